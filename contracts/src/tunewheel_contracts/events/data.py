@@ -1,0 +1,104 @@
+"""What ingest and curate produce: records and dataset versions."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from tunewheel_contracts.event import Event
+from tunewheel_contracts.fields import ArtifactRef, Sha256, Slug, SourceId, Text, Timestamp
+from tunewheel_contracts.formats.dataset import DatasetCounts, FunnelStage
+
+
+class RecordKind(StrEnum):
+    TICKET = "ticket"
+    DOCUMENT = "document"
+    EXAMPLE = "example"
+    FEEDBACK = "feedback"
+
+
+class Trust(StrEnum):
+    """How far a record's output can be believed, least first."""
+
+    UNVERIFIED = "unverified"
+    CORRECTED = "corrected"
+    EXPERT = "expert"
+
+
+class RecordIngested(Event):
+    """One normalised record. ``record_id`` is ``rec-`` and digits of the hash of project, kind, source and
+    content: the same content twice is the same record."""
+
+    type: ClassVar[str] = "record.ingested"
+    subject_field: ClassVar[str] = "record_id"
+    key_field: ClassVar[str] = "record_id"
+
+    project: Slug
+    record_id: Slug
+    kind: RecordKind
+    source_id: SourceId
+    source_event_id: str
+    title: Text = ""
+    input: Text
+    """What the model will be asked (ticket, question), or a document's text."""
+    output: Text | None = None
+    """The answer; JSON text where the project's answers are JSON. None: nothing to learn from yet."""
+    group: SourceId
+    """Customer, thread or document: never split between train and holdout."""
+    trust: Trust = Trust.UNVERIFIED
+    validated_by: SourceId | None = None
+    occurred_at: Timestamp | None = None
+    attributes: dict[str, str] = {}
+
+
+class BuildReason(StrEnum):
+    COUNT = "count"
+    QUIET = "quiet"
+    COMMAND = "command"
+    DRIFT = "drift"
+
+
+class DatasetRequested(Event):
+    """Somebody, or the build policy, wants a new version. ``request`` tells requests apart: for a policy
+    it names the set of records that tripped it."""
+
+    type: ClassVar[str] = "dataset.requested"
+    subject_field: ClassVar[str] = "project"
+    identity_fields: ClassVar[tuple[str, ...]] = ("reason", "request")
+
+    project: Slug
+    reason: BuildReason
+    request: Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class DatasetVersioned(Event):
+    """An immutable dataset version is in the object store."""
+
+    type: ClassVar[str] = "dataset.versioned"
+    subject_field: ClassVar[str] = "dataset_id"
+
+    project: Slug
+    dataset_id: Slug
+    manifest: ArtifactRef
+    spec_sha256: Sha256
+    criteria_sha256: Sha256
+    base_model: str
+    counts: DatasetCounts
+    funnel: tuple[FunnelStage, ...]
+    reason: BuildReason = BuildReason.COMMAND
+
+
+class DatasetRejected(Event):
+    """The records do not make a dataset; ``reasons`` say what to mend."""
+
+    type: ClassVar[str] = "dataset.rejected"
+    subject_field: ClassVar[str] = "project"
+    identity_fields: ClassVar[tuple[str, ...]] = ("spec_sha256", "rows_sha256", "reasons")
+
+    project: Slug
+    spec_sha256: Sha256
+    rows_sha256: Sha256
+    reasons: Annotated[tuple[str, ...], Field(min_length=1)]
+    funnel: tuple[FunnelStage, ...] = ()

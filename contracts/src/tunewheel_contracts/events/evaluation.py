@@ -1,0 +1,59 @@
+"""What eval produces, and the human verdict it waits for."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from tunewheel_contracts.event import Event
+from tunewheel_contracts.fields import ArtifactRef, Sha256, Slug, SourceId, Text
+from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck
+
+
+class _Verdict(Event):
+    subject_field: ClassVar[str] = "run_id"
+
+    project: Slug
+    run_id: Slug
+    dataset_id: Slug
+    dataset: ArtifactRef
+    adapter: AdapterRef
+    scorecard: ArtifactRef
+    criteria_sha256: Sha256
+    contestants: tuple[Contestant, ...]
+    checks: tuple[CriterionCheck, ...]
+    reviewed_by: SourceId | None = None
+
+
+class EvalPassed(_Verdict):
+    """The candidate meets every criterion (and, where asked for, a person agreed)."""
+
+    type: ClassVar[str] = "eval.passed"
+
+
+class EvalFailed(_Verdict):
+    """The candidate misses a criterion or was rejected by a person; final for that version."""
+
+    type: ClassVar[str] = "eval.failed"
+
+    reasons: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ReviewRequested(_Verdict):
+    """The automated part passed; a person decides."""
+
+    type: ClassVar[str] = "review.requested"
+
+
+class ReviewSubmitted(Event):
+    type: ClassVar[str] = "review.submitted"
+    subject_field: ClassVar[str] = "run_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("reviewer", "verdict")
+
+    project: Slug
+    run_id: Slug
+    reviewer: SourceId
+    verdict: Literal["approved", "rejected"]
+    comment: Text = ""

@@ -1,0 +1,85 @@
+"""What the registry produces: the life of every model, and what should be served."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from tunewheel_contracts.event import Event
+from tunewheel_contracts.fields import Slug
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.serving import DesiredRoutes
+
+
+class Stage(StrEnum):
+    REGISTERED = "registered"
+    EVALUATED = "evaluated"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    PRODUCTION = "production"
+    RETIRED = "retired"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+
+
+class ModelRegistered(Event):
+    """A model is known. ``kind`` base: a base model, never promoted, always there to fall back on."""
+
+    type: ClassVar[str] = "model.registered"
+    subject_field: ClassVar[str] = "model_id"
+
+    project: Slug
+    model_id: Slug
+    kind: Literal["base", "adapter", "full"]
+    base: BaseModelRef
+    adapter: AdapterRef | None = None
+    run_id: Slug | None = None
+    dataset_id: Slug | None = None
+
+
+class ModelPromoted(Event):
+    """A model moved up a stage, or stepped down in good order (``retired``, ``rejected``)."""
+
+    type: ClassVar[str] = "model.promoted"
+    subject_field: ClassVar[str] = "model_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("from_stage", "to_stage", "cause")
+
+    project: Slug
+    model_id: Slug
+    from_stage: Stage
+    to_stage: Stage
+    cause: str
+    """Id of the event that decided it."""
+    reason: str
+
+
+class ModelRolledback(Event):
+    """A model was taken out of traffic because it did worse; ``restored`` serves instead."""
+
+    type: ClassVar[str] = "model.rolledback"
+    subject_field: ClassVar[str] = "model_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("from_stage", "cause")
+
+    project: Slug
+    model_id: Slug
+    from_stage: Stage
+    restored: Slug | None
+    cause: str
+    reason: str
+
+
+class ServingDesired(Event):
+    """The whole desired state of one project; the newest replaces all before (compacted topic)."""
+
+    type: ClassVar[str] = "serving.desired"
+    subject_field: ClassVar[str] = "project"
+    identity_fields: ClassVar[tuple[str, ...]] = ("generation", "desired")
+
+    project: Slug
+    generation: Annotated[int, Field(ge=0)]
+    """Count of lifecycle events behind this state: a larger one is newer."""
+    base: BaseModelRef
+    system_prompt: str
+    desired: DesiredRoutes

@@ -1,0 +1,92 @@
+"""What the gateway and the monitor produce: completions, drift, rollout judgements."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from tunewheel_contracts.event import Event
+from tunewheel_contracts.fields import Frozen, Slug, SourceId, Text, Timestamp
+from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.formats.serving import RouteRole
+
+
+class InferenceCompleted(Event):
+    """One answered (or shadowed) request. Never carries keys or client headers."""
+
+    type: ClassVar[str] = "inference.completed"
+    subject_field: ClassVar[str] = "completion_id"
+    key_field: ClassVar[str] = "completion_id"
+
+    project: Slug
+    completion_id: SourceId
+    model_id: str
+    role: RouteRole
+    shadow_of: SourceId | None = None
+    """The completion that a shadow copy belongs to."""
+    messages: tuple[ChatMessage, ...]
+    output: Text
+    finish_reason: str
+    error: str | None = None
+    prompt_tokens: Annotated[int, Field(ge=0)] = 0
+    completion_tokens: Annotated[int, Field(ge=0)] = 0
+    latency_seconds: Annotated[float, Field(ge=0)] = 0.0
+    first_token_seconds: Annotated[float, Field(ge=0)] | None = None
+    streamed: bool = False
+    client: SourceId | None = None
+    """Name of the API key, never the key."""
+    completed_at: Timestamp
+
+
+class DriftWindow(Frozen):
+    first_completion_id: str
+    last_completion_id: str
+    completions: Annotated[int, Field(gt=0)]
+    started_at: Timestamp
+    ended_at: Timestamp
+
+
+class DriftExample(Frozen):
+    completion_id: str
+    excerpt: Annotated[str, Field(max_length=300)]
+    score: float
+
+
+class DriftDetected(Event):
+    """Production no longer looks like what the champion was trained on."""
+
+    type: ClassVar[str] = "drift.detected"
+    subject_field: ClassVar[str] = "project"
+    identity_fields: ClassVar[tuple[str, ...]] = ("detector", "dataset_id", "window")
+
+    project: Slug
+    detector: Literal["input", "format", "feedback"]
+    statistic_name: str
+    statistic: float
+    p_value: Annotated[float, Field(ge=0, le=1)]
+    threshold: float
+    dataset_id: Slug
+    """The version whose own distribution is the reference."""
+    model_id: str
+    window: DriftWindow
+    examples: Annotated[tuple[DriftExample, ...], Field(max_length=10)] = ()
+
+
+class RolloutJudged(Event):
+    """A shadow or canary stage has seen enough traffic for a verdict."""
+
+    type: ClassVar[str] = "rollout.judged"
+    subject_field: ClassVar[str] = "model_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("stage", "generation")
+
+    project: Slug
+    model_id: Slug
+    stage: Literal["shadow", "canary"]
+    generation: Annotated[int, Field(ge=0)]
+    """Of the ``serving.desired`` under which the traffic was seen."""
+    verdict: Literal["passed", "failed"]
+    requests: Annotated[int, Field(ge=0)]
+    candidate: dict[str, float]
+    champion: dict[str, float]
+    reasons: tuple[str, ...]

@@ -1,0 +1,96 @@
+"""What train produces, and the commands it takes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from tunewheel_contracts.event import Event
+from tunewheel_contracts.fields import ArtifactRef, Fraction, Sha256, Slug
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.spec import TrainMethod
+
+
+class TrainAction(StrEnum):
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+
+
+class TrainControl(Event):
+    """A command to one run."""
+
+    type: ClassVar[str] = "train.control"
+    subject_field: ClassVar[str] = "run_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("action", "request")
+
+    project: Slug
+    run_id: Slug
+    action: TrainAction
+    request: Annotated[str, Field(min_length=1, max_length=256)]
+    """Tells repeated commands apart."""
+
+
+class TrainStarted(Event):
+    type: ClassVar[str] = "train.started"
+    subject_field: ClassVar[str] = "run_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("resumed_from_step",)
+
+    project: Slug
+    run_id: Slug
+    dataset_id: Slug
+    base: BaseModelRef
+    method: TrainMethod
+    total_steps: Annotated[int, Field(ge=0)]
+    resumed_from_step: Annotated[int, Field(ge=0)] = 0
+
+
+class TrainProgressed(Event):
+    type: ClassVar[str] = "train.progressed"
+    subject_field: ClassVar[str] = "run_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("step",)
+
+    project: Slug
+    run_id: Slug
+    step: Annotated[int, Field(ge=0)]
+    total_steps: Annotated[int, Field(ge=0)]
+    epoch: Annotated[float, Field(ge=0)]
+    loss: float
+    learning_rate: float
+    grad_norm: float | None = None
+    tokens_per_second: Annotated[float, Field(ge=0)]
+    eta_seconds: Annotated[float, Field(ge=0)]
+
+
+class TrainCompleted(Event):
+    type: ClassVar[str] = "train.completed"
+    subject_field: ClassVar[str] = "run_id"
+
+    project: Slug
+    run_id: Slug
+    dataset_id: Slug
+    dataset: ArtifactRef
+    manifest: ArtifactRef
+    """The run manifest."""
+    criteria_sha256: Sha256
+    adapter: AdapterRef
+    final_loss: float
+    tokens: Annotated[int, Field(ge=0)]
+    wall_seconds: Annotated[float, Field(ge=0)]
+
+
+class TrainFailed(Event):
+    type: ClassVar[str] = "train.failed"
+    subject_field: ClassVar[str] = "run_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("field", "reason")
+
+    project: Slug
+    run_id: Slug
+    dataset_id: Slug
+    field: str
+    """What to mend: a spec field such as ``base_model``, or ``(run)``."""
+    reason: str
+    step: Annotated[int, Field(ge=0)] = 0
+    completed: Fraction = 0.0

@@ -1,0 +1,75 @@
+"""Field types shared by events and artifact formats, each refusing what could do harm further in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+"""A name that is safe as a path segment, a Kafka key and a model name."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Percent = Annotated[int, Field(ge=0, le=100)]
+
+
+def _utc(value: datetime) -> datetime:
+    return value.astimezone(UTC)
+
+
+Timestamp = Annotated[datetime, Field(json_schema_extra={"format": "date-time"}), AfterValidator(_utc)]
+"""An instant; one without an offset is taken as local time, and all are kept in UTC."""
+
+
+def _no_control(value: str) -> str:
+    if any(ord(char) < 32 or ord(char) == 127 for char in value):
+        raise ValueError("contains control characters; remove them")
+    return value
+
+
+SourceId = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_no_control)]
+"""An id given by an upstream system. It is data: it never becomes a path."""
+
+
+def _relative_path(value: str) -> str:
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or "\\" in value or ":" in value.split("/")[0]:
+        raise ValueError("must be a relative path without '..', drive or backslash")
+    return value
+
+
+RelativePath = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=512),
+    AfterValidator(_no_control),
+    AfterValidator(_relative_path),
+]
+"""A path below some root that the reader chooses: never absolute, never climbing."""
+
+Text = Annotated[str, StringConstraints(max_length=1_000_000)]
+
+
+class Frozen(BaseModel):
+    """A value: immutable, and tolerant of fields that a newer producer added."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Strict(BaseModel):
+    """A value that people write: a misspelt field is an error, not silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ArtifactRef(Frozen):
+    """One immutable object in the object store: where it lies and what it must hash to."""
+
+    path: RelativePath
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+JsonObject = dict[str, Any]

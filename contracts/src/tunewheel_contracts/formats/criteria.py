@@ -1,0 +1,62 @@
+"""Evaluation criteria: declared before training, hashed into the dataset version and the run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from tunewheel_contracts.fields import Fraction, Strict
+
+
+class Metric(StrEnum):
+    """What can be measured of a contestant on a holdout."""
+
+    VALID_OUTPUT = "valid_output"
+    """Fraction of outputs that parse and fit the project's output schema."""
+    LABEL_ACCURACY = "label_accuracy"
+    """Fraction of outputs whose label field equals the expert's."""
+    ROUGE_L = "rouge_l"
+    """Mean ROUGE-L F1 against the expert's text (Lin, 2004)."""
+    PERPLEXITY = "perplexity"
+    """exp of the mean negative log-likelihood per expert token; lower is better."""
+    REGRESSION_ACCURACY = "regression_accuracy"
+    """Fraction of the general-regression set answered correctly."""
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self is Metric.PERPLEXITY
+
+
+class Criterion(Strict):
+    """One condition on the candidate; all given bounds must hold.
+
+    Bounds against the base and the champion are in the metric's own unit and signed so that larger is
+    better for the candidate: ``over_base=0.2`` asks for at least 0.2 more accuracy (or 0.2 less
+    perplexity). ``significance`` additionally asks that the advantage over the champion (the base, where
+    there is no champion) has a one-sided p-value below it.
+    """
+
+    metric: Metric
+    minimum: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    maximum: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    over_base: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    over_champion: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    significance: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _states_something(self) -> Self:
+        bounds = (self.minimum, self.maximum, self.over_base, self.over_champion, self.significance)
+        if all(bound is None for bound in bounds):
+            raise ValueError("states no bound; give minimum, maximum, over_base, over_champion, significance")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(
+                f"contradicts itself: minimum {self.minimum} is above maximum {self.maximum}; swap them"
+            )
+        if self.metric is not Metric.PERPLEXITY:
+            for name in ("minimum", "maximum"):
+                bound = getattr(self, name)
+                if bound is not None and not 0 <= bound <= 1:
+                    raise ValueError(f"{name} {bound} lies outside 0..1, the range of {self.metric.value}")
+        return self

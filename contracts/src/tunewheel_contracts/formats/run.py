@@ -1,0 +1,48 @@
+"""A training run: everything needed to repeat it, and what came out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tunewheel_contracts.fields import ArtifactRef, Frozen, RelativePath, Sha256, Slug
+from tunewheel_contracts.formats.spec import TrainMethod, TrainSpec
+
+
+class BaseModelRef(Frozen):
+    name: str
+    revision: str
+    """A hub commit, or ``sha256:<hex>`` of the content for local and package-carried models."""
+
+
+class AdapterRef(Frozen):
+    """A PEFT adapter (or a whole model, for ``full``) in the object store: a directory of safetensors."""
+
+    model_id: Slug
+    path: RelativePath
+    files: tuple[ArtifactRef, ...]
+    base: BaseModelRef
+    method: TrainMethod
+    quantization: Literal["nf4"] | None = None
+    """The form of the base the adapter was trained on: serve it on the same (an NF4 base and its bf16
+    original agree on about three argmax tokens of four)."""
+
+
+class RunManifest(Frozen):
+    """``runs/<run_id>/manifest.json``."""
+
+    run_id: Slug
+    project: Slug
+    dataset_id: Slug
+    dataset: ArtifactRef
+    criteria_sha256: Sha256
+    recipe: TrainSpec
+    adapter: AdapterRef
+    dtype: str
+    seed: int
+    versions: dict[str, str]
+    steps: int
+    tokens: int
+    """Tokens seen in training, padding excluded."""
+    wall_seconds: float
+    metrics: dict[str, float]
+    resumed_from_steps: tuple[int, ...] = ()

@@ -1,0 +1,63 @@
+"""The scorecard of one candidate: every contestant, every test, every criterion."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256, Slug
+from tunewheel_contracts.formats.criteria import Criterion, Metric
+
+
+class Role(StrEnum):
+    BASE = "base"
+    CANDIDATE = "candidate"
+    CHAMPION = "champion"
+
+
+class Contestant(Frozen):
+    role: Role
+    model_id: str
+    metrics: dict[str, float]
+    """By metric name (``Metric``), plus ``examples`` and ``regression_items``, their counts."""
+    by_kind: dict[str, float] = {}
+    """Regression accuracy by kind of item."""
+
+
+class Comparison(Frozen):
+    """Candidate against another contestant on one metric, paired by example."""
+
+    metric: Metric
+    against: Role
+    test: Literal["mcnemar_exact", "paired_bootstrap"]
+    difference: float
+    """Candidate minus other, in the metric's unit."""
+    p_value: float
+    """One-sided: the probability of so large an advantage if there were none."""
+    ci_low: float
+    ci_high: float
+
+
+class CriterionCheck(Frozen):
+    criterion: Criterion
+    observed: float | None
+    passed: bool
+    reason: str
+
+
+class Scorecard(Frozen):
+    """``scorecards/<scorecard_id>.json``."""
+
+    scorecard_id: Slug
+    project: Slug
+    run_id: Slug
+    model_id: Slug
+    dataset_id: Slug
+    criteria_sha256: Sha256
+    contestants: tuple[Contestant, ...]
+    comparisons: tuple[Comparison, ...]
+    checks: tuple[CriterionCheck, ...]
+    passed: bool
+    generations: ArtifactRef | None = None
+    """JSON Lines: example_id, role, prompt, expected, output."""
+    seconds: dict[str, float] = {}

@@ -1,0 +1,42 @@
+"""What the gateway should serve: one desired state per project, on a compacted topic."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from tunewheel_contracts.fields import Frozen, Percent, Slug
+from tunewheel_contracts.formats.run import AdapterRef
+
+
+class RouteRole(StrEnum):
+    PRODUCTION = "production"
+    CANARY = "canary"
+    SHADOW = "shadow"
+
+
+class Route(Frozen):
+    model_id: Slug
+    role: RouteRole
+    percent: Percent
+    """Share of requests answered (production, canary) or copied (shadow)."""
+    adapter: AdapterRef | None
+    """None: the bare base model."""
+    dataset_id: Slug | None = None
+
+
+class DesiredRoutes(Frozen):
+    """Routes of one project. Answering shares add up to 100; at most one route per role."""
+
+    routes: Annotated[tuple[Route, ...], Field(max_length=3)]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        answering = [r for r in self.routes if r.role is not RouteRole.SHADOW]
+        if answering and sum(r.percent for r in answering) != 100:
+            raise ValueError("percent of the production and canary routes must add up to 100")
+        if len({r.role for r in self.routes}) != len(self.routes):
+            raise ValueError("routes name a role twice; one route per role")
+        return self

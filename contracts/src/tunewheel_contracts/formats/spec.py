@@ -1,0 +1,197 @@
+"""The project spec: what people write in ``project.yaml`` and ``project.declared`` carries."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from tunewheel_contracts.errors import InvalidSpec, first_complaint
+from tunewheel_contracts.fields import Fraction, JsonObject, Percent, Slug, Strict, Text
+from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.identity import content_sha256
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class TaskSpec(Strict):
+    """What the model is asked to do."""
+
+    system_prompt: Annotated[Text, Field(min_length=1)]
+    output_schema: JsonObject | None = None
+    """JSON Schema (2020-12) of the answer; without it the answer is free text."""
+    label_field: str | None = None
+    """The answer's property that is the label, for accuracy."""
+    max_output_tokens: Annotated[int, Field(gt=0, le=8192)] = 256
+
+
+class BuildPolicy(Strict):
+    """When a new dataset version is built without anybody asking."""
+
+    min_new_records: PositiveInt = 100
+    """Build once this many records arrived since the last version."""
+    quiet_seconds: NonNegative | None = 30.0
+    """Build also when fewer arrived and then none for this long; null: wait for the count."""
+
+
+class PiiPolicy(Strict):
+    action: Literal["redact", "reject", "keep"] = "redact"
+    entities: tuple[str, ...] = (
+        "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN",
+    )  # fmt: skip
+
+
+class DatasetSpec(Strict):
+    min_examples: PositiveInt = 20
+    """Fewer clean examples than this and the version is rejected."""
+    min_characters: PositiveInt = 3
+    """Inputs shorter than this are dropped as near-empty."""
+    max_tokens: PositiveInt = 1024
+    """Longest example, in estimated tokens (four characters each), that is kept."""
+    holdout_fraction: Annotated[float, Field(ge=0.05, le=0.5)] = 0.15
+    near_duplicate_threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
+    """Jaccard similarity of word shingles from which two inputs count as one."""
+    pii: PiiPolicy = PiiPolicy()
+    build: BuildPolicy = BuildPolicy()
+
+
+class TrainMethod(StrEnum):
+    LORA = "lora"
+    QLORA = "qlora"
+    FULL = "full"
+
+
+class TrainSpec(Strict):
+    """The recipe. Defaults suit real models; tiny ones want a larger learning rate."""
+
+    method: TrainMethod = TrainMethod.LORA
+    rank: Annotated[int, Field(gt=0, le=512)] = 16
+    alpha: Annotated[int, Field(gt=0, le=1024)] = 32
+    dropout: Fraction = 0.0
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    epochs: Annotated[float, Field(gt=0, le=100)] = 2.0
+    batch_size: PositiveInt = 8
+    """Examples per optimizer step, reached by accumulation where memory is short."""
+    micro_batch_size: PositiveInt = 8
+    warmup_fraction: Fraction = 0.05
+    weight_decay: NonNegative = 0.0
+    max_grad_norm: NonNegative = 1.0
+    scheduler: Literal["linear", "cosine", "constant"] = "cosine"
+    max_tokens: PositiveInt = 1024
+    checkpoint_steps: PositiveInt = 20
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}; "
+                "choose one that divides it"
+            )
+        return self
+
+
+class ReviewSpec(Strict):
+    required: bool = False
+    """True: an automated pass waits for a person; a rejection is final for that version."""
+    sample: PositiveInt = 20
+
+
+class StagePolicy(Strict):
+    """How much traffic a stage must see before it is judged."""
+
+    min_requests: PositiveInt = 20
+    max_invalid_increase: Fraction = 0.05
+    """Largest tolerated rise of the invalid-output rate over the champion's."""
+    max_error_rate: Fraction = 0.05
+
+
+class ShadowPolicy(StagePolicy):
+    enabled: bool = False
+
+
+class CanaryPolicy(StagePolicy):
+    enabled: bool = True
+    percent: Percent = 20
+
+
+class RolloutSpec(Strict):
+    """Stages a passed candidate goes through. Without a champion it goes straight to production."""
+
+    shadow: ShadowPolicy = ShadowPolicy()
+    canary: CanaryPolicy = CanaryPolicy()
+
+
+class DriftSpec(Strict):
+    enabled: bool = True
+    window: Annotated[int, Field(ge=10)] = 100
+    """Completions per window."""
+    p_value: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    detectors: tuple[Literal["input", "format", "feedback"], ...] = ("input", "format", "feedback")
+    cooldown_completions: Annotated[int, Field(ge=0)] = 100
+    """After a detection, this many completions pass before the same detector may speak again."""
+    rebuild: bool = True
+
+
+class ProjectSpec(Strict):
+    """Everything Tunewheel needs to know about one business task."""
+
+    project: Slug
+    description: Text = ""
+    base_model: Annotated[str, Field(min_length=1, max_length=512)]
+    task: TaskSpec
+    dataset: DatasetSpec = DatasetSpec()
+    train: TrainSpec = TrainSpec()
+    criteria: Annotated[tuple[Criterion, ...], Field(min_length=1)]
+    review: ReviewSpec = ReviewSpec()
+    rollout: RolloutSpec = RolloutSpec()
+    drift: DriftSpec = DriftSpec()
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        metrics = [criterion.metric for criterion in self.criteria]
+        for metric in metrics:
+            if metrics.count(metric) > 1:
+                raise ValueError(f"criteria name {metric.value} twice; put all its bounds into one entry")
+        if Metric.VALID_OUTPUT in metrics and self.task.output_schema is None:
+            raise ValueError("criteria ask for valid_output but task.output_schema is missing; add it")
+        if Metric.LABEL_ACCURACY in metrics and self.task.label_field is None:
+            raise ValueError("criteria ask for label_accuracy but task.label_field is missing; name it")
+        self._label_in_schema()
+        return self
+
+    def _label_in_schema(self) -> None:
+        label, schema = self.task.label_field, self.task.output_schema
+        if label and schema is not None and label not in schema.get("properties", {}):
+            raise ValueError(f"task.label_field {label!r} is no property of task.output_schema; add it")
+
+    @property
+    def sha256(self) -> str:
+        return content_sha256(self.model_dump(mode="json"))
+
+    @property
+    def criteria_sha256(self) -> str:
+        return content_sha256([c.model_dump(mode="json") for c in self.criteria])
+
+
+def parse_spec(text: str) -> ProjectSpec:
+    """Read a spec from YAML.
+
+    Raises:
+        InvalidSpec: not YAML, or not a valid spec; ``field`` is the dotted path of the first offender.
+    """
+    try:
+        raw: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidSpec(field="(file)", reason=f"is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise InvalidSpec(field="(file)", reason="is not a mapping; start with 'project: <name>'")
+    try:
+        return ProjectSpec.model_validate(raw)
+    except ValidationError as error:
+        field, reason = first_complaint(error)
+        raise InvalidSpec(field=field, reason=reason.removeprefix("Value error, ")) from error

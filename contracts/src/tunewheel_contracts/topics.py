@@ -1,0 +1,93 @@
+"""Every topic, once. Topic creation, the catalogue in ``docs/`` and the tests are generated from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tunewheel_contracts.event import Event
+from tunewheel_contracts.events import data, evaluation, lifecycle, production, training, upstream
+
+DAY_MS = 86_400_000
+FOREVER = -1
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+Service = Literal[
+    "upstream", "ingest", "curate", "train", "eval", "registry", "serve-gateway", "monitor", "console", "cli"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """How one topic is to exist.
+
+    ``retention_ms`` is milliseconds, ``FOREVER`` for topics that are the truth of some state. A topic with
+    consumers other than the console has a dead-letter topic beside it.
+    """
+
+    event: type[Event]
+    producers: tuple[Service, ...]
+    consumers: tuple[Service, ...]
+    partitions: int = 1
+    cleanup: Literal["delete", "compact"] = "delete"
+    retention_ms: int = FOREVER
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+
+    @property
+    def name(self) -> str:
+        return self.event.type
+
+    @property
+    def key(self) -> str:
+        """The field of the data that is the record key."""
+        return self.event.key_field
+
+    @property
+    def dead_letter(self) -> str:
+        return f"{self.name}.dlq"
+
+
+TICKET_PUBLISHED = TopicSpec(upstream.TicketPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
+DOCUMENT_PUBLISHED = TopicSpec(upstream.DocumentPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
+EXAMPLE_PUBLISHED = TopicSpec(upstream.ExamplePublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
+FEEDBACK_RECEIVED = TopicSpec(
+    upstream.FeedbackReceived, ("upstream", "serve-gateway"), ("ingest", "monitor"), 3
+)
+PROJECT_DECLARED = TopicSpec(
+    upstream.ProjectDeclared,
+    ("cli",),
+    ("ingest", "curate", "registry", "serve-gateway", "monitor"),
+    cleanup="compact",
+)
+
+RECORD_INGESTED = TopicSpec(data.RecordIngested, ("ingest",), ("curate",), 3)
+DATASET_REQUESTED = TopicSpec(data.DatasetRequested, ("curate", "cli", "console"), ("curate",), 3)
+DATASET_VERSIONED = TopicSpec(data.DatasetVersioned, ("curate",), ("train",), 4)
+DATASET_REJECTED = TopicSpec(data.DatasetRejected, ("curate",), (), 1)
+
+TRAIN_CONTROL = TopicSpec(training.TrainControl, ("console", "cli"), ("train",), 1)
+TRAIN_STARTED = TopicSpec(training.TrainStarted, ("train",), (), 1)
+TRAIN_PROGRESSED = TopicSpec(training.TrainProgressed, ("train",), (), 1, retention_ms=7 * DAY_MS)
+TRAIN_COMPLETED = TopicSpec(training.TrainCompleted, ("train",), ("eval", "registry"), 4)
+TRAIN_FAILED = TopicSpec(training.TrainFailed, ("train",), (), 1)
+
+EVAL_PASSED = TopicSpec(evaluation.EvalPassed, ("eval",), ("registry",), 1)
+EVAL_FAILED = TopicSpec(evaluation.EvalFailed, ("eval",), ("registry",), 1)
+REVIEW_REQUESTED = TopicSpec(evaluation.ReviewRequested, ("eval",), ("eval",), 1)
+REVIEW_SUBMITTED = TopicSpec(evaluation.ReviewSubmitted, ("console", "cli"), ("eval",), 1)
+
+MODEL_REGISTERED = TopicSpec(lifecycle.ModelRegistered, ("registry",), ("registry",), 1)
+MODEL_PROMOTED = TopicSpec(lifecycle.ModelPromoted, ("registry",), ("registry", "monitor"), 1)
+MODEL_ROLLEDBACK = TopicSpec(lifecycle.ModelRolledback, ("registry",), ("registry", "monitor"), 1)
+SERVING_DESIRED = TopicSpec(
+    lifecycle.ServingDesired, ("registry",), ("serve-gateway", "eval", "monitor"), cleanup="compact"
+)
+
+INFERENCE_COMPLETED = TopicSpec(
+    production.InferenceCompleted, ("serve-gateway",), ("monitor",), 3, retention_ms=30 * DAY_MS
+)
+DRIFT_DETECTED = TopicSpec(production.DriftDetected, ("monitor",), ("curate",), 1)
+ROLLOUT_JUDGED = TopicSpec(production.RolloutJudged, ("monitor",), ("registry",), 1)
+
+TOPICS: tuple[TopicSpec, ...] = tuple(v for v in list(globals().values()) if isinstance(v, TopicSpec))
+BY_NAME: dict[str, TopicSpec] = {spec.name: spec for spec in TOPICS}

@@ -1,0 +1,1 @@
+"""What a Tunewheel service needs to live on the bus."""

@@ -1,0 +1,1 @@
+"""One live page of every project's place on the wheel."""

@@ -1,0 +1,1 @@
+"""Judges a trained candidate by criteria declared before training."""

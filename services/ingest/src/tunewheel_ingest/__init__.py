@@ -1,0 +1,1 @@
+"""Takes tickets, documents and examples in, normalises them, emits records."""

@@ -1,0 +1,1 @@
+"""Watches production for drift and judges rollouts."""

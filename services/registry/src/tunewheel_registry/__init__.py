@@ -1,0 +1,1 @@
+"""Keeps the lifecycle of every model and the desired state of serving."""

@@ -1,0 +1,1 @@
+"""Fine-tunes a model on a dataset version."""
