@@ -10,7 +10,10 @@ Anything else stops the service, loudly.
 
 from __future__ import annotations
 
+import re
+
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 
 class TunewheelError(Exception):
@@ -45,12 +48,33 @@ class TransientError(TunewheelError):
     """The broker, the store or an upstream is away: the same call may succeed later."""
 
 
+def inconsistent(field: str, reason: str) -> PydanticCustomError:
+    """Return what a validator of a whole model raises when one ``field`` contradicts another.
+
+    Pydantic knows no field for it, so it travels in the error's context to ``first_complaint``.
+    """
+    return PydanticCustomError("inconsistent", "{reason}", {"field": field, "reason": reason})
+
+
+# pydantic adds the branch of a union it tried to the location; no such field is in the data
+_UNION_BRANCH = re.compile(r"(constrained-)?(str|int|float|bool)|[a-z-]+\[.*\]")
+
+_REASONS = {
+    "missing": "is missing; add it",
+    "extra_forbidden": "is no known field; correct its name or remove it",
+}
+
+
 def first_complaint(error: ValidationError) -> tuple[str, str]:
     """Return (dotted field, reason) of the first of pydantic's errors; the reason counts the others."""
     complaints = error.errors(include_url=False)
     first = complaints[0]
-    field = ".".join(str(part) for part in first["loc"]) or "(body)"
-    reason = first["msg"]
+    parts = [str(part) for part in first["loc"]]
+    parts = [part for index, part in enumerate(parts) if index == 0 or not _UNION_BRANCH.fullmatch(part)]
+    if first["type"] == "inconsistent":
+        parts.append(first.get("ctx", {})["field"])
+    field = ".".join(parts) or "(body)"
+    reason = _REASONS.get(first["type"], first["msg"].removeprefix("Value error, "))
     if first["type"] == "json_invalid":
         field, reason = "(body)", f"is not JSON: {reason.removeprefix('Invalid JSON: ')}"
     if len(complaints) > 1:

@@ -36,7 +36,9 @@ class Event(BaseModel):
             causes, never clocks, so that handling a cause twice gives the same id.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     type: ClassVar[str]
     subject_field: ClassVar[str]
@@ -62,10 +64,13 @@ class Event(BaseModel):
 class UpstreamEvent(Event):
     """An event that other people's systems publish: a misspelt field is refused, not ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 E = TypeVar("E", bound=Event)
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,11 @@ class Envelope(Generic[E]):
         return self.data.project
 
     def to_kafka(self) -> KafkaRecord:
-        """Encode for the log."""
+        """Encode for the log.
+
+        Raises:
+            ValueError: a number is NaN or infinite.
+        """
         attributes: dict[str, Any] = {
             "id": self.id,
             "type": self.data.type,
@@ -102,9 +111,8 @@ class Envelope(Generic[E]):
             attributes["causationid"] = self.causation_id
         if self.correlation_id:
             attributes["correlationid"] = self.correlation_id
-        message = to_binary(
-            CloudEvent(attributes, self.data.model_dump(mode="json", exclude_none=True)), _COMPACT_JSON
-        )
+        # nulls stay: a field may be required and null, or null where its default is not
+        message = to_binary(CloudEvent(attributes, self.data.model_dump(mode="json")), _COMPACT_JSON)
         return KafkaRecord(
             topic=self.data.type,
             key=self.data.record_key.encode(),
@@ -168,8 +176,10 @@ def new_event(
     )
 
 
-def decode_data(event_class: type[E], value: bytes) -> E:
-    """Parse a record's value as the data of ``event_class``.
+def decode_data(model: type[M], value: bytes) -> M:
+    """Parse JSON bytes as ``model``: an event's data, or an artifact such as ``DatasetManifest``.
+
+    Types are taken strictly, as the JSON Schema does: ``"3"`` is no number.
 
     Raises:
         InvalidEvent: not UTF-8, not JSON, or not of the schema; ``field`` names the first offender.
@@ -180,7 +190,7 @@ def decode_data(event_class: type[E], value: bytes) -> E:
         reason = f"is not UTF-8 (byte {error.start}); encode the JSON as UTF-8"
         raise InvalidEvent(field="(body)", reason=reason) from error
     try:
-        return event_class.model_validate_json(text)
+        return model.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise InvalidEvent.from_validation(error) from error
 
@@ -194,6 +204,11 @@ def _read_attributes(event_class: type[Event], value: bytes | None, headers: Hea
         raise InvalidEvent(
             field="ce_type", reason="is missing; send CloudEvents 1.0 in binary mode (ce_* headers)"
         )
+    for name, raw in ours.items():
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidEvent(field=name, reason="is not UTF-8; encode the header as UTF-8") from error
     try:
         event = from_binary(KafkaMessage(headers=ours, key=None, value=b""), _COMPACT_JSON, CloudEvent)
     except CloudEventValidationError as error:
@@ -214,7 +229,7 @@ class _CompactJson(JSONFormat):
     """The SDK's JSON format without spaces, and with data left for pydantic to parse."""
 
     def write_data(self, data: Any, datacontenttype: str | None) -> bytes:
-        return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+        return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
     def read_data(self, body: bytes, datacontenttype: str | None) -> bytes:
         return body

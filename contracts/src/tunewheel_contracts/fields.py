@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any
@@ -16,12 +17,16 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 
 
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+"""A number that JSON has a form for (RFC 8259 §6 knows no NaN and no infinity)."""
+
+
 def _utc(value: datetime) -> datetime:
-    return value.astimezone(UTC)
+    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 Timestamp = Annotated[datetime, Field(json_schema_extra={"format": "date-time"}), AfterValidator(_utc)]
-"""An instant; one without an offset is taken as local time, and all are kept in UTC."""
+"""An instant; one without an offset is taken as UTC, so that every machine reads the same."""
 
 
 def _no_control(value: str) -> str:
@@ -55,13 +60,17 @@ Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 class Frozen(BaseModel):
     """A value: immutable, and tolerant of fields that a newer producer added."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 class Strict(BaseModel):
     """A value that people write: a misspelt field is an error, not silence."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 class ArtifactRef(Frozen):
@@ -72,4 +81,12 @@ class ArtifactRef(Frozen):
     size_bytes: Annotated[int, Field(ge=0)]
 
 
-JsonObject = dict[str, Any]
+def _finite(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(value, allow_nan=False, default=str)
+    except ValueError as error:
+        raise ValueError("holds NaN or an infinity, which JSON has no form for; remove it") from error
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_finite)]

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.fields import Frozen, Slug, SourceId, Text, Timestamp
+from tunewheel_contracts.fields import FiniteFloat, Frozen, Slug, SourceId, Text, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.serving import RouteRole
 
@@ -31,8 +31,8 @@ class InferenceCompleted(Event):
     error: str | None = None
     prompt_tokens: Annotated[int, Field(ge=0)] = 0
     completion_tokens: Annotated[int, Field(ge=0)] = 0
-    latency_seconds: Annotated[float, Field(ge=0)] = 0.0
-    first_token_seconds: Annotated[float, Field(ge=0)] | None = None
+    latency_seconds: Annotated[FiniteFloat, Field(ge=0)] = 0.0
+    first_token_seconds: Annotated[FiniteFloat, Field(ge=0)] | None = None
     streamed: bool = False
     client: SourceId | None = None
     """Name of the API key, never the key."""
@@ -50,7 +50,7 @@ class DriftWindow(Frozen):
 class DriftExample(Frozen):
     completion_id: str
     excerpt: Annotated[str, Field(max_length=300)]
-    score: float
+    score: FiniteFloat
 
 
 class DriftDetected(Event):
@@ -63,9 +63,9 @@ class DriftDetected(Event):
     project: Slug
     detector: Literal["input", "format", "feedback"]
     statistic_name: str
-    statistic: float
-    p_value: Annotated[float, Field(ge=0, le=1)]
-    threshold: float
+    statistic: FiniteFloat
+    p_value: Annotated[FiniteFloat, Field(ge=0, le=1)]
+    threshold: FiniteFloat
     dataset_id: Slug
     """The version whose own distribution is the reference."""
     model_id: str
@@ -87,6 +87,6 @@ class RolloutJudged(Event):
     """Of the ``serving.desired`` under which the traffic was seen."""
     verdict: Literal["passed", "failed"]
     requests: Annotated[int, Field(ge=0)]
-    candidate: dict[str, float]
-    champion: dict[str, float]
+    candidate: dict[str, FiniteFloat]
+    champion: dict[str, FiniteFloat]
     reasons: tuple[str, ...]

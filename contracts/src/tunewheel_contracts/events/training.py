@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.fields import ArtifactRef, Fraction, Sha256, Slug
+from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Sha256, Slug
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.spec import TrainMethod
 
@@ -56,12 +56,12 @@ class TrainProgressed(Event):
     run_id: Slug
     step: Annotated[int, Field(ge=0)]
     total_steps: Annotated[int, Field(ge=0)]
-    epoch: Annotated[float, Field(ge=0)]
-    loss: float
-    learning_rate: float
-    grad_norm: float | None = None
-    tokens_per_second: Annotated[float, Field(ge=0)]
-    eta_seconds: Annotated[float, Field(ge=0)]
+    epoch: Annotated[FiniteFloat, Field(ge=0)]
+    loss: FiniteFloat
+    learning_rate: FiniteFloat
+    grad_norm: FiniteFloat | None = None
+    tokens_per_second: Annotated[FiniteFloat, Field(ge=0)]
+    eta_seconds: Annotated[FiniteFloat, Field(ge=0)]
 
 
 class TrainCompleted(Event):
@@ -76,9 +76,9 @@ class TrainCompleted(Event):
     """The run manifest."""
     criteria_sha256: Sha256
     adapter: AdapterRef
-    final_loss: float
+    final_loss: FiniteFloat
     tokens: Annotated[int, Field(ge=0)]
-    wall_seconds: Annotated[float, Field(ge=0)]
+    wall_seconds: Annotated[FiniteFloat, Field(ge=0)]
 
 
 class TrainFailed(Event):

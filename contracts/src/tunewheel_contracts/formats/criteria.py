@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from tunewheel_contracts.fields import Fraction, Strict
+from tunewheel_contracts.errors import inconsistent
+from tunewheel_contracts.fields import FiniteFloat, Fraction, Strict
 
 
 class Metric(StrEnum):
@@ -39,10 +40,10 @@ class Criterion(Strict):
     """
 
     metric: Metric
-    minimum: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    maximum: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    over_base: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    over_champion: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    minimum: FiniteFloat | None = None
+    maximum: FiniteFloat | None = None
+    over_base: FiniteFloat | None = None
+    over_champion: FiniteFloat | None = None
     significance: Fraction | None = None
 
     @model_validator(mode="after")
@@ -51,12 +52,12 @@ class Criterion(Strict):
         if all(bound is None for bound in bounds):
             raise ValueError("states no bound; give minimum, maximum, over_base, over_champion, significance")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            raise ValueError(
-                f"contradicts itself: minimum {self.minimum} is above maximum {self.maximum}; swap them"
+            raise inconsistent(
+                "minimum", f"{self.minimum} contradicts maximum {self.maximum}, which is smaller; swap them"
             )
         if self.metric is not Metric.PERPLEXITY:
             for name in ("minimum", "maximum"):
                 bound = getattr(self, name)
                 if bound is not None and not 0 <= bound <= 1:
-                    raise ValueError(f"{name} {bound} lies outside 0..1, the range of {self.metric.value}")
+                    raise inconsistent(name, f"{bound} lies outside 0..1, the range of {self.metric.value}")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tunewheel_contracts.fields import ArtifactRef, Frozen, RelativePath, Sha256, Slug
+from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Frozen, RelativePath, Sha256, Slug
 from tunewheel_contracts.formats.spec import TrainMethod, TrainSpec
 
 
@@ -43,6 +43,6 @@ class RunManifest(Frozen):
     steps: int
     tokens: int
     """Tokens seen in training, padding excluded."""
-    wall_seconds: float
-    metrics: dict[str, float]
+    wall_seconds: FiniteFloat
+    metrics: dict[str, FiniteFloat]
     resumed_from_steps: tuple[int, ...] = ()

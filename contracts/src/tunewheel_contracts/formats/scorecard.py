@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256, Slug
+from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Frozen, Sha256, Slug
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 
 
@@ -18,9 +18,9 @@ class Role(StrEnum):
 class Contestant(Frozen):
     role: Role
     model_id: str
-    metrics: dict[str, float]
+    metrics: dict[str, FiniteFloat]
     """By metric name (``Metric``), plus ``examples`` and ``regression_items``, their counts."""
-    by_kind: dict[str, float] = {}
+    by_kind: dict[str, FiniteFloat] = {}
     """Regression accuracy by kind of item."""
 
 
@@ -30,17 +30,17 @@ class Comparison(Frozen):
     metric: Metric
     against: Role
     test: Literal["mcnemar_exact", "paired_bootstrap"]
-    difference: float
+    difference: FiniteFloat
     """Candidate minus other, in the metric's unit."""
-    p_value: float
+    p_value: Fraction
     """One-sided: the probability of so large an advantage if there were none."""
-    ci_low: float
-    ci_high: float
+    ci_low: FiniteFloat
+    ci_high: FiniteFloat
 
 
 class CriterionCheck(Frozen):
     criterion: Criterion
-    observed: float | None
+    observed: FiniteFloat | None
     passed: bool
     reason: str
 
@@ -60,4 +60,4 @@ class Scorecard(Frozen):
     passed: bool
     generations: ArtifactRef | None = None
     """JSON Lines: example_id, role, prompt, expected, output."""
-    seconds: dict[str, float] = {}
+    seconds: dict[str, FiniteFloat] = {}

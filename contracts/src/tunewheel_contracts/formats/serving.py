@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.fields import Frozen, Percent, Slug
 from tunewheel_contracts.formats.run import AdapterRef
 
@@ -36,7 +37,7 @@ class DesiredRoutes(Frozen):
     def _adds_up(self) -> Self:
         answering = [r for r in self.routes if r.role is not RouteRole.SHADOW]
         if answering and sum(r.percent for r in answering) != 100:
-            raise ValueError("percent of the production and canary routes must add up to 100")
+            raise inconsistent("routes", "of production and canary must add up to 100 percent")
         if len({r.role for r in self.routes}) != len(self.routes):
-            raise ValueError("routes name a role twice; one route per role")
+            raise inconsistent("routes", "name a role twice; keep one route per role")
         return self

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from tunewheel_contracts.errors import InvalidSpec, first_complaint
+from tunewheel_contracts.errors import InvalidSpec, first_complaint, inconsistent
 from tunewheel_contracts.fields import Fraction, JsonObject, Percent, Slug, Strict, Text
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.identity import content_sha256
@@ -88,9 +88,9 @@ class TrainSpec(Strict):
     @model_validator(mode="after")
     def _divides(self) -> Self:
         if self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}; "
-                "choose one that divides it"
+            raise inconsistent(
+                "micro_batch_size",
+                f"{self.micro_batch_size} does not divide batch_size {self.batch_size}; choose one that does",
             )
         return self
 
@@ -156,18 +156,25 @@ class ProjectSpec(Strict):
         metrics = [criterion.metric for criterion in self.criteria]
         for metric in metrics:
             if metrics.count(metric) > 1:
-                raise ValueError(f"criteria name {metric.value} twice; put all its bounds into one entry")
+                raise inconsistent("criteria", f"name {metric} twice; put all its bounds into one entry")
         if Metric.VALID_OUTPUT in metrics and self.task.output_schema is None:
-            raise ValueError("criteria ask for valid_output but task.output_schema is missing; add it")
+            raise inconsistent(
+                "task.output_schema", "is missing, but criteria ask for valid_output; add one of them"
+            )
         if Metric.LABEL_ACCURACY in metrics and self.task.label_field is None:
-            raise ValueError("criteria ask for label_accuracy but task.label_field is missing; name it")
+            raise inconsistent(
+                "task.label_field", "is missing, but criteria ask for label_accuracy; name the label"
+            )
         self._label_in_schema()
         return self
 
     def _label_in_schema(self) -> None:
         label, schema = self.task.label_field, self.task.output_schema
-        if label and schema is not None and label not in schema.get("properties", {}):
-            raise ValueError(f"task.label_field {label!r} is no property of task.output_schema; add it")
+        if not label or schema is None:
+            return
+        properties = schema.get("properties")
+        if not isinstance(properties, dict) or label not in properties:
+            raise inconsistent("task.label_field", f"{label!r} is no property of task.output_schema; add it")
 
     @property
     def sha256(self) -> str:
@@ -186,7 +193,7 @@ def parse_spec(text: str) -> ProjectSpec:
     """
     try:
         raw: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise InvalidSpec(field="(file)", reason=f"is not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise InvalidSpec(field="(file)", reason="is not a mapping; start with 'project: <name>'")
@@ -194,4 +201,4 @@ def parse_spec(text: str) -> ProjectSpec:
         return ProjectSpec.model_validate(raw)
     except ValidationError as error:
         field, reason = first_complaint(error)
-        raise InvalidSpec(field=field, reason=reason.removeprefix("Value error, ")) from error
+        raise InvalidSpec(field=field, reason=reason) from error
