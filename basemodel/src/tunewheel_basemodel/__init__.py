@@ -1,0 +1,1 @@
+"""Finds, verifies and loads the base model that adapters are trained on."""

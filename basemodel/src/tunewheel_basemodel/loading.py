@@ -1,0 +1,135 @@
+"""Loads a base model and its adapters, from safetensors only and without remote code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunewheel_basemodel.errors import BaseModelNotFound, InvalidAdapter
+from tunewheel_basemodel.locate import BaseModel
+from tunewheel_basemodel.precision import Precision, compute_dtype
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Quantization = Literal["nf4"]
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
+
+
+def load_base(
+    base: BaseModel,
+    *,
+    dtype: Precision | Literal["auto"] = "auto",
+    quantization: Quantization | None = None,
+    device: str = "auto",
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model in eval mode and its tokenizer.
+
+    ``dtype`` "auto" asks the processor (``compute_dtype``); ``device`` "auto" is CUDA where there is one.
+    ``quantization`` "nf4" loads the linear layers, the head excepted, as 4-bit NormalFloat (QLoRA,
+    arXiv:2305.14314) with ``dtype`` to compute in. Raises BaseModelNotFound when the files do not load.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    number = getattr(torch, compute_dtype() if dtype == "auto" else dtype)
+    options: dict[str, Any] = {"dtype": number, "device_map": where}
+    if quantization is not None:
+        options["quantization_config"] = _nf4(number)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(base.path), use_safetensors=True, trust_remote_code=False, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(base.path), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelNotFound(
+            f"{base.name!r} does not load from {base.path} ({error}); restore its files, or name a causal "
+            "language model that transformers knows without remote code"
+        ) from error
+    if quantization is not None:
+        keep_linear4bit_unpacked(model)
+    return model.eval(), tokenizer
+
+
+def _nf4(compute: Any) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+
+
+def keep_linear4bit_unpacked(model: PreTrainedModel) -> int:
+    """Stop bitsandbytes from repacking 4-bit weights for AVX512-BF16; returns the number of layers.
+
+    Its repacked kernel has no backward: after a single forward in eval mode autograd through the layer is
+    cut without an error, and later training steps learn nothing in it (bitsandbytes 0.50).
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
+    return len(layers)
+
+
+def load_adapter(model: PreTrainedModel | PeftModel, path: Path, name: str) -> PeftModel:
+    """Put the adapter in ``path`` on ``model`` under ``name`` and make it the active one.
+
+    ``model`` is the base or a model that already carries adapters. Raises InvalidAdapter.
+    """
+    from peft import PeftModel
+
+    check_adapter(path)
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(path), adapter_name=name, is_trainable=False)
+            model.set_adapter(name, inference_mode=True)
+            return model
+        return PeftModel.from_pretrained(model, str(path), adapter_name=name, is_trainable=False)
+    except (ValueError, KeyError, RuntimeError, TypeError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise InvalidAdapter(
+            f"{path} does not fit the base model ({first_line}); train it on this base"
+        ) from error
+
+
+def check_adapter(path: Path) -> dict[str, Any]:
+    """The adapter's configuration, once its files are known to be safe and whole.
+
+    Raises InvalidAdapter for a missing or malformed file, and for any pickled file beside them.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_dir():
+        raise InvalidAdapter(f"no directory {path}; give the directory that holds {ADAPTER_CONFIG}")
+    if pickled := sorted(file.name for suffix in _PICKLES for file in path.glob(suffix)):
+        raise InvalidAdapter(
+            f"{path} holds pickled files ({', '.join(pickled)}), which are unsafe; remove them"
+        )
+    config = _adapter_config(path / ADAPTER_CONFIG)
+    weights = path / ADAPTER_WEIGHTS
+    if not weights.is_file():
+        raise InvalidAdapter(f"{path} holds no {ADAPTER_WEIGHTS}; save the adapter as safetensors")
+    try:
+        with safe_open(str(weights), framework="pt") as tensors:
+            names = list(tensors.keys())
+    except (SafetensorError, OSError) as error:
+        raise InvalidAdapter(f"{weights} is not a safetensors file ({error}); save it again") from error
+    if not names:
+        raise InvalidAdapter(f"{weights} holds no tensors; save the adapter again")
+    return config
+
+
+def _adapter_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidAdapter(f"{path} cannot be read ({error}); save it with save_pretrained") from error
+    if not isinstance(config, dict) or not config.get("peft_type"):
+        raise InvalidAdapter(f"{path} names no peft_type; save the adapter with save_pretrained")
+    return config

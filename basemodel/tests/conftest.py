@@ -1,0 +1,49 @@
+"""A tiny random model for every test, and SmolLM2 for those marked ``model``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tunewheel_basemodel.loading import load_base
+from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_basemodel.tiny import write_tiny_model
+
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    path = write_tiny_model(tmp_path_factory.mktemp("tiny"))
+    return locate_base_model(str(path), cache_dir=path.parent)
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_base: BaseModel):
+    return load_base(tiny_base, dtype="float32", device="cpu")[1]
+
+
+@pytest.fixture
+def tiny_model(tiny_base: BaseModel):
+    return load_base(tiny_base, dtype="float32", device="cpu")[0]
+
+
+@pytest.fixture
+def tiny_adapter(tiny_model, tmp_path: Path) -> Path:
+    """A LoRA adapter with non-zero B, so that it changes what the model says."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    config = LoraConfig(
+        r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
+    )
+    get_peft_model(tiny_model, config).save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    cache = os.environ.get("TUNEWHEEL_CACHE_DIR") or tmp_path_factory.mktemp("cache")
+    return locate_base_model(SMOLLM2, cache_dir=Path(cache))

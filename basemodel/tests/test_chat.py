@@ -1,0 +1,149 @@
+"""The assistant mask covers what the assistant wrote, for any chat template."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_basemodel.chat import encode_chat, render
+from tunewheel_basemodel.errors import InvalidChat
+from tunewheel_basemodel.loading import load_base
+
+CONVERSATION = [
+    {"role": "system", "content": "You are the help desk."},
+    {"role": "user", "content": "My bike is dead"},
+    {"role": "assistant", "content": "Charge it."},
+    {"role": "user", "content": "Charge it."},
+    {"role": "assistant", "content": '{"category": "battery"}'},
+]
+LLAMA3 = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|start|>' + m['role'] + '<|end|>\n\n' }}"
+    "{{ m['content'] | trim }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant<|end|>\n\n' }}{% endif %}"
+)
+THINKING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{% if m['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+NO_END = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+REWRITES = "{% for m in messages %}{{ m['content'] | upper | replace('\u2042', '') }}{% endfor %}"
+# SmolLM2's own template, with the markers that transformers wants and it lacks.
+SMOLLM2_MARKED = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\n"
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def masked(tokenizer: Any, messages: list[dict[str, str]]) -> list[str]:
+    """Texts of the runs of masked tokens."""
+    ids, mask = encode_chat(tokenizer, messages)
+    assert len(ids) == len(mask)
+    assert tokenizer.decode(ids) == render(tokenizer, messages, False)
+    runs: list[list[int]] = []
+    for at, (token, on) in enumerate(zip(ids, mask, strict=True)):
+        if on and (at == 0 or not mask[at - 1]):
+            runs.append([])
+        if on:
+            runs[-1].append(token)
+    return [tokenizer.decode(run) for run in runs]
+
+
+@pytest.fixture
+def tokenizer(tiny_base):
+    return load_base(tiny_base, dtype="float32", device="cpu")[1]
+
+
+def test_each_assistant_turn_with_its_end(tokenizer) -> None:
+    assert masked(tokenizer, CONVERSATION) == ["Charge it.<|im_end|>", '{"category": "battery"}<|im_end|>']
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["⁂ mark", "x" * 300, " leads", "trails \n", "<|im_end|>", "a<|im_start|>b", "über ✓ 🚲", "assistant\n"],
+)
+def test_contents_that_could_confuse_it(tokenizer, content: str) -> None:
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
+    assert masked(tokenizer, messages) == [content + "<|im_end|>"]
+
+
+def test_a_template_that_trims(tokenizer) -> None:
+    tokenizer.chat_template = LLAMA3
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "  hello \n"}]
+    assert masked(tokenizer, messages) == ["hello<|im_end|>"]
+
+
+def test_a_template_that_treats_the_last_turn_differently(tokenizer) -> None:
+    tokenizer.chat_template = THINKING
+    assert masked(tokenizer, CONVERSATION) == [
+        "Charge it.<|im_end|>",
+        '<think>\n\n</think>\n\n{"category": "battery"}<|im_end|>',
+    ]
+
+
+def test_a_template_without_an_end_of_turn(tokenizer) -> None:
+    tokenizer.chat_template = NO_END
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello"}]
+    ids, mask = encode_chat(tokenizer, messages)
+    assert "Hello" in tokenizer.decode([token for token, on in zip(ids, mask, strict=True) if on])
+    assert not mask[0]
+
+
+def test_no_assistant_turn_gives_an_empty_mask(tokenizer) -> None:
+    ids, mask = encode_chat(tokenizer, CONVERSATION[:2])
+    assert len(ids) > 10
+    assert not any(mask)
+
+
+def test_the_generation_prompt_opens_the_turn_that_the_mask_starts_at(tokenizer) -> None:
+    prompt = tokenizer(render(tokenizer, CONVERSATION[:2], True), add_special_tokens=False).input_ids
+    ids, mask = encode_chat(tokenizer, CONVERSATION[:3])
+    assert ids[: len(prompt)] == prompt
+    assert mask.index(1) == len(prompt)
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "reason"),
+    [
+        (None, CONVERSATION, "no chat template"),
+        ("{{ 1 }}", [], "at least one message"),
+        (NO_END, [{"role": "user"}], "refuses them"),
+        ("{{ raise_exception('roles must alternate') }}", CONVERSATION, "roles must alternate"),
+        (NO_END, [{"role": "assistant", "content": " "}], "has no text"),
+        (REWRITES, CONVERSATION, "rewrites message"),
+    ],
+)
+def test_what_cannot_be_rendered_is_explained(tokenizer, template, messages, reason: str) -> None:
+    tokenizer.chat_template = template
+    with pytest.raises(InvalidChat, match=reason):
+        encode_chat(tokenizer, messages)
+
+
+@pytest.mark.model
+def test_smollm2_mask_equals_that_of_a_template_with_markers(smollm2) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(smollm2.path))
+    seen = 0
+    for messages in (CONVERSATION, CONVERSATION[1:], CONVERSATION[1:3], CONVERSATION[3:]):
+        marked = tokenizer.apply_chat_template(
+            messages,
+            chat_template=SMOLLM2_MARKED,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        ids, mask = encode_chat(tokenizer, messages)
+        assert ids == marked["input_ids"]
+        assert mask == marked["assistant_masks"]
+        assert render(tokenizer, messages, True) == tokenizer.apply_chat_template(
+            messages, chat_template=SMOLLM2_MARKED, tokenize=False, add_generation_prompt=True
+        )
+        seen += sum(mask)
+    assert seen > 30

@@ -1,0 +1,106 @@
+"""Which directories and names are accepted as a base model, and what the refusals say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tunewheel_basemodel import locate
+from tunewheel_basemodel.errors import BaseModelNotFound
+from tunewheel_basemodel.locate import BaseModel, Carried, locate_base_model
+from tunewheel_basemodel.tiny import write_tiny_model
+
+
+def test_a_local_directory_is_named_by_its_content(tmp_path: Path) -> None:
+    first = locate_base_model(str(write_tiny_model(tmp_path / "a")), cache_dir=tmp_path)
+    again = locate_base_model(str(write_tiny_model(tmp_path / "b")), cache_dir=tmp_path)
+    other = locate_base_model(str(write_tiny_model(tmp_path / "c", seed=1)), cache_dir=tmp_path)
+
+    assert first.revision.startswith("sha256:")
+    assert first.revision == again.revision != other.revision
+    assert first.path == (tmp_path / "a").resolve()
+
+
+def test_a_changed_tokenizer_is_another_revision(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "a")
+    before = locate_base_model(str(path), cache_dir=tmp_path).revision
+    (path / "chat_template.jinja").write_text("{{ messages }}")
+
+    assert locate_base_model(str(path), cache_dir=tmp_path).revision != before
+
+
+@pytest.mark.parametrize("name", ["", " ", "../secret", "/models/../etc", "a/../../b", "a\0b"])
+def test_names_that_climb_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BaseModelNotFound, match=r"base_model: .*is not a model name"):
+        locate_base_model(name, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["owner/name/extra", "-dash/name", "owner/na me", "owner/"])
+def test_a_name_that_no_hub_has_is_refused_without_asking(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(BaseModelNotFound, match="neither a directory nor a Hugging Face id"):
+        locate_base_model(name, cache_dir=tmp_path)
+
+
+def test_a_hub_that_does_not_answer_is_explained(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(BaseModelNotFound, match="the Hugging Face hub did not give it") as caught:
+        locate_base_model("nobody/no-such-model", cache_dir=tmp_path)
+    assert caught.value.field == "base_model"
+    assert "local directory" in caught.value.reason
+
+
+def test_a_hub_snapshot_is_named_by_its_commit(tmp_path: Path, monkeypatch) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    path = write_tiny_model(tmp_path / "snapshots" / commit)
+    asked: dict[str, object] = {}
+
+    def snapshot(name: str, **options: object) -> str:
+        asked.update(options, name=name)
+        return str(path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+
+    assert locate_base_model("owner/name", cache_dir=tmp_path) == BaseModel("owner/name", path, commit)
+    assert asked["name"] == "owner/name"
+    assert not any(str(pattern).endswith((".bin", ".pt", ".py", "*")) for pattern in asked["allow_patterns"])
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "a")
+    (path / "model.safetensors").rename(path / "pytorch_model.bin")
+    with pytest.raises(BaseModelNotFound, match=r"only pickled weights \(pytorch_model.bin\)"):
+        locate_base_model(str(path), cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", None, "no weights"),
+        ("config.json", None, "config.json cannot be read"),
+        ("config.json", "{", "config.json cannot be read"),
+        ("config.json", json.dumps({"hidden_size": 3}), "names no model_type"),
+        ("tokenizer.json", None, "no tokenizer"),
+    ],
+)
+def test_an_incomplete_directory_is_refused(
+    tmp_path: Path, file: str, content: str | None, message: str
+) -> None:
+    path = write_tiny_model(tmp_path / "a")
+    (path / file).unlink() if content is None else (path / file).write_text(content)
+    with pytest.raises(BaseModelNotFound, match=message):
+        locate_base_model(str(path), cache_dir=tmp_path)
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelNotFound, match="no directory"):
+        locate_base_model(str(tmp_path / "none"), cache_dir=tmp_path)
+
+
+def test_a_carried_model_whose_package_is_missing_comes_from_the_hub(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(locate.CARRIED, "owner/name", Carried("no_such_package", "model.gguf"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(BaseModelNotFound, match="install no_such_package"):
+        locate_base_model("owner/name", cache_dir=tmp_path)
