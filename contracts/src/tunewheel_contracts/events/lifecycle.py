@@ -50,6 +50,8 @@ class ModelPromoted(Event):
     model_id: Slug
     from_stage: Stage
     to_stage: Stage
+    replaces: Slug | None = None
+    """On reaching production: the champion it takes over from, which retires next."""
     cause: str
     """Id of the event that decided it."""
     reason: str

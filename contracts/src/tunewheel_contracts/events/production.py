@@ -23,6 +23,8 @@ class InferenceCompleted(Event):
     completion_id: SourceId
     model_id: str
     role: RouteRole
+    pinned: bool = False
+    """The client named this very model: no routed traffic, so no part of a rollout's comparison."""
     shadow_of: SourceId | None = None
     """The completion that a shadow copy belongs to."""
     messages: tuple[ChatMessage, ...]
