@@ -1,0 +1,25 @@
+"""What can stop an evaluation without the service being at fault.
+
+    EvaluationError
+    ├── UnfitCandidate   the candidate cannot be measured at all: it fails, with the field to mend
+    └── WorkerFailed     the measuring process broke: the service stops, a restart resumes
+"""
+
+from __future__ import annotations
+
+
+class EvaluationError(Exception):
+    """Root of the errors that the eval service raises on purpose."""
+
+
+class UnfitCandidate(EvaluationError):
+    """The candidate's files, or what it was trained on, cannot be measured. ``field`` names what to mend."""
+
+    def __init__(self, *, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class WorkerFailed(EvaluationError):
+    """The measuring process ended without finishing and without naming a fault of the candidate."""

@@ -1,0 +1,108 @@
+"""What one contestant did, item by item: the rows that every figure of a scorecard is computed from.
+
+Rows are named by the content of their item and kept as JSON Lines: one header, then rows, in any order.
+A file may end in half a line (its writer was killed): that line does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from tunewheel_contracts.fields import Frozen, Sha256
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.identity import content_id, content_sha256
+
+METHOD = 1
+"""Raised when measuring changes, so that rows of the old way are not mixed with the new."""
+
+
+class Header(Frozen):
+    row: Literal["header"] = "header"
+    model_key: str
+    dtype: str
+    """Rows computed in another precision are measured anew rather than mixed."""
+    method: int = METHOD
+
+
+class HoldoutRow(Frozen):
+    row: Literal["holdout"] = "holdout"
+    key: Sha256
+    output: str
+    complete: bool
+    """False: cut off at the project's max_output_tokens."""
+    nll: float
+    """Negative log-likelihood of the expert's answer, in nats, summed over ``tokens``."""
+    tokens: Annotated[int, Field(gt=0)]
+
+
+class RegressionRow(Frozen):
+    row: Literal["regression"] = "regression"
+    key: Sha256
+    output: str
+    correct: bool
+
+
+Row = HoldoutRow | RegressionRow
+_LINE: TypeAdapter[Header | HoldoutRow | RegressionRow] = TypeAdapter(
+    Annotated[Header | HoldoutRow | RegressionRow, Field(discriminator="row")]
+)
+
+
+class Measurement(Frozen):
+    """Everything measured of one contestant."""
+
+    header: Header
+    rows: dict[str, Row] = {}
+
+    def matches(self, header: Header) -> bool:
+        return self.header == header
+
+    def only(self, keys: Iterable[str]) -> Measurement:
+        """Return the rows of ``keys`` that are there, in that order."""
+        return Measurement(header=self.header, rows={k: self.rows[k] for k in keys if k in self.rows})
+
+    def to_lines(self) -> str:
+        lines = [self.header.model_dump_json(), *(row.model_dump_json() for row in self.rows.values())]
+        return "".join(f"{line}\n" for line in lines)
+
+
+def read_measurement(text: str) -> Measurement | None:
+    """Read JSON Lines; None without a header. What follows the first unreadable line is left out."""
+    header: Header | None = None
+    rows: dict[str, Row] = {}
+    for line in text.splitlines():
+        try:
+            value = _LINE.validate_json(line)
+        except ValidationError:
+            break
+        if isinstance(value, Header):
+            header = value
+        else:
+            rows[value.key] = value
+    return Measurement(header=header, rows=rows) if header else None
+
+
+def example_key(example: ChatExample, *, max_output_tokens: int) -> str:
+    """Name an example by what a model is asked and measured against: equal in every dataset version."""
+    messages = [[message.role, message.content] for message in example.messages]
+    return content_sha256({"messages": messages, "max_output_tokens": max_output_tokens})
+
+
+def model_key(base: BaseModelRef, adapter: AdapterRef | None, *, quantization: str | None) -> str:
+    """Name a contestant by its weights: base revision, quantisation and the adapter's files."""
+    files: Mapping[str, str] = {}
+    if adapter is not None:
+        files = {file.path.removeprefix(f"{adapter.path}/"): file.sha256 for file in adapter.files}
+    method = adapter.method.value if adapter else None
+    return content_id(
+        "model",
+        {
+            "base": [base.name, base.revision],
+            "quantization": quantization,
+            "method": method,
+            "files": dict(files),
+        },
+    )
