@@ -1,0 +1,197 @@
+"""From the log to a handler and back: decode, retry, dead-letter, publish, commit.
+
+Delivery is at least once: what a handler returned is acknowledged by the broker before the offset is
+committed. A poison message goes to the dead letter and the partition moves on; where even that cannot be
+written, the service stops rather than skip it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from opentelemetry import metrics, trace
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope, Event
+from tunewheel_contracts.topics import TopicSpec
+
+from tunewheel_runtime.deadletter import DeadLetters, Position, Undecoded
+from tunewheel_runtime.publishing import Produced, Publisher, as_list
+from tunewheel_runtime.retry import Backoff, retry
+from tunewheel_runtime.telemetry import Telemetry
+
+log = structlog.get_logger(__name__)
+E = TypeVar("E", bound=Event)
+Record = ConsumerRecord[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery(Generic[E]):
+    """One decoded event and where it lies on the log."""
+
+    event: Envelope[E]
+    position: Position
+    headers: dict[str, bytes]
+
+
+Handler = Callable[[Envelope[Any]], Produced | Awaitable[Produced]]
+BatchHandler = Callable[[Sequence[Delivery[Any]]], Awaitable[Produced]]
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    consumed: metrics.Counter
+    seconds: metrics.Histogram
+
+    @classmethod
+    def of(cls, telemetry: Telemetry) -> Instruments:
+        return cls(
+            consumed=telemetry.meter.create_counter("tunewheel.events.consumed"),
+            seconds=telemetry.meter.create_histogram("tunewheel.handler.seconds", unit="s"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Consumption:
+    """What all subscriptions of one service share."""
+
+    publisher: Publisher
+    dead_letters: DeadLetters
+    backoff: Backoff
+    instruments: Instruments
+
+    def decode(self, spec: TopicSpec, record: Record) -> Delivery[Any]:
+        """Decode one record.
+
+        Raises:
+            InvalidEvent: see ``Envelope.from_kafka``.
+        """
+        headers = headers_of(record)
+        envelope = Envelope.from_kafka(spec.event, record.value, headers)
+        return Delivery(envelope, position_of(record), headers)
+
+    async def decode_all(self, spec: TopicSpec, records: Sequence[Record]) -> list[Delivery[Any]]:
+        """Decode records in order; those that cannot be decoded become dead letters."""
+        deliveries: list[Delivery[Any]] = []
+        for record in records:
+            try:
+                deliveries.append(self.decode(spec, record))
+            except InvalidEvent as error:
+                await self.dead_letters.write(undecoded(record), error)
+        self.dead_letters.passed(len(deliveries))
+        self.instruments.consumed.add(len(records), {"topic": spec.name})
+        return deliveries
+
+    async def consume_one(self, spec: TopicSpec, handler: Handler, record: Record) -> None:
+        """Handle one record and publish what came of it; an ``InvalidEvent`` becomes a dead letter."""
+        for delivery in await self.decode_all(spec, [record]):
+            started = time.perf_counter()
+            try:
+                await retry(
+                    lambda d=delivery: self._handle_and_publish(handler, d),
+                    self.backoff,
+                    what=f"handling {spec.name}",
+                )
+            except InvalidEvent as error:
+                await self.dead_letters.write(undecoded(record), error)
+            self.instruments.seconds.record(time.perf_counter() - started, {"topic": spec.name})
+
+    async def _handle_and_publish(self, handler: Handler, delivery: Delivery[Any]) -> None:
+        annotate_span(delivery)
+        await self.publisher.publish_many(await call(handler, delivery.event))
+
+    async def consume_each(self, spec: TopicSpec, handler: Handler, records: Sequence[Record]) -> None:
+        """Handle a batch item by item and publish all that came of it at once."""
+        produced: list[Any] = []
+        by_position = {position_of(record): record for record in records}
+        for delivery in await self.decode_all(spec, records):
+            try:
+                made = await retry(
+                    lambda d=delivery: call(handler, d.event), self.backoff, what=f"handling {spec.name}"
+                )
+            except InvalidEvent as error:
+                await self.dead_letters.write(undecoded(by_position[delivery.position]), error)
+                continue
+            produced.extend(traced(envelope, delivery) for envelope in made)
+        if produced:
+            await retry(
+                lambda: self.publisher.send(produced), self.backoff, what=f"publishing after {spec.name}"
+            )
+
+    async def consume_batch(self, spec: TopicSpec, handler: BatchHandler, records: Sequence[Record]) -> None:
+        """Hand a decoded batch to ``handler`` as a whole."""
+        deliveries = await self.decode_all(spec, records)
+        if not deliveries:
+            return
+        started = time.perf_counter()
+
+        async def handle() -> None:
+            await self.publisher.publish_many(as_list(await handler(deliveries)))
+
+        await retry(handle, self.backoff, what=f"handling {spec.name}")
+        self.instruments.seconds.record(time.perf_counter() - started, {"topic": spec.name})
+
+
+async def call(handler: Handler, event: Envelope[Any]) -> list[Envelope[Any]]:
+    """Call a handler, plain or async, and return what it produced."""
+    result = handler(event)
+    return as_list(await result if inspect.isawaitable(result) else result)
+
+
+def traced(envelope: Envelope[Any], cause: Delivery[Any]) -> Any:
+    """Encode ``envelope`` with the trace context its cause travelled with."""
+    record = envelope.to_kafka()
+    for name in ("traceparent", "tracestate"):
+        if name in cause.headers:
+            record.headers[name] = cause.headers[name]
+    return record
+
+
+def annotate_span(delivery: Delivery[Any]) -> None:
+    """Say on the consumer's span which event is being handled."""
+    span = trace.get_current_span()
+    span.set_attribute("messaging.message.id", delivery.event.id)
+    span.set_attribute("tunewheel.project", delivery.event.project)
+
+
+def position_of(record: Record) -> Position:
+    return Position(record.topic, record.partition, record.offset)
+
+
+def headers_of(record: Record) -> dict[str, bytes]:
+    """Return a record's headers; Kafka allows null values, which read as empty."""
+    return {name: value or b"" for name, value in record.headers}
+
+
+def undecoded(record: Record) -> Undecoded:
+    return Undecoded(position_of(record), record.key, record.value, headers_of(record))
+
+
+async def commit(consumer: AIOKafkaConsumer, records: Sequence[Record]) -> bool:
+    """Commit past ``records``; False where a partition moved away meanwhile (its new owner repeats them).
+
+    Offsets are explicit: after an eager rebalance the consumer's own position falls back to the last
+    commit, and committing "the position" would commit that.
+    """
+    offsets: dict[TopicPartition, int] = {}
+    for record in records:
+        partition = TopicPartition(record.topic, record.partition)
+        offsets[partition] = max(offsets.get(partition, 0), record.offset + 1)
+    held = {tp: offset for tp, offset in offsets.items() if tp in consumer.assignment()}
+    if not held:
+        return False
+    try:
+        await consumer.commit(held)
+        for partition, offset in held.items():
+            if await consumer.position(partition) < offset:
+                consumer.seek(partition, offset)
+    except (CommitFailedError, IllegalStateError) as error:
+        log.warning("commit_lost", error=str(error), partitions=[str(tp) for tp in held])
+        return False
+    return len(held) == len(offsets)

@@ -1,0 +1,140 @@
+"""Long work: a partition is a lease.
+
+A handler may run for hours while heartbeats go on in the background. When another worker joins, the
+partition can move at once; nothing tells the running handler, and its late commit raises nothing. So jobs
+hang on the rebalance listener: after every assignment, a job whose partition is no longer ours loses its
+lease, must stop, and publishes nothing. Rebalances are eager (all revoked, then assigned), so the
+assignment decides, not the revocation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from tunewheel_contracts.errors import InvalidEvent, TunewheelError
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.topics import TopicSpec
+
+from tunewheel_runtime.consuming import Consumption, Delivery, Record, annotate_span, commit, undecoded
+from tunewheel_runtime.publishing import Produced, as_list
+from tunewheel_runtime.retry import retry
+
+log = structlog.get_logger(__name__)
+
+LONGEST_JOB_MS = 7 * 86_400_000
+
+
+class LeaseLost(TunewheelError):
+    """The partition moved to another worker, or the service is stopping: checkpoint and stop."""
+
+
+class Lease:
+    """The right to work on one event for as long as its partition is ours."""
+
+    Lost = LeaseLost
+
+    def __init__(self, partition: TopicPartition) -> None:
+        self.partition = partition
+        self.lost = asyncio.Event()
+        self.reason = ""
+
+    def lose(self, reason: str) -> None:
+        """Tell the job to stop; harmless when repeated."""
+        if not self.lost.is_set():
+            self.reason = reason
+            self.lost.set()
+
+    def check(self) -> None:
+        """Raise ``LeaseLost`` if the lease is gone."""
+        if self.lost.is_set():
+            raise LeaseLost(self.reason)
+
+
+JobHandler = Callable[[Envelope[Any], Lease], Awaitable[Produced]]
+
+
+class LeaseListener(ConsumerRebalanceListener):
+    """Takes leases away when an assignment leaves their partition out."""
+
+    def __init__(self) -> None:
+        self._leases: set[Lease] = set()
+        self._closed = ""
+
+    def grant(self, partition: TopicPartition) -> Lease:
+        lease = Lease(partition)
+        if self._closed:
+            lease.lose(self._closed)
+        self._leases.add(lease)
+        return lease
+
+    def end(self, lease: Lease) -> None:
+        self._leases.discard(lease)
+
+    def close(self, reason: str) -> None:
+        """Take every lease away, those granted from now on included."""
+        self._closed = reason
+        for lease in self._leases:
+            lease.lose(reason)
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Nothing yet: an eager rebalance revokes everything, and most comes back."""
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        for lease in self._leases:
+            if lease.partition not in assigned:
+                log.warning("lease_lost", partition=str(lease.partition))
+                lease.lose(f"{lease.partition} moved to another worker")
+
+
+async def consume_job(
+    consumption: Consumption,
+    spec: TopicSpec,
+    handler: JobHandler,
+    listener: LeaseListener,
+    record: Record,
+    consumer: AIOKafkaConsumer,
+) -> None:
+    """Run the job of one record; publish and commit only while the lease holds."""
+    deliveries = await consumption.decode_all(spec, [record])
+    if not deliveries:
+        await commit(consumer, [record])
+        return
+    partition = TopicPartition(record.topic, record.partition)
+    lease = listener.grant(partition)
+    if partition not in consumer.assignment():
+        lease.lose(f"{partition} moved to another worker")
+    try:
+        await _run(consumption, spec, handler, lease, record, deliveries)
+        lease.check()
+        await commit(consumer, [record])
+    except LeaseLost as error:
+        if not lease.lost.is_set():
+            raise
+        log.warning("job_stopped", topic=spec.name, event_id=deliveries[0].event.id, reason=str(error))
+    finally:
+        listener.end(lease)
+
+
+async def _run(
+    consumption: Consumption,
+    spec: TopicSpec,
+    handler: JobHandler,
+    lease: Lease,
+    record: Record,
+    deliveries: Sequence[Delivery[Any]],
+) -> None:
+    async def work() -> None:
+        lease.check()
+        annotate_span(deliveries[0])
+        produced = as_list(await handler(deliveries[0].event, lease))
+        lease.check()
+        await consumption.publisher.publish_many(produced)
+
+    try:
+        await retry(work, consumption.backoff, what=f"job of {spec.name}")
+    except InvalidEvent as error:
+        await consumption.dead_letters.write(undecoded(record), error)

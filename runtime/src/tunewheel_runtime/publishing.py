@@ -1,0 +1,96 @@
+"""Events onto the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from opentelemetry import metrics
+from opentelemetry.trace import SpanKind
+from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.event import Envelope, KafkaRecord
+from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+
+from tunewheel_runtime.kafka import producer_options
+from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.telemetry import Telemetry, inject
+
+Produced = Envelope[Any] | Iterable[Envelope[Any]] | None
+
+
+class Publisher:
+    """One idempotent producer. A publish that returned is on the log, acknowledged by all replicas."""
+
+    def __init__(self, settings: ServiceSettings, telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._tracer = telemetry.tracer
+        self._producer: AIOKafkaProducer | None = None
+        self._published: metrics.Counter = telemetry.meter.create_counter("tunewheel.events.published")
+
+    async def start(self) -> None:
+        producer = AIOKafkaProducer(**producer_options(self._settings, max_message_bytes=MAX_MESSAGE_BYTES))
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        self._producer = producer
+
+    async def stop(self) -> None:
+        if self._producer is not None:
+            await self._producer.stop()
+            self._producer = None
+
+    async def publish(self, envelope: Envelope[Any]) -> None:
+        """Publish one event and wait for it to be acknowledged.
+
+        Raises:
+            InvalidEvent: the event is larger than the topic takes.
+            TransientError: the broker cannot be reached.
+        """
+        await self.publish_many([envelope])
+
+    async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None:
+        """Publish events in order and wait until all are acknowledged; see ``publish`` for errors."""
+        if not envelopes:
+            return
+        topics = {envelope.data.type for envelope in envelopes}
+        name = f"{next(iter(topics))} publish" if len(topics) == 1 else "publish"
+        attributes = {"messaging.system": "kafka", "messaging.batch.message_count": len(envelopes)}
+        with self._tracer.start_as_current_span(name, kind=SpanKind.PRODUCER, attributes=attributes):
+            carried = inject()
+            await self.send([_with_trace(envelope.to_kafka(), carried) for envelope in envelopes])
+
+    async def send(self, records: Sequence[KafkaRecord]) -> None:
+        """Put encoded records on the log as they are and wait until all are acknowledged."""
+        if self._producer is None:
+            raise TransientError("the broker is not connected yet; try again shortly")
+        try:
+            futures = [
+                await self._producer.send(r.topic, r.value, key=r.key, headers=list(r.headers.items()))
+                for r in records
+            ]
+            await asyncio.gather(*futures)
+        except MessageSizeTooLargeError as error:
+            raise InvalidEvent(
+                field="(body)", reason=f"is over {MAX_MESSAGE_BYTES} bytes; split it"
+            ) from error
+        except (KafkaError, OSError) as error:
+            raise TransientError(f"cannot publish: {error!r}") from error
+        for record in records:
+            self._published.add(1, {"topic": record.topic})
+
+
+def as_list(produced: Produced) -> list[Envelope[Any]]:
+    """Return what a handler produced as a list."""
+    if produced is None:
+        return []
+    return [produced] if isinstance(produced, Envelope) else list(produced)
+
+
+def _with_trace(record: KafkaRecord, carried: dict[str, bytes]) -> KafkaRecord:
+    record.headers.update(carried)
+    return record

@@ -1,0 +1,49 @@
+"""Retry with exponential backoff and full jitter (Brooker, 2015, AWS Architecture Blog)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+from aiokafka.errors import KafkaError
+from tunewheel_contracts.errors import TransientError
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """``attempts`` calls in all; the n-th wait is drawn from 0..min(longest, first · 2ⁿ) seconds."""
+
+    attempts: int
+    first: float
+    longest: float
+
+    def delay(self, attempt: int) -> float:
+        ceiling = min(self.longest, self.first * 2.0 ** min(attempt, 30))
+        return random.uniform(ceiling / 2, ceiling)
+
+
+async def retry(call: Callable[[], Awaitable[T]], backoff: Backoff, *, what: str) -> T:
+    """Await ``call()`` until it returns, as long as it fails with what time may mend.
+
+    Raises:
+        TransientError: the last attempt's failure.
+    """
+    for attempt in range(backoff.attempts):
+        try:
+            return await call()
+        except (TransientError, ConnectionError, TimeoutError, KafkaError) as error:
+            if attempt + 1 == backoff.attempts:
+                raise TransientError(f"{what}: gave up after {backoff.attempts} attempts: {error}") from error
+            delay = backoff.delay(attempt)
+            log.warning(
+                "retrying", what=what, attempt=attempt + 1, delay_seconds=round(delay, 3), error=str(error)
+            )
+            await asyncio.sleep(delay)
+    raise AssertionError("unreachable: attempts is at least one")

@@ -1,0 +1,240 @@
+"""The app factory: one ``Service`` is one process on the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import structlog
+import uvicorn
+from faststream.kafka import KafkaBroker
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp
+from tunewheel_contracts.event import Envelope, Event, new_event
+from tunewheel_contracts.topics import TopicSpec
+
+from tunewheel_runtime.consuming import Consumption, Delivery, Instruments
+from tunewheel_runtime.deadletter import DeadLetters, Position
+from tunewheel_runtime.health import health_routes
+from tunewheel_runtime.jobs import Lease, LeaseLost
+from tunewheel_runtime.logs import configure_logs
+from tunewheel_runtime.publishing import Publisher
+from tunewheel_runtime.retry import Backoff, retry
+from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.subscriptions import Subscriptions
+from tunewheel_runtime.telemetry import Telemetry, make_telemetry
+from tunewheel_runtime.view import Apply, LogReader, View
+
+__all__ = ["Delivery", "Lease", "LeaseLost", "Position", "Service"]
+
+log = structlog.get_logger(__name__)
+E = TypeVar("E", bound=Event)
+H = TypeVar("H", bound=Callable[..., Any])
+Hook = Callable[[], Awaitable[None]]
+
+
+class Service:
+    """A process that consumes events, does its work and publishes what came of it.
+
+    Start order: telemetry, producer, views and replays (read to the end), startup hooks, subscriptions.
+    Until then ``/health/ready`` answers 503. A handler's ``InvalidEvent`` becomes a dead letter, its
+    ``TransientError`` is retried, anything else stops the process with exit code 1 and the offset unmoved.
+    """
+
+    def __init__(self, name: str, settings: ServiceSettings, *, telemetry: Telemetry | None = None) -> None:
+        self.name = name
+        self.settings = settings
+        self.telemetry = telemetry or make_telemetry(name, settings.otlp_endpoint)
+        self.store = ObjectStore(settings.store_url)
+        self.publisher = Publisher(settings, self.telemetry)
+        self._backoff = Backoff(
+            settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
+        )
+        self._subscriptions = Subscriptions(self, self._make_consumption())
+        self._readers: list[LogReader] = []
+        self._startup: list[Hook] = []
+        self._shutdown: list[Hook] = []
+        self._mounted: ASGIApp | None = None
+        self._ready = False
+        self._stopping = asyncio.Event()
+        self.failure: BaseException | None = None
+        self.http_port: int | None = None
+
+    def _make_consumption(self) -> Consumption:
+        counter = self.telemetry.meter.create_counter("tunewheel.events.dead_lettered")
+        letters = DeadLetters(
+            self.publisher,
+            self._backoff,
+            counter,
+            service=self.name,
+            limit=self.settings.dead_letter_limit,
+            window=self.settings.dead_letter_window,
+        )
+        instruments = Instruments.of(self.telemetry)
+        return Consumption(self.publisher, letters, self._backoff, instruments)
+
+    @property
+    def broker(self) -> KafkaBroker:
+        """The FastStream broker behind the subscriptions."""
+        return self._subscriptions.broker
+
+    def on(self, topic: TopicSpec, *, group: str | None = None) -> Callable[[H], H]:
+        """Handle events one at a time; what the handler returns is published, then the offset moves."""
+        return self._subscriptions.single(topic, group)
+
+    def on_each(
+        self, topic: TopicSpec, *, group: str | None = None, max_records: int = 2_000
+    ) -> Callable[[H], H]:
+        """Like ``on`` at high volume: records are fetched, published and committed in batches."""
+        return self._subscriptions.each(topic, group, max_records)
+
+    def on_batch(
+        self, topic: TopicSpec, *, group: str | None = None, max_records: int = 500
+    ) -> Callable[[H], H]:
+        """Hand a whole batch of ``Delivery`` to the handler."""
+        return self._subscriptions.batch(topic, group, max_records)
+
+    def job(self, topic: TopicSpec, *, group: str | None = None) -> Callable[[H], H]:
+        """Run long work under a ``Lease`` on the event's partition."""
+        return self._subscriptions.job(topic, group)
+
+    def view(self, topic: TopicSpec) -> View[Any]:
+        """Materialise the latest event per key; complete before any handler runs."""
+        view: View[Any] = View(self.settings, topic)
+        self._readers.append(view.reader)
+        return view
+
+    def replay(self, topics: Sequence[TopicSpec], apply: Apply) -> LogReader:
+        """Feed every event of ``topics`` to ``apply``, to the end before any handler runs, then on."""
+        reader = LogReader(self.settings, topics, apply)
+        self._readers.append(reader)
+        return reader
+
+    def mount(self, app: ASGIApp) -> None:
+        """Serve ``app`` beside the health endpoints."""
+        self._mounted = app
+
+    def on_startup(self, hook: Hook) -> None:
+        """Await ``hook`` after views are complete and before handlers run."""
+        self._startup.append(hook)
+
+    def on_shutdown(self, hook: Hook) -> None:
+        """Await ``hook`` after handlers have stopped and while the producer still runs."""
+        self._shutdown.append(hook)
+
+    def new(
+        self, data: E, *, cause: Envelope[Any] | None = None, correlation_id: str | None = None
+    ) -> Envelope[E]:
+        """Wrap ``data`` as an event from this service."""
+        return new_event(data, source=f"/tunewheel/{self.name}", cause=cause, correlation_id=correlation_id)
+
+    async def publish(self, envelope: Envelope[Any]) -> None:
+        """Publish one event, acknowledged; see ``Publisher.publish`` for errors."""
+        await self.publisher.publish(envelope)
+
+    async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None:
+        """Publish events in order, all acknowledged."""
+        await self.publisher.publish_many(envelopes)
+
+    def fail(self, error: BaseException) -> None:
+        """Stop the process for an error that nobody here can answer."""
+        if self.failure is None:
+            self.failure = error
+            log.error("service_failed", error=repr(error), exc_info=error)
+            self._stopping.set()
+
+    def stop(self) -> None:
+        """Ask the service to stop in good order."""
+        self._stopping.set()
+
+    async def start(self) -> None:
+        """Bring everything up. A failure leaves nothing half started, so that ``start`` can be repeated."""
+        try:
+            await self.publisher.start()
+            for reader in self._readers:
+                await reader.start()
+        except BaseException:
+            await self._disconnect()
+            raise
+        for hook in self._startup:
+            await hook()
+        await self._subscriptions.start()
+        self._ready = True
+        log.info("ready", http_port=self.http_port)
+
+    async def close(self) -> None:
+        """Take everything down in reverse order; jobs get the chance to checkpoint."""
+        self._ready = False
+        await self._subscriptions.stop()
+        for hook in reversed(self._shutdown):
+            with contextlib.suppress(Exception):
+                await hook()
+        await self._disconnect()
+        self.telemetry.shutdown()
+
+    async def _disconnect(self) -> None:
+        for reader in self._readers:
+            await reader.stop()
+        await self.publisher.stop()
+
+    def state(self) -> dict[str, object]:
+        """Return what ``/health/ready`` answers."""
+        return {"service": self.name, "ready": self._ready and self.failure is None}
+
+    def asgi(self) -> Starlette:
+        """Return the HTTP app: health, then whatever was mounted."""
+        routes: list[Any] = list(health_routes(self.state))
+        if self._mounted is not None:
+            routes.append(Mount("/", self._mounted))
+        return Starlette(routes=routes, lifespan=self._lifespan)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        starter = asyncio.create_task(self._start_patiently(), name="start")
+        async with contextlib.AsyncExitStack() as stack:
+            if isinstance(self._mounted, Starlette):
+                await stack.enter_async_context(self._mounted.router.lifespan_context(self._mounted))
+            yield
+        starter.cancel()
+        await asyncio.gather(starter, return_exceptions=True)
+        await self.close()
+
+    async def _start_patiently(self) -> None:
+        try:
+            await retry(
+                self.start, Backoff(2**31, 0.5, 5.0), what=f"connecting to {self.settings.bootstrap_servers}"
+            )
+        except Exception as error:
+            self.fail(error)
+
+    async def serve(self) -> None:
+        """Run until stopped by a signal, ``stop`` or ``fail``."""
+        config = uvicorn.Config(
+            self.asgi(), host=self.settings.http_host, port=self.settings.http_port, log_config=None,
+            access_log=False, timeout_graceful_shutdown=int(self.settings.shutdown_seconds),
+        )  # fmt: skip
+        socket = config.bind_socket()
+        self.http_port = socket.getsockname()[1]
+        server = uvicorn.Server(config)
+
+        async def stop_server() -> None:
+            await self._stopping.wait()
+            server.should_exit = True
+
+        watcher = asyncio.create_task(stop_server())
+        try:
+            await server.serve(sockets=[socket])
+        finally:
+            watcher.cancel()
+
+    def run(self) -> NoReturn:
+        """Run the process; exits 0 after a clean stop, 1 after a failure."""
+        configure_logs(service=self.name, level=self.settings.log_level, json=self.settings.log_json)
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(self.serve())
+        sys.exit(1 if self.failure else 0)

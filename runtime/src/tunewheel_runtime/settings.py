@@ -1,0 +1,47 @@
+"""What every service can be told from outside, by ``TUNEWHEEL_*`` environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_cache_path
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Settings shared by all services; each service subclasses it once, as ``Settings``."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNEWHEEL_", extra="ignore")
+
+    bootstrap_servers: str = "localhost:9092"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: Path | None = None
+    session_timeout_ms: int = Field(default=10_000, ge=6_000)
+    """A dead worker's partitions move after this long."""
+
+    store_url: str = "file://var/store"
+    """Object store: ``file://``, ``s3://``, ``gs://``, ``az://`` or ``memory://``."""
+    cache_dir: Path = Field(default_factory=lambda: user_cache_path("tunewheel"))
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=0, ge=0, le=65_535)
+    """0 takes any free port."""
+
+    otlp_endpoint: str | None = None
+    """OTLP/HTTP collector, such as ``http://localhost:4318``; telemetry is off without it."""
+    log_json: bool = True
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    retry_attempts: int = Field(default=8, ge=1)
+    retry_first_delay_seconds: float = Field(default=0.2, gt=0)
+    retry_max_delay_seconds: float = Field(default=30.0, gt=0)
+    dead_letter_limit: int = Field(default=500, ge=1)
+    """More dead letters than this among ``dead_letter_window`` messages stop the service: by then it is
+    the service, or a whole upstream, that is wrong."""
+    dead_letter_window: int = Field(default=1_000, ge=1)
+    shutdown_seconds: float = Field(default=30.0, gt=0)

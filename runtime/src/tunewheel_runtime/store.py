@@ -1,0 +1,190 @@
+"""The object store: immutable artifacts, created once, verified when read.
+
+obstore's create-if-absent is atomic on every backend; compare-and-swap is missing on local disks, so
+nothing here is ever overwritten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.store import LocalStore, MemoryStore, from_url
+from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.identity import content_sha256
+
+
+class ArtifactConflict(TunewheelError):
+    """The path is taken by different content: two causes were given one name."""
+
+
+class CorruptArtifact(TunewheelError):
+    """What was read does not hash to what its reference says."""
+
+
+class ArtifactMissing(TunewheelError):
+    """The reference points to nothing."""
+
+
+class ObjectStore:
+    """Artifacts below one URL: ``file://``, ``s3://``, ``gs://``, ``az://`` or ``memory://``.
+
+    Credentials come from the environment, as the cloud's own tools read them.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.local_root = _local_root(url)
+        if self.local_root is not None:
+            self.local_root.mkdir(parents=True, exist_ok=True)
+            self.url = self.local_root.as_uri()
+            self._store = LocalStore(self.local_root)
+        else:
+            self._store = MemoryStore() if url.startswith("memory:") else from_url(url)
+
+    async def put(self, path: str, data: bytes) -> ArtifactRef:
+        """Create ``path``, once. Repeating the same content is harmless.
+
+        Raises:
+            ArtifactConflict: ``path`` holds other content.
+            TransientError: the store cannot be reached.
+        """
+        ref = ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
+        try:
+            await obstore.put_async(self._store, ref.path, data, mode="create")
+        except AlreadyExistsError:
+            existing = await self.read(ref.path)
+            if existing is None or content_sha256(existing) != ref.sha256:
+                raise ArtifactConflict(f"{path} already holds other content") from None
+        except (BaseError, OSError) as error:
+            raise TransientError(f"cannot write {path}: {error}") from error
+        return ref
+
+    async def read(self, path: str) -> bytes | None:
+        """Return the bytes at ``path`` unverified, or None where there is nothing.
+
+        Raises:
+            TransientError: the store cannot be reached.
+        """
+        try:
+            result = await obstore.get_async(self._store, path)
+            return bytes(await result.bytes_async())
+        except (NotFoundError, FileNotFoundError):
+            return None
+        except (BaseError, OSError) as error:
+            raise TransientError(f"cannot read {path}: {error}") from error
+
+    async def get(self, ref: ArtifactRef) -> bytes:
+        """Return the verified bytes of ``ref``.
+
+        Raises:
+            ArtifactMissing, CorruptArtifact, TransientError
+        """
+        data = await self.read(ref.path)
+        if data is None:
+            raise ArtifactMissing(f"{ref.path} is not in {self.url}; is this the store it was written to?")
+        if content_sha256(data) != ref.sha256:
+            raise CorruptArtifact(f"{ref.path} hashes to {content_sha256(data)}, not to {ref.sha256}")
+        return data
+
+    async def exists(self, path: str) -> bool:
+        """Tell whether something lies at ``path``."""
+        try:
+            await obstore.head_async(self._store, path)
+        except (NotFoundError, FileNotFoundError):
+            return False
+        except (BaseError, OSError) as error:
+            raise TransientError(f"cannot reach {path}: {error}") from error
+        return True
+
+    async def list(self, prefix: str) -> list[str]:
+        """Return the paths below ``prefix``, sorted."""
+        paths: list[str] = []
+        try:
+            async for chunk in obstore.list(self._store, prefix):
+                paths.extend(meta["path"] for meta in chunk)
+        except (BaseError, OSError) as error:
+            raise TransientError(f"cannot list {prefix}: {error}") from error
+        return sorted(paths)
+
+    async def delete(self, paths: Sequence[str]) -> None:
+        """Remove what is no artifact, such as an old checkpoint; absent paths are fine."""
+        for path in paths:
+            try:
+                await obstore.delete_async(self._store, path)
+            except (NotFoundError, FileNotFoundError):
+                continue
+            except (BaseError, OSError) as error:
+                raise TransientError(f"cannot delete {path}: {error}") from error
+
+    async def put_directory(self, prefix: str, directory: Path) -> tuple[ArtifactRef, ...]:
+        """Create every file of ``directory`` below ``prefix``; see ``put`` for errors."""
+        refs: list[ArtifactRef] = []
+        for file in await asyncio.to_thread(_files_below, directory):
+            data = await asyncio.to_thread(file.read_bytes)
+            refs.append(await self.put(f"{prefix}/{file.relative_to(directory).as_posix()}", data))
+        return tuple(refs)
+
+    async def fetch_directory(self, refs: Iterable[ArtifactRef], prefix: str, destination: Path) -> Path:
+        """Bring the files of ``refs`` to ``destination``, verified, all or none.
+
+        A ``destination`` that is already there was brought whole by an earlier call and is verified again.
+
+        Raises:
+            CorruptArtifact: a file's content, or a path outside ``prefix``.
+            ArtifactMissing, TransientError
+        """
+        wanted = {_below(ref.path, prefix): ref for ref in refs}
+        if await asyncio.to_thread(_holds, destination, wanted):
+            return destination
+        await asyncio.to_thread(destination.parent.mkdir, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetch-") as scratch:
+            staged = Path(scratch) / "files"
+            for name, ref in wanted.items():
+                target = staged / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                await asyncio.to_thread(target.write_bytes, await self.get(ref))
+            await asyncio.to_thread(_swap_in, staged, destination)
+        return destination
+
+
+def _local_root(url: str) -> Path | None:
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return Path(unquote(parts.netloc + parts.path)).resolve()
+    return Path(url).resolve() if not parts.scheme else None
+
+
+def _files_below(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _below(path: str, prefix: str) -> str:
+    if not path.startswith(f"{prefix}/"):
+        raise CorruptArtifact(f"{path} does not lie below {prefix}")
+    return path[len(prefix) + 1 :]
+
+
+def _holds(directory: Path, wanted: dict[str, ArtifactRef]) -> bool:
+    for name, ref in wanted.items():
+        file = directory / name
+        if not file.is_file():
+            return False
+        with file.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != ref.sha256:
+                return False
+    return True
+
+
+def _swap_in(staged: Path, destination: Path) -> None:
+    if destination.exists():
+        os.replace(destination, staged.parent / "replaced")
+    os.replace(staged, destination)

@@ -1,0 +1,177 @@
+"""Handlers as FastStream subscribers."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.opentelemetry import KafkaTelemetryMiddleware
+from faststream.message import StreamMessage
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
+from tunewheel_contracts.topics import TopicSpec
+
+from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, Record, commit
+from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, consume_job
+from tunewheel_runtime.kafka import client_options
+
+if TYPE_CHECKING:
+    from tunewheel_runtime.service import Service
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+class Subscriptions:
+    """The subscribers of one service, and the one place that decides what an error does.
+
+    Acknowledgement is manual throughout: FastStream's default (``ACK_FIRST``) is at-most-once and
+    ``NACK_ON_ERROR`` re-reads a poison message for ever.
+    """
+
+    def __init__(self, service: Service, consumption: Consumption) -> None:
+        self._service = service
+        self._consumption = consumption
+        self._listeners: list[LeaseListener] = []
+        options = client_options(service.settings)
+        self.broker = make_broker(options, service)
+
+    async def start(self) -> None:
+        await self.broker.start()
+
+    async def stop(self) -> None:
+        for listener in self._listeners:
+            listener.close("the service is stopping")
+        await self.broker.stop()
+
+    def single(self, topic: TopicSpec, group: str | None) -> Callable[[H], H]:
+        async def consume(handler: Handler, message: StreamMessage[Any]) -> None:
+            await self._consumption.consume_one(topic, handler, message.raw_message)
+            await commit(_consumer(message), [message.raw_message])
+
+        return self._register(topic, group, consume)
+
+    def each(self, topic: TopicSpec, group: str | None, max_records: int) -> Callable[[H], H]:
+        async def consume(handler: Handler, message: StreamMessage[Any]) -> None:
+            await self._consumption.consume_each(topic, handler, message.raw_message)
+            await commit(_consumer(message), message.raw_message)
+
+        return self._register(topic, group, consume, max_records=max_records)
+
+    def batch(self, topic: TopicSpec, group: str | None, max_records: int) -> Callable[[H], H]:
+        async def consume(handler: BatchHandler, message: StreamMessage[Any]) -> None:
+            await self._consumption.consume_batch(topic, handler, message.raw_message)
+            await commit(_consumer(message), message.raw_message)
+
+        return self._register(topic, group, consume, max_records=max_records)
+
+    def job(self, topic: TopicSpec, group: str | None) -> Callable[[H], H]:
+        listener = LeaseListener()
+        self._listeners.append(listener)
+
+        async def consume(handler: JobHandler, message: StreamMessage[Any]) -> None:
+            record: Record = message.raw_message
+            await consume_job(self._consumption, topic, handler, listener, record, _consumer(message))
+
+        return self._register(topic, group, consume, listener=listener)
+
+    def _register(
+        self,
+        topic: TopicSpec,
+        group: str | None,
+        consume: Callable[[Any, StreamMessage[Any]], Awaitable[None]],
+        *,
+        max_records: int | None = None,
+        listener: LeaseListener | None = None,
+    ) -> Callable[[H], H]:
+        settings = self._service.settings
+        options: dict[str, Any] = {
+            "group_id": group or f"{self._service.name}.{topic.name.replace('.', '-')}",
+            "auto_offset_reset": "earliest",
+            "ack_policy": AckPolicy.MANUAL,
+            "session_timeout_ms": settings.session_timeout_ms,
+            "heartbeat_interval_ms": settings.session_timeout_ms // 4,
+            "max_poll_interval_ms": LONGEST_JOB_MS if listener else 600_000,
+            "max_partition_fetch_bytes": 8 << 20,
+            "partition_assignment_strategy": (StickyPartitionAssignor,),
+            "parser": _parse_any_headers,
+            "decoder": _leave_undecoded,
+        }
+        if listener is not None:
+            options["listener"] = listener
+        if max_records is not None:
+            options |= {"batch": True, "max_records": max_records, "batch_timeout_ms": 100}
+
+        def decorate(handler: H) -> H:
+            async def subscriber(message: StreamMessage[Any]) -> None:
+                await self._guard(consume(handler, message))
+
+            subscriber.__name__ = getattr(handler, "__name__", "subscriber")
+            subscriber.__doc__ = handler.__doc__
+            self.broker.subscriber(topic.name, **options)(subscriber)
+            return handler
+
+        return decorate
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        """Let nothing pass silently: FastStream would log an error and read on past the message."""
+        try:
+            await work
+        except Exception as error:
+            self._service.fail(error)
+            # Ends the consume loop for good; any other exception it would log, and read on.
+            raise asyncio.CancelledError from error
+
+
+def make_broker(options: dict[str, Any], service: Service) -> KafkaBroker:
+    """Build the FastStream broker with the service's security and telemetry."""
+
+    settings = service.settings
+    context = options.get("ssl_context")
+    security: BaseSecurity | None = BaseSecurity(ssl_context=context, use_ssl=True) if context else None
+    if settings.security_protocol.startswith("SASL"):
+        kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
+        security = kinds[settings.sasl_mechanism](
+            username=settings.sasl_username or "",
+            password=options["sasl_plain_password"] or "",
+            ssl_context=context,
+            use_ssl=context is not None,
+        )
+    return KafkaBroker(
+        options["bootstrap_servers"],
+        security=security,
+        client_id=f"tunewheel-{service.name}",
+        apply_types=False,
+        graceful_timeout=settings.shutdown_seconds,
+        allow_auto_create_topics=False,
+        middlewares=[
+            KafkaTelemetryMiddleware(
+                tracer_provider=service.telemetry.tracer_provider,
+                meter_provider=service.telemetry.meter_provider,
+            )
+        ],
+    )
+
+
+async def _parse_any_headers(raw: Any, parse: Callable[[Any], Awaitable[StreamMessage[Any]]]) -> Any:
+    """Parse a record whose headers may be null or not UTF-8: it must reach the dead letter, not the log."""
+    try:
+        return await parse(raw)
+    except (UnicodeDecodeError, AttributeError):
+        records = raw if isinstance(raw, tuple) else (raw,)
+        bare = tuple(dataclasses.replace(record, headers=()) for record in records)
+        message = await parse(bare if isinstance(raw, tuple) else bare[0])
+        message.raw_message = raw
+        return message
+
+
+async def _leave_undecoded(message: StreamMessage[Any]) -> StreamMessage[Any]:
+    """Hand the whole message on: decoding is ours, so that its failure can become a dead letter."""
+    return message
+
+
+def _consumer(message: StreamMessage[Any]) -> Any:
+    return message.consumer  # type: ignore[attr-defined]

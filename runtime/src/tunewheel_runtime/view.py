@@ -1,0 +1,160 @@
+"""Materialised views: what a service knows of the log before it handles its first event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.event import Envelope, Event
+from tunewheel_contracts.topics import BY_NAME, TopicSpec
+
+from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.settings import ServiceSettings
+
+log = structlog.get_logger(__name__)
+E = TypeVar("E", bound=Event)
+Apply = Callable[[Envelope[Any]], None]
+
+
+class LogReader:
+    """Reads whole topics from the beginning, without a group, and goes on following them.
+
+    Within a partition events come in log order. The initial read merges topics by log timestamp, and at
+    equal timestamps in the order the topics were given. A record that cannot be decoded is skipped with an
+    error in the log: a view must not stop at what some producer once wrote.
+    """
+
+    def __init__(self, settings: ServiceSettings, topics: Sequence[TopicSpec], apply: Apply) -> None:
+        self._settings = settings
+        self._topics = tuple(topics)
+        self._apply = apply
+        self._consumer: AIOKafkaConsumer | None = None
+        self._follower: asyncio.Task[None] | None = None
+        self._advanced = asyncio.Condition()
+        self._applied: dict[TopicPartition, int] = {}
+
+    async def start(self) -> None:
+        """Read up to the present end, then keep following in the background."""
+        self._consumer = consumer = AIOKafkaConsumer(
+            **client_options(self._settings),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=8 << 20,
+        )
+        await consumer.start()
+        partitions = [TopicPartition(t.name, n) for t in self._topics for n in range(t.partitions)]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        self._applied = {tp: await consumer.position(tp) for tp in partitions}
+        await self._read_to(await self._ends(consumer), consumer)
+        self._follower = asyncio.create_task(self._follow(consumer), name="log-reader")
+
+    async def stop(self) -> None:
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+            self._follower = None
+        if self._consumer is not None:
+            await self._consumer.stop()
+            self._consumer = None
+
+    async def refresh(self, *, timeout_seconds: float = 30.0) -> None:
+        """Wait until everything that is on the log now has been applied.
+
+        Raises:
+            TransientError: the broker did not deliver in time.
+        """
+        if self._consumer is None:
+            raise TransientError("the broker is not connected yet; try again shortly")
+        try:
+            ends = await self._ends(self._consumer)
+            async with self._advanced:
+                reached = self._advanced.wait_for(lambda: self._has_reached(ends))
+                await asyncio.wait_for(reached, timeout_seconds)
+        except (KafkaError, TimeoutError) as error:
+            raise TransientError(
+                f"cannot read {[t.name for t in self._topics]} to the end: {error!r}"
+            ) from error
+
+    async def _ends(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+        return await consumer.end_offsets(list(self._applied))
+
+    def _has_reached(self, ends: dict[TopicPartition, int]) -> bool:
+        return all(self._applied[tp] >= end for tp, end in ends.items())
+
+    async def _read_to(self, ends: dict[TopicPartition, int], consumer: AIOKafkaConsumer) -> None:
+        pending: list[ConsumerRecord[bytes, bytes]] = []
+        while not self._has_reached(ends):
+            for partition, records in (await consumer.getmany(timeout_ms=200)).items():
+                pending.extend(records)
+                self._applied[partition] = records[-1].offset + 1
+            for partition in ends:  # compaction and transactions leave gaps that only the position shows
+                self._applied[partition] = max(self._applied[partition], await consumer.position(partition))
+        rank = {topic.name: n for n, topic in enumerate(self._topics)}
+        for record in sorted(pending, key=lambda r: (r.timestamp, rank[r.topic], r.partition, r.offset)):
+            self._decode_and_apply(record)
+
+    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            try:
+                batches = await consumer.getmany(timeout_ms=1_000)
+            except KafkaError as error:
+                log.warning("view_read_failed", error=str(error))
+                await asyncio.sleep(1.0)
+                continue
+            for partition, records in batches.items():
+                for record in records:
+                    self._decode_and_apply(record)
+                async with self._advanced:
+                    self._applied[partition] = records[-1].offset + 1
+                    self._advanced.notify_all()
+
+    def _decode_and_apply(self, record: ConsumerRecord[bytes, bytes]) -> None:
+        if record.value is None:
+            return
+        try:
+            envelope = Envelope.from_kafka(BY_NAME[record.topic].event, record.value, record.headers)
+        except InvalidEvent as error:
+            log.error("view_skipped_record", topic=record.topic, offset=record.offset, reason=str(error))
+            return
+        self._apply(envelope)
+
+
+class View(Generic[E]):
+    """The latest event per record key of one topic."""
+
+    def __init__(self, settings: ServiceSettings, topic: TopicSpec) -> None:
+        self._latest: dict[str, Envelope[E]] = {}
+        self._observers: list[Callable[[Envelope[E]], None]] = []
+        self.reader = LogReader(settings, (topic,), self._remember)
+
+    def get(self, key: str) -> Envelope[E] | None:
+        return self._latest.get(key)
+
+    def values(self) -> list[Envelope[E]]:
+        return list(self._latest.values())
+
+    def on_change(self, observer: Callable[[Envelope[E]], None]) -> None:
+        """Call ``observer`` with every event, those of the initial read included."""
+        self._observers.append(observer)
+
+    async def refresh(self) -> None:
+        """Read up to the present end; see ``LogReader.refresh``."""
+        await self.reader.refresh()
+
+    async def fresh(self, key: str) -> Envelope[E] | None:
+        """Return the latest for ``key``, reading up to the present end first if it is unknown."""
+        if key not in self._latest:
+            await self.refresh()
+        return self._latest.get(key)
+
+    def _remember(self, envelope: Envelope[Any]) -> None:
+        self._latest[envelope.data.record_key] = envelope
+        for observer in self._observers:
+            observer(envelope)
