@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary, to_binary
 from cloudevents.core.exceptions import CloudEventValidationError
@@ -152,7 +152,7 @@ class KafkaRecord:
     topic: str
     key: bytes
     value: bytes
-    headers: dict[str, bytes] = field(default_factory=dict)
+    headers: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
 
 def new_event(
@@ -198,7 +198,7 @@ def decode_data(model: type[M], value: bytes) -> M:
 def _read_attributes(event_class: type[Event], value: bytes | None, headers: Headers) -> dict[str, Any]:
     if value is None:
         raise InvalidEvent(field="(body)", reason="is empty; send the event's data as JSON")
-    pairs = dict(headers.items() if isinstance(headers, Mapping) else headers)
+    pairs = dict(cast("Mapping[str, bytes]", headers) if isinstance(headers, Mapping) else headers)
     ours = {name: raw for name, raw in pairs.items() if name.lower().startswith("ce_")}
     if not ours:
         raise InvalidEvent(

@@ -46,6 +46,15 @@ class TopicSpec:
     def dead_letter(self) -> str:
         return f"{self.name}.dlq"
 
+    @property
+    def dead_letter_exists(self) -> bool:
+        return any(consumer != "console" for consumer in self.consumers)
+
+    @property
+    def summary(self) -> str:
+        """The first paragraph of the event's docstring, on one line."""
+        return " ".join((self.event.__doc__ or "").split("\n\n")[0].split())
+
 
 TICKET_PUBLISHED = TopicSpec(upstream.TicketPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
 DOCUMENT_PUBLISHED = TopicSpec(upstream.DocumentPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)

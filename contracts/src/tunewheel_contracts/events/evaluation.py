@@ -48,6 +48,8 @@ class ReviewRequested(_Verdict):
 
 
 class ReviewSubmitted(Event):
+    """What a person decided on a run; a rejection is final for that version."""
+
     type: ClassVar[str] = "review.submitted"
     subject_field: ClassVar[str] = "run_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("reviewer", "verdict")

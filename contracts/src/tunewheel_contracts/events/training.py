@@ -34,6 +34,8 @@ class TrainControl(Event):
 
 
 class TrainStarted(Event):
+    """A run began, or was resumed from a checkpoint by this or another worker."""
+
     type: ClassVar[str] = "train.started"
     subject_field: ClassVar[str] = "run_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("resumed_from_step",)
@@ -48,6 +50,8 @@ class TrainStarted(Event):
 
 
 class TrainProgressed(Event):
+    """One optimizer step of a run, for those who watch."""
+
     type: ClassVar[str] = "train.progressed"
     subject_field: ClassVar[str] = "run_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("step",)
@@ -65,6 +69,8 @@ class TrainProgressed(Event):
 
 
 class TrainCompleted(Event):
+    """A run ended with a usable model in the object store; its verdict is still open."""
+
     type: ClassVar[str] = "train.completed"
     subject_field: ClassVar[str] = "run_id"
 
@@ -82,6 +88,8 @@ class TrainCompleted(Event):
 
 
 class TrainFailed(Event):
+    """A run ended without a model, and running it again would end the same."""
+
     type: ClassVar[str] = "train.failed"
     subject_field: ClassVar[str] = "run_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("field", "reason")

@@ -1,0 +1,21 @@
+"""Every artifact format, once: schemas, examples and tests are generated from here."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
+from tunewheel_contracts.formats.run import AdapterRef, RunManifest
+from tunewheel_contracts.formats.scorecard import Scorecard
+from tunewheel_contracts.formats.serving import DesiredRoutes
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+FORMATS: dict[str, type[BaseModel]] = {
+    "adapter-ref": AdapterRef,
+    "chat-example": ChatExample,
+    "dataset-manifest": DatasetManifest,
+    "desired-routes": DesiredRoutes,
+    "project-spec": ProjectSpec,
+    "run-manifest": RunManifest,
+    "scorecard": Scorecard,
+}

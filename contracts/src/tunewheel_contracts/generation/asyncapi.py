@@ -1,0 +1,177 @@
+"""AsyncAPI 3.0 documents: one of the whole and one per service.
+
+Sources: AsyncAPI specification 3.0.0, its Kafka bindings 0.5.0, and CloudEvents' Kafka protocol binding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import yaml
+
+from tunewheel_contracts.event import CONTENT_TYPE
+from tunewheel_contracts.topics import TOPICS, Service, TopicSpec
+
+FOLDER = "contracts/asyncapi"
+BINDING = {"bindingVersion": "0.5.0"}
+SCHEMA_FORMAT = "application/schema+json;version=draft-2020-12"
+SERVICES: tuple[str, ...] = get_args(Service)
+HEADER = "# Generated from the event models and topics; run `python -m tunewheel_contracts.generate`.\n"
+
+
+def consumed_by(service: str) -> tuple[TopicSpec, ...]:
+    """Return the topics that ``service`` reads; the console reads them all."""
+    return tuple(s for s in TOPICS if service in s.consumers or service == "console")
+
+
+def produced_by(service: str) -> tuple[TopicSpec, ...]:
+    return tuple(s for s in TOPICS if service in s.producers)
+
+
+def group_of(service: str, spec: TopicSpec) -> str | None:
+    """Return the consumer group, None where every instance reads the whole topic for itself."""
+    if spec.cleanup == "compact" or service == "console":
+        return None
+    return f"{service}.{_dashed(spec.name)}"
+
+
+def document(services: tuple[str, ...], *, title: str) -> dict[str, Any]:
+    """Return the document of what ``services`` send and receive."""
+    operations: dict[str, Any] = {}
+    for service in services:
+        for spec in produced_by(service):
+            operations[f"{service}.send.{_dashed(spec.name)}"] = _operation("send", service, spec)
+        for spec in consumed_by(service):
+            operations[f"{service}.receive.{_dashed(spec.name)}"] = _operation("receive", service, spec)
+            if spec.dead_letter_exists and service in spec.consumers:
+                operations[f"{service}.send.{_dashed(spec.dead_letter)}"] = _dead_letter_operation(spec)
+    used = {op["channel"]["$ref"].removeprefix("#/channels/") for op in operations.values()}
+    channels: dict[str, Any] = {}
+    for spec in TOPICS:
+        if spec.name in used:
+            channels[spec.name] = _channel(spec)
+        if spec.dead_letter in used:
+            channels[spec.dead_letter] = _dead_letter_channel(spec)
+    messages = {spec.event.__name__: _message(spec) for spec in TOPICS if spec.name in used}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": title, "version": "0.1.0", "license": {"name": "Apache-2.0"}},
+        "defaultContentType": CONTENT_TYPE,
+        "servers": {
+            "kafka": {
+                "host": "{bootstrap}",
+                "protocol": "kafka",
+                "variables": {"bootstrap": {"default": "localhost:9092"}},
+            }
+        },
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": messages},
+    }
+
+
+def asyncapi_files() -> dict[str, str]:
+    """Return text by path, relative to the repository's root."""
+    documents = {"tunewheel": document(SERVICES, title="Tunewheel")}
+    for service in SERVICES:
+        documents[service] = document((service,), title=f"Tunewheel: {service}")
+    return {
+        f"{FOLDER}/{name}.yaml": HEADER + yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
+        for name, body in documents.items()
+    }
+
+
+def _dashed(topic: str) -> str:
+    return topic.replace(".", "-")
+
+
+def _channel(spec: TopicSpec) -> dict[str, Any]:
+    return {
+        "address": spec.name,
+        "description": spec.summary,
+        "messages": {spec.event.__name__: {"$ref": f"#/components/messages/{spec.event.__name__}"}},
+        "bindings": {
+            "kafka": {
+                "topic": spec.name,
+                "partitions": spec.partitions,
+                "topicConfiguration": {
+                    "cleanup.policy": [spec.cleanup],
+                    "retention.ms": spec.retention_ms,
+                    "max.message.bytes": spec.max_message_bytes,
+                },
+                **BINDING,
+            }
+        },
+    }
+
+
+def _dead_letter_channel(spec: TopicSpec) -> dict[str, Any]:
+    return {
+        "address": spec.dead_letter,
+        "description": f"Messages of {spec.name} that no retry can mend: the original bytes, and the reason "
+        "as headers.",
+        "messages": {"DeadLetter": {"name": "DeadLetter", "payload": True}},
+        "bindings": {"kafka": {"topic": spec.dead_letter, **BINDING}},
+    }
+
+
+def _operation(action: str, service: str, spec: TopicSpec) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{spec.name}"},
+        "messages": [{"$ref": f"#/channels/{spec.name}/messages/{spec.event.__name__}"}],
+    }
+    group = group_of(service, spec) if action == "receive" else None
+    if group:
+        operation["bindings"] = {"kafka": {"groupId": {"type": "string", "enum": [group]}, **BINDING}}
+    return operation
+
+
+def _dead_letter_operation(spec: TopicSpec) -> dict[str, Any]:
+    return {"action": "send", "channel": {"$ref": f"#/channels/{spec.dead_letter}"}}
+
+
+def _message(spec: TopicSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "title": spec.event.__name__,
+        "summary": spec.summary,
+        "contentType": CONTENT_TYPE,
+        "correlationId": {
+            "description": "The turn of the wheel that this event belongs to.",
+            "location": "$message.header#/ce_correlationid",
+        },
+        "headers": _headers(spec),
+        "payload": {"schemaFormat": SCHEMA_FORMAT, "schema": {"$ref": f"../schemas/{spec.name}.json"}},
+        "bindings": {
+            "kafka": {
+                "key": {"type": "string", "description": f"The data's `{spec.key}`, UTF-8."},
+                **BINDING,
+            }
+        },
+    }
+
+
+def _headers(spec: TopicSpec) -> dict[str, Any]:
+    def text(description: str, **more: Any) -> dict[str, Any]:
+        return {"type": "string", "description": description, **more}
+
+    identity = " and ".join(f"`{name}`" for name in spec.event.identity_fields)
+    derived = f"subject, project and {identity}" if identity else "subject and project"
+    return {
+        "type": "object",
+        "required": ["ce_specversion", "ce_id", "ce_source", "ce_type"],
+        "properties": {
+            "ce_specversion": text("CloudEvents version.", const="1.0"),
+            "ce_id": text(f"UUIDv5 of type, {derived}; other systems may send ids of their own."),
+            "ce_source": text("Who sent it."),
+            "ce_type": text("The topic.", const=spec.name),
+            "ce_subject": text(f"The data's `{spec.event.subject_field}`."),
+            "ce_time": text("When it was sent.", format="date-time"),
+            "ce_project": text("The data's `project`."),
+            "ce_causationid": text("Id of the event that caused this one."),
+            "ce_correlationid": text("The turn of the wheel."),
+            "content-type": text("Of the value.", const=CONTENT_TYPE),
+            "traceparent": text("W3C trace context."),
+        },
+    }

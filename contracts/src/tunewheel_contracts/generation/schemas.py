@@ -1,0 +1,69 @@
+"""JSON Schemas (draft 2020-12) of every event and every artifact format."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
+
+from tunewheel_contracts.formats.catalog import FORMATS
+from tunewheel_contracts.topics import TOPICS, TopicSpec
+
+BASE_URL = "https://tunewheel.dev/schemas"
+FOLDER = "contracts/schemas"
+
+
+class _Untitled(GenerateJsonSchema):
+    """Leaves out the titles that pydantic makes up from field names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def enum_schema(self, schema: core_schema.EnumSchema) -> dict[str, Any]:
+        described = super().enum_schema(schema)
+        # Python gives an enum without a docstring one of its own, another in each version
+        if not (schema["cls"].__dict__.get("__doc__") or "").strip():
+            described.pop("description", None)
+        return described
+
+
+def json_schema(name: str, model: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of what a reader of ``model`` accepts."""
+    schema = model.model_json_schema(schema_generator=_Untitled, mode="validation")
+    return {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        "$id": f"{BASE_URL}/{name}.json",
+        **schema,
+    }
+
+
+def topic_schema(spec: TopicSpec) -> dict[str, Any]:
+    """Return the schema of a topic's data. ``x-topic`` holds what must not change either: the order and
+    the ids of events rest on it."""
+    return {
+        **json_schema(spec.name, spec.event),
+        "x-topic": {
+            "key": spec.key,
+            "subject": spec.event.subject_field,
+            "identity": list(spec.event.identity_fields),
+            "partitions": spec.partitions,
+            "cleanup": spec.cleanup,
+        },
+    }
+
+
+def all_schemas() -> dict[str, dict[str, Any]]:
+    """Return schema by name: topic names and the keys of ``FORMATS``."""
+    topics = {spec.name: topic_schema(spec) for spec in TOPICS}
+    return topics | {name: json_schema(name, model) for name, model in FORMATS.items()}
+
+
+def schema_files() -> dict[str, str]:
+    """Return text by path, relative to the repository's root."""
+    return {
+        f"{FOLDER}/{name}.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        for name, schema in all_schemas().items()
+    }
