@@ -53,6 +53,11 @@ class RecordIngested(Event):
     attributes: dict[str, str] = {}
 
 
+RecordsUpto = dict[Annotated[str, Field(pattern=r"^[0-9]+$")], Annotated[int, Field(ge=0)]]
+"""Partition of ``record.ingested`` → the offset before which its records count: a set of records that the
+log names for good, so that building it twice builds the same."""
+
+
 class BuildReason(StrEnum):
     COUNT = "count"
     QUIET = "quiet"
@@ -71,6 +76,9 @@ class DatasetRequested(Event):
     project: Slug
     reason: BuildReason
     request: Annotated[str, Field(min_length=1, max_length=256)]
+    records_upto: RecordsUpto | None = None
+    """The records to build from. None: those known when curate reads the request; it answers with a request
+    that names them."""
 
 
 class DatasetVersioned(Event):
@@ -88,6 +96,7 @@ class DatasetVersioned(Event):
     counts: DatasetCounts
     funnel: tuple[FunnelStage, ...]
     reason: BuildReason = BuildReason.COMMAND
+    records_upto: RecordsUpto | None = None
 
 
 class DatasetRejected(Event):
@@ -102,3 +111,4 @@ class DatasetRejected(Event):
     rows_sha256: Sha256
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
     funnel: tuple[FunnelStage, ...] = ()
+    records_upto: RecordsUpto | None = None
