@@ -1,0 +1,115 @@
+"""The read API: what the registry knows, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Path
+from pydantic import BaseModel
+from tunewheel_contracts.events.lifecycle import ServingDesired, Stage
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_registry.desired import desired_state
+from tunewheel_registry.ledger import Ledger
+from tunewheel_registry.lifecycle import Model, State
+
+KnownSpec = Callable[[str], ProjectSpec | None]
+ProjectName = Annotated[str, Path(max_length=63)]
+
+
+class ProjectSummary(BaseModel):
+    project: str
+    champion: str | None
+    candidates: list[str]
+    models: int
+    generation: int
+
+
+class HistoryStep(BaseModel):
+    event_id: str
+    stage: Stage
+    reason: str
+    cause: str | None
+    at: datetime | None
+
+
+class ModelSummary(BaseModel):
+    model_id: str
+    project: str
+    kind: str
+    stage: Stage
+    base: BaseModelRef
+    run_id: str | None
+    dataset_id: str | None
+
+
+class ModelDetail(ModelSummary):
+    adapter: AdapterRef | None
+    replaces: str | None
+    history: list[HistoryStep]
+
+
+def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
+    """Build the API over ``ledger``; it only ever reads."""
+    api = FastAPI(title="Tunewheel registry", version="1", docs_url="/docs", redoc_url=None)
+
+    @api.get("/v1/projects")
+    async def list_projects() -> list[ProjectSummary]:
+        return [_project(ledger.state(project)) for project in sorted(ledger.projects)]
+
+    @api.get("/v1/projects/{project}/models")
+    async def list_models(project: ProjectName) -> list[ModelSummary]:
+        return [ModelSummary(**_summary(model)) for model in _state(ledger, project).models.values()]
+
+    @api.get("/v1/projects/{project}/desired")
+    async def read_desired(project: ProjectName) -> ServingDesired:
+        state, spec = _state(ledger, project), known_spec(project)
+        desired = desired_state(state, spec) if spec else None
+        if desired is None:
+            raise HTTPException(404, f"project: {project!r} is not declared; run `tunewheel declare`")
+        return desired
+
+    @api.get("/v1/models/{model_id}")
+    async def read_model(model_id: str) -> ModelDetail:
+        for project in ledger.projects:
+            model = ledger.state(project).models.get(model_id)
+            if model is not None:
+                return _detail(model)
+        raise HTTPException(404, f"model_id: {model_id!r} is unknown; see /v1/projects/<project>/models")
+
+    return api
+
+
+def _state(ledger: Ledger, project: str) -> State:
+    if project not in ledger.projects:
+        raise HTTPException(404, f"project: {project!r} has no registered model; see /v1/projects")
+    return ledger.state(project)
+
+
+def _project(state: State) -> ProjectSummary:
+    return ProjectSummary(
+        project=state.project,
+        champion=state.champion.model_id if state.champion else None,
+        candidates=[model.model_id for model in state.candidates],
+        models=len(state.models),
+        generation=state.generation,
+    )
+
+
+def _summary(model: Model) -> dict[str, Any]:
+    known = model.registration
+    fields = ("model_id", "project", "kind", "base", "run_id", "dataset_id")
+    return {"stage": model.stage, **{name: getattr(known, name) for name in fields}}
+
+
+def _detail(model: Model) -> ModelDetail:
+    steps = [
+        HistoryStep(event_id=s.event_id, stage=s.stage, reason=s.reason, cause=s.cause, at=s.at)
+        for s in model.history
+    ]
+    return ModelDetail(
+        **_summary(model), adapter=model.registration.adapter, replaces=model.replaces, history=steps
+    )

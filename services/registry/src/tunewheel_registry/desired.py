@@ -1,0 +1,65 @@
+"""What should be served, derived from the state of a project and its spec."""
+
+from __future__ import annotations
+
+from tunewheel_contracts.events.lifecycle import ServingDesired, Stage
+from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_registry.lifecycle import Model, State, base_model_id
+
+SHADOW_PERCENT = 100
+"""Every request is copied: the gateway bounds what it can bear."""
+
+
+def desired_state(state: State, spec: ProjectSpec) -> ServingDesired | None:
+    """Return what the gateway should serve; None while no model of the project is known.
+
+    The champion answers (the bare base where there is none) except for the share of the canary.
+    """
+    base = _base(state)
+    if base is None:
+        return None
+    canary = state.in_stage(Stage.CANARY)
+    shadow = state.in_stage(Stage.SHADOW)
+    canary_percent = spec.rollout.canary.percent if canary else 0
+    routes = [_production(state, base, 100 - canary_percent)]
+    if canary:
+        routes.append(_route(canary, RouteRole.CANARY, canary_percent))
+    if shadow:
+        routes.append(_route(shadow, RouteRole.SHADOW, SHADOW_PERCENT))
+    return ServingDesired(
+        project=state.project,
+        generation=state.generation,
+        base=base,
+        system_prompt=spec.task.system_prompt,
+        desired=DesiredRoutes(routes=tuple(routes)),
+    )
+
+
+def _base(state: State) -> BaseModelRef | None:
+    """The champion's base, else the one registered last: one engine serves one base."""
+    champion = state.champion
+    if champion is not None:
+        return champion.registration.base
+    bases = [model.registration.base for model in state.models.values() if model.registration.kind == "base"]
+    return bases[-1] if bases else None
+
+
+def _production(state: State, base: BaseModelRef, percent: int) -> Route:
+    champion = state.champion
+    if champion is not None:
+        return _route(champion, RouteRole.PRODUCTION, percent)
+    return Route(model_id=base_model_id(base), role=RouteRole.PRODUCTION, percent=percent, adapter=None)
+
+
+def _route(model: Model, role: RouteRole, percent: int) -> Route:
+    known = model.registration
+    return Route(
+        model_id=known.model_id,
+        role=role,
+        percent=percent,
+        adapter=known.adapter,
+        dataset_id=known.dataset_id,
+    )

@@ -1,0 +1,37 @@
+"""What the registry does, event by event."""
+
+from __future__ import annotations
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
+from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_runtime.service import Service
+
+from tunewheel_registry.ledger import Ledger
+
+
+def register(service: Service, ledger: Ledger) -> None:
+    """Each handler publishes by itself, in order and acknowledged: see ``Ledger.handle``."""
+
+    @service.on(topics.TRAIN_COMPLETED)
+    async def on_train_completed(event: Envelope[TrainCompleted]) -> None:
+        await ledger.handle(event)
+
+    @service.on(topics.EVAL_PASSED)
+    async def on_eval_passed(event: Envelope[EvalPassed]) -> None:
+        await ledger.handle(event)
+
+    @service.on(topics.EVAL_FAILED)
+    async def on_eval_failed(event: Envelope[EvalFailed]) -> None:
+        await ledger.handle(event)
+
+    @service.on(topics.ROLLOUT_JUDGED)
+    async def on_rollout_judged(event: Envelope[RolloutJudged]) -> None:
+        await ledger.handle(event)
+
+    @service.on(topics.PROJECT_DECLARED)
+    async def on_project_declared(event: Envelope[ProjectDeclared]) -> None:
+        await ledger.redeclare(event)

@@ -1,0 +1,123 @@
+"""The registry's memory: the state of every project, rebuilt from the log, and how it grows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import structlog
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope, Event
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_registry.decision import decide
+from tunewheel_registry.desired import desired_state
+from tunewheel_registry.lifecycle import LifecycleEvent, State, apply
+
+log = structlog.get_logger(__name__)
+
+
+class Log(Protocol):
+    """The part of a service that the ledger writes through."""
+
+    def new(self, data: Any, *, cause: Envelope[Any] | None = None) -> Envelope[Any]: ...
+
+    async def publish(self, envelope: Envelope[Any]) -> None: ...
+
+
+FindSpec = Callable[[str], Awaitable[ProjectSpec | None]]
+"""Return the newest spec of a project; None where it was never declared."""
+CatchUp = Callable[[], Awaitable[None]]
+"""Return once every lifecycle event that is on the log now went through ``Ledger.replay``."""
+
+
+class Ledger:
+    """Holds one ``State`` per project. An event is applied only once it is on the log: a crash, or a
+    broker that is away, between two events of a decision leaves memory and log in step."""
+
+    def __init__(self, log: Log, find_spec: FindSpec, catch_up: CatchUp) -> None:
+        self._log = log
+        self._find_spec = find_spec
+        self._catch_up = catch_up
+        self._states: dict[str, State] = {}
+        self._parked: list[Envelope[Any]] = []
+        self._deciding = asyncio.Lock()
+
+    @property
+    def projects(self) -> tuple[str, ...]:
+        return tuple(self._states)
+
+    def state(self, project: str) -> State:
+        return self._states.get(project, State(project))
+
+    def replay(self, envelope: Envelope[Any]) -> None:
+        """Take one lifecycle event from the log.
+
+        The three lifecycle topics have no order between them, so an event that does not fit yet is parked
+        until those before it have come. The resulting state does not depend on the interleaving.
+        """
+        self._parked.append(envelope)
+        progress = True
+        while progress:
+            waiting, self._parked = self._parked, []
+            for event in waiting:
+                self._apply_or_park(event)
+            progress = len(self._parked) < len(waiting) and bool(self._parked)
+
+    async def handle(self, trigger: Envelope[Any]) -> None:
+        """Publish what ``trigger`` still asks for, one event at a time, then the desired state.
+
+        Raises:
+            InvalidEvent: the project is not declared, or the trigger contradicts what is known.
+        """
+        spec = await self._spec(trigger.project)
+        async with self._deciding:
+            # Another process may have held our partitions until a moment ago.
+            await self._catch_up()
+            self._report_parked(trigger.project)
+            for event in decide(self.state(trigger.project), trigger, spec.rollout):
+                envelope = self._log.new(event, cause=trigger)
+                await self._log.publish(envelope)
+                self._apply(envelope)
+            await self._publish_desired(trigger, spec)
+
+    async def redeclare(self, declared: Envelope[Any]) -> None:
+        """Publish the desired state anew: the system prompt or the canary's share may have changed."""
+        async with self._deciding:
+            await self._catch_up()
+            await self._publish_desired(declared, declared.data.spec)
+
+    async def _publish_desired(self, cause: Envelope[Event], spec: ProjectSpec) -> None:
+        desired = desired_state(self.state(cause.project), spec)
+        if desired is not None:
+            await self._log.publish(self._log.new(desired, cause=cause))
+
+    async def _spec(self, project: str) -> ProjectSpec:
+        spec = await self._find_spec(project)
+        if spec is None:
+            raise InvalidEvent(
+                field="project", reason=f"{project!r} is not declared; publish its spec as project.declared"
+            )
+        return spec
+
+    def _apply(self, envelope: Envelope[Any]) -> None:
+        event: LifecycleEvent = envelope.data
+        state = self.state(event.project)
+        self._states[event.project] = apply(state, event, cause=envelope.causation_id, at=envelope.time)
+
+    def _apply_or_park(self, envelope: Envelope[Any]) -> None:
+        try:
+            self._apply(envelope)
+        except InvalidEvent:
+            if isinstance(envelope.data, ModelPromoted | ModelRolledback):
+                self._parked.append(envelope)
+            else:
+                log.exception("lifecycle_event_contradicts", event_id=envelope.id, project=envelope.project)
+
+    def _report_parked(self, project: str) -> None:
+        """Say loudly, once, which events of the log fit nothing: another writer made them."""
+        for envelope in [e for e in self._parked if e.project == project]:
+            self._parked.remove(envelope)
+            log.error("lifecycle_event_fits_nothing", event_id=envelope.id, data=envelope.data.model_dump())

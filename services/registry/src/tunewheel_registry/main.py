@@ -1,0 +1,46 @@
+"""The registry's process."""
+
+from __future__ import annotations
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_runtime.service import Service
+
+from tunewheel_registry.api import make_api
+from tunewheel_registry.handlers import register
+from tunewheel_registry.ledger import Ledger
+from tunewheel_registry.settings import Settings
+
+LIFECYCLE = (topics.MODEL_REGISTERED, topics.MODEL_PROMOTED, topics.MODEL_ROLLEDBACK)
+
+
+def make_app(settings: Settings) -> Service:
+    """Build the service: lifecycle events and specs are read to the end before any handler runs."""
+    service = Service("registry", settings)
+    declared = service.view(topics.PROJECT_DECLARED)
+
+    async def find_spec(project: str) -> ProjectSpec | None:
+        envelope = await declared.fresh(project)
+        return envelope.data.spec if envelope else None
+
+    def known_spec(project: str) -> ProjectSpec | None:
+        envelope = declared.get(project)
+        return envelope.data.spec if envelope else None
+
+    async def catch_up() -> None:
+        await log.refresh()
+
+    ledger = Ledger(service, find_spec, catch_up)
+    log = service.replay(LIFECYCLE, ledger.replay)
+    register(service, ledger)
+    service.mount(make_api(ledger, known_spec))
+    return service
+
+
+def main() -> None:
+    """Run until stopped."""
+    make_app(Settings()).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Events of one small project, as the registry would meet them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
+from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.scorecard import CriterionCheck
+from tunewheel_contracts.formats.spec import (
+    CanaryPolicy,
+    ProjectSpec,
+    RolloutSpec,
+    ShadowPolicy,
+    TaskSpec,
+    TrainMethod,
+)
+
+SHA = "0" * 64
+BASE = BaseModelRef(name="org/Tiny-Base", revision=f"sha256:{SHA}")
+
+
+def artifact(path: str) -> ArtifactRef:
+    return ArtifactRef(path=path, sha256=SHA, size_bytes=1)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Makes the events of project ``desk``; candidate ``n`` is the n-th run."""
+
+    project: str = "desk"
+    rollout: RolloutSpec = field(default_factory=RolloutSpec)
+
+    def spec(self) -> ProjectSpec:
+        return ProjectSpec(
+            project=self.project,
+            base_model=BASE.name,
+            task=TaskSpec(system_prompt="Answer as JSON."),
+            criteria=(Criterion(metric=Metric.ROUGE_L, minimum=0.1),),
+            rollout=self.rollout,
+        )
+
+    def model_id(self, n: int) -> str:
+        return f"{self.project}-{n:012x}"
+
+    def adapter(self, n: int, **changes: Any) -> AdapterRef:
+        model_id = self.model_id(n)
+        file = artifact(f"adapters/{model_id}/adapter_model.safetensors")
+        values = {"model_id": model_id, "path": f"adapters/{model_id}", "files": (file,), "base": BASE}
+        return AdapterRef(**(values | {"method": TrainMethod.LORA} | changes))
+
+    def trained(self, n: int, **changes: Any) -> Envelope[TrainCompleted]:
+        data = TrainCompleted(
+            project=self.project,
+            run_id=f"run-{n}",
+            dataset_id=f"ds-{n}",
+            dataset=artifact(f"datasets/ds-{n}/manifest.json"),
+            manifest=artifact(f"runs/run-{n}/manifest.json"),
+            criteria_sha256=SHA,
+            adapter=self.adapter(n, **changes),
+            final_loss=0.1,
+            tokens=10,
+            wall_seconds=1.0,
+        )
+        return new_event(data, source="/test")
+
+    def _verdict(self, n: int, **changes: Any) -> dict[str, Any]:
+        criterion = Criterion(metric=Metric.ROUGE_L, minimum=0.1)
+        check = CriterionCheck(criterion=criterion, observed=0.5, passed=True, reason="0.5 >= 0.1")
+        return {
+            "project": self.project,
+            "run_id": f"run-{n}",
+            "dataset_id": f"ds-{n}",
+            "dataset": artifact(f"datasets/ds-{n}/manifest.json"),
+            "adapter": self.adapter(n, **changes),
+            "scorecard": artifact(f"scorecards/sc-{n}.json"),
+            "criteria_sha256": SHA,
+            "contestants": (),
+            "checks": (check,),
+        }
+
+    def passed(self, n: int, **changes: Any) -> Envelope[EvalPassed]:
+        return new_event(EvalPassed(**self._verdict(n, **changes)), source="/test")
+
+    def failed(self, n: int) -> Envelope[EvalFailed]:
+        return new_event(EvalFailed(**self._verdict(n), reasons=("rouge_l 0.05 < 0.1",)), source="/test")
+
+    def judged(self, n: int, stage: str, verdict: str, generation: int = 0) -> Envelope[RolloutJudged]:
+        data = RolloutJudged.model_validate(
+            {
+                "project": self.project,
+                "model_id": self.model_id(n),
+                "stage": stage,
+                "generation": generation,
+                "verdict": verdict,
+                "requests": 30,
+                "candidate": {},
+                "champion": {},
+                "reasons": ("invalid outputs rose by 0.4",) if verdict == "failed" else (),
+            }
+        )
+        return new_event(data, source="/test")
+
+    def declared(self) -> Envelope[ProjectDeclared]:
+        return new_event(ProjectDeclared(project=self.project, spec=self.spec()), source="/test")
+
+
+def rollout(*, shadow: bool = False, canary: bool = True, percent: int = 20) -> RolloutSpec:
+    return RolloutSpec(
+        shadow=ShadowPolicy(enabled=shadow), canary=CanaryPolicy(enabled=canary, percent=percent)
+    )
+
+
+@pytest.fixture(name="desk")
+def make_desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture(name="make_desk", scope="session")
+def make_desk_of() -> Any:
+    """Return a maker of desks: ``make_desk(shadow=…, canary=…, percent=…, project=…)``."""
+
+    def make(*, project: str = "desk", **policy: Any) -> Desk:
+        return Desk(project=project, rollout=rollout(**policy))
+
+    return make

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.lifecycle import ModelRegistered, ModelRolledback, Stage
+from tunewheel_registry.decision import decide
+from tunewheel_registry.lifecycle import State, apply
+
+
+def play(desk: Any, *triggers: Envelope[Any], state: State | None = None) -> State:
+    state = state or State(desk.project)
+    for trigger in triggers:
+        for event in decide(state, trigger, desk.rollout):
+            state = apply(state, event)
+    return state
+
+
+def stages(state: State, desk: Any) -> dict[int, str]:
+    numbered = {desk.model_id(n): n for n in range(10)}
+    return {numbered[m]: model.stage.value for m, model in state.models.items() if m in numbered}
+
+
+def with_champion(desk: Any) -> State:
+    return play(desk, desk.trained(1), desk.passed(1))
+
+
+def test_a_run_registers_its_base_and_its_model(desk: Any):
+    events = decide(State(desk.project), desk.trained(1), desk.rollout)
+    assert [(type(e), e.kind) for e in events] == [(ModelRegistered, "base"), (ModelRegistered, "adapter")]
+    assert events[0].model_id.startswith("base-")
+    assert len(events[0].model_id) == len("base-") + 12
+
+
+def test_a_whole_model_is_registered_as_full(desk: Any):
+    events = decide(State(desk.project), desk.trained(1, method="full"), desk.rollout)
+    assert events[1].kind == "full"
+
+
+def test_without_a_champion_a_passed_model_goes_straight_to_production(make_desk: Any):
+    desk = make_desk(shadow=True, canary=True)
+    assert stages(with_champion(desk), desk) == {1: "production"}
+
+
+def test_a_verdict_may_come_before_the_run_was_handled(desk: Any):
+    early = play(desk, desk.passed(1), desk.trained(1))
+    assert {m.stage for m in early.models.values()} == {Stage.REGISTERED, Stage.PRODUCTION}
+    assert early.models == play(desk, desk.trained(1), desk.passed(1)).models
+
+
+@pytest.mark.parametrize(
+    ("policy", "verdicts", "expected"),
+    [
+        ({"shadow": False, "canary": False}, [], "production"),
+        ({"shadow": False, "canary": True}, [], "canary"),
+        ({"shadow": True, "canary": True}, [], "shadow"),
+        ({"shadow": True, "canary": True}, [("shadow", "passed")], "canary"),
+        ({"shadow": True, "canary": False}, [("shadow", "passed")], "production"),
+        ({"shadow": True, "canary": True}, [("shadow", "failed")], "rolled_back"),
+        ({"shadow": True, "canary": True}, [("shadow", "passed"), ("canary", "passed")], "production"),
+        ({"shadow": True, "canary": True}, [("shadow", "passed"), ("canary", "failed")], "rolled_back"),
+        ({"shadow": False, "canary": True}, [("canary", "passed")], "production"),
+        ({"shadow": False, "canary": True}, [("canary", "failed")], "rolled_back"),
+    ],
+)
+def test_the_rollout_policy_decides_the_way(
+    make_desk: Any, policy: dict[str, bool], verdicts: list[tuple[str, str]], expected: str
+):
+    desk = make_desk(**policy)
+    state = play(desk, desk.trained(2), desk.passed(2), state=with_champion(desk))
+    for stage, verdict in verdicts:
+        state = play(desk, desk.judged(2, stage, verdict), state=state)
+    champion = 2 if expected == "production" else 1
+    assert stages(state, desk)[2] == expected
+    assert stages(state, desk)[1] == ("retired" if champion == 2 else "production")
+    assert state.champion is not None
+    assert state.champion.model_id == desk.model_id(champion)
+
+
+def test_a_failed_rollout_names_the_champion_that_serves_instead(desk: Any):
+    state = play(desk, desk.trained(2), desk.passed(2), state=with_champion(desk))
+    (event,) = decide(state, desk.judged(2, "canary", "failed"), desk.rollout)
+    assert isinstance(event, ModelRolledback)
+    assert (event.restored, event.from_stage) == (desk.model_id(1), Stage.CANARY)
+    assert "invalid outputs rose" in event.reason
+
+
+def test_a_failed_evaluation_rejects_for_good(desk: Any):
+    state = play(desk, desk.trained(1), desk.failed(1))
+    assert stages(state, desk) == {1: "rejected"}
+    with pytest.raises(InvalidEvent, match="final for a version"):
+        decide(state, desk.passed(1), desk.rollout)
+
+
+def test_a_passed_model_cannot_fail_its_evaluation_afterwards(desk: Any):
+    with pytest.raises(InvalidEvent, match="already passed"):
+        decide(with_champion(desk), desk.failed(1), desk.rollout)
+
+
+def test_a_newer_candidate_supersedes_the_one_on_trial(make_desk: Any):
+    desk = make_desk(shadow=True)
+    state = play(desk, desk.trained(2), desk.passed(2), state=with_champion(desk))
+    state = play(desk, desk.judged(2, "shadow", "passed"), desk.passed(3), state=state)
+    assert stages(state, desk) == {1: "production", 2: "retired", 3: "shadow"}
+
+
+def test_a_verdict_on_a_stage_that_is_over_is_out_of_date(desk: Any):
+    state = play(desk, desk.passed(2), desk.judged(2, "canary", "passed"), state=with_champion(desk))
+    assert decide(state, desk.judged(2, "canary", "failed", generation=99), desk.rollout) == []
+
+
+def test_a_verdict_on_a_stage_that_never_was_is_refused(desk: Any):
+    with pytest.raises(InvalidEvent) as caught:
+        decide(with_champion(desk), desk.judged(1, "canary", "passed"), desk.rollout)
+    assert caught.value.field == "stage"
+
+
+def test_a_verdict_on_an_unknown_model_is_refused(desk: Any):
+    with pytest.raises(InvalidEvent, match="not registered"):
+        decide(State(desk.project), desk.judged(1, "canary", "passed"), desk.rollout)
+
+
+def test_another_adapter_under_a_registered_id_is_refused(desk: Any):
+    with pytest.raises(InvalidEvent) as caught:
+        decide(with_champion(desk), desk.passed(1, quantization="nf4"), desk.rollout)
+    assert caught.value.field == "adapter"
+
+
+def test_deciding_twice_gives_the_same_ids_and_after_that_nothing(desk: Any):
+    state = play(desk, desk.trained(2), state=with_champion(desk))
+    first = decide(state, desk.passed(2), desk.rollout)
+    again = decide(state, desk.passed(2), desk.rollout)
+    assert [e.event_id() for e in first] == [e.event_id() for e in again]
+    assert decide(play(desk, desk.passed(2), state=state), desk.passed(2), desk.rollout) == []

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from typing import Any
+
+from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_registry.decision import decide
+from tunewheel_registry.desired import desired_state
+from tunewheel_registry.lifecycle import State, apply, base_model_id
+
+
+def play(desk: Any, *triggers: Any) -> State:
+    state = State(desk.project)
+    for trigger in triggers:
+        for event in decide(state, trigger, desk.rollout):
+            state = apply(state, event)
+    return state
+
+
+def shares(desk: Any, *triggers: Any) -> dict[str, tuple[str, int]]:
+    desired = desired_state(play(desk, *triggers), desk.spec())
+    assert desired is not None
+    return {route.role.value: (route.model_id, route.percent) for route in desired.desired.routes}
+
+
+def test_nothing_is_desired_of_a_project_without_models(desk: Any):
+    assert desired_state(State("desk"), desk.spec()) is None
+
+
+def test_the_bare_base_answers_until_there_is_a_champion(desk: Any):
+    base = base_model_id(desk.adapter(1).base)
+    assert shares(desk, desk.trained(1)) == {"production": (base, 100)}
+    desired = desired_state(play(desk, desk.trained(1)), desk.spec())
+    assert desired is not None
+    assert desired.desired.routes[0].adapter is None
+
+
+def test_the_champion_answers(desk: Any):
+    assert shares(desk, desk.passed(1)) == {"production": (desk.model_id(1), 100)}
+
+
+def test_a_canary_takes_its_share(make_desk: Any):
+    desk = make_desk(percent=30)
+    assert shares(desk, desk.passed(1), desk.passed(2)) == {
+        "production": (desk.model_id(1), 70),
+        "canary": (desk.model_id(2), 30),
+    }
+
+
+def test_a_shadow_sees_copies_and_answers_nothing(make_desk: Any):
+    desk = make_desk(shadow=True)
+    assert shares(desk, desk.passed(1), desk.passed(2)) == {
+        "production": (desk.model_id(1), 100),
+        "shadow": (desk.model_id(2), 100),
+    }
+
+
+def test_the_generation_counts_lifecycle_events_and_the_prompt_comes_from_the_spec(desk: Any):
+    state = play(desk, desk.trained(1), desk.passed(1))
+    desired = desired_state(state, desk.spec())
+    assert desired is not None
+    assert desired.generation == 4  # base, model, evaluated, production
+    assert desired.system_prompt == "Answer as JSON."
+    production = desired.desired.routes[0]
+    assert production.role is RouteRole.PRODUCTION
+    assert production.adapter == desk.adapter(1)
+    assert production.dataset_id == "ds-1"

@@ -1,0 +1,179 @@
+"""The ledger under crashes, redeliveries and reordered logs: hypothesis plays the broker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_registry.ledger import Ledger
+
+
+class Killed(TransientError):
+    """The process dies here."""
+
+
+class MemoryLog:
+    """A log that survives the process; ``kill_after`` publishes the writer dies, before or after the ack."""
+
+    def __init__(self) -> None:
+        self.events: list[Envelope[Any]] = []
+        self.kill_after: int | None = None
+        self.lose_last = True
+
+    def new(self, data: Any, *, cause: Envelope[Any] | None = None) -> Envelope[Any]:
+        return new_event(data, source="/test", cause=cause)
+
+    async def publish(self, envelope: Envelope[Any]) -> None:
+        if self.kill_after is not None:
+            self.kill_after -= 1
+            if self.kill_after < 0:
+                self.kill_after = None
+                if not self.lose_last:
+                    self.events.append(envelope)
+                raise Killed("killed")
+        self.events.append(envelope)
+
+    @property
+    def lifecycle(self) -> list[Envelope[Any]]:
+        return [event for event in self.events if not isinstance(event.data, ServingDesired)]
+
+    def desired(self) -> ServingDesired | None:
+        """What compaction leaves."""
+        kept = [event.data for event in self.events if isinstance(event.data, ServingDesired)]
+        return kept[-1] if kept else None
+
+
+async def nothing() -> None:
+    return None
+
+
+def ledger_over(log: MemoryLog, desk: Any, order: list[Envelope[Any]] | None = None) -> Ledger:
+    async def find_spec(project: str) -> Any:
+        return desk.spec() if project == desk.project else None
+
+    ledger = Ledger(log, find_spec, nothing)
+    for envelope in order if order is not None else log.lifecycle:
+        ledger.replay(envelope)
+    return ledger
+
+
+async def run(desk: Any, triggers: list[Envelope[Any]], kills: list[tuple[int, bool]]) -> MemoryLog:
+    """Feed triggers; at each kill a new process replays the log and the trigger is redelivered."""
+    log = MemoryLog()
+    ledger = ledger_over(log, desk)
+    for trigger in triggers:
+        while True:
+            if kills:
+                log.kill_after, log.lose_last = kills.pop(0)
+            try:
+                await ledger.handle(trigger)
+            except Killed:
+                ledger = ledger_over(log, desk)
+                continue
+            except InvalidEvent:
+                pass
+            log.kill_after = None
+            break
+    return log
+
+
+def triggers_of(desk: Any) -> list[Envelope[Any]]:
+    everything: list[Envelope[Any]] = []
+    for n in (1, 2, 3):
+        everything += [desk.trained(n), desk.passed(n), desk.failed(n)]
+        everything += [
+            desk.judged(n, stage, verdict)
+            for stage in ("shadow", "canary")
+            for verdict in ("passed", "failed")
+        ]
+    return everything
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), shadow=st.booleans(), canary=st.booleans())
+def test_kills_and_redeliveries_end_in_the_same_log(make_desk: Any, data: Any, shadow: bool, canary: bool):
+    desk = make_desk(shadow=shadow, canary=canary)
+    triggers = data.draw(st.lists(st.sampled_from(triggers_of(desk)), max_size=14))
+    kills = data.draw(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=6))
+    calm = asyncio.run(run(desk, triggers, []))
+    rough = asyncio.run(run(desk, triggers, list(kills)))
+    assert [e.id for e in rough.lifecycle] == [e.id for e in calm.lifecycle]
+    assert rough.desired() == calm.desired()
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_the_state_does_not_depend_on_how_the_topics_interleave(make_desk: Any, data: Any):
+    desk = make_desk()
+    triggers = data.draw(st.lists(st.sampled_from(triggers_of(desk)), max_size=14))
+    log = asyncio.run(run(desk, triggers, []))
+    queues = {t: [e for e in log.lifecycle if e.data.type == t] for t in {e.data.type for e in log.lifecycle}}
+    order: list[Envelope[Any]] = []
+    while any(queues.values()):
+        topic = data.draw(st.sampled_from(sorted(t for t, queue in queues.items() if queue)))
+        order.append(queues[topic].pop(0))
+    straight, mixed = ledger_over(log, desk), ledger_over(log, desk, order)
+    assert mixed.state(desk.project).models == straight.state(desk.project).models
+    assert mixed.state(desk.project).champion == straight.state(desk.project).champion
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), shadow=st.booleans(), canary=st.booleans())
+def test_there_is_never_more_than_one_champion_and_one_candidate(
+    make_desk: Any, data: Any, shadow: bool, canary: bool
+):
+    desk = make_desk(shadow=shadow, canary=canary)
+    triggers = data.draw(st.lists(st.sampled_from(triggers_of(desk)), max_size=20))
+    state = ledger_over(asyncio.run(run(desk, triggers, [])), desk).state(desk.project)
+    in_production = [m for m in state.models.values() if m.stage.value == "production"]
+    assert len(in_production) <= 1
+    assert len(state.candidates) <= 1
+    if state.champion is None:
+        assert not state.candidates
+
+
+async def test_an_undeclared_project_is_refused(desk: Any, make_desk: Any):
+    log = MemoryLog()
+    ledger = ledger_over(log, make_desk(project="other"))
+    with pytest.raises(InvalidEvent, match="not declared") as caught:
+        await ledger.handle(desk.trained(1))
+    assert caught.value.field == "project"
+    assert log.events == []
+
+
+async def test_a_redelivered_trigger_states_the_desired_state_again(desk: Any):
+    log = MemoryLog()
+    ledger = ledger_over(log, desk)
+    await ledger.handle(desk.passed(1))
+    once = len(log.lifecycle)
+    await ledger.handle(desk.passed(1))
+    assert len(log.lifecycle) == once
+    assert len({e.id for e in log.events if isinstance(e.data, ServingDesired)}) == 1
+
+
+async def test_a_new_spec_changes_what_is_desired(desk: Any, make_desk: Any):
+    log = MemoryLog()
+    ledger = ledger_over(log, desk)
+    await ledger.handle(desk.passed(1))
+    await ledger.handle(desk.passed(2))
+    await ledger.redeclare(make_desk(percent=45).declared())
+    desired = log.desired()
+    assert desired is not None
+    assert [r.percent for r in desired.desired.routes] == [55, 45]
+
+
+async def test_an_event_that_fits_nothing_does_not_stop_the_rest(desk: Any):
+    log = MemoryLog()
+    await ledger_over(log, desk).handle(desk.passed(1))
+    without_registration = [e for e in log.lifecycle if e.data.type != "model.registered"]
+    ledger = ledger_over(log, desk, without_registration)
+    await ledger.handle(desk.passed(2))
+    champion = ledger.state("desk").champion
+    assert champion is not None
+    assert champion.model_id == desk.model_id(2)
