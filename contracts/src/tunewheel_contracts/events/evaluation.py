@@ -39,6 +39,8 @@ class EvalFailed(_Verdict):
     type: ClassVar[str] = "eval.failed"
 
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
+    field: str | None = None
+    """What to mend where the candidate could not be measured, or ``review`` after a person's rejection."""
 
 
 class ReviewRequested(_Verdict):

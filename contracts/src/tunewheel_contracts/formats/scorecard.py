@@ -61,3 +61,6 @@ class Scorecard(Frozen):
     generations: ArtifactRef | None = None
     """JSON Lines: example_id, role, prompt, expected, output."""
     seconds: dict[str, FiniteFloat] = {}
+    field: str | None = None
+    """With ``reason``: what to mend where the candidate could not be measured at all."""
+    reason: str | None = None
