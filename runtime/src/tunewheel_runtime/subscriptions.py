@@ -147,6 +147,7 @@ def make_broker(options: dict[str, Any], service: Service) -> KafkaBroker:
         apply_types=False,
         graceful_timeout=settings.shutdown_seconds,
         allow_auto_create_topics=False,
+        logger=None,  # one line per message would drown the service's own log
         middlewares=[
             KafkaTelemetryMiddleware(
                 tracer_provider=service.telemetry.tracer_provider,

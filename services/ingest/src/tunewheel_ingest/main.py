@@ -1,0 +1,53 @@
+"""Assembles the ingest service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_runtime.service import Service
+from tunewheel_runtime.view import View
+
+from tunewheel_ingest.api import make_api
+from tunewheel_ingest.handlers import register, require_project
+from tunewheel_ingest.settings import Settings
+
+
+class Door:
+    """The HTTP API's way into the service."""
+
+    def __init__(self, service: Service, projects: View[ProjectDeclared]) -> None:
+        self._service = service
+        self._projects = projects
+
+    async def check_project(self, project: str) -> None:
+        await require_project(self._projects, project)
+
+    def wrap(self, data: Any) -> Envelope[Any]:
+        return self._service.new(data)
+
+    async def publish(self, envelopes: list[Envelope[Any]]) -> None:
+        await self._service.publish_many(envelopes)
+
+
+def make_app(settings: Settings) -> Service:
+    """Build the service; nothing runs yet."""
+    service = Service("ingest", settings)
+    projects: View[ProjectDeclared] = service.view(topics.PROJECT_DECLARED)
+    register(service, projects)
+    door = Door(service, projects)
+    service.mount(
+        make_api(door, max_body_bytes=settings.max_body_bytes, publish_batch=settings.publish_batch)
+    )
+    return service
+
+
+def main() -> None:
+    """Run the service from the environment's settings."""
+    make_app(Settings()).run()
+
+
+if __name__ == "__main__":
+    main()

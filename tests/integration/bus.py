@@ -1,0 +1,142 @@
+"""The test's own end of the log: publish, collect, and run a service in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.topics import TOPICS, TopicSpec
+from tunewheel_runtime.service import Service
+
+PATIENCE_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Letter:
+    field: str
+    reason: str
+    source_topic: str
+    source_offset: int
+    value: bytes
+
+
+class Bus:
+    """A producer and throw-away readers on ``kafka``; reads see only what came after it was opened."""
+
+    def __init__(self, kafka: str) -> None:
+        self._kafka = kafka
+
+    async def __aenter__(self) -> Self:
+        self._producer = AIOKafkaProducer(bootstrap_servers=self._kafka, max_request_size=8 << 20)
+        await self._producer.start()
+        self._marks: dict[TopicPartition, int] = {}
+        await self._mark()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._producer.stop()
+
+    async def _mark(self) -> None:
+        names = [name for topic in TOPICS for name in (topic.name, topic.dead_letter)]
+        known = {
+            name: await self._producer.partitions_for(name) for name in names if name in self._existing()
+        }
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka)
+        await consumer.start()
+        try:
+            partitions = [TopicPartition(name, n) for name, found in known.items() for n in found]
+            self._marks = await consumer.end_offsets(partitions)
+        finally:
+            await consumer.stop()
+
+    def _existing(self) -> set[str]:
+        """Names of the topics that exist: dead letters only where somebody consumes."""
+        return {t.name for t in TOPICS} | {t.dead_letter for t in TOPICS if t.consumers}
+
+    async def publish(self, *events: Envelope[Any]) -> None:
+        for event in events:
+            record = event.to_kafka()
+            await self.send(record.topic, record.key, record.value, record.headers)
+
+    async def send(self, topic: str, key: bytes, value: bytes, headers: Mapping[str, bytes | None]) -> None:
+        await self._producer.send_and_wait(topic, value, key=key, headers=list(headers.items()))
+
+    async def read(self, topic: str) -> AsyncIterator[Any]:
+        """Yield the records of ``topic`` since the bus was opened, then follow it."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka, max_partition_fetch_bytes=8 << 20)
+        await consumer.start()
+        try:
+            partitions = [partition for partition in self._marks if partition.topic == topic]
+            consumer.assign(partitions)
+            for partition in partitions:
+                consumer.seek(partition, self._marks[partition])
+            async for record in consumer:
+                yield record
+        finally:
+            await consumer.stop()
+
+    async def collect(
+        self,
+        topic: TopicSpec,
+        count: int,
+        *,
+        where: Callable[[Envelope[Any]], bool] = lambda _: True,
+        patience: float = PATIENCE_SECONDS,
+    ) -> list[Envelope[Any]]:
+        """Return the first ``count`` events of ``topic`` that fit ``where``."""
+        found: list[Envelope[Any]] = []
+        async with asyncio.timeout(patience):
+            async with contextlib.aclosing(self.read(topic.name)) as records:
+                async for record in records:
+                    event = Envelope.from_kafka(topic.event, record.value, record.headers)
+                    if where(event):
+                        found.append(event)
+                    if len(found) == count:
+                        break
+        return found
+
+    async def dead_letters(self, topic: str, count: int) -> list[Letter]:
+        """Return the first ``count`` dead letters of ``topic``."""
+        found: list[Letter] = []
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            async with contextlib.aclosing(self.read(f"{topic}.dlq")) as records:
+                async for record in records:
+                    told = {name: value for name, value in record.headers if name.startswith("dlq_")}
+                    found.append(
+                        Letter(
+                            field=told["dlq_field"].decode(),
+                            reason=told["dlq_reason"].decode(),
+                            source_topic=told["dlq_source_topic"].decode(),
+                            source_offset=int(told["dlq_source_offset"]),
+                            value=record.value,
+                        )
+                    )
+                    if len(found) == count:
+                        break
+        return found
+
+
+async def until(condition: Callable[[], bool], *, patience: float = PATIENCE_SECONDS) -> None:
+    """Wait for ``condition`` to hold."""
+    async with asyncio.timeout(patience):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def running(service: Service) -> AsyncIterator[Service]:
+    """Run ``service`` in this loop from ready to stopped."""
+    task = asyncio.create_task(service.serve())
+    try:
+        await until(lambda: bool(service.state()["ready"]) or task.done() or service.failure is not None)
+        if service.failure is not None:
+            raise service.failure
+        yield service
+    finally:
+        service.stop()
+        await asyncio.wait_for(task, PATIENCE_SECONDS)

@@ -1,0 +1,105 @@
+"""Ingest on a real broker: records come out, dead letters tell why, nothing blocks the partition."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.upstream import TicketPublished
+
+from .bus import Bus, running
+
+pytestmark = pytest.mark.integration
+
+
+def ingest(kafka: str, tmp_path):
+    from tunewheel_ingest.main import make_app
+    from tunewheel_ingest.settings import Settings
+
+    return make_app(Settings(bootstrap_servers=kafka, store_url=(tmp_path / "store").as_uri()))
+
+
+async def test_good_and_bad_tickets(kafka: str, tmp_path, project: str) -> None:
+    async with Bus(kafka) as bus, running(ingest(kafka, tmp_path)):
+        await bus.publish(
+            new_event(ProjectDeclared(project=project, spec=small_spec(project)), source="/test")
+        )
+        good = [
+            new_event(TicketPublished(project=project, ticket_id=f"T-{n}", body=f"bell {n}"), source="/test")
+            for n in range(20)
+        ]
+        await bus.publish(*good[:10])
+        bad = {
+            "ce_type": {},
+            "body": {"project": project, "ticket_id": "T-x", "body": 7},
+            "tickte_id": {"project": project, "ticket_id": "T-x", "body": "x", "tickte_id": "y"},
+            "project": {"project": "nobody", "ticket_id": "T-x", "body": "x"},
+        }
+        headers = good[0].to_kafka().headers
+        no_project = {name: value for name, value in headers.items() if name != "ce_project"}
+        await bus.send("ticket.published", b"k", b"{}", {})
+        for field in ("body", "tickte_id", "project"):
+            await bus.send("ticket.published", b"k", json.dumps(bad[field]).encode(), no_project)
+        await bus.send("ticket.published", b"k", b"\xff\xfe", headers)
+        await bus.send("ticket.published", b"k", b'{"project":', headers)
+        await bus.send("ticket.published", b"k", b"{}", {"ce_id": None, "ce_type": b"\xff"})
+        await bus.publish(*good[10:])
+
+        records = await bus.collect(topics.RECORD_INGESTED, 20, where=lambda e: e.project == project)
+        assert {e.data.source_id for e in records} == {f"T-{n}" for n in range(20)}
+        assert {e.causation_id for e in records} == {e.id for e in good}
+        letters = await bus.dead_letters("ticket.published", 7)
+        assert sorted(letter.field for letter in letters) == sorted(
+            ["ce_type", "body", "tickte_id", "project", "(body)", "(body)", "ce_type"]
+        )
+        assert all(letter.source_topic == "ticket.published" for letter in letters)
+        assert b"\xff\xfe" in {letter.value for letter in letters}
+
+
+async def test_http_takes_json_lines_and_names_the_bad_one(kafka: str, tmp_path, project: str) -> None:
+    service = ingest(kafka, tmp_path)
+    async with Bus(kafka) as bus, running(service):
+        await bus.publish(
+            new_event(ProjectDeclared(project=project, spec=small_spec(project)), source="/test")
+        )
+        lines = [json.dumps({"ticket_id": f"H-{n}", "body": f"horn {n}"}) for n in range(1_000)]
+        lines[499] = '{"ticket_id": "H-499", "body": '
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http_port}", timeout=60) as client:
+            answer = await client.post(
+                f"/v1/tickets?project={project}",
+                content="\n".join(lines),
+                headers={"content-type": "application/x-ndjson"},
+            )
+            assert answer.status_code == 202
+            receipt = answer.json()
+            assert receipt["accepted"] == 999
+            assert [(r["line"], r["field"]) for r in receipt["refused"]] == [(500, "(body)")]
+            too_big = await client.post("/v1/tickets", content=b"x" * (20 << 20))
+            assert too_big.status_code == 413
+            assert "split it" in too_big.json()["refused"][0]["reason"]
+            unknown = await client.post(
+                "/v1/tickets", json={"project": "nobody", "ticket_id": "1", "body": "b"}
+            )
+            assert unknown.status_code == 422
+            assert unknown.json()["refused"][0]["field"] == "project"
+            traversal = await client.post(
+                "/v1/documents", json={"project": project, "document_id": "../../etc/passwd", "content": "x"}
+            )
+            assert traversal.json()["refused"][0]["field"] == "document_id"
+        records = await bus.collect(topics.RECORD_INGESTED, 999, where=lambda e: e.project == project)
+        assert len({e.data.record_id for e in records}) == 999
+
+
+async def test_a_redelivered_event_makes_the_same_record(kafka: str, tmp_path, project: str) -> None:
+    async with Bus(kafka) as bus, running(ingest(kafka, tmp_path)):
+        await bus.publish(
+            new_event(ProjectDeclared(project=project, spec=small_spec(project)), source="/test")
+        )
+        ticket = new_event(TicketPublished(project=project, ticket_id="T-1", body="bell"), source="/test")
+        await asyncio.gather(*(bus.publish(ticket) for _ in range(3)))
+        records = await bus.collect(topics.RECORD_INGESTED, 3, where=lambda e: e.project == project)
+        assert len({e.id for e in records}) == 1
