@@ -1,0 +1,65 @@
+"""The data card: what a person should know before trusting a dataset version."""
+
+from __future__ import annotations
+
+from tunewheel_contracts.formats.dataset import FunnelStage
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_curate.pipeline import Build, label_counts
+
+FEW_EXAMPLES = 10
+LIMITS = (
+    "Documents (SOPs) are kept in the record table; no examples are made from them.",
+    "Records without an answer are kept in the record table and not used.",
+    "Personal data is found by patterns. Names, postal addresses and anything without a pattern stay.",
+    "Two inputs that differ in one word can be near-duplicates; of such a pair one is kept.",
+)
+
+
+def data_card(dataset_id: str, spec: ProjectSpec, build: Build) -> str:
+    """Return the card as Markdown. It holds no clock, so that a version's card is always the same."""
+    counts = build.counts
+    parts = [
+        f"# Dataset {dataset_id}",
+        spec.description or f"Examples of the project {spec.project}.",
+        f"{counts.records} records gave {counts.examples} examples: {counts.train} to train on, "
+        f"{counts.holdout} held out. An example of a group, or much like one, never lies on both sides.",
+        "## Funnel\n\n" + _funnel(build.funnel),
+        "## Personal data\n\n" + _personal_data(spec, build.redactions),
+    ]
+    if spec.task.label_field is not None:
+        parts.append(f"## Labels ({spec.task.label_field})\n\n" + _labels(build))
+    parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS))
+    return "\n\n".join(parts) + "\n"
+
+
+def _funnel(funnel: tuple[FunnelStage, ...]) -> str:
+    rows = ["| stage | entered | left | dropped because |", "|---|---:|---:|---|"]
+    for stage in funnel:
+        why = ", ".join(f"{_cell(reason)}: {count}" for reason, count in stage.reasons.items()) or "–"  # noqa: RUF001
+        rows.append(f"| {stage.stage} | {stage.entered} | {stage.left} | {why} |")
+    return "\n".join(rows)
+
+
+def _personal_data(spec: ProjectSpec, found: dict[str, int]) -> str:
+    policy = spec.dataset.pii
+    if policy.action == "keep":
+        return "The project keeps personal data as it is."
+    verb = "Replaced by placeholders" if policy.action == "redact" else "Found, and its records dropped"
+    listed = ", ".join(f"{entity}: {count}" for entity, count in found.items()) or "nothing"
+    return f"Looked for {', '.join(policy.entities)}. {verb}: {listed}."
+
+
+def _labels(build: Build) -> str:
+    train, holdout = label_counts(build.split.train), label_counts(build.split.holdout)
+    rows = ["| label | train | holdout |", "|---|---:|---:|"]
+    for label in sorted(train.keys() | holdout.keys()):
+        rows.append(f"| {_cell(label)} | {train.get(label, 0)} | {holdout.get(label, 0)} |")
+    few = sorted(label for label, count in train.items() if count < FEW_EXAMPLES)
+    if few:
+        rows.append(f"\nFewer than {FEW_EXAMPLES} examples to train on: {', '.join(few)}.")
+    return "\n".join(rows)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,69 @@
+"""Records as the conversations that a model is trained on."""
+
+from __future__ import annotations
+
+import polars as pl
+from tunewheel_contracts.identity import content_id
+
+from tunewheel_curate.stage import Stage, drop
+
+CHARACTERS_PER_TOKEN = 4
+"""The usual estimate for English; the tokenizer belongs to the trainer."""
+
+MESSAGE = pl.Struct({"role": pl.String(), "content": pl.String()})
+EXAMPLE_SCHEMA: dict[str, pl.DataType] = {
+    "example_id": pl.String(),
+    "messages": pl.List(MESSAGE),
+    "label": pl.String(),
+    "group": pl.String(),
+    "trust": pl.String(),
+    "record_ids": pl.List(pl.String()),
+}
+"""The columns of a split, as ``ChatExample`` names them."""
+
+
+def user_content(title: str, text: str) -> str:
+    """Return what the user says: the subject, a blank line, the body; the body alone without a subject."""
+    return f"{title}\n\n{text}" if title else text
+
+
+def estimated_tokens(*texts: str) -> int:
+    """Return the estimated tokens of ``texts``, rounded up."""
+    return -(-sum(len(text) for text in texts) // CHARACTERS_PER_TOKEN)
+
+
+def drop_long(records: pl.DataFrame, *, system_prompt: str, max_tokens: int) -> Stage:
+    """Drop records whose conversation would exceed ``max_tokens``. Reason: ``too_long``."""
+    sizes = [
+        estimated_tokens(system_prompt, user_content(title, text), output)
+        for title, text, output in records.select("title", "input", "output").iter_rows()
+    ]
+    too_long = pl.lit(pl.Series(sizes, dtype=pl.Int64)) > max_tokens
+    return drop("length", records, pl.when(too_long).then(pl.lit("too_long")))
+
+
+def format_examples(records: pl.DataFrame, *, system_prompt: str) -> pl.DataFrame:
+    """Return one chat example per record, sorted by ``example_id``, which follows from the messages."""
+    rows = [
+        _example(record, system_prompt)
+        for record in records.select(
+            "record_id", "title", "input", "output", "label", "group", "trust"
+        ).iter_rows(named=True)
+    ]
+    return pl.DataFrame(rows, schema=EXAMPLE_SCHEMA).sort("example_id")
+
+
+def _example(record: dict[str, str], system_prompt: str) -> dict[str, object]:
+    messages = [
+        {"role": "system", "content": system_prompt},
+        {"role": "user", "content": user_content(record["title"], record["input"])},
+        {"role": "assistant", "content": record["output"]},
+    ]
+    return {
+        "example_id": content_id("ex", messages),
+        "messages": messages,
+        "label": record["label"],
+        "group": record["group"],
+        "trust": record["trust"],
+        "record_ids": [record["record_id"]],
+    }

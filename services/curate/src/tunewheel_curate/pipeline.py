@@ -1,0 +1,164 @@
+"""Curation from end to end: the records of a project and its spec in, a dataset version (or why not) out.
+
+Pure and deterministic: the same set of records gives the same build, in whatever order and however often
+they were delivered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import polars as pl
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.dataset import DatasetCounts, FunnelStage
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_curate.conflicts import drop_conflicts, drop_near_conflicts
+from tunewheel_curate.deduplication import drop_exact_duplicates, drop_near_duplicates
+from tunewheel_curate.formatting import EXAMPLE_SCHEMA, drop_long, format_examples, user_content
+from tunewheel_curate.normalization import comparison_key, normalize_records
+from tunewheel_curate.output_validation import validate_outputs
+from tunewheel_curate.redaction import redact_records
+from tunewheel_curate.selection import distinct_records, select_usable
+from tunewheel_curate.similarity import SimilarPair, pairs_among, similar_pairs
+from tunewheel_curate.splitting import LEAK_SIMILARITY, Split, split_examples
+from tunewheel_curate.stage import Stage
+
+LINEAGE_COLUMNS = (
+    "record_id", "source_event_id", "source_id", "kind", "example_id", "stage", "reason", "duplicate_of",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build. ``rejections`` is empty for a version that may be published."""
+
+    split: Split
+    funnel: tuple[FunnelStage, ...]
+    lineage: pl.DataFrame
+    """One row per distinct record: ``LINEAGE_COLUMNS``; ``stage`` and ``reason`` where it was dropped."""
+    redactions: dict[str, int]
+    """Personal data replaced, by entity."""
+    counts: DatasetCounts
+    rejections: tuple[str, ...]
+
+
+def build(records: pl.DataFrame, spec: ProjectSpec) -> Build:
+    """Curate ``records`` (``RECORD_SCHEMA``, one project) by ``spec``. What is wrong with the spec's own
+    words is a rejection too."""
+    distinct = distinct_records(records)
+    try:
+        stages, pairs = _clean(distinct, spec)
+    except InvalidSpec as error:
+        return _refused(distinct, str(error))
+    survivors = stages[-1].kept
+    examples = format_examples(survivors, system_prompt=spec.task.system_prompt)
+    by_record = [ids[0] for ids in examples["record_ids"].to_list()]
+    moved = pairs_among(pairs, survivors["record_id"].to_list(), by_record)
+    split = split_examples(examples, moved, holdout=spec.dataset.holdout_fraction)
+    counts = DatasetCounts(
+        records=distinct.height,
+        examples=examples.height,
+        train=split.train.height,
+        holdout=split.holdout.height,
+    )
+    redactions = next(stage.counts for stage in stages if stage.name == "redaction")
+    return Build(
+        split=split,
+        funnel=tuple(stage.funnel for stage in stages),
+        lineage=_lineage(distinct, stages, examples),
+        redactions=redactions,
+        counts=counts,
+        rejections=_rejections(examples, split, spec),
+    )
+
+
+def _clean(distinct: pl.DataFrame, spec: ProjectSpec) -> tuple[list[Stage], list[SimilarPair]]:
+    """Return the stages in order, and the similar pairs left, as positions in the last one's ``kept``."""
+    dataset = spec.dataset
+    stages = [select_usable(distinct)]
+    stages.append(normalize_records(stages[-1].kept, min_characters=dataset.min_characters))
+    stages.append(redact_records(stages[-1].kept, dataset.pii))
+    stages.append(validate_outputs(stages[-1].kept, spec.task))
+    stages.append(
+        drop_long(stages[-1].kept, system_prompt=spec.task.system_prompt, max_tokens=dataset.max_tokens)
+    )
+    stages.append(drop_conflicts(_with_key(stages[-1].kept)))
+    stages.append(drop_exact_duplicates(stages[-1].kept))
+
+    threshold = dataset.near_duplicate_threshold
+    singles = stages[-1].kept
+    texts = [user_content(title, text) for title, text in singles.select("title", "input").iter_rows()]
+    pairs = similar_pairs(texts, minimum=min(threshold, LEAK_SIMILARITY))
+    near = [pair for pair in pairs if pair.similarity >= threshold]
+    stages.append(drop_near_conflicts(singles, near))
+    agreeing = stages[-1].kept
+    near = pairs_among(near, singles["record_id"].to_list(), agreeing["record_id"].to_list())
+    stages.append(drop_near_duplicates(agreeing, near))
+    left = stages[-1].kept
+    return stages, pairs_among(pairs, singles["record_id"].to_list(), left["record_id"].to_list())
+
+
+def _with_key(records: pl.DataFrame) -> pl.DataFrame:
+    keys = [
+        comparison_key(user_content(title, text))
+        for title, text in records.select("title", "input").iter_rows()
+    ]
+    return records.with_columns(pl.Series("key", keys, dtype=pl.String))
+
+
+def _lineage(distinct: pl.DataFrame, stages: list[Stage], examples: pl.DataFrame) -> pl.DataFrame:
+    dropped = pl.concat([stage.dropped.with_columns(pl.lit(stage.name).alias("stage")) for stage in stages])
+    used = examples.select("example_id", pl.col("record_ids").alias("record_id")).explode("record_id")
+    return (
+        distinct.select("record_id", "source_event_id", "source_id", "kind")
+        .join(used, on="record_id", how="left")
+        .join(dropped, on="record_id", how="left")
+        .select(LINEAGE_COLUMNS)
+        .sort("record_id")
+    )
+
+
+def _rejections(examples: pl.DataFrame, split: Split, spec: ProjectSpec) -> tuple[str, ...]:
+    reasons: list[str] = []
+    wanted = spec.dataset.min_examples
+    if examples.height < wanted:
+        reasons.append(
+            f"dataset.min_examples: {examples.height} clean examples where {wanted} are needed; "
+            "publish more answered records, or lower it"
+        )
+    if split.holdout.is_empty() or split.train.is_empty():
+        groups = examples["group"].n_unique()
+        reasons.append(
+            f"group: {groups} groups leave nothing to hold out or nothing to train on; "
+            "give unrelated records different groups (customers, threads)"
+        )
+    if spec.task.label_field is not None and examples.height and examples["label"].n_unique() < 2:
+        only = examples["label"].unique().to_list()
+        reasons.append(
+            f"task.label_field: all examples have the same {spec.task.label_field}, {only[0]!r}; "
+            "publish examples of at least two"
+        )
+    return tuple(reasons)
+
+
+def _refused(distinct: pl.DataFrame, reason: str) -> Build:
+    nothing = pl.DataFrame(schema=EXAMPLE_SCHEMA)
+    lineage = distinct.select("record_id", "source_event_id", "source_id", "kind").with_columns(
+        pl.lit(None, dtype=pl.String).alias(name) for name in LINEAGE_COLUMNS[4:]
+    )
+    return Build(
+        split=Split(nothing, nothing),
+        funnel=(),
+        lineage=lineage,
+        redactions={},
+        counts=DatasetCounts(records=distinct.height, examples=0, train=0, holdout=0),
+        rejections=(reason,),
+    )
+
+
+def label_counts(frame: pl.DataFrame) -> dict[str, int]:
+    """Return the number of examples by label, most frequent first; those without one are left out."""
+    counted = Counter(label for label in frame["label"] if label is not None)
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,54 @@
+"""Which records count: one copy of each, the newest of each source, those with something to learn from.
+
+The rules look only at what the records say and at the time their event bears, never at where Kafka put
+them, so any order and any split over partitions selects the same records:
+
+1. Of several copies of one ``record_id`` the most trusted counts, then the earliest published.
+2. Of several records of one source (same kind and ``source_id``) the newest counts: the latest
+   ``occurred_at`` (none is oldest), then the higher trust, then the later published, then the greater
+   ``record_id``. ingest publishes the versions of one source in their order, so "later published" is
+   "later on the log" even where they lie on different partitions.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from tunewheel_curate.stage import Stage, drop, trust_rank
+
+
+def distinct_records(records: pl.DataFrame) -> pl.DataFrame:
+    """Return one row per ``record_id``, sorted by it (rule 1)."""
+    ranked = records.with_columns(trust_rank().alias("_rank")).sort(
+        ["record_id", "_rank", "published_at", "occurred_at", "group", "title", "input", "partition", "offset"],
+        descending=[False, True, False, False, False, False, False, False, False],
+        nulls_last=True,
+    )
+    return ranked.unique("record_id", keep="first", maintain_order=True).drop("_rank")
+
+
+def select_usable(records: pl.DataFrame) -> Stage:
+    """Drop superseded records, documents, and records without an output (rule 2).
+
+    ``records`` holds distinct ``record_id``s. Reasons: ``replaced``, ``document``, ``no_output``.
+    """
+    newest = (
+        records.with_columns(trust_rank().alias("_rank"))
+        .sort(
+            ["occurred_at", "_rank", "published_at", "record_id"],
+            descending=True,
+            nulls_last=True,
+        )
+        .unique(["kind", "source_id"], keep="first", maintain_order=True)
+        .select("record_id")
+        .to_series()
+    )
+    reason = (
+        pl.when(~pl.col("record_id").is_in(newest.implode()))
+        .then(pl.lit("replaced"))
+        .when(pl.col("kind") == "document")
+        .then(pl.lit("document"))
+        .when(pl.col("output").is_null())
+        .then(pl.lit("no_output"))
+    )
+    return drop("selection", records, reason)

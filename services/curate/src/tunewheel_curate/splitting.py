@@ -1,0 +1,106 @@
+"""Train and holdout: nothing of the holdout was seen in training, and a newcomer moves nobody.
+
+A *unit* is what must stay together: all examples of a group, joined with the groups that hold texts alike
+(similarity ``LEAK_SIMILARITY`` and more). The hash of a unit's smallest group name decides on which side it
+lies, so the next version keeps every unit where it was unless two units grow together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from tunewheel_curate.similarity import SimilarPair, components
+
+LEAK_SIMILARITY = 0.6
+
+
+@dataclass(frozen=True)
+class Split:
+    """Two frames with the columns of the examples, each sorted by ``example_id``."""
+
+    train: pl.DataFrame
+    holdout: pl.DataFrame
+
+
+@dataclass
+class _Unit:
+    name: str
+    position: float
+    """0..1, from the hash of the name: below the holdout fraction it is held out."""
+    rows: list[int] = field(default_factory=list)
+    labels: set[str] = field(default_factory=set)
+
+
+def split_examples(examples: pl.DataFrame, pairs: Sequence[SimilarPair], *, holdout: float) -> Split:
+    """Split ``examples`` so that about the fraction ``holdout`` is held out.
+
+    ``pairs`` are positions in ``examples``. A unit larger than that fraction always trains. Where it can be
+    done without taking a label's last unit out of training, every label also occurs in the holdout.
+    """
+    units = _units(examples, pairs)
+    largest = max(1.0, holdout * examples.height)
+    held = {unit.name for unit in units if unit.position < holdout and len(unit.rows) <= largest}
+    _keep_labels_in_train(units, held)
+    _represent_labels(units, held, largest)
+    positions = {row for unit in units if unit.name in held for row in unit.rows}
+    chosen = pl.Series([row in positions for row in range(examples.height)], dtype=pl.Boolean)
+    return Split(
+        train=examples.filter(~chosen).sort("example_id"), holdout=examples.filter(chosen).sort("example_id")
+    )
+
+
+def _units(examples: pl.DataFrame, pairs: Sequence[SimilarPair]) -> list[_Unit]:
+    groups = sorted(examples["group"].unique())
+    place = {group: number for number, group in enumerate(groups)}
+    of_row = [place[group] for group in examples["group"]]
+    roots = components(len(groups), ((of_row[p.first], of_row[p.second]) for p in pairs))
+    units: dict[int, _Unit] = {}
+    labels = examples["label"].to_list()
+    for row, group in enumerate(of_row):
+        root = roots[group]
+        unit = units.setdefault(root, _Unit(groups[root], _position(groups[root])))
+        unit.rows.append(row)
+        unit.labels |= {labels[row]} - {None}
+    return sorted(units.values(), key=lambda unit: (unit.position, unit.name))
+
+
+def _position(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
+
+
+def _keep_labels_in_train(units: Iterable[_Unit], held: set[str]) -> None:
+    """Give training back one unit of every label that lost its last: the furthest from the holdout."""
+    by_label = _by_label(units)
+    for label in sorted(by_label):
+        if all(unit.name in held for unit in by_label[label]):
+            held.discard(by_label[label][-1].name)
+
+
+def _represent_labels(units: Sequence[_Unit], held: set[str], largest: float) -> None:
+    """Hold out, for every label without a held unit (or for all, without labels), the nearest one."""
+    by_label = _by_label(units) or {"": list(units)}
+    for label in sorted(by_label):
+        if any(unit.name in held for unit in by_label[label]):
+            continue
+        for unit in by_label[label]:
+            if len(unit.rows) <= largest and _spares_training(unit, by_label, held):
+                held.add(unit.name)
+                break
+
+
+def _spares_training(unit: _Unit, by_label: dict[str, list[_Unit]], held: set[str]) -> bool:
+    labels = unit.labels or {""}
+    return all(any(u.name not in held and u is not unit for u in by_label.get(name, [])) for name in labels)
+
+
+def _by_label(units: Iterable[_Unit]) -> dict[str, list[_Unit]]:
+    by_label: dict[str, list[_Unit]] = defaultdict(list)
+    for unit in units:
+        for label in unit.labels:
+            by_label[label].append(unit)
+    return dict(by_label)

@@ -1,0 +1,87 @@
+"""What every stage of curation takes and gives: a frame of records in, fewer records and reasons out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import polars as pl
+from tunewheel_contracts.formats.dataset import FunnelStage
+
+RECORD_SCHEMA: dict[str, pl.DataType] = {
+    "project": pl.String(),
+    "record_id": pl.String(),
+    "kind": pl.String(),
+    "source_id": pl.String(),
+    "source_event_id": pl.String(),
+    "title": pl.String(),
+    "input": pl.String(),
+    "output": pl.String(),
+    "group": pl.String(),
+    "trust": pl.String(),
+    "validated_by": pl.String(),
+    "occurred_at": pl.Datetime("us", "UTC"),
+    "attributes": pl.String(),
+    "event_id": pl.String(),
+    "published_at": pl.Datetime("us", "UTC"),
+    "partition": pl.Int32(),
+    "offset": pl.Int64(),
+}
+"""One row per delivery of ``record.ingested``. ``attributes`` is canonical JSON, ``published_at`` the
+event's ``ce_time``, ``partition`` and ``offset`` its place on the log."""
+
+DROPPED_SCHEMA: dict[str, pl.DataType] = {
+    "record_id": pl.String(),
+    "reason": pl.String(),
+    "duplicate_of": pl.String(),
+}
+
+TRUST_RANK = {"unverified": 0, "corrected": 1, "expert": 2}
+
+
+def trust_rank() -> pl.Expr:
+    """Rank ``trust``; a level this version does not know counts least."""
+    return pl.col("trust").replace_strict(TRUST_RANK, default=0, return_dtype=pl.Int32)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The outcome of one stage.
+
+    ``kept`` has the columns of what came in; ``dropped`` those of ``DROPPED_SCHEMA``, one row per record.
+    ``counts`` holds figures that are no drops, such as redactions by entity.
+    """
+
+    name: str
+    kept: pl.DataFrame
+    dropped: pl.DataFrame
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def funnel(self) -> FunnelStage:
+        reasons = self.dropped.group_by("reason").len().sort("reason")
+        return FunnelStage(
+            stage=self.name,
+            entered=self.kept.height + self.dropped.height,
+            left=self.kept.height,
+            reasons=dict(reasons.iter_rows()),
+        )
+
+
+def drop(name: str, records: pl.DataFrame, reason: pl.Expr | pl.Series) -> Stage:
+    """Split ``records`` by ``reason``: null keeps a record, a text drops it for that reason."""
+    marked = records.with_columns(reason.alias("reason"))
+    dropped = marked.filter(pl.col("reason").is_not_null())
+    return Stage(
+        name=name,
+        kept=marked.filter(pl.col("reason").is_null()).drop("reason"),
+        dropped=dropped_frame(dropped["record_id"], dropped["reason"]),
+    )
+
+
+def dropped_frame(
+    record_ids: pl.Series, reasons: pl.Series, duplicates_of: pl.Series | None = None
+) -> pl.DataFrame:
+    """Assemble a frame of ``DROPPED_SCHEMA``."""
+    other = pl.Series([None] * len(record_ids), dtype=pl.String) if duplicates_of is None else duplicates_of
+    columns = {"record_id": record_ids, "reason": reasons, "duplicate_of": other}
+    return pl.DataFrame(columns, schema=DROPPED_SCHEMA)

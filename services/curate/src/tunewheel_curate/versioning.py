@@ -1,0 +1,82 @@
+"""A build as an immutable version: ids from content, Parquet, manifest, card, lineage."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_id, content_sha256
+
+from tunewheel_curate.card import data_card
+from tunewheel_curate.pipeline import Build
+from tunewheel_curate.splitting import Split
+
+VERSIONED = ("tunewheel-curate", "polars", "ftfy", "rensa", "presidio-analyzer", "great-expectations")
+DATA_DOCS = "data_docs"
+
+
+def rows_sha256(split: Split) -> str:
+    """Return the SHA-256 of the canonical rows of both splits."""
+    rows: dict[str, list[dict[str, Any]]] = {
+        "train": split.train.sort("example_id").to_dicts(),
+        "holdout": split.holdout.sort("example_id").to_dicts(),
+    }
+    return content_sha256(rows)
+
+
+def dataset_id_of(spec: ProjectSpec, rows: str) -> str:
+    """Return ``ds-`` and 20 hex digits that follow from the spec and the rows' hash."""
+    return content_id("ds", {"spec_sha256": spec.sha256, "rows_sha256": rows})
+
+
+def write_version(build: Build, spec: ProjectSpec, folder: Path, *, data_docs: bool) -> DatasetManifest:
+    """Write the version's files below ``folder`` as they will lie below ``datasets/<dataset_id>/``.
+
+    The same build writes the same bytes. ``data_docs`` says whether Data Docs are written beside them.
+    """
+    rows = rows_sha256(build.split)
+    dataset_id = dataset_id_of(spec, rows)
+    prefix = f"datasets/{dataset_id}"
+    card = data_card(dataset_id, spec, build)
+    manifest = DatasetManifest(
+        dataset_id=dataset_id,
+        project=spec.project,
+        spec=spec,
+        spec_sha256=spec.sha256,
+        criteria_sha256=spec.criteria_sha256,
+        rows_sha256=rows,
+        train=_write(folder, prefix, "train.parquet", _parquet(build.split.train)),
+        holdout=_write(folder, prefix, "holdout.parquet", _parquet(build.split.holdout)),
+        card=_write(folder, prefix, "card.md", card.encode()),
+        lineage=_write(folder, prefix, "lineage.parquet", _parquet(build.lineage)),
+        data_docs=f"{prefix}/{DATA_DOCS}" if data_docs else None,
+        counts=build.counts,
+        funnel=build.funnel,
+        versions={name: version(name) for name in VERSIONED},
+    )
+    _write(folder, prefix, "manifest.json", manifest.model_dump_json(indent=2).encode())
+    return manifest
+
+
+def manifest_ref(manifest: DatasetManifest, data: bytes) -> ArtifactRef:
+    """Return the reference of a manifest whose bytes are ``data``."""
+    path = f"datasets/{manifest.dataset_id}/manifest.json"
+    return ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
+
+
+def _write(folder: Path, prefix: str, name: str, data: bytes) -> ArtifactRef:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+    return ArtifactRef(path=f"{prefix}/{name}", sha256=content_sha256(data), size_bytes=len(data))
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()
