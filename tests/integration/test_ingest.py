@@ -12,6 +12,7 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import TicketPublished
 
 from .bus import Bus, running
+from .specs import declared
 
 pytestmark = pytest.mark.integration
 
@@ -25,9 +26,7 @@ def ingest(kafka: str, tmp_path):
 
 async def test_good_and_bad_tickets(kafka: str, tmp_path, project: str) -> None:
     async with Bus(kafka) as bus, running(ingest(kafka, tmp_path)):
-        await bus.publish(
-            new_event(ProjectDeclared(project=project, spec=small_spec(project)), source="/test")
-        )
+        await bus.publish(declared(project))
         good = [
             new_event(TicketPublished(project=project, ticket_id=f"T-{n}", body=f"bell {n}"), source="/test")
             for n in range(20)
@@ -63,9 +62,7 @@ async def test_good_and_bad_tickets(kafka: str, tmp_path, project: str) -> None:
 async def test_http_takes_json_lines_and_names_the_bad_one(kafka: str, tmp_path, project: str) -> None:
     service = ingest(kafka, tmp_path)
     async with Bus(kafka) as bus, running(service):
-        await bus.publish(
-            new_event(ProjectDeclared(project=project, spec=small_spec(project)), source="/test")
-        )
+        await bus.publish(declared(project))
         lines = [json.dumps({"ticket_id": f"H-{n}", "body": f"horn {n}"}) for n in range(1_000)]
         lines[499] = '{"ticket_id": "H-499", "body": '
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http_port}", timeout=60) as client:
@@ -96,9 +93,7 @@ async def test_http_takes_json_lines_and_names_the_bad_one(kafka: str, tmp_path,
 
 async def test_a_redelivered_event_makes_the_same_record(kafka: str, tmp_path, project: str) -> None:
     async with Bus(kafka) as bus, running(ingest(kafka, tmp_path)):
-        await bus.publish(
-            new_event(ProjectDeclared(project=project, spec=small_spec(project)), source="/test")
-        )
+        await bus.publish(declared(project))
         ticket = new_event(TicketPublished(project=project, ticket_id="T-1", body="bell"), source="/test")
         await asyncio.gather(*(bus.publish(ticket) for _ in range(3)))
         records = await bus.collect(topics.RECORD_INGESTED, 3, where=lambda e: e.project == project)

@@ -1,0 +1,67 @@
+# Every target installs what it needs; `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV ?= $(shell command -v uv || echo python3 -m uv)
+PACKAGES := contracts runtime basemodel cli $(sort $(wildcard services/*))
+PYTEST := $(BIN)/python -m pytest
+STAMP := $(VENV)/.installed
+TESTS ?=
+
+.PHONY: help install demo test test-unit test-integration test-e2e test-vllm lint fmt bench generate lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make the virtual environment from the hashed lock
+
+$(STAMP): requirements.lock pyproject.toml $(foreach p,$(PACKAGES),$(p)/pyproject.toml)
+	@$(UV) --version >/dev/null 2>&1 || python3 -m pip install --quiet 'uv>=0.9'
+	@$(UV) venv --quiet --allow-existing --python '>=3.11' $(VENV)
+	@echo "installing the locked packages into $(VENV) …"
+	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation $(foreach p,$(PACKAGES),-e ./$(p))
+	@touch $(STAMP)
+
+demo: install ## run the whole loop on the bundled example (ARGS="--keep" leaves it running)
+	$(BIN)/tunewheel demo $(ARGS)
+
+test: lint test-unit test-integration test-e2e ## everything that must hold
+
+test-unit: install ## unit and contract tests: no broker, no big model
+	$(PYTEST) -q -m "not integration and not e2e and not chaos and not model" $(TESTS)
+
+test-integration: install ## services on a real Kafka broker, and what loads the small model
+	$(PYTEST) -q -m "(integration or model) and not e2e and not chaos" $(TESTS)
+
+test-e2e: install ## the loop and the engine on the real model, and kill -9 at every boundary
+	$(PYTEST) -q -m "e2e or chaos" $(TESTS)
+
+test-vllm: install ## the engine's conformance suite against real vLLM (6 GB to install, minutes to start)
+	deploy/vllm/run_conformance.sh
+
+lint: install ## ruff, pyright, import rules, and what is generated is fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m tunewheel_contracts.generate --check
+	$(BIN)/python -m tunewheel_contracts.compatibility
+
+fmt: install ## format and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install ## run a benchmark: make bench NAME=ingest writes var/bench/ingest.json
+	@test -n "$(NAME)" || { echo "say which: make bench NAME=<one of: $(basename $(notdir $(wildcard tests/bench/*.py)))>"; exit 2; }
+	$(BIN)/python tests/bench/$(NAME).py
+
+generate: install ## write schemas, AsyncAPI documents and the event catalogue anew
+	$(BIN)/python -m tunewheel_contracts.generate
+
+clean: ## remove what was built and everything below var/
+	rm -rf $(VENV) var .pytest_cache .ruff_cache .hypothesis
