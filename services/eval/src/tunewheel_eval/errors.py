@@ -1,8 +1,8 @@
 """What can stop an evaluation without the service being at fault.
 
-    EvaluationError
-    ├── UnfitCandidate   the candidate cannot be measured at all: it fails, with the field to mend
-    └── WorkerFailed     the measuring process broke: the service stops, a restart resumes
+EvaluationError
+├── UnfitCandidate   the candidate cannot be measured at all: it fails, with the field to mend
+└── WorkerFailed     the measuring process broke: the service stops, a restart resumes
 """
 
 from __future__ import annotations

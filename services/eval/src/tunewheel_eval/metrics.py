@@ -46,9 +46,7 @@ class Outcomes:
     def figures(self) -> dict[str, float]:
         """Return every metric that applies, by name, with ``examples`` and ``regression_items``."""
         figures = {
-            metric.value: float(np.mean(hits))
-            for metric in Metric
-            if (hits := self.hits(metric)) is not None
+            metric.value: float(np.mean(hits)) for metric in Metric if (hits := self.hits(metric)) is not None
         }
         figures[Metric.ROUGE_L.value] = float(np.mean(self.rouge_l))
         figures[Metric.PERPLEXITY.value] = float(perplexity(self.nll.sum(), self.tokens.sum()))

@@ -63,7 +63,9 @@ def _relative(criterion: Criterion, observed: float, by_role: dict[Role, Contest
         if bound is None:
             continue
         if role not in by_role:
-            yield _Clause(role is Role.CHAMPION, f"there is no {role.value} to be {_number(bound)} better than")
+            yield _Clause(
+                role is Role.CHAMPION, f"there is no {role.value} to be {_number(bound)} better than"
+            )
             continue
         theirs = by_role[role].metrics.get(criterion.metric.value)
         if theirs is None:

@@ -1,0 +1,108 @@
+"""Brings what an evaluation needs from the object store to this machine, and keeps what it measured."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import polars as pl
+from pydantic import ValidationError
+from tunewheel_contracts.errors import InvalidEvent, first_complaint
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_contracts.formats.spec import TrainMethod
+from tunewheel_contracts.identity import content_id
+from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
+
+from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.measurement import Measurement
+
+_PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+async def read_holdout(store: ObjectStore, ref: ArtifactRef) -> tuple[ChatExample, ...]:
+    """Fetch and read ``holdout.parquet``. Raises InvalidEvent where it is not what the format says."""
+    try:
+        frame = pl.read_parquet(io.BytesIO(await store.get(ref)))
+    except (ArtifactMissing, CorruptArtifact, pl.exceptions.PolarsError) as error:
+        raise InvalidEvent(field="dataset.holdout", reason=f"cannot be read: {error}") from error
+    try:
+        examples = tuple(ChatExample.model_validate(row) for row in frame.iter_rows(named=True))
+    except ValidationError as error:
+        field, reason = first_complaint(error)
+        raise InvalidEvent(field=f"dataset.holdout.{field}", reason=reason) from error
+    if not examples:
+        reason = "has no examples to judge by; raise spec.dataset.holdout_fraction or add examples"
+        raise InvalidEvent(field="dataset.holdout", reason=reason)
+    return examples
+
+
+async def fetch_candidate(store: ObjectStore, adapter: AdapterRef, destination: Path) -> Path:
+    """Bring the candidate's files, verified.
+
+    Raises:
+        UnfitCandidate: files are missing, corrupt, pickled or not the ones that its method needs.
+    """
+    check_files(adapter)
+    try:
+        return await fetch_model(store, adapter, destination)
+    except (ArtifactMissing, CorruptArtifact) as error:
+        raise UnfitCandidate(field="adapter.files", reason=f"{error}; train again") from error
+
+
+async def fetch_model(store: ObjectStore, adapter: AdapterRef, destination: Path) -> Path:
+    """Bring an adapter's or a whole model's files, verified; see ``ObjectStore.fetch_directory``."""
+    return await store.fetch_directory(adapter.files, adapter.path, destination)
+
+
+def check_files(adapter: AdapterRef) -> None:
+    """Refuse, by their names, files that must not or cannot be loaded. Raises UnfitCandidate."""
+    paths = [PurePosixPath(file.path) for file in adapter.files]
+    if pickled := sorted(path.name for path in paths if path.suffix in _PICKLED):
+        reason = f"holds pickled files ({', '.join(pickled)}), which can run code; save it as safetensors"
+        raise UnfitCandidate(field="adapter.files", reason=reason)
+    names = {str(path.relative_to(adapter.path)) for path in paths if path.is_relative_to(adapter.path)}
+    if adapter.method is TrainMethod.FULL:
+        missing = [] if any(name.endswith(".safetensors") for name in names) else ["*.safetensors"]
+        missing += ["config.json"] if "config.json" not in names else []
+    else:
+        missing = [name for name in _ADAPTER_FILES if name not in names]
+    if missing:
+        reason = f"lacks {', '.join(missing)} below {adapter.path}; save it in PEFT's format as safetensors"
+        raise UnfitCandidate(field="adapter.files", reason=reason)
+
+
+async def keep_measurement(store: ObjectStore, measurement: Measurement, *, dataset_id: str) -> None:
+    """Put a complete measurement where later evaluations of the same model look for it."""
+    prefix = _measurements(measurement.header.model_key, dataset_id)
+    cause: dict[str, Any] = {
+        "header": measurement.header.model_dump(mode="json"),
+        "items": sorted(measurement.rows),
+    }
+    # A conflict: another worker measured the same meanwhile, perhaps a last bit differently. The first stays.
+    with contextlib.suppress(ArtifactConflict):
+        await store.put(f"{prefix}/{content_id('rows', cause)}.jsonl", measurement.to_lines().encode())
+
+
+async def fetch_measurements(
+    store: ObjectStore, *, model_key: str, dataset_ids: Sequence[str], destination: Path
+) -> tuple[Path, ...]:
+    """Bring what is known of a model from evaluations on these datasets, the first given first."""
+    found: list[Path] = []
+    for dataset_id in dict.fromkeys(dataset_ids):
+        for path in await store.list(_measurements(model_key, dataset_id)):
+            if (data := await store.read(path)) is not None:
+                target = destination / f"{dataset_id}-{PurePosixPath(path).name}"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+                found.append(target)
+    return tuple(found)
+
+
+def _measurements(model_key: str, dataset_id: str) -> str:
+    return f"measurements/{model_key}/{dataset_id}"

@@ -1,0 +1,101 @@
+"""Who is measured in one evaluation, and the job that tells the measuring process so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
+from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.formats.spec import TrainMethod
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_eval.artifacts import fetch_candidate, fetch_measurements, fetch_model
+from tunewheel_eval.job import ContestantJob, Job
+from tunewheel_eval.measurement import model_key
+from tunewheel_eval.plan import EvaluationPlan
+from tunewheel_eval.regression_items import RegressionItem
+from tunewheel_eval.settings import Settings
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One evaluation's material. ``directory`` is its work directory: the job and the rows measured so
+    far, kept when the worker dies, removed when the scorecard is out."""
+
+    plan: EvaluationPlan
+    manifest: DatasetManifest
+    examples: tuple[ChatExample, ...]
+    items: tuple[RegressionItem, ...]
+    directory: Path
+
+    @property
+    def job_path(self) -> Path:
+        return self.directory / "job.json"
+
+    def rows(self, role: Role) -> Path:
+        return self.directory / f"{role.value}.jsonl"
+
+
+def roles(plan: EvaluationPlan) -> tuple[tuple[Role, AdapterRef | None], ...]:
+    """The contestants. The candidate is first: if its files are no good, that is known at once."""
+    found: tuple[tuple[Role, AdapterRef | None], ...] = ((Role.CANDIDATE, plan.adapter), (Role.BASE, None))
+    return (*found, (Role.CHAMPION, plan.champion.adapter)) if plan.champion else found
+
+
+async def prepare_job(contest: Contest, store: ObjectStore, settings: Settings) -> Job:
+    """Bring every model and what is already known of it to this machine.
+
+    Raises:
+        UnfitCandidate: the candidate's files are unusable.
+    """
+    models = settings.cache_dir / "eval" / "models"
+    contestants = [
+        await _contestant(contest, store, models, role, adapter) for role, adapter in roles(contest.plan)
+    ]
+    return Job(
+        contestants=tuple(contestants),
+        examples=contest.examples,
+        items=contest.items,
+        max_output_tokens=contest.manifest.spec.task.max_output_tokens,
+        cache_dir=settings.cache_dir,
+        dtype=settings.eval_dtype,
+        batch_size=settings.eval_batch_size,
+        threads=settings.eval_threads,
+    )
+
+
+async def _contestant(
+    contest: Contest, store: ObjectStore, models: Path, role: Role, adapter: AdapterRef | None
+) -> ContestantJob:
+    # The base plays in the form the candidate was trained on, so that the adapter alone is what differs.
+    form = adapter or contest.plan.adapter
+    key = model_key(form.base, adapter, quantization=form.quantization)
+    directory = None
+    if adapter is not None:
+        fetch = fetch_candidate if role is Role.CANDIDATE else fetch_model
+        directory = await fetch(store, adapter, models / key)
+    champion = contest.plan.champion
+    seeds = await fetch_measurements(
+        store,
+        model_key=key,
+        dataset_ids=_datasets(contest.plan.dataset_id, champion.dataset_id if champion else None),
+        destination=contest.directory / "known" / role.value,
+    )
+    return ContestantJob(
+        role=role,
+        model_key=key,
+        base=form.base,
+        quantization=form.quantization,
+        directory=directory,
+        whole_model=adapter is not None and adapter.method is TrainMethod.FULL,
+        rows=contest.rows(role),
+        seeds=seeds,
+    )
+
+
+def _datasets(own: str, champions: str | None) -> Sequence[str]:
+    """The base and the champion were measured on the champion's dataset, when it was the candidate."""
+    return [own] if champions is None else [own, champions]

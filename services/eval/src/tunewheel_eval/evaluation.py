@@ -1,0 +1,133 @@
+"""One evaluation from the event to the verdict: plan, fetch, measure, judge, keep."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+
+import structlog
+from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.scorecard import Role, Scorecard
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.jobs import Lease
+from tunewheel_runtime.store import ArtifactConflict, ObjectStore
+
+from tunewheel_eval.artifacts import keep_measurement, read_holdout
+from tunewheel_eval.contest import Contest, prepare_job, roles
+from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
+from tunewheel_eval.job import Progress
+from tunewheel_eval.measurement import Measurement, read_measurement
+from tunewheel_eval.metrics import outcomes
+from tunewheel_eval.outputs import output_validator
+from tunewheel_eval.plan import Champion, EvaluationPlan, make_plan, pin, read_manifest
+from tunewheel_eval.regression_items import RegressionItem, read_items
+from tunewheel_eval.reviews import read_scorecard
+from tunewheel_eval.scorecards import Verdict, build_scorecard, generation_lines, refusal, verdict_of
+from tunewheel_eval.settings import Settings
+from tunewheel_eval.worker_process import Stopped, run_worker
+
+log = structlog.get_logger(__name__)
+
+
+class Evaluator:
+    """Evaluates runs. Nothing is kept in memory between two of them."""
+
+    def __init__(self, store: ObjectStore, settings: Settings) -> None:
+        self._store, self._settings = store, settings
+        self._items: tuple[RegressionItem, ...] = ()
+
+    async def prepare(self) -> None:
+        """Read the regression set. Raises ValueError, which stops the service, where it is malformed."""
+        self._items = await asyncio.to_thread(read_items, self._settings.eval_regression_set)
+
+    async def evaluate(self, event: TrainCompleted, champion: Champion | None, lease: Lease) -> Verdict:
+        """Return the verdict on the run that ``event`` completed; the same one for every delivery.
+
+        Raises:
+            InvalidEvent: the event, the dataset's manifest or its output schema is wrong.
+            LeaseLost: the partition moved; what was measured is kept for the next owner.
+            TransientError: the object store cannot be reached.
+        """
+        manifest = await read_manifest(self._store, event.dataset)
+        if manifest.spec.task.output_schema is not None:
+            output_validator(manifest.spec.task.output_schema)
+        plan = await pin(self._store, make_plan(event, manifest, champion))
+        known = await read_scorecard(self._store, plan)
+        if known is None:
+            contest = await self._contest(plan, manifest)
+            scorecard = await self._play(contest, lease)
+            known = await self._keep(plan, scorecard)
+            await asyncio.to_thread(shutil.rmtree, contest.directory, ignore_errors=True)
+        return verdict_of(plan, *known)
+
+    async def _contest(self, plan: EvaluationPlan, manifest: DatasetManifest) -> Contest:
+        examples = await read_holdout(self._store, manifest.holdout)
+        directory = self._settings.cache_dir / "eval" / "work" / plan.scorecard_id
+        await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+        return Contest(plan, manifest, examples, self._items, directory)
+
+    async def _play(self, contest: Contest, lease: Lease) -> Scorecard:
+        try:
+            seconds = await self._measure(contest, lease)
+        except UnfitCandidate as fault:
+            scorecard = refusal(contest.plan, fault)
+        else:
+            scorecard = await self._judge(contest, seconds)
+        lease.check()
+        return scorecard
+
+    async def _measure(self, contest: Contest, lease: Lease) -> dict[str, float]:
+        """Run the measuring process; returns seconds by contestant."""
+        job = await prepare_job(contest, self._store, self._settings)
+        await asyncio.to_thread(contest.job_path.write_text, job.model_dump_json(), "utf-8")
+        seconds: dict[str, float] = {}
+
+        async def on_progress(progress: Progress) -> None:
+            log.info("measured", run_id=contest.plan.run_id, **progress.model_dump(mode="json"))
+            seconds[progress.role.value] = progress.seconds
+            if progress.done == progress.total:
+                measurement = await asyncio.to_thread(_read, contest, progress.role)
+                await keep_measurement(self._store, measurement, dataset_id=contest.plan.dataset_id)
+
+        try:
+            await run_worker(contest.job_path, lost=lease.lost, on_progress=on_progress)
+        except Stopped:
+            lease.check()
+            raise
+        return seconds
+
+    async def _judge(self, contest: Contest, seconds: Mapping[str, float]) -> Scorecard:
+        spec, plan = contest.manifest.spec, contest.plan
+        measured = {role: await asyncio.to_thread(_read, contest, role) for role, _ in roles(plan)}
+        judged = {
+            role: await asyncio.to_thread(outcomes, one, contest.examples, contest.items, spec.task)
+            for role, one in measured.items()
+        }
+        limit = spec.task.max_output_tokens
+        lines = generation_lines(measured, contest.examples, max_output_tokens=limit)
+        path = f"scorecards/{plan.scorecard_id}.generations-{content_sha256(lines)[:12]}.jsonl"
+        generations = await self._store.put(path, lines)
+        return await asyncio.to_thread(
+            build_scorecard, plan, spec, judged, generations=generations, seconds=seconds
+        )
+
+    async def _keep(self, plan: EvaluationPlan, scorecard: Scorecard) -> tuple[Scorecard, ArtifactRef]:
+        data = scorecard.model_dump_json(indent=1).encode()
+        try:
+            return scorecard, await self._store.put(plan.scorecard_path, data)
+        except ArtifactConflict:
+            # Another worker finished first. A run has one scorecard, and that is the one.
+            known = await read_scorecard(self._store, plan)
+            if known is None:
+                raise
+            return known
+
+
+def _read(contest: Contest, role: Role) -> Measurement:
+    measurement = read_measurement(contest.rows(role).read_text("utf-8"))
+    if measurement is None:
+        raise WorkerFailed(f"{contest.rows(role)} has no header although the worker finished")
+    return measurement

@@ -1,0 +1,67 @@
+"""What the measuring process is told, and what it says: both sides of the pipe, as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.scorecard import Role
+
+from tunewheel_eval.regression_items import RegressionItem
+
+UNFIT_EXIT = 3
+"""Exit status of a worker that found the candidate unfit; its last line says why."""
+
+
+class ContestantJob(Frozen):
+    """One contestant: the base (no ``directory``), an adapter on it, or a whole model of its own."""
+
+    role: Role
+    model_key: str
+    base: BaseModelRef
+    quantization: Literal["nf4"] | None = None
+    directory: Path | None = None
+    whole_model: bool = False
+    rows: Path
+    """Where its rows go; rows that are there already are not measured again."""
+    seeds: tuple[Path, ...] = ()
+    """Measurements of the same contestant on other datasets: rows of equal items are taken over."""
+
+
+class Job(Frozen):
+    """``job.json``: everything the worker needs; paths are this machine's."""
+
+    contestants: Annotated[tuple[ContestantJob, ...], Field(min_length=1)]
+    examples: Annotated[tuple[ChatExample, ...], Field(min_length=1)]
+    items: tuple[RegressionItem, ...]
+    max_output_tokens: Annotated[int, Field(gt=0)]
+    cache_dir: Path
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    batch_size: Annotated[int, Field(gt=0)] = 32
+    threads: Annotated[int, Field(ge=0)] = 0
+
+
+class Progress(Frozen):
+    """A line of the worker's standard output."""
+
+    line: Literal["progress"] = "progress"
+    role: Role
+    done: int
+    total: int
+    """Items of this contestant, holdout and regression together."""
+    seconds: float
+
+
+class Unfit(Frozen):
+    """The worker's last line where the candidate cannot be measured."""
+
+    line: Literal["unfit"] = "unfit"
+    field: str
+    reason: str
+
+
+WorkerLine = Annotated[Progress | Unfit, Field(discriminator="line")]

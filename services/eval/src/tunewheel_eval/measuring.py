@@ -1,0 +1,155 @@
+"""Measures contestants: generates on the holdout, weighs the experts' answers, asks the regression set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tunewheel_eval.contestants import LoadedGroup, groups
+from tunewheel_eval.decoding import Decoder
+from tunewheel_eval.job import ContestantJob, Job, Progress
+from tunewheel_eval.measurement import Header, HoldoutRow, RegressionRow, Row, example_key
+from tunewheel_eval.prompts import Prompt, check_length, example_prompt, item_prompt
+from tunewheel_eval.regression_items import RegressionItem
+from tunewheel_eval.rows import RowFile, read_existing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Report = Callable[[Progress], None]
+
+
+def measure(job: Job, report: Report) -> None:
+    """Bring every contestant's row file to completeness, reporting after each batch.
+
+    Raises:
+        UnfitCandidate: the candidate, its base or the dataset cannot be measured.
+    """
+    import torch
+    from tunewheel_basemodel.precision import compute_dtype
+
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    dtype = compute_dtype() if job.dtype == "auto" else job.dtype
+    for group in groups(job.contestants):
+        open_work = [work for work in (_Work(job, one, dtype, report) for one in group) if work.pending]
+        if not open_work:
+            continue
+        loaded = LoadedGroup([work.contestant for work in open_work], cache_dir=job.cache_dir, dtype=dtype)
+        for work in open_work:
+            with loaded.playing(work.contestant) as model:
+                work.run(model, loaded.tokenizer)
+        loaded.close()
+
+
+class _Work:
+    """What is left to measure of one contestant."""
+
+    def __init__(self, job: Job, contestant: ContestantJob, dtype: str, report: Report) -> None:
+        self.contestant = contestant
+        self._job, self._report, self._started = job, report, time.monotonic()
+        header = Header(model_key=contestant.model_key, dtype=dtype)
+        self._examples = {
+            example_key(one, max_output_tokens=job.max_output_tokens): one for one in job.examples
+        }
+        self._items = {item.key: item for item in job.items}
+        wanted = [*self._examples, *self._items]
+        self._file = RowFile(contestant.rows, header)
+        self._seed(header, wanted)
+        self.pending = [key for key in wanted if key not in self._seeded and key not in self._file.rows]
+        self._total = len(wanted)
+
+    def _seed(self, header: Header, wanted: Sequence[str]) -> None:
+        self._seeded: set[str] = set()
+        for path in self.contestant.seeds:
+            if (found := read_existing(path, header)) is not None:
+                self._seeded.update(found.only(wanted).rows)
+                fresh = [row for key, row in found.only(wanted).rows.items() if key not in self._file.rows]
+                self._file.add(fresh)
+
+    def run(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        decoder = Decoder(model, stop_ids=_stop_ids(model, tokenizer), pad_id=_pad_id(tokenizer))
+        limit = getattr(model.config, "max_position_embeddings", None)
+        for prompts, finish in self._parts(tokenizer):
+            check_length(prompts, limit)
+            decoder.share_prefix([prompt.context for prompt in prompts])
+            for batch in _batches(prompts, self._job.batch_size):
+                # A batch is measured whole or not at all: what shares a batch decides the last bits.
+                if not self._file.holds([prompt.key for prompt in batch]):
+                    self._file.add([finish(*answered) for answered in _answer(decoder, tokenizer, batch)])
+                self._tell()
+
+    def _parts(
+        self, tokenizer: PreTrainedTokenizerBase
+    ) -> Iterator[tuple[list[Prompt], Callable[[Prompt, list[float], str, bool], Row]]]:
+        """Holdout, choices and short answers, each without the rows that a seed brought."""
+        examples = {key: one for key, one in self._examples.items() if key not in self._seeded}
+        if examples:
+            limit = self._job.max_output_tokens
+            prompts = [
+                example_prompt(tokenizer, one, key=key, max_output_tokens=limit)
+                for key, one in examples.items()
+            ]
+            yield prompts, _holdout_row
+        for chosen in (True, False):
+            items = [
+                item
+                for key, item in self._items.items()
+                if key not in self._seeded and bool(item.choices) is chosen
+            ]
+            if items:
+                yield [item_prompt(tokenizer, item) for item in items], self._regression_row
+
+    def _regression_row(self, prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
+        item = self._items[prompt.key]
+        said = _likeliest(item, weights) if item.choices else output
+        return RegressionRow(key=prompt.key, output=said, correct=item.is_right(said))
+
+    def _tell(self) -> None:
+        seconds = round(time.monotonic() - self._started, 2)
+        done = len(self._file.rows)
+        self._report(Progress(role=self.contestant.role, done=done, total=self._total, seconds=seconds))
+
+
+def _answer(
+    decoder: Decoder, tokenizer: PreTrainedTokenizerBase, batch: Sequence[Prompt]
+) -> Iterator[tuple[Prompt, list[float], str, bool]]:
+    """Each prompt with its answers' log-likelihoods, the text it generated and whether that ended."""
+    prefilled = decoder.prefill([prompt.context for prompt in batch])
+    weights = decoder.likelihoods_after(prefilled, [prompt.answers for prompt in batch])
+    longest = max(prompt.max_new_tokens for prompt in batch)
+    generated = decoder.generate(prefilled, max_new_tokens=longest)
+    for prompt, logs, (ids, complete) in zip(batch, weights, generated, strict=True):
+        yield prompt, logs, str(tokenizer.decode(ids, skip_special_tokens=True)), complete
+
+
+def _holdout_row(prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
+    return HoldoutRow(
+        key=prompt.key, output=output, complete=complete, nll=-weights[0], tokens=len(prompt.answers[0])
+    )
+
+
+def _likeliest(item: RegressionItem, weights: Sequence[float]) -> str:
+    """Log-likelihood per byte of the choice, as lm-evaluation-harness's ``acc_norm`` has it."""
+    choices = item.choices or ()
+    per_byte = [weight / len(text.encode()) for text, weight in zip(choices, weights, strict=True)]
+    return choices[per_byte.index(max(per_byte))]
+
+
+def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
+    """Similar lengths together, so that little is padding; by key among equals, so that order is fixed."""
+    ordered = sorted(prompts, key=lambda prompt: (len(prompt.context), prompt.key))
+    for at in range(0, len(ordered), size):
+        yield ordered[at : at + size]
+
+
+def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    several = configured if isinstance(configured, list) else [configured]
+    return {int(token) for token in (*several, tokenizer.eos_token_id) if token is not None}
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return int(found or 0)

@@ -1,0 +1,97 @@
+"""Items as tokens: what a contestant is given, and the answers whose likelihood is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tunewheel_contracts.formats.dataset import ChatExample
+
+from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.regression_items import MAX_NEW_TOKENS, RegressionItem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Messages = Sequence[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """``context``: token ids up to where the answer starts. ``answers``: token ids of each answer to weigh.
+    ``max_new_tokens`` 0: nothing is generated."""
+
+    key: str
+    name: str
+    context: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+    max_new_tokens: int
+
+    @property
+    def longest(self) -> int:
+        """Most positions the prompt can come to take."""
+        return len(self.context) + max([self.max_new_tokens, *(len(answer) for answer in self.answers)])
+
+
+def example_prompt(
+    tokenizer: PreTrainedTokenizerBase, example: ChatExample, *, key: str, max_output_tokens: int
+) -> Prompt:
+    """The conversation up to the expert's answer, and that answer.
+
+    Raises:
+        UnfitCandidate: the conversation does not end with the assistant.
+    """
+    messages = [{"role": message.role, "content": message.content} for message in example.messages]
+    if len(messages) < 2 or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
+        raise UnfitCandidate(
+            field="dataset.holdout",
+            reason=f"example {example.example_id} does not end with an assistant's answer; "
+            "rebuild the dataset",
+        )
+    from tunewheel_basemodel.chat import render
+
+    asked = render(tokenizer, messages[:-1], True)
+    answer = _answer_text(tokenizer, messages, asked)
+    return Prompt(
+        key,
+        f"example {example.example_id}",
+        _ids(tokenizer, asked),
+        (_ids(tokenizer, answer),),
+        max_output_tokens,
+    )
+
+
+def item_prompt(tokenizer: PreTrainedTokenizerBase, item: RegressionItem) -> Prompt:
+    """A regression item as a user's message, without the project's system prompt."""
+    from tunewheel_basemodel.chat import render
+
+    context = _ids(tokenizer, render(tokenizer, [{"role": "user", "content": item.prompt}], True))
+    answers = tuple(_ids(tokenizer, choice) for choice in item.choices or ())
+    return Prompt(item.key, f"item {item.item_id}", context, answers, 0 if item.choices else MAX_NEW_TOKENS)
+
+
+def check_length(prompts: Sequence[Prompt], limit: int | None) -> None:
+    """Refuse what does not fit into the model's context. Raises UnfitCandidate."""
+    for prompt in prompts:
+        if limit is not None and prompt.longest > limit:
+            raise UnfitCandidate(
+                field="spec.dataset.max_tokens",
+                reason=f"{prompt.name} takes {prompt.longest} tokens with its answer and the base model holds "
+                f"{limit}; lower spec.dataset.max_tokens or spec.task.max_output_tokens",
+            )
+
+
+def _answer_text(tokenizer: PreTrainedTokenizerBase, messages: Messages, asked: str) -> str:
+    """What the model would have to write: the answer and its end of turn, as the template renders them."""
+    from tunewheel_basemodel.chat import render
+
+    whole = render(tokenizer, messages, False)
+    if whole.startswith(asked):
+        return whole[len(asked) :].rstrip()
+    # A template that adds to the prompt what it leaves out of history (an empty think block, say).
+    return f"{messages[-1]['content']}{tokenizer.eos_token or ''}"
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False).input_ids)

@@ -1,0 +1,88 @@
+"""The human part of a verdict. A rejection is final for its run; an approval lets an automated pass through.
+
+What was decided lies in the store beside the plan, each created once: so the service keeps no state, and
+a review that is delivered again gives the same verdict again.
+"""
+
+from __future__ import annotations
+
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewSubmitted
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.scorecard import Scorecard
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.store import ArtifactConflict, ObjectStore
+
+from tunewheel_eval.plan import EvaluationPlan, read_plan
+from tunewheel_eval.scorecards import approved, rejected
+
+
+async def settle(store: ObjectStore, review: ReviewSubmitted) -> EvalPassed | EvalFailed:
+    """Turn a review into the final verdict.
+
+    Raises:
+        InvalidEvent: no such run waits for a review, or it was rejected before.
+    """
+    plan = await _waiting(store, review)
+    scorecard, ref = await _scorecard(store, plan)
+    # The first decision of each kind is the one that is told, however often and by whomever it is repeated.
+    if review.verdict == "rejected":
+        first = await _record(store, review)
+        return rejected(plan, scorecard, ref, reviewer=first.reviewer, comment=first.comment)
+    before = await _read(store, plan.run_id, "approved")
+    if before is None and (final := await _read(store, plan.run_id, "rejected")) is not None:
+        raise InvalidEvent(
+            field="verdict",
+            reason=f"comes after {final.reviewer} rejected run {plan.run_id}, which is final; "
+            "build a new dataset version and train on it",
+        )
+    first = before or await _record(store, review)
+    return approved(plan, scorecard, ref, reviewer=first.reviewer)
+
+
+async def read_scorecard(store: ObjectStore, plan: EvaluationPlan) -> tuple[Scorecard, ArtifactRef] | None:
+    """Return the run's scorecard with its reference, if it was judged already."""
+    data = await store.read(plan.scorecard_path)
+    if data is None:
+        return None
+    ref = ArtifactRef(path=plan.scorecard_path, sha256=content_sha256(data), size_bytes=len(data))
+    return Scorecard.model_validate_json(data), ref
+
+
+async def _waiting(store: ObjectStore, review: ReviewSubmitted) -> EvaluationPlan:
+    plan = await read_plan(store, review.run_id)
+    if plan is None or plan.project != review.project:
+        reason = f"names no evaluated run of {review.project!r}; take it from review.requested"
+        raise InvalidEvent(field="run_id", reason=f"{review.run_id!r} {reason}")
+    if not plan.review_required:
+        reason = f"{review.run_id!r} asks for no review; set spec.review.required for the next version"
+        raise InvalidEvent(field="run_id", reason=reason)
+    return plan
+
+
+async def _scorecard(store: ObjectStore, plan: EvaluationPlan) -> tuple[Scorecard, ArtifactRef]:
+    found = await read_scorecard(store, plan)
+    if found is None:
+        reason = f"{plan.run_id!r} is not judged yet; wait for review.requested"
+        raise InvalidEvent(field="run_id", reason=reason)
+    if not found[0].passed:
+        reason = f"{plan.run_id!r} failed its criteria, which no review changes"
+        raise InvalidEvent(field="run_id", reason=reason)
+    return found
+
+
+async def _record(store: ObjectStore, review: ReviewSubmitted) -> ReviewSubmitted:
+    try:
+        await store.put(_path(review.run_id, review.verdict), review.model_dump_json(indent=1).encode())
+    except ArtifactConflict:
+        return await _read(store, review.run_id, review.verdict) or review
+    return review
+
+
+async def _read(store: ObjectStore, run_id: str, verdict: str) -> ReviewSubmitted | None:
+    data = await store.read(_path(run_id, verdict))
+    return ReviewSubmitted.model_validate_json(data) if data is not None else None
+
+
+def _path(run_id: str, verdict: str) -> str:
+    return f"runs/{run_id}/review-{verdict}.json"

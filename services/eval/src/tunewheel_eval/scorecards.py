@@ -1,0 +1,160 @@
+"""Builds scorecards. A scorecard is named by its cause: run, champion and criteria."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested
+from tunewheel_contracts.fields import ArtifactRef, SourceId
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.scorecard import Comparison, Contestant, Role, Scorecard
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_eval.comparisons import compare
+from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.measurement import HoldoutRow, Measurement, example_key
+from tunewheel_eval.metrics import Outcomes
+from tunewheel_eval.plan import EvaluationPlan
+from tunewheel_eval.verdict import judge
+
+Verdict = EvalPassed | EvalFailed | ReviewRequested
+
+
+def build_scorecard(
+    plan: EvaluationPlan,
+    spec: ProjectSpec,
+    outcomes: Mapping[Role, Outcomes],
+    *,
+    generations: ArtifactRef | None = None,
+    seconds: Mapping[str, float] | None = None,
+) -> Scorecard:
+    """Compare the candidate with every other contestant and judge it by the spec's criteria."""
+    contestants = tuple(
+        Contestant(role=role, model_id=_model_id(plan, role), metrics=one.figures(), by_kind=one.by_kind())
+        for role, one in outcomes.items()
+    )
+    comparisons = _comparisons(plan, outcomes)
+    checks = judge(spec.criteria, contestants, comparisons)
+    return Scorecard(
+        **_names(plan),
+        contestants=contestants,
+        comparisons=comparisons,
+        checks=checks,
+        passed=all(check.passed for check in checks),
+        generations=generations,
+        seconds=dict(seconds or {}),
+    )
+
+
+def refusal(plan: EvaluationPlan, fault: UnfitCandidate) -> Scorecard:
+    """Return the scorecard of a candidate that could not be measured at all."""
+    return Scorecard(
+        **_names(plan),
+        contestants=(),
+        comparisons=(),
+        checks=(),
+        passed=False,
+        field=fault.field,
+        reason=fault.reason,
+    )
+
+
+def verdict_of(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> Verdict:
+    """Return the event that follows from the automated part: where a person is asked, a pass waits."""
+    if not scorecard.passed:
+        return EvalFailed(
+            **_evidence(plan, scorecard, ref), field=scorecard.field, reasons=failures(scorecard)
+        )
+    if plan.review_required:
+        return ReviewRequested(**_evidence(plan, scorecard, ref))
+    return EvalPassed(**_evidence(plan, scorecard, ref))
+
+
+def approved(
+    plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef, *, reviewer: SourceId
+) -> EvalPassed:
+    """Return the pass that a person agreed to."""
+    return EvalPassed(**_evidence(plan, scorecard, ref), reviewed_by=reviewer)
+
+
+def rejected(
+    plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef, *, reviewer: SourceId, comment: str
+) -> EvalFailed:
+    """Return the failure that a person decided on, whatever the figures say."""
+    reason = f"rejected by {reviewer}: {comment.strip()}" if comment.strip() else f"rejected by {reviewer}"
+    return EvalFailed(
+        **_evidence(plan, scorecard, ref), field="review", reasons=(reason,), reviewed_by=reviewer
+    )
+
+
+def failures(scorecard: Scorecard) -> tuple[str, ...]:
+    """Say why a scorecard is no pass, a reason per missed criterion."""
+    if scorecard.reason is not None:
+        return (f"{scorecard.field}: {scorecard.reason}",)
+    return tuple(check.reason for check in scorecard.checks if not check.passed)
+
+
+def generation_lines(
+    measurements: Mapping[Role, Measurement], examples: Sequence[ChatExample], *, max_output_tokens: int
+) -> bytes:
+    """Return what every contestant wrote, as JSON Lines: example_id, role, prompt, expected, output."""
+    lines: list[str] = []
+    for example in examples:
+        key = example_key(example, max_output_tokens=max_output_tokens)
+        for role, measurement in measurements.items():
+            row = measurement.rows[key]
+            assert isinstance(row, HoldoutRow)
+            line = {
+                "example_id": example.example_id,
+                "role": role.value,
+                "prompt": [m.model_dump(mode="json") for m in example.messages[:-1]],
+                "expected": example.messages[-1].content,
+                "output": row.output,
+                "complete": row.complete,
+            }
+            lines.append(json.dumps(line, ensure_ascii=False))
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _comparisons(plan: EvaluationPlan, outcomes: Mapping[Role, Outcomes]) -> tuple[Comparison, ...]:
+    # The resampling must not differ from one handling of the run to the next.
+    seed = int(plan.scorecard_id.rpartition("-")[2], 16)
+    return tuple(
+        comparison
+        for role, other in outcomes.items()
+        if role is not Role.CANDIDATE
+        for comparison in compare(outcomes[Role.CANDIDATE], other, against=role, seed=seed)
+    )
+
+
+def _model_id(plan: EvaluationPlan, role: Role) -> str:
+    if role is Role.CHAMPION and plan.champion is not None:
+        return plan.champion.adapter.model_id
+    return plan.adapter.base.name if role is Role.BASE else plan.adapter.model_id
+
+
+def _names(plan: EvaluationPlan) -> dict[str, Any]:
+    return {
+        "scorecard_id": plan.scorecard_id,
+        "project": plan.project,
+        "run_id": plan.run_id,
+        "model_id": plan.adapter.model_id,
+        "dataset_id": plan.dataset_id,
+        "criteria_sha256": plan.criteria_sha256,
+    }
+
+
+def _evidence(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> dict[str, Any]:
+    return {
+        "project": plan.project,
+        "run_id": plan.run_id,
+        "dataset_id": plan.dataset_id,
+        "dataset": plan.dataset,
+        "adapter": plan.adapter,
+        "scorecard": ref,
+        "criteria_sha256": plan.criteria_sha256,
+        "contestants": scorecard.contestants,
+        "checks": scorecard.checks,
+    }

@@ -1,0 +1,22 @@
+"""What the eval service can be told from outside, by ``TUNEWHEEL_*`` environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from tunewheel_runtime.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Settings of the eval service."""
+
+    eval_threads: int = Field(default=0, ge=0)
+    """Processor threads for measuring; 0 leaves the choice to torch."""
+    eval_batch_size: int = Field(default=32, ge=1)
+    """Prompts that are answered together."""
+    eval_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """``auto``: bfloat16 where the processor has it, else float32."""
+    eval_regression_set: Path | None = None
+    """A regression set of one's own (JSON Lines) instead of the one that comes with the service."""

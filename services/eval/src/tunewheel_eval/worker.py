@@ -1,0 +1,48 @@
+"""The measuring process: ``python -m tunewheel_eval.worker job.json``.
+
+Writes a line of JSON per batch to standard output and rows to the files that the job names. It ends when
+its standard input does, that is with its parent, however the parent dies.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.job import UNFIT_EXIT, Job, Unfit
+
+
+def main() -> None:
+    """Run the job named on the command line."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    job = Job.model_validate_json(Path(sys.argv[1]).read_text("utf-8"))
+    # Libraries that print would garble the protocol: theirs goes to standard error.
+    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+
+    def say(line: BaseModel) -> None:
+        protocol.write(f"{line.model_dump_json()}\n")
+        protocol.flush()
+
+    from tunewheel_eval.measuring import measure
+
+    try:
+        measure(job, say)
+    except UnfitCandidate as error:
+        say(Unfit(field=error.field, reason=error.reason))
+        sys.exit(UNFIT_EXIT)
+
+
+def _die_with_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

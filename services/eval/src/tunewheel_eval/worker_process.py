@@ -1,0 +1,87 @@
+"""The measuring process as its parent sees it: started, listened to, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
+from tunewheel_eval.job import UNFIT_EXIT, Progress, Unfit, WorkerLine
+
+OnProgress = Callable[[Progress], Awaitable[None]]
+
+_LINE: TypeAdapter[Progress | Unfit] = TypeAdapter(WorkerLine)
+_TERMINATE_SECONDS = 5.0
+
+
+class Stopped(Exception):
+    """The worker was stopped because ``lost`` was set; what it had measured is on disk."""
+
+
+async def run_worker(job: Path, *, lost: asyncio.Event, on_progress: OnProgress) -> None:
+    """Run the measuring process on the job file ``job`` until it is done or ``lost`` is set.
+
+    Raises:
+        UnfitCandidate: the worker could not measure the candidate.
+        Stopped: ``lost`` was set first; the process is gone.
+        WorkerFailed: the process ended in any other way.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tunewheel_eval.worker", str(job),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=_environment(),
+    )  # fmt: skip
+    listening = asyncio.create_task(_listen(process, on_progress))
+    losing = asyncio.create_task(lost.wait())
+    try:
+        await asyncio.wait({listening, losing}, return_when=asyncio.FIRST_COMPLETED)
+        if not listening.done():
+            raise Stopped
+        unfit = await listening
+        status = await process.wait()
+    finally:
+        for task in (listening, losing):
+            task.cancel()
+        await asyncio.gather(listening, losing, return_exceptions=True)
+        await _end(process)
+    if status == UNFIT_EXIT and unfit is not None:
+        raise UnfitCandidate(field=unfit.field, reason=unfit.reason)
+    if status != 0:
+        raise WorkerFailed(f"the measuring process ended with status {status}; its log says why")
+
+
+async def _listen(process: asyncio.subprocess.Process, on_progress: OnProgress) -> Unfit | None:
+    unfit: Unfit | None = None
+    assert process.stdout is not None
+    async for raw in process.stdout:
+        line = _LINE.validate_json(raw)
+        if isinstance(line, Unfit):
+            unfit = line
+        else:
+            await on_progress(line)
+    return unfit
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), _TERMINATE_SECONDS)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    # Decoding allocates and frees the same large blocks at every step: keep glibc from returning them.
+    keep = {"MALLOC_TOP_PAD_": "268435456", "MALLOC_MMAP_THRESHOLD_": "1073741824"}
+    quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**keep, **quiet, **os.environ}
