@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 
 class TunewheelError(Exception):
@@ -66,17 +66,22 @@ _REASONS = {
 
 
 def first_complaint(error: ValidationError) -> tuple[str, str]:
-    """Return (dotted field, reason) of the first of pydantic's errors; the reason counts the others."""
+    """Return (dotted field, reason) of the first of pydantic's errors; the reason counts the other fields."""
     complaints = error.errors(include_url=False)
     first = complaints[0]
-    parts = [str(part) for part in first["loc"]]
-    parts = [part for index, part in enumerate(parts) if index == 0 or not _UNION_BRANCH.fullmatch(part)]
-    if first["type"] == "inconsistent":
-        parts.append(first.get("ctx", {})["field"])
-    field = ".".join(parts) or "(body)"
+    parts = _parts(first)
     reason = _REASONS.get(first["type"], first["msg"].removeprefix("Value error, "))
     if first["type"] == "json_invalid":
-        field, reason = "(body)", f"is not JSON: {reason.removeprefix('Invalid JSON: ')}"
-    if len(complaints) > 1:
-        reason = f"{reason} (and {len(complaints) - 1} more)"
-    return field, reason
+        parts, reason = (), f"is not JSON: {reason.removeprefix('Invalid JSON: ')}"
+    # a list that lost its only item to an error is then also called too short: no news
+    others = {other for other in map(_parts, complaints) if other != parts[: len(other)]}
+    if others:
+        reason = f"{reason} (and {len(others)} more)"
+    return ".".join(parts) or "(body)", reason
+
+
+def _parts(complaint: ErrorDetails) -> tuple[str, ...]:
+    location = [str(part) for part in complaint["loc"]]
+    if complaint["type"] == "inconsistent":
+        location.append(complaint.get("ctx", {})["field"])
+    return tuple(part for i, part in enumerate(location) if i == 0 or not _UNION_BRANCH.fullmatch(part))

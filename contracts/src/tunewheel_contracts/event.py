@@ -22,6 +22,7 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.identity import event_id
 
 CONTENT_TYPE = "application/json"
+REQUIRED_HEADERS = ("ce_specversion", "ce_id", "ce_source", "ce_type")
 Headers = Mapping[str, bytes] | Iterable[tuple[str, bytes]]
 
 
@@ -195,20 +196,31 @@ def decode_data(model: type[M], value: bytes) -> M:
         raise InvalidEvent.from_validation(error) from error
 
 
-def _read_attributes(event_class: type[Event], value: bytes | None, headers: Headers) -> dict[str, Any]:
-    if value is None:
-        raise InvalidEvent(field="(body)", reason="is empty; send the event's data as JSON")
-    pairs = dict(cast("Mapping[str, bytes]", headers) if isinstance(headers, Mapping) else headers)
-    ours = {name: raw for name, raw in pairs.items() if name.lower().startswith("ce_")}
+def _ce_headers(headers: Headers) -> dict[str, bytes]:
+    """Return the CloudEvents headers, names in lower case; the required ones are there, all are UTF-8."""
+    pairs = cast("Mapping[str, bytes]", headers).items() if isinstance(headers, Mapping) else headers
+    lowered = ((name.lower(), raw) for name, raw in pairs)
+    ours = {name: raw or b"" for name, raw in lowered if name.startswith("ce_")}
     if not ours:
         raise InvalidEvent(
             field="ce_type", reason="is missing; send CloudEvents 1.0 in binary mode (ce_* headers)"
         )
+    for name in REQUIRED_HEADERS:
+        # the SDK would make an id up, another at each delivery
+        if not ours.get(name):
+            raise InvalidEvent(field=name, reason="is missing; CloudEvents 1.0 requires it")
     for name, raw in ours.items():
         try:
             raw.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InvalidEvent(field=name, reason="is not UTF-8; encode the header as UTF-8") from error
+    return ours
+
+
+def _read_attributes(event_class: type[Event], value: bytes | None, headers: Headers) -> dict[str, Any]:
+    if value is None:
+        raise InvalidEvent(field="(body)", reason="is empty; send the event's data as JSON")
+    ours = _ce_headers(headers)
     try:
         event = from_binary(KafkaMessage(headers=ours, key=None, value=b""), _COMPACT_JSON, CloudEvent)
     except CloudEventValidationError as error:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import yaml
 
-from tunewheel_contracts.event import CONTENT_TYPE
+from tunewheel_contracts.event import CONTENT_TYPE, REQUIRED_HEADERS
 from tunewheel_contracts.topics import TOPICS, Service, TopicSpec
 
 FOLDER = "contracts/asyncapi"
@@ -160,7 +160,7 @@ def _headers(spec: TopicSpec) -> dict[str, Any]:
     derived = f"subject, project and {identity}" if identity else "subject and project"
     return {
         "type": "object",
-        "required": ["ce_specversion", "ce_id", "ce_source", "ce_type"],
+        "required": list(REQUIRED_HEADERS),
         "properties": {
             "ce_specversion": text("CloudEvents version.", const="1.0"),
             "ce_id": text(f"UUIDv5 of type, {derived}; other systems may send ids of their own."),

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.event import decode_data
+from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "project-spec" / "valid" / "helpdesk.json"
+
+
+def _raw(**changes: Any) -> dict[str, Any]:
+    return {**yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")), **changes}
+
+
+def _spec(**changes: Any) -> ProjectSpec:
+    return parse_spec(yaml.safe_dump(_raw(**changes)))
+
+
+def test_yaml_becomes_a_spec_with_defaults() -> None:
+    spec = _spec()
+    assert spec.project == "helpdesk"
+    assert spec.dataset.holdout_fraction == 0.15
+    assert spec.train.target_modules == "all-linear"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("project: [", "YAML"),
+        ("", "mapping"),
+        ("- project", "mapping"),
+        ("project: 2026-13-45", "YAML"),
+        ("a: !!python/object:os.system {}", "YAML"),
+        ("project: a\x00b", "YAML"),
+    ],
+)
+def test_a_file_that_is_no_spec_says_so(text: str, word: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        parse_spec(text)
+    assert caught.value.field == "(file)"
+    assert word in caught.value.reason
+
+
+def test_the_reason_says_what_to_do() -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        _spec(criteria=[{"metric": "rouge_l", "minimum": 0.9, "maximum": 0.1}])
+    assert str(caught.value) == "criteria.0.minimum: 0.9 contradicts maximum 0.1, which is smaller; swap them"
+
+
+def test_the_hash_follows_content_not_form() -> None:
+    reordered = dict(reversed(_raw().items()))
+    assert parse_spec(yaml.safe_dump(reordered, sort_keys=False)).sha256 == _spec().sha256
+    assert _spec(description="another").sha256 != _spec().sha256
+
+
+def test_saying_a_default_changes_no_hash() -> None:
+    assert _spec(review={"required": False, "sample": 20}).sha256 == _spec().sha256
+
+
+def test_criteria_are_hashed_apart_from_the_rest() -> None:
+    looser = [{"metric": "valid_output", "minimum": 0.5}]
+    assert _spec(description="another").criteria_sha256 == _spec().criteria_sha256
+    assert _spec(criteria=looser).criteria_sha256 != _spec().criteria_sha256
+
+
+def test_a_spec_keeps_its_hash_and_its_nulls_over_the_wire() -> None:
+    spec = _spec()
+    again = decode_data(ProjectSpec, spec.model_dump_json().encode())
+    assert again == spec
+    assert again.sha256 == spec.sha256
+    assert spec.dataset.build.quiet_seconds is None
+
+
+def test_nan_in_a_schema_is_refused() -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        parse_spec(yaml.safe_dump(_raw()).replace("minLength: 1", "minLength: .nan"))
+    assert caught.value.field == "task.output_schema"

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ValidationError, model_validator
+from tunewheel_contracts.errors import (
+    InvalidEvent,
+    InvalidSpec,
+    TunewheelError,
+    first_complaint,
+    inconsistent,
+)
+
+
+class _Inner(BaseModel):
+    low: int | list[str] = 0
+    high: int = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> _Inner:
+        if isinstance(self.low, int) and self.low > self.high:
+            raise inconsistent("low", f"{{{self.low}}} is above high; swap them")
+        return self
+
+
+class _Outer(BaseModel):
+    inner: _Inner = _Inner()
+    str: int = 0
+
+
+def _complaint(data: object) -> tuple[str, str]:
+    with pytest.raises(ValidationError) as caught:
+        _Outer.model_validate(data)
+    return first_complaint(caught.value)
+
+
+def test_a_contradiction_is_placed_below_the_model_that_found_it() -> None:
+    assert _complaint({"inner": {"low": 2}}) == ("inner.low", "{2} is above high; swap them")
+
+
+def test_the_branches_of_a_union_are_no_fields() -> None:
+    field, reason = _complaint({"inner": {"low": {}}})
+    assert field == "inner.low"
+    assert "more" not in reason
+
+
+def test_other_wrong_fields_are_counted() -> None:
+    assert _complaint({"inner": {"low": {}, "high": {}}, "str": "x"})[1].endswith("(and 2 more)")
+
+
+def test_a_field_that_is_called_like_a_type_keeps_its_name() -> None:
+    assert _complaint({"str": "x"})[0] == "str"
+
+
+def test_a_complaint_about_the_whole_says_so() -> None:
+    assert _complaint([])[0] == "(body)"
+
+
+def test_errors_show_field_and_reason() -> None:
+    event = InvalidEvent(field="body", reason="is missing; add it")
+    spec = InvalidSpec(field="task.label_field", reason="is missing; add it")
+    assert str(event) == "body is missing; add it"
+    assert str(spec) == "task.label_field: is missing; add it"
+    assert isinstance(event, TunewheelError)
+    assert isinstance(spec, TunewheelError)

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope, decode_data, new_event
+from tunewheel_contracts.events.data import DatasetRequested, RecordIngested
+from tunewheel_contracts.events.lifecycle import ModelRolledback
+from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.events.training import TrainAction, TrainControl, TrainProgressed
+from tunewheel_contracts.events.upstream import TicketPublished
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TICKET = TicketPublished(project="helpdesk", ticket_id="T-1", body="It does not charge.")
+
+
+def _control(request: str = "1") -> TrainControl:
+    return TrainControl(project="helpdesk", run_id="run-1", action=TrainAction.PAUSE, request=request)
+
+
+def _headers(**changes: bytes | None) -> dict[str, bytes]:
+    headers = new_event(TICKET, source="tests", time=NOON).to_kafka().headers
+    merged = {**headers, **changes}
+    return {name: raw for name, raw in merged.items() if raw is not None}
+
+
+def _refused(value: bytes | None, headers: Any) -> InvalidEvent:
+    with pytest.raises(InvalidEvent) as caught:
+        Envelope.from_kafka(TicketPublished, value, headers)
+    return caught.value
+
+
+VALUE = new_event(TICKET, source="tests").to_kafka().value
+
+
+# ids
+
+
+def test_the_id_does_not_depend_on_time_source_or_cause() -> None:
+    cause = new_event(TICKET, source="upstream")
+    first = new_event(_control(), source="cli", time=NOON)
+    second = new_event(_control(), source="console", time=NOON + timedelta(days=3), cause=cause)
+    assert first.id == second.id
+
+
+def test_the_id_changes_with_what_tells_the_event_apart() -> None:
+    other_project = TrainControl.model_validate(_control().model_dump() | {"project": "another"})
+    assert len({_control("1").event_id(), _control("2").event_id(), other_project.event_id()}) == 3
+
+
+def test_a_known_id_stays() -> None:
+    """Consumers deduplicate by it: were it to change, events handled before would be handled again."""
+    assert _control().event_id() == "57405208-d538-5c8b-ac9a-f2ac7ab82542"
+
+
+def test_the_same_ticket_with_a_new_answer_is_a_new_event() -> None:
+    answered = TICKET.model_copy(update={"answer": {"reply": "Charge it overnight."}})
+    assert TICKET.event_id() != answered.event_id()
+
+
+# causation and correlation
+
+
+def test_the_first_event_names_the_turn_after_itself() -> None:
+    first = new_event(TICKET, source="upstream")
+    assert first.causation_id is None
+    assert first.correlation_id == first.id
+
+
+def test_an_effect_names_its_cause_and_stays_in_its_turn() -> None:
+    first = new_event(TICKET, source="upstream")
+    second = new_event(_control("a"), source="cli", cause=first)
+    third = new_event(_control("b"), source="cli", cause=second)
+    assert (second.causation_id, third.causation_id) == (first.id, second.id)
+    assert third.correlation_id == second.correlation_id == first.id
+
+
+def test_a_cause_without_correlation_gives_its_id() -> None:
+    cause = Envelope(data=TICKET, source="elsewhere", id="foreign-1", time=NOON)
+    assert new_event(_control(), source="cli", cause=cause).correlation_id == "foreign-1"
+
+
+def test_a_given_correlation_outranks_the_causes() -> None:
+    cause = new_event(TICKET, source="upstream")
+    assert (
+        new_event(_control(), source="cli", cause=cause, correlation_id="turn-2").correlation_id == "turn-2"
+    )
+
+
+# on the wire
+
+
+def test_attributes_travel_as_headers_and_data_as_value() -> None:
+    cause = new_event(TICKET, source="upstream")
+    envelope = new_event(_control(), source="tunewheel/cli", cause=cause, time=NOON)
+    record = envelope.to_kafka()
+    assert record.topic == "train.control"
+    assert record.key == b"helpdesk"
+    assert {name: raw.decode() for name, raw in record.headers.items()} == {
+        "ce_specversion": "1.0",
+        "ce_id": envelope.id,
+        "ce_type": "train.control",
+        "ce_source": "tunewheel/cli",
+        "ce_subject": "run-1",
+        "ce_time": "2026-03-01T12:00:00Z",
+        "ce_project": "helpdesk",
+        "ce_causationid": cause.id,
+        "ce_correlationid": cause.id,
+        "content-type": "application/json",
+    }
+    assert json.loads(record.value) == {
+        "project": "helpdesk", "run_id": "run-1", "action": "pause", "request": "1",
+    }  # fmt: skip
+
+
+def test_headers_are_read_in_any_case_as_pairs_and_beside_foreign_ones() -> None:
+    pairs = [(name.upper(), raw) for name, raw in _headers().items()] + [("traceparent", b"\xff\xfe")]
+    assert Envelope.from_kafka(TicketPublished, VALUE, pairs).data == TICKET
+
+
+def test_without_a_project_header_the_data_decides() -> None:
+    assert Envelope.from_kafka(TicketPublished, VALUE, _headers(ce_project=None)).project == "helpdesk"
+
+
+def test_null_survives_where_it_must_be_said() -> None:
+    data = ModelRolledback(
+        project="p", model_id="m", from_stage="canary", restored=None, cause="c", reason="worse"
+    )
+    record = new_event(data, source="registry").to_kafka()
+    assert Envelope.from_kafka(ModelRolledback, record.value, record.headers).data.restored is None
+
+
+def test_unknown_fields_of_a_newer_producer_are_ignored_but_not_upstream() -> None:
+    body = _control().model_dump(mode="json") | {"since_v9": 1}
+    assert decode_data(TrainControl, json.dumps(body).encode()) == _control()
+    with pytest.raises(InvalidEvent) as caught:
+        decode_data(TicketPublished, json.dumps(TICKET.model_dump() | {"since_v9": 1}).encode())
+    assert caught.value.field == "since_v9"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_what_json_cannot_say_never_reaches_the_log(number: float) -> None:
+    with pytest.raises(ValueError, match="finite number"):
+        TrainProgressed(
+            project="p", run_id="r", step=1, total_steps=2, epoch=0.5, loss=number, learning_rate=1e-3,
+            tokens_per_second=1.0, eta_seconds=1.0,
+        )  # fmt: skip
+    body = json.dumps({"project": "p", "ticket_id": "t", "body": "b", "answer": {"x": number}})
+    with pytest.raises(InvalidEvent) as caught:
+        decode_data(TicketPublished, body.encode())
+    assert caught.value.field == "answer"
+
+
+# refused
+
+
+@pytest.mark.parametrize("name", ["ce_id", "ce_source", "ce_type", "ce_specversion"])
+def test_a_missing_attribute_is_named(name: str) -> None:
+    assert _refused(VALUE, _headers(**{name: None})).field == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"ce_type": b"train.control"}, "ce_type"),
+        ({"ce_specversion": b"0.3"}, "ce_specversion"),
+        ({"ce_time": b"yesterday"}, "ce_time"),
+        ({"ce_source": b"\xff\xfe"}, "ce_source"),
+        ({"ce_project": b"another"}, "ce_project"),
+    ],
+)
+def test_a_wrong_attribute_is_named(changes: dict[str, bytes], field: str) -> None:
+    assert _refused(VALUE, _headers(**changes)).field == field
+
+
+def test_a_message_that_is_no_cloud_event_is_told_what_to_be() -> None:
+    error = _refused(VALUE, {"content-type": b"application/json"})
+    assert error.field == "ce_type"
+    assert "binary mode" in error.reason
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "word"),
+    [
+        (None, "(body)", "empty"),
+        (b"", "(body)", "JSON"),
+        (b"\xc3\x28", "(body)", "UTF-8"),
+        (b'{"project": "helpdesk"', "(body)", "JSON"),
+        (b"[]", "(body)", "object"),
+        (b'{"project": "helpdesk", "ticket_id": "T-1"}', "body", "missing"),
+        (b'{"project": "helpdesk", "ticket_id": 1, "body": "b"}', "ticket_id", "string"),
+        (b'{"project": "../x", "ticket_id": "T-1", "body": "b"}', "project", "pattern"),
+    ],
+)
+def test_a_wrong_value_is_named(value: bytes | None, field: str, word: str) -> None:
+    error = _refused(value, _headers())
+    assert error.field == field
+    assert word.lower() in error.reason.lower()
+
+
+def test_types_are_taken_as_strictly_as_the_schema_takes_them() -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        decode_data(TrainProgressed, b'{"project":"p","run_id":"r","step":"3"}')
+    assert caught.value.field == "step"
+
+
+# any content
+
+SLUGS = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+TIMES = st.datetimes(
+    min_value=datetime(1970, 1, 1), max_value=datetime(2200, 1, 1), timezones=st.just(UTC)
+)  # fmt: skip
+
+EVENTS = st.one_of(
+    st.builds(
+        TicketPublished, project=SLUGS, ticket_id=NAMES, subject=TEXT, body=TEXT.filter(bool),
+        customer=st.none() | NAMES, channel=st.none(), validated_by=st.none() | NAMES,
+        answer=st.none() | TEXT | st.dictionaries(TEXT, st.none() | FLOATS | TEXT, max_size=4),
+        validated_at=st.none() | TIMES, created_at=st.none() | TIMES,
+        attributes=st.dictionaries(TEXT, TEXT, max_size=3),
+    ),
+    st.builds(
+        RecordIngested, project=SLUGS, record_id=SLUGS, source_id=NAMES, source_event_id=TEXT, title=TEXT,
+        input=TEXT, output=st.none() | TEXT, group=NAMES, validated_by=st.none() | NAMES,
+        occurred_at=st.none() | TIMES, attributes=st.dictionaries(TEXT, TEXT, max_size=3),
+    ),
+    st.builds(DatasetRequested, project=SLUGS, request=NAMES),
+    st.builds(
+        RolloutJudged, project=SLUGS, model_id=SLUGS, generation=st.integers(0, 2**53),
+        requests=st.integers(0, 2**53), candidate=st.dictionaries(TEXT, FLOATS, max_size=3),
+        champion=st.dictionaries(TEXT, FLOATS, max_size=3), reasons=st.lists(TEXT, max_size=2).map(tuple),
+    ),
+)  # fmt: skip
+
+
+@given(EVENTS, NAMES, TIMES)
+def test_any_event_comes_back_as_it_went(data: Any, source: str, time: datetime) -> None:
+    envelope = new_event(data, source=source, time=time)
+    record = envelope.to_kafka()
+    assert Envelope.from_kafka(type(data), record.value, record.headers) == envelope
+    assert json.loads(record.value) == data.model_dump(mode="json")

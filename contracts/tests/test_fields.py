@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+from tunewheel_contracts.fields import ArtifactRef, JsonObject, RelativePath, Slug, SourceId, Timestamp
+
+PATH: TypeAdapter[str] = TypeAdapter(RelativePath)
+SLUG: TypeAdapter[str] = TypeAdapter(Slug)
+SOURCE: TypeAdapter[str] = TypeAdapter(SourceId)
+TIME: TypeAdapter[datetime] = TypeAdapter(Timestamp)
+JSON: TypeAdapter[dict[str, object]] = TypeAdapter(JsonObject)
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../x", "a/../../x", "C:/x", "C:\\x", "a\\..\\x", "a\x00b", "", "s3://bucket/x"]
+)
+def test_a_path_that_leaves_its_root_is_refused(path: str) -> None:
+    with pytest.raises(ValidationError):
+        PATH.validate_python(path)
+
+
+@pytest.mark.parametrize("path", ["a", "a/b.md", "sops/07 battery.md", "..a/b", "Größe.md"])
+def test_a_path_below_its_root_is_kept(path: str) -> None:
+    assert PATH.validate_python(path) == path
+
+
+@pytest.mark.parametrize("name", ["", "A", ".x", "-x", "a/b", "a b", "x" * 64, "a\n"])
+def test_a_name_that_is_unsafe_as_path_or_key_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError):
+        SLUG.validate_python(name)
+
+
+@pytest.mark.parametrize("value", ["", "a\nb", "a\x7f", "x" * 257])
+def test_a_source_id_with_control_characters_is_refused(value: str) -> None:
+    with pytest.raises(ValidationError):
+        SOURCE.validate_python(value)
+
+
+@pytest.mark.parametrize("text", ["2026-03-01T12:00:00", "2026-03-01T12:00:00Z", "2026-03-01T13:00:00+01:00"])
+def test_every_machine_reads_a_time_alike(text: str) -> None:
+    assert TIME.validate_python(text) == datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def test_json_objects_hold_only_what_json_can_say() -> None:
+    assert JSON.validate_python({"a": None}) == {"a": None}
+    with pytest.raises(ValidationError, match="NaN"):
+        JSON.validate_python({"a": [float("nan")]})
+
+
+def test_a_value_cannot_be_changed() -> None:
+    ref = ArtifactRef(path="a", sha256="0" * 64, size_bytes=0)
+    with pytest.raises(ValidationError):
+        ref.path = "b"

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tunewheel_contracts.generate import generated, main, repository_root, stale
+
+
+def test_what_is_committed_is_what_the_models_say() -> None:
+    wanted = generated()
+    assert len(wanted) >= 44
+    assert stale(repository_root(), wanted) == []
+
+
+def test_generation_is_deterministic() -> None:
+    assert generated() == generated()
+
+
+def test_check_lists_what_is_stale_and_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--root", str(tmp_path)]) == 0
+    assert main(["--root", str(tmp_path), "--check"]) == 0
+    changed = tmp_path / "contracts/schemas/scorecard.json"
+    changed.write_text("{}\n")
+    (tmp_path / "docs/events.md").unlink()
+    (tmp_path / "contracts/schemas/gone.happened.json").write_text("{}\n")
+    assert main(["--root", str(tmp_path), "--check"]) == 1
+    listed = capsys.readouterr().err
+    for path in (
+        "contracts/schemas/scorecard.json",
+        "docs/events.md",
+        "contracts/schemas/gone.happened.json",
+    ):
+        assert f"stale: {path}" in listed
+    assert changed.read_text() == "{}\n"
+
+
+def test_writing_removes_what_has_no_source(tmp_path: Path) -> None:
+    main(["--root", str(tmp_path)])
+    orphan = tmp_path / "contracts/schemas/gone.happened.json"
+    orphan.write_text("{}\n")
+    main(["--root", str(tmp_path)])
+    assert not orphan.exists()
+    assert stale(tmp_path, generated()) == []
