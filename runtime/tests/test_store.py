@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
+
+
+@pytest.fixture(params=["file", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    return ObjectStore((tmp_path / "store").as_uri() if request.param == "file" else "memory://")
+
+
+async def test_creating_twice_is_harmless_and_other_content_is_a_conflict(store: ObjectStore) -> None:
+    first = await store.put("a/b.json", b"one")
+    assert await store.put("a/b.json", b"one") == first
+    assert await store.get(first) == b"one"
+    with pytest.raises(ArtifactConflict, match=r"a/b\.json"):
+        await store.put("a/b.json", b"two")
+    assert await store.get(first) == b"one"
+
+
+async def test_missing_and_corrupt_are_told_apart(store: ObjectStore) -> None:
+    ref = await store.put("a", b"one")
+    absent = ArtifactRef(path="b", sha256=ref.sha256, size_bytes=3)
+    with pytest.raises(ArtifactMissing, match="b is not in"):
+        await store.get(absent)
+    with pytest.raises(CorruptArtifact):
+        await store.get(ref.model_copy(update={"sha256": content_sha256(b"two")}))
+    assert await store.read("b") is None
+    assert await store.exists("a")
+    assert not await store.exists("b")
+
+
+async def test_directories_travel_whole(store: ObjectStore, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "deep").mkdir(parents=True)
+    (source / "a.txt").write_bytes(b"a")
+    (source / "deep" / "b.bin").write_bytes(b"\x00b")
+    refs = await store.put_directory("things/x", source)
+    assert [ref.path for ref in refs] == ["things/x/a.txt", "things/x/deep/b.bin"]
+    assert await store.list("things") == ["things/x/a.txt", "things/x/deep/b.bin"]
+
+    destination = await store.fetch_directory(refs, "things/x", tmp_path / "cache" / "x")
+    assert (destination / "deep" / "b.bin").read_bytes() == b"\x00b"
+    (destination / "a.txt").write_bytes(b"tampered")
+    await store.fetch_directory(refs, "things/x", destination)
+    assert (destination / "a.txt").read_bytes() == b"a"
+    assert not list((tmp_path / "cache").glob(".fetch-*"))
+
+
+async def test_a_file_outside_the_prefix_is_refused(store: ObjectStore, tmp_path: Path) -> None:
+    ref = await store.put("elsewhere/a", b"a")
+    with pytest.raises(CorruptArtifact, match="does not lie below"):
+        await store.fetch_directory([ref], "things", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+async def test_deleting_what_is_gone_is_fine(store: ObjectStore) -> None:
+    await store.put("a", b"a")
+    await store.delete(["a", "never-there"])
+    assert not await store.exists("a")
