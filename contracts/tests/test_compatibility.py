@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tunewheel_contracts.compatibility import compare
+from tunewheel_contracts.generation.schemas import all_schemas
+
+OLD = all_schemas()
+PRODUCED = "train.progressed"
+"""An open object: services write it."""
+WRITTEN = "ticket.published"
+"""A closed object: people write it."""
+
+
+def _changed(name: str, change: Callable[[dict[str, Any]], object]) -> list[str]:
+    """Return the violations after ``change`` was done to one schema, as text."""
+    new = copy.deepcopy(OLD)
+    change(new[name])
+    assert new[name] != OLD[name], "the change changed nothing"
+    return [str(violation) for violation in compare(OLD, new)]
+
+
+def test_there_is_something_to_compare_and_it_equals_itself() -> None:
+    assert len(OLD) >= 32
+    assert compare(OLD, copy.deepcopy(OLD)) == []
+
+
+# what passes
+
+
+@pytest.mark.parametrize("name", [PRODUCED, WRITTEN])
+def test_a_new_optional_field_passes(name: str) -> None:
+    assert _changed(name, lambda s: s["properties"].update(note={"type": "string"})) == []
+
+
+def test_a_new_optional_field_deep_inside_passes_with_the_default_that_holds_it() -> None:
+    def change(schema: dict[str, Any]) -> None:
+        schema["$defs"]["DatasetSpec"]["properties"]["note"] = {"type": "string", "default": "x"}
+        schema["properties"]["dataset"]["default"]["note"] = "x"
+
+    assert _changed("project-spec", change) == []
+
+
+def test_a_new_schema_passes() -> None:
+    assert compare(OLD, {**OLD, "ticket.closed": {"type": "object"}}) == []
+
+
+def test_documentation_passes() -> None:
+    assert _changed(PRODUCED, lambda s: s["properties"]["loss"].update(description="Lower is better.")) == []
+
+
+def test_an_unused_definition_may_go() -> None:
+    new = copy.deepcopy(OLD)
+    new[PRODUCED]["$defs"] = {"Orphan": {"type": "string"}}
+    assert compare(new, OLD) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s["properties"]["body"].update(maxLength=2_000_000),
+        lambda s: s["properties"]["body"].pop("minLength"),
+        lambda s: s["required"].remove("body"),
+    ],
+    ids=["upper bound", "lower bound", "requirement"],
+)
+def test_what_people_write_may_be_accepted_more_widely(change: Callable[[dict[str, Any]], object]) -> None:
+    assert _changed(WRITTEN, change) == []
+
+
+def test_what_people_choose_from_may_grow() -> None:
+    assert _changed("project-spec", lambda s: s["$defs"]["TrainMethod"]["enum"].append("dora")) == []
+
+
+# what does not
+
+
+def test_a_removed_field_is_caught() -> None:
+    assert _changed(PRODUCED, lambda s: s["properties"].pop("grad_norm")) == [
+        "train.progressed.grad_norm: field removed"
+    ]
+
+
+def test_a_new_required_field_is_caught() -> None:
+    def change(schema: dict[str, Any]) -> None:
+        schema["properties"]["gpu"] = {"type": "string"}
+        schema["required"].append("gpu")
+
+    assert _changed(PRODUCED, change) == [
+        "train.progressed.gpu: new field is required; make it optional"
+    ]  # fmt: skip
+
+
+def test_a_deleted_schema_is_caught() -> None:
+    new = {name: schema for name, schema in OLD.items() if name != "scorecard"}
+    assert [v.path for v in compare(OLD, new)] == ["scorecard"]
+
+
+def _property(name: str, **changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda schema: schema["properties"][name].update(changes)
+
+
+INCOMPATIBLE: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
+    "optional becomes required": (WRITTEN, lambda s: s["required"].append("subject"), "became required"),
+    "required becomes optional": (PRODUCED, lambda s: s["required"].remove("loss"), "became optional"),
+    "type narrowed": (PRODUCED, _property("loss", type="integer"), "type changed"),
+    "type changed": (WRITTEN, _property("body", type="number"), "type changed"),
+    "null no longer accepted": (
+        PRODUCED,
+        lambda s: s["properties"].update(grad_norm={"type": "number", "default": None}),
+        "type changed from union to number",
+    ),
+    "branch of a union removed": (
+        WRITTEN,
+        lambda s: s["properties"]["answer"]["anyOf"].pop(0),
+        "type narrowed: object",
+    ),
+    "branch of a union added": (
+        PRODUCED,
+        lambda s: s["properties"]["grad_norm"]["anyOf"].append({"type": "string"}),
+        "type widened: string",
+    ),
+    "item type changed": (
+        "rollout.judged",
+        lambda s: s["properties"]["reasons"]["items"].update(type="integer"),
+        "type changed",
+    ),
+    "map value type changed": (
+        "rollout.judged",
+        lambda s: s["properties"]["candidate"]["additionalProperties"].update(type="string"),
+        "type changed",
+    ),
+    "enum narrowed": (
+        "train.control",
+        lambda s: s["$defs"]["TrainAction"]["enum"].remove("cancel"),
+        "values narrowed",
+    ),
+    "enum narrowed where people write": (
+        "feedback.received",
+        lambda s: s["properties"]["rating"]["enum"].remove("up"),
+        "values narrowed",
+    ),
+    "enum widened where services write": (
+        "model.promoted",
+        lambda s: s["$defs"]["Stage"]["enum"].append("paused"),
+        "values widened",
+    ),
+    "values restricted": (PRODUCED, _property("loss", enum=[1, 2]), "values narrowed"),
+    "upper bound narrowed": (WRITTEN, _property("body", maxLength=10), "maxLength changed"),
+    "lower bound narrowed": (WRITTEN, _property("body", minLength=10), "minLength changed"),
+    "bound added": (PRODUCED, _property("loss", maximum=9), "maximum changed"),
+    "bound loosened where services write": (
+        PRODUCED,
+        lambda s: s["properties"]["step"].pop("minimum"),
+        "minimum changed",
+    ),
+    "pattern changed": (WRITTEN, _property("project", pattern="^x$"), "pattern changed"),
+    "format removed": (
+        "inference.completed",
+        lambda s: s["properties"]["completed_at"].pop("format"),
+        "format changed",
+    ),
+    "default changed": ("train.started", _property("resumed_from_step", default=1), "default changed"),
+    "default beside a reference changed": (
+        "dataset.versioned",
+        lambda s: s["properties"]["reason"].update(default="count"),
+        "default changed",
+    ),
+    "open object closed": (
+        PRODUCED,
+        lambda s: s.update(additionalProperties=False),
+        "additionalProperties changed",
+    ),
+    "removed field deep inside": (
+        "eval.passed",
+        lambda s: s["$defs"]["ArtifactRef"]["properties"].pop("sha256"),
+        "field removed",
+    ),
+    "key changed": (PRODUCED, lambda s: s["x-topic"].update(key="run_id"), "x-topic changed"),
+    "partitions changed": (PRODUCED, lambda s: s["x-topic"].update(partitions=9), "x-topic changed"),
+    "identity changed": ("train.control", lambda s: s["x-topic"].update(identity=[]), "x-topic changed"),
+    "a keyword nobody thought of": (PRODUCED, _property("loss", multipleOf=2), "multipleOf changed"),
+}
+
+
+@pytest.mark.parametrize("case", INCOMPATIBLE)
+def test_anything_else_is_caught(case: str) -> None:
+    name, change, reason = INCOMPATIBLE[case]
+    violations = _changed(name, change)
+    assert violations
+    assert all(violation.startswith(name) for violation in violations)
+    assert any(reason in violation for violation in violations), violations
