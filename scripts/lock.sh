@@ -1,0 +1,24 @@
+#!/bin/sh
+# Pin every dependency, with hashes and without naming an index: requirements.lock for the whole
+# workspace, services/<name>/requirements.lock for each service alone, a subset of the former.
+# Versions already locked are kept; pass --upgrade (or --upgrade-package NAME) for newer ones.
+set -eu
+cd "$(dirname "$0")/.."
+uv="${UV:-uv}"
+
+flags="--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet"
+for project in contracts runtime basemodel cli services/*; do
+    flags="$flags --no-emit-package tunewheel-$(basename "$project")"
+done
+
+# shellcheck disable=SC2086  # the flags are words
+$uv pip compile pyproject.toml contracts/pyproject.toml runtime/pyproject.toml basemodel/pyproject.toml \
+    services/*/pyproject.toml cli/pyproject.toml --group dev --extra smollm2 $flags "$@" -o requirements.lock
+echo "requirements.lock"
+
+for service in services/*; do
+    # shellcheck disable=SC2086
+    $uv pip compile "$service/pyproject.toml" --constraints requirements.lock $flags \
+        -o "$service/requirements.lock"
+    echo "$service/requirements.lock"
+done
