@@ -1,0 +1,44 @@
+"""Where things lie: the cache outside the checkout, and everything of one running wheel below ``var/``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """Return ``TUNEWHEEL_CACHE_DIR``, or the platform's cache folder for Tunewheel."""
+    configured = os.environ.get("TUNEWHEEL_CACHE_DIR")
+    if configured:
+        return Path(configured).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("tunewheel")
+
+
+@dataclass(frozen=True, slots=True)
+class Var:
+    """The folder of one wheel on this machine (``--var``, ``TUNEWHEEL_VAR``, else ``./var``)."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: Path | None = None) -> Var:
+        return cls((root or Path(os.environ.get("TUNEWHEEL_VAR", "var"))).expanduser().resolve())
+
+    @property
+    def kafka(self) -> Path:
+        return self.root / "kafka"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def store_url(self) -> str:
+        return (self.root / "store").as_uri()
+
+    @property
+    def run_file(self) -> Path:
+        return self.root / "run.json"

@@ -1,0 +1,232 @@
+"""The log's topics: made from the ``TopicSpec``s, compared with what a cluster has."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.topics import FOREVER, TOPICS, TopicSpec
+
+from tunewheel_cli.kafka.properties import DEAD_LETTER_OVERHEAD
+
+if TYPE_CHECKING:
+    from aiokafka.admin import AIOKafkaAdminClient
+
+REPLICAS = 3
+"""Copies of each partition where the cluster has so many brokers."""
+SETTLE_SECONDS = 30.0
+_ALREADY_EXISTS = 36
+"""Kafka protocol, error code TOPIC_ALREADY_EXISTS."""
+_PARTITIONS = "partitions"
+
+
+class TopicRefused(TunewheelError):
+    """The cluster does not make or alter a topic; the message carries its words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as it should be, or as a cluster has it."""
+
+    name: str
+    partitions: int
+    configs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One setting of one topic that is not what the spec says."""
+
+    topic: str
+    setting: str
+    wanted: str
+    actual: str
+
+    @property
+    def curable(self) -> bool:
+        """Kafka cannot take partitions away."""
+        return self.setting != _PARTITIONS or int(self.wanted) > int(self.actual)
+
+    def __str__(self) -> str:
+        return f"{self.topic}: {self.setting} is {self.actual}, the spec says {self.wanted}"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicReport:
+    missing: tuple[str, ...] = ()
+    created: tuple[str, ...] = ()
+    altered: tuple[Difference, ...] = ()
+    differences: tuple[Difference, ...] = field(default=())
+    """Those that are still there."""
+
+    @property
+    def in_order(self) -> bool:
+        return not self.missing and not self.differences
+
+
+def wanted_topics(specs: Iterable[TopicSpec] = TOPICS) -> tuple[Topic, ...]:
+    """Return the topics of ``specs``, and a dead letter beside each that somebody consumes."""
+    topics: list[Topic] = []
+    for spec in specs:
+        configs = {
+            "cleanup.policy": spec.cleanup,
+            "retention.ms": str(spec.retention_ms),
+            "max.message.bytes": str(spec.max_message_bytes),
+        }
+        topics.append(Topic(spec.name, spec.partitions, configs))
+        if spec.consumers:
+            largest = str(spec.max_message_bytes + DEAD_LETTER_OVERHEAD)
+            kept = {"cleanup.policy": "delete", "retention.ms": str(FOREVER), "max.message.bytes": largest}
+            topics.append(Topic(spec.dead_letter, 1, kept))
+    return tuple(topics)
+
+
+def compare(wanted: Iterable[Topic], actual: Mapping[str, Topic]) -> TopicReport:
+    """Return what is missing and what differs; settings that the specs do not name are the operator's."""
+    missing: list[str] = []
+    differences: list[Difference] = []
+    for topic in wanted:
+        found = actual.get(topic.name)
+        if found is None:
+            missing.append(topic.name)
+            continue
+        if found.partitions != topic.partitions:
+            differences.append(
+                Difference(topic.name, _PARTITIONS, str(topic.partitions), str(found.partitions))
+            )
+        for setting, value in topic.configs.items():
+            has = found.configs.get(setting, "(unset)")
+            if has != value:
+                differences.append(Difference(topic.name, setting, value, has))
+    return TopicReport(missing=tuple(missing), differences=tuple(differences))
+
+
+async def check_topics(options: Mapping[str, Any], topics: Iterable[Topic] | None = None) -> TopicReport:
+    """Compare the cluster's topics with the specs and change nothing; ``options`` are aiokafka's."""
+    async with _Admin(options) as admin:
+        wanted = wanted_topics() if topics is None else tuple(topics)
+        return compare(wanted, await _read(admin, wanted))
+
+
+async def ensure_topics(
+    options: Mapping[str, Any], topics: Iterable[Topic] | None = None, *, apply: bool = False
+) -> TopicReport:
+    """Make the topics that are missing; with ``apply``, also alter those that differ where Kafka can.
+
+    Raises:
+        TransientError: the cluster does not answer.
+        TopicRefused: the cluster refuses a topic, for instance for want of rights.
+    """
+    wanted = wanted_topics() if topics is None else tuple(topics)
+    async with _Admin(options) as admin:
+        before = compare(wanted, await _read(admin, wanted))
+        await _create(admin, [topic for topic in wanted if topic.name in before.missing])
+        curable = [d for d in before.differences if apply and d.curable]
+        if curable:
+            await _alter(admin, curable, {topic.name: topic for topic in wanted})
+        after = await _settled(admin, wanted)
+    return TopicReport(after.missing, before.missing, tuple(curable), after.differences)
+
+
+class _Admin:
+    """aiokafka's admin client, with its failures to connect told as ours."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+
+    async def __aenter__(self) -> AIOKafkaAdminClient:
+        from aiokafka.admin import AIOKafkaAdminClient
+        from aiokafka.errors import KafkaError
+
+        self._admin = AIOKafkaAdminClient(**self._options)
+        try:
+            await self._admin.start()
+        except (KafkaError, OSError) as error:
+            await self._admin.close()
+            servers = self._options["bootstrap_servers"]
+            raise TransientError(
+                f"bootstrap_servers: no Kafka answers at {servers} ({error}); start one with `tunewheel up`, "
+                "or check the address and the security options"
+            ) from error
+        return self._admin
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._admin.close()
+
+
+async def _read(admin: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> dict[str, Topic]:
+    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+    names = {topic.name: topic for topic in wanted}
+    described = await admin.describe_topics(None)
+    partitions = {d["topic"]: len(d["partitions"]) for d in described if d["topic"] in names}
+    if not partitions:
+        return {}
+    resources = [
+        ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(names[name].configs, ""))
+        for name in partitions
+    ]
+    found: dict[str, Topic] = {}
+    for response in await admin.describe_configs(resources):
+        for code, message, _, name, entries in response.resources:
+            if code:
+                raise TopicRefused(
+                    f"{name}: Kafka does not tell its settings ({message}); ask for DescribeConfigs"
+                )
+            found[name] = Topic(name, partitions[name], {entry[0]: entry[1] for entry in entries})
+    return found
+
+
+async def _settled(admin: AIOKafkaAdminClient, wanted: tuple[Topic, ...]) -> TopicReport:
+    """Compare once the brokers have heard from the controller of what was just made."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        report = compare(wanted, await _read(admin, wanted))
+        if not report.missing or time.monotonic() > deadline:
+            return report
+        await asyncio.sleep(0.05)
+
+
+async def _create(admin: AIOKafkaAdminClient, topics: list[Topic]) -> None:
+    from aiokafka.admin import NewTopic
+
+    if not topics:
+        return
+    replicas = min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
+    new = [NewTopic(t.name, t.partitions, replicas, topic_configs=dict(t.configs)) for t in topics]
+    response = await admin.create_topics(new)
+    for name, code, message in response.topic_errors:
+        # Another `up` beside us may have been quicker.
+        if code not in (0, _ALREADY_EXISTS):
+            raise TopicRefused(f"{name}: Kafka does not make the topic ({message or f'error {code}'})")
+
+
+async def _alter(
+    admin: AIOKafkaAdminClient, differences: list[Difference], wanted: Mapping[str, Topic]
+) -> None:
+    from aiokafka.admin import NewPartitions
+    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+    from aiokafka.errors import KafkaError
+
+    more = {d.topic: NewPartitions(int(d.wanted)) for d in differences if d.setting == _PARTITIONS}
+    others = {d.topic for d in differences if d.setting != _PARTITIONS}
+    try:
+        if more:
+            await admin.create_partitions(more)
+    except KafkaError as error:
+        raise TopicRefused(f"partitions: {error}") from error
+    if not others:
+        return
+    resources = [
+        ConfigResource(ConfigResourceType.TOPIC, name, dict(wanted[name].configs)) for name in others
+    ]
+    for response in await admin.alter_configs(resources):
+        for code, message, _, name in response.resources:
+            if code:
+                raise TopicRefused(
+                    f"{name}: Kafka does not alter its settings ({message or f'error {code}'})"
+                )

@@ -1,0 +1,83 @@
+"""What the tests above the packages share: real Kafka brokers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tunewheel_cli.kafka.broker import LocalKafka
+from tunewheel_cli.kafka.errors import JarUnavailable
+from tunewheel_cli.topics import ensure_topics
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+BrokerFactory = Callable[..., LocalKafka]
+
+
+def start_broker(root: Path, port: int | None = None) -> LocalKafka:
+    """Start a broker with all topics."""
+    try:
+        broker = LocalKafka(root, port=port).start()
+    except JarUnavailable as error:
+        pytest.skip(f"Kafka's jars are not in the cache and cannot be downloaded: {error}")
+    try:
+        report = asyncio.run(ensure_topics({"bootstrap_servers": broker.bootstrap_servers}))
+        assert report.in_order, report
+    except BaseException:
+        broker.stop()
+        raise
+    return broker
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """The session's broker. Tests share it: use topics' keys, projects and groups of your own."""
+    broker = start_broker(tmp_path_factory.mktemp("kafka"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_broker: LocalKafka) -> str:
+    """Bootstrap servers of the session's broker; all topics exist."""
+    return kafka_broker.bootstrap_servers
+
+
+@pytest.fixture
+def broker_factory(tmp_path: Path) -> Iterator[BrokerFactory]:
+    """Call it for a broker of the test's own (topics made); ``root`` and ``port`` bring one back."""
+    started: list[LocalKafka] = []
+
+    def make(root: Path | None = None, port: int | None = None) -> LocalKafka:
+        broker = start_broker(root or tmp_path / f"kafka-{len(started)}", port)
+        started.append(broker)
+        return broker
+
+    yield make
+    for broker in started:
+        broker.stop()
+
+
+@pytest.fixture
+def fresh_kafka(broker_factory: BrokerFactory) -> str:
+    """Bootstrap servers of a broker that only this test uses; all topics exist."""
+    return broker_factory().bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real public data beside the checkout; skips the test where it is missing."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is missing: it is not part of the repository")
+    return folder
+
+
+@pytest.fixture
+def project(request: pytest.FixtureRequest) -> str:
+    """A project name that no other test uses on the session's broker."""
+    from tunewheel_contracts.identity import content_id
+
+    return content_id("p", request.node.nodeid)

@@ -1,0 +1,138 @@
+"""The local broker is a real Kafka that keeps its data, stops in order, and says what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from tunewheel_cli.kafka.broker import LocalKafka
+from tunewheel_cli.kafka.errors import DataCorrupt, DataInUse, PortInUse
+from tunewheel_cli.topics import Topic, check_topics, ensure_topics, wanted_topics
+
+pytestmark = pytest.mark.integration
+
+
+async def write(servers: str, topic: str, value: bytes) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", enable_idempotence=True) as producer:
+        await producer.send_and_wait(topic, value)
+
+
+async def read_all(servers: str, topic: str) -> list[bytes]:
+    async with AIOKafkaConsumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest") as consumer:
+        ends = await consumer.end_offsets(consumer.assignment())
+        values: list[bytes] = []
+        while len(values) < sum(ends.values()):
+            values.append((await consumer.getone()).value)
+        return values
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.05)
+
+
+async def test_the_session_broker_has_every_topic(kafka: str) -> None:
+    report = await check_topics({"bootstrap_servers": kafka})
+    assert report.in_order
+    assert len(wanted_topics()) > 30
+
+
+def test_data_outlives_a_clean_stop_and_a_kill(tmp_path: Path) -> None:
+    broker = LocalKafka(tmp_path, port=None).start()
+    try:
+        topic = Topic("t", 1, {})
+        asyncio.run(ensure_topics({"bootstrap_servers": broker.bootstrap_servers}, [topic]))
+        asyncio.run(write(broker.bootstrap_servers, "t", b"one"))
+        process = broker.process
+        broker.stop()
+        assert process is not None
+        assert process.returncode in (0, 128 + signal.SIGTERM), "SIGTERM must be enough"
+
+        broker.start()
+        assert asyncio.run(read_all(broker.bootstrap_servers, "t")) == [b"one"]
+        asyncio.run(write(broker.bootstrap_servers, "t", b"two"))
+        broker.kill()
+
+        broker.start()
+        assert asyncio.run(read_all(broker.bootstrap_servers, "t")) == [b"one", b"two"]
+        report = asyncio.run(ensure_topics({"bootstrap_servers": broker.bootstrap_servers}, [topic]))
+        assert report.created == ()
+    finally:
+        broker.stop()
+
+
+def test_a_port_in_use_names_the_port_and_the_ways_out(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUse, match=f"port {port}: in use.*--bootstrap-servers localhost:{port}"):
+            LocalKafka(tmp_path, port=port).start()
+
+
+def test_two_brokers_do_not_share_a_data_directory(kafka_broker: LocalKafka) -> None:
+    second = LocalKafka(kafka_broker.root, port=None, log=kafka_broker.root / "second.log")
+    with pytest.raises(DataInUse, match="another broker runs on this data directory"):
+        second.start()
+    assert not (kafka_broker.root / "second.log").exists(), "it must not even be tried"
+
+
+def test_a_corrupt_data_directory_says_so(tmp_path: Path) -> None:
+    broker = LocalKafka(tmp_path, port=None).start()
+    broker.stop()
+    for snapshot in broker.data.glob("__cluster_metadata-0/*.log"):
+        snapshot.write_bytes(b"\x07" * 4096)
+    for snapshot in broker.data.glob("__cluster_metadata-0/*.checkpoint"):
+        snapshot.unlink()
+    with pytest.raises(DataCorrupt, match=r"restore it from a copy, or.*move it away"):
+        broker.start()
+    assert not broker.running
+
+
+async def test_a_changed_spec_is_reported_and_applied_only_when_asked(kafka: str, project: str) -> None:
+    options = {"bootstrap_servers": kafka}
+    before = Topic(project, 2, {"retention.ms": "60000", "cleanup.policy": "delete"})
+    assert (await ensure_topics(options, [before])).created == (project,)
+    wanted = replace(before, partitions=3, configs={"retention.ms": "-1", "cleanup.policy": "compact"})
+
+    reported = await ensure_topics(options, [wanted])
+    assert {d.setting for d in reported.differences} == {"partitions", "retention.ms", "cleanup.policy"}
+    assert f"{project}: partitions is 2, the spec says 3" in [str(d) for d in reported.differences]
+
+    applied = await ensure_topics(options, [wanted], apply=True)
+    assert applied.in_order
+    fewer = await ensure_topics(options, [replace(wanted, partitions=1)], apply=True)
+    assert [str(d) for d in fewer.differences] == [f"{project}: partitions is 3, the spec says 1"]
+
+
+def test_the_broker_dies_with_its_parent(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tunewheel_cli.kafka.broker import LocalKafka;"
+        "broker = LocalKafka(Path(sys.argv[1]), port=None).start();"
+        "print(broker.process.pid, flush=True); sys.stdin.read()"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert psutil.pid_exists(pid)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
