@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.topics import TOPICS, TopicSpec
+from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Service
 
 PATIENCE_SECONDS = 90.0
@@ -42,21 +43,21 @@ class Bus:
         await self._producer.stop()
 
     async def _mark(self) -> None:
-        names = [name for topic in TOPICS for name in (topic.name, topic.dead_letter)]
-        known = {
-            name: await self._producer.partitions_for(name) for name in names if name in self._existing()
-        }
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._kafka)
         consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka)
+        await admin.start()
         await consumer.start()
         try:
-            partitions = [TopicPartition(name, n) for name, found in known.items() for n in found]
+            topics = [t["topic"] for t in await admin.describe_topics() if not t["is_internal"]]
+            described = await admin.describe_topics(topics)
+            partitions = [
+                TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]
+            ]
+            consumer.assign(partitions)  # learns of all topics at once, not one by one
             self._marks = await consumer.end_offsets(partitions)
         finally:
             await consumer.stop()
-
-    def _existing(self) -> set[str]:
-        """Names of the topics that exist: dead letters only where somebody consumes."""
-        return {t.name for t in TOPICS} | {t.dead_letter for t in TOPICS if t.consumers}
+            await admin.close()
 
     async def publish(self, *events: Envelope[Any]) -> None:
         for event in events:
