@@ -19,7 +19,9 @@ MIN_SCORE = 0.35
 # presidio's default regions name "UK" and "FE", which phonenumbers does not know.
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "IT", "ES", "NL", "IL", "IN", "AU", "BR")
 
-_PHONE_WORDS = re.compile(r"\b(?:phones?|call|ring|mobile|cell|tel|telephone|fax|reach|text|number is)\b", re.I)
+_PHONE_WORDS = re.compile(
+    r"\b(?:phones?|call|ring|mobile|cell|tel|telephone|fax|reach|text|number is)\b", re.IGNORECASE
+)
 _PHONE_SHAPE = re.compile(r"(?<![\w.])[+(]?\d(?:[ ().\-]{0,2}\d){6,14}(?:\s?x\s?\d{2,5})?(?![\w])")
 _PHONE_CONTEXT_CHARACTERS = 40
 _CARD_SHAPE = re.compile(r"(?<![\w-])\d(?:[ -]?\d){11,18}(?![\w-])")

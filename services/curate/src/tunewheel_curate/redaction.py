@@ -26,9 +26,8 @@ def check_entities(entities: Iterable[str]) -> None:
     for entity in entities:
         if entity not in ENTITIES:
             known = ", ".join(sorted(ENTITIES))
-            raise InvalidSpec(
-                field="dataset.pii.entities", reason=f"{entity!r} has no pattern recogniser; choose from {known}"
-            )
+            reason = f"{entity!r} has no pattern recogniser; choose from {known}"
+            raise InvalidSpec(field="dataset.pii.entities", reason=reason)
 
 
 def find_entities(text: str, entities: Sequence[str]) -> list[Finding]:

@@ -19,9 +19,10 @@ from tunewheel_curate.stage import Stage, drop, trust_rank
 
 def distinct_records(records: pl.DataFrame) -> pl.DataFrame:
     """Return one row per ``record_id``, sorted by it (rule 1)."""
+    ties = ["published_at", "occurred_at", "group", "title", "input", "output"]
     ranked = records.with_columns(trust_rank().alias("_rank")).sort(
-        ["record_id", "_rank", "published_at", "occurred_at", "group", "title", "input", "partition", "offset"],
-        descending=[False, True, False, False, False, False, False, False, False],
+        ["record_id", "_rank", *ties],
+        descending=[False, True, *(False for _ in ties)],
         nulls_last=True,
     )
     return ranked.unique("record_id", keep="first", maintain_order=True).drop("_rank")

@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import rensa
+from rensa import RMinHash, RMinHashLSH  # pyright: ignore[reportAttributeAccessIssue]
 
 from tunewheel_curate.normalization import comparison_key
 
 SHINGLE_WORDS = 2
 PERMUTATIONS = 128
 BANDS = 32
-"""With 4 rows each: a pair of similarity 0.6 is found with probability 0.99, one of 0.8 practically always."""
+"""With 4 rows each: a pair of similarity 0.6 is found with probability 0.99, one of 0.8 nearly always."""
 SEED = 17
 
 _WORD = re.compile(r"\w+")
@@ -43,7 +43,7 @@ def shingles(text: str) -> frozenset[str]:
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    """Return |one ∩ other| / |one ∪ other|."""
+    """Return the size of the intersection over the size of the union."""
     shared = len(one & other)
     return shared / (len(one) + len(other) - shared)
 
@@ -53,8 +53,8 @@ def similar_pairs(texts: Sequence[str], *, minimum: float) -> list[SimilarPair]:
     if len(texts) < 2:
         return []
     sets = [shingles(text) for text in texts]
-    sketches = rensa.RMinHash.from_token_sets([sorted(s) for s in sets], num_perm=PERMUTATIONS, seed=SEED)
-    index = rensa.RMinHashLSH(minimum, PERMUTATIONS, BANDS)
+    sketches = RMinHash.from_token_sets([sorted(s) for s in sets], num_perm=PERMUTATIONS, seed=SEED)
+    index = RMinHashLSH(minimum, PERMUTATIONS, BANDS)
     index.insert_many(sketches)
     pairs: list[SimilarPair] = []
     for first, candidates in enumerate(index.query_all(sketches)):
@@ -83,7 +83,9 @@ def components(size: int, edges: Iterable[tuple[int, int]]) -> list[int]:
     return [root(node) for node in range(size)]
 
 
-def pairs_among(pairs: Iterable[SimilarPair], before: Sequence[str], after: Sequence[str]) -> list[SimilarPair]:
+def pairs_among(
+    pairs: Iterable[SimilarPair], before: Sequence[str], after: Sequence[str]
+) -> list[SimilarPair]:
     """Return ``pairs`` (positions in ``before``) as positions in ``after``; both list distinct names.
 
     Pairs that lost a member are left out.

@@ -7,6 +7,7 @@ a version are always the same bytes.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import uuid
@@ -21,7 +22,9 @@ from tunewheel_curate.formatting import estimated_tokens
 from tunewheel_curate.splitting import Split
 
 _RUN_TIME = datetime(2000, 1, 1, tzinfo=UTC)
-_REMOTE_LOGO = re.compile(r"https://great-expectations-web-assets\.s3\.[^\"]*?/logo-long\.png\?d=\w+(?:\.\w+)?")
+_REMOTE_LOGO = re.compile(
+    r"https://great-expectations-web-assets\.s3\.[^\"]*?/logo-long\.png\?d=\w+(?:\.\w+)?"
+)
 _UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 _UNUSED = ("static/fonts", "static/images/validation_failed_unexpected_values.gif",
            "static/images/iterative-dev-loop.png", "static/images/glossary_scroller.gif")  # fmt: skip
@@ -29,15 +32,13 @@ _UNUSED = ("static/fonts", "static/images/validation_failed_unexpected_values.gi
 
 def run_suite(split: Split, spec: ProjectSpec, dataset_id: str, folder: Path) -> list[str]:
     """Validate a version, write Data Docs below ``folder``; return what failed, empty for a good version."""
-    import os
-
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
     from great_expectations.core.run_identifier import RunIdentifier
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
-    site = {
+    site: Any = {
         "class_name": "SiteBuilder",
         "show_how_to_buttons": False,
         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
@@ -65,8 +66,9 @@ def run_suite(split: Split, spec: ProjectSpec, dataset_id: str, folder: Path) ->
 
 
 def _expectations(spec: ProjectSpec) -> list[Any]:
-    import great_expectations.expectations as gxe
+    import great_expectations.expectations
 
+    gxe: Any = great_expectations.expectations
     expectations: list[Any] = [
         gxe.ExpectTableRowCountToBeBetween(min_value=spec.dataset.min_examples),
         gxe.ExpectColumnValuesToBeUnique(column="example_id"),

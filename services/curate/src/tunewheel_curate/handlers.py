@@ -1,0 +1,30 @@
+"""The map of curate: records into the table, requests into dataset versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import DatasetRequested, RecordIngested
+from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_runtime.service import Delivery, Lease, Service
+
+from tunewheel_curate.curation import Curation
+
+
+def register(service: Service, curation: Curation, *, append_batch: int) -> None:
+    """Attach the handlers."""
+
+    @service.on_batch(topics.RECORD_INGESTED, max_records=append_batch)
+    async def on_record_ingested(deliveries: Sequence[Delivery[RecordIngested]]) -> None:
+        await curation.keep(deliveries)
+
+    @service.on(topics.DRIFT_DETECTED)
+    async def on_drift_detected(event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
+        return curation.request_for_drift(event)
+
+    @service.job(topics.DATASET_REQUESTED)
+    async def on_dataset_requested(event: Envelope[DatasetRequested], lease: Lease) -> Envelope[Any] | None:
+        return await curation.answer(event, lease)

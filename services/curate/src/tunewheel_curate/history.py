@@ -1,0 +1,50 @@
+"""What was requested, built and answered so far: folded from the log, so that a restart forgets nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, DatasetVersioned
+from tunewheel_contracts.topics import DATASET_REJECTED, DATASET_REQUESTED, DATASET_VERSIONED
+
+TOPICS = (DATASET_REQUESTED, DATASET_VERSIONED, DATASET_REJECTED)
+
+
+class History:
+    """A fold over ``TOPICS``; applying an event twice changes nothing."""
+
+    def __init__(self) -> None:
+        self._built_upto: dict[str, dict[str, int]] = {}
+        self._answered: set[str] = set()
+        self._datasets: set[str] = set()
+
+    def apply(self, envelope: Envelope[Any]) -> None:
+        """Take note of one event."""
+        data = envelope.data
+        if isinstance(data, DatasetRequested | DatasetVersioned | DatasetRejected):
+            self.cover(data.project, data.records_upto or {})
+        if isinstance(data, DatasetVersioned):
+            self._datasets.add(data.dataset_id)
+        names_its_records = isinstance(data, DatasetRequested) and data.records_upto is not None
+        if envelope.causation_id and (names_its_records or not isinstance(data, DatasetRequested)):
+            self._answered.add(envelope.causation_id)
+
+    def cover(self, project: str, upto: Mapping[str, int]) -> None:
+        """Note that records before ``upto`` are in a build, or asked for."""
+        covered = self._built_upto.setdefault(project, {})
+        for partition, end in upto.items():
+            covered[partition] = max(end, covered.get(partition, 0))
+
+    def built_upto(self, project: str) -> dict[str, int]:
+        """Return, by partition, the offset up to which records were built or are being built."""
+        return dict(self._built_upto.get(project, {}))
+
+    def has_answered(self, request_id: str) -> bool:
+        """Tell whether a ``dataset.requested`` has its outcome on the log."""
+        return request_id in self._answered
+
+    def has_dataset(self, dataset_id: str) -> bool:
+        """Tell whether this version was published."""
+        return dataset_id in self._datasets

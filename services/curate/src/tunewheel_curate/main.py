@@ -1,0 +1,53 @@
+"""Assembles the curate service."""
+
+from __future__ import annotations
+
+from tunewheel_contracts import topics
+from tunewheel_runtime.service import Service
+
+from tunewheel_curate.building import Builder
+from tunewheel_curate.catching_up import catch_up
+from tunewheel_curate.curation import Curation
+from tunewheel_curate.handlers import register
+from tunewheel_curate.history import TOPICS, History
+from tunewheel_curate.records import RecordTable, table_url
+from tunewheel_curate.settings import Settings
+from tunewheel_curate.watching import Watch
+
+
+def make_app(settings: Settings) -> Service:
+    """Build the service; nothing runs yet.
+
+    Raises:
+        ValueError: the store's URL cannot hold the record table.
+    """
+    service = Service("curate", settings)
+    history, builder = History(), Builder()
+    curation = Curation(
+        service,
+        table=RecordTable(table_url(service.store.url, service.store.local_root)),
+        projects=service.view(topics.PROJECT_DECLARED),
+        history=history,
+        followed=service.replay(TOPICS, history.apply),
+        builder=builder,
+    )
+    watch = Watch(service, curation, seconds=settings.policy_seconds, compact_files=settings.compact_files)
+
+    async def fill() -> None:
+        await catch_up(curation.table, settings)
+
+    register(service, curation, append_batch=settings.append_batch)
+    service.on_startup(fill)
+    service.on_startup(watch.start)
+    service.on_shutdown(watch.stop)
+    service.on_shutdown(builder.close)
+    return service
+
+
+def main() -> None:
+    """Run the service from the environment's settings."""
+    make_app(Settings()).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""What curate can be told from outside."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from tunewheel_runtime.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """``TUNEWHEEL_*`` variables of the curate service."""
+
+    policy_seconds: float = Field(default=0.5, gt=0)
+    """How often the build policies are asked whether a version is due."""
+    compact_files: int = Field(default=64, ge=2)
+    """The record table's files are merged once there are so many."""
+    append_batch: int = Field(default=2_000, ge=1)
+    """Records appended to the table in one commit, at most."""

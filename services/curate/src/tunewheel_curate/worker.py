@@ -1,0 +1,102 @@
+"""One build in a process of its own: ``python -m tunewheel_curate.worker``.
+
+It loads what a build needs, waits for one ``BuildOrder`` (a line of JSON on stdin), writes the version's
+files to the order's folder and answers with one ``BuildOutcome`` (a line of JSON on stdout). Its parent keeps
+stdin open; when that closes, the parent is gone and so is the worker.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+from tunewheel_contracts.events.data import RecordsUpto
+from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+
+class BuildOrder(Frozen):
+    """What to build, and where to put it."""
+
+    table_url: str
+    spec: ProjectSpec
+    records_upto: RecordsUpto
+    folder: str
+
+
+class BuildOutcome(Frozen):
+    """What came of it. ``manifest`` is None where the records make no dataset (``rejections``) or are not
+    all in the table yet (``behind``)."""
+
+    manifest: DatasetManifest | None = None
+    rows_sha256: str = ""
+    counts: DatasetCounts | None = None
+    funnel: tuple[FunnelStage, ...] = ()
+    rejections: tuple[str, ...] = ()
+    behind: str | None = None
+
+
+def run_build(order: BuildOrder) -> BuildOutcome:
+    """Read the records, curate them, write the version's files below ``order.folder``."""
+    from tunewheel_curate.pipeline import build
+    from tunewheel_curate.records import RecordTable, TableBehind
+    from tunewheel_curate.suite import run_suite
+    from tunewheel_curate.versioning import DATA_DOCS, rows_sha256, write_version
+
+    spec, folder = order.spec, Path(order.folder)
+    try:
+        records = RecordTable(order.table_url).read(spec.project, order.records_upto)
+    except TableBehind as error:
+        return BuildOutcome(behind=str(error))
+    made = build(records, spec)
+    rows = rows_sha256(made.split)
+    outcome = BuildOutcome(
+        rows_sha256=rows, counts=made.counts, funnel=made.funnel, rejections=made.rejections
+    )
+    if made.rejections:
+        return outcome
+    manifest = write_version(made, spec, folder, data_docs=True)
+    failures = run_suite(made.split, spec, manifest.dataset_id, folder / DATA_DOCS)
+    if failures:
+        return outcome.model_copy(update={"rejections": tuple(f"suite: {failure}" for failure in failures)})
+    return outcome.model_copy(update={"manifest": manifest})
+
+
+def load() -> None:
+    """Import what takes seconds, so that a waiting worker starts at once."""
+    from tunewheel_curate.recognizers import ENTITIES, recognizers_of
+
+    for name in ("pipeline", "records", "suite", "versioning"):
+        importlib.import_module(f"tunewheel_curate.{name}")
+    importlib.import_module("great_expectations.expectations")
+    for entity in ENTITIES:
+        recognizers_of(entity)
+
+
+def main() -> None:
+    """Serve one order."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; stdout is for the answer
+    load()
+    line = sys.stdin.readline()
+    if not line:
+        return
+    order = BuildOrder.model_validate_json(line)
+    threading.Thread(target=_leave_with_parent, args=(Path(order.folder),), daemon=True).start()
+    answers.write(run_build(order).model_dump_json() + "\n")
+    answers.flush()
+
+
+def _leave_with_parent(folder: Path) -> None:
+    if not sys.stdin.read():
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

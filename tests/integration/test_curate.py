@@ -1,0 +1,171 @@
+"""Curate on a real broker: records become one version, whatever is repeated, killed or forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import (
+    BuildReason,
+    DatasetRequested,
+    DatasetVersioned,
+    RecordIngested,
+    RecordKind,
+    Trust,
+)
+from tunewheel_contracts.events.production import DriftDetected, DriftWindow
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.identity import content_id
+from tunewheel_runtime.service import Service
+
+from .bus import Bus, running
+from .specs import declared
+
+pytestmark = pytest.mark.integration
+
+SUBJECTS = ("commuter", "racer", "tandem", "cargo bike", "trailer", "folding bike", "tricycle", "e-bike")
+FAULTS = ("is silent", "rings by itself", "fell off on the road", "came in the wrong colour", "rattles")
+
+
+def curate(kafka: str, store: Path) -> Service:
+    from tunewheel_curate.main import make_app
+    from tunewheel_curate.settings import Settings
+
+    return make_app(Settings(bootstrap_servers=kafka, store_url=store.as_uri(), policy_seconds=0.1))
+
+
+def records(project: str) -> list[Envelope[RecordIngested]]:
+    """Forty records of forty customers, half of each category."""
+    made: list[Envelope[RecordIngested]] = []
+    for number, (subject, fault) in enumerate((s, f) for s in SUBJECTS for f in FAULTS):
+        part = ("bell", "horn")[number % 2]
+        text = f"Order {number * 7919}: the {part} of my {subject} {fault}, what now?"
+        data = RecordIngested(
+            project=project,
+            record_id=content_id("rec", [project, text]),
+            kind=RecordKind.TICKET,
+            source_id=f"T-{number}",
+            source_event_id=f"event-{number}",
+            input=text,
+            output=json.dumps({"category": part}),
+            group=f"customer-{number}",
+            trust=Trust.EXPERT,
+        )
+        made.append(new_event(data, source="/test"))
+    return made
+
+
+def spec_of(project: str, **build: Any) -> Envelope[Any]:
+    """Forty records are a version; silence never is one unless ``build`` says so."""
+    policy = {"min_new_records": 40, "quiet_seconds": None} | build
+    return declared(project, dataset={"min_examples": 20, "build": policy})
+
+
+async def versions(bus: Bus, project: str, count: int = 1) -> list[Envelope[DatasetVersioned]]:
+    return await bus.collect(topics.DATASET_VERSIONED, count, where=lambda e: e.project == project)
+
+
+async def test_enough_records_become_a_version(kafka: str, tmp_path: Path, project: str) -> None:
+    async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")) as service:
+        await bus.publish(spec_of(project), *records(project))
+        (event,) = await versions(bus, project)
+        manifest = DatasetManifest.model_validate_json(await service.store.get(event.data.manifest))
+        train = pl.read_parquet(await service.store.get(manifest.train))
+        holdout = pl.read_parquet(await service.store.get(manifest.holdout))
+        docs = await service.store.list(f"datasets/{event.data.dataset_id}/data_docs")
+        (request,) = await bus.collect(topics.DATASET_REQUESTED, 1, where=lambda e: e.project == project)
+    assert event.data.counts.examples == train.height + holdout.height == 40
+    assert set(holdout["label"]) == {"bell", "horn"}
+    assert event.data.reason is BuildReason.COUNT
+    assert event.causation_id == request.id
+    assert event.correlation_id == f"turn-{event.data.dataset_id}"
+    assert any(path.endswith("index.html") for path in docs)
+
+
+async def test_repeated_records_and_a_deleted_table_change_nothing(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    store = tmp_path / "store"
+    async with Bus(kafka) as bus:
+        async with running(curate(kafka, store)):
+            await bus.publish(spec_of(project), *records(project))
+            (first,) = await versions(bus, project)
+        shutil.rmtree(store / "records")
+        async with running(curate(kafka, store)):
+            await bus.publish(*reversed(records(project)))
+            command = DatasetRequested(project=project, reason=BuildReason.COMMAND, request="again")
+            await bus.publish(new_event(command, source="/test"))
+            (rejected,) = await bus.collect(
+                topics.DATASET_REJECTED, 1, where=lambda e: e.project == project
+            )
+    assert first.data.dataset_id in rejected.data.reasons[0]
+    assert rejected.data.funnel[0].entered == 40
+
+
+async def test_silence_builds_what_there_is(kafka: str, tmp_path: Path, project: str) -> None:
+    async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")):
+        await bus.publish(*records(project)[:30])  # kept before the project is known
+        await bus.publish(spec_of(project, min_new_records=1000, quiet_seconds=0.5))
+        (event,) = await versions(bus, project)
+    assert event.data.reason is BuildReason.QUIET
+    assert event.data.counts.examples == 30
+
+
+async def test_too_few_examples_are_refused_with_the_fix(kafka: str, tmp_path: Path, project: str) -> None:
+    async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")):
+        await bus.publish(spec_of(project, min_new_records=5), *records(project)[:5])
+        (rejected,) = await bus.collect(topics.DATASET_REJECTED, 1, where=lambda e: e.project == project)
+        unknown = DatasetRequested(project=f"{project}-x", reason=BuildReason.COMMAND, request="r")
+        await bus.publish(new_event(unknown, source="/test"))
+        letters = await bus.dead_letters("dataset.requested", 1)
+    assert rejected.data.reasons[0].startswith("dataset.min_examples: 5 clean examples")
+    assert letters[0].field == "project"
+    assert "not declared" in letters[0].reason
+
+
+async def test_drift_asks_for_a_version(kafka: str, tmp_path: Path, project: str) -> None:
+    drift = DriftDetected(
+        project=project,
+        detector="input",
+        statistic_name="ks",
+        statistic=0.5,
+        p_value=0.001,
+        threshold=0.01,
+        dataset_id="ds-before",
+        model_id="m",
+        window=DriftWindow(
+            first_completion_id="a",
+            last_completion_id="b",
+            completions=10,
+            started_at="2026-01-01T00:00:00Z",  # type: ignore[arg-type]
+            ended_at="2026-01-01T01:00:00Z",  # type: ignore[arg-type]
+        ),
+    )
+    async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")) as service:
+        await bus.publish(spec_of(project, min_new_records=1000), *records(project))
+        await _table_holds(service, project, 40)
+        caused = new_event(drift, source="/test")
+        await bus.publish(caused)
+        (event,) = await versions(bus, project)
+        requests = await bus.collect(topics.DATASET_REQUESTED, 2, where=lambda e: e.project == project)
+    assert event.data.reason is BuildReason.DRIFT
+    assert event.causation_id == requests[1].id
+    assert requests[1].causation_id == requests[0].id
+    assert requests[0].causation_id == caused.id
+
+
+async def _table_holds(service: Service, project: str, count: int) -> None:
+    from tunewheel_curate.records import RecordTable
+
+    assert service.store.local_root is not None
+    table = RecordTable(str(service.store.local_root / "records"))
+    async with asyncio.timeout(90):
+        while table.arrivals().filter(pl.col("project") == project).height < count:
+            await asyncio.sleep(0.1)
