@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+
+import polars as pl
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tunewheel_curate.pipeline import LINEAGE_COLUMNS, build
+from tunewheel_curate.versioning import dataset_id_of, rows_sha256
+
+BELL, HORN = json.dumps({"category": "bell"}), json.dumps({"category": "horn"})
+
+
+def identity(made, spec) -> str:
+    return dataset_id_of(spec, rows_sha256(made.split))
+
+
+def messy(records, varied_rows) -> pl.DataFrame:
+    """Thirty good records and one of each fault."""
+    long = "the bell of my bicycle that came on Monday does not ring when I press the little lever on it"
+    return records(
+        *varied_rows(30),
+        {"input": long, "output": BELL, "trust": "corrected"},
+        {"input": long.upper(), "output": BELL},
+        {"input": long + " today", "output": BELL},
+        {"input": "who knows what this is about", "output": BELL},
+        {"input": "Who knows what this is  about", "output": HORN},
+        {"input": "never mind the output", "output": "{"},
+        {"input": "?"},
+        {"kind": "document", "output": None},
+        {"output": None},
+        {"source_id": "T-5", "input": "a newer version of the fifth ticket of all", "output": HORN},
+        {"input": "mail me at someone@example.com about the bell", "output": BELL},
+    )
+
+
+def test_every_fault_is_caught_and_accounted_for(records, spec, varied_rows) -> None:
+    frame = messy(records, varied_rows)
+    made = build(frame, spec())
+    reasons = {reason: count for stage in made.funnel for reason, count in stage.reasons.items()}
+    assert reasons == {
+        "conflicting_label": 2,
+        "document": 1,
+        "exact_duplicate": 1,
+        "near_duplicate": 1,
+        "near_empty": 1,
+        "no_output": 1,
+        "not_json": 1,
+        "replaced": 1,
+    }
+    assert made.rejections == ()
+    assert made.redactions == {"EMAIL_ADDRESS": 1}
+    assert made.counts.records == frame.height
+    assert made.counts.examples == frame.height - sum(reasons.values())
+    for before, after in zip(made.funnel, made.funnel[1:], strict=False):
+        assert before.left == after.entered
+
+
+def test_lineage_names_the_fate_of_every_record(records, spec, varied_rows) -> None:
+    frame = messy(records, varied_rows)
+    lineage = build(frame, spec()).lineage
+    assert tuple(lineage.columns) == LINEAGE_COLUMNS
+    assert sorted(lineage["record_id"]) == sorted(frame["record_id"])
+    used = lineage["example_id"].is_not_null()
+    assert (used != lineage["reason"].is_not_null()).all()
+    duplicate = lineage.filter(pl.col("reason") == "exact_duplicate").row(0, named=True)
+    assert (duplicate["record_id"], duplicate["duplicate_of"]) == ("rec-0030", "rec-0031")
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_order_partitions_and_redelivery_do_not_matter(data, records, spec, varied_rows) -> None:
+    frame = messy(records, varied_rows)
+    order = data.draw(st.permutations(range(frame.height)))
+    again = data.draw(st.lists(st.integers(0, frame.height - 1), max_size=10))
+    partitions = data.draw(st.lists(st.integers(0, 5), min_size=len(order), max_size=len(order)))
+    shuffled = frame[order].with_columns(
+        pl.Series("partition", partitions, dtype=pl.Int32),
+        pl.int_range(frame.height, dtype=pl.Int64).alias("offset"),
+    )
+    repeated = pl.concat([shuffled, frame[again]])
+    first, second = build(frame, spec()), build(repeated, spec())
+    assert identity(first, spec()) == identity(second, spec())
+    assert first.funnel == second.funnel
+    assert first.lineage.equals(second.lineage)
+
+
+def test_identity_follows_rows_and_spec(records, spec, varied_rows) -> None:
+    rows = varied_rows(20)
+    one = build(records(*rows), spec())
+    assert identity(one, spec()) != identity(build(records(*rows[:19]), spec()), spec())
+    assert identity(one, spec()) != identity(one, spec(min_examples=3))
+
+
+def test_too_few_examples_are_refused(records, spec) -> None:
+    made = build(records({}), spec(min_examples=5))
+    assert any(
+        reason.startswith("dataset.min_examples: 1 clean examples where 5") for reason in made.rejections
+    )
+
+
+def test_one_group_is_refused(records, spec, varied_rows) -> None:
+    made = build(records(*(row | {"group": "g"} for row in varied_rows(6))), spec())
+    assert any(reason.startswith("group: 1 groups") for reason in made.rejections)
+
+
+def test_a_single_label_is_refused(records, spec, varied_rows) -> None:
+    made = build(records(*varied_rows(6, ["bell"])), spec())
+    assert any("'bell'" in reason for reason in made.rejections)
+
+
+def test_an_unknown_entity_is_refused(records, spec) -> None:
+    made = build(records({}), spec(pii={"entities": ["PERSON"]}))
+    assert made.rejections[0].startswith("dataset.pii.entities")
+    assert made.lineage.height == 1
+
+
+def test_nothing_at_all_is_refused(records, spec) -> None:
+    made = build(records(), spec())
+    assert made.counts.records == 0
+    assert made.rejections
