@@ -1,0 +1,60 @@
+"""Who may import whom (rules in the root pyproject.toml), and that the rules see every package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LINTER = Path(sys.executable).parent / "lint-imports"
+RULES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+PACKAGES = {path.name for path in ROOT.glob("**/src/tunewheel_*") if ".venv" not in path.parts}
+
+
+def _lint(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(LINTER), "--no-cache", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_every_package_is_under_the_rules() -> None:
+    assert len(PACKAGES) >= 13
+    assert set(RULES["root_packages"]) == PACKAGES
+    by_id = {rule["id"]: rule for rule in RULES["contracts"]}
+    layered = {name.strip() for layer in by_id["layers"]["layers"] for name in layer.split("|")}
+    assert layered == PACKAGES
+    heavy = {"tunewheel_basemodel", "tunewheel_train", "tunewheel_eval", "tunewheel_engine"}
+    assert set(by_id["torch"]["source_modules"]) == PACKAGES - heavy
+    assert set(by_id["basemodel"]["source_modules"]) == PACKAGES - heavy
+
+
+def test_imports_go_in_one_direction() -> None:
+    done = _lint()
+    assert done.returncode == 0, done.stdout
+    assert "3 kept, 0 broken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("source", "forbidden"), [("tunewheel_runtime", "tunewheel_contracts"), ("tunewheel_contracts", "yaml")]
+)
+def test_the_linter_notices_a_forbidden_import(tmp_path: Path, source: str, forbidden: str) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        f"""
+[tool.importlinter]
+root_packages = ["{source}", "tunewheel_basemodel"]
+include_external_packages = true
+[[tool.importlinter.contracts]]
+name = "Known to be broken"
+type = "forbidden"
+source_modules = ["{source}"]
+forbidden_modules = ["{forbidden}"]
+""",
+        encoding="utf-8",
+    )
+    done = _lint("--config", str(rules))
+    assert done.returncode == 1, done.stdout
+    assert "1 broken" in done.stdout

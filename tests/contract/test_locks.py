@@ -1,0 +1,103 @@
+"""One lock for the whole, a subset of it per service; nothing here needs the network."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / "requirements.lock"
+PROJECTS = sorted(
+    path.parent
+    for pattern in ("*/pyproject.toml", "services/*/pyproject.toml")
+    for path in ROOT.glob(pattern)
+)
+SERVICES = [path for path in PROJECTS if path.parent.name == "services"]
+TORCH = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"}
+HEAVY = {"train", "eval", "engine"}
+Pins = dict[tuple[str, str], set[str]]
+ReadLock = Callable[[Path], Pins]
+REMEDY = "run scripts/lock.sh"
+
+
+def _project(folder: Path) -> dict[str, list[str]]:
+    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def _requirements(folder: Path, *, inner: bool) -> list[Requirement]:
+    """Return what ``folder`` depends on: packages of this workspace (``inner``), or all others."""
+    parsed = [Requirement(text) for text in _project(folder)["dependencies"]]
+    return [r for r in parsed if r.name.startswith("tunewheel-") is inner]
+
+
+def _with_inner(folder: Path) -> list[Path]:
+    """Return ``folder`` and the workspace packages it needs, directly or not."""
+    by_name = {str(_project(path)["name"]): path for path in PROJECTS}
+    found, waiting = [folder], [folder]
+    while waiting:
+        for requirement in _requirements(waiting.pop(), inner=True):
+            path = by_name[requirement.name]
+            if path not in found:
+                found.append(path)
+                waiting.append(path)
+    return found
+
+
+def test_all_projects_are_seen() -> None:
+    assert len(SERVICES) >= 9
+    assert len(PROJECTS) >= 13
+
+
+@pytest.mark.parametrize("lock", [LOCK, *(service / "requirements.lock" for service in SERVICES)],
+                         ids=lambda path: path.parent.name)  # fmt: skip
+def test_every_pin_is_hashed_and_no_workspace_package_is_pinned(lock: Path, read_lock: ReadLock) -> None:
+    pins = read_lock(lock)
+    assert len(pins) >= 30
+    assert all(pins.values()), REMEDY
+    assert not [name for name, _ in pins if name.startswith("tunewheel")]
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
+def test_a_services_lock_is_a_subset_of_the_whole(service: Path, read_lock: ReadLock) -> None:
+    whole = read_lock(LOCK)
+    differing = {
+        pin for pin, hashes in read_lock(service / "requirements.lock").items() if whole.get(pin) != hashes
+    }
+    assert not differing, f"{differing}; {REMEDY}"
+
+
+@pytest.mark.parametrize("folder", PROJECTS, ids=lambda path: path.name)
+def test_what_a_project_declares_is_locked(folder: Path, read_lock: ReadLock) -> None:
+    locks = [LOCK, folder / "requirements.lock"] if folder in SERVICES else [LOCK]
+    needed = [r for path in _with_inner(folder) for r in _requirements(path, inner=False)]
+    assert needed
+    for lock in locks:
+        versions: dict[str, set[str]] = {}
+        for name, version in read_lock(lock):
+            versions.setdefault(name, set()).add(version)
+        for requirement in needed:
+            locked = versions.get(canonicalize_name(requirement.name), set())
+            assert _satisfied(requirement.specifier, locked), f"{lock}: {requirement}; {REMEDY}"
+
+
+def _satisfied(specifier: SpecifierSet, versions: set[str]) -> bool:
+    return bool(versions) and all(specifier.contains(version, prereleases=True) for version in versions)
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
+def test_only_what_trains_or_infers_locks_torch(service: Path, read_lock: ReadLock) -> None:
+    names = {name for name, _ in read_lock(service / "requirements.lock")}
+    assert bool(names & TORCH) is (service.name in HEAVY)
+
+
+def test_a_foreign_pin_is_noticed(tmp_path: Path, read_lock: ReadLock) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"pydantic==0.0.1 \\\n    --hash=sha256:{'0' * 64}\n")
+    assert set(read_lock(lock)) == {("pydantic", "0.0.1")}
+    assert not set(read_lock(lock)) & set(read_lock(LOCK))

@@ -1,0 +1,70 @@
+"""Every service folder has what its reader and its image need."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from tunewheel_contracts.topics import TOPICS
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml"))
+
+
+def _package(service: Path) -> Path:
+    return service / "src" / f"tunewheel_{service.name.replace('-', '_')}"
+
+
+def _text(path: Path) -> str:
+    assert path.is_file(), f"{path.relative_to(ROOT)} is missing"
+    return path.read_text(encoding="utf-8")
+
+
+def _begun(service: Path) -> Path:
+    """Return the service's package; skip where it has no entry point yet."""
+    package = _package(service)
+    if not (package / "main.py").is_file():
+        pytest.skip(f"{service.name} has no main.py yet")
+    return package
+
+
+def test_all_services_are_seen() -> None:
+    names = {path.name for path in SERVICES}
+    on_the_bus = {name for spec in TOPICS for name in (*spec.producers, *spec.consumers)}
+    assert names == (on_the_bus - {"upstream", "cli"}) | {"engine"}
+    assert len(names) >= 9
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
+def test_a_service_has_its_files(service: Path) -> None:
+    package = _begun(service)
+    for name in ("Dockerfile", "README.md", "requirements.lock"):
+        assert (service / name).is_file(), f"services/{service.name}/{name} is missing"
+    for name in ("settings.py", "main.py"):
+        assert (package / name).is_file(), f"{package.name}/{name} is missing"
+    assert list((service / "tests").rglob("test_*.py"))
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
+def test_a_service_is_named_and_started_like_the_others(service: Path) -> None:
+    project = tomllib.loads((service / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] == f"tunewheel-{service.name}"
+    assert project["scripts"] == {project["name"]: f"{_package(service).name}.main:main"}
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
+def test_the_readme_names_what_the_service_consumes_and_produces(service: Path) -> None:
+    _begun(service)
+    text = _text(service / "README.md")
+    topics = [spec.name for spec in TOPICS if service.name in (*spec.producers, *spec.consumers)]
+    missing = [name for name in topics if f"`{name}`" not in text]
+    assert not missing, f"services/{service.name}/README.md does not name {missing}"
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
+def test_the_image_installs_what_is_locked_and_does_not_run_as_root(service: Path) -> None:
+    _begun(service)
+    text = _text(service / "Dockerfile")
+    assert "requirements.lock" in text, f"services/{service.name}/Dockerfile must install from a lock"
+    assert "\nUSER " in text, f"services/{service.name}/Dockerfile must name a USER"
