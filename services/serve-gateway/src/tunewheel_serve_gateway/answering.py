@@ -1,0 +1,207 @@
+"""From a request to an answer: choose the model, ask the engine, remember what was said."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import orjson
+
+from tunewheel_serve_gateway.chat_request import ChatRequest, with_system_prompt
+from tunewheel_serve_gateway.completion_log import CompletionLog
+from tunewheel_serve_gateway.errors import Headers, Unavailable
+from tunewheel_serve_gateway.exchange import Exchange, new_completion_id
+from tunewheel_serve_gateway.keys import Caller
+from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.recent import RecentCompletions
+from tunewheel_serve_gateway.reconcile import Reconciler
+from tunewheel_serve_gateway.routing import Target, sticky_draw
+from tunewheel_serve_gateway.shadow import ShadowCopies
+from tunewheel_serve_gateway.upstream.protocol import (
+    Chunk,
+    ModelNotLoaded,
+    Upstream,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamSilent,
+)
+from tunewheel_serve_gateway.upstream.sse import DONE, as_event
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Opened:
+    """A streamed answer whose first chunk is there: from here on the status is 200."""
+
+    target: Target
+    request: ChatRequest
+    exchange: Exchange
+    chunks: AsyncGenerator[Chunk, None]
+    first: Chunk | None
+    started: float
+
+    @property
+    def headers(self) -> Headers:
+        return told(self.target)
+
+
+class Answering:
+    def __init__(
+        self,
+        upstream: Upstream,
+        reconciler: Reconciler,
+        log: CompletionLog,
+        recent: RecentCompletions,
+        shadows: ShadowCopies,
+        metrics: Metrics,
+    ) -> None:
+        self._upstream = upstream
+        self._reconciler = reconciler
+        self._log = log
+        self._recent = recent
+        self._shadows = shadows
+        self._metrics = metrics
+
+    async def complete(
+        self, request: ChatRequest, caller: Caller, sticky: str | None
+    ) -> tuple[bytes, Headers]:
+        """Return the whole answer and the headers that say who gave it.
+
+        Raises:
+            ApiError: see ``errors`` and ``upstream.protocol``.
+        """
+
+        async def ask(target: Target) -> tuple[bytes, Headers]:
+            started = time.perf_counter()
+            exchange, body = self._begin(request, caller, target)
+            with self._reconciler.using(target.model_id):
+                try:
+                    answer = await self._upstream.complete(body)
+                except UpstreamError as error:
+                    self._failed(exchange, error, started)
+                    raise
+            exchange.take(answer)
+            self._answered(target, request, exchange, started)
+            return orjson.dumps(_signed(answer, exchange)), told(target)
+
+        return await self._with_loaded_model(request, caller, sticky, ask)
+
+    async def open_stream(self, request: ChatRequest, caller: Caller, sticky: str | None) -> Opened:
+        """Wait for the first chunk; failures until then raise ``ApiError``. Pass it on to ``events``."""
+
+        async def ask(target: Target) -> Opened:
+            started = time.perf_counter()
+            exchange, body = self._begin(request, caller, target)
+            chunks = self._upstream.stream(body)
+            try:
+                with self._reconciler.using(target.model_id):
+                    first = await anext(chunks, None)
+            except BaseException as error:
+                await chunks.aclose()
+                if isinstance(error, UpstreamError):
+                    self._failed(exchange, error, started)
+                raise
+            return Opened(target, request, exchange, chunks, first, started)
+
+        return await self._with_loaded_model(request, caller, sticky, ask)
+
+    async def events(self, opened: Opened) -> AsyncGenerator[bytes, None]:
+        """Yield the answer as server-sent events. Closing it early frees the engine."""
+        exchange, request, started = opened.exchange, opened.request, opened.started
+        try:
+            with self._reconciler.using(opened.target.model_id):
+                async for chunk in _all(opened):
+                    if exchange.take_chunk(chunk) and exchange.first_token_seconds is None:
+                        exchange.first_token_seconds = time.perf_counter() - started
+                    usage = chunk.pop("usage", None)
+                    if request.include_usage:
+                        chunk["usage"] = usage
+                    if chunk.get("choices") or (request.include_usage and usage):
+                        yield as_event(orjson.dumps(_signed(chunk, exchange)))
+        except UpstreamError as error:
+            self._failed(exchange, error, started)
+            yield as_event(error.body())
+            return
+        finally:
+            await opened.chunks.aclose()
+        self._answered(opened.target, request, exchange, started)
+        yield as_event(DONE)
+
+    async def _with_loaded_model(
+        self,
+        request: ChatRequest,
+        caller: Caller,
+        sticky: str | None,
+        ask: Callable[[Target], Awaitable[T]],
+    ) -> T:
+        """Ask the model that should answer; where the engine lost it, reload and ask once more."""
+        key = sticky or request.user
+        draw = sticky_draw(request.model, key) if key else random.random()
+        target = self._reconciler.table.find(request.model, draw=draw, allowed=caller.projects)
+        try:
+            return await ask(target)
+        except ModelNotLoaded:
+            if target.adapter is None:
+                raise
+        await self._reconciler.reload(target.model_id)
+        target = self._reconciler.table.find(request.model, draw=draw, allowed=caller.projects)
+        try:
+            return await ask(target)
+        except ModelNotLoaded as error:
+            message = f"model {target.model_id} is being loaded; try again shortly"
+            raise Unavailable(message, param="model", retry_after="2") from error
+
+    def _begin(self, request: ChatRequest, caller: Caller, target: Target) -> tuple[Exchange, dict[str, Any]]:
+        messages = with_system_prompt(request.messages, target.system_prompt)
+        exchange = Exchange(
+            project=target.project,
+            completion_id=new_completion_id(),
+            model_id=target.model_id,
+            role=target.role,
+            messages=messages,
+            pinned=target.pinned,
+            client=caller.name,
+            streamed=request.stream,
+        )
+        return exchange, request.upstream_body(model=target.upstream_model, messages=messages)
+
+    def _answered(self, target: Target, request: ChatRequest, exchange: Exchange, started: float) -> None:
+        exchange.finish(time.perf_counter() - started)
+        self._metrics.add("completions.answered")
+        self._log.offer(exchange)
+        self._recent.remember(exchange)
+        self._shadows.offer(target, request, exchange)
+
+    def _failed(self, exchange: Exchange, error: UpstreamError, started: float) -> None:
+        """An engine that is away, full or right to refuse says nothing about the model: not logged."""
+        if isinstance(error, UpstreamBroken | UpstreamSilent):
+            exchange.fail(str(error))
+            exchange.finish(time.perf_counter() - started)
+            self._log.offer(exchange)
+        if not isinstance(error, ModelNotLoaded):
+            self._metrics.add("completions.failed")
+
+
+async def _all(opened: Opened) -> AsyncGenerator[Chunk, None]:
+    if opened.first is not None:
+        yield opened.first
+    async for chunk in opened.chunks:
+        yield chunk
+
+
+def _signed(answer: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
+    answer["id"] = exchange.completion_id
+    answer["model"] = exchange.model_id
+    return answer
+
+
+def told(target: Target) -> Headers:
+    """Return the headers that tell a client who answered."""
+    return [
+        (b"x-tunewheel-model", target.model_id.encode("latin-1", "replace")),
+        (b"x-tunewheel-role", target.role.value.encode()),
+    ]

@@ -1,0 +1,130 @@
+"""The HTTP surface: OpenAI's routes, feedback, and what the gateway says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.events.upstream import FeedbackReceived
+
+from tunewheel_serve_gateway.chat import ChatCompletions
+from tunewheel_serve_gateway.connection import ClientGone, read_body
+from tunewheel_serve_gateway.errors import ApiError, Unavailable, Unprocessable
+from tunewheel_serve_gateway.feedback import join, parse_feedback
+from tunewheel_serve_gateway.keys import Caller
+from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
+
+PublishFeedback = Callable[[FeedbackReceived], Awaitable[None]]
+
+
+class Surface(Protocol):
+    """What the routes need of the gateway."""
+
+    chat: ChatCompletions
+    max_body_bytes: int
+
+    def admit(self, authorization: str | None) -> Caller: ...
+
+    def recall(self, completion_id: str) -> Any: ...
+
+    async def publish_feedback(self, data: FeedbackReceived) -> None: ...
+
+    @property
+    def table(self) -> RouteTable: ...
+
+    def status(self) -> dict[str, Any]: ...
+
+    def metrics_text(self) -> str: ...
+
+
+def make_api(gateway: Surface) -> Starlette:
+    """Build the app over ``gateway``."""
+
+    async def list_models(request: Request) -> Response:
+        caller = gateway.admit(request.headers.get("authorization"))
+        tables = gateway.table.projects.values()
+        mine = [t for t in tables if caller.projects is None or t.project in caller.projects]
+        return json_response({"object": "list", "data": models_of(mine)})
+
+    async def receive_feedback(request: Request) -> Response:
+        caller = gateway.admit(request.headers.get("authorization"))
+        raw = await read_body(request.scope, request.receive, limit=gateway.max_body_bytes)
+        body = parse_feedback(raw)
+        data = join(body, gateway.recall(body.completion_id), caller)
+        try:
+            await gateway.publish_feedback(data)
+        except TransientError as error:
+            raise Unavailable(
+                f"the feedback was not taken: {error}; send it again", retry_after="2"
+            ) from error
+        except InvalidEvent as error:
+            raise Unprocessable(str(error), param="messages") from error
+        answer = {
+            "feedback_id": data.feedback_id,
+            "completion_id": data.completion_id,
+            "project": data.project,
+        }
+        return json_response(answer, status=202)
+
+    async def read_status(request: Request) -> Response:
+        gateway.admit(request.headers.get("authorization"))
+        return json_response(gateway.status())
+
+    async def read_metrics(_: Request) -> Response:
+        return PlainTextResponse(gateway.metrics_text(), media_type="text/plain; version=0.0.4")
+
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", gateway.chat, methods=["POST"]),
+            Route("/v1/models", list_models),
+            Route("/v1/feedback", receive_feedback, methods=["POST"]),
+            Route("/v1/status", read_status),
+            Route("/metrics", read_metrics),
+        ],
+        exception_handlers={
+            ApiError: on_api_error,
+            HTTPException: on_http_exception,
+            ClientGone: on_client_gone,
+        },
+    )
+
+
+def models_of(tables: list[ProjectTable]) -> list[dict[str, Any]]:
+    """Return every name that ``model`` may have in a request, in OpenAI's shape."""
+    found: dict[str, int] = {}
+    for table in tables:
+        names = [table.project, f"{table.project}/base", *(t.model_id for t in table.targets)]
+        found |= dict.fromkeys(names, table.created)
+        found.setdefault(table.base.upstream_model, table.created)
+    return [
+        {"id": name, "object": "model", "created": created, "owned_by": "tunewheel"}
+        for name, created in found.items()
+    ]
+
+
+def json_response(value: Any, *, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status_code=status, media_type="application/json")
+
+
+async def on_api_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    headers = {name.decode(): value.decode("latin-1") for name, value in error.headers()}
+    return Response(error.body(), status_code=error.status, headers=headers)
+
+
+async def on_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+    payload = {"error": {"message": error.detail, "type": kind, "param": None, "code": None}}
+    return json_response(payload, status=error.status_code)
+
+
+async def on_client_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it; nginx's number for the same

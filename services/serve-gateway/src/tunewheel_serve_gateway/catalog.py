@@ -1,0 +1,48 @@
+"""What the log says should be served: ``serving.desired``, and the specs of projects without any."""
+
+from __future__ import annotations
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.upstream import ProjectDeclared
+
+from tunewheel_serve_gateway.routing import DesiredProject
+
+
+class Catalog:
+    """The newest of both per project. An older generation never replaces a newer one."""
+
+    def __init__(self) -> None:
+        self._desired: dict[str, Envelope[ServingDesired]] = {}
+        self._declared: dict[str, Envelope[ProjectDeclared]] = {}
+
+    def on_serving_desired(self, event: Envelope[ServingDesired]) -> None:
+        known = self._desired.get(event.project)
+        if known is None or event.data.generation >= known.data.generation:
+            self._desired[event.project] = event
+
+    def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
+        self._declared[event.project] = event
+
+    @property
+    def base_names(self) -> set[str]:
+        return {project.base_name for project in self.projects()}
+
+    def projects(self) -> list[DesiredProject]:
+        """Return every project, by name."""
+        return [self._project(name) for name in sorted({*self._desired, *self._declared})]
+
+    def _project(self, name: str) -> DesiredProject:
+        declared, desired = self._declared.get(name), self._desired.get(name)
+        if desired is None:
+            assert declared is not None
+            spec, created = declared.data.spec, int(declared.time.timestamp())
+            return DesiredProject(name, spec.base_model, spec.task.system_prompt, created=created)
+        prompt = declared.data.spec.task.system_prompt if declared else desired.data.system_prompt
+        return DesiredProject(
+            project=name,
+            base_name=desired.data.base.name,
+            system_prompt=prompt,
+            routes=desired.data.desired.routes,
+            created=int(desired.time.timestamp()),
+        )

@@ -1,0 +1,95 @@
+"""What a client of the gateway is told when a request cannot be answered, in OpenAI's error shape.
+
+ApiError                     carries status, type, code and param
+├── BadRequest        400    the request is wrong; ``param`` names the field
+├── NotAuthenticated  401    no key, or an unknown one
+├── NotAllowed        403    the key is not for that project
+├── UnknownModel      404
+├── BodyTooLarge      413
+├── Unprocessable     422    well-formed, but something needed is missing
+└── Unavailable       503    the engine, an adapter or the broker is away; with Retry-After
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from tunewheel_contracts.errors import TunewheelError
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class ApiError(TunewheelError):
+    """An answer other than 2xx. ``payload`` replaces the generated body (an upstream's own error)."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.code
+        self.retry_after = retry_after
+
+    def payload(self) -> dict[str, Any]:
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def body(self) -> bytes:
+        return orjson.dumps(self.payload())
+
+    def headers(self) -> Headers:
+        found: Headers = [(b"content-type", b"application/json")]
+        if self.retry_after is not None:
+            found.append((b"retry-after", self.retry_after.encode("latin-1", "replace")))
+        return found
+
+
+class BadRequest(ApiError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class NotAuthenticated(ApiError):
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class NotAllowed(ApiError):
+    status = 403
+    type = "permission_error"
+    code = "project_not_allowed"
+
+
+class UnknownModel(ApiError):
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class BodyTooLarge(ApiError):
+    status = 413
+    type = "invalid_request_error"
+    code = "body_too_large"
+
+
+class Unprocessable(ApiError):
+    status = 422
+    type = "invalid_request_error"
+
+
+class Unavailable(ApiError):
+    status = 503
+    type = "server_error"
+    code = "unavailable"

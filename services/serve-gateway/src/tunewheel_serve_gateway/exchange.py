@@ -1,0 +1,107 @@
+"""One answered request, as it is remembered and published."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.formats.serving import RouteRole
+
+from tunewheel_serve_gateway.chat_request import Messages
+
+OVERHEAD_BYTES = 512
+
+
+def new_completion_id() -> str:
+    """Return an id that no other completion has, here or elsewhere."""
+    return f"chatcmpl-{uuid.uuid4().hex}"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A plain object, filled in on the hot path; turned into an event off it."""
+
+    project: str
+    completion_id: str
+    model_id: str
+    role: RouteRole
+    messages: Messages
+    pinned: bool = False
+    shadow_of: str | None = None
+    client: str | None = None
+    streamed: bool = False
+    output: str = ""
+    finish_reason: str = ""
+    error: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_seconds: float = 0.0
+    first_token_seconds: float | None = None
+    completed_at: float = 0.0
+    """Unix seconds."""
+    _parts: list[str] = field(default_factory=list[str])
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it holds in memory."""
+        return OVERHEAD_BYTES + len(self.output) + sum(len(content) for _, content in self.messages)
+
+    def take(self, answer: dict[str, Any]) -> None:
+        """Take over a whole ``chat.completion``."""
+        choices = answer.get("choices") or [{}]
+        self.output = (choices[0].get("message") or {}).get("content") or ""
+        self.finish_reason = choices[0].get("finish_reason") or ""
+        self._take_usage(answer.get("usage"))
+
+    def take_chunk(self, chunk: dict[str, Any]) -> bool:
+        """Take over one ``chat.completion.chunk``; True where it brought text."""
+        self._take_usage(chunk.get("usage"))
+        choices = chunk.get("choices")
+        if not choices:
+            return False
+        self.finish_reason = choices[0].get("finish_reason") or self.finish_reason
+        text = (choices[0].get("delta") or {}).get("content")
+        if not text:
+            return False
+        self._parts.append(text)
+        return True
+
+    def fail(self, error: str) -> None:
+        self.error = error
+        self.finish_reason = "error"
+
+    def finish(self, latency_seconds: float) -> None:
+        self.output = self.output or "".join(self._parts)
+        self.latency_seconds = latency_seconds
+        self.completed_at = time.time()
+
+    def _take_usage(self, usage: dict[str, Any] | None) -> None:
+        if usage:
+            self.prompt_tokens = usage.get("prompt_tokens") or 0
+            self.completion_tokens = usage.get("completion_tokens") or 0
+
+    def event_data(self) -> InferenceCompleted:
+        return InferenceCompleted(
+            project=self.project,
+            completion_id=self.completion_id,
+            model_id=self.model_id,
+            role=self.role,
+            pinned=self.pinned,
+            shadow_of=self.shadow_of,
+            messages=tuple(ChatMessage.model_validate({"role": r, "content": c}) for r, c in self.messages),
+            output=self.output,
+            finish_reason=self.finish_reason,
+            error=self.error,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            latency_seconds=self.latency_seconds,
+            first_token_seconds=self.first_token_seconds,
+            streamed=self.streamed,
+            client=self.client,
+            completed_at=datetime.fromtimestamp(self.completed_at, UTC),
+        )

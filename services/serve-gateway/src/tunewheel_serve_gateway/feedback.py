@@ -1,0 +1,95 @@
+"""What users and experts say of a completion: joined with it, and turned into an event."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from tunewheel_contracts.errors import first_complaint
+from tunewheel_contracts.events.upstream import Answer, FeedbackReceived
+from tunewheel_contracts.fields import Slug, SourceId, Strict, Text
+from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.identity import content_id
+
+from tunewheel_serve_gateway.errors import BadRequest, NotAllowed, Unprocessable
+from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.keys import Caller
+
+
+class FeedbackBody(Strict):
+    """The body of ``POST /v1/feedback``. All but the first two may be left out while the gateway still
+    remembers the completion."""
+
+    completion_id: SourceId
+    rating: Literal["up", "down"]
+    correction: Answer | None = None
+    """What the answer should have been: text, or the JSON object itself."""
+    comment: Text | None = None
+    submitted_by: SourceId | None = None
+    project: Slug | None = None
+    model_id: SourceId | None = None
+    messages: tuple[ChatMessage, ...] = Field(default=(), max_length=1_000)
+    output: Text | None = None
+
+
+def parse_feedback(raw: bytes) -> FeedbackBody:
+    """Read a body.
+
+    Raises:
+        BadRequest: ``param`` names the field that is wrong.
+    """
+    try:
+        return FeedbackBody.model_validate_json(raw)
+    except ValidationError as error:
+        field, reason = first_complaint(error)
+        raise BadRequest(f"{field}: {reason}", param=field) from error
+
+
+def join(body: FeedbackBody, known: Exchange | None, caller: Caller) -> FeedbackReceived:
+    """Complete ``body`` by the completion it is about. The same feedback sent twice is one event.
+
+    Raises:
+        Unprocessable: the completion is not remembered and ``body`` does not bring what is needed.
+        NotAllowed: the completion is another project's.
+    """
+    project = known.project if known is not None else _project(body, caller)
+    if caller.projects is not None and project not in caller.projects:
+        raise NotAllowed(f"this key is not for project {project}; use one that is", param="completion_id")
+    messages = body.messages or _messages(known)
+    if body.correction is not None and not any(message.role == "user" for message in messages):
+        raise Unprocessable(
+            f"completion {body.completion_id} is not remembered here any more, so the correction needs "
+            "'messages': send the conversation that was answered",
+            param="messages",
+        )
+    said = body.model_dump(mode="json", include={"completion_id", "rating", "correction", "comment"})
+    identity = {**said, "project": project, "submitted_by": body.submitted_by or caller.name}
+    return FeedbackReceived(
+        project=project,
+        feedback_id=content_id("fb", identity),
+        completion_id=body.completion_id,
+        model_id=known.model_id if known is not None else body.model_id,
+        rating=body.rating,
+        messages=messages,
+        output=known.output if known is not None else body.output,
+        correction=body.correction,
+        submitted_by=body.submitted_by or caller.name,
+        comment=body.comment,
+    )
+
+
+def _project(body: FeedbackBody, caller: Caller) -> str:
+    if body.project is not None:
+        return body.project
+    if caller.projects is not None and len(caller.projects) == 1:
+        return next(iter(caller.projects))
+    raise Unprocessable(
+        f"completion {body.completion_id} is not remembered here any more; send its 'project'",
+        param="project",
+    )
+
+
+def _messages(known: Exchange | None) -> tuple[ChatMessage, ...]:
+    if known is None:
+        return ()
+    return tuple(ChatMessage.model_validate({"role": r, "content": c}) for r, c in known.messages)

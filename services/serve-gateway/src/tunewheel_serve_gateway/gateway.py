@@ -1,0 +1,190 @@
+"""The parts of one gateway, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import structlog
+from opentelemetry.metrics import Meter
+from starlette.types import Scope
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_serve_gateway.adapter_files import AdapterFiles
+from tunewheel_serve_gateway.answering import Answering
+from tunewheel_serve_gateway.catalog import Catalog
+from tunewheel_serve_gateway.chat import ChatCompletions
+from tunewheel_serve_gateway.completion_log import CompletionLog
+from tunewheel_serve_gateway.connection import header
+from tunewheel_serve_gateway.errors import Unavailable
+from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.keys import Caller, load_keys, require_loopback
+from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.recent import RecentCompletions
+from tunewheel_serve_gateway.reconcile import Reconciler
+from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
+from tunewheel_serve_gateway.settings import Settings
+from tunewheel_serve_gateway.shadow import ShadowCopies
+from tunewheel_serve_gateway.upstream.chat_template import load_template
+from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream
+from tunewheel_serve_gateway.upstream.protocol import Upstream
+
+log = structlog.get_logger(__name__)
+
+Wrap = Callable[[Any], Envelope[Any]]
+PublishMany = Callable[[Sequence[Envelope[Any]]], Awaitable[None]]
+
+
+class Gateway:
+    """Everything between the HTTP surface and the log. ``wrap`` and ``publish_many`` are the service's.
+
+    Raises:
+        InvalidKeys: see ``keys``.
+        InvalidTemplate: see ``upstream.chat_template``.
+    """
+
+    def __init__(
+        self, settings: Settings, store: ObjectStore, meter: Meter, wrap: Wrap, publish_many: PublishMany
+    ) -> None:
+        self._settings = settings
+        self._wrap = wrap
+        self._publish_many = publish_many
+        self._keys = load_keys(settings.api_keys_file)
+        if self._keys.is_open:
+            require_loopback(settings.http_host)
+        self.max_body_bytes = settings.max_body_bytes
+        self.metrics = Metrics(meter)
+        self.catalog = Catalog()
+        self.upstream = make_upstream(settings, self.catalog)
+        self.reconciler = Reconciler(
+            self.catalog,
+            AdapterFiles(store, settings.adapter_root),
+            self.upstream,
+            self.metrics,
+            adapter_root=settings.adapter_root,
+            period_seconds=settings.reconcile_seconds,
+        )
+        self.log = CompletionLog(
+            wrap,
+            publish_many,
+            self.metrics,
+            limit=settings.completion_queue,
+            limit_bytes=settings.completion_queue_bytes,
+            batch=settings.completion_batch,
+            linger_seconds=settings.completion_linger_seconds,
+        )
+        self._recent = RecentCompletions(
+            limit=settings.recent_completions, limit_bytes=settings.recent_completion_bytes
+        )
+        self._shadows = ShadowCopies(
+            self.upstream,
+            self.reconciler,
+            self.log.offer,
+            self.metrics,
+            concurrency=settings.shadow_concurrency,
+            backlog=settings.shadow_backlog,
+        )
+        answering = Answering(
+            self.upstream, self.reconciler, self.log, self._recent, self._shadows, self.metrics
+        )
+        self.chat = ChatCompletions(answering, self._admit, self.metrics, max_body_bytes=self.max_body_bytes)
+        self._reconciling: asyncio.Task[None] | None = None
+
+    @property
+    def table(self) -> RouteTable:
+        return self.reconciler.table
+
+    def on_serving_desired(self, event: Envelope[ServingDesired]) -> None:
+        self.catalog.on_serving_desired(event)
+        self.reconciler.wake()
+
+    def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
+        self.catalog.on_project_declared(event)
+        self.reconciler.wake()
+
+    async def start(self) -> None:
+        """Begin to answer. The engine may still be away: clients are told until it is there."""
+        if self._keys.is_open:
+            log.warning("open_without_keys", host=self._settings.http_host, mend="TUNEWHEEL_API_KEYS_FILE")
+        self.log.start()
+        if self._reconciling is None:
+            self._reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
+
+    async def close(self) -> None:
+        """Stop, and hand what is still waiting to the broker."""
+        if self._reconciling is not None:
+            self._reconciling.cancel()
+            await asyncio.gather(self._reconciling, return_exceptions=True)
+            self._reconciling = None
+        await self._shadows.close()
+        await self.log.close(timeout_seconds=self._settings.shutdown_seconds / 2)
+        await self.upstream.close()
+
+    def admit(self, authorization: str | None) -> Caller:
+        """Return who calls.
+
+        Raises:
+            NotAuthenticated
+            Unavailable: what should be served is not known yet.
+        """
+        caller = self._keys.identify(authorization)
+        if self._reconciling is None:
+            raise Unavailable("the gateway is starting; try again shortly", retry_after="2")
+        return caller
+
+    def recall(self, completion_id: str) -> Exchange | None:
+        return self._recent.get(completion_id)
+
+    async def publish_feedback(self, data: FeedbackReceived) -> None:
+        """Return once the broker has acknowledged it."""
+        await self._publish_many([self._wrap(data)])
+        self.metrics.add("feedback.received")
+
+    def metrics_text(self) -> str:
+        return self.metrics.render()
+
+    def status(self) -> dict[str, Any]:
+        """Return what is served, and why something is not."""
+        failures = self.reconciler.failures.items()
+        return {
+            "engine": {"url": self._settings.engine_url, "error": self.reconciler.engine_error},
+            "projects": {name: routes_of(table) for name, table in self.table.projects.items()},
+            "failed_adapters": {name: {"attempts": f.attempts, "reason": f.reason} for name, f in failures},
+            "remembered_completions": len(self._recent),
+        }
+
+    def _admit(self, scope: Scope) -> Caller:
+        return self.admit(header(scope, b"authorization"))
+
+
+def routes_of(table: ProjectTable) -> dict[str, Any]:
+    """Return one project's routes as plain data."""
+    routes = [{"role": t.role.value, "model_id": t.model_id, "percent": t.percent} for t in table.targets]
+    return {"routes": routes, "waiting_for": table.waiting_for}
+
+
+def make_upstream(settings: Settings, catalog: Catalog) -> Upstream:
+    """Return the client that ``engine_protocol`` names."""
+    secret = settings.engine_api_key
+    api_key = secret.get_secret_value() if secret else None
+    if settings.engine_protocol == "openai":
+        return OpenAiUpstream(
+            settings.engine_url,
+            api_key=api_key,
+            timeout_seconds=settings.engine_timeout_seconds,
+            retry_after=settings.retry_after_seconds,
+        )
+    from tunewheel_serve_gateway.upstream.tgi import TgiUpstream
+
+    return TgiUpstream(
+        settings.engine_url,
+        render=load_template(settings.engine_chat_template),
+        is_adapter=lambda name: name not in catalog.base_names,
+        api_key=api_key,
+        timeout_seconds=settings.engine_timeout_seconds,
+        retry_after=settings.retry_after_seconds,
+    )

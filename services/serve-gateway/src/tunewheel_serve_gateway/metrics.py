@@ -1,0 +1,58 @@
+"""What the gateway counts, once for OpenTelemetry and once for ``GET /metrics``.
+
+Counters, all prefixed ``tunewheel.gateway.``: see ``COUNTERS``. In the text format of Prometheus dots are
+underscores and counters end in ``_total``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from opentelemetry.metrics import Meter
+
+COUNTERS: Mapping[str, str] = {
+    "completions.answered": "Chat completions answered",
+    "completions.failed": "Chat completions that the engine failed to answer",
+    "completions.disconnected": "Chat completions whose client went away",
+    "completions.refused": "Requests refused before they reached the engine",
+    "log.published": "inference.completed events acknowledged by the broker",
+    "log.dropped": "inference.completed events dropped because the queue was full or at shutdown",
+    "shadow.copied": "Requests copied to a shadow model",
+    "shadow.dropped": "Shadow copies dropped because too many were waiting",
+    "feedback.received": "Feedback published",
+    "adapters.loaded": "Adapters loaded into the engine",
+    "adapters.failed": "Failed attempts to load an adapter",
+    "adapters.unloaded": "Adapters unloaded from the engine",
+}
+
+
+class Metrics:
+    def __init__(self, meter: Meter) -> None:
+        self._values = dict.fromkeys(COUNTERS, 0)
+        self._counters = {
+            name: meter.create_counter(f"tunewheel.gateway.{name}", description=text)
+            for name, text in COUNTERS.items()
+        }
+        self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+
+    def add(self, name: str, amount: int = 1) -> None:
+        self._values[name] += amount
+        self._counters[name].add(amount)
+
+    def value(self, name: str) -> int:
+        return self._values[name]
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Report ``read()`` under ``name`` whenever metrics are asked for."""
+        self._gauges[name] = (text, read)
+
+    def render(self) -> str:
+        """Return everything in the Prometheus text exposition format 0.0.4."""
+        lines: list[str] = []
+        for name, value in self._values.items():
+            metric = f"tunewheel_gateway_{name.replace('.', '_')}_total"
+            lines += [f"# HELP {metric} {COUNTERS[name]}", f"# TYPE {metric} counter", f"{metric} {value}"]
+        for name, (text, read) in self._gauges.items():
+            metric = f"tunewheel_gateway_{name.replace('.', '_')}"
+            lines += [f"# HELP {metric} {text}", f"# TYPE {metric} gauge", f"{metric} {read()}"]
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,193 @@
+"""Brings the engine's adapters in line with what is desired, and routes only to what is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_runtime.retry import Backoff
+
+from tunewheel_serve_gateway.adapter_files import AdapterFiles
+from tunewheel_serve_gateway.catalog import Catalog
+from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.routing import RouteTable, build_table
+from tunewheel_serve_gateway.upstream.protocol import ModelNotLoaded, Upstream, UpstreamError, UpstreamRefused
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an adapter is not loaded, and when (loop time, seconds) it is tried again."""
+
+    attempts: int
+    retry_at: float
+    reason: str
+
+
+class Reconciler:
+    """Owns the route table. One pass at a time: see what the engine has, load what it lacks, rebuild the
+    routes, unload what nobody wants. An adapter that cannot be loaded is retried with backoff and gets no
+    traffic meanwhile; whoever answered before goes on answering."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        files: AdapterFiles,
+        upstream: Upstream,
+        metrics: Metrics,
+        *,
+        adapter_root: Path,
+        period_seconds: float = 5.0,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.table = RouteTable()
+        self.failures: dict[str, Failure] = {}
+        self.engine_error: str | None = "not asked yet"
+        self._catalog = catalog
+        self._files = files
+        self._upstream = upstream
+        self._metrics = metrics
+        self._root = adapter_root
+        self._period = period_seconds
+        self._backoff = backoff or Backoff(attempts=1, first=0.5, longest=60.0)
+        self._ready: set[str] = set()
+        self._loaded_here: set[str] = set()
+        self._in_use: Counter[str] = Counter()
+        self._changed = asyncio.Event()
+        self._one_pass = asyncio.Lock()
+        self._reloading: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Ask for a pass soon: the desired state changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Reconcile on every change, when a retry is due, and every period; until cancelled."""
+        while True:
+            self._changed.clear()
+            await self.reconcile()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), self._until_next())
+
+    async def reload(self, model_id: str) -> None:
+        """Have the engine load ``model_id`` again, which it does not know any more; once for all callers."""
+        if self._reloading is None or self._reloading.done():
+            log.warning("engine_lost_adapter", model_id=model_id)
+            self._ready.discard(model_id)
+            self._reloading = asyncio.create_task(self.reconcile(), name="reload")
+        await asyncio.shield(self._reloading)
+
+    @contextlib.contextmanager
+    def using(self, model_id: str) -> Iterator[None]:
+        """Keep ``model_id`` from being unloaded while it answers."""
+        self._in_use[model_id] += 1
+        try:
+            yield
+        finally:
+            self._in_use[model_id] -= 1
+            if not self._in_use[model_id]:
+                del self._in_use[model_id]
+
+    async def reconcile(self) -> None:
+        """Do one pass. Nothing that is wrong with engine, store or an adapter escapes from it."""
+        async with self._one_pass:
+            self._rebuild()
+            try:
+                listed = await self._upstream.list_models()
+            except UpstreamError as error:
+                self._note_engine(str(error))
+                return
+            self._note_engine(None)
+            wanted = self._wanted()
+            if listed is not None:
+                self._ready = listed & set(wanted)
+            self._rebuild()
+            missing = [ref for name, ref in wanted.items() if name not in self._ready and self._is_due(name)]
+            await asyncio.gather(*(self._load(ref) for ref in missing))
+            await self._unload_stale(listed)
+
+    def _wanted(self) -> dict[str, AdapterRef]:
+        routes = (route for project in self._catalog.projects() for route in project.routes)
+        desired = {route.model_id: route.adapter for route in routes if route.adapter is not None}
+        return desired | self.table.adapters
+
+    def _rebuild(self) -> None:
+        before, self.table = self.table, build_table(self._catalog.projects(), self._ready, self.table)
+        for name, table in self.table.projects.items():
+            old = before.projects.get(name)
+            if old is None or [t.model_id for t in old.targets] != [t.model_id for t in table.targets]:
+                serving = {target.role.value: target.model_id for target in table.targets}
+                log.info("routes_changed", project=name, **serving, waiting_for=table.waiting_for)
+
+    async def _load(self, adapter: AdapterRef) -> None:
+        model_id = adapter.model_id
+        try:
+            folder = await self._files.materialise(adapter)
+            await self._load_into_engine(model_id, folder)
+        except (TunewheelError, TransientError, OSError) as error:
+            attempts = self.failures[model_id].attempts + 1 if model_id in self.failures else 1
+            delay = self._backoff.delay(attempts - 1)
+            self.failures[model_id] = Failure(attempts, _now() + delay, str(error))
+            self._metrics.add("adapters.failed")
+            log.error("adapter_not_loaded", model_id=model_id, attempts=attempts, reason=str(error))
+            return
+        self.failures.pop(model_id, None)
+        self._ready.add(model_id)
+        self._loaded_here.add(model_id)
+        self._metrics.add("adapters.loaded")
+        self._rebuild()
+
+    async def _load_into_engine(self, model_id: str, folder: Path) -> None:
+        try:
+            await self._upstream.load_adapter(model_id, folder)
+        except UpstreamRefused as error:
+            if "already" not in error.message.lower():
+                raise
+
+    async def _unload_stale(self, listed: set[str] | None) -> None:
+        """Unload what is ours and wanted no more; what is in the middle of an answer waits a pass."""
+        wanted = self._wanted()
+        self.failures = {name: failure for name, failure in self.failures.items() if name in wanted}
+        for name in sorted(self._loaded_here if listed is None else listed):
+            if name in wanted or name in self._in_use or not self._is_ours(name):
+                continue
+            try:
+                await self._upstream.unload_adapter(name)
+            except ModelNotLoaded:
+                pass
+            except UpstreamError as error:
+                log.warning("adapter_not_unloaded", model_id=name, reason=str(error))
+                continue
+            self._ready.discard(name)
+            self._loaded_here.discard(name)
+            self._metrics.add("adapters.unloaded")
+            log.info("adapter_unloaded", model_id=name)
+
+    def _is_ours(self, name: str) -> bool:
+        """An earlier process of this gateway may have loaded it: then its folder is in our root."""
+        return name in self._loaded_here or ("/" not in name and (self._root / name).is_dir())
+
+    def _is_due(self, model_id: str) -> bool:
+        failure = self.failures.get(model_id)
+        return failure is None or failure.retry_at <= _now()
+
+    def _until_next(self) -> float:
+        dues = [failure.retry_at - _now() for failure in self.failures.values()]
+        return max(0.05, min([self._period, *dues]))
+
+    def _note_engine(self, error: str | None) -> None:
+        if error != self.engine_error:
+            log.warning("engine_away", reason=error) if error else log.info("engine_reached")
+        self.engine_error = error
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,186 @@
+"""Which model answers: the desired state, narrowed to what the engine really has, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+
+from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_contracts.formats.serving import Route, RouteRole
+
+from tunewheel_serve_gateway.errors import NotAllowed, Unavailable, UnknownModel
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredProject:
+    """What the log says of one project: from ``serving.desired``, else from its spec alone."""
+
+    project: str
+    base_name: str
+    system_prompt: str
+    routes: tuple[Route, ...] = ()
+    created: int = 0
+    """Unix seconds of the event behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One model that can answer now. ``upstream_model`` is its name at the engine."""
+
+    project: str
+    model_id: str
+    upstream_model: str
+    system_prompt: str
+    role: RouteRole = RouteRole.PRODUCTION
+    percent: int = 100
+    adapter: AdapterRef | None = None
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectTable:
+    project: str
+    base: Target
+    created: int = 0
+    production: Target | None = None
+    canary: Target | None = None
+    shadow: Target | None = None
+    waiting_for: str | None = None
+    """The model that should answer but is not loaded."""
+    stand_in: Target | None = None
+    """Who answered before and goes on answering meanwhile, as long as it is itself loaded."""
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return tuple(t for t in (self.production, self.canary, self.shadow) if t is not None)
+
+    @property
+    def adapters(self) -> dict[str, AdapterRef]:
+        targets = (*self.targets, self.stand_in)
+        return {t.model_id: t.adapter for t in targets if t is not None and t.adapter is not None}
+
+    def pick(self, draw: float) -> Target | None:
+        """Return canary or production by ``draw``, 0 ≤ draw < 1."""
+        if self.canary is not None and draw * 100 < self.canary.percent:
+            return self.canary
+        return self.production
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    projects: Mapping[str, ProjectTable] = field(default_factory=dict[str, ProjectTable])
+
+    @property
+    def adapters(self) -> dict[str, AdapterRef]:
+        """Adapters that routes point to, or would if the engine had them."""
+        return {name: ref for table in self.projects.values() for name, ref in table.adapters.items()}
+
+    def find(self, model: str, *, draw: float, allowed: Collection[str] | None = None) -> Target:
+        """Return who answers for ``model``: a project, ``<project>/base``, a model id or a base's name.
+
+        Raises:
+            UnknownModel, NotAllowed
+            Unavailable: the project's model is not loaded yet.
+        """
+        table = self.projects.get(model)
+        target = self._routed(table, draw) if table is not None else self._pinned(model, allowed)
+        if allowed is not None and target.project not in allowed:
+            raise NotAllowed(f"this key is not for project {target.project}; use one that is", param="model")
+        return target
+
+    def _routed(self, table: ProjectTable, draw: float) -> Target:
+        target = table.pick(draw)
+        if target is None:
+            raise Unavailable(
+                f"model {table.waiting_for} is being loaded; try again shortly",
+                param="model",
+                retry_after="2",
+            )
+        return target
+
+    def _pinned(self, model: str, allowed: Collection[str] | None) -> Target:
+        project, _, rest = model.rpartition("/")
+        if rest == "base" and project in self.projects:
+            return replace(self.projects[project].base, pinned=True)
+        for table in self.projects.values():
+            for target in table.targets:
+                if target.model_id == model:
+                    return replace(target, pinned=True)
+        return self._base_by_name(model, allowed)
+
+    def _base_by_name(self, model: str, allowed: Collection[str] | None) -> Target:
+        users = [t for t in self.projects.values() if t.base.upstream_model == model]
+        mine = [t for t in users if allowed is None or t.project in allowed]
+        if len(mine) == 1:
+            return replace(mine[0].base, pinned=True)
+        if len(mine) > 1:
+            names = ", ".join(f"{t.project}/base" for t in mine)
+            raise UnknownModel(f"several projects use {model}; name one of {names}", param="model")
+        known = ", ".join(sorted(name for name in self.projects if allowed is None or name in allowed))
+        raise UnknownModel(f"model {model!r} is not served; projects here: {known or 'none'}", param="model")
+
+
+def build_table(
+    desired: Iterable[DesiredProject], ready: Collection[str], previous: RouteTable
+) -> RouteTable:
+    """Narrow ``desired`` to the adapters in ``ready``.
+
+    A canary or shadow whose adapter is not loaded gets no traffic. Where the production adapter is not
+    loaded, whoever answered in ``previous`` goes on answering, as long as it is itself still there.
+    """
+    tables = (_project_table(project, ready, previous.projects.get(project.project)) for project in desired)
+    return RouteTable({table.project: table for table in tables})
+
+
+def _project_table(
+    desired: DesiredProject, ready: Collection[str], previous: ProjectTable | None
+) -> ProjectTable:
+    base = Target(desired.project, desired.base_name, desired.base_name, desired.system_prompt)
+    wanted = {route.role: _target(desired, route) for route in desired.routes}
+    found = {role: target for role, target in wanted.items() if _is_loaded(target, ready)}
+    production = wanted.get(RouteRole.PRODUCTION, base)
+    table = ProjectTable(
+        project=desired.project,
+        base=base,
+        created=desired.created,
+        production=production,
+        canary=found.get(RouteRole.CANARY),
+        shadow=found.get(RouteRole.SHADOW),
+    )
+    if _is_loaded(production, ready):
+        return table
+    stand_in = _stand_in(production, previous)
+    answers = stand_in if stand_in is not None and _is_loaded(stand_in, ready) else None
+    return replace(table, production=answers, waiting_for=production.model_id, stand_in=stand_in)
+
+
+def _stand_in(production: Target, previous: ProjectTable | None) -> Target | None:
+    if previous is None:
+        return None
+    before = previous.production
+    if before is None or before.model_id == production.model_id:
+        before = previous.stand_in
+    return replace(before, system_prompt=production.system_prompt) if before is not None else None
+
+
+def _is_loaded(target: Target, ready: Collection[str]) -> bool:
+    return target.adapter is None or target.model_id in ready
+
+
+def _target(desired: DesiredProject, route: Route) -> Target:
+    return Target(
+        project=desired.project,
+        model_id=route.model_id,
+        upstream_model=route.model_id if route.adapter else desired.base_name,
+        system_prompt=desired.system_prompt,
+        role=route.role,
+        percent=route.percent,
+        adapter=route.adapter,
+    )
+
+
+def sticky_draw(project: str, key: str) -> float:
+    """Return a number in 0..1 that is the same for the same user of a project."""
+    digest = blake2b(f"{project}\n{key}".encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64

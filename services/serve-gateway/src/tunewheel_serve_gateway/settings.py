@@ -1,0 +1,50 @@
+"""Settings of the gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from tunewheel_runtime.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """``TUNEWHEEL_*`` variables that only the gateway reads; the rest is in ``ServiceSettings``."""
+
+    engine_url: str = "http://127.0.0.1:8110"
+    """Where the inference engine (vLLM, TGI or ``tunewheel-engine``) listens."""
+    engine_protocol: Literal["openai", "tgi"] = "openai"
+    engine_api_key: SecretStr | None = None
+    engine_timeout_seconds: float = Field(default=300.0, gt=0)
+    """Longest silence of the engine within one answer."""
+    engine_chat_template: Path | None = None
+    """Jinja file that turns messages into a prompt; for ``tgi``, which takes prompts. Default: ChatML."""
+
+    adapter_dir: Path | None = None
+    """Where adapters are laid for the engine, as both see it; default ``<cache_dir>/adapters``."""
+    reconcile_seconds: float = Field(default=5.0, gt=0)
+    """The engine's adapters are compared with what is desired this often, and on every change."""
+
+    api_keys_file: Path | None = None
+    """YAML or JSON of API keys; without it the gateway is open, and listens on loopback only."""
+    max_body_bytes: int = Field(default=1 << 20, gt=0)
+    retry_after_seconds: int = Field(default=2, ge=1)
+
+    completion_queue: int = Field(default=10_000, ge=1)
+    """Completions that may wait for the broker; beyond it the newest are dropped, and counted."""
+    completion_queue_bytes: int = Field(default=64 << 20, ge=1)
+    completion_batch: int = Field(default=500, ge=1)
+    completion_linger_seconds: float = Field(default=0.02, ge=0)
+    """A batch is published this long after its first completion, at the latest."""
+    recent_completions: int = Field(default=10_000, ge=0)
+    """Completions that feedback can be attached to by id alone."""
+    recent_completion_bytes: int = Field(default=64 << 20, ge=0)
+
+    shadow_concurrency: int = Field(default=2, ge=1)
+    shadow_backlog: int = Field(default=64, ge=0)
+    """Shadow copies that may wait; beyond it the newest are dropped, and counted."""
+
+    @property
+    def adapter_root(self) -> Path:
+        return (self.adapter_dir or self.cache_dir / "adapters").resolve()

@@ -1,0 +1,85 @@
+"""Copies of answered requests to a model that answers nobody: bounded, and never in anyone's way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from tunewheel_contracts.formats.serving import RouteRole
+
+from tunewheel_serve_gateway.chat_request import ChatRequest, with_system_prompt
+from tunewheel_serve_gateway.exchange import Exchange, new_completion_id
+from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.reconcile import Reconciler
+from tunewheel_serve_gateway.routing import Target
+from tunewheel_serve_gateway.upstream.protocol import ModelNotLoaded, Upstream, UpstreamError
+
+
+class ShadowCopies:
+    """At most ``concurrency`` copies run and ``backlog`` wait; beyond it copies are dropped and counted."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        reconciler: Reconciler,
+        record: Callable[[Exchange], object],
+        metrics: Metrics,
+        *,
+        concurrency: int,
+        backlog: int,
+    ) -> None:
+        self._upstream = upstream
+        self._reconciler = reconciler
+        self._record = record
+        self._metrics = metrics
+        self._limit = concurrency + backlog
+        self._slots = asyncio.Semaphore(concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def offer(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
+        """Copy ``request`` to the shadow of ``target``'s project, if it has one; returns at once."""
+        table = self._reconciler.table.projects.get(target.project)
+        shadow = table.shadow if table is not None and not target.pinned else None
+        if shadow is None or random.random() * 100 >= shadow.percent:
+            return
+        if len(self._tasks) >= self._limit:
+            self._metrics.add("shadow.dropped")
+            return
+        task = asyncio.create_task(self._copy(shadow, request, answered), name="shadow")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Give up what is under way: a shadow copy has nobody waiting."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _copy(self, shadow: Target, request: ChatRequest, answered: Exchange) -> None:
+        messages = with_system_prompt(request.messages, shadow.system_prompt)
+        exchange = Exchange(
+            project=shadow.project,
+            completion_id=new_completion_id(),
+            model_id=shadow.model_id,
+            role=RouteRole.SHADOW,
+            messages=messages,
+            shadow_of=answered.completion_id,
+            client=answered.client,
+        )
+        body = request.upstream_body(model=shadow.upstream_model, messages=messages) | {"stream": False}
+        body.pop("stream_options", None)
+        async with self._slots:
+            started = time.perf_counter()
+            try:
+                with self._reconciler.using(shadow.model_id):
+                    exchange.take(await self._upstream.complete(body))
+            except ModelNotLoaded:
+                self._reconciler.wake()
+                return
+            except UpstreamError as error:
+                exchange.fail(str(error))
+        exchange.finish(time.perf_counter() - started)
+        self._metrics.add("shadow.copied")
+        self._record(exchange)

@@ -1,0 +1,165 @@
+"""The protocol of vLLM and of ``tunewheel-engine``: OpenAI's chat API, and vLLM's adapter endpoints.
+
+Source: vLLM, "OpenAI-compatible server" and "LoRA adapters" (runtime loading).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+from aiohttp.http_exceptions import HttpProcessingError
+
+from tunewheel_serve_gateway.upstream.protocol import (
+    Chunk,
+    ModelNotLoaded,
+    UpstreamAway,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamSilent,
+)
+from tunewheel_serve_gateway.upstream.sse import DONE, read_data
+
+KEEPALIVE_SECONDS = 4.0
+"""Below uvicorn's five: a connection is never reused while the engine is closing it."""
+CONNECT_SECONDS = 3.0
+
+
+class OpenAiUpstream:
+    """One engine behind ``url``. ``timeout_seconds`` bounds the silence within an answer."""
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, timeout_seconds: float = 300.0, retry_after: int = 2
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {"content-type": "application/json"}
+        if api_key:
+            self._headers["authorization"] = f"Bearer {api_key}"
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_SECONDS, sock_read=timeout_seconds
+        )
+        self._retry_after = str(retry_after)
+        self._opened: aiohttp.ClientSession | None = None
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        # Made on first use: a session belongs to the running loop.
+        if self._opened is None:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
+            self._opened = aiohttp.ClientSession(
+                connector=connector, timeout=self._timeout, headers=self._headers
+            )
+        return self._opened
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+
+    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        async with self._answer("POST", "/v1/chat/completions", body) as response:
+            return as_object(await response.read())
+
+    async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
+        async with self._answer("POST", "/v1/chat/completions", body) as response:
+            async for payload in read_data(response.content.iter_any()):
+                if payload == DONE:
+                    return
+                chunk = as_object(payload)
+                if "error" in chunk:
+                    raise UpstreamBroken(message_of(chunk) or "the engine failed in the middle of its answer")
+                yield chunk
+        raise UpstreamBroken("the engine broke off its answer; send the request again")
+
+    async def list_models(self) -> set[str] | None:
+        async with self._answer("GET", "/v1/models") as response:
+            models = as_object(await response.read()).get("data")
+        return {str(model["id"]) for model in models or [] if isinstance(model, dict) and "id" in model}
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        body = {"lora_name": name, "lora_path": str(path)}
+        async with self._answer("POST", "/v1/load_lora_adapter", body) as response:
+            await response.read()
+
+    async def unload_adapter(self, name: str) -> None:
+        async with self._answer("POST", "/v1/unload_lora_adapter", {"lora_name": name}) as response:
+            await response.read()
+
+    @asynccontextmanager
+    async def _answer(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        data = orjson.dumps(body) if body is not None else None
+        try:
+            async with self._session.request(method, self._url + path, data=data) as response:
+                if response.status >= 400:
+                    raise failure(
+                        response.status,
+                        await response.read(),
+                        retry_after=response.headers.get("retry-after"),
+                        default_retry_after=self._retry_after,
+                    )
+                yield response
+        except TimeoutError as error:
+            if isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise self._away(error) from error
+            raise UpstreamSilent("the engine did not answer in time; send a shorter request") from error
+        except (aiohttp.ClientPayloadError, HttpProcessingError) as error:
+            raise UpstreamBroken("the engine broke off its answer; send the request again") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._away(error) from error
+
+    def _away(self, error: Exception) -> UpstreamAway:
+        reason = f"the inference engine cannot be reached ({type(error).__name__}); try again shortly"
+        return UpstreamAway(reason, retry_after=self._retry_after)
+
+
+def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_after: str) -> UpstreamError:
+    """Return the error that an answer of ``status`` ≥ 400 stands for."""
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        parsed = {}
+    message = message_of(parsed) or body[:500].decode("utf-8", "replace") or f"status {status}"
+    if status == 404:
+        return ModelNotLoaded(message, param="model")
+    if status == 503:
+        return UpstreamAway(message, retry_after=retry_after or default_retry_after)
+    if status >= 500:
+        return UpstreamBroken(f"the engine failed: {message}")
+    details = parsed.get("error") if isinstance(parsed, dict) else None
+    error = {"message": message, **(details if isinstance(details, dict) else {})}
+    if status == 429:
+        retry_after = retry_after or default_retry_after
+    return UpstreamRefused(status, error, retry_after=retry_after)
+
+
+def message_of(parsed: Any) -> str | None:
+    """Return the message in an error body of OpenAI's shape, of vLLM's older flat one, or FastAPI's."""
+    if not isinstance(parsed, dict):
+        return None
+    error = parsed.get("error", parsed)
+    if isinstance(error, str):
+        return error
+    found = error.get("message") or error.get("detail") if isinstance(error, dict) else None
+    return str(found) if found else None
+
+
+def as_object(payload: bytes) -> dict[str, Any]:
+    """Parse an answer.
+
+    Raises:
+        UpstreamBroken: it is no JSON object.
+    """
+    try:
+        parsed = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise UpstreamBroken("the engine's answer is not JSON; is engine_url an OpenAI server?") from error
+    if not isinstance(parsed, dict):
+        raise UpstreamBroken("the engine's answer is no JSON object; is engine_url an OpenAI server?")
+    return parsed

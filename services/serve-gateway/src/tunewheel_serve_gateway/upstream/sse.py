@@ -1,0 +1,27 @@
+"""Server-sent events, as far as inference engines use them (WHATWG HTML §9.2: ``data`` fields only)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+DONE = b"[DONE]"
+
+
+async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the payload of every ``data:`` line of a body that arrives in arbitrary ``parts``.
+
+    Engines send one line per event; comments, event names and empty lines are skipped.
+    """
+    rest = b""
+    async for part in parts:
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+    if rest.startswith(b"data:"):
+        yield rest[5:].strip()
+
+
+def as_event(payload: bytes) -> bytes:
+    """Return ``payload``, free of line breaks, as one event."""
+    return b"data: " + payload + b"\n\n"

@@ -1,0 +1,166 @@
+"""TGI's protocol: prompts in, tokens out, the adapter named per request by ``adapter_id``.
+
+Source: Text Generation Inference, "Messages and generate API" and "LoRA"; ``huggingface_hub``'s client.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from huggingface_hub import AsyncInferenceClient
+from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, OverloadedError, TextGenerationError
+
+from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream, failure
+from tunewheel_serve_gateway.upstream.protocol import (
+    Chunk,
+    ModelNotLoaded,
+    UpstreamAway,
+    UpstreamBroken,
+    UpstreamRefused,
+    UpstreamSilent,
+)
+
+Render = Callable[[list[dict[str, str]]], str]
+FINISH = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
+
+
+class TgiUpstream:
+    """One TGI server. It takes prompts, so ``render`` applies the base model's chat template here.
+
+    ``base_name`` requests (no adapter) send no ``adapter_id``. Adapters are loaded through the engine's
+    adapter endpoint where there is one; plain TGI knows only those it was started with.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        render: Render,
+        is_adapter: Callable[[str], bool],
+        api_key: str | None = None,
+        timeout_seconds: float = 300.0,
+        retry_after: int = 2,
+    ) -> None:
+        self._url = url.rstrip("/") + "/generate_stream"
+        self._render = render
+        self._is_adapter = is_adapter
+        # Without a token of ours the client would send the machine's Hugging Face token to the engine.
+        self._token = api_key or "none"
+        self._timeout = timeout_seconds
+        self._retry_after = str(retry_after)
+        self._adapters = OpenAiUpstream(
+            url, api_key=api_key, timeout_seconds=timeout_seconds, retry_after=retry_after
+        )
+
+    async def close(self) -> None:
+        await self._adapters.close()
+
+    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        text: list[str] = []
+        last: Chunk = {}
+        async for chunk in self.stream(body):
+            text.extend(choice["delta"].get("content") or "" for choice in chunk["choices"])
+            last = {**last, **chunk, "choices": chunk["choices"] or last.get("choices")}
+        finish = last["choices"][0]["finish_reason"] if last.get("choices") else "stop"
+        message = {"role": "assistant", "content": "".join(text)}
+        choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
+        return {**last, "object": "chat.completion", "choices": [choice]}
+
+    async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
+        # A client per request: a shared one keeps every streamed response open until it is closed itself.
+        client = AsyncInferenceClient(model=self._url, token=self._token, timeout=self._timeout)
+        stamp = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body["model"]}
+        try:
+            tokens = await client.text_generation(
+                self._render(body["messages"]), details=True, stream=True, **self._parameters(body)
+            )
+            async for token in tokens:
+                if not token.token.special:
+                    yield _chunk(stamp, token.token.text, None)
+                if token.details is not None:
+                    finish = FINISH.get(str(token.details.finish_reason), "stop")
+                    yield _chunk(stamp, "", finish, usage=_usage(token.details))
+                    return
+            raise UpstreamBroken("the engine broke off its answer; send the request again")
+        except OverloadedError as error:
+            raise UpstreamRefused(429, {"message": str(error)}, retry_after=self._retry_after) from error
+        except TextGenerationError as error:
+            raise self._refusal(error, body["model"]) from error
+        except HfHubHTTPError as error:
+            response = error.response
+            raise failure(
+                response.status_code,
+                str(error).encode(),
+                retry_after=response.headers.get("retry-after"),
+                default_retry_after=self._retry_after,
+            ) from error
+        except (InferenceTimeoutError, httpx2.ReadTimeout) as error:
+            raise UpstreamSilent("the engine did not answer in time; send a shorter request") from error
+        except httpx2.TransportError as error:
+            reason = f"the inference engine cannot be reached ({type(error).__name__}); try again shortly"
+            raise UpstreamAway(reason, retry_after=self._retry_after) from error
+        finally:
+            await client.close()
+
+    def _parameters(self, body: dict[str, Any]) -> dict[str, Any]:
+        temperature, top_p = body.get("temperature"), body.get("top_p")
+        stop = body.get("stop")
+        wanted = {
+            "adapter_id": body["model"] if self._is_adapter(body["model"]) else None,
+            "max_new_tokens": body.get("max_completion_tokens") or body.get("max_tokens"),
+            "temperature": temperature or None,
+            "do_sample": temperature is None or temperature > 0,
+            "top_p": top_p if top_p and top_p < 1 else None,
+            "seed": body.get("seed"),
+            "stop": [stop] if isinstance(stop, str) else stop,
+            "frequency_penalty": body.get("frequency_penalty"),
+        }
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    def _refusal(self, error: TextGenerationError, model: str) -> UpstreamRefused | ModelNotLoaded:
+        message = str(error)
+        if "adapter" in message.lower():
+            return ModelNotLoaded(f"the engine has no adapter {model}: {message}", param="model")
+        return UpstreamRefused(400, {"message": message})
+
+    async def list_models(self) -> set[str] | None:
+        try:
+            return await self._adapters.list_models()
+        except ModelNotLoaded:
+            return None
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        try:
+            await self._adapters.load_adapter(name, path)
+        except ModelNotLoaded:
+            await self._probe(name)
+
+    async def _probe(self, name: str) -> None:
+        """Ask for one token: plain TGI answers only if it was started with the adapter."""
+        body = {
+            "model": name,
+            "messages": [{"role": "user", "content": "."}],
+            "max_tokens": 1,
+            "temperature": 0,
+        }
+        async for _ in self.stream(body):
+            pass
+
+    async def unload_adapter(self, name: str) -> None:
+        await self._adapters.unload_adapter(name)
+
+
+def _chunk(stamp: Chunk, text: str, finish: str | None, *, usage: dict[str, int] | None = None) -> Chunk:
+    delta = {"role": "assistant", "content": text} if finish is None else {}
+    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+    return {"object": "chat.completion.chunk", **stamp, "choices": [choice], "usage": usage}
+
+
+def _usage(details: Any) -> dict[str, int]:
+    prompt, answer = int(details.input_length or 0), int(details.generated_tokens)
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}

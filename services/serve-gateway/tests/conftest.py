@@ -1,0 +1,380 @@
+"""A real engine-shaped server and a real gateway server, on ports of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import uvicorn
+from aiohttp import web
+from opentelemetry.metrics import NoOpMeter
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
+from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec, TrainMethod
+from tunewheel_runtime.store import ObjectStore
+from tunewheel_serve_gateway.api import make_api
+from tunewheel_serve_gateway.gateway import Gateway
+from tunewheel_serve_gateway.settings import Settings
+
+BASE = BaseModelRef(name="org/Tiny-Base", revision="sha256:" + "0" * 64)
+WAIT_SECONDS = 20.0
+
+
+async def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
+    """Return ``condition()`` once it is truthy."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come true in {WAIT_SECONDS} s"
+        await asyncio.sleep(0.005)
+    return found
+
+
+class FakeEngine:
+    """Speaks the wire protocol of vLLM over a real socket; answers with what it was asked.
+
+    The text is ``<model>: <last message>``, sent word by word when streaming. ``fail_with`` holds
+    (status, body, headers) to answer chats with; ``gate`` holds answers back while it is clear.
+    """
+
+    def __init__(self) -> None:
+        self.adapters: dict[str, str] = {}
+        self.asked: list[dict[str, Any]] = []
+        self.loads: list[str] = []
+        self.refuse_loads = False
+        self.fail_with: tuple[int, dict[str, Any], dict[str, str]] | None = None
+        self.break_off_after: int | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.cancelled = 0
+        self.running = 0
+        self.url = ""
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, port: int = 0) -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/load_lora_adapter", self._load)
+        app.router.add_post("/v1/unload_lora_adapter", self._unload)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def restart(self) -> None:
+        """Come back on the same port, without any adapter."""
+        port = int(self.url.rsplit(":", 1)[1])
+        await self.stop()
+        self.adapters.clear()
+        await self.start(port)
+
+    async def _models(self, _: web.Request) -> web.Response:
+        names = [BASE.name, *self.adapters]
+        return web.json_response({"object": "list", "data": [{"id": n, "object": "model"} for n in names]})
+
+    async def _load(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.loads.append(body["lora_name"])
+        if self.refuse_loads:
+            return _error(400, "the adapter was made for another base model")
+        if body["lora_name"] in self.adapters:
+            return _error(400, f"The lora adapter '{body['lora_name']}' has already been loaded.")
+        self.adapters[body["lora_name"]] = body["lora_path"]
+        return web.Response(text="Success")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        if self.adapters.pop(name, None) is None:
+            return _error(404, f"The lora adapter '{name}' cannot be found.")
+        return web.Response(text="Success")
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.asked.append(body)
+        if self.fail_with is not None:
+            status, payload, headers = self.fail_with
+            return web.json_response(payload, status=status, headers=headers)
+        if body["model"] not in (BASE.name, *self.adapters):
+            return _error(404, f"The model `{body['model']}` does not exist.")
+        self.running += 1
+        try:
+            if body.get("stream"):
+                return await self._stream(request, body)
+            await self.gate.wait()
+            return web.json_response(_completion(body))
+        except (asyncio.CancelledError, ConnectionResetError):
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+
+    async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for n, word in enumerate(_text(body).split(" ")):
+            if n == self.break_off_after:
+                assert request.transport is not None
+                request.transport.abort()
+                return response
+            if n == 1:
+                await self.gate.wait()
+            piece = word if n == 0 else f" {word}"
+            await _send(response, _chunk(body, {"content": piece}, None))
+        await _send(response, _chunk(body, {}, "stop"))
+        if body.get("stream_options", {}).get("include_usage"):
+            await _send(response, {**_chunk(body, {}, None), "choices": [], "usage": _usage(body)})
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+
+def _text(body: dict[str, Any]) -> str:
+    return f"{body['model']}: {body['messages'][-1]['content']}"
+
+
+def _usage(body: dict[str, Any]) -> dict[str, int]:
+    prompt = sum(len(m["content"].split()) for m in body["messages"])
+    answer = len(_text(body).split())
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+def _completion(body: dict[str, Any]) -> dict[str, Any]:
+    message = {"role": "assistant", "content": _text(body)}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    head = {"id": "engine-1", "object": "chat.completion", "created": 1, "model": body["model"]}
+    return {**head, "choices": [choice], "usage": _usage(body)}
+
+
+def _chunk(body: dict[str, Any], delta: dict[str, str], finish: str | None) -> dict[str, Any]:
+    head = {"id": "engine-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+    return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], "usage": None}
+
+
+async def _send(response: web.StreamResponse, chunk: dict[str, Any]) -> None:
+    await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+
+
+def _error(status: int, message: str) -> web.Response:
+    error = {"message": message, "type": "BadRequestError", "param": None, "code": status}
+    return web.json_response({"error": error}, status=status)
+
+
+class Broker:
+    """Takes events in memory; ``away`` refuses them as a broker that cannot be reached."""
+
+    def __init__(self) -> None:
+        self.events: list[Envelope[Any]] = []
+        self.batches = 0
+        self.away = False
+
+    async def publish_many(self, envelopes: Any) -> None:
+        await asyncio.sleep(0)
+        if self.away:
+            raise TransientError("cannot publish: no broker")
+        self.batches += 1
+        self.events.extend(envelopes)
+
+    def of(self, event_type: str) -> list[Any]:
+        return [e.data for e in self.events if e.data.type == event_type]
+
+
+def wrap(data: Any) -> Envelope[Any]:
+    return new_event(data, source="/test")
+
+
+def safetensors(values: bytes = b"\0" * 4) -> bytes:
+    """Return a safetensors file of one tensor."""
+    header = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, len(values)]}}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + values
+
+
+async def put_adapter(
+    store: ObjectStore, model_id: str, *, weights: bytes | None = None, **changes: Any
+) -> AdapterRef:
+    """Put an adapter's files into the store."""
+    path = f"adapters/{model_id}"
+    config = json.dumps({"peft_type": "LORA", "model_id": model_id}).encode()
+    files = (
+        await store.put(f"{path}/adapter_config.json", config),
+        await store.put(f"{path}/adapter_model.safetensors", weights or safetensors()),
+    )
+    values = {"model_id": model_id, "path": path, "files": files, "base": BASE, "method": TrainMethod.LORA}
+    return AdapterRef(**(values | changes))
+
+
+def spec_of(project: str, *, prompt: str = "Answer as JSON.") -> ProjectSpec:
+    return ProjectSpec(
+        project=project,
+        base_model=BASE.name,
+        task=TaskSpec(system_prompt=prompt),
+        criteria=(Criterion(metric=Metric.ROUGE_L, minimum=0.1),),
+    )
+
+
+@dataclass
+class World:
+    """A gateway in front of a fake engine, and what a test does to them."""
+
+    gateway: Gateway
+    engine: FakeEngine
+    broker: Broker
+    store: ObjectStore
+    url: str
+    session: aiohttp.ClientSession
+    generation: int = 0
+    adapters: dict[str, AdapterRef] = field(default_factory=dict)
+
+    def declare(self, project: str = "desk", *, prompt: str = "Answer as JSON.") -> None:
+        declared = ProjectDeclared(project=project, spec=spec_of(project, prompt=prompt))
+        self.gateway.on_project_declared(wrap(declared))
+
+    async def desire(self, project: str = "desk", **shares: tuple[str | AdapterRef, int]) -> None:
+        """Desire ``production=(model_id, percent)`` and so on; ``base`` stands for the bare base."""
+        routes = [await self._route(role, model, percent) for role, (model, percent) in shares.items()]
+        self.generation += 1
+        desired = ServingDesired(
+            project=project,
+            generation=self.generation,
+            base=BASE,
+            system_prompt="Answer as JSON.",
+            desired=DesiredRoutes(routes=tuple(routes)),
+        )
+        self.gateway.on_serving_desired(wrap(desired))
+
+    async def _route(self, role: str, model: str | AdapterRef, percent: int) -> Route:
+        adapter: AdapterRef | None = None
+        if isinstance(model, AdapterRef):
+            adapter, model = model, model.model_id
+        elif not model.startswith("base"):
+            adapter = self.adapters.get(model) or await put_adapter(self.store, model)
+            self.adapters[model] = adapter
+        return Route(model_id=model, role=RouteRole(role), percent=percent, adapter=adapter)
+
+    async def serving(self, **roles: str | None) -> None:
+        """Wait until these roles of project desk are served by these models."""
+
+        def found() -> bool:
+            table = self.gateway.table.projects.get("desk")
+            if table is None:
+                return False
+            targets = {role: getattr(table, role) for role in roles}
+            return {role: target and target.model_id for role, target in targets.items()} == roles
+
+        await eventually(found, f"routes {roles}")
+
+    async def chat(self, text: str = "hello", *, model: str = "desk", **body: Any) -> aiohttp.ClientResponse:
+        messages = [{"role": "user", "content": text}]
+        headers = body.pop("headers", {})
+        payload = {"model": model, "messages": messages, **body}
+        return await self.session.post(f"{self.url}/v1/chat/completions", json=payload, headers=headers)
+
+    async def said(self, text: str = "hello", **body: Any) -> str:
+        async with await self.chat(text, **body) as response:
+            assert response.status == 200, await response.text()
+            return (await response.json())["choices"][0]["message"]["content"]
+
+    async def completions(self, count: int = 1) -> list[Any]:
+        await eventually(lambda: len(self.broker.of("inference.completed")) >= count, f"{count} completions")
+        return self.broker.of("inference.completed")
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """Serve an ASGI app over a real socket."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off")
+    socket = config.bind_socket()
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve(sockets=[socket]))
+    await eventually(lambda: server.started or task.done(), "the server")
+    try:
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        await task
+        socket.close()
+
+
+MakeWorld = Callable[..., Awaitable[World]]
+
+
+@pytest.fixture
+async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
+    """Return a maker of worlds; keyword arguments are settings."""
+    from contextlib import AsyncExitStack
+
+    async with AsyncExitStack() as stack:
+
+        async def make(**settings: Any) -> World:
+            engine, broker = FakeEngine(), Broker()
+            await engine.start()
+            stack.push_async_callback(engine.stop)
+            store = ObjectStore("memory://")
+            values = {
+                "engine_url": engine.url,
+                "cache_dir": tmp_path,
+                "reconcile_seconds": 0.2,
+                "shutdown_seconds": 2.0,
+            }
+            gateway = Gateway(
+                Settings(**(values | settings)), store, NoOpMeter("test"), wrap, broker.publish_many
+            )
+            await gateway.start()
+            stack.push_async_callback(gateway.close)
+            url = await stack.enter_async_context(served(make_api(gateway)))
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            return World(gateway, engine, broker, store, url, session)
+
+        yield make
+
+
+@pytest.fixture
+async def world(make_world: MakeWorld) -> World:
+    """A world with project ``desk`` declared and ``desk-1`` in production."""
+    made = await make_world()
+    made.declare()
+    await made.desire(production=("desk-1", 100))
+    await made.serving(production="desk-1")
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TUNEWHEEL_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(name="eventually")
+def give_eventually() -> Any:
+    return eventually
+
+
+@pytest.fixture(name="put_adapter")
+def give_put_adapter() -> Any:
+    return put_adapter
+
+
+@pytest.fixture(name="safetensors")
+def give_safetensors() -> Any:
+    return safetensors

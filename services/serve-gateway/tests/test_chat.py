@@ -1,0 +1,270 @@
+"""Chat over the wire: a real client, a real gateway server, a real engine-shaped server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+
+
+def client_of(world: Any, key: str = "none") -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{world.url}/v1", api_key=key, max_retries=0)
+
+
+HELLO: Any = [{"role": "user", "content": "hello there"}]
+
+
+async def test_the_official_client_gets_an_answer(world: Any):
+    async with client_of(world) as client:
+        answer = await client.chat.completions.create(model="desk", messages=HELLO)
+    assert answer.choices[0].message.content == "desk-1: hello there"
+    assert answer.model == "desk-1"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens > 0
+    (event,) = await world.completions()
+    assert event.completion_id == answer.id
+    assert event.output == "desk-1: hello there"
+    assert (event.role, event.pinned, event.finish_reason) == ("production", False, "stop")
+    assert event.prompt_tokens == answer.usage.prompt_tokens
+    assert [m.role for m in event.messages] == ["system", "user"]
+    assert event.latency_seconds > 0
+
+
+async def test_the_official_client_gets_a_stream_with_usage(world: Any):
+    async with client_of(world) as client:
+        stream = await client.chat.completions.create(
+            model="desk", messages=HELLO, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == "desk-1: hello there"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 3
+    assert len({c.id for c in chunks}) == 1
+    (event,) = await world.completions()
+    assert (event.completion_id, event.output, event.streamed) == (chunks[0].id, text, True)
+    assert (event.prompt_tokens, event.completion_tokens) == (5, 3)
+    assert event.first_token_seconds is not None
+    assert event.first_token_seconds <= event.latency_seconds
+
+
+async def test_usage_is_counted_but_not_shown_to_a_stream_that_did_not_ask(world: Any):
+    async with client_of(world) as client:
+        stream = await client.chat.completions.create(model="desk", messages=HELLO, stream=True)
+        chunks = [chunk async for chunk in stream]
+    assert all(chunk.usage is None and chunk.choices for chunk in chunks)
+    (event,) = await world.completions()
+    assert event.completion_tokens == 3
+
+
+async def test_pieces_are_passed_on_as_they_come(world: Any):
+    world.engine.gate.clear()
+    async with client_of(world) as client:
+        stream = await client.chat.completions.create(model="desk", messages=HELLO, stream=True)
+        first = await anext(stream)
+        assert first.choices[0].delta.content == "desk-1:"
+        world.engine.gate.set()
+        assert len([chunk async for chunk in stream]) == 3
+
+
+async def test_completion_ids_are_unique(world: Any):
+    ids = set()
+    for _ in range(5):
+        async with await world.chat() as response:
+            ids.add((await response.json())["id"])
+    assert len(ids) == 5
+
+
+async def test_the_system_prompt_is_prepended_unless_the_client_has_one(world: Any):
+    await world.said("one")
+    assert world.engine.asked[-1]["messages"][0] == {"role": "system", "content": "Answer as JSON."}
+    mine = [{"role": "developer", "content": "mine"}, {"role": "user", "content": "two"}]
+    await world.said(messages=mine)
+    assert world.engine.asked[-1]["messages"] == [{"role": "system", "content": "mine"}, mine[1]]
+
+
+async def test_other_parameters_reach_the_engine(world: Any):
+    await world.said(temperature=0, max_tokens=7, seed=3, stop=["x"])
+    asked = world.engine.asked[-1]
+    assert (asked["temperature"], asked["max_tokens"], asked["seed"], asked["stop"]) == (0, 7, 3, ["x"])
+
+
+@pytest.mark.parametrize("name", ["org/Tiny-Base", "desk/base"])
+async def test_the_base_answers_to_its_name(world: Any, name: str):
+    assert await world.said(model=name) == "org/Tiny-Base: hello"
+    (event,) = await world.completions()
+    assert event.pinned
+    assert world.engine.asked[-1]["messages"][0]["role"] == "system"
+
+
+async def test_a_model_id_pins_the_model(world: Any):
+    await world.desire(production=("desk-1", 50), canary=("desk-2", 50))
+    await world.serving(production="desk-1", canary="desk-2")
+    for _ in range(5):
+        assert await world.said(model="desk-2") == "desk-2: hello"
+    events = await world.completions(5)
+    assert all(event.pinned and event.role == "canary" for event in events)
+
+
+async def test_the_answer_says_who_gave_it(world: Any):
+    async with await world.chat() as response:
+        assert response.headers["x-tunewheel-model"] == "desk-1"
+        assert response.headers["x-tunewheel-role"] == "production"
+
+
+async def test_a_project_without_models_is_answered_by_its_base(make_world: Any, eventually: Any):
+    world = await make_world()
+    world.declare()
+    await eventually(lambda: "desk" in world.gateway.table.projects)
+    assert await world.said() == "org/Tiny-Base: hello"
+
+
+BAD: list[tuple[Any, str]] = [
+    (b"{", "(body)"),
+    (b'{"model": "\xff"}', "(body)"),
+    (b"[]", "(body)"),
+    ({"messages": HELLO}, "model"),
+    ({"model": 3, "messages": HELLO}, "model"),
+    ({"model": "desk"}, "messages"),
+    ({"model": "desk", "messages": []}, "messages"),
+    ({"model": "desk", "messages": ["x"]}, "messages[0]"),
+    ({"model": "desk", "messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+    ({"model": "desk", "messages": [{"role": [], "content": "x"}]}, "messages[0].role"),
+    ({"model": "desk", "messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+    (
+        {"model": "desk", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        "messages[0].content",
+    ),
+    ({"model": "desk", "messages": HELLO, "stream": "yes"}, "stream"),
+    ({"model": "desk", "messages": HELLO, "stream_options": 1}, "stream_options"),
+    ({"model": "desk", "messages": HELLO, "n": 2}, "n"),
+    ({"model": "desk", "messages": HELLO, "tools": [{}]}, "tools"),
+    ({"model": "desk", "messages": HELLO, "user": 4}, "user"),
+]
+
+
+@pytest.mark.parametrize(("body", "param"), BAD, ids=[f"{n}-{param}" for n, (_, param) in enumerate(BAD)])
+async def test_a_wrong_request_names_the_field_and_all_after_it_is_answered(
+    world: Any, body: Any, param: str
+):
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with world.session.post(f"{world.url}/v1/chat/completions", data=raw) as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["param"]) == (400, param)
+        assert error["type"] == "invalid_request_error"
+        assert error["message"]
+    assert world.engine.asked == []
+    assert await world.said() == "desk-1: hello"
+
+
+async def test_text_parts_are_joined(world: Any):
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert await world.said(messages=[{"role": "user", "content": parts}]) == "desk-1: ab"
+
+
+async def test_an_unknown_model_is_404_and_names_the_projects(world: Any):
+    async with client_of(world) as client:
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.chat.completions.create(model="nobody", messages=HELLO)
+    assert caught.value.code == "model_not_found"
+    assert caught.value.param == "model"
+    assert "projects here: desk" in str(caught.value)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_the_limit_is_413(make_world: Any, chunked: bool):
+    world = await make_world(max_body_bytes=1000)
+
+    async def pieces() -> Any:
+        for _ in range(20):
+            yield b"x" * 100
+
+    data = pieces() if chunked else b"x" * 2000
+    async with world.session.post(f"{world.url}/v1/chat/completions", data=data) as response:
+        assert response.status == 413
+        assert "1000 bytes" in (await response.json())["error"]["message"]
+
+
+async def test_an_engine_that_is_away_is_503_with_retry_after(world: Any):
+    await world.engine.stop()
+    for stream in (False, True):
+        async with await world.chat(stream=stream) as response:
+            assert response.status == 503
+            assert int(response.headers["retry-after"]) >= 1
+            assert (await response.json())["error"]["code"] == "engine_unavailable"
+    await world.engine.restart()
+    assert await world.said() == "desk-1: hello"
+    assert len(await world.completions()) == 1
+
+
+async def test_the_engines_429_is_passed_on(world: Any):
+    full = {"error": {"message": "the queue is full", "type": "rate_limit_error"}}
+    world.engine.fail_with = (429, full, {"retry-after": "7"})
+    async with await world.chat() as response:
+        assert response.status == 429
+        assert response.headers["retry-after"] == "7"
+        assert (await response.json())["error"]["message"] == "the queue is full"
+
+
+async def test_the_engines_refusal_keeps_its_param(world: Any):
+    refusal = {"error": {"message": "must be >= 0", "type": "BadRequestError", "param": "temperature"}}
+    world.engine.fail_with = (400, refusal, {})
+    async with client_of(world) as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(model="desk", messages=HELLO, temperature=-1)
+    assert caught.value.param == "temperature"
+
+
+async def test_an_engine_that_breaks_is_502_and_counts_against_the_model(world: Any):
+    world.engine.fail_with = (500, {"error": {"message": "boom"}}, {})
+    async with await world.chat() as response:
+        assert response.status == 502
+    (event,) = await world.completions()
+    assert event.error is not None
+    assert "boom" in event.error
+    assert event.finish_reason == "error"
+
+
+async def test_a_stream_that_breaks_off_ends_with_an_error(world: Any):
+    world.engine.break_off_after = 2
+    async with client_of(world) as client:
+        stream = await client.chat.completions.create(model="desk", messages=HELLO, stream=True)
+        with pytest.raises(openai.APIError, match="broke off"):
+            [chunk async for chunk in stream]
+    (event,) = await world.completions()
+    assert event.output == "desk-1: hello"
+    assert event.error is not None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_goes_away_frees_the_engine(world: Any, eventually: Any, stream: bool):
+    world.engine.gate.clear()
+    async with aiohttp.ClientSession() as leaving:
+        body = {"model": "desk", "messages": HELLO, "stream": stream}
+        asking = asyncio.create_task(leaving.post(f"{world.url}/v1/chat/completions", json=body))
+        await eventually(lambda: world.engine.running == 1, "the engine at work")
+        if stream:
+            response = await asking
+            await response.content.readany()
+            response.close()
+        else:
+            asking.cancel()
+    await eventually(lambda: world.engine.running == 0, "the engine at rest")
+    assert world.engine.cancelled == 1
+    await eventually(lambda: world.gateway.metrics.value("completions.disconnected") == 1)
+    world.engine.gate.set()
+    assert await world.said() == "desk-1: hello"
+    assert len(await world.completions()) == 1
+
+
+async def test_nothing_is_answered_before_the_views_are_read(make_world: Any):
+    world = await make_world()
+    await world.gateway.close()
+    async with await world.chat() as response:
+        assert response.status == 503
+        assert "starting" in (await response.json())["error"]["message"]
+    await world.gateway.start()
