@@ -78,7 +78,7 @@ def wanted_topics(specs: Iterable[TopicSpec] = TOPICS) -> tuple[Topic, ...]:
             "max.message.bytes": str(spec.max_message_bytes),
         }
         topics.append(Topic(spec.name, spec.partitions, configs))
-        if spec.consumers:
+        if spec.dead_letter_exists:
             largest = str(spec.max_message_bytes + DEAD_LETTER_OVERHEAD)
             kept = {"cleanup.policy": "delete", "retention.ms": str(FOREVER), "max.message.bytes": largest}
             topics.append(Topic(spec.dead_letter, 1, kept))

@@ -1,0 +1,142 @@
+"""How ``up`` starts a wheel here or in the background, and shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tunewheel_contracts.errors import TunewheelError
+
+from tunewheel_cli import leash
+from tunewheel_cli.connection import InvalidOption
+from tunewheel_cli.exits import leave, print_json
+from tunewheel_cli.launch import Plan, Wheel
+from tunewheel_cli.roster import BROKER, choose
+from tunewheel_cli.run_state import RunState, require_none
+from tunewheel_cli.supervisor import StartFailed
+
+if TYPE_CHECKING:
+    from tunewheel_cli.reach import Reach
+
+BACKGROUND_SECONDS = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """The options of ``up`` as they were typed."""
+
+    only: str | None
+    services: str | None
+    kafka_port: int
+    ports: tuple[str, ...]
+    auto_ports: bool
+    keep_topics: bool
+    base_model: str | None
+    engine_url: str | None
+
+    def plan(self, reach: Reach) -> Plan:
+        """Return the plan.
+
+        Raises:
+            InvalidOption, UnknownService: an option's value cannot be.
+        """
+        if self.only and self.services:
+            raise InvalidOption("--only: cannot be given together with --services; use one of them")
+        names = self.services.split(",") if self.services is not None else None
+        if self.only:
+            names = [] if self.only == BROKER else [self.only]
+        if names is not None:
+            names = [name.strip() for name in names if name.strip()]
+        members = choose(names)
+        if self.engine_url:
+            members = tuple(member for member in members if member.name != "engine")
+        return Plan(
+            var=reach.var,
+            members=members,
+            connection=reach.connection,
+            kafka_port=self.kafka_port,
+            ports=dict(_parse_port(text) for text in self.ports),
+            auto_ports=self.auto_ports,
+            keep_topics=self.keep_topics,
+            base_model=self.base_model,
+            engine_url=self.engine_url,
+        )
+
+
+async def start_here(reach: Reach, plan: Plan) -> int:
+    """Run the wheel in this process until a signal; return the exit code."""
+    from tunewheel_cli.commands.progress import StartDisplay
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    with StartDisplay(silent=reach.as_json) as display:
+        wheel = Wheel(plan, report=display.note, jar_progress=display.jars)
+        starting = asyncio.create_task(wheel.start())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                display.running(wheel)
+                if reach.as_json:
+                    print_json(
+                        {"bootstrap_servers": wheel.bootstrap_servers, "services": wheel.state.services}
+                    )
+                await stopped
+        finally:
+            starting.cancel()
+            stopped.cancel()
+            await asyncio.gather(starting, stopped, return_exceptions=True)
+            display.stopping()
+            await wheel.stop()
+    return 0
+
+
+def start_detached(reach: Reach, plan: Plan) -> None:
+    """Start a supervisor in the background and return once all is ready."""
+    from tunewheel_cli.commands.progress import StartDisplay
+
+    require_none(plan.var.run_file)
+    plan.var.run_file.unlink(missing_ok=True)
+    argv = [
+        sys.executable,
+        "-m",
+        "tunewheel_cli.main",
+        *(a for a in sys.argv[1:] if a not in ("--detach", "-d")),
+    ]
+    log = plan.var.logs / "supervisor.log"
+    process = leash.spawn(argv, log=log, leashed=False)
+    deadline = time.monotonic() + BACKGROUND_SECONDS
+    with StartDisplay(silent=reach.as_json) as display:
+        while True:
+            state = RunState.read(plan.var.run_file)
+            if state is not None:
+                display.state(state)
+            if state is not None and state.phase == "running":
+                break
+            if process.poll() is not None:
+                reason = state.error if state and state.error else f"the supervisor ended; its log is {log}"
+                leave(StartFailed(reason), as_json=reach.as_json)
+            if time.monotonic() > deadline:
+                leave(StartFailed(f"not ready after {BACKGROUND_SECONDS:g} s; its log is {log}"))
+            time.sleep(0.1)
+    if reach.as_json:
+        print_json({"bootstrap_servers": state.bootstrap_servers, "services": state.services})
+
+
+def _parse_port(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    try:
+        port = int(number)
+        choose([name])
+    except (ValueError, TunewheelError) as error:
+        raise InvalidOption(f"--port: {text!r} is not NAME=N, such as console=8090") from error
+    if not 0 < port < 65_536:
+        raise InvalidOption(f"--port: {port} is no port; give 1 to 65535")
+    return name, port

@@ -1,0 +1,81 @@
+"""Exit codes, and how an error reaches the person at the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from tunewheel_contracts.errors import TransientError, TunewheelError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Exit(IntEnum):
+    """What the shell is told."""
+
+    OK = 0
+    FAILED = 1
+    """The error is on standard error."""
+    USAGE = 2
+    """An option is wrong; nothing was done."""
+    REFUSED = 3
+    """Some of the input was refused, the rest was published."""
+    DIFFERENT = 4
+    """Topics are missing or differ from their specs."""
+    UNREACHABLE = 5
+    """Kafka or the gateway does not answer."""
+
+
+EPILOG = (
+    "Exit codes: 0 done, 1 failed, 2 wrong option, 3 part of the input was refused, 4 topics differ from their "
+    "specs, 5 Kafka or the gateway does not answer."
+)
+
+
+def told(command: Callable[P, T], *, as_json: bool = False) -> Callable[P, T]:
+    """Turn the errors that Tunewheel raises on purpose into one line and an exit code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except TunewheelError as error:
+            leave(error, as_json=as_json)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return run
+
+
+def leave(error: TunewheelError, *, as_json: bool = False) -> NoReturn:
+    """Print ``error`` and exit with its code."""
+    from tunewheel_cli.connection import InvalidOption
+    from tunewheel_cli.launch import TopicsDiffer
+    from tunewheel_cli.roster import UnknownService
+
+    code = Exit.FAILED
+    if isinstance(error, TransientError):
+        code = Exit.UNREACHABLE
+    elif isinstance(error, TopicsDiffer):
+        code = Exit.DIFFERENT
+    elif isinstance(error, InvalidOption | UnknownService):
+        code = Exit.USAGE
+    if as_json:
+        print_json(
+            {"error": str(error), "kind": type(error).__name__, "field": getattr(error, "field", None)}
+        )
+    else:
+        print(f"tunewheel: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output."""
+    json.dump(value, sys.stdout, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+    sys.stdout.flush()

@@ -1,0 +1,174 @@
+"""One wheel on this machine: broker, topics, services. ``up`` and ``demo`` are this with a face."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunewheel_contracts.errors import TunewheelError
+
+from tunewheel_cli import run_state
+from tunewheel_cli.connection import Connection, as_environment
+from tunewheel_cli.kafka.broker import LocalKafka
+from tunewheel_cli.kafka.ports import free_port, is_free
+from tunewheel_cli.places import Var
+from tunewheel_cli.roster import BROKER, ENGINE, Member, assign_ports, command, environment, url
+from tunewheel_cli.run_state import RunState
+from tunewheel_cli.supervisor import BrokerProgram, HttpProgram, Kept, Report, Supervisor
+from tunewheel_cli.topics import TopicReport, ensure_topics
+
+KAFKA_PORT = 9092
+
+
+class TopicsDiffer(TunewheelError):
+    """The cluster's topics are not what the specs say."""
+
+    def __init__(self, report: TopicReport) -> None:
+        lines = "\n".join(f"  {difference}" for difference in report.differences)
+        super().__init__(
+            f"topics: {len(report.differences)} settings are not what the specs say:\n{lines}\n"
+            "look with `tunewheel topics`, alter them with `tunewheel topics --apply`, or, if they are meant to "
+            "be so, start with --keep-topics"
+        )
+        self.report = report
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to start. ``connection`` with bootstrap servers means that Kafka, and no local one."""
+
+    var: Var
+    members: tuple[Member, ...]
+    connection: Connection = field(default_factory=Connection)
+    kafka_port: int = KAFKA_PORT
+    ports: Mapping[str, int] = field(default_factory=dict)
+    auto_ports: bool = False
+    keep_topics: bool = False
+    """Start although topics differ from their specs."""
+    base_model: str | None = None
+    engine_url: str | None = None
+    """An engine that already runs (vLLM, TGI); the local one is then not needed."""
+    extra_env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_local(self) -> bool:
+        return self.connection.bootstrap_servers is None
+
+
+class Wheel:
+    """Starts and stops what a ``Plan`` names, and keeps ``var/run.json`` true."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        report: Report | None = None,
+        jar_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.supervisor = Supervisor(self._note)
+        self.ports: dict[str, int] = {}
+        self.topics = TopicReport()
+        self._report = report or (lambda _: None)
+        self._jar_progress = jar_progress
+        self.state = RunState(
+            supervisor_pid=os.getpid(),
+            supervisor_started=run_state.started(os.getpid()) or 0.0,
+            phase="starting",
+            bootstrap_servers="",
+            store_url=plan.var.store_url,
+        )
+
+    async def start(self) -> None:
+        """Start everything and return when all of it is ready.
+
+        Raises:
+            AlreadyRunning, ServicePortTaken, BrokerError, TransientError, TopicsDiffer, StartFailed: each
+                says what to do. What was started until then still runs: call ``stop``.
+        """
+        run_state.require_none(self.plan.var.run_file)
+        self.ports = assign_ports(self.plan.members, overrides=self.plan.ports, auto=self.plan.auto_ports)
+        try:
+            await self._start()
+        except TunewheelError as error:
+            self.state.phase, self.state.error = "failed", str(error)
+            self._write()
+            raise
+        self.state.phase = "running"
+        self._write()
+
+    async def stop(self) -> None:
+        """Stop everything in the reverse order and take the state file away."""
+        if self.state.phase != "failed":
+            self.state.phase = "stopping"
+            self._write()
+        await self.supervisor.stop()
+        mine = RunState.read(self.plan.var.run_file)
+        if mine is not None and mine.supervisor_pid == os.getpid() and mine.phase != "failed":
+            self.plan.var.run_file.unlink()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self.state.bootstrap_servers
+
+    def url_of(self, service: str) -> str:
+        return f"http://127.0.0.1:{self.ports[service]}"
+
+    async def _start(self) -> None:
+        connection = self.plan.connection
+        if self.plan.is_local:
+            kafka = self._local_kafka()
+            connection = Connection(bootstrap_servers=kafka.bootstrap_servers)
+            self.state.bootstrap_servers = kafka.bootstrap_servers
+            await self.supervisor.start(BrokerProgram(kafka, self._jar_progress))
+        settings = connection.settings()
+        self.state.bootstrap_servers = settings.bootstrap_servers
+        self.state.security_protocol = settings.security_protocol
+        self.topics = await ensure_topics(connection.client_options())
+        if self.topics.differences and not self.plan.keep_topics:
+            raise TopicsDiffer(self.topics)
+        shared = as_environment(settings) | dict(self.plan.extra_env)
+        if self.plan.base_model:
+            shared["TUNEWHEEL_BASE_MODEL"] = self.plan.base_model
+        await self.supervisor.start(*(self._program(member, shared) for member in self.plan.members))
+
+    def _local_kafka(self) -> LocalKafka:
+        port = self.plan.kafka_port
+        if self.plan.auto_ports and not is_free(port):
+            port = free_port()
+        return LocalKafka(self.plan.var.kafka, port=port, log=self.plan.var.logs / "kafka.log")
+
+    def _program(self, member: Member, shared: Mapping[str, str]) -> HttpProgram:
+        port = self.ports[member.name]
+        engine = self.plan.engine_url or url(ENGINE, self.ports.get(ENGINE.name, ENGINE.port))
+        env = environment(member, port=port, var=self.plan.var, shared=shared, engine_url=engine)
+        log = _fresh_log(self.plan.var.logs / f"{member.name}.log")
+        ready_url = url(member, port) + member.ready_path
+        return HttpProgram(member.name, command(member), env=env, log=log, ready_url=ready_url)
+
+    def _note(self, kept: Kept) -> None:
+        name = kept.program.name
+        port = self.ports.get(name)
+        self.state.services[name] = {
+            "pid": kept.program.pid,
+            "port": port,
+            "url": self.state.bootstrap_servers if name == BROKER else f"http://127.0.0.1:{port}",
+            "state": kept.state.value,
+            "restarts": kept.restarts,
+            "log": str(kept.program.log),
+            "note": kept.note,
+        }
+        self._write()
+        self._report(kept)
+
+    def _write(self) -> None:
+        self.state.write(self.plan.var.run_file)
+
+
+def _fresh_log(log: Path) -> Path:
+    """Keep the last run's log beside as ``.1.log``, so that each file tells of one run."""
+    if log.exists():
+        log.replace(log.with_suffix(".1.log"))
+    return log

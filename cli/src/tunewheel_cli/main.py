@@ -1,0 +1,22 @@
+"""The ``tunewheel`` command. Each command imports what it needs when it runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import typer
+
+from tunewheel_cli.commands import log, projects, running
+from tunewheel_cli.exits import EPILOG
+
+app = typer.Typer(
+    name="tunewheel",
+    help="Keeps a fine-tuned language model in step with a business.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+)
+for module in (running, projects, log):
+    module.register(app)
+
+if __name__ == "__main__":
+    app()

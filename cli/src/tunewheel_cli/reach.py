@@ -1,0 +1,93 @@
+"""The options that every command takes: which folder, which Kafka, text or JSON."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from tunewheel_cli.connection import Connection
+from tunewheel_cli.exits import told
+from tunewheel_cli.places import Var
+
+F = TypeVar("F", bound=Callable[..., Any])
+_PANEL = "Kafka"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the shared options say."""
+
+    var: Var
+    connection: Connection
+    as_json: bool
+
+    def client_options(self) -> dict[str, Any]:
+        """Return the keyword arguments of an aiokafka client."""
+        return self.connection.client_options(self.var)
+
+
+def _kafka(name: str, help_text: str, default: str | None = None) -> Any:
+    return typer.Option(
+        f"--{name}",
+        envvar=f"TUNEWHEEL_{name.replace('-', '_').upper()}",
+        help=help_text,
+        show_default=default or False,
+        rich_help_panel=_PANEL,
+    )
+
+
+_SHARED: dict[str, Any] = {
+    "var": Annotated[
+        Path | None,
+        typer.Option("--var", envvar="TUNEWHEEL_VAR", help="Folder of the wheel.", show_default="./var"),
+    ],
+    "as_json": Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")],
+    "bootstrap_servers": Annotated[
+        str | None,
+        _kafka(
+            "bootstrap-servers", "host:port,… of a Kafka.", "the wheel that runs here, else localhost:9092"
+        ),
+    ],
+    "security_protocol": Annotated[
+        str | None, _kafka("security-protocol", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.", "PLAINTEXT")
+    ],
+    "sasl_mechanism": Annotated[
+        str | None, _kafka("sasl-mechanism", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.", "PLAIN")
+    ],
+    "sasl_username": Annotated[str | None, _kafka("sasl-username", "SASL user.")],
+    "sasl_password": Annotated[
+        str | None, _kafka("sasl-password", "SASL password; the variable hides it from other users.")
+    ],
+    "ssl_cafile": Annotated[
+        Path | None, _kafka("ssl-cafile", "PEM file of the authority behind the brokers.", "the system's")
+    ],
+}
+
+
+def reaching(command: F) -> F:
+    """Give a command whose first parameter is ``reach: Reach`` the shared options instead of it.
+
+    Errors that Tunewheel raises on purpose become one line on standard error and an exit code.
+    """
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    keyword_only = inspect.Parameter.KEYWORD_ONLY
+    shared = [
+        inspect.Parameter(name, keyword_only, default=False if name == "as_json" else None, annotation=option)
+        for name, option in _SHARED.items()
+    ]
+
+    @wraps(command)
+    def run(**given: Any) -> Any:
+        var, as_json = Var.at(given.pop("var")), given.pop("as_json")
+        connection = Connection(**{name: given.pop(name) for name in Connection.__dataclass_fields__})
+        return told(command, as_json=as_json)(Reach(var, connection, as_json), **given)
+
+    run.__signature__ = inspect.Signature([*(p.replace(kind=keyword_only) for p in own), *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {}
+    return run  # type: ignore[return-value]

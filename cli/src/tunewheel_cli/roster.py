@@ -1,0 +1,125 @@
+"""Which processes make a wheel, where each listens, and what each is told by its environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from tunewheel_contracts.errors import TunewheelError
+
+from tunewheel_cli.kafka.ports import free_port, is_free
+from tunewheel_cli.places import Var, cache_dir
+
+BROKER = "broker"
+
+# Without these glibc gives every freed tensor back to the system and faults it in again: 10-25 % of a
+# training step. The mmap threshold is the largest that glibc takes.
+MALLOC = {
+    "MALLOC_TOP_PAD_": str(64 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
+}
+
+
+class UnknownService(TunewheelError):
+    """``--services`` names what is not in the roster."""
+
+
+class ServicePortTaken(TunewheelError):
+    """A service's port is in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One process of the wheel."""
+
+    name: str
+    port: int
+    module: str
+    ready_path: str = "/health/ready"
+    runs_torch: bool = False
+
+
+ENGINE = Member("engine", 8110, "tunewheel_engine.main", ready_path="/health", runs_torch=True)
+GATEWAY = Member("gateway", 8100, "tunewheel_serve_gateway.main")
+
+# In the order of their start; they stop in the reverse order. The engine takes longest, so it goes first.
+ROSTER = (
+    ENGINE,
+    Member("ingest", 8101, "tunewheel_ingest.main"),
+    Member("curate", 8102, "tunewheel_curate.main"),
+    Member("train", 8103, "tunewheel_train.main", runs_torch=True),
+    Member("eval", 8104, "tunewheel_eval.main", runs_torch=True),
+    Member("registry", 8105, "tunewheel_registry.main"),
+    GATEWAY,
+    Member("monitor", 8106, "tunewheel_monitor.main"),
+    Member("console", 8080, "tunewheel_console.main"),
+)
+
+
+def choose(names: Iterable[str] | None) -> tuple[Member, ...]:
+    """Return the members called ``names`` in roster order; all of them for None.
+
+    Raises:
+        UnknownService: a name is none of theirs.
+    """
+    if names is None:
+        return ROSTER
+    wanted = set(names)
+    unknown = wanted - {member.name for member in ROSTER}
+    if unknown:
+        known = ", ".join(member.name for member in ROSTER)
+        raise UnknownService(f"--services: no service is called {sorted(unknown)[0]!r}; choose from {known}")
+    return tuple(member for member in ROSTER if member.name in wanted)
+
+
+def assign_ports(
+    members: Iterable[Member], *, overrides: Mapping[str, int] | None = None, auto: bool = False
+) -> dict[str, int]:
+    """Return a port per service: its own, or with ``auto`` a free one where that is taken.
+
+    Raises:
+        ServicePortTaken: without ``auto``, somebody listens there.
+    """
+    from tunewheel_cli.kafka.ports import holder
+
+    ports: dict[str, int] = {}
+    for member in members:
+        port = (overrides or {}).get(member.name, member.port)
+        if not is_free(port):
+            if not auto:
+                by = holder(port)
+                raise ServicePortTaken(
+                    f"port {port} of {member.name}: in use{f' by {by}' if by else ''}; stop that process, choose "
+                    f"another with --port {member.name}=N, or let me choose with --auto-ports"
+                )
+            port = free_port()
+        ports[member.name] = port
+    return ports
+
+
+def command(member: Member) -> list[str]:
+    return [sys.executable, "-m", member.module]
+
+
+def environment(
+    member: Member, *, port: int, var: Var, shared: Mapping[str, str], engine_url: str
+) -> dict[str, str]:
+    """Return the whole environment of one service: ours, what all share, and its own."""
+    own = {
+        "TUNEWHEEL_STORE_URL": var.store_url,
+        "TUNEWHEEL_CACHE_DIR": str(cache_dir()),
+        "TUNEWHEEL_HTTP_PORT": str(port),
+        "TUNEWHEEL_ENGINE_URL": engine_url,
+        "PYTHONUNBUFFERED": "1",
+    }
+    inherited = {**os.environ}
+    if "TUNEWHEEL_STORE_URL" in inherited:
+        del own["TUNEWHEEL_STORE_URL"]
+    return inherited | own | dict(shared) | (MALLOC if member.runs_torch else {})
+
+
+def url(member: Member, port: int) -> str:
+    return f"http://127.0.0.1:{port}"

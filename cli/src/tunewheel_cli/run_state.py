@@ -1,0 +1,85 @@
+"""``var/run.json``: what runs where, so that the other commands find it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from tunewheel_contracts.errors import TunewheelError
+
+
+class AlreadyRunning(TunewheelError):
+    """A supervisor already runs on this ``var`` folder."""
+
+
+class NothingRuns(TunewheelError):
+    """No supervisor runs on this ``var`` folder."""
+
+
+@dataclass(slots=True)
+class RunState:
+    """One running wheel. Secrets are not written: whoever needs a password gives it again."""
+
+    supervisor_pid: int
+    supervisor_started: float
+    """Creation time of that process, so that a pid used again is not taken for it."""
+    phase: str
+    """``starting``, ``running``, ``failed`` or ``stopping``."""
+    bootstrap_servers: str
+    security_protocol: str = "PLAINTEXT"
+    store_url: str = ""
+    services: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Per name: pid, port, url, state, restarts, log, note."""
+    error: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Return what ``path`` says, None where there is nothing or something unreadable."""
+        try:
+            return cls(**json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.write_text(json.dumps(asdict(self), indent=2) + "\n", "utf-8")
+        part.replace(path)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the supervisor that wrote this still runs."""
+        return started(self.supervisor_pid) == self.supervisor_started
+
+    def url_of(self, service: str) -> str | None:
+        return self.services.get(service, {}).get("url")
+
+
+def started(pid: int) -> float | None:
+    """Return when the process was created (seconds since the epoch), None if there is none."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+def living(path: Path) -> RunState | None:
+    """Return the state of the wheel that runs now, None if none does."""
+    state = RunState.read(path)
+    return state if state is not None and state.alive else None
+
+
+def require_none(path: Path) -> None:
+    """Raise ``AlreadyRunning`` if a wheel runs."""
+    state = living(path)
+    if state is not None:
+        raise AlreadyRunning(
+            f"{path.parent}: a wheel already runs here (pid {state.supervisor_pid}); stop it with `tunewheel down`, "
+            "look at it with `tunewheel status`, or choose another folder with --var"
+        )

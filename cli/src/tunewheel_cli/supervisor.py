@@ -1,0 +1,232 @@
+"""Keeps processes running: starts them, waits until they are ready, brings back those that die."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from tunewheel_contracts.errors import TunewheelError
+
+from tunewheel_cli import leash
+from tunewheel_cli.kafka.broker import LocalKafka
+from tunewheel_cli.kafka.diagnosis import read_log
+from tunewheel_cli.kafka.errors import BrokerError
+
+POLL_SECONDS = 0.1
+STOP_SECONDS = 40.0
+"""A service has 30 s to checkpoint and leave."""
+READY_SECONDS = 300.0
+"""The first start of the engine converts its model."""
+MAX_CRASHES = 5
+"""So many crashes without ``STEADY_SECONDS`` of peace between them and a program is given up."""
+STEADY_SECONDS = 120.0
+_TAIL_LINES = 12
+
+
+class State(StrEnum):
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class StartFailed(TunewheelError):
+    """A program did not become ready; the message holds the end of its log."""
+
+
+class Program(Protocol):
+    """What can be kept running."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def log(self) -> Path: ...
+    @property
+    def pid(self) -> int | None: ...
+    async def start(self) -> None: ...
+    async def is_ready(self) -> bool: ...
+    def exit_code(self) -> int | None: ...
+    async def stop(self) -> bool: ...
+
+
+class HttpProgram:
+    """A process that answers 200 at ``ready_url`` once it can do its work."""
+
+    def __init__(
+        self, name: str, argv: Sequence[str], *, env: Mapping[str, str], log: Path, ready_url: str
+    ) -> None:
+        self.name = name
+        self.log = log
+        self.ready_url = ready_url
+        self._argv = argv
+        self._env = env
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        self._process = await asyncio.to_thread(leash.spawn, self._argv, env=self._env, log=self.log)
+
+    async def is_ready(self) -> bool:
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=5)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(self.ready_url) as answer,
+            ):
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    def exit_code(self) -> int | None:
+        return self._process.poll() if self._process else None
+
+    async def stop(self) -> bool:
+        if self._process is None:
+            return True
+        return await asyncio.to_thread(leash.stop, self._process, patience=STOP_SECONDS)
+
+
+class BrokerProgram:
+    """The local Kafka: ready as soon as ``start`` returns."""
+
+    name = "broker"
+
+    def __init__(self, kafka: LocalKafka, progress: Callable[[int, int], None] | None = None) -> None:
+        self.kafka = kafka
+        self.log = kafka.log
+        self._progress = progress
+
+    @property
+    def pid(self) -> int | None:
+        return self.kafka.process.pid if self.kafka.process else None
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self.kafka.start, self._progress)
+
+    async def is_ready(self) -> bool:
+        return self.kafka.running
+
+    def exit_code(self) -> int | None:
+        return self.kafka.process.poll() if self.kafka.process else None
+
+    async def stop(self) -> bool:
+        await asyncio.to_thread(self.kafka.stop)
+        return True
+
+
+@dataclass(slots=True)
+class Kept:
+    """A program and how it fares."""
+
+    program: Program
+    state: State = State.WAITING
+    note: str = ""
+    crashes: int = 0
+    restarts: int = 0
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it is ready or given up."""
+    keeper: asyncio.Task[None] | None = None
+
+
+Report = Callable[[Kept], None]
+
+
+class Supervisor:
+    """Runs programs until told to stop. ``report`` is called at every change of one's state."""
+
+    def __init__(self, report: Report | None = None) -> None:
+        self.kept: list[Kept] = []
+        self._report = report or (lambda _: None)
+
+    async def start(self, *programs: Program) -> None:
+        """Start programs side by side and return when all are ready.
+
+        Raises:
+            StartFailed: one of them was given up; those that run go on running.
+        """
+        news = [Kept(program) for program in programs]
+        self.kept += news
+        for kept in news:
+            kept.keeper = asyncio.create_task(self._keep(kept), name=f"keep {kept.program.name}")
+        await asyncio.gather(*(kept.settled.wait() for kept in news))
+        for kept in news:
+            if kept.state is State.FAILED:
+                raise StartFailed(f"{kept.program.name}: {kept.note}")
+
+    async def stop(self) -> None:
+        """Stop all in the reverse order of their start."""
+        for kept in reversed(self.kept):
+            await self.stop_one(kept)
+
+    async def stop_one(self, kept: Kept) -> None:
+        if kept.keeper is not None:
+            kept.keeper.cancel()
+            await asyncio.gather(kept.keeper, return_exceptions=True)
+        gently = await kept.program.stop()
+        self._change(kept, State.STOPPED, "" if gently else f"killed: did not stop within {STOP_SECONDS:g} s")
+
+    def __getitem__(self, name: str) -> Kept:
+        return next(kept for kept in self.kept if kept.program.name == name)
+
+    def _change(self, kept: Kept, state: State, note: str = "") -> None:
+        kept.state, kept.note = state, note
+        if state in (State.READY, State.FAILED):
+            kept.settled.set()
+        self._report(kept)
+
+    async def _keep(self, kept: Kept) -> None:
+        while True:
+            self._change(kept, State.STARTING)
+            try:
+                why = await self._run_once(kept)
+            except (OSError, BrokerError) as error:
+                # A port or a data directory does not mend itself: no second try at the first start.
+                if not kept.restarts:
+                    self._change(kept, State.FAILED, str(error))
+                    return
+                why = str(error)
+            kept.crashes += 1
+            if kept.crashes > MAX_CRASHES:
+                self._change(
+                    kept, State.FAILED, f"{why}; given up after {MAX_CRASHES} restarts.{_tail(kept)}"
+                )
+                return
+            delay = min(0.5 * 2 ** (kept.crashes - 1), 15.0)
+            self._change(kept, State.RESTARTING, f"{why}; again in {delay:g} s")
+            await asyncio.sleep(delay)
+            kept.restarts += 1
+
+    async def _run_once(self, kept: Kept) -> str:
+        """Start and watch one process to its end; return how it ended."""
+        program = kept.program
+        began = time.monotonic()
+        await program.start()
+        while program.exit_code() is None:
+            waited = time.monotonic() - began
+            if kept.state is State.STARTING and await program.is_ready():
+                self._change(kept, State.READY)
+            elif kept.state is State.STARTING and waited > READY_SECONDS:
+                await program.stop()
+                return f"not ready within {READY_SECONDS:g} s"
+            if kept.state is State.READY and waited > STEADY_SECONDS:
+                kept.crashes = 0
+            await asyncio.sleep(POLL_SECONDS)
+        return f"exited with code {program.exit_code()}"
+
+
+def _tail(kept: Kept) -> str:
+    lines = read_log(kept.program.log).splitlines()[-_TAIL_LINES:]
+    return f" The whole log is {kept.program.log}, it ends with:\n" + "\n".join(lines)
