@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -48,7 +49,8 @@ class FakeEngine:
     """Speaks the wire protocol of vLLM over a real socket; answers with what it was asked.
 
     The text is ``<model>: <last message>``, sent word by word when streaming. ``fail_with`` holds
-    (status, body, headers) to answer chats with; ``gate`` holds answers back while it is clear.
+    (status, body, headers) to answer chats with; ``gate`` holds answers back while it is clear, those of
+    model ``gated`` only if that is set.
     """
 
     def __init__(self) -> None:
@@ -60,6 +62,7 @@ class FakeEngine:
         self.break_off_after: int | None = None
         self.gate = asyncio.Event()
         self.gate.set()
+        self.gated: str | None = None
         self.cancelled = 0
         self.running = 0
         self.url = ""
@@ -121,7 +124,8 @@ class FakeEngine:
         try:
             if body.get("stream"):
                 return await self._stream(request, body)
-            await self.gate.wait()
+            if self.gated in (None, body["model"]):
+                await self.gate.wait()
             return web.json_response(_completion(body))
         except (asyncio.CancelledError, ConnectionResetError):
             self.cancelled += 1
@@ -303,17 +307,18 @@ class World:
 async def served(app: Any) -> AsyncIterator[str]:
     """Serve an ASGI app over a real socket."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off")
-    socket = config.bind_socket()
+    listener = config.bind_socket()
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the runtime does
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve(sockets=[socket]))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
     await eventually(lambda: server.started or task.done(), "the server")
     try:
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         server.force_exit = True
         await task
-        socket.close()
+        listener.close()
 
 
 MakeWorld = Callable[..., Awaitable[World]]

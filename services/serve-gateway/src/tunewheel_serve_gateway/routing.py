@@ -103,22 +103,22 @@ class RouteTable:
         project, _, rest = model.rpartition("/")
         if rest == "base" and project in self.projects:
             return replace(self.projects[project].base, pinned=True)
+        users = [t for t in self.projects.values() if t.base.upstream_model == model]
+        if users:
+            return self._base_by_name(model, users, allowed)
         for table in self.projects.values():
             for target in table.targets:
                 if target.model_id == model:
                     return replace(target, pinned=True)
-        return self._base_by_name(model, allowed)
-
-    def _base_by_name(self, model: str, allowed: Collection[str] | None) -> Target:
-        users = [t for t in self.projects.values() if t.base.upstream_model == model]
-        mine = [t for t in users if allowed is None or t.project in allowed]
-        if len(mine) == 1:
-            return replace(mine[0].base, pinned=True)
-        if len(mine) > 1:
-            names = ", ".join(f"{t.project}/base" for t in mine)
-            raise UnknownModel(f"several projects use {model}; name one of {names}", param="model")
         known = ", ".join(sorted(name for name in self.projects if allowed is None or name in allowed))
         raise UnknownModel(f"model {model!r} is not served; projects here: {known or 'none'}", param="model")
+
+    def _base_by_name(self, model: str, users: list[ProjectTable], allowed: Collection[str] | None) -> Target:
+        mine = [table for table in users if allowed is None or table.project in allowed] or users
+        if len(mine) > 1:
+            names = ", ".join(f"{table.project}/base" for table in mine)
+            raise UnknownModel(f"several projects use {model}; name one of {names}", param="model")
+        return replace(mine[0].base, pinned=True)
 
 
 def build_table(

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunewheel_runtime.store import CorruptArtifact, ObjectStore
+from tunewheel_serve_gateway.adapter_files import AdapterFiles, InvalidAdapter, check_safetensors
+
+
+async def test_an_adapter_is_brought_whole(tmp_path: Path, put_adapter: Any):
+    store = ObjectStore("memory://")
+    adapter = await put_adapter(store, "m-1")
+    files = AdapterFiles(store, tmp_path)
+    folder = await files.materialise(adapter)
+    assert folder == tmp_path / "m-1"
+    assert await files.materialise(adapter) == folder
+
+
+async def test_a_spoilt_copy_is_replaced(tmp_path: Path, put_adapter: Any, safetensors: Any):
+    store = ObjectStore("memory://")
+    files = AdapterFiles(store, tmp_path)
+    adapter = await put_adapter(store, "m-1")
+    folder = await files.materialise(adapter)
+    (folder / "adapter_model.safetensors").write_bytes(b"spoilt")
+    await files.materialise(adapter)
+    assert (folder / "adapter_model.safetensors").read_bytes() == safetensors()
+
+
+async def test_content_that_does_not_hash_is_refused(tmp_path: Path, put_adapter: Any):
+    store = ObjectStore("memory://")
+    adapter = await put_adapter(store, "m-1")
+    wrong = adapter.files[1].model_copy(update={"sha256": "f" * 64})
+    forged = adapter.model_copy(update={"files": (adapter.files[0], wrong)})
+    with pytest.raises(CorruptArtifact):
+        await AdapterFiles(store, tmp_path).materialise(forged)
+    assert not (tmp_path / "m-1").exists()
+
+
+async def test_files_outside_the_adapters_folder_are_refused(tmp_path: Path, put_adapter: Any):
+    store = ObjectStore("memory://")
+    adapter = await put_adapter(store, "m-1")
+    with pytest.raises(CorruptArtifact, match="below"):
+        await AdapterFiles(store, tmp_path).materialise(adapter.model_copy(update={"path": "adapters/m-2"}))
+
+
+async def test_weights_that_are_not_safetensors_are_refused(tmp_path: Path, put_adapter: Any):
+    store = ObjectStore("memory://")
+    adapter = await put_adapter(store, "m-1", weights=b"PK\x03\x04 a pickle in a zip")
+    with pytest.raises(InvalidAdapter, match="is not safetensors"):
+        await AdapterFiles(store, tmp_path).materialise(adapter)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x01", b"\0" * 8, b"\xff" * 64, b"\x04" + b"\0" * 7 + b"[1]x", b"\x03" + b"\0" * 7 + b"[1]"],
+)
+def test_no_broken_header_passes(tmp_path: Path, content: bytes):
+    file = tmp_path / "m.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(InvalidAdapter):
+        check_safetensors(file)
+
+
+async def test_a_pickle_is_refused_before_it_is_fetched(tmp_path: Path, put_adapter: Any):
+    store = ObjectStore("memory://")
+    adapter = await put_adapter(store, "m-1")
+    pickle = await store.put("adapters/m-1/adapter_model.bin", b"x")
+    with pytest.raises(InvalidAdapter, match="is a pickle"):
+        await AdapterFiles(store, tmp_path).materialise(
+            adapter.model_copy(update={"files": (*adapter.files, pickle)})
+        )
+
+
+async def test_an_adapter_without_its_config_is_refused(tmp_path: Path, put_adapter: Any):
+    store = ObjectStore("memory://")
+    adapter = await put_adapter(store, "m-1")
+    with pytest.raises(InvalidAdapter, match=r"lacks adapter_config\.json"):
+        await AdapterFiles(store, tmp_path).materialise(
+            adapter.model_copy(update={"files": adapter.files[1:]})
+        )
+
+
+async def test_a_whole_model_is_refused_with_what_to_do(tmp_path: Path, put_adapter: Any):
+    store = ObjectStore("memory://")
+    adapter = await put_adapter(store, "m-1", method="full")
+    with pytest.raises(InvalidAdapter, match="start an engine with it"):
+        await AdapterFiles(store, tmp_path).materialise(adapter)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_serve_gateway.completion_log import CompletionLog
+from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.metrics import Metrics
+
+
+def exchange(n: int, *, text: str = "hi") -> Exchange:
+    made = Exchange("desk", f"c-{n}", "desk-1", RouteRole.PRODUCTION, (("user", text),))
+    made.output = text
+    made.finish(0.1)
+    return made
+
+
+class Log:
+    """A completion log, its broker and its metrics."""
+
+    def __init__(self, **options: Any) -> None:
+        self.reader = InMemoryMetricReader()
+        self.metrics = Metrics(MeterProvider(metric_readers=[self.reader]).get_meter("test"))
+        self.batches: list[list[str]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.errors: list[Exception] = []
+        self.log = CompletionLog(
+            lambda data: new_event(data, source="/test"), self._publish, self.metrics, **options
+        )
+
+    async def _publish(self, envelopes: Any) -> None:
+        await self.open.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        if any(len(e.data.output) > 100 for e in envelopes):
+            raise InvalidEvent(field="(body)", reason="is over the limit")
+        self.batches.append([e.data.completion_id for e in envelopes])
+
+    @property
+    def published(self) -> list[str]:
+        return [name for batch in self.batches for name in batch]
+
+    def exported(self, name: str) -> int:
+        data = self.reader.get_metrics_data()
+        assert data is not None
+        metrics = [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics]
+        found = next(m for m in metrics if m.name == name)
+        return sum(point.value for point in found.data.data_points)  # type: ignore[union-attr,misc]
+
+
+async def test_completions_are_published_in_batches_and_in_order(eventually: Any):
+    log = Log(batch=4)
+    log.log.start()
+    for n in range(10):
+        assert log.log.offer(exchange(n))
+    await eventually(lambda: len(log.published) == 10)
+    assert log.published == [f"c-{n}" for n in range(10)]
+    assert max(len(batch) for batch in log.batches) == 4
+    await log.log.close(timeout_seconds=1)
+
+
+async def test_a_full_queue_drops_the_newest_and_counts_it(eventually: Any):
+    log = Log(limit=3)
+    log.open.clear()
+    log.log.start()
+    assert [log.log.offer(exchange(n)) for n in range(5)] == [True, True, True, False, False]
+    assert log.metrics.value("log.dropped") == 2
+    assert log.exported("tunewheel.gateway.log.dropped") == 2
+    assert "tunewheel_gateway_log_dropped_total 2" in log.metrics.render()
+    assert "tunewheel_gateway_log_waiting 3" in log.metrics.render()
+    log.open.set()
+    await eventually(lambda: log.published == ["c-0", "c-1", "c-2"])
+    assert log.log.offer(exchange(9))
+    await log.log.close(timeout_seconds=1)
+    assert log.published[-1] == "c-9"
+
+
+async def test_the_queue_is_bounded_in_bytes_too():
+    log = Log(limit_bytes=6_000)
+    assert log.log.offer(exchange(0, text="x" * 2_000))
+    assert not log.log.offer(exchange(1, text="x" * 2_000))
+    assert log.log.offer(exchange(2))
+
+
+async def test_a_broker_that_comes_back_gets_everything(eventually: Any):
+    log = Log()
+    log.errors = [TransientError("away"), TransientError("away")]
+    log.log.start()
+    log.log.offer(exchange(0))
+    log.log.offer(exchange(1))
+    await eventually(lambda: log.published == ["c-0", "c-1"])
+    assert log.metrics.value("log.dropped") == 0
+    await log.log.close(timeout_seconds=1)
+
+
+async def test_closing_flushes():
+    log = Log(linger_seconds=3600)
+    log.log.start()
+    for n in range(7):
+        log.log.offer(exchange(n))
+    await asyncio.sleep(0)
+    await log.log.close(timeout_seconds=5)
+    assert len(log.published) == 7
+
+
+async def test_closing_without_a_broker_ends_and_counts_what_is_lost():
+    log = Log()
+    log.open.clear()
+    log.log.start()
+    log.log.offer(exchange(0))
+    await log.log.close(timeout_seconds=0.05)
+    assert log.metrics.value("log.dropped") == 1
+
+
+async def test_an_event_that_is_too_large_does_not_hold_up_the_others(eventually: Any):
+    log = Log()
+    log.log.offer(exchange(0))
+    log.log.offer(exchange(1, text="x" * 200))
+    log.log.offer(exchange(2))
+    log.log.start()
+    await eventually(lambda: log.published == ["c-0", "c-2"])
+    assert log.metrics.value("log.dropped") == 1
+    await log.log.close(timeout_seconds=1)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+async def send(world: Any, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
+    async with world.session.post(f"{world.url}/v1/feedback", json=body, headers=headers) as response:
+        return response.status, await response.json()
+
+
+async def completion(world: Any) -> str:
+    async with await world.chat("where is my bike?") as response:
+        return (await response.json())["id"]
+
+
+async def test_feedback_is_joined_with_its_completion(world: Any):
+    completion_id = await completion(world)
+    correction = {"category": "delivery", "reply": "On its way."}
+    status, answer = await send(
+        world,
+        {"completion_id": completion_id, "rating": "down", "correction": correction, "submitted_by": "ann"},
+    )
+    assert status == 202
+    (event,) = world.broker.of("feedback.received")
+    assert event.feedback_id == answer["feedback_id"]
+    assert (event.project, event.completion_id, event.model_id) == ("desk", completion_id, "desk-1")
+    assert event.output == "desk-1: where is my bike?"
+    assert [m.role for m in event.messages] == ["system", "user"]
+    assert event.correction == correction
+    assert event.submitted_by == "ann"
+
+
+async def test_a_streamed_completion_can_be_rated_too(world: Any):
+    async with await world.chat(stream=True) as response:
+        text = await response.text()
+    completion_id = text.split('"id":"')[1].split('"')[0]
+    assert (await send(world, {"completion_id": completion_id, "rating": "up"}))[0] == 202
+    assert world.broker.of("feedback.received")[0].output == "desk-1: hello"
+
+
+async def test_the_same_feedback_twice_is_one_event(world: Any):
+    body = {"completion_id": await completion(world), "rating": "up"}
+    first, second = await send(world, body), await send(world, body)
+    assert first == second
+    assert len({e.id for e in world.broker.events if e.data.type == "feedback.received"}) == 1
+
+
+async def test_a_correction_of_a_forgotten_completion_needs_messages(world: Any):
+    body = {"completion_id": "chatcmpl-old", "rating": "down", "correction": "No.", "project": "desk"}
+    status, answer = await send(world, body)
+    assert (status, answer["error"]["param"]) == (422, "messages")
+    assert "send the conversation" in answer["error"]["message"]
+    asked = [{"role": "user", "content": "open on sundays?"}]
+    assert (await send(world, body | {"messages": asked}))[0] == 202
+    (event,) = world.broker.of("feedback.received")
+    assert event.messages[0].content == "open on sundays?"
+
+
+async def test_a_forgotten_completion_needs_its_project(world: Any):
+    status, answer = await send(world, {"completion_id": "chatcmpl-old", "rating": "up"})
+    assert (status, answer["error"]["param"]) == (422, "project")
+    assert (await send(world, {"completion_id": "chatcmpl-old", "rating": "up", "project": "desk"}))[0] == 202
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"rating": "up"}, "completion_id"),
+        ({"completion_id": "x"}, "rating"),
+        ({"completion_id": "x", "rating": "great"}, "rating"),
+        ({"completion_id": "x", "rating": "up", "coment": "typo"}, "coment"),
+        ({"completion_id": "x\n", "rating": "up"}, "completion_id"),
+        ({"completion_id": "x", "rating": "up", "project": "../x"}, "project"),
+        ([], "(body)"),
+    ],
+)
+async def test_wrong_feedback_names_the_field(world: Any, body: Any, param: str):
+    status, answer = await send(world, body)
+    assert (status, answer["error"]["param"]) == (400, param)
+
+
+async def test_feedback_is_not_accepted_before_the_broker_has_it(world: Any):
+    completion_id = await completion(world)
+    world.broker.away = True
+    status, answer = await send(world, {"completion_id": completion_id, "rating": "up"})
+    assert status == 503
+    assert "send it again" in answer["error"]["message"]
+    world.broker.away = False
+    assert (await send(world, {"completion_id": completion_id, "rating": "up"}))[0] == 202
+
+
+async def test_what_is_remembered_is_bounded(make_world: Any):
+    world = await make_world(recent_completions=2)
+    world.declare()
+    await world.serving(production="org/Tiny-Base")
+    ids = [await completion(world) for _ in range(3)]
+    statuses = [(await send(world, {"completion_id": i, "rating": "up"}))[0] for i in ids]
+    assert statuses == [422, 202, 202]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from tunewheel_serve_gateway.errors import NotAuthenticated
+from tunewheel_serve_gateway.keys import InvalidKeys, load_keys, require_loopback
+
+
+def sha(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    file = tmp_path / "keys.yaml"
+    file.write_text(
+        f"keys:\n  app:\n    sha256: {sha('secret-app')}\n    projects: [desk]\n"
+        f"  ops:\n    sha256: {sha('secret-ops')}\n"
+    )
+    return file
+
+
+def test_a_key_tells_who_calls(key_file: Path):
+    ring = load_keys(key_file)
+    assert ring.identify("Bearer secret-app").projects == {"desk"}
+    assert ring.identify("bearer secret-ops").projects is None
+    assert ring.identify("Bearer secret-ops").name == "ops"
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer ", "Basic secret-app", "Bearer nope", "Bearer \udcff"]
+)
+def test_anything_else_is_refused(key_file: Path, header: str | None):
+    with pytest.raises(NotAuthenticated):
+        load_keys(key_file).identify(header)
+
+
+def test_json_is_read_too(tmp_path: Path):
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps({"keys": {"app": {"sha256": sha("k")}}}))
+    assert load_keys(file).identify("Bearer k").name == "app"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("keys: {app: {sha256: plain}}", "keys.app.sha256"),
+        ("keys: {app: {sha: x}}", "keys.app"),
+        ("[]", "(body)"),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_a_wrong_file_says_where(tmp_path: Path, content: str, said: str):
+    file = tmp_path / "keys.yaml"
+    file.write_text(content)
+    with pytest.raises(InvalidKeys, match="TUNEWHEEL_API_KEYS_FILE") as caught:
+        load_keys(file)
+    assert said in str(caught.value)
+
+
+def test_a_missing_file_says_so(tmp_path: Path):
+    with pytest.raises(InvalidKeys, match="cannot be read"):
+        load_keys(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
+def test_loopback_may_be_open(host: str):
+    require_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
+def test_anything_else_may_not(host: str):
+    with pytest.raises(InvalidKeys, match="TUNEWHEEL_API_KEYS_FILE"):
+        require_loopback(host)
+
+
+async def test_the_gateway_asks_for_keys(make_world: Any, key_file: Path):
+    world = await make_world(api_keys_file=key_file)
+    world.declare()
+    world.declare("other")
+    await world.serving(production="org/Tiny-Base")
+    hello: Any = [{"role": "user", "content": "hi"}]
+
+    def client(key: str) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=f"{world.url}/v1", api_key=key, max_retries=0)
+
+    async with client("secret-app") as app, client("wrong") as stranger:
+        assert (await app.chat.completions.create(model="desk", messages=hello)).choices
+        with pytest.raises(openai.PermissionDeniedError):
+            await app.chat.completions.create(model="other", messages=hello)
+        with pytest.raises(openai.AuthenticationError):
+            await stranger.chat.completions.create(model="desk", messages=hello)
+        names = {model.id async for model in app.models.list()}
+        assert names == {"desk", "desk/base", "org/Tiny-Base"}
+        with pytest.raises(openai.AuthenticationError):
+            await stranger.models.list()
+    (event,) = await world.completions()
+    assert event.client == "app"
+    assert "secret-app" not in event.model_dump_json()
+    for method, path in (("post", "feedback"), ("get", "status")):
+        async with getattr(world.session, method)(f"{world.url}/v1/{path}") as response:
+            assert response.status == 401
+
+
+async def test_feedback_stays_within_a_keys_projects(make_world: Any, key_file: Path):
+    world = await make_world(api_keys_file=key_file)
+    world.declare("other")
+    await world.gateway.reconciler.reconcile()
+    ops, app = ({"authorization": f"Bearer {key}"} for key in ("secret-ops", "secret-app"))
+    async with await world.chat(model="other", headers=ops) as response:
+        completion_id = (await response.json())["id"]
+    body = {"completion_id": completion_id, "rating": "down"}
+    async with world.session.post(f"{world.url}/v1/feedback", json=body, headers=app) as response:
+        assert response.status == 403
+    forgotten = {"completion_id": "chatcmpl-old", "rating": "down"}
+    async with world.session.post(f"{world.url}/v1/feedback", json=forgotten, headers=app) as response:
+        assert (response.status, (await response.json())["project"]) == (202, "desk")

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+async def test_an_adapter_is_laid_out_loaded_and_only_then_routed(make_world: Any, tmp_path: Path):
+    world = await make_world()
+    world.declare()
+    await world.serving(production="org/Tiny-Base")
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    folder = Path(world.engine.adapters["desk-1"])
+    assert folder == tmp_path / "adapters" / "desk-1"
+    assert sorted(f.name for f in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert await world.said() == "desk-1: hello"
+
+
+async def test_the_base_answers_while_the_first_champion_cannot_be_loaded(make_world: Any, eventually: Any):
+    world = await make_world()
+    world.declare()
+    await world.serving(production="org/Tiny-Base")
+    world.engine.refuse_loads = True
+    await world.desire(production=("desk-1", 100))
+    await eventually(lambda: "desk-1" in world.gateway.reconciler.failures)
+    assert await world.said() == "org/Tiny-Base: hello"
+    world.engine.refuse_loads = False
+    await world.serving(production="desk-1")
+
+
+async def test_the_champion_answers_while_the_candidate_cannot_be_loaded(world: Any, eventually: Any):
+    world.engine.refuse_loads = True
+    await world.desire(production=("desk-1", 50), canary=("desk-2", 50))
+    await eventually(lambda: "desk-2" in world.gateway.reconciler.failures)
+    assert {await world.said() for _ in range(12)} == {"desk-1: hello"}
+    await world.desire(production=("desk-2", 100))
+    await eventually(lambda: world.gateway.table.projects["desk"].waiting_for == "desk-2")
+    assert await world.said() == "desk-1: hello"
+    async with world.session.get(f"{world.url}/v1/status") as response:
+        status = await response.json()
+    assert "another base model" in status["failed_adapters"]["desk-2"]["reason"]
+    assert status["projects"]["desk"]["waiting_for"] == "desk-2"
+    assert "desk-1" in world.engine.adapters
+
+
+async def test_a_failed_load_is_tried_again_until_it_works(world: Any, eventually: Any):
+    world.engine.refuse_loads = True
+    await world.desire(production=("desk-2", 100))
+    await eventually(lambda: world.engine.loads.count("desk-2") >= 2, "a second attempt")
+    world.engine.refuse_loads = False
+    await world.serving(production="desk-2")
+    assert world.gateway.reconciler.failures == {}
+
+
+async def test_what_is_no_longer_desired_is_unloaded(world: Any, eventually: Any):
+    await world.desire(production=("desk-2", 100))
+    await world.serving(production="desk-2")
+    await eventually(lambda: set(world.engine.adapters) == {"desk-2"}, "desk-1 unloaded")
+
+
+async def test_what_an_earlier_process_loaded_is_unloaded_too_but_not_what_is_foreign(
+    world: Any, eventually: Any, tmp_path: Path
+):
+    (tmp_path / "adapters" / "desk-0").mkdir()
+    world.engine.adapters |= {"desk-0": "x", "somebody-elses": "y"}
+    await eventually(lambda: "desk-0" not in world.engine.adapters)
+    await world.gateway.reconciler.reconcile()
+    assert "somebody-elses" in world.engine.adapters
+
+
+async def test_a_model_in_the_middle_of_an_answer_is_not_unloaded(world: Any, eventually: Any):
+    import asyncio
+
+    world.engine.gate.clear()
+    asking = asyncio.create_task(world.said())
+    await eventually(lambda: world.engine.running == 1)
+    await world.desire(production=("desk-2", 100))
+    await world.serving(production="desk-2")
+    await world.gateway.reconciler.reconcile()
+    assert "desk-1" in world.engine.adapters
+    world.engine.gate.set()
+    assert await asking == "desk-1: hello"
+    await eventually(lambda: "desk-1" not in world.engine.adapters)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_restarted_engine_gets_its_adapters_again_within_the_request(make_world: Any, stream: bool):
+    world = await make_world(reconcile_seconds=3600)
+    world.declare()
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    await world.engine.restart()
+    assert world.engine.adapters == {}
+    async with await world.chat(stream=stream) as response:
+        assert response.status == 200
+        assert "desk-1" in await response.text()
+    assert world.engine.loads == ["desk-1", "desk-1"]
+    assert len(await world.completions()) == 1
+
+
+async def test_many_requests_to_a_restarted_engine_reload_once(make_world: Any):
+    import asyncio
+
+    world = await make_world(reconcile_seconds=3600)
+    world.declare()
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    await world.engine.restart()
+    assert set(await asyncio.gather(*(world.said() for _ in range(20)))) == {"desk-1: hello"}
+    assert world.engine.loads == ["desk-1", "desk-1"]
+
+
+async def test_a_lost_canary_that_cannot_come_back_leaves_its_users_to_the_champion(make_world: Any):
+    world = await make_world(reconcile_seconds=3600)
+    world.declare()
+    await world.desire(production=("desk-1", 0), canary=("desk-2", 100))
+    await world.serving(production="desk-1", canary="desk-2")
+    del world.engine.adapters["desk-2"]
+    world.engine.refuse_loads = True
+    assert await world.said() == "desk-1: hello"
+
+
+async def test_an_engine_that_comes_late_is_waited_for(make_world: Any):
+    world = await make_world()
+    await world.engine.stop()
+    world.declare()
+    await world.desire(production=("desk-1", 100))
+    async with await world.chat() as response:
+        assert response.status in (404, 503)
+    await world.engine.restart()
+    await world.serving(production="desk-1")
+
+
+async def test_an_older_generation_is_ignored(world: Any):
+    world.generation = -1
+    await world.desire(production=("desk-0", 100))
+    await world.gateway.reconciler.reconcile()
+    assert world.gateway.table.projects["desk"].waiting_for is None
+    assert await world.said() == "desk-1: hello"
+
+
+async def test_shares_are_kept_and_users_are_sticky(world: Any):
+    await world.desire(production=("desk-1", 50), canary=("desk-2", 50))
+    await world.serving(production="desk-1", canary="desk-2")
+    by_user = {f"u{n}": {await world.said(user=f"u{n}") for _ in range(3)} for n in range(12)}
+    assert all(len(answers) == 1 for answers in by_user.values())
+    assert len(set().union(*by_user.values())) == 2
+    session = {"x-tunewheel-session": "s1"}
+    assert len({await world.said(headers=session, user=f"u{n}") for n in range(12)}) == 1
+    anonymous = {await world.said() for _ in range(60)}
+    assert anonymous == {"desk-1: hello", "desk-2: hello"}

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.serving import Route, RouteRole
+from tunewheel_contracts.formats.spec import TrainMethod
+from tunewheel_serve_gateway.errors import NotAllowed, Unavailable, UnknownModel
+from tunewheel_serve_gateway.routing import (
+    DesiredProject,
+    RouteTable,
+    build_table,
+    sticky_draw,
+)
+
+
+def adapter(model_id: str) -> AdapterRef:
+    file = ArtifactRef(path=f"adapters/{model_id}/adapter_model.safetensors", sha256="0" * 64, size_bytes=1)
+    base = BaseModelRef(name="org/Base", revision="r")
+    return AdapterRef(
+        model_id=model_id, path=f"adapters/{model_id}", files=(file,), base=base, method=TrainMethod.LORA
+    )
+
+
+def desired(project: str = "desk", base: str = "org/Base", **shares: tuple[str, int]) -> DesiredProject:
+    routes = tuple(
+        Route(
+            model_id=model,
+            role=RouteRole(role),
+            percent=percent,
+            adapter=None if model.startswith("base") else adapter(model),
+        )
+        for role, (model, percent) in shares.items()
+    )
+    return DesiredProject(project, base, "prompt", routes)
+
+
+def built(*projects: DesiredProject, ready: Any = (), previous: RouteTable | None = None) -> RouteTable:
+    return build_table(projects, set(ready), previous or RouteTable())
+
+
+def test_a_canary_takes_its_share_and_no_more():
+    table = built(desired(production=("a", 80), canary=("b", 20)), ready="ab")
+    answers = [table.find("desk", draw=n / 100).model_id for n in range(100)]
+    assert answers == ["b"] * 20 + ["a"] * 80
+
+
+@given(st.text(min_size=1), st.integers(0, 100))
+def test_a_user_stays_with_a_model_and_only_moves_to_the_canary_as_it_grows(user: str, percent: int):
+    draw = sticky_draw("desk", user)
+    assert 0 <= draw < 1
+    assert draw == sticky_draw("desk", user)
+    small = built(desired(production=("a", 100 - percent // 2), canary=("b", percent // 2)), ready="ab")
+    large = built(desired(production=("a", 100 - percent), canary=("b", percent)), ready="ab")
+    if small.find("desk", draw=draw).model_id == "b":
+        assert large.find("desk", draw=draw).model_id == "b"
+
+
+def test_sticky_draws_are_spread_evenly():
+    draws = [sticky_draw("desk", f"user-{n}") for n in range(4000)]
+    assert 0.18 < sum(draw < 0.2 for draw in draws) / len(draws) < 0.22
+
+
+def test_a_canary_that_is_not_loaded_gets_nothing():
+    table = built(desired(production=("a", 80), canary=("b", 20)), ready="a")
+    assert {table.find("desk", draw=n / 100).model_id for n in range(100)} == {"a"}
+
+
+def test_the_champion_goes_on_while_the_next_is_not_loaded():
+    first = built(desired(production=("a", 100)), ready="a")
+    second = built(desired(production=("b", 100)), ready="a", previous=first)
+    assert second.find("desk", draw=0.5).model_id == "a"
+    assert second.projects["desk"].waiting_for == "b"
+    assert set(second.adapters) == {"a"}
+    third = built(desired(production=("b", 100)), ready="ab", previous=second)
+    assert third.find("desk", draw=0.5).model_id == "b"
+    assert third.projects["desk"].waiting_for is None
+    assert set(third.adapters) == {"b"}
+
+
+def test_a_stand_in_is_not_forgotten_while_the_engine_has_lost_it():
+    first = built(desired(production=("a", 100)), ready="a")
+    lost = built(
+        desired(production=("b", 100)),
+        previous=built(desired(production=("b", 100)), ready="a", previous=first),
+    )
+    with pytest.raises(Unavailable):
+        lost.find("desk", draw=0.5)
+    assert set(lost.adapters) == {"a"}
+    back = built(desired(production=("b", 100)), ready="a", previous=lost)
+    assert back.find("desk", draw=0.5).model_id == "a"
+
+
+def test_the_base_goes_on_until_the_first_champion_is_loaded():
+    first = built(desired())
+    second = built(desired(production=("a", 100)), previous=first)
+    assert second.find("desk", draw=0.5).upstream_model == "org/Base"
+
+
+def test_a_model_that_never_answered_here_is_waited_for():
+    table = built(desired(production=("a", 100)))
+    with pytest.raises(Unavailable) as caught:
+        table.find("desk", draw=0.5)
+    assert caught.value.retry_after is not None
+    assert "a is being loaded" in caught.value.message
+
+
+def test_a_model_id_is_pinned_and_a_shadow_too():
+    table = built(desired(production=("a", 100), shadow=("b", 100)), ready="ab")
+    assert table.find("b", draw=0.5).pinned
+    assert table.find("b", draw=0.5).role is RouteRole.SHADOW
+    assert table.find("desk", draw=0.0).model_id == "a"
+
+
+def test_the_bare_base_is_routed_under_its_id_and_asked_under_its_name():
+    table = built(desired(production=("base-0123", 100)))
+    target = table.find("desk", draw=0.5)
+    assert (target.model_id, target.upstream_model) == ("base-0123", "org/Base")
+
+
+def test_a_base_of_several_projects_is_ambiguous_unless_the_key_tells():
+    table = built(desired("one"), desired("two"))
+    with pytest.raises(UnknownModel, match="one/base, two/base"):
+        table.find("org/Base", draw=0.5)
+    assert table.find("org/Base", draw=0.5, allowed={"two"}).project == "two"
+
+
+def test_a_key_reaches_only_its_projects():
+    table = built(desired("one", production=("a", 100)), desired("two"), ready="a")
+    with pytest.raises(NotAllowed):
+        table.find("one", draw=0.5, allowed={"two"})
+    with pytest.raises(NotAllowed):
+        table.find("a", draw=0.5, allowed={"two"})
+    with pytest.raises(UnknownModel) as caught:
+        table.find("three", draw=0.5, allowed={"two"})
+    assert "one" not in caught.value.message.split("projects here:")[1]

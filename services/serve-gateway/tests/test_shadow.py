@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+
+async def test_answers_are_copied_to_the_shadow(world: Any):
+    await world.desire(production=("desk-1", 100), shadow=("desk-2", 100))
+    await world.serving(production="desk-1", shadow="desk-2")
+    assert await world.said("hello", stream=False) == "desk-1: hello"
+    events = {event.role.value: event for event in await world.completions(2)}
+    assert events["shadow"].output == "desk-2: hello"
+    assert events["shadow"].shadow_of == events["production"].completion_id
+    assert events["shadow"].completion_id != events["production"].completion_id
+    assert not events["shadow"].streamed
+
+
+async def test_a_streamed_answer_is_copied_whole(world: Any):
+    await world.desire(production=("desk-1", 100), shadow=("desk-2", 100))
+    await world.serving(shadow="desk-2")
+    async with await world.chat(stream=True) as response:
+        await response.read()
+    await world.completions(2)
+    assert "stream_options" not in world.engine.asked[-1]
+    assert world.engine.asked[-1]["model"] == "desk-2"
+
+
+async def test_a_pinned_request_is_not_copied(world: Any, eventually: Any):
+    await world.desire(production=("desk-1", 100), shadow=("desk-2", 100))
+    await world.serving(shadow="desk-2")
+    await world.said(model="desk-1")
+    await world.said(model="desk")
+    await world.completions(3)
+    assert [body["model"] for body in world.engine.asked] == ["desk-1", "desk-1", "desk-2"]
+
+
+async def test_copies_are_bounded_and_wait_for_nobody(make_world: Any, eventually: Any):
+    world = await make_world(shadow_concurrency=1, shadow_backlog=1)
+    world.declare()
+    await world.desire(production=("base-0", 100), shadow=("desk-2", 100))
+    await world.serving(shadow="desk-2")
+    world.engine.gated = "desk-2"
+    world.engine.gate.clear()
+    for _ in range(4):
+        assert await world.said() == "org/Tiny-Base: hello"
+    await eventually(lambda: world.gateway.metrics.value("shadow.dropped") == 2)
+    world.engine.gate.set()
+    await eventually(lambda: world.gateway.metrics.value("shadow.copied") == 2)
+
+
+async def test_a_shadow_that_breaks_is_told_and_harms_nobody(world: Any, eventually: Any):
+    await world.desire(production=("desk-1", 100), shadow=("desk-2", 100))
+    await world.serving(shadow="desk-2")
+    world.engine.gate.clear()
+    async with await world.chat(stream=True) as response:
+        await response.content.readany()
+        world.engine.fail_with = (500, {"error": {"message": "boom"}}, {})
+        world.engine.gate.set()
+        await response.read()
+    events = {event.role.value: event for event in await world.completions(2)}
+    assert "boom" in events["shadow"].error
+    assert events["production"].error is None
