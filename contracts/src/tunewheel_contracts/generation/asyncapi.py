@@ -16,6 +16,14 @@ FOLDER = "contracts/asyncapi"
 BINDING = {"bindingVersion": "0.5.0"}
 SCHEMA_FORMAT = "application/schema+json;version=draft-2020-12"
 SERVICES: tuple[str, ...] = get_args(Service)
+DEAD_LETTER_HEADERS = {
+    "dlq_service": "The service that refused the message.",
+    "dlq_field": "The field that is wrong.",
+    "dlq_reason": "Why, and how to mend it.",
+    "dlq_source_topic": "Where it was read.",
+    "dlq_source_partition": "Partition there.",
+    "dlq_source_offset": "Offset there.",
+}
 HEADER = "# Generated from the event models and topics; run `python -m tunewheel_contracts.generate`.\n"
 
 
@@ -53,6 +61,8 @@ def document(services: tuple[str, ...], *, title: str) -> dict[str, Any]:
         if spec.dead_letter in used:
             channels[spec.dead_letter] = _dead_letter_channel(spec)
     messages = {spec.event.__name__: _message(spec) for spec in TOPICS if spec.name in used}
+    if any(spec.dead_letter in used for spec in TOPICS):
+        messages["DeadLetter"] = _dead_letter_message()
     return {
         "asyncapi": "3.0.0",
         "info": {"title": title, "version": "0.1.0", "license": {"name": "Apache-2.0"}},
@@ -108,10 +118,19 @@ def _channel(spec: TopicSpec) -> dict[str, Any]:
 def _dead_letter_channel(spec: TopicSpec) -> dict[str, Any]:
     return {
         "address": spec.dead_letter,
-        "description": f"Messages of {spec.name} that no retry can mend: the original bytes, and the reason "
-        "as headers.",
-        "messages": {"DeadLetter": {"name": "DeadLetter", "payload": True}},
+        "description": f"Messages of {spec.name} that no retry can mend.",
+        "messages": {"DeadLetter": {"$ref": "#/components/messages/DeadLetter"}},
         "bindings": {"kafka": {"topic": spec.dead_letter, **BINDING}},
+    }
+
+
+def _dead_letter_message() -> dict[str, Any]:
+    headers = {name: {"type": "string", "description": told} for name, told in DEAD_LETTER_HEADERS.items()}
+    return {
+        "name": "DeadLetter",
+        "summary": "A refused message: the original bytes under the original headers, and the reason beside.",
+        "headers": {"type": "object", "required": list(headers), "properties": headers},
+        "payload": {"description": "The original bytes."},
     }
 
 
