@@ -99,6 +99,17 @@ def find_ibans(text: str) -> list[Finding]:
     return findings
 
 
+_FEWEST_DIGITS = {"PHONE_NUMBER": 7, "CREDIT_CARD": 12, "IBAN_CODE": 2, "IP_ADDRESS": 1, "US_SSN": 9}
+
+
+def may_contain(entity: str, text: str) -> bool:
+    """Tell at little cost whether ``text`` is worth searching for ``entity``: most texts are not."""
+    if entity == "EMAIL_ADDRESS":
+        return "@" in text
+    fewest = _FEWEST_DIGITS.get(entity, 0)
+    return fewest == 0 or sum(map(text.count, "0123456789")) >= fewest
+
+
 _OURS: dict[str, tuple[Recognizer, ...]] = {
     "PHONE_NUMBER": (find_loose_phones,),
     "CREDIT_CARD": (find_luhn_numbers,),

@@ -11,7 +11,7 @@ import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import PiiPolicy
 
-from tunewheel_curate.recognizers import ENTITIES, Finding, recognizers_of
+from tunewheel_curate.recognizers import ENTITIES, Finding, may_contain, recognizers_of
 from tunewheel_curate.stage import Stage, drop
 
 COLUMNS = ("title", "input", "output")
@@ -37,7 +37,8 @@ def find_entities(text: str, entities: Sequence[str]) -> list[Finding]:
     ``entities``.
     """
     rank = {entity: number for number, entity in enumerate(entities)}
-    found = [f for entity in entities for find in recognizers_of(entity) for f in find(text)]
+    likely = [entity for entity in entities if may_contain(entity, text)]
+    found = [f for entity in likely for find in recognizers_of(entity) for f in find(text)]
     found.sort(key=lambda f: (-f.score, f.start - f.end, rank[f.entity], f.start))
     chosen: list[Finding] = []
     for finding in found:

@@ -22,9 +22,8 @@ from tunewheel_curate.formatting import estimated_tokens
 from tunewheel_curate.splitting import Split
 
 _RUN_TIME = datetime(2000, 1, 1, tzinfo=UTC)
-_REMOTE_LOGO = re.compile(
-    r"https://great-expectations-web-assets\.s3\.[^\"]*?/logo-long\.png\?d=\w+(?:\.\w+)?"
-)
+_REMOTE_LOGO = re.compile(r"https://great-expectations-web-assets\.s3\.[^\"')]*?\.png(?:\?d=[\w.]+)?")
+_CLOCK = re.compile(r"\b\d{8}T\d{6}\.\d{6}Z")
 _UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 _UNUSED = ("static/fonts", "static/images/validation_failed_unexpected_values.gif",
            "static/images/iterative-dev-loop.png", "static/images/glossary_scroller.gif")  # fmt: skip
@@ -34,9 +33,11 @@ def run_suite(split: Split, spec: ProjectSpec, dataset_id: str, folder: Path) ->
     """Validate a version, write Data Docs below ``folder``; return what failed, empty for a good version."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
+    import pandas
     from great_expectations.core.run_identifier import RunIdentifier
 
     context = gx.get_context(mode="ephemeral")
+    _remove_default_site(context)
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
     site: Any = {
         "class_name": "SiteBuilder",
@@ -57,12 +58,19 @@ def run_suite(split: Split, spec: ProjectSpec, dataset_id: str, folder: Path) ->
     )
     checkpoint = context.checkpoints.add(gx.Checkpoint(name="version", validation_definitions=[validation]))
     outcome = checkpoint.run(
-        batch_parameters={"dataframe": _observed(split).to_pandas()},
+        batch_parameters={"dataframe": pandas.DataFrame(_observed(split).to_dict(as_series=False))},
         run_id=RunIdentifier(run_name=dataset_id, run_time=_RUN_TIME),
     )
     context.build_data_docs(site_names=["docs"])
     _settle(folder, dataset_id)
     return [failure for result in outcome.run_results.values() for failure in _failures(result)]
+
+
+def _remove_default_site(context: Any) -> None:
+    """Every ephemeral context brings a docs site in a temporary folder that nobody would delete."""
+    for name, config in dict(context.variables.data_docs_sites).items():
+        shutil.rmtree(config["store_backend"]["base_directory"], ignore_errors=True)
+        context.delete_data_docs_site(name)
 
 
 def _expectations(spec: ProjectSpec) -> list[Any]:
@@ -126,6 +134,7 @@ def _settle(folder: Path, dataset_id: str) -> None:
     for page in sorted(folder.rglob("*.html")):
         logo = "../" * (len(page.relative_to(folder).parts) - 1) + "static/images/logo-long.png"
         text = _REMOTE_LOGO.sub(logo, page.read_text(encoding="utf-8"))
+        text = _CLOCK.sub(_RUN_TIME.strftime("%Y%m%dT%H%M%S.%fZ"), text)
         names: dict[str, str] = {}
         for found in _UUID.findall(text):
             names.setdefault(found, str(uuid.uuid5(namespace, str(len(names)))))
