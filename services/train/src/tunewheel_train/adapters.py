@@ -1,0 +1,51 @@
+"""A finished adapter on its way into the object store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.store import ArtifactConflict, ObjectStore
+
+from tunewheel_train.progress import Completed
+from tunewheel_train.runs import Run, make_adapter, make_manifest
+
+
+async def find(store: ObjectStore, run: Run) -> tuple[RunManifest, ArtifactRef] | None:
+    """The manifest of ``run`` if it was completed before, by whomever. Raises TransientError."""
+    content = await store.read(run.manifest_path)
+    if content is None:
+        return None
+    ref = ArtifactRef(path=run.manifest_path, sha256=content_sha256(content), size_bytes=len(content))
+    return RunManifest.model_validate_json(content), ref
+
+
+async def publish(
+    store: ObjectStore, run: Run, directory: Path, outcome: Completed
+) -> tuple[RunManifest, ArtifactRef]:
+    """Upload the adapter, then the manifest, whose creation decides: the first complete upload wins.
+
+    Returns the winner, which is somebody else's when another worker was faster. Raises TransientError.
+    """
+    path, files = await _upload(store, run, directory)
+    manifest = make_manifest(run, make_adapter(run, path, files), outcome)
+    try:
+        ref = await store.put(run.manifest_path, manifest.model_dump_json(indent=1).encode())
+    except ArtifactConflict:
+        winner = await find(store, run)
+        assert winner is not None
+        return winner
+    return manifest, ref
+
+
+async def _upload(store: ObjectStore, run: Run, directory: Path) -> tuple[str, tuple[ArtifactRef, ...]]:
+    try:
+        return run.adapter_path, await store.put_directory(run.adapter_path, directory)
+    except ArtifactConflict:
+        # A worker elsewhere, with other rounding, got part of its adapter here and did not finish it:
+        # nothing is overwritten, so this one goes beside it.
+        weights = b"".join(sorted(f.name.encode() + f.read_bytes() for f in directory.iterdir()))
+        path = f"{run.adapter_path}.{content_sha256(weights)[:12]}"
+        return path, await store.put_directory(path, directory)

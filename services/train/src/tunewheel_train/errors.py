@@ -1,0 +1,28 @@
+"""What can stop a run.
+
+RunFailed(TunewheelError)    the run cannot succeed as it stands: train.failed, never retried
+RunStopped(TunewheelError)   the worker wrote a checkpoint and stopped because it was asked to
+"""
+
+from __future__ import annotations
+
+from tunewheel_contracts.errors import TunewheelError
+
+
+class RunFailed(TunewheelError):
+    """``field`` names what to mend in the spec (``(run)``: nothing in it), ``reason`` says how."""
+
+    def __init__(self, *, field: str, reason: str, step: int = 0, total_steps: int = 0) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+        self.step = step
+        self.total_steps = total_steps
+
+
+class RunStopped(TunewheelError):
+    """Stopped at a step boundary; ``step`` optimizer steps are in the last checkpoint."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after step {step}")
+        self.step = step

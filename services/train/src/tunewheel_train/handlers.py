@@ -1,0 +1,30 @@
+"""The map of the service."""
+
+from __future__ import annotations
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope, Event
+from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_runtime.service import Lease, Service
+
+from tunewheel_train.controls import Controls
+from tunewheel_train.execution import Trainings
+from tunewheel_train.settings import Settings
+
+
+def register(service: Service, settings: Settings) -> None:
+    """Subscribe to dataset versions and to commands."""
+    controls = Controls()
+    trainings = Trainings(service.store, settings, controls)
+    # Every worker needs every command, also those from before it started: no consumer group.
+    service.replay((topics.TRAIN_CONTROL,), controls.apply)
+
+    @service.job(topics.DATASET_VERSIONED)
+    async def on_dataset_versioned(
+        event: Envelope[DatasetVersioned], lease: Lease
+    ) -> Envelope[TrainCompleted | TrainFailed]:
+        async def tell(news: Event) -> None:
+            await service.publish(service.new(news, cause=event))
+
+        return service.new(await trainings.train(event.data, lease=lease, tell=tell), cause=event)

@@ -1,0 +1,36 @@
+"""Cross-entropy over a large vocabulary without fp32 copies of all logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_ROWS = 64
+
+
+class SummedCrossEntropy(torch.autograd.Function):
+    """Sum over rows of ``-log softmax(logits)[target]``; logits [rows, vocabulary], targets [rows].
+
+    Logits are widened to fp32 a few rows at a time, so the widened rows stay in the processor's cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        normalizers = torch.cat(
+            [rows.float().logsumexp(dim=-1) for rows in logits.split(_ROWS)] or [logits.new_zeros(0)]
+        )
+        chosen = logits.gather(1, targets[:, None])[:, 0].float()
+        ctx.save_for_backward(logits, targets, normalizers)
+        return (normalizers - chosen).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits, targets, normalizers = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        for start in range(0, len(logits), _ROWS):
+            part = slice(start, start + _ROWS)
+            rows = logits[part].float().sub_(normalizers[part, None]).exp_()
+            rows[torch.arange(len(rows), device=rows.device), targets[part]] -= 1.0
+            gradient[part] = rows.mul_(grads[0])
+        return gradient, None

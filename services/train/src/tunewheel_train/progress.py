@@ -1,0 +1,99 @@
+"""What a training process tells the service: one JSON object per line.
+
+started → (progressed | checkpointed | warned)* → completed | stopped | failed
+"""
+
+from __future__ import annotations
+
+import json
+from typing import IO, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=True)
+
+
+class Located(_Message):
+    kind: Literal["located"] = "located"
+    name: str
+    revision: str
+
+
+class Started(_Message):
+    kind: Literal["started"] = "started"
+    total_steps: int
+    resumed_from_step: int
+    dtype: str
+    examples: int
+    tokens_per_epoch: int
+
+
+class Progressed(_Message):
+    kind: Literal["progressed"] = "progressed"
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float | None
+    tokens_per_second: float
+    """Since the process began to train; padding excluded."""
+    eta_seconds: float
+
+
+class Checkpointed(_Message):
+    kind: Literal["checkpointed"] = "checkpointed"
+    step: int
+    path: str
+
+
+class Warned(_Message):
+    kind: Literal["warned"] = "warned"
+    reason: str
+
+
+class Completed(_Message):
+    kind: Literal["completed"] = "completed"
+    steps: int
+    tokens: int
+    wall_seconds: float
+    dtype: str
+    metrics: dict[str, float]
+    versions: dict[str, str]
+    resumed_from_steps: tuple[int, ...] = ()
+
+
+class Stopped(_Message):
+    kind: Literal["stopped"] = "stopped"
+    step: int
+
+
+class Failed(_Message):
+    kind: Literal["failed"] = "failed"
+    field: str
+    reason: str
+    step: int = 0
+    total_steps: int = 0
+
+
+Message = Annotated[
+    Located | Started | Progressed | Checkpointed | Warned | Completed | Stopped | Failed,
+    Field(discriminator="kind"),
+]
+_ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
+
+
+def write(stream: IO[str], message: Message) -> None:
+    """Send one message; it is out of this process when the call returns."""
+    stream.write(message.model_dump_json() + "\n")
+    stream.flush()
+
+
+def parse(line: str | bytes) -> Message | None:
+    """Read one line; None for anything that is no message (a library that prints)."""
+    try:
+        return _ADAPTER.validate_python(json.loads(line))
+    except ValueError:
+        return None

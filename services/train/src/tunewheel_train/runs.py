@@ -1,0 +1,182 @@
+"""A run as its dataset version determines it: names, job and manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, RunManifest
+from tunewheel_contracts.formats.spec import TrainMethod, TrainSpec
+from tunewheel_contracts.identity import content_id, content_sha256
+
+from tunewheel_train.errors import RunFailed
+from tunewheel_train.job import Job
+from tunewheel_train.progress import Completed
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run. Equal dataset, base revision and recipe give equal names."""
+
+    run_id: str
+    model_id: str
+    project: str
+    dataset_id: str
+    dataset: ArtifactRef
+    criteria_sha256: str
+    train: ArtifactRef
+    base: BaseModelRef
+    recipe: TrainSpec
+
+    @property
+    def manifest_path(self) -> str:
+        return f"runs/{self.run_id}/manifest.json"
+
+    @property
+    def checkpoints_prefix(self) -> str:
+        return f"runs/{self.run_id}/checkpoints"
+
+    @property
+    def adapter_path(self) -> str:
+        return f"adapters/{self.model_id}"
+
+
+def read_dataset(event: DatasetVersioned, content: bytes) -> DatasetManifest:
+    """Parse the manifest that ``event`` points to, and hold both against each other.
+
+    Raises InvalidEvent: not a manifest, of another dataset, or with criteria that were changed after they
+    were hashed.
+    """
+    try:
+        manifest = DatasetManifest.model_validate_json(content)
+    except ValidationError as error:
+        raise InvalidEvent.from_validation(error) from error
+    if (manifest.dataset_id, manifest.project) != (event.dataset_id, event.project):
+        raise InvalidEvent(
+            field="manifest",
+            reason=f"belongs to {manifest.dataset_id} of {manifest.project}; send the manifest of "
+            f"{event.dataset_id}",
+        )
+    if not manifest.spec.criteria_sha256 == manifest.criteria_sha256 == event.criteria_sha256:
+        raise InvalidEvent(
+            field="criteria_sha256",
+            reason="is not the hash of the criteria in the dataset's spec; build a new version to change them",
+        )
+    return manifest
+
+
+def plan_run(manifest: DatasetManifest, dataset: ArtifactRef, base: BaseModelRef) -> Run:
+    """Name the run of ``manifest``'s recipe on ``base``; ``dataset`` refers to the manifest."""
+    recipe = manifest.spec.train
+    identity = {
+        "dataset_id": manifest.dataset_id,
+        "base_revision": base.revision,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    return Run(
+        run_id=content_id("run", identity),
+        # 63 characters are a Slug's limit.
+        model_id=f"{manifest.project[:50]}-{content_sha256(identity)[:12]}",
+        project=manifest.project,
+        dataset_id=manifest.dataset_id,
+        dataset=dataset,
+        criteria_sha256=manifest.criteria_sha256,
+        train=manifest.train,
+        base=base,
+        recipe=recipe,
+    )
+
+
+def unresolved_base(name: str) -> BaseModelRef:
+    """Stands for a base model that could not be found, so that its failed run has a name."""
+    return BaseModelRef(name=name, revision="unresolved")
+
+
+def make_job(
+    run: Run,
+    *,
+    train_path: Path,
+    run_dir: Path,
+    cache_dir: Path,
+    dtype: Literal["auto", "bfloat16", "float32"],
+) -> Job:
+    """What the training process of ``run`` is told; ``run_dir`` is its own directory."""
+    return Job(
+        run_id=run.run_id,
+        base_model=run.base.name,
+        train_path=train_path,
+        output_dir=run_dir / "adapter",
+        work_dir=run_dir / "work",
+        cache_dir=cache_dir,
+        dtype=dtype,
+        recipe=run.recipe,
+    )
+
+
+def make_adapter(run: Run, path: str, files: tuple[ArtifactRef, ...]) -> AdapterRef:
+    """Refer to the uploaded adapter of ``run``."""
+    return AdapterRef(
+        model_id=run.model_id,
+        path=path,
+        files=files,
+        base=run.base,
+        method=run.recipe.method,
+        quantization="nf4" if run.recipe.method is TrainMethod.QLORA else None,
+    )
+
+
+def make_manifest(run: Run, adapter: AdapterRef, outcome: Completed) -> RunManifest:
+    """Everything needed to repeat ``run``, and what came out."""
+    return RunManifest(
+        run_id=run.run_id,
+        project=run.project,
+        dataset_id=run.dataset_id,
+        dataset=run.dataset,
+        criteria_sha256=run.criteria_sha256,
+        recipe=run.recipe,
+        adapter=adapter,
+        dtype=outcome.dtype,
+        seed=run.recipe.seed,
+        versions=outcome.versions,
+        steps=outcome.steps,
+        tokens=outcome.tokens,
+        wall_seconds=outcome.wall_seconds,
+        metrics=outcome.metrics,
+        resumed_from_steps=outcome.resumed_from_steps,
+    )
+
+
+def completed(manifest: RunManifest, ref: ArtifactRef) -> TrainCompleted:
+    """The event of a finished run, from its manifest alone: the same however often it is asked for."""
+    return TrainCompleted(
+        project=manifest.project,
+        run_id=manifest.run_id,
+        dataset_id=manifest.dataset_id,
+        dataset=manifest.dataset,
+        manifest=ref,
+        criteria_sha256=manifest.criteria_sha256,
+        adapter=manifest.adapter,
+        final_loss=manifest.metrics["final_loss"],
+        tokens=manifest.tokens,
+        wall_seconds=manifest.wall_seconds,
+    )
+
+
+def failed(run: Run, error: RunFailed) -> TrainFailed:
+    """The event of a run that cannot succeed as it stands."""
+    return TrainFailed(
+        project=run.project,
+        run_id=run.run_id,
+        dataset_id=run.dataset_id,
+        field=error.field,
+        reason=error.reason,
+        step=error.step,
+        completed=error.step / error.total_steps if error.total_steps else 0.0,
+    )

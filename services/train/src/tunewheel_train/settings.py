@@ -1,0 +1,32 @@
+"""Settings of the train service, by ``TUNEWHEEL_*`` environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from tunewheel_runtime.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """The shared settings and those of training."""
+
+    work_dir: Path | None = None
+    """Checkpoints and logs of running jobs; ``<cache_dir>/train`` by default."""
+    train_threads: int = Field(default=0, ge=0)
+    """Threads of the training process; 0: as many as this process may use."""
+    train_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """``auto`` asks the processor."""
+    train_attempts: int = Field(default=3, ge=1)
+    """How often a training process that dies is started again without having come further."""
+    upload_full_checkpoints: bool = False
+    """Also upload checkpoints of ``full`` runs, which are three times the model's size."""
+    progress_seconds: float = Field(default=1.0, ge=0)
+    """At most one train.progressed per run in this time."""
+    stop_seconds: float = Field(default=300.0, gt=0)
+    """How long a training process may take over its last checkpoint before it is killed."""
+
+    @property
+    def runs_dir(self) -> Path:
+        return (self.work_dir or self.cache_dir / "train") / "runs"
