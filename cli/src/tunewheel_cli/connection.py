@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.errors import TransientError, TunewheelError
 
 from tunewheel_cli.places import Var
 from tunewheel_cli.run_state import living
@@ -67,6 +68,16 @@ class Connection:
             return client_options(settings)
         except OSError as error:
             raise InvalidOption(f"--ssl-cafile: {settings.ssl_cafile} cannot be read: {error}") from error
+
+
+def unreachable(options: Mapping[str, Any], error: Exception) -> TransientError:
+    """Return the error for a Kafka that does not answer; ``options`` are those of the aiokafka client."""
+    servers = options["bootstrap_servers"]
+    where = servers if isinstance(servers, str) else ",".join(servers)
+    return TransientError(
+        f"--bootstrap-servers: no Kafka answers at {where} ({error}); start one with `tunewheel up`, or "
+        "check the address and the security options"
+    )
 
 
 def as_environment(settings: ServiceSettings) -> dict[str, str]:

@@ -32,8 +32,8 @@ class Exit(IntEnum):
 
 
 EPILOG = (
-    "Exit codes: 0 done, 1 failed, 2 wrong option, 3 part of the input was refused, 4 topics differ from their "
-    "specs, 5 Kafka or the gateway does not answer."
+    "Exit codes: 0 done, 1 failed, 2 wrong option, 3 part of the input was refused, 4 topics differ from "
+    "their specs, 5 Kafka or the gateway does not answer."
 )
 
 

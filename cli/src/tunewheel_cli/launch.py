@@ -29,8 +29,8 @@ class TopicsDiffer(TunewheelError):
         lines = "\n".join(f"  {difference}" for difference in report.differences)
         super().__init__(
             f"topics: {len(report.differences)} settings are not what the specs say:\n{lines}\n"
-            "look with `tunewheel topics`, alter them with `tunewheel topics --apply`, or, if they are meant to "
-            "be so, start with --keep-topics"
+            "look with `tunewheel topics`, alter them with `tunewheel topics --apply`, or, if they are meant "
+            "to be so, start with --keep-topics"
         )
         self.report = report
 
@@ -73,6 +73,7 @@ class Wheel:
         self.topics = TopicReport()
         self._report = report or (lambda _: None)
         self._jar_progress = jar_progress
+        self._owns = False
         self.state = RunState(
             supervisor_pid=os.getpid(),
             supervisor_started=run_state.started(os.getpid()) or 0.0,
@@ -89,6 +90,7 @@ class Wheel:
                 says what to do. What was started until then still runs: call ``stop``.
         """
         run_state.require_none(self.plan.var.run_file)
+        self._owns = True
         self.ports = assign_ports(self.plan.members, overrides=self.plan.ports, auto=self.plan.auto_ports)
         try:
             await self._start()
@@ -101,13 +103,14 @@ class Wheel:
 
     async def stop(self) -> None:
         """Stop everything in the reverse order and take the state file away."""
+        if not self._owns:
+            return
         if self.state.phase != "failed":
             self.state.phase = "stopping"
             self._write()
         await self.supervisor.stop()
-        mine = RunState.read(self.plan.var.run_file)
-        if mine is not None and mine.supervisor_pid == os.getpid() and mine.phase != "failed":
-            self.plan.var.run_file.unlink()
+        if self.state.phase != "failed":  # a failure stays to be read
+            self.plan.var.run_file.unlink(missing_ok=True)
 
     @property
     def bootstrap_servers(self) -> str:

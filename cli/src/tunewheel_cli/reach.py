@@ -50,9 +50,7 @@ _SHARED: dict[str, Any] = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")],
     "bootstrap_servers": Annotated[
         str | None,
-        _kafka(
-            "bootstrap-servers", "host:port,… of a Kafka.", "the wheel that runs here, else localhost:9092"
-        ),
+        _kafka("bootstrap-servers", "host:port,… of a Kafka.", "what runs here, or localhost:9092"),
     ],
     "security_protocol": Annotated[
         str | None, _kafka("security-protocol", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.", "PLAINTEXT")

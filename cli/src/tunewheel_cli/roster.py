@@ -92,8 +92,8 @@ def assign_ports(
             if not auto:
                 by = holder(port)
                 raise ServicePortTaken(
-                    f"port {port} of {member.name}: in use{f' by {by}' if by else ''}; stop that process, choose "
-                    f"another with --port {member.name}=N, or let me choose with --auto-ports"
+                    f"port {port} of {member.name}: in use{f' by {by}' if by else ''}; stop that process, "
+                    f"choose another with --port {member.name}=N, or let me choose with --auto-ports"
                 )
             port = free_port()
         ports[member.name] = port

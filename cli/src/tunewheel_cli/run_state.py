@@ -80,6 +80,6 @@ def require_none(path: Path) -> None:
     state = living(path)
     if state is not None:
         raise AlreadyRunning(
-            f"{path.parent}: a wheel already runs here (pid {state.supervisor_pid}); stop it with `tunewheel down`, "
-            "look at it with `tunewheel status`, or choose another folder with --var"
+            f"{path.parent}: a wheel already runs here (pid {state.supervisor_pid}); stop it with "
+            "`tunewheel down`, look at it with `tunewheel status`, or choose another folder with --var"
         )

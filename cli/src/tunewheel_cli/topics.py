@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import FOREVER, TOPICS, TopicSpec
 
+from tunewheel_cli.connection import unreachable
 from tunewheel_cli.kafka.properties import DEAD_LETTER_OVERHEAD
 
 if TYPE_CHECKING:
@@ -147,11 +148,7 @@ class _Admin:
             await self._admin.start()
         except (KafkaError, OSError) as error:
             await self._admin.close()
-            servers = self._options["bootstrap_servers"]
-            raise TransientError(
-                f"bootstrap_servers: no Kafka answers at {servers} ({error}); start one with `tunewheel up`, "
-                "or check the address and the security options"
-            ) from error
+            raise unreachable(self._options, error) from error
         return self._admin
 
     async def __aexit__(self, *_: object) -> None:

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
 from tunewheel_cli.supervisor import Kept, State
 
 if TYPE_CHECKING:
     from tunewheel_cli.launch import Wheel
+    from tunewheel_cli.publishing.publish import Summary
     from tunewheel_cli.run_state import RunState
 
 _COLOURS = {
@@ -104,3 +107,37 @@ class StartDisplay:
         self._progress.stop()
         self._live = False
         self._console.print("stopping …")
+
+
+class PublishDisplay:
+    """A bar of bytes, with what was published and refused beside it."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        console = Console(file=sys.stderr, quiet=silent, highlight=False)
+        self._progress = Progress(
+            TextColumn("publishing"),
+            BarColumn(),
+            DownloadColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=silent or not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._progress.stop()
+
+    def note(self, summary: Summary) -> None:
+        """Show how far it is; ``publish_path`` calls it."""
+        if self._task is None:
+            self._task = self._progress.add_task("", total=summary.total_bytes)
+        words = f"{summary.events:,} published" + (
+            f", [red]{summary.refused:,} refused[/]" if summary.refused else ""
+        )
+        self._progress.update(self._task, completed=summary.read_bytes, description=words)

@@ -35,10 +35,14 @@ def up(
         list[str] | None, typer.Option(help="NAME=N: another port for a service.", rich_help_panel=_START)
     ] = None,
     auto_ports: Annotated[
-        bool, typer.Option(help="Take a free port where one is in use.", rich_help_panel=_START)
+        bool,
+        typer.Option("--auto-ports", help="Take a free port where one is in use.", rich_help_panel=_START),
     ] = False,
     keep_topics: Annotated[
-        bool, typer.Option(help="Start although topics differ from their specs.", rich_help_panel=_START)
+        bool,
+        typer.Option(
+            "--keep-topics", help="Start although topics differ from their specs.", rich_help_panel=_START
+        ),
     ] = False,
     base_model: Annotated[
         str | None,

@@ -85,9 +85,7 @@ async def start_here(reach: Reach, plan: Plan) -> int:
                 starting.result()
                 display.running(wheel)
                 if reach.as_json:
-                    print_json(
-                        {"bootstrap_servers": wheel.bootstrap_servers, "services": wheel.state.services}
-                    )
+                    print_json(summary(wheel.state))
                 await stopped
         finally:
             starting.cancel()
@@ -104,12 +102,8 @@ def start_detached(reach: Reach, plan: Plan) -> None:
 
     require_none(plan.var.run_file)
     plan.var.run_file.unlink(missing_ok=True)
-    argv = [
-        sys.executable,
-        "-m",
-        "tunewheel_cli.main",
-        *(a for a in sys.argv[1:] if a not in ("--detach", "-d")),
-    ]
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--detach", "-d")]
+    argv = [sys.executable, "-m", "tunewheel_cli.main", *arguments]
     log = plan.var.logs / "supervisor.log"
     process = leash.spawn(argv, log=log, leashed=False)
     deadline = time.monotonic() + BACKGROUND_SECONDS
@@ -127,7 +121,12 @@ def start_detached(reach: Reach, plan: Plan) -> None:
                 leave(StartFailed(f"not ready after {BACKGROUND_SECONDS:g} s; its log is {log}"))
             time.sleep(0.1)
     if reach.as_json:
-        print_json({"bootstrap_servers": state.bootstrap_servers, "services": state.services})
+        print_json(summary(state))
+
+
+def summary(state: RunState) -> dict[str, object]:
+    """Return what ``up --json`` prints."""
+    return {"bootstrap_servers": state.bootstrap_servers, "services": state.services}
 
 
 def _parse_port(text: str) -> tuple[str, int]:

@@ -1,0 +1,73 @@
+"""The bundled example's files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One ticket of the second wave, with the answer an expert gives later."""
+
+    ticket_id: str
+    question: str
+    answer: Any
+    expert: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A folder such as ``examples/helpdesk``."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: Path) -> Example:
+        """Raise ``InvalidSpec`` unless ``root`` holds an example."""
+        if not (root / "project.yaml").is_file():
+            raise InvalidSpec(
+                field="(example)", reason=f"{root} holds no project.yaml; name an example folder"
+            )
+        return cls(root)
+
+    @property
+    def spec(self) -> ProjectSpec:
+        return parse_spec((self.root / "project.yaml").read_text("utf-8"))
+
+    @property
+    def tickets(self) -> Path:
+        return self.root / "tickets.jsonl"
+
+    @property
+    def sops(self) -> Path:
+        return self.root / "sops"
+
+    @property
+    def second_sops(self) -> Path:
+        return self.root / "sops_second"
+
+    def second_wave(self) -> list[Ticket]:
+        """Return the tickets of the second wave as the questions that people ask."""
+        return [
+            Ticket(
+                ticket_id=raw["ticket_id"],
+                question=f"{raw['subject']}\n\n{raw['body']}" if raw.get("subject") else raw["body"],
+                answer=raw["answer"],
+                expert=raw.get("validated_by", "expert"),
+            )
+            for raw in _lines(self.root / "second_wave.jsonl")
+        ]
+
+    def questions(self, *, second: bool = False) -> list[str]:
+        name = "questions_second.jsonl" if second else "questions.jsonl"
+        return [raw["question"] for raw in _lines(self.root / name)]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]

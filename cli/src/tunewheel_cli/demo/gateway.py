@@ -1,0 +1,63 @@
+"""The demo as a client of the gateway: asks, and says what was wrong with the answers."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import aiohttp
+from tunewheel_contracts.errors import TransientError
+
+
+class GatewayClient:
+    """Talks to one gateway as an application would."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=180))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def models(self) -> set[str]:
+        """Return the ids of the models that can be asked."""
+        async with self._session.get(f"{self._url}/v1/models") as answer:
+            answer.raise_for_status()
+            return {model["id"] for model in (await answer.json())["data"]}
+
+    async def ask(self, model: str, question: str, *, max_tokens: int = 80) -> dict[str, Any]:
+        """Return the whole completion; greedy, so that a second demo shows the same answers.
+
+        Raises:
+            TransientError: the gateway or its engine is busy or away.
+        """
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": question}],
+            "temperature": 0,
+            "max_tokens": max_tokens,
+        }
+        async with self._session.post(f"{self._url}/v1/chat/completions", json=body) as answer:
+            if answer.status in (429, 502, 503):
+                raise TransientError(f"the gateway answered {answer.status}: {await answer.text()}")
+            answer.raise_for_status()
+            return await answer.json()
+
+    async def correct(self, project: str, completion_id: str, correction: Any, *, by: str) -> None:
+        """Send the expert's answer to a completion."""
+        body = {
+            "project": project,
+            "completion_id": completion_id,
+            "rating": "down",
+            "correction": correction,
+            "submitted_by": by,
+        }
+        async with self._session.post(f"{self._url}/v1/feedback", json=body) as answer:
+            if answer.status >= 400:
+                raise TransientError(f"feedback was refused with {answer.status}: {await answer.text()}")
+
+
+def text_of(completion: dict[str, Any]) -> str:
+    return completion["choices"][0]["message"]["content"]

@@ -1,0 +1,71 @@
+"""How long each stage took, and how much memory all processes held at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Stage:
+    name: str
+    seconds: float
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Times named stages; ``elapsed`` counts from its making."""
+
+    stages: list[Stage] = field(default_factory=list)
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stages.append(Stage(name, round(time.monotonic() - began, 2)))
+
+
+@dataclass(slots=True)
+class MemoryGauge:
+    """Samples the resident memory of this process and everything below it.
+
+    Summed over processes, so pages they share are counted once for each: an upper bound, in bytes.
+    """
+
+    peak_bytes: int = 0
+    interval_seconds: float = 0.5
+
+    def sample(self) -> int:
+        import psutil
+
+        me = psutil.Process()
+        total = 0
+        for process in (me, *me.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+        self.peak_bytes = max(self.peak_bytes, total)
+        return total
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async def watch() -> None:
+            while True:
+                await asyncio.to_thread(self.sample)
+                await asyncio.sleep(self.interval_seconds)
+
+        watcher = asyncio.create_task(watch(), name="memory gauge")
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)

@@ -1,0 +1,228 @@
+"""The story: a first turn from tickets to a served adapter, a drift, a second turn."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.lifecycle import Stage
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_runtime.publishing import Publisher
+from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.telemetry import make_telemetry
+
+from tunewheel_cli.demo.example import Example
+from tunewheel_cli.demo.gateway import GatewayClient, text_of
+from tunewheel_cli.demo.gauge import MemoryGauge, Stopwatch
+from tunewheel_cli.demo.screen import Screen
+from tunewheel_cli.demo.traffic import keep_asking, send_wave
+from tunewheel_cli.demo.turn import Turn, TurnWatcher
+from tunewheel_cli.feed import EventFeed
+from tunewheel_cli.launch import Wheel
+from tunewheel_cli.publishing.publish import publish_path
+
+PATIENCE_SECONDS = 900.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the summary file tells."""
+
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    memory: MemoryGauge = field(default_factory=MemoryGauge)
+    turns: list[Turn] = field(default_factory=list)
+    first_tuned_answer_seconds: float | None = None
+    second_promoted: bool | None = None
+    drift: list[dict[str, Any]] = field(default_factory=list)
+    events: dict[str, int] = field(default_factory=dict)
+    dead_letters: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "stages": [{"name": stage.name, "seconds": stage.seconds} for stage in self.watch.stages],
+            "first_tuned_answer_seconds": self.first_tuned_answer_seconds,
+            "total_seconds": round(self.watch.elapsed, 2),
+            "peak_rss_bytes": self.memory.peak_bytes,
+            "turns": [turn.summary() for turn in self.turns],
+            "second_promoted": self.second_promoted,
+            "drift": self.drift,
+            "events": self.events,
+            "dead_letters": self.dead_letters,
+        }
+
+
+class Story:
+    """Tells the demo on a running wheel."""
+
+    def __init__(
+        self, wheel: Wheel, feed: EventFeed, gateway: GatewayClient, example: Example, screen: Screen,
+        outcome: Outcome, settings: ServiceSettings,
+    ) -> None:  # fmt: skip
+        self._feed = feed
+        self._gateway = gateway
+        self._example = example
+        self._screen = screen
+        self._outcome = outcome
+        self._settings = settings
+        self._spec = example.spec
+        self._project = self._spec.project
+        self._watch = outcome.watch
+        self._turns = TurnWatcher(feed, screen, outcome.watch, self._project)
+
+    async def first_turn(self) -> Turn:
+        """Publish the first wave and follow it to a served adapter, or to an honest refusal."""
+        self._screen.title("First turn: what the experts answered so far")
+        with self._watch.stage("publish first wave"):
+            await self._declare()
+            await self._publish(self._example.sops, self._example.tickets)
+        turn = await self._turns.turn("1", after=set())
+        self._outcome.turns.append(turn)
+        if not turn.passed:
+            self._screen.say("[red]refused:[/] " + "; ".join(turn.verdict.data.reasons))
+            return turn
+        await self._until_served(turn, "promote 1", Stage.PRODUCTION)
+        rows = await self._side_by_side(
+            self._spec.base_model, turn.model_id, self._example.questions(), timed=True
+        )
+        self._screen.answers("base model", "tuned model", rows)
+        return turn
+
+    async def second_turn(self, champion: Turn) -> Turn:
+        """Send traffic that the champion was not trained on, until the wheel has turned again."""
+        self._screen.title("Second turn: customers ask about a new product line")
+        await self._drift()
+        turn = await self._turns.turn("2", after={champion.dataset.data.dataset_id})
+        self._outcome.turns.append(turn)
+        if not turn.passed:
+            self._outcome.second_promoted = False
+            self._screen.say(
+                "[yellow]refused, the champion stays:[/] " + "; ".join(turn.verdict.data.reasons)
+            )
+            return turn
+        self._outcome.second_promoted = await self._canary(turn)
+        questions = self._example.questions(second=True)
+        rows = await self._side_by_side(champion.model_id, turn.model_id, questions)
+        self._screen.answers("first tuned model", "second tuned model", rows)
+        return turn
+
+    async def _declare(self) -> None:
+        publisher = Publisher(self._settings, make_telemetry("cli", None))
+        await publisher.start()
+        try:
+            data = ProjectDeclared(project=self._project, spec=self._spec)
+            await publisher.publish(new_event(data, source="/tunewheel/cli"))
+        finally:
+            await publisher.stop()
+
+    async def _publish(self, *paths: Any) -> None:
+        from tunewheel_runtime.kafka import client_options
+
+        for path in paths:
+            with self._screen.bar(path.stem) as bar:
+                summary = await publish_path(
+                    path, project=self._project, options=client_options(self._settings)
+                )
+                refused = f", {summary.refused} refused" if summary.refused else ""
+                bar.to(summary.events, summary.events, f"published{refused}")
+
+    async def _until_served(self, turn: Turn, name: str, stage: Stage) -> None:
+        """Wait until the registry has moved the model to ``stage`` and the gateway can answer with it."""
+        with self._watch.stage(name), self._screen.bar(name):
+            await self._feed.until(
+                lambda: self._turns.in_stage(turn.model_id, stage),
+                patience=PATIENCE_SECONDS,
+                what=f"{turn.model_id} in {stage.value}",
+            )
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while turn.model_id not in await self._gateway.models():
+                    await asyncio.sleep(0.1)
+
+    async def _side_by_side(
+        self, left: str, right: str, questions: list[str], *, timed: bool = False
+    ) -> list[tuple[str, str, str]]:
+        """Ask both models all questions, each by its own name: that is no traffic of the project."""
+        name = "first answers" if timed else "last answers"
+        with self._watch.stage(name), self._screen.bar(name, len(questions) * 2) as bar:
+            rows: list[tuple[str, str, str]] = []
+            for number, question in enumerate(questions):
+                tuned = text_of(await self._gateway.ask(right, question))
+                if timed and self._outcome.first_tuned_answer_seconds is None:
+                    self._outcome.first_tuned_answer_seconds = round(self._watch.elapsed, 2)
+                other = text_of(await self._gateway.ask(left, question))
+                bar.to(2 * (number + 1), len(questions) * 2)
+                rows.append((question, other, tuned))
+        return rows
+
+    async def _drift(self) -> None:
+        """Send the second wave, corrected as it goes; its last ticket closes the monitor's window.
+
+        The corrections are on record before that one is sent, so that the version which the drift asks for
+        holds them all.
+        """
+        size = min(self._spec.drift.window, len(self._example.second_wave()))
+        wave = self._example.second_wave()[:size]
+        name = "second wave"
+        with self._watch.stage(name), self._screen.bar(name, size) as bar:
+            await self._publish_quietly()
+            recorded = len(self._feed.by_topic[topics.RECORD_INGESTED.name])
+            sent = await send_wave(self._gateway, self._project, wave[:-1], lambda n: bar.to(n, size))
+            await self._feed.until(
+                lambda: len(self._feed.by_topic[topics.RECORD_INGESTED.name]) >= recorded + sent,
+                patience=PATIENCE_SECONDS,
+                what=f"{sent} corrections on record",
+            )
+            await send_wave(self._gateway, self._project, wave[-1:], lambda n: bar.to(size - 1 + n, size))
+        with self._watch.stage("detect drift"), self._screen.bar("detect drift"):
+            event = await self._feed.first(topics.DRIFT_DETECTED, patience=PATIENCE_SECONDS)
+        for event in self._feed.by_topic[topics.DRIFT_DETECTED.name]:
+            d = event.data
+            self._outcome.drift.append(
+                {"detector": d.detector, "statistic": d.statistic, "p_value": d.p_value}
+            )
+            self._screen.say(
+                f"  drift of {d.detector}: {d.statistic_name} {d.statistic:.3f}, p {d.p_value:.2g}"
+            )
+
+    async def _publish_quietly(self) -> None:
+        from tunewheel_runtime.kafka import client_options
+
+        if not self._example.second_sops.is_dir():
+            return
+        before = len(self._feed.by_topic[topics.RECORD_INGESTED.name])
+        summary = await publish_path(
+            self._example.second_sops, project=self._project, options=client_options(self._settings)
+        )
+        await self._feed.until(
+            lambda: len(self._feed.by_topic[topics.RECORD_INGESTED.name]) >= before + summary.events,
+            patience=PATIENCE_SECONDS,
+            what="the new documents on record",
+        )
+
+    async def _canary(self, turn: Turn) -> bool:
+        """Keep customers asking until the rollout is judged; tell whether the candidate won."""
+        questions = [ticket.question for ticket in self._example.second_wave()]
+        with self._watch.stage("roll out 2"), self._screen.bar("roll out 2") as bar:
+            asking = asyncio.create_task(
+                keep_asking(self._gateway, self._project, questions, lambda n: bar.to(n, None, "requests"))
+            )
+            try:
+                await self._feed.until(
+                    lambda: (
+                        self._turns.in_stage(turn.model_id, Stage.PRODUCTION)
+                        or self._turns.rolled_back(turn.model_id)
+                        or asking.done()
+                    ),
+                    patience=PATIENCE_SECONDS,
+                    what="the rollout's verdict",
+                )
+                if asking.done():
+                    asking.result()
+            finally:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+        for event in self._feed.by_topic[topics.ROLLOUT_JUDGED.name]:
+            self._screen.say(f"  {event.data.stage} {event.data.verdict}: {'; '.join(event.data.reasons)}")
+        return self._turns.in_stage(turn.model_id, Stage.PRODUCTION)

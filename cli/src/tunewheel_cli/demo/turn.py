@@ -1,0 +1,134 @@
+"""One turn of the wheel, waited for stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.events.lifecycle import Stage
+
+from tunewheel_cli.demo.gauge import Stopwatch
+from tunewheel_cli.demo.screen import Screen, training_progress
+from tunewheel_cli.feed import EventFeed
+
+LONGEST_STAGE_SECONDS = 1_800.0
+
+
+class TurnStopped(TunewheelError):
+    """The wheel refused to go on, and said why."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one turn made."""
+
+    dataset: Envelope[DatasetVersioned]
+    trained: Envelope[Any]
+    verdict: Envelope[Any]
+
+    @property
+    def model_id(self) -> str:
+        return self.verdict.data.adapter.model_id
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict.data.type == topics.EVAL_PASSED.name
+
+    def summary(self) -> dict[str, Any]:
+        """Return the turn as the summary file shows it."""
+        figures = {c.role.value: _figures(c.metrics) for c in self.verdict.data.contestants}
+        return {
+            "dataset_id": self.dataset.data.dataset_id,
+            "run_id": self.verdict.data.run_id,
+            "adapter_id": self.model_id,
+            "verdict": "passed" if self.passed else "failed",
+            "examples": self.dataset.data.counts.model_dump(),
+            "training_tokens": self.trained.data.tokens,
+            "training_seconds": round(self.trained.data.wall_seconds, 2),
+            "base": figures.get("base"),
+            "champion": figures.get("champion"),
+            "candidate": figures.get("candidate"),
+        }
+
+
+class TurnWatcher:
+    """Waits for the stages of a turn and shows them."""
+
+    def __init__(self, feed: EventFeed, screen: Screen, watch: Stopwatch, project: str) -> None:
+        self._feed = feed
+        self._screen = screen
+        self._watch = watch
+        self._project = project
+
+    async def dataset(self, name: str, *, after: set[str]) -> Envelope[DatasetVersioned]:
+        """Wait for a version that is none of ``after``.
+
+        Raises:
+            TurnStopped: curate rejected it.
+        """
+        with self._watch.stage(name), self._screen.bar(name) as bar:
+            event = await self._feed.first_of(
+                (topics.DATASET_VERSIONED, topics.DATASET_REJECTED),
+                lambda e: self._is_ours(e) and getattr(e.data, "dataset_id", None) not in after,
+                patience=LONGEST_STAGE_SECONDS,
+            )
+            if event.data.type == topics.DATASET_REJECTED.name:
+                raise TurnStopped("; ".join(event.data.reasons))
+            counts = event.data.counts
+            bar.to(counts.examples, counts.records, f"{counts.train} to train, {counts.holdout} held out")
+        return event
+
+    async def trained(self, name: str, dataset: Envelope[DatasetVersioned]) -> Envelope[Any]:
+        """Wait for the run on ``dataset``."""
+        dataset_id = dataset.data.dataset_id
+        with (
+            self._watch.stage(name),
+            self._screen.bar(name) as bar,
+            training_progress(self._feed, bar, dataset_id),
+        ):
+            event = await self._feed.first_of(
+                (topics.TRAIN_COMPLETED, topics.TRAIN_FAILED),
+                lambda e: e.data.dataset_id == dataset_id,
+                patience=LONGEST_STAGE_SECONDS,
+            )
+        if event.data.type == topics.TRAIN_FAILED.name:
+            raise TurnStopped(f"{event.data.field}: {event.data.reason}")
+        return event
+
+    async def judged(self, name: str, trained: Envelope[Any]) -> Envelope[Any]:
+        """Wait for the verdict on the run, and show the figures."""
+        with self._watch.stage(name), self._screen.bar(name):
+            verdict = await self._feed.first_of(
+                (topics.EVAL_PASSED, topics.EVAL_FAILED),
+                lambda e: e.data.run_id == trained.data.run_id,
+                patience=LONGEST_STAGE_SECONDS,
+            )
+        self._screen.contestants(verdict)
+        return verdict
+
+    async def turn(self, suffix: str, *, after: set[str]) -> Turn:
+        """Wait for a whole turn, from the dataset to the verdict."""
+        dataset = await self.dataset(f"curate {suffix}", after=after)
+        trained = await self.trained(f"train {suffix}", dataset)
+        return Turn(dataset, trained, await self.judged(f"evaluate {suffix}", trained))
+
+    def in_stage(self, model_id: str, stage: Stage) -> bool:
+        """Tell whether the registry has moved ``model_id`` to ``stage``."""
+        moved = self._feed.by_topic[topics.MODEL_PROMOTED.name]
+        return any(e.data.model_id == model_id and e.data.to_stage is stage for e in moved)
+
+    def rolled_back(self, model_id: str) -> bool:
+        return any(e.data.model_id == model_id for e in self._feed.by_topic[topics.MODEL_ROLLEDBACK.name])
+
+    def _is_ours(self, event: Envelope[Any]) -> bool:
+        return event.project == self._project
+
+
+def _figures(metrics: dict[str, float]) -> dict[str, float]:
+    """Name the figures as people look for them, beside the metrics' own names."""
+    named = {"valid": metrics.get("valid_output"), "category_accuracy": metrics.get("label_accuracy")}
+    return {k: round(v, 4) for k, v in (named | metrics).items() if v is not None}

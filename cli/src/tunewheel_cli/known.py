@@ -1,0 +1,36 @@
+"""Which projects are declared, read from the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.topics import PROJECT_DECLARED
+
+from tunewheel_cli.reading import read_topics
+
+
+class UnknownProject(TunewheelError):
+    """The project was never declared."""
+
+
+async def declared_projects(options: Mapping[str, Any]) -> dict[str, ProjectDeclared]:
+    """Return the newest declaration of every project."""
+    return {e.data.project: e.data async for e in read_topics(options, (PROJECT_DECLARED,))}
+
+
+async def require_project(options: Mapping[str, Any], project: str) -> ProjectDeclared:
+    """Return the declaration of ``project``.
+
+    Raises:
+        UnknownProject: there is none; those that exist are named.
+    """
+    declared = await declared_projects(options)
+    if project not in declared:
+        others = f" (declared: {', '.join(sorted(declared))})" if declared else ""
+        raise UnknownProject(
+            f"project: {project!r} is not declared{others}; run `tunewheel declare project.yaml` first"
+        )
+    return declared[project]

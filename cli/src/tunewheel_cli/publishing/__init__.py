@@ -1,0 +1,1 @@
+"""Files onto the log: JSON Lines, CSV and folders of documents, streamed, line by line."""

@@ -1,0 +1,83 @@
+"""From a record of a file to an event, or to a refusal that names line and field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from tunewheel_contracts.errors import first_complaint
+from tunewheel_contracts.event import Envelope, KafkaRecord, UpstreamEvent, new_event
+from tunewheel_contracts.events.upstream import DocumentPublished, ExamplePublished, TicketPublished
+from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+
+from tunewheel_cli.publishing.items import Found, Kind, Refusal
+
+SOURCE = "/tunewheel/cli"
+EVENTS: dict[Kind, type[UpstreamEvent]] = {
+    Kind.TICKET: TicketPublished,
+    Kind.EXAMPLE: ExamplePublished,
+    Kind.DOCUMENT: DocumentPublished,
+}
+IDS = {kind: event.subject_field for kind, event in EVENTS.items()}
+# A record's size on the log is that of key, value and headers; leave room for the latter.
+MAX_VALUE_BYTES = MAX_MESSAGE_BYTES - 16 * 1024
+
+
+def fields_of(kind: Kind | None) -> frozenset[str]:
+    """Return the fields that records of ``kind`` (or of any) can have, the project aside."""
+    events = EVENTS.values() if kind is None else (EVENTS[kind],)
+    return frozenset(name for event in events for name in event.model_fields) - {"project"}
+
+
+def make_event(found: Found, *, project: str, kind: Kind | None) -> Envelope[Any] | Refusal:
+    """Check one record and wrap it.
+
+    Without ``kind`` the record's id field tells what it is. With it a record may lack an id: it is then
+    named by its content, so that publishing it again names it the same.
+    """
+    known = kind or _tell_kind(found.fields)
+    if known is None:
+        names = ", ".join(IDS.values())
+        return _refuse(found, "(kind)", f"cannot be told; add one of {names}, or say --kind")
+    fields = dict(found.fields)
+    if fields.setdefault("project", project) != project:
+        return _refuse(
+            found, "project", f"is {fields['project']!r}, not {project!r}; publish it under its own"
+        )
+    if IDS[known] not in fields and kind is not None and known is not Kind.DOCUMENT:
+        fields[IDS[known]] = content_id(known.value, fields)
+    try:
+        data = EVENTS[known].model_validate(fields)
+    except ValidationError as error:
+        field, reason = first_complaint(error)
+        return _refuse(found, field, _lower(reason.removeprefix("Value error, ")))
+    return new_event(data, source=SOURCE)
+
+
+def encode(found: Found, envelope: Envelope[Any]) -> KafkaRecord | Refusal:
+    """Encode an event for the log, refusing what no topic takes."""
+    try:
+        record = envelope.to_kafka()
+    except UnicodeEncodeError:
+        return _refuse(found, "(line)", "holds half a surrogate pair; save the text as UTF-8")
+    if len(record.value) > MAX_VALUE_BYTES:
+        return _refuse(
+            found, "(line)", f"makes {len(record.value)} bytes, {MAX_VALUE_BYTES} are allowed; split it"
+        )
+    return record
+
+
+def _tell_kind(fields: Mapping[str, Any]) -> Kind | None:
+    kinds = [kind for kind, name in IDS.items() if name in fields]
+    return kinds[0] if len(kinds) == 1 else None
+
+
+def _refuse(found: Found, field: str, reason: str) -> Refusal:
+    return Refusal(found.where, found.line, field, reason)
+
+
+def _lower(reason: str) -> str:
+    """pydantic's messages begin with a capital; ours go on after the field's name."""
+    return reason[:1].lower() + reason[1:]

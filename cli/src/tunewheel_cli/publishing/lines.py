@@ -1,0 +1,67 @@
+"""Lines of a file of any size: memory is bounded by the longest line that is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pydantic_core
+
+from tunewheel_cli.publishing.items import Found, Refusal, Source
+
+CHUNK_BYTES = 1 << 20
+UTF8_BOM = b"\xef\xbb\xbf"
+
+OnBytes = Callable[[int], None]
+"""Called with the count of bytes read since the last call."""
+
+
+def split_lines(
+    file: BinaryIO, *, max_bytes: int, on_bytes: OnBytes | None = None
+) -> Iterator[tuple[int, bytes | None]]:
+    """Yield (number from 1, line) of every line; None instead of a line that is over ``max_bytes``."""
+    rest, number, skipping = b"", 0, False
+    while chunk := file.read(CHUNK_BYTES):
+        if on_bytes:
+            on_bytes(len(chunk))
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            number += 1
+            yield number, None if skipping or len(line) > max_bytes else line
+            skipping = False
+        if len(rest) > max_bytes:
+            rest, skipping = b"", True
+    if skipping or rest:
+        yield number + 1, None if skipping else rest
+
+
+def read_json_lines(path: Path, *, max_bytes: int, on_bytes: OnBytes | None = None) -> Source:
+    """Yield the objects of a JSON Lines file; a line that is none of them is refused by itself."""
+    with path.open("rb") as file:
+        for number, line in split_lines(file, max_bytes=max_bytes, on_bytes=on_bytes):
+            if line is None:
+                yield _refuse(number, "(line)", f"is over {max_bytes} bytes; split it")
+                continue
+            if number == 1:
+                line = line.removeprefix(UTF8_BOM)
+            if line.strip():
+                yield parse_object(number, line)
+
+
+def parse_object(number: int, line: bytes) -> Found | Refusal:
+    """Parse one line as a JSON object."""
+    try:
+        line.decode("utf-8")
+        value = pydantic_core.from_json(line, allow_inf_nan=False)
+    except UnicodeDecodeError as error:
+        return _refuse(number, "(line)", f"is not UTF-8 (byte {error.start}); save the file as UTF-8")
+    except ValueError as error:
+        return _refuse(number, "(line)", f"is not JSON: {error}")
+    if not isinstance(value, dict):
+        return _refuse(number, "(line)", 'is JSON, but not an object; write {"field": value, …}')
+    return Found(f"line {number}", number, value)
+
+
+def _refuse(number: int, field: str, reason: str) -> Refusal:
+    return Refusal(f"line {number}", number, field, reason)

@@ -1,0 +1,129 @@
+"""CSV with a header line: columns become fields."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunewheel_cli.publishing.items import Found, Refusal, Source, SourceUnusable
+from tunewheel_cli.publishing.lines import UTF8_BOM, OnBytes, split_lines
+
+
+def parse_maps(maps: Sequence[str]) -> dict[str, str]:
+    """Return {column: field} of ``column=field`` options; a field may be dotted, as ``output.category``.
+
+    Raises:
+        SourceUnusable: one is not of that form, or a column or field is named twice.
+    """
+    mapping: dict[str, str] = {}
+    for text in maps:
+        column, _, field = text.rpartition("=")
+        if not column or not field:
+            raise SourceUnusable(f"--map: {text!r} is not column=field, such as text=input")
+        if column in mapping or field in mapping.values():
+            raise SourceUnusable(f"--map: {text!r} names a column or a field a second time; map each once")
+        mapping[column] = field
+    return mapping
+
+
+def read_csv(
+    path: Path,
+    *,
+    mapping: Mapping[str, str],
+    fields: frozenset[str],
+    max_bytes: int,
+    on_bytes: OnBytes | None = None,
+) -> Source:
+    """Yield the rows of a CSV file.
+
+    Columns that ``mapping`` does not name keep their name where it is one of ``fields``; others are left
+    out. Empty cells are absent.
+
+    Raises:
+        SourceUnusable: the header is missing, or lacks a mapped column.
+    """
+    with path.open("rb") as file:
+        overlong: list[Refusal] = []
+        csv.field_size_limit(max_bytes)
+        reader = csv.reader(
+            _text(split_lines(file, max_bytes=max_bytes, on_bytes=on_bytes), overlong, max_bytes)
+        )
+        header = _header(path, reader)
+        names = _field_names(path, header, mapping, fields)
+        while True:
+            first = reader.line_num + 1 + len(overlong)
+            try:
+                row = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                yield Refusal(f"line {first}", first, "(line)", f"is not CSV: {error}")
+                continue
+            yield from overlong[:]
+            del overlong[:]
+            if row:
+                yield _found(first, row, names)
+        yield from overlong
+
+
+def _text(
+    lines: Iterator[tuple[int, bytes | None]], overlong: list[Refusal], max_bytes: int
+) -> Iterator[str]:
+    for number, line in lines:
+        if line is None:
+            reason = f"is over {max_bytes} bytes; split it"
+            overlong.append(Refusal(f"line {number}", number, "(line)", reason))
+            continue
+        if number == 1:
+            line = line.removeprefix(UTF8_BOM)
+        # Bytes that are no UTF-8 stay visible, so that only their own row is refused.
+        yield line.decode("utf-8", "surrogateescape") + "\n"
+
+
+def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
+    try:
+        return [name.strip() for name in next(reader)]
+    except (StopIteration, csv.Error) as error:
+        raise SourceUnusable(f"{path}: has no header line; name the columns in the first line") from error
+
+
+def _field_names(
+    path: Path, header: list[str], mapping: Mapping[str, str], fields: frozenset[str]
+) -> list[str | None]:
+    for column in mapping:
+        if column not in header:
+            raise SourceUnusable(f"--map: {path} has no column {column!r}; it has {', '.join(header)}")
+    for field in mapping.values():
+        if field.split(".")[0] not in fields:
+            raise SourceUnusable(
+                f"--map: there is no field {field!r}; choose from {', '.join(sorted(fields))}"
+            )
+    names = [mapping.get(column, column if column in fields else None) for column in header]
+    if not any(names):
+        raise SourceUnusable(
+            f"{path}: no column is a field; map them with --map column=field (columns: {', '.join(header)}; "
+            f"fields: {', '.join(sorted(fields))})"
+        )
+    return names
+
+
+def _found(line: int, row: list[str], names: list[str | None]) -> Found | Refusal:
+    where = f"line {line}"
+    if len(row) != len(names):
+        return Refusal(
+            where, line, "(line)", f"has {len(row)} cells, the header has {len(names)}; quote commas"
+        )
+    fields: dict[str, Any] = {}
+    for name, cell in zip(names, row, strict=True):
+        if name is None or not cell.strip():
+            continue
+        if any("\udc80" <= char <= "\udcff" for char in cell):
+            return Refusal(where, line, name, "is not UTF-8; save the file as UTF-8")
+        parent, _, child = name.partition(".")
+        if child:
+            fields.setdefault(parent, {})[child] = cell
+        else:
+            fields[parent] = cell
+    return Found(where, line, fields)

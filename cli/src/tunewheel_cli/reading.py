@@ -1,0 +1,103 @@
+"""Reading the log from its beginning, without a consumer group."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.topics import BY_NAME, TopicSpec
+
+from tunewheel_cli.connection import unreachable
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+_FETCH_BYTES = 8 << 20
+
+
+@asynccontextmanager
+async def consumer(options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer]:
+    """Connect a consumer without a group.
+
+    Raises:
+        TransientError: no Kafka answers.
+    """
+    from aiokafka import AIOKafkaConsumer
+    from aiokafka.errors import KafkaError
+
+    client = AIOKafkaConsumer(
+        **options,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=_FETCH_BYTES,
+    )
+    try:
+        await client.start()
+    except (KafkaError, OSError) as error:
+        await client.stop()
+        raise unreachable(options, error) from error
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
+    """Return every partition of those topics that exist."""
+    from aiokafka import TopicPartition
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    admin = AIOKafkaAdminClient(**options)
+    try:
+        await admin.start()
+        described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+    finally:
+        await admin.close()
+    return [TopicPartition(name, p["partition"]) for name in names for p in described.get(name, ())]
+
+
+async def read_topics(
+    options: Mapping[str, Any], topics: Sequence[TopicSpec], *, skipped: list[str] | None = None
+) -> AsyncIterator[Envelope[Any]]:
+    """Yield every event of ``topics`` up to their present end, per partition in order.
+
+    What cannot be decoded is left out, and told in ``skipped``.
+    """
+    async with consumer(options) as client:
+        partitions = await partitions_of(options, [topic.name for topic in topics])
+        if not partitions:
+            return
+        client.assign(partitions)
+        ends = await client.end_offsets(partitions)
+        await client.seek_to_beginning(*partitions)
+        left = {tp for tp in partitions if ends[tp] > await client.position(tp)}
+        while left:
+            for batch in (await client.getmany(*left, timeout_ms=500)).values():
+                for record in batch:
+                    if record.offset < ends[_place(record)] and (event := decode(record, skipped)):
+                        yield event
+            for partition in list(
+                left
+            ):  # compaction and transactions leave gaps that only the position shows
+                if await client.position(partition) >= ends[partition]:
+                    left.discard(partition)
+
+
+def decode(record: ConsumerRecord[bytes, bytes], skipped: list[str] | None = None) -> Envelope[Any] | None:
+    """Return a record as an event, None if it is none."""
+    try:
+        return Envelope.from_kafka(BY_NAME[record.topic].event, record.value, record.headers)
+    except InvalidEvent as error:
+        if skipped is not None:
+            skipped.append(f"{record.topic}[{record.partition}]@{record.offset}: {error}")
+        return None
+
+
+def _place(record: ConsumerRecord[bytes, bytes]) -> TopicPartition:
+    from aiokafka import TopicPartition
+
+    return TopicPartition(record.topic, record.partition)

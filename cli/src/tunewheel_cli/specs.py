@@ -1,0 +1,58 @@
+"""Declaring a project: the YAML is checked here, before anything is on the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
+
+from tunewheel_cli.publishing.events import SOURCE
+from tunewheel_cli.publishing.sender import Sender
+
+MAX_SPEC_BYTES = 1 << 20
+
+
+def read_spec(path: Path) -> ProjectSpec:
+    """Read and check a spec.
+
+    Raises:
+        InvalidSpec: the file cannot be read or is no valid spec; ``field`` is the dotted path.
+    """
+    try:
+        if path.stat().st_size > MAX_SPEC_BYTES:
+            raise InvalidSpec(
+                field="(file)", reason=f"{path} is over {MAX_SPEC_BYTES} bytes: is it the spec?"
+            )
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidSpec(
+            field="(file)", reason=f"{path} is not UTF-8 (byte {error.start}); save it so"
+        ) from error
+    except OSError as error:
+        raise InvalidSpec(field="(file)", reason=f"{path} cannot be read: {error.strerror}") from error
+    return parse_spec(text)
+
+
+async def declare(spec: ProjectSpec, options: Mapping[str, Any]) -> Envelope[ProjectDeclared]:
+    """Put a spec in force; declaring the same again is the same event again."""
+    return await _publish(ProjectDeclared(project=spec.project, spec=spec), options)
+
+
+async def request_build(project: str, request: str, options: Mapping[str, Any]) -> Envelope[DatasetRequested]:
+    """Ask for a dataset version; ``request`` tells repeated requests apart."""
+    data = DatasetRequested(project=project, reason=BuildReason.COMMAND, request=request)
+    return await _publish(data, options)
+
+
+async def _publish(data: Any, options: Mapping[str, Any]) -> Envelope[Any]:
+    envelope = new_event(data, source=SOURCE)
+    async with Sender(options) as sender:
+        await sender.send(envelope.to_kafka())
+        await sender.flush()
+    return envelope
