@@ -63,5 +63,8 @@ bench: install ## run a benchmark: make bench NAME=ingest writes var/bench/inges
 generate: install ## write schemas, AsyncAPI documents and the event catalogue anew
 	$(BIN)/python -m tunewheel_contracts.generate
 
+lock: ## resolve the lock and each service's own anew (ARGS go to the script)
+	UV="$(UV)" scripts/lock.sh $(ARGS)
+
 clean: ## remove what was built and everything below var/
 	rm -rf $(VENV) var .pytest_cache .ruff_cache .hypothesis
