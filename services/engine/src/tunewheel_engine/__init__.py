@@ -1,0 +1,1 @@
+"""Local inference engine: one base model, many adapters, one running batch."""

@@ -1,0 +1,156 @@
+"""The adapters that requests can name, and which files may become one."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_basemodel.errors import ModelFilesError
+from tunewheel_basemodel.loading import ADAPTER_CONFIG
+from tunewheel_basemodel.locate import BaseModel
+
+from tunewheel_engine.errors import AdapterRefused, ModelNotFound
+from tunewheel_engine.generation import Adapter, BaseForm
+
+if TYPE_CHECKING:
+    from tunewheel_engine.lora import LoraWeights
+
+NOTE = "tunewheel.json"
+"""Beside the weights: what the adapter was trained on."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,199}")
+
+
+class AdapterShelf:
+    """Loaded adapters by name. ``read`` turns a checked directory into weights; it may take seconds."""
+
+    def __init__(
+        self, base: BaseModel, roots: tuple[Path, ...], read: Callable[[Path, BaseForm], LoraWeights]
+    ) -> None:
+        self._base = base
+        self._roots = roots
+        self._read = read
+        self._adapters: dict[str, Adapter] = {}
+        self._lock = threading.Lock()
+
+    def names(self) -> list[Adapter]:
+        return list(self._adapters.values())
+
+    def find(self, name: str) -> Adapter | None:
+        """The adapter of this name, None for the base model.
+
+        Raises ModelNotFound.
+        """
+        if name == self._base.name:
+            return None
+        if adapter := self._adapters.get(name):
+            return adapter
+        raise ModelNotFound(
+            f"The model {name!r} does not exist; load the adapter first, or use {self._base.name!r}",
+            param="model",
+        )
+
+    def load(self, name: str, path: str) -> Adapter:
+        """Load the adapter in ``path`` under ``name``.
+
+        Raises AdapterRefused for a name in use, a path outside the allowed directories, files that are not a
+        LoRA adapter in safetensors, or one for another base; ModelNotFound when there is no such directory.
+        """
+        if not _NAME.fullmatch(name):
+            raise AdapterRefused(
+                f"lora_name {name!r} must be 1 to 200 letters, digits or ._/:-, the first a letter or digit",
+                param="lora_name",
+            )
+        with self._lock:  # two loads of one name, or of one base form, must not race
+            if name in self._adapters or name == self._base.name:
+                raise AdapterRefused(
+                    f"The lora adapter {name!r} has already been loaded; unload it or rename",
+                    param="lora_name",
+                )
+            directory = self._resolve(path)
+            form = self._form(directory)
+            try:
+                weights = self._read(directory, form)
+            except ModelFilesError as error:
+                raise AdapterRefused(error.reason, param="lora_path") from error
+            self._adapters[name] = Adapter(name, directory, form, weights)
+            return self._adapters[name]
+
+    def unload(self, name: str) -> None:
+        """Forget ``name``; requests under way keep it. Raises ModelNotFound."""
+        if self._adapters.pop(name, None) is None:
+            raise ModelNotFound(
+                f"The lora adapter {name!r} cannot be found; it is not loaded", param="lora_name"
+            )
+
+    def _resolve(self, path: str) -> Path:
+        """The directory that ``path`` (absolute, or relative to a root) names, links followed."""
+        if "\0" not in path:
+            for root in self._roots:
+                directory = (root / path).resolve()
+                if directory.is_relative_to(root) and directory.is_dir():
+                    return directory
+            if any((root / path).resolve().is_relative_to(root) for root in self._roots):
+                raise ModelNotFound(
+                    f"No adapter found for {path!r}; give an existing directory", param="lora_path"
+                )
+        allowed = ", ".join(str(root) for root in self._roots)
+        raise AdapterRefused(
+            f"lora_path {path!r} is not below an allowed directory ({allowed}); put the adapter there, or "
+            "start the engine with TUNEWHEEL_ADAPTER_ROOTS",
+            param="lora_path",
+        )
+
+    def _form(self, directory: Path) -> BaseForm:
+        note = _read_object(directory / NOTE)
+        if note is None:
+            return self._unnoted_form(directory)
+        for field, ours in (("base_model", self._base.name), ("base_revision", self._base.revision)):
+            if (theirs := note.get(field)) not in (None, ours):
+                raise AdapterRefused(
+                    f"the adapter was trained on {field} {theirs!r}, this engine serves {ours!r}; "
+                    "start an engine with that base, or train the adapter on this one",
+                    param="lora_path",
+                )
+        quantization, dtype = note.get("quantization"), note.get("dtype") or "float32"
+        if quantization not in (None, "nf4") or dtype not in ("float32", "bfloat16"):
+            raise AdapterRefused(
+                f"{NOTE} has quantization {quantization!r} and dtype {dtype!r}; this engine knows null and "
+                "'nf4', 'float32' and 'bfloat16'",
+                param="lora_path",
+            )
+        return BaseForm(quantization, dtype) if quantization else BaseForm()
+
+    def _unnoted_form(self, directory: Path) -> BaseForm:
+        # peft writes the base's name, or whatever path it was loaded from; only a different hub id says
+        # anything.
+        config = _read_object(directory / ADAPTER_CONFIG) or {}
+        trained_on = config.get("base_model_name_or_path")
+        if (
+            isinstance(trained_on, str)
+            and re.fullmatch(r"[\w.-]+/[\w.-]+", trained_on)
+            and trained_on != self._base.name
+        ):
+            raise AdapterRefused(
+                f"the adapter was trained on {trained_on!r}, this engine serves {self._base.name!r}; start "
+                "an engine with that base",
+                param="lora_path",
+            )
+        return BaseForm()
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise AdapterRefused(
+            f"{path.name} is not JSON ({error}); write it again", param="lora_path"
+        ) from error
+    if not isinstance(content, dict):
+        raise AdapterRefused(f"{path.name} is no JSON object; write it again", param="lora_path")
+    return content

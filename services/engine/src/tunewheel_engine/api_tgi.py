@@ -1,0 +1,167 @@
+"""Text Generation Inference's API, for clients that speak it (``huggingface_hub``'s, the gateway's)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tunewheel_engine.engine import Engine
+from tunewheel_engine.errors import EngineFailed, ModelNotFound, Refused
+from tunewheel_engine.generation import Generation, Progress
+from tunewheel_engine.http import EventStream, event, parse, read_json, while_connected
+from tunewheel_engine.prompts import room, text_tokens
+from tunewheel_engine.tgi_requests import GenerateRequest
+
+DEFAULT_NEW_TOKENS = 100
+PATHS = frozenset({"/", "/generate", "/generate_stream"})
+
+
+def error_body(error: Refused | EngineFailed) -> dict[str, str]:
+    """TGI's shape of an error."""
+    kinds = {429: "overloaded", 500: "generation"}
+    message = f"{error.param}: {error.message}" if error.param else error.message
+    return {"error": message, "error_type": kinds.get(error.status, "validation")}
+
+
+def status(error: Refused | EngineFailed) -> int:
+    """TGI answers 422 to what is wrong with a request."""
+    return 422 if error.status in (400, 404) else error.status
+
+
+def routes(engine: Engine) -> list[Route]:
+    async def receive(request: Request) -> GenerateRequest:
+        return parse(GenerateRequest, await read_json(request, engine.settings.max_body_bytes))
+
+    async def generate(request: Request) -> Response:
+        return await _whole_answer(engine, request, await receive(request), as_list=False)
+
+    async def generate_stream(request: Request) -> Response:
+        return _streamed_answer(engine, await receive(request))
+
+    async def either(request: Request) -> Response:
+        body = await receive(request)
+        if body.stream:
+            return _streamed_answer(engine, body)
+        return await _whole_answer(engine, request, body, as_list=True)
+
+    async def info(request: Request) -> Response:
+        return JSONResponse(describe(engine))
+
+    return [
+        Route("/", either, methods=["POST"]),
+        Route("/generate", generate, methods=["POST"]),
+        Route("/generate_stream", generate_stream, methods=["POST"]),
+        Route("/info", info, methods=["GET"]),
+    ]
+
+
+def describe(engine: Engine) -> dict[str, Any]:
+    settings = engine.settings
+    return {
+        "model_id": engine.base.name,
+        "model_sha": engine.base.revision,
+        "model_dtype": f"torch.{settings.dtype}",
+        "max_concurrent_requests": settings.max_batch + settings.max_queue,
+        "max_best_of": 1,
+        "max_stop_sequences": 16,
+        "max_input_tokens": engine.max_context - 1,
+        "max_total_tokens": engine.max_context,
+        "max_client_batch_size": 1,
+        "router": "tunewheel-engine",
+        "version": "0.1.0",
+    }
+
+
+def generation_of(engine: Engine, body: GenerateRequest) -> Generation:
+    """What to generate. Raises Refused."""
+    parameters = body.parameters
+    try:
+        adapter = engine.shelf.find(parameters.adapter_id or engine.base.name)
+    except ModelNotFound as error:
+        raise ModelNotFound(error.message, param="adapter_id") from error
+    prompt = text_tokens(engine.tokenizer, body.inputs, param="inputs")
+    if parameters.truncate:
+        prompt = prompt[-parameters.truncate :]
+    limit = room(
+        prompt,
+        parameters.max_new_tokens,
+        default=DEFAULT_NEW_TOKENS,
+        limit=engine.max_context,
+        param="max_new_tokens",
+        prompt_param="inputs",
+    )
+    return Generation(
+        prompt,
+        limit,
+        parameters.sampling(),
+        adapter=adapter,
+        stops=tuple(parameters.stop),
+        include_stop=True,
+        want_logprobs=True,
+    )
+
+
+async def _whole_answer(
+    engine: Engine, request: Request, body: GenerateRequest, *, as_list: bool
+) -> Response:
+    generation = generation_of(engine, body)
+    steps = engine.start(generation)
+
+    async def answer() -> Response:
+        made: list[Progress] = []
+        async with aclosing(steps):
+            async for step in steps:
+                made.append(step)
+        before = body.inputs if body.parameters.return_full_text else ""
+        out: dict[str, Any] = {"generated_text": before + "".join(step.text for step in made)}
+        if body.parameters.details:
+            tokens = [_token(step) for step in made]
+            out["details"] = {**_details(made[-1], len(made), body), "prefill": [], "tokens": tokens}
+        return JSONResponse([out] if as_list else out)
+
+    return await while_connected(request, answer(), generation)
+
+
+def _streamed_answer(engine: Engine, body: GenerateRequest) -> Response:
+    generation = generation_of(engine, body)
+    return EventStream(_stream(engine.start(generation), body), generation)
+
+
+async def _stream(steps: AsyncGenerator[Progress], body: GenerateRequest) -> AsyncGenerator[str]:
+    texts = [body.inputs] if body.parameters.return_full_text else []
+    count = 0
+    try:
+        async with aclosing(steps):
+            async for step in steps:
+                count += 1
+                texts.append(step.text)
+                last = step.finish_reason is not None
+                yield event(
+                    {
+                        "index": count,
+                        "token": _token(step),
+                        "generated_text": "".join(texts) if last else None,
+                        "details": _details(step, count, body) if last else None,
+                    }
+                )
+    except EngineFailed as error:
+        yield event(error_body(error))
+
+
+def _token(step: Progress) -> dict[str, Any]:
+    token = step.token
+    return {"id": token.id, "text": token.text, "logprob": token.logprob, "special": token.special}
+
+
+def _details(last: Progress, count: int, body: GenerateRequest) -> dict[str, Any]:
+    reasons = {"eos": "eos_token", "string": "stop_sequence", None: "length"}
+    return {
+        "finish_reason": reasons[last.stopped_by],
+        "generated_tokens": count,
+        "seed": body.parameters.seed,
+    }

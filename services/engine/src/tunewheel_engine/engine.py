@@ -1,0 +1,145 @@
+"""The engine as its HTTP interfaces see it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+from tunewheel_basemodel.locate import BaseModel, locate_base_model
+
+from tunewheel_engine.adapters import AdapterShelf
+from tunewheel_engine.generation import Adapter, BaseForm, Generation, Progress
+from tunewheel_engine.metrics import Metrics
+from tunewheel_engine.scheduler import Scheduler
+from tunewheel_engine.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tunewheel_engine.lora import LoraWeights
+    from tunewheel_engine.runner import Runner
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Engine:
+    """A base model with its adapters, the queue in front of it, and what it counts."""
+
+    base: BaseModel
+    tokenizer: PreTrainedTokenizerBase
+    max_context: int
+    settings: Settings
+    shelf: AdapterShelf
+    scheduler: Scheduler
+    metrics: Metrics
+    started: int
+
+    def model_name(self, adapter: Adapter | None) -> str:
+        return adapter.name if adapter else self.base.name
+
+    def start(self, generation: Generation) -> AsyncGenerator[Progress]:
+        """Queue ``generation``; its steps come from the result, and closing that early frees its row.
+
+        Raises Overloaded, EngineFailed; the steps raise EngineFailed.
+        """
+        self.scheduler.submit(generation)
+        return self._follow(generation, time.monotonic())
+
+    async def _follow(self, generation: Generation, began: float) -> AsyncGenerator[Progress]:
+        model, count, done = self.model_name(generation.adapter), 0, False
+        try:
+            async for step in generation.events():
+                count += 1
+                seconds = time.monotonic() - began
+                if count == 1:
+                    self.metrics.first_token(model, seconds=seconds)
+                if step.finish_reason:
+                    done = True
+                    prompt = len(generation.prompt)
+                    self.metrics.finished(
+                        model, step.finish_reason, prompt=prompt, generated=count, seconds=seconds
+                    )
+                yield step
+        finally:
+            if not done:
+                generation.cancel()
+                self.metrics.cancelled(model, generated=count)
+
+
+class _Runners:
+    """The base in each form that an adapter was trained on, loaded when first needed."""
+
+    def __init__(self, base: BaseModel, settings: Settings, scheduler: Scheduler) -> None:
+        self._base = base
+        self._settings = settings
+        self._scheduler = scheduler
+        self._loaded: dict[BaseForm, Runner] = {}
+
+    def get(self, form: BaseForm) -> Runner:
+        if form not in self._loaded:
+            from tunewheel_engine.lane import Lane
+            from tunewheel_engine.runner import load_runner
+
+            settings = self._settings
+            began = time.monotonic()
+            runner = load_runner(
+                self._base,
+                quantization=form.quantization,
+                trained_dtype=form.dtype,
+                dtype=settings.dtype,
+                rows=settings.max_batch,
+                tokens=settings.max_context,
+            )
+            lane = Lane(
+                runner,
+                rows=settings.max_batch,
+                prefill_tokens=settings.prefill_tokens,
+                deliver=self._scheduler.deliver,
+            )
+            self._scheduler.add_lane(form, lane)
+            self._loaded[form] = runner
+            seconds = round(time.monotonic() - began, 1)
+            _log.info("base_loaded", base=self._base.name, quantization=form.quantization, seconds=seconds)
+        return self._loaded[form]
+
+    def read_adapter(self, path: Path, form: BaseForm) -> LoraWeights:
+        from tunewheel_engine.lora import read_lora
+
+        runner = self.get(form)
+        return read_lora(path, layers=runner.layers, dtype=runner.dtype, device=runner.device)
+
+
+def load_engine(settings: Settings, *, on_failure: Callable[[], None]) -> Engine:
+    """Find and load the base model; takes seconds, and the first time the model's conversion.
+
+    ``on_failure`` is called in the event loop when generation breaks. Raises BaseModelNotFound.
+    """
+    import torch
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    base = locate_base_model(settings.base_model, cache_dir=settings.cache_dir)
+    scheduler = Scheduler(max_queue=settings.max_queue, max_batch=settings.max_batch, on_failure=on_failure)
+    runners = _Runners(base, settings, scheduler)
+    runner = runners.get(BaseForm())
+    shelf = AdapterShelf(base, settings.allowed_roots, runners.read_adapter)
+    metrics = Metrics(
+        running=lambda: scheduler.running,
+        waiting=lambda: scheduler.waiting,
+        loaded=lambda: len(shelf.names()),
+    )
+    return Engine(
+        base=base,
+        tokenizer=runner.tokenizer,
+        max_context=runner.max_tokens,
+        settings=settings,
+        shelf=shelf,
+        scheduler=scheduler,
+        metrics=metrics,
+        started=int(time.time()),
+    )

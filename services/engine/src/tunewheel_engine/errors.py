@@ -1,0 +1,62 @@
+"""What a client is told when it does not get what it asked for.
+
+Refused                 400   a parameter is wrong; ``param`` names it
+  ├── ModelNotFound     404   no base model or adapter of this name
+  ├── AdapterRefused    400   the adapter's files or name are not acceptable
+  ├── TooLarge          413   the body is over the limit
+  └── Overloaded        429   the queue is full; ``retry_after`` says when to come back
+EngineFailed            500   the engine broke while it generated
+"""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """The request cannot be served as it is. ``param`` is the parameter at fault."""
+
+    status = 400
+    kind = "invalid_request_error"
+    code = "invalid_value"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        self.message = message
+        self.param = param
+        self.code = code or self.code
+        super().__init__(message)
+
+
+class ModelNotFound(Refused):
+    status = 404
+    code = "model_not_found"
+
+
+class AdapterRefused(Refused):
+    code = "adapter_refused"
+
+
+class TooLarge(Refused):
+    status = 413
+    code = "body_too_large"
+
+
+class Overloaded(Refused):
+    status = 429
+    kind = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EngineFailed(Exception):
+    """Generation broke; the process is about to stop."""
+
+    status = 500
+    kind = "server_error"
+    code = "engine_failed"
+    param = None
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        super().__init__(message)

@@ -1,0 +1,114 @@
+"""One request to generate, and what comes out of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tunewheel_engine.errors import EngineFailed
+
+if TYPE_CHECKING:
+    from tunewheel_engine.lora import LoraWeights
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class BaseForm:
+    """The form of the base that an adapter was trained on; ``dtype`` counts where it was quantised from."""
+
+    quantization: Literal["nf4"] | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A loaded adapter. Requests hold on to it, so that unloading lets those under way finish."""
+
+    name: str
+    path: Path
+    form: BaseForm
+    weights: LoraWeights
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; ``temperature`` 0 takes the likeliest."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Token:
+    """A generated token and the text it adds, which is empty while a character is incomplete."""
+
+    id: int
+    text: str
+    special: bool
+    logprob: float | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of one request: text that may be shown, the token, and the reason when it was the last."""
+
+    text: str
+    token: Token
+    finish_reason: FinishReason | None = None
+    stopped_by: Literal["eos", "string", None] = None
+
+
+@dataclass(eq=False)
+class Generation:
+    """A request on its way through the engine.
+
+    Made and read in the event loop; the scheduler's thread writes to it by ``deliver`` and ``fail``. The
+    ``cancelled`` flag is the only thing that both threads touch.
+    """
+
+    prompt: list[int]
+    max_tokens: int
+    sampling: Sampling = Sampling()
+    adapter: Adapter | None = None
+    stops: tuple[str, ...] = ()
+    include_stop: bool = False
+    ignore_eos: bool = False
+    want_logprobs: bool = False
+    cancelled: bool = False
+    _events: asyncio.Queue[Progress | EngineFailed] = field(default_factory=asyncio.Queue)
+
+    @property
+    def form(self) -> BaseForm:
+        """The form of the base that it runs on."""
+        return self.adapter.form if self.adapter else BaseForm()
+
+    def deliver(self, event: Progress | EngineFailed) -> None:
+        """Hand an event to the reader; call it in the event loop."""
+        self._events.put_nowait(event)
+
+    def cancel(self) -> None:
+        """Give the row back before the next step."""
+        self.cancelled = True
+
+    async def events(self) -> AsyncIterator[Progress]:
+        """Every step, the last one with its reason. Leaving the loop early frees the row.
+
+        Raises EngineFailed when generation broke.
+        """
+        finished = False
+        try:
+            while not finished:
+                event = await self._events.get()
+                if isinstance(event, EngineFailed):
+                    raise event
+                finished = event.finish_reason is not None
+                yield event
+        finally:
+            if not finished:
+                self.cancel()

@@ -1,0 +1,150 @@
+"""The running batch on one form of the base model: requests join and leave between its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tunewheel_engine.detokenizing import Detokenizer
+from tunewheel_engine.generation import Generation, Progress, Token
+from tunewheel_engine.sampling import Sampler, choose_tokens, logprobs_of
+from tunewheel_engine.stopping import StopMatcher
+
+if TYPE_CHECKING:
+    import torch
+
+    from tunewheel_engine.runner import Runner
+
+Deliver = Callable[[Generation, Progress], None]
+
+
+@dataclass
+class Row:
+    """A request in the batch. ``length`` of its tokens are in the cache; ``last`` is not yet."""
+
+    generation: Generation
+    sampler: Sampler
+    detokenizer: Detokenizer
+    stops: StopMatcher
+    length: int = 0
+    generated: int = 0
+    last: int = -1
+    special: frozenset[int] = field(default_factory=frozenset)
+
+
+class Lane:
+    """A batch of up to ``rows`` requests on one runner."""
+
+    def __init__(self, runner: Runner, *, rows: int, prefill_tokens: int, deliver: Deliver) -> None:
+        self._runner = runner
+        self._max_rows = rows
+        self._prefill_tokens = prefill_tokens
+        self._deliver = deliver
+        self._rows: list[Row] = []
+        self._joining: Row | None = None
+        self._special = frozenset(runner.tokenizer.all_special_ids)
+
+    @property
+    def running(self) -> int:
+        return len(self._rows) + (self._joining is not None)
+
+    @property
+    def has_room(self) -> bool:
+        return self._joining is None and len(self._rows) < self._max_rows
+
+    def work(self, next_request: Callable[[], Generation | None]) -> None:
+        """Drop who left, read prompts of who joins, and make one step of the batch."""
+        self._drop_cancelled()
+        self._join(next_request)
+        if self._rows:
+            self._step()
+
+    def _drop_cancelled(self) -> None:
+        if self._joining is not None and self._joining.generation.cancelled:
+            self._joining = None
+        for at in reversed(range(len(self._rows))):
+            if self._rows[at].generation.cancelled:
+                self._remove(at)
+
+    def _remove(self, at: int) -> None:
+        """Take a row out; the last one takes its place, so that the batch has no gaps."""
+        last = self._rows.pop()
+        if at < len(self._rows):
+            self._runner.replace(at, len(self._rows), last.length)
+            self._rows[at] = last
+
+    def _join(self, next_request: Callable[[], Generation | None]) -> None:
+        budget = self._prefill_tokens
+        while budget > 0:
+            if self._joining is None:
+                generation = next_request() if self.has_room else None
+                if generation is None:
+                    return
+                self._joining = self._new_row(generation)
+            row = self._joining
+            chunk = row.generation.prompt[row.length : row.length + budget]
+            logits = self._runner.read(chunk, row.length, _weights(row))
+            row.length += len(chunk)
+            budget -= len(chunk)
+            if row.length == len(row.generation.prompt):
+                self._joining = None
+                self._begin(row, logits)
+
+    def _new_row(self, generation: Generation) -> Row:
+        return Row(
+            generation=generation,
+            sampler=Sampler(generation.sampling, self._runner.device),
+            detokenizer=Detokenizer(self._runner.tokenizer),
+            stops=StopMatcher(generation.stops, include=generation.include_stop),
+        )
+
+    def _begin(self, row: Row, logits: torch.Tensor) -> None:
+        if not self._advance([row], logits)[0]:
+            self._runner.admit(len(self._rows), row.length)
+            self._rows.append(row)
+
+    def _step(self) -> None:
+        rows = self._rows
+        logits = self._runner.step(
+            [row.last for row in rows], [row.length for row in rows], [_weights(row) for row in rows]
+        )
+        for row in rows:
+            row.length += 1
+        finished = self._advance(rows, logits)
+        for at in reversed(range(len(finished))):
+            if finished[at]:
+                self._remove(at)
+
+    def _advance(self, rows: list[Row], logits: torch.Tensor) -> list[bool]:
+        """Choose and hand out one token for each row; tells which rows are done."""
+        tokens = choose_tokens(logits, [row.sampler for row in rows])
+        wants = any(row.generation.want_logprobs for row in rows)
+        logprobs: list[float] | list[None] = logprobs_of(logits, tokens) if wants else [None] * len(rows)
+        finished = []
+        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
+            progress = self._progress(row, token, logprob)
+            self._deliver(row.generation, progress)
+            finished.append(progress.finish_reason is not None)
+        return finished
+
+    def _progress(self, row: Row, token: int, logprob: float | None) -> Progress:
+        generation = row.generation
+        row.last = token
+        row.generated += 1
+        if token in self._runner.end_tokens and not generation.ignore_eos:
+            end = Token(token, "", True, logprob)
+            return Progress(row.stops.flush(), end, "stop", "eos")
+        piece = row.detokenizer.add(token)
+        made = Token(token, piece, token in self._special, logprob)
+        text = row.stops.feed(piece)
+        if row.stops.matched:
+            return Progress(text, made, "stop", "string")
+        full = row.length + 1 >= self._runner.max_tokens
+        if row.generated >= generation.max_tokens or full:
+            return Progress(text + row.stops.flush(), made, "length")
+        return Progress(text, made)
+
+
+def _weights(row: Row):
+    return row.generation.adapter.weights if row.generation.adapter else None

@@ -1,0 +1,68 @@
+"""From what a client sends to token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunewheel_basemodel.chat import render
+from tunewheel_basemodel.errors import InvalidChat
+
+from tunewheel_engine.errors import Refused
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> list[int]:
+    """Tokens of the chat up to where the assistant speaks. Raises Refused."""
+    try:
+        text = render(tokenizer, messages, True)
+    except InvalidChat as error:
+        raise Refused(error.reason, param="messages") from error
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str, *, param: str) -> list[int]:
+    """Tokens of a plain prompt, with the special tokens that the tokenizer adds. Raises Refused."""
+    tokens: list[int] = tokenizer(text).input_ids
+    if not tokens:
+        raise Refused(f"{param} is empty; give some text", param=param)
+    return tokens
+
+
+def known_tokens(tokenizer: PreTrainedTokenizerBase, tokens: list[int], *, param: str) -> list[int]:
+    """``tokens`` as they are. Raises Refused when the vocabulary lacks one."""
+    if not tokens or not all(0 <= token < len(tokenizer) for token in tokens):
+        raise Refused(f"{param} must hold token ids from 0 to {len(tokenizer) - 1}", param=param)
+    return tokens
+
+
+def room(
+    prompt: Sequence[int],
+    asked: int | None,
+    *,
+    default: int | None,
+    limit: int,
+    param: str,
+    prompt_param: str,
+) -> int:
+    """Tokens that may be generated after ``prompt``; ``default`` None means all that fit.
+
+    Raises Refused when the prompt, or what is asked for, is too long.
+    """
+    left = limit - len(prompt)
+    if left < 1:
+        raise Refused(
+            f"the prompt has {len(prompt)} tokens and the context {limit}, answer included; shorten it",
+            param=prompt_param,
+            code="context_length_exceeded",
+        )
+    if asked is not None and asked > left:
+        raise Refused(
+            f"{asked} tokens do not fit after a prompt of {len(prompt)} in a context of {limit}; ask for at "
+            f"most {left}",
+            param=param,
+            code="context_length_exceeded",
+        )
+    return asked if asked is not None else min(default or left, left)

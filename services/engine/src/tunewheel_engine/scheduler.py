@@ -1,0 +1,157 @@
+"""The thread that generates: takes requests from a bounded queue and steps the batches."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from tunewheel_engine.errors import EngineFailed, Overloaded
+from tunewheel_engine.generation import BaseForm, Generation, Progress
+
+if TYPE_CHECKING:
+    from tunewheel_engine.lane import Lane
+
+_log = structlog.get_logger(__name__)
+Event = Progress | EngineFailed
+
+
+class Scheduler:
+    """A queue in front of one batch for each form of the base.
+
+    ``on_failure`` is called in the event loop when generation breaks, after every request was told.
+    """
+
+    def __init__(self, *, max_queue: int, max_batch: int, on_failure: Callable[[], None]) -> None:
+        self._max_queue = max_queue
+        self._max_batch = max_batch
+        self._on_failure = on_failure
+        self._lanes: dict[BaseForm, Lane] = {}
+        self._waiting: deque[Generation] = deque()
+        self._under_way: dict[Generation, float] = {}
+        self._outbox: list[tuple[Generation, Event]] = []
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._failed = False
+        self._seconds_per_request = 1.0
+        self._thread = threading.Thread(target=self._run, name="generate", daemon=True)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to generate; events are handed over in ``loop``."""
+        self._loop = loop
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after its current step; requests under way are told."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def add_lane(self, form: BaseForm, lane: Lane) -> None:
+        """Serve requests for this form of the base from now on."""
+        with self._changed:
+            self._lanes[form] = lane
+
+    @property
+    def healthy(self) -> bool:
+        return self._thread.is_alive() and not self._failed and not self._stopping
+
+    @property
+    def running(self) -> int:
+        return sum(lane.running for lane in list(self._lanes.values()))
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, generation: Generation) -> None:
+        """Queue a request.
+
+        Raises Overloaded when the queue is full, EngineFailed when the engine is stopping.
+        """
+        with self._changed:
+            if not self.healthy:
+                raise EngineFailed("the engine is stopping; send the request again")
+            if len(self._under_way) >= self._max_batch + self._max_queue:
+                raise Overloaded(
+                    f"{len(self._under_way)} requests are being served or waiting; try again later",
+                    retry_after=self._retry_after(),
+                )
+            self._under_way[generation] = time.monotonic()
+            self._waiting.append(generation)
+            self._changed.notify()
+
+    def deliver(self, generation: Generation, progress: Progress) -> None:
+        """Note an event of the current step; called by the batches."""
+        self._outbox.append((generation, progress))
+
+    def _retry_after(self) -> int:
+        """Seconds until a place is likely to be free."""
+        return min(60, max(1, math.ceil(self._seconds_per_request / self._max_batch)))
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                for form, lane in list(self._lanes.items()):
+                    lane.work(lambda form=form: self._next_for(form))
+                self._hand_over()
+            self._tell_all("the engine is stopping; send the request again")
+        except Exception as error:
+            _log.exception("generation_failed")
+            self._failed = True
+            self._tell_all(f"generation failed ({type(error).__name__}); the engine is stopping")
+            self._loop.call_soon_threadsafe(self._on_failure)
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            while not self._stopping:
+                self._forget_cancelled()
+                if self._waiting or self.running:
+                    return True
+                self._changed.wait()
+            return False
+
+    def _forget_cancelled(self) -> None:
+        for generation in [one for one in self._under_way if one.cancelled]:
+            del self._under_way[generation]
+            if generation in self._waiting:
+                self._waiting.remove(generation)
+
+    def _next_for(self, form: BaseForm) -> Generation | None:
+        """Take the longest-waiting request for this form of the base."""
+        with self._changed:
+            for generation in self._waiting:
+                if generation.form == form and not generation.cancelled:
+                    self._waiting.remove(generation)
+                    return generation
+        return None
+
+    def _hand_over(self) -> None:
+        events, self._outbox = self._outbox, []
+        with self._changed:
+            for generation, event in events:
+                if isinstance(event, Progress) and event.finish_reason is not None:
+                    began = self._under_way.pop(generation, time.monotonic())
+                    self._seconds_per_request += 0.1 * (time.monotonic() - began - self._seconds_per_request)
+        if events:
+            self._loop.call_soon_threadsafe(_deliver_all, events)
+
+    def _tell_all(self, message: str) -> None:
+        with self._changed:
+            told: list[tuple[Generation, Event]] = [(one, EngineFailed(message)) for one in self._under_way]
+            self._under_way.clear()
+            self._waiting.clear()
+        self._loop.call_soon_threadsafe(_deliver_all, told)
+
+
+def _deliver_all(events: list[tuple[Generation, Event]]) -> None:
+    for generation, event in events:
+        generation.deliver(event)

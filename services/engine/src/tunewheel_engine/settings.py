@@ -1,0 +1,46 @@
+"""Settings of the engine: ``TUNEWHEEL_*`` environment variables, or the command's options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_cache_path
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What the engine can be told from outside."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNEWHEEL_", extra="ignore")
+
+    base_model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    """A Hugging Face id, or the path of a directory with safetensors and tokenizer."""
+    cache_dir: Path = Field(default_factory=lambda: user_cache_path("tunewheel"))
+    adapter_roots: list[Path] = []
+    """Adapters are loaded from below these directories only (JSON list); default ``<cache_dir>/adapters``."""
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8110, ge=0, le=65_535)
+    max_body_bytes: int = Field(default=4 << 20, gt=0)
+
+    max_batch: int = Field(default=16, ge=1, le=256)
+    """Requests that generate together."""
+    max_queue: int = Field(default=64, ge=0)
+    """Requests that may wait for a place in the batch; beyond it the answer is 429."""
+    max_context: int = Field(default=2048, ge=16)
+    """Tokens of prompt and answer together; the model's own limit holds where it is lower."""
+    prefill_tokens: int = Field(default=256, ge=1)
+    """Prompt tokens read between two steps of the running batch."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads to compute with; default: the processor's cores."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 halves the memory, but answers then depend on what else is in the batch."""
+
+    log_json: bool = True
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def allowed_roots(self) -> tuple[Path, ...]:
+        return tuple(root.resolve() for root in self.adapter_roots or [self.cache_dir / "adapters"])

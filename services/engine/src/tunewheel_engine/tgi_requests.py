@@ -1,0 +1,73 @@
+"""The body of Text Generation Inference's API, as far as this engine serves it.
+
+Source: TGI's OpenAPI description (``GenerateParameters``). What would change the answer and is not served is
+refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tunewheel_engine.errors import Refused
+from tunewheel_engine.generation import Sampling
+
+_NOT_SERVED: dict[str, tuple[object, ...]] = {
+    "best_of": (1,),
+    "decoder_input_details": (False,),
+    "frequency_penalty": (0,),
+    "grammar": (),
+    "repetition_penalty": (1,),
+    "top_n_tokens": (0,),
+    "typical_p": (1,),
+    "watermark": (False,),
+}
+"""Parameter → the values that mean its absence."""
+
+
+class Parameters(BaseModel):
+    """How to generate. As in TGI, any of temperature, top_k and top_p draws tokens even without do_sample."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    adapter_id: str | None = None
+    details: bool = False
+    do_sample: bool = False
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    return_full_text: bool | None = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 64)] | None = None
+    stop: Annotated[list[str], Field(max_length=16)] = []
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    truncate: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_is_not_served(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        for name, neutral in _NOT_SERVED.items():
+            if content.get(name) is not None and content[name] not in neutral:
+                raise Refused(f"{name}={content[name]!r} is not served; leave it out", param=name)
+        given = {name: value for name, value in content.items() if value is not None}
+        return {name: value for name, value in given.items() if name not in _NOT_SERVED}
+
+    def sampling(self) -> Sampling:
+        tempered = self.temperature is not None and self.temperature != 1
+        cut = self.top_k is not None or (self.top_p is not None and self.top_p < 1)
+        if not (self.do_sample or tempered or cut):
+            return Sampling(seed=self.seed)
+        return Sampling(self.temperature or 1.0, self.top_p or 1.0, self.top_k or 0, self.seed)
+
+
+class GenerateRequest(BaseModel):
+    """``POST /generate``, ``/generate_stream`` and ``/``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: str
+    parameters: Parameters = Parameters()
+    stream: bool = False
+    """Heeded at ``/`` only, as TGI does."""
