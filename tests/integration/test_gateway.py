@@ -1,0 +1,144 @@
+"""The gateway between a real broker and an engine's wire protocol."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
+from tunewheel_runtime.service import Service
+from tunewheel_runtime.store import ObjectStore
+
+from .bus import Bus, running, until
+from .engine_stub import EngineStub
+from .specs import declared
+from .verdicts import BASE, stored_adapter
+
+pytestmark = pytest.mark.integration
+
+HELLO: Any = [{"role": "user", "content": "hello there"}]
+
+
+def gateway(kafka: str, tmp_path: Path, engine_url: str, **settings: Any) -> Service:
+    from tunewheel_serve_gateway.main import make_app
+    from tunewheel_serve_gateway.settings import Settings
+
+    return make_app(
+        Settings(
+            bootstrap_servers=kafka,
+            store_url=(tmp_path / "store").as_uri(),
+            cache_dir=tmp_path,
+            engine_url=engine_url,
+            **settings,
+        )
+    )
+
+
+def desired(project: str, generation: int, *shares: tuple[AdapterRef, int]) -> Envelope[ServingDesired]:
+    roles = (RouteRole.PRODUCTION, RouteRole.CANARY)
+    routes = tuple(
+        Route(model_id=adapter.model_id, role=role, percent=percent, adapter=adapter)
+        for role, (adapter, percent) in zip(roles, shares, strict=False)
+    )
+    data = ServingDesired(
+        project=project,
+        generation=generation,
+        base=BASE,
+        system_prompt="Answer as JSON.",
+        desired=DesiredRoutes(routes=routes),
+    )
+    return new_event(data, source="/test")
+
+
+@asynccontextmanager
+async def client_of(service: Service) -> AsyncIterator[openai.AsyncOpenAI]:
+    url = f"http://127.0.0.1:{service.http_port}/v1"
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+async def who_answers(client: openai.AsyncOpenAI, project: str) -> str | None:
+    try:
+        return (await client.chat.completions.create(model=project, messages=HELLO)).model
+    except openai.APIStatusError:
+        return None
+
+
+async def answered_by(client: openai.AsyncOpenAI, project: str, model_id: str) -> None:
+    """Wait until ``model_id`` answers for ``project``."""
+    await until_true(lambda: _is(who_answers(client, project), model_id))
+
+
+async def _is(answer: Awaitable[str | None], model_id: str) -> bool:
+    return await answer == model_id
+
+
+async def until_true(condition: Callable[[], Awaitable[bool]]) -> None:
+    import asyncio
+
+    async with asyncio.timeout(60):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_the_log_decides_who_answers_and_learns_what_was_said(kafka: str, tmp_path: Path, project: str):
+    store = ObjectStore((tmp_path / "store").as_uri())
+    first, second = await stored_adapter(store, project, 1), await stored_adapter(store, project, 2)
+    stub = EngineStub()
+    async with stub.running() as engine, Bus(kafka) as bus:
+        await bus.publish(declared(project), desired(project, 1, (first, 100)))
+        async with running(gateway(kafka, tmp_path, engine)) as service, client_of(service) as client:
+            await answered_by(client, project, first.model_id)
+            answer = await client.chat.completions.create(model=project, messages=HELLO)
+            (event,) = await bus.collect(
+                topics.INFERENCE_COMPLETED, 1, where=lambda e: e.data.completion_id == answer.id
+            )
+            assert event.data.output == answer.choices[0].message.content
+            assert event.data.model_id == first.model_id
+            await bus.publish(desired(project, 2, (second, 100)))
+            await answered_by(client, project, second.model_id)
+            await until(lambda: set(stub.adapters) == {second.model_id})
+            names = {model.id async for model in client.models.list()}
+            assert {project, f"{project}/base", second.model_id, BASE.name} <= names
+
+
+async def test_every_completion_is_on_the_log_after_a_clean_stop(kafka: str, tmp_path: Path, project: str):
+    import asyncio
+
+    async with EngineStub().running() as engine, Bus(kafka) as bus:
+        await bus.publish(declared(project))
+        async with running(gateway(kafka, tmp_path, engine)) as service, client_of(service) as client:
+            await answered_by(client, project, BASE.name)
+            asked = [client.chat.completions.create(model=project, messages=HELLO) for _ in range(200)]
+            ids = {answer.id for answer in await asyncio.gather(*asked)}
+        found = await bus.collect(
+            topics.INFERENCE_COMPLETED, 200, where=lambda e: e.data.completion_id in ids
+        )
+        assert {event.data.completion_id for event in found} == ids
+
+
+async def test_feedback_is_on_the_log_before_it_is_accepted(kafka: str, tmp_path: Path, project: str):
+    async with EngineStub().running() as engine, Bus(kafka) as bus:
+        await bus.publish(declared(project))
+        async with running(gateway(kafka, tmp_path, engine)) as service, client_of(service) as client:
+            await answered_by(client, project, BASE.name)
+            answer = await client.chat.completions.create(model=project, messages=HELLO)
+            body = {"completion_id": answer.id, "rating": "down", "correction": {"category": "bell"}}
+            url = f"http://127.0.0.1:{service.http_port}/v1/feedback"
+            async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
+                accepted = await response.json()
+                assert response.status == 202
+            (event,) = await bus.collect(
+                topics.FEEDBACK_RECEIVED, 1, where=lambda e: e.data.feedback_id == accepted["feedback_id"]
+            )
+            assert event.data.output == answer.choices[0].message.content
+            assert event.data.correction == {"category": "bell"}
