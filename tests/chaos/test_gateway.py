@@ -1,0 +1,136 @@
+"""The gateway, killed with -9 under load and started again on the same port."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from tunewheel_cli.kafka.ports import free_port
+from tunewheel_contracts import topics
+from tunewheel_runtime.store import ObjectStore
+
+from ..integration.bus import Bus, until
+from ..integration.engine_stub import EngineStub
+from ..integration.specs import declared
+from ..integration.test_gateway import desired
+from ..integration.verdicts import stored_adapter
+
+pytestmark = pytest.mark.chaos
+
+CLIENTS = 8
+
+
+@dataclass
+class Load:
+    """Clients that ask, and rate every answer they get. ``answered`` is in the order of the answers."""
+
+    url: str
+    project: str
+    answered: list[str] = field(default_factory=list)
+    rated: set[str] = field(default_factory=set)
+    models: set[str] = field(default_factory=set)
+    stopping: bool = False
+
+    @asynccontextmanager
+    async def applied(self) -> AsyncIterator[None]:
+        async with aiohttp.ClientSession() as session:
+            clients = [asyncio.create_task(self._client(session)) for _ in range(CLIENTS)]
+            yield
+            self.stopping = True
+            await asyncio.gather(*clients)
+
+    async def _client(self, session: aiohttp.ClientSession) -> None:
+        while not self.stopping:
+            try:
+                await self._ask_and_rate(session)
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.02)  # it is dead, or not there yet: a client tries again
+
+    async def _ask_and_rate(self, session: aiohttp.ClientSession) -> None:
+        body = {"model": self.project, "messages": [{"role": "user", "content": "hello"}]}
+        async with session.post(f"{self.url}/v1/chat/completions", json=body) as response:
+            if response.status == 503:
+                await asyncio.sleep(0.02)
+                return
+            answer: dict[str, Any] = await response.json()
+            assert response.status == 200, answer
+        self.answered.append(answer["id"])
+        self.models.add(answer["model"])
+        feedback = {"completion_id": answer["id"], "rating": "up", "project": self.project}
+        async with session.post(f"{self.url}/v1/feedback", json=feedback) as response:
+            if response.status == 202:
+                self.rated.add((await response.json())["feedback_id"])
+
+
+def start(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as stream:
+        command = [sys.executable, "-m", "tunewheel_serve_gateway.main"]
+        return subprocess.Popen(command, env=os.environ | environment, stdout=stream, stderr=stream)
+
+
+async def test_killed_under_load_it_comes_back_and_feedback_is_never_lost(
+    fresh_kafka: str, tmp_path: Path, project: str
+):
+    adapter = await stored_adapter(ObjectStore((tmp_path / "store").as_uri()), project, 1)
+    port = free_port()
+    load = Load(f"http://127.0.0.1:{port}", project)
+    async with EngineStub().running() as engine, Bus(fresh_kafka) as bus:
+        await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
+        environment = {
+            "TUNEWHEEL_BOOTSTRAP_SERVERS": fresh_kafka,
+            "TUNEWHEEL_STORE_URL": (tmp_path / "store").as_uri(),
+            "TUNEWHEEL_CACHE_DIR": str(tmp_path),
+            "TUNEWHEEL_ENGINE_URL": engine,
+            "TUNEWHEEL_HTTP_PORT": str(port),
+        }
+        process = start(environment, tmp_path / "gateway.log")
+        try:
+            async with load.applied():
+                await until(lambda: len(load.answered) > 300)
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait(30)
+                before = len(load.answered)
+                process = start(environment, tmp_path / "gateway.log")
+                await until(lambda: len(load.answered) > before + 300)
+        finally:
+            process.terminate()
+            assert process.wait(60) in (0, -signal.SIGTERM)
+        await check(bus, load, before)
+    assert load.models == {adapter.model_id}
+
+
+async def check(bus: Bus, load: Load, before: int) -> None:
+    completions: list[str] = []
+    ratings: list[str] = []
+    async with asyncio.timeout(60):
+        while not (set(load.answered[before:]) <= set(completions) and load.rated <= set(ratings)):
+            completions = await everything(bus, topics.INFERENCE_COMPLETED, "completion_id")
+            ratings = await everything(bus, topics.FEEDBACK_RECEIVED, "feedback_id")
+    assert len(completions) == len(set(completions))
+    # Published in the order of the answers: what the kill took is the very last of what was answered.
+    lost = [n for n, name in enumerate(load.answered[:before]) if name not in set(completions)]
+    assert all(n >= before - len(lost) - CLIENTS for n in lost), (before, lost)
+    assert len(lost) < before
+
+
+async def everything(bus: Bus, topic: Any, name: str) -> list[str]:
+    """Return field ``name`` of every event of ``topic`` that is there by now."""
+    found: list[str] = []
+
+    def note(event: Any) -> bool:
+        found.append(getattr(event.data, name))
+        return False
+
+    with pytest.raises(TimeoutError):
+        await bus.collect(topic, 1, where=note, patience=5.0)
+    return found

@@ -1,0 +1,91 @@
+"""The registry, killed with -9 between the events of one decision."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.lifecycle import ModelPromoted
+
+from ..integration.bus import Bus
+from ..integration.specs import declared
+from ..integration.verdicts import adapter_of, passed, trained
+
+pytestmark = pytest.mark.chaos
+
+# The service as it is, except that it dies right after its n-th event was acknowledged.
+SCRIPT = """
+import os, signal, sys
+from tunewheel_registry.main import make_app
+from tunewheel_registry.settings import Settings
+
+service, left = make_app(Settings()), int(sys.argv[1])
+publish = service.publish
+
+async def publish_and_die(envelope):
+    global left
+    await publish(envelope)
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+service.publish = publish_and_die
+service.run()
+"""
+
+
+@contextmanager
+def registry(kafka: str, tmp_path: Path, *, dies_after: int) -> Iterator[subprocess.Popen[bytes]]:
+    environment = os.environ | {
+        "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
+        "TUNEWHEEL_STORE_URL": (tmp_path / "store").as_uri(),
+        "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",
+    }
+    with (tmp_path / "registry.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(dies_after)], env=environment, stdout=log, stderr=log
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+def trail(events: list[Envelope[ModelPromoted]]) -> list[tuple[str, str]]:
+    return [(event.data.model_id, event.data.to_stage.value) for event in events]
+
+
+async def test_whatever_is_cut_off_is_made_up_for_and_nothing_is_doubled(
+    fresh_kafka: str, tmp_path: Path, project: str
+):
+    first, second = (adapter_of(project, n).model_id for n in (1, 2))
+    async with Bus(fresh_kafka) as bus:
+        await bus.publish(declared(project), trained(project, 1), passed(project, 1), passed(project, 2))
+        for dies_after in (3, 1, 2):
+            with registry(fresh_kafka, tmp_path, dies_after=dies_after) as process:
+                assert process.wait(90) == -signal.SIGKILL
+        with registry(fresh_kafka, tmp_path, dies_after=-1):
+            (desired,) = await bus.collect(
+                topics.SERVING_DESIRED, 1, where=lambda e: len(e.data.desired.routes) == 2
+            )
+        registered = await bus.collect(topics.MODEL_REGISTERED, 3)
+        promoted = await bus.collect(topics.MODEL_PROMOTED, 4)
+    assert sorted(e.data.kind for e in registered) == ["adapter", "adapter", "base"]
+    assert trail(promoted) == [
+        (first, "evaluated"),
+        (first, "production"),
+        (second, "evaluated"),
+        (second, "canary"),
+    ]
+    assert desired.data.generation == 7  # as many as there are events: none doubled, none missing
+    assert [r.model_id for r in desired.data.desired.routes] == [first, second]
