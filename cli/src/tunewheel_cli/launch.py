@@ -16,7 +16,7 @@ from tunewheel_cli.kafka.ports import free_port, is_free
 from tunewheel_cli.places import Var
 from tunewheel_cli.roster import BROKER, ENGINE, Member, assign_ports, command, environment, url
 from tunewheel_cli.run_state import RunState
-from tunewheel_cli.supervisor import BrokerProgram, HttpProgram, Kept, Report, Supervisor
+from tunewheel_cli.supervisor import BrokerProgram, HttpProgram, Kept, Report, State, Supervisor
 from tunewheel_cli.topics import TopicReport, ensure_topics
 
 KAFKA_PORT = 9092
@@ -71,7 +71,8 @@ class Wheel:
         self.supervisor = Supervisor(self._note)
         self.ports: dict[str, int] = {}
         self.topics = TopicReport()
-        self._report = report or (lambda _: None)
+        self.on_report = report or (lambda _: None)
+        """Called at every change of a process's state."""
         self._jar_progress = jar_progress
         self._owns = False
         self.state = RunState(
@@ -115,6 +116,11 @@ class Wheel:
     @property
     def bootstrap_servers(self) -> str:
         return self.state.bootstrap_servers
+
+    @property
+    def ready_count(self) -> int:
+        """How many processes, the local broker included, are ready."""
+        return sum(kept.state is State.READY for kept in self.supervisor.kept)
 
     def url_of(self, service: str) -> str:
         return f"http://127.0.0.1:{self.ports[service]}"
@@ -164,7 +170,7 @@ class Wheel:
             "note": kept.note,
         }
         self._write()
-        self._report(kept)
+        self.on_report(kept)
 
     def _write(self) -> None:
         self.state.write(self.plan.var.run_file)

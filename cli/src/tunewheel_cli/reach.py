@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -82,6 +83,8 @@ def reaching(command: F) -> F:
 
     @wraps(command)
     def run(**given: Any) -> Any:
+        # Its failures come back as ours; on standard error they would only stand beside them.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         var, as_json = Var.at(given.pop("var")), given.pop("as_json")
         connection = Connection(**{name: given.pop(name) for name in Connection.__dataclass_fields__})
         return told(command, as_json=as_json)(Reach(var, connection, as_json), **given)

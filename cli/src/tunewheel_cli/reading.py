@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from tunewheel_cli.connection import unreachable
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+    from tunewheel_runtime.settings import ServiceSettings
 
 _FETCH_BYTES = 8 << 20
 
@@ -40,6 +42,8 @@ async def consumer(options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer
     except (KafkaError, OSError) as error:
         await client.stop()
         raise unreachable(options, error) from error
+    # aiokafka 0.14 stops badly (CancelledError) before its background task has taken a first step.
+    await asyncio.sleep(0)
     try:
         yield client
     finally:
@@ -101,3 +105,34 @@ def _place(record: ConsumerRecord[bytes, bytes]) -> TopicPartition:
     from aiokafka import TopicPartition
 
     return TopicPartition(record.topic, record.partition)
+
+
+async def dead_letter_count(settings: ServiceSettings, names: Sequence[str]) -> int:
+    """Return how many records the dead-letter topics ``names`` hold."""
+    from tunewheel_runtime.kafka import client_options
+
+    options = client_options(settings)
+    partitions = await partitions_of(options, names)
+    if not partitions:
+        return 0
+    async with consumer(options) as client:
+        ends = await client.end_offsets(partitions)
+        beginnings = await client.beginning_offsets(partitions)
+    return sum(ends[tp] - beginnings[tp] for tp in partitions)
+
+
+async def follow(
+    options: Mapping[str, Any], topics: Sequence[TopicSpec], *, from_beginning: bool = False
+) -> AsyncIterator[Envelope[Any]]:
+    """Yield events of ``topics`` as they come, for ever; from the beginning or from now."""
+    async with consumer(options) as client:
+        partitions = await partitions_of(options, [topic.name for topic in topics])
+        client.assign(partitions)
+        if from_beginning:
+            await client.seek_to_beginning(*partitions)
+        else:
+            for tp, end in (await client.end_offsets(partitions)).items():
+                client.seek(tp, end)
+        async for record in client:
+            if (event := decode(record)) is not None:
+                yield event

@@ -1,5 +1,121 @@
-"""x"""
+"""status, watch, lineage: what the log tells."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunewheel_cli.exits import print_json
+from tunewheel_cli.reach import Reach, reaching
+
+if TYPE_CHECKING:
+    from tunewheel_contracts.event import Envelope
+    from tunewheel_contracts.topics import TopicSpec
+
+Project = Annotated[str | None, typer.Option("--project", "-p", help="Only this project.")]
 
 
-def register(app):
-    pass
+def register(app: typer.Typer) -> None:
+    for command in (status, watch, lineage):
+        app.command()(command)
+
+
+@reaching
+def status(reach: Reach, project: Project = None) -> None:
+    """Show the services, how far they are behind, and where each project is on the wheel."""
+    from tunewheel_cli.commands.tables import print_status
+    from tunewheel_cli.lag import read_lag
+    from tunewheel_cli.reading import read_topics
+    from tunewheel_cli.run_state import living
+    from tunewheel_cli.wheel_status import MOVING, fold
+
+    async def gather() -> tuple[list[Any], dict[str, Any]]:
+        options = reach.client_options()
+        events = [event async for event in read_topics(options, MOVING) if project in (None, event.project)]
+        return await read_lag(options), fold(events)
+
+    running = living(reach.var.run_file)
+    lags, projects = asyncio.run(gather())
+    if reach.as_json:
+        print_json({
+            "running": running is not None,
+            "services": running.services if running else {},
+            "lag": [{"group": lag.group, "topic": lag.topic, "behind": lag.behind} for lag in lags],
+            "projects": [found.as_json() for found in projects.values()],
+        })  # fmt: skip
+    else:
+        print_status(running, lags, projects)
+
+
+@reaching
+def watch(
+    reach: Reach,
+    project: Project = None,
+    topic: Annotated[list[str] | None, typer.Option(help="Only this topic; may be repeated.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also every ticket, record and completion.")] = False,
+    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="First all that was.")] = False,
+    until: Annotated[
+        str | None, typer.Option(help="Comma-separated topics: end with the first event of one.")
+    ] = None,
+) -> None:
+    """Follow the log, one line per event (with --json one JSON document per line)."""
+    from tunewheel_cli.watching import topics_called, watched_topics
+
+    ends = {spec.name for spec in topics_called(until.split(","))} if until else set()
+    chosen = topics_called(topic) if topic else watched_topics(everything=all_)
+    specs = tuple({spec.name: spec for spec in (*chosen, *topics_called(sorted(ends)))}.values())
+    asyncio.run(_follow(reach, specs, project, ends, from_beginning))
+
+
+async def _follow(
+    reach: Reach, specs: tuple[TopicSpec, ...], project: str | None, ends: set[str], from_beginning: bool
+) -> None:
+    from tunewheel_cli.reading import follow
+
+    async for event in follow(reach.client_options(), specs, from_beginning=from_beginning):
+        if project not in (None, event.project):
+            continue
+        _print_event(event, as_json=reach.as_json)
+        if event.data.type in ends:
+            return
+
+
+def _print_event(event: Envelope[Any], *, as_json: bool) -> None:
+    from tunewheel_cli.describing import describe
+
+    if as_json:
+        data = event.data.model_dump(mode="json")
+        print_json({"id": event.id, "type": event.data.type, "time": event.time, "source": event.source,
+                    "project": event.project, "causationid": event.causation_id,
+                    "correlationid": event.correlation_id, "data": data})  # fmt: skip
+        return
+    moment = event.time.astimezone().strftime("%H:%M:%S")
+    print(f"{moment}  {event.project:14} {event.data.type:20} {describe(event)}", flush=True)
+
+
+@reaching
+def lineage(
+    reach: Reach,
+    model_id: Annotated[str, typer.Argument(help="A model, as in `tunewheel status`.")],
+    store: Annotated[
+        str | None,
+        typer.Option(envvar="TUNEWHEEL_STORE_URL", help="Object store.", show_default="that of the folder"),
+    ] = None,
+) -> None:
+    """Show where a model comes from, down to the source records."""
+    from rich.console import Console
+    from tunewheel_contracts.topics import TOPICS
+
+    from tunewheel_cli.lineage import lineage_of, lineage_tree
+    from tunewheel_cli.reading import read_topics
+
+    async def read() -> dict[str, Envelope[Any]]:
+        return {event.id: event async for event in read_topics(reach.client_options(), TOPICS)}
+
+    found = lineage_of(model_id, asyncio.run(read()), store_url=store or reach.var.store_url)
+    if reach.as_json:
+        print_json(found.as_json())
+    else:
+        Console().print(lineage_tree(found))

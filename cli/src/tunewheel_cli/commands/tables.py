@@ -1,0 +1,62 @@
+"""What ``status`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from tunewheel_cli.lag import GroupLag
+from tunewheel_cli.run_state import RunState
+from tunewheel_cli.wheel_status import ProjectStatus
+
+
+def print_status(
+    running: RunState | None, lags: Sequence[GroupLag], projects: Mapping[str, ProjectStatus]
+) -> None:
+    """Print services, lag and projects as tables."""
+    console = Console(highlight=False)
+    if running is None:
+        console.print("no wheel runs on this folder")
+    else:
+        console.print(_services(running))
+    late = [lag for lag in lags if lag.behind]
+    if late:
+        console.print(_lag(late))
+    elif lags:
+        console.print(f"{len(lags)} consumer groups are at the end of the log")
+    console.print(_projects(projects) if projects else "no project is declared")
+
+
+def _services(running: RunState) -> Table:
+    table = Table("service", "state", "pid", "where", "restarts", "", box=None, pad_edge=False)
+    for name, service in running.services.items():
+        colour = {"ready": "green", "failed": "red"}.get(service["state"], "yellow")
+        table.add_row(
+            name,
+            f"[{colour}]{service['state']}[/]",
+            str(service["pid"] or ""),
+            service["url"],
+            str(service["restarts"] or ""),
+            service["note"],
+        )
+    return table
+
+
+def _lag(lags: Sequence[GroupLag]) -> Table:
+    table = Table("consumer group", "behind", box=None, pad_edge=False)
+    for lag in lags:
+        table.add_row(lag.group, f"{lag.behind:,}")
+    return table
+
+
+def _projects(projects: Mapping[str, ProjectStatus]) -> Table:
+    table = Table("project", "is", "since", "serves", "turns", "last", box=None, pad_edge=False)
+    for project in projects.values():
+        since = project.since.astimezone().strftime("%H:%M:%S") if project.since else ""
+        turns = (
+            f"{len(project.datasets)} datasets, {len(project.runs)} runs, {len(project.promoted)} promoted"
+        )
+        table.add_row(project.project, project.place, since, project.serving, turns, project.last)
+    return table

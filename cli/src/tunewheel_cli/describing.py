@@ -1,0 +1,103 @@
+"""One line per event, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events import data, evaluation, lifecycle, production, training, upstream
+
+_EXCERPT = 60
+
+
+def describe(envelope: Envelope[Any]) -> str:
+    """Return what happened, in a few words; the event's type is not among them."""
+    words = _WORDS.get(type(envelope.data))
+    return words(envelope.data) if words else envelope.data.ce_subject
+
+
+def figures(metrics: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {value:.3g}" for name, value in metrics.items())
+
+
+def _excerpt(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _EXCERPT else flat[: _EXCERPT - 1] + "…"
+
+
+def _versioned(event: data.DatasetVersioned) -> str:
+    counts = event.counts
+    return (
+        f"{event.dataset_id}: {counts.examples} examples of {counts.records} records "
+        f"({counts.train} to train, {counts.holdout} held out), built by {event.reason.value}"
+    )
+
+
+def _verdict(event: Any) -> str:
+    parts = [f"{c.role.value} {figures(c.metrics)}" for c in event.contestants]
+    return f"{event.adapter.model_id}: " + "; ".join(parts)
+
+
+def _failed(event: evaluation.EvalFailed) -> str:
+    return f"{event.adapter.model_id}: " + "; ".join(event.reasons)
+
+
+def _desired(event: lifecycle.ServingDesired) -> str:
+    routes = [f"{route.model_id} {route.role.value} {route.percent} %" for route in event.desired.routes]
+    return ", ".join(routes) or "nothing"
+
+
+def _progressed(event: training.TrainProgressed) -> str:
+    return (
+        f"{event.run_id}: step {event.step}/{event.total_steps}, loss {event.loss:.3f}, "
+        f"{event.tokens_per_second:.0f} tok/s, {event.eta_seconds:.0f} s left"
+    )
+
+
+def _drift(event: production.DriftDetected) -> str:
+    return (
+        f"{event.detector}: {event.statistic_name} {event.statistic:.3g} (p {event.p_value:.2g}) over "
+        f"{event.window.completions} completions against {event.dataset_id}"
+    )
+
+
+def _judged(event: production.RolloutJudged) -> str:
+    return f"{event.model_id}: {event.stage} {event.verdict} after {event.requests} requests; " + "; ".join(
+        event.reasons
+    )
+
+
+_WORDS: dict[type, Callable[[Any], str]] = {
+    upstream.TicketPublished: lambda e: f"{e.ticket_id}: {_excerpt(e.subject or e.body)}",
+    upstream.DocumentPublished: lambda e: f"{e.document_id}: {_excerpt(e.title)}",
+    upstream.ExamplePublished: lambda e: f"{e.example_id}: {_excerpt(e.input)}",
+    upstream.FeedbackReceived: lambda e: (
+        f"{e.completion_id}: {e.rating}{', corrected' if e.correction else ''}"
+    ),
+    upstream.ProjectDeclared: lambda e: f"{len(e.spec.criteria)} criteria, base {e.spec.base_model}",
+    data.RecordIngested: lambda e: f"{e.record_id}: {e.kind.value} {e.source_id}",
+    data.DatasetRequested: lambda e: f"{e.reason.value}: {e.request}",
+    data.DatasetVersioned: _versioned,
+    data.DatasetRejected: lambda e: "; ".join(e.reasons),
+    training.TrainControl: lambda e: f"{e.run_id}: {e.action.value}",
+    training.TrainStarted: lambda e: f"{e.run_id}: {e.method.value}, {e.total_steps} steps on {e.dataset_id}",
+    training.TrainProgressed: _progressed,
+    training.TrainCompleted: lambda e: (
+        f"{e.adapter.model_id}: loss {e.final_loss:.3f}, {e.tokens} tokens in {e.wall_seconds:.0f} s"
+    ),
+    training.TrainFailed: lambda e: f"{e.run_id}: {e.field} {e.reason}",
+    evaluation.EvalPassed: _verdict,
+    evaluation.EvalFailed: _failed,
+    evaluation.ReviewRequested: lambda e: f"{e.adapter.model_id} waits for a person",
+    evaluation.ReviewSubmitted: lambda e: f"{e.run_id}: {e.verdict} by {e.reviewer}",
+    lifecycle.ModelRegistered: lambda e: f"{e.model_id}: {e.kind}",
+    lifecycle.ModelPromoted: lambda e: f"{e.model_id}: {e.from_stage.value} → {e.to_stage.value}, {e.reason}",
+    lifecycle.ModelRolledback: lambda e: f"{e.model_id}: out of {e.from_stage.value}, {e.reason}",
+    lifecycle.ServingDesired: _desired,
+    production.InferenceCompleted: lambda e: (
+        f"{e.model_id} ({e.role.value}): {e.completion_tokens} tokens in {e.latency_seconds:.2f} s"
+    ),
+    production.DriftDetected: _drift,
+    production.RolloutJudged: _judged,
+}

@@ -1,0 +1,109 @@
+"""Where each project is on the wheel, folded from its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.topics import TopicSpec
+
+from tunewheel_cli.describing import describe
+
+# What moves a project on the wheel; the busy topics (tickets, records, completions) only fill it.
+MOVING: tuple[TopicSpec, ...] = (
+    topics.PROJECT_DECLARED,
+    topics.DATASET_REQUESTED,
+    topics.DATASET_VERSIONED,
+    topics.DATASET_REJECTED,
+    topics.TRAIN_STARTED,
+    topics.TRAIN_PROGRESSED,
+    topics.TRAIN_COMPLETED,
+    topics.TRAIN_FAILED,
+    topics.EVAL_PASSED,
+    topics.EVAL_FAILED,
+    topics.REVIEW_REQUESTED,
+    topics.MODEL_PROMOTED,
+    topics.MODEL_ROLLEDBACK,
+    topics.SERVING_DESIRED,
+    topics.DRIFT_DETECTED,
+    topics.ROLLOUT_JUDGED,
+)
+
+_PLACES = {
+    topics.PROJECT_DECLARED.name: "collecting records",
+    topics.DATASET_REQUESTED.name: "building a dataset",
+    topics.DATASET_VERSIONED.name: "waiting for training",
+    topics.DATASET_REJECTED.name: "dataset rejected, collecting records",
+    topics.TRAIN_STARTED.name: "training",
+    topics.TRAIN_PROGRESSED.name: "training",
+    topics.TRAIN_COMPLETED.name: "evaluating",
+    topics.TRAIN_FAILED.name: "training failed",
+    topics.EVAL_PASSED.name: "passed, rolling out",
+    topics.EVAL_FAILED.name: "refused, collecting records",
+    topics.REVIEW_REQUESTED.name: "waiting for a review",
+    topics.MODEL_ROLLEDBACK.name: "rolled back, collecting records",
+    topics.DRIFT_DETECTED.name: "drifted, building a dataset",
+    topics.ROLLOUT_JUDGED.name: "rollout judged",
+}
+
+
+@dataclass(slots=True)
+class ProjectStatus:
+    """One project: its place on the wheel, what it serves, what happened last."""
+
+    project: str
+    place: str = ""
+    since: datetime | None = None
+    last: str = ""
+    serving: str = "nothing"
+    datasets: set[str] = field(default_factory=set)
+    runs: set[str] = field(default_factory=set)
+    promoted: set[str] = field(default_factory=set)
+    drifts: set[str] = field(default_factory=set)
+
+    def apply(self, envelope: Envelope[Any]) -> None:
+        event, name = envelope.data, envelope.data.type
+        if name == topics.DATASET_VERSIONED.name:
+            self.datasets.add(event.dataset_id)
+        elif name == topics.TRAIN_STARTED.name:
+            self.runs.add(event.run_id)
+        elif name == topics.DRIFT_DETECTED.name:
+            self.drifts.add(envelope.id)
+        elif name == topics.SERVING_DESIRED.name:
+            self.serving = describe(envelope)
+            return
+        if name == topics.MODEL_PROMOTED.name:
+            if event.to_stage.value == "production":
+                self.promoted.add(event.model_id)
+            place = {"production": "serving", "rejected": ""}.get(event.to_stage.value, event.to_stage.value)
+            if event.to_stage.value in ("retired", "rejected", "evaluated"):
+                return
+        else:
+            place = _PLACES[name]
+        self.place, self.since, self.last = place, envelope.time, f"{name} {describe(envelope)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the status for machines."""
+        return {
+            "project": self.project,
+            "place": self.place,
+            "since": self.since,
+            "last": self.last,
+            "serving": self.serving,
+            "datasets": len(self.datasets),
+            "runs": len(self.runs),
+            "promoted": len(self.promoted),
+            "drifts": len(self.drifts),
+        }
+
+
+def fold(events: Iterable[Envelope[Any]]) -> dict[str, ProjectStatus]:
+    """Return the status of every declared project; events count in the order of their time."""
+    found: dict[str, ProjectStatus] = {}
+    for envelope in sorted(events, key=lambda e: e.time):
+        found.setdefault(envelope.project, ProjectStatus(envelope.project)).apply(envelope)
+    return {name: status for name, status in found.items() if status.place}
