@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from fastapi import FastAPI, Query, Request
@@ -17,6 +17,9 @@ from tunewheel_ingest.lines import Line, split_lines
 
 E = TypeVar("E", bound=UpstreamEvent)
 JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
+LISTED = 1_000
+"""Ids and refusals that a receipt lists; beyond it they are only counted, so that memory stays bounded."""
+FLUSH_BYTES = 8 << 20
 
 
 class Intake(Protocol):
@@ -39,8 +42,20 @@ class Receipt(BaseModel):
     """What became of a request: what was accepted is on the log, acknowledged."""
 
     accepted: int = 0
+    refusals: int = 0
     event_ids: list[str] = []
+    """Of the first 1,000 accepted."""
     refused: list[Refusal] = []
+    """The first 1,000 refused."""
+
+    def accept(self, envelopes: Sequence[Envelope[Any]]) -> None:
+        self.accepted += len(envelopes)
+        self.event_ids.extend(e.id for e in envelopes[: LISTED - len(self.event_ids)])
+
+    def refuse(self, line: int, error: InvalidEvent) -> None:
+        self.refusals += 1
+        if len(self.refused) < LISTED:
+            self.refused.append(Refusal(line=line, field=error.field, reason=error.reason))
 
 
 def make_api(intake: Intake, *, max_body_bytes: int, publish_batch: int) -> FastAPI:
@@ -55,14 +70,17 @@ def make_api(intake: Intake, *, max_body_bytes: int, publish_batch: int) -> Fast
     async def take(event_class: type[E], request: Request, project: str | None) -> JSONResponse:
         receipt = Receipt()
         waiting: list[Envelope[Any]] = []
+        size = 0
         try:
             async for line in _lines(request, max_body_bytes):
                 try:
                     waiting.append(await _read(intake, event_class, line, project, max_body_bytes))
+                    size += len(line.data or b"")
                 except InvalidEvent as error:
-                    receipt.refused.append(Refusal(line=line.number, field=error.field, reason=error.reason))
-                if len(waiting) >= publish_batch:
+                    receipt.refuse(line.number, error)
+                if len(waiting) >= publish_batch or size >= FLUSH_BYTES:
                     await _flush(intake, waiting, receipt)
+                    size = 0
             await _flush(intake, waiting, receipt)
         except TransientError as error:
             content = receipt.model_dump() | {"error": str(error)}
@@ -128,13 +146,12 @@ def _with_project(body: bytes, project: str | None) -> bytes:
 
 async def _flush(intake: Intake, waiting: list[Envelope[Any]], receipt: Receipt) -> None:
     await intake.publish(waiting)
-    receipt.accepted += len(waiting)
-    receipt.event_ids.extend(envelope.id for envelope in waiting)
+    receipt.accept(waiting)
     waiting.clear()
 
 
 def _status(request: Request, receipt: Receipt) -> int:
-    if receipt.accepted or not receipt.refused:
+    if receipt.accepted or not receipt.refusals:
         return 202
     too_large = receipt.refused[0].reason.startswith("is over ") and not _is_json_lines(request)
     return 413 if too_large else 422
