@@ -1,0 +1,86 @@
+"""Children are started apart, stopped in order, and do not outlive their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from tunewheel_cli import leash
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_output_goes_to_the_log_and_a_bad_command_raises(tmp_path: Path) -> None:
+    process = leash.spawn([sys.executable, "-c", "print('hello')"], log=tmp_path / "logs" / "x.log")
+    assert process.wait(30) == 0
+    assert (tmp_path / "logs" / "x.log").read_text() == "hello\n"
+    with pytest.raises(FileNotFoundError):
+        leash.spawn([tmp_path / "nothing"], log=tmp_path / "y.log")
+
+
+def test_a_child_lives_on_when_the_thread_that_asked_for_it_ends(tmp_path: Path) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+    asking = threading.Thread(target=lambda: started.append(leash.spawn(sleeper, log=tmp_path / "x.log")))
+    asking.start()
+    asking.join()
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            started[0].wait(0.3)
+    finally:
+        assert leash.stop(started[0], patience=30)
+    assert started[0].returncode == -signal.SIGTERM
+
+
+def test_one_that_ignores_sigterm_is_killed_with_its_children(tmp_path: Path) -> None:
+    stubborn = (
+        "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
+        "print(child.pid, flush=True); time.sleep(600)"
+    )
+    log = tmp_path / "x.log"
+    process = leash.spawn([sys.executable, "-c", stubborn], log=log)
+    wait_for(lambda: log.exists() and log.read_text().endswith("\n"))
+    assert not leash.stop(process, patience=0.1)
+    wait_for(lambda: gone(int(log.read_text())))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the parent-death signal is Linux's")
+@pytest.mark.parametrize("leashed", [True, False])
+def test_a_leashed_child_dies_with_its_parent(tmp_path: Path, leashed: bool) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tunewheel_cli import leash;"
+        "sleeper = [sys.executable, '-c', 'import time; time.sleep(600)'];"
+        f"print(leash.spawn(sleeper, log=Path(sys.argv[1]), leashed={leashed}).pid, flush=True); sys.stdin.read()"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "x.log")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    if leashed:
+        wait_for(lambda: gone(pid))
+    else:
+        assert not gone(pid)
+        os.kill(pid, signal.SIGKILL)

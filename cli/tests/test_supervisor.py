@@ -1,0 +1,86 @@
+"""The supervisor starts, waits, brings back, gives up, and stops in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from tunewheel_cli import supervisor
+from tunewheel_cli.kafka.ports import free_port
+from tunewheel_cli.supervisor import HttpProgram, Kept, StartFailed, State, Supervisor
+
+SERVER = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_): pass
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def program(name: str, folder: Path, code: str = SERVER) -> HttpProgram:
+    port = free_port()
+    return HttpProgram(
+        name,
+        [sys.executable, "-c", code, str(port)],
+        env={**os.environ},
+        log=folder / f"{name}.log",
+        ready_url=f"http://127.0.0.1:{port}/health/ready",
+    )
+
+
+async def until(kept: Kept, state: State, *, restarts: int = 0) -> None:
+    async with asyncio.timeout(60):
+        while kept.state is not state or kept.restarts < restarts:
+            await asyncio.sleep(0.02)
+
+
+async def test_all_ready_then_stopped_in_reverse(tmp_path: Path) -> None:
+    told: list[tuple[str, State]] = []
+    keeper = Supervisor(lambda kept: told.append((kept.program.name, kept.state)))
+    await keeper.start(program("a", tmp_path), program("b", tmp_path))
+    assert [kept.state for kept in keeper.kept] == [State.READY, State.READY]
+    await keeper.stop()
+    assert [name for name, state in told if state is State.STOPPED] == ["b", "a"]
+    assert all(kept.program.exit_code() is not None for kept in keeper.kept)
+
+
+async def test_a_killed_program_comes_back(tmp_path: Path) -> None:
+    keeper = Supervisor()
+    await keeper.start(program("a", tmp_path))
+    first = keeper["a"].program.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(keeper["a"], State.READY, restarts=1)
+    assert keeper["a"].program.pid != first
+    await keeper.stop()
+
+
+async def test_one_that_always_crashes_is_given_up_with_the_end_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "MAX_CRASHES", 1)
+    keeper = Supervisor()
+    good = program("good", tmp_path)
+    bad = program("bad", tmp_path, code="import sys; print('the reason'); sys.exit(3)")
+    with pytest.raises(
+        StartFailed, match=r"(?s)bad: exited with code 3; given up after 1 restarts.*the reason"
+    ):
+        await keeper.start(good, bad)
+    assert keeper["good"].state is State.READY, "the others go on"
+    await keeper.stop()
+
+
+async def test_one_that_cannot_be_run_fails_at_once(tmp_path: Path) -> None:
+    keeper = Supervisor()
+    nothing = HttpProgram("x", [str(tmp_path / "nothing")], env={}, log=tmp_path / "x.log", ready_url="")
+    with pytest.raises(StartFailed, match=r"x: .*No such file"):
+        await keeper.start(nothing)
+    await keeper.stop()

@@ -1,0 +1,42 @@
+"""Topics as the specs say, and how a cluster's differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tunewheel_cli.kafka.properties import DEAD_LETTER_OVERHEAD
+from tunewheel_cli.topics import Difference, compare, wanted_topics
+from tunewheel_contracts.topics import BY_NAME, MAX_MESSAGE_BYTES, TOPICS
+
+
+def test_every_spec_is_a_topic_with_a_dead_letter_where_somebody_consumes() -> None:
+    wanted = {topic.name: topic for topic in wanted_topics()}
+    assert set(BY_NAME) <= set(wanted)
+    for spec in TOPICS:
+        assert (spec.dead_letter in wanted) == spec.dead_letter_exists
+        assert wanted[spec.name].partitions == spec.partitions
+        assert wanted[spec.name].configs["cleanup.policy"] == spec.cleanup
+    letters = wanted["ticket.published.dlq"]
+    assert int(letters.configs["max.message.bytes"]) == MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD
+
+
+def test_equal_topics_are_in_order() -> None:
+    wanted = wanted_topics()
+    assert compare(wanted, {topic.name: topic for topic in wanted}).in_order
+
+
+def test_each_difference_is_told_and_foreign_settings_are_not() -> None:
+    first, second, *_ = wanted_topics()
+    actual = replace(
+        first, partitions=first.partitions + 1, configs={**first.configs, "retention.ms": "5", "x": "y"}
+    )
+    report = compare([first, second], {first.name: actual})
+    assert report.missing == (second.name,)
+    assert [d.setting for d in report.differences] == ["partitions", "retention.ms"]
+    assert not report.in_order
+
+
+def test_partitions_can_grow_but_not_shrink() -> None:
+    assert Difference("t", "partitions", wanted="3", actual="1").curable
+    assert not Difference("t", "partitions", wanted="1", actual="3").curable
+    assert Difference("t", "retention.ms", wanted="1", actual="3").curable
