@@ -153,3 +153,7 @@ def main() -> None:
     settings = read_settings(sys.argv[1:])
     configure_logs(settings)
     sys.exit(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -18,3 +18,7 @@ def make_app(settings: Settings) -> Service:
 def main() -> None:
     """Run the service until it is stopped."""
     make_app(Settings()).run()
+
+
+if __name__ == "__main__":
+    main()
