@@ -1,0 +1,166 @@
+"""TGI's protocol against a server that speaks it over a real socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from tunewheel_serve_gateway.upstream.chat_template import InvalidTemplate, load_template
+from tunewheel_serve_gateway.upstream.protocol import (
+    ModelNotLoaded,
+    UpstreamAway,
+    UpstreamBroken,
+    UpstreamRefused,
+)
+from tunewheel_serve_gateway.upstream.tgi import TgiUpstream
+
+
+class FakeTgi:
+    """Streams the prompt's words back. ``fail_with`` is (status, body) to answer with instead."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.tokens: list[str | None] = []
+        self.known: set[str] = {"desk-1"}
+        self.fail_with: tuple[int, dict[str, str]] | None = None
+        self.url = ""
+
+    async def generate_stream(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.asked.append(body)
+        self.tokens.append(request.headers.get("authorization"))
+        adapter = body["parameters"].get("adapter_id")
+        if self.fail_with is not None:
+            return web.json_response(self.fail_with[1], status=self.fail_with[0])
+        if adapter is not None and adapter not in self.known:
+            error = {"error": f"adapter {adapter} not found", "error_type": "validation"}
+            return web.json_response(error, status=422)
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        words = ["a", " b", "<|im_end|>"]
+        for index, word in enumerate(words):
+            last = index == len(words) - 1
+            details = {"finish_reason": "eos_token", "generated_tokens": 3, "input_length": 7, "seed": None}
+            token = {"id": index, "text": word, "logprob": 0.0, "special": last}
+            event: dict[str, Any] = {"index": index, "token": token, "generated_text": None, "details": None}
+            if last:
+                event |= {"generated_text": "a b", "details": details}
+            await response.write(b"data:" + json.dumps(event).encode() + b"\n\n")
+        return response
+
+
+@pytest.fixture
+async def tgi() -> AsyncIterator[FakeTgi]:
+    fake = FakeTgi()
+    app = web.Application()
+    app.router.add_post("/generate_stream", fake.generate_stream)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield fake
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def upstream(tgi: FakeTgi) -> AsyncIterator[TgiUpstream]:
+    made = TgiUpstream(tgi.url, render=load_template(None), is_adapter=lambda name: "/" not in name)
+    yield made
+    await made.close()
+
+
+def body(model: str = "desk-1", **parameters: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "hi"}], **parameters}
+
+
+async def test_an_answer_is_put_together(tgi: FakeTgi, upstream: TgiUpstream):
+    answer = await upstream.complete(body(max_tokens=5, temperature=0, stop="x", seed=3))
+    assert answer["choices"][0]["message"]["content"] == "a b"
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["usage"] == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    assert answer["object"] == "chat.completion"
+    asked = tgi.asked[0]
+    assert asked["inputs"] == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    expected = {"adapter_id": "desk-1", "max_new_tokens": 5, "do_sample": False, "stop": ["x"], "seed": 3}
+    assert expected.items() <= asked["parameters"].items()
+    assert "temperature" not in asked["parameters"]
+
+
+async def test_a_stream_ends_with_finish_and_usage(upstream: TgiUpstream):
+    chunks = [chunk async for chunk in upstream.stream(body(stream=True))]
+    assert [c["choices"][0]["delta"].get("content") for c in chunks] == ["a", " b", None]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-1]["usage"]["total_tokens"] == 10
+    assert len({c["id"] for c in chunks}) == 1
+
+
+async def test_the_base_is_asked_without_an_adapter(tgi: FakeTgi, upstream: TgiUpstream):
+    await upstream.complete(body("org/Tiny-Base"))
+    assert "adapter_id" not in tgi.asked[0]["parameters"]
+
+
+async def test_the_machines_hugging_face_token_stays_here(
+    tgi: FakeTgi, upstream: TgiUpstream, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    await upstream.complete(body())
+    assert "hf_secret" not in str(tgi.tokens)
+
+
+async def test_an_unknown_adapter_is_told_apart(upstream: TgiUpstream):
+    with pytest.raises(ModelNotLoaded):
+        await upstream.complete(body("desk-9"))
+
+
+async def test_a_full_server_is_429(tgi: FakeTgi, upstream: TgiUpstream):
+    tgi.fail_with = (429, {"error": "Model is overloaded", "error_type": "overloaded"})
+    with pytest.raises(UpstreamRefused) as caught:
+        await upstream.complete(body())
+    assert (caught.value.status, caught.value.retry_after) == (429, "2")
+
+
+async def test_a_refused_parameter_is_400(tgi: FakeTgi, upstream: TgiUpstream):
+    error = "`max_new_tokens` must be strictly positive"
+    tgi.fail_with = (422, {"error": error, "error_type": "validation"})
+    with pytest.raises(UpstreamRefused, match="strictly positive") as caught:
+        await upstream.complete(body())
+    assert caught.value.status == 400
+
+
+async def test_a_server_that_breaks_is_502(tgi: FakeTgi, upstream: TgiUpstream):
+    tgi.fail_with = (500, {"error": "boom"})
+    with pytest.raises(UpstreamBroken):
+        await upstream.complete(body())
+
+
+async def test_a_server_that_is_away_is_503():
+    upstream = TgiUpstream("http://127.0.0.1:9", render=load_template(None), is_adapter=lambda _: True)
+    with pytest.raises(UpstreamAway) as caught:
+        await upstream.complete(body())
+    assert caught.value.retry_after == "2"
+
+
+async def test_plain_tgi_loads_nothing_but_tells_what_it_has(upstream: TgiUpstream, tmp_path: Path):
+    assert await upstream.list_models() is None
+    await upstream.load_adapter("desk-1", tmp_path)
+    with pytest.raises(ModelNotLoaded):
+        await upstream.load_adapter("desk-9", tmp_path)
+
+
+def test_a_models_own_template_is_used(tmp_path: Path):
+    file = tmp_path / "chat_template.jinja"
+    file.write_text("{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}>")
+    assert load_template(file)([{"role": "user", "content": "{{ 7 * 7 }}"}]) == "[user]{{ 7 * 7 }}>"
+
+
+def test_a_template_that_cannot_be_used_names_the_setting(tmp_path: Path):
+    with pytest.raises(InvalidTemplate, match="TUNEWHEEL_ENGINE_CHAT_TEMPLATE"):
+        load_template(tmp_path / "none.jinja")
+    file = tmp_path / "bad.jinja"
+    file.write_text("{% for %}")
+    with pytest.raises(InvalidTemplate, match="TUNEWHEEL_ENGINE_CHAT_TEMPLATE"):
+        load_template(file)
