@@ -7,6 +7,7 @@ a version are always the same bytes.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from jsonschema import Draft202012Validator
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.formatting import estimated_tokens
@@ -58,7 +60,7 @@ def run_suite(split: Split, spec: ProjectSpec, dataset_id: str, folder: Path) ->
     )
     checkpoint = context.checkpoints.add(gx.Checkpoint(name="version", validation_definitions=[validation]))
     outcome = checkpoint.run(
-        batch_parameters={"dataframe": pandas.DataFrame(_observed(split).to_dict(as_series=False))},
+        batch_parameters={"dataframe": pandas.DataFrame(_observed(split, spec).to_dict(as_series=False))},
         run_id=RunIdentifier(run_name=dataset_id, run_time=_RUN_TIME),
     )
     context.build_data_docs(site_names=["docs"])
@@ -90,14 +92,17 @@ def _expectations(spec: ProjectSpec) -> list[Any]:
         gxe.ExpectColumnMaxToBeBetween(column="splits_of_group", min_value=1, max_value=1),
     ]  # fmt: skip
     if spec.task.output_schema is not None:
-        schema = spec.task.output_schema
-        expectations.append(gxe.ExpectColumnValuesToMatchJsonSchema(column="assistant", json_schema=schema))
+        expectations.append(
+            gxe.ExpectColumnMaxToBeBetween(column="schema_violations", min_value=0, max_value=0)
+        )
     if spec.task.label_field is not None and spec.task.output_schema is not None:
         expectations.append(gxe.ExpectColumnValuesToNotBeNull(column="label", mostly=0.99))
     return expectations
 
 
-def _observed(split: Split) -> pl.DataFrame:
+def _observed(split: Split, spec: ProjectSpec) -> pl.DataFrame:
+    # Great Expectations' own JSON Schema expectation checks the schema anew for every row: 4 ms each.
+    validator = Draft202012Validator(spec.task.output_schema or {})
     both = pl.concat(
         [
             split.train.with_columns(pl.lit("train").alias("split")),
@@ -109,12 +114,22 @@ def _observed(split: Split) -> pl.DataFrame:
         "example_id",
         pl.Series("user", [turns[1]["content"] for turns in messages], dtype=pl.String),
         pl.Series("assistant", [turns[2]["content"] for turns in messages], dtype=pl.String),
+        pl.Series("schema_violations", [_violations(turns[2]["content"], validator) for turns in messages])
+        if spec.task.output_schema is not None
+        else pl.lit(0).alias("schema_violations"),
         pl.Series("tokens", [estimated_tokens(*(t["content"] for t in turns)) for turns in messages]),
         "label",
         "group",
         "split",
         pl.col("split").n_unique().over("group").cast(pl.Int64).alias("splits_of_group"),
     )
+
+
+def _violations(text: str, validator: Draft202012Validator) -> int:
+    try:
+        return sum(1 for _ in validator.iter_errors(json.loads(text)))
+    except ValueError:
+        return 1
 
 
 def _failures(result: Any) -> list[str]:
