@@ -5,6 +5,9 @@ committed. A poison message goes to the dead letter and the partition moves on; 
 written, the service stops rather than skip it.
 """
 
+# aiokafka has no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import inspect

@@ -7,10 +7,13 @@ lease, must stop, and publishes nothing. Rebalances are eager (all revoked, then
 assignment decides, not the revocation.
 """
 
+# aiokafka has no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -80,12 +83,13 @@ class LeaseListener(ConsumerRebalanceListener):
         for lease in self._leases:
             lease.lose(reason)
 
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Nothing yet: an eager rebalance revokes everything, and most comes back."""
 
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        held = set(assigned)
         for lease in self._leases:
-            if lease.partition not in assigned:
+            if lease.partition not in held:
                 log.warning("lease_lost", partition=str(lease.partition))
                 lease.lose(f"{lease.partition} moved to another worker")
 

@@ -1,5 +1,8 @@
 """Retry with exponential backoff and full jitter (Brooker, 2015, AWS Architecture Blog)."""
 
+# aiokafka has no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 import asyncio

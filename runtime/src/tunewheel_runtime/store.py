@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, MemoryStore, from_url
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.fields import ArtifactRef
@@ -77,7 +77,7 @@ class ObjectStore:
         try:
             result = await obstore.get_async(self._store, path)
             return bytes(await result.bytes_async())
-        except (NotFoundError, FileNotFoundError):
+        except FileNotFoundError:
             return None
         except (BaseError, OSError) as error:
             raise TransientError(f"cannot read {path}: {error}") from error
@@ -99,7 +99,7 @@ class ObjectStore:
         """Tell whether something lies at ``path``."""
         try:
             await obstore.head_async(self._store, path)
-        except (NotFoundError, FileNotFoundError):
+        except FileNotFoundError:
             return False
         except (BaseError, OSError) as error:
             raise TransientError(f"cannot reach {path}: {error}") from error
@@ -120,7 +120,7 @@ class ObjectStore:
         for path in paths:
             try:
                 await obstore.delete_async(self._store, path)
-            except (NotFoundError, FileNotFoundError):
+            except FileNotFoundError:
                 continue
             except (BaseError, OSError) as error:
                 raise TransientError(f"cannot delete {path}: {error}") from error
