@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Self
 
 import aiohttp
@@ -26,6 +27,16 @@ class GatewayClient:
         async with self._session.get(f"{self._url}/v1/models") as answer:
             answer.raise_for_status()
             return {model["id"] for model in (await answer.json())["data"]}
+
+    async def until_served(self, model: str, *, patience: float) -> None:
+        """Wait until ``model`` can be asked: its adapter is then loaded.
+
+        Raises:
+            TimeoutError: it is not after ``patience`` seconds.
+        """
+        async with asyncio.timeout(patience):
+            while model not in await self.models():  # noqa: ASYNC110 - nothing to wait for over HTTP
+                await asyncio.sleep(0.1)
 
     async def ask(self, model: str, question: str, *, max_tokens: int = 80) -> dict[str, Any]:
         """Return the whole completion; greedy, so that a second demo shows the same answers.

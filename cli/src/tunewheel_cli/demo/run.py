@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunewheel_contracts import topics
-from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_cli.connection import Connection
 from tunewheel_cli.demo.example import Example
 from tunewheel_cli.demo.gateway import GatewayClient
-from tunewheel_cli.demo.screen import Screen
+from tunewheel_cli.demo.screen import Bar, Screen
 from tunewheel_cli.demo.story import Outcome, Story
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Plan, Wheel
@@ -23,6 +22,7 @@ from tunewheel_cli.lineage import lineage_of, lineage_tree
 from tunewheel_cli.places import Var
 from tunewheel_cli.reading import dead_letter_count
 from tunewheel_cli.roster import choose
+from tunewheel_cli.supervisor import Kept, State
 
 EXIT_REFUSED = 4
 """The first turn's adapter was refused, or nothing was promoted."""
@@ -45,35 +45,41 @@ async def run_demo(options: DemoOptions) -> int:
     """
     example, screen, outcome = Example.at(options.example), Screen(quiet=options.quiet), Outcome()
     await asyncio.to_thread(shutil.rmtree, options.var, ignore_errors=True)
+    members = choose(None)
     plan = Plan(
-        var=Var(options.var.resolve()),
-        members=choose(None),
-        auto_ports=True,
-        base_model=example.spec.base_model,
+        var=Var(options.var.resolve()), members=members, auto_ports=True, base_model=example.spec.base_model
     )
-    wheel = Wheel(plan)
+    wheel: Wheel | None = None
     try:
         async with outcome.memory.running():
+            with outcome.watch.stage("start"), screen.bar("start", len(members) + 1) as bar:
+                ready: set[str] = set()
+                wheel = Wheel(plan, report=lambda kept: _show_start(bar, ready, kept, len(members) + 1))
+                await wheel.start()
             await _tell(wheel, example, screen, outcome, options)
         if options.keep:
             await _wait_for_the_end(wheel, screen)
     finally:
         with outcome.watch.stage("stop"):
-            await wheel.stop()
+            if wheel is not None:
+                await wheel.stop()
         _write_summary(options.var / "summary.json", outcome, screen)
-    served = outcome.turns[0].passed if outcome.turns else False
-    return 0 if served else EXIT_REFUSED
+    return 0 if outcome.turns[0].passed else EXIT_REFUSED
+
+
+def _show_start(bar: Bar, ready: set[str], kept: Kept, total: int) -> None:
+    name = kept.program.name
+    if kept.state is State.READY:
+        ready.add(name)
+    bar.to(len(ready), total, f"{name} {kept.state.value}")
 
 
 async def _tell(
     wheel: Wheel, example: Example, screen: Screen, outcome: Outcome, options: DemoOptions
 ) -> None:
-    with outcome.watch.stage("start"), screen.bar("start", len(wheel.plan.members) + 1) as bar:
-        wheel.on_report = lambda _: bar.to(wheel.ready_count, len(wheel.plan.members) + 1)
-        await wheel.start()
     settings = Connection(bootstrap_servers=wheel.bootstrap_servers).settings()
     async with EventFeed(settings) as feed, GatewayClient(wheel.url_of("gateway")) as gateway:
-        story = Story(wheel, feed, gateway, example, screen, outcome, settings)
+        story = Story(feed, gateway, example, screen, outcome, settings)
         try:
             last = first = await story.first_turn()
             if first.passed and not options.one_turn:
@@ -81,11 +87,13 @@ async def _tell(
                 last = second if outcome.second_promoted else first
             if last.passed:
                 screen.title(f"Where {last.model_id} comes from")
-                tree = lineage_of(last.model_id, feed.events, store_url=wheel.plan.var.store_url)
-                screen.console.print(lineage_tree(tree))
+                found = await asyncio.to_thread(
+                    lineage_of, last.model_id, feed.events, store_url=wheel.plan.var.store_url
+                )
+                screen.console.print(lineage_tree(found))
         finally:
             outcome.events = feed.counts()
-            letters = [t.dead_letter for t in topics.TOPICS if t.consumers]
+            letters = [topic.dead_letter for topic in topics.TOPICS if topic.dead_letter_exists]
             outcome.dead_letters = await dead_letter_count(settings, letters)
 
 
@@ -112,6 +120,3 @@ def _write_summary(path: Path, outcome: Outcome, screen: Screen) -> None:
         f"  total {summary['total_seconds']:.0f} s, peak memory {outcome.memory.peak_bytes / 2**30:.1f} GiB"
     )
     screen.say(f"  written to {path}")
-
-
-__all__ = ["EXIT_REFUSED", "DemoOptions", "TunewheelError", "run_demo"]

@@ -21,7 +21,6 @@ from tunewheel_cli.demo.screen import Screen
 from tunewheel_cli.demo.traffic import keep_asking, send_wave
 from tunewheel_cli.demo.turn import Turn, TurnWatcher
 from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.launch import Wheel
 from tunewheel_cli.publishing.publish import publish_path
 
 PATIENCE_SECONDS = 900.0
@@ -58,7 +57,7 @@ class Story:
     """Tells the demo on a running wheel."""
 
     def __init__(
-        self, wheel: Wheel, feed: EventFeed, gateway: GatewayClient, example: Example, screen: Screen,
+        self, feed: EventFeed, gateway: GatewayClient, example: Example, screen: Screen,
         outcome: Outcome, settings: ServiceSettings,
     ) -> None:  # fmt: skip
         self._feed = feed
@@ -136,9 +135,7 @@ class Story:
                 patience=PATIENCE_SECONDS,
                 what=f"{turn.model_id} in {stage.value}",
             )
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while turn.model_id not in await self._gateway.models():
-                    await asyncio.sleep(0.1)
+            await self._gateway.until_served(turn.model_id, patience=PATIENCE_SECONDS)
 
     async def _side_by_side(
         self, left: str, right: str, questions: list[str], *, timed: bool = False

@@ -1,0 +1,44 @@
+"""demo: the whole loop on the bundled example."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunewheel_cli.exits import leave
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(demo)
+
+
+def demo(
+    example: Annotated[Path, typer.Option(help="Folder of the example.")] = Path("examples/helpdesk"),
+    var: Annotated[Path, typer.Option(help="Folder of the demo's wheel; emptied first.")] = Path("var/demo"),
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave everything running and print the URLs.")
+    ] = False,
+    one_turn: Annotated[bool, typer.Option("--one-turn", help="Stop after the first turn.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
+) -> None:
+    """Run the whole loop on the bundled example, two turns of it, and write var/demo/summary.json.
+
+    Exit code 0: an adapter was promoted; 4: the first one was refused; 1: something stopped on the way.
+    """
+    from tunewheel_contracts.errors import TunewheelError
+
+    from tunewheel_cli.demo.run import DemoOptions, run_demo
+
+    options = DemoOptions(example=example, var=var, keep=keep, quiet=as_json, one_turn=one_turn)
+    try:
+        code = asyncio.run(run_demo(options))
+    except (TunewheelError, TimeoutError) as error:
+        leave(error, as_json=as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo((var / "summary.json").read_text("utf-8"))
+    raise typer.Exit(code)

@@ -1,0 +1,55 @@
+"""What every benchmark writes: the machine, the versions, each contender's figures, the ratios."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+BENCH_DIR = Path(__file__).resolve().parents[2] / "var" / "bench"
+
+
+def machine() -> dict[str, Any]:
+    """Describe the processor, its cores and its memory in bytes."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    told = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    flags = set(told.get("flags", "").split())
+    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processor": told.get("model name", platform.processor()),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": pages,
+        "features": [flag for flag in wanted if flag in flags],
+        "python": platform.python_version(),
+    }
+
+
+def write_report(
+    name: str,
+    *,
+    packages: Iterable[str],
+    contenders: Mapping[str, Mapping[str, Any]],
+    ratios: Mapping[str, float],
+    **more: Any,
+) -> Path:
+    """Write ``var/bench/<name>.json``, print it, and return its path."""
+    report = {
+        "name": name,
+        "machine": machine(),
+        "versions": {package: version(package) for package in packages},
+        "contenders": contenders,
+        "ratios": {key: round(value, 4) for key, value in ratios.items()},
+        **more,
+    }
+    BENCH_DIR.mkdir(parents=True, exist_ok=True)
+    path = BENCH_DIR / f"{name}.json"
+    text = json.dumps(report, indent=2)
+    path.write_text(text + "\n")
+    print(text)
+    return path
