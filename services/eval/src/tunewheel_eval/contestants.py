@@ -56,7 +56,7 @@ class LoadedGroup:
 
     def close(self) -> None:
         """Drop the weights before the next group's are loaded."""
-        self._peft = self._model = None  # type: ignore[assignment]
+        del self._peft, self._model
         gc.collect()
 
     def _load_adapters(self, group: Sequence[ContestantJob]) -> None:

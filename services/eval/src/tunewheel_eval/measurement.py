@@ -73,7 +73,7 @@ def read_measurement(text: str) -> Measurement | None:
     """Read JSON Lines; None without a header. What follows the first unreadable line is left out."""
     header: Header | None = None
     rows: dict[str, Row] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not splitlines(): an output may hold U+2028
         try:
             value = _LINE.validate_json(line)
         except ValidationError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunewheel_eval.contestants import LoadedGroup, groups
 from tunewheel_eval.decoding import Decoder
@@ -33,7 +33,11 @@ def measure(job: Job, report: Report) -> None:
         torch.set_num_threads(job.threads)
     dtype = compute_dtype() if job.dtype == "auto" else job.dtype
     for group in groups(job.contestants):
-        open_work = [work for work in (_Work(job, one, dtype, report) for one in group) if work.pending]
+        works = [_Work(job, one, dtype, report) for one in group]
+        open_work = [work for work in works if work.pending]
+        for work in works:
+            if not work.pending:
+                work.tell()
         if not open_work:
             continue
         loaded = LoadedGroup([work.contestant for work in open_work], cache_dir=job.cache_dir, dtype=dtype)
@@ -78,7 +82,7 @@ class _Work:
                 # A batch is measured whole or not at all: what shares a batch decides the last bits.
                 if not self._file.holds([prompt.key for prompt in batch]):
                     self._file.add([finish(*answered) for answered in _answer(decoder, tokenizer, batch)])
-                self._tell()
+                self.tell()
 
     def _parts(
         self, tokenizer: PreTrainedTokenizerBase
@@ -106,7 +110,8 @@ class _Work:
         said = _likeliest(item, weights) if item.choices else output
         return RegressionRow(key=prompt.key, output=said, correct=item.is_right(said))
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Report how far this contestant is."""
         seconds = round(time.monotonic() - self._started, 2)
         done = len(self._file.rows)
         self._report(Progress(role=self.contestant.role, done=done, total=self._total, seconds=seconds))
@@ -145,11 +150,12 @@ def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
 
 
 def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    configured = getattr(model.generation_config, "eos_token_id", None)
+    configured: Any = getattr(model.generation_config, "eos_token_id", None)
     several = configured if isinstance(configured, list) else [configured]
-    return {int(token) for token in (*several, tokenizer.eos_token_id) if token is not None}
+    own: Any = tokenizer.eos_token_id
+    return {int(token) for token in (*several, own) if token is not None}
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    found: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return int(found or 0)

@@ -54,11 +54,11 @@ def example_prompt(
     asked = render(tokenizer, messages[:-1], True)
     answer = _answer_text(tokenizer, messages, asked)
     return Prompt(
-        key,
-        f"example {example.example_id}",
-        _ids(tokenizer, asked),
-        (_ids(tokenizer, answer),),
-        max_output_tokens,
+        key=key,
+        name=f"example {example.example_id}",
+        context=_ids(tokenizer, asked),
+        answers=(_ids(tokenizer, answer),),
+        max_new_tokens=max_output_tokens,
     )
 
 
@@ -77,8 +77,8 @@ def check_length(prompts: Sequence[Prompt], limit: int | None) -> None:
         if limit is not None and prompt.longest > limit:
             raise UnfitCandidate(
                 field="spec.dataset.max_tokens",
-                reason=f"{prompt.name} takes {prompt.longest} tokens with its answer and the base model holds "
-                f"{limit}; lower spec.dataset.max_tokens or spec.task.max_output_tokens",
+                reason=f"{prompt.name} takes {prompt.longest} tokens with its answer and the base model "
+                f"holds {limit}; lower spec.dataset.max_tokens or spec.task.max_output_tokens",
             )
 
 

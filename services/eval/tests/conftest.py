@@ -1,0 +1,208 @@
+"""A tiny random base with two adapters, a dataset in an object store, and the run that came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from tunewheel_basemodel.loading import load_base
+from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import ChatExample, DatasetCounts, DatasetManifest
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.store import ObjectStore
+
+SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["category"],
+    "properties": {"category": {"enum": ["billing", "delivery"]}},
+}
+ASKED = [
+    "Where is my parcel?",
+    "I was charged twice, please send the invoice again!",
+    "The parcel has not arrived",
+    "What does the tax on my bill mean? I have asked before and nobody told me.",
+    "You sent it to the wrong address",
+    "refund",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    import torch
+
+    torch.set_num_threads(1)  # threads that wait for each other cost a model this small more than they give
+    path = write_tiny_model(tmp_path_factory.mktemp("tiny"))
+    return locate_base_model(str(path), cache_dir=path.parent)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_base: BaseModel) -> tuple[Any, Any]:
+    """Model and tokenizer, without adapters."""
+    return load_base(tiny_base, dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def adapters(tiny_base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two LoRA directories that change what the base says."""
+    root = tmp_path_factory.mktemp("adapters")
+    return write_adapter(tiny_base, root / "one", seed=1), write_adapter(tiny_base, root / "two", seed=2)
+
+
+def write_adapter(base: BaseModel, directory: Path, *, seed: int) -> Path:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model, _ = load_base(base, dtype="float32", device="cpu")
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
+    )
+    get_peft_model(model, config).save_pretrained(directory)
+    return directory
+
+
+def example(number: int, asked: str, answer: str, *, system: str = "You are the help desk.") -> ChatExample:
+    messages = [
+        {"role": "system", "content": system},
+        {"role": "user", "content": asked},
+        {"role": "assistant", "content": answer},
+    ]
+    return ChatExample.model_validate(
+        {
+            "example_id": f"ex-{number}",
+            "messages": messages,
+            "group": f"g-{number}",
+            "trust": "expert",
+            "record_ids": [f"rec-{number}"],
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def examples() -> tuple[ChatExample, ...]:
+    labels = ("delivery", "billing", "delivery", "billing", "delivery", "billing")
+    return tuple(
+        example(n, asked, json.dumps({"category": label}))
+        for n, (asked, label) in enumerate(zip(ASKED, labels, strict=True))
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(f"file://{tmp_path}/store")
+
+
+@pytest.fixture
+def regression_set(tmp_path: Path) -> Path:
+    lines = [
+        {"item_id": "a", "kind": "recall", "prompt": "The sky is", "choices": ["blue", "loud"],
+         "answer": "blue", "match": "choice"},
+        {"item_id": "b", "kind": "recall", "prompt": "2 + 2 =", "choices": ["4", "5", "seventeen"],
+         "answer": "4", "match": "choice"},
+        {"item_id": "c", "kind": "echo", "prompt": "Say yes", "answer": "yes", "match": "contains"},
+    ]  # fmt: skip
+    path = tmp_path / "regression.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def make_spec(**changes: Any) -> ProjectSpec:
+    plain: dict[str, Any] = {
+        "project": "desk",
+        "base_model": "tiny",
+        "task": {
+            "system_prompt": "You are the help desk.",
+            "output_schema": SCHEMA,
+            "label_field": "category",
+            "max_output_tokens": 12,
+        },
+        # Nothing that a random model could miss: these tests are about the machinery.
+        "criteria": [{"metric": "perplexity", "minimum": 1.0}],
+    }
+    return ProjectSpec.model_validate({**plain, **changes})
+
+
+async def put_dataset(
+    store: ObjectStore, spec: ProjectSpec, examples: tuple[ChatExample, ...], *, dataset_id: str = "ds-1"
+) -> tuple[DatasetManifest, ArtifactRef]:
+    buffer = io.BytesIO()
+    pl.DataFrame([one.model_dump(mode="json") for one in examples]).write_parquet(buffer)
+    holdout = await store.put(f"datasets/{dataset_id}/holdout.parquet", buffer.getvalue())
+    manifest = DatasetManifest(
+        dataset_id=dataset_id,
+        project=spec.project,
+        spec=spec,
+        spec_sha256=spec.sha256,
+        criteria_sha256=spec.criteria_sha256,
+        rows_sha256=content_sha256("rows"),
+        train=holdout,
+        holdout=holdout,
+        counts=DatasetCounts(records=12, examples=12, train=6, holdout=len(examples)),
+        funnel=(),
+    )
+    ref = await store.put(f"datasets/{dataset_id}/manifest.json", manifest.model_dump_json().encode())
+    return manifest, ref
+
+
+async def put_adapter(
+    store: ObjectStore, base: BaseModel, directory: Path, *, model_id: str, **changes: Any
+) -> AdapterRef:
+    path = f"adapters/{model_id}"
+    files = await store.put_directory(path, directory)
+    plain: dict[str, Any] = {
+        "model_id": model_id,
+        "path": path,
+        "files": files,
+        "base": BaseModelRef(name=str(base.path), revision=base.revision),
+        "method": "lora",
+    }
+    return AdapterRef.model_validate({**plain, **changes})
+
+
+@pytest.fixture
+def make_run(
+    store: ObjectStore, tiny_base: BaseModel, adapters: tuple[Path, Path], examples: tuple[ChatExample, ...]
+) -> Callable[..., TrainCompleted]:
+    """Put a dataset and an adapter into the store; returns the event that train would publish."""
+
+    def make(
+        spec: ProjectSpec | None = None,
+        *,
+        run_id: str = "run-1",
+        dataset_id: str = "ds-1",
+        holdout: tuple[ChatExample, ...] = examples,
+        adapter: Path = adapters[0],
+        **changes: Any,
+    ) -> TrainCompleted:
+        async def put() -> TrainCompleted:
+            spec_ = spec or make_spec()
+            manifest, ref = await put_dataset(store, spec_, holdout, dataset_id=dataset_id)
+            plain: dict[str, Any] = {
+                "project": spec_.project,
+                "run_id": run_id,
+                "dataset_id": dataset_id,
+                "dataset": ref,
+                "manifest": ref,
+                "criteria_sha256": manifest.criteria_sha256,
+                "adapter": await put_adapter(store, tiny_base, adapter, model_id=f"desk-{run_id}"),
+                "final_loss": 1.0,
+                "tokens": 10,
+                "wall_seconds": 1.0,
+            }
+            return TrainCompleted.model_validate({**plain, **changes})
+
+        return asyncio.run(put())
+
+    return make

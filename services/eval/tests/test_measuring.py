@@ -1,0 +1,192 @@
+"""Measuring in this process, on the tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunewheel_basemodel.locate import BaseModel
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_eval import measuring
+from tunewheel_eval.contestants import LoadedGroup, groups
+from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.job import ContestantJob, Job, Progress
+from tunewheel_eval.measurement import HoldoutRow, Measurement, read_measurement
+from tunewheel_eval.measuring import measure
+from tunewheel_eval.regression_items import read_items
+
+
+@pytest.fixture
+def make_job(
+    tiny_base: BaseModel,
+    adapters: tuple[Path, Path],
+    examples: tuple[ChatExample, ...],
+    regression_set: Path,
+    tmp_path: Path,
+) -> Any:
+    base = BaseModelRef(name=str(tiny_base.path), revision=tiny_base.revision)
+    directories = {Role.CANDIDATE: adapters[0], Role.BASE: None, Role.CHAMPION: adapters[1]}
+
+    def make(*roles: Role, folder: str = "rows", **changes: Any) -> Job:
+        shared = {name: changes.pop(name) for name in ("seeds", "directory", "base") if name in changes}
+        contestants = [
+            ContestantJob.model_validate(
+                {
+                    "role": role,
+                    "model_key": f"model-{role.value}",
+                    "base": base,
+                    "directory": directories[role],
+                    "rows": tmp_path / folder / f"{role.value}.jsonl",
+                    **shared,
+                }
+            )
+            for role in roles or directories
+        ]
+        plain = {
+            "contestants": contestants,
+            "examples": examples,
+            "items": read_items(regression_set),
+            "max_output_tokens": 12,
+            "cache_dir": tmp_path / "cache",
+            "dtype": "float32",
+            "batch_size": 4,
+            "threads": 1,
+        }
+        return Job.model_validate({**plain, **changes})
+
+    return make
+
+
+def run(job: Job) -> tuple[dict[Role, Measurement], list[Progress]]:
+    said: list[Progress] = []
+    measure(job, said.append)
+    found = {one.role: read_measurement(one.rows.read_text()) for one in job.contestants}
+    assert all(found.values())
+    return {role: one for role, one in found.items() if one is not None}, said
+
+
+def outputs(measurement: Measurement) -> list[str]:
+    return [row.output for row in measurement.rows.values() if isinstance(row, HoldoutRow)]
+
+
+def test_each_contestant_speaks_with_its_own_weights(make_job: Any) -> None:
+    found, said = run(make_job())
+    assert {len(one.rows) for one in found.values()} == {9}
+    assert len({tuple(outputs(one)) for one in found.values()}) == 3
+    assert {one.role: (one.done, one.total) for one in said} == dict.fromkeys(Role, (9, 9))
+
+
+def test_company_changes_nothing(make_job: Any) -> None:
+    """A contestant measured alone, on a base that never saw the other adapters, does the same."""
+    together, _ = run(make_job())
+    for role in Role:
+        alone, _ = run(make_job(role, folder=f"alone-{role.value}"))
+        assert alone[role] == together[role]
+
+
+def test_one_base_is_loaded_for_all(make_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[int] = []
+
+    def counted(group: Any, **options: Any) -> LoadedGroup:
+        loads.append(len(group))
+        return LoadedGroup(group, **options)
+
+    monkeypatch.setattr(measuring, "LoadedGroup", counted)
+    run(make_job())
+    assert loads == [3]
+
+
+def test_whole_models_and_quantisations_are_groups_of_their_own(make_job: Any) -> None:
+    one, two, three = make_job().contestants
+    nf4 = two.model_copy(update={"quantization": "nf4"})
+    whole = three.model_copy(update={"whole_model": True})
+    assert [len(group) for group in groups([one, two, three])] == [3]
+    assert groups([one, nf4, whole, two]) == [[one, two], [nf4], [whole]]
+
+
+def test_killed_between_batches_it_ends_with_the_same_rows(make_job: Any) -> None:
+    whole, _ = run(make_job(folder="whole"))
+
+    class Killed(Exception):
+        pass
+
+    for survived in (1, 4):
+        job = make_job(folder=f"killed-{survived}")
+        left = [survived]
+
+        def stop(_: Progress, left: list[int] = left) -> None:
+            left[0] -= 1
+            if not left[0]:
+                raise Killed
+
+        with pytest.raises(Killed):
+            measure(job, stop)
+        resumed, _ = run(job)
+        assert {role: dict(one.rows) for role, one in resumed.items()} == {
+            role: dict(one.rows) for role, one in whole.items()
+        }
+
+
+def test_complete_rows_are_not_measured_again(make_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = run(make_job())
+    monkeypatch.setattr(measuring, "LoadedGroup", None)
+    again, said = run(make_job())
+    assert again == first
+    assert said[-1].done == said[-1].total
+
+
+def test_rows_of_equal_items_are_taken_over_from_other_datasets(
+    make_job: Any, examples: tuple[ChatExample, ...]
+) -> None:
+    old, _ = run(make_job(Role.BASE, folder="old", examples=examples[:4]))
+    seed = make_job(Role.BASE, folder="old").contestants[0].rows
+    new, said = run(make_job(Role.BASE, folder="new", seeds=(seed,)))
+    assert len(new[Role.BASE].rows) == 9
+    taken = {key: new[Role.BASE].rows[key] for key in old[Role.BASE].rows}
+    assert taken == old[Role.BASE].rows
+    assert len(said) == 1  # the two new examples are one batch
+    other_precision = seed.read_text().replace('"dtype":"float32"', '"dtype":"bfloat16"')
+    seed.write_text(other_precision)
+    _, said = run(make_job(Role.BASE, folder="mixed", seeds=(seed,)))
+    assert len(said) > 1
+
+
+def test_whole_model_without_tokenizer_borrows_its_bases(
+    make_job: Any, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    from tunewheel_basemodel.loading import load_base
+
+    directory = tmp_path / "whole"
+    load_base(tiny_base, dtype="float32", device="cpu")[0].save_pretrained(directory)
+    job = make_job(Role.CANDIDATE, directory=directory)
+    whole = job.contestants[0].model_copy(update={"whole_model": True})
+    found, _ = run(job.model_copy(update={"contestants": (whole,)}))
+    base, _ = run(make_job(Role.BASE, folder="base"))
+    assert outputs(found[Role.CANDIDATE]) == outputs(base[Role.BASE])
+
+
+def test_adapter_that_is_not_safetensors_is_the_candidates_fault(
+    make_job: Any, adapters: tuple[Path, Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "adapter_config.json").write_bytes((adapters[0] / "adapter_config.json").read_bytes())
+    (broken / "adapter_model.safetensors").write_bytes(b"\x80\x04 pickled, not safetensors")
+    with pytest.raises(UnfitCandidate, match="is not a safetensors file") as caught:
+        measure(make_job(Role.CANDIDATE, directory=broken), lambda _: None)
+    assert caught.value.field == "adapter"
+    with pytest.raises(RuntimeError, match="champion's adapter does not load"):
+        measure(make_job(Role.CHAMPION, folder="other", directory=broken), lambda _: None)
+
+
+@pytest.mark.parametrize("change", [{"revision": "sha256:0"}, {"name": "/nowhere/at/all"}])
+def test_base_that_is_not_the_one_trained_on_is_named(
+    make_job: Any, tiny_base: BaseModel, change: dict[str, str]
+) -> None:
+    base = {"name": str(tiny_base.path), "revision": tiny_base.revision, **change}
+    with pytest.raises(UnfitCandidate) as caught:
+        measure(make_job(Role.CANDIDATE, base=base), lambda _: None)
+    assert caught.value.field == "base_model"

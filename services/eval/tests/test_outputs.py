@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_eval.outputs import MISSING, Unparsed, is_valid, label_of, output_validator, parse, same_label
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["category"],
+    "properties": {"category": {"enum": ["billing", "delivery"]}},
+}
+
+
+@pytest.mark.parametrize("output", ['{"a": 1}', '  {"a": 1}\n', "[1]", '"text"', "null"])
+def test_json_parses(output: str) -> None:
+    parse(output)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "",
+        "text",
+        '```json\n{"a": 1}\n```',
+        '{"a": 1} Anything else?',
+        "{'a': 1}",
+        '{"a": NaN}',
+        "[" * 100_000,
+    ],
+)
+def test_what_a_program_could_not_read_does_not_parse(output: str) -> None:
+    with pytest.raises(Unparsed):
+        parse(output)
+
+
+@pytest.mark.parametrize(
+    ("output", "valid"),
+    [('{"category": "billing"}', True), ('{"category": "other"}', False), ("{}", False), ("billing", False)],
+)
+def test_validity_is_the_schemas(output: str, valid: bool) -> None:
+    assert is_valid(output, output_validator(SCHEMA)) is valid
+
+
+def test_broken_schema_is_named_with_its_path() -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        output_validator({"type": "object", "properties": {"category": {"type": "strin"}}})
+    assert caught.value.field == "spec.task.output_schema.properties.category.type"
+    assert "strin" in caught.value.reason
+
+
+def test_schema_that_refers_to_the_network_is_refused_and_not_fetched() -> None:
+    validator = output_validator({"$ref": "http://127.0.0.1:9/schema.json"})
+    with pytest.raises(InvalidEvent, match=r"\$defs"):
+        is_valid("{}", validator)
+
+
+@pytest.mark.parametrize(
+    ("output", "label"),
+    [
+        ('{"category": "billing", "x": 1}', "billing"),
+        ('{"category": null}', None),
+        ("{}", MISSING),
+        ("[]", MISSING),
+        ("category: billing", MISSING),
+    ],
+)
+def test_label_is_read_from_the_answer(output: str, label: Any) -> None:
+    assert label_of(output, "category") == label
+
+
+@pytest.mark.parametrize(
+    ("output", "expected", "same"),
+    [
+        ('{"c": "a"}', '{"c": "a", "d": 1}', True),
+        ('{"c": 1}', '{"c": true}', False),
+        ('{"c": "1"}', '{"c": 1}', False),
+        ('{"c": ["a"]}', '{"c": ["a"]}', True),
+        ("{}", "{}", False),
+        ('{"c": "A"}', '{"c": "a"}', False),
+    ],
+)
+def test_labels_are_compared_as_json_values(output: str, expected: str, same: bool) -> None:
+    assert same_label(output, expected, "c") is same

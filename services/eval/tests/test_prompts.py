@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_basemodel.chat import encode_chat, render
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.prompts import check_length, example_prompt, item_prompt
+from tunewheel_eval.regression_items import MAX_NEW_TOKENS, RegressionItem
+
+END = "<|im_end|>"
+
+
+def test_answer_is_what_training_taught(tiny: tuple[Any, Any], examples: tuple[ChatExample, ...]) -> None:
+    """The tokens weighed for perplexity are those that the trainer's assistant mask covers."""
+    tokenizer = tiny[1]
+    for one in examples:
+        messages = [m.model_dump() for m in one.messages]
+        prompt = example_prompt(tokenizer, one, key="k", max_output_tokens=5)
+        ids, mask = encode_chat(tokenizer, messages)
+        taught = [token for token, learn in zip(ids, mask, strict=True) if learn]
+        assert list(prompt.answers[0]) == taught
+        assert list(prompt.context) == ids[: len(prompt.context)]
+        assert tokenizer.decode(prompt.answers[0]) == one.messages[-1].content + END
+        assert prompt.longest == len(prompt.context) + len(prompt.answers[0])
+
+
+def test_choices_are_weighed_without_the_end_of_turn(tiny: tuple[Any, Any]) -> None:
+    tokenizer = tiny[1]
+    item = RegressionItem(
+        item_id="i", kind="k", prompt="The sky is", choices=("blue", "loud"), answer="blue", match="choice"
+    )
+    prompt = item_prompt(tokenizer, item)
+    assert [tokenizer.decode(ids) for ids in prompt.answers] == ["blue", "loud"]
+    assert tokenizer.decode(prompt.context) == render(
+        tokenizer, [{"role": "user", "content": "The sky is"}], True
+    )
+    assert prompt.max_new_tokens == 0
+    free = RegressionItem(item_id="j", kind="k", prompt="Say yes", answer="yes", match="exact")
+    assert item_prompt(tokenizer, free).max_new_tokens == MAX_NEW_TOKENS
+
+
+def test_template_that_leaves_the_prompts_end_out_of_history(
+    tiny: tuple[Any, Any], examples: tuple[ChatExample, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tiny[1]
+    thinking = tokenizer.chat_template.replace("assistant\n' }}", "assistant\n<think></think>' }}")
+    monkeypatch.setattr(tokenizer, "chat_template", thinking)
+    prompt = example_prompt(tokenizer, examples[0], key="k", max_output_tokens=5)
+    assert tokenizer.decode(prompt.context).endswith("<think></think>")
+    assert tokenizer.decode(prompt.answers[0]) == examples[0].messages[-1].content + END
+
+
+def test_example_without_an_answer_is_named(tiny: tuple[Any, Any], examples: tuple[ChatExample, ...]) -> None:
+    unanswered = examples[0].model_copy(update={"messages": examples[0].messages[:2]})
+    with pytest.raises(UnfitCandidate, match=r"^dataset\.holdout: example ex-0 "):
+        example_prompt(tiny[1], unanswered, key="k", max_output_tokens=5)
+
+
+def test_example_beyond_the_models_context_is_named(
+    tiny: tuple[Any, Any], examples: tuple[ChatExample, ...]
+) -> None:
+    prompt = example_prompt(tiny[1], examples[0], key="k", max_output_tokens=900)
+    check_length([prompt], None)
+    check_length([prompt], prompt.longest)
+    with pytest.raises(UnfitCandidate, match=r"example ex-0 takes \d+ tokens .* holds 512; lower"):
+        check_length([prompt], 512)

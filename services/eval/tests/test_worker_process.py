@@ -1,0 +1,129 @@
+"""The real measuring process: killed, stopped, orphaned, and unfit candidates."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tunewheel_basemodel.locate import BaseModel
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
+from tunewheel_eval.job import ContestantJob, Job, Progress
+from tunewheel_eval.measurement import read_measurement
+from tunewheel_eval.worker_process import Stopped, run_worker
+
+GENEROUS_SECONDS = 120.0
+
+
+@pytest.fixture
+def job(
+    tiny_base: BaseModel, adapters: tuple[Path, Path], examples: tuple[ChatExample, ...], tmp_path: Path
+) -> Path:
+    base = BaseModelRef(name=str(tiny_base.path), revision=tiny_base.revision)
+    contestants = tuple(
+        ContestantJob(
+            role=role, model_key=role.value, base=base, directory=directory, rows=tmp_path / f"{role}.jsonl"
+        )
+        for role, directory in ((Role.CANDIDATE, adapters[0]), (Role.BASE, None))
+    )
+    whole = Job(
+        contestants=contestants,
+        examples=examples,
+        items=(),
+        max_output_tokens=12,
+        cache_dir=tmp_path,
+        dtype="float32",
+        batch_size=1,
+        threads=1,
+    )
+    path = tmp_path / "job.json"
+    path.write_text(whole.model_dump_json())
+    return path
+
+
+def workers() -> list[psutil.Process]:
+    return [
+        one for one in psutil.Process().children(recursive=True) if "tunewheel_eval.worker" in one.cmdline()
+    ]
+
+
+async def finish(job: Path) -> list[Progress]:
+    said: list[Progress] = []
+
+    async def on_progress(line: Progress) -> None:
+        said.append(line)
+
+    await asyncio.wait_for(run_worker(job, lost=asyncio.Event(), on_progress=on_progress), GENEROUS_SECONDS)
+    return said
+
+
+async def test_killed_worker_stops_the_service_and_the_next_one_resumes(job: Path, tmp_path: Path) -> None:
+    async def kill(line: Progress) -> None:
+        if line.done == 3:
+            workers()[0].send_signal(signal.SIGKILL)
+
+    with pytest.raises(WorkerFailed, match="status -9"):
+        await run_worker(job, lost=asyncio.Event(), on_progress=kill)
+    survived = read_measurement((tmp_path / "candidate.jsonl").read_text())
+    assert survived is not None
+    assert len(survived.rows) >= 3
+    said = await finish(job)
+    assert said[-1].done == said[-1].total == 6
+    assert read_measurement((tmp_path / "base.jsonl").read_text()) is not None
+    kept = read_measurement((tmp_path / "candidate.jsonl").read_text())
+    assert kept is not None
+    assert {key: kept.rows[key] for key in survived.rows} == survived.rows
+
+
+async def test_lost_lease_ends_the_worker(job: Path) -> None:
+    lost = asyncio.Event()
+
+    async def lose(_: Progress) -> None:
+        lost.set()
+
+    with pytest.raises(Stopped):
+        await asyncio.wait_for(run_worker(job, lost=lost, on_progress=lose), GENEROUS_SECONDS)
+    assert workers() == []
+
+
+async def test_worker_ends_with_its_parent_however_that_dies(job: Path) -> None:
+    script = (
+        "import asyncio, pathlib, sys\n"
+        "from tunewheel_eval.worker_process import run_worker\n"
+        "async def go(line):\n"
+        "    print('working', flush=True)\n"
+        "    await asyncio.sleep(3600)\n"
+        "asyncio.run(run_worker(pathlib.Path(sys.argv[1]), lost=asyncio.Event(), on_progress=go))\n"
+    )
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, str(job), stdout=asyncio.subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    assert await asyncio.wait_for(parent.stdout.readline(), GENEROUS_SECONDS) == b"working\n"
+    (worker,) = workers()
+    parent.kill()
+    await parent.wait()
+    gone, alive = await asyncio.to_thread(psutil.wait_procs, [worker], GENEROUS_SECONDS)
+    assert (gone, alive) == ([worker], [])
+
+
+async def test_unfit_candidate_is_told_with_its_field(job: Path) -> None:
+    plain: dict[str, Any] = Job.model_validate_json(job.read_text()).model_dump(mode="json")
+    plain["contestants"][0]["directory"] = str(job.parent / "nothing")
+    job.write_text(Job.model_validate(plain).model_dump_json())
+    with pytest.raises(UnfitCandidate, match="no directory") as caught:
+        await finish(job)
+    assert caught.value.field == "adapter"
+
+
+async def test_broken_worker_is_no_fault_of_the_candidate(job: Path) -> None:
+    job.write_text("{}")
+    with pytest.raises(WorkerFailed, match="status 1"):
+        await finish(job)
