@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from tunewheel_contracts.fields import ArtifactRef
@@ -46,6 +47,10 @@ async def _upload(store: ObjectStore, run: Run, directory: Path) -> tuple[str, t
     except ArtifactConflict:
         # A worker elsewhere, with other rounding, got part of its adapter here and did not finish it:
         # nothing is overwritten, so this one goes beside it.
-        weights = b"".join(sorted(f.name.encode() + f.read_bytes() for f in directory.iterdir()))
-        path = f"{run.adapter_path}.{content_sha256(weights)[:12]}"
+        path = f"{run.adapter_path}.{await asyncio.to_thread(_digest, directory)}"
         return path, await store.put_directory(path, directory)
+
+
+def _digest(directory: Path) -> str:
+    """Twelve hex digits over the names and contents of the files in ``directory``."""
+    return content_sha256({f.name: content_sha256(f.read_bytes()) for f in directory.iterdir()})[:12]

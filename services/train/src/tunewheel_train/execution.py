@@ -28,6 +28,7 @@ from tunewheel_train.settings import Settings
 from tunewheel_train.telling import Teller
 
 log = structlog.get_logger(__name__)
+Outcome = TrainCompleted | TrainFailed
 Tell = Callable[[Event], Awaitable[None]]
 
 
@@ -48,9 +49,7 @@ class Trainings:
         self._settings = settings
         self._controls = controls
 
-    async def train(
-        self, event: DatasetVersioned, *, lease: Lease, tell: Tell
-    ) -> TrainCompleted | TrainFailed:
+    async def train(self, event: DatasetVersioned, *, lease: Lease, tell: Tell) -> Outcome:
         """Train what ``event`` asks for, or find that it was trained; ``tell`` publishes what happens.
 
         Raises:

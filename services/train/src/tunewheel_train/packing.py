@@ -10,7 +10,6 @@ works token by token and does not notice; attention is in ``attention.py``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -66,10 +65,17 @@ def shared_prefix(examples: Sequence[Encoded]) -> int:
     """How many leading tokens can be stored once: equal in all, and before anything that is learnt."""
     if len(examples) < 2:
         return 0
-    common = len(os.path.commonprefix([example.input_ids for example in examples]))
+    common = _common_prefix([example.input_ids for example in examples])
     # Every target must be predicted from its own example's part of the row.
     first_targets = (example.mask.index(1, 1) - 1 for example in examples)
     return min(common, *first_targets)
+
+
+def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    # The smallest and the largest in lexical order differ earliest.
+    first, last = min(sequences), max(sequences)
+    pairs = enumerate(zip(first, last, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(last)))
 
 
 def pack(examples: Sequence[Encoded], *, share_prefix: bool = True) -> PackedBatch:

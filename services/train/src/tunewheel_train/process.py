@@ -64,16 +64,8 @@ async def run_process(
     Raises:
         ProcessDied: it ended without a last word.
     """
-    job_file = directory / f"{action}.json"
     log_file = directory / f"{action}.log"
-    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-    await asyncio.to_thread(job_file.write_text, job.model_dump_json(indent=1))
-    with log_file.open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tunewheel_train.worker", action, str(job_file),
-            stdout=asyncio.subprocess.PIPE, stderr=log, stdin=asyncio.subprocess.DEVNULL,
-            env=environment(threads),
-        )  # fmt: skip
+    process = await _start(action, job, directory, log_file, threads)
     async with _stopping(process, stop, stop_seconds):
         last: Last | None = None
         assert process.stdout is not None
@@ -87,6 +79,20 @@ async def run_process(
     if last is None:
         raise ProcessDied(code, await asyncio.to_thread(_last_line, log_file))
     return last
+
+
+async def _start(
+    action: str, job: Job, directory: Path, log_file: Path, threads: int
+) -> asyncio.subprocess.Process:
+    job_file = directory / f"{action}.json"
+    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+    await asyncio.to_thread(job_file.write_text, job.model_dump_json(indent=1))
+    with log_file.open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tunewheel_train.worker", action, str(job_file),
+            stdout=asyncio.subprocess.PIPE, stderr=log, stdin=asyncio.subprocess.DEVNULL,
+            env=environment(threads),
+        )  # fmt: skip
 
 
 @contextlib.asynccontextmanager

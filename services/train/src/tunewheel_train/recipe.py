@@ -88,7 +88,7 @@ def train(
             checkpoint_steps=checkpoint_steps,
             seed=seed,
             compute_dtype=number,
-        ),  # fmt: skip
+        ),
         train_dataset=modeling.as_dataset(examples),
         examples=examples,
         steps=steps,

@@ -67,7 +67,7 @@ def read_dataset(event: DatasetVersioned, content: bytes) -> DatasetManifest:
     if not manifest.spec.criteria_sha256 == manifest.criteria_sha256 == event.criteria_sha256:
         raise InvalidEvent(
             field="criteria_sha256",
-            reason="is not the hash of the criteria in the dataset's spec; build a new version to change them",
+            reason="is not the hash of the spec's criteria; build a new version to change them",
         )
     return manifest
 

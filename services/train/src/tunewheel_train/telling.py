@@ -61,7 +61,5 @@ class Teller:
         if message.step < message.total_steps and now - self._last < self._progress_seconds:
             return
         self._last = now
-        known = {
-            name: getattr(message, name) for name in TrainProgressed.model_fields if hasattr(message, name)
-        }
-        await self._publish(TrainProgressed(project=self._run.project, run_id=self._run.run_id, **known))
+        figures = message.model_dump(exclude={"kind"})
+        await self._publish(TrainProgressed(project=self._run.project, run_id=self._run.run_id, **figures))

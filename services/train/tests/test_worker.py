@@ -1,0 +1,127 @@
+"""The training process as the service meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tunewheel_train import checkpoints
+from tunewheel_train.job import Job
+from tunewheel_train.progress import Completed, Failed, Located, Progressed, Stopped, parse
+from tunewheel_train.worker import EXIT_FAILED, EXIT_STOPPED
+
+
+@pytest.fixture
+def job_file(recipe, tmp_path: Path):
+    """Write a job of ``epochs`` epochs; keywords replace fields."""
+
+    def write(epochs: float = 1.0, **changes) -> Path:
+        arguments = recipe()
+        paths = {k: arguments[k] for k in ("base_model", "train_path", "output_dir", "work_dir", "cache_dir")}
+        spec = {"rank": 4, "alpha": 8, "epochs": epochs, "batch_size": 4, "micro_batch_size": 4}
+        job = Job(run_id="run-tiny", dtype="float32", recipe=spec, **paths | changes)
+        path = tmp_path / "job.json"
+        path.write_text(job.model_dump_json())
+        return path
+
+    return write
+
+
+def start(job: Path, action: str = "train") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tunewheel_train.worker", action, str(job)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def read_until(process: subprocess.Popen[str], kind: type):
+    assert process.stdout is not None
+    for line in process.stdout:
+        message = parse(line)
+        assert message is not None, f"stdout carries something else: {line!r}"
+        if isinstance(message, kind):
+            return message
+    raise AssertionError(f"the process ended with {process.wait()} before a {kind.__name__}")
+
+
+def test_a_job_is_completed_and_stdout_carries_messages_only(job_file):
+    process = start(job_file())
+    assert read_until(process, Completed).steps == 6
+    assert process.wait(60) == 0
+
+
+def test_sigterm_checkpoints_after_the_present_step_and_exits_75(job_file, recipe):
+    process = start(job_file(epochs=100))
+    read_until(process, Progressed)
+    process.send_signal(signal.SIGTERM)
+    stopped = read_until(process, Stopped)
+    assert process.wait(60) == EXIT_STOPPED
+    newest = checkpoints.latest(recipe()["work_dir"])
+    assert newest is not None
+    assert checkpoints.step_of(newest) == stopped.step > 0
+
+
+def test_a_second_worker_waits_for_the_first_to_leave_the_directory(job_file):
+    first = start(job_file(epochs=100))
+    at = read_until(first, Progressed)
+    second = start(job_file(epochs=100))
+    first.send_signal(signal.SIGTERM)
+    stopped = read_until(first, Stopped)
+    assert stopped.step >= at.step
+    progressed = read_until(second, Progressed)
+    assert progressed.step == stopped.step + 1
+    second.kill()
+    second.wait()
+
+
+def test_a_missing_base_model_is_a_failure_with_its_field(job_file, tmp_path: Path):
+    process = start(job_file(base_model=str(tmp_path / "nowhere")))
+    failed = read_until(process, Failed)
+    assert failed.field == "base_model"
+    assert process.wait(60) == EXIT_FAILED
+
+
+def test_locate_names_the_revision(job_file):
+    process = start(job_file(), "locate")
+    assert read_until(process, Located).revision.startswith("sha256:")
+    assert process.wait(60) == 0
+
+
+def test_the_worker_dies_with_its_parent(job_file, tmp_path: Path):
+    script = (
+        "import subprocess, sys, time\n"
+        f"job = {str(job_file(epochs=100))!r}\n"
+        "command = [sys.executable, '-m', 'tunewheel_train.worker', 'train', job]\n"
+        "child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)\n"
+        "child.stdout.readline()\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while _alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(worker)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_parse_ignores_what_is_no_message():
+    assert parse("Loading weights: 100%") is None
+    assert parse(json.dumps({"kind": "unknown"})) is None
