@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,16 @@ import pytest
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_contracts.event import Event
+from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_runtime.store import ObjectStore
+from tunewheel_train.controls import Controls
 from tunewheel_train.datasets import Encoded, encode_examples
+from tunewheel_train.execution import Trainings
 from tunewheel_train.progress import Message
+from tunewheel_train.settings import Settings
 
 WORDS = (
     "red",
@@ -98,3 +108,88 @@ def recipe(tiny_base: BaseModel, train_path: Path, tmp_path: Path) -> Callable[.
         }
 
     return arguments
+
+
+class StubLease:
+    """A lease outside of Kafka."""
+
+    class Lost(Exception):
+        pass
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+
+    def check(self) -> None:
+        if self.lost.is_set():
+            raise self.Lost
+
+
+@dataclass
+class Bench:
+    """A store with one dataset version in it, and what is needed to train on it."""
+
+    store: ObjectStore
+    settings: Settings
+    event: DatasetVersioned
+    manifest: DatasetManifest
+    controls: Controls = field(default_factory=Controls)
+    lease: StubLease = field(default_factory=StubLease)
+    told: list[Event] = field(default_factory=list)
+
+    @property
+    def trainings(self) -> Trainings:
+        return Trainings(self.store, self.settings, self.controls)
+
+    async def tell(self, news: Event) -> None:
+        self.told.append(news)
+
+    async def train(self) -> Event:
+        return await self.trainings.train(self.event, lease=self.lease, tell=self.tell)
+
+    def on_another_machine(self, cache_dir: Path) -> Bench:
+        settings = self.settings.model_copy(update={"cache_dir": cache_dir})
+        return Bench(self.store, settings, self.event, self.manifest)
+
+
+@pytest.fixture
+async def bench(tiny_base: BaseModel, train_path: Path, tmp_path: Path) -> Callable[..., Awaitable[Bench]]:
+    """Make a bench; keywords replace fields of the train spec or, with ``base_model``, the base."""
+
+    async def make(base_model: str = str(tiny_base.path), **train: Any) -> Bench:
+        store = ObjectStore(f"file://{tmp_path}/store")
+        manifest = await store_dataset(store, train_path.read_bytes(), base_model, train)
+        ref = await store.put(
+            f"datasets/{manifest.dataset_id}/manifest.json", manifest.model_dump_json().encode()
+        )
+        event = DatasetVersioned(
+            project=manifest.project, dataset_id=manifest.dataset_id, manifest=ref,
+            spec_sha256=manifest.spec_sha256, criteria_sha256=manifest.criteria_sha256,
+            base_model=base_model, counts=manifest.counts, funnel=(),
+        )  # fmt: skip
+        settings = Settings(cache_dir=tmp_path / "cache", train_threads=1, progress_seconds=0.0)
+        return Bench(store, settings, event, manifest)
+
+    return make
+
+
+async def store_dataset(
+    store: ObjectStore, parquet: bytes, base_model: str, train: dict[str, Any]
+) -> DatasetManifest:
+    spec = ProjectSpec.model_validate(
+        {
+            "project": "helpdesk",
+            "base_model": base_model,
+            "task": {"system_prompt": "Answer."},
+            "criteria": [{"metric": "perplexity", "maximum": 100}],
+            "train": {
+                "rank": 4, "alpha": 8, "learning_rate": 5e-3, "epochs": 1, "batch_size": 4,
+                "micro_batch_size": 4, "checkpoint_steps": 2, **train,
+            },
+        }
+    )  # fmt: skip
+    rows = await store.put("datasets/ds-tiny/train.parquet", parquet)
+    return DatasetManifest(
+        dataset_id="ds-tiny", project="helpdesk", spec=spec, spec_sha256=spec.sha256,
+        criteria_sha256=spec.criteria_sha256, rows_sha256="0" * 64, train=rows, holdout=rows,
+        counts=DatasetCounts(records=24, examples=24, train=24, holdout=0), funnel=(),
+    )  # fmt: skip

@@ -1,0 +1,266 @@
+"""Training on real Kafka: one run, one result, whoever is killed or joins in the middle of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psutil
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from safetensors.torch import load
+from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.events.training import TrainAction, TrainControl
+from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
+from tunewheel_contracts.topics import TopicSpec
+from tunewheel_runtime.service import Service
+from tunewheel_runtime.store import ObjectStore
+from tunewheel_train.main import make_app
+from tunewheel_train.process import environment
+from tunewheel_train.settings import Settings
+
+from .bus import Bus, running, until
+from .specs import small_spec
+
+pytestmark = pytest.mark.integration
+
+TRAIN = {
+    "rank": 4, "alpha": 8, "learning_rate": 1e-3, "batch_size": 4, "micro_batch_size": 4,
+    "checkpoint_steps": 10, "max_tokens": 256,
+}  # fmt: skip
+LONG = 100.0
+"""Epochs of six steps: some 600 steps, so that there is a middle."""
+
+
+@dataclass
+class Ground:
+    """A store with a tiny base model, and the settings of services that use both."""
+
+    kafka: str
+    folder: Path
+    base_model: str
+
+    @property
+    def store(self) -> ObjectStore:
+        return ObjectStore(f"file://{self.folder}/store")
+
+    def settings(self, name: str) -> Settings:
+        """Of the service ``name``: its own disk, the common store."""
+        return Settings(
+            bootstrap_servers=self.kafka, store_url=f"file://{self.folder}/store", http_port=0,
+            cache_dir=self.folder / name, train_threads=1, train_dtype="float32", progress_seconds=0.0,
+            session_timeout_ms=6_000,
+        )  # fmt: skip
+
+    async def dataset(self, project: str, **train: Any) -> Envelope[DatasetVersioned]:
+        """Store a dataset version; returns the event that announces it."""
+        rows = [
+            {
+                "example_id": f"ex-{n}",
+                "messages": [
+                    {"role": "system", "content": "Answer as JSON."},
+                    {"role": "user", "content": f"Ticket {n} of {project}: " + "ring " * (n % 5)},
+                    {"role": "assistant", "content": f'{{"category": "{("bell", "horn")[n % 2]}"}}'},
+                ],
+            }
+            for n in range(24)
+        ]
+        path = self.folder / f"{project}.parquet"
+        await asyncio.to_thread(pl.DataFrame(rows).write_parquet, path)
+        spec = small_spec(project, base_model=self.base_model, train=TRAIN | train)
+        parquet = await self.store.put(f"datasets/ds-{project}/train.parquet", path.read_bytes())
+        manifest = DatasetManifest(
+            dataset_id=f"ds-{project}", project=project, spec=spec, spec_sha256=spec.sha256,
+            criteria_sha256=spec.criteria_sha256, rows_sha256="0" * 64, train=parquet, holdout=parquet,
+            counts=DatasetCounts(records=24, examples=24, train=24, holdout=0), funnel=(),
+        )  # fmt: skip
+        content = manifest.model_dump_json().encode()
+        ref = await self.store.put(f"datasets/ds-{project}/manifest.json", content)
+        data = DatasetVersioned(
+            project=project, dataset_id=manifest.dataset_id, manifest=ref, spec_sha256=spec.sha256,
+            criteria_sha256=spec.criteria_sha256, base_model=spec.base_model, counts=manifest.counts,
+            funnel=(),
+        )  # fmt: skip
+        return new_event(data, source="/test")
+
+
+@pytest.fixture
+def ground(broker_factory: Callable[..., Any], tmp_path: Path) -> Ground:
+    # A broker of its own: the group reads every dataset.versioned there is, those of other tests too.
+    kafka = broker_factory().bootstrap_servers
+    return Ground(kafka, tmp_path, str(write_tiny_model(tmp_path / "base")))
+
+
+def service(ground: Ground, name: str, *, machine: str | None = None) -> Service:
+    """A worker whose events say ``name``; all share the consumer group."""
+    made = make_app(ground.settings(machine or name))
+    made.name = name
+    return made
+
+
+async def everything(kafka: str, topic: TopicSpec) -> list[Envelope[Any]]:
+    """Every event that is on ``topic`` now; within a partition in order."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka)
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topic.name, n) for n in range(topic.partitions)]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        ends = await consumer.end_offsets(partitions)
+        found: list[Envelope[Any]] = []
+        while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+            for records in (await consumer.getmany(timeout_ms=200)).values():
+                found.extend(Envelope.from_kafka(topic.event, r.value, r.headers) for r in records)
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def expected_weights(ground: Ground, event: Envelope[DatasetVersioned], **train: Any) -> dict[str, Any]:
+    """The adapter of the same run, trained without interruption."""
+    arguments = [
+        ground.base_model,
+        str(ground.folder / f"{event.project}.parquet"),
+        str(ground.folder / "alone"),
+    ]
+    script = (
+        "import json, sys; from pathlib import Path; from tunewheel_train.recipe import train\n"
+        "base, data, out = sys.argv[1:4]; options = json.loads(sys.argv[4])\n"
+        "train(base_model=base, train_path=Path(data), output_dir=Path(out, 'adapter'), run_id='run-alone',\n"
+        "      work_dir=Path(out, 'work'), cache_dir=Path(out, 'cache'), report=lambda message: None,\n"
+        "      dtype='float32', **options)\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, *arguments, json.dumps(TRAIN | train), env=environment(1)
+    )
+    assert await process.wait() == 0
+    file = ground.folder / "alone" / "adapter" / "adapter_model.safetensors"
+    return load(await asyncio.to_thread(file.read_bytes))
+
+
+async def published_weights(ground: Ground, completed: Envelope[Any]) -> dict[str, Any]:
+    (ref,) = [ref for ref in completed.data.adapter.files if ref.path.endswith(".safetensors")]
+    return load(await ground.store.get(ref))
+
+
+def assert_same(expected: dict[str, Any], found: dict[str, Any]) -> None:
+    assert len(expected) == len(found) > 0
+    assert all(expected[name].equal(found[name]) for name in expected)
+
+
+async def test_a_run_stops_when_its_partition_moves_and_only_the_new_owner_completes_it(
+    ground: Ground,
+) -> None:
+    event = await ground.dataset("moving", epochs=LONG)
+    first, others = service(ground, "first"), [service(ground, "second"), service(ground, "third")]
+    async with Bus(ground.kafka) as bus, contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(running(first))
+        await bus.publish(event)
+        await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12)
+        for other in others:
+            await stack.enter_async_context(running(other))
+        resumed = asyncio.create_task(
+            bus.collect(topics.TRAIN_STARTED, 1, where=lambda e: e.source != "/tunewheel/first", patience=240)
+        )
+        done, _ = await asyncio.wait({resumed}, timeout=20)
+        if not done:  # the sticky assignor left the busy partition where it was: let its owner leave
+            first.stop()
+        (started,) = await resumed
+        (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1, patience=240)
+        assert completed.source == started.source != "/tunewheel/first"
+        assert started.data.resumed_from_step >= 10
+        progress = await everything(ground.kafka, topics.TRAIN_PROGRESSED)
+        results = await everything(ground.kafka, topics.TRAIN_COMPLETED)
+    assert [e.id for e in results] == [completed.id]
+    sources = [e.source for e in progress]
+    last_of_first = max(at for at, source in enumerate(sources) if source == "/tunewheel/first")
+    assert progress[last_of_first].data.step <= started.data.resumed_from_step + 10
+    assert_same(
+        await expected_weights(ground, event, epochs=LONG), await published_weights(ground, completed)
+    )
+
+
+@contextlib.asynccontextmanager
+async def process(settings: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The train service as a process of its own."""
+    told = {
+        f"TUNEWHEEL_{name.upper()}": str(value)
+        for name, value in settings.model_dump().items()
+        if value is not None and name in settings.model_fields_set
+    }
+    made = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from tunewheel_train.main import main; main()", env=os.environ | told
+    )
+    try:
+        yield made
+    finally:
+        if made.returncode is None:
+            made.kill()
+            await made.wait()
+
+
+@pytest.mark.chaos
+async def test_a_service_killed_in_the_middle_ends_with_the_same_adapter(ground: Ground) -> None:
+    event = await ground.dataset("killed", epochs=LONG)
+    async with Bus(ground.kafka) as bus:
+        async with process(ground.settings("one")) as first:
+            await bus.publish(event)
+            await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12, patience=240)
+            workers = psutil.Process(first.pid).children(recursive=True)
+            assert len(workers) == 1
+            first.send_signal(signal.SIGKILL)
+            await first.wait()
+            await until(lambda: not any(is_alive(worker) for worker in workers))
+        # Another machine: it has the common store only.
+        async with process(ground.settings("two")):
+            (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1, patience=240)
+            starts = await bus.collect(topics.TRAIN_STARTED, 2)
+        results = await everything(ground.kafka, topics.TRAIN_COMPLETED)
+    assert starts[1].data.resumed_from_step >= 10
+    assert [e.id for e in results] == [completed.id]
+    assert_same(
+        await expected_weights(ground, event, epochs=LONG), await published_weights(ground, completed)
+    )
+
+
+def is_alive(worker: psutil.Process) -> bool:
+    try:
+        return worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_a_base_model_that_does_not_exist_fails_and_the_next_run_still_flows(ground: Ground) -> None:
+    missing = Ground(ground.kafka, ground.folder, str(ground.folder / "nowhere"))
+    async with Bus(ground.kafka) as bus, running(service(ground, "train")):
+        await bus.publish(await missing.dataset("missing"), await ground.dataset("good", epochs=1.0))
+        (failed,) = await bus.collect(topics.TRAIN_FAILED, 1)
+        (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1)
+    assert (failed.data.field, failed.project) == ("base_model", "missing")
+    assert completed.project == "good"
+    assert completed.causation_id is not None
+
+
+async def test_a_command_on_the_log_cancels_a_running_job(ground: Ground) -> None:
+    async with Bus(ground.kafka) as bus, running(service(ground, "train")):
+        await bus.publish(await ground.dataset("unwanted", epochs=LONG))
+        (started,) = await bus.collect(topics.TRAIN_STARTED, 1)
+        data = TrainControl(
+            project="unwanted", run_id=started.data.run_id, action=TrainAction.CANCEL, request="test"
+        )
+        await bus.publish(new_event(data, source="/test"))
+        (failed,) = await bus.collect(topics.TRAIN_FAILED, 1)
+    assert failed.data.field == "(run)"
+    assert failed.data.reason.startswith("was cancelled")
