@@ -58,6 +58,7 @@ class FakeEngine:
         self.asked: list[dict[str, Any]] = []
         self.loads: list[str] = []
         self.refuse_loads = False
+        self.slow_load: str | None = None
         self.fail_with: tuple[int, dict[str, Any], dict[str, str]] | None = None
         self.break_off_after: int | None = None
         self.gate = asyncio.Event()
@@ -99,6 +100,8 @@ class FakeEngine:
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.loads.append(body["lora_name"])
+        while self.slow_load == body["lora_name"]:
+            await asyncio.sleep(0.01)
         if self.refuse_loads:
             return _error(400, "the adapter was made for another base model")
         if body["lora_name"] in self.adapters:
@@ -190,6 +193,7 @@ class Broker:
         self.events: list[Envelope[Any]] = []
         self.batches = 0
         self.away = False
+        self.failures: list[BaseException] = []
 
     async def publish_many(self, envelopes: Any) -> None:
         await asyncio.sleep(0)
@@ -343,7 +347,12 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
                 "shutdown_seconds": 2.0,
             }
             gateway = Gateway(
-                Settings(**(values | settings)), store, NoOpMeter("test"), wrap, broker.publish_many
+                Settings(**(values | settings)),
+                store,
+                NoOpMeter("test"),
+                wrap,
+                broker.publish_many,
+                broker.failures.append,
             )
             await gateway.start()
             stack.push_async_callback(gateway.close)

@@ -127,3 +127,15 @@ async def test_an_event_that_is_too_large_does_not_hold_up_the_others(eventually
     await eventually(lambda: log.published == ["c-0", "c-2"])
     assert log.metrics.value("log.dropped") == 1
     await log.log.close(timeout_seconds=1)
+
+
+async def test_a_log_that_breaks_stops_the_service(world: Any, eventually: Any):
+    async def broken(_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    whole, world.gateway.log._publish_many = world.gateway.log._publish_many, broken
+    await world.said()
+    await eventually(lambda: world.broker.failures)
+    assert str(world.broker.failures[0]) == "a bug"
+    assert await world.said() == "desk-1: hello"
+    world.gateway.log._publish_many = whole

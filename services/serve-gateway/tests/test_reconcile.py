@@ -122,6 +122,20 @@ async def test_a_lost_canary_that_cannot_come_back_leaves_its_users_to_the_champ
     assert await world.said() == "desk-1: hello"
 
 
+async def test_a_slow_load_holds_up_no_other_project(world: Any, eventually: Any):
+    world.engine.slow_load = "desk-2"
+    await world.desire(production=("desk-2", 100))
+    await eventually(lambda: "desk-2" in world.engine.loads, "the slow load begun")
+    world.declare("other")
+    await world.desire("other", production=("other-1", 100))
+    await eventually(lambda: world.gateway.table.projects.get("other"))
+    await eventually(lambda: "other-1" in world.engine.adapters, "the other load done")
+    assert await world.said(model="other") == "other-1: hello"
+    assert await world.said() == "desk-1: hello"
+    world.engine.slow_load = None
+    await world.serving(production="desk-2")
+
+
 async def test_an_engine_that_comes_late_is_waited_for(make_world: Any):
     world = await make_world()
     await world.engine.stop()

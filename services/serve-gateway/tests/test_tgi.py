@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 from tunewheel_serve_gateway.upstream.chat_template import InvalidTemplate, load_template
 from tunewheel_serve_gateway.upstream.protocol import (
     ModelNotLoaded,
@@ -16,7 +19,7 @@ from tunewheel_serve_gateway.upstream.protocol import (
     UpstreamBroken,
     UpstreamRefused,
 )
-from tunewheel_serve_gateway.upstream.tgi import TgiUpstream
+from tunewheel_serve_gateway.upstream.tgi import StopFilter, TgiUpstream
 
 
 class FakeTgi:
@@ -164,3 +167,23 @@ def test_a_template_that_cannot_be_used_names_the_setting(tmp_path: Path):
     file.write_text("{% for %}")
     with pytest.raises(InvalidTemplate, match="TUNEWHEEL_ENGINE_CHAT_TEMPLATE"):
         load_template(file)
+
+
+@given(
+    text=st.text("abx", max_size=20),
+    stops=st.lists(st.text("abx", min_size=1, max_size=4), max_size=3),
+    data=st.data(),
+)
+def test_stop_strings_are_hidden_however_the_text_is_cut(text: str, stops: list[str], data: st.DataObject):
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    visible = StopFilter(stops)
+    pieces = [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
+    shown = "".join([*(visible.pass_on(piece) for piece in pieces), visible.rest()])
+    found = [text.find(stop) for stop in stops if stop in text]
+    if not found:
+        assert shown == text
+    else:
+        # A shorter stop string may be complete before a longer one that began earlier.
+        assert text.startswith(shown)
+        assert not any(stop in shown for stop in stops)
+        assert len(shown) >= min(found)

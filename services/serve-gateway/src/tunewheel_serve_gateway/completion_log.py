@@ -69,9 +69,11 @@ class CompletionLog:
         self._arrived.set()
         return True
 
-    def start(self) -> None:
+    def start(self) -> asyncio.Task[None]:
+        """Begin to publish; the task runs until ``close``."""
         if self._worker is None:
             self._worker = asyncio.create_task(self._run(), name="completion-log")
+        return self._worker
 
     async def close(self, *, timeout_seconds: float) -> None:
         """Flush what is waiting; what the broker does not take in time is dropped, and counted."""

@@ -37,10 +37,12 @@ log = structlog.get_logger(__name__)
 
 Wrap = Callable[[Any], Envelope[Any]]
 PublishMany = Callable[[Sequence[Envelope[Any]]], Awaitable[None]]
+Fail = Callable[[BaseException], None]
 
 
 class Gateway:
-    """Everything between the HTTP surface and the log. ``wrap`` and ``publish_many`` are the service's.
+    """Everything between the HTTP surface and the log. ``wrap``, ``publish_many`` and ``fail`` (stop the
+    process, loudly) are the service's.
 
     Raises:
         InvalidKeys: see ``keys``.
@@ -48,11 +50,18 @@ class Gateway:
     """
 
     def __init__(
-        self, settings: Settings, store: ObjectStore, meter: Meter, wrap: Wrap, publish_many: PublishMany
+        self,
+        settings: Settings,
+        store: ObjectStore,
+        meter: Meter,
+        wrap: Wrap,
+        publish_many: PublishMany,
+        fail: Fail,
     ) -> None:
         self._settings = settings
         self._wrap = wrap
         self._publish_many = publish_many
+        self._fail = fail
         self._keys = load_keys(settings.api_keys_file)
         if self._keys.is_open:
             require_loopback(settings.http_host)
@@ -110,9 +119,10 @@ class Gateway:
         """Begin to answer. The engine may still be away: clients are told until it is there."""
         if self._keys.is_open:
             log.warning("open_without_keys", host=self._settings.http_host, mend="TUNEWHEEL_API_KEYS_FILE")
-        self.log.start()
         if self._reconciling is None:
             self._reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
+            for task in (self._reconciling, self.log.start()):
+                task.add_done_callback(self._on_end)
 
     async def close(self) -> None:
         """Stop, and hand what is still waiting to the broker."""
@@ -120,9 +130,12 @@ class Gateway:
             self._reconciling.cancel()
             await asyncio.gather(self._reconciling, return_exceptions=True)
             self._reconciling = None
+        await self.reconciler.close()
         await self._shadows.close()
-        await self.log.close(timeout_seconds=self._settings.shutdown_seconds / 2)
-        await self.upstream.close()
+        try:
+            await self.log.close(timeout_seconds=self._settings.shutdown_seconds / 2)
+        finally:
+            await self.upstream.close()
 
     def admit(self, authorization: str | None) -> Caller:
         """Return who calls.
@@ -156,6 +169,12 @@ class Gateway:
             "failed_adapters": {name: {"attempts": f.attempts, "reason": f.reason} for name, f in failures},
             "remembered_completions": len(self._recent),
         }
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """Neither reconciler nor log ends by itself: a gateway without them must not look alive."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail(error)
 
     def _admit(self, scope: Scope) -> Caller:
         return self.admit(header(scope, b"authorization"))

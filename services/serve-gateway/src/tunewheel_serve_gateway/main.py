@@ -17,7 +17,14 @@ from tunewheel_serve_gateway.upstream.chat_template import InvalidTemplate
 def make_app(settings: Settings) -> Service:
     """Build the service; see ``Gateway`` for errors."""
     service = Service("serve-gateway", settings)
-    gateway = Gateway(settings, service.store, service.telemetry.meter, service.new, service.publish_many)
+    gateway = Gateway(
+        settings,
+        service.store,
+        service.telemetry.meter,
+        service.new,
+        service.publish_many,
+        service.fail,
+    )
     register(service, gateway)
     service.mount(make_api(gateway))
     return service

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.retry import Backoff
 
@@ -33,9 +33,10 @@ class Failure:
 
 
 class Reconciler:
-    """Owns the route table. One pass at a time: see what the engine has, load what it lacks, rebuild the
-    routes, unload what nobody wants. An adapter that cannot be loaded is retried with backoff and gets no
-    traffic meanwhile; whoever answered before goes on answering."""
+    """Owns the route table. One pass at a time: see what the engine has, begin to load what it lacks, rebuild
+    the routes, unload what nobody wants. Loads run beside the passes, so that a slow one holds up no other
+    project. An adapter that cannot be loaded is retried with backoff and gets no traffic meanwhile; whoever
+    answered before goes on answering."""
 
     def __init__(
         self,
@@ -63,7 +64,8 @@ class Reconciler:
         self._in_use: Counter[str] = Counter()
         self._changed = asyncio.Event()
         self._one_pass = asyncio.Lock()
-        self._reloading: asyncio.Task[None] | None = None
+        self._loads: dict[str, asyncio.Task[None]] = {}
+        self._reloads: dict[str, asyncio.Task[None]] = {}
 
     def wake(self) -> None:
         """Ask for a pass soon: the desired state changed."""
@@ -77,13 +79,31 @@ class Reconciler:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), self._until_next())
 
+    async def close(self) -> None:
+        """Give up what is being loaded."""
+        tasks = [*self._loads.values(), *self._reloads.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def reload(self, model_id: str) -> None:
-        """Have the engine load ``model_id`` again, which it does not know any more; once for all callers."""
-        if self._reloading is None or self._reloading.done():
+        """Have the engine load ``model_id`` again, which it does not know any more; once for all callers.
+
+        Returns when it is loaded, or when the attempt failed.
+        """
+        task = self._reloads.get(model_id)
+        if task is None:
             log.warning("engine_lost_adapter", model_id=model_id)
-            self._ready.discard(model_id)
-            self._reloading = asyncio.create_task(self.reconcile(), name="reload")
-        await asyncio.shield(self._reloading)
+            task = self._reloads[model_id] = asyncio.create_task(self._reload(model_id), name="reload")
+            task.add_done_callback(lambda _: self._reloads.pop(model_id, None))
+        await asyncio.shield(task)
+
+    async def _reload(self, model_id: str) -> None:
+        self._ready.discard(model_id)
+        await self.reconcile()
+        load = self._loads.get(model_id)
+        if load is not None:
+            await asyncio.shield(load)
 
     @contextlib.contextmanager
     def using(self, model_id: str) -> Iterator[None]:
@@ -110,8 +130,9 @@ class Reconciler:
             if listed is not None:
                 self._ready = listed & set(wanted)
             self._rebuild()
-            missing = [ref for name, ref in wanted.items() if name not in self._ready and self._is_due(name)]
-            await asyncio.gather(*(self._load(ref) for ref in missing))
+            for name, adapter in wanted.items():
+                if name not in self._ready and name not in self._loads and self._is_due(name):
+                    self._begin_load(adapter)
             await self._unload_stale(listed)
 
     def _wanted(self) -> dict[str, AdapterRef]:
@@ -127,23 +148,42 @@ class Reconciler:
                 serving = {target.role.value: target.model_id for target in table.targets}
                 log.info("routes_changed", project=name, **serving, waiting_for=table.waiting_for)
 
+    def _begin_load(self, adapter: AdapterRef) -> None:
+        name = adapter.model_id
+        task = self._loads[name] = asyncio.create_task(self._load(adapter), name=f"load {name}")
+
+        def done(_: asyncio.Task[None]) -> None:
+            self._loads.pop(name, None)
+            self.wake()  # to unload what it replaced, or to know when to try again
+
+        task.add_done_callback(done)
+
     async def _load(self, adapter: AdapterRef) -> None:
         model_id = adapter.model_id
         try:
             folder = await self._files.materialise(adapter)
             await self._load_into_engine(model_id, folder)
-        except (TunewheelError, TransientError, OSError) as error:
-            attempts = self.failures[model_id].attempts + 1 if model_id in self.failures else 1
-            delay = self._backoff.delay(attempts - 1)
-            self.failures[model_id] = Failure(attempts, _now() + delay, str(error))
-            self._metrics.add("adapters.failed")
-            log.error("adapter_not_loaded", model_id=model_id, attempts=attempts, reason=str(error))
+        except Exception as error:  # whatever it is, it must not take down those who can answer
+            self._note_failure(model_id, error)
             return
         self.failures.pop(model_id, None)
         self._ready.add(model_id)
         self._loaded_here.add(model_id)
         self._metrics.add("adapters.loaded")
         self._rebuild()
+
+    def _note_failure(self, model_id: str, error: Exception) -> None:
+        attempts = self.failures[model_id].attempts + 1 if model_id in self.failures else 1
+        self.failures[model_id] = Failure(attempts, _now() + self._backoff.delay(attempts - 1), str(error))
+        self._metrics.add("adapters.failed")
+        unforeseen = None if isinstance(error, TunewheelError | OSError) else error
+        log.error(
+            "adapter_not_loaded",
+            model_id=model_id,
+            attempts=attempts,
+            reason=str(error) or repr(error),
+            exc_info=unforeseen,
+        )
 
     async def _load_into_engine(self, model_id: str, folder: Path) -> None:
         try:
@@ -157,7 +197,7 @@ class Reconciler:
         wanted = self._wanted()
         self.failures = {name: failure for name, failure in self.failures.items() if name in wanted}
         for name in sorted(self._loaded_here if listed is None else listed):
-            if name in wanted or name in self._in_use or not self._is_ours(name):
+            if name in wanted or name in self._loads or name in self._in_use or not self._is_ours(name):
                 continue
             try:
                 await self._upstream.unload_adapter(name)
@@ -180,7 +220,7 @@ class Reconciler:
         return failure is None or failure.retry_at <= _now()
 
     def _until_next(self) -> float:
-        dues = [failure.retry_at - _now() for failure in self.failures.values()]
+        dues = [f.retry_at - _now() for name, f in self.failures.items() if name not in self._loads]
         return max(0.05, min([self._period, *dues]))
 
     def _note_engine(self, error: str | None) -> None:

@@ -29,6 +29,34 @@ Render = Callable[[list[dict[str, str]]], str]
 FINISH = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 
 
+class StopFilter:
+    """Hides stop strings: TGI sends them as part of the text, OpenAI's protocol leaves them out."""
+
+    def __init__(self, stops: list[str]) -> None:
+        self._stops = stops
+        self._held = ""
+        self._over = False
+
+    def pass_on(self, text: str) -> str:
+        """Return what can be shown by now; what may yet become a stop string is held back."""
+        if self._over:
+            return ""
+        self._held += text
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            shown, self._held, self._over = self._held[: min(found)], "", True
+            return shown
+        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        at = len(self._held) - keep
+        shown, self._held = self._held[:at], self._held[at:]
+        return shown
+
+    def rest(self) -> str:
+        """Return what was held back and became nothing."""
+        shown, self._held = self._held, ""
+        return shown
+
+
 class TgiUpstream:
     """One TGI server. It takes prompts, so ``render`` applies the base model's chat template here.
 
@@ -79,9 +107,13 @@ class TgiUpstream:
             tokens = await client.text_generation(
                 self._render(body["messages"]), details=True, stream=True, **self._parameters(body)
             )
+            visible = StopFilter(_stops(body))
             async for token in tokens:
-                if not token.token.special:
-                    yield _chunk(stamp, token.token.text, None)
+                text = visible.pass_on("" if token.token.special else token.token.text)
+                if token.details is not None:
+                    text += visible.rest()
+                if text:
+                    yield _chunk(stamp, text, None)
                 if token.details is not None:
                     finish = FINISH.get(str(token.details.finish_reason), "stop")
                     yield _chunk(stamp, "", finish, usage=_usage(token.details))
@@ -109,7 +141,6 @@ class TgiUpstream:
 
     def _parameters(self, body: dict[str, Any]) -> dict[str, Any]:
         temperature, top_p = body.get("temperature"), body.get("top_p")
-        stop = body.get("stop")
         wanted = {
             "adapter_id": body["model"] if self._is_adapter(body["model"]) else None,
             "max_new_tokens": body.get("max_completion_tokens") or body.get("max_tokens"),
@@ -117,7 +148,7 @@ class TgiUpstream:
             "do_sample": temperature is None or temperature > 0,
             "top_p": top_p if top_p and top_p < 1 else None,
             "seed": body.get("seed"),
-            "stop": [stop] if isinstance(stop, str) else stop,
+            "stop": _stops(body) or None,
             "frequency_penalty": body.get("frequency_penalty"),
         }
         return {name: value for name, value in wanted.items() if value is not None}
@@ -155,6 +186,17 @@ class TgiUpstream:
         await self._adapters.unload_adapter(name)
 
 
+def _overlap(text: str, stop: str) -> int:
+    """Return how many characters at the end of ``text`` begin ``stop``."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def _stops(body: dict[str, Any]) -> list[str]:
+    stop = body.get("stop") or []
+    return [stop] if isinstance(stop, str) else list(stop)
+
+
 def _chunk(stamp: Chunk, text: str, finish: str | None, *, usage: dict[str, int] | None = None) -> Chunk:
     delta = {"role": "assistant", "content": text} if finish is None else {}
     choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
@@ -162,5 +204,6 @@ def _chunk(stamp: Chunk, text: str, finish: str | None, *, usage: dict[str, int]
 
 
 def _usage(details: Any) -> dict[str, int]:
-    prompt, answer = int(details.input_length or 0), int(details.generated_tokens)
+    # Only newer servers say how long the prompt was.
+    prompt, answer = int(getattr(details, "input_length", None) or 0), int(details.generated_tokens)
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}

@@ -1,0 +1,163 @@
+"""The gateway in front of the real engine, in both of its protocols, asked by the official client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from platformdirs import user_cache_path
+from safetensors.numpy import save
+from tunewheel_cli.kafka.ports import free_port
+from tunewheel_contracts import topics
+from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_runtime.store import ObjectStore
+
+from ..integration.bus import Bus, running
+from ..integration.specs import declared
+from ..integration.test_gateway import answered_by, client_of, desired, gateway
+from ..integration.verdicts import BASE, adapter_of
+
+pytestmark = pytest.mark.e2e
+
+LAYERS, WIDTH, RANK = 30, 576, 4  # SmolLM2-135M's
+ASKED: Any = [{"role": "user", "content": "What is the capital of France?"}]
+GREEDY: Any = {"messages": ASKED, "temperature": 0, "max_tokens": 16}
+
+
+class Engine:
+    """``tunewheel-engine`` as a process that can be killed and started again on its port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        environment = os.environ | {
+            "TUNEWHEEL_CACHE_DIR": os.environ.get("TUNEWHEEL_CACHE_DIR") or str(user_cache_path("tunewheel")),
+            "TUNEWHEEL_ADAPTER_ROOTS": json.dumps([str(self.folder / "adapters")]),
+            "TUNEWHEEL_HTTP_PORT": str(self.port),
+        }
+        with (self.folder / "engine.log").open("ab") as log:
+            command = [sys.executable, "-m", "tunewheel_engine.main"]
+            self._process = await asyncio.to_thread(
+                subprocess.Popen, command, env=environment, stdout=log, stderr=log
+            )
+        async with asyncio.timeout(300), httpx.AsyncClient() as client:
+            while not await self._is_healthy(client):
+                assert self._process.poll() is None, (self.folder / "engine.log").read_text()
+                await asyncio.sleep(0.2)
+
+    async def _is_healthy(self, client: httpx.AsyncClient) -> bool:
+        try:
+            return (await client.get(f"{self.url}/health")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+            self._process = None
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = Engine(tmp_path)
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+async def adapter(tmp_path: Path, project: str) -> AdapterRef:
+    """An adapter of random weights, large enough to change what is said."""
+    store = ObjectStore((tmp_path / "store").as_uri())
+    random = np.random.default_rng(7)
+    weights: dict[str, np.ndarray[Any, Any]] = {}
+    for layer in range(LAYERS):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        weights[f"{name}.lora_A.weight"] = random.normal(0, 0.1, (RANK, WIDTH)).astype(np.float32)
+        weights[f"{name}.lora_B.weight"] = random.normal(0, 0.1, (WIDTH, RANK)).astype(np.float32)
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": BASE.name,
+        "r": RANK,
+        "lora_alpha": 2 * RANK,
+        "target_modules": ["q_proj"],
+    }
+    path = adapter_of(project, 1).path
+    files = (
+        await store.put(f"{path}/adapter_config.json", json.dumps(config).encode()),
+        await store.put(f"{path}/adapter_model.safetensors", save(weights)),
+    )
+    return adapter_of(project, 1, files)
+
+
+async def said(client: openai.AsyncOpenAI, model: str, **changes: Any) -> str:
+    answer = await client.chat.completions.create(model=model, **(GREEDY | changes))
+    return answer.choices[0].message.content or ""
+
+
+async def streamed(client: openai.AsyncOpenAI, model: str) -> tuple[str, Any]:
+    stream = await client.chat.completions.create(
+        model=model, stream=True, stream_options={"include_usage": True}, **GREEDY
+    )
+    chunks = [chunk async for chunk in stream]
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    return text, chunks[-1].usage
+
+
+async def test_both_protocols_give_the_same_words(
+    fresh_kafka: str, tmp_path: Path, project: str, engine: Engine, adapter: AdapterRef
+):
+    await engine.start()
+    words: dict[str, dict[str, str]] = {}
+    async with Bus(fresh_kafka) as bus:
+        await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
+        for protocol in ("openai", "tgi"):
+            service = gateway(fresh_kafka, tmp_path, engine.url, engine_protocol=protocol)
+            async with running(service), client_of(service) as client:
+                await answered_by(client, project, adapter.model_id)
+                tuned, base = await said(client, project), await said(client, f"{project}/base")
+                text, usage = await streamed(client, project)
+                assert text == tuned
+                assert usage.completion_tokens > 0
+                cut = tuned[3:6]
+                stopped = await said(client, project, stop=cut)
+                assert stopped == tuned[: tuned.index(cut)]
+                words[protocol] = {"tuned": tuned, "base": base}
+        events = await bus.collect(topics.INFERENCE_COMPLETED, 8, where=lambda e: e.project == project)
+    assert words["openai"] == words["tgi"]
+    assert words["openai"]["tuned"] != words["openai"]["base"]
+    assert {event.data.output for event in events} >= set(words["openai"].values())
+
+
+async def test_a_killed_engine_gets_its_adapters_again(
+    fresh_kafka: str, tmp_path: Path, project: str, engine: Engine, adapter: AdapterRef
+):
+    await engine.start()
+    async with Bus(fresh_kafka) as bus:
+        await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
+        service = gateway(fresh_kafka, tmp_path, engine.url)
+        async with running(service), client_of(service) as client:
+            await answered_by(client, project, adapter.model_id)
+            before = await said(client, project)
+            engine.kill()
+            with pytest.raises(openai.InternalServerError) as caught:
+                await said(client, project)
+            assert caught.value.status_code == 503
+            assert caught.value.response.headers["retry-after"]
+            await engine.start()
+            assert await said(client, project) == before
