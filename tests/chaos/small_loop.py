@@ -1,0 +1,189 @@
+"""One turn of a small wheel: sixty tickets over HTTP, a model of a few ten thousand weights, real stages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import polars as pl
+from tunewheel_cli.feed import EventFeed
+from tunewheel_cli.launch import Wheel
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.topics import TopicSpec
+from tunewheel_curate.records import RecordTable
+
+from ..integration.bus import Bus
+from ..integration.specs import declared
+
+PROJECT = "chaos"
+SERVICES = ("ingest", "curate", "train", "eval", "registry")
+COUNT = 60
+PATIENCE_SECONDS = 900.0
+
+# Steps, rows and lines are told often, so that there is a middle to be hit.
+ENVIRONMENT = {
+    "TUNEWHEEL_PROGRESS_SECONDS": "0",
+    "TUNEWHEEL_PUBLISH_BATCH": "5",
+    "TUNEWHEEL_EVAL_BATCH_SIZE": "4",
+    "TUNEWHEEL_POLICY_SECONDS": "0.1",
+    "TUNEWHEEL_TRAIN_DTYPE": "float32",
+    "TUNEWHEEL_TRAIN_THREADS": "1",
+    "TUNEWHEEL_EVAL_THREADS": "1",
+}
+
+CAUSED = (
+    topics.TICKET_PUBLISHED,
+    topics.RECORD_INGESTED,
+    topics.DATASET_REQUESTED,
+    topics.DATASET_VERSIONED,
+    topics.TRAIN_COMPLETED,
+    topics.EVAL_PASSED,
+    topics.MODEL_REGISTERED,
+    topics.MODEL_PROMOTED,
+)
+"""Topics whose events follow from causes alone: every run of the loop must put the same ones on the log."""
+REFUSALS = (topics.DATASET_REJECTED, topics.TRAIN_FAILED, topics.EVAL_FAILED, topics.MODEL_ROLLEDBACK)
+
+
+def spec_event(base_model: str) -> Envelope[Any]:
+    return declared(
+        PROJECT,
+        base_model=base_model,
+        dataset={"min_examples": 20, "build": {"min_new_records": COUNT, "quiet_seconds": None}},
+        train={
+            "rank": 4, "alpha": 8, "learning_rate": 5e-3, "epochs": 20.0, "batch_size": 8,
+            "micro_batch_size": 8, "checkpoint_steps": 10, "max_tokens": 512,
+        },
+        criteria=[{"metric": "perplexity", "maximum": 1e9}],
+    )  # fmt: skip
+
+
+def tickets() -> list[bytes]:
+    """Lines of a JSON Lines file; the tickets differ in most words, so that all become examples."""
+    return [_ticket(number) for number in range(COUNT)]
+
+
+def _ticket(number: int) -> bytes:
+    words = " ".join(content_id("w", [number, place], digits=5) for place in range(8))
+    ticket = {
+        "ticket_id": f"T-{number}",
+        "body": words,
+        "customer": f"customer-{number // 2}",
+        "answer": {"category": ("bell", "horn")[number % 2]},
+        "validated_by": "expert",
+    }
+    return json.dumps(ticket).encode() + b"\n"
+
+
+Publish = Callable[[str], Awaitable[None]]
+
+
+async def publish_file(url: str) -> None:
+    """Post the file to ingest at ``url``."""
+    assert await post(url, b"".join(tickets())) == HTTPStatus.ACCEPTED
+
+
+async def publish_file_again_and_again(url: str, *, half_sent: asyncio.Event) -> None:
+    """Post it as a client that stalls in the middle, loses its connection and begins anew until it is taken."""
+
+    async def halting() -> AsyncIterator[bytes]:
+        lines = tickets()
+        yield b"".join(lines[: COUNT // 2])
+        half_sent.set()
+        await asyncio.Event().wait()  # until the server is gone
+
+    try:
+        await post(url, halting())
+    except aiohttp.ClientError:
+        pass
+    else:
+        raise AssertionError("the upload that was cut off in the middle was answered")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await _is_taken(url):
+            await asyncio.sleep(0.05)  # not there yet: a client tries again
+
+
+async def _is_taken(url: str) -> bool:
+    try:
+        return await post(url, b"".join(tickets())) == HTTPStatus.ACCEPTED
+    except aiohttp.ClientError:
+        return False
+
+
+async def post(url: str, body: bytes | AsyncIterator[bytes]) -> int:
+    """Return the status: 202 with everything accepted, or 503."""
+    async with (
+        aiohttp.ClientSession(headers={"content-type": "application/x-ndjson"}) as session,
+        session.post(f"{url}/v1/tickets?project={PROJECT}", data=body) as answer,
+    ):
+        receipt = await answer.json()
+        if answer.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            assert answer.status == HTTPStatus.ACCEPTED, receipt
+            assert receipt["accepted"] == COUNT, receipt
+        return answer.status
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What one run of the loop left behind."""
+
+    ids: dict[str, frozenset[str]]
+    deliveries: dict[str, int]
+    refusals: dict[str, int]
+    dataset_id: str
+    model_id: str
+    weights_sha256: str
+    desired_id: str
+    adapters: tuple[str, ...]
+    records: int
+    distinct_records: int
+    resumed_from: tuple[int, ...]
+
+
+async def turn(wheel: Wheel, feed: EventFeed, *, base_model: str, publish: Publish = publish_file) -> Traces:
+    """Declare the project, publish the tickets and follow them to a promoted adapter."""
+    async with Bus(wheel.bootstrap_servers) as bus:
+        await bus.publish(spec_event(base_model))
+    await publish(wheel.url_of("ingest"))
+    desired = await feed.first(
+        topics.SERVING_DESIRED, lambda e: bool(e.data.desired.routes), patience=PATIENCE_SECONDS
+    )
+    return traces(wheel, feed, desired)
+
+
+def traces(wheel: Wheel, feed: EventFeed, desired: Envelope[Any]) -> Traces:
+    store = wheel.plan.var.root / "store"
+    arrivals = RecordTable(str(store / "records")).arrivals()
+    (completed,) = feed.by_topic[topics.TRAIN_COMPLETED.name]
+    (dataset,) = feed.by_topic[topics.DATASET_VERSIONED.name]
+    started = (e.data.resumed_from_step for e in feed.by_topic[topics.TRAIN_STARTED.name])
+    return Traces(
+        ids={topic.name: ids(feed, topic) for topic in CAUSED},
+        deliveries=dict(feed.deliveries),
+        refusals={topic.name: len(feed.by_topic[topic.name]) for topic in REFUSALS},
+        dataset_id=dataset.data.dataset_id,
+        model_id=completed.data.adapter.model_id,
+        weights_sha256=weights(completed),
+        desired_id=desired.id,
+        adapters=tuple(sorted(path.name for path in (store / "adapters").iterdir())),
+        records=arrivals.height,
+        distinct_records=arrivals.select(pl.col("record_id").n_unique()).item(),
+        resumed_from=tuple(sorted(started)),
+    )
+
+
+def ids(feed: EventFeed, topic: TopicSpec) -> frozenset[str]:
+    return frozenset(event.id for event in feed.by_topic[topic.name])
+
+
+def weights(completed: Envelope[Any]) -> str:
+    files = completed.data.adapter.files
+    return next(file.sha256 for file in files if Path(file.path).name == "adapter_model.safetensors")

@@ -1,0 +1,61 @@
+"""Whole wheels that tests start: real processes on ports and a folder of their own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+
+import pytest
+from tunewheel_cli.connection import Connection
+from tunewheel_cli.feed import EventFeed
+from tunewheel_cli.kafka.errors import JarUnavailable
+from tunewheel_cli.kafka.ports import free_port
+from tunewheel_cli.launch import Plan, Wheel
+from tunewheel_cli.places import Var
+from tunewheel_cli.roster import choose
+
+LOG_TAIL_CHARACTERS = 2_500
+
+
+@contextlib.asynccontextmanager
+async def turning(
+    root: Path,
+    services: Iterable[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    base_model: str | None = None,
+) -> AsyncIterator[tuple[Wheel, EventFeed]]:
+    """Start ``services`` on a broker and a store below ``root``; a failure inside shows the logs' ends."""
+    members = choose(services)
+    # The cache of the machine stays as it is; only a converted base model may be shared with it.
+    own = {"TUNEWHEEL_CACHE_DIR": str(root / "cache"), "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000"}
+    wheel = Wheel(
+        Plan(
+            var=Var(root),
+            members=members,
+            kafka_port=free_port(),
+            ports={member.name: free_port() for member in members},
+            auto_ports=True,
+            base_model=base_model,
+            extra_env=own | dict(environment or {}),
+        )
+    )
+    try:
+        await wheel.start()
+        settings = Connection(bootstrap_servers=wheel.bootstrap_servers).settings()
+        async with EventFeed(settings) as feed:
+            yield wheel, feed
+    except JarUnavailable as error:
+        pytest.skip(f"Kafka's jars are not in the cache and cannot be downloaded: {error}")
+    except BaseException as error:
+        error.add_note(log_tails(root))
+        raise
+    finally:
+        await wheel.stop()
+
+
+def log_tails(root: Path) -> str:
+    """Return how the logs below ``root`` end, the broker's aside."""
+    logs = sorted(path for path in (root / "logs").glob("*.log") if path.stem != "kafka")
+    return "\n".join(f"--- {p.name}\n{p.read_text(errors='replace')[-LOG_TAIL_CHARACTERS:]}" for p in logs)
