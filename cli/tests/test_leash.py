@@ -68,7 +68,8 @@ def test_a_leashed_child_dies_with_its_parent(tmp_path: Path, leashed: bool) -> 
     program = (
         "import sys; from pathlib import Path; from tunewheel_cli import leash;"
         "sleeper = [sys.executable, '-c', 'import time; time.sleep(600)'];"
-        f"print(leash.spawn(sleeper, log=Path(sys.argv[1]), leashed={leashed}).pid, flush=True); sys.stdin.read()"
+        f"child = leash.spawn(sleeper, log=Path(sys.argv[1]), leashed={leashed});"
+        "print(child.pid, flush=True); sys.stdin.read()"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "x.log")],

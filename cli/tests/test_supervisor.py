@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tunewheel_cli import supervisor
 from tunewheel_cli.kafka.ports import free_port
 from tunewheel_cli.supervisor import HttpProgram, Kept, StartFailed, State, Supervisor
 
@@ -64,9 +63,8 @@ async def test_a_killed_program_comes_back(tmp_path: Path) -> None:
 
 
 async def test_one_that_always_crashes_is_given_up_with_the_end_of_its_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(supervisor, "MAX_CRASHES", 1)
     keeper = Supervisor()
     good = program("good", tmp_path)
     bad = program("bad", tmp_path, code="import sys; print('the reason'); sys.exit(3)")

@@ -49,8 +49,10 @@ class Connection:
             settings = ServiceSettings(**self.given())
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            option = str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"
-            raise InvalidOption(f"--{option}: {first['msg']}, not {first['input']!r}") from error
+            name = str(first["loc"][0]) if first["loc"] else "options"
+            given = name in self.__dataclass_fields__
+            option = f"--{name.replace('_', '-')}" if given else f"TUNEWHEEL_{name.upper()}"
+            raise InvalidOption(f"{option}: {first['msg']}, not {first['input']!r}") from error
         running = living(var.run_file) if var else None
         if running and "bootstrap_servers" not in settings.model_fields_set:
             found = {"bootstrap_servers": running.bootstrap_servers}

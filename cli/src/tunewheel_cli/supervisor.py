@@ -26,7 +26,9 @@ READY_SECONDS = 300.0
 MAX_CRASHES = 5
 """So many crashes without ``STEADY_SECONDS`` of peace between them and a program is given up."""
 STEADY_SECONDS = 120.0
-_TAIL_LINES = 12
+MAX_FAILED_STARTS = 1
+"""One that has never been ready is tried again so often only: what keeps it down is mostly a setting."""
+_TAIL_LINES = 30
 
 
 class State(StrEnum):
@@ -199,10 +201,9 @@ class Supervisor:
                     return
                 why = str(error)
             kept.crashes += 1
-            if kept.crashes > MAX_CRASHES:
-                self._change(
-                    kept, State.FAILED, f"{why}; given up after {MAX_CRASHES} restarts.{_tail(kept)}"
-                )
+            if kept.crashes > (MAX_CRASHES if kept.settled.is_set() else MAX_FAILED_STARTS):
+                again = f"given up after {kept.crashes - 1} restarts"
+                self._change(kept, State.FAILED, f"{why}; {again}.{_tail(kept)}")
                 return
             delay = min(0.5 * 2 ** (kept.crashes - 1), 15.0)
             self._change(kept, State.RESTARTING, f"{why}; again in {delay:g} s")

@@ -52,7 +52,7 @@ def make_event(found: Found, *, project: str, kind: Kind | None) -> Envelope[Any
         data = EVENTS[known].model_validate(fields)
     except ValidationError as error:
         field, reason = first_complaint(error)
-        return _refuse(found, field, _lower(reason.removeprefix("Value error, ")))
+        return _refuse(found, field, _lower(reason))
     return new_event(data, source=SOURCE)
 
 

@@ -45,41 +45,50 @@ def read_csv(
         SourceUnusable: the header is missing, or lacks a mapped column.
     """
     with path.open("rb") as file:
-        overlong: list[Refusal] = []
+        lines = _Lines(split_lines(file, max_bytes=max_bytes, on_bytes=on_bytes), max_bytes)
         csv.field_size_limit(max_bytes)
-        reader = csv.reader(
-            _text(split_lines(file, max_bytes=max_bytes, on_bytes=on_bytes), overlong, max_bytes)
-        )
-        header = _header(path, reader)
-        names = _field_names(path, header, mapping, fields)
+        reader = csv.reader(lines)
+        names = _field_names(path, _header(path, reader), mapping, fields)
         while True:
-            first = reader.line_num + 1 + len(overlong)
+            lines.first = 0
             try:
-                row = next(reader)
-            except StopIteration:
-                break
+                row = next(reader, None)
             except csv.Error as error:
-                yield Refusal(f"line {first}", first, "(line)", f"is not CSV: {error}")
+                yield Refusal(f"line {lines.first}", lines.first, "(line)", f"is not CSV: {error}")
                 continue
-            yield from overlong[:]
-            del overlong[:]
+            yield from lines.overlong
+            lines.overlong.clear()
+            if row is None:
+                return
             if row:
-                yield _found(first, row, names)
-        yield from overlong
+                yield _found(lines.first, row, names)
 
 
-def _text(
-    lines: Iterator[tuple[int, bytes | None]], overlong: list[Refusal], max_bytes: int
-) -> Iterator[str]:
-    for number, line in lines:
-        if line is None:
-            reason = f"is over {max_bytes} bytes; split it"
-            overlong.append(Refusal(f"line {number}", number, "(line)", reason))
-            continue
-        if number == 1:
-            line = line.removeprefix(UTF8_BOM)
-        # Bytes that are no UTF-8 stay visible, so that only their own row is refused.
-        yield line.decode("utf-8", "surrogateescape") + "\n"
+class _Lines:
+    """The lines of a file as text; remembers where a row began and which lines were too long for any."""
+
+    def __init__(self, lines: Iterator[tuple[int, bytes | None]], max_bytes: int) -> None:
+        self.first = 0
+        """Number of the first line that was read since this was last set to 0."""
+        self.overlong: list[Refusal] = []
+        self._lines = lines
+        self._max_bytes = max_bytes
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        for number, line in self._lines:
+            if line is None:
+                reason = f"is over {self._max_bytes} bytes; split it"
+                self.overlong.append(Refusal(f"line {number}", number, "(line)", reason))
+                continue
+            self.first = self.first or number
+            if number == 1:
+                line = line.removeprefix(UTF8_BOM)
+            # Bytes that are no UTF-8 stay visible, so that only their own row is refused.
+            return line.decode("utf-8", "surrogateescape") + "\n"
+        raise StopIteration
 
 
 def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:

@@ -1,0 +1,120 @@
+"""The command at the terminal: quick help, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tunewheel_cli.main import app
+from typer.testing import CliRunner
+
+runner = CliRunner()
+NOWHERE = "127.0.0.1:9"
+COMMANDS = ("up", "down", "topics", "declare", "publish", "build", "ask", "status", "watch", "lineage")
+
+
+@pytest.fixture(autouse=True)
+def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUNEWHEEL_VAR", str(tmp_path / "var"))
+    return tmp_path / "var"
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = runner.invoke(app, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert "--bootstrap-servers" in out
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "aiokafka", "polars", "aiohttp", "jgo", "tunewheel_runtime")
+    program = (
+        "import sys; sys.argv = ['tunewheel', '--help']\n"
+        "from tunewheel_cli.main import app\n"
+        "try: app()\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("project: [", "(file): is not YAML"),
+        ("- a\n", "(file): is not a mapping"),
+        ("project: p\nbase_model: m\ntask: {system_prompt: s}\n", "criteria:"),
+        ("project: P!\n", "project:"),
+    ],
+)
+def test_an_invalid_spec_is_refused_before_anything_is_sent(tmp_path: Path, text: str, words: str) -> None:
+    spec = tmp_path / "project.yaml"
+    spec.write_text(text)
+    code, _, err = run("declare", str(spec), "--bootstrap-servers", NOWHERE)
+    assert code == 1
+    assert err.startswith(f"tunewheel: {words}")
+
+
+def test_a_missing_or_foreign_spec_file_says_so(tmp_path: Path) -> None:
+    assert "cannot be read: No such file" in run("declare", str(tmp_path / "nope.yaml"))[2]
+    (tmp_path / "latin.yaml").write_bytes(b"project: caf\xe9")
+    assert "is not UTF-8 (byte 12)" in run("declare", str(tmp_path / "latin.yaml"))[2]
+
+
+@pytest.mark.parametrize("command", [("status",), ("topics",), ("publish", "x.jsonl", "-p", "p"), ("watch",)])
+def test_no_kafka_is_exit_5_and_says_what_to_do(command: tuple[str, ...]) -> None:
+    code, _, err = run(*command, "--bootstrap-servers", NOWHERE)
+    assert code == 5
+    assert err.count("\n") == 1
+    assert f"no Kafka answers at {NOWHERE}" in err
+    assert "tunewheel up" in err
+
+
+def test_errors_are_json_when_asked_for() -> None:
+    code, out, err = run("topics", "--bootstrap-servers", NOWHERE, "--json")
+    assert (code, err) == (5, "")
+    assert json.loads(out)["kind"] == "TransientError"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("up", "--services", "nope"), "no service is called 'nope'; choose from engine"),
+        (("up", "--only", "ingest", "--services", "curate"), "--only: cannot be given together"),
+        (("up", "--port", "console"), "is not NAME=N"),
+        (("up", "--port", "console=99999"), "99999 is no port"),
+        (("watch", "--topic", "nope"), "there is no topic 'nope'"),
+        (("status", "--security-protocol", "TLS"), "--security-protocol: "),
+    ],
+)
+def test_a_wrong_option_is_exit_2_and_named(arguments: tuple[str, ...], words: str) -> None:
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert words in err
+
+
+def test_a_ca_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    options = ("--security-protocol", "SSL", "--ssl-cafile", str(tmp_path / "nope.pem"))
+    code, _, err = run("status", *options)
+    assert code == 2
+    assert "--ssl-cafile" in err
+
+
+def test_down_where_nothing_runs_is_fine(var: Path) -> None:
+    assert run("down") == (0, f"nothing runs on {var}\n", "")
+
+
+def test_ask_without_a_gateway_says_so() -> None:
+    code, _, err = run("ask", "hi", "-p", "p", "--gateway", "http://127.0.0.1:9")
+    assert code == 5
+    assert "nothing answers at http://127.0.0.1:9" in err

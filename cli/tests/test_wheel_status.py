@@ -1,0 +1,51 @@
+"""A project's place on the wheel follows from its events."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tunewheel_cli.wheel_status import MOVING, fold
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.topics import BY_NAME
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "contracts" / "examples"
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def event(name: str, minute: int, **changes: Any) -> Envelope[Any]:
+    """The first valid example of a topic, for project ``p``."""
+    file = sorted((EXAMPLES / name / "valid").glob("*.json"))[0]
+    fields = json.loads(file.read_text("utf-8")) | {"project": "p"} | changes
+    data = BY_NAME[name].event.model_validate(fields)
+    return new_event(data, source="/test", time=START + timedelta(minutes=minute))
+
+
+def test_the_last_event_that_moves_it_decides() -> None:
+    events = [
+        event("project.declared", 0),
+        event("dataset.versioned", 1),
+        event("train.started", 2),
+        event("train.completed", 3),
+    ]
+    places = [fold(events[: n + 1])["p"].place for n in range(len(events))]
+    assert places == ["collecting records", "waiting for training", "training", "evaluating"]
+    status = fold(reversed(events))["p"]
+    assert (status.place, len(status.datasets), len(status.runs)) == ("evaluating", 1, 1)
+    assert status.last.startswith("train.completed ")
+
+
+def test_promotion_ends_the_turn_and_a_retired_champion_does_not_count() -> None:
+    promoted = event("model.promoted", 5, model_id="p-1", from_stage="canary", to_stage="production")
+    retired = event("model.promoted", 6, model_id="p-0", from_stage="production", to_stage="retired")
+    status = fold([promoted, retired])["p"]
+    assert (status.place, status.promoted) == ("serving", {"p-1"})
+
+
+def test_every_moving_topic_has_a_place() -> None:
+    for spec in MOVING:
+        if spec.name not in ("serving.desired", "model.promoted"):
+            assert fold([event(spec.name, 0)])["p"].place, spec.name
+    assert fold([event("serving.desired", 0)]) == {}, "what is served is no place on the wheel"

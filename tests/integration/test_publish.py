@@ -1,0 +1,165 @@
+"""Files onto a real log: good lines arrive, bad ones are named, a kill doubles nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.partitioner import DefaultPartitioner
+from tunewheel_cli.known import UnknownProject, require_project
+from tunewheel_cli.publishing.items import Kind
+from tunewheel_cli.publishing.publish import Summary, publish_path
+from tunewheel_cli.reading import consumer, decode, partitions_of, read_topics
+from tunewheel_cli.specs import declare, read_spec
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.topics import (
+    DOCUMENT_PUBLISHED,
+    EXAMPLE_PUBLISHED,
+    PROJECT_DECLARED,
+    TICKET_PUBLISHED,
+    TopicSpec,
+)
+
+pytestmark = pytest.mark.integration
+
+HELPDESK = Path(__file__).resolve().parents[2] / "examples" / "helpdesk"
+
+
+def options(kafka: str) -> dict[str, Any]:
+    return {"bootstrap_servers": kafka}
+
+
+async def on_log(kafka: str, topic: TopicSpec, project: str) -> list[Envelope[Any]]:
+    return [e async for e in read_topics(options(kafka), (topic,)) if e.project == project]
+
+
+def tickets(count: int) -> list[bytes]:
+    return [json.dumps({"ticket_id": f"T-{n}", "body": f"question {n}"}).encode() for n in range(count)]
+
+
+async def test_one_bad_line_of_a_thousand_is_named_and_the_rest_arrives(
+    kafka: str, project: str, tmp_path: Path
+) -> None:
+    lines = tickets(1_000)
+    lines[99] = b'{"ticket_id": "T-99", "body": 5}'
+    lines[199] = b'{"ticket_id": "T-199", "body": "' + b"x" * 20_000_000 + b'"}'
+    lines[299] = b'{"ticket_id": "T-299", "body": "\xff"}'
+    lines[399] = b'{"document_id": "../../etc/passwd", "content": "x"}'
+    lines[499] = b"nonsense"
+    path = tmp_path / "tickets.jsonl"
+    path.write_bytes(b"\n".join(lines))
+
+    summary = await publish_path(path, project=project, options=options(kafka))
+
+    assert {r.line: r.field for r in summary.refusals} == {
+        100: "body", 200: "(line)", 300: "(line)", 400: "document_id", 500: "(line)",
+    }  # fmt: skip
+    assert (summary.events, summary.refused) == (995, 5)
+    arrived = await on_log(kafka, TICKET_PUBLISHED, project)
+    assert {e.data.ticket_id for e in arrived} == {f"T-{n}" for n in range(1_000)} - {
+        "T-99", "T-199", "T-299", "T-399", "T-499",
+    }  # fmt: skip
+    assert await on_log(kafka, DOCUMENT_PUBLISHED, project) == []
+
+
+async def test_records_lie_where_every_other_producer_puts_their_key(
+    kafka: str, project: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tickets.jsonl"
+    path.write_bytes(b"\n".join(tickets(50)))
+    await publish_path(path, project=project, options=options(kafka))
+    place = DefaultPartitioner()
+    found = 0
+    async with consumer(options(kafka)) as client:
+        partitions = await partitions_of(options(kafka), [TICKET_PUBLISHED.name])
+        client.assign(partitions)
+        await client.seek_to_beginning(*partitions)
+        numbers = [tp.partition for tp in partitions]
+        while found < 50:
+            for batch in (await client.getmany(timeout_ms=1_000)).values():
+                for record in batch:
+                    event = decode(record)
+                    if event is not None and event.project == project:
+                        found += 1
+                        assert record.key == event.data.ticket_id.encode()
+                        assert record.partition == place(record.key, numbers, numbers)
+
+
+async def test_a_csv_becomes_examples_with_json_answers(kafka: str, project: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("text,category\nwhere is my card?,card_arrival\nhi,greeting\n")
+    maps = ["text=input", "category=output.label"]
+    for _ in range(2):
+        await publish_path(path, project=project, options=options(kafka), kind=Kind.EXAMPLE, maps=maps)
+    arrived = await on_log(kafka, EXAMPLE_PUBLISHED, project)
+    assert sorted(Counter(e.id for e in arrived).values()) == [2, 2], "twice the same two events"
+    assert {(e.data.input, e.data.output["label"]) for e in arrived} == {
+        ("where is my card?", "card_arrival"),
+        ("hi", "greeting"),
+    }
+
+
+async def test_the_example_is_published_whole(kafka: str, project: str) -> None:
+    spec = read_spec(HELPDESK / "project.yaml").model_copy(update={"project": project})
+    await declare(spec, options(kafka))
+    assert (await require_project(options(kafka), project)).spec == spec
+    for name in ("tickets.jsonl", "second_wave.jsonl", "sops", "sops_second"):
+        summary = await publish_path(HELPDESK / name, project=project, options=options(kafka))
+        assert summary.refused == 0, summary.refusals
+    assert len(await on_log(kafka, DOCUMENT_PUBLISHED, project)) >= 12
+    assert len(await on_log(kafka, TICKET_PUBLISHED, project)) >= 320
+
+
+async def test_an_unknown_project_is_refused_with_those_that_are(kafka: str, project: str) -> None:
+    spec = read_spec(HELPDESK / "project.yaml").model_copy(update={"project": project})
+    first = await declare(spec, options(kafka))
+    again = await declare(spec, options(kafka))
+    assert first.id == again.id
+    declared = await on_log(kafka, PROJECT_DECLARED, project)
+    assert {type(e.data) for e in declared} == {ProjectDeclared}
+    with pytest.raises(UnknownProject, match=f"'nobody' is not declared .*{project}.*tunewheel declare"):
+        await require_project(options(kafka), "nobody")
+
+
+async def publish_and_kill(path: Path, kafka: str, project: str) -> int:
+    """Publish by the command, kill it with -9 once a part is on the log, return how many that were."""
+    command = [sys.executable, "-m", "tunewheel_cli.main", "publish", str(path), "-p", project]
+    quiet = subprocess.DEVNULL
+    command += ["--bootstrap-servers", kafka]
+    process = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet)
+    try:
+        async with asyncio.timeout(120):
+            while not (found := await on_log(kafka, TICKET_PUBLISHED, project)):
+                assert process.returncode is None, "it ended before anything was on the log"
+                await asyncio.sleep(0.01)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    return len(found)
+
+
+async def test_publishing_again_after_a_kill_doubles_nothing(
+    kafka: str, project: str, tmp_path: Path
+) -> None:
+    spec = read_spec(HELPDESK / "project.yaml").model_copy(update={"project": project})
+    await declare(spec, options(kafka))
+    path = tmp_path / "many.jsonl"
+    path.write_bytes(b"\n".join(tickets(30_000)))
+    assert await publish_and_kill(path, kafka, project) > 0
+    before = await on_log(kafka, TICKET_PUBLISHED, project)
+
+    summary: Summary = await publish_path(path, project=project, options=options(kafka))
+    assert summary.events == 30_000
+    arrived = await on_log(kafka, TICKET_PUBLISHED, project)
+    assert {e.data.ticket_id for e in arrived} == {f"T-{n}" for n in range(30_000)}
+    assert len({e.id for e in arrived}) == 30_000, "an event that came twice has one id"
+    assert len(arrived) == 30_000 + len(before)

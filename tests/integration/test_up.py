@@ -1,0 +1,112 @@
+"""``tunewheel up`` as a person runs it: all ready, crashes mended, stopped in order, found again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import psutil
+import pytest
+from tunewheel_cli.kafka.ports import free_port
+from tunewheel_cli.run_state import RunState, living
+
+pytestmark = pytest.mark.integration
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.05)
+
+
+class Shell:
+    """Runs the command on a folder of the test's own."""
+
+    def __init__(self, var: Path) -> None:
+        self.var = var
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("TUNEWHEEL_")}
+        self.env["TUNEWHEEL_VAR"] = str(var)
+
+    def run(self, *arguments: str, code: int = 0) -> Any:
+        command = [sys.executable, "-m", "tunewheel_cli.main", *arguments, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=self.env)
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    @property
+    def state(self) -> RunState:
+        state = living(self.var / "run.json")
+        assert state is not None
+        return state
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path / "var")
+    yield shell
+    shell.run("down")
+
+
+def up(shell: Shell, *services: str) -> Any:
+    options = ["--services", ",".join(services)] if services else ["--only", "broker"]
+    port = str(free_port())
+    return shell.run("up", "--detach", "--kafka-port", port, "--auto-ports", *options)
+
+
+def test_up_status_crash_down_up(shell: Shell) -> None:
+    started = up(shell, "ingest", "registry")
+    services = started["services"]
+    assert {name: service["state"] for name, service in services.items()} == {
+        "broker": "ready",
+        "ingest": "ready",
+        "registry": "ready",
+    }
+    with urlopen(f"{services['ingest']['url']}/health/ready") as answer:
+        assert json.load(answer)["ready"] is True
+    assert "already runs here" in shell.run("up", "--only", "broker", code=1)["error"]
+    assert shell.run("topics")["in_order"]
+
+    killed = services["ingest"]["pid"]
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: shell.state.services["ingest"]["restarts"] == 1)
+    wait_for(lambda: shell.state.services["ingest"]["state"] == "ready")
+    assert shell.state.services["ingest"]["pid"] != killed
+
+    pids = [service["pid"] for service in shell.state.services.values()]
+    assert shell.run("down") == {"stopped": True}
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert not (shell.var / "run.json").exists()
+    assert "Application shutdown complete" in (shell.var / "logs" / "ingest.log").read_text()
+
+    again = up(shell)
+    assert again["services"]["broker"]["state"] == "ready"
+    assert shell.run("topics")["in_order"], "the second up finds the data of the first"
+
+
+def test_everything_dies_with_a_killed_supervisor(shell: Shell) -> None:
+    up(shell, "registry")
+    state = shell.state
+    pids = [service["pid"] for service in state.services.values()]
+    os.kill(state.supervisor_pid, signal.SIGKILL)
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    assert living(shell.var / "run.json") is None
+    assert up(shell)["services"]["broker"]["state"] == "ready", "what it left behind is in nobody's way"
+
+
+def test_a_service_that_cannot_start_ends_up_with_its_log(shell: Shell) -> None:
+    shell.env["TUNEWHEEL_STORE_URL"] = "nonsense://store"
+    error = shell.run(
+        "up", "--detach", "--kafka-port", str(free_port()), "--auto-ports", "--services", "registry", code=1
+    )["error"]
+    assert error.startswith("registry: exited with code 1; given up after 1 restarts")
+    assert "nonsense" in error
+    assert living(shell.var / "run.json") is None
