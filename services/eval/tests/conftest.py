@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
-from collections.abc import Callable
+import struct
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store import ObjectStore
+
+MakeRun = Callable[..., Awaitable[TrainCompleted]]
 
 SCHEMA = {
     "type": "object",
@@ -157,52 +160,65 @@ async def put_dataset(
 
 
 async def put_adapter(
-    store: ObjectStore, base: BaseModel, directory: Path, *, model_id: str, **changes: Any
+    store: ObjectStore, base: BaseModelRef, directory: Path, *, model_id: str, **changes: Any
 ) -> AdapterRef:
     path = f"adapters/{model_id}"
-    files = await store.put_directory(path, directory)
     plain: dict[str, Any] = {
         "model_id": model_id,
         "path": path,
-        "files": files,
-        "base": BaseModelRef(name=str(base.path), revision=base.revision),
+        "files": await store.put_directory(path, directory),
+        "base": base,
         "method": "lora",
     }
     return AdapterRef.model_validate({**plain, **changes})
 
 
 @pytest.fixture
-def make_run(
-    store: ObjectStore, tiny_base: BaseModel, adapters: tuple[Path, Path], examples: tuple[ChatExample, ...]
-) -> Callable[..., TrainCompleted]:
+def hollow_adapter(tmp_path: Path) -> Path:
+    """What an adapter looks like from outside, made without torch."""
+    directory = tmp_path / "hollow"
+    directory.mkdir()
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (directory / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (directory / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    return directory
+
+
+@pytest.fixture
+def make_run(store: ObjectStore, hollow_adapter: Path, examples: tuple[ChatExample, ...]) -> MakeRun:
     """Put a dataset and an adapter into the store; returns the event that train would publish."""
 
-    def make(
+    async def make(
         spec: ProjectSpec | None = None,
         *,
         run_id: str = "run-1",
         dataset_id: str = "ds-1",
         holdout: tuple[ChatExample, ...] = examples,
-        adapter: Path = adapters[0],
+        adapter: Path = hollow_adapter,
+        base: BaseModelRef = BaseModelRef(name="tiny", revision="r"),
         **changes: Any,
     ) -> TrainCompleted:
-        async def put() -> TrainCompleted:
-            spec_ = spec or make_spec()
-            manifest, ref = await put_dataset(store, spec_, holdout, dataset_id=dataset_id)
-            plain: dict[str, Any] = {
-                "project": spec_.project,
-                "run_id": run_id,
-                "dataset_id": dataset_id,
-                "dataset": ref,
-                "manifest": ref,
-                "criteria_sha256": manifest.criteria_sha256,
-                "adapter": await put_adapter(store, tiny_base, adapter, model_id=f"desk-{run_id}"),
-                "final_loss": 1.0,
-                "tokens": 10,
-                "wall_seconds": 1.0,
-            }
-            return TrainCompleted.model_validate({**plain, **changes})
-
-        return asyncio.run(put())
+        spec = spec or make_spec()
+        manifest, ref = await put_dataset(store, spec, holdout, dataset_id=dataset_id)
+        plain: dict[str, Any] = {
+            "project": spec.project,
+            "run_id": run_id,
+            "dataset_id": dataset_id,
+            "dataset": ref,
+            "manifest": ref,
+            "criteria_sha256": manifest.criteria_sha256,
+            "adapter": await put_adapter(store, base, adapter, model_id=f"{spec.project}-{run_id}"),
+            "final_loss": 1.0,
+            "tokens": 10,
+            "wall_seconds": 1.0,
+        }
+        return TrainCompleted.model_validate({**plain, **changes})
 
     return make
+
+
+@pytest.fixture
+def real_run(make_run: MakeRun, tiny_base: BaseModel, adapters: tuple[Path, Path]) -> MakeRun:
+    """``make_run`` with files that load."""
+    base = BaseModelRef(name=str(tiny_base.path), revision=tiny_base.revision)
+    return partial(make_run, adapter=adapters[0], base=base)

@@ -81,7 +81,12 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _environment() -> dict[str, str]:
-    # Decoding allocates and frees the same large blocks at every step: keep glibc from returning them.
-    keep = {"MALLOC_TOP_PAD_": "268435456", "MALLOC_MMAP_THRESHOLD_": "1073741824"}
+    # Decoding frees and asks for the same large blocks at every step: keep glibc from returning them to the
+    # system. 32 MiB is the largest mmap threshold that it takes.
+    keep = {
+        "MALLOC_TOP_PAD_": str(64 << 20),
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
+    }
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
     return {**keep, **quiet, **os.environ}

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_eval.artifacts import (
+    check_files,
+    fetch_candidate,
+    fetch_measurements,
+    keep_measurement,
+    read_holdout,
+)
+from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.measurement import Header, Measurement, RegressionRow, read_measurement
+from tunewheel_eval.plan import read_manifest
+from tunewheel_runtime.store import ObjectStore
+
+MakeRun = Callable[..., Awaitable[TrainCompleted]]
+
+
+async def test_holdout_comes_back_as_it_was_written(
+    make_run: MakeRun, store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    manifest = await read_manifest(store, (await make_run()).dataset)
+    assert await read_holdout(store, manifest.holdout) == examples
+
+
+async def test_holdout_that_is_none_is_named(store: ObjectStore, make_run: MakeRun) -> None:
+    not_parquet = await store.put("datasets/x/holdout.parquet", b"not parquet")
+    empty = (await read_manifest(store, (await make_run(dataset_id="ds-empty", holdout=())).dataset)).holdout
+    for ref in (not_parquet, empty, empty.model_copy(update={"path": "nowhere"})):
+        with pytest.raises(InvalidEvent) as caught:
+            await read_holdout(store, ref)
+        assert caught.value.field.startswith("dataset.holdout")
+
+
+def adapter_with(event: TrainCompleted, *names: str, **changes: Any) -> AdapterRef:
+    files = [{"path": f"{event.adapter.path}/{name}", "sha256": "0" * 64, "size_bytes": 1} for name in names]
+    return AdapterRef.model_validate({**event.adapter.model_dump(), "files": files, **changes})
+
+
+GOOD = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("names", "method", "complaint"),
+    [
+        ((*GOOD, "adapter_model.bin"), "lora", "pickled files (adapter_model.bin)"),
+        ((*GOOD, "deep/optimizer.pt"), "qlora", "pickled files (optimizer.pt)"),
+        (("adapter_config.json",), "lora", "lacks adapter_model.safetensors"),
+        (("adapter_model.safetensors",), "qlora", "lacks adapter_config.json"),
+        (("config.json",), "full", "lacks *.safetensors"),
+        (("model.safetensors",), "full", "lacks config.json"),
+    ],
+)
+async def test_files_are_refused_by_name(
+    make_run: MakeRun, names: tuple[str, ...], method: str, complaint: str
+) -> None:
+    with pytest.raises(UnfitCandidate) as caught:
+        check_files(adapter_with(await make_run(), *names, method=method))
+    assert caught.value.field == "adapter.files"
+    assert complaint in caught.value.reason
+
+
+async def test_complete_files_are_let_through(make_run: MakeRun) -> None:
+    event = await make_run()
+    check_files(adapter_with(event, *GOOD, "tunewheel.json"))
+    check_files(adapter_with(event, "config.json", "model-00001-of-00002.safetensors", method="full"))
+
+
+async def test_candidate_is_fetched_whole_and_verified(
+    make_run: MakeRun, store: ObjectStore, tmp_path: Path
+) -> None:
+    event = await make_run()
+    directory = await fetch_candidate(store, event.adapter, tmp_path / "here")
+    assert {file.name for file in directory.iterdir()} >= set(GOOD)
+    corrupt = event.adapter.files[0].model_copy(update={"sha256": "0" * 64})
+    missing = event.adapter.files[0].model_copy(update={"path": f"{event.adapter.path}/adapter_config.json"})
+    for files in ((corrupt, *event.adapter.files[1:]), (missing,)):
+        broken = event.adapter.model_copy(update={"files": files})
+        with pytest.raises(UnfitCandidate) as caught:
+            await fetch_candidate(store, broken, tmp_path / "elsewhere")
+        assert caught.value.field == "adapter.files"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_measurements_are_found_by_model_and_dataset(store: ObjectStore, tmp_path: Path) -> None:
+    def of(model: str, letter: str, correct: bool = True) -> Measurement:
+        row = RegressionRow(key=letter * 64, output="o", correct=correct)
+        return Measurement(header=Header(model_key=model, dtype="float32"), rows={row.key: row})
+
+    async def go() -> tuple[Path, ...]:
+        await keep_measurement(store, of("m1", "a"), dataset_id="ds-1")
+        await keep_measurement(store, of("m1", "a", correct=False), dataset_id="ds-1")  # the first one stays
+        await keep_measurement(store, of("m1", "b"), dataset_id="ds-2")
+        await keep_measurement(store, of("m2", "c"), dataset_id="ds-1")
+        return await fetch_measurements(
+            store, model_key="m1", dataset_ids=["ds-1", "ds-2", "ds-1", "ds-3"], destination=tmp_path
+        )
+
+    found = [read_measurement(path.read_text()) for path in asyncio.run(go())]
+    assert found == [of("m1", "a"), of("m1", "b")]

@@ -1,0 +1,148 @@
+"""Whole evaluations, with the real worker process, on the tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
+from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.scorecard import Role, Scorecard
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_eval import evaluation
+from tunewheel_eval.evaluation import Evaluator
+from tunewheel_eval.plan import Champion
+from tunewheel_eval.settings import Settings
+from tunewheel_runtime.jobs import Lease, LeaseLost
+from tunewheel_runtime.store import ObjectStore
+
+MakeRun = Callable[..., Awaitable[TrainCompleted]]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, regression_set: Path) -> Settings:
+    return Settings(
+        cache_dir=tmp_path / "cache",
+        eval_regression_set=regression_set,
+        eval_dtype="float32",
+        eval_threads=1,
+        eval_batch_size=4,
+    )
+
+
+@pytest.fixture
+async def evaluator(store: ObjectStore, settings: Settings) -> Evaluator:
+    made = Evaluator(store, settings)
+    await made.prepare()
+    return made
+
+
+def lease() -> Lease:
+    return Lease(TopicPartition("train.completed", 0))
+
+
+def criteria(*entries: dict[str, Any]) -> ProjectSpec:
+    from tunewheel_contracts.formats.spec import TaskSpec
+
+    schema = {"type": "object", "properties": {"category": {"type": "string"}}}
+    task = TaskSpec(
+        system_prompt="s", output_schema=schema, label_field="category", max_output_tokens=12
+    ).model_dump(mode="json")
+    return ProjectSpec.model_validate(
+        {"project": "desk", "base_model": "tiny", "task": task, "criteria": entries}
+    )
+
+
+async def read_scorecard(store: ObjectStore, verdict: EvalPassed | EvalFailed) -> Scorecard:
+    return Scorecard.model_validate_json(await store.get(verdict.scorecard))
+
+
+async def test_two_turns(
+    real_run: MakeRun,
+    store: ObjectStore,
+    evaluator: Evaluator,
+    settings: Settings,
+    adapters: tuple[Path, Path],
+    examples: tuple[ChatExample, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second turn meets the first one's candidate as champion, and measures only what is new."""
+    first = await real_run()
+    verdict = await evaluator.evaluate(first, None, lease())
+    assert isinstance(verdict, EvalPassed)
+    card = await read_scorecard(store, verdict)
+    assert {one.role for one in card.contestants} == {Role.CANDIDATE, Role.BASE}
+    assert card.contestants[0].metrics["examples"] == 6
+    assert card.generations is not None
+    lines = [json.loads(line) for line in (await store.get(card.generations)).splitlines()]
+    assert {(one["example_id"], one["role"]) for one in lines} == {
+        (one.example_id, role) for one in examples for role in ("candidate", "base")
+    }
+    assert not list((settings.cache_dir / "eval" / "work").iterdir())
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "run_worker", None)
+        other = Champion(adapter=first.adapter.model_copy(update={"model_id": "desk-other"}))
+        assert await evaluator.evaluate(first, other, lease()) == verdict
+
+    second = await real_run(run_id="run-2", dataset_id="ds-2", holdout=examples[2:], adapter=adapters[1])
+    champion = Champion(adapter=first.adapter, dataset_id=first.dataset_id)
+    turned = await evaluator.evaluate(second, champion, lease())
+    contestants = {one.role: one for one in (await read_scorecard(store, turned)).contestants}
+    assert contestants[Role.CHAMPION].model_id == first.adapter.model_id
+    assert (
+        contestants[Role.CHAMPION].metrics["regression_accuracy"]
+        == (card.contestants[0].metrics["regression_accuracy"])
+    )
+    measured = [path for path in await store.list("measurements") if "/ds-2/" in path]
+    assert len(measured) == 3
+
+
+async def test_missed_criterion_fails_with_its_figures(real_run: MakeRun, evaluator: Evaluator) -> None:
+    spec = criteria({"metric": "valid_output", "minimum": 0.95}, {"metric": "perplexity", "minimum": 1})
+    event = await real_run(spec)
+    verdict = await evaluator.evaluate(event, None, lease())
+    assert isinstance(verdict, EvalFailed)
+    assert verdict.reasons == ("valid_output is 0: misses the minimum of 0.95",)
+    assert [check.passed for check in verdict.checks] == [False, True]
+    assert verdict.field is None
+
+
+async def test_adapter_that_is_not_safetensors_fails_with_its_field(
+    real_run: MakeRun, evaluator: Evaluator, adapters: tuple[Path, Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "adapter_config.json").write_bytes((adapters[0] / "adapter_config.json").read_bytes())
+    (broken / "adapter_model.safetensors").write_bytes(b"\x80\x04 a pickle by another name")
+    event = await real_run(adapter=broken)
+    verdict = await evaluator.evaluate(event, None, lease())
+    assert isinstance(verdict, EvalFailed)
+    assert verdict.field == "adapter"
+    assert "is not a safetensors file" in verdict.reasons[0]
+    assert (verdict.contestants, verdict.checks) == ((), ())
+    assert await evaluator.evaluate(event, None, lease()) == verdict
+
+
+async def test_lost_lease_leaves_no_verdict_and_the_next_owner_gives_it(
+    real_run: MakeRun, evaluator: Evaluator, store: ObjectStore
+) -> None:
+    event = await real_run()
+    lost = lease()
+    lost.lose("moved")
+    with pytest.raises(LeaseLost):
+        await evaluator.evaluate(event, None, lost)
+    assert await store.list("scorecards") == []
+    assert isinstance(await evaluator.evaluate(event, None, lease()), EvalPassed)
+
+
+async def test_malformed_regression_set_stops_the_service(store: ObjectStore, settings: Settings) -> None:
+    assert settings.eval_regression_set is not None
+    settings.eval_regression_set.write_text("{}\n")
+    with pytest.raises(ValueError, match=r"regression\.jsonl, line 1"):
+        await Evaluator(store, settings).prepare()

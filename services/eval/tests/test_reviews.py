@@ -1,0 +1,125 @@
+"""A person's verdict: approval, rejection, repeats, contradictions, strangers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
+from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.formats.scorecard import Scorecard
+from tunewheel_eval.plan import EvaluationPlan, make_plan, pin, read_manifest
+from tunewheel_eval.reviews import settle
+from tunewheel_eval.scorecards import verdict_of
+from tunewheel_runtime.store import ObjectStore
+
+Evaluated = Callable[..., Any]
+
+
+@pytest.fixture
+def evaluated(make_run: Callable[..., Awaitable[TrainCompleted]], store: ObjectStore) -> Evaluated:
+    """An evaluated run, as the store holds it."""
+
+    async def put(*, passed: bool = True, required: bool = True, judged: bool = True) -> EvaluationPlan:
+        name = f"{required}".lower()
+        event = await make_run(spec(required), run_id=f"run-{name}", dataset_id=f"ds-{name}")
+        plan = await pin(store, make_plan(event, await read_manifest(store, event.dataset), None))
+        if judged:
+            await store.put(plan.scorecard_path, scorecard(plan, passed).model_dump_json().encode())
+        return plan
+
+    return put
+
+
+def spec(required: bool) -> Any:
+    from tunewheel_contracts.formats.spec import ProjectSpec
+
+    return ProjectSpec.model_validate(
+        {
+            "project": f"desk-{required}".lower(),
+            "base_model": "tiny",
+            "task": {"system_prompt": "s"},
+            "criteria": [{"metric": "rouge_l", "minimum": 0}],
+            "review": {"required": required},
+        }
+    )
+
+
+def scorecard(plan: EvaluationPlan, passed: bool) -> Scorecard:
+    return Scorecard(
+        scorecard_id=plan.scorecard_id, project=plan.project, run_id=plan.run_id,
+        model_id=plan.adapter.model_id, dataset_id=plan.dataset_id, criteria_sha256=plan.criteria_sha256,
+        contestants=(), comparisons=(), checks=(), passed=passed,
+        field=None if passed else "adapter", reason=None if passed else "is broken",
+    )  # fmt: skip
+
+
+def review(plan: EvaluationPlan, verdict: str = "approved", **changes: Any) -> ReviewSubmitted:
+    plain = {"project": plan.project, "run_id": plan.run_id, "reviewer": "ada", "verdict": verdict}
+    return ReviewSubmitted.model_validate({**plain, **changes})
+
+
+async def test_automated_verdict_waits_only_where_it_passed_and_review_is_asked_for(
+    evaluated: Evaluated,
+) -> None:
+    plan, free = await evaluated(judged=False), await evaluated(judged=False, required=False)
+    ref = plan.dataset
+    assert isinstance(verdict_of(plan, scorecard(plan, True), ref), ReviewRequested)
+    assert isinstance(verdict_of(free, scorecard(free, True), ref), EvalPassed)
+    failed = verdict_of(plan, scorecard(plan, False), ref)
+    assert isinstance(failed, EvalFailed)
+    assert (failed.field, failed.reasons) == ("adapter", ("adapter: is broken",))
+
+
+async def test_approval_lets_the_pass_through(evaluated: Evaluated, store: ObjectStore) -> None:
+    plan = await evaluated()
+    verdict = await settle(store, review(plan))
+    assert isinstance(verdict, EvalPassed)
+    assert (verdict.run_id, verdict.reviewed_by) == (plan.run_id, "ada")
+    assert verdict.scorecard.path == plan.scorecard_path
+    assert await settle(store, review(plan)) == verdict
+    assert await settle(store, review(plan, reviewer="bob")) == verdict
+
+
+async def test_rejection_fails_the_run_for_good(evaluated: Evaluated, store: ObjectStore) -> None:
+    plan = await evaluated()
+    rejected = review(plan, "rejected", comment=" promises refunds ")
+    verdict = await settle(store, rejected)
+    assert isinstance(verdict, EvalFailed)
+    assert verdict.reasons == ("rejected by ada: promises refunds",)
+    assert (verdict.field, verdict.reviewed_by) == ("review", "ada")
+    with pytest.raises(InvalidEvent, match=r"ada rejected run .* final") as caught:
+        await settle(store, review(plan, reviewer="bob"))
+    assert caught.value.field == "verdict"
+    assert await settle(store, rejected) == verdict
+
+
+async def test_rejection_outranks_an_approval_that_came_first(
+    evaluated: Evaluated, store: ObjectStore
+) -> None:
+    plan = await evaluated()
+    approval = await settle(store, review(plan))
+    assert isinstance(await settle(store, review(plan, "rejected", reviewer="bob")), EvalFailed)
+    # Delivered again, the approval says again what it said: the log's order decides, not the store's.
+    assert await settle(store, review(plan)) == approval
+
+
+@pytest.mark.parametrize(
+    ("state", "changes", "complaint"),
+    [
+        ({}, {"run_id": "run-unknown"}, "names no evaluated run"),
+        ({}, {"project": "stranger"}, "names no evaluated run"),
+        ({"required": False}, {}, "asks for no review"),
+        ({"passed": False}, {}, "failed its criteria"),
+        ({"judged": False}, {}, "not judged yet"),
+    ],
+)
+async def test_review_of_what_waits_for_none_is_refused(
+    evaluated: Evaluated, store: ObjectStore, state: dict[str, Any], changes: dict[str, Any], complaint: str
+) -> None:
+    plan = await evaluated(**state)
+    with pytest.raises(InvalidEvent, match=complaint) as caught:
+        await settle(store, review(plan, **changes))
+    assert caught.value.field == "run_id"
