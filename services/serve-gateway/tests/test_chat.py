@@ -93,6 +93,14 @@ async def test_other_parameters_reach_the_engine(world: Any):
     assert (asked["temperature"], asked["max_tokens"], asked["seed"], asked["stop"]) == (0, 7, 3, ["x"])
 
 
+async def test_the_projects_output_limit_counts_unless_the_client_sets_one(world: Any):
+    await world.said()
+    assert world.engine.asked[-1]["max_tokens"] == 256
+    await world.said(max_completion_tokens=9)
+    assert world.engine.asked[-1]["max_completion_tokens"] == 9
+    assert "max_tokens" not in world.engine.asked[-1]
+
+
 @pytest.mark.parametrize("name", ["org/Tiny-Base", "desk/base"])
 async def test_the_base_answers_to_its_name(world: Any, name: str):
     assert await world.said(model=name) == "org/Tiny-Base: hello"

@@ -36,7 +36,7 @@ def desired(project: str = "desk", base: str = "org/Base", **shares: tuple[str, 
         )
         for role, (model, percent) in shares.items()
     )
-    return DesiredProject(project, base, "prompt", routes)
+    return DesiredProject(project, base, "prompt", routes=routes)
 
 
 def built(*projects: DesiredProject, ready: Any = (), previous: RouteTable | None = None) -> RouteTable:

@@ -167,7 +167,10 @@ class Answering:
             client=caller.name,
             streamed=request.stream,
         )
-        return exchange, request.upstream_body(model=target.upstream_model, messages=messages)
+        body = request.upstream_body(
+            model=target.upstream_model, messages=messages, max_tokens=target.max_output_tokens
+        )
+        return exchange, body
 
     def _answered(self, target: Target, request: ChatRequest, exchange: Exchange, started: float) -> None:
         exchange.finish(time.perf_counter() - started)

@@ -37,12 +37,16 @@ class Catalog:
         if desired is None:
             assert declared is not None
             spec, created = declared.data.spec, int(declared.time.timestamp())
-            return DesiredProject(name, spec.base_model, spec.task.system_prompt, created=created)
-        prompt = declared.data.spec.task.system_prompt if declared else desired.data.system_prompt
+            task = spec.task
+            return DesiredProject(
+                name, spec.base_model, task.system_prompt, task.max_output_tokens, created=created
+            )
+        task = declared.data.spec.task if declared else None
         return DesiredProject(
             project=name,
             base_name=desired.data.base.name,
-            system_prompt=prompt,
+            system_prompt=task.system_prompt if task else desired.data.system_prompt,
+            max_output_tokens=task.max_output_tokens if task else None,
             routes=desired.data.desired.routes,
             created=int(desired.time.timestamp()),
         )

@@ -26,13 +26,18 @@ class ChatRequest:
     include_usage: bool
     user: str | None
 
-    def upstream_body(self, *, model: str, messages: Messages) -> dict[str, Any]:
-        """Return the body for the engine. Usage is always asked for: the completion log needs it."""
+    def upstream_body(
+        self, *, model: str, messages: Messages, max_tokens: int | None = None
+    ) -> dict[str, Any]:
+        """Return the body for the engine. Usage is always asked for: the completion log needs it.
+        ``max_tokens`` counts where the client set no limit."""
         body = self.parameters | {
             "model": model,
             "messages": [{"role": role, "content": content} for role, content in messages],
             "stream": self.stream,
         }
+        if max_tokens and not (body.get("max_tokens") or body.get("max_completion_tokens")):
+            body["max_tokens"] = max_tokens
         if self.stream:
             body["stream_options"] = {"include_usage": True}
         return body

@@ -19,6 +19,7 @@ class DesiredProject:
     project: str
     base_name: str
     system_prompt: str
+    max_output_tokens: int | None = None
     routes: tuple[Route, ...] = ()
     created: int = 0
     """Unix seconds of the event behind it."""
@@ -32,6 +33,8 @@ class Target:
     model_id: str
     upstream_model: str
     system_prompt: str
+    max_output_tokens: int | None = None
+    """Asked for where the client sets no limit of its own."""
     role: RouteRole = RouteRole.PRODUCTION
     percent: int = 100
     adapter: AdapterRef | None = None
@@ -136,7 +139,13 @@ def build_table(
 def _project_table(
     desired: DesiredProject, ready: Collection[str], previous: ProjectTable | None
 ) -> ProjectTable:
-    base = Target(desired.project, desired.base_name, desired.base_name, desired.system_prompt)
+    base = Target(
+        desired.project,
+        desired.base_name,
+        desired.base_name,
+        desired.system_prompt,
+        desired.max_output_tokens,
+    )
     wanted = {route.role: _target(desired, route) for route in desired.routes}
     found = {role: target for role, target in wanted.items() if _is_loaded(target, ready)}
     production = wanted.get(RouteRole.PRODUCTION, base)
@@ -174,6 +183,7 @@ def _target(desired: DesiredProject, route: Route) -> Target:
         model_id=route.model_id,
         upstream_model=route.model_id if route.adapter else desired.base_name,
         system_prompt=desired.system_prompt,
+        max_output_tokens=desired.max_output_tokens,
         role=route.role,
         percent=route.percent,
         adapter=route.adapter,

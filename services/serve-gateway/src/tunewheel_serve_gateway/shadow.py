@@ -68,7 +68,9 @@ class ShadowCopies:
             shadow_of=answered.completion_id,
             client=answered.client,
         )
-        body = request.upstream_body(model=shadow.upstream_model, messages=messages) | {"stream": False}
+        body = request.upstream_body(
+            model=shadow.upstream_model, messages=messages, max_tokens=shadow.max_output_tokens
+        ) | {"stream": False}
         body.pop("stream_options", None)
         async with self._slots:
             started = time.perf_counter()
