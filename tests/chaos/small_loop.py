@@ -53,9 +53,10 @@ CAUSED = (
 REFUSALS = (topics.DATASET_REJECTED, topics.TRAIN_FAILED, topics.EVAL_FAILED, topics.MODEL_ROLLEDBACK)
 
 
-def spec_event(base_model: str) -> Envelope[Any]:
+def spec_event(base_model: str, *, project: str = PROJECT) -> Envelope[Any]:
+    """Declare a project that any model passes, and that builds once all tickets are there."""
     return declared(
-        PROJECT,
+        project,
         base_model=base_model,
         dataset={"min_examples": 20, "build": {"min_new_records": COUNT, "quiet_seconds": None}},
         train={
@@ -86,13 +87,13 @@ def _ticket(number: int) -> bytes:
 Publish = Callable[[str], Awaitable[None]]
 
 
-async def publish_file(url: str) -> None:
+async def publish_file(url: str, *, project: str = PROJECT) -> None:
     """Post the file to ingest at ``url``."""
-    assert await post(url, b"".join(tickets())) == HTTPStatus.ACCEPTED
+    assert await post(url, b"".join(tickets()), project=project) == HTTPStatus.ACCEPTED
 
 
 async def publish_file_again_and_again(url: str, *, half_sent: asyncio.Event) -> None:
-    """Post it as a client that stalls in the middle, loses its connection and begins anew until it is taken."""
+    """Post it as a client that stalls in the middle, is cut off, and begins anew until all is taken."""
 
     async def halting() -> AsyncIterator[bytes]:
         lines = tickets()
@@ -118,11 +119,11 @@ async def _is_taken(url: str) -> bool:
         return False
 
 
-async def post(url: str, body: bytes | AsyncIterator[bytes]) -> int:
+async def post(url: str, body: bytes | AsyncIterator[bytes], *, project: str = PROJECT) -> int:
     """Return the status: 202 with everything accepted, or 503."""
     async with (
         aiohttp.ClientSession(headers={"content-type": "application/x-ndjson"}) as session,
-        session.post(f"{url}/v1/tickets?project={PROJECT}", data=body) as answer,
+        session.post(f"{url}/v1/tickets?project={project}", data=body) as answer,
     ):
         receipt = await answer.json()
         if answer.status != HTTPStatus.SERVICE_UNAVAILABLE:

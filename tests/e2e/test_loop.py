@@ -1,0 +1,192 @@
+"""The loop, once, on the real model: from tickets to an adapter that answers, and a correction back in."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import polars as pl
+import pytest
+from tunewheel_cli.lineage import Lineage, lineage_of
+from tunewheel_cli.places import cache_dir
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import RecordKind, Trust
+from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.topics import TopicSpec
+
+from ..integration.wheels import turning
+from . import small_desk
+from .small_desk import PROJECT, Answers
+
+pytestmark = [pytest.mark.e2e, pytest.mark.model]
+
+SERVICES = ("engine", "ingest", "curate", "train", "eval", "registry", "gateway")
+QUESTION = "The charger shows a red light and the battery of my bike does not fill. What now?"
+CORRECTION = {
+    "category": "battery",
+    "priority": "normal",
+    "reply": "Unplug it for ten minutes, then try again.",
+}
+
+
+@dataclass(frozen=True)
+class Turned:
+    """What the turn left behind, and what was asked and said meanwhile."""
+
+    events: dict[str, Envelope[Any]]
+    published: int
+    model_id: str
+    answers: Answers
+    feedback_id: str
+    lineage: Lineage
+    train: pl.DataFrame
+    holdout: pl.DataFrame
+
+    def of(self, topic: TopicSpec) -> list[Envelope[Any]]:
+        return [event for event in self.events.values() if event.data.type == topic.name]
+
+    def only(self, topic: TopicSpec) -> Envelope[Any]:
+        (event,) = self.of(topic)
+        return event
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Turned:
+    return asyncio.run(_turn(tmp_path_factory.mktemp("wheel")))
+
+
+async def _turn(root: Path) -> Turned:
+    share_converted_models(root)
+    base_model = small_desk.spec().base_model
+    async with turning(root, SERVICES, base_model=base_model) as (wheel, feed):
+        published = await small_desk.publish(wheel, root / "published")
+        model_id = (await small_desk.promoted(feed)).data.model_id
+        url = f"{wheel.url_of('gateway')}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", timeout=120, max_retries=0) as client:
+            answers = await small_desk.ask(client, model_id, QUESTION)
+        feedback_id = await small_desk.correct(wheel, answers.plain.id, CORRECTION)
+        await feed.first(topics.RECORD_INGESTED, lambda e: e.data.kind is RecordKind.FEEDBACK)
+        await feed.until(
+            lambda: len(feed.by_topic[topics.INFERENCE_COMPLETED.name]) == 2,
+            patience=small_desk.PATIENCE_SECONDS,
+            what="both completions on the log",
+        )
+        dataset = root / "store" / "datasets" / feed.by_topic["dataset.versioned"][0].data.dataset_id
+        lineage = await asyncio.to_thread(
+            lineage_of, model_id, feed.events, store_url=wheel.plan.var.store_url
+        )
+        return Turned(
+            events=dict(feed.events),
+            published=published,
+            model_id=model_id,
+            answers=answers,
+            feedback_id=feedback_id,
+            lineage=lineage,
+            train=pl.read_parquet(dataset / "train.parquet"),
+            holdout=pl.read_parquet(dataset / "holdout.parquet"),
+        )
+
+
+def share_converted_models(root: Path) -> None:
+    """Let the wheel use the converted base model that the machine's cache holds, or put it there."""
+    (cache_dir() / "models").mkdir(parents=True, exist_ok=True)
+    (root / "cache").mkdir()
+    (root / "cache" / "models").symlink_to(cache_dir() / "models")
+
+
+def test_everything_published_became_a_record(turned: Turned) -> None:
+    records = [e.data for e in turned.of(topics.RECORD_INGESTED) if e.data.kind is not RecordKind.FEEDBACK]
+    assert len({record.record_id for record in records}) == turned.published
+    assert sum(record.kind is RecordKind.DOCUMENT for record in records) == small_desk.SOPS
+
+
+def test_the_adapter_beats_the_base_and_is_promoted(turned: Turned) -> None:
+    verdict = turned.only(topics.EVAL_PASSED).data
+    figures = {contestant.role: contestant.metrics for contestant in verdict.contestants}
+    assert verdict.adapter.model_id == turned.model_id
+    assert figures[Role.CANDIDATE]["perplexity"] < figures[Role.BASE]["perplexity"]
+    assert figures[Role.CANDIDATE]["valid_output"] > figures[Role.BASE]["valid_output"]
+    assert [e.data.to_stage.value for e in turned.of(topics.MODEL_PROMOTED)] == ["evaluated", "production"]
+
+
+def test_the_official_client_is_answered_by_the_adapter(turned: Turned) -> None:
+    answers = turned.answers
+    assert {PROJECT, f"{PROJECT}/base", turned.model_id} <= answers.models
+    assert answers.plain.model == turned.model_id
+    assert answers.plain.usage is not None
+    assert answers.plain.usage.completion_tokens > 0
+    assert answers.chunks > 3
+    assert answers.streamed_text == answers.plain.choices[0].message.content
+
+
+def test_completions_are_on_the_log(turned: Turned) -> None:
+    completions = {e.data.completion_id: e.data for e in turned.of(topics.INFERENCE_COMPLETED)}
+    assert set(completions) == {turned.answers.plain.id, turned.answers.streamed_id}
+    for completion in completions.values():
+        assert completion.model_id == turned.model_id
+        assert completion.output == turned.answers.streamed_text
+        assert completion.messages[-1].content == QUESTION
+    assert completions[turned.answers.streamed_id].streamed
+
+
+def test_a_correction_becomes_a_record(turned: Turned) -> None:
+    feedback = turned.only(topics.FEEDBACK_RECEIVED)
+    assert feedback.data.feedback_id == turned.feedback_id
+    (record,) = [e for e in turned.of(topics.RECORD_INGESTED) if e.data.kind is RecordKind.FEEDBACK]
+    assert record.causation_id == feedback.id
+    assert record.data.input == QUESTION
+    assert record.data.trust is Trust.CORRECTED
+    assert CORRECTION["reply"] in record.data.output
+
+
+def test_causation_leads_from_the_model_to_the_request(turned: Turned) -> None:
+    chain = [event.data.type for event in turned.lineage.chain]
+    assert chain == ["model.registered", "train.completed", "dataset.versioned", "dataset.requested"]
+
+
+def test_lineage_reaches_every_ticket_that_survived_curation(turned: Turned) -> None:
+    published = {event.id for event in turned.of(topics.TICKET_PUBLISHED)}
+    records = {e.data.record_id: e for e in turned.of(topics.RECORD_INGESTED)}
+    survivors = {
+        record_id
+        for frame in (turned.train, turned.holdout)
+        for names in frame["record_ids"].to_list()
+        for record_id in names
+    }
+    assert survivors
+    origins = {origin.record_id: origin for origin in turned.lineage.origins}
+    assert survivors <= set(origins)
+    for record_id in survivors:
+        assert origins[record_id].on_log
+        assert origins[record_id].source_event_id == records[record_id].causation_id
+        assert records[record_id].causation_id in published
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        topics.DATASET_VERSIONED,
+        topics.TRAIN_STARTED,
+        topics.TRAIN_PROGRESSED,
+        topics.TRAIN_COMPLETED,
+        topics.EVAL_PASSED,
+        topics.MODEL_PROMOTED,
+    ],
+    ids=lambda topic: topic.name,
+)
+def test_one_correlation_id_spans_the_turn(turned: Turned, topic: TopicSpec) -> None:
+    turn = f"turn-{turned.only(topics.DATASET_VERSIONED).data.dataset_id}"
+    assert {event.correlation_id for event in turned.of(topic)} == {turn}
+
+
+def test_what_is_served_belongs_to_the_turn(turned: Turned) -> None:
+    turn = f"turn-{turned.only(topics.DATASET_VERSIONED).data.dataset_id}"
+    desired = turned.of(topics.SERVING_DESIRED)[-1]
+    assert [route.model_id for route in desired.data.desired.routes] == [turned.model_id]
+    assert desired.correlation_id == turn
+    registered = {e.data.kind: e.correlation_id for e in turned.of(topics.MODEL_REGISTERED)}
+    assert registered == {"base": turn, "adapter": turn}
