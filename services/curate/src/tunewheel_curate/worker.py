@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import queue
 import shutil
 import sys
 import threading
@@ -82,20 +83,22 @@ def main() -> None:
     """Serve one order."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; stdout is for the answer
+    orders: queue.Queue[BuildOrder] = queue.Queue()
+    threading.Thread(target=_listen_to_parent, args=(orders,), daemon=True).start()
     load()
-    line = sys.stdin.readline()
-    if not line:
-        return
-    order = BuildOrder.model_validate_json(line)
-    threading.Thread(target=_leave_with_parent, args=(Path(order.folder),), daemon=True).start()
-    answers.write(run_build(order).model_dump_json() + "\n")
+    answers.write(run_build(orders.get()).model_dump_json() + "\n")
     answers.flush()
 
 
-def _leave_with_parent(folder: Path) -> None:
-    if not sys.stdin.read():
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)
+def _listen_to_parent(orders: queue.Queue[BuildOrder]) -> None:
+    """Pass the order on; when the parent is gone, take its folder away and end the process at once."""
+    order: BuildOrder | None = None
+    while line := sys.stdin.readline():
+        order = BuildOrder.model_validate_json(line)
+        orders.put(order)
+    if order is not None:
+        shutil.rmtree(order.folder, ignore_errors=True)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,184 @@
+"""Curate killed with -9 in the middle of its work: the same dataset, no record doubled, no process left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import (
+    BuildReason,
+    DatasetRequested,
+    RecordIngested,
+    RecordKind,
+    Trust,
+)
+from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.topics import TopicSpec
+from tunewheel_curate.arrivals import rows_of
+from tunewheel_curate.pipeline import build
+from tunewheel_curate.records import RecordTable
+from tunewheel_curate.versioning import dataset_id_of, rows_sha256
+from tunewheel_runtime.service import Delivery, Position
+
+from ..integration.bus import Bus, until
+from ..integration.specs import declared, small_spec
+
+pytestmark = pytest.mark.chaos
+
+PROJECT = "chaos"
+COUNT = 1_000
+PATIENCE = 300.0
+BUILD = {"min_examples": 20, "build": {"min_new_records": COUNT, "quiet_seconds": None}}
+
+
+def records() -> Iterator[Envelope[RecordIngested]]:
+    """Records that differ in most words, so that all of them become examples."""
+    for number in range(COUNT):
+        words = " ".join(content_id("w", [number, place], digits=6) for place in range(10))
+        data = RecordIngested(
+            project=PROJECT,
+            record_id=content_id("rec", number),
+            kind=RecordKind.TICKET,
+            source_id=f"T-{number}",
+            source_event_id=f"event-{number}",
+            input=words,
+            output=json.dumps({"category": ("bell", "horn")[number % 2]}),
+            group=f"customer-{number // 3}",
+            trust=Trust.EXPERT,
+        )
+        yield new_event(data, source="/test")
+
+
+def expected_dataset() -> str:
+    deliveries = [
+        Delivery(event, Position("record.ingested", 0, offset), {}) for offset, event in enumerate(records())
+    ]
+    spec = small_spec(PROJECT, dataset=BUILD)
+    return dataset_id_of(spec, rows_sha256(build(rows_of(deliveries), spec).split))
+
+
+class Curate:
+    """The service as a process of its own."""
+
+    def __init__(self, kafka: str, folder: Path) -> None:
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir()
+        self.store = folder / "store"
+        self.log = folder / "curate.log"
+        self._environment = os.environ | {
+            "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
+            "TUNEWHEEL_STORE_URL": self.store.as_uri(),
+            "TUNEWHEEL_APPEND_BATCH": "20",
+            "TUNEWHEEL_POLICY_SECONDS": "0.1",
+            "TMPDIR": str(self.scratch),
+        }
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tunewheel_curate.main"]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        process = self._start()
+        try:
+            yield
+            assert process.poll() is None, self.log.read_text()[-3000:]
+        finally:
+            process.terminate()
+            process.wait(60)
+
+    async def killed(
+        self, when: Callable[[], bool], *, publish: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Start, publish once it is ready, kill -9 as soon as ``when`` holds, see the worker notice."""
+        process = self._start()
+        try:
+            await until(lambda: '"event": "ready"' in self.log.read_text(), patience=PATIENCE)
+            publishing = asyncio.create_task(publish())
+            await until(when, patience=PATIENCE)
+            children = psutil.Process(process.pid).children(recursive=True)
+        finally:
+            process.kill()
+            process.wait(60)
+        await publishing
+        await until(lambda: not any(child.is_running() for child in children))
+
+    def appended(self) -> int:
+        return RecordTable(str(self.store / "records")).arrivals().height
+
+    def is_building(self) -> bool:
+        return any(self.scratch.glob("tunewheel-curate-*/train.parquet"))
+
+
+@pytest.mark.parametrize("moment", ["appending", "building"])
+async def test_kill_9_changes_nothing(fresh_kafka: str, tmp_path: Path, moment: str) -> None:
+    curate = Curate(fresh_kafka, tmp_path)
+    async with Bus(fresh_kafka) as bus:
+        await bus.publish(declared(PROJECT, dataset=BUILD))
+        in_the_middle = {
+            "appending": lambda: 0 < curate.appended() < COUNT,
+            "building": curate.is_building,
+        }
+        await curate.killed(in_the_middle[moment], publish=lambda: publish_all(bus))
+        assert (curate.appended() < COUNT) == (moment == "appending")
+        async with curate.running():
+            (event,) = await bus.collect(topics.DATASET_VERSIONED, 1, patience=PATIENCE)
+        requests = await bus.collect(topics.DATASET_REQUESTED, 1)
+    arrivals = RecordTable(str(curate.store / "records")).arrivals()
+    assert arrivals.height == arrivals["record_id"].n_unique() == COUNT
+    assert event.data.counts.records == COUNT
+    assert event.data.dataset_id == expected_dataset()
+    assert event.causation_id == requests[0].id
+    assert not list(curate.scratch.glob("tunewheel-curate-*"))
+
+
+async def test_a_build_killed_again_and_again_is_answered_once(fresh_kafka: str, tmp_path: Path) -> None:
+    curate = Curate(fresh_kafka, tmp_path)
+    async with Bus(fresh_kafka) as bus:
+        await bus.publish(declared(PROJECT, dataset=BUILD))
+        await curate.killed(curate.is_building, publish=lambda: publish_all(bus))
+        await curate.killed(curate.is_building, publish=nothing)
+        async with curate.running():
+            (event,) = await bus.collect(topics.DATASET_VERSIONED, 1, patience=PATIENCE)
+            command = DatasetRequested(project=PROJECT, reason=BuildReason.COMMAND, request="again")
+            await bus.publish(new_event(command, source="/test"))
+            # Answered on the same partition, so after whatever would have been built twice.
+            (rejected,) = await bus.collect(topics.DATASET_REJECTED, 1, patience=PATIENCE)
+    assert event.data.dataset_id == expected_dataset()
+    assert event.data.dataset_id in rejected.data.reasons[0]
+    assert await length(fresh_kafka, topics.DATASET_VERSIONED) == 1
+    assert await length(fresh_kafka, topics.DATASET_REQUESTED) == 3, "the policy's, the command, its records"
+
+
+async def nothing() -> None:
+    """Publish nothing."""
+
+
+async def publish_all(bus: Bus) -> None:
+    events = list(records())
+    for start in range(0, COUNT, 500):
+        await asyncio.gather(*(bus.publish(event) for event in events[start : start + 500]))
+
+
+async def length(kafka: str, topic: TopicSpec) -> int:
+    """Return how many records ``topic`` holds, on a broker where nothing was deleted."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka)
+    await consumer.start()
+    try:
+        ends = await consumer.end_offsets([TopicPartition(topic.name, n) for n in range(topic.partitions)])
+    finally:
+        await consumer.stop()
+    return sum(ends.values())
