@@ -55,7 +55,7 @@ class Connection:
             raise InvalidOption(f"{option}: {first['msg']}, not {first['input']!r}") from error
         running = living(var.run_file) if var else None
         if running and "bootstrap_servers" not in settings.model_fields_set:
-            found = {"bootstrap_servers": running.bootstrap_servers}
+            found: dict[str, Any] = {"bootstrap_servers": running.bootstrap_servers}
             if "security_protocol" not in settings.model_fields_set:
                 found["security_protocol"] = running.security_protocol
             settings = ServiceSettings(**(self.given() | found))

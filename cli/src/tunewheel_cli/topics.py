@@ -23,6 +23,7 @@ SETTLE_SECONDS = 30.0
 _ALREADY_EXISTS = 36
 """Kafka protocol, error code TOPIC_ALREADY_EXISTS."""
 _PARTITIONS = "partitions"
+# aiokafka types what its admin client returns as a response without fields; hence Any below.
 
 
 class TopicRefused(TunewheelError):
@@ -155,7 +156,7 @@ class _Admin:
         await self._admin.close()
 
 
-async def _read(admin: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> dict[str, Topic]:
+async def _read(admin: Any, wanted: Iterable[Topic]) -> dict[str, Topic]:
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
     names = {topic.name: topic for topic in wanted}
@@ -188,7 +189,7 @@ async def _settled(admin: AIOKafkaAdminClient, wanted: tuple[Topic, ...]) -> Top
         await asyncio.sleep(0.05)
 
 
-async def _create(admin: AIOKafkaAdminClient, topics: list[Topic]) -> None:
+async def _create(admin: Any, topics: list[Topic]) -> None:
     from aiokafka.admin import NewTopic
 
     if not topics:
@@ -202,9 +203,7 @@ async def _create(admin: AIOKafkaAdminClient, topics: list[Topic]) -> None:
             raise TopicRefused(f"{name}: Kafka does not make the topic ({message or f'error {code}'})")
 
 
-async def _alter(
-    admin: AIOKafkaAdminClient, differences: list[Difference], wanted: Mapping[str, Topic]
-) -> None:
+async def _alter(admin: Any, differences: list[Difference], wanted: Mapping[str, Topic]) -> None:
     from aiokafka.admin import NewPartitions
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
     from aiokafka.errors import KafkaError

@@ -13,7 +13,7 @@ from tunewheel_cli.kafka.jars import Jar, maven_context, sha256_of
 
 KAFKA = "4.3.1"
 BROKER = f"org.apache.kafka:kafka_2.13:{KAFKA}"
-LOG_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl"
+LOG_BINDING = ("org.apache.logging.log4j", "log4j-slf4j-impl")
 LOG_API = "org.apache.logging.log4j:log4j-api"
 HEADER = f"""\
 # Apache Kafka {KAFKA}'s broker, and a binding that makes its log readable.
@@ -27,7 +27,8 @@ def lock(folder: Path) -> tuple[Jar, ...]:
     own, transitive = context.resolver.resolve([context.create_dependency(BROKER)])
     coordinates = {(d.groupId, d.artifactId, d.version) for d in (*own, *transitive)}
     log4j = next(version for group, name, version in coordinates if f"{group}:{name}" == LOG_API)
-    coordinates.add((*LOG_BINDING.split(":"), log4j))
+    group, artifact = LOG_BINDING
+    coordinates.add((group, artifact, log4j))
     jars: list[Jar] = []
     for group, artifact, version in sorted(coordinates):
         path = context.project(group, artifact).at_version(version).artifact().resolve()

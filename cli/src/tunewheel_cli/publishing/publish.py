@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunewheel_contracts.event import KafkaRecord
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
 from tunewheel_cli.publishing.events import encode, fields_of, make_event
 from tunewheel_cli.publishing.folder import MEDIA_TYPES, document_files, read_documents
-from tunewheel_cli.publishing.items import Kind, Refusal, Source, SourceUnusable
+from tunewheel_cli.publishing.items import Found, Kind, Refusal, Source, SourceUnusable
 from tunewheel_cli.publishing.lines import OnBytes, read_json_lines
 from tunewheel_cli.publishing.rows import parse_maps, read_csv
 from tunewheel_cli.publishing.sender import Sender
@@ -136,8 +137,7 @@ async def _pump(
     on_progress: OnProgress | None,
 ) -> None:
     for number, found in enumerate(source, 1):
-        made = found if isinstance(found, Refusal) else make_event(found, project=project, kind=kind)
-        record = made if isinstance(made, Refusal) else encode(found, made)
+        record = found if isinstance(found, Refusal) else _to_record(found, project, kind)
         if isinstance(record, Refusal):
             summary.refuse(record)
         else:
@@ -148,6 +148,11 @@ async def _pump(
             if on_progress:
                 on_progress(summary)
     await sender.flush()
+
+
+def _to_record(found: Found, project: str, kind: Kind | None) -> KafkaRecord | Refusal:
+    made = make_event(found, project=project, kind=kind)
+    return made if isinstance(made, Refusal) else encode(found, made)
 
 
 def _size(path: Path) -> int:
