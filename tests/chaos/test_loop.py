@@ -78,7 +78,7 @@ def moments(wheel: Wheel, feed: EventFeed, half_sent: asyncio.Event) -> dict[str
 
     def mid_generation() -> bool:
         # Its first line is the header; the base, which comes second, has not begun.
-        rows = list((root / "cache" / "eval" / "work").glob("*/candidate.jsonl"))
+        rows = list((wheel.plan.var.work / "eval").glob("*/candidate.jsonl"))
         return any(path.read_bytes().count(b"\n") > 1 for path in rows)
 
     def between_events() -> bool:

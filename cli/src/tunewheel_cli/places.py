@@ -36,6 +36,11 @@ class Var:
         return self.root / "logs"
 
     @property
+    def work(self) -> Path:
+        """Files of running jobs, such as checkpoints."""
+        return self.root / "work"
+
+    @property
     def store_url(self) -> str:
         return (self.root / "store").as_uri()
 

@@ -111,6 +111,7 @@ def environment(
     own = {
         "TUNEWHEEL_STORE_URL": var.store_url,
         "TUNEWHEEL_CACHE_DIR": str(cache_dir()),
+        "TUNEWHEEL_WORK_DIR": str(var.work),
         "TUNEWHEEL_HTTP_PORT": str(port),
         "TUNEWHEEL_ENGINE_URL": engine_url,
         "PYTHONUNBUFFERED": "1",

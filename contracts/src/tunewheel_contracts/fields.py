@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any
@@ -29,8 +30,11 @@ Timestamp = Annotated[datetime, Field(json_schema_extra={"format": "date-time"})
 """An instant; one without an offset is taken as UTC, so that every machine reads the same."""
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
 def _no_control(value: str) -> str:
-    if any(ord(char) < 32 or ord(char) == 127 for char in value):
+    if _CONTROL.search(value):
         raise ValueError("contains control characters; remove them")
     return value
 

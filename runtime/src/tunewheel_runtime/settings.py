@@ -27,6 +27,9 @@ class ServiceSettings(BaseSettings):
     store_url: str = "file://var/store"
     """Object store: ``file://``, ``s3://``, ``gs://``, ``az://`` or ``memory://``."""
     cache_dir: Path = Field(default_factory=lambda: user_cache_path("tunewheel"))
+    """What can be fetched or made again: base models, fetched artifacts."""
+    work_dir: Path | None = None
+    """Files of running jobs; ``<cache_dir>/work`` by default."""
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=0, ge=0, le=65_535)
@@ -45,3 +48,7 @@ class ServiceSettings(BaseSettings):
     the service, or a whole upstream, that is wrong."""
     dead_letter_window: int = Field(default=1_000, ge=1)
     shutdown_seconds: float = Field(default=30.0, gt=0)
+
+    def work_for(self, service: str) -> Path:
+        """Return where ``service`` keeps the files of its running jobs."""
+        return (self.work_dir or self.cache_dir / "work") / service

@@ -13,5 +13,5 @@ def test_an_app_is_made_without_a_broker_and_without_torch(tmp_path: Path):
 
 
 def test_runs_lie_below_the_cache_unless_told_otherwise(tmp_path: Path):
-    assert Settings(cache_dir=tmp_path).runs_dir == tmp_path / "train" / "runs"
+    assert Settings(cache_dir=tmp_path).runs_dir == tmp_path / "work" / "train" / "runs"
     assert Settings(cache_dir=tmp_path, work_dir=tmp_path / "w").runs_dir == tmp_path / "w" / "runs"

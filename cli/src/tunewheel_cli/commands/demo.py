@@ -28,15 +28,17 @@ def demo(
 
     Exit code 0: an adapter was promoted; 4: the first one was refused; 1: something stopped on the way.
     """
-    from tunewheel_contracts.errors import TunewheelError
+    from tunewheel_contracts.errors import TransientError, TunewheelError
 
     from tunewheel_cli.demo.run import DemoOptions, run_demo
 
     options = DemoOptions(example=example, var=var, keep=keep, quiet=as_json, one_turn=one_turn)
     try:
         code = asyncio.run(run_demo(options))
-    except (TunewheelError, TimeoutError) as error:
+    except TunewheelError as error:
         leave(error, as_json=as_json)
+    except TimeoutError as error:
+        leave(TransientError(f"{error}; the logs are in {var / 'logs'}"), as_json=as_json)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if as_json:

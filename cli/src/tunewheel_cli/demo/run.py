@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tunewheel_contracts import topics
 
-from tunewheel_cli.connection import Connection
+from tunewheel_cli import run_state
+from tunewheel_cli.connection import Connection, InvalidOption
 from tunewheel_cli.demo.example import Example
 from tunewheel_cli.demo.gateway import GatewayClient
 from tunewheel_cli.demo.screen import Bar, Screen
@@ -44,7 +45,7 @@ async def run_demo(options: DemoOptions) -> int:
         TunewheelError: something did not start, or the wheel stopped on the way; the message says what to do.
     """
     example, screen, outcome = Example.at(options.example), Screen(quiet=options.quiet), Outcome()
-    await asyncio.to_thread(shutil.rmtree, options.var, ignore_errors=True)
+    await asyncio.to_thread(_empty, options.var)
     members = choose(None)
     plan = Plan(
         var=Var(options.var.resolve()), members=members, auto_ports=True, base_model=example.spec.base_model
@@ -65,6 +66,14 @@ async def run_demo(options: DemoOptions) -> int:
                 await wheel.stop()
         _write_summary(options.var / "summary.json", outcome, screen)
     return 0 if outcome.turns[0].passed else EXIT_REFUSED
+
+
+def _empty(var: Path) -> None:
+    """Remove what an earlier demo left; anything else is not ours to remove."""
+    run_state.require_none(Var(var.resolve()).run_file)
+    if var.exists() and any(var.iterdir()) and not (var / "logs").is_dir():
+        raise InvalidOption(f"--var: {var} holds something that no demo left there; name another folder")
+    shutil.rmtree(var, ignore_errors=True)
 
 
 def _show_start(bar: Bar, ready: set[str], kept: Kept, total: int) -> None:

@@ -65,7 +65,7 @@ class Evaluator:
 
     async def _contest(self, plan: EvaluationPlan, manifest: DatasetManifest) -> Contest:
         examples = await read_holdout(self._store, manifest.holdout)
-        directory = self._settings.cache_dir / "eval" / "work" / plan.scorecard_id
+        directory = self._settings.work_for("eval") / plan.scorecard_id
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
         return Contest(plan, manifest, examples, self._items, directory)
 

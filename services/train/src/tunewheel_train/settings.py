@@ -12,8 +12,6 @@ from tunewheel_runtime.settings import ServiceSettings
 class Settings(ServiceSettings):
     """The shared settings and those of training."""
 
-    work_dir: Path | None = None
-    """Checkpoints and logs of running jobs; ``<cache_dir>/train`` by default."""
     train_threads: int = Field(default=0, ge=0)
     """Threads of the training process; 0: as many as this process may use."""
     train_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -29,4 +27,4 @@ class Settings(ServiceSettings):
 
     @property
     def runs_dir(self) -> Path:
-        return (self.work_dir or self.cache_dir / "train") / "runs"
+        return self.work_for("train") / "runs"
