@@ -16,6 +16,7 @@ from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Wheel
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_curate.records import RecordTable
@@ -154,10 +155,24 @@ async def turn(wheel: Wheel, feed: EventFeed, *, base_model: str, publish: Publi
     async with Bus(wheel.bootstrap_servers) as bus:
         await bus.publish(spec_event(base_model))
     await publish(wheel.url_of("ingest"))
-    desired = await feed.first(
-        topics.SERVING_DESIRED, lambda e: bool(e.data.desired.routes), patience=PATIENCE_SECONDS
-    )
-    return traces(wheel, feed, desired)
+    return traces(wheel, feed, await served(feed))
+
+
+async def served(feed: EventFeed, *, project: str = PROJECT) -> Envelope[Any]:
+    """Wait until an adapter is to be served; returns that desired state.
+
+    It is published last, but the feed may bring what was published before it on other topics a little later.
+    """
+
+    def in_production(event: Envelope[Any]) -> bool:
+        return event.project == project and event.data.to_stage is Stage.PRODUCTION
+
+    def has_adapter(event: Envelope[Any]) -> bool:
+        return event.project == project and any(route.adapter for route in event.data.desired.routes)
+
+    await feed.first(topics.EVAL_PASSED, lambda e: e.project == project, patience=PATIENCE_SECONDS)
+    await feed.first(topics.MODEL_PROMOTED, in_production, patience=PATIENCE_SECONDS)
+    return await feed.first(topics.SERVING_DESIRED, has_adapter, patience=PATIENCE_SECONDS)
 
 
 def traces(wheel: Wheel, feed: EventFeed, desired: Envelope[Any]) -> Traces:

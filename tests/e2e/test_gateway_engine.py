@@ -86,16 +86,16 @@ async def adapter(tmp_path: Path, project: str) -> AdapterRef:
     random = np.random.default_rng(7)
     weights: dict[str, np.ndarray[Any, Any]] = {}
     for layer in range(LAYERS):
-        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        name = f"base_model.model.model.layers.{layer}.self_attn.o_proj"
         weights[f"{name}.lora_A.weight"] = random.normal(0, 0.1, (RANK, WIDTH)).astype(np.float32)
-        weights[f"{name}.lora_B.weight"] = random.normal(0, 0.1, (WIDTH, RANK)).astype(np.float32)
+        weights[f"{name}.lora_B.weight"] = random.normal(0, 0.03, (WIDTH, RANK)).astype(np.float32)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": BASE.name,
         "r": RANK,
         "lora_alpha": 2 * RANK,
-        "target_modules": ["q_proj"],
+        "target_modules": ["o_proj"],
     }
     path = adapter_of(project, 1).path
     files = (
