@@ -1,0 +1,184 @@
+"""Eval on real Kafka, with its real measuring process: verdicts, reviews, redelivery, kill -9, bad input."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.evaluation import ReviewSubmitted
+from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_eval.main import make_app
+from tunewheel_eval.settings import Settings
+from tunewheel_runtime.service import Service
+
+from .bus import Bus, running, until
+from .evaluations import Ground, make_ground
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    return make_ground(tmp_path_factory.mktemp("eval"))
+
+
+@pytest.fixture
+def settings(kafka: str, shared: Ground, tmp_path: Path) -> Settings:
+    items = [
+        {"item_id": "a", "kind": "k", "prompt": "The sky is", "choices": ["blue", "loud"],
+         "answer": "blue", "match": "choice"},
+    ]  # fmt: skip
+    regression = tmp_path / "regression.jsonl"
+    regression.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return Settings(
+        bootstrap_servers=kafka, store_url=shared.store.url, cache_dir=tmp_path / "cache",
+        session_timeout_ms=6_000, eval_regression_set=regression, eval_dtype="float32", eval_threads=1,
+        eval_batch_size=1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def service(settings: Settings) -> Service:
+    return make_app(settings)
+
+
+def review(
+    run: Envelope[TrainCompleted], verdict: str, *, reviewer: str = "ada"
+) -> Envelope[ReviewSubmitted]:
+    values = {"project": run.project, "run_id": run.data.run_id, "reviewer": reviewer, "verdict": verdict}
+    return new_event(ReviewSubmitted.model_validate(values), source="/test")
+
+
+async def test_a_pass_waits_for_a_person_and_a_rejection_is_final(
+    service: Service, shared: Ground, project: str
+) -> None:
+    asked = {"required": True}
+    good, bad = [await shared.trained(project, name, review=asked) for name in ("good", "bad")]
+    ours = lambda event: event.project == project  # noqa: E731
+    async with Bus(service.settings.bootstrap_servers) as bus, running(service):
+        await bus.publish(good, bad)
+        requests = await bus.collect(topics.REVIEW_REQUESTED, 2, where=ours)
+        assert [one.data.run_id for one in requests] == [good.data.run_id, bad.data.run_id]
+        assert [one.causation_id for one in requests] == [good.id, bad.id]
+        approval, rejection = review(good, "approved"), review(bad, "rejected")
+        await bus.publish(approval, rejection, review(bad, "approved", reviewer="bob"))
+        (passed,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours)
+        (failed,) = await bus.collect(topics.EVAL_FAILED, 1, where=ours)
+        (letter,) = await bus.dead_letters("review.submitted", 1)
+    assert (passed.data.run_id, passed.data.reviewed_by) == (good.data.run_id, "ada")
+    assert passed.data.scorecard == requests[0].data.scorecard
+    assert passed.causation_id == approval.id
+    assert (failed.data.run_id, failed.data.reasons) == (bad.data.run_id, ("rejected by ada",))
+    assert letter.field == "verdict"
+    assert "ada rejected" in letter.reason
+
+
+async def test_redelivery_gives_the_same_verdict_whoever_is_champion_by_then(
+    service: Service, shared: Ground, project: str
+) -> None:
+    run, other = await shared.trained(project, "one"), await shared.trained(project, "two")
+    ours = lambda event: event.project == project  # noqa: E731
+    async with Bus(service.settings.bootstrap_servers) as bus, running(service):
+        await bus.publish(run)
+        (first,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours)
+        await bus.publish(production(other), run)
+        again = (await bus.collect(topics.EVAL_PASSED, 2, where=ours))[1]
+        assert (again.id, again.data) == (first.id, first.data)
+        # A new run, though, meets that champion.
+        await bus.publish(await shared.trained(project, "three"))
+        third = (await bus.collect(topics.EVAL_PASSED, 3, where=ours))[2]
+    roles = {one.role.value: one.model_id for one in third.data.contestants}
+    assert roles["champion"] == other.data.adapter.model_id
+    assert set(roles) == {"base", "candidate", "champion"}
+
+
+def production(run: Envelope[TrainCompleted]) -> Envelope[ServingDesired]:
+    adapter = run.data.adapter
+    route = {
+        "model_id": adapter.model_id, "role": "production", "percent": 100, "adapter": adapter,
+        "dataset_id": run.data.dataset_id,
+    }  # fmt: skip
+    values = {
+        "project": run.project, "generation": 1, "base": adapter.base, "system_prompt": "s",
+        "desired": {"routes": [route]},
+    }  # fmt: skip
+    return new_event(ServingDesired.model_validate(values), source="/test")
+
+
+async def test_bad_input_is_named_and_what_follows_still_flows(
+    service: Service, shared: Ground, project: str
+) -> None:
+    changed = await shared.trained(project, "changed")
+    changed = new_event(
+        changed.data.model_copy(update={"criteria_sha256": "0" * 64, "run_id": "run-changed"}), source="/test"
+    )
+    incomplete = await shared.trained(project, "incomplete", method="full")
+    good = await shared.trained(project, "good")
+    ours = lambda event: event.project == project  # noqa: E731
+    async with Bus(service.settings.bootstrap_servers) as bus, running(service):
+        await bus.publish(changed, incomplete, good)
+        (letter,) = await bus.dead_letters("train.completed", 1)
+        (failed,) = await bus.collect(topics.EVAL_FAILED, 1, where=ours)
+        (passed,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours)
+    assert letter.field == "criteria_sha256"
+    assert "fixed before training" in letter.reason
+    assert failed.data.field == "adapter.files"
+    assert "lacks *.safetensors" in failed.data.reasons[0]
+    assert passed.data.run_id == good.data.run_id
+
+
+@asynccontextmanager
+async def process(settings: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Eval as a process of its own."""
+    told = {
+        f"TUNEWHEEL_{name.upper()}": str(value)
+        for name, value in settings.model_dump().items()
+        if name in settings.model_fields_set
+    }
+    made = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tunewheel_eval.main", env=os.environ | told, start_new_session=True
+    )
+    try:
+        yield made
+    finally:
+        if made.returncode is None:
+            made.kill()
+            await made.wait()
+
+
+@pytest.mark.chaos
+async def test_killed_in_the_middle_of_generating_it_ends_with_one_verdict(
+    settings: Settings, shared: Ground, project: str
+) -> None:
+    run = await shared.trained(project, "killed", examples=24)
+    ours = lambda event: event.project == project  # noqa: E731
+    async with Bus(settings.bootstrap_servers) as bus:
+        async with process(settings) as first:
+            await bus.publish(run)
+            await until(lambda: rows(settings) >= 3, patience=240)
+            first.send_signal(signal.SIGKILL)
+            await first.wait()
+        survived = rows(settings)
+        assert 3 <= survived < 25
+        async with process(settings):
+            (passed,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours, patience=240)
+            await bus.publish(run)
+            again = (await bus.collect(topics.EVAL_PASSED, 2, where=ours, patience=240))[1]
+    assert (again.id, again.data) == (passed.id, passed.data)
+    assert {one.metrics["examples"] for one in passed.data.contestants} == {24.0}
+
+
+def rows(settings: Settings) -> int:
+    """Rows of the candidate that are on disk, the header aside."""
+    files = list((settings.cache_dir / "eval" / "work").glob("*/candidate.jsonl"))
+    return files[0].read_text().count("\n") - 1 if files else 0
