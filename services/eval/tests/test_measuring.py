@@ -16,6 +16,7 @@ from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import HoldoutRow, Measurement, read_measurement
 from tunewheel_eval.measuring import measure
+from tunewheel_eval.prompts import Prompt
 from tunewheel_eval.regression_items import read_items
 
 
@@ -190,3 +191,13 @@ def test_base_that_is_not_the_one_trained_on_is_named(
     with pytest.raises(UnfitCandidate) as caught:
         measure(make_job(Role.CANDIDATE, base=base), lambda _: None)
     assert caught.value.field == "base_model"
+
+
+def test_long_prompts_make_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [Prompt(f"{n}", f"item {n}", tuple(range(n)), (), 10) for n in (40, 5, 30, 6, 7, 8)]
+    monkeypatch.setattr(measuring, "_BATCH_TOKENS", 50)
+    batches = [[len(one.context) for one in batch] for batch in measuring._batches(prompts, 3)]
+    assert batches == [[5, 6], [7, 8], [30], [40]]
+    monkeypatch.setattr(measuring, "_BATCH_TOKENS", 10_000)
+    batches = [[len(one.context) for one in batch] for batch in measuring._batches(prompts, 4)]
+    assert batches == [[5, 6, 7, 8], [30, 40]]

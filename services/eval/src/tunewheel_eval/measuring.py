@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Report = Callable[[Progress], None]
 
+_BATCH_TOKENS = 32_768
+"""Positions in a batch, so that the keys and values of long prompts fit into memory."""
+
 
 def measure(job: Job, report: Report) -> None:
     """Bring every contestant's row file to completeness, reporting after each batch.
@@ -145,8 +148,15 @@ def _likeliest(item: RegressionItem, weights: Sequence[float]) -> str:
 def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
     """Similar lengths together, so that little is padding; by key among equals, so that order is fixed."""
     ordered = sorted(prompts, key=lambda prompt: (len(prompt.context), prompt.key))
-    for at in range(0, len(ordered), size):
-        yield ordered[at : at + size]
+    batch: list[Prompt] = []
+    for prompt in ordered:
+        longest = max(one.longest for one in (*batch, prompt))
+        if batch and (len(batch) == size or longest * (len(batch) + 1) > _BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(prompt)
+    if batch:
+        yield batch
 
 
 def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

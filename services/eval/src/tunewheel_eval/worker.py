@@ -6,6 +6,7 @@ its standard input does, that is with its parent, however the parent dies.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import threading
@@ -20,7 +21,8 @@ from tunewheel_eval.job import UNFIT_EXIT, Job, Unfit
 def main() -> None:
     """Run the job named on the command line."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    job = Job.model_validate_json(Path(sys.argv[1]).read_text("utf-8"))
+    path = Path(sys.argv[1])
+    job = Job.model_validate_json(path.read_text("utf-8"))
     # Libraries that print would garble the protocol: theirs goes to standard error.
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
@@ -32,7 +34,10 @@ def main() -> None:
     from tunewheel_eval.measuring import measure
 
     try:
-        measure(job, say)
+        # A worker whose lease has just moved to a neighbour on this disk may still be writing its last rows.
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            measure(job, say)
     except UnfitCandidate as error:
         say(Unfit(field=error.field, reason=error.reason))
         sys.exit(UNFIT_EXIT)
