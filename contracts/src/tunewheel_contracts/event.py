@@ -6,7 +6,6 @@ travel as ``ce_*`` headers, the JSON data is the record's value.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -113,7 +112,7 @@ class Envelope(Generic[E]):
         if self.correlation_id:
             attributes["correlationid"] = self.correlation_id
         # nulls stay: a field may be required and null, or null where its default is not
-        message = to_binary(CloudEvent(attributes, self.data.model_dump(mode="json")), _COMPACT_JSON)
+        message = to_binary(CloudEvent(attributes, self.data.model_dump_json().encode()), _READY_JSON)
         return KafkaRecord(
             topic=self.data.type,
             key=self.data.record_key.encode(),
@@ -221,8 +220,11 @@ def _read_attributes(event_class: type[Event], value: bytes | None, headers: Hea
     if value is None:
         raise InvalidEvent(field="(body)", reason="is empty; send the event's data as JSON")
     ours = _ce_headers(headers)
+    sent = ours.pop("ce_time", None)
     try:
-        event = from_binary(KafkaMessage(headers=ours, key=None, value=b""), _COMPACT_JSON, CloudEvent)
+        # the SDK's parser of times takes a quarter of the whole decoding
+        time = datetime.fromisoformat(sent.decode()) if sent else datetime.now(UTC)
+        event = from_binary(KafkaMessage(headers=ours, key=None, value=b""), _READY_JSON, CloudEvent)
     except CloudEventValidationError as error:
         name = next(iter(error.errors), "header")
         raise InvalidEvent(field=f"ce_{name}", reason=f"is not valid CloudEvents 1.0: {error}") from error
@@ -233,18 +235,18 @@ def _read_attributes(event_class: type[Event], value: bytes | None, headers: Hea
             field="ce_type", reason=f"is {event.get_type()!r} on the topic of {event_class.type!r}"
         )
     optional = {name: event.get_extension(name) for name in ("project", "causationid", "correlationid")}
-    time = event.get_time() or datetime.now(UTC)
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
     return {"id": event.get_id(), "source": event.get_source(), "time": time, **optional}
 
 
-class _CompactJson(JSONFormat):
-    """The SDK's JSON format without spaces, and with data left for pydantic to parse."""
+class _ReadyJson(JSONFormat):
+    """The SDK's JSON format for data that pydantic writes and reads: bytes pass through as they are."""
 
     def write_data(self, data: Any, datacontenttype: str | None) -> bytes:
-        return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        return data
 
     def read_data(self, body: bytes, datacontenttype: str | None) -> bytes:
         return body
 
 
-_COMPACT_JSON = _CompactJson()
+_READY_JSON = _ReadyJson()

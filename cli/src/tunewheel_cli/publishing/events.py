@@ -60,7 +60,7 @@ def encode(found: Found, envelope: Envelope[Any]) -> KafkaRecord | Refusal:
     """Encode an event for the log, refusing what no topic takes."""
     try:
         record = envelope.to_kafka()
-    except UnicodeEncodeError:
+    except ValueError:
         return _refuse(found, "(line)", "holds half a surrogate pair; save the text as UTF-8")
     if len(record.value) > MAX_VALUE_BYTES:
         return _refuse(
