@@ -43,7 +43,9 @@ def parse(model: type[Body], content: dict[str, Any]) -> Body:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        errors = error.errors(include_url=False)
+        # Of the branches of a union, the one that got furthest says most.
+        first = max(errors, key=lambda one: (one["loc"][:1] == errors[0]["loc"][:1], len(one["loc"])))
         param = _param(first["loc"])
         if first["type"] == "extra_forbidden":
             raise Refused(f"unknown parameter {param!r}; leave it out", param=param) from error

@@ -70,8 +70,10 @@ def can_pack(device: torch.device) -> bool:
     )
 
 
-def replace_linears(model: nn.Module, deltas: Deltas, *, dtype: torch.dtype, pack: bool) -> set[str]:
-    """Replace every linear layer of ``model`` in place; returns their names.
+def replace_linears(
+    model: nn.Module, deltas: Deltas, *, dtype: torch.dtype, pack: bool
+) -> dict[str, tuple[int, int]]:
+    """Replace every linear layer of ``model`` in place; returns their (in, out) sizes by name.
 
     4-bit layers are unpacked once into ``dtype``: the same rounded weights, but no unpacking at each step.
     """
@@ -81,7 +83,7 @@ def replace_linears(model: nn.Module, deltas: Deltas, *, dtype: torch.dtype, pac
         serving = ServingLinear(name, _weight(module).to(dtype), bias, deltas, pack=pack)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, serving)
-    return {name for name, _ in found}
+    return {name: (module.in_features, module.out_features) for name, module in found}
 
 
 def _weight(module: nn.Linear) -> torch.Tensor:

@@ -7,6 +7,7 @@ does not depend on the others: their columns are multiplied by exactly 0.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,15 @@ from tunewheel_engine.linear import Delta
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+_HARMLESS = frozenset(
+    {
+        *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
+        *("inference_mode", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "lora_dropout"),
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out"),
+        *("init_lora_weights", "eva_config", "loftq_config", "runtime_config", "megatron_core"),
+    }
+)
+"""Options that say where and how strong the matrices are, or what no longer counts after training."""
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
 
 
@@ -32,8 +42,10 @@ class LoraWeights:
         self.alone = {name: Delta(a, b, None) for name, (a, b) in layers.items()}
 
 
-def read_lora(path: Path, *, layers: set[str], dtype: torch.dtype, device: torch.device) -> LoraWeights:
-    """Read the adapter in ``path`` for a model whose linear layers are ``layers``.
+def read_lora(
+    path: Path, *, layers: dict[str, tuple[int, int]], dtype: torch.dtype, device: torch.device
+) -> LoraWeights:
+    """Read the adapter in ``path`` for a model whose linear layers have these (in, out) sizes.
 
     Raises AdapterRefused for what is not plain LoRA on linear layers, and InvalidAdapter for files that
     cannot be read.
@@ -42,26 +54,36 @@ def read_lora(path: Path, *, layers: set[str], dtype: torch.dtype, device: torch
     from safetensors.torch import load_file
 
     if (kind := check_adapter(path)["peft_type"]) != "LORA":
-        raise AdapterRefused(f"{path} is a {kind} adapter; train a LoRA adapter", param="lora_path")
+        raise _refused(path, f"is a {kind} adapter; train a LoRA adapter")
     config: Any = LoraConfig.from_pretrained(str(path))
     _check_plain(config, path)
     found: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in load_file(str(path / ADAPTER_WEIGHTS), device=str(device)).items():
         match = _KEY.fullmatch(key)
         if match is None or match["module"] not in layers:
-            raise AdapterRefused(
-                f"{path} changes {key!r}, which is no linear layer of the base model; train it on this base",
-                param="lora_path",
-            )
+            raise _refused(path, f"changes {key!r}, no linear layer of the base model; train it on this base")
         found.setdefault(match["module"], {})[match["part"]] = tensor
+    for name, parts in found.items():
+        _check_matrices(name, parts, layers[name], path)
     return LoraWeights({name: _matrices(name, parts, config, dtype) for name, parts in found.items()})
+
+
+def _refused(path: Path, reason: str) -> AdapterRefused:
+    return AdapterRefused(f"{path} {reason}", param="lora_path")
+
+
+def _check_matrices(name: str, parts: dict[str, torch.Tensor], sizes: tuple[int, int], path: Path) -> None:
+    shapes = {part: tuple(tensor.shape) for part, tensor in parts.items()}
+    rank = shapes["A"][0] if "A" in shapes else 0
+    if shapes != {"A": (rank, sizes[0]), "B": (sizes[1], rank)}:
+        raise _refused(path, f"has {shapes} for {name}, whose sizes are {sizes}; train it on this base")
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in parts.values()):
+        raise _refused(path, f"has values in {name} that are not finite; train it again")
 
 
 def _matrices(
     name: str, parts: dict[str, torch.Tensor], config: LoraConfig, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if set(parts) != {"A", "B"} or parts["A"].shape[0] != parts["B"].shape[1]:
-        raise AdapterRefused(f"the adapter's A and B for {name} do not fit; save it again", param="lora_path")
     scaling = _scaling(config, name, rank=parts["A"].shape[0])
     a = parts["A"].to(torch.float32).t().contiguous()
     b = (parts["B"].to(torch.float32) * scaling).t().contiguous()
@@ -77,14 +99,15 @@ def _scaling(config: LoraConfig, name: str, *, rank: int) -> float:
 
 
 def _check_plain(config: LoraConfig, path: Path) -> None:
-    for field in ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indices", "target_parameters"):
-        if getattr(config, field, None):
-            raise AdapterRefused(
-                f"{path} uses {field}, which this engine does not serve; train plain LoRA, or serve by vLLM",
-                param="lora_path",
-            )
-    if config.bias != "none":
-        raise AdapterRefused(f"{path} has bias={config.bias!r}; train with bias='none'", param="lora_path")
+    from peft import LoraConfig
+
+    usual = LoraConfig()
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in _HARMLESS and value and value != getattr(usual, field.name):
+            raise _refused(path, f"has {field.name}={value!r}, not served; train plain LoRA, or use vLLM")
+    if (start := config.init_lora_weights) not in (True, False, "gaussian", "orthogonal", "eva"):
+        raise _refused(path, f"has init_lora_weights={start!r}, which changes the base too; train plain LoRA")
 
 
 class Mixture:

@@ -44,7 +44,8 @@ class Runner:
         self._mixture = Mixture()
         self.layers = replace_linears(model, self._deltas, dtype=dtype, pack=pack)
         for parameter in model.parameters():
-            parameter.data = parameter.data.to(dtype)
+            # A copy, because what is left of the loaded tensors would keep the whole file mapped.
+            parameter.data = parameter.data.to(dtype, copy=True)
             parameter.requires_grad_(False)
         self._model = model
         self._cache = RowCache(layers=model.config.num_hidden_layers, rows=rows, tokens=self.max_tokens)

@@ -1,0 +1,52 @@
+"""Settings, options, and what is imported before the model is wanted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import structlog
+from tunewheel_engine.main import read_settings, serve
+from tunewheel_engine.settings import Settings
+
+
+def test_options_win_over_the_environment(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TUNEWHEEL_HTTP_PORT", "1234")
+    monkeypatch.setenv("TUNEWHEEL_MAX_BATCH", "5")
+    monkeypatch.setenv("TUNEWHEEL_ADAPTER_ROOTS", '["/srv/adapters"]')
+    settings = read_settings(["--port", "99", "--threads", "3"])
+    assert (settings.http_port, settings.max_batch, settings.threads) == (99, 5, 3)
+    assert settings.allowed_roots == (Path("/srv/adapters"),)
+    given = read_settings(["--adapter-root", str(tmp_path / "a"), "--adapter-root", str(tmp_path / "b")])
+    assert given.allowed_roots == (tmp_path / "a", tmp_path / "b")
+
+
+def test_adapters_lie_in_the_cache_unless_told(tmp_path: Path) -> None:
+    assert Settings(cache_dir=tmp_path).allowed_roots == (tmp_path.resolve() / "adapters",)
+
+
+@pytest.fixture
+def default_logs():
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("default_logs")
+def test_a_base_model_that_is_not_there_is_named(tmp_path: Path, capsys) -> None:
+    from tunewheel_engine.main import configure_logs
+
+    settings = Settings(base_model=str(tmp_path / "none"), cache_dir=tmp_path)
+    configure_logs(settings)
+    assert serve(settings) == 2
+    logged = capsys.readouterr().err
+    assert '"field": "base_model"' in logged
+    assert "no directory" in logged
+
+
+@pytest.mark.parametrize("module", ["main", "settings", "api_openai", "api_tgi", "scheduler"])
+def test_torch_is_not_imported_before_the_model_is_wanted(module: str) -> None:
+    heavy = "{'torch', 'transformers', 'peft'} & set(sys.modules)"
+    code = f"import sys, tunewheel_engine.{module}; sys.exit(bool({heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -1,0 +1,232 @@
+"""Adapters come and go while the engine runs, and share its batch without touching each other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+pytestmark = pytest.mark.e2e
+
+OPEN = [{"role": "user", "content": "Describe a bicycle to a child."}]
+
+
+async def ask(client: AsyncOpenAI, model: str, *, max_tokens: int = 24) -> str:
+    answer = await client.chat.completions.create(
+        model=model, messages=OPEN, temperature=0, max_tokens=max_tokens
+    )
+    return answer.choices[0].message.content
+
+
+async def load(http: httpx.AsyncClient, name: str, path: Path | str) -> httpx.Response:
+    return await http.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(path)})
+
+
+async def test_load_use_unload(client: AsyncOpenAI, http, engine, expected) -> None:
+    assert (await load(http, "visitor", engine.adapters / "warm")).status_code == 200
+    listed = {model.id: model async for model in client.models.list()}
+    assert listed["visitor"].parent == engine.model
+    assert await ask(client, "visitor") == expected["warm"] != expected["base"]
+    assert await ask(client, engine.model) == expected["base"]
+
+    answer = await http.post("/v1/unload_lora_adapter", json={"lora_name": "visitor"})
+    assert answer.status_code == 200
+    assert "visitor" not in [model.id async for model in client.models.list()]
+    with pytest.raises(openai.NotFoundError):
+        await ask(client, "visitor")
+
+
+async def test_adapters_in_one_batch_answer_as_they_do_alone(client, engine, tuned, expected) -> None:
+    alone = {name: await ask(client, name, max_tokens=48) for name in (*tuned, engine.model)}
+    for name in tuned:
+        assert alone[name].startswith(expected[name])
+
+    mixed = [*alone] * 2
+    together = await asyncio.gather(*(ask(client, name, max_tokens=48) for name in mixed))
+    assert dict(zip(mixed, together, strict=True)) == alone
+    assert together[: len(alone)] == together[len(alone) :]
+
+
+async def test_requests_that_join_a_running_batch_do_not_disturb_it(client, engine, tuned, expected) -> None:
+    async def stream(name: str, joins: asyncio.Event) -> str:
+        pieces = []
+        chunks = await client.chat.completions.create(
+            model=name, messages=OPEN, temperature=0, max_tokens=24, stream=True
+        )
+        async for chunk in chunks:
+            pieces.append(chunk.choices[0].delta.content or "")
+            if len(pieces) == 4:
+                joins.set()
+        joins.set()
+        return "".join(pieces)
+
+    started = asyncio.Event()
+    first = asyncio.create_task(stream("warm", started))
+    await started.wait()
+    names = ["cold", engine.model, "odd"]
+    joined = await asyncio.gather(*(stream(name, asyncio.Event()) for name in names))
+    assert await first == expected["warm"]
+    assert joined == [expected["cold"], expected["base"], expected["odd"]]
+
+
+async def test_an_adapter_can_be_unloaded_while_it_answers(client, http, engine, expected) -> None:
+    await load(http, "leaving", engine.adapters / "odd")
+    chunks = await client.chat.completions.create(
+        model="leaving", messages=OPEN, temperature=0, max_tokens=24, stream=True
+    )
+    pieces = [(await anext(aiter(chunks))).choices[0].delta.content or ""]
+    answer = await http.post("/v1/unload_lora_adapter", json={"lora_name": "leaving"})
+    assert answer.status_code == 200
+    pieces += [chunk.choices[0].delta.content or "" async for chunk in chunks]
+    assert "".join(pieces) == expected["odd"]
+
+
+async def test_an_unknown_adapter_cannot_be_unloaded(http) -> None:
+    answer = await http.post("/v1/unload_lora_adapter", json={"lora_name": "nobody"})
+    assert answer.status_code == 404
+    assert "nobody" in answer.text
+
+
+async def test_a_name_can_be_taken_once(http, engine) -> None:
+    assert (await load(http, "twice", engine.adapters / "warm")).status_code == 200
+    again = await load(http, "twice", engine.adapters / "cold")
+    assert again.status_code == 400
+    assert "already been loaded" in again.text
+    await http.post("/v1/unload_lora_adapter", json={"lora_name": "twice"})
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"lora_name": "x"}, {"lora_path": "/x"}, {"lora_name": 3, "lora_path": 4}]
+)
+async def test_a_load_needs_name_and_path(http, body: dict[str, object]) -> None:
+    answer = await http.post("/v1/load_lora_adapter", json=body)
+    assert answer.status_code in (400, 422)
+
+
+async def test_a_directory_that_is_not_there_is_named(http, engine) -> None:
+    answer = await load(http, "ghost", engine.adapters / "no-such-adapter")
+    assert 400 <= answer.status_code < 500
+    assert "no-such-adapter" in answer.text
+
+
+@pytest.mark.usefixtures("only_ours")
+class TestRefusals:
+    """What our engine refuses to load, each time saying why; the engine goes on serving."""
+
+    @pytest.fixture(autouse=True)
+    async def goes_on(self, client, engine, expected):
+        yield
+        assert await ask(client, engine.model) == expected["base"]
+
+    @pytest.fixture
+    def copied(self, engine, request) -> Path:
+        path = engine.adapters / f"copy-{request.node.name.replace('/', '_')}"
+        shutil.copytree(engine.adapters / "warm", path)
+        return path
+
+    @pytest.mark.parametrize("path", ["/etc", "../../etc", "{root}/../{root.name}/../x", "/", "", "a\0b"])
+    async def test_paths_outside_the_allowed_directories(self, http, engine, path: str) -> None:
+        answer = await load(http, "outside", path.format(root=engine.adapters) if "{" in path else path)
+        assert answer.status_code in (400, 404)
+        assert answer.json()["error"]["param"] == "lora_path"
+
+    async def test_a_link_that_leads_outside(self, http, engine, tmp_path: Path) -> None:
+        shutil.copytree(engine.adapters / "warm", tmp_path / "warm")
+        link = engine.adapters / "link"
+        link.symlink_to(tmp_path / "warm")
+        answer = await load(http, "link", link)
+        assert answer.status_code == 400
+        assert "not below an allowed directory" in answer.text
+
+    async def test_pickled_weights(self, http, copied: Path) -> None:
+        (copied / "adapter_model.safetensors").rename(copied / "adapter_model.bin")
+        answer = await load(http, "pickle", copied)
+        assert answer.status_code == 400
+        assert "adapter_model.bin" in answer.text
+
+    async def test_weights_that_are_not_safetensors(self, http, copied: Path) -> None:
+        (copied / "adapter_model.safetensors").write_bytes(b"\x80\x04K\x01." * 100)
+        answer = await load(http, "broken", copied)
+        assert answer.status_code == 400
+        assert "not a safetensors file" in answer.text
+
+    @pytest.mark.parametrize(
+        "note",
+        [
+            {"base_model": "someone/else"},
+            {"base_revision": "sha256:00"},
+            {"quantization": "int3"},
+            ["not an object"],
+        ],
+    )
+    async def test_an_adapter_for_another_base(self, http, copied: Path, note: object) -> None:
+        (copied / "tunewheel.json").write_text(json.dumps(note))
+        answer = await load(http, "foreign", copied)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "lora_path"
+
+    async def test_an_adapter_named_after_another_hub_model(self, http, copied: Path) -> None:
+        config = json.loads((copied / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = "someone/else"
+        (copied / "adapter_config.json").write_text(json.dumps(config))
+        answer = await load(http, "foreign", copied)
+        assert answer.status_code == 400
+        assert "someone/else" in answer.text
+
+    @pytest.mark.parametrize("field", [{"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}])
+    async def test_what_is_not_plain_lora(self, http, copied: Path, field: dict[str, object]) -> None:
+        config = json.loads((copied / "adapter_config.json").read_text())
+        (copied / "adapter_config.json").write_text(json.dumps({**config, **field}))
+        answer = await load(http, "special", copied)
+        assert answer.status_code == 400
+        assert next(iter(field)) in answer.text
+
+    @pytest.mark.parametrize("name", ["", "../x", "a b", "x" * 201, "HuggingFaceTB/SmolLM2-135M-Instruct"])
+    async def test_names(self, http, engine, name: str) -> None:
+        answer = await load(http, name, engine.adapters / "warm")
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "lora_name"
+
+
+@pytest.mark.usefixtures("only_ours")
+async def test_an_adapter_trained_on_the_quantised_base_is_served_on_it(
+    client, http, engine, reference, cache_dir, expected
+) -> None:
+    """Beside the others, in the same process, on a base of its own."""
+    import torch
+    from peft import PeftModel
+    from tunewheel_basemodel.chat import render
+    from tunewheel_basemodel.loading import load_base
+    from tunewheel_basemodel.locate import locate_base_model
+
+    path = engine.adapters / "on-nf4"
+    shutil.copytree(engine.adapters / "cold", path)
+    base = locate_base_model(engine.model, cache_dir=cache_dir)
+    note = {
+        "base_model": base.name,
+        "base_revision": base.revision,
+        "quantization": "nf4",
+        "dtype": "float32",
+    }
+    (path / "tunewheel.json").write_text(json.dumps(note))
+    model, tokenizer = load_base(base, dtype="float32", quantization="nf4", device="cpu")
+    prompt = tokenizer(render(tokenizer, OPEN, True), add_special_tokens=False, return_tensors="pt")
+    with torch.inference_mode():
+        tuned = PeftModel.from_pretrained(model, str(path)).eval()
+        out = tuned.generate(**prompt, max_new_tokens=24, do_sample=False)
+    trained = tokenizer.decode(out[0, prompt.input_ids.shape[1] :], skip_special_tokens=True)
+    assert trained != expected["cold"]
+
+    assert (await load(http, "on-nf4", path)).status_code == 200
+    await load(http, "on-full", engine.adapters / "cold")
+    names = ["on-nf4", "on-full", engine.model]
+    answers = await asyncio.gather(*(ask(client, name) for name in names))
+    assert answers == [trained, expected["cold"], expected["base"]]
+    for name in names[:2]:
+        await http.post("/v1/unload_lora_adapter", json={"lora_name": name})
