@@ -1,0 +1,175 @@
+"""Tokens per second of the engine over HTTP, and of transformers' own generate, at 1 and 16 at once.
+
+Contenders take turns within each round, as this machine may be shared; medians over rounds count. Beside the
+wall clock stands the processor time per token, which depends less on who else is computing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from platformdirs import user_cache_path
+from report import write_report
+from tunewheel_basemodel.chat import render
+from tunewheel_basemodel.loading import load_base
+from tunewheel_basemodel.locate import locate_base_model
+
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+CACHE = Path(os.environ.get("TUNEWHEEL_CACHE_DIR") or user_cache_path("tunewheel"))
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+TOKENS = 48
+MESSAGES = [{"role": "user", "content": "My bike's battery is empty after ten kilometres. What can I do?"}]
+Measured = tuple[float, float]
+"""Tokens per second, and processor seconds per token."""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        model, tokenizer = load_base(locate_base_model(MODEL, cache_dir=CACHE), dtype="float32", device="cpu")
+        adapters = write_adapters(model, Path(scratch))
+        with engine(Path(scratch)) as (url, child):
+            for name in adapters:
+                body = {"lora_name": name, "lora_path": str(Path(scratch) / name)}
+                httpx.post(f"{url}/v1/load_lora_adapter", json=body, timeout=300).raise_for_status()
+            contenders: dict[str, Callable[[], Measured]] = {
+                "generate x1": lambda: generate(model, tokenizer, 1),
+                "engine x1": lambda: over_http(url, child, [MODEL]),
+                "engine x1, adapter": lambda: over_http(url, child, adapters[:1]),
+                "generate x16": lambda: generate(model, tokenizer, 16),
+                "engine x16": lambda: over_http(url, child, [MODEL] * 16),
+                "engine x16, one adapter": lambda: over_http(url, child, adapters[:1] * 16),
+                "engine x16, four adapters": lambda: over_http(url, child, adapters * 4),
+            }
+            figures = compare(contenders)
+            memory = child.memory_info().rss
+    speed = {name: figure["tokens_per_second"] for name, figure in figures.items()}
+    write_report(
+        "engine",
+        packages=("torch", "transformers", "peft"),
+        contenders=figures,
+        ratios={
+            "engine over generate, 1 at once": speed["engine x1"] / speed["generate x1"],
+            "engine over generate, 16 at once": speed["engine x16"] / speed["generate x16"],
+            "four adapters over none, 16 at once": speed["engine x16, four adapters"] / speed["engine x16"],
+        },
+        engine_rss_bytes=memory,
+        tokens_per_answer=TOKENS,
+        rounds=ROUNDS,
+        load_average=os.getloadavg()[0],
+    )
+
+
+def compare(contenders: dict[str, Callable[[], Measured]]) -> dict[str, dict[str, float]]:
+    taken: dict[str, list[Measured]] = {name: [] for name in contenders}
+    for number in range(ROUNDS + 1):
+        for name, measure in contenders.items():
+            measured = measure()
+            if number:  # the first round warms up
+                taken[name].append(measured)
+                print(f"{name}: {measured[0]:.1f} tok/s", file=sys.stderr, flush=True)
+    return {
+        name: {
+            "tokens_per_second": round(statistics.median(speed for speed, _ in rounds), 1),
+            "best_tokens_per_second": round(max(speed for speed, _ in rounds), 1),
+            "processor_ms_per_token": round(statistics.median(used for _, used in rounds) * 1000, 2),
+        }
+        for name, rounds in taken.items()
+    }
+
+
+def generate(model: Any, tokenizer: Any, rows: int) -> Measured:
+    """One call of transformers' generate on ``rows`` equal prompts: no request waits or leaves."""
+    import torch
+
+    text = render(tokenizer, MESSAGES, True)
+    inputs = tokenizer([text] * rows, add_special_tokens=False, return_tensors="pt")
+    began, used = time.perf_counter(), time.process_time()
+    with torch.inference_mode():
+        model.generate(**inputs, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
+    seconds, used = time.perf_counter() - began, time.process_time() - used
+    return rows * TOKENS / seconds, used / (rows * TOKENS)
+
+
+def over_http(url: str, child: psutil.Process, models: list[str]) -> Measured:
+    """One request for each of ``models``, all at once."""
+
+    async def ask(client: httpx.AsyncClient, model: str) -> int:
+        body = {
+            "model": model,
+            "messages": MESSAGES,
+            "max_tokens": TOKENS,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
+        answer = await client.post(f"{url}/v1/chat/completions", json=body)
+        answer.raise_for_status()
+        return answer.json()["usage"]["completion_tokens"]
+
+    async def ask_all() -> int:
+        async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=None)) as client:
+            return sum(await asyncio.gather(*(ask(client, model) for model in models)))
+
+    began, used = time.perf_counter(), sum(child.cpu_times()[:2])
+    tokens = asyncio.run(ask_all())
+    seconds, used = time.perf_counter() - began, sum(child.cpu_times()[:2]) - used
+    return tokens / seconds, used / tokens
+
+
+def write_adapters(model: Any, directory: Path) -> list[str]:
+    """Four LoRA adapters of rank 8 on every linear layer of the blocks."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    names = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        tuned = get_peft_model(
+            model,
+            LoraConfig(r=8, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"),
+        )
+        tuned.save_pretrained(str(directory / f"adapter-{seed}"))
+        names.append(f"adapter-{seed}")
+        model = tuned.unload()
+    return names
+
+
+@contextmanager
+def engine(directory: Path) -> Iterator[tuple[str, psutil.Process]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "tunewheel_engine.main", "--port", str(port)]
+    command += ["--cache-dir", str(CACHE), "--adapter-root", str(directory)]
+    with (directory / "engine.log").open("wb") as log:
+        child = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        while True:
+            if child.poll() is not None:
+                sys.exit((directory / "engine.log").read_text())
+            try:
+                if httpx.get(f"{url}/health").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        yield url, psutil.Process(child.pid)
+    finally:
+        child.terminate()
+        child.wait(60)
+
+
+if __name__ == "__main__":
+    main()
