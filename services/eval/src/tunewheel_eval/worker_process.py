@@ -89,4 +89,6 @@ def _environment() -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
     }
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return {**keep, **quiet, **os.environ}
+    # A waiting OpenMP thread that spins takes the core from whoever else computes here, the engine above all.
+    polite = {"OMP_WAIT_POLICY": "PASSIVE"}
+    return {**keep, **quiet, **polite, **os.environ}
