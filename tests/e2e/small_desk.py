@@ -39,6 +39,7 @@ def spec() -> ProjectSpec:
     raw = yaml.safe_load((HELPDESK / "project.yaml").read_text("utf-8"))
     raw["dataset"] |= {
         "min_examples": 40,
+        "holdout_fraction": 0.1,
         "build": {"min_new_records": len(CATEGORIES) * PER_CATEGORY, "quiet_seconds": None},
     }
     raw["train"] |= {"epochs": 1, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 2e-3, "rank": 8}
