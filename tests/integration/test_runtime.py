@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -237,3 +240,21 @@ async def test_health_tells_live_from_ready(kafka: str, tmp_path: Path, project:
     made.stop()
     await task
     assert made.failure is None
+
+
+async def test_a_signal_stops_it_cleanly(kafka: str, tmp_path: Path) -> None:
+    environment = os.environ | {
+        "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
+        "TUNEWHEEL_STORE_URL": (tmp_path / "store").as_uri(),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tunewheel_ingest.main", env=environment, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(90):
+        async for line in process.stderr:
+            if b'"event": "ready"' in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        await process.stderr.read()
+        assert await process.wait() == 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import structlog
@@ -214,7 +215,7 @@ class Service:
             self.fail(error)
 
     async def serve(self) -> None:
-        """Run until stopped by a signal, ``stop`` or ``fail``."""
+        """Run until stopped by ``stop`` or ``fail``; ``run`` adds the signals."""
         config = uvicorn.Config(
             self.asgi(), host=self.settings.http_host, port=self.settings.http_port, log_config=None,
             access_log=False, timeout_graceful_shutdown=int(self.settings.shutdown_seconds),
@@ -224,7 +225,7 @@ class Service:
         # every answer on a kept connection waits 40 ms for the client's delayed ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.http_port = listener.getsockname()[1]
-        server = uvicorn.Server(config)
+        server = _Server(config)
 
         async def stop_server() -> None:
             await self._stopping.wait()
@@ -236,9 +237,22 @@ class Service:
         finally:
             watcher.cancel()
 
+    async def _serve_until_signalled(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop)
+        await self.serve()
+
     def run(self) -> NoReturn:
         """Run the process; exits 0 after a clean stop, 1 after a failure."""
         configure_logs(service=self.name, level=self.settings.log_level, json=self.settings.log_json)
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(self.serve())
+        asyncio.run(self._serve_until_signalled())
         sys.exit(1 if self.failure else 0)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling, which ends the process by the signal itself, not with code 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
