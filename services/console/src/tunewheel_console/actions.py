@@ -1,0 +1,51 @@
+"""What a person can do from the page: every action is one event."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Literal
+
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested
+from tunewheel_contracts.events.evaluation import ReviewSubmitted
+from tunewheel_contracts.events.training import TrainAction, TrainControl
+from tunewheel_runtime.service import Service
+
+
+class Actions:
+    """Publishes; raises ``TransientError`` while the broker is away."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def review(
+        self,
+        project: str,
+        run_id: str,
+        *,
+        reviewer: str,
+        verdict: Literal["approved", "rejected"],
+        comment: str,
+    ) -> None:
+        """Submit a person's verdict; a rejection is final for that version.
+
+        Raises:
+            ValidationError: the reviewer's name is empty or has control characters.
+        """
+        data = ReviewSubmitted(
+            project=project, run_id=run_id, reviewer=reviewer, verdict=verdict, comment=comment
+        )
+        await self._service.publish(self._service.new(data))
+
+    async def build(self, project: str) -> None:
+        """Ask for a new dataset version."""
+        data = DatasetRequested(
+            project=project, reason=BuildReason.COMMAND, request=f"console-{uuid.uuid4().hex}"
+        )
+        await self._service.publish(self._service.new(data))
+
+    async def control(self, project: str, run_id: str, action: TrainAction) -> None:
+        """Pause, resume or cancel a run."""
+        data = TrainControl(
+            project=project, run_id=run_id, action=action, request=f"console-{uuid.uuid4().hex}"
+        )
+        await self._service.publish(self._service.new(data))

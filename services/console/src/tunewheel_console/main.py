@@ -1,0 +1,56 @@
+"""The console's process."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from tunewheel_contracts import topics
+from tunewheel_contracts.topics import TOPICS
+from tunewheel_runtime.service import Service
+
+from tunewheel_console.actions import Actions
+from tunewheel_console.settings import Settings
+from tunewheel_console.state import ConsoleState
+from tunewheel_console.traffic import Traffic
+
+TRAFFIC = (topics.RECORD_INGESTED, topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
+"""Only the latest of these are read."""
+UNREAD = (topics.TICKET_PUBLISHED, topics.DOCUMENT_PUBLISHED, topics.EXAMPLE_PUBLISHED)
+"""Their content comes again as ``record.ingested``."""
+
+
+def make_app(settings: Settings) -> Service:
+    """Build the service. One per process: NiceGUI keeps its app in a module."""
+    service = Service("console", settings)
+    state = ConsoleState()
+    service.replay([topic for topic in TOPICS if topic not in (*TRAFFIC, *UNREAD)], state.apply)
+    traffic = Traffic(settings, TRAFFIC, state.apply, state.count_dead_letters, latest=settings.recent_events)
+    service.on_startup(traffic.start)
+    service.on_shutdown(traffic.stop)
+    service.mount(make_web(state, Actions(service), refresh_seconds=settings.refresh_seconds))
+    return service
+
+
+def make_web(state: ConsoleState, actions: Actions, *, refresh_seconds: float) -> FastAPI:
+    """Return the app that serves the page; all of its assets come from the installed package."""
+    from nicegui import ui
+
+    from tunewheel_console.page import Page
+
+    web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    ui.run_with(
+        web,
+        root=lambda: Page(state, actions, refresh_seconds=refresh_seconds).build(),
+        title="Tunewheel",
+        dark=None,
+        show_welcome_message=False,
+    )
+    return web
+
+
+def main() -> None:
+    """Run until stopped."""
+    make_app(Settings()).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The one page. It draws itself from the state, and again whenever the state has news."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Literal
+
+from nicegui import ui
+from pydantic import ValidationError
+from tunewheel_contracts.errors import TransientError, first_complaint
+from tunewheel_contracts.events.training import TrainAction
+
+from tunewheel_console.actions import Actions
+from tunewheel_console.sections import draw_project
+from tunewheel_console.state import ConsoleState
+
+
+class Page:
+    """One open browser tab. The review form stands outside what is redrawn, so that typing is never lost."""
+
+    def __init__(self, state: ConsoleState, actions: Actions, *, refresh_seconds: float) -> None:
+        self._state = state
+        self._actions = actions
+        self._refresh_seconds = refresh_seconds
+        self._drawn = -1
+
+    def build(self) -> None:
+        """Draw the page and keep it fresh."""
+        ui.query(".nicegui-content").classes("w-full")
+        with ui.header().classes("items-center"):
+            ui.label("Tunewheel").classes("text-h6")
+            ui.space()
+            self._letters = ui.badge("0 dead letters").mark("dead-letters")
+            with self._letters:
+                self._letters_told = ui.tooltip("none")
+        with ui.expansion("Reviewer", icon="rate_review", value=True).classes("w-full"), ui.row():
+            self._reviewer = ui.input("your name").mark("reviewer")
+            self._comment = ui.input("comment").classes("w-96").mark("comment")
+        self._projects = ui.column().classes("w-full")
+        self._draw()
+        ui.timer(self._refresh_seconds, self._draw_on_news)
+
+    def _draw_on_news(self) -> None:
+        if self._state.version != self._drawn:
+            self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = self._state.version
+        letters = self._state.dead_letters
+        total = sum(letters.values())
+        self._letters.set_text(f"{total} dead letter{'' if total == 1 else 's'}")
+        self._letters.props(f"color={'negative' if total else 'positive'}")
+        self._letters_told.set_text(", ".join(f"{name} {n}" for name, n in letters.items()) or "none")
+        self._projects.clear()
+        with self._projects:
+            if not self._state.projects:
+                ui.label("No project is declared yet: tunewheel declare project.yaml")
+            for project in self._state.projects.values():
+                with ui.card().classes("w-full").mark(f"project-{project.name}"):
+                    draw_project(project, self)
+
+    async def build_dataset(self, project: str) -> None:
+        await self._tell(self._actions.build(project), f"asked for a new version of {project}")
+
+    async def control(self, project: str, run_id: str, action: TrainAction) -> None:
+        await self._tell(self._actions.control(project, run_id, action), f"{action.value} sent to {run_id}")
+
+    async def review(self, project: str, run_id: str, *, approved: bool) -> None:
+        """Submit the verdict under the name in the form."""
+        reviewer = (self._reviewer.value or "").strip()
+        if not reviewer:
+            ui.notify("Enter your name first: a review is signed", type="warning")
+            return
+        verdict: Literal["approved", "rejected"] = "approved" if approved else "rejected"
+        work = self._actions.review(
+            project, run_id, reviewer=reviewer, verdict=verdict, comment=self._comment.value or ""
+        )
+        await self._tell(work, f"{run_id} {verdict}")
+
+    async def _tell(self, work: Awaitable[None], done: str) -> None:
+        try:
+            await work
+        except TransientError as error:
+            ui.notify(f"not sent: {error}", type="negative")
+        except ValidationError as error:
+            field, reason = first_complaint(error)
+            ui.notify(f"not sent: {field} {reason}", type="negative")
+        else:
+            ui.notify(done, type="positive")

@@ -1,0 +1,131 @@
+"""State as what tables and charts show. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested
+from tunewheel_contracts.formats.scorecard import Contestant
+
+from tunewheel_console.state import Project, Run
+
+Row = dict[str, Any]
+CURVES = 4
+"""Loss curves drawn at once: those of the latest runs."""
+
+
+def dataset_rows(project: Project) -> list[Row]:
+    """Return the dataset versions, newest first."""
+    return [
+        {
+            "dataset": data.dataset_id,
+            "reason": data.reason.value,
+            "records": data.counts.records,
+            "train": data.counts.train,
+            "holdout": data.counts.holdout,
+            "funnel": " → ".join(f"{s.stage} {s.left}" for s in data.funnel if s.entered != s.left),
+        }
+        for data in reversed(project.datasets.values())
+    ]
+
+
+def run_rows(project: Project) -> list[Row]:
+    """Return the runs, newest first."""
+    return [
+        {
+            "run": run.run_id,
+            "dataset": run.dataset_id,
+            "progress": progress(run),
+            "loss": f"{run.curve()[-1][1]:.3f}" if run.losses else "",
+            "verdict": verdict(run),
+        }
+        for run in reversed(project.runs.values())
+    ]
+
+
+def progress(run: Run) -> str:
+    if run.ended:
+        return run.ended
+    eta = f", {run.eta_seconds:.0f} s left" if run.eta_seconds is not None else ""
+    return f"step {run.step} of {run.total_steps}{eta}"
+
+
+def verdict(run: Run) -> str:
+    match run.verdict:
+        case EvalPassed():
+            return "passed"
+        case EvalFailed():
+            return "failed: " + "; ".join(run.verdict.reasons)
+        case ReviewRequested():
+            return "waits for a person" if run.awaits_review else f"review {run.reviews[-1].verdict}"
+        case _:
+            return "open"
+
+
+def contestant_rows(contestants: Iterable[Contestant]) -> tuple[list[str], list[Row]]:
+    """Return (metric names, one row per contestant)."""
+    rows: list[Row] = []
+    metrics: dict[str, None] = {}
+    for contestant in contestants:
+        metrics |= dict.fromkeys(contestant.metrics)
+        figures = {name: f"{value:.3g}" for name, value in contestant.metrics.items()}
+        rows.append({"role": contestant.role.value, "model": contestant.model_id, **figures})
+    return list(metrics), rows
+
+
+def route_rows(project: Project) -> list[Row]:
+    routes = project.desired.desired.routes if project.desired else ()
+    return [
+        {
+            "model": route.model_id,
+            "role": route.role.value,
+            "percent": f"{route.percent} %",
+            "dataset": route.dataset_id or "none",
+        }
+        for route in routes
+    ]
+
+
+def drift_rows(project: Project) -> list[Row]:
+    """Return the detected drifts, newest first."""
+    return [
+        {
+            "at": f"{at:%Y-%m-%d %H:%M:%S}",
+            "detector": data.detector,
+            "statistic": f"{data.statistic_name} {data.statistic:.3f}",
+            "p": f"{data.p_value:.2g}",
+            "window": f"{data.window.completions} completions",
+            "examples": " · ".join(example.excerpt[:80] for example in data.examples[:3]),
+        }
+        for at, data in reversed(project.drifts)
+    ]
+
+
+def rollout_rows(project: Project) -> list[Row]:
+    """Return the rollout verdicts, newest first."""
+    return [
+        {
+            "model": data.model_id,
+            "stage": data.stage,
+            "verdict": data.verdict,
+            "reasons": "; ".join(data.reasons),
+        }
+        for data in reversed(project.rollouts)
+    ]
+
+
+def loss_options(project: Project) -> Row:
+    """Return the ECharts options of the latest runs' losses by step."""
+    runs = [run for run in project.runs.values() if run.losses][-CURVES:]
+    return {
+        "animation": False,
+        "grid": {"left": 48, "right": 16, "top": 32, "bottom": 32},
+        "legend": {"top": 0},
+        "tooltip": {"trigger": "axis"},
+        "xAxis": {"type": "value", "name": "step"},
+        "yAxis": {"type": "value", "name": "loss", "scale": True},
+        "series": [
+            {"type": "line", "name": run.run_id, "showSymbol": False, "data": run.curve()} for run in runs
+        ],
+    }

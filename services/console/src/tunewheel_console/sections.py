@@ -1,0 +1,142 @@
+"""The parts of a project's card. Each draws once; the page clears and draws anew on news."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Protocol
+
+from nicegui import ui
+from tunewheel_contracts.events.training import TrainAction
+
+from tunewheel_console import rows
+from tunewheel_console.state import Project, Run
+from tunewheel_console.wheel import Place, Step, Tone
+
+COLOURS: dict[Tone, str] = {
+    "working": "primary",
+    "done": "positive",
+    "waiting": "warning",
+    "refused": "negative",
+}
+
+
+class Commands(Protocol):
+    """What the buttons do. Each tells the person how it went."""
+
+    async def build_dataset(self, project: str) -> None: ...
+    async def control(self, project: str, run_id: str, action: TrainAction) -> None: ...
+    async def review(self, project: str, run_id: str, *, approved: bool) -> None: ...
+
+
+def draw_wheel(place: Place | None) -> None:
+    """Draw the seven steps, the present one lit."""
+    with ui.row().classes("items-center gap-1"):
+        for number, step in enumerate(Step):
+            if number:
+                ui.label("→").classes("text-grey")
+            lit = place is not None and place.step is step
+            colour = COLOURS[place.tone] if place and lit else "grey-5"
+            chip = ui.chip(step.value, color=colour, text_color="white" if lit else "black")
+            chip.props("" if lit else "outline").mark(f"step-{step.value}-{'lit' if lit else 'unlit'}")
+    if place is not None:
+        ui.label(place.note).classes("text-caption text-grey-8")
+
+
+def draw_project(project: Project, commands: Commands) -> None:
+    """Draw the whole card of one project, its wheel first."""
+    with ui.row().classes("w-full items-center"):
+        ui.label(project.name).classes("text-h6")
+        draw_wheel(project.place)
+        ui.space()
+        build = ui.button("Build", icon="build", on_click=partial(commands.build_dataset, project.name))
+        build.props("dense outline").tooltip("Ask curate for a new dataset version from the present records")
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(project.recent.items()))
+    if counts:
+        ui.label(f"recent traffic: {counts}; thumbs down {project.thumbs_down}").classes("text-caption")
+    for run in project.pending_reviews:
+        draw_review(project, run, commands)
+    with ui.grid().classes("w-full gap-4 grid-cols-1 lg:grid-cols-2"):
+        draw_datasets(project)
+        draw_runs(project, commands)
+        draw_scorecards(project)
+        draw_production(project)
+
+
+def draw_review(project: Project, run: Run, commands: Commands) -> None:
+    """Draw what waits for a person, with the two answers."""
+    with ui.card().classes("w-full bg-amber-1"), ui.row().classes("w-full items-center"):
+        ui.icon("person", color="warning")
+        ui.label(f"{run.run_id} met its criteria and waits for a person")
+        ui.space()
+        for word, approved, colour in (("Approve", True, "positive"), ("Reject", False, "negative")):
+            decide = partial(commands.review, project.name, run.run_id, approved=approved)
+            ui.button(word, color=colour, on_click=decide).props("dense")
+
+
+def draw_datasets(project: Project) -> None:
+    with ui.column().classes("w-full gap-1"):
+        _heading("Dataset versions")
+        _table(("dataset", "reason", "records", "train", "holdout", "funnel"), rows.dataset_rows(project))
+        for rejected in list(project.rejections)[-1:]:
+            ui.label("last rejected: " + "; ".join(rejected.reasons)).classes("text-negative text-caption")
+
+
+def draw_runs(project: Project, commands: Commands) -> None:
+    with ui.column().classes("w-full gap-1"):
+        _heading("Runs")
+        _table(("run", "dataset", "progress", "loss", "verdict"), rows.run_rows(project))
+        for run in [run for run in project.runs.values() if not run.ended]:
+            with ui.row().classes("items-center"):
+                ui.label(run.run_id).classes("text-caption")
+                for action in TrainAction:
+                    control = partial(commands.control, project.name, run.run_id, action)
+                    ui.button(action.value, on_click=control).props("dense flat size=sm")
+        options = rows.loss_options(project)
+        if options["series"]:
+            ui.echart(options).classes("w-full h-64").mark("loss-curve")
+
+
+def draw_scorecards(project: Project) -> None:
+    """Draw the scorecard of the latest run that has one."""
+    judged = [run for run in project.runs.values() if run.verdict is not None]
+    with ui.column().classes("w-full gap-1"):
+        _heading("Scorecard")
+        if not judged or judged[-1].verdict is None:
+            ui.label("no run has been evaluated yet").classes("text-caption text-grey")
+            return
+        found = judged[-1].verdict
+        metrics, contestants = rows.contestant_rows(found.contestants)
+        ui.label(f"{found.run_id}: {rows.verdict(judged[-1])}").classes("text-caption")
+        _table(("role", "model", *metrics), contestants)
+        for check in found.checks:
+            with ui.row().classes("items-center gap-2"):
+                icon, colour = ("check_circle", "positive") if check.passed else ("cancel", "negative")
+                ui.icon(icon, color=colour)
+                ui.label(f"{check.criterion.metric.value}: {check.reason}").classes("text-caption")
+
+
+def draw_production(project: Project) -> None:
+    with ui.column().classes("w-full gap-1"):
+        _heading("Routes")
+        _table(("model", "role", "percent", "dataset"), rows.route_rows(project))
+        stages = ", ".join(f"{model} {stage.value}" for model, stage in project.stages.items())
+        if stages:
+            ui.label(f"stages: {stages}").classes("text-caption")
+        if project.rollouts:
+            _heading("Rollout verdicts")
+            _table(("model", "stage", "verdict", "reasons"), rows.rollout_rows(project))
+        _heading("Drift")
+        _table(("at", "detector", "statistic", "p", "window", "examples"), rows.drift_rows(project))
+
+
+def _heading(text: str) -> None:
+    ui.label(text).classes("text-subtitle2")
+
+
+def _table(columns: tuple[str, ...], found: list[dict[str, Any]]) -> None:
+    if not found:
+        ui.label("none yet").classes("text-caption text-grey")
+        return
+    described = [{"name": name, "label": name, "field": name, "align": "left"} for name in columns]
+    table = ui.table(columns=described, rows=found, pagination=5).classes("w-full")
+    table.props("dense flat wrap-cells" + (" hide-pagination" if len(found) <= 5 else ""))

@@ -1,0 +1,15 @@
+"""What the console can be told from outside."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from tunewheel_runtime.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """``TUNEWHEEL_*`` variables of the console."""
+
+    refresh_seconds: float = Field(default=1.0, gt=0)
+    """How often an open page looks for news."""
+    recent_events: int = Field(default=1_000, ge=1)
+    """Of topics that carry traffic, so many of the latest events per partition are read at start."""

@@ -1,0 +1,159 @@
+"""What the console knows, folded from events. Pure: ``apply`` changes the state, the page draws it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import DatasetRejected, DatasetVersioned
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, ServingDesired, Stage
+from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
+from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainProgressed, TrainStarted
+from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_console.wheel import Place, place_after
+
+KEPT = 50
+"""Latest drifts, judgements and rejections shown per project."""
+LOSS_POINTS = 2_000
+Verdict = EvalPassed | EvalFailed | ReviewRequested
+
+
+@dataclass
+class Run:
+    """One training run as it goes."""
+
+    run_id: str
+    dataset_id: str = ""
+    total_steps: int = 0
+    step: int = 0
+    eta_seconds: float | None = None
+    tokens_per_second: float = 0.0
+    ended: str | None = None
+    """``completed``, or why it failed."""
+    losses: dict[int, float] = field(default_factory=dict[int, float])
+    verdict: Verdict | None = None
+    reviews: list[ReviewSubmitted] = field(default_factory=list[ReviewSubmitted])
+
+    @property
+    def awaits_review(self) -> bool:
+        return isinstance(self.verdict, ReviewRequested) and not self.reviews
+
+    def curve(self) -> list[list[float]]:
+        """Return (step, loss) in order, the last value of a step that was repeated after a resume."""
+        return [[step, self.losses[step]] for step in sorted(self.losses)]
+
+
+@dataclass
+class Project:
+    """Everything about one project, newest last."""
+
+    name: str
+    spec: ProjectSpec | None = None
+    place: Place | None = None
+    datasets: dict[str, DatasetVersioned] = field(default_factory=dict[str, DatasetVersioned])
+    rejections: deque[DatasetRejected] = field(default_factory=lambda: deque(maxlen=KEPT))
+    runs: dict[str, Run] = field(default_factory=dict[str, Run])
+    stages: dict[str, Stage] = field(default_factory=dict[str, Stage])
+    desired: ServingDesired | None = None
+    drifts: deque[tuple[datetime, DriftDetected]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    rollouts: deque[RolloutJudged] = field(default_factory=lambda: deque(maxlen=KEPT))
+    recent: dict[str, int] = field(default_factory=dict[str, int])
+    """Event type → how many were seen, of topics that carry traffic."""
+    thumbs_down: int = 0
+
+    @property
+    def pending_reviews(self) -> list[Run]:
+        return [run for run in self.runs.values() if run.awaits_review]
+
+    def run(self, run_id: str) -> Run:
+        return self.runs.setdefault(run_id, Run(run_id))
+
+
+@dataclass
+class ConsoleState:
+    """All projects. ``version`` grows with every change, so that a page knows when to draw anew."""
+
+    projects: dict[str, Project] = field(default_factory=dict[str, Project])
+    dead_letters: dict[str, int] = field(default_factory=dict[str, int])
+    """Dead letters by the topic they came from."""
+    version: int = 0
+    _seen: set[str] = field(default_factory=set[str])
+
+    def apply(self, envelope: Envelope[Any]) -> None:
+        """Fold one event in; the same event a second time changes nothing.
+
+        Topics that carry traffic repeat no ids within what is read of them, so theirs are not remembered.
+        """
+        data = envelope.data
+        bulk = isinstance(data, InferenceCompleted | TrainProgressed)
+        if not bulk:
+            if envelope.id in self._seen:
+                return
+            self._seen.add(envelope.id)
+        project = self.projects.setdefault(envelope.project, Project(envelope.project))
+        _fold(project, envelope)
+        project.place = place_after(project.place, envelope)
+        self.version += 1
+
+    def count_dead_letters(self, counts: dict[str, int]) -> None:
+        if counts != self.dead_letters:
+            self.dead_letters = counts
+            self.version += 1
+
+
+def _fold(project: Project, envelope: Envelope[Any]) -> None:
+    match envelope.data:
+        case ProjectDeclared() as data:
+            project.spec = data.spec
+        case DatasetVersioned() as data:
+            project.datasets[data.dataset_id] = data
+        case DatasetRejected() as data:
+            project.rejections.append(data)
+        case TrainStarted() | TrainProgressed() | TrainCompleted() | TrainFailed() as data:
+            _fold_training(project.run(data.run_id), data)
+        case EvalPassed() | EvalFailed() | ReviewRequested() as data:
+            _fold_verdict(project.run(data.run_id), data)
+        case ReviewSubmitted() as data:
+            project.run(data.run_id).reviews.append(data)
+        case ModelPromoted() as data:
+            project.stages[data.model_id] = data.to_stage
+        case ModelRolledback() as data:
+            project.stages[data.model_id] = Stage.ROLLED_BACK
+        case ServingDesired() as data:
+            if project.desired is None or data.generation >= project.desired.generation:
+                project.desired = data
+        case DriftDetected() as data:
+            project.drifts.append((envelope.time, data))
+        case RolloutJudged() as data:
+            project.rollouts.append(data)
+        case data:
+            project.recent[data.type] = project.recent.get(data.type, 0) + 1
+            project.thumbs_down += isinstance(data, FeedbackReceived) and data.rating == "down"
+
+
+def _fold_training(run: Run, data: TrainStarted | TrainProgressed | TrainCompleted | TrainFailed) -> None:
+    match data:
+        case TrainStarted():
+            run.dataset_id, run.total_steps = data.dataset_id, data.total_steps
+        case TrainProgressed():
+            run.step, run.total_steps = max(run.step, data.step), data.total_steps
+            run.eta_seconds, run.tokens_per_second = data.eta_seconds, data.tokens_per_second
+            if len(run.losses) < LOSS_POINTS or data.step in run.losses:
+                run.losses[data.step] = data.loss
+        case TrainCompleted():
+            run.dataset_id, run.ended = data.dataset_id, "completed"
+        case TrainFailed():
+            run.dataset_id, run.ended = data.dataset_id, f"{data.field}: {data.reason}"
+
+
+def _fold_verdict(run: Run, data: Verdict) -> None:
+    """Keep the final verdict: a request for review never replaces it, whichever comes first."""
+    run.dataset_id = data.dataset_id
+    if run.verdict is None or isinstance(run.verdict, ReviewRequested):
+        run.verdict = data

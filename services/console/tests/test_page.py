@@ -1,0 +1,105 @@
+"""The page, drawn and clicked by NiceGUI's simulated user."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from nicegui import ui
+from nicegui.testing import User
+from nicegui.testing.user_simulation import user_simulation
+from tunewheel_console.page import Page
+from tunewheel_contracts.errors import TransientError
+
+
+class Recorder:
+    """Stands where events are published."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[Any, ...]] = []
+        self.away = False
+
+    async def build(self, project: str) -> None:
+        if self.away:
+            raise TransientError("the broker is not connected yet")
+        self.done.append(("build", project))
+
+    async def control(self, project: str, run_id: str, action: Any) -> None:
+        self.done.append((action.value, project, run_id))
+
+    async def review(self, project: str, run_id: str, *, reviewer: str, verdict: str, comment: str) -> None:
+        self.done.append((verdict, project, run_id, reviewer, comment))
+
+
+@pytest.fixture
+def actions() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+async def user(state: Any, actions: Recorder) -> AsyncIterator[User]:
+    def root() -> None:
+        Page(state, actions, refresh_seconds=0.05).build()  # type: ignore[arg-type]
+
+    async with user_simulation(root=root) as simulated:
+        yield simulated
+
+
+async def test_an_empty_console_says_what_to_do(user: User):
+    await user.open("/")
+    await user.should_see("No project is declared yet")
+
+
+async def test_the_whole_turn_is_on_the_page(user: User, state: Any, desk: Any):
+    for event in desk.turn():
+        state.apply(event)
+    await user.open("/")
+    for text in ("desk", "input drift", "rouge_l: 0.4 of 0.1 needed", "stages: desk-1 production"):
+        await user.should_see(text)
+    await user.should_see(marker="step-monitor-lit")
+    await user.should_not_see(marker="step-train-lit")
+    await user.should_see(marker="loss-curve")
+    with user:
+        shown = [row for table in user.find(ui.table).elements for row in table.rows]
+    assert {"ds-1"} <= {row.get("dataset") for row in shown}
+    assert any("solar" in row.get("examples", "") for row in shown)
+
+
+async def test_news_appear_without_reloading(user: User, state: Any, desk: Any):
+    await user.open("/")
+    state.apply(desk.declared())
+    await user.should_see(marker="project-desk", retries=100)
+    state.count_dead_letters({"ticket.published": 1})
+    await user.should_see("1 dead letter", retries=100)
+
+
+async def test_a_review_is_signed_and_sent(user: User, state: Any, desk: Any, actions: Recorder):
+    state.apply(desk.review_requested())
+    await user.open("/")
+    user.find("Approve").click()
+    await user.should_see("Enter your name first")
+    assert not actions.done
+    user.find(marker="reviewer").type("ann")
+    user.find(marker="comment").type("reads well")
+    user.find("Approve").click()
+    await user.should_see("run-1 approved")
+    assert actions.done == [("approved", "desk", "run-1", "ann", "reads well")]
+
+
+async def test_build_and_cancel_are_commands(user: User, state: Any, desk: Any, actions: Recorder):
+    state.apply(desk.started())
+    await user.open("/")
+    user.find("Build").click()
+    await user.should_see("asked for a new version of desk")
+    user.find("cancel").click()
+    await user.should_see("cancel sent to run-1")
+    assert actions.done == [("build", "desk"), ("cancel", "desk", "run-1")]
+
+
+async def test_a_command_that_was_not_sent_says_so(user: User, state: Any, desk: Any, actions: Recorder):
+    actions.away = True
+    state.apply(desk.declared())
+    await user.open("/")
+    user.find("Build").click()
+    await user.should_see("not sent: the broker is not connected yet")

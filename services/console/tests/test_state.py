@@ -1,0 +1,71 @@
+"""The console's state: what events add up to, in whatever order topics are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunewheel_console.rows import contestant_rows, dataset_rows, loss_options, route_rows, run_rows
+from tunewheel_contracts.events.lifecycle import Stage
+
+
+def test_a_turn_adds_up(state: Any, desk: Any):
+    for event in desk.turn():
+        state.apply(event)
+    project = state.projects["desk"]
+    assert dataset_rows(project)[0]["funnel"] == "duplicates 50"
+    (run,) = run_rows(project)
+    assert (run["progress"], run["verdict"], run["loss"]) == ("completed", "passed", "1.000")
+    assert loss_options(project)["series"][0]["data"] == [[1, 2.0], [2, 1.0]]
+    assert project.stages == {"desk-1": Stage.PRODUCTION}
+    assert route_rows(project)[0]["percent"] == "100 %"
+    assert [drift.detector for _, drift in project.drifts] == ["input"]
+
+
+def test_an_event_read_twice_changes_nothing(state: Any, desk: Any):
+    events = desk.turn()
+    for event in events:
+        state.apply(event)
+    version = state.version
+    for event in [e for e in events if e.data.type != "train.progressed"]:
+        state.apply(event)
+    assert state.version == version
+    assert len(state.projects["desk"].drifts) == 1
+
+
+def test_a_review_waits_until_somebody_decides(state: Any, desk: Any):
+    state.apply(desk.completed())
+    state.apply(desk.review_requested())
+    project = state.projects["desk"]
+    assert [run.run_id for run in project.pending_reviews] == ["run-1"]
+    state.apply(desk.reviewed())
+    assert not project.pending_reviews
+    assert run_rows(project)[0]["verdict"] == "review approved"
+    state.apply(desk.passed())
+    assert run_rows(project)[0]["verdict"] == "passed"
+
+
+def test_a_final_verdict_is_never_replaced_by_the_request_before_it(state: Any, desk: Any):
+    request = desk.review_requested()
+    state.apply(desk.failed())
+    state.apply(request)
+    assert run_rows(state.projects["desk"])[0]["verdict"] == "failed: rouge_l is too low"
+    assert not state.projects["desk"].pending_reviews
+
+
+def test_an_older_desired_state_does_not_replace_a_newer_one(state: Any, desk: Any):
+    state.apply(desk.desired(generation=5))
+    state.apply(desk.desired(generation=4))
+    assert state.projects["desk"].desired.generation == 5
+
+
+def test_dead_letters_are_news_only_when_their_number_changes(state: Any):
+    state.count_dead_letters({"ticket.published": 2})
+    version = state.version
+    state.count_dead_letters({"ticket.published": 2})
+    assert state.version == version == 1
+
+
+def test_contestants_show_all_metrics_that_any_of_them_has(desk: Any):
+    metrics, rows = contestant_rows(desk.passed().data.contestants)
+    assert metrics == ["rouge_l", "examples"]
+    assert [row["role"] for row in rows] == ["base", "candidate"]

@@ -1,0 +1,136 @@
+"""The console in a real browser: Chromium, headless, on a console process that reads a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.evaluation import ReviewRequested
+from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
+from tunewheel_contracts.events.training import TrainProgressed
+
+from ..integration.bus import PATIENCE_SECONDS, Bus
+from ..integration.specs import declared
+from ..integration.verdicts import passed
+
+pytestmark = pytest.mark.integration
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    return found
+
+
+@pytest.fixture
+def console(kafka: str, tmp_path: Path) -> Iterator[str]:
+    """Run a console process and return its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
+        "TUNEWHEEL_HTTP_PORT": str(port),
+        "TUNEWHEEL_STORE_URL": (tmp_path / "store").as_uri(),
+        "TUNEWHEEL_REFRESH_SECONDS": "0.1",
+    }
+    log = (tmp_path / "console.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tunewheel_console.main"], env=environment, stdout=log, stderr=log
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        assert process.wait(PATIENCE_SECONDS) == 0, (tmp_path / "console.log").read_text()
+        log.close()
+
+
+async def until_ready(url: str) -> None:
+    async with httpx.AsyncClient() as client, asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(f"{url}/health/ready")).status_code == 200:
+                    return
+            await asyncio.sleep(0.05)
+
+
+async def dom(chromium: str, url: str, profile: Path) -> str:
+    """Return the page as the browser has it once its scripts have run."""
+    process = await asyncio.create_subprocess_exec(
+        chromium,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={profile}",
+        "--virtual-time-budget=8000",
+        "--dump-dom",
+        url,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        output, _ = await process.communicate()
+    return output.decode("utf-8", "replace")
+
+
+@pytest.fixture
+async def bus(kafka: str) -> AsyncIterator[Bus]:
+    async with Bus(kafka) as opened:
+        yield opened
+
+
+async def publish_turn(bus: Bus, project: str) -> None:
+    progress = TrainProgressed(
+        project=project, run_id="run-1", step=3, total_steps=9, epoch=0.1, loss=1.25, learning_rate=1e-3,
+        tokens_per_second=100.0, eta_seconds=5.0,
+    )  # fmt: skip
+    verdict = passed(project, 1)
+    review = ReviewRequested.model_validate(verdict.data.model_dump())
+    model_id = verdict.data.adapter.model_id
+    promotion = ModelPromoted(
+        project=project, model_id=model_id, from_stage=Stage.EVALUATED, to_stage=Stage.PRODUCTION,
+        cause=verdict.id, reason="held up",
+    )  # fmt: skip
+    await bus.publish(
+        declared(project), *(new_event(data, source="/test") for data in (progress, review, promotion))
+    )
+
+
+async def test_the_page_shows_a_project_with_no_other_host(
+    chromium: str, console: str, bus: Bus, project: str, tmp_path: Path
+):
+    await publish_turn(bus, project)
+    await until_ready(console)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        attempt, page = 0, ""
+        while project not in page or "waits for a person" not in page:
+            page = await dom(chromium, console, tmp_path / f"profile-{attempt}")
+            attempt += 1
+    assert "run-1" in page
+    assert "Approve" in page
+    foreign = [part for part in page.split('"') if part.startswith(("http://", "https://", "//"))]
+    assert not [url for url in foreign if not url.startswith((console, "http://www.w3.org/"))]
+
+
+async def test_health_answers_beside_the_page(console: str):
+    await until_ready(console)
+    async with httpx.AsyncClient(base_url=console) as client:
+        assert (await client.get("/health/live")).json() == {"status": "live"}
+        page = await client.get("/")
+    assert (page.status_code, "Tunewheel" in page.text) == (200, True)
