@@ -141,10 +141,22 @@ def test_target_modules_that_the_base_lacks_name_the_field(recipe):
     assert caught.value.field == "train.target_modules"
 
 
-def test_a_loss_that_diverges_names_the_learning_rate(recipe):
+def test_a_loss_that_is_no_number_ends_the_run_at_once_and_names_the_learning_rate(recipe, monkeypatch):
+    from tunewheel_train.loss import SummedCrossEntropy
+
+    calls = []
+    original = SummedCrossEntropy.apply
+
+    def diverging(logits, targets):
+        calls.append(len(targets))
+        return original(logits, targets) * (float("nan") if len(calls) > 4 else 1.0)
+
+    monkeypatch.setattr(SummedCrossEntropy, "apply", diverging)
+    arguments = recipe()
     with pytest.raises(RunFailed, match="lower it") as caught:
-        train(**recipe(method="full", learning_rate=1.0, max_grad_norm=0.0, epochs=40.0))
-    assert caught.value.field == "train.learning_rate"
+        train(**arguments)
+    assert (caught.value.field, caught.value.step) == ("train.learning_rate", 3)
+    assert [checkpoints.step_of(p) for p in checkpoints.candidates(arguments["work_dir"])] == [2]
 
 
 def test_refused_examples_are_reported(recipe, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from tunewheel_train import checkpoints
+from tunewheel_train.errors import RunFailed
 from tunewheel_train.progress import Checkpointed, Message, Progressed
 
 
@@ -43,6 +45,7 @@ class ProgressCallback(TrainerCallback):
     ) -> None:
         if not logs or "loss" not in logs:
             return
+        demand_finite(float(logs["loss"]), state.global_step, state.max_steps)
         began, tokens, step = self._began
         elapsed = max(time.monotonic() - began, 1e-9)
         per_step = elapsed / max(state.global_step - step, 1)
@@ -62,3 +65,14 @@ class ProgressCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         path = Path(args.output_dir) / checkpoints.name_of(state.global_step)
         self._report(Checkpointed(step=state.global_step, path=str(path)))
+
+
+def demand_finite(loss: float, step: int, total_steps: int) -> None:
+    """Raise RunFailed when training diverged: no later step mends weights that are no numbers."""
+    if not math.isfinite(loss):
+        raise RunFailed(
+            field="train.learning_rate",
+            reason="made the loss diverge to no number; lower it, or raise warmup_fraction",
+            step=step,
+            total_steps=total_steps,
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -107,7 +106,6 @@ def train(
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if trainer.state.global_step < len(steps):
         raise RunStopped(trainer.state.global_step)
-    final = _finite_loss(trainer.state.log_history, len(steps))
     # cleanup
     modeling.save(trainer.model, tokenizer, base, number, output_dir)
     _describe(output_dir, base, method, number, run_id)
@@ -116,7 +114,7 @@ def train(
         tokens=trainer.tokens_seen,
         wall_seconds=trainer.seconds,
         dtype=number,
-        metrics=_metrics(trainer.state.log_history, examples, final, trainer),
+        metrics=_metrics(trainer, examples),
         versions=installed_versions(),
         resumed_from_steps=trainer.resumed_from,
     )
@@ -158,28 +156,13 @@ def _started(examples: Sequence[Encoded], total: int, resumed: Path | None, dtyp
     )
 
 
-def _finite_loss(history: Sequence[dict[str, Any]], total_steps: int) -> float:
-    """Mean loss of the last tenth of the steps. Raises RunFailed when training diverged."""
-    losses = [float(entry["loss"]) for entry in history if "loss" in entry]
-    tail = losses[-max(1, total_steps // 10) :]
-    final = sum(tail) / len(tail) if tail else math.nan
-    if not math.isfinite(final):
-        raise RunFailed(
-            field="train.learning_rate",
-            reason="made the loss diverge to no number; lower it, or raise warmup_fraction",
-            step=total_steps,
-            total_steps=total_steps,
-        )
-    return final
-
-
-def _metrics(
-    history: Sequence[dict[str, Any]], examples: Sequence[Encoded], final: float, trainer: Any
-) -> dict[str, float]:
-    losses = [float(entry["loss"]) for entry in history if "loss" in entry]
+def _metrics(trainer: Any, examples: Sequence[Encoded]) -> dict[str, float]:
+    """``final_loss`` is the mean of the last tenth of the steps."""
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    tail = losses[-max(1, len(losses) // 10) :]
     stats = token_stats(examples)
     return {
-        "final_loss": final,
+        "final_loss": sum(tail) / len(tail),
         "first_loss": losses[0],
         "examples": float(stats.examples),
         "longest_example_tokens": float(stats.longest),

@@ -1,0 +1,180 @@
+"""Training tokens per second by method, beside TRL's stock SFTTrainer on the same batches.
+
+SmolLM2-135M-Instruct on the help desk's tickets, each contender in a process of its own with the service's
+environment. Tokens are those of the examples, padding excluded; the first step is not counted. Where others
+compute on the machine too, wall time says little: ``tokens_per_cpu_second`` counts the time that this process
+was given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunewheel_train.process import environment
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SYSTEM = "You are the help desk of Larkspur Mobility. Answer with JSON: category, priority, reply."
+BATCH = 8
+STEPS = 8
+CONTENDERS = ("trl", "lora", "lora_padded", "qlora", "full", "trl_full")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--only", nargs="*", default=list(CONTENDERS))
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--cache-dir", type=Path, default=ROOT / "var" / "cache")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.contender:
+        print(json.dumps(measure(chosen.contender, chosen.steps, chosen.dtype, chosen.cache_dir)))
+        return
+    from report import write_report
+
+    figures = {name: in_own_process(name, chosen) for name in chosen.only}
+    stock = figures.get("trl", {}).get("tokens_per_cpu_second")
+    write_report(
+        "train",
+        packages=("torch", "transformers", "trl", "peft", "bitsandbytes"),
+        contenders=figures,
+        ratios={f"{n}/trl": f["tokens_per_cpu_second"] / stock for n, f in figures.items()} if stock else {},
+        batch_size=BATCH,
+        steps=chosen.steps,
+    )
+
+
+def in_own_process(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
+    command = [
+        sys.executable, __file__, "--contender", name, "--steps", str(chosen.steps),
+        "--dtype", chosen.dtype, "--cache-dir", str(chosen.cache_dir),
+    ]  # fmt: skip
+    done = subprocess.run(command, env=environment(0), stdout=subprocess.PIPE, text=True, check=True)
+    print(name, done.stdout.splitlines()[-1], file=sys.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(name: str, steps: int, dtype: str, cache_dir: Path) -> dict[str, Any]:
+    from tunewheel_basemodel.locate import locate_base_model
+    from tunewheel_train import modeling
+    from tunewheel_train.datasets import encode_examples, token_stats
+    from tunewheel_train.schedule import plan_steps
+
+    base = locate_base_model(BASE, cache_dir=cache_dir)
+    method = {"qlora": "qlora", "full": "full", "trl_full": "full"}.get(name, "lora")
+    model, tokenizer, number = modeling.load(
+        base, method=method, dtype=dtype, rank=16, alpha=32, dropout=0.0, target_modules="all-linear", seed=17
+    )
+    examples, _ = encode_examples(tickets(BATCH * 40), tokenizer, max_tokens=256)
+    plan = plan_steps([len(e) for e in examples], batch_size=BATCH, epochs=1, seed=17)[: steps + 1]
+    clock = Clock([sum(len(examples[i]) for i in step) for step in plan])
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = modeling.trl_arguments(
+            output_dir=Path(scratch), total_steps=len(plan), learning_rate=1e-3, method=method,
+            warmup_fraction=0.0, weight_decay=0.0, max_grad_norm=1.0, scheduler="constant",
+            checkpoint_steps=10**6, seed=17, compute_dtype=number,
+        )  # fmt: skip
+        trainer = make_trainer(name, model, tokenizer, arguments, examples, plan)
+        trainer.add_callback(clock.callback())
+        trainer.train()
+    stats = token_stats(examples)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        **clock.figures(),
+        "dtype": number,
+        "mean_tokens_per_example": round(stats.tokens / stats.examples, 1),
+        "mean_assistant_tokens": round(stats.assistant / stats.examples, 1),
+        "losses": [round(loss, 4) for loss in losses],
+    }
+
+
+def make_trainer(
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    arguments: Any,
+    examples: Sequence[Any],
+    plan: Sequence[Sequence[int]],
+) -> Any:
+    from tunewheel_train import modeling
+    from tunewheel_train.trainer import AssistantTrainer
+
+    if name.startswith("trl"):
+        return stock_trainer(model, tokenizer, arguments, [examples[i] for step in plan for i in step])
+    packed = name != "lora_padded" and modeling.use_packed_rows(model, examples)
+    trainer = AssistantTrainer(
+        model=model, processing_class=tokenizer, args=arguments, examples=examples, steps=plan,
+        train_dataset=modeling.as_dataset(examples), micro_batch_size=BATCH, packed=packed, share_prefix=True,
+    )  # fmt: skip
+    modeling.prepare_parameters(trainer.model)
+    return trainer
+
+
+def stock_trainer(model: Any, tokenizer: Any, arguments: Any, examples: Sequence[Any]) -> Any:
+    """TRL as it comes, on the same examples in the same batches, with the loss on the same tokens."""
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    arguments.per_device_train_batch_size = BATCH
+    arguments.train_sampling_strategy = "sequential"
+    labels = [[t if m else -100 for t, m in zip(e.input_ids, e.mask, strict=True)] for e in examples]
+    rows = Dataset.from_dict({"input_ids": [list(e.input_ids) for e in examples], "labels": labels})
+    return SFTTrainer(model=model, processing_class=tokenizer, args=arguments, train_dataset=rows)
+
+
+class Clock:
+    """Wall and processor seconds of every step but the first."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._tokens = list(tokens)
+        self._marks: list[tuple[float, float]] = []
+
+    def callback(self) -> Any:
+        from transformers import TrainerCallback
+
+        marks = self._marks
+
+        class Mark(TrainerCallback):
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                marks.append((time.perf_counter(), time.process_time()))
+
+        return Mark()
+
+    def figures(self) -> dict[str, float]:
+        walls = [b[0] - a[0] for a, b in zip(self._marks, self._marks[1:], strict=False)]
+        counted = self._tokens[1 : len(self._marks)]
+        cpu = self._marks[-1][1] - self._marks[0][1]
+        return {
+            "tokens_per_second": round(sum(counted) / sum(walls), 1),
+            "best_step_tokens_per_second": round(max(t / w for t, w in zip(counted, walls, strict=True)), 1),
+            "tokens_per_cpu_second": round(sum(counted) / cpu, 1),
+        }
+
+
+def tickets(count: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for line in (ROOT / "examples" / "helpdesk" / "tickets.jsonl").read_text().splitlines():
+        ticket = json.loads(line)
+        if isinstance(ticket["answer"], dict):
+            question = f"{ticket['subject']}\n\n{ticket['body']}"
+            messages = [("system", SYSTEM), ("user", question), ("assistant", json.dumps(ticket["answer"]))]
+            rows.append(
+                {
+                    "example_id": ticket["ticket_id"],
+                    "messages": [{"role": role, "content": content} for role, content in messages],
+                }
+            )
+    return rows[:count]
+
+
+if __name__ == "__main__":
+    main()
