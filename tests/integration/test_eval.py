@@ -26,6 +26,9 @@ from .evaluations import Ground, make_ground
 
 pytestmark = pytest.mark.integration
 
+PATIENCE_SECONDS = 400.0
+"""Each evaluation starts a process that imports torch: seconds alone, minutes on a busy machine."""
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Ground:
@@ -67,13 +70,13 @@ async def test_a_pass_waits_for_a_person_and_a_rejection_is_final(
     ours = lambda event: event.project == project  # noqa: E731
     async with Bus(service.settings.bootstrap_servers) as bus, running(service):
         await bus.publish(good, bad)
-        requests = await bus.collect(topics.REVIEW_REQUESTED, 2, where=ours)
+        requests = await bus.collect(topics.REVIEW_REQUESTED, 2, where=ours, patience=PATIENCE_SECONDS)
         assert [one.data.run_id for one in requests] == [good.data.run_id, bad.data.run_id]
         assert [one.causation_id for one in requests] == [good.id, bad.id]
         approval, rejection = review(good, "approved"), review(bad, "rejected")
         await bus.publish(approval, rejection, review(bad, "approved", reviewer="bob"))
-        (passed,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours)
-        (failed,) = await bus.collect(topics.EVAL_FAILED, 1, where=ours)
+        (passed,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours, patience=PATIENCE_SECONDS)
+        (failed,) = await bus.collect(topics.EVAL_FAILED, 1, where=ours, patience=PATIENCE_SECONDS)
         (letter,) = await bus.dead_letters("review.submitted", 1)
     assert (passed.data.run_id, passed.data.reviewed_by) == (good.data.run_id, "ada")
     assert passed.data.scorecard == requests[0].data.scorecard
@@ -90,13 +93,13 @@ async def test_redelivery_gives_the_same_verdict_whoever_is_champion_by_then(
     ours = lambda event: event.project == project  # noqa: E731
     async with Bus(service.settings.bootstrap_servers) as bus, running(service):
         await bus.publish(run)
-        (first,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours)
+        (first,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours, patience=PATIENCE_SECONDS)
         await bus.publish(production(other), run)
-        again = (await bus.collect(topics.EVAL_PASSED, 2, where=ours))[1]
+        again = (await bus.collect(topics.EVAL_PASSED, 2, where=ours, patience=PATIENCE_SECONDS))[1]
         assert (again.id, again.data) == (first.id, first.data)
         # A new run, though, meets that champion.
         await bus.publish(await shared.trained(project, "three"))
-        third = (await bus.collect(topics.EVAL_PASSED, 3, where=ours))[2]
+        third = (await bus.collect(topics.EVAL_PASSED, 3, where=ours, patience=PATIENCE_SECONDS))[2]
     roles = {one.role.value: one.model_id for one in third.data.contestants}
     assert roles["champion"] == other.data.adapter.model_id
     assert set(roles) == {"base", "candidate", "champion"}
@@ -127,9 +130,9 @@ async def test_bad_input_is_named_and_what_follows_still_flows(
     ours = lambda event: event.project == project  # noqa: E731
     async with Bus(service.settings.bootstrap_servers) as bus, running(service):
         await bus.publish(changed, incomplete, good)
+        (failed,) = await bus.collect(topics.EVAL_FAILED, 1, where=ours, patience=PATIENCE_SECONDS)
+        (passed,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours, patience=PATIENCE_SECONDS)
         (letter,) = await bus.dead_letters("train.completed", 1)
-        (failed,) = await bus.collect(topics.EVAL_FAILED, 1, where=ours)
-        (passed,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours)
     assert letter.field == "criteria_sha256"
     assert "fixed before training" in letter.reason
     assert failed.data.field == "adapter.files"
@@ -165,15 +168,15 @@ async def test_killed_in_the_middle_of_generating_it_ends_with_one_verdict(
     async with Bus(settings.bootstrap_servers) as bus:
         async with process(settings) as first:
             await bus.publish(run)
-            await until(lambda: rows(settings) >= 3, patience=240)
+            await until(lambda: rows(settings) >= 3, patience=PATIENCE_SECONDS)
             first.send_signal(signal.SIGKILL)
             await first.wait()
         survived = rows(settings)
         assert 3 <= survived < 25
         async with process(settings):
-            (passed,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours, patience=240)
+            (passed,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours, patience=PATIENCE_SECONDS)
             await bus.publish(run)
-            again = (await bus.collect(topics.EVAL_PASSED, 2, where=ours, patience=240))[1]
+            again = (await bus.collect(topics.EVAL_PASSED, 2, where=ours, patience=PATIENCE_SECONDS))[1]
     assert (again.id, again.data) == (passed.id, passed.data)
     assert {one.metrics["examples"] for one in passed.data.contestants} == {24.0}
 
