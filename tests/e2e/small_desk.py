@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,19 @@ def spec() -> ProjectSpec:
 def lay_out(folder: Path) -> tuple[Path, Path]:
     """Write the tickets and SOPs to publish; returns the file and the folder."""
     tickets, sops = folder / "tickets.jsonl", folder / "sops"
-    sops.mkdir(parents=True)
+    sops.mkdir(parents=True, exist_ok=True)
     tickets.write_text("\n".join(json.dumps(ticket) for ticket in _tickets()) + "\n")
     for sop in sorted((HELPDESK / "sops").glob("*.md"))[:SOPS]:
         (sops / sop.name).write_text(sop.read_text("utf-8"))
     return tickets, sops
+
+
+def cut_regression_set(folder: Path) -> Path:
+    """Write every fourth item of the service's own set; returns the file."""
+    whole = (resources.files("tunewheel_eval") / "regression" / "general.jsonl").read_text("utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    (file := folder / "regression.jsonl").write_text("\n".join(whole.splitlines()[::4]) + "\n", "utf-8")
+    return file
 
 
 def _tickets() -> list[dict[str, Any]]:

@@ -62,7 +62,8 @@ def turned(tmp_path_factory: pytest.TempPathFactory) -> Turned:
 async def _turn(root: Path) -> Turned:
     share_converted_models(root)
     base_model = small_desk.spec().base_model
-    async with turning(root, SERVICES, base_model=base_model) as (wheel, feed):
+    environment = {"TUNEWHEEL_EVAL_REGRESSION_SET": str(small_desk.cut_regression_set(root / "published"))}
+    async with turning(root, SERVICES, environment=environment, base_model=base_model) as (wheel, feed):
         published = await small_desk.publish(wheel, root / "published")
         model_id = (await small_desk.promoted(feed)).data.model_id
         url = f"{wheel.url_of('gateway')}/v1"
