@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -49,7 +50,7 @@ class LogRanges:
     async def read(
         self, topic: TopicSpec, starts: Mapping[int, int], ends: Mapping[int, int]
     ) -> list[Delivery[Any]]:
-        """Return what lies in [start, end) of every partition named in both, by the events' time.
+        """Return what lies in [start, end) of every partition named in both, merged by time.
 
         Records that cannot be decoded are left out: they became dead letters when they were first read.
         """
@@ -68,8 +69,7 @@ class LogRanges:
                 for tp in [tp for tp, end in left.items() if await consumer.position(tp) >= end]:
                     del left[tp]
                     consumer.pause(tp)
-        deliveries.sort(key=lambda delivery: delivery.event.time)
-        return deliveries
+        return merged(deliveries)
 
     @contextlib.asynccontextmanager
     async def _consumer(
@@ -91,6 +91,14 @@ class LogRanges:
             raise TransientError(f"cannot read {topic.name}: {error!r}") from error
         finally:
             await consumer.stop()
+
+
+def merged(deliveries: Sequence[Delivery[Any]]) -> list[Delivery[Any]]:
+    """Return deliveries by the events' time as far as each partition's own order allows."""
+    partitions: dict[int, list[Delivery[Any]]] = {}
+    for delivery in deliveries:
+        partitions.setdefault(delivery.position.partition, []).append(delivery)
+    return list(heapq.merge(*partitions.values(), key=lambda delivery: delivery.event.time))
 
 
 async def _span(

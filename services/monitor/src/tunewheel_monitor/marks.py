@@ -23,7 +23,9 @@ class Marks:
         self._groups = {topic.name: group for topic, group in groups.items()}
         self._next: dict[tuple[str, int], int] = {}
 
-    async def catch_up(self, beginnings: Mapping[str, list[tuple[Offsets, datetime | None]]]) -> list[Any]:
+    async def catch_up(
+        self, beginnings: Mapping[str, list[tuple[Offsets, datetime | None]]]
+    ) -> list[Delivery[Any]]:
         """Read again what lies between where it is first needed and the committed offset, by topic name.
 
         Each need names offsets for some partitions, and the time from which it needs the others.
@@ -52,12 +54,8 @@ class Marks:
         expected = self._next.get(key, position.offset)
         if expected >= position.offset:
             return []
-        topic = BY_NAME[position.topic]
-        missed = await self._ranges.read(
-            topic, {position.partition: expected}, {position.partition: position.offset}
-        )
-        self._next[key] = position.offset
-        return missed
+        ends = {position.partition: position.offset}
+        return await self._ranges.read(BY_NAME[position.topic], {position.partition: expected}, ends)
 
     def is_new(self, position: Position) -> bool:
         return position.offset >= self._next.get((position.topic, position.partition), 0)

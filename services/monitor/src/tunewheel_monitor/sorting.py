@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from tunewheel_contracts import topics
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.formats.serving import Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.service import Delivery
-from tunewheel_runtime.view import LogReader, View
 
 from tunewheel_monitor.judging import DETECTORS, EXCERPT
 from tunewheel_monitor.knowledge import Knowledge
@@ -33,6 +32,23 @@ LONGEST_TEXT = 4_000
 """Characters kept of a question: the embedder reads 512 tokens."""
 
 
+E = TypeVar("E", bound=Event)
+
+
+class Follower(Protocol):
+    """Something that follows the log, and can be told to read it to its present end."""
+
+    async def refresh(self) -> None: ...
+
+
+class Table(Follower, Protocol[E]):
+    """The latest event of each project."""
+
+    def get(self, key: str) -> Envelope[E] | None: ...
+
+    def values(self) -> list[Envelope[E]]: ...
+
+
 class Sorter:
     """Holds the open window streams: two per project, for the dataset of the model in production.
 
@@ -42,10 +58,10 @@ class Sorter:
     def __init__(
         self,
         *,
-        declared: View[ProjectDeclared],
-        desired: View[ServingDesired],
+        declared: Table[ProjectDeclared],
+        desired: Table[ServingDesired],
         knowledge: Knowledge,
-        lifecycle: LogReader,
+        lifecycle: Follower,
         records: WindowRecords,
     ) -> None:
         self.streams: dict[StreamKey, Stream] = {}
@@ -104,17 +120,19 @@ class Sorter:
 
     async def _take_completion(self, delivery: Delivery[InferenceCompleted]) -> None:
         data = delivery.event.data
+        if data.pinned:
+            return
         await self._learn(data.project, data.model_id, data.role)
         form = self._form(data.project)
-        if data.pinned or form is None:
+        if form is None:
             return
+        drifts = data.role is RouteRole.PRODUCTION and data.error is None
+        stream = await self._stream(data.project, "completions", data.model_id) if drifts else None
+        # From here on nothing waits and nothing fails: a batch that is repeated counts once.
         valid = data.error is None and form.is_valid(data.output)
         for trial in self._knowledge.trials_of(data.project):
             if trial.count(data, valid=valid):
                 self._last[trial.project, trial.model_id] = delivery.event
-        if data.role is not RouteRole.PRODUCTION or data.error is not None:
-            return
-        stream = await self._stream(data.project, "completions", data.model_id)
         if stream is not None:
             shown = data.output[:EXCERPT]
             text = asked(data.messages)[:LONGEST_TEXT]

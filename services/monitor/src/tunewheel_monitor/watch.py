@@ -57,6 +57,7 @@ class Watch:
     async def start(self) -> None:
         """Bring back what the last process knew; publish what it recorded and did not come to say."""
         async with self._lock:
+            self.knowledge.recount()
             for record in await self.sorter.open_all():
                 await self._say(record)
             for delivery in await self.marks.catch_up(self.sorter.beginnings()):
@@ -72,11 +73,14 @@ class Watch:
         async with self._lock:
             for delivery in deliveries:
                 for missed in await self.marks.missing_before(delivery.position):
-                    await self.sorter.take(missed)
-                if self.marks.is_new(delivery.position):
-                    await self.sorter.take(delivery)
-                    self.marks.advance(delivery.position)
+                    await self._take(missed)
+                await self._take(delivery)
             await self._settle()
+
+    async def _take(self, delivery: Delivery[Any]) -> None:
+        if self.marks.is_new(delivery.position):
+            await self.sorter.take(delivery)
+            self.marks.advance(delivery.position)
 
     async def _settle(self) -> None:
         for key, stream in list(self.sorter.streams.items()):

@@ -1,0 +1,290 @@
+"""Texts of two kinds, a dataset in a store, completions and ratings on a log."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from tunewheel_contracts import topics
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.event import Envelope, Event, new_event
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ServingDesired, Stage
+from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, DatasetManifest
+from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.topics import TopicSpec
+from tunewheel_monitor.embedding import StaticEmbedder
+from tunewheel_monitor.handlers import GROUPS
+from tunewheel_monitor.judging import Judge
+from tunewheel_monitor.knowledge import Knowledge
+from tunewheel_monitor.marks import Marks
+from tunewheel_monitor.records import WindowRecords
+from tunewheel_monitor.reference import References
+from tunewheel_monitor.sorting import Sorter
+from tunewheel_monitor.watch import Watch
+from tunewheel_runtime.deadletter import Position
+from tunewheel_runtime.service import Delivery
+from tunewheel_runtime.store import ObjectStore
+
+SHA = "0" * 64
+START = datetime(2026, 1, 1, tzinfo=UTC)
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+THINGS = ("bike", "battery", "charger", "saddle", "brake", "lamp", "lock", "tyre", "pedal", "chain", "bell")
+TROUBLES = ("is broken", "makes a noise", "came late", "is missing", "does not fit", "fell off", "is loose")
+OPENINGS = ("Hello, my", "Since Monday the", "Help! The", "My new", "Our", "The red", "Why is it that the")
+
+
+def bike_texts(count: int, *, start: int = 0) -> list[str]:
+    """Return texts of a bicycle shop's help desk, all different."""
+    made = [f"{o} {t} {w} again" for w in TROUBLES for t in THINGS for o in OPENINGS]
+    step = 137  # prime to the number of texts, so that every stretch is a mixture
+    return [made[(start + n) * step % len(made)] for n in range(count)]
+
+
+def tax_texts(count: int) -> list[str]:
+    """Return texts about something else."""
+    kinds = ("income tax", "inheritance", "customs duty", "payroll levy", "dividend", "pension fund")
+    asks = ("file the annual return for", "appeal the assessment of", "deduct losses from", "postpone paying")
+    years = range(1990, 2026)
+    made = [f"May I {ask} the {kind} of {year}?" for year in years for kind in kinds for ask in asks]
+    return made[:count]
+
+
+@pytest.fixture(scope="session")
+def embedder() -> StaticEmbedder:
+    return StaticEmbedder()
+
+
+def spec_of(project: str = "desk", **changes: Any) -> ProjectSpec:
+    raw: dict[str, Any] = {
+        "project": project,
+        "base_model": "org/tiny",
+        "task": {"system_prompt": "Answer.", "output_schema": {"type": "object", "required": ["category"]}},
+        "criteria": [{"metric": "valid_output", "minimum": 0.5}],
+        "drift": {"window": 20, "cooldown_completions": 30},
+        "rollout": {"canary": {"min_requests": 10}},
+    }
+    return ProjectSpec.model_validate(raw | changes)
+
+
+async def store_dataset(store: ObjectStore, spec: ProjectSpec, dataset_id: str, texts: Sequence[str]) -> None:
+    """Put a dataset version of ``texts`` into ``store``: three quarters to train on, the rest held out."""
+    cut = len(texts) * 3 // 4
+    refs: list[ArtifactRef] = []
+    for split, part in (("train", texts[:cut]), ("holdout", texts[cut:])):
+        rows = [
+            {
+                "example_id": f"{split}-{n:05d}",
+                "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "{}"}],
+            }
+            for n, text in enumerate(part)
+        ]
+        file = io.BytesIO()
+        pl.DataFrame(rows).write_parquet(file)
+        refs.append(await store.put(f"datasets/{dataset_id}/{split}.parquet", file.getvalue()))
+    manifest = DatasetManifest(
+        dataset_id=dataset_id,
+        project=spec.project,
+        spec=spec,
+        spec_sha256=SHA,
+        criteria_sha256=SHA,
+        rows_sha256=SHA,
+        train=refs[0],
+        holdout=refs[1],
+        counts=DatasetCounts(records=len(texts), examples=len(texts), train=cut, holdout=len(texts) - cut),
+        funnel=(),
+    )
+    await store.put(f"datasets/{dataset_id}/manifest.json", manifest.model_dump_json().encode())
+
+
+@dataclass
+class Traffic:
+    """Makes the deliveries of project ``desk``: completions go round three partitions."""
+
+    project: str = "desk"
+    sent: int = 0
+
+    def completion(self, text: str, **changes: Any) -> Delivery[InferenceCompleted]:
+        n = self.sent
+        self.sent += 1
+        values: dict[str, Any] = {
+            "project": self.project,
+            "completion_id": f"c-{n:05d}",
+            "model_id": "desk-1",
+            "role": RouteRole.PRODUCTION,
+            "messages": (ChatMessage(role="user", content=text),),
+            "output": '{"category": "x"}',
+            "finish_reason": "stop",
+            "completed_at": START + timedelta(seconds=n),
+        }
+        event = new_event(InferenceCompleted(**(values | changes)), source="/test")
+        return Delivery(event, Position(topics.INFERENCE_COMPLETED.name, n % 3, n // 3), {})
+
+    def rating(self, completion_id: str, rating: str, **changes: Any) -> Delivery[FeedbackReceived]:
+        n = self.sent
+        self.sent += 1
+        values = {
+            "project": self.project,
+            "feedback_id": f"f-{n}",
+            "completion_id": completion_id,
+            "rating": rating,
+            "model_id": "desk-1",
+        }
+        event = new_event(FeedbackReceived.model_validate(values | changes), source="/test")
+        return Delivery(event, Position(topics.FEEDBACK_RECEIVED.name, n % 3, n // 3), {})
+
+
+@pytest.fixture
+def traffic() -> Traffic:
+    return Traffic()
+
+
+class Table:
+    """The latest event of each project, as a view holds it."""
+
+    def __init__(self) -> None:
+        self.latest: dict[str, Envelope[Any]] = {}
+
+    def get(self, key: str) -> Envelope[Any] | None:
+        return self.latest.get(key)
+
+    def values(self) -> list[Envelope[Any]]:
+        return list(self.latest.values())
+
+    def put(self, data: Event) -> None:
+        self.latest[data.record_key] = new_event(data, source="/test")
+
+    async def refresh(self) -> None:
+        """Everything is here already."""
+
+
+class Broker:
+    """The log in memory: what was published, what traffic is on it, how far a group committed."""
+
+    def __init__(self) -> None:
+        self.published: list[Envelope[Any]] = []
+        self.traffic: list[Delivery[Any]] = []
+        self.offsets: dict[str, dict[int, int]] = {}
+        self.failures = 0
+
+    def new(self, data: Any, *, cause: Any = None, correlation_id: str | None = None) -> Envelope[Any]:
+        return new_event(data, source="/tunewheel/monitor", cause=cause, correlation_id=correlation_id)
+
+    async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None:
+        if envelopes and self.failures:
+            self.failures -= 1
+            raise TransientError("the broker is away")
+        self.published.extend(envelopes)
+
+    def of(self, topic: TopicSpec) -> list[Any]:
+        return [event.data for event in self.published if event.data.type == topic.name]
+
+    async def committed(self, topic: TopicSpec, group: str) -> dict[int, int]:
+        return dict(self.offsets.get(topic.name, {}))
+
+    async def at(self, topic: TopicSpec, when: datetime | None) -> dict[int, int]:
+        return dict.fromkeys(range(topic.partitions), 0)
+
+    async def read(self, topic: TopicSpec, starts: Any, ends: Any) -> list[Delivery[Any]]:
+        return [
+            d
+            for d in self.traffic
+            if d.position.topic == topic.name
+            and starts.get(d.position.partition, 1 << 60) <= d.position.offset
+            and d.position.offset < ends.get(d.position.partition, 0)
+        ]
+
+    def commit(self, deliveries: Sequence[Delivery[Any]]) -> None:
+        for delivery in deliveries:
+            offsets = self.offsets.setdefault(delivery.position.topic, {})
+            offsets[delivery.position.partition] = delivery.position.offset + 1
+
+
+class Desk:
+    """Project ``desk`` with a model in production, and the monitor that watches it.
+
+    ``revive`` is a kill and a restart: a new ``Watch`` on the same log and store.
+    """
+
+    def __init__(self, store: ObjectStore, embedder: StaticEmbedder) -> None:
+        self.store = store
+        self.broker = Broker()
+        self.declared, self.desired = Table(), Table()
+        self.lifecycle: list[Envelope[Any]] = []
+        self.traffic = Traffic()
+        self._embedder = embedder
+        self.revive()
+
+    def revive(self) -> None:
+        self.knowledge = Knowledge()
+        for event in (*self.lifecycle, *self.broker.published):
+            self.knowledge.apply(event)
+        sorter = Sorter(
+            declared=self.declared,
+            desired=self.desired,
+            knowledge=self.knowledge,
+            lifecycle=Table(),
+            records=WindowRecords(self.store),
+        )
+        references = References.of(self.store, self._embedder, limit=500)
+        marks = Marks(self.broker, GROUPS)  # type: ignore[arg-type]
+        self.watch = Watch(
+            self.broker, self.knowledge, sorter, references, Judge(self._embedder.embed, 3), marks
+        )
+
+    async def promote(self, model_id: str, dataset_id: str, texts: Sequence[str], **spec: Any) -> None:
+        """Store the dataset, put the model into production, declare the project."""
+        await store_dataset(self.store, spec_of(**spec), dataset_id, texts)
+        self.declared.put(ProjectDeclared(project="desk", spec=spec_of(**spec)))
+        self.step(model_id, Stage.PRODUCTION)
+        self.serve(route_of(model_id, RouteRole.PRODUCTION, 100, dataset_id))
+
+    def step(self, model_id: str, stage: Stage) -> None:
+        data = ModelPromoted(
+            project="desk", model_id=model_id, from_stage=Stage.EVALUATED, to_stage=stage, cause="c",
+            reason="r",
+        )  # fmt: skip
+        event = new_event(data, source="/test", time=START, correlation_id=f"turn-of-{model_id}")
+        self.lifecycle.append(event)
+        self.knowledge.apply(event)
+
+    def serve(self, *routes: Route) -> None:
+        base = BaseModelRef(name="org/tiny", revision="r")
+        state = ServingDesired(
+            project="desk", generation=7, base=base, system_prompt="", desired=DesiredRoutes(routes=routes)
+        )
+        self.desired.put(state)
+
+    async def send(self, deliveries: Sequence[Delivery[Any]], *, commit: bool = True) -> None:
+        """Deliver a batch; the offset moves only when it was handled."""
+        self.broker.traffic += [d for d in deliveries if d not in self.broker.traffic]
+        await self.watch.take(deliveries)
+        if commit:
+            self.broker.commit(deliveries)
+
+    def ask(self, texts: Sequence[str], **changes: Any) -> list[Delivery[Any]]:
+        return [self.traffic.completion(text, **changes) for text in texts]
+
+    @property
+    def drifts(self) -> list[Any]:
+        return self.broker.of(topics.DRIFT_DETECTED)
+
+
+def route_of(model_id: str, role: RouteRole, percent: int, dataset_id: str | None) -> Route:
+    return Route(model_id=model_id, role=role, percent=percent, adapter=None, dataset_id=dataset_id)
+
+
+@pytest.fixture
+def desk(embedder: StaticEmbedder, tmp_path: Path) -> Desk:
+    return Desk(ObjectStore(tmp_path.as_uri()), embedder)

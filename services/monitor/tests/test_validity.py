@@ -1,0 +1,33 @@
+"""Whether an output keeps its form."""
+
+from __future__ import annotations
+
+import pytest
+from tunewheel_monitor.validity import OutputForm
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "number"}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize(
+    ("output", "valid"),
+    [
+        (' {"n": 1}\n', True),
+        ('{"n": "1"}', False),
+        ('```json\n{"n": 1}\n```', False),
+        ('{"n": NaN}', False),
+        ("", False),
+        ("[" * 100_000, False),
+    ],
+)
+def test_an_output_must_fit_the_schema(output: str, valid: bool):
+    assert OutputForm(SCHEMA).is_valid(output) is valid
+
+
+def test_without_a_schema_every_answer_that_says_something_is_valid():
+    assert OutputForm(None).is_valid("hello")
+    assert not OutputForm(None).is_valid(" \n")
+
+
+def test_a_schema_that_is_none_or_points_elsewhere_validates_nothing():
+    assert not OutputForm({"type": 3}).is_valid("{}")
+    assert not OutputForm({"$ref": "https://example.org/schema.json"}).is_valid("{}")

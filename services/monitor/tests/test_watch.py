@@ -1,0 +1,208 @@
+"""The monitor as a whole, on a log in memory and a real store: what it says, once and only once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_contracts import topics
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.events.lifecycle import Stage
+from tunewheel_contracts.formats.serving import RouteRole
+
+from .conftest import bike_texts, route_of, tax_texts
+
+BIKES = bike_texts(200)
+MORE_BIKES = bike_texts(200, start=200)
+INVALID = "no JSON"
+
+
+async def in_production(desk: Any, **spec: Any) -> None:
+    await desk.promote("desk-1", "ds-1", BIKES, **spec)
+    await desk.watch.start()
+
+
+async def test_new_questions_are_input_drift(desk: Any):
+    await in_production(desk)
+    await desk.send(desk.ask(tax_texts(20)))
+    (drift,) = desk.drifts
+    assert (drift.detector, drift.dataset_id, drift.model_id) == ("input", "ds-1", "desk-1")
+    assert drift.p_value < drift.threshold == 0.01
+    assert drift.window.completions == 20
+    assert {drift.window.first_completion_id, drift.window.last_completion_id} == {"c-00000", "c-00019"}
+    assert len(drift.examples) == 3
+    assert all(example.excerpt.startswith("May I") for example in drift.examples)
+    event = desk.broker.published[0]
+    assert event.causation_id == desk.broker.traffic[19].event.id
+
+
+async def test_the_same_kind_of_questions_is_none(desk: Any):
+    await in_production(desk)
+    await desk.send(desk.ask(MORE_BIKES[:100]))
+    assert not desk.drifts
+
+
+async def test_broken_outputs_are_format_drift_by_the_holdout(desk: Any):
+    await in_production(desk)
+    desk.knowledge._scores["desk", "desk-1"] = (1, 100)
+    await desk.send(desk.ask(MORE_BIKES[:12]) + desk.ask(MORE_BIKES[12:20], output=INVALID))
+    (drift,) = desk.drifts
+    assert (drift.detector, drift.statistic) == ("format", pytest.approx(8 / 20 - 1 / 100))
+    assert drift.examples[0].excerpt == INVALID
+
+
+async def test_without_a_scorecard_the_first_window_is_the_reference(desk: Any):
+    await in_production(desk)
+    await desk.send(desk.ask(MORE_BIKES[:20], output=INVALID))
+    assert not desk.drifts
+    desk.revive()
+    await desk.promote("desk-1", "ds-1", BIKES)
+    await desk.watch.start()
+    await desk.send(desk.ask(MORE_BIKES[20:40], output=INVALID))
+    assert not desk.drifts
+
+
+async def test_worse_ratings_are_feedback_drift(desk: Any):
+    await in_production(desk)
+    good = [desk.traffic.rating(f"a-{n}", "up") for n in range(20)]
+    bad = [desk.traffic.rating(f"b-{n}", "down", comment="wrong") for n in range(20)]
+    await desk.send([*good, desk.traffic.rating("x", "down", model_id=None), *bad])
+    (drift,) = desk.drifts
+    assert (drift.detector, drift.statistic, drift.examples[0].excerpt) == ("feedback", 1.0, "wrong")
+
+
+async def test_a_detector_is_quiet_during_its_cooldown(desk: Any):
+    await in_production(desk)
+    await desk.send(desk.ask(tax_texts(100)))
+    # Windows end at 20, 40, ... and 30 completions must pass: 20, 60, 100 speak.
+    lasts = [drift.window.last_completion_id for drift in desk.drifts]
+    assert lasts == ["c-00019", "c-00059", "c-00099"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"pinned": True}, {"role": RouteRole.CANARY}, {"error": "timeout"}, {"model_id": "desk-0"}],
+    ids=str,
+)
+async def test_only_what_production_answered_counts(desk: Any, changes: Any):
+    await in_production(desk)
+    await desk.send(desk.ask(tax_texts(60), **changes))
+    assert not desk.drifts
+
+
+async def test_drift_that_nobody_wants_is_not_looked_for(desk: Any):
+    await in_production(desk, drift={"enabled": False, "window": 20})
+    await desk.send(desk.ask(tax_texts(40)))
+    assert not desk.drifts
+
+
+async def test_a_new_dataset_version_starts_new_windows(desk: Any):
+    await in_production(desk)
+    await desk.send(desk.ask(tax_texts(15)))
+    await desk.promote("desk-2", "ds-2", BIKES + tax_texts(200))
+    await desk.send(desk.ask(bike_texts(10, start=250) + tax_texts(10), model_id="desk-2"))
+    assert not desk.drifts
+    await desk.send(desk.ask(["Nine lizards sang opera in the submarine"] * 20, model_id="desk-2"))
+    assert [drift.dataset_id for drift in desk.drifts] == ["ds-2"]
+
+
+async def test_a_dataset_that_is_gone_leaves_the_other_detectors_working(desk: Any):
+    await in_production(desk)
+    desk.serve(route_of("desk-1", RouteRole.PRODUCTION, 100, "ds-gone"))
+    desk.knowledge._scores["desk", "desk-1"] = (0, 100)
+    await desk.send(desk.ask(tax_texts(20), output=INVALID))
+    assert [drift.detector for drift in desk.drifts] == ["format"]
+
+
+async def test_killed_in_the_middle_of_a_window_it_says_the_same(desk: Any):
+    await in_production(desk)
+    asked = desk.ask(tax_texts(20))
+    await desk.send(asked[:13])
+    desk.revive()
+    await desk.watch.start()
+    await desk.send(asked[13:])
+    (drift,) = desk.drifts
+    assert drift.window.first_completion_id == "c-00000"
+    desk.revive()
+    await desk.watch.start()
+    await desk.send(asked[13:])  # delivered again
+    assert len(desk.drifts) == 1
+
+
+async def test_killed_between_the_record_and_the_event_it_says_it_after_the_restart(desk: Any):
+    await in_production(desk)
+    asked = desk.ask(tax_texts(20))
+    desk.broker.failures = 1
+    with pytest.raises(TransientError):
+        await desk.send(asked)
+    assert not desk.drifts
+    desk.revive()
+    await desk.watch.start()
+    (drift,) = desk.drifts
+    await desk.send(asked)
+    assert desk.drifts == [drift]
+
+
+async def test_a_batch_repeated_after_an_error_counts_once(desk: Any):
+    await in_production(desk)
+    asked = desk.ask(tax_texts(30))
+    desk.broker.failures = 1
+    with pytest.raises(TransientError):
+        await desk.send(asked)
+    await desk.send(asked)
+    assert len(desk.drifts) == 1
+    await desk.send(desk.ask(MORE_BIKES[:9]))
+    assert len(desk.watch.sorter.streams["desk", "completions"].pending) == 19
+
+
+async def test_what_another_process_took_in_meanwhile_is_read_from_the_log(desk: Any):
+    await in_production(desk)
+    asked = desk.ask(tax_texts(20))
+    await desk.send(asked[:3])
+    desk.broker.traffic += asked[3:17]
+    await desk.send(asked[17:])
+    (drift,) = desk.drifts
+    assert drift.window.completions == 20
+
+
+def canary_traffic(desk: Any, *, bad: int) -> list[Any]:
+    champion = desk.ask(MORE_BIKES[:12])
+    canary = {"model_id": "desk-2", "role": RouteRole.CANARY}
+    good = desk.ask(MORE_BIKES[12 : 22 - bad], **canary)
+    return champion + good + desk.ask(MORE_BIKES[22 - bad : 22], output=INVALID, **canary)
+
+
+async def start_canary(desk: Any) -> None:
+    await in_production(desk)
+    desk.serve(
+        route_of("desk-1", RouteRole.PRODUCTION, 80, "ds-1"),
+        route_of("desk-2", RouteRole.CANARY, 20, "ds-2"),
+    )
+    desk.step("desk-2", Stage.CANARY)
+
+
+@pytest.mark.parametrize(("bad", "verdict"), [(0, "passed"), (4, "failed")])
+async def test_a_canary_is_judged_once(desk: Any, bad: int, verdict: str):
+    await start_canary(desk)
+    pinned = desk.ask(MORE_BIKES[:30], model_id="desk-2", pinned=True, output=INVALID)
+    await desk.send(pinned + canary_traffic(desk, bad=bad))
+    (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
+    assert (judged.model_id, judged.stage, judged.verdict) == ("desk-2", "canary", verdict)
+    assert (judged.requests, judged.generation) == (10, 7)
+    assert judged.candidate["invalid_rate"] == bad / 10
+    assert desk.broker.published[-1].correlation_id == "turn-of-desk-2"
+    desk.revive()
+    await desk.watch.start()
+    await desk.send(canary_traffic(desk, bad=5))
+    assert len(desk.broker.of(topics.ROLLOUT_JUDGED)) == 1
+
+
+async def test_killed_in_the_middle_of_a_canary_it_counts_on(desk: Any):
+    await start_canary(desk)
+    asked = canary_traffic(desk, bad=0)
+    await desk.send(asked[:17])
+    desk.revive()
+    await desk.watch.start()
+    await desk.send(asked[17:])
+    (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
+    assert (judged.candidate["requests"], judged.champion["requests"]) == (10, 12)
