@@ -80,7 +80,7 @@ TRAIN_PROGRESSED = TopicSpec(training.TrainProgressed, ("train",), (), 1, retent
 TRAIN_COMPLETED = TopicSpec(training.TrainCompleted, ("train",), ("eval", "registry"), 4)
 TRAIN_FAILED = TopicSpec(training.TrainFailed, ("train",), (), 1)
 
-EVAL_PASSED = TopicSpec(evaluation.EvalPassed, ("eval",), ("registry",), 1)
+EVAL_PASSED = TopicSpec(evaluation.EvalPassed, ("eval",), ("registry", "monitor"), 1)
 EVAL_FAILED = TopicSpec(evaluation.EvalFailed, ("eval",), ("registry",), 1)
 REVIEW_REQUESTED = TopicSpec(evaluation.ReviewRequested, ("eval",), ("eval",), 1)
 REVIEW_SUBMITTED = TopicSpec(evaluation.ReviewSubmitted, ("console", "cli"), ("eval",), 1)
