@@ -31,7 +31,12 @@ MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CACHE = Path(os.environ.get("TUNEWHEEL_CACHE_DIR") or user_cache_path("tunewheel"))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 TOKENS = 48
-MESSAGES = [{"role": "user", "content": "My bike's battery is empty after ten kilometres. What can I do?"}]
+SYSTEM = "You are the help desk of a maker of electric bikes. Answer with JSON: category, priority, reply."
+QUESTIONS = [
+    f"My {part} {trouble}. What can I do before I ride to work tomorrow morning?"
+    for part in ("battery", "charger", "rear light", "app")
+    for trouble in ("is dead since Monday", "gets hot", "shows a red sign and beeps", "was never delivered")
+]
 Measured = tuple[float, float]
 """Tokens per second, and processor seconds per token."""
 
@@ -90,12 +95,18 @@ def compare(contenders: dict[str, Callable[[], Measured]]) -> dict[str, dict[str
     }
 
 
+def messages(number: int) -> list[dict[str, str]]:
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTIONS[number]}]
+
+
 def generate(model: Any, tokenizer: Any, rows: int) -> Measured:
-    """One call of transformers' generate on ``rows`` equal prompts: no request waits or leaves."""
+    """One call of transformers' generate on ``rows`` prompts: no request waits or leaves."""
     import torch
 
-    text = render(tokenizer, MESSAGES, True)
-    inputs = tokenizer([text] * rows, add_special_tokens=False, return_tensors="pt")
+    texts = [render(tokenizer, messages(number), True) for number in range(rows)]
+    inputs = tokenizer(
+        texts, add_special_tokens=False, return_tensors="pt", padding=True, padding_side="left"
+    )
     began, used = time.perf_counter(), time.process_time()
     with torch.inference_mode():
         model.generate(**inputs, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
@@ -106,10 +117,10 @@ def generate(model: Any, tokenizer: Any, rows: int) -> Measured:
 def over_http(url: str, child: psutil.Process, models: list[str]) -> Measured:
     """One request for each of ``models``, all at once."""
 
-    async def ask(client: httpx.AsyncClient, model: str) -> int:
+    async def ask(client: httpx.AsyncClient, model: str, number: int) -> int:
         body = {
             "model": model,
-            "messages": MESSAGES,
+            "messages": messages(number),
             "max_tokens": TOKENS,
             "temperature": 0,
             "ignore_eos": True,
@@ -120,7 +131,9 @@ def over_http(url: str, child: psutil.Process, models: list[str]) -> Measured:
 
     async def ask_all() -> int:
         async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=None)) as client:
-            return sum(await asyncio.gather(*(ask(client, model) for model in models)))
+            return sum(
+                await asyncio.gather(*(ask(client, *of) for of in zip(models, range(16), strict=False)))
+            )
 
     began, used = time.perf_counter(), sum(child.cpu_times()[:2])
     tokens = asyncio.run(ask_all())

@@ -24,7 +24,8 @@ PATHS = frozenset({"/", "/generate", "/generate_stream"})
 def error_body(error: Refused | EngineFailed) -> dict[str, str]:
     """TGI's shape of an error."""
     kinds = {429: "overloaded", 500: "generation"}
-    message = f"{error.param}: {error.message}" if error.param else error.message
+    named = not error.param or error.message.startswith(error.param)
+    message = error.message if named else f"{error.param}: {error.message}"
     return {"error": message, "error_type": kinds.get(error.status, "validation")}
 
 

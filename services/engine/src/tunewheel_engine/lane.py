@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunewheel_engine.detokenizing import Detokenizer
@@ -14,6 +14,7 @@ from tunewheel_engine.stopping import StopMatcher
 if TYPE_CHECKING:
     import torch
 
+    from tunewheel_engine.lora import LoraWeights
     from tunewheel_engine.runner import Runner
 
 Deliver = Callable[[Generation, Progress], None]
@@ -30,7 +31,6 @@ class Row:
     length: int = 0
     generated: int = 0
     last: int = -1
-    special: frozenset[int] = field(default_factory=frozenset)
 
 
 class Lane:
@@ -43,6 +43,7 @@ class Lane:
         self._deliver = deliver
         self._rows: list[Row] = []
         self._joining: Row | None = None
+        self._staged: tuple[LoraWeights | None, list[int]] = (None, [])
         self._special = frozenset(runner.tokenizer.all_special_ids)
 
     @property
@@ -82,14 +83,33 @@ class Lane:
                 if generation is None:
                     return
                 self._joining = self._new_row(generation)
+                self._joining.length = self._reuse(self._joining)
             row = self._joining
             chunk = row.generation.prompt[row.length : row.length + budget]
             logits = self._runner.read(chunk, row.length, _weights(row))
             row.length += len(chunk)
             budget -= len(chunk)
+            self._staged = (_weights(row), row.generation.prompt[: row.length])
             if row.length == len(row.generation.prompt):
                 self._joining = None
                 self._begin(row, logits)
+
+    def _reuse(self, row: Row) -> int:
+        """Bring what another prompt read before for the same adapter into the staging row; tells how much.
+
+        Requests share their system prompt, and reading a prompt costs more than answering. At least one
+        token is left to read, for what comes after it.
+        """
+        prompt, weights = row.generation.prompt, _weights(row)
+        most, source = 0, None
+        rows = [(_weights(other), other.generation.prompt, at) for at, other in enumerate(self._rows)]
+        for weights_of, prompt_of, at in [(*self._staged, None), *rows]:
+            if weights_of is weights and (common := _common(prompt, prompt_of)) > most:
+                most, source = common, at
+        most = min(most, len(prompt) - 1)
+        if source is not None:
+            self._runner.stage(source, most)
+        return most
 
     def _new_row(self, generation: Generation) -> Row:
         return Row(
@@ -146,5 +166,13 @@ class Lane:
         return Progress(text, made)
 
 
-def _weights(row: Row):
+def _weights(row: Row) -> LoraWeights | None:
     return row.generation.adapter.weights if row.generation.adapter else None
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """Length of the common beginning."""
+    for at, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return at
+    return min(len(one), len(other))

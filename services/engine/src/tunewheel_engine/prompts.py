@@ -60,8 +60,8 @@ def room(
         )
     if asked is not None and asked > left:
         raise Refused(
-            f"{asked} tokens do not fit after a prompt of {len(prompt)} in a context of {limit}; ask for at "
-            f"most {left}",
+            f"{param}={asked} does not fit after a prompt of {len(prompt)} tokens in a context of {limit}; "
+            f"ask for at most {left}",
             param=param,
             code="context_length_exceeded",
         )

@@ -69,6 +69,11 @@ class Runner:
         self._cache.move(self._cache.staging, row, length)
 
     @torch.inference_mode()
+    def stage(self, row: int, length: int) -> None:
+        """Copy the beginning of a row of the batch into the staging row, as if it had been read."""
+        self._cache.move(row, self._cache.staging, length)
+
+    @torch.inference_mode()
     def replace(self, row: int, by: int, length: int) -> None:
         """Put row ``by`` in the place of ``row``, which left."""
         self._cache.move(by, row, length)

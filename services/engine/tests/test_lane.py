@@ -1,0 +1,96 @@
+"""A prompt's beginning that was read before, for the same adapter, is not read again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tunewheel_engine.generation import Adapter, BaseForm, Generation
+from tunewheel_engine.lane import Lane
+from tunewheel_engine.lora import read_lora
+from tunewheel_engine.runner import load_runner
+
+SYSTEM = [5, 9, 33, 70, 101, 7, 250, 12, 88, 91]
+
+
+@pytest.fixture
+def runner(tiny_base):
+    return load_runner(
+        tiny_base, quantization=None, trained_dtype="float32", dtype="float32", rows=4, tokens=64
+    )
+
+
+@pytest.fixture
+def read_lengths(runner, monkeypatch) -> list[int]:
+    """Number of tokens of each reading."""
+    lengths: list[int] = []
+    read = runner.read
+
+    def counted(tokens, start, lora):
+        lengths.append(len(tokens))
+        return read(tokens, start, lora)
+
+    monkeypatch.setattr(runner, "read", counted)
+    return lengths
+
+
+@pytest.fixture
+def answer(runner) -> Callable[..., list[list[int]]]:
+    """Call it with requests for their tokens; ``fresh`` forgets what was read before each."""
+
+    def run(requests: list[Generation], *, fresh: bool = False) -> list[list[int]]:
+        made: dict[Generation, list[int]] = {request: [] for request in requests}
+        lane = Lane(
+            runner,
+            rows=4,
+            prefill_tokens=16,
+            deliver=lambda request, step: made[request].append(step.token.id),
+        )
+        waiting = list(requests)
+        while waiting or lane.running:
+            if fresh:
+                lane._staged = (None, [])
+                lane.work(lambda: waiting.pop(0) if waiting and not lane.running else None)
+            else:
+                lane.work(lambda: waiting.pop(0) if waiting else None)
+        return list(made.values())
+
+    return run
+
+
+def request(tail: list[int], adapter: Adapter | None = None) -> Generation:
+    return Generation(SYSTEM + tail, 8, ignore_eos=True, adapter=adapter)
+
+
+def test_answers_stay_the_same(runner, answer, write_adapter) -> None:
+    weights = read_lora(
+        write_adapter("a", seed=1), layers=runner.layers, dtype=runner.dtype, device=runner.device
+    )
+    adapter = Adapter("a", Path("a"), BaseForm(), weights)
+    tails = [
+        ([1], None),
+        ([2, 3], None),
+        ([1], adapter),
+        ([2], None),
+        ([1], None),
+        ([4, 4], adapter),
+        ([], None),
+    ]
+    requests = [[request(tail, of) for tail, of in tails] for _ in range(2)]
+    assert answer(requests[0]) == answer(requests[1], fresh=True)
+
+
+def test_only_what_is_new_is_read(answer, read_lengths: list[int]) -> None:
+    answer([request([1, 2, 3]), request([4]), request([4]), request([])])
+    assert read_lengths == [13, 1, 1, 1]
+
+
+def test_another_adapter_reads_for_itself(runner, answer, write_adapter, read_lengths: list[int]) -> None:
+    weights = read_lora(
+        write_adapter("a", seed=1), layers=runner.layers, dtype=runner.dtype, device=runner.device
+    )
+    adapter = Adapter("a", Path("a"), BaseForm(), weights)
+    answer([request([1]), request([2], adapter), request([3]), request([4], adapter)])
+    # The third finds its beginning in the first one's row, the fourth in the second one's.
+    assert read_lengths == [11, 5, 6, 1, 1]
