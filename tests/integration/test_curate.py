@@ -102,9 +102,7 @@ async def test_repeated_records_and_a_deleted_table_change_nothing(
             await bus.publish(*reversed(records(project)))
             command = DatasetRequested(project=project, reason=BuildReason.COMMAND, request="again")
             await bus.publish(new_event(command, source="/test"))
-            (rejected,) = await bus.collect(
-                topics.DATASET_REJECTED, 1, where=lambda e: e.project == project
-            )
+            (rejected,) = await bus.collect(topics.DATASET_REJECTED, 1, where=lambda e: e.project == project)
     assert first.data.dataset_id in rejected.data.reasons[0]
     assert rejected.data.funnel[0].entered == 40
 

@@ -12,13 +12,14 @@ def test_a_turn_adds_up(state: Any, desk: Any):
     for event in desk.turn():
         state.apply(event)
     project = state.projects["desk"]
-    assert dataset_rows(project)[0]["funnel"] == "duplicates 50"
+    assert dataset_rows(project)[0]["funnel"] == "duplicates 60 → 50"
     (run,) = run_rows(project)
     assert (run["progress"], run["verdict"], run["loss"]) == ("completed", "passed", "1.000")
     assert loss_options(project)["series"][0]["data"] == [[1, 2.0], [2, 1.0]]
     assert project.stages == {"desk-1": Stage.PRODUCTION}
     assert route_rows(project)[0]["percent"] == "100 %"
     assert [drift.detector for _, drift in project.drifts] == ["input"]
+    assert not project.recent
 
 
 def test_an_event_read_twice_changes_nothing(state: Any, desk: Any):

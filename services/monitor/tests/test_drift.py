@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,22 @@ def test_windows_of_the_same_distribution_rarely_alarm(banking: tuple[Any, Any])
 
 def test_a_window_half_of_new_topics_is_seen(banking: tuple[Any, Any]):
     assert share_of_alarms(banking, new_share=0.5, rounds=20) >= 0.9
+
+
+def helpdesk(name: str) -> list[str]:
+    lines = (REPOSITORY / "examples" / "helpdesk" / name).read_text(encoding="utf-8").splitlines()
+    tickets = [json.loads(line) for line in lines if line.strip()]
+    return ["\n\n".join(filter(None, (t.get("subject"), t["body"]))) for t in tickets]
+
+
+def test_the_second_wave_of_the_example_is_seen_and_its_first_is_not(embedder: Any):
+    first, second = (embedder.embed(helpdesk(n)) for n in ("tickets.jsonl", "second_wave.jsonl"))
+    shuffled = np.random.default_rng(4).permutation(len(first))
+    reference = InputReference(first[shuffled[:-48]])
+    new = input_drift(reference, second[:48], p_value=P_VALUE, seed=1)
+    old = input_drift(reference, first[shuffled[-48:]], p_value=P_VALUE, seed=1)
+    assert new.p_value < 0.005
+    assert old.p_value > P_VALUE
 
 
 def test_the_same_window_gives_the_same_p_value(banking: tuple[Any, Any]):
