@@ -24,7 +24,9 @@ def dataset_rows(project: Project) -> list[Row]:
             "records": data.counts.records,
             "train": data.counts.train,
             "holdout": data.counts.holdout,
-            "funnel": " → ".join(f"{s.stage} {s.left}" for s in data.funnel if s.entered != s.left),
+            "funnel": ", ".join(
+                f"{s.stage} {s.entered} → {s.left}" for s in data.funnel if s.entered != s.left
+            ),
         }
         for data in reversed(project.datasets.values())
     ]

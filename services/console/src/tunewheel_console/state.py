@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import DatasetRejected, DatasetVersioned
+from tunewheel_contracts.events.data import DatasetRejected, DatasetVersioned, RecordIngested
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, ServingDesired, Stage
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
@@ -132,9 +132,11 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
             project.drifts.append((envelope.time, data))
         case RolloutJudged() as data:
             project.rollouts.append(data)
-        case data:
+        case RecordIngested() | InferenceCompleted() | FeedbackReceived() as data:
             project.recent[data.type] = project.recent.get(data.type, 0) + 1
             project.thumbs_down += isinstance(data, FeedbackReceived) and data.rating == "down"
+        case _:
+            pass
 
 
 def _fold_training(run: Run, data: TrainStarted | TrainProgressed | TrainCompleted | TrainFailed) -> None:

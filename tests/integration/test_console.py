@@ -1,0 +1,65 @@
+"""What the console reads from, and writes to, a real broker. Its page is in ``tests/browser``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tunewheel_console.actions import Actions
+from tunewheel_console.main import TRAFFIC
+from tunewheel_console.settings import Settings
+from tunewheel_console.state import ConsoleState
+from tunewheel_console.traffic import Traffic
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.events.upstream import FeedbackReceived
+from tunewheel_runtime.service import Service
+
+from .bus import Bus, running, until
+
+pytestmark = pytest.mark.integration
+
+
+def settings(kafka: str, tmp_path: Path) -> Settings:
+    return Settings(bootstrap_servers=kafka, store_url=tmp_path.as_uri())
+
+
+async def test_what_people_do_is_on_the_log(kafka: str, tmp_path: Path, project: str):
+    service = Service("console", settings(kafka, tmp_path))
+    actions = Actions(service)
+    async with Bus(kafka) as bus, running(service):
+        await actions.review(project, "run-1", reviewer="ann", verdict="rejected", comment="too curt")
+        await actions.build(project)
+        await actions.build(project)
+        await actions.control(project, "run-1", TrainAction.CANCEL)
+        (review,) = await bus.collect(topics.REVIEW_SUBMITTED, 1, where=lambda e: e.project == project)
+        builds = await bus.collect(topics.DATASET_REQUESTED, 2, where=lambda e: e.project == project)
+        (control,) = await bus.collect(topics.TRAIN_CONTROL, 1, where=lambda e: e.project == project)
+    assert (review.data.verdict, review.data.reviewer, review.data.comment) == ("rejected", "ann", "too curt")
+    assert review.source == "/tunewheel/console"
+    assert len({event.id for event in builds}) == 2
+    assert control.data.action is TrainAction.CANCEL
+
+
+async def test_busy_topics_are_read_from_their_latest_and_dead_letters_counted(
+    kafka: str, tmp_path: Path, project: str
+):
+    def feedback(n: int) -> FeedbackReceived:
+        return FeedbackReceived(
+            project=project, feedback_id=f"f-{n}", completion_id="same", rating="down"
+        )  # one key: one partition
+
+    state = ConsoleState()
+    traffic = Traffic(settings(kafka, tmp_path), TRAFFIC, state.apply, state.count_dead_letters, latest=3)
+    async with Bus(kafka) as bus:
+        await bus.publish(*(new_event(feedback(n), source="/test") for n in range(5)))
+        await bus.send("example.published.dlq", b"x", b"{", {})
+        await traffic.start()
+        try:
+            await until(lambda: project in state.projects and state.projects[project].thumbs_down == 3)
+            await bus.publish(new_event(feedback(5), source="/test"))
+            await until(lambda: state.projects[project].thumbs_down == 4)
+            await until(lambda: state.dead_letters.get("example.published", 0) >= 1)
+        finally:
+            await traffic.stop()
