@@ -23,7 +23,7 @@ from tunewheel_contracts.events.training import (
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_train import checkpoints
 
-LONG = 400.0
+LONG = 100.0
 """Epochs that outlast any test that interrupts them."""
 
 
@@ -38,8 +38,14 @@ def progressed(bench) -> bool:
 
 
 def training_processes() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [p for p in children if "tunewheel_train.worker" in p.cmdline() and "train" in p.cmdline()]
+    return [process for process in psutil.Process().children() if "train" in command_line(process)]
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # a zombie too
+        return []
 
 
 def command(run_id: str, action: TrainAction):

@@ -120,7 +120,7 @@ def trl_arguments(
     compute_dtype: Precision,
 ) -> Any:
     """TRL's configuration: one epoch over the plan, whose items are optimizer steps."""
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
     return SFTConfig(
         output_dir=str(output_dir),

@@ -71,7 +71,7 @@ def shared_prefix(examples: Sequence[Encoded]) -> int:
     return min(common, *first_targets)
 
 
-def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+def _common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
     # The smallest and the largest in lexical order differ earliest.
     first, last = min(sequences), max(sequences)
     pairs = enumerate(zip(first, last, strict=False))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback
-from trl import SFTTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 from tunewheel_train import checkpoints
 from tunewheel_train.datasets import Encoded
@@ -46,7 +46,8 @@ class AssistantTrainer(SFTTrainer):
         self.tokens_seen = 0
         self.resumed_from: tuple[int, ...] = ()
         self.count_seconds_from(0.0)
-        super().__init__(data_collator=self._collate, **trl)
+        collate: Any = self._collate
+        super().__init__(data_collator=collate, **trl)
         self.remove_callback(PrinterCallback)
 
     def count_seconds_from(self, before: float) -> None:
@@ -106,10 +107,11 @@ class AssistantTrainer(SFTTrainer):
         return 0
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        checkpoints.save(self, Path(self.args.output_dir))
+        checkpoints.save(self, Path(str(self.args.output_dir)))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoints.load_weights(self, Path(resume_from_checkpoint))
+    def _load_from_checkpoint(self, resume_from_checkpoint: str | None, model: Any = None) -> None:
+        if resume_from_checkpoint is not None:
+            checkpoints.load_weights(self, Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
