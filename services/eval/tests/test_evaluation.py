@@ -83,7 +83,7 @@ async def test_two_turns(
     assert {(one["example_id"], one["role"]) for one in lines} == {
         (one.example_id, role) for one in examples for role in ("candidate", "base")
     }
-    assert not list((settings.work_for("eval")).iterdir())
+    assert not list(settings.work_for("eval").iterdir())
 
     with monkeypatch.context() as patched:
         patched.setattr(evaluation, "run_worker", None)

@@ -73,7 +73,8 @@ def check_files(adapter: AdapterRef) -> None:
     else:
         missing = [name for name in _ADAPTER_FILES if name not in names]
     if missing:
-        reason = f"lacks {', '.join(missing)} below {adapter.path}; save it in PEFT's format as safetensors"
+        form = "a whole model" if adapter.method is TrainMethod.FULL else "an adapter in PEFT's format"
+        reason = f"lacks {', '.join(missing)} below {adapter.path}; save it as {form}, as safetensors"
         raise UnfitCandidate(field="adapter.files", reason=reason)
 
 
