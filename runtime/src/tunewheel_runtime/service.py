@@ -160,11 +160,11 @@ class Service:
             await self.publisher.start()
             for reader in self._readers:
                 await reader.start()
+            for hook in self._startup:
+                await hook()
         except BaseException:
             await self._disconnect()
             raise
-        for hook in self._startup:
-            await hook()
         await self._subscriptions.start()
         self._ready = True
         log.info("ready", http_port=self.http_port)

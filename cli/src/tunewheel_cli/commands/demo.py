@@ -18,9 +18,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     example: Annotated[Path, typer.Option(help="Folder of the example.")] = Path("examples/helpdesk"),
     var: Annotated[Path, typer.Option(help="Folder of the demo's wheel; emptied first.")] = Path("var/demo"),
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave it all running, print the URLs.")
-    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it all running, print the URLs.")] = False,
     one_turn: Annotated[bool, typer.Option("--one-turn", help="Stop after the first turn.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
 ) -> None:
