@@ -101,12 +101,18 @@ class Bus:
                         break
         return found
 
-    async def dead_letters(self, topic: str, count: int) -> list[Letter]:
-        """Return the first ``count`` dead letters of ``topic``."""
+    async def dead_letters(self, topic: str, count: int, *, about: str = "") -> list[Letter]:
+        """Return the first ``count`` dead letters of ``topic`` whose original bytes name ``about``.
+
+        Tests share a broker, and a service reads its topics from the beginning: what another test left
+        there may become a dead letter here.
+        """
         found: list[Letter] = []
         async with asyncio.timeout(PATIENCE_SECONDS):
             async with contextlib.aclosing(self.read(f"{topic}.dlq")) as records:
                 async for record in records:
+                    if about.encode() not in (record.value or b""):
+                        continue
                     told = {name: value for name, value in record.headers if name.startswith("dlq_")}
                     found.append(
                         Letter(

@@ -122,7 +122,7 @@ async def test_too_few_examples_are_refused_with_the_fix(kafka: str, tmp_path: P
         (rejected,) = await bus.collect(topics.DATASET_REJECTED, 1, where=lambda e: e.project == project)
         unknown = DatasetRequested(project=f"{project}-x", reason=BuildReason.COMMAND, request="r")
         await bus.publish(new_event(unknown, source="/test"))
-        letters = await bus.dead_letters("dataset.requested", 1)
+        letters = await bus.dead_letters("dataset.requested", 1, about=project)
     assert rejected.data.reasons[0].startswith("dataset.min_examples: 5 clean examples")
     assert letters[0].field == "project"
     assert "not declared" in letters[0].reason

@@ -77,7 +77,7 @@ async def test_a_pass_waits_for_a_person_and_a_rejection_is_final(
         await bus.publish(approval, rejection, review(bad, "approved", reviewer="bob"))
         (passed,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours, patience=PATIENCE_SECONDS)
         (failed,) = await bus.collect(topics.EVAL_FAILED, 1, where=ours, patience=PATIENCE_SECONDS)
-        (letter,) = await bus.dead_letters("review.submitted", 1)
+        (letter,) = await bus.dead_letters("review.submitted", 1, about=project)
     assert (passed.data.run_id, passed.data.reviewed_by) == (good.data.run_id, "ada")
     assert passed.data.scorecard == requests[0].data.scorecard
     assert passed.causation_id == approval.id
@@ -132,7 +132,7 @@ async def test_bad_input_is_named_and_what_follows_still_flows(
         await bus.publish(changed, incomplete, good)
         (failed,) = await bus.collect(topics.EVAL_FAILED, 1, where=ours, patience=PATIENCE_SECONDS)
         (passed,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours, patience=PATIENCE_SECONDS)
-        (letter,) = await bus.dead_letters("train.completed", 1)
+        (letter,) = await bus.dead_letters("train.completed", 1, about=project)
     assert letter.field == "criteria_sha256"
     assert "fixed before training" in letter.reason
     assert failed.data.field == "adapter.files"

@@ -122,7 +122,7 @@ async def test_bad_input_is_a_dead_letter_and_the_rest_flows(kafka: str, tmp_pat
         assert letters[0].field == "project"
         assert "not declared" in letters[0].reason
         await bus.publish(declared(project), judged(project, 1, "canary", "passed"))
-        (unknown,) = await bus.dead_letters("rollout.judged", 1)
+        (unknown,) = await bus.dead_letters("rollout.judged", 1, about=project)
         assert (unknown.field, "not registered" in unknown.reason) == ("model_id", True)
         await bus.publish(passed(project, 1))
         await reader.desired(first)

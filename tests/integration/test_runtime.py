@@ -79,7 +79,7 @@ async def test_transient_is_retried_invalid_is_dead_lettered_and_the_next_still_
         assert [e.data.request for e in out] == ["flaky", "good"]
         assert [e.causation_id for e in out] == [sent[0].id, sent[2].id]
         assert seen == ["flaky", "flaky", "flaky", "bad", "good"]
-        letter = (await bus.dead_letters("dataset.requested", 1))[0]
+        letter = (await bus.dead_letters("dataset.requested", 1, about=project))[0]
         assert (letter.field, letter.reason) == ("request", "is bad; send a good one")
 
 
