@@ -19,7 +19,8 @@ PROJECTS = sorted(
     for path in ROOT.glob(pattern)
 )
 SERVICES = [path for path in PROJECTS if path.parent.name == "services"]
-TORCH = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"}
+TORCH = {"torch", "peft", "trl", "bitsandbytes", "accelerate"}
+"""transformers is none of them: its tokenizers and chat templates work without torch, and curate uses them."""
 HEAVY = {"train", "eval", "engine"}
 Pins = dict[tuple[str, str], set[str]]
 ReadLock = Callable[[Path], Pins]
