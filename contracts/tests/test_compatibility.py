@@ -75,6 +75,19 @@ def test_what_people_choose_from_may_grow() -> None:
     assert _changed("project-spec", lambda s: s["$defs"]["TrainMethod"]["enum"].append("dora")) == []
 
 
+def test_a_required_field_may_become_optional_with_a_default_where_people_write() -> None:
+    def change(schema: dict[str, Any]) -> None:
+        schema["required"].remove("body")
+        schema["properties"]["body"]["default"] = ""
+
+    assert _changed(WRITTEN, change) == []
+
+
+def test_a_field_may_join_the_identity_of_events_that_give_it() -> None:
+    joining = {"identity_when_given": ["channel"]}
+    assert _changed(PRODUCED, lambda s: s["x-topic"].update(joining)) == []
+
+
 # what does not
 
 
@@ -180,6 +193,16 @@ INCOMPATIBLE: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
         "field removed",
     ),
     "key changed": (PRODUCED, lambda s: s["x-topic"].update(key="run_id"), "x-topic changed"),
+    "a field that had joined the identity left it": (
+        WRITTEN,
+        lambda s: s["x-topic"].pop("identity_when_given"),
+        "x-topic changed",
+    ),
+    "default added to an optional field where services write": (
+        PRODUCED,
+        lambda s: s["properties"]["loss"].update(default=1.0),
+        "default changed",
+    ),
     "partitions changed": (PRODUCED, lambda s: s["x-topic"].update(partitions=9), "x-topic changed"),
     "identity changed": ("train.control", lambda s: s["x-topic"].update(identity=[]), "x-topic changed"),
     "a keyword nobody thought of": (PRODUCED, _property("loss", multipleOf=2), "multipleOf changed"),

@@ -14,6 +14,7 @@ from tunewheel_contracts.events.lifecycle import ModelRolledback
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainAction, TrainControl, TrainProgressed
 from tunewheel_contracts.events.upstream import TicketPublished
+from tunewheel_contracts.formats.dataset import ChatMessage
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TICKET = TicketPublished(project="helpdesk", ticket_id="T-1", body="It does not charge.")
@@ -61,6 +62,13 @@ def test_a_known_id_stays() -> None:
 def test_the_same_ticket_with_a_new_answer_is_a_new_event() -> None:
     answered = TICKET.model_copy(update={"answer": {"reply": "Charge it overnight."}})
     assert TICKET.event_id() != answered.event_id()
+
+
+def test_a_field_that_joined_the_identity_counts_only_where_it_is_given() -> None:
+    """Tickets that were on the log before threads existed keep their ids."""
+    assert TICKET.event_id() == "e89a7567-e567-5b42-b53e-1ff2e141ead5"
+    threaded = TICKET.model_copy(update={"thread": (ChatMessage(role="user", content="Hello?"),)})
+    assert threaded.event_id() != TICKET.event_id()
 
 
 # causation and correlation

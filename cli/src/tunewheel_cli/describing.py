@@ -68,15 +68,26 @@ def _judged(event: production.RolloutJudged) -> str:
     )
 
 
+def _because(reason: str) -> str:
+    return f", {_excerpt(reason)}" if reason else ""
+
+
 _WORDS: dict[type, Callable[[Any], str]] = {
     upstream.TicketPublished: lambda e: f"{e.ticket_id}: {_excerpt(e.subject or e.body)}",
     upstream.DocumentPublished: lambda e: f"{e.document_id}: {_excerpt(e.title)}",
+    upstream.DocumentWithdrawn: lambda e: f"{e.document_id}: withdrawn{_because(e.reason)}",
+    upstream.ErasureRequested: lambda e: (
+        f"{e.erasure_id}: {e.customer or e.source_id}, by {e.requested_by}{_because(e.reason)}"
+    ),
     upstream.ExamplePublished: lambda e: f"{e.example_id}: {_excerpt(e.input)}",
     upstream.FeedbackReceived: lambda e: (
         f"{e.completion_id}: {e.rating}{', corrected' if e.correction else ''}"
     ),
     upstream.ProjectDeclared: lambda e: f"{len(e.spec.criteria)} criteria, base {e.spec.base_model}",
     data.RecordIngested: lambda e: f"{e.record_id}: {e.kind.value} {e.source_id}",
+    data.ErasureCompleted: lambda e: (
+        f"{e.erasure_id}: {e.records} records erased, {len(e.dataset_ids)} dataset versions had held some"
+    ),
     data.DatasetRequested: lambda e: f"{e.reason.value}: {e.request}",
     data.DatasetVersioned: _versioned,
     data.DatasetRejected: lambda e: "; ".join(e.reasons),

@@ -7,6 +7,7 @@ What is on the log stays there, and services are upgraded in any order: new read
 old readers new ones. So only what is listed here passes; whatever else differs is a violation.
 
 * documentation (title, description, examples), a new schema, a new optional field;
+* in ``x-topic``, more fields that join an event's identity where they are given;
 * in closed objects (``additionalProperties: false``: what people write, such as the project spec and the
   upstream events) also wider values: another enum member, a looser bound, a required field made optional.
   Readers are upgraded before anybody writes the new thing. In open objects, which services write, an old
@@ -103,7 +104,9 @@ class _Comparison:
                 continue
             if keyword in VALUES or (keyword == "default" and _extends(before, after)):
                 continue
-            if closed and _looser(keyword, before, after):
+            if closed and (_looser(keyword, before, after) or (keyword == "default" and keyword not in old)):
+                continue  # a default beside no default: a required field was made optional
+            if keyword == "x-topic" and _joins(before, after):
                 continue
             self._report(path, f"{keyword} changed from {_short(before)} to {_short(after)}")
         self._values(path, _values(old), _values(new), closed=closed)
@@ -201,6 +204,16 @@ def _extends(old: Any, new: Any) -> bool:
         return _same(old, new)
     before, after = cast(Schema, old), cast(Schema, new)
     return all(name in after and _extends(value, after[name]) for name, value in before.items())
+
+
+def _joins(old: Any, new: Any) -> bool:
+    """Whether nothing but more ``identity_when_given`` tells two ``x-topic`` apart: earlier events were
+    without those fields and keep their ids."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return False
+    before, after = dict(cast(Schema, old)), dict(cast(Schema, new))
+    had, has = before.pop("identity_when_given", []), after.pop("identity_when_given", [])
+    return _same(before, after) and has[: len(had)] == had
 
 
 def _same(old: Any, new: Any) -> bool:

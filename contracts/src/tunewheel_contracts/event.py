@@ -34,6 +34,8 @@ class Event(BaseModel):
         key_field: the field whose value keeps its order on the log (the record key).
         identity_fields: with the subject, the fields that tell this event from its siblings. They hold
             causes, never clocks, so that handling a cause twice gives the same id.
+        identity_when_given: fields that joined the identity later: they count where they are not their
+            default, so that an event without them keeps the id it always had.
     """
 
     model_config = ConfigDict(
@@ -44,6 +46,7 @@ class Event(BaseModel):
     subject_field: ClassVar[str]
     key_field: ClassVar[str] = "project"
     identity_fields: ClassVar[tuple[str, ...]] = ()
+    identity_when_given: ClassVar[tuple[str, ...]] = ()
 
     project: str
 
@@ -57,7 +60,12 @@ class Event(BaseModel):
 
     def event_id(self) -> str:
         """Return this event's deterministic id."""
-        dumped = self.model_dump(mode="json", include=set(self.identity_fields))
+        given = {
+            name
+            for name in self.identity_when_given
+            if getattr(self, name) != type(self).model_fields[name].default
+        }
+        dumped = self.model_dump(mode="json", include={*self.identity_fields, *given})
         return event_id(self.type, f"{self.project}\n{self.ce_subject}", dumped)
 
 

@@ -58,10 +58,15 @@ class TopicSpec:
 
 TICKET_PUBLISHED = TopicSpec(upstream.TicketPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
 DOCUMENT_PUBLISHED = TopicSpec(upstream.DocumentPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
+DOCUMENT_WITHDRAWN = TopicSpec(upstream.DocumentWithdrawn, ("upstream", "ingest", "cli"), ("curate",), 3)
 EXAMPLE_PUBLISHED = TopicSpec(upstream.ExamplePublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
 FEEDBACK_RECEIVED = TopicSpec(
     upstream.FeedbackReceived, ("upstream", "serve-gateway"), ("ingest", "monitor"), 3
 )
+ERASURE_REQUESTED = TopicSpec(
+    upstream.ErasureRequested, ("upstream", "ingest", "cli"), ("ingest", "curate"), 1
+)
+ERASURE_COMPLETED = TopicSpec(data.ErasureCompleted, ("curate",), (), 1)
 PROJECT_DECLARED = TopicSpec(
     upstream.ProjectDeclared,
     ("cli",),

@@ -1,4 +1,4 @@
-"""What ingest and curate produce: records and dataset versions."""
+"""What ingest and curate produce: records, dataset versions, the proof of an erasure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pydantic import Field
 
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import ArtifactRef, Sha256, Slug, SourceId, Text, Timestamp
-from tunewheel_contracts.formats.dataset import DatasetCounts, FunnelStage
+from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, FunnelStage
+from tunewheel_contracts.formats.document import DocumentSection
 
 
 class RecordKind(StrEnum):
@@ -29,7 +30,8 @@ class Trust(StrEnum):
 
 class RecordIngested(Event):
     """One normalised record. ``record_id`` is ``rec-`` and digits of the hash of project, kind, source and
-    content: the same content twice is the same record."""
+    content: the same content twice is the same record. Its ``ce_time`` is that of the event it was made from,
+    however late ingest read it: withdrawals and erasures compare with it."""
 
     type: ClassVar[str] = "record.ingested"
     subject_field: ClassVar[str] = "record_id"
@@ -45,6 +47,12 @@ class RecordIngested(Event):
     """What the model will be asked (ticket, question), or a document's text."""
     output: Text | None = None
     """The answer; JSON text where the project's answers are JSON. None: nothing to learn from yet."""
+    rejected_output: Text | None = None
+    """An answer to avoid, in the form of ``output``."""
+    history: tuple[ChatMessage, ...] = ()
+    """The conversation before ``input``, oldest first, without system messages."""
+    sections: tuple[DocumentSection, ...] = ()
+    """A document in pieces with their places; ``input`` is the whole as Markdown."""
     group: SourceId
     """Customer, thread or document: never split between train and holdout."""
     trust: Trust = Trust.UNVERIFIED
@@ -112,3 +120,24 @@ class DatasetRejected(Event):
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
     funnel: tuple[FunnelStage, ...] = ()
     records_upto: RecordsUpto | None = None
+
+
+class ErasureCompleted(Event):
+    """The proof that an erasure was carried out: what went, by whom, when, and which dataset versions had
+    held it."""
+
+    type: ClassVar[str] = "erasure.completed"
+    subject_field: ClassVar[str] = "erasure_id"
+
+    project: Slug
+    erasure_id: SourceId
+    customer: SourceId | None = None
+    source_id: SourceId | None = None
+    requested_by: SourceId
+    erased_by: SourceId
+    """The service that carried it out."""
+    completed_at: Timestamp
+    records: Annotated[int, Field(ge=0)]
+    """Records that were known and are no more."""
+    dataset_ids: tuple[Slug, ...] = ()
+    """Versions that held some of them, sorted."""

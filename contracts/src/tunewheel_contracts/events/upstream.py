@@ -1,18 +1,31 @@
-"""What other systems publish: tickets, documents, validated examples, feedback, project specs."""
+"""What other systems publish: tickets, documents, validated examples, feedback, project specs; and what they
+take back."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.event import UpstreamEvent
-from tunewheel_contracts.fields import JsonObject, RelativePath, Slug, SourceId, Text, Timestamp
+from tunewheel_contracts.fields import ArtifactRef, JsonObject, RelativePath, Slug, SourceId, Text, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 Attributes = Annotated[dict[str, str], Field(max_length=64)]
 Answer = JsonObject | Text
+Turns = Annotated[tuple[ChatMessage, ...], Field(max_length=200)]
+MediaType = Literal[
+    "text/markdown",
+    "text/plain",
+    "text/html",
+    "application/pdf",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "text/x-python",
+    "text/x-source",
+]
+"""``text/x-source``: source code in a language that the ending of the document's id names."""
 
 
 class TicketPublished(UpstreamEvent):
@@ -22,11 +35,15 @@ class TicketPublished(UpstreamEvent):
     subject_field: ClassVar[str] = "ticket_id"
     key_field: ClassVar[str] = "ticket_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("subject", "body", "answer", "validated_by")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("thread",)
 
     project: Slug
     ticket_id: SourceId
     subject: Text = ""
     body: Annotated[Text, Field(min_length=1)]
+    """What is to be answered: of a longer thread, the customer's last message."""
+    thread: Turns = ()
+    """The messages before ``body``, oldest first: ``user`` is the customer, ``assistant`` the agent."""
     customer: SourceId | None = None
     channel: SourceId | None = None
     answer: Answer | None = None
@@ -37,20 +54,57 @@ class TicketPublished(UpstreamEvent):
 
 
 class DocumentPublished(UpstreamEvent):
-    """An SOP or other document. ``document_id`` is the name it keeps over its versions."""
+    """An SOP or other document, as text or as a file. ``document_id`` is the name it keeps over its
+    versions: the newest replaces the older ones."""
 
     type: ClassVar[str] = "document.published"
     subject_field: ClassVar[str] = "document_id"
     key_field: ClassVar[str] = "document_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("title", "content", "media_type")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("file",)
 
     project: Slug
     document_id: RelativePath
     title: Text = ""
-    content: Annotated[Text, Field(min_length=1)]
-    media_type: Literal["text/markdown", "text/plain", "text/html"] = "text/markdown"
+    content: Text = ""
+    """The text itself; empty where there is a ``file``."""
+    file: ArtifactRef | None = None
+    """The bytes, in the object store, of a document that is no text or too long for an event."""
+    media_type: MediaType = "text/markdown"
     published_at: Timestamp | None = None
     attributes: Attributes = {}
+
+    @model_validator(mode="after")
+    def _text_or_file(self) -> Self:
+        if bool(self.content) == (self.file is not None):
+            both = "is given beside a file; send" if self.content else "is missing, and so is a file; send"
+            raise inconsistent("content", f"{both} exactly one of the two")
+        if self.file is None and self.media_type in BINARY_MEDIA_TYPES:
+            raise inconsistent(
+                "media_type", f"is {self.media_type}, which is no text; send the bytes as a file instead"
+            )
+        return self
+
+
+BINARY_MEDIA_TYPES: frozenset[str] = frozenset(
+    {"application/pdf", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"}
+)
+
+
+class DocumentWithdrawn(UpstreamEvent):
+    """A document is not to be learnt from any more: it is in no dataset version made from here on. A
+    publication after ``withdrawn_at`` brings it back. Its text is not erased: see ``erasure.requested``."""
+
+    type: ClassVar[str] = "document.withdrawn"
+    subject_field: ClassVar[str] = "document_id"
+    key_field: ClassVar[str] = "document_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("reason", "withdrawn_at")
+
+    project: Slug
+    document_id: RelativePath
+    reason: Text = ""
+    withdrawn_at: Timestamp | None = None
+    """What was published up to then is withdrawn; None: up to this event's ``ce_time``."""
 
 
 class ExamplePublished(UpstreamEvent):
@@ -60,11 +114,17 @@ class ExamplePublished(UpstreamEvent):
     subject_field: ClassVar[str] = "example_id"
     key_field: ClassVar[str] = "example_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("input", "output", "validated_by")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("messages", "rejected_output")
 
     project: Slug
     example_id: SourceId
     input: Annotated[Text, Field(min_length=1)]
+    """What is asked: of a longer conversation, the last question."""
+    messages: Turns = ()
+    """The conversation before ``input``, oldest first."""
     output: Answer
+    rejected_output: Answer | None = None
+    """An answer to avoid, beside the right one: the pair is what preference training learns from."""
     group: SourceId | None = None
     validated_by: SourceId | None = None
     validated_at: Timestamp | None = None
@@ -89,6 +149,33 @@ class FeedbackReceived(UpstreamEvent):
     correction: Answer | None = None
     submitted_by: SourceId | None = None
     comment: Text | None = None
+
+
+class ErasureRequested(UpstreamEvent):
+    """Somebody uses the right to be forgotten (GDPR article 17): what was published up to this request about
+    one person, or from one source, is erased. ``erasure.completed`` is the proof."""
+
+    type: ClassVar[str] = "erasure.requested"
+    subject_field: ClassVar[str] = "erasure_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("customer", "source_id", "requested_at")
+
+    project: Slug
+    erasure_id: SourceId
+    """Names the request, such as the number of the letter that asked for it."""
+    customer: SourceId | None = None
+    """The person: the ``customer`` of tickets, the ``group`` of examples."""
+    source_id: SourceId | None = None
+    """One source: the id of a ticket, document or example, or the completion that feedback was about."""
+    requested_by: SourceId
+    requested_at: Timestamp | None = None
+    """What was published up to then is erased; None: up to this event's ``ce_time``."""
+    reason: Text = ""
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> Self:
+        if (self.customer is None) == (self.source_id is None):
+            raise inconsistent("customer", "or source_id must say what to erase; send exactly one of the two")
+        return self
 
 
 class ProjectDeclared(UpstreamEvent):

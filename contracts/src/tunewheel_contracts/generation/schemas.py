@@ -43,12 +43,14 @@ def json_schema(name: str, model: type[BaseModel]) -> dict[str, Any]:
 def topic_schema(spec: TopicSpec) -> dict[str, Any]:
     """Return the schema of a topic's data. ``x-topic`` holds what must not change either: the order and
     the ids of events rest on it."""
+    later = spec.event.identity_when_given
     return {
         **json_schema(spec.name, spec.event),
         "x-topic": {
             "key": spec.key,
             "subject": spec.event.subject_field,
             "identity": list(spec.event.identity_fields),
+            **({"identity_when_given": list(later)} if later else {}),
             "partitions": spec.partitions,
             "cleanup": spec.cleanup,
         },
