@@ -20,7 +20,7 @@ PROJECTS = sorted(
 )
 SERVICES = [path for path in PROJECTS if path.parent.name == "services"]
 TORCH = {"torch", "peft", "trl", "bitsandbytes", "accelerate"}
-"""transformers is none of them: its tokenizers and chat templates work without torch, and curate uses them."""
+"""Not transformers: its tokenizers and chat templates work without torch, and curate uses them."""
 HEAVY = {"train", "eval", "engine"}
 Pins = dict[tuple[str, str], set[str]]
 ReadLock = Callable[[Path], Pins]
