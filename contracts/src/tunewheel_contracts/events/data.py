@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import ArtifactRef, Sha256, Slug, SourceId, Text, Timestamp
-from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, FunnelStage
+from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.document import DocumentSection
 
 
@@ -61,11 +61,6 @@ class RecordIngested(Event):
     attributes: dict[str, str] = {}
 
 
-RecordsUpto = dict[Annotated[str, Field(pattern=r"^[0-9]+$")], Annotated[int, Field(ge=0)]]
-"""Partition of ``record.ingested`` → the offset before which its records count: a set of records that the
-log names for good, so that building it twice builds the same."""
-
-
 class BuildReason(StrEnum):
     COUNT = "count"
     QUIET = "quiet"
@@ -85,8 +80,10 @@ class DatasetRequested(Event):
     reason: BuildReason
     request: Annotated[str, Field(min_length=1, max_length=256)]
     records_upto: RecordsUpto | None = None
-    """The records to build from. None: those known when curate reads the request; it answers with a request
-    that names them."""
+    """The records to build from, by partition of ``record.ingested``. None: those on the log when curate reads
+    the request; it answers with a request that names them."""
+    withdrawals_upto: RecordsUpto | None = None
+    """The withdrawals to honour, by partition of ``document.withdrawn``. None: those known at the build."""
 
 
 class DatasetVersioned(Event):
@@ -105,6 +102,11 @@ class DatasetVersioned(Event):
     funnel: tuple[FunnelStage, ...]
     reason: BuildReason = BuildReason.COMMAND
     records_upto: RecordsUpto | None = None
+    withdrawals_upto: RecordsUpto | None = None
+    preliminary: Text | None = None
+    """Why this version is only a first try; None for one that is large enough."""
+    previous: Slug | None = None
+    """The project's version before this one."""
 
 
 class DatasetRejected(Event):
@@ -120,6 +122,7 @@ class DatasetRejected(Event):
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
     funnel: tuple[FunnelStage, ...] = ()
     records_upto: RecordsUpto | None = None
+    withdrawals_upto: RecordsUpto | None = None
 
 
 class ErasureCompleted(Event):
@@ -141,3 +144,5 @@ class ErasureCompleted(Event):
     """Records that were known and are no more."""
     dataset_ids: tuple[Slug, ...] = ()
     """Versions that held some of them, sorted."""
+    deleted_dataset_ids: tuple[Slug, ...] = ()
+    """Of these, the versions whose rows were deleted with them; the others still hold them."""

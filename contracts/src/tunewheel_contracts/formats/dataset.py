@@ -6,8 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256, Slug, Text
+from tunewheel_contracts.fields import ArtifactRef, Fraction, Frozen, Sha256, Slug, Text
 from tunewheel_contracts.formats.spec import ProjectSpec
+
+
+RecordsUpto = dict[Annotated[str, Field(pattern=r"^[0-9]+$")], Annotated[int, Field(ge=0)]]
+"""Partition of a topic → the offset before which its events count: a set of events that the log names for
+good, so that building from it twice builds the same."""
 
 
 class ChatMessage(Frozen):
@@ -40,10 +45,48 @@ class FunnelStage(Frozen):
 
 
 class DatasetCounts(Frozen):
+    """How many of what. ``examples`` come from the project's own records; ``train`` has the replayed ones too."""
+
     records: int
     examples: int
     train: int
     holdout: int
+    replay: int = 0
+    """Rows of ``train`` that are general instruction data."""
+    preferences: int = 0
+
+
+class PreferencePair(Frozen):
+    """One row of ``preferences.parquet``: of two answers to one prompt, the one to prefer.
+
+    ``prompt`` is stored as a list of structs {role, content} and ends with the user; its prompts are among
+    those that are trained on, never among the held out.
+    """
+
+    pair_id: str
+    prompt: tuple[ChatMessage, ...]
+    chosen: Text
+    rejected: Text
+    group: str
+    trust: str
+    record_id: str
+
+
+class ReplayUse(Frozen):
+    """The general instruction data that a version mixes into its training rows."""
+
+    source: str
+    """As the spec names it."""
+    sha256: Sha256
+    """Of the source's conversations, as canonical JSON Lines: the same content, wherever it was read from."""
+    available: Annotated[int, Field(ge=0)]
+    """Conversations in the source."""
+    reasons: dict[str, int] = {}
+    """Conversations that were not to be used, and why."""
+    sampled: Annotated[int, Field(ge=0)]
+    share: Fraction
+    """Of all training rows, as it came out."""
+    license: str | None = None
 
 
 class DatasetManifest(Frozen):
@@ -61,7 +104,20 @@ class DatasetManifest(Frozen):
     card: ArtifactRef | None = None
     lineage: ArtifactRef | None = None
     """Parquet: record_id, source_event_id, source_id, kind, example_id or the stage that dropped it."""
+    preferences: ArtifactRef | None = None
+    """Parquet of ``PreferencePair``; None where no record tells an answer to avoid."""
+    holdout_memory: ArtifactRef | None = None
+    """Parquet: ``mark``, the hash of every question, source and group that this version or one before it held
+    out. The next version never trains on what bears one."""
+    replay: ReplayUse | None = None
     data_docs: str | None = None
     counts: DatasetCounts
     funnel: tuple[FunnelStage, ...]
     versions: dict[str, str] = {}
+    preliminary: Text | None = None
+    """Why this version is only a first try; None for one that is large enough."""
+    previous: Slug | None = None
+    """The project's version before this one, whose ``holdout_memory`` it continues."""
+    records_upto: RecordsUpto | None = None
+    """With ``withdrawals_upto``, ``previous`` and ``spec``: all that this version was built from."""
+    withdrawals_upto: RecordsUpto | None = None

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from tunewheel_contracts.errors import InvalidSpec, first_complaint, inconsistent
-from tunewheel_contracts.fields import Fraction, JsonObject, Percent, Slug, Strict, Text
+from tunewheel_contracts.fields import Fraction, JsonObject, Percent, Sha256, Slug, Strict, Text
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.identity import content_sha256
 
@@ -44,9 +44,25 @@ class PiiPolicy(Strict):
     )  # fmt: skip
 
 
+class ReplaySpec(Strict):
+    """General instruction data among the training rows, so that the model keeps what it could do before."""
+
+    source: Annotated[str, Field(min_length=1, max_length=512)]
+    """A JSON Lines file (path, ``file://`` or ``https://`` URL) or a Hugging Face dataset id."""
+    share: Annotated[float, Field(gt=0, le=0.9)] = 0.1
+    """Of the training rows, replayed ones included. Fewer where the source has not as many."""
+    split: Annotated[str, Field(min_length=1, max_length=64)] = "train"
+    """Of a Hugging Face dataset."""
+    sha256: Sha256 | None = None
+    """Refuse the source where its conversations hash to anything else, as a version's manifest says."""
+    license: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+
+
 class DatasetSpec(Strict):
     min_examples: PositiveInt = 20
     """Fewer clean examples than this and the version is rejected."""
+    comfortable_examples: PositiveInt = 1000
+    """Fewer clean examples than this and the version is marked preliminary."""
     min_characters: PositiveInt = 3
     """Inputs shorter than this are dropped as near-empty."""
     max_tokens: PositiveInt = 1024
@@ -56,6 +72,10 @@ class DatasetSpec(Strict):
     """Jaccard similarity of word shingles from which two inputs count as one."""
     pii: PiiPolicy = PiiPolicy()
     build: BuildPolicy = BuildPolicy()
+    replay: ReplaySpec | None = None
+    erase_versions: bool = False
+    """An erasure deletes also the rows of the versions that held what is erased: they can no longer be trained
+    on. False: the proof names them."""
 
 
 class TrainMethod(StrEnum):
