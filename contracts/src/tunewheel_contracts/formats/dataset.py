@@ -9,7 +9,6 @@ from pydantic import Field
 from tunewheel_contracts.fields import ArtifactRef, Fraction, Frozen, Sha256, Slug, Text
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-
 RecordsUpto = dict[Annotated[str, Field(pattern=r"^[0-9]+$")], Annotated[int, Field(ge=0)]]
 """Partition of a topic → the offset before which its events count: a set of events that the log names for
 good, so that building from it twice builds the same."""
@@ -45,7 +44,8 @@ class FunnelStage(Frozen):
 
 
 class DatasetCounts(Frozen):
-    """How many of what. ``examples`` come from the project's own records; ``train`` has the replayed ones too."""
+    """How many of what. ``examples`` are made of the project's own records; ``train`` holds
+    the replayed ones too."""
 
     records: int
     examples: int
@@ -117,7 +117,5 @@ class DatasetManifest(Frozen):
     preliminary: Text | None = None
     """Why this version is only a first try; None for one that is large enough."""
     previous: Slug | None = None
-    """The project's version before this one, whose ``holdout_memory`` it continues."""
-    records_upto: RecordsUpto | None = None
-    """With ``withdrawals_upto``, ``previous`` and ``spec``: all that this version was built from."""
-    withdrawals_upto: RecordsUpto | None = None
+    """The project's version before this one, whose ``holdout_memory`` it continues. The records it was built
+    from stand in ``dataset.versioned`` alone: offsets differ between logs that hold the same records."""

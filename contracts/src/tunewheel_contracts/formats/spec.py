@@ -74,8 +74,8 @@ class DatasetSpec(Strict):
     build: BuildPolicy = BuildPolicy()
     replay: ReplaySpec | None = None
     erase_versions: bool = False
-    """An erasure deletes also the rows of the versions that held what is erased: they can no longer be trained
-    on. False: the proof names them."""
+    """An erasure deletes also the rows of the versions that held what is erased: nobody can train on them any
+    more. False: the proof names them."""
 
 
 class TrainMethod(StrEnum):
