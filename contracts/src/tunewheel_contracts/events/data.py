@@ -80,8 +80,8 @@ class DatasetRequested(Event):
     reason: BuildReason
     request: Annotated[str, Field(min_length=1, max_length=256)]
     records_upto: RecordsUpto | None = None
-    """The records to build from, by partition of ``record.ingested``. None: those on the log when curate reads
-    the request; it answers with a request that names them."""
+    """The records to build from, by partition of ``record.ingested``. None: those on the log when curate
+    reads the request; it answers with a request that names them."""
     withdrawals_upto: RecordsUpto | None = None
     """The withdrawals to honour, by partition of ``document.withdrawn``. None: those known at the build."""
 

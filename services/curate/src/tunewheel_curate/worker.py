@@ -15,9 +15,8 @@ import sys
 import threading
 from pathlib import Path
 
-from tunewheel_contracts.events.data import RecordsUpto
 from tunewheel_contracts.fields import Frozen
-from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage
+from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 
