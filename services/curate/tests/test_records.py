@@ -4,6 +4,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.errors import TransientError
@@ -80,6 +81,19 @@ def test_compaction_keeps_the_records(table, records) -> None:
     assert table.version() == before + 1
     assert table.arrivals().height == 12
     assert table.append(rows) == 0
+
+
+def test_a_table_with_fewer_columns_is_read_and_grows(table, records) -> None:
+    later = ("rejected_output", "history", "sections")
+    rows = records(*({} for _ in range(6)), {"history": '[{"content":"a","role":"user"}]'})
+    write_deltalake(table.url, rows[:6].drop(later), mode="append", partition_by=["project"])
+    before = table.read("shop", {})
+    assert before.columns == rows.columns
+    older = RecordTable(table.url)
+    assert table.append(rows[6:]) == 1
+    read = older.read("shop", ends_of(rows)).sort("record_id")
+    assert read["history"].to_list() == [None] * 6 + rows["history"].to_list()[6:]
+    assert read.drop(later).equals(rows.drop(later))
 
 
 def test_an_unreachable_store_is_transient(tmp_path: Path, records) -> None:

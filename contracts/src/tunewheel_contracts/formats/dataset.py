@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -19,6 +20,23 @@ class ChatMessage(Frozen):
     content: Text
 
 
+class ExampleFormat(StrEnum):
+    """What an example teaches. Only answers do the project's task: they alone are held out, validated
+    against ``task`` and taken for what users ask."""
+
+    ANSWER = "answer"
+    CHUNK = "chunk"
+    """A passage of a document, asked for by its place."""
+    QUESTION = "question"
+    """A question about a section of a document, with its answer."""
+    CODE_SUMMARY = "code_summary"
+    """A function, and what it does."""
+    CODE_FUNCTION = "code_function"
+    """What a function does, and the function."""
+    REPLAY = "replay"
+    """General instruction data, so that what the model knew is not forgotten."""
+
+
 class ChatExample(Frozen):
     """One row of ``train.parquet`` or ``holdout.parquet``; columns bear these names.
 
@@ -32,6 +50,7 @@ class ChatExample(Frozen):
     """Examples of one group never straddle train and holdout."""
     trust: str
     record_ids: tuple[str, ...]
+    format: ExampleFormat = ExampleFormat.ANSWER
 
 
 class FunnelStage(Frozen):

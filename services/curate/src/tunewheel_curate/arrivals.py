@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
+from pydantic import BaseModel
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.identity import canonical_json
 from tunewheel_runtime.service import Delivery
@@ -30,6 +31,9 @@ def _row(delivery: Delivery[RecordIngested]) -> dict[str, Any]:
         "title": data.title,
         "input": data.input,
         "output": data.output,
+        "rejected_output": data.rejected_output,
+        "history": _json(data.history),
+        "sections": _json(data.sections),
         "group": data.group,
         "trust": data.trust.value,
         "validated_by": data.validated_by,
@@ -40,3 +44,10 @@ def _row(delivery: Delivery[RecordIngested]) -> dict[str, Any]:
         "partition": position.partition,
         "offset": position.offset,
     }
+
+
+def _json(values: Sequence[BaseModel]) -> str | None:
+    """Return canonical JSON without defaults; None for nothing, as rows of older tables have."""
+    if not values:
+        return None
+    return canonical_json([value.model_dump(mode="json", exclude_defaults=True) for value in values]).decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import polars as pl
+from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.identity import content_id
 
 from tunewheel_curate.stage import Stage, drop
@@ -18,6 +19,7 @@ EXAMPLE_SCHEMA: dict[str, pl.DataType] = {
     "group": pl.String(),
     "trust": pl.String(),
     "record_ids": pl.List(pl.String()),
+    "format": pl.String(),
 }
 """The columns of a split, as ``ChatExample`` names them."""
 
@@ -66,4 +68,5 @@ def _example(record: dict[str, str], system_prompt: str) -> dict[str, object]:
         "group": record["group"],
         "trust": record["trust"],
         "record_ids": [record["record_id"]],
+        "format": ExampleFormat.ANSWER.value,
     }

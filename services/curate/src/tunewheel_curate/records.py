@@ -128,7 +128,13 @@ class RecordTable:
                 return pl.LazyFrame(schema={name: RECORD_SCHEMA[name] for name in columns})
             # Compaction and appends move on meanwhile: pin the version that is read.
             pinned = DeltaTable(self.url, version=table.version())
-        return pl.scan_delta(pinned).select(columns)
+        rows = pl.scan_delta(pinned)
+        known = rows.collect_schema().names()
+        # A table that was filled before a column existed says nothing about it.
+        return rows.select(
+            pl.col(name) if name in known else pl.lit(None, dtype=RECORD_SCHEMA[name]).alias(name)
+            for name in columns
+        )
 
     @staticmethod
     def _last_offset(table: DeltaTable | None, partition: int) -> int:
@@ -145,6 +151,7 @@ class RecordTable:
                 self.url if table is None else table,
                 rows,
                 mode="append",
+                schema_mode="merge",  # of a table that older rows gave fewer columns
                 partition_by=["project"],
                 commit_properties=properties,
             )

@@ -16,6 +16,9 @@ RECORD_SCHEMA: dict[str, pl.DataType] = {
     "title": pl.String(),
     "input": pl.String(),
     "output": pl.String(),
+    "rejected_output": pl.String(),
+    "history": pl.String(),
+    "sections": pl.String(),
     "group": pl.String(),
     "trust": pl.String(),
     "validated_by": pl.String(),
@@ -26,8 +29,9 @@ RECORD_SCHEMA: dict[str, pl.DataType] = {
     "partition": pl.Int32(),
     "offset": pl.Int64(),
 }
-"""One row per delivery of ``record.ingested``. ``attributes`` is canonical JSON, ``published_at`` the
-event's ``ce_time``, ``partition`` and ``offset`` its place on the log."""
+"""One row per delivery of ``record.ingested``. ``attributes``, ``history`` and ``sections`` are canonical
+JSON (the latter two null where there are none), ``published_at`` is the event's ``ce_time``, ``partition``
+and ``offset`` its place on the log."""
 
 DROPPED_SCHEMA: dict[str, pl.DataType] = {
     "record_id": pl.String(),
