@@ -4,13 +4,22 @@ from datetime import UTC, datetime
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
-from tunewheel_contracts.fields import ArtifactRef, JsonObject, RelativePath, Slug, SourceId, Timestamp
+from tunewheel_contracts.fields import (
+    ArtifactRef,
+    JsonObject,
+    LinearPattern,
+    RelativePath,
+    Slug,
+    SourceId,
+    Timestamp,
+)
 
 PATH: TypeAdapter[str] = TypeAdapter(RelativePath)
 SLUG: TypeAdapter[str] = TypeAdapter(Slug)
 SOURCE: TypeAdapter[str] = TypeAdapter(SourceId)
 TIME: TypeAdapter[datetime] = TypeAdapter(Timestamp)
 JSON: TypeAdapter[dict[str, object]] = TypeAdapter(JsonObject)
+PATTERN: TypeAdapter[str] = TypeAdapter(LinearPattern)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +62,31 @@ def test_a_value_cannot_be_changed() -> None:
     ref = ArtifactRef(path="a", sha256="0" * 64, size_bytes=0)
     with pytest.raises(ValidationError):
         ref.path = "b"
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"\b[A-Z]{2}-\d{4}\b", r"^(?:yes|no)$", r"(?i)order\s+#?(\d+)", r"\(?=", r"[(?=]x", r"\\+"]
+)
+def test_a_pattern_for_a_linear_engine_is_kept(pattern: str) -> None:
+    assert PATTERN.validate_python(pattern) == pattern
+
+
+@pytest.mark.parametrize(
+    ("pattern", "word"),
+    [
+        (r"(a)\1", "linear"),
+        (r"(?P<x>a)(?P=x)", "linear"),
+        (r"(?<=a)b", "linear"),
+        (r"a(?!b)", "linear"),
+        (r"a++", "linear"),
+        (r"(?>a)", "linear"),
+        (r"(a)?(?(1)b|c)", "linear"),
+        ("[a", "no regular expression"),
+        ("a{99999999999999999999}", "no regular expression"),
+        ("", "at least 1"),
+        ("a" * 513, "at most 512"),
+    ],
+)
+def test_a_pattern_that_needs_backtracking_is_refused(pattern: str, word: str) -> None:
+    with pytest.raises(ValidationError, match=word):
+        PATTERN.validate_python(pattern)

@@ -60,6 +60,28 @@ RelativePath = Annotated[
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 
+_ESCAPED = re.compile(r"\\[^1-9]")
+_CLASS = re.compile(r"\[\]?[^\]]*\]")
+_NOT_LINEAR = re.compile(r"\(\?(?:<?[=!]|>|\(|P=)|\\[1-9]|[*+?}]\+")
+
+
+def _linear(value: str) -> str:
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is no regular expression ({error}); correct it") from None
+    if _NOT_LINEAR.search(_CLASS.sub("", _ESCAPED.sub("", value))):
+        raise ValueError(
+            "uses look-around, back-references, possessive or atomic matching, which no linear-time engine "
+            "knows; write it without"
+        )
+    return value
+
+
+LinearPattern = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_linear)]
+"""A regular expression that a linear-time engine (Rust's ``regex``, RE2) can run on hostile text. Run it with
+such an engine only: Python's ``re`` takes exponential time on some of them."""
+
 
 class Frozen(BaseModel):
     """A value: immutable, and tolerant of fields that a newer producer added."""

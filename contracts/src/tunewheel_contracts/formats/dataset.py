@@ -73,6 +73,8 @@ class DatasetCounts(Frozen):
     replay: int = 0
     """Rows of ``train`` that are general instruction data."""
     preferences: int = 0
+    formats: dict[ExampleFormat, int] = {}
+    """``train`` and ``holdout`` together, by format."""
 
 
 class PreferencePair(Frozen):
@@ -108,6 +110,27 @@ class ReplayUse(Frozen):
     license: str | None = None
 
 
+class TokenizerUse(Frozen):
+    """By what the tokens of a version were counted."""
+
+    base_model: str
+    sha256: Sha256 | None = None
+    """Of the tokenizer's files, names and contents; None: tokens were estimated."""
+    reason: Text | None = None
+    """Why they were estimated."""
+    verified: Annotated[int, Field(ge=0)] = 0
+    """Conversations that went through the model's own chat template and came back whole."""
+
+
+class TeacherUse(Frozen):
+    """What a teacher model contributed to a version."""
+
+    model: str
+    sections: Annotated[int, Field(ge=0)]
+    answered: Annotated[int, Field(ge=0)]
+    """Sections that it wrote questions and answers about; the others were asked extractively."""
+
+
 class DatasetManifest(Frozen):
     """``datasets/<dataset_id>/manifest.json``. ``dataset_id`` is ``ds-`` and 20 hex digits of the SHA-256
     of the spec's hash and the canonical rows of both splits."""
@@ -129,6 +152,8 @@ class DatasetManifest(Frozen):
     """Parquet: ``mark``, the hash of every question, source and group that this version or one before it held
     out. The next version never trains on what bears one."""
     replay: ReplayUse | None = None
+    tokenizer: TokenizerUse | None = None
+    teacher: TeacherUse | None = None
     data_docs: str | None = None
     counts: DatasetCounts
     funnel: tuple[FunnelStage, ...]

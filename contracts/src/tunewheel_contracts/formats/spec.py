@@ -6,14 +6,17 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from tunewheel_contracts.errors import InvalidSpec, first_complaint, inconsistent
 from tunewheel_contracts.fields import Fraction, JsonObject, Percent, Sha256, Slug, Strict, Text
 from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.example_formats import CleaningSpec, FormatsSpec
+from tunewheel_contracts.formats.output_rules import OutputRule
 from tunewheel_contracts.identity import content_sha256
 
 PositiveInt = Annotated[int, Field(gt=0)]
+LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -25,6 +28,8 @@ class TaskSpec(Strict):
     """JSON Schema (2020-12) of the answer; without it the answer is free text."""
     label_field: str | None = None
     """The answer's property that is the label, for accuracy."""
+    output_rules: Annotated[tuple[OutputRule, ...], Field(max_length=50)] = ()
+    """What else an answer must hold to be learnt from."""
     max_output_tokens: Annotated[int, Field(gt=0, le=8192)] = 256
 
 
@@ -66,10 +71,16 @@ class DatasetSpec(Strict):
     min_characters: PositiveInt = 3
     """Inputs shorter than this are dropped as near-empty."""
     max_tokens: PositiveInt = 1024
-    """Longest example, in estimated tokens (four characters each), that is kept."""
+    """Longest example that is kept: in the base model's own tokens, where its tokenizer can be had, else in
+    estimated ones (four characters each). The version's card says which."""
     holdout_fraction: Annotated[float, Field(ge=0.05, le=0.5)] = 0.15
     near_duplicate_threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
     """Jaccard similarity of word shingles from which two inputs count as one."""
+    cleaning: CleaningSpec = CleaningSpec()
+    languages: tuple[LanguageCode, ...] = ()
+    """Languages that are learnt from, as ISO 639-1 codes; inputs certainly in another one are dropped. Empty:
+    all."""
+    formats: FormatsSpec = FormatsSpec()
     pii: PiiPolicy = PiiPolicy()
     build: BuildPolicy = BuildPolicy()
     replay: ReplaySpec | None = None
