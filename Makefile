@@ -8,7 +8,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV ?= $(shell command -v uv || echo python3 -m uv)
 PACKAGES := contracts runtime basemodel cli $(sort $(wildcard services/*))
-PYTEST := $(BIN)/python -m pytest
+# Two tests at a time, file by file: most of them wait for Kafka or for a model, not for the processor.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 STAMP := $(VENV)/.installed
 TESTS ?=
 
