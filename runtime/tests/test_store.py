@@ -62,3 +62,23 @@ async def test_deleting_what_is_gone_is_fine(store: ObjectStore) -> None:
     await store.put("a", b"a")
     await store.delete(["a", "never-there"])
     assert not await store.exists("a")
+
+
+async def test_a_file_goes_up_and_comes_down_a_part_at_a_time(store: ObjectStore, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 60_000  # three parts
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(data)
+    digest = content_sha256(data)
+    ref = await store.put_file(f"documents/{digest}", source, sha256=digest)
+    assert ref.size_bytes == len(data)
+    assert await store.put_file(f"documents/{digest}", source, sha256=digest) == ref
+    await store.download(ref, target)
+    assert target.read_bytes() == data
+
+
+async def test_a_download_is_verified(store: ObjectStore, tmp_path: Path) -> None:
+    ref = await store.put("a", b"one")
+    with pytest.raises(CorruptArtifact):
+        await store.download(ref.model_copy(update={"sha256": content_sha256(b"two")}), tmp_path / "x")
+    with pytest.raises(ArtifactMissing, match="b is not in"):
+        await store.download(ref.model_copy(update={"path": "b"}), tmp_path / "x")

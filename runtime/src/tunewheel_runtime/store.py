@@ -21,6 +21,9 @@ from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.identity import content_sha256
 
+PART_BYTES = 5 << 20
+"""Of what is written or read a part at a time: the smallest that S3 takes."""
+
 
 class ArtifactConflict(TunewheelError):
     """The path is taken by different content: two causes were given one name."""
@@ -94,6 +97,39 @@ class ObjectStore:
         if content_sha256(data) != ref.sha256:
             raise CorruptArtifact(f"{ref.path} hashes to {content_sha256(data)}, not to {ref.sha256}")
         return data
+
+    async def put_file(self, path: str, file: Path, *, sha256: str) -> ArtifactRef:
+        """Create ``path`` from a file of any size, a part at a time. The path must name the content (hold
+        its hash): what lies there already is then the same.
+
+        Raises:
+            TransientError: the store cannot be reached.
+        """
+        size = await asyncio.to_thread(lambda: file.stat().st_size)
+        ref = ArtifactRef(path=path, sha256=sha256, size_bytes=size)
+        try:
+            await obstore.put_async(self._store, ref.path, file, chunk_size=PART_BYTES, max_concurrency=2)
+        except (BaseError, OSError) as error:
+            raise TransientError(f"cannot write {path}: {error}") from error
+        return ref
+
+    async def download(self, ref: ArtifactRef, destination: Path) -> None:
+        """Write the verified bytes of ``ref`` to ``destination``, a part at a time; see ``get`` for errors.
+        Where it raises, ``destination`` is not to be used."""
+        digest = hashlib.sha256()
+        file = destination.open("wb")
+        try:
+            with file:
+                result = await obstore.get_async(self._store, ref.path)
+                async for part in result.stream(min_chunk_size=PART_BYTES):
+                    digest.update(part)
+                    file.write(part)
+        except FileNotFoundError as error:
+            raise ArtifactMissing(f"{ref.path} is not in {self.url}") from error
+        except (BaseError, OSError) as error:
+            raise TransientError(f"cannot read {ref.path}: {error}") from error
+        if digest.hexdigest() != ref.sha256:
+            raise CorruptArtifact(f"{ref.path} hashes to {digest.hexdigest()}, not to {ref.sha256}")
 
     async def exists(self, path: str) -> bool:
         """Tell whether something lies at ``path``."""

@@ -14,11 +14,13 @@ from tunewheel_contracts.events.upstream import (
     FeedbackReceived,
     TicketPublished,
 )
+from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_ingest.normalising import normalise
+from tunewheel_ingest.parsing.text import parse_markdown
 from tunewheel_ingest.records import (
     document_record,
     example_record,
     feedback_record,
-    normalise,
     ticket_record,
 )
 
@@ -77,8 +79,10 @@ def test_a_blank_text_is_refused_by_name(blank: str) -> None:
 
 
 def test_documents_and_examples() -> None:
-    document = document_record(wrap(DocumentPublished(project="p", document_id="a/b.md", content="# T")))
-    assert (document.title, document.group, document.output) == ("a/b.md", "a/b.md", None)
+    published = DocumentPublished(project="p", document_id="a/b.md", content="# T\n\ntext")
+    document = document_record(wrap(published), parse_markdown(published.content))
+    assert (document.title, document.group, document.output) == ("T", "a/b.md", None)
+    assert [(s.path, s.text) for s in document.sections] == [(("T",), "text")]
     example = example_record(
         wrap(ExamplePublished(project="p", example_id="e", input="q", output="a", validated_by="eve"))
     )
@@ -95,6 +99,62 @@ def test_a_correction_is_a_record_and_a_thumb_is_not() -> None:
 def test_a_correction_without_its_question_names_the_field() -> None:
     with pytest.raises(InvalidEvent, match=r"^messages hold no user message"):
         feedback_record(feedback(correction="x"))
+
+
+def test_a_rejected_answer_and_earlier_turns_travel_and_tell_records_apart() -> None:
+    plain = {"project": "p", "example_id": "e", "input": "q", "output": {"a": 1}}
+    turns = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": " hi\r\n"},
+        {"role": "assistant", "content": " "},
+    ]
+    one, two, three = (
+        example_record(wrap(ExamplePublished.model_validate(plain | more)))
+        for more in ({}, {"rejected_output": {"a": 2}}, {"messages": turns})
+    )
+    assert len({one.record_id, two.record_id, three.record_id}) == 3
+    assert (one.rejected_output, two.rejected_output) == (None, '{"a": 2}')
+    assert three.history == (ChatMessage(role="user", content="hi"),)
+    with pytest.raises(InvalidEvent, match=r"^rejected_output is the same as output"):
+        example_record(wrap(ExamplePublished.model_validate(plain | {"rejected_output": {"a": 1}})))
+
+
+def test_records_of_before_keep_their_ids() -> None:
+    """curate knows them by these ids: were they to change, every record would be there twice."""
+    assert ticket_record(ticket(answer="ring", customer="c")).record_id == "rec-1f5162e2a83975d0ec6c"
+    assert (
+        feedback_record(feedback(correction="x", messages=QUESTION)).record_id == "rec-5b8fcdfaad347f48f1d2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rating", "output", "rejected"),
+    [("down", " wrong ", "wrong"), ("up", "fine", None), ("down", None, None), ("down", "right", None)],
+)
+def test_a_thumb_down_with_a_correction_keeps_the_answer_to_avoid(
+    rating: str, output: str | None, rejected: str | None
+) -> None:
+    messages = [*QUESTION, {"role": "assistant", "content": "which?"}, {"role": "user", "content": "mine"}]
+    record = feedback_record(feedback(rating=rating, output=output, correction="right", messages=messages))
+    assert record is not None
+    assert (record.input, record.output, record.rejected_output) == ("mine", "right", rejected)
+    assert [turn.content for turn in record.history] == ["where is my bell?", "which?"]
+
+
+def test_a_thread_becomes_the_history_of_a_ticket() -> None:
+    record = ticket_record(ticket(thread=(ChatMessage(role="assistant", content="Which bike?"),)))
+    assert record.history == (ChatMessage(role="assistant", content="Which bike?"),)
+
+
+def test_a_text_that_grows_over_the_limit_is_refused_by_name() -> None:
+    """U+0958 is two characters in NFC (a composition exclusion, UAX #15)."""
+    with pytest.raises(InvalidEvent, match=r"^input .*at most 1000000"):
+        ticket_record(ticket(body="\u0958" * 600_000))
+
+
+def test_writing_in_another_direction_and_emoji_survive() -> None:
+    text = "\u05e9\u05dc\u05d5\u05dd \u200fABC \U0001f469\u200d\U0001f527 \u202eabc\u202c"
+    assert ticket_record(ticket(body=text)).input == text
 
 
 @given(st.text())

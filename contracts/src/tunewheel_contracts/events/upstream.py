@@ -11,6 +11,7 @@ from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.event import UpstreamEvent
 from tunewheel_contracts.fields import ArtifactRef, JsonObject, RelativePath, Slug, SourceId, Text, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.formats.document import DOCX
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 Attributes = Annotated[dict[str, str], Field(max_length=64)]
@@ -26,6 +27,8 @@ MediaType = Literal[
     "text/x-source",
 ]
 """``text/x-source``: source code in a language that the ending of the document's id names."""
+BINARY_TYPES: frozenset[str] = frozenset({"application/pdf", DOCX})
+"""What is no text: such a document is published as a file."""
 
 
 class TicketPublished(UpstreamEvent):
@@ -79,16 +82,11 @@ class DocumentPublished(UpstreamEvent):
         if bool(self.content) == (self.file is not None):
             both = "is given beside a file; send" if self.content else "is missing, and so is a file; send"
             raise inconsistent("content", f"{both} exactly one of the two")
-        if self.file is None and self.media_type in BINARY_MEDIA_TYPES:
+        if self.file is None and self.media_type in BINARY_TYPES:
             raise inconsistent(
                 "media_type", f"is {self.media_type}, which is no text; send the bytes as a file instead"
             )
         return self
-
-
-BINARY_MEDIA_TYPES: frozenset[str] = frozenset(
-    {"application/pdf", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"}
-)
 
 
 class DocumentWithdrawn(UpstreamEvent):

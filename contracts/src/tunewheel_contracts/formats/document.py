@@ -2,11 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tunewheel_contracts.fields import Frozen, Text
+
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+PROSE_TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        ".md": "text/markdown",
+        ".markdown": "text/markdown",
+        ".txt": "text/plain",
+        ".html": "text/html",
+        ".htm": "text/html",
+        ".pdf": "application/pdf",
+        ".docx": DOCX,
+    }
+)
+"""Media type by the ending of a document's id."""
+LANGUAGES: Mapping[str, str] = MappingProxyType(
+    {
+        ".py": "python",
+        ".pyi": "python",
+        ".js": "javascript",
+        ".mjs": "javascript",
+        ".jsx": "jsx",
+        ".ts": "typescript",
+        ".tsx": "tsx",
+        ".java": "java",
+        ".kt": "kotlin",
+        ".scala": "scala",
+        ".go": "go",
+        ".rs": "rust",
+        ".c": "c",
+        ".h": "c",
+        ".cc": "cpp",
+        ".cpp": "cpp",
+        ".hpp": "cpp",
+        ".cs": "csharp",
+        ".swift": "swift",
+        ".rb": "ruby",
+        ".php": "php",
+        ".pl": "perl",
+        ".lua": "lua",
+        ".r": "r",
+        ".jl": "julia",
+        ".sh": "bash",
+        ".bash": "bash",
+        ".ps1": "powershell",
+        ".sql": "sql",
+        ".proto": "protobuf",
+        ".tf": "hcl",
+    }
+)
+"""Language of source code, as after a Markdown fence, by the ending of a document's id."""
+
+
+def media_type_of(document_id: str) -> str | None:
+    """Return the media type that the ending of ``document_id`` stands for, None where it stands for none."""
+    suffix = PurePosixPath(document_id).suffix.lower()
+    if LANGUAGES.get(suffix) == "python":
+        return "text/x-python"
+    return PROSE_TYPES.get(suffix) or ("text/x-source" if suffix in LANGUAGES else None)
+
 
 Place = Annotated[int, Field(ge=1)]
 

@@ -1,4 +1,4 @@
-"""The map of ingest: four upstream topics become one topic of records."""
+"""The map of ingest: four upstream topics become one topic of records; an erasure takes files away."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.events.upstream import (
     DocumentPublished,
+    ErasureRequested,
     ExamplePublished,
     FeedbackReceived,
     ProjectDeclared,
@@ -18,26 +19,30 @@ from tunewheel_contracts.events.upstream import (
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
-from tunewheel_ingest.records import RECORD_OF
+from tunewheel_ingest.documents import Documents
+from tunewheel_ingest.records import RECORD_OF, document_record
+from tunewheel_ingest.settings import DOCUMENTS_AT_ONCE
+from tunewheel_ingest.sizing import require_size
 
+SOURCE = "/tunewheel/ingest"
 Made = Envelope[RecordIngested] | None
 
 
-def register(service: Service, projects: View[ProjectDeclared]) -> None:
+def register(service: Service, projects: View[ProjectDeclared], documents: Documents) -> None:
     """Attach the handlers; ``projects`` is the view of declared projects."""
 
     async def ingest(event: Envelope[Any]) -> Made:
         await require_project(projects, event.project)
-        record = RECORD_OF[type(event.data)](event)
-        return service.new(record, cause=event) if record else None
+        return made(RECORD_OF[type(event.data)](event), event)
 
     @service.on_each(topics.TICKET_PUBLISHED)
     async def on_ticket_published(event: Envelope[TicketPublished]) -> Made:
         return await ingest(event)
 
-    @service.on_each(topics.DOCUMENT_PUBLISHED)
+    @service.on_each(topics.DOCUMENT_PUBLISHED, max_records=DOCUMENTS_AT_ONCE)
     async def on_document_published(event: Envelope[DocumentPublished]) -> Made:
-        return await ingest(event)
+        await require_project(projects, event.project)
+        return made(document_record(event, await documents.read(event.data)), event)
 
     @service.on_each(topics.EXAMPLE_PUBLISHED)
     async def on_example_published(event: Envelope[ExamplePublished]) -> Made:
@@ -46,6 +51,21 @@ def register(service: Service, projects: View[ProjectDeclared]) -> None:
     @service.on_each(topics.FEEDBACK_RECEIVED)
     async def on_feedback_received(event: Envelope[FeedbackReceived]) -> Made:
         return await ingest(event)
+
+    @service.on(topics.ERASURE_REQUESTED)
+    async def on_erasure_requested(event: Envelope[ErasureRequested]) -> None:
+        await require_project(projects, event.project)
+        # of a document the id is also the group, which is where a person's name would stand
+        await documents.forget(event.project, event.data.source_id or event.data.customer or "")
+
+
+def made(record: RecordIngested | None, cause: Envelope[Any]) -> Made:
+    """Wrap a record. It bears its cause's time: withdrawals and erasures compare with when something was
+    published, not with when ingest came to read it."""
+    if record is None:
+        return None
+    require_size(record)
+    return new_event(record, source=SOURCE, cause=cause, time=cause.time)
 
 
 async def require_project(projects: View[ProjectDeclared], project: str) -> None:

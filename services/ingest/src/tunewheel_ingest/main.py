@@ -11,7 +11,9 @@ from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
 from tunewheel_ingest.api import make_api
+from tunewheel_ingest.documents import Documents
 from tunewheel_ingest.handlers import register, require_project
+from tunewheel_ingest.parsing.process import ParserProcess
 from tunewheel_ingest.settings import Settings
 
 
@@ -36,7 +38,10 @@ def make_app(settings: Settings) -> Service:
     """Build the service; nothing runs yet."""
     service = Service("ingest", settings)
     projects: View[ProjectDeclared] = service.view(topics.PROJECT_DECLARED)
-    register(service, projects)
+    parser = ParserProcess(settings.parse_limits)
+    service.on_shutdown(parser.close)
+    documents = Documents(service.store, parser, max_bytes=settings.max_document_bytes)
+    register(service, projects, documents)
     door = Door(service, projects)
     service.mount(
         make_api(door, max_body_bytes=settings.max_body_bytes, publish_batch=settings.publish_batch)

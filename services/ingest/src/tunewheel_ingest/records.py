@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import RecordIngested, RecordKind, Trust
@@ -18,19 +17,13 @@ from tunewheel_contracts.events.upstream import (
     FeedbackReceived,
     TicketPublished,
 )
+from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.identity import content_id
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_TRAILING_SPACE = re.compile(r"[ \t]+(?=\n|$)")
-_BLANK_LINES = re.compile(r"\n{3,}")
+from tunewheel_ingest.normalising import normalise
+from tunewheel_ingest.parsing.document import PARSER_VERSION, ParsedDocument
 
-
-def normalise(text: str) -> str:
-    """Return ``text`` in Unicode NFC (UAX #15) with LF line ends, without control characters, trailing
-    spaces and runs of blank lines. Words, case and spelling are left as people wrote them."""
-    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
-    text = _TRAILING_SPACE.sub("", _CONTROL.sub("", text))
-    return _BLANK_LINES.sub("\n\n", text).strip()
+BLANK = "is blank; send text, or do not send the event"
 
 
 def ticket_record(event: Envelope[TicketPublished]) -> RecordIngested:
@@ -44,6 +37,7 @@ def ticket_record(event: Envelope[TicketPublished]) -> RecordIngested:
         title=ticket.subject,
         input=_required("body", ticket.body),
         output=ticket.answer,
+        history=ticket.thread,
         group=ticket.customer or ticket.ticket_id,
         trust=_trust(ticket.answer, ticket.validated_by),
         validated_by=ticket.validated_by,
@@ -52,32 +46,42 @@ def ticket_record(event: Envelope[TicketPublished]) -> RecordIngested:
     )
 
 
-def document_record(event: Envelope[DocumentPublished]) -> RecordIngested:
-    """Turn a document into a record."""
+def document_record(event: Envelope[DocumentPublished], parsed: ParsedDocument) -> RecordIngested:
+    """Turn a document that was read as ``parsed`` into a record."""
     document = event.data
+    if not parsed.markdown.strip():
+        raise InvalidEvent(field="content", reason=BLANK)
     return _record(
         event,
         kind=RecordKind.DOCUMENT,
         source_id=document.document_id,
-        title=document.title or document.document_id,
-        input=_required("content", document.content),
+        title=document.title or parsed.title or document.document_id,
+        input=parsed.markdown,
         output=None,
         group=document.document_id,
         trust=Trust.EXPERT,
         occurred_at=document.published_at,
-        attributes=dict(document.attributes) | {"media_type": document.media_type},
+        attributes=parsed.attributes | document.attributes | {"media_type": document.media_type},
+        sections=parsed.sections,
     )
 
 
 def example_record(event: Envelope[ExamplePublished]) -> RecordIngested:
     """Turn a validated question and answer into a record."""
     example = event.data
+    rejected = _answer_text(example.rejected_output)
+    if rejected is not None and rejected == _answer_text(example.output):
+        raise InvalidEvent(
+            field="rejected_output", reason="is the same as output; send the answer to avoid, or leave it out"
+        )
     return _record(
         event,
         kind=RecordKind.EXAMPLE,
         source_id=example.example_id,
         input=_required("input", example.input),
         output=example.output,
+        rejected_output=rejected,
+        history=example.messages,
         group=example.group or example.example_id,
         trust=_trust(example.output, example.validated_by),
         validated_by=example.validated_by,
@@ -87,7 +91,8 @@ def example_record(event: Envelope[ExamplePublished]) -> RecordIngested:
 
 
 def feedback_record(event: Envelope[FeedbackReceived]) -> RecordIngested | None:
-    """Turn a correction into a record; a bare thumb is for the monitor and makes none.
+    """Turn a correction into a record; a bare thumb is for the monitor and makes none. The answer that a
+    thumb down was for is the one to avoid.
 
     Raises:
         InvalidEvent: a correction without the conversation it corrects.
@@ -95,8 +100,8 @@ def feedback_record(event: Envelope[FeedbackReceived]) -> RecordIngested | None:
     feedback = event.data
     if feedback.correction is None:
         return None
-    questions = [message.content for message in feedback.messages if message.role == "user"]
-    if not questions:
+    asked = [n for n, message in enumerate(feedback.messages) if message.role == "user"]
+    if not asked:
         raise InvalidEvent(
             field="messages", reason="hold no user message, so the correction has no question; send them too"
         )
@@ -104,8 +109,10 @@ def feedback_record(event: Envelope[FeedbackReceived]) -> RecordIngested | None:
         event,
         kind=RecordKind.FEEDBACK,
         source_id=feedback.completion_id,
-        input=_required("messages", questions[-1]),
+        input=_required("messages", feedback.messages[asked[-1]].content),
         output=feedback.correction,
+        rejected_output=_rejected(feedback),
+        history=feedback.messages[: asked[-1]],
         group=feedback.completion_id,
         trust=Trust.CORRECTED,
         validated_by=feedback.submitted_by,
@@ -115,32 +122,62 @@ def feedback_record(event: Envelope[FeedbackReceived]) -> RecordIngested | None:
 
 RECORD_OF: dict[type[Any], Callable[[Envelope[Any]], RecordIngested | None]] = {
     TicketPublished: ticket_record,
-    DocumentPublished: document_record,
     ExamplePublished: example_record,
     FeedbackReceived: feedback_record,
 }
 
 
 def _record(
-    event: Envelope[Any], *, title: str = "", input: str, output: Answer | None, **fields: Any
+    event: Envelope[Any],
+    *,
+    title: str = "",
+    input: str,
+    output: Answer | None,
+    rejected_output: str | None = None,
+    history: Iterable[ChatMessage] = (),
+    **fields: Any,
 ) -> RecordIngested:
-    title, text = normalise(title), _answer_text(output)
+    title, text, earlier = normalise(title), _answer_text(output), _turns(history)
     cause = [event.project, fields["kind"], fields["source_id"], title, input, text, fields["trust"]]
-    return RecordIngested(
-        project=event.project,
-        record_id=content_id("rec", cause),
-        source_event_id=event.id,
-        title=title,
-        input=input,
-        output=text,
-        **fields,
-    )
+    # what records did not always have joins their identity where it is there: the others keep their ids
+    cause += [["rejected", rejected_output]] if rejected_output else []
+    cause += [["history", [turn.model_dump() for turn in earlier]]] if earlier else []
+    cause += [["sections", PARSER_VERSION]] if fields.get("sections") else []
+    try:
+        return RecordIngested(
+            project=event.project,
+            record_id=content_id("rec", cause),
+            source_event_id=event.id,
+            title=title,
+            input=input,
+            output=text,
+            rejected_output=rejected_output,
+            history=earlier,
+            **fields,
+        )
+    except ValidationError as error:  # normalising, or writing an answer as JSON, made a text too long
+        raise InvalidEvent.from_validation(error) from error
+
+
+def _turns(messages: Iterable[ChatMessage]) -> tuple[ChatMessage, ...]:
+    """Return the turns of a conversation; what the system was told is the project's, not the record's."""
+    kept = [turn for turn in messages if turn.role != "system"]
+    turns = (turn.model_copy(update={"content": normalise(turn.content)}) for turn in kept)
+    return tuple(turn for turn in turns if turn.content)
+
+
+def _rejected(feedback: FeedbackReceived) -> str | None:
+    """Return the answer that a thumb down was for, unless the correction says the same."""
+    if feedback.rating != "down" or feedback.output is None:
+        return None
+    rejected = normalise(feedback.output)
+    return rejected if rejected and rejected != _answer_text(feedback.correction) else None
 
 
 def _required(field: str, text: str) -> str:
     text = normalise(text)
     if not text:
-        raise InvalidEvent(field=field, reason="is blank; send text, or do not send the event")
+        raise InvalidEvent(field=field, reason=BLANK)
     return text
 
 

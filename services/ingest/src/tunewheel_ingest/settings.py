@@ -6,11 +6,37 @@ from pydantic import Field
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 from tunewheel_runtime.settings import ServiceSettings
 
+from tunewheel_ingest.parsing.limits import Limits
+
+MAX_WALL_SECONDS = 60
+DOCUMENTS_AT_ONCE = 8
+"""Documents that are fetched together: the slowest possible still leave time before Kafka takes the member
+for dead, 600 s after the last fetch."""
+
 
 class Settings(ServiceSettings):
     """``TUNEWHEEL_*`` variables of the ingest service."""
 
     max_body_bytes: int = Field(default=MAX_MESSAGE_BYTES, ge=1_024)
     """Largest single JSON body, and largest line of a JSON Lines body. The body as a whole is streamed."""
+    max_document_bytes: int = Field(default=64 << 20, ge=1_024)
+    """Largest document that is taken as a file."""
+    parse_memory_mb: int = Field(default=1_024, ge=256)
+    """Address space, in MiB, of the process that reads one document."""
+    parse_cpu_seconds: int = Field(default=60, ge=1)
+    """Processor time that reading one document may take."""
+    parse_wall_seconds: int = Field(default=60, ge=1, le=MAX_WALL_SECONDS)
+    """Time that reading one document may take."""
+    max_parsed_mb: int = Field(default=16, ge=1)
+    """What one document may make, in MiB: its Markdown and its sections together."""
     publish_batch: int = Field(default=500, ge=1)
     """Lines of a JSON Lines body that are published, and acknowledged, together."""
+
+    @property
+    def parse_limits(self) -> Limits:
+        return Limits(
+            memory_bytes=self.parse_memory_mb << 20,
+            cpu_seconds=self.parse_cpu_seconds,
+            wall_seconds=self.parse_wall_seconds,
+            output_bytes=self.max_parsed_mb << 20,
+        )

@@ -1,0 +1,83 @@
+"""A published document, from wherever its bytes are, to what is in it."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.events.upstream import DocumentPublished
+from tunewheel_contracts.identity import content_id
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+
+from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.process import ParserProcess
+from tunewheel_ingest.parsing.text import parse_markdown, parse_plain
+
+FOLDER = "documents"
+READ_HERE = {"text/markdown": parse_markdown, "text/plain": parse_plain}
+"""Formats that are read line by line, in linear time, by code of our own: no process is needed."""
+
+
+def folder_of(project: str, document_id: str) -> str:
+    """Return where the files of one document lie: deleting it deletes them and no other's."""
+    return f"{FOLDER}/{project}/{content_id('doc', document_id)}"
+
+
+class Documents:
+    """Reads published documents."""
+
+    def __init__(self, store: ObjectStore, parser: ParserProcess, *, max_bytes: int) -> None:
+        self._store = store
+        self._parser = parser
+        self._max_bytes = max_bytes
+
+    async def read(self, document: DocumentPublished) -> ParsedDocument:
+        """Return the document as Markdown and sections.
+
+        Raises:
+            InvalidEvent: it cannot be read; the field is ``content`` or ``file``.
+            TransientError: the store, or the reading process, is away.
+        """
+        if document.file is None and document.media_type in READ_HERE:
+            return READ_HERE[document.media_type](document.content)
+        with tempfile.TemporaryDirectory(prefix="document-") as folder:
+            source = Path(folder) / "source"
+            await self._fetch(document, source)
+            try:
+                return await self._parser.parse(
+                    source, media_type=document.media_type, name=document.document_id
+                )
+            except Unreadable as error:
+                field = "content" if document.file is None else "file"
+                raise InvalidEvent(field=field, reason=str(error)) from error
+
+    async def forget(self, project: str, document_id: str) -> None:
+        """Delete the files of a document; one that never had any is fine."""
+        await self._store.delete(await self._store.list(folder_of(project, document_id)))
+
+    async def _fetch(self, document: DocumentPublished, source: Path) -> None:
+        file = document.file
+        if file is None:
+            await asyncio.to_thread(source.write_text, document.content, "utf-8", "surrogatepass")
+            return
+        if file.size_bytes > self._max_bytes:
+            raise InvalidEvent(field="file.size_bytes", reason=too_large(file.size_bytes, self._max_bytes))
+        try:
+            await self._store.download(file, source)
+        except ArtifactMissing as error:
+            raise InvalidEvent(field="file.path", reason=f"{error}; publish the document again") from error
+        except CorruptArtifact as error:
+            raise InvalidEvent(
+                field="file.sha256", reason=f"does not fit: {error}; publish the document again"
+            ) from error
+
+
+def too_large(size: int | None, limit: int) -> str:
+    """Return why a document over the limit is refused; ``size`` is None where nobody counted to its end."""
+    has = f"has {size} bytes" if size is not None else "goes on"
+    return (
+        f"{has}, {limit} are allowed; split the document, or raise TUNEWHEEL_MAX_DOCUMENT_BYTES "
+        "(max_document_bytes)"
+    )

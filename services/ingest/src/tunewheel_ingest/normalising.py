@@ -1,0 +1,18 @@
+"""Text brought to one form, in time linear in its length whatever it holds."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_BLANK_LINES = re.compile(r"\n{3,}")
+
+
+def normalise(text: str) -> str:
+    """Return ``text`` in Unicode NFC (UAX #15) with LF line ends, without control characters, trailing
+    spaces and runs of blank lines. Words, case and spelling are left as people wrote them."""
+    text = unicodedata.normalize("NFC", _CONTROL.sub("", text)).replace("\r\n", "\n").replace("\r", "\n")
+    # no pattern for trailing spaces: one that looks ahead reads a long run of spaces again from each of them
+    lines = (line.rstrip(" \t") for line in text.split("\n"))
+    return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()

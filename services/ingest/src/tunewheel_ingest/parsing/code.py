@@ -1,0 +1,99 @@
+"""Source code: kept verbatim; Python is cut into its functions and classes."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from tunewheel_contracts.formats.document import LANGUAGES, DocumentSection
+
+from tunewheel_ingest.parsing.document import ParsedDocument
+from tunewheel_ingest.parsing.markdown import fenced
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Lines ``first`` to ``last`` of a file, from 1, both included."""
+
+    first: int
+    last: int
+    path: tuple[str, ...] = ()
+    name: str | None = None
+    summary: str | None = None
+
+
+def parse_code(text: str, name: str) -> ParsedDocument:
+    """Return source code in pieces with their lines; ``name`` ends in what tells the language.
+
+    Python that does not parse (another version, a template) is one piece, as is every other language.
+    """
+    language = LANGUAGES.get(PurePosixPath(name).suffix.lower())
+    lines = text.split("\n")
+    tree = _tree(text) if language == "python" else None
+    pieces = _pieces(tree, len(lines)) if tree else [_Piece(1, len(lines))]
+    sections = [section for piece in pieces if (section := _section(piece, lines, language))]
+    return ParsedDocument(markdown=fenced(text.strip("\n"), language), sections=tuple(sections))
+
+
+def _tree(text: str) -> ast.Module | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of invalid escapes in other people's strings
+        try:
+            return ast.parse(text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
+
+def _pieces(tree: ast.Module, lines: int) -> list[_Piece]:
+    """Return the whole file in pieces: definitions, and the lines between them."""
+    return list(_fill(_Piece(1, lines, summary=ast.get_docstring(tree)), tree.body, ()))
+
+
+def _fill(whole: _Piece, body: list[ast.stmt], path: tuple[str, ...]) -> Iterator[_Piece]:
+    """Yield ``whole`` as the definitions in ``body`` and what is between them. The first of the rest bears
+    the name and the docstring of the whole."""
+    start, place, name, summary = whole.first, whole.path, whole.name, whole.summary
+    for node in body:
+        if not isinstance(node, Function | ast.ClassDef):
+            continue
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        last = node.end_lineno or node.lineno
+        if first < start:
+            continue  # a second definition on one line, after a semicolon
+        if first > start:
+            yield _Piece(start, first - 1, place, name, summary)
+            place, name, summary = path, None, None
+        definition = _Piece(first, last, path, node.name, ast.get_docstring(node))
+        if isinstance(node, ast.ClassDef):
+            yield from _fill(definition, node.body, (*path, node.name))
+        else:
+            yield definition
+        start = last + 1
+    if start <= whole.last:
+        yield _Piece(start, whole.last, place, name, summary)
+
+
+def _section(piece: _Piece, lines: list[str], language: str | None) -> DocumentSection | None:
+    """Return a piece without the blank lines around it, None where it has no other."""
+    first, last = piece.first, piece.last
+    while first <= last and not lines[first - 1].strip():
+        first += 1
+    while last >= first and not lines[last - 1].strip():
+        last -= 1
+    if first > last:
+        return None
+    return DocumentSection(
+        path=piece.path,
+        text="\n".join(lines[first - 1 : last]),
+        kind="code",
+        first_line=first,
+        last_line=last,
+        language=language,
+        name=piece.name,
+        summary=piece.summary,
+    )

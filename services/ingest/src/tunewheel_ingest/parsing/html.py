@@ -1,0 +1,105 @@
+"""HTML as Markdown: what a reader reads, without what runs, decorates or navigates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_ingest.normalising import normalise
+from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.markdown import sections_of, title_of
+
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup, Tag
+
+DROPPED = (
+    "script", "style", "noscript", "template", "nav", "aside", "form", "iframe", "frame", "object", "embed",
+    "applet", "svg", "canvas", "audio", "video", "head", "button", "input", "select", "textarea", "dialog",
+)  # fmt: skip
+RUNNING_SCHEMES = ("javascript:", "vbscript:", "data:")
+
+
+def parse_html(html: str | bytes) -> ParsedDocument:
+    """Return a page's main part as Markdown: headings, lists, tables and code kept.
+
+    Bytes are decoded as HTML 5 has it: byte-order mark, ``<meta charset>``, else by their look.
+
+    Raises:
+        Unreadable: it is nested too deeply to be read.
+    """
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(html, "html.parser")
+    named = soup.title.get_text(" ", strip=True) if soup.title else ""
+    _clean(soup)
+    markdown = to_markdown(_main_part(soup))
+    return ParsedDocument(
+        markdown=markdown, sections=sections_of(markdown), title=title_of(markdown) or " ".join(named.split())
+    )
+
+
+def to_markdown(tree: Tag) -> str:
+    """Return a tree as Markdown, words unescaped: they are read by a model, not rendered."""
+    from markdownify import MarkdownConverter
+
+    converter = MarkdownConverter(
+        heading_style="atx",
+        bullets="-",
+        escape_asterisks=False,
+        escape_underscores=False,
+        table_infer_header=True,
+        code_language_callback=_language,
+    )
+    try:
+        return normalise(converter.convert_soup(tree))
+    except RecursionError as error:
+        raise Unreadable("is nested too deeply to be read; simplify its markup") from error
+
+
+def _clean(soup: BeautifulSoup) -> None:
+    from bs4 import Comment, Declaration, Doctype, ProcessingInstruction
+
+    for tag in soup.find_all(DROPPED):
+        tag.decompose()
+    for tag in soup.find_all(_is_hidden):
+        tag.decompose()
+    for note in soup.find_all(string=lambda s: isinstance(s, Comment | Declaration | Doctype)):
+        note.extract()
+    for note in soup.find_all(string=lambda s: isinstance(s, ProcessingInstruction)):
+        note.extract()
+    for tag in soup.find_all(["a", "img"]):
+        target = str(tag.get("href") or tag.get("src") or "").strip().lower()
+        if target.startswith(RUNNING_SCHEMES):
+            tag.replace_with(str(tag.get("alt") or "")) if tag.name == "img" else tag.unwrap()
+
+
+def _is_hidden(tag: Tag) -> bool:
+    return (
+        tag.has_attr("hidden")
+        or tag.get("aria-hidden") == "true"
+        or tag.get("role") in ("navigation", "search", "banner", "contentinfo")
+    )
+
+
+def _main_part(soup: BeautifulSoup) -> Any:
+    """Return ``<main>``, or the only ``<article>``, or the body without the page's own header and footer."""
+    main = soup.find("main") or soup.find(role="main")
+    if main is not None:
+        return main
+    articles = soup.find_all("article")
+    if len(articles) == 1:
+        return articles[0]
+    root = soup.body or soup
+    for tag in root.find_all(["header", "footer"], recursive=False):
+        tag.decompose()
+    return root
+
+
+def _language(pre: Tag) -> str:
+    """Return the language that highlighters write into the class of ``<pre>`` or its ``<code>``."""
+    inner = pre.find("code")
+    for tag in (pre, inner):
+        for name in (tag.get_attribute_list("class") if tag else ()) or ():
+            for prefix in ("language-", "lang-", "highlight-source-"):
+                if name and name.startswith(prefix):
+                    return str(name.removeprefix(prefix))
+    return ""

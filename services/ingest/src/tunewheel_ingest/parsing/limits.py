@@ -1,0 +1,61 @@
+"""What reading one document may take, enforced by the kernel: no document can ask for more."""
+
+from __future__ import annotations
+
+import resource
+import signal
+
+from tunewheel_contracts.fields import Frozen
+
+
+class Limits(Frozen):
+    """Of the process that reads one document."""
+
+    memory_bytes: int
+    """Address space. Linux enforces it, macOS does not."""
+    cpu_seconds: int
+    wall_seconds: int
+    output_bytes: int
+    """Of the Markdown and the sections together."""
+
+    def apply(self) -> None:
+        """Take these limits on, for good, in this process."""
+        for what, limit in (
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_AS, self.memory_bytes),
+            (resource.RLIMIT_FSIZE, self.output_bytes),
+        ):
+            _lower(what, limit)
+        # beyond the soft limit comes SIGXCPU, whose default ends the process, and a second later SIGKILL
+        _lower(resource.RLIMIT_CPU, self.cpu_seconds, self.cpu_seconds + 1)
+        for number in (signal.SIGXCPU, signal.SIGALRM, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, self.wall_seconds)
+
+    def exceeded(self, ended_by: int) -> str | None:
+        """Return what a process that was ended by a signal had exceeded, None where that is not known."""
+        return {
+            signal.SIGXCPU: f"takes over {self.cpu_seconds} s of processor time to read; split it, or raise "
+            "TUNEWHEEL_PARSE_CPU_SECONDS",
+            signal.SIGALRM: f"takes over {self.wall_seconds} s to read; split it, or raise "
+            "TUNEWHEEL_PARSE_WALL_SECONDS",
+        }.get(signal.Signals(ended_by))
+
+    @property
+    def too_much_memory(self) -> str:
+        return (
+            f"takes over {self.memory_bytes >> 20} MiB of memory to read; split it, or raise "
+            "TUNEWHEEL_PARSE_MEMORY_MB"
+        )
+
+    @property
+    def too_much_text(self) -> str:
+        return f"makes over {self.output_bytes >> 20} MiB of text; split it"
+
+
+def _lower(what: int, soft: int, hard: int | None = None) -> None:
+    """Set a limit, but never above what this process was given itself."""
+    _, ceiling = resource.getrlimit(what)
+    wanted = soft if hard is None else hard
+    top = wanted if ceiling == resource.RLIM_INFINITY else min(wanted, ceiling)
+    resource.setrlimit(what, (min(soft, top), top))

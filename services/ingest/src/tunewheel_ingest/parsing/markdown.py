@@ -1,0 +1,194 @@
+"""Markdown into sections: line by line, in time linear in the text, so that no input can make it slow.
+
+Follows CommonMark 0.31 §4.2 (ATX headings), §4.3 (setext headings), §4.5 (fenced code) and the GFM table
+extension (§4.10), as far as structure goes; what is inside a block is left as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tunewheel_contracts.formats.document import DocumentSection
+
+LONGEST_FRONT_MATTER = 200
+"""Lines. What is longer is no front matter."""
+LONGEST_HEADING = 300
+"""Characters. What is longer is no heading, whatever its marks say: every section repeats those above it."""
+
+
+@dataclass(slots=True)
+class _Block:
+    kind: Literal["prose", "table", "code", "heading"]
+    lines: list[str] = field(default_factory=list[str])
+    language: str | None = None
+    level: int = 0
+
+
+def sections_of(text: str) -> tuple[DocumentSection, ...]:
+    """Return the pieces of a Markdown text (LF line ends), each below the headings above it."""
+    sections: list[DocumentSection] = []
+    path = HeadingPath()
+    for block in _blocks(text.split("\n")):
+        if block.kind == "heading":
+            path.enter(block.level, block.lines[0])
+            continue
+        body = "\n".join(block.lines)
+        body = body if block.kind == "code" else body.strip("\n")
+        if body.strip():
+            sections.append(
+                DocumentSection(path=path.names, text=body, kind=block.kind, language=block.language)
+            )
+    return tuple(sections)
+
+
+class HeadingPath:
+    """The headings above a place: one of level n closes all of level n and deeper."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[int, str]] = []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for _, name in self._open)
+
+    def enter(self, level: int, name: str) -> None:
+        while self._open and self._open[-1][0] >= level:
+            self._open.pop()
+        if name:
+            self._open.append((level, name))
+
+
+def title_of(text: str) -> str:
+    """Return the first heading, empty where there is none."""
+    return next((block.lines[0] for block in _blocks(text.split("\n")) if block.kind == "heading"), "")
+
+
+def fence_for(text: str) -> str:
+    """Return a fence that no line of ``text`` can close."""
+    longest = 0
+    for line in text.split("\n"):
+        stripped = line.lstrip()
+        longest = max(longest, len(stripped) - len(stripped.lstrip("`")))
+    return "`" * max(3, longest + 1)
+
+
+def fenced(text: str, language: str | None) -> str:
+    """Return ``text`` as a fenced code block."""
+    fence = fence_for(text)
+    return f"{fence}{language or ''}\n{text}\n{fence}"
+
+
+def _blocks(lines: list[str]) -> Iterator[_Block]:
+    prose = _Block("prose")
+    number = _after_front_matter(lines)
+    while number < len(lines):
+        special, after = _special(lines, number)
+        if special is None and (level := _underline(lines[number])) and (above := _paragraph(prose.lines)):
+            del prose.lines[-len(above) :]
+            special = _Block("heading", [_plain(" ".join(above))], level=level)
+        if special is None:
+            prose.lines.append(lines[number])
+        else:
+            yield prose
+            yield special
+            prose = _Block("prose")
+        number = after
+    yield prose
+
+
+def _special(lines: list[str], number: int) -> tuple[_Block | None, int]:
+    """Return the block that begins on line ``number``, if it is not prose, and where the next begins."""
+    line = lines[number]
+    if fence := _opening_fence(line):
+        end = next((n for n in range(number + 1, len(lines)) if _closes(fence, lines[n])), len(lines))
+        words = line.strip().strip(fence[0]).split()
+        language = words[0].strip("{}.").lower() if words else ""
+        return _Block("code", lines[number + 1 : end], language=language or None), end + 1
+    if heading := _heading(line):
+        return _Block("heading", [heading[1]], level=heading[0]), number + 1
+    if "|" in line and number + 1 < len(lines) and _is_delimiter_row(lines[number + 1]):
+        end = number + 2
+        while end < len(lines) and "|" in lines[end]:
+            end += 1
+        return _Block("table", lines[number:end]), end
+    return None, number + 1
+
+
+def _after_front_matter(lines: list[str]) -> int:
+    """Return the first line after YAML front matter: metadata for a site generator, no text."""
+    if lines[0].rstrip() != "---" or len(lines) < 2 or ":" not in lines[1]:
+        return 0
+    for number in range(1, min(len(lines), LONGEST_FRONT_MATTER)):
+        if lines[number].rstrip() in ("---", "..."):
+            return number + 1
+    return 0
+
+
+def _opening_fence(line: str) -> str | None:
+    stripped = line.lstrip()
+    for mark in ("`", "~"):
+        length = len(stripped) - len(stripped.lstrip(mark))
+        # ```x``` on one line is code within a sentence
+        if length >= 3 and not (mark == "`" and "`" in stripped[length:]):
+            return mark * length
+    return None
+
+
+def _closes(fence: str, line: str) -> bool:
+    stripped = line.strip()
+    return len(stripped) >= len(fence) and not stripped.strip(fence[0])
+
+
+def _heading(line: str) -> tuple[int, str] | None:
+    stripped = line.strip()
+    level = len(stripped) - len(stripped.lstrip("#"))
+    if not 1 <= level <= 6 or line.startswith("    ") or len(stripped) > LONGEST_HEADING:
+        return None
+    rest = stripped[level:]
+    if rest and rest[0] not in " \t":
+        return None
+    name = rest.strip()
+    bare = name.rstrip("#")
+    if bare != name and (not bare or bare[-1] in " \t"):
+        name = bare.rstrip()
+    return level, _plain(name)
+
+
+def _underline(line: str) -> int:
+    """Return the level of the setext heading that ``line`` underlines, 0 where it is no underline."""
+    stripped = line.strip()
+    if not stripped or line.startswith("    ") or stripped.strip(stripped[0]):
+        return 0
+    return {"=": 1, "-": 2}.get(stripped[0], 0)
+
+
+def _paragraph(lines: list[str]) -> list[str]:
+    """Return the one or two lines of text that end ``lines``; more are no heading, whatever stands below."""
+    found: list[str] = []
+    for line in reversed(lines[-3:]):
+        stripped = line.strip()
+        if not stripped:
+            break
+        if stripped[0] in "-*+>|" or len(found) == 2 or len(stripped) > LONGEST_HEADING // 2:
+            return []
+        found.insert(0, stripped)
+    return found
+
+
+def _is_delimiter_row(line: str) -> bool:
+    stripped = line.strip()
+    return "-" in stripped and "|" in stripped and not stripped.strip("|-: \t")
+
+
+def _plain(name: str) -> str:
+    """Return a heading without the marks of emphasis, code and links, and without a trailing {#anchor}."""
+    if name.endswith("}") and "{" in name:
+        name = name[: name.rindex("{")].rstrip()
+    while (start := name.find("](")) >= 0 and (end := name.find(")", start)) >= 0:
+        opening = name.rfind("[", 0, start)
+        if opening < 0:
+            break
+        name = name[:opening].rstrip("!") + name[opening + 1 : start] + name[end + 1 :]
+    return " ".join(name.replace("**", "").replace("`", "").split())

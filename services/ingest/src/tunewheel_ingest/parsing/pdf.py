@@ -1,0 +1,133 @@
+"""PDF into lines and tables, page by page; ``pdf_layout`` makes Markdown of them.
+
+Columns set side by side are read across: nothing in a PDF says that they are columns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunewheel_ingest.normalising import normalise
+from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.pdf_layout import PdfLine, PdfTable, lay_out
+
+_MAGIC = b"%PDF-"
+MAGIC_WITHIN = 1_024
+"""Bytes before which ``%PDF-`` must stand (PDF 1.7, appendix H, note 13)."""
+MOST_UNMAPPED = 0.2
+"""Share of glyphs without a character beyond which the text is none."""
+
+
+def parse_pdf(path: Path) -> ParsedDocument:
+    """Return a PDF's text: headings by font size, ruled tables as tables, pages with every section.
+
+    Raises:
+        Unreadable: no PDF, damaged, encrypted with a password, or without text (a scan).
+    """
+    with path.open("rb") as file:
+        if _MAGIC not in file.read(MAGIC_WITHIN):
+            raise Unreadable("is no PDF; publish it as what it is")
+    pieces: list[PdfLine | PdfTable] = []
+    with _opened(path) as pdf:
+        pages = len(pdf.pages)
+        for page in pdf.pages:
+            pieces.extend(_pieces(page))
+            page.close()  # else every page's characters stay in memory
+        title = _told_title(pdf.metadata)
+    _require_text(pieces, pages)
+    markdown, sections = lay_out(pieces, pages)
+    heading = next((section.path[0] for section in sections if section.path), "")
+    return ParsedDocument(
+        markdown=markdown, sections=sections, title=heading or title, attributes={"pages": str(pages)}
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    import pdfplumber
+    from pdfminer.pdfdocument import PDFEncryptionError
+    from pdfminer.psexceptions import PSException
+    from pdfplumber.utils.exceptions import MalformedPDFException, PdfminerException
+
+    try:
+        with pdfplumber.open(path) as pdf:
+            yield pdf
+    except Unreadable:
+        raise
+    except (PdfminerException, MalformedPDFException, PSException) as error:
+        cause = error.args[0] if error.args else error
+        if isinstance(cause, PDFEncryptionError) or isinstance(error, PDFEncryptionError):
+            raise Unreadable(
+                "is encrypted; publish it decrypted (qpdf --password=… --decrypt in.pdf out.pdf)"
+            ) from error
+        raise Unreadable(f"is no readable PDF ({cause!r}); print it to PDF anew") from error
+    except RecursionError as error:
+        raise Unreadable("is nested too deeply to be read; print it to PDF anew") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # what a damaged file leads pdfminer to may be of any class
+        raise Unreadable(f"is no readable PDF ({error!r}); print it to PDF anew") from error
+
+
+def _pieces(page: Any) -> list[PdfLine | PdfTable]:
+    """Return a page's lines and tables from top to bottom."""
+    tables = [(table.bbox, rows) for table in page.find_tables() if (rows := _rows(table))]
+    boxes = [box for box, _ in tables]
+
+    def outside(item: dict[str, Any]) -> bool:
+        return item["object_type"] != "char" or not any(_within(item, box) for box in boxes)
+
+    text = page.filter(outside) if boxes else page
+    found: list[PdfLine | PdfTable] = [
+        PdfTable(page.page_number, box[1], tuple(rows)) for box, rows in tables
+    ]
+    found.extend(
+        _line(page, line) for line in text.extract_text_lines(return_chars=True) if line["text"].strip()
+    )
+    return sorted(found, key=lambda piece: piece.top)
+
+
+def _line(page: Any, line: dict[str, Any]) -> PdfLine:
+    sizes = Counter(round(char["size"] * 2) / 2 for char in line["chars"])
+    return PdfLine(
+        page=page.page_number,
+        top=line["top"],
+        bottom=line["bottom"],
+        left=line["x0"],
+        size=min(sizes, key=lambda size: (-sizes[size], size)),
+        text=normalise(line["text"]),
+        at_edge=line["bottom"] < 0.09 * page.height or line["top"] > 0.91 * page.height,
+    )
+
+
+def _rows(table: Any) -> list[tuple[str, ...]]:
+    """Return a table's cells as text; nothing where it is a frame around text rather than a table."""
+    rows = [tuple(" ".join(normalise(cell or "").split()) for cell in row) for row in table.extract()]
+    rows = [row for row in rows if any(row)]
+    return rows if len(rows) > 1 and max(map(len, rows)) > 1 else []
+
+
+def _within(char: dict[str, Any], box: tuple[float, float, float, float]) -> bool:
+    middle = (char["x0"] + char["x1"]) / 2, (char["top"] + char["bottom"]) / 2
+    return box[0] <= middle[0] <= box[2] and box[1] <= middle[1] <= box[3]
+
+
+def _told_title(metadata: dict[str, Any]) -> str:
+    title = metadata.get("Title")
+    return " ".join(normalise(title).split()) if isinstance(title, str) else ""
+
+
+def _require_text(pieces: list[PdfLine | PdfTable], pages: int) -> None:
+    text = "".join(piece.text for piece in pieces if isinstance(piece, PdfLine))
+    if not pieces:
+        raise Unreadable(
+            f"holds no text on its {pages} pages; if it is a scan, recognise the text first (ocrmypdf)"
+        )
+    if text.count("(cid:") * len("(cid:00)") > MOST_UNMAPPED * len(text) > 0:
+        raise Unreadable(
+            "has fonts that do not say which characters they show; recognise the text first (ocrmypdf)"
+        )

@@ -1,0 +1,84 @@
+"""Bytes as text, whatever encoding they are in."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import tokenize
+
+from tunewheel_ingest.normalising import normalise
+from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.markdown import sections_of, title_of
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""The longer before those they begin with."""
+SAMPLE_BYTES = 256 * 1024
+"""What an unknown encoding is told from: looking at more is slow and tells no more."""
+
+
+def decode(data: bytes) -> tuple[str, str]:
+    """Return (text, encoding): by byte-order mark, as UTF-8, else the encoding that the bytes look like.
+
+    Raises:
+        Unreadable: it is no text, or looks like none.
+    """
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise Unreadable(f"is no valid {encoding} (byte {error.start}); save it as UTF-8") from error
+        encoding = _guess(data, error.start)
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError as other:
+            raise Unreadable(
+                f"is neither UTF-8 (byte {error.start}) nor {encoding} (byte {other.start}): the encoding "
+                "changes within it; save it as UTF-8"
+            ) from other
+    if "\x00" in text:
+        raise Unreadable("is no text (it holds NUL bytes); publish it as what it is, or convert it")
+    return text, encoding
+
+
+def decode_python(data: bytes) -> str:
+    """Return Python source as text, in the encoding that it declares (PEP 263)."""
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        return data.decode(encoding)
+    except (SyntaxError, LookupError, UnicodeDecodeError):
+        return decode(data)[0]
+
+
+def parse_markdown(text: str) -> ParsedDocument:
+    """Return Markdown as it stands, normalised, with its sections."""
+    text = normalise(text)
+    return ParsedDocument(markdown=text, sections=sections_of(text), title=title_of(text))
+
+
+def parse_plain(text: str) -> ParsedDocument:
+    """Return plain text: one section per paragraph would lose what belongs together, so it is one."""
+    text = normalise(text)
+    parsed = ParsedDocument(markdown=text)
+    if not text:
+        return parsed
+    from tunewheel_contracts.formats.document import DocumentSection
+
+    return parsed.model_copy(update={"sections": (DocumentSection(text=text),)})
+
+
+def _guess(data: bytes, where: int) -> str:
+    from charset_normalizer import from_bytes
+
+    # a sample around the first byte that is no ASCII: the beginning may be ASCII for long
+    start = max(0, where - SAMPLE_BYTES // 8)
+    best = from_bytes(data[start : start + SAMPLE_BYTES]).best()
+    if best is None:
+        raise Unreadable(f"is no text in any known encoding (byte {where}); save it as UTF-8")
+    return best.encoding

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.docx import MAX_ENTRIES, OLE_MAGIC, parse_docx
+
+from .docxs import MANUAL, OFFICE, make_docx, paragraph, relations
+
+BILLION_LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>'
+
+
+def parse(tmp_path: Path, data: bytes) -> ParsedDocument:
+    path = tmp_path / "document.docx"
+    path.write_bytes(data)
+    return parse_docx(path)
+
+
+def test_headings_lists_tables_and_code_are_kept(tmp_path: Path) -> None:
+    parsed = parse(tmp_path, make_docx(MANUAL))
+    assert parsed.markdown == (
+        "# Trail 2\n\n## Battery\n\nOne long charge. \u05e9\u05dc\u05d5\u05dd \U0001f6b2\n\n"
+        "- Plug it in.\n- Wait.\n\n"
+        "| light | means |\n| --- | --- |\n| red | empty |\n\n```\ncharge()\nwait()\n```"
+    )
+    assert parsed.title == "Trail 2"
+    assert [(s.path, s.kind) for s in parsed.sections] == [
+        (("Trail 2", "Battery"), "prose"),
+        (("Trail 2", "Battery"), "table"),
+        (("Trail 2", "Battery"), "code"),
+    ]
+
+
+def entries(count: int) -> dict[str, bytes]:
+    return {f"word/part{n}.bin": b"" for n in range(count)}
+
+
+def archive(**parts: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as made:
+        for name, data in parts.items():
+            made.writestr(name, data)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "is no readable DOCX"),
+        (b"PK\x03\x04 not really", "is no readable DOCX"),
+        (OLE_MAGIC + bytes(600), "is encrypted, or an old .doc"),
+        (archive(a=b"b"), "is an archive, but no DOCX"),
+        (make_docx("", more={"word/media/bomb.bin": bytes(300 << 20)}), "unpacks to 3145"),
+        (make_docx("", more={"word/media/bomb.bin": bytes(50 << 20)}), "-fold, 200 are allowed"),
+        (make_docx("", more=entries(MAX_ENTRIES)), "parts, 2000 are allowed"),
+        (
+            make_docx(paragraph("&b;"), prolog=BILLION_LAUGHS),
+            "declares a DTD or entities in 'word/document.xml'",
+        ),
+        (make_docx("<w:p>"), "word/document.xml: "),
+    ],
+    ids=["empty", "magic only", "ole", "zip", "bomb", "ratio", "parts", "entities", "xml"],
+)
+def test_what_cannot_be_read_says_why(tmp_path: Path, data: bytes, words: str) -> None:
+    with pytest.raises(Unreadable, match=re.escape(words)):
+        parse(tmp_path, data)
+
+
+def test_a_file_outside_is_not_fetched_for_a_picture(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"secret")
+    drawing = "http://schemas.openxmlformats.org/drawingml/2006"
+    picture = (
+        f'<w:p><w:r><w:drawing xmlns:a="{drawing}/main" xmlns:p="{drawing}/picture" xmlns:r="{OFFICE}">'
+        f'<d:inline xmlns:d="{drawing}/wordprocessingDrawing"><a:graphic><a:graphicData><p:pic><p:blipFill>'
+        '<a:blip r:link="image"/></p:blipFill></p:pic></a:graphicData></a:graphic></d:inline></w:drawing>'
+        "</w:r></w:p>"
+    )
+    links = {"word/_rels/document.xml.rels": relations(image=secret.as_uri()).encode()}
+    assert parse(tmp_path, make_docx(picture + paragraph("text"), more=links)).markdown == "text"
