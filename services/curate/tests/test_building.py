@@ -66,3 +66,19 @@ def test_a_worker_ends_with_its_parent() -> None:
     assert worker.stdin is not None
     worker.stdin.close()
     assert worker.wait(120) == 1
+
+
+def test_the_near_duplicate_index_changes_only_the_time(order: BuildOrder, tmp_path: Path) -> None:
+    """Built with no index, with a whole one, with a broken one: the same bytes."""
+    folders = [tmp_path / name for name in ("first", "known", "broken")]
+    manifests = []
+    for folder in folders:
+        outcome = run_build(order.model_copy(update={"folder": str(folder)}))
+        assert outcome.manifest is not None
+        manifests.append(outcome.manifest)
+        (kept,) = (tmp_path / "caches").rglob("*.npz")
+        if folder.name == "known":
+            kept.write_bytes(kept.read_bytes()[:100])
+    assert manifests[0] == manifests[1] == manifests[2]
+    for name in ("train.parquet", "holdout.parquet", "lineage.parquet", "card.md"):
+        assert len({(folder / name).read_bytes() for folder in folders}) == 1

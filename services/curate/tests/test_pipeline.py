@@ -5,6 +5,7 @@ import json
 import polars as pl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tunewheel_curate.near_cache import packed
 from tunewheel_curate.pipeline import LINEAGE_COLUMNS, build
 from tunewheel_curate.versioning import dataset_id_of, rows_sha256
 
@@ -56,6 +57,23 @@ def test_every_fault_is_caught_and_accounted_for(records, spec, varied_rows) -> 
         assert before.left == after.entered
 
 
+def test_contradictions_are_listed_for_review(records, spec, varied_rows) -> None:
+    review = build(messy(records, varied_rows), spec()).quality.review
+    assert review.select("kind", "record_id", "label").rows() == [
+        ("conflict", "rec-0033", "bell"),
+        ("conflict", "rec-0034", "horn"),
+    ]
+
+
+def test_an_earlier_index_changes_nothing(records, spec, varied_rows) -> None:
+    frame = messy(records, varied_rows)
+    half = build(frame[::2], spec())
+    first, second = build(frame, spec()), build(frame, spec(), known=half.near_index)
+    assert identity(first, spec()) == identity(second, spec())
+    assert first.lineage.equals(second.lineage)
+    assert packed(first.near_index) == packed(second.near_index)
+
+
 def test_lineage_names_the_fate_of_every_record(records, spec, varied_rows) -> None:
     frame = messy(records, varied_rows)
     lineage = build(frame, spec()).lineage
@@ -83,6 +101,7 @@ def test_order_partitions_and_redelivery_do_not_matter(data, records, spec, vari
     assert identity(first, spec()) == identity(second, spec())
     assert first.funnel == second.funnel
     assert first.lineage.equals(second.lineage)
+    assert first.quality.review.equals(second.quality.review)
 
 
 def test_identity_follows_rows_and_spec(records, spec, varied_rows) -> None:

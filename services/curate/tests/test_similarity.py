@@ -4,12 +4,12 @@ import random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tunewheel_curate.shingling import jaccard, shingles
 from tunewheel_curate.similarity import (
     SimilarPair,
+    SimilarPairs,
     components,
-    jaccard,
     pairs_among,
-    shingles,
     similar_pairs,
 )
 
@@ -39,7 +39,8 @@ def test_every_similar_pair_is_found_and_no_other() -> None:
     found = similar_pairs(texts, minimum=0.8)
     assert len(wanted) > 50
     assert {(pair.first, pair.second) for pair in found} == wanted
-    assert similar_pairs(["alone"], minimum=0.8) == []
+    assert not similar_pairs(["alone"], minimum=0.8)
+    assert not similar_pairs([], minimum=0.8)
 
 
 @given(st.permutations(range(12)))
@@ -56,4 +57,34 @@ def test_components_join_what_edges_connect() -> None:
 
 def test_pairs_follow_their_members() -> None:
     pairs = [SimilarPair(0, 2, 0.9), SimilarPair(1, 2, 0.8)]
-    assert pairs_among(pairs, ["a", "b", "c"], ["c", "a"]) == [SimilarPair(0, 1, 0.9)]
+    assert list(pairs_among(pairs, ["a", "b", "c"], ["c", "a"])) == [SimilarPair(0, 1, 0.9)]
+    assert not pairs_among([], ["a"], ["a"])
+
+
+def test_equal_texts_are_pairs_of_the_first() -> None:
+    pairs = similar_pairs(
+        ["the same text again", "another one altogether", "The same text  again"], minimum=0.8
+    )
+    assert list(pairs) == [SimilarPair(0, 2, 1.0)]
+
+
+def test_the_hashed_similarity_is_the_true_one() -> None:
+    texts = [
+        "Größe 44, bitte!",
+        "größe 44 bitte",
+        "größe 45 bitte",
+        "?!",
+        "one",
+        "one two",
+        "שלום עולם 👋 ok",
+    ]
+    for pair in similar_pairs(texts, minimum=0.5):
+        assert pair.similarity == jaccard(shingles(texts[pair.first]), shingles(texts[pair.second]))
+    assert (0, 1) in {(pair.first, pair.second) for pair in similar_pairs(texts, minimum=0.9)}
+
+
+def test_pairs_are_a_sequence() -> None:
+    pairs = SimilarPairs.of([SimilarPair(2, 1, 0.7), SimilarPair(0, 3, 0.9)])
+    assert pairs[0] == SimilarPair(0, 3, 0.9)
+    assert list(pairs[1:]) == [SimilarPair(1, 2, 0.7)]
+    assert list(pairs.at_least(0.8)) == [SimilarPair(0, 3, 0.9)]

@@ -51,6 +51,26 @@ def test_the_suite_sees_what_curation_would_have_missed(made, spec, tmp_path: Pa
     assert failures == ["example_id: expect_column_values_to_be_unique failed"]
 
 
+def test_labels_to_review_travel_with_the_version(records, spec, varied_rows, tmp_path: Path) -> None:
+    ann = {"input": "who is right here", "validated_by": "ann"}
+    bob = {"input": "Who is right here", "validated_by": "bob", "output": '{"category": "horn"}'}
+    made = build(records(*varied_rows(30), ann, bob), spec())
+    quality = write_version(made, spec(), tmp_path, data_docs=False).quality
+    assert quality is not None
+    assert quality.review is not None
+    assert quality.review_counts == {"conflict": 2}
+    listed = pl.read_parquet(tmp_path / "review.parquet")
+    assert listed.select("validated_by", "label").rows() == [("ann", "bell"), ("bob", "horn")]
+    assert "- 2 records ask the same question" in (tmp_path / "card.md").read_text()
+
+
+def test_nothing_to_review_makes_no_list(made, spec, tmp_path: Path) -> None:
+    quality = write_version(made, spec(), tmp_path, data_docs=False).quality
+    assert quality is not None
+    assert (quality.review, quality.review_counts) == (None, {})
+    assert not (tmp_path / "review.parquet").exists()
+
+
 def test_the_card_says_what_a_reader_must_know(made, spec) -> None:
     card = data_card("ds-1", spec(), made)
     assert "# Dataset ds-1" in card

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunewheel_contracts.fields import ArtifactRef, Fraction, Frozen, Sha256, Slug, Text
+from tunewheel_contracts.formats.quality_report import QualityReport
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 RecordsUpto = dict[Annotated[str, Field(pattern=r"^[0-9]+$")], Annotated[int, Field(ge=0)]]
@@ -154,6 +155,7 @@ class DatasetManifest(Frozen):
     replay: ReplayUse | None = None
     tokenizer: TokenizerUse | None = None
     teacher: TeacherUse | None = None
+    quality: QualityReport | None = None
     data_docs: str | None = None
     counts: DatasetCounts
     funnel: tuple[FunnelStage, ...]

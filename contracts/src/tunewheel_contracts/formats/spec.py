@@ -11,6 +11,13 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from tunewheel_contracts.errors import InvalidSpec, first_complaint, inconsistent
 from tunewheel_contracts.fields import Fraction, JsonObject, Percent, Sha256, Slug, Strict, Text
 from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.data_quality import (
+    Benchmark,
+    ContaminationPolicy,
+    LabelReview,
+    PiiPolicy,
+    SemanticDuplicates,
+)
 from tunewheel_contracts.formats.example_formats import CleaningSpec, FormatsSpec
 from tunewheel_contracts.formats.output_rules import OutputRule
 from tunewheel_contracts.identity import content_sha256
@@ -40,13 +47,6 @@ class BuildPolicy(Strict):
     """Build once this many records arrived since the last version."""
     quiet_seconds: NonNegative | None = 30.0
     """Build also when fewer arrived and then none for this long; null: wait for the count."""
-
-
-class PiiPolicy(Strict):
-    action: Literal["redact", "reject", "keep"] = "redact"
-    entities: tuple[str, ...] = (
-        "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN",
-    )  # fmt: skip
 
 
 class ReplaySpec(Strict):
@@ -81,6 +81,10 @@ class DatasetSpec(Strict):
     """Languages that are learnt from, as ISO 639-1 codes; inputs certainly in another one are dropped. Empty:
     all."""
     formats: FormatsSpec = FormatsSpec()
+    semantic_duplicates: SemanticDuplicates = SemanticDuplicates()
+    label_review: LabelReview = LabelReview()
+    benchmarks: Annotated[tuple[Benchmark, ...], Field(max_length=50)] = ()
+    contamination: ContaminationPolicy = ContaminationPolicy()
     pii: PiiPolicy = PiiPolicy()
     build: BuildPolicy = BuildPolicy()
     replay: ReplaySpec | None = None

@@ -6,6 +6,7 @@ from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.pipeline import Build, label_counts
+from tunewheel_curate.quality import quality_sections
 
 FEW_EXAMPLES = 10
 LIMITS = (
@@ -29,6 +30,7 @@ def data_card(dataset_id: str, spec: ProjectSpec, build: Build) -> str:
     ]
     if spec.task.label_field is not None:
         parts.append(f"## Labels ({spec.task.label_field})\n\n" + _labels(build))
+    parts += quality_sections(build.quality)
     parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS))
     return "\n\n".join(parts) + "\n"
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 
-from tunewheel_curate.similarity import SimilarPair
+from tunewheel_curate.similarity import SimilarPair, SimilarPairs
 from tunewheel_curate.stage import Stage, drop
 
 REASON = "conflicting_label"
@@ -24,11 +25,17 @@ def drop_conflicts(records: pl.DataFrame) -> Stage:
 
 def drop_near_conflicts(records: pl.DataFrame, pairs: Sequence[SimilarPair]) -> Stage:
     """Drop both records of every pair (positions in ``records``) whose labels differ."""
-    labels = records["label"].to_list()
-    contested: set[int] = set()
-    for pair in pairs:
-        one, other = labels[pair.first], labels[pair.second]
-        if one is not None and other is not None and one != other:
-            contested |= {pair.first, pair.second}
-    reasons = [REASON if position in contested else None for position in range(records.height)]
-    return drop("near_conflicts", records, pl.Series(reasons, dtype=pl.String))
+    contested = contradicting(records, pairs)
+    members = np.zeros(records.height, np.bool_)
+    members[contested.first] = True
+    members[contested.second] = True
+    reason = pl.when(pl.lit(pl.Series(members))).then(pl.lit(REASON))
+    return drop("near_conflicts", records, reason)
+
+
+def contradicting(records: pl.DataFrame, pairs: Sequence[SimilarPair]) -> SimilarPairs:
+    """Return those of ``pairs`` (positions in ``records``) whose labels are known and differ."""
+    columns = SimilarPairs.of(pairs)
+    ranks = records["label"].rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
+    one, other = ranks[columns.first], ranks[columns.second]
+    return columns.where((one != other) & (one > 0) & (other > 0))

@@ -1,4 +1,4 @@
-"""One example per question: the most trusted stays, whatever the order the records came in."""
+"""One example per question: the most trusted stays, then the newest, whatever order the records came in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from tunewheel_curate.similarity import SimilarPair, components
+from tunewheel_curate.similarity import SimilarPair, SimilarPairs, components
 from tunewheel_curate.stage import Stage, dropped_frame, trust_rank
 
 
@@ -17,18 +17,28 @@ def drop_exact_duplicates(records: pl.DataFrame) -> Stage:
 
 def drop_near_duplicates(records: pl.DataFrame, pairs: Sequence[SimilarPair]) -> Stage:
     """Keep the best record of each cluster that ``pairs`` (positions in ``records``) connect."""
-    clusters = components(records.height, ((pair.first, pair.second) for pair in pairs))
+    return drop_clusters("near_duplicates", records, pairs, reason="near_duplicate")
+
+
+def drop_clusters(name: str, records: pl.DataFrame, pairs: Sequence[SimilarPair], *, reason: str) -> Stage:
+    """Keep the best record of each cluster that ``pairs`` connect; the others are dropped for ``reason``."""
+    clusters = components(records.height, SimilarPairs.of(pairs))
     cluster = pl.lit(pl.Series("cluster", clusters, dtype=pl.Int64))
-    return _keep_best("near_duplicates", records, cluster, reason="near_duplicate")
+    return _keep_best(name, records, cluster, reason=reason)
 
 
 def _keep_best(name: str, records: pl.DataFrame, cluster: pl.Expr, *, reason: str) -> Stage:
-    """Best is: the higher trust, then an answer present, then the smaller ``record_id``."""
+    """Best is: the higher trust, an answer present, the later ``occurred_at`` (none is oldest), the later
+    published, the smaller ``record_id``."""
     ranked = records.with_columns(
         cluster.alias("_cluster"),
         trust_rank().alias("_rank"),
         pl.col("output").is_not_null().alias("_answered"),
-    ).sort(["_rank", "_answered", "record_id"], descending=[True, True, False])
+    ).sort(
+        ["_rank", "_answered", "occurred_at", "published_at", "record_id"],
+        descending=[True, True, True, True, False],
+        nulls_last=True,
+    )
     ranked = ranked.with_columns(pl.col("record_id").first().over("_cluster").alias("_best"))
     lost = ranked.filter(pl.col("record_id") != pl.col("_best")).sort("record_id")
     kept = ranked.filter(pl.col("record_id") == pl.col("_best")).sort("record_id")

@@ -14,16 +14,21 @@ from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.dataset import DatasetCounts, FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_curate.conflicts import drop_conflicts, drop_near_conflicts
-from tunewheel_curate.deduplication import drop_exact_duplicates, drop_near_duplicates
+from tunewheel_curate.conflicts import drop_conflicts
+from tunewheel_curate.deduplication import drop_exact_duplicates
 from tunewheel_curate.formatting import EXAMPLE_SCHEMA, drop_long, format_examples, user_content
+from tunewheel_curate.near_duplicates import settle_near_duplicates
+from tunewheel_curate.near_index import NearIndex, empty_index
 from tunewheel_curate.normalization import comparison_key, normalize_records
 from tunewheel_curate.output_validation import validate_outputs
+from tunewheel_curate.quality import Quality
 from tunewheel_curate.redaction import redact_records
+from tunewheel_curate.review import conflicting, off_schema, review_list, suspected
 from tunewheel_curate.selection import distinct_records, select_usable
-from tunewheel_curate.similarity import SimilarPair, pairs_among, similar_pairs
+from tunewheel_curate.similarity import SimilarPairs, pairs_among
 from tunewheel_curate.splitting import LEAK_SIMILARITY, Split, split_examples
 from tunewheel_curate.stage import Stage
+from tunewheel_curate.suspects import find_suspects
 
 LINEAGE_COLUMNS = (
     "record_id", "source_event_id", "source_id", "kind", "example_id", "stage", "reason", "duplicate_of",
@@ -42,20 +47,37 @@ class Build:
     """Personal data replaced, by entity."""
     counts: DatasetCounts
     rejections: tuple[str, ...]
+    near_index: NearIndex
+    """What spares the next build comparing these records again."""
+    quality: Quality
+    """What people should look at."""
 
 
-def build(records: pl.DataFrame, spec: ProjectSpec) -> Build:
+@dataclass(frozen=True)
+class _Cleaned:
+    stages: list[Stage]
+    pairs: SimilarPairs
+    """Similar pairs left, as positions in what the last stage kept."""
+    near_index: NearIndex
+    review: list[pl.DataFrame]
+
+
+def build(records: pl.DataFrame, spec: ProjectSpec, *, known: NearIndex | None = None) -> Build:
     """Curate ``records`` (``RECORD_SCHEMA``, one project) by ``spec``. What is wrong with the spec's own
-    words is a rejection too."""
+    words is a rejection too.
+
+    ``known`` is the ``near_index`` of an earlier build, or of none; it changes nothing but the time taken.
+    """
     distinct = distinct_records(records)
     try:
-        stages, pairs = _clean(distinct, spec)
+        cleaned = _clean(distinct, spec, known or empty_index())
     except InvalidSpec as error:
         return _refused(distinct, str(error))
+    stages = cleaned.stages
     survivors = stages[-1].kept
     examples = format_examples(survivors, system_prompt=spec.task.system_prompt)
     by_record = [ids[0] for ids in examples["record_ids"].to_list()]
-    moved = pairs_among(pairs, survivors["record_id"].to_list(), by_record)
+    moved = pairs_among(cleaned.pairs, survivors["record_id"].to_list(), by_record)
     split = split_examples(examples, moved, holdout=spec.dataset.holdout_fraction)
     counts = DatasetCounts(
         records=distinct.height,
@@ -71,33 +93,35 @@ def build(records: pl.DataFrame, spec: ProjectSpec) -> Build:
         redactions=redactions,
         counts=counts,
         rejections=_rejections(examples, split, spec),
+        near_index=cleaned.near_index,
+        quality=_quality(survivors, cleaned, spec),
     )
 
 
-def _clean(distinct: pl.DataFrame, spec: ProjectSpec) -> tuple[list[Stage], list[SimilarPair]]:
-    """Return the stages in order, and the similar pairs left, as positions in the last one's ``kept``."""
+def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex) -> _Cleaned:
     dataset = spec.dataset
     stages = [select_usable(distinct)]
     stages.append(normalize_records(stages[-1].kept, min_characters=dataset.min_characters))
     stages.append(redact_records(stages[-1].kept, dataset.pii))
-    stages.append(validate_outputs(stages[-1].kept, spec.task))
+    redacted = stages[-1].kept
+    stages.append(validate_outputs(redacted, spec.task))
+    review = [off_schema(redacted, stages[-1], spec.task)]
     stages.append(
         drop_long(stages[-1].kept, system_prompt=spec.task.system_prompt, max_tokens=dataset.max_tokens)
     )
-    stages.append(drop_conflicts(_with_key(stages[-1].kept)))
+    keyed = _with_key(stages[-1].kept)
+    stages.append(drop_conflicts(keyed))
+    review.append(conflicting(keyed, stages[-1]))
     stages.append(drop_exact_duplicates(stages[-1].kept))
+    near = settle_near_duplicates(
+        stages[-1].kept, threshold=dataset.near_duplicate_threshold, related=LEAK_SIMILARITY, known=known
+    )
+    return _Cleaned([*stages, *near.stages], near.pairs, near.index, [*review, near.review])
 
-    threshold = dataset.near_duplicate_threshold
-    singles = stages[-1].kept
-    texts = [user_content(title, text) for title, text in singles.select("title", "input").iter_rows()]
-    pairs = similar_pairs(texts, minimum=min(threshold, LEAK_SIMILARITY))
-    near = [pair for pair in pairs if pair.similarity >= threshold]
-    stages.append(drop_near_conflicts(singles, near))
-    agreeing = stages[-1].kept
-    near = pairs_among(near, singles["record_id"].to_list(), agreeing["record_id"].to_list())
-    stages.append(drop_near_duplicates(agreeing, near))
-    left = stages[-1].kept
-    return stages, pairs_among(pairs, singles["record_id"].to_list(), left["record_id"].to_list())
+
+def _quality(survivors: pl.DataFrame, cleaned: _Cleaned, spec: ProjectSpec) -> Quality:
+    suspects = find_suspects(survivors, spec.dataset.label_review)
+    return Quality(review=review_list([*cleaned.review, suspected(survivors, suspects)]))
 
 
 def _with_key(records: pl.DataFrame) -> pl.DataFrame:
@@ -155,6 +179,8 @@ def _refused(distinct: pl.DataFrame, reason: str) -> Build:
         redactions={},
         counts=DatasetCounts(records=distinct.height, examples=0, train=0, holdout=0),
         rejections=(reason,),
+        near_index=empty_index(),
+        quality=Quality(),
     )
 
 

@@ -194,5 +194,10 @@ def table_url(store_url: str, local_root: Path | None) -> str:
     return f"{store_url.rstrip('/')}/records"
 
 
+def store_of(table_url: str) -> str:
+    """Return the URL, or path, of the store that the table at ``table_url`` lies in."""
+    return table_url.rstrip("/").rpartition("/")[0]
+
+
 def _transaction_name(partition: int) -> str:
     return f"record.ingested-{partition}"

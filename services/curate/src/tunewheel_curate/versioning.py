@@ -17,7 +17,10 @@ from tunewheel_curate.card import data_card
 from tunewheel_curate.pipeline import Build
 from tunewheel_curate.splitting import Split
 
-VERSIONED = ("tunewheel-curate", "polars", "ftfy", "rensa", "presidio-analyzer", "great-expectations")
+VERSIONED = (
+    "tunewheel-curate", "polars", "ftfy", "rensa", "presidio-analyzer", "great-expectations", "scikit-learn",
+    "cleanlab",
+)  # fmt: skip
 DATA_DOCS = "data_docs"
 
 
@@ -55,6 +58,7 @@ def write_version(build: Build, spec: ProjectSpec, folder: Path, *, data_docs: b
         holdout=_write(folder, prefix, "holdout.parquet", _parquet(build.split.holdout)),
         card=_write(folder, prefix, "card.md", card.encode()),
         lineage=_write(folder, prefix, "lineage.parquet", _parquet(build.lineage)),
+        quality=build.quality.report(_review(build, folder, prefix)),
         data_docs=f"{prefix}/{DATA_DOCS}" if data_docs else None,
         counts=build.counts,
         funnel=build.funnel,
@@ -62,6 +66,12 @@ def write_version(build: Build, spec: ProjectSpec, folder: Path, *, data_docs: b
     )
     _write(folder, prefix, "manifest.json", manifest.model_dump_json(indent=2).encode())
     return manifest
+
+
+def _review(build: Build, folder: Path, prefix: str) -> ArtifactRef | None:
+    if build.quality.review.is_empty():
+        return None
+    return _write(folder, prefix, "review.parquet", _parquet(build.quality.review))
 
 
 def manifest_ref(manifest: DatasetManifest, data: bytes) -> ArtifactRef:

@@ -7,6 +7,7 @@ stdin open; when that closes, the parent is gone and so is the worker.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import queue
@@ -43,8 +44,9 @@ class BuildOutcome(Frozen):
 
 def run_build(order: BuildOrder) -> BuildOutcome:
     """Read the records, curate them, write the version's files below ``order.folder``."""
+    from tunewheel_curate.near_cache import NearCache
     from tunewheel_curate.pipeline import build
-    from tunewheel_curate.records import RecordTable, TableBehind
+    from tunewheel_curate.records import RecordTable, TableBehind, store_of
     from tunewheel_curate.suite import run_suite
     from tunewheel_curate.versioning import DATA_DOCS, rows_sha256, write_version
 
@@ -53,7 +55,10 @@ def run_build(order: BuildOrder) -> BuildOutcome:
         records = RecordTable(order.table_url).read(spec.project, order.records_upto)
     except TableBehind as error:
         return BuildOutcome(behind=str(error))
-    made = build(records, spec)
+    cache = NearCache(store_of(order.table_url))
+    known = asyncio.run(cache.read(spec.project))
+    made = build(records, spec, known=known)
+    asyncio.run(cache.write(spec.project, made.near_index, known=known))
     rows = rows_sha256(made.split)
     outcome = BuildOutcome(
         rows_sha256=rows, counts=made.counts, funnel=made.funnel, rejections=made.rejections
@@ -71,7 +76,7 @@ def load() -> None:
     """Import what takes seconds, so that a waiting worker starts at once."""
     from tunewheel_curate.recognizers import ENTITIES, recognizers_of
 
-    for name in ("pipeline", "records", "suite", "versioning"):
+    for name in ("near_cache", "pipeline", "records", "suite", "versioning"):
         importlib.import_module(f"tunewheel_curate.{name}")
     importlib.import_module("great_expectations.expectations")
     for entity in ENTITIES:

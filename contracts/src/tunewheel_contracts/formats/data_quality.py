@@ -1,0 +1,102 @@
+"""What a project says about duplicates, labels, personal data and contamination of its dataset."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+from pydantic_core import SchemaError, SchemaValidator, ValidationError, core_schema
+
+from tunewheel_contracts.errors import inconsistent
+from tunewheel_contracts.fields import RelativePath, Sha256, Slug, Strict, Text
+
+
+class PiiPattern(Strict):
+    """Personal data of the project's own kind, such as customer numbers."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,39}$")]
+    """What the placeholder says: CUSTOMER_ID becomes <CUSTOMER_ID>."""
+    regex: Annotated[str, Field(min_length=1, max_length=512)]
+    """In the syntax of Rust's ``regex``, which matches in linear time whatever the text: no look-around and
+    no back-references."""
+
+    @model_validator(mode="after")
+    def _linear(self) -> Self:
+        try:
+            # pydantic-core's own engine is Rust's regex: what it compiles cannot backtrack.
+            engine = SchemaValidator(core_schema.str_schema(pattern=self.regex, regex_engine="rust-regex"))
+        except SchemaError as error:
+            cause = str(error).splitlines()[-1].strip()
+            reason = f"cannot be matched in linear time ({cause}); use no look-around or back-reference"
+            raise inconsistent("regex", reason) from error
+        try:
+            engine.validate_python("")
+        except ValidationError:
+            return self
+        raise inconsistent("regex", "matches the empty text; ask for at least one character")
+
+
+class PiiPolicy(Strict):
+    action: Literal["redact", "pseudonymise", "reject", "keep"] = "redact"
+    """redact: <EMAIL_ADDRESS>. pseudonymise: <EMAIL_ADDRESS_7c1f>, the same for the same value in one group.
+    reject: drop the record."""
+    entities: tuple[str, ...] = (
+        "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN",
+    )  # fmt: skip
+    patterns: Annotated[tuple[PiiPattern, ...], Field(max_length=50)] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [pattern.name for pattern in self.patterns]
+        for name in names:
+            if names.count(name) > 1 or name in self.entities:
+                raise inconsistent("patterns", f"name {name!r} twice; give each pattern a name of its own")
+        return self
+
+
+class SemanticDuplicates(Strict):
+    """Inputs that say the same in other words, by static embeddings. Weaker than it sounds: read the
+    measurements before dropping by it."""
+
+    enabled: bool = False
+    threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.9
+    """Cosine similarity from which two inputs count as one."""
+    action: Literal["report", "drop"] = "report"
+
+
+class Benchmark(Strict):
+    """Texts that a model will be judged by and must not have been trained on."""
+
+    name: Slug
+    path: RelativePath | None = None
+    """JSON Lines in the object store: a text per line, or an object with ``field``."""
+    field: Annotated[str, Field(min_length=1, max_length=128)] = "text"
+    sha256: Sha256 | None = None
+    """Pins the file; without it the version says what it hashed to."""
+    texts: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
+    """The texts themselves, where they are few."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (not self.texts):
+            raise inconsistent("path", "and texts: give one of the two")
+        return self
+
+
+class ContaminationPolicy(Strict):
+    """What to do with examples that overlap benchmarks or eval's regression set."""
+
+    action: Literal["drop", "report"] = "drop"
+    """drop: they do not train. Held-out ones are reported only: nobody learns from those."""
+    words: Annotated[int, Field(ge=5, le=50)] = 8
+    """An example that holds a run of this many words of a benchmark overlaps it."""
+
+
+class LabelReview(Strict):
+    """Labels that a classifier trained on the other examples doubts, listed for people to look at."""
+
+    suspects: bool = True
+    min_examples: Annotated[int, Field(ge=20)] = 500
+    """Fewer labelled examples than this teach a classifier too little to doubt anybody."""
+    max_examples: Annotated[int, Field(ge=20)] = 20_000
+    """Of more, so many are looked at."""

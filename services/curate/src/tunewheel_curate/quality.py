@@ -1,0 +1,39 @@
+"""What a build found for people to decide, and how a version tells them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import polars as pl
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.quality_report import QualityReport
+
+from tunewheel_curate.review import review_counts, review_list
+
+_WHAT = {
+    "conflict": "records ask the same question as another and are labelled differently: all left out",
+    "near_conflict": "records ask nearly the same as another and are labelled differently: all left out",
+    "off_schema": "records bear a label that the schema does not know: left out",
+    "suspect": "records bear a label that a classifier trained on the others doubts: kept",
+}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Findings beside the funnel."""
+
+    review: pl.DataFrame = field(default_factory=lambda: review_list([]))
+    """``REVIEW_SCHEMA``."""
+
+    def report(self, review: ArtifactRef | None) -> QualityReport:
+        """Return what the manifest says; ``review`` is where the list lies, if it has rows."""
+        return QualityReport(review=review, review_counts=review_counts(self.review))
+
+
+def quality_sections(quality: Quality) -> list[str]:
+    """Return the sections of the data card about ``quality``."""
+    counts = review_counts(quality.review)
+    if not counts:
+        return ["## For review\n\nNo label contradicts another, and none is doubted."]
+    listed = "\n".join(f"- {count} {_WHAT[kind]}." for kind, count in counts.items())
+    return [f"## For review\n\n`review.parquet` names who labelled what, and when:\n\n{listed}"]
