@@ -10,8 +10,8 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
-from tunewheel_ingest.api import make_api
 from tunewheel_ingest.documents import Documents
+from tunewheel_ingest.door.app import make_api
 from tunewheel_ingest.handlers import register, require_project
 from tunewheel_ingest.parsing.process import ParserProcess
 from tunewheel_ingest.settings import Settings
@@ -44,7 +44,13 @@ def make_app(settings: Settings) -> Service:
     register(service, projects, documents)
     door = Door(service, projects)
     service.mount(
-        make_api(door, max_body_bytes=settings.max_body_bytes, publish_batch=settings.publish_batch)
+        make_api(
+            door,
+            service.store,
+            max_body_bytes=settings.max_body_bytes,
+            publish_batch=settings.publish_batch,
+            max_document_bytes=settings.max_document_bytes,
+        )
     )
     return service
 

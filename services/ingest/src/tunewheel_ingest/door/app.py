@@ -1,0 +1,114 @@
+"""The HTTP API: its routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Query, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import UpstreamEvent
+from tunewheel_contracts.events.upstream import (
+    DocumentPublished,
+    DocumentWithdrawn,
+    ErasureRequested,
+    ExamplePublished,
+    TicketPublished,
+)
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_ingest.door.bulk import Bulk
+from tunewheel_ingest.door.description import FILE_BODY, RESPONSES, describe, json_body
+from tunewheel_ingest.door.files import Files
+from tunewheel_ingest.door.intake import Intake, Receipt, answer
+from tunewheel_ingest.door.once import HEADER, Once
+
+Project = Annotated[str | None, Query(description="For events that name none.")]
+Key = Annotated[str | None, Header(alias=HEADER, description="Names the request, to be sent again safely.")]
+TAKEN: dict[str, Any] = {"status_code": 202, "response_model": Receipt, "responses": RESPONSES}
+PUBLISHED: dict[str, type[UpstreamEvent]] = {
+    "/v1/tickets": TicketPublished,
+    "/v1/documents": DocumentPublished,
+    "/v1/examples": ExamplePublished,
+    "/v1/erasures": ErasureRequested,
+}
+
+
+def make_api(
+    intake: Intake,
+    store: ObjectStore,
+    *,
+    max_body_bytes: int,
+    publish_batch: int,
+    max_document_bytes: int,
+) -> FastAPI:
+    """Build the app; every answer is a ``Receipt``."""
+    app = FastAPI(title="Tunewheel ingest", version="1", docs_url="/docs", redoc_url=None)
+    once = Once(store)
+    bulk = Bulk(intake, max_body_bytes=max_body_bytes, publish_batch=publish_batch)
+    files = Files(intake, store, max_bytes=max_document_bytes)
+    for path, event_class in PUBLISHED.items():
+        _add_bulk(app, path, event_class, bulk, once)
+    _add_files(app, files, once)
+    _add_withdrawal(app, bulk)
+    app.exception_handler(HTTPException)(_no_route)
+    describe(app, tuple(PUBLISHED.values()))
+    return app
+
+
+def _add_bulk(app: FastAPI, path: str, event_class: type[UpstreamEvent], bulk: Bulk, once: Once) -> None:
+    @app.post(path, openapi_extra=json_body(event_class), name=event_class.type, **TAKEN)
+    async def post(request: Request, project: Project = None, key: Key = None) -> JSONResponse:
+        return await once.run(request, key, lambda body: bulk.take(event_class, request, body, project))
+
+
+def _add_files(app: FastAPI, files: Files, once: Once) -> None:
+    @app.post("/v1/documents/files", openapi_extra=FILE_BODY, name="document.file", **TAKEN)
+    async def post(
+        request: Request,
+        project: Project = None,
+        document_id: str | None = None,
+        title: str | None = None,
+        media_type: str | None = None,
+        published_at: str | None = None,
+        attributes: Annotated[str | None, Query(description="A JSON object of texts.")] = None,
+        key: Key = None,
+    ) -> JSONResponse:
+        """Take one document as a file: its bytes as the body, or as a field of a form."""
+        told = {
+            "project": project, "document_id": document_id, "title": title, "media_type": media_type,
+            "published_at": published_at, "attributes": attributes,
+        }  # fmt: skip
+        fields = {name: value for name, value in told.items() if value is not None}
+        return await once.run(request, key, lambda body: files.take(request, body, fields))
+
+
+def _add_withdrawal(app: FastAPI, bulk: Bulk) -> None:
+    missing = {"model": Receipt, "description": "The path leads nowhere"}
+    taken: dict[str, Any] = {**TAKEN, "responses": {**RESPONSES, 404: missing}}
+
+    @app.delete("/v1/documents/{document_id:path}", name="document.withdrawn", **taken)
+    async def delete(
+        request: Request, document_id: str, project: Project = None, reason: str = ""
+    ) -> JSONResponse:
+        """Withdraw a document: it is in no dataset version made from here on."""
+        now = datetime.now(UTC).isoformat()
+        told = {"project": project, "document_id": document_id, "reason": reason, "withdrawn_at": now}
+        body = json.dumps({name: value for name, value in told.items() if value is not None}).encode()
+        return await bulk.take(DocumentWithdrawn, request, _one(body), None)
+
+
+async def _no_route(_: Request, error: Exception) -> JSONResponse:
+    """Answer in the form of all answers: a document id with a line break leads to no route either."""
+    status, reason = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
+    receipt = Receipt()
+    receipt.refuse(1, InvalidEvent(field="(path)", reason=f"{reason}; see /docs for what there is"))
+    return answer(receipt, status)
+
+
+async def _one(body: bytes) -> AsyncIterator[bytes]:
+    yield body

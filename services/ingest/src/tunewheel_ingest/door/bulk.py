@@ -1,0 +1,98 @@
+"""Events as JSON, or as JSON Lines of any length in constant memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.event import Envelope, UpstreamEvent, decode_data
+
+from tunewheel_ingest.door.intake import Intake, Receipt, TooLarge, answer, unavailable
+from tunewheel_ingest.door.lines import Line, split_lines
+
+E = TypeVar("E", bound=UpstreamEvent)
+JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
+FLUSH_BYTES = 8 << 20
+
+
+class Bulk:
+    """Takes a body's events in; a line that is wrong is refused by itself."""
+
+    def __init__(self, intake: Intake, *, max_body_bytes: int, publish_batch: int) -> None:
+        self._intake = intake
+        self._max_bytes = max_body_bytes
+        self._batch = publish_batch
+
+    async def take(
+        self, event_class: type[E], request: Request, body: AsyncIterator[bytes], project: str | None
+    ) -> JSONResponse:
+        """Publish the events in ``body`` and say what became of each.
+
+        Status 202: everything was accepted, or what was refused is listed; 422: nothing was accepted;
+        413: a single body over the limit; 503: the broker is away (accepted lines so far are kept).
+        """
+        receipt, waiting, size, status = Receipt(), list[Envelope[Any]](), 0, 422
+        try:
+            async for line in self._lines(request, body):
+                try:
+                    waiting.append(await self._read(event_class, line, project))
+                    size += len(line.data or b"")
+                except InvalidEvent as error:
+                    receipt.refuse(line.number, error)
+                    if isinstance(error, TooLarge) and not is_json_lines(request):
+                        status = 413
+                if len(waiting) >= self._batch or size >= FLUSH_BYTES:
+                    await self._flush(waiting, receipt)
+                    size = 0
+            await self._flush(waiting, receipt)
+        except TransientError as error:
+            return unavailable(receipt, error)
+        return answer(receipt, 202 if receipt.accepted or not receipt.refusals else status)
+
+    async def _lines(self, request: Request, body: AsyncIterator[bytes]) -> AsyncIterator[Line]:
+        """Yield the body's lines; a body that is not JSON Lines is one line."""
+        if is_json_lines(request):
+            async for line in split_lines(body, max_bytes=self._max_bytes):
+                yield line
+            return
+        whole = bytearray()
+        async for chunk in body:
+            whole += chunk
+            if len(whole) > self._max_bytes:
+                yield Line(1, None)
+                return
+        yield Line(1, bytes(whole))
+
+    async def _read(self, event_class: type[E], line: Line, project: str | None) -> Envelope[Any]:
+        if line.data is None:
+            reason = f"is over {self._max_bytes} bytes; split it or send JSON Lines"
+            raise TooLarge(field="(body)", reason=reason)
+        data = decode_data(event_class, with_project(line.data, project))
+        await self._intake.check_project(data.project)
+        return self._intake.wrap(data)
+
+    async def _flush(self, waiting: list[Envelope[Any]], receipt: Receipt) -> None:
+        await self._intake.publish(waiting)
+        receipt.accept(waiting)
+        waiting.clear()
+
+
+def is_json_lines(request: Request) -> bool:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower() in JSON_LINES
+
+
+def with_project(body: bytes, project: str | None) -> bytes:
+    """Fill in the project given in the query where the body names none."""
+    if project is None:
+        return body
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return body  # refused, with the better message, when it is decoded
+    if isinstance(value, dict):
+        value.setdefault("project", project)
+    return json.dumps(value).encode()

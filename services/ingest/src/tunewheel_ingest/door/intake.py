@@ -1,0 +1,74 @@
+"""What the API needs of the service, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.event import Envelope
+
+LISTED = 1_000
+"""Ids and refusals that a receipt lists; beyond it they are only counted, so that memory stays bounded."""
+RETRY_SECONDS = 5
+
+
+class Intake(Protocol):
+    """The way into the service."""
+
+    async def check_project(self, project: str) -> None: ...
+    def wrap(self, data: Any) -> Envelope[Any]: ...
+    async def publish(self, envelopes: list[Envelope[Any]]) -> None: ...
+
+
+class Refusal(BaseModel):
+    """One line that was not taken, and why. A body that is not JSON Lines is line 1."""
+
+    line: int
+    field: str
+    reason: str
+
+
+class Receipt(BaseModel):
+    """What became of a request: what was accepted is on the log, acknowledged."""
+
+    accepted: int = 0
+    refusals: int = 0
+    event_ids: list[str] = []
+    """Of the first 1,000 accepted."""
+    refused: list[Refusal] = []
+    """The first 1,000 refused."""
+    error: str | None = Field(default=None, exclude_if=lambda error: error is None)
+    """Why the rest was not looked at (status 503)."""
+
+    def accept(self, envelopes: Sequence[Envelope[Any]]) -> None:
+        self.accepted += len(envelopes)
+        self.event_ids.extend(e.id for e in envelopes[: LISTED - len(self.event_ids)])
+
+    def refuse(self, line: int, error: InvalidEvent) -> None:
+        self.refusals += 1
+        if len(self.refused) < LISTED:
+            self.refused.append(Refusal(line=line, field=error.field, reason=error.reason))
+
+
+class TooLarge(InvalidEvent):
+    """A body, or a document, is over its limit."""
+
+
+def answer(receipt: Receipt, status: int) -> JSONResponse:
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
+    return JSONResponse(receipt.model_dump(), status_code=status, headers=headers)
+
+
+def refusal(error: InvalidEvent) -> JSONResponse:
+    """Return the answer to a request that is refused as a whole."""
+    receipt = Receipt()
+    receipt.refuse(1, error)
+    return answer(receipt, 413 if isinstance(error, TooLarge) else 422)
+
+
+def unavailable(receipt: Receipt, error: TransientError) -> JSONResponse:
+    """Return the answer while the broker or the store is away: what was accepted so far is on the log."""
+    return answer(receipt.model_copy(update={"error": str(error)}), 503)

@@ -1,0 +1,64 @@
+"""What the API says of itself holds, whatever is sent (schemathesis, in this process)."""
+
+from __future__ import annotations
+
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from tunewheel_ingest.door.app import make_api
+from tunewheel_runtime.store import ObjectStore
+
+from .conftest import Log
+
+CHECKS = (
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+)
+
+
+def _app() -> FastAPI:
+    limits = {"max_body_bytes": 64 << 10, "publish_batch": 3, "max_document_bytes": 64 << 10}
+    return make_api(Log(), ObjectStore("memory://"), **limits)
+
+
+@schemathesis.serializer("application/x-ndjson")
+def json_lines(_: object, value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+
+
+schema = schemathesis.openapi.from_asgi("/openapi.json", _app())
+
+
+def test_every_route_and_body_is_described() -> None:
+    described = schema.raw_schema["paths"]
+    assert set(described) == {
+        "/v1/tickets", "/v1/documents", "/v1/examples", "/v1/erasures", "/v1/documents/files",
+        "/v1/documents/{document_id}",
+    }  # fmt: skip
+    for path, routes in described.items():
+        for method, route in routes.items():
+            assert ("requestBody" in route) == (method == "post"), path
+            assert set(route["responses"]) - {"404"} == {"202", "413", "422", "503"}
+            for answer in route["responses"].values():
+                assert answer["content"]["application/json"]["schema"] == {
+                    "$ref": "#/components/schemas/Receipt"
+                }
+
+
+@schema.parametrize()
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_any_request_gets_a_described_answer(case: schemathesis.Case) -> None:
+    case.call_and_validate(checks=CHECKS)
