@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import json
+
+import polars as pl
 from tunewheel_contracts.formats.dataset import ChatExample
-from tunewheel_curate.formatting import drop_long, estimated_tokens, format_examples, user_content
+from tunewheel_curate.formatting import drop_long, estimated_tokens, format_examples
 
 
 def test_examples_fit_the_contract(records) -> None:
     frame = records({"title": "Bell", "input": "It is silent.", "output": "Oil it."})
-    from polars import String, lit
-
     (row,) = format_examples(
-        frame.with_columns(lit(None, dtype=String).alias("label")), system_prompt="Help."
+        frame.with_columns(pl.lit(None, dtype=pl.String).alias("label")), system_prompt="Help."
     ).to_dicts()
     example = ChatExample.model_validate(row)
     assert [(m.role, m.content) for m in example.messages] == [
@@ -20,8 +21,25 @@ def test_examples_fit_the_contract(records) -> None:
     assert example.record_ids == ("rec-0000",)
 
 
-def test_the_subject_is_optional() -> None:
-    assert user_content("", "body") == "body"
+def test_earlier_turns_come_before_the_question(records) -> None:
+    history = [
+        {"role": "user", "content": "It is silent."},
+        {"role": "assistant", "content": "Since when?"},
+        {"role": "user", "content": "Sunday."},
+    ]
+    frame = records(
+        {"title": "Bell", "input": "And it rusts.", "output": "x", "history": json.dumps(history)}
+    )
+    (row,) = format_examples(
+        frame.with_columns(pl.lit(None, dtype=pl.String).alias("label")), system_prompt="Help."
+    ).to_dicts()
+    assert [(m["role"], m["content"]) for m in row["messages"]] == [
+        ("system", "Help."),
+        ("user", "Bell\n\nIt is silent."),
+        ("assistant", "Since when?"),
+        ("user", "Sunday.\n\nAnd it rusts."),
+        ("assistant", "x"),
+    ]
 
 
 def test_tokens_are_rounded_up() -> None:

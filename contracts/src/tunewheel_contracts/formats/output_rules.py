@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
@@ -56,8 +56,11 @@ class CitedRule(_Rule):
 
 
 def _kind(value: Any) -> str:
-    given = cast("dict[str, object]", value) if isinstance(value, dict) else None
-    return f"rule[{getattr(value, 'rule', None) if given is None else given.get('rule')}]"
+    try:
+        kind = value["rule"]
+    except (TypeError, KeyError):
+        kind = getattr(value, "rule", None)
+    return f"rule[{kind}]"
 
 
 OutputRule = Annotated[

@@ -15,6 +15,14 @@ LIMITS = (
     "Personal data is found by patterns. Names, postal addresses and anything without a pattern stay.",
     "Two inputs that differ in one word can be near-duplicates; of such a pair one is kept.",
 )
+CLEANED = {
+    "quoted_history": "tickets whose quoted history was cut",
+    "signatures": "tickets whose signature was cut",
+    "greetings": "tickets whose greeting was cut",
+    "disclaimers": "tickets whose legal notice was cut",
+    "prompt_injection": "records that address the model (prompt injection); kept as data, marked in lineage",
+    "control_tokens": "records with signs of a chat template; kept, broken up, marked in lineage",
+}
 
 
 def data_card(dataset_id: str, spec: ProjectSpec, build: Build) -> str:
@@ -26,6 +34,7 @@ def data_card(dataset_id: str, spec: ProjectSpec, build: Build) -> str:
         f"{counts.records} records gave {counts.examples} examples: {counts.train} to train on, "
         f"{counts.holdout} held out. An example of a group, or much like one, never lies on both sides.",
         "## Funnel\n\n" + _funnel(build.funnel),
+        "## Cleaning\n\n" + _cleaning(build.figures.get("cleaning", {})),
         "## Personal data\n\n" + _personal_data(spec, build.redactions),
     ]
     if spec.task.label_field is not None:
@@ -41,6 +50,11 @@ def _funnel(funnel: tuple[FunnelStage, ...]) -> str:
         why = ", ".join(f"{_cell(reason)}: {count}" for reason, count in stage.reasons.items()) or "–"  # noqa: RUF001
         rows.append(f"| {stage.stage} | {stage.entered} | {stage.left} | {why} |")
     return "\n".join(rows)
+
+
+def _cleaning(counts: dict[str, int]) -> str:
+    told = [f"- {meaning}: {counts[name]}" for name, meaning in CLEANED.items() if name in counts]
+    return "\n".join(told) or "Nothing was cut out of a ticket, and none addresses the model."
 
 
 def _personal_data(spec: ProjectSpec, found: dict[str, int]) -> str:

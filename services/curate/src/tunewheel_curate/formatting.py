@@ -6,6 +6,7 @@ import polars as pl
 from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.identity import content_id
 
+from tunewheel_curate.conversations import asked_text, conversation
 from tunewheel_curate.stage import Stage, drop
 
 CHARACTERS_PER_TOKEN = 4
@@ -24,11 +25,6 @@ EXAMPLE_SCHEMA: dict[str, pl.DataType] = {
 """The columns of a split, as ``ChatExample`` names them."""
 
 
-def user_content(title: str, text: str) -> str:
-    """Return what the user says: the subject, a blank line, the body; the body alone without a subject."""
-    return f"{title}\n\n{text}" if title else text
-
-
 def estimated_tokens(*texts: str) -> int:
     """Return the estimated tokens of ``texts``, rounded up."""
     return -(-sum(len(text) for text in texts) // CHARACTERS_PER_TOKEN)
@@ -37,8 +33,8 @@ def estimated_tokens(*texts: str) -> int:
 def drop_long(records: pl.DataFrame, *, system_prompt: str, max_tokens: int) -> Stage:
     """Drop records whose conversation would exceed ``max_tokens``. Reason: ``too_long``."""
     sizes = [
-        estimated_tokens(system_prompt, user_content(title, text), output)
-        for title, text, output in records.select("title", "input", "output").iter_rows()
+        estimated_tokens(system_prompt, asked_text(title, text, history), output)
+        for title, text, history, output in records.select("title", "input", "history", "output").iter_rows()
     ]
     too_long = pl.lit(pl.Series(sizes, dtype=pl.Int64)) > max_tokens
     return drop("length", records, pl.when(too_long).then(pl.lit("too_long")))
@@ -49,7 +45,7 @@ def format_examples(records: pl.DataFrame, *, system_prompt: str) -> pl.DataFram
     rows = [
         _example(record, system_prompt)
         for record in records.select(
-            "record_id", "title", "input", "output", "label", "group", "trust"
+            "record_id", "title", "input", "history", "output", "label", "group", "trust"
         ).iter_rows(named=True)
     ]
     return pl.DataFrame(rows, schema=EXAMPLE_SCHEMA).sort("example_id")
@@ -58,7 +54,7 @@ def format_examples(records: pl.DataFrame, *, system_prompt: str) -> pl.DataFram
 def _example(record: dict[str, str], system_prompt: str) -> dict[str, object]:
     messages = [
         {"role": "system", "content": system_prompt},
-        {"role": "user", "content": user_content(record["title"], record["input"])},
+        *conversation(record["title"], record["input"], record["history"]),
         {"role": "assistant", "content": record["output"]},
     ]
     return {

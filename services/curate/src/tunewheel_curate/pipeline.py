@@ -7,22 +7,25 @@ they were delivered.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.dataset import DatasetCounts, FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
+from tunewheel_curate.cleaning import clean_records
 from tunewheel_curate.conflicts import drop_conflicts
+from tunewheel_curate.conversations import asked_text, redact_conversations
 from tunewheel_curate.deduplication import drop_exact_duplicates
-from tunewheel_curate.formatting import EXAMPLE_SCHEMA, drop_long, format_examples, user_content
+from tunewheel_curate.formatting import EXAMPLE_SCHEMA, drop_long, format_examples
+from tunewheel_curate.languages import keep_languages
 from tunewheel_curate.near_duplicates import settle_near_duplicates
 from tunewheel_curate.near_index import NearIndex, empty_index
 from tunewheel_curate.normalization import comparison_key, normalize_records
+from tunewheel_curate.output_rules import check_rules
 from tunewheel_curate.output_validation import validate_outputs
 from tunewheel_curate.quality import Quality
-from tunewheel_curate.redaction import redact_records
 from tunewheel_curate.review import conflicting, off_schema, review_list, suspected
 from tunewheel_curate.selection import distinct_records, select_usable
 from tunewheel_curate.similarity import SimilarPairs, pairs_among
@@ -32,6 +35,7 @@ from tunewheel_curate.suspects import find_suspects
 
 LINEAGE_COLUMNS = (
     "record_id", "source_event_id", "source_id", "kind", "example_id", "stage", "reason", "duplicate_of",
+    "flags",
 )  # fmt: skip
 
 
@@ -51,6 +55,8 @@ class Build:
     """What spares the next build comparing these records again."""
     quality: Quality
     """What people should look at."""
+    figures: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What else stages counted, by stage: what was cut, what was noticed."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +91,17 @@ def build(records: pl.DataFrame, spec: ProjectSpec, *, known: NearIndex | None =
         train=split.train.height,
         holdout=split.holdout.height,
     )
-    redactions = next(stage.counts for stage in stages if stage.name == "redaction")
+    figures = {stage.name: stage.counts for stage in stages if stage.counts}
     return Build(
         split=split,
         funnel=tuple(stage.funnel for stage in stages),
         lineage=_lineage(distinct, stages, examples),
-        redactions=redactions,
+        redactions=figures.get("redaction", {}),
         counts=counts,
         rejections=_rejections(examples, split, spec),
         near_index=cleaned.near_index,
         quality=_quality(survivors, cleaned, spec),
+        figures=figures,
     )
 
 
@@ -102,10 +109,15 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex) -> _Clea
     dataset = spec.dataset
     stages = [select_usable(distinct)]
     stages.append(normalize_records(stages[-1].kept, min_characters=dataset.min_characters))
-    stages.append(redact_records(stages[-1].kept, dataset.pii))
+    stages.append(clean_records(stages[-1].kept, spec))
+    if dataset.languages:
+        stages.append(keep_languages(stages[-1].kept, dataset.languages))
+    stages.append(redact_conversations(stages[-1].kept, dataset.pii))
     redacted = stages[-1].kept
     stages.append(validate_outputs(redacted, spec.task))
     review = [off_schema(redacted, stages[-1], spec.task)]
+    if spec.task.output_rules:
+        stages.append(check_rules(stages[-1].kept, spec.task.output_rules))
     stages.append(
         drop_long(stages[-1].kept, system_prompt=spec.task.system_prompt, max_tokens=dataset.max_tokens)
     )
@@ -126,8 +138,7 @@ def _quality(survivors: pl.DataFrame, cleaned: _Cleaned, spec: ProjectSpec) -> Q
 
 def _with_key(records: pl.DataFrame) -> pl.DataFrame:
     keys = [
-        comparison_key(user_content(title, text))
-        for title, text in records.select("title", "input").iter_rows()
+        comparison_key(asked_text(*row)) for row in records.select("title", "input", "history").iter_rows()
     ]
     return records.with_columns(pl.Series("key", keys, dtype=pl.String))
 
@@ -135,10 +146,12 @@ def _with_key(records: pl.DataFrame) -> pl.DataFrame:
 def _lineage(distinct: pl.DataFrame, stages: list[Stage], examples: pl.DataFrame) -> pl.DataFrame:
     dropped = pl.concat([stage.dropped.with_columns(pl.lit(stage.name).alias("stage")) for stage in stages])
     used = examples.select("example_id", pl.col("record_ids").alias("record_id")).explode("record_id")
+    flags = next(stage.kept for stage in stages if stage.name == "cleaning").select("record_id", "flags")
     return (
         distinct.select("record_id", "source_event_id", "source_id", "kind")
         .join(used, on="record_id", how="left")
         .join(dropped, on="record_id", how="left")
+        .join(flags, on="record_id", how="left")
         .select(LINEAGE_COLUMNS)
         .sort("record_id")
     )

@@ -1,0 +1,101 @@
+"""Greetings, signatures and disclaimers: lines that frame a message and say nothing about it.
+
+Conservative: what might carry a fact stays. Works line by line with bounded patterns, linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_LINE = 80
+SIGNATURE_LINES = 8
+_NAME = (
+    r"(?:\s+(?-i:[^\W\d_a-zß-öø-ÿ][\w.'-]{0,30})|\s+(?:team|support|there|all|everybody|everyone|folks|sirs?|"
+)
+_ADDRESSED = (
+    _NAME + r"madam|and|or|to|whom|it|may|concern|mr\.?|mrs\.?|ms\.?|dr\.?|herr|frau|damen|herren|und)){0,6}"
+)
+_GREETING = re.compile(
+    r"(?:hi|hello|hey|dear|good (?:morning|afternoon|evening|day)|greetings|to whom it may concern|hallo|"
+    r"guten (?:tag|morgen|abend)|liebe[sr]?|sehr geehrte[rs]?|bonjour|bonsoir|hola|buenos días|"
+    r"buenas tardes|ciao)" + _ADDRESSED + r"\s?[,!.:]?",
+    re.IGNORECASE,
+)
+_SIGN_OFF = re.compile(
+    r"(?:(?:with )?(?:kind(?:est)?|best|warm(?:est)?|many thanks and) regards|regards|best wishes|"
+    r"all the best|(?:many )?thanks(?: (?:a lot|again|in advance|and regards))?|"
+    r"thank you(?: (?:very much|so much|in advance))?|thx|cheers|best|sincerely|"
+    r"yours (?:sincerely|faithfully|truly)|respectfully|mit freundlichen grüßen|mfg|vielen dank|"
+    r"(?:viele|beste|liebe|freundliche) grüße|danke(?: im voraus)?|cordialement|bien à vous|merci|"
+    r"saludos(?: cordiales)?|atentamente|gracias|cordiali saluti|grazie)"
+    r"(?:\s?[,.!-]+(?:\s(?-i:[^\W\d_a-zß-öø-ÿ][\w.'-]{0,30})){0,3})?",
+    re.IGNORECASE,
+)
+_DEVICE = (
+    "sent from my ", "get outlook for ", "von meinem ", "gesendet von ", "envoyé de mon ",
+    "enviado desde mi ",
+)  # fmt: skip
+_CARRIES_FACTS = re.compile(
+    r"p\.?\s?s\.?\b|.{0,20}\b(?:order|ticket|invoice|case|serial|reference|ref|bestell|rechnung)\w{0,20}\b.{0,30}\d",
+    re.IGNORECASE,
+)
+_DISCLAIMER_STARTS = (
+    "disclaimer",
+    "confidentiality notice",
+    "confidentiality note",
+    "legal notice",
+    "haftungsaus",
+)
+_DISCLAIMER_MARKS = (
+    "confidential", "intended recipient", "intended solely", "intended only", "privileged",
+    "if you are not the", "in error", "notify the sender", "delete it", "delete this", "unauthorized",
+    "unauthorised", "liability",
+    "virus", "dissemination", "vertraulich", "nicht der richtige adressat", "strictly prohibited",
+)  # fmt: skip
+_PRINTING = "the environment before printing"
+
+
+def without_greeting(text: str) -> str:
+    """Return ``text`` without a first line that only greets, where something follows."""
+    first, separator, rest = text.lstrip().partition("\n")
+    if not separator or not rest.strip() or len(first) > LONGEST_LINE:
+        return text
+    return rest.strip() if _GREETING.fullmatch(first.strip()) else text
+
+
+def without_signature(text: str) -> str:
+    """Return ``text`` without its signature: what follows ``--`` (RFC 3676 §4.3), a sign-off or a device's
+    own line near the end. Lines that seem to carry a fact (a postscript, an order's number) keep it."""
+    lines = text.rstrip().split("\n")
+    for index in range(max(1, len(lines) - SIGNATURE_LINES - 1), len(lines)):
+        tail = [line.strip() for line in lines[index:] if line.strip()]
+        if not tail or not any(line.strip() for line in lines[:index]):
+            continue
+        if _opens_signature(tail[0]) and lines[index].strip() and all(map(_is_signature, tail[1:])):
+            return "\n".join(lines[:index]).rstrip()
+    return text
+
+
+def without_disclaimers(text: str) -> str:
+    """Return ``text`` without paragraphs, the first excepted, that are legal or printing notices."""
+    first, *others = text.split("\n\n")
+    kept = [first, *(paragraph for paragraph in others if not _is_disclaimer(paragraph))]
+    return text if len(kept) == len(others) + 1 else "\n\n".join(kept).strip()
+
+
+def _opens_signature(line: str) -> bool:
+    if len(line) > LONGEST_LINE:
+        return False
+    return line == "--" or line.casefold().startswith(_DEVICE) or _SIGN_OFF.fullmatch(line) is not None
+
+
+def _is_signature(line: str) -> bool:
+    return len(line) <= LONGEST_LINE and "?" not in line and _CARRIES_FACTS.match(line) is None
+
+
+def _is_disclaimer(paragraph: str) -> bool:
+    start = paragraph.strip()[:600].casefold()
+    if _PRINTING in start and len(paragraph) <= 200:
+        return True
+    marks = sum(mark in start for mark in _DISCLAIMER_MARKS)
+    return marks >= (1 if start.startswith(_DISCLAIMER_STARTS) else 3)

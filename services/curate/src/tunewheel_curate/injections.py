@@ -1,0 +1,48 @@
+"""Text that talks to the model instead of about the matter. It is data: it stays, marked.
+
+The signs of a model's own chat template (``<|im_start|>``) are the exception: inside a message they would be
+tokenised as control tokens and end the user's turn, so a space breaks them up.
+"""
+
+from __future__ import annotations
+
+import re
+
+import polars as pl
+
+PROMPT_INJECTION = "prompt_injection"
+CONTROL_TOKENS = "control_tokens"
+
+# Run by polars on Rust's regex crate, which is linear in the text whatever the pattern.
+_INJECTION = (
+    r"(?i)\b(?:ignore|disregard|forget|override|bypass)\b[^\n.!?]{0,40}"
+    r"\b(?:instructions?|prompts?|rules|directions|guidelines)\b"
+    r"|\b(?:reveal|print|show|repeat|leak|output)\b[^\n.!?]{0,40}"
+    r"\b(?:system prompt|hidden prompt|your instructions)\b"
+    r"|\byou are now\b[^\n.!?]{0,40}\b(?:dan|jailbroken|unrestricted|unfiltered|a different)\b"
+    r"|\b(?:developer|god|jailbreak) mode\b|\bdo anything now\b|\bnew instructions?\s?:"
+    r"|\bignorier\w{0,3}\b[^\n.!?]{0,40}\b(?:anweisung|instruktion|regel)\w{0,3}\b"
+    r"|\bignore[zrs]?\b[^\n.!?]{0,40}\b(?:instruction|consigne|instruccion|instrucción)\w{0,3}\b"
+    r"|(?m)^\s{0,8}#{0,6}\s?(?:system|assistant)\s?:"
+    r"|<\|[a-z0-9_.-]{1,64}\|>|\[/?inst\]|<</?sys>>"
+)
+_CONTROL = re.compile(
+    r"<\|([\w.\-]{1,64})\|>|<(/?(?:s|bos|eos|pad|unk|mask|start_of_turn|end_of_turn))>|\[(/?INST)\]|<<(/?SYS)>>"
+)
+
+
+def injected(texts: pl.Expr) -> pl.Expr:
+    """Return whether a text addresses the model: tries to replace its instructions, or speaks as a role."""
+    return texts.str.contains(_INJECTION)
+
+
+def broken_up(text: str) -> str:
+    """Return ``text`` with a space inside every sign that chat templates use for control."""
+    if "<" not in text and "[" not in text:
+        return text
+    return _CONTROL.sub(_spaced, text)
+
+
+def _spaced(match: re.Match[str]) -> str:
+    sign = match.group()
+    return f"{sign[0]} {sign[1:]}"
