@@ -59,7 +59,7 @@ def lay_out(folder: Path) -> tuple[Path, Path]:
 
 def cut_regression_set(folder: Path) -> Path:
     """Write every fourth item of the service's own set; returns the file."""
-    whole = (resources.files("tunewheel_eval") / "regression" / "general.jsonl").read_text("utf-8")
+    whole = (resources.files("tunewheel_contracts.formats") / "general.jsonl").read_text("utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     (file := folder / "regression.jsonl").write_text("\n".join(whole.splitlines()[::4]) + "\n", "utf-8")
     return file

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from tunewheel_curate.near_cache import NearCache, packed, unpacked
 from tunewheel_curate.near_index import NearIndex, empty_index, grow
+from tunewheel_runtime.store import ObjectStore
 
 TEXTS = pl.Series([f"text number {number} of many that nobody will ever read twice" for number in range(30)])
 
@@ -19,7 +20,7 @@ def index() -> NearIndex:
 
 
 async def test_what_was_written_is_read_and_replaced(tmp_path: Path, index: NearIndex) -> None:
-    cache = NearCache(str(tmp_path))
+    cache = NearCache(ObjectStore(str(tmp_path)))
     assert len(await cache.read("shop")) == 0
     await cache.write("shop", index)
     assert packed(await cache.read("shop")) == packed(index)
@@ -34,7 +35,7 @@ async def test_what_was_written_is_read_and_replaced(tmp_path: Path, index: Near
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "foreign"])
 async def test_a_broken_object_counts_as_none(tmp_path: Path, index: NearIndex, damage: str) -> None:
-    cache = NearCache(str(tmp_path))
+    cache = NearCache(ObjectStore(str(tmp_path)))
     await cache.write("shop", index)
     (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
     data = bytearray(path.read_bytes())
@@ -62,7 +63,7 @@ def test_arrays_that_do_not_fit_together_are_refused(index: NearIndex) -> None:
 
 
 async def test_a_store_that_is_away_costs_only_time(tmp_path: Path, index: NearIndex) -> None:
-    cache = NearCache(str(tmp_path))
+    cache = NearCache(ObjectStore(str(tmp_path)))
     await cache.write("shop", index)
     folder = tmp_path / "caches"
     for path in sorted(folder.rglob("*"), reverse=True):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.regression_items import read_items
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_eval import measuring
@@ -17,7 +18,6 @@ from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import HoldoutRow, Measurement, read_measurement
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.prompts import Prompt
-from tunewheel_eval.regression_items import read_items
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tunewheel_contracts.formats.criteria import Metric
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_eval.comparisons import compare
 from tunewheel_eval.measurement import Header, HoldoutRow, Measurement, RegressionRow, Row, example_key
 from tunewheel_eval.metrics import Outcomes, outcomes, rouge_l
-from tunewheel_eval.regression_items import RegressionItem
 
 SCHEMA = {"type": "object", "properties": {"category": {"enum": ["billing", "delivery"]}}}
 TASK = TaskSpec(system_prompt="s", output_schema=SCHEMA, label_field="category", max_output_tokens=12)

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from tunewheel_basemodel.chat import encode_chat, render
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.regression_items import MAX_NEW_TOKENS, RegressionItem
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.prompts import check_length, example_prompt, item_prompt
-from tunewheel_eval.regression_items import MAX_NEW_TOKENS, RegressionItem
 
 END = "<|im_end|>"
 

@@ -11,6 +11,7 @@ from tunewheel_basemodel.chat import encode_chat
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.regression_items import general_items
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
@@ -19,7 +20,6 @@ from tunewheel_eval.measurement import HoldoutRow, read_measurement
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.metrics import outcomes
 from tunewheel_eval.prompts import example_prompt
-from tunewheel_eval.regression_items import general_items
 
 pytestmark = pytest.mark.model
 

@@ -28,7 +28,8 @@ class BuildStopped(TunewheelError):
 class Builder:
     """Runs one build at a time, in a worker started ahead of need (``prepare``) or on demand."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, regression_set: Path | None = None) -> None:
+        self._regression_set = None if regression_set is None else str(regression_set)
         self._waiting: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
@@ -50,16 +51,17 @@ class Builder:
     ) -> AsyncIterator[tuple[BuildOutcome, Path]]:
         """Yield the outcome and the folder that holds the version's files, for as long as the block lasts.
 
-        ``order.folder`` is replaced by a fresh one.
+        ``order.folder`` is replaced by a fresh one, ``order.regression_set`` by the builder's.
 
         Raises:
             BuildStopped: ``stop`` was set meanwhile.
             BuildFailed: the worker died.
-            TransientError: the records have not all reached the table yet.
+            TransientError: the records have not all reached the table yet, or the store is away.
         """
         async with self._turn:
             with tempfile.TemporaryDirectory(prefix="tunewheel-curate-", ignore_cleanup_errors=True) as name:
-                outcome = await self._run(order.model_copy(update={"folder": name}), stop)
+                here = {"folder": name, "regression_set": self._regression_set}
+                outcome = await self._run(order.model_copy(update=here), stop)
                 if outcome.behind is not None:
                     raise TransientError(outcome.behind)
                 yield outcome, Path(name)

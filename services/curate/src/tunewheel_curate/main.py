@@ -22,7 +22,7 @@ def make_app(settings: Settings) -> Service:
         ValueError: the store's URL cannot hold the record table.
     """
     service = Service("curate", settings)
-    history, builder = History(), Builder()
+    history, builder = History(), Builder(regression_set=settings.eval_regression_set)
     curation = Curation(
         service,
         table=RecordTable(table_url(service.store.url, service.store.local_root)),

@@ -26,10 +26,10 @@ _UNREADABLE = (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, NotI
 
 
 class NearCache:
-    """Where the index of each project lies in the store at ``url``."""
+    """Where the index of each project lies in ``store``."""
 
-    def __init__(self, url: str) -> None:
-        self._store = ObjectStore(url)
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
 
     async def read(self, project: str) -> NearIndex:
         """Return the index of ``project``'s last build; an empty one where there is none to be had."""

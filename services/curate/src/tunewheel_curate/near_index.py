@@ -99,6 +99,29 @@ def grow(index: NearIndex, keys: pl.Series) -> tuple[NearIndex, Integers]:
     return NearIndex(high, low, sizes, bands, codes, shared), numbers
 
 
+def numbers_in(index: NearIndex, keys: pl.Series) -> Integers:
+    """Return the number of each of ``keys`` in ``index``, or -1: (keys,)."""
+    high, low = _digests(keys.to_list())
+    place = np.minimum(np.searchsorted(index.high, high), max(len(index) - 1, 0))
+    if not len(index):
+        return np.full(len(high), -1, np.int64)
+    return np.where((index.high[place] == high) & (index.low[place] == low), place, -1)
+
+
+def sharing_bands(index: NearIndex, keys: UInt32s) -> tuple[Integers, Integers]:
+    """Return which queries, texts whose band ``keys`` these are (BANDS, queries), share a band with which
+    texts of ``index``: pairs (query, text number), each once."""
+    found: list[UInt64s] = [np.empty(0, np.uint64)]
+    for band, wanted in zip(index.bands, keys, strict=True):
+        held = band >> _HALF
+        starts = np.searchsorted(held, wanted, side="left")
+        counts = np.searchsorted(held, wanted, side="right") - starts
+        query = np.repeat(np.arange(len(wanted), dtype=np.uint64), counts)
+        found.append((query << _HALF) | (band[_ranges(starts, counts)] & _LOW))
+    pairs = np.unique(np.concatenate(found))
+    return (pairs >> _HALF).astype(np.int64), (pairs & _LOW).astype(np.int64)
+
+
 def _digests(texts: Sequence[str]) -> tuple[UInt64s, UInt64s]:
     digests = b"".join([hashlib.sha256(text.encode()).digest()[:16] for text in texts])
     both = np.frombuffer(digests, dtype=">u8").astype(np.uint64).reshape(-1, 2)

@@ -7,15 +7,19 @@ they were delivered.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.dataset import DatasetCounts, FunnelStage
+from tunewheel_contracts.formats.quality_report import BenchmarkOverlap
 from tunewheel_contracts.formats.spec import ProjectSpec
 
+from tunewheel_curate.benchmarks import BenchmarkTexts
 from tunewheel_curate.cleaning import clean_records
 from tunewheel_curate.conflicts import drop_conflicts
+from tunewheel_curate.contamination import decontaminate
 from tunewheel_curate.conversations import asked_text, redact_conversations
 from tunewheel_curate.deduplication import drop_exact_duplicates
 from tunewheel_curate.formatting import EXAMPLE_SCHEMA, drop_long, format_examples
@@ -68,23 +72,36 @@ class _Cleaned:
     review: list[pl.DataFrame]
 
 
-def build(records: pl.DataFrame, spec: ProjectSpec, *, known: NearIndex | None = None) -> Build:
+def build(
+    records: pl.DataFrame,
+    spec: ProjectSpec,
+    *,
+    known: NearIndex | None = None,
+    benchmarks: Sequence[BenchmarkTexts] = (),
+) -> Build:
     """Curate ``records`` (``RECORD_SCHEMA``, one project) by ``spec``. What is wrong with the spec's own
     words is a rejection too.
 
     ``known`` is the ``near_index`` of an earlier build, or of none; it changes nothing but the time taken.
+    ``benchmarks`` are what no example may give away.
     """
     distinct = distinct_records(records)
     try:
         cleaned = _clean(distinct, spec, known or empty_index())
     except InvalidSpec as error:
-        return _refused(distinct, str(error))
-    stages = cleaned.stages
-    survivors = stages[-1].kept
+        return refused(distinct, str(error))
+    survivors = cleaned.stages[-1].kept
     examples = format_examples(survivors, system_prompt=spec.task.system_prompt)
     by_record = [ids[0] for ids in examples["record_ids"].to_list()]
     moved = pairs_among(cleaned.pairs, survivors["record_id"].to_list(), by_record)
-    split = split_examples(examples, moved, holdout=spec.dataset.holdout_fraction)
+    parted = decontaminate(
+        split_examples(examples, moved, holdout=spec.dataset.holdout_fraction),
+        benchmarks,
+        spec.dataset.contamination,
+        threshold=spec.dataset.near_duplicate_threshold,
+        index=cleaned.near_index,
+    )
+    stages, split, examples = [*cleaned.stages, parted.stage], parted.split, parted.stage.kept
     counts = DatasetCounts(
         records=distinct.height,
         examples=examples.height,
@@ -100,8 +117,8 @@ def build(records: pl.DataFrame, spec: ProjectSpec, *, known: NearIndex | None =
         counts=counts,
         rejections=_rejections(examples, split, spec),
         near_index=cleaned.near_index,
-        quality=_quality(survivors, cleaned, spec),
         figures=figures,
+        quality=_quality(survivors, cleaned, spec, parted.overlaps),
     )
 
 
@@ -131,9 +148,12 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex) -> _Clea
     return _Cleaned([*stages, *near.stages], near.pairs, near.index, [*review, near.review])
 
 
-def _quality(survivors: pl.DataFrame, cleaned: _Cleaned, spec: ProjectSpec) -> Quality:
+def _quality(
+    survivors: pl.DataFrame, cleaned: _Cleaned, spec: ProjectSpec, overlaps: tuple[BenchmarkOverlap, ...]
+) -> Quality:
     suspects = find_suspects(survivors, spec.dataset.label_review)
-    return Quality(review=review_list([*cleaned.review, suspected(survivors, suspects)]))
+    review = review_list([*cleaned.review, suspected(survivors, suspects)])
+    return Quality(review=review, contamination=overlaps)
 
 
 def _with_key(records: pl.DataFrame) -> pl.DataFrame:
@@ -180,7 +200,8 @@ def _rejections(examples: pl.DataFrame, split: Split, spec: ProjectSpec) -> tupl
     return tuple(reasons)
 
 
-def _refused(distinct: pl.DataFrame, reason: str) -> Build:
+def refused(distinct: pl.DataFrame, reason: str) -> Build:
+    """Return the build of ``distinct`` records that ``reason`` forbids."""
     nothing = pl.DataFrame(schema=EXAMPLE_SCHEMA)
     lineage = distinct.select("record_id", "source_event_id", "source_id", "kind").with_columns(
         pl.lit(None, dtype=pl.String).alias(name) for name in LINEAGE_COLUMNS[4:]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.quality_report import QualityReport
+from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, QualityReport
 
 from tunewheel_curate.review import review_counts, review_list
 
@@ -24,16 +24,37 @@ class Quality:
 
     review: pl.DataFrame = field(default_factory=lambda: review_list([]))
     """``REVIEW_SCHEMA``."""
+    contamination: tuple[BenchmarkOverlap, ...] = ()
 
     def report(self, review: ArtifactRef | None) -> QualityReport:
         """Return what the manifest says; ``review`` is where the list lies, if it has rows."""
-        return QualityReport(review=review, review_counts=review_counts(self.review))
+        return QualityReport(
+            review=review, review_counts=review_counts(self.review), contamination=self.contamination
+        )
 
 
 def quality_sections(quality: Quality) -> list[str]:
     """Return the sections of the data card about ``quality``."""
+    return [_for_review(quality), _contamination(quality)]
+
+
+def _for_review(quality: Quality) -> str:
     counts = review_counts(quality.review)
     if not counts:
-        return ["## For review\n\nNo label contradicts another, and none is doubted."]
+        return "## For review\n\nNo label contradicts another, and none is doubted."
     listed = "\n".join(f"- {count} {_WHAT[kind]}." for kind, count in counts.items())
-    return [f"## For review\n\n`review.parquet` names who labelled what, and when:\n\n{listed}"]
+    return f"## For review\n\n`review.parquet` names who labelled what, and when:\n\n{listed}"
+
+
+def _contamination(quality: Quality) -> str:
+    if not quality.contamination:
+        return "## Contamination\n\nCompared with no benchmark."
+    rows = [
+        "| benchmark | texts | of which in the examples | dropped | left in train | in holdout |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    rows += [
+        f"| {o.benchmark} | {o.items} | {o.overlapping_items} | {o.dropped} | {o.train} | {o.holdout} |"
+        for o in quality.contamination
+    ]
+    return "## Contamination\n\n" + "\n".join(rows)

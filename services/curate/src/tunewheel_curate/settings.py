@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -15,3 +17,5 @@ class Settings(ServiceSettings):
     """The record table's files are merged once there are so many."""
     append_batch: int = Field(default=2_000, ge=1)
     """Records appended to the table in one commit, at most."""
+    eval_regression_set: Path | None = None
+    """The regression set that eval uses (told to both services), so that no example gives it away."""

@@ -95,6 +95,24 @@ def _chunk_sets(keys: pl.Series) -> tuple[UInt64s, Integers]:
     return packed & _HASH_MASK, sizes
 
 
+def word_runs(keys: pl.Series, length: int) -> tuple[Integers, UInt64s]:
+    """Return the hash of every run of ``length`` words, and the position in ``keys`` of the text it is in."""
+    rows: list[Integers] = [np.empty(0, np.int64)]
+    hashes: list[UInt64s] = [np.empty(0, np.uint64)]
+    for start in range(0, len(keys), CHUNK_ROWS):
+        words = keys.slice(start, CHUNK_ROWS).str.extract_all(r"\w+")
+        of_word = _word_hashes(words.explode().drop_nulls())
+        row = np.repeat(np.arange(start, start + len(words)), words.list.len().to_numpy().astype(np.int64))
+        count = max(len(row) - length + 1, 0)
+        run = np.zeros(count, np.uint64)
+        for offset in range(length):
+            run = _mixed(run * _LEFT + of_word[offset : offset + count])
+        inside = row[:count] == row[len(row) - count :]
+        rows.append(row[:count][inside])
+        hashes.append(run[inside])
+    return np.concatenate(rows), np.concatenate(hashes)
+
+
 def _word_hashes(words: pl.Series) -> UInt64s:
     distinct = words.unique()
     table = pl.DataFrame({"word": distinct, "hash": text_hashes(distinct)})

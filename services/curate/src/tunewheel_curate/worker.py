@@ -15,10 +15,17 @@ import shutil
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.spec import ProjectSpec
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tunewheel_curate.pipeline import Build
 
 
 class BuildOrder(Frozen):
@@ -28,11 +35,13 @@ class BuildOrder(Frozen):
     spec: ProjectSpec
     records_upto: RecordsUpto
     folder: str
+    regression_set: str | None = None
+    """Path of eval's regression set; None: the one that comes with Tunewheel."""
 
 
 class BuildOutcome(Frozen):
-    """What came of it. ``manifest`` is None where the records make no dataset (``rejections``) or are not
-    all in the table yet (``behind``)."""
+    """What came of it. ``manifest`` is None where the records make no dataset (``rejections``) or something
+    is not to be had yet, such as the last records (``behind``)."""
 
     manifest: DatasetManifest | None = None
     rows_sha256: str = ""
@@ -44,21 +53,16 @@ class BuildOutcome(Frozen):
 
 def run_build(order: BuildOrder) -> BuildOutcome:
     """Read the records, curate them, write the version's files below ``order.folder``."""
-    from tunewheel_curate.near_cache import NearCache
-    from tunewheel_curate.pipeline import build
-    from tunewheel_curate.records import RecordTable, TableBehind, store_of
+    from tunewheel_curate.records import RecordTable
     from tunewheel_curate.suite import run_suite
     from tunewheel_curate.versioning import DATA_DOCS, rows_sha256, write_version
 
     spec, folder = order.spec, Path(order.folder)
     try:
         records = RecordTable(order.table_url).read(spec.project, order.records_upto)
-    except TableBehind as error:
+        made = asyncio.run(_curated(order, records))
+    except TransientError as error:
         return BuildOutcome(behind=str(error))
-    cache = NearCache(store_of(order.table_url))
-    known = asyncio.run(cache.read(spec.project))
-    made = build(records, spec, known=known)
-    asyncio.run(cache.write(spec.project, made.near_index, known=known))
     rows = rows_sha256(made.split)
     outcome = BuildOutcome(
         rows_sha256=rows, counts=made.counts, funnel=made.funnel, rejections=made.rejections
@@ -70,6 +74,33 @@ def run_build(order: BuildOrder) -> BuildOutcome:
     if failures:
         return outcome.model_copy(update={"rejections": tuple(f"suite: {failure}" for failure in failures)})
     return outcome.model_copy(update={"manifest": manifest})
+
+
+async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
+    """Curate ``records`` beside what the store knows of the project.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    from tunewheel_runtime.store import ObjectStore
+
+    from tunewheel_curate.benchmarks import read_benchmarks, regression_benchmark
+    from tunewheel_curate.near_cache import NearCache
+    from tunewheel_curate.pipeline import build, refused
+    from tunewheel_curate.records import store_of
+    from tunewheel_curate.selection import distinct_records
+
+    spec, store = order.spec, ObjectStore(store_of(order.table_url))
+    regression = regression_benchmark(Path(order.regression_set) if order.regression_set else None)
+    try:
+        benchmarks = (regression, *await read_benchmarks(spec.dataset.benchmarks, store))
+    except InvalidSpec as error:
+        return refused(distinct_records(records), str(error))
+    cache = NearCache(store)
+    known = await cache.read(spec.project)
+    made = build(records, spec, known=known, benchmarks=benchmarks)
+    await cache.write(spec.project, made.near_index, known=known)
+    return made
 
 
 def load() -> None:

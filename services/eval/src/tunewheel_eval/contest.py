@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
+from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TrainMethod
@@ -16,7 +17,6 @@ from tunewheel_eval.artifacts import fetch_candidate, fetch_measurements, fetch_
 from tunewheel_eval.job import ContestantJob, Job
 from tunewheel_eval.measurement import model_key
 from tunewheel_eval.plan import EvaluationPlan
-from tunewheel_eval.regression_items import RegressionItem
 from tunewheel_eval.settings import Settings
 
 

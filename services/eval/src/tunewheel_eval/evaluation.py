@@ -10,6 +10,7 @@ import structlog
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.regression_items import RegressionItem, read_items
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.jobs import Lease
@@ -23,7 +24,6 @@ from tunewheel_eval.measurement import Measurement, read_measurement
 from tunewheel_eval.metrics import outcomes
 from tunewheel_eval.outputs import output_validator
 from tunewheel_eval.plan import Champion, EvaluationPlan, make_plan, pin, read_manifest
-from tunewheel_eval.regression_items import RegressionItem, read_items
 from tunewheel_eval.reviews import read_scorecard
 from tunewheel_eval.scorecards import Verdict, build_scorecard, generation_lines, refusal, verdict_of
 from tunewheel_eval.settings import Settings

@@ -8,10 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
-
-from tunewheel_eval.regression_items import RegressionItem
 
 UNFIT_EXIT = 3
 """Exit status of a worker that found the candidate unfit; its last line says why."""

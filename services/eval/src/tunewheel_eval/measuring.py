@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tunewheel_contracts.formats.regression_items import RegressionItem
+
 from tunewheel_eval.contestants import LoadedGroup, groups
 from tunewheel_eval.decoding import Decoder
 from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import Header, HoldoutRow, RegressionRow, Row, example_key
 from tunewheel_eval.prompts import Prompt, check_length, example_prompt, item_prompt
-from tunewheel_eval.regression_items import RegressionItem
 from tunewheel_eval.rows import RowFile, read_existing
 
 if TYPE_CHECKING:

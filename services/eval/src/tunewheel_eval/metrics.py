@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from tunewheel_contracts.formats.criteria import Metric
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_eval.measurement import HoldoutRow, Measurement, RegressionRow, example_key
 from tunewheel_eval.outputs import is_valid, output_validator, same_label
-from tunewheel_eval.regression_items import RegressionItem
 from tunewheel_eval.significance import Bools, Floats, perplexity
 
 _WORD = re.compile(r"[^\W_]+")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.regression_items import MAX_NEW_TOKENS, RegressionItem
 
 from tunewheel_eval.errors import UnfitCandidate
-from tunewheel_eval.regression_items import MAX_NEW_TOKENS, RegressionItem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

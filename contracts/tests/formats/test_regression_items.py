@@ -4,7 +4,12 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tunewheel_eval.regression_items import RegressionItem, general_items, parse_items, read_items
+from tunewheel_contracts.formats.regression_items import (
+    RegressionItem,
+    general_items,
+    parse_items,
+    read_items,
+)
 
 
 def item(**changes: Any) -> RegressionItem:

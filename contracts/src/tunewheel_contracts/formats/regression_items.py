@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
+
 from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.fields import Strict
 from tunewheel_contracts.identity import content_sha256
@@ -54,13 +55,13 @@ class RegressionItem(Strict):
 
 
 def general_items() -> tuple[RegressionItem, ...]:
-    """The set that comes with the service."""
-    text = (resources.files("tunewheel_eval") / "regression" / "general.jsonl").read_text("utf-8")
+    """The set that comes with Tunewheel."""
+    text = (resources.files("tunewheel_contracts.formats") / "general.jsonl").read_text("utf-8")
     return parse_items(text, name="general.jsonl")
 
 
 def read_items(path: Path | None) -> tuple[RegressionItem, ...]:
-    """The set at ``path`` (JSON Lines), or the one that comes with the service."""
+    """The set at ``path`` (JSON Lines), or the one that comes with Tunewheel."""
     return general_items() if path is None else parse_items(path.read_text("utf-8"), name=str(path))
 
 

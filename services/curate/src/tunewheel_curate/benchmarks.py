@@ -1,0 +1,84 @@
+"""The texts a model will be judged by: eval's regression set, and what the project declares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.data_quality import Benchmark
+from tunewheel_contracts.formats.regression_items import read_items
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.store import ObjectStore
+
+REGRESSION = "regression-set"
+
+
+@dataclass(frozen=True)
+class BenchmarkTexts:
+    """One benchmark, read."""
+
+    name: str
+    texts: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        return content_sha256(list(self.texts))
+
+
+def regression_benchmark(path: Path | None) -> BenchmarkTexts:
+    """Return the prompts of the regression set at ``path``, or of the one that comes with Tunewheel.
+
+    Raises:
+        ValueError, OSError: the file is malformed or away; this is a setting's fault, not a project's.
+    """
+    return BenchmarkTexts(REGRESSION, tuple(item.prompt for item in read_items(path)))
+
+
+async def read_benchmarks(declared: Sequence[Benchmark], store: ObjectStore) -> tuple[BenchmarkTexts, ...]:
+    """Read what a spec declares.
+
+    Raises:
+        InvalidSpec: a file is away, is not what its hash says, or holds no texts; the field says which.
+        TransientError: the store is away.
+    """
+    return tuple([await _read(benchmark, number, store) for number, benchmark in enumerate(declared)])
+
+
+async def _read(benchmark: Benchmark, number: int, store: ObjectStore) -> BenchmarkTexts:
+    where = f"dataset.benchmarks.{number}"
+    if benchmark.path is None:
+        return BenchmarkTexts(benchmark.name, benchmark.texts)
+    data = await store.read(benchmark.path)
+    if data is None:
+        raise InvalidSpec(
+            field=f"{where}.path", reason=f"{benchmark.path} is not in the object store; put it there"
+        )
+    found = content_sha256(data)
+    if benchmark.sha256 not in (None, found):
+        raise InvalidSpec(
+            field=f"{where}.sha256", reason=f"{benchmark.path} hashes to {found}; restore it, or say so"
+        )
+    return BenchmarkTexts(benchmark.name, tuple(_texts(data, benchmark.field, f"{where}.path")))
+
+
+def _texts(data: bytes, field: str, where: str) -> list[str]:
+    texts: list[str] = []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value: Any = json.loads(line)
+        except ValueError as error:
+            raise InvalidSpec(field=where, reason=f"line {number} is not JSON ({error}); mend it") from error
+        text = value.get(field) if isinstance(value, dict) else value
+        if not isinstance(text, str):
+            reason = f"line {number} has no text in {field!r}; name the right field in 'field'"
+            raise InvalidSpec(field=where, reason=reason)
+        texts.append(text)
+    if not texts:
+        raise InvalidSpec(field=where, reason="holds no texts; give at least one")
+    return texts
