@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import PiiPolicy
-from tunewheel_curate.recognizers import ENTITIES, recognizers_of
+from tunewheel_curate.recognizers import ENTITIES, SIGNS, may_contain, recognizers_of
 from tunewheel_curate.redaction import find_entities, redact_records, redact_text
 
 DEFAULT = PiiPolicy().entities
@@ -64,6 +65,112 @@ def test_a_project_may_reject_or_keep(records) -> None:
     frame = records({"input": "a@example.com"}, {})
     assert redact_records(frame, PiiPolicy(action="reject")).funnel.reasons == {"pii": 1}
     assert redact_records(frame, PiiPolicy(action="keep")).kept.equals(frame)
+
+
+def pseudonyms(records, *rows: dict[str, str]) -> list[str]:
+    stage = redact_records(records(*rows), PiiPolicy(action="pseudonymise"))
+    return stage.kept["input"].to_list()
+
+
+def test_stand_ins_agree_within_a_group_and_only_there(records) -> None:
+    one, two, other, same = pseudonyms(
+        records,
+        {"input": "from a@example.com", "group": "thread-1"},
+        {"input": "A@EXAMPLE.com again, not b@example.com", "group": "thread-1"},
+        {"input": "from a@example.com", "group": "thread-2"},
+        {"input": "from a@example.com", "group": "thread-1"},
+    )
+    stand_in = one.removeprefix("from ")
+    assert re.fullmatch(r"<EMAIL_ADDRESS_[0-9a-f]{4}>", stand_in)
+    assert same == one
+    assert two.startswith(f"{stand_in} again, not <EMAIL_ADDRESS_")
+    assert two.count(stand_in) == 1
+    assert other != one
+
+
+def test_stand_ins_agree_between_question_and_answer(records) -> None:
+    output = json.dumps({"category": "bell", "reply": "We wrote to a@example.com"})
+    stage = redact_records(
+        records({"input": "a@example.com", "output": output}), PiiPolicy(action="pseudonymise")
+    )
+    row = stage.kept.row(0, named=True)
+    assert json.loads(row["output"])["reply"] == f"We wrote to {row['input']}"
+    assert redact_records(stage.kept, PiiPolicy(action="pseudonymise")).kept.equals(stage.kept)
+
+
+def test_stand_ins_do_not_depend_on_company(records) -> None:
+    row = {"input": "call +44 20 7946 0321", "group": "g"}
+    alone = pseudonyms(records, row)[0]
+    assert pseudonyms(records, {"input": "ring +44 20 7946 0999", "group": "g"}, row)[1] == alone
+
+
+CUSTOMER = {"name": "CUSTOMER_ID", "regex": r"\bC-\d{6}\b"}
+
+
+def test_project_patterns_are_redacted_in_texts_and_answers(records) -> None:
+    output = json.dumps({"category": "bell", "reply": "line one\nC-123456: XC-123456 stays"})
+    policy = PiiPolicy.model_validate(
+        {"patterns": [CUSTOMER, {"name": "LOCKER", "regex": "(?i)locker [a-z]?[0-9]+"}]}
+    )
+    stage = redact_records(
+        records({"input": "XC-123456 and C-123456, C-1234567; C-654321 in Locker B7", "output": output}),
+        policy,
+    )
+    row = stage.kept.row(0, named=True)
+    assert row["input"] == "XC-123456 and <CUSTOMER_ID>, C-1234567; <CUSTOMER_ID> in <LOCKER>"
+    assert json.loads(row["output"])["reply"] == "line one\n<CUSTOMER_ID>: XC-123456 stays"
+    assert stage.counts == {"CUSTOMER_ID": 3, "LOCKER": 1}
+
+
+def test_a_mark_in_the_text_hides_nothing(records) -> None:
+    policy = PiiPolicy.model_validate({"patterns": [CUSTOMER]})
+    for mark in "\ufdd0\ufdd1":
+        stage = redact_records(records({"input": f"a {mark} C-123456 {mark}{mark}"}), policy)
+        assert stage.kept["input"].to_list() == [f"a {mark} <CUSTOMER_ID> {mark}{mark}"]
+
+
+def test_empty_matches_are_none(records) -> None:
+    policy = PiiPolicy.model_validate({"patterns": [{"name": "ODD", "regex": r"\b"}]})
+    assert redact_records(records({"input": "left alone"}), policy).kept["input"].to_list() == ["left alone"]
+
+
+def test_hostile_patterns_and_texts_take_linear_work(records) -> None:
+    policy = PiiPolicy.model_validate({"patterns": [{"name": "EVIL", "regex": "(a+)+(b|c)+$"}]})
+    hostile = [
+        "a" * 100_000,
+        "1-" * 50_000,
+        "1" * 100_000,
+        ("1 " * 7 + "x") * 5_000,
+        "@" * 100_000,
+        "AB12" * 25_000,
+    ]
+    stage = redact_records(records(*({"input": text} for text in hostile)), policy)
+    assert stage.kept.height == len(hostile)
+
+
+def test_a_pattern_does_not_take_a_built_in_name(records) -> None:
+    policy = PiiPolicy.model_validate(
+        {"entities": ["IP_ADDRESS"], "patterns": [{"name": "URL", "regex": "x"}]}
+    )
+    with pytest.raises(InvalidSpec, match=r"patterns\.0\.name: 'URL' is a built-in"):
+        redact_records(records({}), policy)
+
+
+def test_rejected_answers_and_deep_ones_are_redacted_too(records) -> None:
+    deep = "[" * 900 + '"a@example.com"' + "]" * 900
+    stage = redact_records(records({"rejected_output": "write a@example.com", "output": deep}), PiiPolicy())
+    row = stage.kept.row(0, named=True)
+    assert row["rejected_output"] == "write <EMAIL_ADDRESS>"
+    assert row["output"] == deep.replace("a@example.com", "<EMAIL_ADDRESS>")
+
+
+def test_signs_miss_nothing_that_recognisers_find(shared_data: Path) -> None:
+    """Without the cheap check first, the recognisers find the same."""
+    texts = json.loads((shared_data / "pii_presidio/data/synth_dataset_v2.json").read_text(encoding="utf-8"))
+    for text in texts[:300]:
+        for entity in SIGNS:
+            found = [f for find in recognizers_of(entity) for f in find(text["full_text"])]
+            assert may_contain(entity, text["full_text"]) or not found, (entity, found)
 
 
 def test_an_unknown_entity_is_refused_with_the_choice(records) -> None:

@@ -61,9 +61,14 @@ def _personal_data(spec: ProjectSpec, found: dict[str, int]) -> str:
     policy = spec.dataset.pii
     if policy.action == "keep":
         return "The project keeps personal data as it is."
-    verb = "Replaced by placeholders" if policy.action == "redact" else "Found, and its records dropped"
+    verb = {
+        "redact": "Replaced by placeholders",
+        "pseudonymise": "Replaced by stand-ins that agree within a group",
+        "reject": "Found, and its records dropped",
+    }[policy.action]
+    wanted = [*policy.entities, *(pattern.name for pattern in policy.patterns)]
     listed = ", ".join(f"{entity}: {count}" for entity, count in found.items()) or "nothing"
-    return f"Looked for {', '.join(policy.entities)}. {verb}: {listed}."
+    return f"Looked for {', '.join(wanted)}. {verb}: {listed}."
 
 
 def _labels(build: Build) -> str:

@@ -99,15 +99,23 @@ def find_ibans(text: str) -> list[Finding]:
     return findings
 
 
-_FEWEST_DIGITS = {"PHONE_NUMBER": 7, "CREDIT_CARD": 12, "IBAN_CODE": 2, "IP_ADDRESS": 1, "US_SSN": 9}
+SIGNS = {
+    "EMAIL_ADDRESS": "@",
+    "PHONE_NUMBER": r"\d(?:[^0-9A-WYZa-wyz]{0,4}\d){6}",
+    "CREDIT_CARD": r"\d(?:[ -]?\d){11}",
+    "IBAN_CODE": r"[A-Za-z]{2}[ -]?\d{2}(?:[ -]?[A-Za-z0-9]){9}",
+    "IP_ADDRESS": r"\d\.\d{1,3}\.\d|:[0-9A-Fa-f]{0,4}:",
+    "US_SSN": r"\d(?:[-. ]?\d){8}",
+}
+"""What every text holds in which the costly recognisers could find something: most texts hold none of it.
+Valid for Python and for Rust alike, linear in both. Entities without a sign are always searched for."""
+_SIGNS = {entity: re.compile(sign) for entity, sign in SIGNS.items()}
 
 
 def may_contain(entity: str, text: str) -> bool:
-    """Tell at little cost whether ``text`` is worth searching for ``entity``: most texts are not."""
-    if entity == "EMAIL_ADDRESS":
-        return "@" in text
-    fewest = _FEWEST_DIGITS.get(entity, 0)
-    return fewest == 0 or sum(map(text.count, "0123456789")) >= fewest
+    """Tell at little cost whether ``text`` is worth searching for ``entity``."""
+    sign = _SIGNS.get(entity)
+    return sign is None or sign.search(text) is not None
 
 
 _OURS: dict[str, tuple[Recognizer, ...]] = {
