@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -27,26 +28,21 @@ ReadLock = Callable[[Path], Pins]
 REMEDY = "run scripts/lock.sh"
 
 
-def _project(folder: Path) -> dict[str, list[str]]:
+def _project(folder: Path) -> dict[str, Any]:
     return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def _requirements(folder: Path, *, inner: bool) -> list[Requirement]:
-    """Return what ``folder`` depends on: packages of this workspace (``inner``), or all others."""
-    parsed = [Requirement(text) for text in _project(folder)["dependencies"]]
-    return [r for r in parsed if r.name.startswith("tunewheel-") is inner]
-
-
-def _with_inner(folder: Path) -> list[Path]:
-    """Return ``folder`` and the workspace packages it needs, directly or not."""
+def _needed(folder: Path, extras: frozenset[str] = frozenset()) -> list[Requirement]:
+    """Return what ``folder`` with these extras needs from outside the workspace, also through it."""
     by_name = {str(_project(path)["name"]): path for path in PROJECTS}
-    found, waiting = [folder], [folder]
-    while waiting:
-        for requirement in _requirements(waiting.pop(), inner=True):
-            path = by_name[requirement.name]
-            if path not in found:
-                found.append(path)
-                waiting.append(path)
+    project, found = _project(folder), list[Requirement]()
+    texts = [
+        *project["dependencies"],
+        *(t for e in sorted(extras) for t in project["optional-dependencies"][e]),
+    ]
+    for requirement in map(Requirement, texts):
+        inner = by_name.get(requirement.name)
+        found += [requirement] if inner is None else _needed(inner, frozenset(requirement.extras))
     return found
 
 
@@ -76,7 +72,7 @@ def test_a_services_lock_is_a_subset_of_the_whole(service: Path, read_lock: Read
 @pytest.mark.parametrize("folder", PROJECTS, ids=lambda path: path.name)
 def test_what_a_project_declares_is_locked(folder: Path, read_lock: ReadLock) -> None:
     locks = [LOCK, folder / "requirements.lock"] if folder in SERVICES else [LOCK]
-    needed = [r for path in _with_inner(folder) for r in _requirements(path, inner=False)]
+    needed = _needed(folder)
     assert needed
     for lock in locks:
         versions: dict[str, set[str]] = {}
@@ -95,6 +91,13 @@ def _satisfied(specifier: SpecifierSet, versions: set[str]) -> bool:
 def test_only_what_trains_or_infers_locks_torch(service: Path, read_lock: ReadLock) -> None:
     names = {name for name, _ in read_lock(service / "requirements.lock")}
     assert bool(names & TORCH) is (service.name in HEAVY)
+
+
+def test_an_extra_of_a_workspace_package_counts() -> None:
+    heavy = {requirement.name for requirement in _needed(ROOT / "services" / "train")}
+    light = {requirement.name for requirement in _needed(ROOT / "services" / "curate")}
+    assert "torch" in heavy - light
+    assert "transformers" in heavy & light
 
 
 def test_a_foreign_pin_is_noticed(tmp_path: Path, read_lock: ReadLock) -> None:

