@@ -13,7 +13,20 @@ from typer.testing import CliRunner
 
 runner = CliRunner()
 NOWHERE = "127.0.0.1:9"
-COMMANDS = ("up", "down", "topics", "declare", "publish", "build", "ask", "status", "watch", "lineage")
+COMMANDS = (
+    "up",
+    "down",
+    "topics",
+    "declare",
+    "publish",
+    "withdraw",
+    "forget",
+    "build",
+    "ask",
+    "status",
+    "watch",
+    "lineage",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +108,13 @@ def test_errors_are_json_when_asked_for() -> None:
         (("up", "--port", "console=99999"), "99999 is no port"),
         (("watch", "--topic", "nope"), "there is no topic 'nope'"),
         (("status", "--security-protocol", "TLS"), "--security-protocol: "),
+        (("publish", "x", "-p", "p", "--withdraw-deleted"), "--withdraw-deleted: is for --watch"),
+        (("publish", "x.md", "-p", "p", "--watch"), "--watch: x.md is no folder"),
+        (("forget", "-p", "p", "--requested-by", "m"), "--customer: or --source must say what to erase"),
+        (
+            ("forget", "-p", "p", "--requested-by", "m", "--customer", "c", "--source", "s"),
+            "exactly one of the two",
+        ),
     ],
 )
 def test_a_wrong_option_is_exit_2_and_named(arguments: tuple[str, ...], words: str) -> None:
@@ -118,3 +138,16 @@ def test_ask_without_a_gateway_says_so() -> None:
     code, _, err = run("ask", "hi", "-p", "p", "--gateway", "http://127.0.0.1:9")
     assert code == 5
     assert "nothing answers at http://127.0.0.1:9" in err
+
+
+def test_what_is_taken_back_is_checked_before_anything_is_sent() -> None:
+    code, _, err = run("withdraw", "../x.md", "-p", "p", "--bootstrap-servers", NOWHERE)
+    assert code == 1
+    assert err.startswith("tunewheel: document_id must be a relative path")
+
+
+def test_an_erasure_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("-p", "p", "--requested-by", "m", "--customer", "C-7", "--bootstrap-servers", NOWHERE)
+    refused = runner.invoke(app, ("forget", *options), input="n\n")
+    assert (refused.exit_code, "for good?" in refused.stdout) == (1, True)
+    assert run("forget", *options, "--yes")[0] == 5

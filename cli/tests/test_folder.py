@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from tunewheel_cli.publishing.folder import document_files, read_documents
-from tunewheel_cli.publishing.items import Found, Refusal
+from tunewheel_cli.publishing.items import Found, FoundFile, Refusal
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def read(root: Path) -> dict[str, Found | Refusal]:
+def read(root: Path) -> dict[str, Found | FoundFile | Refusal]:
     return {item.where: item for item in read_documents(root, document_files(root), max_bytes=1_000)}
 
 
@@ -58,3 +60,58 @@ def test_unreadable_documents_are_refused_by_themselves(folder: Path) -> None:
         "latin.md": "is not UTF-8 (byte 3); save the file as UTF-8",
         "gone.md": "cannot be read: No such file or directory",
     }
+
+
+def write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"# {name}")
+
+
+def names_of(root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in document_files(root)]
+
+
+def test_a_repository_gives_its_own_source_and_no_other(tmp_path: Path) -> None:
+    write(
+        tmp_path, "src/app.py", "src/lib.rs", "README.md", "node_modules/x/index.js", "vendor/y.go",
+        ".tox/z.py", "env/lib/w.py", "env/pyvenv.cfg", "logo.svg", "data.json", "src/__pycache__/app.py",
+    )  # fmt: skip
+    assert names_of(tmp_path) == ["README.md", "src/app.py", "src/lib.rs"]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_what_git_ignores_is_left_out(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    write(tmp_path, "a.py", "build/b.py", "sub/c.py", "d e.md")
+    (tmp_path / ".gitignore").write_text("build/\nsub/*.py\n")
+    assert names_of(tmp_path) == ["a.py", "d e.md"]
+    (tmp_path / "a.py").unlink()
+    subprocess.run(["git", "-C", str(tmp_path), "add", "-A"], check=True)
+    assert names_of(tmp_path) == ["d e.md"]
+
+
+def test_a_broken_repository_is_read_as_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, "a.py", ".git/HEAD")
+    assert names_of(tmp_path) == ["a.py"]
+
+
+def test_binary_documents_and_those_that_declare_an_encoding_go_to_ingest_as_files(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-")
+    (tmp_path / "b.docx").write_bytes(b"PK")
+    (tmp_path / "c.html").write_bytes(b'<meta charset="latin-1">caf\xe9')
+    (tmp_path / "d.py").write_bytes(b"# coding: latin-1\nx = 'caf\xe9'")
+    (tmp_path / "e.html").write_text("<title>T</title>")
+    found = read(tmp_path)
+    files = {name: item.media_type for name, item in found.items() if isinstance(item, FoundFile)}
+    assert files["a.pdf"] == "application/pdf"
+    assert list(files) == ["a.pdf", "b.docx", "c.html", "d.py"]
+    page = found["e.html"]
+    assert isinstance(page, Found)
+    assert "title" not in page.fields, "ingest reads it out of the page"
+
+
+def test_blank_source_is_no_document_but_a_blank_text_is_refused_further_on(tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").write_text("\n")
+    (tmp_path / "a.md").write_text("")
+    assert list(read(tmp_path)) == ["a.md"]

@@ -13,7 +13,7 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 
 from tunewheel_cli.publishing.events import SOURCE
-from tunewheel_cli.publishing.sender import Sender
+from tunewheel_cli.publishing.sender import publish_events
 
 MAX_SPEC_BYTES = 1 << 20
 
@@ -52,7 +52,5 @@ async def request_build(project: str, request: str, options: Mapping[str, Any]) 
 
 async def _publish(data: Any, options: Mapping[str, Any]) -> Envelope[Any]:
     envelope = new_event(data, source=SOURCE)
-    async with Sender(options) as sender:
-        await sender.send(envelope.to_kafka())
-        await sender.flush()
+    await publish_events(options, envelope)
     return envelope

@@ -1,27 +1,22 @@
-"""declare, publish, build, ask: what one does with a project."""
+"""declare, build, ask: what one does with a project."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from tunewheel_cli.exits import Exit, print_json
-from tunewheel_cli.publishing.items import Kind
+from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Reach, reaching
 
-if TYPE_CHECKING:
-    from tunewheel_cli.publishing.publish import Summary
-
-SHOWN_REFUSALS = 20
 Project = Annotated[str, typer.Option("--project", "-p", help="The project, as in its project.yaml.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (declare, publish, build, ask):
+    for command in (declare, build, ask):
         app.command()(command)
 
 
@@ -42,59 +37,6 @@ def declare(
         print(
             f"declared {checked.project}: {len(checked.criteria)} criteria, base model {checked.base_model}"
         )
-
-
-@reaching
-def publish(
-    reach: Reach,
-    path: Annotated[Path, typer.Argument(help="JSON Lines, CSV, a document or a folder of documents.")],
-    project: Project,
-    kind: Annotated[Kind | None, typer.Option(help="What each record is; else its id field tells.")] = None,
-    map_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map", help="CSV: column=field; a dotted field makes an object (category=output.category)."
-        ),
-    ] = None,
-) -> None:
-    """Publish tickets, examples or documents.
-
-    Lines that are wrong are listed with line and field, all others are published (exit code 3). Publishing
-    the same file again, after a crash for instance, doubles nothing: ids follow from content.
-    """
-    summary = asyncio.run(_publish(reach, path, project, kind, map_ or []))
-    if reach.as_json:
-        print_json(summary.as_json())
-    else:
-        tell(summary)
-    if summary.refused:
-        raise typer.Exit(Exit.REFUSED)
-
-
-async def _publish(reach: Reach, path: Path, project: str, kind: Kind | None, maps: list[str]) -> Summary:
-    from tunewheel_cli.commands.progress import PublishDisplay
-    from tunewheel_cli.known import require_project
-    from tunewheel_cli.publishing.publish import publish_path
-
-    options = reach.client_options()
-    await require_project(options, project)
-    with PublishDisplay(silent=reach.as_json) as display:
-        return await publish_path(
-            path, project=project, options=options, kind=kind, maps=maps, on_progress=display.note
-        )
-
-
-def tell(summary: Summary) -> None:
-    """Print what became of a path; refusals go to standard error."""
-    for refusal in summary.refusals[:SHOWN_REFUSALS]:
-        print(f"{summary.path}: {refusal}", file=sys.stderr)
-    if summary.refused > SHOWN_REFUSALS:
-        hidden = summary.refused - SHOWN_REFUSALS
-        print(f"{summary.path}: {hidden} more refused; --json lists them", file=sys.stderr)
-    topics = ", ".join(f"{count} {topic}" for topic, count in summary.published.items()) or "nothing"
-    rate = summary.events / summary.seconds if summary.seconds else 0.0
-    refused = f", {summary.refused} refused" if summary.refused else ""
-    print(f"published {topics}{refused} in {summary.seconds:.1f} s ({rate:,.0f}/s)")
 
 
 @reaching

@@ -1,62 +1,121 @@
-"""A folder of documents: each file is one, named by its path below the folder."""
+"""A folder of documents, or a repository of source code: each file is a document, named by its path."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
-from tunewheel_cli.publishing.items import Found, Refusal, Source
+from tunewheel_contracts.events.upstream import BINARY_TYPES
+from tunewheel_contracts.formats.document import LANGUAGES, PROSE_TYPES, media_type_of
+
+from tunewheel_cli.publishing.items import Found, FoundFile, Refusal, Source
 from tunewheel_cli.publishing.lines import OnBytes
 
-MEDIA_TYPES = {
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-    ".txt": "text/plain",
-    ".html": "text/html",
-    ".htm": "text/html",
-}
+VENDORED = frozenset(
+    {"node_modules", "bower_components", "vendor", "third_party", "site-packages", "__pycache__"}
+)
+"""Folders of other people's code: not what the project is to learn."""
+DECLARING_TYPES = frozenset({"text/html", "text/x-python"})
+"""Types whose files may declare an encoding of their own, which ingest honours."""
+CODE_TYPES = frozenset({"text/x-python", "text/x-source"})
+GIT_SECONDS = 60
 _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
 
 
+def known_endings() -> str:
+    """Return the endings of documents, for a message."""
+    return ", ".join((*PROSE_TYPES, *LANGUAGES))
+
+
 def document_files(folder: Path) -> list[Path]:
-    """Return the documents below ``folder`` in the order of their names, hidden ones left out."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_TYPES)
-    shown = (
-        path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    """Return the documents below ``folder`` in the order of their names.
+
+    Left out are hidden files, vendored code, virtual environments, and in a git repository what git ignores.
+    """
+    files = _git_files(folder) if (folder / ".git").exists() else None
+    if files is None:
+        files = [path for path in folder.rglob("*") if path.is_file() or path.is_symlink()]
+    environments = {path.parent for path in folder.rglob("pyvenv.cfg")}
+    return sorted(
+        path
+        for path in files
+        if media_type_of(path.name)
+        and _is_shown(path.relative_to(folder))
+        and not environments.intersection(path.parents)
     )
-    return sorted(path for path in shown if path.is_file() or path.is_symlink())
 
 
 def read_documents(
     root: Path, files: list[Path], *, max_bytes: int, on_bytes: OnBytes | None = None
 ) -> Source:
-    """Yield each file as a document; its id is its path below ``root``."""
+    """Yield each file as a document; its id is its path below ``root``. Code without a character is none."""
     inside = root.resolve()
     for path in files:
         name = path.relative_to(root).as_posix()
         if not path.resolve().is_relative_to(inside):
             yield Refusal(name, None, "(file)", "is a link out of the folder; copy the file into it")
             continue
-        yield _read(path, name, max_bytes, on_bytes)
+        found = read_document(path, name, max_bytes=max_bytes, on_bytes=on_bytes)
+        if found is not None:
+            yield found
 
 
-def _read(path: Path, name: str, max_bytes: int, on_bytes: OnBytes | None) -> Found | Refusal:
+def read_document(
+    path: Path, name: str, *, max_bytes: int, on_bytes: OnBytes | None = None
+) -> Found | FoundFile | Refusal | None:
+    """Return the file at ``path`` as the document ``name``, None for source code that is blank."""
+    media_type = media_type_of(name) or "text/plain"
+    size = 0
     try:
         size = path.stat().st_size
+        if media_type in BINARY_TYPES:
+            return _counted(FoundFile(name, path, name, media_type, size), on_bytes)
         if size > max_bytes:
             return Refusal(
                 name, None, "content", f"has {size} bytes, {max_bytes} are allowed; split the document"
             )
-        raw = path.read_bytes()
-        content = raw.decode("utf-8-sig")
+        content = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         return Refusal(name, None, "(file)", f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
+        if media_type in DECLARING_TYPES:
+            return _counted(FoundFile(name, path, name, media_type, size), on_bytes)
         return Refusal(name, None, "content", f"is not UTF-8 (byte {error.start}); save the file as UTF-8")
     if on_bytes:
-        on_bytes(len(raw))
-    media_type = MEDIA_TYPES[path.suffix.lower()]
-    heading = _HEADING.search(content) if media_type == "text/markdown" else None
-    title = heading.group(1) if heading else path.stem
-    fields = {"document_id": name, "title": title, "content": content, "media_type": media_type}
+        on_bytes(size)
+    if media_type in CODE_TYPES and not content.strip():
+        return None
+    fields = {"document_id": name, "content": content, "media_type": media_type}
+    if media_type != "text/html":  # whose title ingest reads out of it
+        fields["title"] = _title(content, media_type, path)
     return Found(name, None, fields)
+
+
+def _counted(file: FoundFile, on_bytes: OnBytes | None) -> FoundFile:
+    if on_bytes:
+        on_bytes(file.size)
+    return file
+
+
+def _title(content: str, media_type: str, path: Path) -> str:
+    heading = _HEADING.search(content) if media_type == "text/markdown" else None
+    return heading.group(1) if heading else path.name if media_type in CODE_TYPES else path.stem
+
+
+def _is_shown(path: Path) -> bool:
+    return not any(part.startswith(".") or part in VENDORED for part in path.parts)
+
+
+def _git_files(folder: Path) -> list[Path] | None:
+    """Return what git tracks or would track, None where git cannot tell."""
+    # a repository's own settings must not run a program
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), "ls-files", "-z", "-co"]
+    try:
+        listed = subprocess.run(
+            [*command, "--exclude-standard"], capture_output=True, timeout=GIT_SECONDS, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    paths = (folder / name.decode("utf-8", "surrogateescape") for name in listed.split(b"\0") if name)
+    return [path for path in paths if path.is_file() or path.is_symlink()]

@@ -1,10 +1,11 @@
-"""What a source yields: records that are still to be checked, and refusals."""
+"""What a source yields: records that are still to be checked, files for ingest to read, and refusals."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
@@ -30,6 +31,17 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A document whose bytes go to ingest: it is no text, or text that only ingest can decode."""
+
+    where: str
+    path: Path
+    document_id: str
+    media_type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """One record that is not published, and how to mend it."""
 
@@ -42,4 +54,4 @@ class Refusal:
         return f"{self.where}: {self.field} {self.reason}"
 
 
-Source = Iterator[Found | Refusal]
+Source = Iterator[Found | FoundFile | Refusal]

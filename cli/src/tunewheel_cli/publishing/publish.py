@@ -1,70 +1,28 @@
-"""``publish_path``: a file or folder onto the log, the good lines of it."""
+"""``publish_path``: a file or folder onto the log, the good records of it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunewheel_contracts.event import KafkaRecord
+from tunewheel_contracts.events.upstream import DocumentPublished
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
-from tunewheel_cli.publishing.events import encode, fields_of, make_event
-from tunewheel_cli.publishing.folder import MEDIA_TYPES, document_files, read_documents
-from tunewheel_cli.publishing.items import Found, Kind, Refusal, Source, SourceUnusable
-from tunewheel_cli.publishing.lines import OnBytes, read_json_lines
-from tunewheel_cli.publishing.rows import parse_maps, read_csv
+from tunewheel_cli.publishing.events import encode, make_event
+from tunewheel_cli.publishing.items import Found, FoundFile, Kind, Refusal, Source
 from tunewheel_cli.publishing.sender import Sender
+from tunewheel_cli.publishing.sources import open_source, size_of
+from tunewheel_cli.publishing.summary import OnProgress, Summary
+from tunewheel_cli.publishing.upload import USUAL_URL, Uploader
 
-KEPT_REFUSALS = 1_000
-"""Refusals that are remembered; beyond it they are only counted."""
-JSON_LINES = (".jsonl", ".ndjson", ".jsonlines")
+__all__ = ["Pump", "Summary", "publish_path"]
+
 _YIELD_EVERY = 500
-
-
-@dataclass(slots=True)
-class Summary:
-    """What became of a path."""
-
-    path: str
-    total_bytes: int
-    read_bytes: int = 0
-    published: Counter[str] = field(default_factory=Counter)
-    """Acknowledged events by topic."""
-    refused: int = 0
-    refusals: list[Refusal] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def events(self) -> int:
-        return self.published.total()
-
-    def refuse(self, refusal: Refusal) -> None:
-        self.refused += 1
-        if len(self.refusals) < KEPT_REFUSALS:
-            self.refusals.append(refusal)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the summary for machines."""
-        refusals = [
-            {"line": r.line, "where": r.where, "field": r.field, "reason": r.reason} for r in self.refusals
-        ]
-        return {
-            "path": self.path,
-            "published": self.events,
-            "by_topic": dict(self.published),
-            "refused": self.refused,
-            "refusals": refusals,
-            "bytes": self.read_bytes,
-            "seconds": round(self.seconds, 3),
-        }
-
-
-OnProgress = Callable[[Summary], None]
 
 
 async def publish_path(
@@ -76,86 +34,67 @@ async def publish_path(
     maps: Sequence[str] = (),
     max_bytes: int = MAX_MESSAGE_BYTES,
     on_progress: OnProgress | None = None,
+    ingest: str = USUAL_URL,
 ) -> Summary:
-    """Publish every good record of ``path`` and return what was refused; ``options`` are aiokafka's.
+    """Publish every good record of ``path`` and return what was refused.
 
-    Ids follow from content: publishing again what is on the log already changes nothing.
+    ``options`` are aiokafka's; ``ingest`` is where files that are no text go. Ids follow from content:
+    publishing again what is on the log already changes nothing.
 
     Raises:
         SourceUnusable: there is nothing to read, or an option does not fit it.
-        TransientError: Kafka cannot be reached or does not acknowledge.
+        TransientError: Kafka or ingest cannot be reached or does not acknowledge.
     """
-    summary = Summary(str(path), total_bytes=_size(path))
-
-    def count(size: int) -> None:
-        summary.read_bytes += size
-
-    source = open_source(path, kind=kind, maps=maps, max_bytes=max_bytes, on_bytes=count)
+    summary = Summary(str(path), total_bytes=size_of(path))
+    source = open_source(path, kind=kind, maps=maps, max_bytes=max_bytes, on_bytes=summary.count)
     began = time.monotonic()
-    async with Sender(options) as sender:
-        await _pump(source, sender, summary, project=project, kind=kind, on_progress=on_progress)
+    async with Sender(options) as sender, Uploader(ingest) as uploader:
+        await Pump(sender, uploader, summary, project, kind, on_progress).run(source)
     summary.seconds = time.monotonic() - began
     if on_progress:
         on_progress(summary)
     return summary
 
 
-def open_source(
-    path: Path, *, kind: Kind | None, maps: Sequence[str], max_bytes: int, on_bytes: OnBytes | None = None
-) -> Source:
-    """Return the records of ``path``, chosen by what it is."""
-    if not path.exists():
-        raise SourceUnusable(f"{path}: does not exist; check the path")
-    suffix = path.suffix.lower()
-    if maps and suffix != ".csv":
-        raise SourceUnusable("--map: is for CSV files; in JSON Lines and folders fields have their names")
-    if path.is_dir():
-        files = document_files(path)
-        if not files:
-            raise SourceUnusable(f"{path}: holds no documents ({', '.join(MEDIA_TYPES)})")
-        return read_documents(path, files, max_bytes=max_bytes, on_bytes=on_bytes)
-    if suffix in JSON_LINES:
-        return read_json_lines(path, max_bytes=max_bytes, on_bytes=on_bytes)
-    if suffix == ".csv":
-        mapping = parse_maps(maps)
-        if kind is None:
-            raise SourceUnusable("--kind: is needed for CSV; say ticket, example or document")
-        return read_csv(path, mapping=mapping, fields=fields_of(kind), max_bytes=max_bytes, on_bytes=on_bytes)
-    if suffix in MEDIA_TYPES:
-        return read_documents(path.parent, [path], max_bytes=max_bytes, on_bytes=on_bytes)
-    known = ", ".join((*JSON_LINES, ".csv", *MEDIA_TYPES))
-    raise SourceUnusable(f"{path}: is none of {known}; rename it or convert it")
+@dataclass(slots=True)
+class Pump:
+    """Takes what a source yields where it belongs, and counts."""
 
+    sender: Sender
+    uploader: Uploader
+    summary: Summary
+    project: str
+    kind: Kind | None = None
+    on_progress: OnProgress | None = None
 
-async def _pump(
-    source: Source,
-    sender: Sender,
-    summary: Summary,
-    *,
-    project: str,
-    kind: Kind | None,
-    on_progress: OnProgress | None,
-) -> None:
-    for number, found in enumerate(source, 1):
-        record = found if isinstance(found, Refusal) else _to_record(found, project, kind)
-        if isinstance(record, Refusal):
-            summary.refuse(record)
+    async def run(self, source: Source) -> None:
+        """Publish all of ``source``; after it everything is acknowledged. See ``publish_path`` for errors."""
+        for number, found in enumerate(source, 1):
+            if isinstance(found, FoundFile):
+                await self._upload(found)
+            else:
+                await self._send(found)
+            if number % _YIELD_EVERY == 0 or isinstance(found, FoundFile):
+                await asyncio.sleep(0)
+                if self.on_progress:
+                    self.on_progress(self.summary)
+        await self.sender.flush()
+
+    async def _upload(self, file: FoundFile) -> None:
+        refusal = await self.uploader.send(file, self.project)
+        if refusal is not None:
+            self.summary.refuse(refusal)
         else:
-            await sender.send(record)
-            summary.published[record.topic] += 1
-        if number % _YIELD_EVERY == 0:
-            await asyncio.sleep(0)
-            if on_progress:
-                on_progress(summary)
-    await sender.flush()
+            self.summary.published[DocumentPublished.type] += 1
 
+    async def _send(self, found: Found | Refusal) -> None:
+        record = found if isinstance(found, Refusal) else self._to_record(found)
+        if isinstance(record, Refusal):
+            self.summary.refuse(record)
+        else:
+            await self.sender.send(record)
+            self.summary.published[record.topic] += 1
 
-def _to_record(found: Found, project: str, kind: Kind | None) -> KafkaRecord | Refusal:
-    made = make_event(found, project=project, kind=kind)
-    return made if isinstance(made, Refusal) else encode(found, made)
-
-
-def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(file.stat().st_size for file in document_files(path) if file.is_file())
-    return path.stat().st_size if path.exists() else 0
+    def _to_record(self, found: Found) -> KafkaRecord | Refusal:
+        made = make_event(found, project=self.project, kind=self.kind)
+        return made if isinstance(made, Refusal) else encode(found, made)

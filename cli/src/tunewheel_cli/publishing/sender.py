@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from tunewheel_contracts.errors import TransientError
-from tunewheel_contracts.event import KafkaRecord
+from tunewheel_contracts.event import Envelope, KafkaRecord
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
 from tunewheel_cli.connection import unreachable
@@ -114,6 +114,18 @@ class Sender:
         except KafkaError as error:
             raise _unpublished(error) from error
         self.acknowledged += count
+
+
+async def publish_events(options: Mapping[str, Any], *envelopes: Envelope[Any]) -> None:
+    """Publish a few events and wait until all replicas have them; ``options`` are aiokafka's.
+
+    Raises:
+        TransientError: Kafka cannot be reached or does not acknowledge.
+    """
+    async with Sender(options) as sender:
+        for envelope in envelopes:
+            await sender.send(envelope.to_kafka())
+        await sender.flush()
 
 
 def _unpublished(error: Exception) -> TransientError:

@@ -1,0 +1,144 @@
+"""publish: files, folders, repositories and object stores onto the log."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunewheel_cli.connection import InvalidOption
+from tunewheel_cli.exits import Exit, print_json
+from tunewheel_cli.publishing.items import Kind
+from tunewheel_cli.reach import Reach, reaching
+
+if TYPE_CHECKING:
+    from tunewheel_cli.publishing.publish import Summary
+    from tunewheel_cli.publishing.watching import Step
+
+SHOWN_REFUSALS = 20
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(publish)
+
+
+@reaching
+def publish(
+    reach: Reach,
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="JSON Lines, CSV, a document, a folder of documents, a repository, or a URL such as "
+            "s3://bucket/prefix."
+        ),
+    ],
+    project: Annotated[str, typer.Option("--project", "-p", help="The project, as in its project.yaml.")],
+    kind: Annotated[Kind | None, typer.Option(help="What each record is; else its id field tells.")] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", help="CSV: column=field; a dotted field makes an object (category=output.category)."
+        ),
+    ] = None,
+    watch: Annotated[bool, typer.Option(help="Follow a folder: publish what is new or changed.")] = False,
+    withdraw_deleted: Annotated[
+        bool, typer.Option("--withdraw-deleted", help="With --watch: withdraw documents that are deleted.")
+    ] = False,
+    ingest_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TUNEWHEEL_INGEST_URL",
+            help="URL of ingest, which takes PDF and DOCX.",
+            show_default="the running one",
+        ),
+    ] = None,
+) -> None:
+    """Publish tickets, examples or documents.
+
+    Lines that are wrong are listed with line and field, all others are published (exit code 3). Publishing
+    the same file again, after a crash for instance, doubles nothing: ids follow from content. Of a folder
+    hidden, vendored and git-ignored files are left out.
+    """
+    from tunewheel_cli.publishing.upload import ingest_url as running_ingest
+
+    ingest = ingest_url or running_ingest(reach.var)
+    if withdraw_deleted and not watch:
+        raise InvalidOption("--withdraw-deleted: is for --watch; add it, or use `tunewheel withdraw`")
+    if watch:
+        if not Path(path).is_dir():
+            raise InvalidOption(f"--watch: {path} is no folder; give the folder to follow")
+        asyncio.run(_watch(reach, path, project, ingest, withdraw_deleted))
+        return
+    summary = asyncio.run(_publish(reach, path, project, kind, map_ or [], ingest))
+    if reach.as_json:
+        print_json(summary.as_json())
+    else:
+        tell(summary)
+    if summary.refused:
+        raise typer.Exit(Exit.REFUSED)
+
+
+async def _publish(
+    reach: Reach, path: str, project: str, kind: Kind | None, maps: list[str], ingest: str
+) -> Summary:
+    from tunewheel_cli.commands.progress import PublishDisplay
+    from tunewheel_cli.known import require_project
+    from tunewheel_cli.publishing.publish import publish_path
+    from tunewheel_cli.publishing.remote import is_url, publish_url
+
+    options = reach.client_options()
+    await require_project(options, project)
+    with PublishDisplay(silent=reach.as_json) as display:
+        if not is_url(path):
+            return await publish_path(
+                Path(path), project=project, options=options, kind=kind, maps=maps, ingest=ingest,
+                on_progress=display.note,
+            )  # fmt: skip
+        if maps:
+            raise InvalidOption("--map: is for CSV files; fetch the file and publish it by its path")
+        return await publish_url(
+            path, project=project, options=options, kind=kind, ingest=ingest, on_progress=display.note
+        )
+
+
+async def _watch(reach: Reach, path: str, project: str, ingest: str, withdraw_deleted: bool) -> None:
+    from tunewheel_cli.known import require_project
+    from tunewheel_cli.publishing.watching import FolderWatch
+
+    folder = Path(path)
+    options = reach.client_options()
+    await require_project(options, project)
+    if not reach.as_json:
+        print(f"watching {folder}; Ctrl-C stops", file=sys.stderr)
+    watch = FolderWatch(folder, project, options, ingest, withdraw_deleted)
+    await watch.run(lambda step: _tell_step(step, as_json=reach.as_json))
+
+
+def _tell_step(step: Step, *, as_json: bool) -> None:
+    if as_json:
+        more = {"gone": list(step.gone), "withdrawn": step.withdrawn and bool(step.gone)}
+        print_json(step.summary.as_json() | more | ({"error": str(step.error)} if step.error else {}))
+        return
+    if step.error is not None:
+        print(f"{step.error}; it is tried again", file=sys.stderr)
+        return
+    tell(step.summary)
+    if step.gone and not step.withdrawn:
+        names = ", ".join(step.gone[:SHOWN_REFUSALS])
+        print(f"deleted, but not withdrawn: {names} (see --withdraw-deleted)", file=sys.stderr)
+
+
+def tell(summary: Summary) -> None:
+    """Print what became of a path; refusals go to standard error."""
+    for refusal in summary.refusals[:SHOWN_REFUSALS]:
+        print(f"{summary.path}: {refusal}", file=sys.stderr)
+    if summary.refused > SHOWN_REFUSALS:
+        hidden = summary.refused - SHOWN_REFUSALS
+        print(f"{summary.path}: {hidden} more refused; --json lists them", file=sys.stderr)
+    topics = ", ".join(f"{count} {topic}" for topic, count in summary.published.items()) or "nothing"
+    rate = summary.events / summary.seconds if summary.seconds else 0.0
+    refused = f", {summary.refused} refused" if summary.refused else ""
+    print(f"published {topics}{refused} in {summary.seconds:.1f} s ({rate:,.0f}/s)")

@@ -1,0 +1,125 @@
+"""Everything below a URL of an object store, object by object: ``s3://``, ``gs://``, ``az://``, ``file://``."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+
+from tunewheel_cli.publishing.folder import read_document
+from tunewheel_cli.publishing.items import Kind, Source, SourceUnusable
+from tunewheel_cli.publishing.publish import Pump
+from tunewheel_cli.publishing.sender import Sender
+from tunewheel_cli.publishing.sources import JSON_LINES, is_publishable, open_source
+from tunewheel_cli.publishing.summary import OnProgress, Summary
+from tunewheel_cli.publishing.upload import USUAL_URL, Uploader
+
+SCHEMES = ("s3", "gs", "az", "abfs", "file")
+PART_BYTES = 5 << 20
+
+
+def is_url(path: str) -> bool:
+    """Whether ``path`` names an object store rather than a file."""
+    return "://" in path
+
+
+async def publish_url(
+    url: str,
+    *,
+    project: str,
+    options: Mapping[str, Any],
+    kind: Kind | None = None,
+    max_bytes: int = MAX_MESSAGE_BYTES,
+    on_progress: OnProgress | None = None,
+    ingest: str = USUAL_URL,
+) -> Summary:
+    """Publish the documents and JSON Lines below ``url``; a document's id is its path below it.
+
+    Credentials and region come from the environment, as the cloud's own tools read them. See
+    ``publish_path`` for the rest.
+
+    Raises:
+        SourceUnusable: the URL is none, or nothing below it can be published.
+        TransientError: the store, Kafka or ingest cannot be reached.
+    """
+    prefix = Prefix(url)
+    objects = await prefix.objects()
+    if not objects:
+        raise SourceUnusable(f"{url}: holds no documents and no JSON Lines; check the prefix")
+    summary, began = Summary(url, total_bytes=sum(objects.values())), time.monotonic()
+    async with Sender(options) as sender, Uploader(ingest) as uploader:
+        pump = Pump(sender, uploader, summary, project, kind, on_progress)
+        with tempfile.TemporaryDirectory(prefix="publish-") as scratch:
+            for name in objects:
+                file = Path(scratch) / f"object{Path(name).suffix}"
+                await prefix.download(name, file)
+                await pump.run(_source(file, name, kind, max_bytes, summary))
+                file.unlink(missing_ok=True)
+    summary.seconds = time.monotonic() - began
+    if on_progress:
+        on_progress(summary)
+    return summary
+
+
+class Prefix:
+    """The objects below one URL."""
+
+    def __init__(self, url: str) -> None:
+        from obstore.exceptions import BaseError
+        from obstore.store import LocalStore, from_url
+
+        parts = urlsplit(url)
+        if parts.scheme not in SCHEMES:
+            raise SourceUnusable(f"{url}: is no URL of an object store; use one of {', '.join(SCHEMES)}")
+        self._url = url
+        try:
+            if parts.scheme == "file":
+                self._store: Any = LocalStore(Path(unquote(parts.path)))
+            else:
+                self._store = from_url(url)
+        except (BaseError, ValueError, OSError) as error:
+            raise SourceUnusable(f"{url}: cannot be opened: {error}") from error
+
+    async def objects(self) -> dict[str, int]:
+        """Return size by path of what can be published, sorted; hidden objects are left out."""
+        import obstore
+        from obstore.exceptions import BaseError
+
+        found: dict[str, int] = {}
+        try:
+            async for chunk in obstore.list(self._store):
+                for meta in chunk:
+                    name = meta["path"]
+                    if is_publishable(name) and not any(part.startswith(".") for part in name.split("/")):
+                        found[name] = meta["size"]
+        except (BaseError, OSError) as error:
+            raise TransientError(f"{self._url}: cannot be listed: {error}") from error
+        return dict(sorted(found.items()))
+
+    async def download(self, name: str, target: Path) -> None:
+        """Write an object to ``target``, a part at a time."""
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            result = await obstore.get_async(self._store, name)
+            with target.open("wb") as file:
+                async for part in result.stream(min_chunk_size=PART_BYTES):
+                    file.write(part)
+        except (BaseError, OSError) as error:
+            raise TransientError(f"{self._url}: {name} cannot be read: {error}") from error
+
+
+def _source(file: Path, name: str, kind: Kind | None, max_bytes: int, summary: Summary) -> Source:
+    if name.lower().endswith(JSON_LINES):
+        yield from open_source(file, kind=kind, maps=(), max_bytes=max_bytes, on_bytes=summary.count)
+        return
+    found = read_document(file, name, max_bytes=max_bytes, on_bytes=summary.count)
+    if found is not None:
+        yield found

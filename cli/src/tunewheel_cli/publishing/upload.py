@@ -1,0 +1,80 @@
+"""Document files to ingest, over HTTP: the command line needs no object store of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Self
+
+from tunewheel_contracts.errors import TransientError
+
+from tunewheel_cli.places import Var
+from tunewheel_cli.publishing.items import FoundFile, Refusal
+from tunewheel_cli.roster import ROSTER, url
+from tunewheel_cli.run_state import living
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+INGEST = next(member for member in ROSTER if member.name == "ingest")
+USUAL_URL = url(INGEST, INGEST.port)
+TIMEOUT_SECONDS = 600.0
+
+
+def ingest_url(var: Var) -> str:
+    """Return where ingest of the wheel on ``var`` listens, the usual place if none runs."""
+    state = living(var.run_file)
+    return (state and state.url_of(INGEST.name)) or USUAL_URL
+
+
+class Uploader:
+    """Sends files to ingest, one after the other; connects when there is a first."""
+
+    def __init__(self, ingest: str) -> None:
+        self._ingest = ingest.rstrip("/")
+        self._session: ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def send(self, file: FoundFile, project: str) -> Refusal | None:
+        """Upload one file; returned is why it was refused, None once it is on the log.
+
+        Raises:
+            TransientError: ingest does not answer, or cannot reach its broker or store.
+        """
+        import aiohttp
+
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
+        query = {"project": project, "document_id": file.document_id, "media_type": file.media_type}
+        try:
+            with file.path.open("rb") as body:
+                async with self._session.post(
+                    f"{self._ingest}/v1/documents/files", params=query, data=body
+                ) as response:
+                    status, text = response.status, await response.text()
+        except (TimeoutError, aiohttp.ClientError) as error:
+            raise TransientError(
+                f"ingest: nothing answers at {self._ingest} ({error}), and {file.where} goes through it; "
+                "start the wheel with `tunewheel up`, or name ingest with --ingest-url"
+            ) from error
+        except OSError as error:
+            return Refusal(file.where, None, "(file)", f"cannot be read: {error.strerror}")
+        return _judge(file, status, text)
+
+
+def _judge(file: FoundFile, status: int, text: str) -> Refusal | None:
+    if status == 202:
+        return None
+    try:
+        receipt: dict[str, Any] = json.loads(text)
+        if status == 503:
+            raise TransientError(f"ingest: {receipt['error']}; run the same command again")
+        first = receipt["refused"][0]
+        return Refusal(file.where, None, first["field"], first["reason"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        return Refusal(file.where, None, "(file)", f"was answered with status {status}: {text[:200]}")

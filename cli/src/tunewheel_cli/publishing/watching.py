@@ -1,0 +1,109 @@
+"""A folder that is kept in step: what is new or changed in it is published, what is gone can be withdrawn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.upstream import DocumentWithdrawn
+from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+
+from tunewheel_cli.publishing.events import SOURCE
+from tunewheel_cli.publishing.folder import document_files, read_documents
+from tunewheel_cli.publishing.publish import Pump
+from tunewheel_cli.publishing.sender import Sender, publish_events
+from tunewheel_cli.publishing.summary import Summary
+from tunewheel_cli.publishing.upload import USUAL_URL, Uploader
+
+RETRY_MS = 5_000
+Snapshot = dict[str, tuple[int, int]]
+"""Time of change (ns) and size by path below the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one look at the folder led to."""
+
+    summary: Summary
+    gone: tuple[str, ...] = ()
+    withdrawn: bool = False
+    """Whether ``gone`` was withdrawn."""
+    error: TransientError | None = None
+    """Why nothing was published; the same is tried again shortly."""
+
+
+@dataclass(slots=True)
+class FolderWatch:
+    """Publishes a folder and follows it; ``options`` are aiokafka's."""
+
+    folder: Path
+    project: str
+    options: Mapping[str, Any]
+    ingest: str = USUAL_URL
+    withdraw_deleted: bool = False
+
+    async def run(self, on_step: Callable[[Step], None], *, stop: asyncio.Event | None = None) -> None:
+        """Publish what is there, then every change, until ``stop`` is set. A Kafka that is away for a while
+        is waited for."""
+        from watchfiles import awatch
+
+        known: Snapshot = {}
+        known = await self._step(known, on_step)
+        async for _ in awatch(
+            self.folder, watch_filter=None, stop_event=stop, rust_timeout=RETRY_MS, yield_on_timeout=True
+        ):
+            known = await self._step(known, on_step)
+
+    async def _step(self, known: Snapshot, on_step: Callable[[Step], None]) -> Snapshot:
+        now = await asyncio.to_thread(snapshot, self.folder)
+        changed = sorted(name for name, state in now.items() if known.get(name) != state)
+        gone = tuple(sorted(known.keys() - now.keys()))
+        if not changed and not gone:
+            return now
+        summary = Summary(str(self.folder), total_bytes=sum(now[name][1] for name in changed))
+        try:
+            await self._publish(changed, summary)
+            if gone and self.withdraw_deleted:
+                await self._withdraw(gone, summary)
+        except TransientError as error:
+            on_step(Step(summary, error=error))
+            return known
+        on_step(Step(summary, gone, withdrawn=self.withdraw_deleted))
+        return now
+
+    async def _publish(self, names: list[str], summary: Summary) -> None:
+        if not names:
+            return
+        files = [self.folder / name for name in names]
+        source = read_documents(self.folder, files, max_bytes=MAX_MESSAGE_BYTES, on_bytes=summary.count)
+        async with Sender(self.options) as sender, Uploader(self.ingest) as uploader:
+            await Pump(sender, uploader, summary, self.project).run(source)
+
+    async def _withdraw(self, names: tuple[str, ...], summary: Summary) -> None:
+        now = datetime.now(UTC)
+        withdrawn = [
+            DocumentWithdrawn(
+                project=self.project, document_id=name, reason="its file was deleted", withdrawn_at=now
+            )
+            for name in names
+        ]
+        await publish_events(self.options, *(new_event(data, source=SOURCE) for data in withdrawn))
+        summary.published[DocumentWithdrawn.type] += len(names)
+
+
+def snapshot(folder: Path) -> Snapshot:
+    """Return the state of every document below ``folder``."""
+    states: Snapshot = {}
+    for path in document_files(folder):
+        try:
+            stat = path.stat()
+        except OSError:
+            continue  # gone since it was listed, or a link to nothing
+        states[path.relative_to(folder).as_posix()] = (stat.st_mtime_ns, stat.st_size)
+    return states

@@ -1,0 +1,165 @@
+"""Documents by the command line: files through ingest, a watched folder, an object store, withdrawals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunewheel_cli.publishing.publish import publish_path
+from tunewheel_cli.publishing.remote import publish_url
+from tunewheel_cli.publishing.watching import FolderWatch, Step
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.topics import (
+    DOCUMENT_PUBLISHED,
+    DOCUMENT_WITHDRAWN,
+    ERASURE_REQUESTED,
+    RECORD_INGESTED,
+)
+from tunewheel_ingest.main import make_app
+from tunewheel_ingest.settings import Settings
+
+from .bus import Bus, running, until
+from .specs import declared
+
+pytestmark = pytest.mark.integration
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FILES = REPOSITORY / "services" / "ingest" / "tests" / "files"
+NOWHERE = "http://127.0.0.1:9"
+
+
+def mine(project: str) -> Any:
+    return lambda event: event.project == project
+
+
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "docs"
+    (root / "code").mkdir(parents=True)
+    (root / "a.md").write_text("# A\n\ntext")
+    (root / "code" / "refund.py").write_text('def due():\n    """What is due."""\n')
+    (root / "manual.pdf").write_bytes((FILES / "trail-2.pdf").read_bytes())
+    (root / "secret.pdf").write_bytes((FILES / "encrypted.pdf").read_bytes())
+    return root
+
+
+async def test_a_folder_goes_its_two_ways_and_all_of_it_becomes_records(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    service = make_app(Settings(bootstrap_servers=kafka, store_url=(tmp_path / "store").as_uri()))
+    options = {"bootstrap_servers": kafka}
+    async with Bus(kafka) as bus, running(service):
+        await bus.publish(declared(project))
+        ingest = f"http://127.0.0.1:{service.http_port}"
+        root = folder(tmp_path)
+        (root / "huge.pdf").write_bytes(b"")
+        summary = await publish_path(root, project=project, options=options, ingest=ingest)
+        assert (summary.events, [str(r) for r in summary.refusals]) == (
+            4,
+            ["huge.pdf: (body) is empty; send the file's bytes"],
+        )
+        records = await bus.collect(RECORD_INGESTED, 3, where=mine(project))
+        assert {e.data.source_id for e in records} == {"a.md", "code/refund.py", "manual.pdf"}
+        (letter,) = await bus.dead_letters("document.published", 1, about=project)
+        assert letter.reason.startswith("is encrypted")
+
+
+async def test_without_ingest_a_pdf_says_what_is_missing(kafka: str, tmp_path: Path, project: str) -> None:
+    with pytest.raises(TransientError, match=r"nothing answers at http://127.0.0.1:9.*--ingest-url"):
+        await publish_path(
+            FILES / "trail-2.pdf", project=project, options={"bootstrap_servers": kafka}, ingest=NOWHERE
+        )
+
+
+async def test_an_object_store_is_published_by_its_url(kafka: str, tmp_path: Path, project: str) -> None:
+    root = tmp_path / "bucket"
+    (root / "sops").mkdir(parents=True)
+    (root / "sops" / "a.md").write_text("# A")
+    lines = [json.dumps({"document_id": f"{n}.md", "content": "x"}) for n in range(3)]
+    (root / "more.jsonl").write_text("\n".join([*lines, "nonsense"]))
+    async with Bus(kafka) as bus:
+        summary = await publish_url(root.as_uri(), project=project, options={"bootstrap_servers": kafka})
+        assert (summary.events, [r.line for r in summary.refusals]) == (4, [4])
+        events = await bus.collect(DOCUMENT_PUBLISHED, 4, where=mine(project))
+    assert {e.data.document_id for e in events} == {"sops/a.md", "0.md", "1.md", "2.md"}
+
+
+@pytest.mark.parametrize("withdraw", [True, False])
+async def test_a_watched_folder_is_kept_in_step(
+    kafka: str, tmp_path: Path, project: str, withdraw: bool
+) -> None:
+    root = tmp_path / "docs"
+    root.mkdir()
+    (root / "a.md").write_text("one")
+    (root / "b.md").write_text("two")
+    steps: list[Step] = []
+    stop = asyncio.Event()
+    watch = FolderWatch(root, project, {"bootstrap_servers": kafka}, NOWHERE, withdraw)
+    async with Bus(kafka) as bus:
+        task = asyncio.create_task(watch.run(steps.append, stop=stop))
+        await until(lambda: len(steps) == 1)
+        assert steps[0].summary.published == {"document.published": 2}
+        (root / "a.md").write_text("one, changed")
+        (root / "c.md").write_text("three")
+        await until(lambda: sum(step.summary.events for step in steps) >= 4)
+        (root / "b.md").unlink()
+        await until(lambda: any(step.gone for step in steps))
+        stop.set()
+        await asyncio.wait_for(task, 60)
+        events = await bus.collect(DOCUMENT_PUBLISHED, 4, where=mine(project))
+        assert [e.data.content for e in events if e.data.document_id == "a.md"] == ["one", "one, changed"]
+        assert [(step.gone, step.withdrawn) for step in steps if step.gone] == [(("b.md",), withdraw)]
+        if withdraw:
+            (gone,) = await bus.collect(DOCUMENT_WITHDRAWN, 1, where=mine(project))
+            assert (gone.data.document_id, gone.data.reason) == ("b.md", "its file was deleted")
+            assert gone.data.withdrawn_at is not None
+
+
+async def test_a_watch_outlives_a_kafka_that_is_away(tmp_path: Path, project: str) -> None:
+    (tmp_path / "a.md").write_text("one")
+    steps: list[Step] = []
+    stop = asyncio.Event()
+    watch = FolderWatch(tmp_path, project, {"bootstrap_servers": "127.0.0.1:9"}, NOWHERE)
+    task = asyncio.create_task(watch.run(steps.append, stop=stop))
+    await until(lambda: len(steps) == 2)
+    stop.set()
+    await asyncio.wait_for(task, 60)
+    assert all(step.error is not None and step.summary.events == 0 for step in steps)
+
+
+async def test_documents_are_withdrawn_and_people_forgotten_by_command(kafka: str, project: str) -> None:
+    async with Bus(kafka) as bus:
+        await bus.publish(declared(project))
+        assert (
+            await tunewheel("withdraw", "sops/a.md", "b.md", "-p", project, "--reason", "old", kafka=kafka)
+        )["withdrawn"] == ["sops/a.md", "b.md"]
+        told = await tunewheel(
+            "forget",
+            "-p",
+            project,
+            "--customer",
+            "C-7",
+            "--requested-by",
+            "m",
+            "--request",
+            "L-1",
+            kafka=kafka,
+        )
+        withdrawn = await bus.collect(DOCUMENT_WITHDRAWN, 2, where=mine(project))
+        (erasure,) = await bus.collect(ERASURE_REQUESTED, 1, where=mine(project))
+    assert {e.data.document_id for e in withdrawn} == {"sops/a.md", "b.md"}
+    assert told == {"project": project, "erasure_id": "L-1", "event_ids": [erasure.id]}
+    assert (erasure.data.customer, erasure.data.requested_by) == ("C-7", "m")
+    assert erasure.data.requested_at is not None
+
+
+async def tunewheel(*arguments: str, kafka: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tunewheel_cli.main", *arguments, "--bootstrap-servers", kafka, "--json"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    out, _ = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode == 0, out
+    return json.loads(out)
