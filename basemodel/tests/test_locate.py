@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from tunewheel_basemodel import locate
+from tunewheel_basemodel.carried import Carried
 from tunewheel_basemodel.errors import BaseModelNotFound
-from tunewheel_basemodel.locate import BaseModel, Carried, locate_base_model
+from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_basemodel.tiny import write_tiny_model
 
 
