@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from report import write_report
 from tunewheel_monitor.drift import InputReference, input_drift
-from tunewheel_monitor.embedding import StaticEmbedder, Vectors
+from tunewheel_runtime.static_embedding import StaticEmbedder, Vectors
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "banking77"
 P_VALUE = 0.01

@@ -23,7 +23,6 @@ from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
-from tunewheel_monitor.embedding import StaticEmbedder
 from tunewheel_monitor.handlers import GROUPS
 from tunewheel_monitor.judging import Judge
 from tunewheel_monitor.knowledge import Knowledge
@@ -34,6 +33,7 @@ from tunewheel_monitor.sorting import Sorter
 from tunewheel_monitor.watch import Watch
 from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.service import Delivery
+from tunewheel_runtime.static_embedding import StaticEmbedder
 from tunewheel_runtime.store import ObjectStore
 
 SHA = "0" * 64

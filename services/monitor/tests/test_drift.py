@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +132,11 @@ def test_a_rate_of_nothing_is_no_drift():
 
 def test_the_farthest_come_first():
     assert farthest([0.1, 0.9, 0.5, 0.9], 3) == [1, 3, 2]
+
+
+def test_the_monitor_runs_without_torch() -> None:
+    code = (
+        "import sys; from tunewheel_monitor.main import make_app; "
+        "assert not {'torch', 'transformers'} & set(sys.modules), 'torch is loaded'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import polars as pl
-from tunewheel_contracts.formats.spec import PiiPolicy
+from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.identity import canonical_json
 
 from tunewheel_curate.normalization import normalize_text

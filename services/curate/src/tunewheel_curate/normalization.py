@@ -14,12 +14,18 @@ from tunewheel_curate.stage import Stage, drop
 _REPAIR = ftfy.TextFixerConfig(uncurl_quotes=False, explain=False)
 _SPACES = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
-_WHITE = re.compile(r"\s+")
 _QUOTES = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"'})  # noqa: RUF001
+
+
+_DOUBTFUL = re.compile(r"[^\n -~]|&|  |\n | \n|\n\n\n")
+"""In a text without it there is nothing to repair: no characters but printable ASCII, no entities, no blanks
+that would go."""
 
 
 def normalize_text(text: str) -> str:
     """Return ``text`` repaired (ftfy), in NFC, without control characters, trailing or repeated blanks."""
+    if _DOUBTFUL.search(text) is None:
+        return text.strip()
     fixed = ftfy.fix_text(text, _REPAIR)
     lines = (_SPACES.sub(" ", line).strip() for line in fixed.split("\n"))
     return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
@@ -28,8 +34,11 @@ def normalize_text(text: str) -> str:
 def comparison_key(text: str) -> str:
     """Return the form in which two texts count as the same: NFKC, case folded, straight quotes, white
     space collapsed."""
-    folded = unicodedata.normalize("NFKC", text).casefold().translate(_QUOTES)
-    return _WHITE.sub(" ", folded).strip()
+    if text.isascii():
+        folded = text.lower()
+    else:
+        folded = unicodedata.normalize("NFKC", text).casefold().translate(_QUOTES)
+    return " ".join(folded.split())
 
 
 def normalize_records(records: pl.DataFrame, *, min_characters: int) -> Stage:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.dataset import DatasetCounts, FunnelStage
-from tunewheel_contracts.formats.quality_report import BenchmarkOverlap
+from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, SemanticReport
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.benchmarks import BenchmarkTexts
@@ -32,6 +32,7 @@ from tunewheel_curate.output_validation import validate_outputs
 from tunewheel_curate.quality import Quality
 from tunewheel_curate.review import conflicting, off_schema, review_list, suspected
 from tunewheel_curate.selection import distinct_records, select_usable
+from tunewheel_curate.semantics import settle_semantic_duplicates
 from tunewheel_curate.similarity import SimilarPairs, pairs_among
 from tunewheel_curate.splitting import LEAK_SIMILARITY, Split, split_examples
 from tunewheel_curate.stage import Stage
@@ -70,6 +71,7 @@ class _Cleaned:
     """Similar pairs left, as positions in what the last stage kept."""
     near_index: NearIndex
     review: list[pl.DataFrame]
+    semantic: SemanticReport | None
 
 
 def build(
@@ -145,7 +147,15 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex) -> _Clea
     near = settle_near_duplicates(
         stages[-1].kept, threshold=dataset.near_duplicate_threshold, related=LEAK_SIMILARITY, known=known
     )
-    return _Cleaned([*stages, *near.stages], near.pairs, near.index, [*review, near.review])
+    stages += near.stages
+    pairs, report = near.pairs, None
+    if dataset.semantic_duplicates.enabled:
+        before = stages[-1].kept
+        semantic = settle_semantic_duplicates(before, dataset.semantic_duplicates)
+        stages += [semantic.stage] if semantic.stage is not None else []
+        names, left = before["record_id"].to_list(), stages[-1].kept["record_id"].to_list()
+        pairs, report = pairs_among(pairs.joined(semantic.pairs), names, left), semantic.report
+    return _Cleaned(stages, pairs, near.index, [*review, near.review], report)
 
 
 def _quality(
@@ -153,7 +163,7 @@ def _quality(
 ) -> Quality:
     suspects = find_suspects(survivors, spec.dataset.label_review)
     review = review_list([*cleaned.review, suspected(survivors, suspects)])
-    return Quality(review=review, contamination=overlaps)
+    return Quality(review=review, contamination=overlaps, semantic=cleaned.semantic)
 
 
 def _with_key(records: pl.DataFrame) -> pl.DataFrame:

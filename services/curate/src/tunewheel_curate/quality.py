@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, QualityReport
+from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, QualityReport, SemanticReport
 
 from tunewheel_curate.review import review_counts, review_list
 
@@ -25,17 +25,24 @@ class Quality:
     review: pl.DataFrame = field(default_factory=lambda: review_list([]))
     """``REVIEW_SCHEMA``."""
     contamination: tuple[BenchmarkOverlap, ...] = ()
+    semantic: SemanticReport | None = None
 
     def report(self, review: ArtifactRef | None) -> QualityReport:
         """Return what the manifest says; ``review`` is where the list lies, if it has rows."""
         return QualityReport(
-            review=review, review_counts=review_counts(self.review), contamination=self.contamination
+            review=review,
+            review_counts=review_counts(self.review),
+            contamination=self.contamination,
+            semantic=self.semantic,
         )
 
 
 def quality_sections(quality: Quality) -> list[str]:
     """Return the sections of the data card about ``quality``."""
-    return [_for_review(quality), _contamination(quality)]
+    sections = [_for_review(quality), _contamination(quality)]
+    if quality.semantic is not None:
+        sections.append(_alike_in_meaning(quality.semantic))
+    return sections
 
 
 def _for_review(quality: Quality) -> str:
@@ -58,3 +65,12 @@ def _contamination(quality: Quality) -> str:
         for o in quality.contamination
     ]
     return "## Contamination\n\n" + "\n".join(rows)
+
+
+def _alike_in_meaning(report: SemanticReport) -> str:
+    return (
+        f"## Alike in meaning\n\nBy static embeddings, at a cosine of {report.threshold} and more: "
+        f"{report.pairs} pairs among {report.examples} examples, in {report.clusters} clusters; "
+        f"{report.dropped} dropped. "
+        "No cluster lies on both sides of the split."
+    )

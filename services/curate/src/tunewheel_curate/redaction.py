@@ -81,7 +81,8 @@ class Redactor:
     def clean(self, texts: Sequence[str], groups: Sequence[str]) -> list[str]:
         """Return ``texts`` with placeholders; equal values in texts of one group get equal stand-ins."""
         cleaned = list(texts)
-        likely = pl.Series(cleaned, dtype=pl.String).str.contains(self._sign).arg_true().to_list()
+        signs = pl.Series(cleaned, dtype=pl.String).str.contains(self._sign)
+        likely: list[int] = signs.arg_true().to_list()
         by_pattern = find_by_patterns([cleaned[place] for place in likely], self._policy.patterns)
         for place, found in zip(likely, by_pattern, strict=True):
             own = find_all(cleaned[place], self._policy.entities)

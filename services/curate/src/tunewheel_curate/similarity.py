@@ -70,6 +70,14 @@ class SimilarPairs(Sequence[SimilarPair]):
         """Return the pairs that ``chosen``, a mask or a slice, picks."""
         return SimilarPairs(self.first[chosen], self.second[chosen], self.similarity[chosen])
 
+    def joined(self, others: SimilarPairs) -> SimilarPairs:
+        """Return these and ``others``, both positions in the same list."""
+        return SimilarPairs(
+            np.concatenate([self.first, others.first]),
+            np.concatenate([self.second, others.second]),
+            np.concatenate([self.similarity, others.similarity]),
+        )
+
     def at_least(self, minimum: float) -> SimilarPairs:
         """Return the pairs whose similarity reaches ``minimum``."""
         return self.where(self.similarity >= minimum)

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from tunewheel_monitor.embedding import Projection, Vectors, unit_length
+from tunewheel_runtime.static_embedding import Projection, Vectors, unit_length
 
 Kernel = npt.NDArray[np.float32]
 PERMUTATIONS = 999

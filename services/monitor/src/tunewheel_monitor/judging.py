@@ -9,9 +9,9 @@ from typing import Literal
 from tunewheel_contracts.events.production import DriftDetected, DriftExample, DriftWindow
 from tunewheel_contracts.formats.spec import DriftSpec
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.static_embedding import Vectors
 
 from tunewheel_monitor.drift import Finding, InputReference, farthest, input_drift, rate_drift
-from tunewheel_monitor.embedding import Vectors
 from tunewheel_monitor.records import DetectorRecord, StreamName, WindowRecord
 from tunewheel_monitor.windows import Item, Stream, Window
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tunewheel_contracts import topics
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.service import Service
+from tunewheel_runtime.static_embedding import StaticEmbedder
 
-from tunewheel_monitor.embedding import StaticEmbedder
 from tunewheel_monitor.handlers import GROUPS, register
 from tunewheel_monitor.judging import Judge
 from tunewheel_monitor.knowledge import Knowledge

@@ -14,10 +14,10 @@ import structlog
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_runtime.static_embedding import StaticEmbedder, Vectors
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_monitor.drift import InputReference
-from tunewheel_monitor.embedding import StaticEmbedder, Vectors
 
 log = structlog.get_logger(__name__)
 

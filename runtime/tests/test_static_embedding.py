@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
-from tunewheel_monitor.embedding import Projection, unit_length
+import pytest
+from tunewheel_runtime.static_embedding import Projection, StaticEmbedder, unit_length
 
 
-def test_like_texts_lie_closer_than_unlike_ones(embedder: Any):
+@pytest.fixture(scope="module")
+def embedder() -> StaticEmbedder:
+    return StaticEmbedder()
+
+
+def test_like_texts_lie_closer_than_unlike_ones(embedder: StaticEmbedder):
     texts = ["my bike battery is broken", "the battery of the bicycle died", "file an inheritance tax return"]
     bike, same, tax = unit_length(embedder.embed(texts))
     assert bike @ same > bike @ tax
 
 
-def test_common_words_weigh_little(embedder: Any):
+def test_common_words_weigh_little(embedder: StaticEmbedder):
     bare, wordy = unit_length(embedder.embed(["battery", "the battery of the and"]))
     assert bare @ wordy > 0.9
 
 
-def test_a_text_alone_embeds_as_in_a_batch(embedder: Any):
+def test_a_text_alone_embeds_as_in_a_batch(embedder: StaticEmbedder):
     texts = ["one", "a much longer text about solar panels on the roof", "three"]
     together = embedder.embed(texts)
     assert together.shape == (3, 384)
@@ -29,13 +34,13 @@ def test_a_text_alone_embeds_as_in_a_batch(embedder: Any):
         np.testing.assert_allclose(embedder.embed([text])[0], row)
 
 
-def test_a_text_without_tokens_is_zero_and_stays_so(embedder: Any):
+def test_a_text_without_tokens_is_zero_and_stays_so(embedder: StaticEmbedder):
     vectors = embedder.embed(["", "   ", "word"])
     assert not vectors[:2].any()
     assert not Projection.fit(vectors).apply(vectors)[:2].any()
 
 
-def test_the_projection_removes_the_common_component_and_scales(embedder: Any):
+def test_the_projection_removes_the_common_component_and_scales(embedder: StaticEmbedder):
     vectors = embedder.embed([f"the number {n} of the list" for n in range(30)])
     cleaned = Projection.fit(vectors).apply(vectors)
     np.testing.assert_allclose(np.linalg.norm(cleaned, axis=1), 1.0)
@@ -44,8 +49,8 @@ def test_the_projection_removes_the_common_component_and_scales(embedder: Any):
 
 def test_nothing_of_torch_is_loaded():
     code = (
-        "import sys; from tunewheel_monitor.main import make_app; "
-        "from tunewheel_monitor.embedding import StaticEmbedder; StaticEmbedder().embed(['x']); "
+        "import sys; from tunewheel_runtime.static_embedding import StaticEmbedder; "
+        "StaticEmbedder().embed(['x']); "
         "assert not {'torch', 'transformers'} & set(sys.modules), 'torch is loaded'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
