@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TOPICS, TopicSpec
+from tunewheel_runtime.service import Position
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.view import LogReader
 
@@ -84,7 +85,7 @@ class EventFeed:
         except TimeoutError:
             raise TimeoutError(f"waited {patience:g} s for {what}; so far: {self.counts()}") from None
 
-    def _take(self, envelope: Envelope[Any]) -> None:
+    def _take(self, envelope: Envelope[Any], _: Position) -> None:
         self.deliveries[envelope.data.type] += 1
         if envelope.id in self.events:
             return

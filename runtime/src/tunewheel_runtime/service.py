@@ -30,7 +30,7 @@ from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.subscriptions import Subscriptions
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
-from tunewheel_runtime.view import Apply, LogReader, View
+from tunewheel_runtime.view import Apply, ApplyAt, LogReader, View
 
 __all__ = ["Delivery", "Lease", "LeaseLost", "Position", "Service"]
 
@@ -113,6 +113,10 @@ class Service:
 
     def replay(self, topics: Sequence[TopicSpec], apply: Apply) -> LogReader:
         """Feed every event of ``topics`` to ``apply``, to the end before any handler runs, then on."""
+        return self.replay_at(topics, lambda envelope, _: apply(envelope))
+
+    def replay_at(self, topics: Sequence[TopicSpec], apply: ApplyAt) -> LogReader:
+        """Like ``replay``; ``apply`` is also told where on the log each event lies."""
         reader = LogReader(self.settings, topics, apply)
         self._readers.append(reader)
         return reader

@@ -16,12 +16,14 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.topics import BY_NAME, TopicSpec
 
+from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=Event)
 Apply = Callable[[Envelope[Any]], None]
+ApplyAt = Callable[[Envelope[Any], Position], None]
 
 
 class LogReader:
@@ -32,7 +34,7 @@ class LogReader:
     error in the log: a view must not stop at what some producer once wrote.
     """
 
-    def __init__(self, settings: ServiceSettings, topics: Sequence[TopicSpec], apply: Apply) -> None:
+    def __init__(self, settings: ServiceSettings, topics: Sequence[TopicSpec], apply: ApplyAt) -> None:
         self._settings = settings
         self._topics = tuple(topics)
         self._apply = apply
@@ -126,7 +128,7 @@ class LogReader:
         except InvalidEvent as error:
             log.error("view_skipped_record", topic=record.topic, offset=record.offset, reason=str(error))
             return
-        self._apply(envelope)
+        self._apply(envelope, Position(record.topic, record.partition, record.offset))
 
 
 class View(Generic[E]):
@@ -157,7 +159,7 @@ class View(Generic[E]):
             await self.refresh()
         return self._latest.get(key)
 
-    def _remember(self, envelope: Envelope[Any]) -> None:
+    def _remember(self, envelope: Envelope[Any], _: Position) -> None:
         self._latest[envelope.data.record_key] = envelope
         for observer in self._observers:
             observer(envelope)

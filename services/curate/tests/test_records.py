@@ -4,10 +4,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import write_deltalake
+from deltalake import CommitProperties, Transaction, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.errors import TransientError
+from tunewheel_curate.erasures import Erasure
 from tunewheel_curate.records import ForeignRecordTable, RecordTable, TableBehind, ends_of, table_url
 
 
@@ -86,7 +87,10 @@ def test_compaction_keeps_the_records(table, records) -> None:
 def test_a_table_with_fewer_columns_is_read_and_grows(table, records) -> None:
     later = ("rejected_output", "history", "sections")
     rows = records(*({} for _ in range(6)), {"history": '[{"content":"a","role":"user"}]'})
-    write_deltalake(table.url, rows[:6].drop(later), mode="append", partition_by=["project"])
+    kept = CommitProperties(app_transactions=[Transaction(f"record.ingested-{p}", 1) for p in range(3)])
+    write_deltalake(
+        table.url, rows[:6].drop(later), mode="append", partition_by=["project"], commit_properties=kept
+    )
     before = table.read("shop", {})
     assert before.columns == rows.columns
     older = RecordTable(table.url)
@@ -107,3 +111,64 @@ def test_the_table_lies_in_the_store(tmp_path: Path) -> None:
     assert table_url("s3://bucket/x/", None) == "s3://bucket/x/records"
     with pytest.raises(ValueError, match="use file://"):
         table_url("memory://", None)
+
+
+def words_below(folder: Path) -> str:
+    """Return everything that the files hold, Parquet unpacked."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    texts = [
+        str(pl.read_parquet(file).to_dicts()) if file.suffix == ".parquet" else file.read_text("utf-8")
+        for file in files
+    ]
+    return "\n".join(texts)
+
+
+def test_what_is_erased_is_in_no_file_and_does_not_come_back(tmp_path: Path, records) -> None:
+    table = RecordTable(str(tmp_path / "records"))
+    rows = records(*({"title": f"marker-{n}", "group": f"person-{n}"} for n in range(12)))
+    for start in range(0, 12, 3):
+        table.append(rows[start : start + 3])
+    table.compact(min_files=2)  # the files before it are still there
+    until = rows["published_at"].max()
+    erasure = Erasure(project="shop", customer="person-11", until=until)
+    found = table.subjects((erasure,))
+    assert found["record_id"].to_list() == ["rec-0011"]
+    assert words_below(tmp_path).count("person-11") == 2
+
+    table.erase(found)
+    table.erase(found)
+    assert "person-11" not in words_below(tmp_path)
+    assert "person-10" in words_below(tmp_path)
+    assert table.subjects((erasure,)).is_empty()
+
+    # The last record of its partition is gone, and what was appended is still known to be.
+    assert table.reached(2) == 4
+    assert table.append(rows, erasures=(erasure,)) == 0
+    assert table.read("shop", {"2": 4})["record_id"].n_unique() == 3
+
+
+def test_a_rebuilt_table_leaves_the_erased_out_and_reaches_as_far(table, records) -> None:
+    rows = records(*({"group": f"person-{n}"} for n in range(6)))
+    erasures = [Erasure(project="shop", customer=f"person-{n}", until=rows["published_at"].max())
+                for n in range(3, 6)]  # fmt: skip
+    assert table.append(rows[3:].with_columns(pl.col("offset") - 1), erasures=erasures) == 0
+    assert table.reached(0) == 1
+    assert table.append(rows[:3].with_columns(pl.col("offset") + 1), erasures=erasures) == 3
+    assert table.read("shop", {"0": 2, "1": 2, "2": 2}).height == 3
+
+
+def test_a_reader_whose_files_are_erased_tries_again(tmp_path: Path, records) -> None:
+    table = RecordTable(str(tmp_path / "records"))
+    table.append(records(*({} for _ in range(6))))
+    for file in (tmp_path / "records").rglob("*.parquet"):
+        file.unlink()
+    with pytest.raises(TransientError, match="moved on"):
+        table.arrivals()
+
+
+def test_names_of_people_never_reach_the_predicate(table, records) -> None:
+    rows = records({"group": "O'Brien'; DROP"}, {"group": "other"})
+    table.append(rows)
+    erasure = Erasure(project="shop", customer="O'Brien'; DROP", until=rows["published_at"].max())
+    table.erase(table.subjects((erasure,)))
+    assert table.arrivals().height == 1

@@ -47,11 +47,12 @@ class Builder:
 
     @contextlib.asynccontextmanager
     async def build(
-        self, order: BuildOrder, *, stop: asyncio.Event
+        self, order: BuildOrder, *, stop: asyncio.Event, memory: bytes | None = None
     ) -> AsyncIterator[tuple[BuildOutcome, Path]]:
         """Yield the outcome and the folder that holds the version's files, for as long as the block lasts.
 
-        ``order.folder`` is replaced by a fresh one, ``order.regression_set`` by the builder's.
+        ``order.folder`` and ``order.memory`` are replaced by a fresh folder and a file that holds ``memory``,
+        ``order.regression_set`` by the builder's.
 
         Raises:
             BuildStopped: ``stop`` was set meanwhile.
@@ -60,11 +61,19 @@ class Builder:
         """
         async with self._turn:
             with tempfile.TemporaryDirectory(prefix="tunewheel-curate-", ignore_cleanup_errors=True) as name:
-                here = {"folder": name, "regression_set": self._regression_set}
+                folder, remembered = Path(name) / "version", Path(name) / "holdout_memory.parquet"
+                folder.mkdir()
+                if memory is not None:
+                    await asyncio.to_thread(remembered.write_bytes, memory)
+                here = {
+                    "folder": str(folder),
+                    "memory": None if memory is None else str(remembered),
+                    "regression_set": self._regression_set,
+                }
                 outcome = await self._run(order.model_copy(update=here), stop)
                 if outcome.behind is not None:
                     raise TransientError(outcome.behind)
-                yield outcome, Path(name)
+                yield outcome, folder
 
     async def _run(self, order: BuildOrder, stop: asyncio.Event) -> BuildOutcome:
         await self.prepare()

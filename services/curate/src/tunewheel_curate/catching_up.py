@@ -7,10 +7,10 @@ backup, is behind them, and nobody would deliver those records again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
@@ -21,35 +21,44 @@ from tunewheel_runtime.service import Delivery, Position
 from tunewheel_runtime.settings import ServiceSettings
 
 from tunewheel_curate.arrivals import rows_of
+from tunewheel_curate.erasures import Erasure
 from tunewheel_curate.records import RecordTable
 
 log = structlog.get_logger(__name__)
 
 
-async def catch_up(table: RecordTable, settings: ServiceSettings) -> int:
-    """Append every record of the log that the table does not hold yet; return how many rows were new.
+async def catch_up(
+    table: RecordTable, settings: ServiceSettings, *, erasures: Callable[[], Sequence[Erasure]]
+) -> int:
+    """Append every record of the log that the table does not hold yet and that is not erased; return how
+    many.
 
     Raises:
         TransientError: the broker or the store is away.
         ForeignRecordTable: see ``RecordTable.append``.
     """
+    # Subscribed without a group it is given every partition there is, however many the operators made.
     consumer = AIOKafkaConsumer(
-        **client_options(settings), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
+        RECORD_INGESTED.name,
+        **client_options(settings),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
     )
-    partitions = [TopicPartition(RECORD_INGESTED.name, n) for n in range(RECORD_INGESTED.partitions)]
     new = 0
     try:
         await consumer.start()
+        partitions = sorted(consumer.assignment())
         ends = await consumer.end_offsets(partitions)
         reached = {p: await asyncio.to_thread(table.reached, p.partition) for p in partitions}
         behind = [p for p in partitions if reached[p] < ends[p]]
-        consumer.assign(behind)
-        for partition in behind:
-            consumer.seek(partition, reached[partition])
+        for partition in partitions:
+            consumer.seek(partition, min(reached[partition], ends[partition]))
         while behind:
             batches = await consumer.getmany(*behind, timeout_ms=500)
             records = [record for batch in batches.values() for record in batch]
-            new += await asyncio.to_thread(table.append, rows_of(_readable(records))) if records else 0
+            rows = rows_of(_readable(records))
+            new += await asyncio.to_thread(table.append, rows, erasures=erasures())
             behind = [p for p in behind if await consumer.position(p) < ends[p]]
     except KafkaError as error:
         raise TransientError(f"cannot read {RECORD_INGESTED.name}: {error}") from error

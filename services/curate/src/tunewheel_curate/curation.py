@@ -1,10 +1,10 @@
-"""Curate's answers: which event follows from a request, and the artifacts behind it."""
+"""Curate's answers: which event follows from what happened."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -12,33 +12,31 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import (
     BuildReason,
-    DatasetRejected,
     DatasetRequested,
-    DatasetVersioned,
+    ErasureCompleted,
     RecordIngested,
+    RecordKind,
 )
 from tunewheel_contracts.events.production import DriftDetected
-from tunewheel_contracts.events.upstream import ProjectDeclared
-from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import DatasetManifest
-from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
 from tunewheel_runtime.service import Delivery, Lease, Service
-from tunewheel_runtime.store import ArtifactConflict
 from tunewheel_runtime.view import LogReader, View
 
 from tunewheel_curate.arrivals import rows_of
 from tunewheel_curate.building import Builder, BuildStopped
-from tunewheel_curate.history import History
+from tunewheel_curate.forgetting import forget
+from tunewheel_curate.known import Known
+from tunewheel_curate.making import Maker
 from tunewheel_curate.policy import Pending
 from tunewheel_curate.records import RecordTable, ends_of
-from tunewheel_curate.versioning import manifest_ref
-from tunewheel_curate.worker import BuildOrder, BuildOutcome
 
 log = structlog.get_logger(__name__)
 
+CatchUp = Callable[[], Awaitable[None]]
+
 
 class Curation:
-    """The record table, the history and the builder of one service, and what they add up to."""
+    """The record table, what is known from the log, and the maker of versions of one service."""
 
     def __init__(
         self,
@@ -46,23 +44,26 @@ class Curation:
         *,
         table: RecordTable,
         projects: View[ProjectDeclared],
-        history: History,
+        known: Known,
         followed: LogReader,
         builder: Builder,
+        catch_up: CatchUp,
     ) -> None:
         self._service = service
         self._followed = followed
+        self._builder = builder
+        self._catch_up = catch_up
+        self._maker = Maker(service, table_url=table.url, known=known, followed=followed, builder=builder)
         self.table = table
         self.projects = projects
-        self.history = history
-        self.builder = builder
+        self.known = known
 
     async def keep(self, deliveries: Sequence[Delivery[RecordIngested]]) -> None:
         """Append records to the table, each once; a build can be expected soon after."""
-        rows = rows_of(deliveries)
-        new = await asyncio.to_thread(self.table.append, rows)
+        rows, erasures = rows_of(deliveries), self.known.erasures.all()
+        new = await asyncio.to_thread(self.table.append, rows, erasures=erasures)
         log.info("records_kept", delivered=len(deliveries), new=new)
-        await self.builder.prepare()
+        await self._builder.prepare()
 
     def request_for_drift(self, event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
         """Ask for a rebuild where the project's spec wants one after drift."""
@@ -81,6 +82,41 @@ class Curation:
         )
         return self._service.new(data)
 
+    async def withdraw(self, event: Envelope[DocumentWithdrawn]) -> Envelope[DatasetRequested] | None:
+        """Ask for a version without a document where the newest one, or one being built, may hold it."""
+        await self._followed.refresh()
+        if not await self._is_used(event.project, RecordKind.DOCUMENT, event.data.document_id):
+            return None
+        return self._request_without(event)
+
+    async def erase(self, event: Envelope[ErasureRequested]) -> list[Envelope[Any]]:
+        """Carry an erasure out; answer with the proof, and where needed ask for a version without the erased.
+
+        Raises:
+            TransientError: another writer was faster, or the store is away.
+        """
+        await self._followed.refresh()
+        declared, asked = self.projects.get(event.project), event.data
+        delete = declared is not None and declared.data.spec.dataset.erase_versions
+        found = await forget(event, table=self.table, store=self._service.store, delete_versions=delete)
+        proof = ErasureCompleted(
+            project=event.project,
+            erasure_id=asked.erasure_id,
+            customer=asked.customer,
+            source_id=asked.source_id,
+            requested_by=asked.requested_by,
+            erased_by=self._service.name,
+            completed_at=datetime.now(UTC),
+            records=found.records,
+            dataset_ids=found.dataset_ids,
+            deleted_dataset_ids=found.dataset_ids if delete else (),
+        )
+        answers: list[Envelope[Any]] = [self._service.new(proof, cause=event)]
+        latest = self.known.history.latest(event.project)
+        if latest is not None and latest.dataset_id in found.dataset_ids:
+            answers.append(self._request_without(event))
+        return answers
+
     async def answer(self, event: Envelope[DatasetRequested], lease: Lease) -> Envelope[Any] | None:
         """Return the event that answers a request; None where the log has the answer already.
 
@@ -91,91 +127,38 @@ class Curation:
             InvalidEvent: the project is not declared.
         """
         await self._followed.refresh()
-        if self.history.has_answered(event.id):
+        if self.known.history.has_answered(event.id):
             return None
         declared = await self.projects.fresh(event.project)
         if declared is None:
             reason = f"{event.project!r} is not declared; declare its spec, then ask again"
             raise InvalidEvent(field="project", reason=reason)
+        answer: Envelope[Any]
         if event.data.records_upto is None:
             answer = await self._naming_records(event)
         else:
-            answer = await self._build(event, declared.data.spec, lease)
-        self.history.apply(answer)
+            try:
+                answer = await self._maker.answer(event, declared.data.spec, stop=lease.lost)
+            except BuildStopped as error:
+                raise lease.Lost(str(error)) from error
+        self.known.history.apply(answer)
         return answer
 
     async def _naming_records(self, event: Envelope[DatasetRequested]) -> Envelope[DatasetRequested]:
+        # Records that were on the log before the request are part of it, delivered to us or not.
+        await self._catch_up()
         arrivals = await asyncio.to_thread(self.table.arrivals)
         upto = ends_of(arrivals.filter(arrivals["project"] == event.project))
         data = event.data.model_copy(update={"request": event.id, "records_upto": upto})
         return self._service.new(data, cause=event)
 
-    async def _build(
-        self, event: Envelope[DatasetRequested], spec: ProjectSpec, lease: Lease
-    ) -> Envelope[Any]:
-        upto = event.data.records_upto or {}
-        order = BuildOrder(table_url=self.table.url, spec=spec, records_upto=upto, folder="")
-        try:
-            async with self.builder.build(order, stop=lease.lost) as (outcome, folder):
-                return await self._publishable(event, spec, outcome, folder)
-        except BuildStopped as error:
-            raise lease.Lost(str(error)) from error
+    async def _is_used(self, project: str, kind: RecordKind, source_id: str) -> bool:
+        history = self.known.history
+        latest = history.latest(project)
+        if history.is_building(project):
+            return True
+        return latest is not None and await self._maker.uses(latest, kind, source_id)
 
-    async def _publishable(
-        self, event: Envelope[DatasetRequested], spec: ProjectSpec, outcome: BuildOutcome, folder: Path
-    ) -> Envelope[Any]:
-        manifest = outcome.manifest
-        if manifest is None:
-            return self._rejected(event, spec, outcome, outcome.rejections)
-        if self.history.has_dataset(manifest.dataset_id):
-            unchanged = f"records: nothing changed since {manifest.dataset_id}; publish new records first"
-            return self._rejected(event, spec, outcome, (unchanged,))
-        manifest, ref = await self._store(manifest, folder)
-        data = DatasetVersioned(
-            project=event.project,
-            dataset_id=manifest.dataset_id,
-            manifest=ref,
-            spec_sha256=manifest.spec_sha256,
-            criteria_sha256=manifest.criteria_sha256,
-            base_model=manifest.spec.base_model,
-            counts=manifest.counts,
-            funnel=manifest.funnel,
-            reason=event.data.reason,
-            records_upto=event.data.records_upto,
-        )
-        log.info("dataset_versioned", dataset_id=manifest.dataset_id, **manifest.counts.model_dump())
-        return self._service.new(data, cause=event, correlation_id=f"turn-{manifest.dataset_id}")
-
-    def _rejected(
-        self,
-        event: Envelope[DatasetRequested],
-        spec: ProjectSpec,
-        outcome: BuildOutcome,
-        reasons: tuple[str, ...],
-    ) -> Envelope[DatasetRejected]:
-        data = DatasetRejected(
-            project=event.project,
-            spec_sha256=spec.sha256,
-            rows_sha256=outcome.rows_sha256,
-            reasons=reasons,
-            funnel=outcome.funnel,
-            records_upto=event.data.records_upto,
-        )
-        log.warning("dataset_rejected", project=event.project, reasons=reasons)
+    def _request_without(self, event: Envelope[Any]) -> Envelope[DatasetRequested]:
+        data = DatasetRequested(project=event.project, reason=BuildReason.COMMAND, request=event.id)
         return self._service.new(data, cause=event)
-
-    async def _store(self, manifest: DatasetManifest, folder: Path) -> tuple[DatasetManifest, ArtifactRef]:
-        """Put the version's files; a version that lies there already is left as it is."""
-        store, prefix = self._service.store, f"datasets/{manifest.dataset_id}"
-        try:
-            refs = await store.put_directory(prefix, folder)
-            return manifest, next(ref for ref in refs if ref.path == f"{prefix}/manifest.json")
-        except ArtifactConflict:
-            # The same rows reached by other records (say, of a log since deleted): the first version stays.
-            data = await store.read(f"{prefix}/manifest.json")
-            if data is None:
-                raise
-            existing = DatasetManifest.model_validate_json(data)
-            if existing.rows_sha256 != manifest.rows_sha256:
-                raise
-            return existing, manifest_ref(existing, data)

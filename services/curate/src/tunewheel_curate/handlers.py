@@ -9,6 +9,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRequested, RecordIngested
 from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested
 from tunewheel_runtime.service import Delivery, Lease, Service
 
 from tunewheel_curate.curation import Curation
@@ -24,6 +25,16 @@ def register(service: Service, curation: Curation, *, append_batch: int) -> None
     @service.on(topics.DRIFT_DETECTED)
     async def on_drift_detected(event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
         return curation.request_for_drift(event)
+
+    @service.on(topics.DOCUMENT_WITHDRAWN)
+    async def on_document_withdrawn(
+        event: Envelope[DocumentWithdrawn],
+    ) -> Envelope[DatasetRequested] | None:
+        return await curation.withdraw(event)
+
+    @service.on(topics.ERASURE_REQUESTED)
+    async def on_erasure_requested(event: Envelope[ErasureRequested]) -> list[Envelope[Any]]:
+        return await curation.erase(event)
 
     @service.job(topics.DATASET_REQUESTED)
     async def on_dataset_requested(event: Envelope[DatasetRequested], lease: Lease) -> Envelope[Any] | None:

@@ -13,12 +13,15 @@ TOPICS = (DATASET_REQUESTED, DATASET_VERSIONED, DATASET_REJECTED)
 
 
 class History:
-    """A fold over ``TOPICS``; applying an event twice changes nothing."""
+    """A fold over ``TOPICS``, which keep a project's events in one partition; applying an event twice changes
+    nothing."""
 
     def __init__(self) -> None:
         self._built_upto: dict[str, dict[str, int]] = {}
         self._answered: set[str] = set()
-        self._datasets: set[str] = set()
+        self._named: dict[str, set[str]] = {}
+        """By project: the requests that name their records."""
+        self._versions: dict[str, Envelope[DatasetVersioned]] = {}
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Take note of one event."""
@@ -26,8 +29,10 @@ class History:
         if isinstance(data, DatasetRequested | DatasetVersioned | DatasetRejected):
             self.cover(data.project, data.records_upto or {})
         if isinstance(data, DatasetVersioned):
-            self._datasets.add(data.dataset_id)
+            self._versions.setdefault(data.dataset_id, envelope)
         names_its_records = isinstance(data, DatasetRequested) and data.records_upto is not None
+        if names_its_records:
+            self._named.setdefault(data.project, set()).add(envelope.id)
         if envelope.causation_id and (names_its_records or not isinstance(data, DatasetRequested)):
             self._answered.add(envelope.causation_id)
 
@@ -47,4 +52,17 @@ class History:
 
     def has_dataset(self, dataset_id: str) -> bool:
         """Tell whether this version was published."""
-        return dataset_id in self._datasets
+        return dataset_id in self._versions
+
+    def versions(self, project: str) -> list[DatasetVersioned]:
+        """Return the versions of ``project``, the oldest first."""
+        return [envelope.data for envelope in self._versions.values() if envelope.project == project]
+
+    def latest(self, project: str) -> DatasetVersioned | None:
+        """Return the newest version of ``project``."""
+        versions = self.versions(project)
+        return versions[-1] if versions else None
+
+    def is_building(self, project: str) -> bool:
+        """Tell whether a request that names its records waits for its outcome."""
+        return not self._named.get(project, set()) <= self._answered

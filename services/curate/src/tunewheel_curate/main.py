@@ -9,7 +9,7 @@ from tunewheel_curate.building import Builder
 from tunewheel_curate.catching_up import catch_up
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.handlers import register
-from tunewheel_curate.history import TOPICS, History
+from tunewheel_curate.known import TOPICS, Known
 from tunewheel_curate.records import RecordTable, table_url
 from tunewheel_curate.settings import Settings
 from tunewheel_curate.watching import Watch
@@ -22,19 +22,22 @@ def make_app(settings: Settings) -> Service:
         ValueError: the store's URL cannot hold the record table.
     """
     service = Service("curate", settings)
-    history, builder = History(), Builder(regression_set=settings.eval_regression_set)
-    curation = Curation(
-        service,
-        table=RecordTable(table_url(service.store.url, service.store.local_root)),
-        projects=service.view(topics.PROJECT_DECLARED),
-        history=history,
-        followed=service.replay(TOPICS, history.apply),
-        builder=builder,
-    )
-    watch = Watch(service, curation, seconds=settings.policy_seconds, compact_files=settings.compact_files)
+    known, builder = Known(), Builder(regression_set=settings.eval_regression_set)
+    table = RecordTable(table_url(service.store.url, service.store.local_root))
 
     async def fill() -> None:
-        await catch_up(curation.table, settings)
+        await catch_up(table, settings, erasures=known.erasures.all)
+
+    curation = Curation(
+        service,
+        table=table,
+        projects=service.view(topics.PROJECT_DECLARED),
+        known=known,
+        followed=service.replay_at(TOPICS, known.apply),
+        builder=builder,
+        catch_up=fill,
+    )
+    watch = Watch(service, curation, seconds=settings.policy_seconds, compact_files=settings.compact_files)
 
     register(service, curation, append_batch=settings.append_batch)
     service.on_startup(fill)

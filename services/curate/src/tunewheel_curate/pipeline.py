@@ -17,26 +17,32 @@ from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, Semanti
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.benchmarks import BenchmarkTexts
+from tunewheel_curate.card_sources import SourceCount, count_sources
 from tunewheel_curate.cleaning import clean_records
 from tunewheel_curate.conflicts import drop_conflicts
 from tunewheel_curate.contamination import decontaminate
 from tunewheel_curate.conversations import asked_text, redact_conversations
 from tunewheel_curate.deduplication import drop_exact_duplicates
 from tunewheel_curate.formatting import EXAMPLE_SCHEMA, drop_long, format_examples
+from tunewheel_curate.holdout_memory import HoldoutMemory
 from tunewheel_curate.languages import keep_languages
 from tunewheel_curate.near_duplicates import settle_near_duplicates
 from tunewheel_curate.near_index import NearIndex, empty_index
 from tunewheel_curate.normalization import comparison_key, normalize_records
 from tunewheel_curate.output_rules import check_rules
 from tunewheel_curate.output_validation import validate_outputs
+from tunewheel_curate.preferences import Preferences
 from tunewheel_curate.quality import Quality
+from tunewheel_curate.replay import Replayed
 from tunewheel_curate.review import conflicting, off_schema, review_list, suspected
 from tunewheel_curate.selection import distinct_records, select_usable
 from tunewheel_curate.semantics import settle_semantic_duplicates
+from tunewheel_curate.sides import Given, complete, part
 from tunewheel_curate.similarity import SimilarPairs, pairs_among
-from tunewheel_curate.splitting import LEAK_SIMILARITY, Split, split_examples
+from tunewheel_curate.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.stage import Stage
 from tunewheel_curate.suspects import find_suspects
+from tunewheel_curate.withdrawals import drop_withdrawn
 
 LINEAGE_COLUMNS = (
     "record_id", "source_event_id", "source_id", "kind", "example_id", "stage", "reason", "duplicate_of",
@@ -62,6 +68,13 @@ class Build:
     """What people should look at."""
     figures: dict[str, dict[str, int]] = field(default_factory=dict)
     """What else stages counted, by stage: what was cut, what was noticed."""
+    memory: HoldoutMemory = field(default_factory=HoldoutMemory)
+    """Of what this version and all before it held out."""
+    preferences: Preferences | None = None
+    replayed: Replayed | None = None
+    preliminary: str | None = None
+    """Why the version is only a first try."""
+    sources: tuple[SourceCount, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,7 @@ class _Cleaned:
 def build(
     records: pl.DataFrame,
     spec: ProjectSpec,
+    given: Given | None = None,
     *,
     known: NearIndex | None = None,
     benchmarks: Sequence[BenchmarkTexts] = (),
@@ -87,33 +101,40 @@ def build(
     ``known`` is the ``near_index`` of an earlier build, or of none; it changes nothing but the time taken.
     ``benchmarks`` are what no example may give away.
     """
+    given = given or Given()
     distinct = distinct_records(records)
+    live = drop_withdrawn(records, given.withdrawals)
     try:
-        cleaned = _clean(distinct, spec, known or empty_index())
+        cleaned = _clean(live.kept, spec, known or empty_index())
     except InvalidSpec as error:
         return refused(distinct, str(error))
     survivors = cleaned.stages[-1].kept
     examples = format_examples(survivors, system_prompt=spec.task.system_prompt)
     by_record = [ids[0] for ids in examples["record_ids"].to_list()]
     moved = pairs_among(cleaned.pairs, survivors["record_id"].to_list(), by_record)
+    split, parting = part(examples, moved, cleaned.stages, spec=spec, memory=given.memory)
     parted = decontaminate(
-        split_examples(examples, moved, holdout=spec.dataset.holdout_fraction),
+        split,
         benchmarks,
         spec.dataset.contamination,
         threshold=spec.dataset.near_duplicate_threshold,
         index=cleaned.near_index,
     )
-    stages, split, examples = [*cleaned.stages, parted.stage], parted.split, parted.stage.kept
+    stages, examples = [live, *cleaned.stages, parting, parted.stage], parted.stage.kept
+    sides = complete(parted.split, distinct, stages, spec=spec, given=given)
+    split = sides.split
     counts = DatasetCounts(
         records=distinct.height,
         examples=examples.height,
         train=split.train.height,
         holdout=split.holdout.height,
+        replay=split.train.height + split.holdout.height - examples.height,
+        preferences=sides.preferences.pairs.height if sides.preferences else 0,
     )
     figures = {stage.name: stage.counts for stage in stages if stage.counts}
     return Build(
         split=split,
-        funnel=tuple(stage.funnel for stage in stages),
+        funnel=(*(stage.funnel for stage in stages), *sides.funnel),
         lineage=_lineage(distinct, stages, examples),
         redactions=figures.get("redaction", {}),
         counts=counts,
@@ -121,6 +142,11 @@ def build(
         near_index=cleaned.near_index,
         figures=figures,
         quality=_quality(survivors, cleaned, spec, parted.overlaps),
+        memory=sides.memory,
+        preferences=sides.preferences,
+        replayed=sides.replayed,
+        preliminary=_preliminary(examples.height, spec),
+        sources=count_sources(distinct, examples),
     )
 
 
@@ -208,6 +234,16 @@ def _rejections(examples: pl.DataFrame, split: Split, spec: ProjectSpec) -> tupl
             "publish examples of at least two"
         )
     return tuple(reasons)
+
+
+def _preliminary(examples: int, spec: ProjectSpec) -> str | None:
+    wanted = spec.dataset.comfortable_examples
+    if examples >= wanted:
+        return None
+    return (
+        f"dataset.comfortable_examples: {examples} clean examples where {wanted} make a model dependable; "
+        "publish more answered records"
+    )
 
 
 def refused(distinct: pl.DataFrame, reason: str) -> Build:

@@ -8,7 +8,7 @@ rows. A redelivered batch appends only what is not there yet.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,17 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
+from tunewheel_curate.erasures import Erasure, erased
 from tunewheel_curate.stage import RECORD_SCHEMA
 
+SUBJECT_COLUMNS = (
+    "project", "record_id", "source_id", "group", "published_at", "occurred_at", "partition", "offset",
+)  # fmt: skip
+"""What erasures look at, and what names a row."""
+STATISTICS = {"delta.dataSkippingStatsColumns": "partition,offset"}
+"""Delta notes the least and greatest value of every column in its log, which no erasure would reach: only
+those of columns that hold nobody's words."""
+IN_FLIGHT_HOURS = 1
 ARRIVAL_COLUMNS = ("project", "record_id", "kind", "output", "partition", "offset")
 
 
@@ -38,8 +47,8 @@ class RecordTable:
         self._lock = threading.Lock()
         self._opened: DeltaTable | None = None
 
-    def append(self, rows: pl.DataFrame) -> int:
-        """Append what is not in the table yet; return how many rows were new.
+    def append(self, rows: pl.DataFrame, *, erasures: Sequence[Erasure] = ()) -> int:
+        """Append what is not in the table yet and not erased; return how many rows that were.
 
         Raises:
             TransientError: another writer was faster, or the store is away.
@@ -52,11 +61,12 @@ class RecordTable:
             seen = {p: self._last_offset(table, p) for p in rows["partition"].unique().to_list()}
             known = pl.col("partition").replace_strict(seen, return_dtype=pl.Int64)
             old, new = rows.filter(pl.col("offset") <= known), rows.filter(pl.col("offset") > known)
+            kept = ~erased(erasures)
             if table is not None and not old.is_empty():
-                self._check_same_log(table, old)
+                self._check_same_log(table, old.filter(kept))
             if not new.is_empty():
-                self._write(table, new)
-            return new.height
+                self._write(table, new.filter(kept), reached=_last_offsets(new))
+            return new.filter(kept).height
 
     def reached(self, partition: int) -> int:
         """Return the offset of ``record.ingested`` after the last one appended from ``partition``."""
@@ -74,22 +84,50 @@ class RecordTable:
         example (``usable``)."""
         frame = self._scan(ARRIVAL_COLUMNS)
         usable = (pl.col("kind") != "document") & pl.col("output").is_not_null()
-        return frame.select("project", "record_id", usable.alias("usable"), "partition", "offset").collect()
+        chosen = frame.select("project", "record_id", usable.alias("usable"), "partition", "offset")
+        return _collected(chosen)
+
+    def subjects(self, erasures: Sequence[Erasure]) -> pl.DataFrame:
+        """Return ``SUBJECT_COLUMNS`` of the rows that ``erasures`` take."""
+        return _collected(self._scan(SUBJECT_COLUMNS).filter(erased(erasures)))
+
+    def erase(self, rows: pl.DataFrame) -> None:
+        """Delete ``rows`` (of ``subjects``) and every file that held them, the table's past included.
+
+        A reader that is at it meanwhile fails with ``TransientError``. Repeating it is harmless.
+
+        Raises:
+            TransientError: another writer was faster, or the store is away.
+        """
+        with self._lock:
+            table = self._open()
+            if table is None:
+                return
+            try:
+                if not rows.is_empty():
+                    table.delete(_predicate(rows))
+                table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+                # Files that Delta's log has forgotten; younger ones may belong to an append under way.
+                table.vacuum(IN_FLIGHT_HOURS, enforce_retention_duration=False, dry_run=False, full=True)
+            except (DeltaError, OSError) as error:
+                self._opened = None
+                raise TransientError(f"cannot erase in the record table at {self.url}: {error}") from error
 
     def read(self, project: str, upto: Mapping[str, int]) -> pl.DataFrame:
         """Return the rows of ``project`` before the offsets ``upto`` (by partition).
 
         Raises:
             TableBehind: the table does not reach that far.
+            TransientError: an erasure took the files away meanwhile.
         """
-        rows = self._scan(tuple(RECORD_SCHEMA)).filter(pl.col("project") == project).collect()
-        ends = ends_of(rows)
         for partition, end in upto.items():
-            if (reached := ends.get(partition, 0)) < end:
+            # Not the rows' own offsets: the last of them may have been erased.
+            if (reached := self.reached(int(partition))) < end:
                 raise TableBehind(
                     f"partition {partition} of record.ingested is in the table up to {reached}, "
                     f"the build asks for {end}"
                 )
+        rows = _collected(self._scan(tuple(RECORD_SCHEMA)).filter(pl.col("project") == project))
         limits = {int(partition): end for partition, end in upto.items()}
         limit = pl.col("partition").replace_strict(limits, default=0, return_dtype=pl.Int64)
         return rows.filter(pl.col("offset") < limit)
@@ -141,10 +179,9 @@ class RecordTable:
         remembered = table.transaction_version(_transaction_name(partition)) if table is not None else None
         return -1 if remembered is None else remembered
 
-    def _write(self, table: DeltaTable | None, rows: pl.DataFrame) -> None:
-        last: list[tuple[int, int]] = rows.group_by("partition").agg(pl.col("offset").max()).rows()
+    def _write(self, table: DeltaTable | None, rows: pl.DataFrame, *, reached: Mapping[int, int]) -> None:
         properties = CommitProperties(
-            app_transactions=[Transaction(_transaction_name(p), offset) for p, offset in sorted(last)]
+            app_transactions=[Transaction(_transaction_name(p), offset) for p, offset in reached.items()]
         )
         try:
             write_deltalake(
@@ -153,6 +190,7 @@ class RecordTable:
                 mode="append",
                 schema_mode="merge",  # of a table that older rows gave fewer columns
                 partition_by=["project"],
+                configuration=STATISTICS if table is None else None,
                 commit_properties=properties,
             )
         except (DeltaError, OSError) as error:
@@ -175,8 +213,28 @@ class RecordTable:
 
 def ends_of(rows: pl.DataFrame) -> dict[str, int]:
     """Return, by partition, the offset after the last of ``rows``."""
+    return {str(partition): offset + 1 for partition, offset in _last_offsets(rows).items()}
+
+
+def _last_offsets(rows: pl.DataFrame) -> dict[int, int]:
     last: list[Any] = rows.group_by("partition").agg(pl.col("offset").max()).rows()
-    return {str(partition): int(offset) + 1 for partition, offset in sorted(last)}
+    return {int(partition): int(offset) for partition, offset in sorted(last)}
+
+
+def _predicate(rows: pl.DataFrame) -> str:
+    """Name rows by their place on the log: numbers alone, whatever people are called."""
+    places = rows.group_by("partition").agg(pl.col("offset").unique().sort()).sort("partition")
+    return " OR ".join(
+        f"(partition = {int(partition)} AND offset IN ({', '.join(str(int(offset)) for offset in offsets)}))"
+        for partition, offsets in places.iter_rows()
+    )
+
+
+def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
+    try:
+        return rows.collect()
+    except (OSError, pl.exceptions.ComputeError) as error:
+        raise TransientError(f"cannot read the record table; its files may have moved on: {error}") from error
 
 
 def table_url(store_url: str, local_root: Path | None) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import polars as pl
 from jsonschema import Draft202012Validator
+from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.formatting import estimated_tokens
@@ -109,6 +110,7 @@ def _observed(split: Split, spec: ProjectSpec) -> pl.DataFrame:
             split.holdout.with_columns(pl.lit("holdout").alias("split")),
         ]
     )
+    both = both.filter(pl.col("format") != ExampleFormat.REPLAY.value)
     messages = both["messages"].to_list()
     return both.select(
         "example_id",

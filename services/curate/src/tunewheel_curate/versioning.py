@@ -15,6 +15,7 @@ from tunewheel_contracts.identity import content_id, content_sha256
 
 from tunewheel_curate.card import data_card
 from tunewheel_curate.pipeline import Build
+from tunewheel_curate.preferences import Preferences
 from tunewheel_curate.splitting import Split
 
 VERSIONED = (
@@ -22,14 +23,19 @@ VERSIONED = (
     "cleanlab",
 )  # fmt: skip
 DATA_DOCS = "data_docs"
+DATA_DOCS_INDEX = f"{DATA_DOCS}/index.html"
+HOLDOUT_MEMORY = "holdout_memory.parquet"
 
 
-def rows_sha256(split: Split) -> str:
-    """Return the SHA-256 of the canonical rows of both splits."""
+def rows_sha256(split: Split, preferences: Preferences | None = None) -> str:
+    """Return the SHA-256 of the canonical rows of both splits, and of the preference pairs where there are
+    any."""
     rows: dict[str, list[dict[str, Any]]] = {
         "train": split.train.sort("example_id").to_dicts(),
         "holdout": split.holdout.sort("example_id").to_dicts(),
     }
+    if preferences is not None and not preferences.pairs.is_empty():
+        rows["preferences"] = preferences.pairs.to_dicts()
     return content_sha256(rows)
 
 
@@ -38,15 +44,19 @@ def dataset_id_of(spec: ProjectSpec, rows: str) -> str:
     return content_id("ds", {"spec_sha256": spec.sha256, "rows_sha256": rows})
 
 
-def write_version(build: Build, spec: ProjectSpec, folder: Path, *, data_docs: bool) -> DatasetManifest:
+def write_version(
+    build: Build, spec: ProjectSpec, folder: Path, *, data_docs: bool, previous: str | None = None
+) -> DatasetManifest:
     """Write the version's files below ``folder`` as they will lie below ``datasets/<dataset_id>/``.
 
-    The same build writes the same bytes. ``data_docs`` says whether Data Docs are written beside them.
+    The same build writes the same bytes. ``data_docs`` says whether Data Docs are written beside them,
+    ``previous`` which version this one follows.
     """
-    rows = rows_sha256(build.split)
+    rows = rows_sha256(build.split, build.preferences)
     dataset_id = dataset_id_of(spec, rows)
     prefix = f"datasets/{dataset_id}"
-    card = data_card(dataset_id, spec, build)
+    docs = DATA_DOCS_INDEX if data_docs else None
+    card = data_card(dataset_id, spec, build, data_docs=docs, previous=previous)
     manifest = DatasetManifest(
         dataset_id=dataset_id,
         project=spec.project,
@@ -59,10 +69,17 @@ def write_version(build: Build, spec: ProjectSpec, folder: Path, *, data_docs: b
         card=_write(folder, prefix, "card.md", card.encode()),
         lineage=_write(folder, prefix, "lineage.parquet", _parquet(build.lineage)),
         quality=build.quality.report(_review(build, folder, prefix)),
+        preferences=_write(folder, prefix, "preferences.parquet", _parquet(build.preferences.pairs))
+        if build.counts.preferences and build.preferences is not None
+        else None,
+        holdout_memory=_write(folder, prefix, HOLDOUT_MEMORY, _parquet(build.memory.to_frame())),
+        replay=build.replayed.use if build.replayed is not None else None,
         data_docs=f"{prefix}/{DATA_DOCS}" if data_docs else None,
         counts=build.counts,
         funnel=build.funnel,
         versions={name: version(name) for name in VERSIONED},
+        preliminary=build.preliminary,
+        previous=previous,
     )
     _write(folder, prefix, "manifest.json", manifest.model_dump_json(indent=2).encode())
     return manifest

@@ -70,20 +70,31 @@ class Watch:
             declared = self._curation.projects.get(project)
             if declared is None:
                 continue
-            pending = pending_records(arrivals, self._curation.history.built_upto(project))
+            pending = pending_records(arrivals, self._curation.known.history.built_upto(project))
             quiet = self._clock() - self._last_arrival[project]
             reason = due(declared.data.spec.dataset.build, count=pending.count, quiet_seconds=quiet)
             if reason is not None:
                 request = self._curation.request_for_policy(project, reason, pending)
                 log.info("dataset_requested", project=project, reason=reason, records=pending.count)
                 await self._service.publish(request)
-                self._curation.history.apply(request)
+                self._curation.known.history.apply(request)
+
+    async def _sweep(self) -> None:
+        """Erase what another replica appended before it knew of an erasure."""
+        erasures = self._curation.known.erasures.all()
+        if not erasures:
+            return
+        rows = await asyncio.to_thread(self._curation.table.subjects, erasures)
+        if not rows.is_empty():
+            await asyncio.to_thread(self._curation.table.erase, rows)
+            log.info("erased_late", rows=rows.height)
 
     async def _read_arrivals(self) -> None:
         table = self._curation.table
         version = await asyncio.to_thread(table.version)
         if version is None or version == self._version:
             return
+        await self._sweep()
         frames = (await asyncio.to_thread(table.arrivals)).partition_by("project", as_dict=True)
         for (project,), frame in frames.items():
             known = self._arrivals.get(project)

@@ -8,6 +8,7 @@ stdin open; when that closes, the parent is gone and so is the worker.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import queue
@@ -22,14 +23,18 @@ from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.spec import ProjectSpec
 
+from tunewheel_curate.erasures import Erasure
+from tunewheel_curate.withdrawals import Withdrawal
+
 if TYPE_CHECKING:
     import polars as pl
 
     from tunewheel_curate.pipeline import Build
+    from tunewheel_curate.sides import Given
 
 
 class BuildOrder(Frozen):
-    """What to build, and where to put it."""
+    """What to build, from what, and where to put it."""
 
     table_url: str
     spec: ProjectSpec
@@ -37,6 +42,12 @@ class BuildOrder(Frozen):
     folder: str
     regression_set: str | None = None
     """Path of eval's regression set; None: the one that comes with Tunewheel."""
+    withdrawals: tuple[Withdrawal, ...] = ()
+    erasures: tuple[Erasure, ...] = ()
+    previous: str | None = None
+    """The project's version before."""
+    memory: str | None = None
+    """The file that holds the previous version's memory of what was held out."""
 
 
 class BuildOutcome(Frozen):
@@ -53,34 +64,41 @@ class BuildOutcome(Frozen):
 
 def run_build(order: BuildOrder) -> BuildOutcome:
     """Read the records, curate them, write the version's files below ``order.folder``."""
-    from tunewheel_curate.records import RecordTable
     from tunewheel_curate.suite import run_suite
     from tunewheel_curate.versioning import DATA_DOCS, rows_sha256, write_version
 
     spec, folder = order.spec, Path(order.folder)
     try:
-        records = RecordTable(order.table_url).read(spec.project, order.records_upto)
-        made = asyncio.run(_curated(order, records))
+        made = asyncio.run(_curated(order, _records(order)))
     except TransientError as error:
         return BuildOutcome(behind=str(error))
-    rows = rows_sha256(made.split)
+    rows = rows_sha256(made.split, made.preferences)
     outcome = BuildOutcome(
         rows_sha256=rows, counts=made.counts, funnel=made.funnel, rejections=made.rejections
     )
     if made.rejections:
         return outcome
-    manifest = write_version(made, spec, folder, data_docs=True)
+    manifest = write_version(made, spec, folder, data_docs=True, previous=order.previous)
     failures = run_suite(made.split, spec, manifest.dataset_id, folder / DATA_DOCS)
     if failures:
         return outcome.model_copy(update={"rejections": tuple(f"suite: {failure}" for failure in failures)})
     return outcome.model_copy(update={"manifest": manifest})
 
 
+def _records(order: BuildOrder) -> pl.DataFrame:
+    from tunewheel_curate.erasures import erased
+    from tunewheel_curate.records import RecordTable
+
+    rows = RecordTable(order.table_url).read(order.spec.project, order.records_upto)
+    # The table may not be rid of them yet.
+    return rows.filter(~erased(order.erasures))
+
+
 async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     """Curate ``records`` beside what the store knows of the project.
 
     Raises:
-        TransientError: the store is away.
+        TransientError: the store, or a source of general data, is away.
     """
     from tunewheel_runtime.store import ObjectStore
 
@@ -94,13 +112,24 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     regression = regression_benchmark(Path(order.regression_set) if order.regression_set else None)
     try:
         benchmarks = (regression, *await read_benchmarks(spec.dataset.benchmarks, store))
+        given = _given(order)
     except InvalidSpec as error:
         return refused(distinct_records(records), str(error))
     cache = NearCache(store)
     known = await cache.read(spec.project)
-    made = build(records, spec, known=known, benchmarks=benchmarks)
+    made = build(records, spec, given, known=known, benchmarks=benchmarks)
     await cache.write(spec.project, made.near_index, known=known)
     return made
+
+
+def _given(order: BuildOrder) -> Given:
+    from tunewheel_curate.holdout_memory import HoldoutMemory
+    from tunewheel_curate.replay_sources import read_replay
+    from tunewheel_curate.sides import Given
+
+    memory = HoldoutMemory.read(Path(order.memory).read_bytes()) if order.memory else HoldoutMemory()
+    replay = order.spec.dataset.replay
+    return Given(withdrawals=order.withdrawals, memory=memory, replay=read_replay(replay) if replay else None)
 
 
 def load() -> None:
@@ -133,6 +162,10 @@ def _listen_to_parent(orders: queue.Queue[BuildOrder]) -> None:
         orders.put(order)
     if order is not None:
         shutil.rmtree(order.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if order.memory:
+                Path(order.memory).unlink()
+            Path(order.folder).parent.rmdir()  # only where nothing else lies in it
     os._exit(1)
 
 

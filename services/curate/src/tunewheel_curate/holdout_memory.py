@@ -1,0 +1,113 @@
+"""What was ever held out: hashes that the next version reads, so that none of it is trained on later.
+
+A held out example leaves *marks*: of its question (the normalised input), of its sources and of its group,
+and of those of every duplicate it stands for, since one of them may take its place one day. A mark is a hash:
+the memory outlives a source that is withdrawn or a person who is forgotten, without holding their words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from io import BytesIO
+
+import polars as pl
+from tunewheel_contracts.identity import content_sha256
+
+MARK_DIGITS = 32
+"""128 bits."""
+MARKED_COLUMNS = ("record_id", "kind", "source_id", "group", "key")
+
+
+class Seen(IntEnum):
+    """How a new example is related to what was held out."""
+
+    NEVER = 0
+    GROUP = 1
+    """Another example of its group was."""
+    EXAMPLE = 2
+    """It was itself: the same question, or a version of the same source."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The marks of one example."""
+
+    own: frozenset[str]
+    """Of its questions and sources."""
+    group: frozenset[str]
+
+
+class HoldoutMemory:
+    """A set of marks; it only grows."""
+
+    def __init__(self, marks: Iterable[str] = ()) -> None:
+        self.marks = frozenset(marks)
+
+    @classmethod
+    def read(cls, data: bytes) -> HoldoutMemory:
+        """Read what ``to_frame`` was written from, as Parquet."""
+        return cls(pl.read_parquet(BytesIO(data))["mark"].to_list())
+
+    def to_frame(self) -> pl.DataFrame:
+        """Return the marks, sorted, in the column ``mark``."""
+        return pl.DataFrame({"mark": sorted(self.marks)}, schema={"mark": pl.String()})
+
+    def seen(self, marks: Marks) -> Seen:
+        """Tell how an example is related to what was held out."""
+        if not self.marks.isdisjoint(marks.own):
+            return Seen.EXAMPLE
+        return Seen.NEVER if self.marks.isdisjoint(marks.group) else Seen.GROUP
+
+    def holds_question(self, key: str) -> bool:
+        """Tell whether the question with this ``comparison_key`` was held out."""
+        return _mark("question", key) in self.marks
+
+    def extended(self, held: Iterable[Marks]) -> HoldoutMemory:
+        """Return the memory that also knows the examples ``held`` out now."""
+        marks = set(self.marks)
+        for one in held:
+            marks |= one.own | one.group
+        return HoldoutMemory(marks)
+
+
+def marks_of_examples(
+    record_ids: Sequence[Sequence[str]], records: pl.DataFrame, duplicates: pl.DataFrame
+) -> list[Marks]:
+    """Return the marks of examples, given the records each was made of.
+
+    ``records`` has ``MARKED_COLUMNS`` of every record that was good enough to be compared with others (its
+    ``key`` is the normalised question), ``duplicates`` (``DROPPED_SCHEMA``) says which gave way to which.
+    """
+    by_record = {
+        record_id: (
+            {_mark("question", key), _mark("source", kind, source_id)},
+            _mark("group", group),
+        )
+        for record_id, kind, source_id, group, key in records.select(MARKED_COLUMNS).iter_rows()
+    }
+    clusters = clusters_of(duplicates)
+    marked: list[Marks] = []
+    for ids in record_ids:
+        members = [by_record[m] for i in ids for m in (i, *clusters.get(i, ())) if m in by_record]
+        own: set[str] = set().union(*(own for own, _ in members))
+        marked.append(Marks(frozenset(own), frozenset(group for _, group in members)))
+    return marked
+
+
+def clusters_of(duplicates: pl.DataFrame) -> dict[str, list[str]]:
+    """Return, for every record that stayed, the records that gave way to it, directly or not."""
+    pairs = duplicates.filter(pl.col("duplicate_of").is_not_null()).select("record_id", "duplicate_of")
+    gave_way: dict[str, str] = dict(pairs.iter_rows())
+    clusters: dict[str, list[str]] = {}
+    for record_id in gave_way:
+        best = record_id
+        while best in gave_way:
+            best = gave_way[best]
+        clusters.setdefault(best, []).append(record_id)
+    return clusters
+
+
+def _mark(kind: str, *names: str) -> str:
+    return content_sha256([kind, *names])[:MARK_DIGITS]
