@@ -16,6 +16,8 @@ class Word:
     top: int
     size: int = 10
     left: int = 60
+    font: str = "F1"
+    """F2 is Courier."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,18 @@ Content = Word | Grid
 def make_pdf(*pages: Sequence[Content], title: str = "", extra: bytes = b"", trailer: bytes = b"") -> bytes:
     """Return a PDF 1.4; ``extra`` is one more object, ``trailer`` goes into the trailer."""
     count = len(pages)
-    kids = " ".join(f"{4 + 2 * n} 0 R" for n in range(count))
+    kids = " ".join(f"{5 + 2 * n} 0 R" for n in range(count))
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
         f"<< /Type /Pages /Kids [{kids}] /Count {count} >>".encode(),
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Courier /Encoding /WinAnsiEncoding >>",
     ]
     for number, contents in enumerate(pages):
         body = "\n".join(_drawn(content) for content in contents).encode("cp1252")
         objects.append(
-            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 {HEIGHT}] /Contents {5 + 2 * number} 0 R "
-            "/Resources << /Font << /F1 3 0 R >> >> >>".encode()
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 {HEIGHT}] /Contents {6 + 2 * number} 0 R "
+            "/Resources << /Font << /F1 3 0 R /F2 4 0 R >> >> >>".encode()
         )
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(body), body))
     objects.append(f"<< /Title ({title}) >>".encode())
@@ -65,7 +68,7 @@ def make_pdf(*pages: Sequence[Content], title: str = "", extra: bytes = b"", tra
 
 def encrypted_pdf() -> bytes:
     """Return a PDF that no empty password opens: its check values fit none."""
-    number = 3 + 2 + 1 + 1  # fixed objects, one page of two, info, then the dictionary itself
+    number = 4 + 2 + 1 + 1  # fixed objects, one page of two, info, then the dictionary itself
     check = b"<" + b"5a" * 32 + b">"
     extra = b"<< /Filter /Standard /V 1 /R 2 /O %s /U %s /P -44 >>" % (check, check)
     trailer = b"/Encrypt %d 0 R /ID [<%s> <%s>]" % (number, b"00" * 16, b"00" * 16)
@@ -100,7 +103,7 @@ MANUAL = (
 
 def _drawn(content: Content) -> str:
     if isinstance(content, Word):
-        return _shown(content.text, content.left, content.top, content.size)
+        return _shown(content.text, content.left, content.top, content.size, content.font)
     lines, columns = [], len(content.rows[0])
     right, bottom = content.left + columns * content.width, content.top + len(content.rows) * content.height
     for row in range(len(content.rows) + 1):
@@ -116,6 +119,6 @@ def _drawn(content: Content) -> str:
     return "\n".join(lines)
 
 
-def _shown(text: str, left: int, top: int, size: int) -> str:
+def _shown(text: str, left: int, top: int, size: int, font: str = "F1") -> str:
     escaped = text.replace("\\", r"\\").replace("(", r"\(").replace(")", r"\)")
-    return f"BT /F1 {size} Tf {left} {HEIGHT - top - size} Td ({escaped}) Tj ET"
+    return f"BT /{font} {size} Tf {left} {HEIGHT - top - size} Td ({escaped}) Tj ET"

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import re
+import tempfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
 from tunewheel_ingest.parsing.docx import MAX_ENTRIES, OLE_MAGIC, parse_docx
 
@@ -82,3 +86,17 @@ def test_a_file_outside_is_not_fetched_for_a_picture(tmp_path: Path) -> None:
     )
     links = {"word/_rels/document.xml.rels": relations(image=secret.as_uri()).encode()}
     assert parse(tmp_path, make_docx(picture + paragraph("text"), more=links)).markdown == "text"
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_damaged_docx_is_read_or_refused_never_worse(data: st.DataObject) -> None:
+    whole = bytearray(make_docx(MANUAL))
+    for _ in range(data.draw(st.integers(1, 8))):
+        place = data.draw(st.integers(0, len(whole) - 1))
+        whole[place : place + data.draw(st.integers(0, 40))] = data.draw(st.binary(max_size=20))
+    with tempfile.NamedTemporaryFile(suffix=".docx") as file:
+        file.write(whole)
+        file.flush()
+        with contextlib.suppress(Unreadable):
+            assert isinstance(parse_docx(Path(file.name)).markdown, str)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_ingest.normalising import normalise
 from tunewheel_ingest.parsing.markdown import LONGEST_HEADING, fenced, sections_of, title_of
+from tunewheel_ingest.parsing.text import parse_markdown
 
 SOP = """\
 ---
@@ -55,6 +56,13 @@ def test_structure_becomes_sections_with_their_headings() -> None:
         ("prose", ("Bells",), "Ring.", None),
     ]
     assert title_of(SOP) == "Batteries"
+
+
+def test_front_matter_gives_the_title_where_no_heading_does() -> None:
+    text = '---\nweight: 20\ntitle: "Alert: it rings"\n---\n\nRing.'
+    assert parse_markdown(text).title == "Alert: it rings"
+    assert [s.text for s in parse_markdown(text).sections] == ["Ring."]
+    assert parse_markdown(text + "\n\n# Heading").title == "Heading"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,47 @@ def test_headings_lists_tables_and_pages_are_kept(tmp_path: Path) -> None:
     ]
 
 
+def test_a_font_of_one_width_is_code_with_its_indentation_and_blank_lines(tmp_path: Path) -> None:
+    code = [("def charge(bike):", 60), ("return bike.plug()", 84)]
+    page = [
+        Word("Call it like this:", 100),
+        *(Word(text, 130 + 12 * n, left=left, font="F2") for n, (text, left) in enumerate(code)),
+        Word("charge(mine)", 166, font="F2"),
+        Word("It charges, as long as the bike is one of", 210),
+        Word("/var/lib/bikes/", 222, font="F2"),
+        Word("and plugged in.", 234),
+    ]
+    parsed = parse(tmp_path, make_pdf(page))
+    assert [(s.kind, s.text) for s in parsed.sections] == [
+        ("prose", "Call it like this:"),
+        ("code", "def charge(bike):\n    return bike.plug()\n\ncharge(mine)"),
+        ("prose", "It charges, as long as the bike is one of /var/lib/bikes/ and plugged in."),
+    ]
+    assert "```\ndef charge(bike):\n" in parsed.markdown
+
+
+def test_the_words_of_tightly_set_text_stay_apart(tmp_path: Path) -> None:
+    """Each word stands by itself, 2 points after the one before: less than pdfplumber takes for a space."""
+    page = [Word("Wait", 100, left=60), Word("a", 100, left=82), Word("night", 100, left=90)]
+    assert parse(tmp_path, make_pdf(page)).markdown == "Wait a night"
+
+
+def test_contents_page_numbers_and_running_titles_go(tmp_path: Path) -> None:
+    pages = [
+        [
+            Word(f"Chapter {n // 2}: {'Bells' if n < 2 else 'Horns'} {n + 7}", 30, 8),
+            Word(f"Text {'abc'[n % 3]} of the page.", 200),
+            Word("iv", 780, 8),
+        ]
+        for n in range(4)
+    ]
+    pages[0].insert(1, Word("2.1 Bells . . . . . . . . 7", 120))
+    pages[0].insert(1, Word("Dots... are no leader", 100))
+    parsed = parse(tmp_path, make_pdf(*pages))
+    text = "Text a of the page.\n\nText b of the page.\n\nText c of the page.\n\nText a of the page."
+    assert parsed.markdown == f"Dots... are no leader\n\n{text}"
+
+
 def test_without_a_heading_the_metadata_tells_the_title(tmp_path: Path) -> None:
     assert parse(tmp_path, make_pdf([Word("Only text.", 100)], title="Told")).title == "Told"
 

@@ -65,6 +65,16 @@ def title_of(text: str) -> str:
     return next((block.lines[0] for block in _blocks(text.split("\n")) if block.kind == "heading"), "")
 
 
+def front_matter_title(text: str) -> str:
+    """Return the title that YAML front matter gives, empty where it gives none."""
+    lines = text.split("\n")
+    for line in lines[: _after_front_matter(lines)]:
+        key, _, value = line.partition(":")
+        if key.strip() == "title":
+            return _plain(value.strip().strip("\"'")[:LONGEST_HEADING])
+    return ""
+
+
 def fence_for(text: str) -> str:
     """Return a fence that no line of ``text`` can close."""
     longest = 0

@@ -13,17 +13,29 @@ from typing import Any
 
 from tunewheel_ingest.normalising import normalise
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
-from tunewheel_ingest.parsing.pdf_layout import PdfLine, PdfTable, lay_out
+from tunewheel_ingest.parsing.pdf_layout import lay_out
+from tunewheel_ingest.parsing.pdf_pieces import PdfLine, PdfTable, Piece
 
 _MAGIC = b"%PDF-"
 MAGIC_WITHIN = 1_024
 """Bytes before which ``%PDF-`` must stand (PDF 1.7, appendix H, note 13)."""
+WORD_GAP = 0.15
+"""Of the size: a wider gap between characters is a space. pdfplumber's own 3 points join the words of
+justified text, where a space may be a fifth of the size."""
+SINGLE_FONT = 0.9
+FIXED_CHARACTERS = 6
+"""Different characters of a font that must have been seen, all of one width, to call the font fixed."""
 MOST_UNMAPPED = 0.2
 """Share of glyphs without a character beyond which the text is none."""
 
 
+Widths = dict[str, dict[str, float]]
+"""Width in units of the size by font and character."""
+
+
 def parse_pdf(path: Path) -> ParsedDocument:
-    """Return a PDF's text: headings by font size, ruled tables as tables, pages with every section.
+    """Return a PDF's text: headings by font size, ruled tables as tables, text in fonts of one width as code,
+    the page with every section.
 
     Raises:
         Unreadable: no PDF, damaged, encrypted with a password, or without text (a scan).
@@ -31,15 +43,16 @@ def parse_pdf(path: Path) -> ParsedDocument:
     with path.open("rb") as file:
         if _MAGIC not in file.read(MAGIC_WITHIN):
             raise Unreadable("is no PDF; publish it as what it is")
-    pieces: list[PdfLine | PdfTable] = []
+    pieces: list[Piece] = []
+    widths: Widths = {}
     with _opened(path) as pdf:
         pages = len(pdf.pages)
         for page in pdf.pages:
-            pieces.extend(_pieces(page))
+            pieces.extend(_pieces(page, widths))
             page.close()  # else every page's characters stay in memory
         title = _told_title(pdf.metadata)
     _require_text(pieces, pages)
-    markdown, sections = lay_out(pieces, pages)
+    markdown, sections = lay_out(pieces, _fixed(widths))
     heading = next((section.path[0] for section in sections if section.path), "")
     return ParsedDocument(
         markdown=markdown, sections=sections, title=heading or title, attributes={"pages": str(pages)}
@@ -73,7 +86,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise Unreadable(f"is no readable PDF ({error!r}); print it to PDF anew") from error
 
 
-def _pieces(page: Any) -> list[PdfLine | PdfTable]:
+def _pieces(page: Any, widths: Widths) -> list[Piece]:
     """Return a page's lines and tables from top to bottom."""
     tables = [(table.bbox, rows) for table in page.find_tables() if (rows := _rows(table))]
     boxes = [box for box, _ in tables]
@@ -82,16 +95,22 @@ def _pieces(page: Any) -> list[PdfLine | PdfTable]:
         return item["object_type"] != "char" or not any(_within(item, box) for box in boxes)
 
     text = page.filter(outside) if boxes else page
-    found: list[PdfLine | PdfTable] = [
-        PdfTable(page.page_number, box[1], tuple(rows)) for box, rows in tables
-    ]
+    found: list[Piece] = [PdfTable(page.page_number, box[1], tuple(rows)) for box, rows in tables]
     found.extend(
-        _line(page, line) for line in text.extract_text_lines(return_chars=True) if line["text"].strip()
+        _line(page, line, widths)
+        for line in text.extract_text_lines(return_chars=True, x_tolerance_ratio=WORD_GAP)
+        if line["text"].strip()
     )
     return sorted(found, key=lambda piece: piece.top)
 
 
-def _line(page: Any, line: dict[str, Any]) -> PdfLine:
+def _line(page: Any, line: dict[str, Any], widths: Widths) -> PdfLine:
+    chars = [char for char in line["chars"] if char["text"].strip()]
+    fonts = Counter(char["fontname"] for char in chars)
+    font, count = fonts.most_common(1)[0] if fonts else ("", 0)
+    for char in chars:
+        seen = widths.setdefault(char["fontname"], {})
+        seen.setdefault(char["text"], char["width"] / char["size"] if char["size"] else 0.0)
     sizes = Counter(round(char["size"] * 2) / 2 for char in line["chars"])
     return PdfLine(
         page=page.page_number,
@@ -100,7 +119,18 @@ def _line(page: Any, line: dict[str, Any]) -> PdfLine:
         left=line["x0"],
         size=min(sizes, key=lambda size: (-sizes[size], size)),
         text=normalise(line["text"]),
+        font=font if count >= SINGLE_FONT * len(chars) else "",
+        advance=sum(char["width"] for char in chars) / len(chars) if chars else 0.0,
         at_edge=line["bottom"] < 0.09 * page.height or line["top"] > 0.91 * page.height,
+    )
+
+
+def _fixed(widths: Widths) -> frozenset[str]:
+    """Return the fonts whose characters are all of one width."""
+    return frozenset(
+        font
+        for font, seen in widths.items()
+        if len(seen) >= FIXED_CHARACTERS and max(seen.values()) - min(seen.values()) < 0.02
     )
 
 
@@ -121,7 +151,7 @@ def _told_title(metadata: dict[str, Any]) -> str:
     return " ".join(normalise(title).split()) if isinstance(title, str) else ""
 
 
-def _require_text(pieces: list[PdfLine | PdfTable], pages: int) -> None:
+def _require_text(pieces: list[Piece], pages: int) -> None:
     text = "".join(piece.text for piece in pieces if isinstance(piece, PdfLine))
     if not pieces:
         raise Unreadable(

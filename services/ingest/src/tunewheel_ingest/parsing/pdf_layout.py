@@ -1,57 +1,38 @@
-"""Lines with a size and a place become headings, paragraphs, lists and tables."""
+"""Lines with a size and a place become headings, paragraphs, lists, code and tables."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tunewheel_contracts.formats.document import DocumentSection
 
-from tunewheel_ingest.parsing.markdown import HeadingPath
+from tunewheel_ingest.parsing.markdown import HeadingPath, fenced
+from tunewheel_ingest.parsing.pdf_margins import without_margins
+from tunewheel_ingest.parsing.pdf_pieces import PdfLine, PdfTable, Piece, table_markdown
 
 HEADING_RATIO = 1.12
 """A line this much larger than the text is a heading."""
 LONGEST_HEADING = 200
 PARAGRAPH_GAP = 0.6
 """Of the line's size: a larger gap than this begins a paragraph."""
-RUNNING_PAGES = 3
-_DIGITS = re.compile(r"\d+")
+CODE_GAP = 2.2
+"""Of the line's size: a larger gap than this ends a piece of code; one above 0.9 is a blank line in it."""
 _BULLET = re.compile(r"[•‣▪▸●○◦∙·\u2013*-]\s+")
 _NUMBERED = re.compile(r"\d{1,3}[.)]\s")
 _SENTENCE_END = (".", "!", "?", ":", "。", "؟")
 
 
-@dataclass(frozen=True, slots=True)
-class PdfLine:
-    """One line of text; lengths are points from the page's top left corner."""
-
-    page: int
-    top: float
-    bottom: float
-    left: float
-    size: float
-    text: str
-    at_edge: bool = False
-    """In the margin where running headers and page numbers stand."""
-
-
-@dataclass(frozen=True, slots=True)
-class PdfTable:
-    page: int
-    top: float
-    rows: tuple[tuple[str, ...], ...]
-
-
 @dataclass(slots=True)
 class _Block:
-    kind: str
-    """``heading``, ``paragraph``, ``item`` or ``table``."""
+    kind: Literal["heading", "paragraph", "item", "table", "code"]
     page: int
-    text: str
+    text: str = ""
     level: int = 0
-    last: PdfLine | None = None
+    lines: list[PdfLine] = field(default_factory=list[PdfLine])
 
 
 @dataclass(slots=True)
@@ -69,16 +50,15 @@ class _Sections:
             self.close()
             self.path.enter(block.level, block.text)
             self.markdown.append(f"{'#' * block.level} {block.text}")
-            return
-        self.markdown.append(block.text)
-        if block.kind == "table":
-            self.close()
-            section = DocumentSection(path=self.path.names, text=block.text, kind="table", page=block.page)
-            self.done.append(section)
-            return
-        if not self.prose:
-            self.page = block.page
-        self.prose.append(block.text)
+        elif block.kind == "table":
+            self._piece(block.text, "table", block.page, block.text)
+        elif block.kind == "code":
+            text = _code(block.lines)
+            self._piece(text, "code", block.page, fenced(text, None))
+        else:
+            self.markdown.append(block.text)
+            self.page = self.page if self.prose else block.page
+            self.prose.append(block.text)
 
     def close(self) -> None:
         if self.prose:
@@ -86,38 +66,21 @@ class _Sections:
             self.done.append(DocumentSection(path=self.path.names, text=text, page=self.page))
             self.prose = []
 
+    def _piece(self, text: str, kind: Literal["table", "code"], page: int, markdown: str) -> None:
+        self.close()
+        self.markdown.append(markdown)
+        self.done.append(DocumentSection(path=self.path.names, text=text, kind=kind, page=page))
 
-def lay_out(pieces: Sequence[PdfLine | PdfTable], pages: int) -> tuple[str, tuple[DocumentSection, ...]]:
-    """Return (Markdown, sections) of pieces in reading order, running headers and page numbers left out."""
-    running = _running(pieces, pages)
-    kept = [piece for piece in pieces if not (isinstance(piece, PdfLine) and _running_key(piece) in running)]
+
+def lay_out(pieces: Sequence[Piece], fixed: Collection[str]) -> tuple[str, tuple[DocumentSection, ...]]:
+    """Return (Markdown, sections) of pieces in reading order; lines in a ``fixed`` font are code."""
+    kept = without_margins(pieces)
     levels = _heading_levels([piece for piece in kept if isinstance(piece, PdfLine)])
     sections = _Sections()
-    for block in _blocks(kept, levels):
+    for block in _blocks(kept, levels, fixed):
         sections.add(block)
     sections.close()
     return _joined(sections.markdown), tuple(sections.done)
-
-
-def table_markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as a GFM table, the first as its header."""
-    width = max(map(len, rows))
-    cells = [[cell.replace("|", "\\|") for cell in row] + [""] * (width - len(row)) for row in rows]
-    cells.insert(1, ["---"] * width)
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
-
-
-def _running_key(line: PdfLine) -> str:
-    return _DIGITS.sub("#", line.text) if line.at_edge else ""
-
-
-def _running(pieces: Sequence[PdfLine | PdfTable], pages: int) -> set[str]:
-    """Return what stands in the margin of at least half of the pages, numbers aside."""
-    seen: dict[str, set[int]] = defaultdict(set)
-    for piece in pieces:
-        if isinstance(piece, PdfLine) and piece.at_edge:
-            seen[_running_key(piece)].add(piece.page)
-    return {key for key, where in seen.items() if len(where) >= max(RUNNING_PAGES, pages / 2)}
 
 
 def _heading_levels(lines: Sequence[PdfLine]) -> dict[float, int]:
@@ -134,44 +97,67 @@ def _heading_levels(lines: Sequence[PdfLine]) -> dict[float, int]:
     return {size: min(level, 6) for level, size in enumerate(sorted(sizes, reverse=True), 1)}
 
 
-def _blocks(pieces: Sequence[PdfLine | PdfTable], levels: dict[float, int]) -> list[_Block]:
+def _blocks(pieces: Sequence[Piece], levels: dict[float, int], fixed: Collection[str]) -> list[_Block]:
     blocks: list[_Block] = []
     for piece in pieces:
         if isinstance(piece, PdfTable):
             blocks.append(_Block("table", piece.page, table_markdown(piece.rows)))
             continue
-        level = levels.get(piece.size, 0) if len(piece.text) <= LONGEST_HEADING else 0
+        block = _begun(piece, levels, fixed)
         last = blocks[-1] if blocks else None
-        if last is not None and _continues(last, piece, level):
+        if last is not None and last.lines and _continues(last, block, piece):
             last.text = _run_on(last.text, piece.text)
-            last.last = piece
-            continue
-        kind, text = ("heading", piece.text) if level else _prose(piece.text)
-        blocks.append(_Block(kind, piece.page, text, level, piece))
+            last.lines.append(piece)
+        else:
+            blocks.append(block)
     return blocks
 
 
-def _prose(text: str) -> tuple[str, str]:
-    bullet = _BULLET.match(text)
-    if bullet:
-        return "item", f"- {text[bullet.end() :]}"
-    return ("item" if _NUMBERED.match(text) else "paragraph"), text
-
-
-def _continues(block: _Block, line: PdfLine, level: int) -> bool:
-    """Whether ``line`` goes on with what ``block`` says."""
-    last = block.last
-    if last is None or block.level != level or last.size != line.size:
-        return False
+def _begun(line: PdfLine, levels: dict[float, int], fixed: Collection[str]) -> _Block:
+    """Return the block that ``line`` would begin."""
+    level = levels.get(line.size, 0) if len(line.text) <= LONGEST_HEADING else 0
     if level:
-        return line.page == last.page and line.top - last.bottom <= PARAGRAPH_GAP * line.size
-    if _prose(line.text)[0] == "item":
+        return _Block("heading", line.page, line.text, level, [line])
+    if line.font in fixed:
+        return _Block("code", line.page, line.text, 0, [line])
+    bullet = _BULLET.match(line.text)
+    if bullet:
+        return _Block("item", line.page, f"- {line.text[bullet.end() :]}", 0, [line])
+    kind: Literal["item", "paragraph"] = "item" if _NUMBERED.match(line.text) else "paragraph"
+    return _Block(kind, line.page, line.text, 0, [line])
+
+
+def _continues(block: _Block, begun: _Block, line: PdfLine) -> bool:
+    """Whether ``line`` goes on with what ``block`` says, rather than begin a block of its own."""
+    last, near = block.lines[-1], _gap(block.lines[-1], line)
+    if block.kind == "code":
+        return begun.kind == "code" and near <= CODE_GAP
+    if begun.kind == "code" and (last.text.endswith(_SENTENCE_END) or abs(line.left - last.left) > 2):
+        return False  # else it is a name that fills one line of a sentence
+    if block.level != begun.level or last.size != line.size or begun.kind == "item":
         return False
     if line.page != last.page:
-        return not last.text.endswith(_SENTENCE_END) and line.text[:1].islower()
-    if block.kind == "item" and line.left < last.left - 1 and last.text.endswith(_SENTENCE_END):
+        return not block.level and not last.text.endswith(_SENTENCE_END) and line.text[:1].islower()
+    if block.kind == "item" and line.left < block.lines[0].left - 1 and last.text.endswith(_SENTENCE_END):
         return False
-    return line.top - last.bottom <= PARAGRAPH_GAP * line.size
+    return near <= PARAGRAPH_GAP
+
+
+def _gap(upper: PdfLine, lower: PdfLine) -> float:
+    """Return the space between two lines in units of the lower one's size; nothing at a page's turn."""
+    return (lower.top - upper.bottom) / lower.size if upper.page == lower.page and lower.size else 0.0
+
+
+def _code(lines: Sequence[PdfLine]) -> str:
+    """Return lines of code with their indentation and the blank lines between them."""
+    edge = min(line.left for line in lines)
+    text: list[str] = []
+    for number, line in enumerate(lines):
+        if number and _gap(lines[number - 1], line) > 0.9:
+            text.append("")
+        columns = round((line.left - edge) / line.advance) if line.advance else 0
+        text.append(" " * columns + line.text)
+    return "\n".join(text)
 
 
 def _run_on(text: str, more: str) -> str:

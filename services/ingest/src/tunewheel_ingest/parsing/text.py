@@ -8,7 +8,7 @@ import tokenize
 
 from tunewheel_ingest.normalising import normalise
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
-from tunewheel_ingest.parsing.markdown import sections_of, title_of
+from tunewheel_ingest.parsing.markdown import front_matter_title, sections_of, title_of
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -59,7 +59,8 @@ def decode_python(data: bytes) -> str:
 def parse_markdown(text: str) -> ParsedDocument:
     """Return Markdown as it stands, normalised, with its sections."""
     text = normalise(text)
-    return ParsedDocument(markdown=text, sections=sections_of(text), title=title_of(text))
+    title = title_of(text) or front_matter_title(text)
+    return ParsedDocument(markdown=text, sections=sections_of(text), title=title)
 
 
 def parse_plain(text: str) -> ParsedDocument:

@@ -1,0 +1,42 @@
+"""What is found on the pages of a PDF: lines of text and tables, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PdfLine:
+    """One line of text; lengths are points from the page's top left corner."""
+
+    page: int
+    top: float
+    bottom: float
+    left: float
+    size: float
+    text: str
+    at_edge: bool = False
+    """In the margin where running headers and page numbers stand."""
+    font: str = ""
+    """The font of nearly all of it, empty where it is mixed."""
+    advance: float = 0.0
+    """Mean width of a character."""
+
+
+@dataclass(frozen=True, slots=True)
+class PdfTable:
+    page: int
+    top: float
+    rows: tuple[tuple[str, ...], ...]
+
+
+Piece = PdfLine | PdfTable
+
+
+def table_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a GFM table, the first as its header."""
+    width = max(map(len, rows))
+    cells = [[cell.replace("|", "\\|") for cell in row] + [""] * (width - len(row)) for row in rows]
+    cells.insert(1, ["---"] * width)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
