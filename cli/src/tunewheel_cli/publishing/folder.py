@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 
@@ -20,7 +19,6 @@ DECLARING_TYPES = frozenset({"text/html", "text/x-python"})
 """Types whose files may declare an encoding of their own, which ingest honours."""
 CODE_TYPES = frozenset({"text/x-python", "text/x-source"})
 GIT_SECONDS = 60
-_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
 
 
 def known_endings() -> str:
@@ -99,8 +97,21 @@ def _counted(file: FoundFile, on_bytes: OnBytes | None) -> FoundFile:
 
 
 def _title(content: str, media_type: str, path: Path) -> str:
-    heading = _HEADING.search(content) if media_type == "text/markdown" else None
-    return heading.group(1) if heading else path.name if media_type in CODE_TYPES else path.stem
+    heading = _first_heading(content) if media_type == "text/markdown" else ""
+    return heading or (path.name if media_type in CODE_TYPES else path.stem)
+
+
+def _first_heading(content: str) -> str:
+    for line in content.splitlines():
+        marks, _, name = line.partition(" ")
+        if (
+            marks
+            and len(marks) <= 6
+            and not marks.strip("#")
+            and (title := name.strip().rstrip("#").rstrip())
+        ):
+            return title
+    return ""
 
 
 def _is_shown(path: Path) -> bool:
