@@ -27,6 +27,7 @@ from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_train import checkpoints
 from tunewheel_train.main import make_app
 from tunewheel_train.process import environment
 from tunewheel_train.settings import Settings
@@ -218,6 +219,8 @@ async def test_a_service_killed_in_the_middle_ends_with_the_same_adapter(ground:
         async with process(ground.settings("one")) as first:
             await bus.publish(event)
             await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12, patience=240)
+            # Uploads come after the steps they hold: a kill before the first leaves nothing to resume from.
+            await until(lambda: has_uploaded(ground))
             workers = psutil.Process(first.pid).children(recursive=True)
             assert len(workers) == 1
             first.send_signal(signal.SIGKILL)
@@ -233,6 +236,10 @@ async def test_a_service_killed_in_the_middle_ends_with_the_same_adapter(ground:
     assert_same(
         await expected_weights(ground, event, epochs=LONG), await published_weights(ground, completed)
     )
+
+
+def has_uploaded(ground: Ground) -> bool:
+    return any((ground.folder / "store" / "runs").glob(f"*/checkpoints/*/{checkpoints.MANIFEST}"))
 
 
 def is_alive(worker: psutil.Process) -> bool:
