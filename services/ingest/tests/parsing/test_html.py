@@ -49,6 +49,14 @@ def test_nothing_that_runs_is_left() -> None:
         assert word not in text, word
 
 
+def test_links_within_the_page_are_text_and_permalinks_go() -> None:
+    heading = '<h2 id="a"><a href="#a">The <code>#[doc]</code> part</a><a href="#a">\u00b6</a></h2>'
+    page = f'{heading}<p>x <a href="#b">y</a>'
+    parsed = parse_html(page)
+    assert parsed.markdown == "## The `#[doc]` part\n\nx y"
+    assert parsed.title == "The #[doc] part"
+
+
 def test_the_title_stands_in_for_a_missing_heading() -> None:
     assert parse_html("<title> A \n b </title><p>x</p>").title == "A b"
 

@@ -15,6 +15,8 @@ DROPPED = (
     "script", "style", "noscript", "template", "nav", "aside", "form", "iframe", "frame", "object", "embed",
     "applet", "svg", "canvas", "audio", "video", "head", "button", "input", "select", "textarea", "dialog",
 )  # fmt: skip
+PERMALINKS = frozenset({"", "#", "\u00a7", "\u00b6", "\U0001f517"})
+"""What generators of documentation write into a heading as a link to itself."""
 RUNNING_SCHEMES = ("javascript:", "vbscript:", "data:")
 
 
@@ -66,6 +68,11 @@ def _clean(soup: BeautifulSoup) -> None:
         note.extract()
     for note in soup.find_all(string=lambda s: isinstance(s, ProcessingInstruction)):
         note.extract()
+    for tag in soup.find_all("a", href=lambda href: href is not None and href.startswith("#")):
+        if tag.get_text(strip=True) in PERMALINKS:
+            tag.decompose()
+        else:  # leads nowhere out of its page
+            tag.unwrap()
     for tag in soup.find_all(["a", "img"]):
         target = str(tag.get("href") or tag.get("src") or "").strip().lower()
         if target.startswith(RUNNING_SCHEMES):

@@ -197,8 +197,18 @@ def _plain(name: str) -> str:
     if name.endswith("}") and "{" in name:
         name = name[: name.rindex("{")].rstrip()
     while (start := name.find("](")) >= 0 and (end := name.find(")", start)) >= 0:
-        opening = name.rfind("[", 0, start)
+        opening = _opening(name, start)
         if opening < 0:
             break
         name = name[:opening].rstrip("!") + name[opening + 1 : start] + name[end + 1 :]
     return " ".join(name.replace("**", "").replace("`", "").split())
+
+
+def _opening(name: str, end: int) -> int:
+    """Return where the bracket opens that closes at ``end``, -1 where none does."""
+    depth = 0
+    for place in range(end, -1, -1):
+        depth += {"]": 1, "[": -1}.get(name[place], 0)
+        if depth == 0:
+            return place
+    return -1
