@@ -141,3 +141,35 @@ class PublishDisplay:
             f", [red]{summary.refused:,} refused[/]" if summary.refused else ""
         )
         self._progress.update(self._task, completed=summary.read_bytes, description=words)
+
+
+class RowsDisplay:
+    """A bar of rows, on standard error."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        console = Console(file=sys.stderr, quiet=silent, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=silent or not console.is_terminal,
+        )
+        self._task = self._progress.add_task("reading", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._progress.stop()
+
+    def expect(self, rows: int) -> None:
+        """Say how many rows there are in all."""
+        self._progress.update(self._task, total=rows)
+
+    def note(self, name: str, rows: int) -> None:
+        """Show that the ``rows`` of one file are written."""
+        self._progress.update(self._task, advance=rows, description=f"wrote {name}")

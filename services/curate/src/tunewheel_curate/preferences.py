@@ -20,7 +20,6 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_curate.formatting import MESSAGE, estimated_tokens, format_examples
 from tunewheel_curate.normalization import normalize_text
 from tunewheel_curate.output_validation import canonical_output
-from tunewheel_curate.redaction import redact_records
 
 STAGE = "preferences"
 PREFERENCE_SCHEMA: dict[str, pl.DataType] = {
@@ -50,8 +49,8 @@ def preference_pairs(
 
     ``offered`` are the records with a ``rejected_output``, ``cleaned`` those of them that came through the
     stages up to the comparison with others, ``trained`` the ids whose question is on the training side.
-    Reasons in the funnel: ``record_dropped`` (see the lineage), ``held_out``, ``pii``, ``blank``,
-    ``same_answer``, ``too_long``, ``repeated``.
+    Reasons in the funnel: ``record_dropped`` (see the lineage), ``held_out``, ``blank``, ``same_answer``,
+    ``too_long``, ``repeated``.
     """
     reasons: Counter[str] = Counter()
     if lost := offered.height - cleaned.height:
@@ -59,16 +58,12 @@ def preference_pairs(
     ours = cleaned.filter(pl.col("record_id").is_in(list(trained)))
     if held := cleaned.height - ours.height:
         reasons["held_out"] = held
-    rejected = _redacted(ours, spec)
-    if hidden := ours.height - len(rejected):
-        reasons["pii"] = hidden
+    rejected: dict[str, str] = dict(ours.select("record_id", "rejected_output").iter_rows())
     pairs: dict[str, dict[str, object]] = {}
     examples = format_examples(ours, system_prompt=spec.task.system_prompt)
     for example in examples.sort(pl.col("record_ids").list.first()).iter_rows(named=True):
         record_id = example["record_ids"][0]
-        if record_id not in rejected:
-            continue
-        pair = _pair(example, record_id, _spelt(rejected[record_id], spec))
+        pair = _pair(example, record_id, _spelt(normalize_text(rejected[record_id]), spec))
         reason = "repeated" if pair["pair_id"] in pairs else _refusal(pair, spec.dataset.max_tokens)
         if reason is None:
             pairs[str(pair["pair_id"])] = pair
@@ -79,14 +74,6 @@ def preference_pairs(
         stage=STAGE, entered=offered.height, left=frame.height, reasons=dict(sorted(reasons.items()))
     )
     return Preferences(frame, funnel)
-
-
-def _redacted(records: pl.DataFrame, spec: ProjectSpec) -> dict[str, str]:
-    """Return the rejected answers by record, redacted as answers are; rejected ones are missing."""
-    normal = pl.Series([normalize_text(text) for text in records["rejected_output"]], dtype=pl.String)
-    # What answers go through is what ``output`` goes through.
-    kept = redact_records(records.with_columns(normal.alias("output")), spec.dataset.pii).kept
-    return dict(kept.select("record_id", "output").iter_rows())
 
 
 def _spelt(text: str, spec: ProjectSpec) -> str:

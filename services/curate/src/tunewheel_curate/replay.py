@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import polars as pl
 from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage, ReplayUse
@@ -25,6 +26,7 @@ LIKE_OURS = 0.6
 """Jaccard similarity from which a conversation is too much like one of the project's, or like another."""
 SPARE = 2
 """Candidates per wanted row: some are too much alike."""
+LEAST_BATCH = 256
 
 Turns = list[dict[str, str]]
 
@@ -65,21 +67,26 @@ def choose_replay(
     """Take as many conversations from ``pool`` as make ``spec.share`` of the training rows.
 
     A larger version takes the same ones and more. Reasons in the funnel: ``too_long``, ``asked_by_project``
-    (the same question), ``held_out_before``, ``like_project`` and ``like_another`` (similar), ``not_needed``.
+    (the same question), ``held_out`` (now or before), ``like_project``, ``like_another`` and
+    ``not_needed``.
     """
     wanted = int(spec.share / (1 - spec.share) * train.height)
     ours = {comparison_key(question) for question in _questions([train, holdout])}
     reasons: Counter[str] = Counter()
     candidates: list[Turns] = []
-    for turns in pool.conversations:
-        if len(candidates) >= SPARE * wanted:
+    like: dict[int, str] = {}
+    waiting = iter(pool.conversations)
+    while len(candidates) - len(like) < wanted:
+        batch = list(islice(waiting, max(SPARE * wanted, LEAST_BATCH)))
+        if not batch:
             break
-        reason = _refusal(turns, ours, memory, max_tokens)
-        if reason is None:
-            candidates.append(turns)
-        else:
-            reasons[reason] += 1
-    like = _too_alike([_question(turns) for turns in candidates], list(_questions([train, holdout])))
+        for turns in batch:
+            reason = _refusal(turns, ours, memory, max_tokens)
+            if reason is None:
+                candidates.append(turns)
+            else:
+                reasons[reason] += 1
+        like = _too_alike([_question(turns) for turns in candidates], list(_questions([train, holdout])))
     reasons.update(like.values())
     chosen = [turns for number, turns in enumerate(candidates) if number not in like][:wanted]
     left_over = len(pool.conversations) - sum(reasons.values()) - len(chosen)
@@ -102,7 +109,7 @@ def _refusal(turns: Turns, ours: set[str], memory: HoldoutMemory, max_tokens: in
         return "too_long"
     key = comparison_key(_question(turns))
     if memory.holds_question(key):
-        return "held_out_before"
+        return "held_out"
     return "asked_by_project" if key in ours else None
 
 

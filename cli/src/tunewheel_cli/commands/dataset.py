@@ -1,0 +1,121 @@
+"""dataset show, diff, export: what lies in the object store."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunewheel_cli.datasets.exporting import ExportFormat
+from tunewheel_cli.exits import print_json
+from tunewheel_cli.reach import Reach, reaching
+
+if TYPE_CHECKING:
+    from tunewheel_cli.datasets.comparing import Difference
+    from tunewheel_cli.datasets.exporting import Contents
+    from tunewheel_cli.datasets.versions import Version
+
+Dataset = Annotated[str, typer.Argument(help="A version, such as ds-0a1b2c….", show_default=False)]
+Store = Annotated[
+    str | None,
+    typer.Option(envvar="TUNEWHEEL_STORE_URL", help="Object store.", show_default="that of the folder"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Show, compare and export dataset versions.", no_args_is_help=True)
+    for command in (show, diff, export):
+        group.command()(command)
+    app.add_typer(group, name="dataset")
+
+
+@reaching
+def show(reach: Reach, dataset_id: Dataset, store: Store = None) -> None:
+    """Show what a version holds, and what became of every record on the way to it."""
+    from tunewheel_cli.datasets.tables import print_version
+    from tunewheel_cli.kafka.broker import run_async
+
+    async def read() -> tuple[Version, dict[str, tuple[int, int]]]:
+        from tunewheel_cli.datasets.versions import open_version
+
+        version = await open_version(dataset_id, store or reach.var.store_url)
+        return version, await _labels(version)
+
+    version, labels = run_async(read())
+    if reach.as_json:
+        print_json(version.manifest.model_dump(mode="json") | {"labels": labels})
+    else:
+        print_version(version.manifest, labels=labels)
+
+
+async def _labels(version: Version) -> dict[str, tuple[int, int]]:
+    counted: list[Counter[str]] = []
+    for ref in (version.manifest.train, version.manifest.holdout):
+        labels = (await version.frame(ref))["label"].drop_nulls().to_list()
+        counted.append(Counter(labels))
+    train, holdout = counted
+    return {label: (train[label], holdout[label]) for label in sorted(train | holdout)}
+
+
+@reaching
+def diff(
+    reach: Reach,
+    before: Dataset,
+    after: Annotated[str, typer.Argument(help="The version to compare it with.", show_default=False)],
+    store: Store = None,
+) -> None:
+    """Show what changed from one version to another: examples, answers, labels, stages, spec."""
+    from tunewheel_cli.datasets.tables import print_difference
+    from tunewheel_cli.kafka.broker import run_async
+
+    async def read() -> Difference:
+        from tunewheel_cli.datasets.comparing import compare
+        from tunewheel_cli.datasets.versions import open_version
+
+        url = store or reach.var.store_url
+        return await compare(await open_version(before, url), await open_version(after, url))
+
+    found = run_async(read())
+    if reach.as_json:
+        print_json(found.as_json())
+    else:
+        print_difference(found)
+
+
+@reaching
+def export(
+    reach: Reach,
+    dataset_id: Dataset,
+    to: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="./DATASET_ID")] = None,
+    form: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="jsonl, parquet, or hf: a folder for datasets.load_from_disk."),
+    ] = ExportFormat.JSONL,
+    store: Store = None,
+) -> None:
+    """Write a version's rows, manifest and card to a folder, for other tools."""
+    from tunewheel_cli.commands.progress import RowsDisplay
+    from tunewheel_cli.datasets.exporting import check_folder, read_contents, write_contents
+    from tunewheel_cli.datasets.versions import open_version
+    from tunewheel_cli.kafka.broker import run_async
+
+    folder = to or Path(dataset_id)
+
+    async def read(display: RowsDisplay) -> Contents:
+        version = await open_version(dataset_id, store or reach.var.store_url)
+        counts = version.manifest.counts
+        display.expect(counts.train + counts.holdout + counts.preferences)
+        return await read_contents(version)
+
+    check_folder(folder)
+    with RowsDisplay(silent=reach.as_json) as display:
+        rows = write_contents(run_async(read(display)), folder, form, on_rows=display.note)
+    told: dict[str, Any] = {"dataset_id": dataset_id, "folder": str(folder.resolve()), "format": form.value}
+    if reach.as_json:
+        print_json(told | {"rows": rows})
+    else:
+        listed = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+        print(f"wrote {listed} to {folder}", file=sys.stdout)

@@ -1,0 +1,137 @@
+"""What differs between two dataset versions: examples, labels, stages, spec."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import polars as pl
+
+    from tunewheel_cli.datasets.versions import Version
+
+Change = tuple[Any, Any]
+"""Before and after."""
+SHOWN_QUESTIONS = 5
+_EXCERPT = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """From ``before`` to ``after``; everything that is equal is left out."""
+
+    before: str
+    after: str
+    counts: dict[str, Change]
+    added: dict[str, int]
+    """Examples only in ``after``, by side."""
+    removed: dict[str, int]
+    """Examples only in ``before``, by side."""
+    moved: dict[str, int]
+    """Examples of both versions that changed sides: train → holdout, never the other way."""
+    answers_changed: int
+    """Questions of both versions whose answer differs; they are in ``added`` and ``removed`` too."""
+    changed_questions: tuple[str, ...]
+    labels: dict[str, Change]
+    """Training examples by label."""
+    funnel: dict[str, dict[str, Change]]
+    """By stage: entered, left, and each reason."""
+    spec: dict[str, Change]
+    """By dotted path."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the difference for machines; a change is [before, after]."""
+        return asdict(self)
+
+
+async def compare(one: Version, other: Version) -> Difference:
+    """Compare two versions.
+
+    Raises:
+        ArtifactMissing, CorruptArtifact, TransientError: the store does not hold their rows.
+    """
+    before, after = await _rows(one), await _rows(other)
+    questions = {q: a for q, a in before.answers.items() if after.answers.get(q, a) != a}
+    both = before.sides.keys() & after.sides.keys()
+    moves = Counter(
+        f"{before.sides[name]} → {after.sides[name]}"
+        for name in both
+        if before.sides[name] != after.sides[name]
+    )
+    return Difference(
+        before=one.manifest.dataset_id,
+        after=other.manifest.dataset_id,
+        counts=_changes(one.manifest.counts.model_dump(), other.manifest.counts.model_dump()),
+        added=_by_side(after.sides, before.sides),
+        removed=_by_side(before.sides, after.sides),
+        moved=dict(sorted(moves.items())),
+        answers_changed=len(questions),
+        changed_questions=tuple(sorted(_excerpt(q) for q in questions)[:SHOWN_QUESTIONS]),
+        labels=_changes(before.labels, after.labels),
+        funnel=_funnel_changes(one, other),
+        spec=_changes(
+            _flat(one.manifest.spec.model_dump(mode="json")),
+            _flat(other.manifest.spec.model_dump(mode="json")),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    sides: dict[str, str]
+    answers: dict[str, str]
+    labels: dict[str, int]
+
+
+async def _rows(version: Version) -> _Rows:
+    sides: dict[str, str] = {}
+    answers: dict[str, str] = {}
+    labels: Counter[str] = Counter()
+    for side in ("train", "holdout"):
+        frame: pl.DataFrame = await version.frame(getattr(version.manifest, side))
+        for name, label, messages in frame.select("example_id", "label", "messages").iter_rows():
+            sides[name] = side
+            answers["\n".join(turn["content"] for turn in messages[:-1] if turn["role"] != "system")] = (
+                messages[-1]["content"]
+            )
+            if side == "train" and label is not None:
+                labels[label] += 1
+    return _Rows(sides, answers, dict(sorted(labels.items())))
+
+
+def _by_side(here: Mapping[str, str], there: Mapping[str, str]) -> dict[str, int]:
+    return dict(sorted(Counter(side for name, side in here.items() if name not in there).items()))
+
+
+def _funnel_changes(one: Version, other: Version) -> dict[str, dict[str, Change]]:
+    def figures(version: Version) -> dict[str, dict[str, int]]:
+        return {
+            stage.stage: {"entered": stage.entered, "left": stage.left, **stage.reasons}
+            for stage in version.manifest.funnel
+        }
+
+    before, after = figures(one), figures(other)
+    changes = {name: _changes(before.get(name, {}), after.get(name, {})) for name in {**before, **after}}
+    return {name: changed for name, changed in changes.items() if changed}
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
+    names: Iterable[str] = {**before, **after}
+    return {n: (before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)}
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= _flat(inner, f"{path}.{name}" if path else name)
+    return flat
+
+
+def _excerpt(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _EXCERPT else words[: _EXCERPT - 1] + "…"

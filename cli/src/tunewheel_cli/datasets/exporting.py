@@ -1,0 +1,106 @@
+"""A dataset version as files that other tools read: JSON Lines, Parquet, Hugging Face ``datasets``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_contracts.errors import TunewheelError
+
+if TYPE_CHECKING:
+    import polars as pl
+    from tunewheel_contracts.fields import ArtifactRef
+
+    from tunewheel_cli.datasets.versions import Version
+
+
+class ExportFormat(StrEnum):
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    HF = "hf"
+
+
+class FolderTaken(TunewheelError):
+    """The folder to export to holds something already."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an export writes."""
+
+    frames: dict[str, pl.DataFrame]
+    """By split; ``preferences`` where the version has any."""
+    manifest: str
+    card: str | None
+
+
+async def read_contents(version: Version) -> Contents:
+    """Read a version from its store.
+
+    Raises:
+        ArtifactMissing, CorruptArtifact, TransientError: the store does not hold the rows.
+    """
+    manifest = version.manifest
+    files: dict[str, ArtifactRef] = {"train": manifest.train, "holdout": manifest.holdout}
+    if manifest.preferences is not None:
+        files["preferences"] = manifest.preferences
+    return Contents(
+        frames={name: await version.frame(ref) for name, ref in files.items()},
+        manifest=manifest.model_dump_json(indent=2) + "\n",
+        card=await version.text(manifest.card) if manifest.card is not None else None,
+    )
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        FolderTaken: ``folder`` is not empty, or no folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FolderTaken(f"--to: {folder} is not an empty folder; name another, or empty it")
+
+
+def write_contents(
+    contents: Contents, folder: Path, form: ExportFormat, *, on_rows: Callable[[str, int], None]
+) -> dict[str, int]:
+    """Write a version to ``folder``; return the rows of each split.
+
+    ``on_rows`` is called with a split's name and rows when it was written. ``hf`` is a folder for
+    ``datasets.load_from_disk``; preference pairs have other columns and lie in a folder of their own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in contents.frames.items():
+        if form is not ExportFormat.HF:
+            _write(frame, folder / f"{name}.{form.value}", form)
+        on_rows(name, frame.height)
+    if form is ExportFormat.HF:
+        _save_to_disk(contents.frames, folder)
+    (folder / "manifest.json").write_text(contents.manifest, "utf-8")
+    if contents.card is not None:
+        (folder / "card.md").write_text(contents.card, "utf-8")
+    return {name: frame.height for name, frame in contents.frames.items()}
+
+
+def _write(frame: pl.DataFrame, path: Path, form: ExportFormat) -> None:
+    if form is ExportFormat.PARQUET:
+        frame.write_parquet(path, compression="zstd")
+        return
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        for row in frame.iter_rows(named=True):
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _save_to_disk(frames: dict[str, pl.DataFrame], folder: Path) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    splits: Any = {name: datasets.Dataset.from_polars(frame) for name, frame in frames.items()}
+    preferences = splits.pop("preferences", None)
+    datasets.DatasetDict(splits).save_to_disk(str(folder))
+    if preferences is not None:
+        preferences.save_to_disk(str(folder / "preferences"))

@@ -1,0 +1,187 @@
+"""Dataset versions on the terminal: shown, compared, exported."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from tunewheel_cli.kafka.broker import run_async
+from tunewheel_cli.main import app
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, PreferencePair
+from tunewheel_runtime.store import ObjectStore
+from typer.testing import CliRunner
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "contracts" / "examples"
+runner = CliRunner()
+
+
+def example(name: str, which: str) -> dict[str, Any]:
+    return json.loads((EXAMPLES / name / "valid" / f"{which}.json").read_text("utf-8"))
+
+
+def chat(number: int, *, answer: str = "an answer", label: str = "bell") -> dict[str, Any]:
+    turns = [("system", "Help."), ("user", f"Question {number}?"), ("assistant", answer)]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    row = {"example_id": f"ex-{number}-{answer}", "messages": messages, "label": label, "group": f"g{number}"}
+    return ChatExample.model_validate(row | {"trust": "expert", "record_ids": [f"rec-{number}"]}).model_dump(
+        mode="json"
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    monkeypatch.setenv("TUNEWHEEL_STORE_URL", (tmp_path / "store").as_uri())
+    return ObjectStore((tmp_path / "store").as_uri())
+
+
+def put(store: ObjectStore, name: str, train: list[dict[str, Any]], holdout: list[dict[str, Any]],
+        **changes: Any) -> None:  # fmt: skip
+    pairs = [PreferencePair.model_validate(example("preference-pair", "correction")).model_dump(mode="json")]
+
+    async def write() -> None:
+        async def parquet(file: str, rows: list[dict[str, Any]]) -> ArtifactRef:
+            buffer = BytesIO()
+            pl.DataFrame(rows).write_parquet(buffer)
+            return await store.put(f"datasets/{name}/{file}.parquet", buffer.getvalue())
+
+        manifest = DatasetManifest.model_validate(example("dataset-manifest", "preliminary")).model_copy(
+            update={
+                "dataset_id": name,
+                "train": await parquet("train", train),
+                "holdout": await parquet("holdout", holdout),
+                "preferences": await parquet("preferences", pairs),
+                "card": await store.put(f"datasets/{name}/card.md", f"# Dataset {name}\n".encode()),
+                **changes,
+            }
+        )
+        await store.put(f"datasets/{name}/manifest.json", manifest.model_dump_json().encode())
+
+    run_async(write())
+
+
+@pytest.fixture
+def versions(store: ObjectStore) -> None:
+    counts = DatasetManifest.model_validate(example("dataset-manifest", "preliminary")).counts
+    put(store, "ds-one", [chat(n) for n in range(4)], [chat(9)])
+    put(
+        store,
+        "ds-two",
+        [chat(0), chat(1, answer="another answer"), chat(5, label="horn")],
+        [chat(9), chat(2)],
+        counts=counts.model_copy(update={"records": 400}),
+    )
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = runner.invoke(app, ("dataset", *arguments), terminal_width=200)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_version_is_shown_with_its_funnel_and_labels() -> None:
+    code, out, _ = run("show", "ds-one")
+    assert code == 0
+    for words in ("ds-one", "preliminary:", "duplicates", "exact 21", "bell", "replay:", "CC-BY-SA-3.0"):
+        assert words in out, words
+    code, out, _ = run("show", "ds-one", "--json")
+    told = json.loads(out)
+    assert told["dataset_id"] == "ds-one"
+    assert told["labels"] == {"bell": [4, 1]}
+    assert told["funnel"][0] == {
+        "stage": "normalise",
+        "entered": 320,
+        "left": 318,
+        "reasons": {"near_empty": 2},
+    }
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_difference_names_what_changed() -> None:
+    code, out, _ = run("diff", "ds-one", "ds-two", "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert told["added"] == {"train": 2}
+    assert told["removed"] == {"train": 2}
+    assert told["moved"] == {"train → holdout": 1}
+    assert told["answers_changed"] == 1
+    assert told["changed_questions"] == ["Question 1?"]
+    assert told["labels"] == {"bell": [4, 2], "horn": [None, 1]}
+    assert told["counts"] == {"records": [320, 400]}
+    assert told["spec"] == told["funnel"] == {}
+    code, out, _ = run("diff", "ds-one", "ds-two")
+    assert code == 0
+    assert "moved train → holdout: 1" in out
+    assert "Question 1?" in out
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_version_does_not_differ_from_itself() -> None:
+    told = json.loads(run("diff", "ds-one", "ds-one", "--json")[1])
+    assert not any(told[name] for name in told if name not in ("before", "after"))
+
+
+@pytest.mark.usefixtures("versions")
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_an_export_is_read_back(form: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    code, out, _ = run("export", "ds-one", "--to", str(folder), "--format", form)
+    assert code == 0
+    assert "4 train, 1 holdout, 1 preferences" in out
+    read = pl.read_ndjson if form == "jsonl" else pl.read_parquet
+    rows = read(folder / f"train.{form}").to_dicts()
+    assert [ChatExample.model_validate(row) for row in rows] == [
+        ChatExample.model_validate(chat(n)) for n in range(4)
+    ]
+    assert (folder / "card.md").read_text() == "# Dataset ds-one\n"
+    assert json.loads((folder / "manifest.json").read_text())["dataset_id"] == "ds-one"
+
+
+@pytest.mark.usefixtures("versions")
+def test_an_export_for_hugging_face_loads_from_disk(tmp_path: Path) -> None:
+    import datasets
+
+    code, out, _ = run("export", "ds-one", "--to", str(tmp_path / "hf"), "--format", "hf", "--json")
+    assert code == 0
+    assert json.loads(out)["rows"] == {"train": 4, "holdout": 1, "preferences": 1}
+    loaded = datasets.load_from_disk(str(tmp_path / "hf"))
+    assert {name: split.num_rows for name, split in loaded.items()} == {"train": 4, "holdout": 1}
+    assert loaded["train"][0]["messages"][1] == {"role": "user", "content": "Question 0?"}
+    assert datasets.load_from_disk(str(tmp_path / "hf" / "preferences")).num_rows == 1
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    code, _, errors = run("export", "ds-one", "--to", str(tmp_path))
+    assert code == 1
+    assert "--to:" in errors
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.usefixtures("versions")
+@pytest.mark.parametrize("name", ["ds-three", "../../etc"])
+def test_an_unknown_version_is_told_with_those_there_are(name: str) -> None:
+    for command in (("show", name), ("diff", "ds-one", name), ("export", name)):
+        code, _, errors = run(*command)
+        assert code == 1
+        assert "ds-one, ds-two" in errors
+
+
+def test_an_empty_store_says_so(store: ObjectStore) -> None:
+    code, _, errors = run("show", "ds-one")
+    assert code == 1
+    assert "there is none yet" in errors
+
+
+@pytest.mark.usefixtures("versions")
+def test_rows_that_were_erased_are_told(store: ObjectStore) -> None:
+    run_async(store.delete(["datasets/ds-one/train.parquet"]))
+    code, out, _ = run("show", "ds-one", "--json")
+    assert code == 1
+    assert "train.parquet" in json.loads(out)["error"]
