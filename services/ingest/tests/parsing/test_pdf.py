@@ -58,6 +58,58 @@ def test_a_font_of_one_width_is_code_with_its_indentation_and_blank_lines(tmp_pa
     assert "```\ndef charge(bike):\n" in parsed.markdown
 
 
+LEFT = [
+    "The battery of the bike takes one night of",
+    "charging. It is empty when the red light",
+    "is on, and",
+]
+RIGHT = [
+    "full when it is off. The bell takes no power,",
+    "and rings whenever it is struck. Oil it once",
+    "a year.",
+]
+
+
+def columns(left: list[str], right: list[str], top: int = 140) -> list[Word]:
+    words = []
+    for number, (one, two) in enumerate(zip(left, right, strict=True)):
+        words += [Word(one, top + 12 * number, left=60), Word(two, top + 12 * number, left=310)]
+    return words
+
+
+def test_two_columns_are_read_one_after_the_other(tmp_path: Path) -> None:
+    across = "This line runs across the whole width of the page, above and between the columns, as titles do."
+    page = [Word(across, 100), *columns(LEFT[:2] * 4, RIGHT[:2] * 4)]
+    text = parse(tmp_path, make_pdf(page)).markdown
+    assert text.startswith(across)
+    assert text.count(" ".join(LEFT[:2])) == 4
+    assert text.count(" ".join(RIGHT[:2])) == 4
+    assert text.index(RIGHT[0]) > text.rindex(LEFT[1])
+
+
+def test_a_sentence_goes_on_in_the_next_column_and_what_runs_across_divides_them(tmp_path: Path) -> None:
+    across = "Here a line of text runs across the width of the page and divides what is above from below."
+    page = [
+        *columns(LEFT[:2] * 2 + LEFT, [*RIGHT, *RIGHT[:2], *RIGHT[:2]]),
+        Word(across, 260),
+        *columns(
+            ["Below the line, on the left side of the page."] * 2, ["Below it, on the right side."] * 2, 300
+        ),
+    ]
+    text = parse(tmp_path, make_pdf(page)).markdown
+    assert "the red light is on, and full when it is off." in text
+    assert text.index(RIGHT[1]) < text.index(across) < text.index("Below the line") < text.index("Below it")
+
+
+def test_names_and_values_are_read_across(tmp_path: Path) -> None:
+    """The left side ends anywhere: it is a list, not a column."""
+    names = ["light", "bell", "horn", "lock", "pump", "chain", "saddle", "wheel", "spoke", "brake"]
+    values = [f"costs {number} a piece, without the tax on it" for number in range(10)]
+    text = parse(tmp_path, make_pdf(columns(names, values))).markdown
+    assert "light costs 0 a piece" in text
+    assert "brake costs 9 a piece" in text
+
+
 def test_the_words_of_tightly_set_text_stay_apart(tmp_path: Path) -> None:
     """Each word stands by itself, 2 points after the one before: less than pdfplumber takes for a space."""
     page = [Word("Wait", 100, left=60), Word("a", 100, left=82), Word("night", 100, left=90)]

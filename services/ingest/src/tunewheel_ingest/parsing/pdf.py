@@ -1,7 +1,4 @@
-"""PDF into lines and tables, page by page; ``pdf_layout`` makes Markdown of them.
-
-Columns set side by side are read across: nothing in a PDF says that they are columns.
-"""
+"""PDF into lines and tables, page by page; ``pdf_layout`` makes Markdown of them."""
 
 from __future__ import annotations
 
@@ -13,15 +10,13 @@ from typing import Any
 
 from tunewheel_ingest.normalising import normalise
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.pdf_columns import Columns
 from tunewheel_ingest.parsing.pdf_layout import lay_out
-from tunewheel_ingest.parsing.pdf_pieces import PdfLine, PdfTable, Piece
+from tunewheel_ingest.parsing.pdf_pieces import WORD_GAP, PdfLine, PdfTable, Piece
 
 _MAGIC = b"%PDF-"
 MAGIC_WITHIN = 1_024
 """Bytes before which ``%PDF-`` must stand (PDF 1.7, appendix H, note 13)."""
-WORD_GAP = 0.15
-"""Of the size: a wider gap between characters is a space. pdfplumber's own 3 points join the words of
-justified text, where a space may be a fifth of the size."""
 SINGLE_FONT = 0.9
 FIXED_CHARACTERS = 6
 """Different characters of a font that must have been seen, all of one width, to call the font fixed."""
@@ -87,7 +82,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _pieces(page: Any, widths: Widths) -> list[Piece]:
-    """Return a page's lines and tables from top to bottom."""
+    """Return a page's lines and tables in reading order."""
     tables = [(table.bbox, rows) for table in page.find_tables() if (rows := _rows(table))]
     boxes = [box for box, _ in tables]
 
@@ -95,13 +90,14 @@ def _pieces(page: Any, widths: Widths) -> list[Piece]:
         return item["object_type"] != "char" or not any(_within(item, box) for box in boxes)
 
     text = page.filter(outside) if boxes else page
-    found: list[Piece] = [PdfTable(page.page_number, box[1], tuple(rows)) for box, rows in tables]
-    found.extend(
-        _line(page, line, widths)
-        for line in text.extract_text_lines(return_chars=True, x_tolerance_ratio=WORD_GAP)
-        if line["text"].strip()
-    )
-    return sorted(found, key=lambda piece: piece.top)
+    lines = text.extract_text_lines(return_chars=True, x_tolerance_ratio=WORD_GAP)
+    columns = Columns.of(lines, float(page.width))
+    found: list[Piece] = [
+        PdfTable(page.page_number, box[1], box[0], box[2], tuple(rows)) for box, rows in tables
+    ]
+    parts = (part for line in lines for part in columns.split(line))
+    found.extend(_line(page, part, widths) for part in parts if part["text"].strip())
+    return columns.order(found)
 
 
 def _line(page: Any, line: dict[str, Any], widths: Widths) -> PdfLine:
@@ -117,6 +113,7 @@ def _line(page: Any, line: dict[str, Any], widths: Widths) -> PdfLine:
         top=line["top"],
         bottom=line["bottom"],
         left=line["x0"],
+        right=line["x1"],
         size=min(sizes, key=lambda size: (-sizes[size], size)),
         text=normalise(line["text"]),
         font=font if count >= SINGLE_FONT * len(chars) else "",

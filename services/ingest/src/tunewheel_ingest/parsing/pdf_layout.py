@@ -136,7 +136,7 @@ def _continues(block: _Block, begun: _Block, line: PdfLine) -> bool:
         return False  # else it is a name that fills one line of a sentence
     if block.level != begun.level or last.size != line.size or begun.kind == "item":
         return False
-    if line.page != last.page:
+    if line.page != last.page or line.top < last.top:  # another page, or the next column
         return not block.level and not last.text.endswith(_SENTENCE_END) and line.text[:1].islower()
     if block.kind == "item" and line.left < block.lines[0].left - 1 and last.text.endswith(_SENTENCE_END):
         return False
@@ -144,8 +144,10 @@ def _continues(block: _Block, begun: _Block, line: PdfLine) -> bool:
 
 
 def _gap(upper: PdfLine, lower: PdfLine) -> float:
-    """Return the space between two lines in units of the lower one's size; nothing at a page's turn."""
-    return (lower.top - upper.bottom) / lower.size if upper.page == lower.page and lower.size else 0.0
+    """Return the space between two lines in units of the lower one's size; none across pages or columns."""
+    if upper.page != lower.page or lower.top < upper.top or not lower.size:
+        return 0.0
+    return (lower.top - upper.bottom) / lower.size
 
 
 def _code(lines: Sequence[PdfLine]) -> str:

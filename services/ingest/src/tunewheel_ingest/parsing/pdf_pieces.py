@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+WORD_GAP = 0.15
+"""Of the size: a wider gap between characters is a space. pdfplumber's own 3 points join the words of
+justified text, where a space may be a fifth of the size."""
+
 
 @dataclass(frozen=True, slots=True)
 class PdfLine:
@@ -14,6 +18,7 @@ class PdfLine:
     top: float
     bottom: float
     left: float
+    right: float
     size: float
     text: str
     at_edge: bool = False
@@ -28,6 +33,8 @@ class PdfLine:
 class PdfTable:
     page: int
     top: float
+    left: float
+    right: float
     rows: tuple[tuple[str, ...], ...]
 
 
