@@ -8,8 +8,8 @@ from tunewheel_runtime.settings import ServiceSettings
 
 from tunewheel_ingest.parsing.limits import Limits
 
-MAX_WALL_SECONDS = 60
-DOCUMENTS_AT_ONCE = 8
+MAX_WALL_SECONDS = 120
+DOCUMENTS_AT_ONCE = 4
 """Documents that are fetched together: the slowest possible still leave time before Kafka takes the member
 for dead, 600 s after the last fetch."""
 
@@ -23,9 +23,9 @@ class Settings(ServiceSettings):
     """Largest document that is taken as a file."""
     parse_memory_mb: int = Field(default=1_024, ge=256)
     """Address space, in MiB, of the process that reads one document."""
-    parse_cpu_seconds: int = Field(default=60, ge=1)
+    parse_cpu_seconds: int = Field(default=90, ge=1)
     """Processor time that reading one document may take."""
-    parse_wall_seconds: int = Field(default=60, ge=1, le=MAX_WALL_SECONDS)
+    parse_wall_seconds: int = Field(default=MAX_WALL_SECONDS, ge=1, le=MAX_WALL_SECONDS)
     """Time that reading one document may take."""
     max_parsed_mb: int = Field(default=16, ge=1)
     """What one document may make, in MiB: its Markdown and its sections together."""
