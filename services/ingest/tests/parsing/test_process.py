@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from tunewheel_contracts.errors import TransientError
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
@@ -85,6 +88,45 @@ async def test_closing_ends_the_process(parser: ParserProcess, tmp_path: Path) -
     assert process is not None
     await parser.close()
     assert process.returncode == -signal.SIGKILL
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from tunewheel_ingest.parsing.limits import Limits
+from tunewheel_ingest.parsing.process import ParserProcess
+
+async def main():
+    limits = Limits(memory_bytes=1 << 30, cpu_seconds=30, wall_seconds=30, output_bytes=16 << 20)
+    parser = ParserProcess(limits)
+    await parser.parse(Path(sys.argv[1]), media_type="text/html", name="a.html")
+    print(parser._process.pid, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def test_the_process_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    file = tmp_path / "a.html"
+    file.write_bytes(b"<p>text")
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(file)], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    reader = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.communicate()
+    patience = time.monotonic() + 60
+    while _runs(reader):
+        assert time.monotonic() < patience
+        time.sleep(0.02)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it runs; one that ended stays a zombie until who adopted it takes it away."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def spin(*_: object) -> ParsedDocument:
