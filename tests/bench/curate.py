@@ -1,136 +1,143 @@
-"""Records per second through curation, stage by stage, on banking77's 13,083 real customer queries.
+"""What a build costs end to end, what it finds of the faults that were put in, and how both grow.
 
-One process, no broker: the record table's append and read, then each stage of the pipeline. Near-duplicate
-search stands beside an exact comparison of all pairs on a sample. Medians of three rounds.
+Each size is built in a process of its own by the very code of the build worker: the record table read, the
+records curated, the version written, Data Docs made. Tickets come from ``corpus``. Then a flood: one ticket,
+a million times, and a million that differ in a number. Processor seconds are the fair figure: others may be
+using the machine.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import statistics
+import os
+import resource
+import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from corpus import Faults, project, require_data, tickets
 from report import write_report
-from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_curate.normalization import normalize_records
-from tunewheel_curate.output_validation import validate_outputs
-from tunewheel_curate.pipeline import build
-from tunewheel_curate.records import RecordTable, ends_of
-from tunewheel_curate.redaction import redact_records
-from tunewheel_curate.selection import distinct_records, select_usable
-from tunewheel_curate.similarity import jaccard, shingles, similar_pairs
-from tunewheel_curate.stage import RECORD_SCHEMA
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "banking77"
-ROUNDS = 3
-APPEND_BATCH = 2_000
-SAMPLE = 2_000
-THRESHOLD = 0.8
+SIZES = (10_000, 100_000)
+FLOOD = 1_000_000
+APPEND_BATCH = 10_000
+SECRETS = ("@example.com", "+44 20 7946", "DE89 3704")
 
 
 def main() -> None:
-    if not DATA.is_dir():
-        sys.exit(f"{DATA} is missing: the benchmark needs banking77 there")
-    queries = [
-        (row["text"], row["category"])
-        for name in ("train.csv", "test.csv")
-        for row in csv.DictReader((DATA / name).open(encoding="utf-8"))
-    ]
-    records, spec = frame(queries), banking_spec(sorted({label for _, label in queries}))
-    redact_records(records[:10], spec.dataset.pii)  # loads the recognisers
-    seconds: dict[str, list[float]] = defaultdict(list)
-    for _ in range(ROUNDS):
-        for name, taken in one_round(records, spec).items():
-            seconds[name].append(taken)
-    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
-    made = build(records, spec)
-    found, missed, exact_seconds, lsh_seconds = against_all_pairs([text for text, _ in queries[:SAMPLE]])
+    require_data()
+    runs = {str(size): measured("build", size) for size in SIZES}
+    floods = {kind: measured(kind, FLOOD) for kind in ("same", "alike")}
+    small, large = (runs[str(size)] for size in SIZES)
     write_report(
         "curate",
-        packages=("polars", "deltalake", "rensa", "presidio-analyzer", "ftfy"),
-        contenders={
-            name: {"seconds": round(taken, 3), "records_per_second": round(records.height / taken)}
-            for name, taken in medians.items()
-        },
+        packages=("polars", "deltalake", "rensa", "presidio-analyzer", "ftfy", "great-expectations"),
+        contenders=runs | {f"flood_{kind}": figures for kind, figures in floods.items()},
         ratios={
-            "near_duplicates_all_pairs_to_lsh": exact_seconds / lsh_seconds,
-            "near_duplicates_recall": found / (found + missed) if found + missed else 1.0,
+            "seconds_growth_for_ten_times_the_records": large["cpu_seconds"] / small["cpu_seconds"],
+            "memory_growth_for_ten_times_the_records": large["peak_rss_bytes"] / small["peak_rss_bytes"],
+            "records_per_second_and_core_to_goal": large["records_per_cpu_second"] / 3_000,
+            "memory_to_goal": large["peak_rss_bytes"] / (1.5 * 2**30),
+            **{f"found_{kind}": share for kind, share in large["found"].items()},
         },
-        records=records.height,
-        funnel=[stage.model_dump() for stage in made.funnel],
-        counts=made.counts.model_dump(),
+        load_average=os.getloadavg(),
     )
 
 
-def one_round(records: pl.DataFrame, spec: ProjectSpec) -> dict[str, float]:
-    taken: dict[str, float] = {}
-
-    def timed(name: str, work: Callable[[], Any]) -> Any:
-        started = time.perf_counter()
-        result = work()
-        taken[name] = time.perf_counter() - started
-        return result
-
-    with tempfile.TemporaryDirectory() as folder:
-        table = RecordTable(f"{folder}/records")
-        timed("table_append", lambda: [table.append(batch) for batch in records.iter_slices(APPEND_BATCH)])
-        timed("table_read", lambda: table.read("banking", ends_of(records)))
-    usable = timed("selection", lambda: select_usable(distinct_records(records))).kept
-    clean = timed("normalization", lambda: normalize_records(usable, min_characters=3)).kept
-    redacted = timed("redaction", lambda: redact_records(clean, spec.dataset.pii)).kept
-    timed("output_validation", lambda: validate_outputs(redacted, spec.task))
-    texts = redacted["input"].to_list()
-    timed("near_duplicates", lambda: similar_pairs(texts, minimum=0.6))
-    timed("whole_build", lambda: build(records, spec))
-    return taken
+def measured(kind: str, size: int) -> dict[str, Any]:
+    """Run this file again for one measurement, so that peak memory is that measurement's own."""
+    done = subprocess.run([sys.executable, __file__, kind, str(size)], check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def against_all_pairs(texts: list[str]) -> tuple[int, int, float, float]:
-    """Return pairs found and missed by the search, and the seconds of the exact comparison and of it."""
-    started = time.perf_counter()
-    sets = [shingles(text) for text in texts]
-    exact = {
-        (i, j)
-        for i in range(len(sets))
-        for j in range(i + 1, len(sets))
-        if jaccard(sets[i], sets[j]) >= THRESHOLD
+def build_measured(size: int) -> dict[str, Any]:
+    from tunewheel_curate.records import RecordTable, ends_of
+    from tunewheel_curate.worker import BuildOrder, load, run_build
+
+    load()
+    with tempfile.TemporaryDirectory() as name:
+        records, faults, labels = tickets(size)
+        upto = ends_of(records)
+        table = RecordTable(f"{name}/records")
+        for batch in records.iter_slices(APPEND_BATCH):
+            table.append(batch)
+        del records, table
+        order = BuildOrder(
+            table_url=f"{name}/records", spec=project(labels), records_upto=upto, folder=f"{name}/version"
+        )
+        before, wall = time.process_time(), time.perf_counter()
+        outcome = run_build(order)
+        cpu, wall = time.process_time() - before, time.perf_counter() - wall
+        assert outcome.manifest is not None, outcome.rejections
+        found = caught(faults, Path(name) / "version")
+    return {
+        **costs(size, cpu, wall),
+        "found": found,
+        "counts": outcome.manifest.counts.model_dump(),
+        "quality": outcome.manifest.quality.review_counts if outcome.manifest.quality else {},
     }
-    exact_seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    pairs = {(pair.first, pair.second) for pair in similar_pairs(texts, minimum=THRESHOLD)}
-    return len(pairs & exact), len(exact - pairs), exact_seconds, time.perf_counter() - started
 
 
-def frame(queries: list[tuple[str, str]]) -> pl.DataFrame:
-    published = datetime(2026, 1, 1, tzinfo=UTC)
-    rows = [
-        {"project": "banking", "record_id": f"rec-{n:06}", "kind": "example", "source_id": f"q-{n}",
-         "source_event_id": f"event-{n}", "title": "", "input": text,
-         "output": json.dumps({"category": label}), "group": f"q-{n}", "trust": "expert",
-         "attributes": "{}", "event_id": f"e-{n}", "published_at": published,
-         "partition": n % 3, "offset": n // 3}
-        for n, (text, label) in enumerate(queries)
-    ]  # fmt: skip
-    return pl.DataFrame(rows, schema=RECORD_SCHEMA)
+def flood_measured(size: int, text: str) -> dict[str, Any]:
+    from tunewheel_curate.pipeline import build
 
-
-def banking_spec(labels: list[str]) -> ProjectSpec:
-    schema = {"type": "object", "properties": {"category": {"enum": labels}}, "required": ["category"]}
-    task = {"system_prompt": "Classify.", "label_field": "category", "output_schema": schema}
-    criteria = [{"metric": "valid_output", "minimum": 0.5}]
-    return ProjectSpec.model_validate(
-        {"project": "banking", "base_model": "some/model", "task": task, "criteria": criteria}
+    records, _, labels = tickets(1_000)
+    flood = pl.concat([records.head(1)] * size).with_columns(
+        pl.format("flood-{}", pl.int_range(size)).alias("record_id"),
+        pl.format("flood-{}", pl.int_range(size)).alias("source_id"),
+        pl.format(text, pl.int_range(size)).alias("input") if "{}" in text else pl.lit(text).alias("input"),
     )
+    before, wall = time.process_time(), time.perf_counter()
+    made = build(pl.concat([records, flood]), project(labels))
+    cpu, wall = time.process_time() - before, time.perf_counter() - wall
+    assert made.rejections == ()
+    left = sum(
+        "rack seven" in str(m) for m in [*made.split.train["messages"], *made.split.holdout["messages"]]
+    )
+    return costs(size, cpu, wall) | {"left_of_the_flood": left}
+
+
+def costs(size: int, cpu: float, wall: float) -> dict[str, Any]:
+    return {
+        "records": size,
+        "cpu_seconds": round(cpu, 2),
+        "seconds": round(wall, 2),
+        "records_per_cpu_second": round(size / cpu),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def caught(faults: Faults, folder: Path) -> dict[str, float]:
+    """Return the share of the faults of each kind that the version shows as dropped, or redacted."""
+    lineage = pl.read_parquet(folder / "lineage.parquet")
+    stage_of = dict(lineage.select("record_id", pl.col("stage").fill_null("")).iter_rows())
+    held = set(pl.read_parquet(folder / "holdout.parquet")["record_ids"].explode())
+    wanted = {
+        "exact": ("exact_duplicates",), "near": ("near_duplicates",), "conflicts": ("conflicts",),
+        "broken": ("output_validation",), "empty": ("normalization",), "contaminated": ("contamination",),
+    }  # fmt: skip
+    shares: dict[str, float] = {}
+    for kind, stages in wanted.items():
+        ids: set[str] = getattr(faults, kind)
+        hits = sum(stage_of[i] in stages or (kind == "contaminated" and i in held) for i in ids)
+        shares[kind] = round(hits / len(ids), 4)
+    rows = pl.concat([pl.read_parquet(folder / f"{side}.parquet") for side in ("train", "holdout")])
+    told = {r for ids, m in rows.select("record_ids", "messages").iter_rows() for r in ids
+            if any(secret in turn["content"] for turn in m for secret in SECRETS)}  # fmt: skip
+    shares["personal"] = round(1 - len(told & faults.personal) / len(faults.personal), 4)
+    return shares
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) == 1:
+        main()
+    elif sys.argv[1] == "build":
+        print(json.dumps(build_measured(int(sys.argv[2]))))
+    else:
+        alike = "node {} in rack seven is down again please restart it as soon as you can"
+        text = alike if sys.argv[1] == "alike" else alike.replace("{}", "nine")
+        print(json.dumps(flood_measured(int(sys.argv[2]), text)))

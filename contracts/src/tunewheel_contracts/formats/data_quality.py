@@ -99,5 +99,5 @@ class LabelReview(Strict):
     suspects: bool = True
     min_examples: Annotated[int, Field(ge=20)] = 500
     """Fewer labelled examples than this teach a classifier too little to doubt anybody."""
-    max_examples: Annotated[int, Field(ge=20)] = 20_000
+    max_examples: Annotated[int, Field(ge=20)] = 5_000
     """Of more, so many are looked at."""

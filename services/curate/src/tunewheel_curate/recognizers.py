@@ -24,6 +24,14 @@ _PHONE_WORDS = re.compile(
 )
 _PHONE_SHAPE = re.compile(r"(?<![\w.])[+(]?\d(?:[ ().\-]{0,2}\d){6,14}(?:\s?x\s?\d{2,5})?(?![\w])")
 _PHONE_CONTEXT_CHARACTERS = 40
+_DIGIT_RUN = re.compile(r"[+(]?\d(?:[^0-9A-WYZa-wyz]{0,4}\d){6,}")
+_NATIONAL_SHAPE = re.compile(
+    r"\d(?:[^0-9A-WYZa-wyz]{0,4}\d){8}|\d{2,4}[ ().\-]{1,2}\d{2,4}[ ().\-]{1,2}\d{2,4}|\d{3}[ .\-]\d{4}"
+)
+"""Nine digits, or fewer in groups: bare numbers of seven or eight digits (bug numbers, dates) are no national
+numbers of ``PHONE_REGIONS``, unless a word announces them."""
+_TIME_SHAPE = re.compile(r"\d{14,}|\(?(?:19|20)\d\d-\d\d-\d\d(?:\D{1,2}\d\d:\d\d(?::\d\d)?)?")
+_WINDOW_CHARACTERS = 16
 _CARD_SHAPE = re.compile(r"(?<![\w-])\d(?:[ -]?\d){11,18}(?![\w-])")
 _IBAN_SHAPE = re.compile(r"\b[a-z]{2}\d{2}(?: ?[a-z0-9]{4}){2,7}(?: ?[a-z0-9]{1,4})?\b", re.I)
 _DATE_SHAPE = re.compile(r"^(?:\d{4}[-. ]\d{1,2}[-. ]\d{1,2}|\d{1,2}[-. ]\d{1,2}[-. ]\d{4})$")
@@ -66,7 +74,8 @@ def recognizers_of(entity: str) -> tuple[Recognizer, ...]:
     found: list[Recognizer] = []
     for name in ENTITIES[entity]:
         options = {"supported_regions": PHONE_REGIONS} if name == "PhoneRecognizer" else {}
-        found.append(_adapted(getattr(predefined_recognizers, name)(**options), entity))
+        find = _adapted(getattr(predefined_recognizers, name)(**options), entity)
+        found.append(_near_digits(find) if name == "PhoneRecognizer" else find)
     return (*found, *_OURS.get(entity, ()))
 
 
@@ -104,7 +113,7 @@ SIGNS = {
     "PHONE_NUMBER": r"\d(?:[^0-9A-WYZa-wyz]{0,4}\d){6}",
     "CREDIT_CARD": r"\d(?:[ -]?\d){11}",
     "IBAN_CODE": r"[A-Za-z]{2}[ -]?\d{2}(?:[ -]?[A-Za-z0-9]){9}",
-    "IP_ADDRESS": r"\d\.\d{1,3}\.\d|:[0-9A-Fa-f]{0,4}:",
+    "IP_ADDRESS": r"\d\.\d{1,3}\.\d{1,3}\.\d|:[0-9A-Fa-f]{0,4}:",
     "US_SSN": r"\d(?:[-. ]?\d){8}",
 }
 """What every text holds in which the costly recognisers could find something: most texts hold none of it.
@@ -140,6 +149,22 @@ def _adapted(recognizer: object, entity: str) -> Recognizer:
         return [Finding(entity, r.start, r.end, r.score) for r in results if r.score >= MIN_SCORE]
 
     return find
+
+
+def _near_digits(find: Recognizer) -> Recognizer:
+    """Show ``find`` only where digits run together: presidio reads a text once per country, 3 ms in all."""
+
+    def find_near_digits(text: str) -> list[Finding]:
+        findings: list[Finding] = []
+        for run in _DIGIT_RUN.finditer(text):
+            if _TIME_SHAPE.fullmatch(run.group()) or not _NATIONAL_SHAPE.search(run.group()):
+                continue
+            start = max(run.start() - _WINDOW_CHARACTERS, 0)
+            for f in find(text[start : run.end() + _WINDOW_CHARACTERS]):
+                findings.append(Finding(f.entity, f.start + start, f.end + start, f.score))
+        return list(dict.fromkeys(findings))
+
+    return find_near_digits
 
 
 @contextlib.contextmanager
