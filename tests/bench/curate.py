@@ -1,9 +1,9 @@
 """What a build costs end to end, what it finds of the faults that were put in, and how both grow.
 
-Each size is built in a process of its own by the very code of the build worker: the record table read, the
-records curated, the version written, Data Docs made. Tickets come from ``corpus``. Then a flood: one ticket,
-a million times, and a million that differ in a number. Processor seconds are the fair figure: others may be
-using the machine.
+Each size is built in a process of its own: the record table read, the records curated, the version written.
+Great Expectations' Data Docs are timed apart (TUNEWHEEL_BENCH_DOCS=0 leaves them out). Tickets come from
+``corpus``. Then a flood (TUNEWHEEL_BENCH_FLOOD=0 leaves it out): one ticket, a million times, and a million
+that differ in a number. Processor seconds are the fair figure: others may be using the machine.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from corpus import Faults, project, require_data, tickets
 from report import write_report
 
 SIZES = (10_000, 100_000)
-FLOOD = 1_000_000
+FLOOD = int(os.environ.get("TUNEWHEEL_BENCH_FLOOD", "1000000"))
 APPEND_BATCH = 10_000
+SUITE = os.environ.get("TUNEWHEEL_BENCH_DOCS", "1") != "0"
 SECRETS = ("@example.com", "+44 20 7946", "DE89 3704")
 
 
 def main() -> None:
     require_data()
     runs = {str(size): measured("build", size) for size in SIZES}
-    floods = {kind: measured(kind, FLOOD) for kind in ("same", "alike")}
+    floods = {kind: measured(kind, FLOOD) for kind in ("same", "alike") if FLOOD}
     small, large = (runs[str(size)] for size in SIZES)
     write_report(
         "curate",
@@ -55,30 +56,47 @@ def measured(kind: str, size: int) -> dict[str, Any]:
 
 
 def build_measured(size: int) -> dict[str, Any]:
+    from tunewheel_curate.benchmarks import regression_benchmark
+    from tunewheel_curate.pipeline import build
+    from tunewheel_curate.recognizers import ENTITIES, recognizers_of
     from tunewheel_curate.records import RecordTable, ends_of
-    from tunewheel_curate.worker import BuildOrder, load, run_build
+    from tunewheel_curate.suite import run_suite
+    from tunewheel_curate.versioning import write_version
 
-    load()
+    for entity in ENTITIES:
+        recognizers_of(entity)
     with tempfile.TemporaryDirectory() as name:
         records, faults, labels = tickets(size)
-        upto = ends_of(records)
-        table = RecordTable(f"{name}/records")
+        upto, folder = ends_of(records), Path(name) / "version"
+        table, spec = RecordTable(f"{name}/records"), project(labels)
         for batch in records.iter_slices(APPEND_BATCH):
             table.append(batch)
-        del records, table
-        order = BuildOrder(
-            table_url=f"{name}/records", spec=project(labels), records_upto=upto, folder=f"{name}/version"
-        )
-        before, wall = time.process_time(), time.perf_counter()
-        outcome = run_build(order)
-        cpu, wall = time.process_time() - before, time.perf_counter() - wall
-        assert outcome.manifest is not None, outcome.rejections
-        found = caught(faults, Path(name) / "version")
-    return {
-        **costs(size, cpu, wall),
+        del records
+        steps: dict[str, float] = {}
+        started = last = time.process_time()
+        wall = time.perf_counter()
+
+        def step(step_name: str) -> None:
+            nonlocal last
+            now = time.process_time()
+            steps[step_name], last = round(now - last, 2), now
+
+        rows = table.read(spec.project, upto)
+        step("read")
+        made = build(rows, spec, benchmarks=[regression_benchmark(None)])
+        step("curate")
+        manifest = write_version(made, spec, folder, data_docs=SUITE)
+        step("write")
+        total = costs(size, last - started, time.perf_counter() - wall)
+        if SUITE:
+            assert run_suite(made.split, spec, manifest.dataset_id, folder / "data_docs") == []
+            step("data_docs")
+        found = caught(faults, folder)
+    return total | {
+        "cpu_seconds_by_step": steps,
         "found": found,
-        "counts": outcome.manifest.counts.model_dump(),
-        "quality": outcome.manifest.quality.review_counts if outcome.manifest.quality else {},
+        "counts": manifest.counts.model_dump(),
+        "review": manifest.quality.review_counts if manifest.quality else {},
     }
 
 
@@ -112,24 +130,34 @@ def costs(size: int, cpu: float, wall: float) -> dict[str, Any]:
 
 
 def caught(faults: Faults, folder: Path) -> dict[str, float]:
-    """Return the share of the faults of each kind that the version shows as dropped, or redacted."""
+    """Return the share of the faults of each kind that the version shows as dropped, or redacted.
+
+    Of two duplicates either may stay; what repeats another contaminated ticket goes as its duplicate.
+    """
     lineage = pl.read_parquet(folder / "lineage.parquet")
     stage_of = dict(lineage.select("record_id", pl.col("stage").fill_null("")).iter_rows())
     held = set(pl.read_parquet(folder / "holdout.parquet")["record_ids"].explode())
+    repeated = {i for i in faults.contaminated if stage_of[i] == "near_duplicates"}
+    told_apart = (held & faults.contaminated) | repeated
     wanted = {
-        "exact": ("exact_duplicates",), "near": ("near_duplicates",), "conflicts": ("conflicts",),
-        "broken": ("output_validation",), "empty": ("normalization",), "contaminated": ("contamination",),
+        "exact": {"exact_duplicates"}, "near": {"near_duplicates"}, "conflicts": {"conflicts"},
+        "broken": {"output_validation"}, "empty": {"normalization"}, "contaminated": {"contamination"},
     }  # fmt: skip
     shares: dict[str, float] = {}
     for kind, stages in wanted.items():
         ids: set[str] = getattr(faults, kind)
-        hits = sum(stage_of[i] in stages or (kind == "contaminated" and i in held) for i in ids)
+        hits = sum(bool(stages & {stage_of[i], stage_of[before(i)]}) or i in told_apart for i in ids)
         shares[kind] = round(hits / len(ids), 4)
     rows = pl.concat([pl.read_parquet(folder / f"{side}.parquet") for side in ("train", "holdout")])
     told = {r for ids, m in rows.select("record_ids", "messages").iter_rows() for r in ids
             if any(secret in turn["content"] for turn in m for secret in SECRETS)}  # fmt: skip
     shares["personal"] = round(1 - len(told & faults.personal) / len(faults.personal), 4)
     return shares
+
+
+def before(record_id: str) -> str:
+    """Return the ticket that a fault was made from: the one before it."""
+    return f"rec-{int(record_id.removeprefix('rec-')) - 1:07}"
 
 
 if __name__ == "__main__":

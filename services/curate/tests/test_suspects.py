@@ -54,6 +54,12 @@ def test_nobody_is_suspected_where_there_is_too_little_to_learn_from() -> None:
     assert find_suspects(unlabelled, LabelReview(min_examples=20)).is_empty()
 
 
+def test_nobody_is_suspected_where_words_do_not_tell_labels_apart() -> None:
+    rng = random.Random(8)
+    frame = labelled(300).with_columns(pl.Series("label", rng.choices(sorted(TOPICS), k=300)))
+    assert find_suspects(frame, LabelReview(min_examples=100)).is_empty()
+
+
 def test_rare_labels_do_not_stop_it() -> None:
     rare = pl.DataFrame({"record_id": ["zz"], "key": ["a gong"], "label": ["gong"]})
     found = find_suspects(pl.concat([labelled(150, flipped=6), rare]), LabelReview(min_examples=100))

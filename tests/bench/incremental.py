@@ -1,0 +1,92 @@
+"""What a thousand new records cost beside a hundred thousand known ones.
+
+Three times, each without and with the index of the hundred thousand: the index alone; the stage as a build
+runs it, the index read from and written to the object store included; the whole curation, without doubting
+labels. A version holds all its examples and is written whole, so a whole build cannot cost only what is new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+from corpus import project, require_data, tickets
+from report import write_report
+from tunewheel_curate.near_cache import NearCache
+from tunewheel_curate.near_duplicates import settle_near_duplicates
+from tunewheel_curate.near_index import empty_index, grow
+from tunewheel_curate.normalization import comparison_key
+from tunewheel_curate.pipeline import build
+from tunewheel_curate.recognizers import ENTITIES, recognizers_of
+from tunewheel_curate.splitting import LEAK_SIMILARITY
+from tunewheel_runtime.store import ObjectStore
+
+KNOWN, NEW = 100_000, 1_000
+
+
+def main() -> None:
+    require_data()
+    for entity in ENTITIES:
+        recognizers_of(entity)
+    records, _, labels = tickets(KNOWN + NEW)
+    spec = project(labels, label_review={"suspects": False})
+    keys = pl.Series("key", [comparison_key(text) for text in records["input"]], dtype=pl.String)
+    singles = records.with_columns(keys, pl.lit(None, dtype=pl.String).alias("label")).unique(
+        "key", keep="first", maintain_order=True
+    )
+    index, first = timed(lambda: grow(empty_index(), singles["key"][:KNOWN])[0])
+    grown, added = timed(lambda: grow(index, singles["key"])[0])
+    with tempfile.TemporaryDirectory() as folder:
+        cache = NearCache(ObjectStore(folder))
+        asyncio.run(cache.write("bench", index))
+        _, stage_new = timed(lambda: stage(cache, singles))
+        _, stage_whole = timed(lambda: settle_near_duplicates(
+            singles, threshold=0.8, related=LEAK_SIMILARITY, known=empty_index()))  # fmt: skip
+        size = sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+    _, whole = timed(lambda: build(records, spec))
+    known = build(records.head(KNOWN), spec).near_index
+    _, whole_new = timed(lambda: build(records, spec, known=known))
+    write_report(
+        "incremental",
+        packages=("rensa", "polars", "numpy"),
+        contenders={
+            "index": {"rebuilt": first, "grown": added},
+            "stage": {"rebuilt": stage_whole, "grown": stage_new},
+            "curation": {"rebuilt": whole, "grown": whole_new},
+        },
+        ratios={
+            "index_grown_to_rebuilt": added["cpu_seconds"] / first["cpu_seconds"],
+            "stage_grown_to_rebuilt": stage_new["cpu_seconds"] / stage_whole["cpu_seconds"],
+            "curation_grown_to_rebuilt": whole_new["cpu_seconds"] / whole["cpu_seconds"],
+        },
+        known=KNOWN,
+        new=NEW,
+        texts=len(grown),
+        pairs=len(grown.codes),
+        index_bytes=size or sum(a.nbytes for a in (grown.bands, grown.codes, grown.shared)),
+        load_average=os.getloadavg(),
+    )
+
+
+def stage(cache: NearCache, singles: pl.DataFrame) -> None:
+    known = asyncio.run(cache.read("bench"))
+    outcome = settle_near_duplicates(singles, threshold=0.8, related=LEAK_SIMILARITY, known=known)
+    asyncio.run(cache.write("bench", outcome.index, known=known))
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    cpu, wall = time.process_time(), time.perf_counter()
+    result = work()
+    return result, {
+        "cpu_seconds": round(time.process_time() - cpu, 3),
+        "seconds": round(time.perf_counter() - wall, 3),
+    }
+
+
+if __name__ == "__main__":
+    main()
