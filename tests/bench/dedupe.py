@@ -149,8 +149,11 @@ def by_datatrove(keys: list[str]) -> Pairs:
     """Its signatures (its defaults but for the n-grams: 14 buckets of 8) and bucket matching, in memory: its
     own pipeline writes each step to files and runs a process per bucket."""
     from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
+    from datatrove.utils.hashing import HashConfig
 
-    step = MinhashDedupSignature(output_folder="/tmp", config=MinhashConfig(n_grams=2))
+    # Its other hash, xxhash, refuses text since version 4.
+    config = MinhashConfig(n_grams=2, hash_config=HashConfig(hash_fc="sha1"))
+    step = MinhashDedupSignature(output_folder="/tmp", config=config)
     buckets: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for number, key in enumerate(keys):
         signature = step.get_signature(step.get_shingles(key))
