@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
@@ -63,6 +65,9 @@ def main() -> None:
     """Serve orders until stdin closes."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; stdout is for answers
+    # a damaged document makes them complain thousandfold; what matters is in the outcome
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     while line := sys.stdin.readline():
         order = Order.model_validate_json(line)
         for name in LIBRARIES.get(order.media_type, ()):
