@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
@@ -23,15 +27,9 @@ def write_tiny_model(directory: Path, *, seed: int = 0, hidden_size: int = 32, l
     ``hidden_size`` must be divisible by 4. Returns ``directory``.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_byte_level_bpe(),
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
-        bos_token="<|im_start|>",
-    )
-    tokenizer.chat_template = CHATML
+    tokenizer = tiny_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
@@ -51,6 +49,20 @@ def write_tiny_model(directory: Path, *, seed: int = 0, hidden_size: int = 32, l
         LlamaForCausalLM(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """The tiny model's tokenizer: every byte, a few merges, a ChatML template."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_byte_level_bpe(),
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        bos_token="<|im_start|>",
+    )
+    tokenizer.chat_template = CHATML
+    return tokenizer
 
 
 def _byte_level_bpe() -> object:

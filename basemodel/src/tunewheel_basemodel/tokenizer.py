@@ -5,7 +5,9 @@ What only counts tokens and renders conversations (the building of datasets) nee
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,20 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ["tokenizer*", "*.jinja", "chat_template*", "special_tokens_map.json", "added_tokens.json",
               "vocab.*", "merges.txt", "config.json"]  # fmt: skip
 _SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+
+
+def import_library(*, hide_torch: bool) -> None:
+    """Import what takes seconds now. With ``hide_torch`` transformers does not find it in this process: where
+    torch is installed for others, importing it would take half a gigabyte that tokenizers have no use for."""
+    hides = hide_torch and "torch" not in sys.modules
+    if hides:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        for name in ("AutoTokenizer", "PreTrainedTokenizerFast"):
+            getattr(importlib.import_module("transformers"), name)
+    finally:
+        if hides:
+            del sys.modules["torch"]
 
 
 def save_tokenizer(name: str, directory: Path) -> None:

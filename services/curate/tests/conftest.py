@@ -10,8 +10,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tunewheel_contracts.formats.dataset import TokenizerUse
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.stage import RECORD_SCHEMA
+from tunewheel_curate.tokens import ModelTokens
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -103,3 +105,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is missing: it is not part of the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A small byte-level tokenizer with a ChatML template."""
+    from tunewheel_basemodel.tiny import tiny_tokenizer
+
+    return tiny_tokenizer()
+
+
+@pytest.fixture
+def own_tokens(tokenizer: Any) -> ModelTokens:
+    return ModelTokens(TokenizerUse(base_model="some/model", sha256="0" * 64), tokenizer)

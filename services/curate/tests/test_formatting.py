@@ -4,7 +4,8 @@ import json
 
 import polars as pl
 from tunewheel_contracts.formats.dataset import ChatExample
-from tunewheel_curate.formatting import drop_long, estimated_tokens, format_examples
+from tunewheel_curate.formatting import drop_long, format_examples
+from tunewheel_curate.tokens import estimating
 
 
 def test_examples_fit_the_contract(records) -> None:
@@ -42,10 +43,8 @@ def test_earlier_turns_come_before_the_question(records) -> None:
     ]
 
 
-def test_tokens_are_rounded_up() -> None:
-    assert estimated_tokens("abcd", "e") == 2
-
-
 def test_long_conversations_are_dropped(records) -> None:
-    stage = drop_long(records({"input": "x" * 400}, {}), system_prompt="", max_tokens=100)
+    stage = drop_long(
+        records({"input": "x" * 400}, {}), system_prompt="", max_tokens=100, tokens=estimating("m", "none")
+    )
     assert stage.funnel.reasons == {"too_long": 1}

@@ -9,7 +9,10 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_curate.card import data_card
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.suite import run_suite
+from tunewheel_curate.tokens import estimating
 from tunewheel_curate.versioning import write_version
+
+TOKENS = estimating("some/model", "no hub")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -36,7 +39,9 @@ def test_a_version_is_what_its_manifest_says(made, spec, tmp_path: Path) -> None
 def test_the_same_build_writes_the_same_bytes(made, spec, tmp_path: Path) -> None:
     for name in ("one", "two"):
         manifest = write_version(made, spec(), tmp_path / name, data_docs=True)
-        failures = run_suite(made.split, spec(), manifest.dataset_id, tmp_path / name / "data_docs")
+        failures = run_suite(
+            made.split, spec(), manifest.dataset_id, tmp_path / name / "data_docs", tokens=TOKENS
+        )
         assert failures == []
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     docs = tmp_path / "one" / "data_docs"
@@ -47,7 +52,7 @@ def test_the_same_build_writes_the_same_bytes(made, spec, tmp_path: Path) -> Non
 def test_the_suite_sees_what_curation_would_have_missed(made, spec, tmp_path: Path) -> None:
     broken = made.split.train.with_columns(pl.lit("ex-same").alias("example_id"))
     split = type(made.split)(broken, made.split.holdout)
-    failures = run_suite(split, spec(), "ds-broken", tmp_path / "data_docs")
+    failures = run_suite(split, spec(), "ds-broken", tmp_path / "data_docs", tokens=TOKENS)
     assert failures == ["example_id: expect_column_values_to_be_unique failed"]
 
 

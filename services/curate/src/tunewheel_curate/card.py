@@ -6,13 +6,14 @@ from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.card_sources import SourceCount
+from tunewheel_curate.format_card import documents_section, tokens_section
 from tunewheel_curate.pipeline import Build, label_counts
 from tunewheel_curate.quality import quality_sections
 
 FEW_EXAMPLES = 10
 NOTHING = "–"  # noqa: RUF001
+NO_DOCUMENTS = "Documents (SOPs) are kept in the record table; no examples are made from them."
 LIMITS = (
-    "Documents (SOPs) are kept in the record table; no examples are made from them.",
     "Records without an answer are kept in the record table and not used.",
     "Personal data is found by patterns. Names, postal addresses and anything without a pattern stay.",
     "Two inputs that differ in one word can be near-duplicates; of such a pair one is kept.",
@@ -67,7 +68,12 @@ def data_card(
         parts.append("## Preferences\n\n" + _preferences(build))
     if build.replayed is not None:
         parts.append("## Replay\n\n" + _replay(build))
-    parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS))
+    documents = spec.dataset.formats.documents.enabled
+    if documents:
+        parts.append("## Documents\n\n" + documents_section(build))
+    parts.append("## Tokens\n\n" + tokens_section(build, spec))
+    limits = LIMITS if documents else (NO_DOCUMENTS, *LIMITS)
+    parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits))
     return "\n\n".join(parts) + "\n"
 
 

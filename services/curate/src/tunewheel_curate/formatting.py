@@ -6,11 +6,9 @@ import polars as pl
 from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.identity import content_id
 
-from tunewheel_curate.conversations import asked_text, conversation
+from tunewheel_curate.conversations import conversation
 from tunewheel_curate.stage import Stage, drop
-
-CHARACTERS_PER_TOKEN = 4
-"""The usual estimate for English; the tokenizer belongs to the trainer."""
+from tunewheel_curate.tokens import Tokens
 
 MESSAGE = pl.Struct({"role": pl.String(), "content": pl.String()})
 EXAMPLE_SCHEMA: dict[str, pl.DataType] = {
@@ -25,18 +23,13 @@ EXAMPLE_SCHEMA: dict[str, pl.DataType] = {
 """The columns of a split, as ``ChatExample`` names them."""
 
 
-def estimated_tokens(*texts: str) -> int:
-    """Return the estimated tokens of ``texts``, rounded up."""
-    return -(-sum(len(text) for text in texts) // CHARACTERS_PER_TOKEN)
-
-
-def drop_long(records: pl.DataFrame, *, system_prompt: str, max_tokens: int) -> Stage:
+def drop_long(records: pl.DataFrame, *, system_prompt: str, max_tokens: int, tokens: Tokens) -> Stage:
     """Drop records whose conversation would exceed ``max_tokens``. Reason: ``too_long``."""
-    sizes = [
-        estimated_tokens(system_prompt, asked_text(title, text, history), output)
+    spoken = [
+        [system_prompt, *(turn["content"] for turn in conversation(title, text, history)), output]
         for title, text, history, output in records.select("title", "input", "history", "output").iter_rows()
     ]
-    too_long = pl.lit(pl.Series(sizes, dtype=pl.Int64)) > max_tokens
+    too_long = pl.lit(pl.Series(tokens.conversation_sizes(spoken), dtype=pl.Int64)) > max_tokens
     return drop("length", records, pl.when(too_long).then(pl.lit("too_long")))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
-from tunewheel_contracts.formats.dataset import DatasetCounts, FunnelStage
+from tunewheel_contracts.formats.dataset import DatasetCounts, ExampleFormat, FunnelStage
 from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, SemanticReport
 from tunewheel_contracts.formats.spec import ProjectSpec
 
@@ -23,14 +23,17 @@ from tunewheel_curate.conflicts import drop_conflicts
 from tunewheel_curate.contamination import decontaminate
 from tunewheel_curate.conversations import asked_text, redact_conversations
 from tunewheel_curate.deduplication import drop_exact_duplicates
+from tunewheel_curate.documents import add_documents, handed_over, with_documents
 from tunewheel_curate.formatting import EXAMPLE_SCHEMA, drop_long, format_examples
 from tunewheel_curate.holdout_memory import HoldoutMemory
 from tunewheel_curate.languages import keep_languages
+from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, lineage_of
 from tunewheel_curate.near_duplicates import settle_near_duplicates
 from tunewheel_curate.near_index import NearIndex, empty_index
 from tunewheel_curate.normalization import comparison_key, normalize_records
 from tunewheel_curate.output_rules import check_rules
 from tunewheel_curate.output_validation import validate_outputs
+from tunewheel_curate.outside import Outside
 from tunewheel_curate.preferences import Preferences
 from tunewheel_curate.quality import Quality
 from tunewheel_curate.replay import Replayed
@@ -42,12 +45,9 @@ from tunewheel_curate.similarity import SimilarPairs, pairs_among
 from tunewheel_curate.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.stage import Stage
 from tunewheel_curate.suspects import find_suspects
+from tunewheel_curate.templates import check_conversations
+from tunewheel_curate.tokens import Tokens
 from tunewheel_curate.withdrawals import drop_withdrawn
-
-LINEAGE_COLUMNS = (
-    "record_id", "source_event_id", "source_id", "kind", "example_id", "stage", "reason", "duplicate_of",
-    "flags",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Build:
     split: Split
     funnel: tuple[FunnelStage, ...]
     lineage: pl.DataFrame
-    """One row per distinct record: ``LINEAGE_COLUMNS``; ``stage`` and ``reason`` where it was dropped."""
+    """Rows of ``LINEAGE_COLUMNS``; ``stage`` and ``reason`` where a record was dropped."""
     redactions: dict[str, int]
     """Personal data replaced, by entity."""
     counts: DatasetCounts
@@ -75,6 +75,9 @@ class Build:
     preliminary: str | None = None
     """Why the version is only a first try."""
     sources: tuple[SourceCount, ...] = ()
+    outside: Outside = field(default_factory=Outside)
+    extractive: int = 0
+    """Questions about documents that no teacher asked."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def build(
     distinct = distinct_records(records)
     live = drop_withdrawn(records, given.withdrawals)
     try:
-        cleaned = _clean(live.kept, spec, known or empty_index())
+        cleaned = _clean(live.kept, spec, known or empty_index(), given.outside.tokens)
     except InvalidSpec as error:
         return refused(distinct, str(error))
     survivors = cleaned.stages[-1].kept
@@ -121,21 +124,28 @@ def build(
         index=cleaned.near_index,
     )
     stages, examples = [live, *cleaned.stages, parting, parted.stage], parted.stage.kept
-    sides = complete(parted.split, distinct, stages, spec=spec, given=given)
-    split = sides.split
+    documents = add_documents(
+        handed_over(live.kept, stages[1]), spec, given.outside, parted.split, benchmarks
+    )
+    both = with_documents(parted.split, documents)
+    sides = complete(both, distinct, stages, spec=spec, given=given)
+    split, own = sides.split, pl.concat([both.train, both.holdout])
+    lineage = lineage_of(distinct, stages, examples, documents)
+    stages += documents.stages if documents is not None else ()
     counts = DatasetCounts(
         records=distinct.height,
-        examples=examples.height,
+        examples=own.height,
         train=split.train.height,
         holdout=split.holdout.height,
-        replay=split.train.height + split.holdout.height - examples.height,
+        replay=split.train.height + split.holdout.height - own.height,
         preferences=sides.preferences.pairs.height if sides.preferences else 0,
+        formats=_by_format(split),
     )
     figures = {stage.name: stage.counts for stage in stages if stage.counts}
     return Build(
         split=split,
         funnel=(*(stage.funnel for stage in stages), *sides.funnel),
-        lineage=_lineage(distinct, stages, examples),
+        lineage=lineage,
         redactions=figures.get("redaction", {}),
         counts=counts,
         rejections=_rejections(examples, split, spec),
@@ -146,11 +156,13 @@ def build(
         preferences=sides.preferences,
         replayed=sides.replayed,
         preliminary=_preliminary(examples.height, spec),
-        sources=count_sources(distinct, examples),
+        sources=count_sources(distinct, own),
+        outside=given.outside,
+        extractive=documents.extractive if documents is not None else 0,
     )
 
 
-def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex) -> _Cleaned:
+def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, tokens: Tokens) -> _Cleaned:
     dataset = spec.dataset
     stages = [select_usable(distinct)]
     stages.append(normalize_records(stages[-1].kept, min_characters=dataset.min_characters))
@@ -163,9 +175,12 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex) -> _Clea
     review = [off_schema(redacted, stages[-1], spec.task)]
     if spec.task.output_rules:
         stages.append(check_rules(stages[-1].kept, spec.task.output_rules))
+    prompt = spec.task.system_prompt
     stages.append(
-        drop_long(stages[-1].kept, system_prompt=spec.task.system_prompt, max_tokens=dataset.max_tokens)
+        drop_long(stages[-1].kept, system_prompt=prompt, max_tokens=dataset.max_tokens, tokens=tokens)
     )
+    if tokens.tokenizer is not None:
+        stages.append(check_conversations(stages[-1].kept, tokens.tokenizer, system_prompt=prompt))
     keyed = _with_key(stages[-1].kept)
     stages.append(drop_conflicts(keyed))
     review.append(conflicting(keyed, stages[-1]))
@@ -199,18 +214,9 @@ def _with_key(records: pl.DataFrame) -> pl.DataFrame:
     return records.with_columns(pl.Series("key", keys, dtype=pl.String))
 
 
-def _lineage(distinct: pl.DataFrame, stages: list[Stage], examples: pl.DataFrame) -> pl.DataFrame:
-    dropped = pl.concat([stage.dropped.with_columns(pl.lit(stage.name).alias("stage")) for stage in stages])
-    used = examples.select("example_id", pl.col("record_ids").alias("record_id")).explode("record_id")
-    flags = next(stage.kept for stage in stages if stage.name == "cleaning").select("record_id", "flags")
-    return (
-        distinct.select("record_id", "source_event_id", "source_id", "kind")
-        .join(used, on="record_id", how="left")
-        .join(dropped, on="record_id", how="left")
-        .join(flags, on="record_id", how="left")
-        .select(LINEAGE_COLUMNS)
-        .sort("record_id")
-    )
+def _by_format(split: Split) -> dict[ExampleFormat, int]:
+    formats = pl.concat([split.train["format"], split.holdout["format"]]).value_counts().sort("format")
+    return {ExampleFormat(name): count for name, count in formats.iter_rows()}
 
 
 def _rejections(examples: pl.DataFrame, split: Split, spec: ProjectSpec) -> tuple[str, ...]:
@@ -249,8 +255,8 @@ def _preliminary(examples: int, spec: ProjectSpec) -> str | None:
 def refused(distinct: pl.DataFrame, reason: str) -> Build:
     """Return the build of ``distinct`` records that ``reason`` forbids."""
     nothing = pl.DataFrame(schema=EXAMPLE_SCHEMA)
-    lineage = distinct.select("record_id", "source_event_id", "source_id", "kind").with_columns(
-        pl.lit(None, dtype=pl.String).alias(name) for name in LINEAGE_COLUMNS[4:]
+    lineage = distinct.select(RECORD_COLUMNS).with_columns(
+        pl.lit(None, dtype=pl.String).alias(name) for name in LINEAGE_COLUMNS[len(RECORD_COLUMNS) :]
     )
     return Build(
         split=Split(nothing, nothing),

@@ -17,9 +17,10 @@ from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 
-from tunewheel_curate.formatting import MESSAGE, estimated_tokens, format_examples
+from tunewheel_curate.formatting import MESSAGE, format_examples
 from tunewheel_curate.normalization import normalize_text
 from tunewheel_curate.output_validation import canonical_output
+from tunewheel_curate.tokens import Tokens
 
 STAGE = "preferences"
 PREFERENCE_SCHEMA: dict[str, pl.DataType] = {
@@ -43,7 +44,12 @@ class Preferences:
 
 
 def preference_pairs(
-    offered: pl.DataFrame, cleaned: pl.DataFrame, *, trained: Collection[str], spec: ProjectSpec
+    offered: pl.DataFrame,
+    cleaned: pl.DataFrame,
+    *,
+    trained: Collection[str],
+    spec: ProjectSpec,
+    tokens: Tokens,
 ) -> Preferences:
     """Return the pairs of a version.
 
@@ -64,7 +70,7 @@ def preference_pairs(
     for example in examples.sort(pl.col("record_ids").list.first()).iter_rows(named=True):
         record_id = example["record_ids"][0]
         pair = _pair(example, record_id, _spelt(normalize_text(rejected[record_id]), spec))
-        reason = "repeated" if pair["pair_id"] in pairs else _refusal(pair, spec.dataset.max_tokens)
+        reason = "repeated" if pair["pair_id"] in pairs else _refusal(pair, spec.dataset.max_tokens, tokens)
         if reason is None:
             pairs[str(pair["pair_id"])] = pair
         else:
@@ -101,12 +107,12 @@ def _pair(example: Mapping[str, object], record_id: str, rejected: str) -> dict[
     }
 
 
-def _refusal(pair: Mapping[str, object], max_tokens: int) -> str | None:
+def _refusal(pair: Mapping[str, object], max_tokens: int, tokens: Tokens) -> str | None:
     rejected = str(pair["rejected"])
     if not rejected:
         return "blank"
     if rejected == pair["chosen"]:
         return "same_answer"
     prompt: list[Mapping[str, str]] = pair["prompt"]  # type: ignore[assignment]
-    size = estimated_tokens(*(turn["content"] for turn in prompt), rejected)
+    (size,) = tokens.conversation_sizes([[*(turn["content"] for turn in prompt), rejected]])
     return "too_long" if size > max_tokens else None

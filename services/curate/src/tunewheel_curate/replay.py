@@ -16,10 +16,11 @@ from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage, Repl
 from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_contracts.identity import content_id
 
-from tunewheel_curate.formatting import EXAMPLE_SCHEMA, estimated_tokens
+from tunewheel_curate.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.holdout_memory import HoldoutMemory
 from tunewheel_curate.normalization import comparison_key
 from tunewheel_curate.similarity import similar_pairs
+from tunewheel_curate.tokens import Tokens
 
 STAGE = "replay"
 LIKE_OURS = 0.6
@@ -63,6 +64,7 @@ def choose_replay(
     holdout: pl.DataFrame,
     memory: HoldoutMemory,
     max_tokens: int,
+    tokens: Tokens,
 ) -> Replayed:
     """Take as many conversations from ``pool`` as make ``spec.share`` of the training rows.
 
@@ -81,7 +83,7 @@ def choose_replay(
         if not batch:
             break
         for turns in batch:
-            reason = _refusal(turns, ours, memory, max_tokens)
+            reason = _refusal(turns, ours, memory, max_tokens, tokens)
             if reason is None:
                 candidates.append(turns)
             else:
@@ -104,8 +106,10 @@ def choose_replay(
     return Replayed(_examples(chosen), use)
 
 
-def _refusal(turns: Turns, ours: set[str], memory: HoldoutMemory, max_tokens: int) -> str | None:
-    if estimated_tokens(*(turn["content"] for turn in turns)) > max_tokens:
+def _refusal(
+    turns: Turns, ours: set[str], memory: HoldoutMemory, max_tokens: int, tokens: Tokens
+) -> str | None:
+    if tokens.conversation_sizes([[turn["content"] for turn in turns]])[0] > max_tokens:
         return "too_long"
     key = comparison_key(_question(turns))
     if memory.holds_question(key):

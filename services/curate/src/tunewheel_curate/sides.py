@@ -14,11 +14,13 @@ from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.holdout_memory import HoldoutMemory, Marks, clusters_of, marks_of_examples
+from tunewheel_curate.outside import Outside
 from tunewheel_curate.preferences import Preferences, preference_pairs
 from tunewheel_curate.replay import Replayed, ReplayPool, choose_replay
 from tunewheel_curate.similarity import SimilarPair
 from tunewheel_curate.splitting import Split, split_examples
 from tunewheel_curate.stage import Stage, dropped_frame
+from tunewheel_curate.tokens import Tokens
 from tunewheel_curate.withdrawals import Withdrawal
 
 HELD_OUT_BEFORE = "held_out_before"
@@ -33,6 +35,8 @@ class Given:
     """Of the project's version before."""
     replay: ReplayPool | None = None
     """What ``dataset.replay`` names; None where it names nothing."""
+    outside: Outside = field(default_factory=Outside)
+    """The base model's tokenizer, and what a teacher made of documents."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ def complete(
 ) -> Sides:
     """Add to ``split`` what does not come from it alone; ``distinct`` are all records."""
     memory = given.memory.extended(_marks(split.holdout["record_ids"].to_list(), stages))
-    preferences = _preferences(distinct, stages, split.train, spec)
-    replayed = _replayed(split, spec, given.replay, memory)
+    preferences = _preferences(distinct, stages, split.train, spec, given.outside.tokens)
+    replayed = _replayed(split, spec, given.replay, memory, given.outside.tokens)
     funnel = tuple(side.funnel for side in (preferences, replayed) if side is not None)
     if replayed is not None:
         train = pl.concat([split.train, replayed.examples]).sort("example_id")
@@ -100,7 +104,11 @@ def _duplicates(stages: Sequence[Stage]) -> pl.DataFrame:
 
 
 def _preferences(
-    distinct: pl.DataFrame, stages: Sequence[Stage], train: pl.DataFrame, spec: ProjectSpec
+    distinct: pl.DataFrame,
+    stages: Sequence[Stage],
+    train: pl.DataFrame,
+    spec: ProjectSpec,
+    tokens: Tokens,
 ) -> Preferences | None:
     offered = distinct.filter(pl.col("rejected_output").is_not_null())
     if offered.is_empty():
@@ -108,11 +116,11 @@ def _preferences(
     clusters = clusters_of(_duplicates(stages))
     trained = {r for ids in train["record_ids"].to_list() for i in ids for r in (i, *clusters.get(i, ()))}
     cleaned = _compared(stages).filter(pl.col("rejected_output").is_not_null())
-    return preference_pairs(offered, cleaned, trained=trained, spec=spec)
+    return preference_pairs(offered, cleaned, trained=trained, spec=spec, tokens=tokens)
 
 
 def _replayed(
-    split: Split, spec: ProjectSpec, pool: ReplayPool | None, memory: HoldoutMemory
+    split: Split, spec: ProjectSpec, pool: ReplayPool | None, memory: HoldoutMemory, tokens: Tokens
 ) -> Replayed | None:
     if pool is None or spec.dataset.replay is None:
         return None
@@ -123,4 +131,5 @@ def _replayed(
         holdout=split.holdout,
         memory=memory,
         max_tokens=spec.dataset.max_tokens,
+        tokens=tokens,
     )

@@ -21,8 +21,8 @@ from jsonschema import Draft202012Validator
 from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_curate.formatting import estimated_tokens
 from tunewheel_curate.splitting import Split
+from tunewheel_curate.tokens import Tokens
 
 _RUN_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 _REMOTE_LOGO = re.compile(r"https://great-expectations-web-assets\.s3\.[^\"')]*?\.png(?:\?d=[\w.]+)?")
@@ -32,7 +32,7 @@ _UNUSED = ("static/fonts", "static/images/validation_failed_unexpected_values.gi
            "static/images/iterative-dev-loop.png", "static/images/glossary_scroller.gif")  # fmt: skip
 
 
-def run_suite(split: Split, spec: ProjectSpec, dataset_id: str, folder: Path) -> list[str]:
+def run_suite(split: Split, spec: ProjectSpec, dataset_id: str, folder: Path, *, tokens: Tokens) -> list[str]:
     """Validate a version, write Data Docs below ``folder``; return what failed, empty for a good version."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
@@ -61,7 +61,9 @@ def run_suite(split: Split, spec: ProjectSpec, dataset_id: str, folder: Path) ->
     )
     checkpoint = context.checkpoints.add(gx.Checkpoint(name="version", validation_definitions=[validation]))
     outcome = checkpoint.run(
-        batch_parameters={"dataframe": pandas.DataFrame(_observed(split, spec).to_dict(as_series=False))},
+        batch_parameters={
+            "dataframe": pandas.DataFrame(_observed(split, spec, tokens).to_dict(as_series=False))
+        },
         run_id=RunIdentifier(run_name=dataset_id, run_time=_RUN_TIME),
     )
     context.build_data_docs(site_names=["docs"])
@@ -83,7 +85,7 @@ def _expectations(spec: ProjectSpec) -> list[Any]:
     expectations: list[Any] = [
         gxe.ExpectTableRowCountToBeBetween(min_value=spec.dataset.min_examples),
         gxe.ExpectColumnValuesToBeUnique(column="example_id"),
-        gxe.ExpectColumnValuesToBeUnique(column="user"),
+        gxe.ExpectColumnValuesToBeUnique(column="question"),
         gxe.ExpectColumnValueLengthsToBeBetween(column="user", min_value=spec.dataset.min_characters),
         gxe.ExpectColumnValueLengthsToBeBetween(column="assistant", min_value=1),
         gxe.ExpectColumnValuesToBeBetween(
@@ -101,7 +103,7 @@ def _expectations(spec: ProjectSpec) -> list[Any]:
     return expectations
 
 
-def _observed(split: Split, spec: ProjectSpec) -> pl.DataFrame:
+def _observed(split: Split, spec: ProjectSpec, tokens: Tokens) -> pl.DataFrame:
     # Great Expectations' own JSON Schema expectation checks the schema anew for every row: 4 ms each.
     validator = Draft202012Validator(spec.task.output_schema or {})
     both = pl.concat(
@@ -112,15 +114,27 @@ def _observed(split: Split, spec: ProjectSpec) -> pl.DataFrame:
     )
     both = both.filter(pl.col("format") != ExampleFormat.REPLAY.value)
     messages = both["messages"].to_list()
+    answers = both["format"] == ExampleFormat.ANSWER.value
+    asked = ["\n\n".join(turn["content"] for turn in turns[1:-1]) for turns in messages]
+    said = [turns[-1]["content"] for turns in messages]
+    checked = answers.to_list() if spec.task.output_schema is not None else [False] * len(said)
+    violations = [
+        _violations(text, validator) if check else 0 for text, check in zip(said, checked, strict=True)
+    ]
+    sizes = tokens.conversation_sizes([[turn["content"] for turn in turns] for turns in messages])
     return both.select(
         "example_id",
-        pl.Series("user", [turns[1]["content"] for turns in messages], dtype=pl.String),
-        pl.Series("assistant", [turns[2]["content"] for turns in messages], dtype=pl.String),
-        pl.Series("schema_violations", [_violations(turns[2]["content"], validator) for turns in messages])
-        if spec.task.output_schema is not None
-        else pl.lit(0).alias("schema_violations"),
-        pl.Series("tokens", [estimated_tokens(*(t["content"] for t in turns)) for turns in messages]),
-        "label",
+        pl.Series("user", asked, dtype=pl.String),
+        # Two documents may be asked the same; two tickets may not.
+        pl.when(pl.lit(answers))
+        .then(pl.Series(asked, dtype=pl.String))
+        .otherwise("example_id")
+        .alias("question"),
+        pl.Series("assistant", said, dtype=pl.String),
+        pl.Series("schema_violations", violations, dtype=pl.Int64),
+        pl.Series("tokens", sizes, dtype=pl.Int64),
+        # What is no answer has no label: the share of those without one is the answers' alone.
+        pl.when(pl.lit(answers)).then("label").otherwise(pl.lit("")).alias("label"),
         "group",
         "split",
         pl.col("split").n_unique().over("group").cast(pl.Int64).alias("splits_of_group"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id, content_sha256
 
@@ -17,10 +17,11 @@ from tunewheel_curate.card import data_card
 from tunewheel_curate.pipeline import Build
 from tunewheel_curate.preferences import Preferences
 from tunewheel_curate.splitting import Split
+from tunewheel_curate.templates import VERIFIED
 
 VERSIONED = (
     "tunewheel-curate", "polars", "ftfy", "rensa", "presidio-analyzer", "great-expectations", "scikit-learn",
-    "cleanlab",
+    "cleanlab", "py3langid", "transformers",
 )  # fmt: skip
 DATA_DOCS = "data_docs"
 DATA_DOCS_INDEX = f"{DATA_DOCS}/index.html"
@@ -75,6 +76,8 @@ def write_version(
         holdout_memory=_write(folder, prefix, HOLDOUT_MEMORY, _parquet(build.memory.to_frame())),
         replay=build.replayed.use if build.replayed is not None else None,
         data_docs=f"{prefix}/{DATA_DOCS}" if data_docs else None,
+        tokenizer=_tokenizer(build),
+        teacher=build.outside.teacher,
         counts=build.counts,
         funnel=build.funnel,
         versions={name: version(name) for name in VERSIONED},
@@ -89,6 +92,14 @@ def _review(build: Build, folder: Path, prefix: str) -> ArtifactRef | None:
     if build.quality.review.is_empty():
         return None
     return _write(folder, prefix, "review.parquet", _parquet(build.quality.review))
+
+
+def _tokenizer(build: Build) -> TokenizerUse | None:
+    use = build.outside.tokens.use
+    if not use.base_model:
+        return None
+    verified = sum(figures.get(VERIFIED, 0) for figures in build.figures.values())
+    return use.model_copy(update={"verified": verified})
 
 
 def manifest_ref(manifest: DatasetManifest, data: bytes) -> ArtifactRef:

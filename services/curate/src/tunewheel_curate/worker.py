@@ -15,6 +15,7 @@ import queue
 import shutil
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +23,16 @@ from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_id
 
 from tunewheel_curate.erasures import Erasure
 from tunewheel_curate.withdrawals import Withdrawal
 
 if TYPE_CHECKING:
     import polars as pl
+    from tunewheel_runtime.store import ObjectStore
 
+    from tunewheel_curate.outside import Outside
     from tunewheel_curate.pipeline import Build
     from tunewheel_curate.sides import Given
 
@@ -79,7 +83,9 @@ def run_build(order: BuildOrder) -> BuildOutcome:
     if made.rejections:
         return outcome
     manifest = write_version(made, spec, folder, data_docs=True, previous=order.previous)
-    failures = run_suite(made.split, spec, manifest.dataset_id, folder / DATA_DOCS)
+    failures = run_suite(
+        made.split, spec, manifest.dataset_id, folder / DATA_DOCS, tokens=made.outside.tokens
+    )
     if failures:
         return outcome.model_copy(update={"rejections": tuple(f"suite: {failure}" for failure in failures)})
     return outcome.model_copy(update={"manifest": manifest})
@@ -112,7 +118,7 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     regression = regression_benchmark(Path(order.regression_set) if order.regression_set else None)
     try:
         benchmarks = (regression, *await read_benchmarks(spec.dataset.benchmarks, store))
-        given = _given(order)
+        given = replace(_given(order), outside=await _outside(order, records, store))
     except InvalidSpec as error:
         return refused(distinct_records(records), str(error))
     cache = NearCache(store)
@@ -120,6 +126,18 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     made = build(records, spec, given, known=known, benchmarks=benchmarks)
     await cache.write(spec.project, made.near_index, known=known)
     return made
+
+
+async def _outside(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -> Outside:
+    from tunewheel_curate.documents import handed_over
+    from tunewheel_curate.outside import take_from_outside
+    from tunewheel_curate.selection import select_usable
+    from tunewheel_curate.withdrawals import drop_withdrawn
+
+    live = drop_withdrawn(records, order.withdrawals).kept
+    asked = order.model_dump(mode="json", include={"records_upto", "withdrawals", "erasures", "previous"})
+    build_id = content_id("build", asked | {"spec_sha256": order.spec.sha256})
+    return await take_from_outside(store, build_id, order.spec, handed_over(live, select_usable(live)))
 
 
 def _given(order: BuildOrder) -> Given:
@@ -134,8 +152,11 @@ def _given(order: BuildOrder) -> Given:
 
 def load() -> None:
     """Import what takes seconds, so that a waiting worker starts at once."""
+    from tunewheel_basemodel.tokenizer import import_library
+
     from tunewheel_curate.recognizers import ENTITIES, recognizers_of
 
+    import_library(hide_torch=True)
     for name in ("near_cache", "pipeline", "records", "suite", "versioning"):
         importlib.import_module(f"tunewheel_curate.{name}")
     importlib.import_module("great_expectations.expectations")

@@ -1,0 +1,43 @@
+"""Whether an answer says only what its section says: a teacher that knows better is one that invents."""
+
+from __future__ import annotations
+
+import re
+
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_FIGURE = re.compile(r"\d+(?:[.,:/-]\d+)*")
+_NAME = re.compile(r"(?<![.!?:\n]\s)(?<!^)\b[^\W\d_a-zß-öø-ÿ][\w-]{2,}")
+_COMMON_WORDS = """
+about after all also and any are because been before being between both can could does done during each every
+for from had has have here how into its may must not only onto our over shall should such than that the their
+them then there these they this those under use used using was were what when where which while who why will
+with would you your
+"""
+_COMMON = frozenset(_COMMON_WORDS.split())
+
+
+def grounding(answer: str, section: str) -> float:
+    """Return the share of the answer's words, common ones aside, that the section holds: 0 to 1."""
+    words = set(_WORD.findall(answer.casefold())) - _COMMON
+    if not words:
+        return 1.0
+    known = section.casefold()
+    return sum(word in known or _stem(word) in known for word in words) / len(words)
+
+
+def invented(answer: str, section: str) -> str | None:
+    """Return the first figure or name in the answer that the section does not hold, or None."""
+    figures = set(_FIGURE.findall(section))
+    known = section.casefold()
+    for figure in _FIGURE.findall(answer):
+        if figure not in figures:
+            return figure
+    for name in _NAME.findall(answer):
+        if name.casefold() not in known:
+            return name
+    return None
+
+
+def _stem(word: str) -> str:
+    """Enough of a word to recognise it in another form: four letters, and all but the last three."""
+    return word[: max(4, len(word) - 3)]
