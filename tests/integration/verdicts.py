@@ -11,8 +11,8 @@ from tunewheel_contracts.events.evaluation import EvalPassed
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
-from tunewheel_contracts.formats.spec import TrainMethod
 from tunewheel_runtime.store import ObjectStore
 
 SHA = "0" * 64

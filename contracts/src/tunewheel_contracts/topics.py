@@ -80,9 +80,10 @@ DATASET_VERSIONED = TopicSpec(data.DatasetVersioned, ("curate",), ("train",), 4)
 DATASET_REJECTED = TopicSpec(data.DatasetRejected, ("curate",), (), 1)
 
 TRAIN_CONTROL = TopicSpec(training.TrainControl, ("console", "cli"), ("train",), 1)
+TRAIN_PLANNED = TopicSpec(training.TrainPlanned, ("train",), (), 1)
 TRAIN_STARTED = TopicSpec(training.TrainStarted, ("train",), (), 1)
 TRAIN_PROGRESSED = TopicSpec(training.TrainProgressed, ("train",), (), 1, retention_ms=7 * DAY_MS)
-TRAIN_COMPLETED = TopicSpec(training.TrainCompleted, ("train",), ("eval", "registry"), 4)
+TRAIN_COMPLETED = TopicSpec(training.TrainCompleted, ("train",), ("train", "eval", "registry"), 4)
 TRAIN_FAILED = TopicSpec(training.TrainFailed, ("train",), (), 1)
 
 EVAL_PASSED = TopicSpec(evaluation.EvalPassed, ("eval",), ("registry", "monitor"), 1)

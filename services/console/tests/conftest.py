@@ -17,10 +17,11 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.dataset import DatasetCounts, FunnelStage
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck, Role
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
-from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec, TrainMethod
+from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 
 SHA = "0" * 64
 START = datetime(2026, 1, 1, tzinfo=UTC)

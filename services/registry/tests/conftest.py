@@ -13,16 +13,10 @@ from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.scorecard import CriterionCheck
-from tunewheel_contracts.formats.spec import (
-    CanaryPolicy,
-    ProjectSpec,
-    RolloutSpec,
-    ShadowPolicy,
-    TaskSpec,
-    TrainMethod,
-)
+from tunewheel_contracts.formats.spec import CanaryPolicy, ProjectSpec, RolloutSpec, ShadowPolicy, TaskSpec
 
 SHA = "0" * 64
 BASE = BaseModelRef(name="org/Tiny-Base", revision=f"sha256:{SHA}")

@@ -24,9 +24,10 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
-from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec, TrainMethod
+from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.gateway import Gateway

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import Route, RouteRole
-from tunewheel_contracts.formats.spec import TrainMethod
 from tunewheel_serve_gateway.errors import NotAllowed, Unavailable, UnknownModel
 from tunewheel_serve_gateway.routing import (
     DesiredProject,

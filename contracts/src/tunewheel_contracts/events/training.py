@@ -9,8 +9,9 @@ from pydantic import Field
 
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Sha256, Slug
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
-from tunewheel_contracts.formats.spec import TrainMethod
+from tunewheel_contracts.formats.plan import TrainPlan
+from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, Usage
 
 
 class TrainAction(StrEnum):
@@ -31,6 +32,19 @@ class TrainControl(Event):
     action: TrainAction
     request: Annotated[str, Field(min_length=1, max_length=256)]
     """Tells repeated commands apart."""
+
+
+class TrainPlanned(Event):
+    """What a run is about to take in memory, hours and dollars, said before it starts."""
+
+    type: ClassVar[str] = "train.planned"
+    subject_field: ClassVar[str] = "run_id"
+
+    project: Slug
+    run_id: Slug
+    dataset_id: Slug
+    base: BaseModelRef
+    plan: TrainPlan
 
 
 class TrainStarted(Event):
@@ -66,6 +80,10 @@ class TrainProgressed(Event):
     grad_norm: FiniteFloat | None = None
     tokens_per_second: Annotated[FiniteFloat, Field(ge=0)]
     eta_seconds: Annotated[FiniteFloat, Field(ge=0)]
+    memory_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Held by the training process: resident on a CPU, allocated on a GPU."""
+    validation_loss: FiniteFloat | None = None
+    """Where this step was validated."""
 
 
 class TrainCompleted(Event):
@@ -85,6 +103,9 @@ class TrainCompleted(Event):
     final_loss: FiniteFloat
     tokens: Annotated[int, Field(ge=0)]
     wall_seconds: Annotated[FiniteFloat, Field(ge=0)]
+    plan: TrainPlan | None = None
+    """What was estimated; with ``usage`` it corrects later estimates."""
+    usage: Usage | None = None
 
 
 class TrainFailed(Event):
@@ -102,3 +123,7 @@ class TrainFailed(Event):
     reason: str
     step: Annotated[int, Field(ge=0)] = 0
     completed: Fraction = 0.0
+    record_ids: tuple[str, ...] = ()
+    """Source records of the batch that did it, where a batch did."""
+    plan: TrainPlan | None = None
+    """What was estimated, where memory did not suffice."""

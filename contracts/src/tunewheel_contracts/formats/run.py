@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Frozen, RelativePath, Sha256, Slug
-from tunewheel_contracts.formats.spec import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.plan import TrainPlan
+from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 
 
 class BaseModelRef(Frozen):
@@ -27,6 +28,24 @@ class AdapterRef(Frozen):
     original agree on about three argmax tokens of four)."""
 
 
+class Usage(Frozen):
+    """What a run took, beside its plan."""
+
+    tokens_per_second: FiniteFloat
+    """Of steps alone: loading, validation and saving excluded."""
+    peak_bytes: int | None = None
+    """Most memory held at once: resident on a CPU, allocated on a GPU."""
+
+
+class Adjustment(Frozen):
+    """One rung of the ladder that a run which ran out of memory goes down."""
+
+    field: str
+    """Of the recipe, or ``gradient_checkpointing``."""
+    value: str
+    after_step: int = 0
+
+
 class RunManifest(Frozen):
     """``runs/<run_id>/manifest.json``."""
 
@@ -46,3 +65,11 @@ class RunManifest(Frozen):
     wall_seconds: FiniteFloat
     metrics: dict[str, FiniteFloat]
     resumed_from_steps: tuple[int, ...] = ()
+    plan: TrainPlan | None = None
+    """What was estimated before the run; ``usage`` is what it took."""
+    usage: Usage | None = None
+    adjustments: tuple[Adjustment, ...] = ()
+    """How the run departed from its recipe to fit in memory, in order."""
+    stopped_early_at: int | None = None
+    """The step after which validation got no better; the model is that of ``best_step``."""
+    best_step: int | None = None

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from tunewheel_contracts.errors import InvalidSpec, first_complaint, inconsistent
-from tunewheel_contracts.fields import Fraction, JsonObject, Percent, Sha256, Slug, Strict, Text
+from tunewheel_contracts.fields import (
+    Fraction,
+    JsonObject,
+    NonNegative,
+    Percent,
+    PositiveInt,
+    Sha256,
+    Slug,
+    Strict,
+    Text,
+)
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.data_quality import (
     Benchmark,
@@ -20,11 +29,10 @@ from tunewheel_contracts.formats.data_quality import (
 )
 from tunewheel_contracts.formats.example_formats import CleaningSpec, FormatsSpec
 from tunewheel_contracts.formats.output_rules import OutputRule
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.identity import content_sha256
 
-PositiveInt = Annotated[int, Field(gt=0)]
 LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class TaskSpec(Strict):
@@ -91,43 +99,6 @@ class DatasetSpec(Strict):
     erase_versions: bool = False
     """An erasure deletes also the rows of the versions that held what is erased: nobody can train on them any
     more. False: the proof names them."""
-
-
-class TrainMethod(StrEnum):
-    LORA = "lora"
-    QLORA = "qlora"
-    FULL = "full"
-
-
-class TrainSpec(Strict):
-    """The recipe. Defaults suit real models; tiny ones want a larger learning rate."""
-
-    method: TrainMethod = TrainMethod.LORA
-    rank: Annotated[int, Field(gt=0, le=512)] = 16
-    alpha: Annotated[int, Field(gt=0, le=1024)] = 32
-    dropout: Fraction = 0.0
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
-    epochs: Annotated[float, Field(gt=0, le=100)] = 2.0
-    batch_size: PositiveInt = 8
-    """Examples per optimizer step, reached by accumulation where memory is short."""
-    micro_batch_size: PositiveInt = 8
-    warmup_fraction: Fraction = 0.05
-    weight_decay: NonNegative = 0.0
-    max_grad_norm: NonNegative = 1.0
-    scheduler: Literal["linear", "cosine", "constant"] = "cosine"
-    max_tokens: PositiveInt = 1024
-    checkpoint_steps: PositiveInt = 20
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.batch_size % self.micro_batch_size:
-            raise inconsistent(
-                "micro_batch_size",
-                f"{self.micro_batch_size} does not divide batch_size {self.batch_size}; choose one that does",
-            )
-        return self
 
 
 class ReviewSpec(Strict):

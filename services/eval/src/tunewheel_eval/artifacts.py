@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent, first_complaint
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
-from tunewheel_contracts.formats.spec import TrainMethod
 from tunewheel_contracts.identity import content_id
 from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
 

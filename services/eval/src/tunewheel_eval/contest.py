@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Role
-from tunewheel_contracts.formats.spec import TrainMethod
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import fetch_candidate, fetch_measurements, fetch_model

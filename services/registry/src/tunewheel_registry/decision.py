@@ -16,7 +16,8 @@ from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ModelRolledback, Stage
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
-from tunewheel_contracts.formats.spec import RolloutSpec, TrainMethod
+from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.spec import RolloutSpec
 
 from tunewheel_registry.lifecycle import LifecycleEvent, Model, State, apply, base_model_id, known_model
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path, PurePosixPath
 
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
-from tunewheel_contracts.formats.spec import TrainMethod
 from tunewheel_runtime.store import ObjectStore
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})

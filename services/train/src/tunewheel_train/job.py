@@ -1,4 +1,4 @@
-"""What the training process is told: one JSON file."""
+"""What a training process is told: one JSON file."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from tunewheel_contracts.formats.spec import TrainSpec
+from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_contracts.planning.calibration import Correction
 
 
 class Job(BaseModel):
-    """Arguments of ``recipe.train`` that are data; ``recipe`` holds the spec's."""
+    """A recipe with its paths on this machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str
     base_model: str
     train_path: Path
+    preferences_path: Path | None = None
+    start_from: Path | None = None
+    """Directory of an adapter to go on from."""
     output_dir: Path
     work_dir: Path
+    """Of checkpoints; the newest whole one found there is resumed from."""
     cache_dir: Path
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     packed: bool = True
+    gradient_checkpointing: bool | None = None
+    """None: as the plan says, which may also cut micro-batches."""
+    corrections: dict[str, Correction] = {}
+    """By device and size (``calibration.key``), what earlier runs of this method say about estimates."""
     recipe: TrainSpec = TrainSpec()

@@ -1,0 +1,100 @@
+"""The training recipe: the ``train`` section of a project spec."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tunewheel_contracts.errors import inconsistent
+from tunewheel_contracts.fields import Fraction, NonNegative, PositiveInt, Slug, Strict
+
+OPERATIONAL = frozenset({"priority", "keep_checkpoints", "on_out_of_memory"})
+"""Fields that decide how a run is carried out and not what comes of it: they are no part of its name."""
+
+
+class TrainMethod(StrEnum):
+    LORA = "lora"
+    QLORA = "qlora"
+    FULL = "full"
+
+
+class PreferenceSpec(Strict):
+    """Learn from answers to avoid: direct preference optimisation (arXiv:2305.18290) on the dataset's
+    preference pairs."""
+
+    beta: Annotated[float, Field(gt=0, le=10)] = 0.1
+    """How strongly the model is held to what it was before."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-6
+    epochs: Annotated[float, Field(gt=0, le=100)] = 1.0
+    alone: bool = False
+    """True: the pairs only; else after training on the examples."""
+
+
+class TrainSpec(Strict):
+    """The recipe. Defaults suit real models; tiny ones want a larger learning rate."""
+
+    method: TrainMethod = TrainMethod.LORA
+    rank: Annotated[int, Field(gt=0, le=512)] = 16
+    alpha: Annotated[int, Field(gt=0, le=1024)] = 32
+    dropout: Fraction = 0.0
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    rslora: bool = False
+    """Scale the adapter by alpha/√rank instead of alpha/rank, for large ranks (arXiv:2312.03732)."""
+    dora: bool = False
+    """Learn the size of each weight column apart from its direction (arXiv:2402.09353); slower."""
+    quantization: Literal["nf4"] | None = None
+    """Of the base; ``qlora`` means nf4, the other methods have none."""
+    continue_from: Slug | None = None
+    """A model id of this project: start from its adapter instead of from nothing."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    epochs: Annotated[float, Field(gt=0, le=100)] = 2.0
+    batch_size: PositiveInt = 8
+    """Examples per optimizer step, reached by accumulation where memory is short."""
+    micro_batch_size: PositiveInt = 8
+    warmup_fraction: Fraction = 0.05
+    weight_decay: NonNegative = 0.0
+    max_grad_norm: NonNegative = 1.0
+    scheduler: Literal["linear", "cosine", "constant"] = "cosine"
+    max_tokens: PositiveInt = 1024
+    validation_fraction: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.05
+    """Share of the training groups (never of the holdout) to stop early by; small datasets keep theirs."""
+    patience: Annotated[int, Field(ge=0)] = 3
+    """Stop after this many validations without a better loss, and keep the best; 0: train to the end."""
+    preference: PreferenceSpec | None = None
+    checkpoint_steps: PositiveInt = 20
+    """Steps between checkpoints, and between validations."""
+    keep_checkpoints: PositiveInt = 2
+    """The newest ones; the best by validation is kept too."""
+    on_out_of_memory: Literal["fail", "shrink", "quantize"] = "shrink"
+    """Retry with smaller micro-batches, then with recomputed activations; ``quantize``: at last as qlora."""
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    """Of runs that wait for one machine, the highest goes first."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise inconsistent(
+                "micro_batch_size",
+                f"{self.micro_batch_size} does not divide batch_size {self.batch_size}; choose one that does",
+            )
+        if self.quantization and self.method is not TrainMethod.QLORA:
+            raise inconsistent(
+                "quantization",
+                f"is {self.quantization}, but method {self.method} trains on an unquantised base; "
+                + ("4-bit weights cannot be updated: " if self.method is TrainMethod.FULL else "")
+                + "choose method qlora, or remove quantization",
+            )
+        if self.method is TrainMethod.FULL and self.preference:
+            raise inconsistent(
+                "preference", "needs an adapter beside the model it is held to; choose method lora or qlora"
+            )
+        if self.method is TrainMethod.FULL:
+            for name in ("rslora", "dora", "continue_from"):
+                if getattr(self, name):
+                    raise inconsistent(
+                        name, "speaks of an adapter, but method full trains none; choose lora, or remove it"
+                    )
+        return self

@@ -1,0 +1,84 @@
+"""Earlier runs correct later estimates: a fold over plans and what came of them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tunewheel_contracts.formats.plan import Interval, TrainPlan
+from tunewheel_contracts.formats.recipe import TrainMethod
+
+REMEMBERED = 20
+"""Runs per method, device and size: older ones ran other versions."""
+NARROWEST = 0.1
+"""No number of runs makes an estimate surer than this share: machines are shared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A plan and the run it was made for."""
+
+    plan: TrainPlan
+    tokens_per_second: float
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Factors on speed and memory from ``runs`` runs; ``spread`` is the share by which these differed."""
+
+    speed: float = 1.0
+    memory: float = 1.0
+    runs: int = 0
+    spread: float = 0.0
+
+    def around(self, estimate: Interval) -> Interval:
+        """``estimate`` corrected; with runs behind it, bounded by how much these differed."""
+        if not self.runs:
+            return estimate
+        middle = estimate.expected * self.speed
+        # One run says where the middle is and little about the width.
+        width = max(NARROWEST, 1.3 * self.spread, 0.25 / self.runs)
+        return Interval(low=middle / (1 + width), expected=middle, high=middle * (1 + width))
+
+
+class Calibration:
+    """Feed it outcomes in any order; equal sets of up to ``REMEMBERED`` runs give equal corrections."""
+
+    def __init__(self, outcomes: Iterable[Outcome] = ()) -> None:
+        self._known: dict[tuple[TrainMethod, str], deque[Outcome]] = defaultdict(
+            lambda: deque(maxlen=REMEMBERED)
+        )
+        for outcome in outcomes:
+            self.add(outcome)
+
+    def add(self, outcome: Outcome) -> None:
+        """Remember one run; one that took no time says nothing."""
+        if outcome.tokens_per_second > 0 and outcome.plan.tokens_per_second.expected > 0:
+            plan = outcome.plan
+            self._known[plan.method, key(plan.device, plan.parameters)].append(outcome)
+
+    def corrections(self, method: TrainMethod) -> dict[str, Correction]:
+        """By ``key``, what earlier runs of ``method`` say about the next one."""
+        return {name: self._of(known) for (m, name), known in sorted(self._known.items()) if m is method}
+
+    def _of(self, known: Iterable[Outcome]) -> Correction:
+        known = list(known)
+        speeds = sorted(math.log(o.tokens_per_second / _uncorrected_speed(o.plan)) for o in known)
+        memories = sorted(math.log(o.peak_bytes / o.plan.memory.total) for o in known if o.peak_bytes)
+        middle = sum(speeds) / len(speeds)
+        spread = math.sqrt(sum((speed - middle) ** 2 for speed in speeds) / len(speeds))
+        memory = sum(memories) / len(memories) if memories else 0.0
+        return Correction(math.exp(middle), math.exp(memory), len(speeds), spread)
+
+
+def key(device: str, parameters: int) -> str:
+    """What runs are compared by: the device, and the model's size to a factor of about three. A small model
+    reaches another share of a device than a large one."""
+    return f"{device}/{round(2 * math.log10(parameters))}"
+
+
+def _uncorrected_speed(plan: TrainPlan) -> float:
+    return plan.tokens_per_second.expected / plan.speed_factor

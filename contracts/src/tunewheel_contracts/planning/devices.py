@@ -1,0 +1,64 @@
+"""The catalogue of devices, and the processor at hand as one of them."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from functools import cache
+from importlib import resources
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.plan import Interval
+
+GIB = 1 << 30
+ON_GPU = Interval(low=0.2, expected=0.35, high=0.5)
+"""Share of a GPU's peak that LoRA on models from 1B reaches: published model-flops utilisation of dense
+training lies between 0.3 and 0.55 (PaLM, arXiv:2204.02311 §4.1), short rows cost the rest."""
+ON_CPU = Interval(low=0.3, expected=0.45, high=0.6)
+"""Share of what a large matrix product reaches on the same cores; measured by the bench ``planner``."""
+
+
+class Device(Frozen):
+    """Something to train on."""
+
+    name: str
+    kind: Literal["cuda", "cpu"]
+    memory_gib: Annotated[float, Field(gt=0)]
+    """What a process can use."""
+    teraflops: Annotated[float, Field(gt=0)]
+    dollars_per_hour: tuple[float, float] | None = None
+    bfloat16: bool = True
+    efficiency: Interval = ON_GPU
+
+    @property
+    def memory_bytes(self) -> int:
+        return round(self.memory_gib * GIB)
+
+
+class Catalogue(Frozen):
+    as_of: date
+    """When the prices were looked up."""
+    about: str
+    devices: tuple[Device, ...]
+
+    def named(self, name: str) -> Device | None:
+        return next((device for device in self.devices if device.name == name), None)
+
+
+@cache
+def catalogue() -> Catalogue:
+    """``devices.json`` of this package."""
+    return Catalogue.model_validate(
+        json.loads(resources.files("tunewheel_contracts.planning").joinpath("devices.json").read_text())
+    )
+
+
+def processor(*, memory_bytes: int, teraflops: float, bfloat16: bool) -> Device:
+    """This machine's CPU, of which a large matrix product reaches ``teraflops``."""
+    return Device(
+        name="cpu", kind="cpu", memory_gib=memory_bytes / GIB, teraflops=teraflops, bfloat16=bfloat16,
+        efficiency=ON_CPU,
+    )  # fmt: skip

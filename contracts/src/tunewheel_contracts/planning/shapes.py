@@ -1,0 +1,111 @@
+"""How large a model is in every dimension that costs memory or time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from tunewheel_contracts.errors import InvalidSpec, first_complaint
+from tunewheel_contracts.fields import Frozen
+
+Count = Annotated[int, Field(gt=0)]
+
+
+class ModelShape(Frozen):
+    """A decoder with gated MLP and grouped attention (Llama, Mistral, Qwen, Gemma, SmolLM …)."""
+
+    hidden: Count
+    layers: Count
+    heads: Count
+    kv_heads: Count
+    head_size: Count
+    intermediate: Count
+    vocabulary: Count
+    context: Count = 2048
+    """Longest sequence the model was made for, in tokens."""
+    tied: bool = False
+    """One matrix embeds and predicts."""
+
+    @property
+    def query(self) -> int:
+        return self.heads * self.head_size
+
+    @property
+    def key(self) -> int:
+        return self.kv_heads * self.head_size
+
+    @property
+    def linears(self) -> tuple[tuple[int, int], ...]:
+        """(in, out) of every linear layer of one block: q, k, v, o, gate, up, down."""
+        h, i = self.hidden, self.intermediate
+        attention = ((h, self.query), (h, self.key), (h, self.key), (self.query, h))
+        return (*attention, (h, i), (h, i), (i, h))
+
+    @property
+    def linear_parameters(self) -> int:
+        return self.layers * sum(a * b for a, b in self.linears)
+
+    @property
+    def embedding_parameters(self) -> int:
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def parameters(self) -> int:
+        """All of them; norms are two vectors per block and one at the end."""
+        return self.linear_parameters + self.embedding_parameters + (2 * self.layers + 1) * self.hidden
+
+    def adapter_parameters(self, rank: int) -> int:
+        """LoRA on all linear layers: A [rank, in] and B [out, rank] each (arXiv:2106.09685)."""
+        return self.layers * sum(rank * (a + b) for a, b in self.linears)
+
+
+def shape_of(config: Mapping[str, Any]) -> ModelShape:
+    """Read a transformers ``config.json``.
+
+    Raises InvalidSpec naming ``base_model`` when it describes no model that the formulas know.
+    """
+    told: Mapping[str, Any] = config.get("text_config") or config
+    heads, hidden = told.get("num_attention_heads"), told.get("hidden_size")
+    per_head = hidden // heads if isinstance(heads, int) and isinstance(hidden, int) and heads > 0 else None
+    try:
+        return ModelShape.model_validate(
+            {
+                "hidden": hidden,
+                "layers": told.get("num_hidden_layers"),
+                "heads": heads,
+                "kv_heads": told.get("num_key_value_heads") or heads,
+                "head_size": told.get("head_dim") or per_head,
+                "intermediate": told.get("intermediate_size"),
+                "vocabulary": told.get("vocab_size"),
+                "context": told.get("max_position_embeddings") or 2048,
+                "tied": bool(told.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
+            }
+        )
+    except ValidationError as error:
+        field, reason = first_complaint(error)
+        raise InvalidSpec(
+            field="base_model",
+            reason=f"has a config.json that the planner cannot read ({field} {reason}); "
+            "it knows decoders with a gated MLP, such as Llama, Mistral and Qwen",
+        ) from error
+
+
+def _shape(*sizes: int, tied: bool = False) -> ModelShape:
+    names = ("hidden", "layers", "heads", "kv_heads", "head_size", "intermediate", "vocabulary", "context")
+    return ModelShape.model_validate(dict(zip(names, sizes, strict=True)) | {"tied": tied})
+
+
+KNOWN: dict[str, ModelShape] = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": _shape(576, 30, 9, 3, 64, 1536, 49152, 8192, tied=True),
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": _shape(2048, 24, 32, 32, 64, 8192, 49152, 8192, tied=True),
+    "meta-llama/Llama-3.2-1B-Instruct": _shape(2048, 16, 32, 8, 64, 8192, 128256, 131072, tied=True),
+    "meta-llama/Llama-3.2-3B-Instruct": _shape(3072, 28, 24, 8, 128, 8192, 128256, 131072, tied=True),
+    "mistralai/Mistral-7B-Instruct-v0.3": _shape(4096, 32, 32, 8, 128, 14336, 32768, 32768),
+    "meta-llama/Llama-3.1-8B-Instruct": _shape(4096, 32, 32, 8, 128, 14336, 128256, 131072),
+    "Qwen/Qwen2.5-14B-Instruct": _shape(5120, 48, 40, 8, 128, 13824, 152064, 32768),
+    "Qwen/Qwen2.5-32B-Instruct": _shape(5120, 64, 40, 8, 128, 27648, 152064, 32768),
+    "meta-llama/Llama-3.1-70B-Instruct": _shape(8192, 80, 64, 8, 128, 28672, 128256, 131072),
+}
+"""Shapes by hub id, from each model's public config.json, so that a plan needs no download."""

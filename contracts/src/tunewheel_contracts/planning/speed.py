@@ -1,0 +1,51 @@
+"""Tokens per second, from floating-point operations and how much of a device's peak training reaches.
+
+A forward pass costs 2 operations per parameter and token, a backward pass 2 for the gradients of activations
+and 2 for those of weights (Kaplan et al., arXiv:2001.08361 §2.1). Frozen weights have no gradients of their
+own.
+"""
+
+from __future__ import annotations
+
+from tunewheel_contracts.formats.plan import Interval
+from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.planning.devices import Device
+from tunewheel_contracts.planning.shapes import ModelShape
+
+EXPANDING_4_BIT = 40.0
+"""Operations that expanding one 4-bit weight costs as much as, each time; done twice per micro-batch."""
+
+
+def operations_per_token(
+    shape: ModelShape,
+    *,
+    method: TrainMethod,
+    rank: int = 16,
+    longest: int = 512,
+    learnt_share: float = 0.3,
+    row_tokens: int = 4096,
+    gradient_checkpointing: bool = False,
+) -> float:
+    """Floating-point operations per trained token.
+
+    ``longest`` is the length attention sees, ``learnt_share`` the share of tokens that reach the vocabulary,
+    ``row_tokens`` those of a micro-batch, over which 4-bit weights are expanded once per pass.
+    """
+    head = shape.vocabulary * shape.hidden * learnt_share
+    attention = 2.0 * shape.layers * shape.query * longest  # QKᵀ and AV, a product of two each
+    forward = 2.0 * (shape.linear_parameters + head + attention)
+    if method is TrainMethod.FULL:
+        total = 3.0 * forward
+    else:
+        # activations' gradients only; attention has two inputs that need one
+        total = 2.0 * forward + 2.0 * attention + 6.0 * shape.adapter_parameters(rank)
+    if method is TrainMethod.QLORA:
+        total += 2.0 * EXPANDING_4_BIT * shape.linear_parameters / max(row_tokens, 1)
+    return total + (forward if gradient_checkpointing else 0.0)
+
+
+def tokens_per_second(device: Device, operations: float) -> Interval:
+    """What ``device`` makes of it."""
+    share = device.efficiency
+    peak = device.teraflops * 1e12 / operations
+    return Interval(low=peak * share.low, expected=peak * share.expected, high=peak * share.high)

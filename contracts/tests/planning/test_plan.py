@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pytest
+from tunewheel_contracts.formats.plan import Interval, TrainPlan
+from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.planning.calibration import Calibration, Correction, Outcome, key
+from tunewheel_contracts.planning.devices import Device, catalogue, processor
+from tunewheel_contracts.planning.plan import DatasetStats, make_plan
+from tunewheel_contracts.planning.shapes import KNOWN, ModelShape
+
+STATS = DatasetStats(examples=1000, tokens=400_000, longest=800, learnt=100_000, prefix=100)
+SHAPE_8B = KNOWN["meta-llama/Llama-3.1-8B-Instruct"]
+
+
+def device(name: str) -> Device:
+    found = catalogue().named(name)
+    assert found is not None
+    return found
+
+
+def plan(
+    shape: ModelShape = SHAPE_8B,
+    on: str = "h100-80",
+    correction: Correction = Correction(),
+    **recipe: object,
+) -> TrainPlan:
+    return make_plan(shape, STATS, TrainSpec.model_validate(recipe), device(on), correction=correction)
+
+
+def test_what_fits_is_planned_as_written() -> None:
+    found = plan(method="qlora")
+    assert found.fits
+    assert (found.micro_batch_size, found.gradient_checkpointing, found.advice) == (8, False, "")
+    assert found.tokens == 800_000
+    assert found.peak_bytes == found.memory.total < found.available_bytes
+
+
+def test_what_is_too_large_is_recomputed_first_and_cut_smaller_then() -> None:
+    recomputed, cut = plan(on="l4", method="qlora"), plan(on="t4", method="qlora", max_tokens=800)
+    assert recomputed.fits
+    assert recomputed.gradient_checkpointing
+    assert recomputed.micro_batch_size >= cut.micro_batch_size
+    assert cut.micro_batch_size in (1, 2, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("method", "on", "advice"),
+    [("full", "h100-80", "method lora"), ("lora", "t4", "method qlora"), ("lora", "t4", "16 GB are needed")],
+)
+def test_what_fits_nowhere_says_what_is_missing_and_what_to_do(method: str, on: str, advice: str) -> None:
+    found = plan(on=on, method=method)
+    assert not found.fits
+    if "needed" in advice:
+        assert "GB are needed, t4 has 16" in found.advice
+    else:
+        assert advice in found.advice
+
+
+def test_hours_and_dollars_follow_from_speed_and_price() -> None:
+    found = plan()
+    assert found.hours.low < found.hours.expected < found.hours.high
+    assert found.hours.expected * 3600 == pytest.approx(800_000 / found.tokens_per_second.expected + 20)
+    low, high = device("h100-80").dollars_per_hour or (0, 0)
+    assert found.dollars == Interval(
+        low=found.hours.low * low,
+        expected=found.hours.expected * (low * high) ** 0.5,
+        high=found.hours.high * high,
+    )
+    on_cpu = make_plan(
+        SHAPE_8B, STATS, TrainSpec(), processor(memory_bytes=64 << 30, teraflops=1, bfloat16=True)
+    )
+    assert on_cpu.dollars is None
+
+
+def test_recomputing_costs_time_and_a_shared_beginning_saves_it() -> None:
+    assert (
+        plan(on="l4", method="qlora").tokens_per_second.expected
+        < plan(on="l4", method="qlora", micro_batch_size=1, batch_size=8).tokens_per_second.expected * 1.5
+    )
+    alone = DatasetStats(examples=1000, tokens=400_000, longest=800, learnt=100_000)
+    apart = make_plan(SHAPE_8B, alone, TrainSpec(), device("h100-80"))
+    assert plan().tokens_per_second.expected > apart.tokens_per_second.expected * 1.1
+
+
+def test_full_is_slower_than_an_adapter() -> None:
+    speeds = [
+        plan(KNOWN["meta-llama/Llama-3.2-1B-Instruct"], method=m).tokens_per_second.expected
+        for m in TrainMethod
+    ]
+    assert dict(zip(TrainMethod, speeds, strict=True))[TrainMethod.FULL] == min(speeds)
+
+
+def test_earlier_runs_correct_speed_and_memory_and_narrow_the_interval() -> None:
+    first = plan()
+    outcome = Outcome(first, first.tokens_per_second.expected * 1.2, round(first.memory.total * 0.9))
+    later = plan(
+        correction=Calibration([outcome] * 3).corrections(TrainMethod.LORA)[
+            key("h100-80", SHAPE_8B.parameters)
+        ]
+    )
+    assert later.tokens_per_second.expected == pytest.approx(first.tokens_per_second.expected * 1.2)
+    assert later.peak_bytes == pytest.approx(first.memory.total * 0.9, rel=1e-6)
+    assert later.calibrated_by == 3
+    width = [p.tokens_per_second.high / p.tokens_per_second.low for p in (first, later)]
+    assert width[1] < width[0]
+    assert Calibration([outcome]).corrections(TrainMethod.QLORA) == {}
+
+
+@pytest.mark.parametrize("wrong", [{"examples": 0}, {"tokens": 3, "examples": 4}, {"longest": 0}])
+def test_a_dataset_of_nothing_cannot_be_planned_for(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="has examples"):
+        DatasetStats(**({"examples": 10, "tokens": 100, "longest": 20, "learnt": 10} | wrong))
+
+
+def test_every_known_model_has_a_plan_for_every_method_and_device() -> None:
+    plans = [
+        make_plan(shape, STATS, TrainSpec(method=method), on)
+        for shape in KNOWN.values()
+        for method in TrainMethod
+        for on in catalogue().devices
+    ]
+    assert len(plans) >= 9 * 3 * 8
+    assert all(p.fits == (p.peak_bytes <= p.available_bytes * 0.93) for p in plans)
+    assert all(bool(p.advice) != p.fits for p in plans)

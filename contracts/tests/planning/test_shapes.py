@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.planning.shapes import KNOWN, shape_of
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 8192, "vocab_size": 128256,
+    "max_position_embeddings": 131072, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [  # of the model cards
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 134_515_008),
+        ("meta-llama/Llama-3.2-1B-Instruct", 1_235_814_400),
+        ("mistralai/Mistral-7B-Instruct-v0.3", 7_248_023_552),
+        ("meta-llama/Llama-3.1-8B-Instruct", 8_030_261_248),
+        ("meta-llama/Llama-3.1-70B-Instruct", 70_553_706_496),
+    ],
+)
+def test_parameters_are_those_of_the_model_card(name: str, parameters: int) -> None:
+    assert KNOWN[name].parameters == parameters
+
+
+def test_qkv_biases_are_too_few_to_matter() -> None:
+    assert KNOWN["Qwen/Qwen2.5-14B-Instruct"].parameters == pytest.approx(14_770_033_664, rel=1e-3)
+
+
+def test_a_config_is_read_and_its_gaps_are_filled_as_transformers_does() -> None:
+    assert shape_of(LLAMA) == KNOWN["meta-llama/Llama-3.2-1B-Instruct"]
+    bare = {k: v for k, v in LLAMA.items() if k not in ("head_dim", "num_key_value_heads")}
+    assert (shape_of(bare).head_size, shape_of(bare).kv_heads) == (64, 32)
+    assert shape_of({"model_type": "gemma3", "text_config": LLAMA}) == shape_of(LLAMA)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"model_type": "gpt2", "n_embd": 768}, LLAMA | {"hidden_size": "2048x"}, LLAMA | {"vocab_size": 0}],
+)
+def test_a_config_of_another_kind_names_the_base_model(config: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSpec, match="the planner cannot read") as caught:
+        shape_of(config)
+    assert caught.value.field == "base_model"
+
+
+def test_loras_size_is_that_of_its_matrices() -> None:
+    shape = KNOWN["HuggingFaceTB/SmolLM2-135M-Instruct"]
+    # peft prints 4,884,480 trainable parameters for rank 16 on all linear layers
+    assert shape.adapter_parameters(16) == 4_884_480
