@@ -23,6 +23,7 @@ COMMANDS = (
     "forget",
     "build",
     "ask",
+    "train",
     "status",
     "watch",
     "lineage",

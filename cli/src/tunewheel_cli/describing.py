@@ -68,6 +68,14 @@ def _judged(event: production.RolloutJudged) -> str:
     )
 
 
+def _planned(event: training.TrainPlanned) -> str:
+    plan = event.plan
+    return (
+        f"{event.run_id}: {plan.method.value} on {plan.device}, {plan.peak_bytes / 1e9:.1f} GB"
+        f"{'' if plan.fits else ' (does not fit)'}, {plan.hours.low:.2f} to {plan.hours.high:.2f} hours"
+    )
+
+
 def _because(reason: str) -> str:
     return f", {_excerpt(reason)}" if reason else ""
 
@@ -92,6 +100,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     data.DatasetVersioned: _versioned,
     data.DatasetRejected: lambda e: "; ".join(e.reasons),
     training.TrainControl: lambda e: f"{e.run_id}: {e.action.value}",
+    training.TrainPlanned: _planned,
     training.TrainStarted: lambda e: f"{e.run_id}: {e.method.value}, {e.total_steps} steps on {e.dataset_id}",
     training.TrainProgressed: _progressed,
     training.TrainCompleted: lambda e: (

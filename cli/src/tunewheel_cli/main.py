@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from tunewheel_cli.commands import dataset, demo, log, projects, publish, running, takebacks
+from tunewheel_cli.commands import (
+    dataset,
+    demo,
+    log,
+    planning,
+    projects,
+    publish,
+    running,
+    takebacks,
+    training,
+)
 from tunewheel_cli.exits import EPILOG
 
 app = typer.Typer(
@@ -15,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
-for module in (demo, running, projects, publish, takebacks, log, dataset):
+for module in (demo, running, projects, publish, takebacks, planning, training, log, dataset):
     module.register(app)
 
 if __name__ == "__main__":

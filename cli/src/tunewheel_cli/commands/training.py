@@ -1,0 +1,49 @@
+"""train: pause, resume or cancel a run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+from tunewheel_contracts.events.training import TrainAction
+
+from tunewheel_cli.commands.projects import Project
+from tunewheel_cli.exits import print_json
+from tunewheel_cli.reach import Reach, reaching
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(train)
+
+
+@reaching
+def train(
+    reach: Reach,
+    action: Annotated[TrainAction, typer.Argument(help="What the run shall do.")],
+    run_id: Annotated[str, typer.Argument(help="As train.started names it.")],
+    project: Project,
+    request: Annotated[
+        str | None, typer.Option(help="Names this command: the same name again is the same command.")
+    ] = None,
+) -> None:
+    """Pause, resume or cancel a training run.
+
+    A paused run has written a checkpoint and frees the machine; a cancelled one can be resumed too.
+    """
+    import uuid
+
+    from tunewheel_cli.known import require_project
+    from tunewheel_cli.run_controls import control
+
+    async def send() -> str:
+        options = reach.client_options()
+        await require_project(options, project)
+        event = await control(project, run_id, action, request or str(uuid.uuid4()), options)
+        return event.id
+
+    event_id = asyncio.run(send())
+    if reach.as_json:
+        print_json({"project": project, "run_id": run_id, "action": action.value, "event_id": event_id})
+    else:
+        print(f"{action.value} asked of {run_id}")

@@ -1,0 +1,110 @@
+"""``tunewheel plan``: what training would take, on every device, before anything is downloaded or rented."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from tunewheel_contracts.errors import InvalidSpec, first_complaint
+from tunewheel_contracts.formats.plan import TrainPlan
+from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.planning.devices import Device, catalogue
+from tunewheel_contracts.planning.plan import DatasetStats, make_plan
+from tunewheel_contracts.planning.shapes import KNOWN, ModelShape, shape_of
+
+from tunewheel_cli.connection import InvalidOption
+
+FROM_1B = {name: shape for name, shape in KNOWN.items() if shape.parameters > 1e9}
+"""What a plan without a model is made for: 1B to 70B."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One line of the table."""
+
+    model: str
+    parameters: int
+    plan: TrainPlan
+
+    def as_json(self) -> dict[str, Any]:
+        return {"model": self.model, "parameters": self.parameters, **self.plan.model_dump(mode="json")}
+
+
+def find_shape(name: str) -> ModelShape:
+    """The shape of a model known by its hub id, or of the directory or ``config.json`` at ``name``.
+
+    Raises InvalidSpec naming ``base_model``.
+    """
+    if name in KNOWN:
+        return KNOWN[name]
+    path = Path(name) / "config.json" if Path(name).is_dir() else Path(name)
+    if not path.is_file():
+        raise InvalidSpec(
+            field="base_model",
+            reason=f"{name!r} is no known model and no file; give --model the path of its config.json, "
+            f"or one of {', '.join(KNOWN)}",
+        )
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidSpec(field="base_model", reason=f"{path} cannot be read ({error})") from error
+    if not isinstance(config, dict):
+        raise InvalidSpec(field="base_model", reason=f"{path} holds no JSON object; give a config.json")
+    return shape_of(config)
+
+
+def find_devices(names: Sequence[str]) -> tuple[Device, ...]:
+    """Devices of the catalogue; all without names. Raises InvalidOption."""
+    known = catalogue()
+    if not names:
+        return known.devices
+    found: list[Device] = []
+    for name in names:
+        device = known.named(name)
+        if device is None:
+            raise InvalidOption(f"--device {name}: take one of {', '.join(d.name for d in known.devices)}")
+        found.append(device)
+    return tuple(found)
+
+
+def stats_of(*, examples: int, tokens: int, answer: int, prompt: int) -> DatasetStats:
+    """Statistics of ``examples`` of ``tokens`` tokens on average, ``answer`` of which are learnt.
+
+    ``prompt`` is the system prompt that all begin with. The longest example is taken as twice the average.
+    Raises InvalidOption.
+    """
+    if not 0 < answer < tokens:
+        raise InvalidOption(f"--answer-tokens {answer}: must be between 1 and --tokens-per-example {tokens}")
+    return DatasetStats(
+        examples=examples, tokens=examples * tokens, longest=2 * tokens, learnt=examples * answer,
+        prefix=min(prompt, tokens - answer),
+    )  # fmt: skip
+
+
+def recipe_of(spec: ProjectSpec | None, method: TrainMethod, **changes: Any) -> TrainSpec:
+    """The spec's recipe (or the default one) with another method. Raises InvalidOption."""
+    written = spec.train.model_dump(mode="json", exclude_unset=True) if spec else {}
+    wanted = {name: value for name, value in changes.items() if value is not None}
+    try:
+        return TrainSpec.model_validate(written | wanted | {"method": method})
+    except ValidationError as error:
+        field, reason = first_complaint(error)
+        raise InvalidOption(f"train.{field} {reason}") from error
+
+
+def plan_all(
+    models: dict[str, ModelShape],
+    recipes: Sequence[TrainSpec],
+    devices: Sequence[Device],
+    stats: DatasetStats,
+) -> Iterator[Planned]:
+    """Every model by every method on every device."""
+    for name, shape in models.items():
+        for recipe in recipes:
+            for device in devices:
+                yield Planned(name, shape.parameters, make_plan(shape, stats, recipe, device))
