@@ -13,6 +13,7 @@ assignment decides, not the revocation.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -55,6 +56,33 @@ class Lease:
         """Raise ``LeaseLost`` if the lease is gone."""
         if self.lost.is_set():
             raise LeaseLost(self.reason)
+
+
+class Beside:
+    """Runs jobs beside each other, those of one partition one after another.
+
+    Kafka keeps an order within a partition only; across partitions whoever runs the jobs may choose.
+    """
+
+    def __init__(self) -> None:
+        self._turns: defaultdict[TopicPartition, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, partition: TopicPartition, work: Callable[[], Awaitable[None]]) -> None:
+        """Run ``work`` as soon as what was started before it on ``partition`` has ended."""
+
+        async def in_turn() -> None:
+            async with self._turns[partition]:  # asyncio's locks are fair
+                await work()
+
+        task = asyncio.create_task(in_turn(), name=f"job-{partition.topic}-{partition.partition}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def ended(self) -> None:
+        """Return when every job has ended, however it did."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 JobHandler = Callable[[Envelope[Any], Lease], Awaitable[Produced]]

@@ -101,9 +101,13 @@ class Service:
         """Hand a whole batch of ``Delivery`` to the handler."""
         return self._subscriptions.batch(topic, group, max_records)
 
-    def job(self, topic: TopicSpec, *, group: str | None = None) -> Callable[[H], H]:
-        """Run long work under a ``Lease`` on the event's partition."""
-        return self._subscriptions.job(topic, group)
+    def job(self, topic: TopicSpec, *, group: str | None = None, beside: bool = False) -> Callable[[H], H]:
+        """Run long work under a ``Lease`` on the event's partition.
+
+        ``beside``: the handler is called for every partition's next event at once and chooses itself which
+        goes first; otherwise for one event after another.
+        """
+        return self._subscriptions.job(topic, group, beside=beside)
 
     def view(self, topic: TopicSpec) -> View[Any]:
         """Materialise the latest event per key; complete before any handler runs."""

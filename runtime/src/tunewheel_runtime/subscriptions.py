@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aiokafka import TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -19,7 +20,7 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 from tunewheel_contracts.topics import TopicSpec
 
 from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, Record, commit
-from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, consume_job
+from tunewheel_runtime.jobs import LONGEST_JOB_MS, Beside, JobHandler, LeaseListener, consume_job
 from tunewheel_runtime.kafka import client_options
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Subscriptions:
         self._service = service
         self._consumption = consumption
         self._listeners: list[LeaseListener] = []
+        self._beside = Beside()
         options = client_options(service.settings)
         self.broker = make_broker(options, service)
 
@@ -48,6 +50,7 @@ class Subscriptions:
     async def stop(self) -> None:
         for listener in self._listeners:
             listener.close("the service is stopping")
+        await self._beside.ended()
         await self.broker.stop()
 
     def single(self, topic: TopicSpec, group: str | None) -> Callable[[H], H]:
@@ -71,13 +74,21 @@ class Subscriptions:
 
         return self._register(topic, group, consume, max_records=max_records)
 
-    def job(self, topic: TopicSpec, group: str | None) -> Callable[[H], H]:
+    def job(self, topic: TopicSpec, group: str | None, *, beside: bool = False) -> Callable[[H], H]:
         listener = LeaseListener()
         self._listeners.append(listener)
 
         async def consume(handler: JobHandler, message: StreamMessage[Any]) -> None:
             record: Record = message.raw_message
-            await consume_job(self._consumption, topic, handler, listener, record, _consumer(message))
+
+            async def work() -> None:
+                await consume_job(self._consumption, topic, handler, listener, record, _consumer(message))
+
+            if beside:
+                partition = TopicPartition(record.topic, record.partition)
+                self._beside.start(partition, lambda: self._guard(work()))
+            else:
+                await work()
 
         return self._register(topic, group, consume, listener=listener)
 
