@@ -65,24 +65,32 @@ def in_own_process(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
 
 def measure(name: str, steps: int, dtype: str, cache_dir: Path) -> dict[str, Any]:
     from tunewheel_basemodel.locate import locate_base_model
+    from tunewheel_basemodel.precision import compute_dtype
+    from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
     from tunewheel_train import modeling
     from tunewheel_train.datasets import encode_examples, token_stats
+    from tunewheel_train.job import Job
     from tunewheel_train.schedule import plan_steps
 
     base = locate_base_model(BASE, cache_dir=cache_dir)
     method = {"qlora": "qlora", "full": "full", "trl_full": "full"}.get(name, "lora")
-    model, tokenizer, number = modeling.load(
-        base, method=method, dtype=dtype, rank=16, alpha=32, dropout=0.0, target_modules="all-linear", seed=17
-    )
+    recipe = TrainSpec(
+        method=TrainMethod(method), learning_rate=1e-3, warmup_fraction=0.0, scheduler="constant",
+        checkpoint_steps=10**6, batch_size=BATCH, micro_batch_size=BATCH,
+    )  # fmt: skip
+    number = compute_dtype() if dtype == "auto" else dtype
+    model, tokenizer = modeling.load(base, recipe, precision=number)
     examples, _ = encode_examples(tickets(BATCH * 40), tokenizer, max_tokens=256)
     plan = plan_steps([len(e) for e in examples], batch_size=BATCH, epochs=1, seed=17)[: steps + 1]
     clock = Clock([sum(len(examples[i]) for i in step) for step in plan])
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = modeling.trl_arguments(
-            output_dir=Path(scratch), total_steps=len(plan), learning_rate=1e-3, method=method,
-            warmup_fraction=0.0, weight_decay=0.0, max_grad_norm=1.0, scheduler="constant",
-            checkpoint_steps=10**6, seed=17, compute_dtype=number,
+        folder = Path(scratch)
+        job = Job(
+            run_id="run-bench", base_model=BASE, train_path=folder, output_dir=folder, work_dir=folder,
+            cache_dir=cache_dir, recipe=recipe,
         )  # fmt: skip
+        told = modeling.trl_arguments(job, total_steps=len(plan), learning_rate=1e-3, precision=number)
+        arguments = modeling.examples_config(told)
         trainer = make_trainer(name, model, tokenizer, arguments, examples, plan)
         trainer.add_callback(clock.callback())
         trainer.train()
@@ -106,14 +114,16 @@ def make_trainer(
     plan: Sequence[Sequence[int]],
 ) -> Any:
     from tunewheel_train import modeling
+    from tunewheel_train.course import Course
     from tunewheel_train.trainer import AssistantTrainer
 
     if name.startswith("trl"):
         return stock_trainer(model, tokenizer, arguments, [examples[i] for step in plan for i in step])
     packed = name != "lora_padded" and modeling.use_packed_rows(model, examples)
     trainer = AssistantTrainer(
-        model=model, processing_class=tokenizer, args=arguments, examples=examples, steps=plan,
-        train_dataset=modeling.as_dataset(examples), micro_batch_size=BATCH, packed=packed, share_prefix=True,
+        course=Course(examples, plan, BATCH), model=model, processing_class=tokenizer, args=arguments,
+        train_dataset=modeling.as_dataset([{"input_ids": list(e.input_ids)} for e in examples]),
+        packed=packed, share_prefix=True,
     )  # fmt: skip
     modeling.prepare_parameters(trainer.model)
     return trainer

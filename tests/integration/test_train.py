@@ -138,10 +138,11 @@ async def expected_weights(ground: Ground, event: Envelope[DatasetVersioned], **
     ]
     script = (
         "import json, sys; from pathlib import Path; from tunewheel_train.recipe import train\n"
-        "base, data, out = sys.argv[1:4]; options = json.loads(sys.argv[4])\n"
-        "train(base_model=base, train_path=Path(data), output_dir=Path(out, 'adapter'), run_id='run-alone',\n"
-        "      work_dir=Path(out, 'work'), cache_dir=Path(out, 'cache'), report=lambda message: None,\n"
-        "      dtype='float32', **options)\n"
+        "from tunewheel_train.job import Job; base, data, out = sys.argv[1:4]\n"
+        "train(Job(base_model=base, train_path=Path(data), output_dir=Path(out, 'adapter'),\n"
+        "          dtype='float32', run_id='run-alone', work_dir=Path(out, 'work'),\n"
+        "          cache_dir=Path(out, 'cache'), recipe=json.loads(sys.argv[4])),\n"
+        "      report=lambda message: None)\n"
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, *arguments, json.dumps(TRAIN | train), env=environment(1)
@@ -169,7 +170,7 @@ async def test_a_run_stops_when_its_partition_moves_and_only_the_new_owner_compl
     async with Bus(ground.kafka) as bus, contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(running(first))
         await bus.publish(event)
-        await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12)
+        await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12, patience=240)
         for other in others:
             await stack.enter_async_context(running(other))
         resumed = asyncio.create_task(
@@ -253,8 +254,8 @@ async def test_a_base_model_that_does_not_exist_fails_and_the_next_run_still_flo
     missing = Ground(ground.kafka, ground.folder, str(ground.folder / "nowhere"))
     async with Bus(ground.kafka) as bus, running(service(ground, "train")):
         await bus.publish(await missing.dataset("missing"), await ground.dataset("good", epochs=1.0))
-        (failed,) = await bus.collect(topics.TRAIN_FAILED, 1)
-        (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1)
+        (failed,) = await bus.collect(topics.TRAIN_FAILED, 1, patience=240)
+        (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1, patience=240)
     assert (failed.data.field, failed.project) == ("base_model", "missing")
     assert completed.project == "good"
     assert completed.causation_id is not None
@@ -263,11 +264,11 @@ async def test_a_base_model_that_does_not_exist_fails_and_the_next_run_still_flo
 async def test_a_command_on_the_log_cancels_a_running_job(ground: Ground) -> None:
     async with Bus(ground.kafka) as bus, running(service(ground, "train")):
         await bus.publish(await ground.dataset("unwanted", epochs=LONG))
-        (started,) = await bus.collect(topics.TRAIN_STARTED, 1)
+        (started,) = await bus.collect(topics.TRAIN_STARTED, 1, patience=240)
         data = TrainControl(
             project="unwanted", run_id=started.data.run_id, action=TrainAction.CANCEL, request="test"
         )
         await bus.publish(new_event(data, source="/test"))
-        (failed,) = await bus.collect(topics.TRAIN_FAILED, 1)
+        (failed,) = await bus.collect(topics.TRAIN_FAILED, 1, patience=240)
     assert failed.data.field == "(run)"
     assert failed.data.reason.startswith("was cancelled")

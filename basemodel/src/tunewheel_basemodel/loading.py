@@ -31,8 +31,9 @@ def load_base(
     """Model in eval mode and its tokenizer.
 
     ``dtype`` "auto" asks the processor (``compute_dtype``); ``device`` "auto" is CUDA where there is one.
-    ``quantization`` "nf4" loads the linear layers, the head excepted, as 4-bit NormalFloat (QLoRA,
-    arXiv:2305.14314) with ``dtype`` to compute in. Raises BaseModelNotFound when the files do not load.
+    ``quantization`` "nf4" loads the linear layers, the head excepted, as 4-bit NormalFloat with double
+    quantisation (QLoRA, arXiv:2305.14314) and ``dtype`` to compute in. Raises BaseModelNotFound when the
+    files do not load.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -60,7 +61,10 @@ def load_base(
 def _nf4(compute: Any) -> Any:
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )  # fmt: skip
 
 
 def keep_linear4bit_unpacked(model: PreTrainedModel) -> int:

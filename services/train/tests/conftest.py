@@ -1,13 +1,21 @@
-"""A tiny random model and a tiny dataset, trained for real in every test that trains."""
+"""A tiny random model and a tiny dataset, and what runs on them.
+
+The training process costs ten seconds of imports. Tests of the recipe call it here, once per session where
+its result is all they want; tests of the processes around it run ``light_worker.py``.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-from collections.abc import Awaitable, Callable
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 import pytest
@@ -21,10 +29,14 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.controls import Controls
 from tunewheel_train.datasets import Encoded, encode_examples
+from tunewheel_train.errors import RunStopped
 from tunewheel_train.execution import Trainings
-from tunewheel_train.progress import Message
+from tunewheel_train.job import Job
+from tunewheel_train.process import WORKER
+from tunewheel_train.progress import Completed, Message, Progressed
 from tunewheel_train.settings import Settings
 
+Heard = TypeVar("Heard", bound=Message)
 WORDS = (
     "red",
     "light",
@@ -38,6 +50,7 @@ WORDS = (
     "brake",
     "locker",
 )
+LIGHT_WORKER = (sys.executable, str(Path(__file__).with_name("light_worker.py")))
 
 
 def make_conversation(number: int) -> dict[str, Any]:
@@ -53,8 +66,8 @@ def make_conversation(number: int) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def conversation() -> Callable[[int], dict[str, Any]]:
+@pytest.fixture(scope="session")
+def conversation_of() -> Callable[[int], dict[str, Any]]:
     return make_conversation
 
 
@@ -82,32 +95,101 @@ def train_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@dataclass
+class Case:
+    """One job, trained in this process."""
+
+    job: Job
+    messages: list[Message] = field(default_factory=list)
+
+    def train(self, should_stop: Callable[[], bool] = lambda: False) -> Completed:
+        from tunewheel_train.recipe import train
+
+        return train(self.job, report=self.messages.append, should_stop=should_stop)
+
+    def stop_after(self, step: int) -> None:
+        """Train until ``step`` steps are done, as SIGTERM would have it."""
+        with pytest.raises(RunStopped) as caught:
+            # The step that is running when the wish comes is still finished.
+            self.train(lambda: len(self.heard(Progressed)) >= step - 1)
+        assert caught.value.step == step
+
+    def heard(self, kind: type[Heard]) -> list[Heard]:
+        return [message for message in self.messages if isinstance(message, kind)]
+
+    def weights(self) -> dict[str, Any]:
+        from safetensors.torch import load_file
+
+        (file,) = self.job.output_dir.glob("*.safetensors")
+        return load_file(file)
+
+
+Cases = Callable[..., Case]
+
+
+@pytest.fixture(scope="session")
+def cases(tiny_base: BaseModel, train_path: Path) -> Callable[[Path], Cases]:
+    """Makes cases of six steps of four examples, each in a directory by its name in a folder."""
+    given = {"base_model": str(tiny_base.path), "train_path": train_path}
+    return lambda folder: functools.partial(_case, folder, given)
+
+
+def _case(folder: Path, given: dict[str, Any], name: str = "run", **changes: Any) -> Case:
+    """Keywords replace fields of the job or of its recipe."""
+    paths = given | {
+        "run_id": "run-tiny", "output_dir": folder / name / "adapter", "work_dir": folder / name / "work",
+        "cache_dir": folder / "cache", "dtype": "float32",
+    }  # fmt: skip
+    steps = {
+        "rank": 4, "alpha": 8, "learning_rate": 5e-3, "epochs": 1.0, "batch_size": 4, "micro_batch_size": 2,
+        "checkpoint_steps": 2,
+    }  # fmt: skip
+    of_job = {key: value for key, value in changes.items() if key in Job.model_fields}
+    of_recipe = {key: value for key, value in changes.items() if key not in Job.model_fields}
+    return Case(Job.model_validate(paths | of_job | {"recipe": steps | of_recipe}))
+
+
 @pytest.fixture
-def recipe(tiny_base: BaseModel, train_path: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Arguments of ``train`` for six steps of four examples; keywords replace some."""
+def case(cases: Callable[[Path], Cases], tmp_path: Path) -> Cases:
+    """Make a case; keywords replace fields of the job or of its recipe."""
+    return cases(tmp_path)
 
-    def arguments(name: str = "run", **changes: Any) -> dict[str, Any]:
-        messages: list[Message] = []
-        return {
-            "base_model": str(tiny_base.path),
-            "train_path": train_path,
-            "output_dir": tmp_path / name / "adapter",
-            "work_dir": tmp_path / name / "work",
-            "cache_dir": tmp_path / "cache",
-            "run_id": "run-tiny",
-            "report": messages.append,
-            "rank": 4,
-            "alpha": 8,
-            "learning_rate": 5e-3,
-            "epochs": 1.0,
-            "batch_size": 4,
-            "micro_batch_size": 2,
-            "checkpoint_steps": 2,
-            "dtype": "float32",
-            **changes,
-        }
 
-    return arguments
+@pytest.fixture(scope="session")
+def trained(
+    cases: Callable[[Path], Cases], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Case, Completed]]:
+    """The uninterrupted run of the default case by a method; trained once, not to be changed."""
+    make = cases(tmp_path_factory.mktemp("trained"))
+
+    @functools.cache
+    def of(method: str) -> tuple[Case, Completed]:
+        made = make(method, method=method)
+        return made, made.train()
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def forge() -> Iterator[Callable[..., list[int]]]:
+    """Train a job file in processes of their own (``forge.py``); returns their exit codes."""
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("forge.py"))],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+    def train(job_file: Path, *, point: str | None = None, processes: int = 1) -> list[int]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        request = {"job": str(job_file), "point": point, "processes": processes}
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    yield train
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(60) == 0
 
 
 class StubLease:
@@ -126,7 +208,7 @@ class StubLease:
 
 @dataclass
 class Bench:
-    """A store with one dataset version in it, and what is needed to train on it."""
+    """A store with one dataset version in it, and what is needed to train on it; see LIGHT_WORKER."""
 
     store: ObjectStore
     settings: Settings
@@ -135,10 +217,15 @@ class Bench:
     controls: Controls = field(default_factory=Controls)
     lease: StubLease = field(default_factory=StubLease)
     told: list[Event] = field(default_factory=list)
+    worker: Sequence[str] = LIGHT_WORKER
 
     @property
     def trainings(self) -> Trainings:
-        return Trainings(self.store, self.settings, self.controls)
+        return Trainings(self.store, self.settings, self.controls, worker=self.worker)
+
+    def with_the_real_worker(self) -> Bench:
+        self.worker = WORKER
+        return self
 
     async def tell(self, news: Event) -> None:
         self.told.append(news)
@@ -155,9 +242,9 @@ class Bench:
 async def bench(tiny_base: BaseModel, train_path: Path, tmp_path: Path) -> Callable[..., Awaitable[Bench]]:
     """Make a bench; keywords replace fields of the train spec or, with ``base_model``, the base."""
 
-    async def make(base_model: str = str(tiny_base.path), **train: Any) -> Bench:
+    async def make(base_model: str = str(tiny_base.path), dataset_id: str = "ds-tiny", **train: Any) -> Bench:
         store = ObjectStore(f"file://{tmp_path}/store")
-        manifest = await store_dataset(store, train_path.read_bytes(), base_model, train)
+        manifest = await store_dataset(store, dataset_id, train_path.read_bytes(), base_model, train)
         ref = await store.put(
             f"datasets/{manifest.dataset_id}/manifest.json", manifest.model_dump_json().encode()
         )
@@ -173,7 +260,7 @@ async def bench(tiny_base: BaseModel, train_path: Path, tmp_path: Path) -> Calla
 
 
 async def store_dataset(
-    store: ObjectStore, parquet: bytes, base_model: str, train: dict[str, Any]
+    store: ObjectStore, dataset_id: str, parquet: bytes, base_model: str, train: dict[str, Any]
 ) -> DatasetManifest:
     spec = ProjectSpec.model_validate(
         {
@@ -187,9 +274,9 @@ async def store_dataset(
             },
         }
     )  # fmt: skip
-    rows = await store.put("datasets/ds-tiny/train.parquet", parquet)
+    rows = await store.put(f"datasets/{dataset_id}/train.parquet", parquet)
     return DatasetManifest(
-        dataset_id="ds-tiny", project="helpdesk", spec=spec, spec_sha256=spec.sha256,
+        dataset_id=dataset_id, project="helpdesk", spec=spec, spec_sha256=spec.sha256,
         criteria_sha256=spec.criteria_sha256, rows_sha256="0" * 64, train=rows, holdout=rows,
         counts=DatasetCounts(records=24, examples=24, train=24, holdout=0), funnel=(),
     )  # fmt: skip

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_train import adapters
 from tunewheel_train.progress import Completed
-from tunewheel_train.runs import plan_run
+from tunewheel_train.runs import Result, plan_run
 
-OUTCOME = Completed(
-    steps=6, tokens=900, wall_seconds=1.5, dtype="float32", metrics={"final_loss": 0.5}, versions={}
+OUTCOME = Result(
+    Completed(
+        steps=6, tokens=900, wall_seconds=1.5, dtype="float32", metrics={"final_loss": 0.5}, versions={}
+    ),
+    TrainSpec(),
 )
 
 
@@ -36,7 +41,7 @@ async def test_what_is_published_is_found_again(bench, tmp_path: Path):
 async def test_the_first_complete_upload_wins(bench, tmp_path: Path):
     store, run = await planned(bench)
     first = await adapters.publish(store, run, write_adapter(tmp_path / "a", "weights"), OUTCOME)
-    slower = OUTCOME.model_copy(update={"wall_seconds": 9.0})
+    slower = replace(OUTCOME, outcome=OUTCOME.outcome.model_copy(update={"wall_seconds": 9.0}))
     second = await adapters.publish(store, run, write_adapter(tmp_path / "b", "other weights"), slower)
     assert second == first
 

@@ -1,4 +1,4 @@
-"""A run from event to adapter with a real store and a real training process; only the bus is missing."""
+"""A run from event to adapter with a real store and real processes; only the bus is missing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ from tunewheel_contracts.events.training import (
     TrainCompleted,
     TrainControl,
     TrainFailed,
+    TrainPlanned,
     TrainProgressed,
     TrainStarted,
 )
@@ -24,7 +26,11 @@ from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_train import checkpoints
 
 LONG = 100.0
-"""Epochs that outlast any test that interrupts them."""
+"""Epochs of six steps that a test interrupts and does not want to see the end of."""
+
+
+LIGHT_WORKER = Path(__file__).with_name("light_worker.py")
+RUN_LIGHT_WORKER = f"runpy.run_path({str(LIGHT_WORKER)!r}, run_name='__main__')"
 
 
 async def until(condition) -> None:
@@ -53,8 +59,8 @@ def command(run_id: str, action: TrainAction):
     return new_event(data, source="/test")
 
 
-async def test_a_version_becomes_an_adapter_with_its_manifest(bench):
-    made = await bench()
+async def test_a_version_becomes_an_adapter_once(bench):
+    made = (await bench()).with_the_real_worker()
     event = await made.train()
     assert isinstance(event, TrainCompleted)
     manifest = RunManifest.model_validate_json(await made.store.get(event.manifest))
@@ -63,19 +69,17 @@ async def test_a_version_becomes_an_adapter_with_its_manifest(bench):
     assert manifest.criteria_sha256 == made.event.criteria_sha256
     names = {ref.path.removeprefix(f"adapters/{event.adapter.model_id}/") for ref in event.adapter.files}
     assert names == {"adapter_config.json", "adapter_model.safetensors", "tunewheel.json"}
+    assert manifest.usage is not None
+    assert isinstance(made.told[0], TrainPlanned)
+    assert made.told[0].plan == manifest.plan == event.plan
     (started,) = [news for news in made.told if isinstance(news, TrainStarted)]
     assert (started.total_steps, started.resumed_from_step) == (6, 0)
     assert [n.step for n in made.told if isinstance(n, TrainProgressed)] == [1, 2, 3, 4, 5, 6]
     assert await made.store.list(f"runs/{event.run_id}") == [event.manifest.path]
-
-
-async def test_a_second_delivery_says_the_same_without_training(bench):
-    made = await bench()
-    first = await made.train()
     made.told.clear()
     again = await made.train()
-    assert again == first
-    assert new_event(again, source="/t").id == new_event(first, source="/t").id
+    assert again == event
+    assert new_event(again, source="/t").id == new_event(event, source="/t").id
     assert made.told == []
 
 
@@ -95,7 +99,7 @@ async def test_a_manifest_that_is_gone_is_an_invalid_event(bench):
 
 
 async def test_a_lost_lease_leaves_a_checkpoint_that_another_machine_resumes_from(bench, tmp_path: Path):
-    made = await bench(epochs=60)
+    made = await bench(epochs=40)
     task = asyncio.create_task(made.train())
     await until(lambda: progressed(made))
     made.lease.lost.set()
@@ -112,7 +116,7 @@ async def test_a_lost_lease_leaves_a_checkpoint_that_another_machine_resumes_fro
 
 
 async def test_a_killed_training_process_is_started_again_and_ends_alike(bench, tmp_path: Path):
-    made = await bench(epochs=60)
+    made = await bench(epochs=40)
     task = asyncio.create_task(made.train())
     runs = made.settings.runs_dir
     await until(lambda: any(checkpoints.latest(path) for path in runs.glob("*/work")))
@@ -130,23 +134,68 @@ async def test_a_killed_training_process_is_started_again_and_ends_alike(bench, 
     assert [ref.sha256 for ref in alone.adapter.files] == [ref.sha256 for ref in event.adapter.files]
 
 
-async def test_a_process_that_keeps_dying_fails_the_run(bench, monkeypatch):
+async def test_a_process_that_keeps_dying_fails_the_run(bench):
     made = await bench()
-    # The located base model is found; then Python cannot even start the worker.
-    original = asyncio.create_subprocess_exec
-
-    async def sabotaged(*command, **options):
-        if "train" in command:
-            command = (command[0], "-c", "import sys; sys.exit('no such device')")
-        return await original(*command, **options)
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", sabotaged)
+    # It finds the base model, but cannot train.
+    script = f"import runpy, sys; 'locate' in sys.argv or sys.exit('no such device'); {RUN_LIGHT_WORKER}"
+    made.worker = (sys.executable, "-c", script)
     event = await made.train()
     assert isinstance(event, TrainFailed)
     assert event.field == "(run)"
     assert event.reason == (
         "stopped 3 times without coming further: the training process ended with exit code 1: no such device"
     )
+
+
+async def test_a_process_that_hangs_is_killed_and_started_again(bench, monkeypatch):
+    monkeypatch.setenv("LIGHT_FAULT", "hang")
+    made = await bench()
+    made.settings = made.settings.model_copy(update={"stuck_seconds": 2.0, "train_attempts": 1})
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert "it said nothing for 2 s (TUNEWHEEL_STUCK_SECONDS) and was killed" in event.reason
+    assert event.step == 1
+    assert training_processes() == []
+
+
+async def test_without_memory_the_run_goes_down_the_ladder_and_says_so(bench, monkeypatch):
+    monkeypatch.setenv("LIGHT_FAULT", "oom")
+    made = await bench()
+    event = await made.train()
+    assert isinstance(event, TrainCompleted)
+    manifest = RunManifest.model_validate_json(await made.store.get(event.manifest))
+    assert [(a.field, a.value, a.after_step) for a in manifest.adjustments] == [
+        ("micro_batch_size", "2", 1), ("micro_batch_size", "1", 1),
+    ]  # fmt: skip
+    assert manifest.recipe.micro_batch_size == 4
+
+
+async def test_without_memory_and_without_leave_the_run_fails(bench, monkeypatch):
+    monkeypatch.setenv("LIGHT_FAULT", "oom")
+    made = await bench(on_out_of_memory="fail")
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert (event.field, event.step) == ("train.micro_batch_size", 1)
+    assert event.reason == "does not fit this machine's memory; lower it"
+
+
+async def test_a_full_disk_fails_the_run_with_nothing_half_published(bench, monkeypatch):
+    monkeypatch.setenv("LIGHT_FAULT", "disk")
+    made = await bench()
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == "(disk)"
+    assert "free some, or set TUNEWHEEL_WORK_DIR" in event.reason
+    assert await made.store.list("adapters") == []
+    assert await made.store.list("runs") == []
+
+
+async def test_an_adapter_to_go_on_from_that_is_missing_fails_before_training(bench):
+    made = await bench(continue_from="helpdesk-0123456789ab")
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == "train.continue_from"
+    assert made.told == []
 
 
 async def test_cancel_ends_the_run_and_holds_for_later_deliveries(bench):
@@ -164,7 +213,7 @@ async def test_cancel_ends_the_run_and_holds_for_later_deliveries(bench):
 
 
 async def test_pause_frees_the_machine_and_resume_goes_on(bench):
-    made = await bench(epochs=60)
+    made = await bench(epochs=40)
     task = asyncio.create_task(made.train())
     await until(lambda: progressed(made))
     run_id = made.told[0].run_id
@@ -174,6 +223,36 @@ async def test_pause_frees_the_machine_and_resume_goes_on(bench):
     made.controls.apply(command(run_id, TrainAction.RESUME))
     assert isinstance(await task, TrainCompleted)
     assert [n.resumed_from_step > 0 for n in made.told if isinstance(n, TrainStarted)] == [False, True]
+
+
+async def test_a_paused_run_lets_another_train(bench):
+    made = await bench(epochs=LONG)
+    trainings = made.trainings
+    first = asyncio.create_task(trainings.train(made.event, lease=made.lease, tell=made.tell))
+    await until(lambda: progressed(made))
+    other = await bench(epochs=LONG, dataset_id="ds-other")
+    waiting = asyncio.create_task(trainings.train(other.event, lease=other.lease, tell=other.tell))
+    first_id = made.told[0].run_id
+    assert not progressed(other)
+    made.controls.apply(command(first_id, TrainAction.PAUSE))
+    await until(lambda: progressed(other))
+    assert not first.done()
+    made.controls.apply(command(first_id, TrainAction.CANCEL))
+    assert isinstance(await first, TrainFailed)
+    other.lease.lost.set()
+    with pytest.raises(other.lease.Lost):
+        await waiting
+
+
+async def test_runs_that_begin_together_each_find_their_own_base(bench, tmp_path: Path):
+    good = await bench()
+    missing = await bench(base_model=str(tmp_path / "nowhere"), dataset_id="ds-other")
+    trainings = good.trainings
+    events = await asyncio.gather(
+        *(trainings.train(made.event, lease=made.lease, tell=made.tell) for made in (missing, good))
+    )
+    assert [type(event) for event in events] == [TrainFailed, TrainCompleted]
+    assert events[0].field == "base_model"
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the environment of a process from /proc")

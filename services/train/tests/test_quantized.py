@@ -6,6 +6,7 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 from tunewheel_basemodel.precision import compute_dtype
+from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 from tunewheel_train import modeling
 
 
@@ -29,16 +30,8 @@ def steps_change_the_loss(model) -> bool:
 def test_training_goes_on_after_an_evaluation(tiny_base, dtype):
     if dtype == "bfloat16" and compute_dtype() != "bfloat16":
         pytest.skip("this processor has no bf16 instructions")
-    model, _, _ = modeling.load(
-        tiny_base,
-        method="qlora",
-        dtype=dtype,
-        rank=4,
-        alpha=8,
-        dropout=0.0,
-        target_modules="all-linear",
-        seed=1,
-    )
+    recipe = TrainSpec(method=TrainMethod.QLORA, rank=4, alpha=8, seed=1)
+    model, _ = modeling.load(tiny_base, recipe, precision=dtype)
     modeling.prepare_parameters(model)
     model.eval()
     with torch.no_grad():

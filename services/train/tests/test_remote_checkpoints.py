@@ -11,13 +11,15 @@ from tunewheel_train import checkpoints, remote_checkpoints
 PREFIX = "runs/run-1/checkpoints"
 
 
-def write_checkpoint(run_dir: Path, step: int, content: str = "") -> Path:
+def write_checkpoint(run_dir: Path, step: int, content: str = "", best: int | None = None) -> Path:
     directory = run_dir / checkpoints.name_of(step)
     directory.mkdir(parents=True)
     for name in (checkpoints.WEIGHTS, checkpoints.OPTIMIZER, checkpoints.STATE, checkpoints.TRAINER_STATE):
         (directory / name).write_text(f"{name} {step} {content}")
     files = {file.name: sha256_file(file) for file in directory.iterdir()}
-    (directory / checkpoints.MANIFEST).write_text(json.dumps({"step": step, "files": files}))
+    (directory / checkpoints.MANIFEST).write_text(
+        json.dumps({"step": step, "best_step": best, "files": files})
+    )
     return directory
 
 
@@ -40,6 +42,17 @@ async def test_the_last_two_are_kept(store, tmp_path: Path):
         await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "here", step))
     kept = {path.split("/")[3].partition(".")[0] for path in await store.list(PREFIX)}
     assert kept == {"checkpoint-000040", "checkpoint-000060"}
+
+
+async def test_the_best_by_validation_is_kept_and_comes_along(store, tmp_path: Path):
+    for step in (20, 40, 60, 80):
+        await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "here", step, best=20))
+    kept = {path.split("/")[3].partition(".")[0] for path in await store.list(PREFIX)}
+    assert kept == {"checkpoint-000020", "checkpoint-000060", "checkpoint-000080"}
+    there = tmp_path / "there"
+    there.mkdir()
+    assert await remote_checkpoints.download(store, PREFIX, there) == 80
+    assert {path.name for path in there.iterdir()} == {"checkpoint-000020", "checkpoint-000080"}
 
 
 async def test_a_damaged_one_is_passed_over_for_the_one_before(store, tmp_path: Path):

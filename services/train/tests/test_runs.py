@@ -5,7 +5,15 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.progress import Completed
-from tunewheel_train.runs import completed, failed, make_adapter, make_manifest, plan_run, read_dataset
+from tunewheel_train.runs import (
+    Result,
+    completed,
+    failed,
+    make_adapter,
+    make_manifest,
+    plan_run,
+    read_dataset,
+)
 
 BASE = BaseModelRef(name="some/model", revision="abc")
 
@@ -40,13 +48,26 @@ async def test_another_recipe_is_another_run(bench):
     assert plan_run(changed, made.event.manifest, BASE).run_id != first.run_id
 
 
+async def test_how_a_run_is_carried_out_is_no_part_of_its_name(bench):
+    made = await bench()
+
+    def name(**changes) -> str:
+        train = made.manifest.spec.train.model_copy(update=changes)
+        spec = made.manifest.spec.model_copy(update={"train": train})
+        return plan_run(made.manifest.model_copy(update={"spec": spec}), made.event.manifest, BASE).run_id
+
+    assert name(priority=9, keep_checkpoints=5, on_out_of_memory="fail") == name()
+    assert name(patience=1) != name()
+
+
 async def test_the_completed_event_follows_from_the_manifest_alone(bench):
     made = await bench(method="qlora")
     run = plan_run(made.manifest, made.event.manifest, BASE)
     outcome = Completed(
         steps=6, tokens=900, wall_seconds=1.5, dtype="float32", metrics={"final_loss": 0.5}, versions={}
     )
-    manifest = make_manifest(run, make_adapter(run, run.adapter_path, ()), outcome)
+    adapter = make_adapter(run, run.recipe, run.adapter_path, ())
+    manifest = make_manifest(run, adapter, Result(outcome, run.recipe))
     event = completed(manifest, made.event.manifest)
     assert (event.final_loss, event.tokens, event.wall_seconds) == (0.5, 900, 1.5)
     assert event.adapter.quantization == "nf4"

@@ -8,34 +8,34 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from tunewheel_train import checkpoints
-from tunewheel_train.job import Job
+from tunewheel_train.process import WORKER
 from tunewheel_train.progress import Completed, Failed, Located, Progressed, Stopped, parse
 from tunewheel_train.worker import EXIT_FAILED, EXIT_STOPPED
 
 
 @pytest.fixture
-def job_file(recipe, tmp_path: Path):
-    """Write a job of ``epochs`` epochs; keywords replace fields."""
+def job_file(case, tmp_path: Path):
+    """Write the job of a case."""
 
-    def write(epochs: float = 1.0, **changes) -> Path:
-        arguments = recipe()
-        paths = {k: arguments[k] for k in ("base_model", "train_path", "output_dir", "work_dir", "cache_dir")}
-        spec = {"rank": 4, "alpha": 8, "epochs": epochs, "batch_size": 4, "micro_batch_size": 4}
-        job = Job(run_id="run-tiny", dtype="float32", recipe=spec, **paths | changes)
+    def write(**changes) -> Path:
         path = tmp_path / "job.json"
-        path.write_text(job.model_dump_json())
+        path.write_text(case(**changes).job.model_dump_json())
         return path
 
     return write
 
 
-def start(job: Path, action: str = "train") -> subprocess.Popen[str]:
+LIGHT_WORKER = (sys.executable, str(Path(__file__).with_name("light_worker.py")))
+
+
+def start(job: Path, action: str = "train", *, worker: Sequence[str] = LIGHT_WORKER) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tunewheel_train.worker", action, str(job)],
+        [*worker, action, str(job)],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -51,19 +51,20 @@ def read_until(process: subprocess.Popen[str], kind: type):
     raise AssertionError(f"the process ended with {process.wait()} before a {kind.__name__}")
 
 
-def test_a_job_is_completed_and_stdout_carries_messages_only(job_file):
+def test_a_job_is_completed(job_file):
     process = start(job_file())
     assert read_until(process, Completed).steps == 6
     assert process.wait(60) == 0
 
 
-def test_sigterm_checkpoints_after_the_present_step_and_exits_75(job_file, recipe):
-    process = start(job_file(epochs=100))
+@pytest.mark.parametrize("worker", [WORKER, LIGHT_WORKER], ids=["real", "light"])
+def test_sigterm_checkpoints_after_the_present_step_and_exits_75(job_file, case, worker):
+    process = start(job_file(epochs=100), worker=worker)
     read_until(process, Progressed)
     process.send_signal(signal.SIGTERM)
     stopped = read_until(process, Stopped)
     assert process.wait(60) == EXIT_STOPPED
-    newest = checkpoints.latest(recipe()["work_dir"])
+    newest = checkpoints.latest(case().job.work_dir)
     assert newest is not None
     assert checkpoints.step_of(newest) == stopped.step > 0
 
@@ -98,7 +99,7 @@ def test_the_worker_dies_with_its_parent(job_file, tmp_path: Path):
     script = (
         "import subprocess, sys, time\n"
         f"job = {str(job_file(epochs=100))!r}\n"
-        "command = [sys.executable, '-m', 'tunewheel_train.worker', 'train', job]\n"
+        f"command = [*{LIGHT_WORKER!r}, 'train', job]\n"
         "child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)\n"
         "child.stdout.readline()\n"
         "print(child.pid, flush=True)\n"

@@ -10,8 +10,7 @@ from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
-from tunewheel_train.progress import Completed
-from tunewheel_train.runs import Run, make_adapter, make_manifest
+from tunewheel_train.runs import Result, Run, make_adapter, make_manifest
 
 
 async def find(store: ObjectStore, run: Run) -> tuple[RunManifest, ArtifactRef] | None:
@@ -24,14 +23,14 @@ async def find(store: ObjectStore, run: Run) -> tuple[RunManifest, ArtifactRef] 
 
 
 async def publish(
-    store: ObjectStore, run: Run, directory: Path, outcome: Completed
+    store: ObjectStore, run: Run, directory: Path, result: Result
 ) -> tuple[RunManifest, ArtifactRef]:
     """Upload the adapter, then the manifest, whose creation decides: the first complete upload wins.
 
     Returns the winner, which is somebody else's when another worker was faster. Raises TransientError.
     """
     path, files = await _upload(store, run, directory)
-    manifest = make_manifest(run, make_adapter(run, path, files), outcome)
+    manifest = make_manifest(run, make_adapter(run, result.recipe, path, files), result)
     try:
         ref = await store.put(run.manifest_path, manifest.model_dump_json(indent=1).encode())
     except ArtifactConflict:

@@ -3,9 +3,10 @@
     checkpoint-000020/
       trainable.safetensors   the parameters that training changes, in fp32 masters
       optimizer.safetensors   Adam's moments, named by parameter
-      state.json              scheduler, optimizer scalars, random state, counters
+      state.json              scheduler, optimizer scalars, random state, counters, stage, validation
       trainer_state.json      transformers' own record of where it is
-      checkpoint.json         step and SHA-256 of the other files; written last
+      reference.safetensors   preference training: what the model is held to
+      checkpoint.json         step, best step and SHA-256 of the other files; written last
 
 A checkpoint is written beside its place and moved there in one step; it is used only after every hash
 matched. No pickle is written or read.
@@ -27,9 +28,11 @@ from tunewheel_basemodel.digest import sha256_file
 MANIFEST = "checkpoint.json"
 WEIGHTS = "trainable.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+REFERENCE = "reference.safetensors"
 STATE = "state.json"
 TRAINER_STATE = "trainer_state.json"
 KEPT = 2
+"""In the object store, the best by validation aside."""
 
 
 def name_of(step: int) -> str:
@@ -61,14 +64,25 @@ def candidates(run_dir: Path) -> list[Path]:
     return sorted((path for path in run_dir.glob("checkpoint-*") if step_of(path) >= 0), key=step_of)[::-1]
 
 
-def latest(run_dir: Path) -> Path | None:
-    """The newest whole checkpoint; damaged ones are passed over."""
-    return next((path for path in candidates(run_dir) if read_manifest(path) is not None), None)
+def latest(run_dir: Path, method: str | None = None) -> Path | None:
+    """The newest whole checkpoint (of ``method``); damaged ones are passed over."""
+    whole = (path for path in candidates(run_dir) if read_manifest(path) is not None)
+    return next((path for path in whole if method is None or read_state(path)["method"] == method), None)
+
+
+def at_step(run_dir: Path, step: int) -> Path | None:
+    """The checkpoint of ``step``, if it is there and whole."""
+    directory = run_dir / name_of(step)
+    return directory if read_manifest(directory) is not None else None
 
 
 def save(trainer: Any, run_dir: Path) -> Path:
-    """Write the trainer's present state as a checkpoint in ``run_dir`` and drop all but the last two."""
-    step = trainer.state.global_step
+    """Write the trainer's present state as a checkpoint in ``run_dir``.
+
+    Dropped are all but the newest ``course.keep`` and the best by validation.
+    """
+    course = trainer.course
+    step = course.first_step + trainer.state.global_step
     target = run_dir / name_of(step)
     scratch = run_dir / f".{target.name}.{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -77,15 +91,17 @@ def save(trainer: Any, run_dir: Path) -> Path:
     (scratch / STATE).write_text(json.dumps(_scalars(trainer)))
     trainer.state.save_to_json(str(scratch / TRAINER_STATE))
     files = {file.name: sha256_file(file) for file in sorted(scratch.iterdir())}
-    (scratch / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
+    manifest = {"step": step, "best_step": course.patience.best_step, "files": files}
+    (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for file in scratch.iterdir():
         _sync(file)
     if target.exists():
         shutil.rmtree(target)
     scratch.rename(target)
     _sync(run_dir)
-    for old in candidates(run_dir)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    for old in candidates(run_dir)[course.keep :]:
+        if step_of(old) != course.patience.best_step:
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -94,12 +110,26 @@ def _write_tensors(trainer: Any, directory: Path) -> None:
 
     parameters = dict(trainable(trainer.model))
     save_file({name: value.detach().contiguous() for name, value in parameters.items()}, directory / WEIGHTS)
-    moments: dict[str, Any] = {}
+    save_file(_moments(trainer, parameters), directory / OPTIMIZER)
+    if trainer.course.stage == "preferences":
+        frozen = {
+            name.replace(".ref.", ".default."): value.detach().contiguous()
+            for name, value in trainer.model.named_parameters()
+            if ".ref." in name
+        }
+        save_file(frozen, directory / REFERENCE)
+
+
+def _moments(trainer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What the optimizer keeps per parameter. 8-bit optimizers count their steps in plain integers."""
+    import torch
+
     states = _optimizer(trainer).state
-    for name, parameter in parameters.items():
-        for key, value in states.get(parameter, {}).items():
-            moments[f"{name}|{key}"] = value.detach().contiguous()
-    save_file(moments, directory / OPTIMIZER)
+    return {
+        f"{name}|{key}": value.detach().contiguous() if torch.is_tensor(value) else torch.tensor(value)
+        for name, parameter in parameters.items()
+        for key, value in states.get(parameter, {}).items()
+    }
 
 
 def trainable(model: Any) -> Iterator[tuple[str, Any]]:
@@ -114,6 +144,7 @@ def _optimizer(trainer: Any) -> Any:
 def _scalars(trainer: Any) -> dict[str, Any]:
     import torch
 
+    course = trainer.course
     scheduler = {
         key: value
         for key, value in trainer.lr_scheduler.state_dict().items()
@@ -128,9 +159,13 @@ def _scalars(trainer: Any) -> dict[str, Any]:
         "groups": groups,
         "torch_rng": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
         "python_rng": json.loads(json.dumps(random.getstate())),
-        "tokens": trainer.tokens_seen,
-        "seconds": trainer.seconds,
-        "resumed_from": list(trainer.resumed_from),
+        "tokens": course.tokens_seen,
+        "seconds": course.seconds,
+        "resumed_from": list(course.resumed_from),
+        "stage": course.stage,
+        "method": course.method,
+        "validation": course.patience.state(),
+        "metrics": course.metrics,
     }
 
 
@@ -148,19 +183,25 @@ def read_state(directory: Path) -> dict[str, Any]:
     return state
 
 
-def load_weights(trainer: Any, directory: Path) -> None:
-    """Put a checkpoint's parameters into the trainer's model."""
+def put_weights(model: Any, file: Path) -> None:
+    """Copy the tensors of ``file`` over the parameters of ``model`` that training changes."""
     import torch
     from safetensors.torch import load_file
 
-    saved = load_file(directory / WEIGHTS)
+    saved = load_file(file)
     with torch.no_grad():
-        for name, parameter in trainable(trainer.model):
+        for name, parameter in trainable(model):
             parameter.copy_(saved[name])
-    state = read_state(directory)
-    trainer.tokens_seen = int(state["tokens"])
-    trainer.resumed_from = (*state["resumed_from"], step_of(directory))
-    trainer.count_seconds_from(float(state["seconds"]))
+
+
+def load_weights(trainer: Any, directory: Path) -> None:
+    """Put a checkpoint's parameters and counters into the trainer."""
+    put_weights(trainer.model, directory / WEIGHTS)
+    course, state = trainer.course, read_state(directory)
+    course.tokens_seen = int(state["tokens"])
+    course.resumed_from = (*state["resumed_from"], step_of(directory))
+    course.count_seconds_from(float(state["seconds"]))
+    course.patience.restore(state.get("validation", {}))
 
 
 def load_optimizer(trainer: Any, directory: Path) -> None:
@@ -173,8 +214,9 @@ def load_optimizer(trainer: Any, directory: Path) -> None:
     for key, value in moments.items():
         name, _, moment = key.rpartition("|")
         parameter = parameters[name]
-        # Adam keeps its step count on the CPU, wherever the parameter lives.
-        optimizer.state[parameter][moment] = value if value.dim() == 0 else value.to(parameter.device)
+        # Adam keeps its step count on the CPU, wherever the parameter lives; 8-bit ones as an integer.
+        scalar = value if value.is_floating_point() else int(value) if value.dim() == 0 else value
+        optimizer.state[parameter][moment] = scalar if value.dim() == 0 else value.to(parameter.device)
     for group, saved in zip(optimizer.param_groups, state["groups"], strict=True):
         group.update({key: value for key, value in saved.items() if value is not None})
     trainer.lr_scheduler.load_state_dict(state["scheduler"])

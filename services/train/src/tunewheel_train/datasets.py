@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_OPTIONAL = frozenset({"group", "record_ids"})
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """One conversation; ``mask`` is 1 on the tokens to learn and as long as ``input_ids``."""
@@ -20,6 +23,8 @@ class Encoded:
     example_id: str
     input_ids: tuple[int, ...]
     mask: tuple[int, ...]
+    group: str = ""
+    record_ids: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -27,7 +32,10 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
+    """``field`` is what to change for the example to be taken."""
+
     example_id: str
+    field: str
     reason: str
 
 
@@ -42,14 +50,16 @@ class TokenStats:
 
 
 def read_examples(path: Path) -> list[dict[str, Any]]:
-    """Rows ``example_id`` and ``messages`` ({role, content}) of ``train.parquet``.
+    """Rows ``example_id`` and ``messages`` ({role, content}) of ``train.parquet``, and where the file has
+    them ``group`` and ``record_ids``.
 
     Raises RunFailed when the file is no Parquet or lacks these columns.
     """
     import polars as pl
 
     try:
-        rows = pl.read_parquet(path, columns=["example_id", "messages"]).to_dicts()
+        frame = pl.read_parquet(path)
+        rows = frame.select("example_id", "messages", *_OPTIONAL.intersection(frame.columns)).to_dicts()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise RunFailed(
             field="dataset.train", reason=f"cannot be read ({error}); build the dataset again"
@@ -59,12 +69,27 @@ def read_examples(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def encode_examples(
-    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
-) -> tuple[list[Encoded], list[Refused]]:
-    """Encode every row; those longer than ``max_tokens`` tokens, or unfit for the template, are refused.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the base model can take: ``context`` tokens, ids below ``vocabulary``; ``unknown`` is the id of
+    the tokenizer's unknown token."""
 
-    Raises RunFailed when nothing is left to train on.
+    context: int | None = None
+    vocabulary: int | None = None
+    unknown: int | None = None
+
+
+def encode_examples(
+    rows: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    limits: Limits = Limits(),
+) -> tuple[list[Encoded], list[Refused]]:
+    """Encode every row; those longer than ``max_tokens`` or the context, or unfit for the template or the
+    vocabulary, are refused.
+
+    Raises RunFailed when nothing is left to train on, or the tokenizer belongs to another model.
     """
     from tunewheel_basemodel.chat import encode_chat
     from tunewheel_basemodel.errors import InvalidChat
@@ -76,22 +101,59 @@ def encode_examples(
         try:
             ids, mask = encode_chat(tokenizer, row["messages"])
         except InvalidChat as error:
-            refused.append(Refused(example_id, str(error)))
+            refused.append(Refused(example_id, "dataset.train", str(error)))
             continue
-        if len(ids) > max_tokens:
-            reason = f"has {len(ids)} tokens, more than train.max_tokens {max_tokens}"
-            refused.append(Refused(example_id, reason))
-        elif 1 not in mask[1:]:
-            refused.append(Refused(example_id, "has no assistant token to learn"))
+        _demand_vocabulary(example_id, ids, limits)
+        complaint = _complaint(ids, mask, max_tokens, limits)
+        if complaint:
+            refused.append(Refused(example_id, *complaint))
         else:
-            kept.append(Encoded(example_id, tuple(ids), tuple(mask)))
+            records = tuple(row.get("record_ids") or ())
+            group = str(row.get("group") or example_id)
+            kept.append(Encoded(example_id, tuple(ids), tuple(mask), group, records))
     if not kept:
-        raise RunFailed(
-            field="train.max_tokens",
-            reason=f"leaves none of {len(rows)} examples ({refused[0].example_id} {refused[0].reason}); "
-            "raise it, or shorten the examples",
-        )
+        raise _nothing_left(refused, len(rows))
     return kept, refused
+
+
+def _complaint(
+    ids: Sequence[int], mask: Sequence[int], max_tokens: int, limits: Limits
+) -> tuple[str, str] | None:
+    """(what to change, why an example cannot be trained on)."""
+    if len(ids) > max_tokens:
+        return "train.max_tokens", f"has {len(ids)} tokens, more than train.max_tokens {max_tokens}"
+    if limits.context is not None and len(ids) > limits.context:
+        return "base_model", f"has {len(ids)} tokens, more than the base model's context of {limits.context}"
+    if 1 not in mask[1:]:
+        return "dataset.train", "has no assistant token to learn"
+    learnt = (token for token, wanted in zip(ids, mask, strict=True) if wanted)
+    if limits.unknown is not None and limits.unknown in learnt:
+        return "base_model", "has an answer with characters that the base model's vocabulary lacks"
+    return None
+
+
+def _demand_vocabulary(example_id: str, ids: Sequence[int], limits: Limits) -> None:
+    if limits.vocabulary is not None and max(ids, default=0) >= limits.vocabulary:
+        raise RunFailed(
+            field="base_model",
+            reason=f"has {limits.vocabulary} embeddings, but its tokenizer writes token {max(ids)} "
+            f"({example_id}); use the tokenizer the model was trained with",
+        )
+
+
+_MEND = {
+    "train.max_tokens": "raise it, or shorten the examples",
+    "base_model": "choose one that takes them, or change the examples",
+    "dataset.train": "build the dataset again",
+}
+
+
+def _nothing_left(refused: Sequence[Refused], rows: int) -> RunFailed:
+    first = refused[0]
+    return RunFailed(
+        field=first.field,
+        reason=f"leaves none of {rows} examples ({first.example_id} {first.reason}); {_MEND[first.field]}",
+    )
 
 
 def token_stats(examples: Sequence[Encoded]) -> TokenStats:

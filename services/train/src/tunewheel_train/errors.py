@@ -12,12 +12,23 @@ from tunewheel_contracts.errors import TunewheelError
 class RunFailed(TunewheelError):
     """``field`` names what to mend in the spec (``(run)``: nothing in it), ``reason`` says how."""
 
-    def __init__(self, *, field: str, reason: str, step: int = 0, total_steps: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        field: str,
+        reason: str,
+        step: int = 0,
+        total_steps: int = 0,
+        record_ids: tuple[str, ...] = (),
+        out_of_memory: bool = False,
+    ) -> None:
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
         self.step = step
         self.total_steps = total_steps
+        self.record_ids = record_ids
+        self.out_of_memory = out_of_memory
 
 
 class RunStopped(TunewheelError):

@@ -6,21 +6,24 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_contracts.planning.calibration import Calibration
 from tunewheel_runtime.service import Lease, Service
 
 from tunewheel_train.controls import Controls
+from tunewheel_train.estimates import learn
 from tunewheel_train.execution import Trainings
 from tunewheel_train.settings import Settings
 
 
 def register(service: Service, settings: Settings) -> None:
     """Subscribe to dataset versions and to commands."""
-    controls = Controls()
-    trainings = Trainings(service.store, settings, controls)
-    # Every worker needs every command, also those from before it started: no consumer group.
+    controls, calibration = Controls(), Calibration()
+    trainings = Trainings(service.store, settings, controls, calibration)
+    # Every worker needs every command and every outcome, also from before it started: no consumer group.
     service.replay((topics.TRAIN_CONTROL,), controls.apply)
+    service.replay((topics.TRAIN_COMPLETED,), lambda event: learn(calibration, event.data))
 
-    @service.job(topics.DATASET_VERSIONED)
+    @service.job(topics.DATASET_VERSIONED, beside=True)
     async def on_dataset_versioned(
         event: Envelope[DatasetVersioned], lease: Lease
     ) -> Envelope[TrainCompleted | TrainFailed]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +13,29 @@ import torch
 from tunewheel_basemodel.errors import ModelFilesError
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel
-from tunewheel_basemodel.precision import Precision, compute_dtype
+from tunewheel_basemodel.precision import Precision
+from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 
 from tunewheel_train.attention import use_packed_attention
 from tunewheel_train.datasets import Encoded
 from tunewheel_train.errors import RunFailed
+from tunewheel_train.job import Job
 from tunewheel_train.projection import fuse_lora, unfuse_lora
 
-Method = Literal["lora", "qlora", "full"]
-# From this many parameters on, a GPU recomputes activations instead of keeping them.
-_CHECKPOINT_ACTIVATIONS_FROM = 1_000_000_000
+
+def wait_for_all() -> None:
+    """Where several processes train together: return when all have come here."""
+    if (backend := group_backend()) is not None:
+        from accelerate import PartialState
+
+        PartialState(cpu=backend == "gloo", backend=backend).wait_for_everyone()
+
+
+def group_backend() -> str | None:
+    """How processes that train together talk; None for one that trains alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    return "nccl" if torch.cuda.is_available() else "gloo"
 
 
 def make_deterministic(seed: int) -> None:
@@ -33,51 +47,67 @@ def make_deterministic(seed: int) -> None:
 
 
 def load(
-    base: BaseModel,
-    *,
-    method: Method,
-    dtype: Precision | Literal["auto"],
-    rank: int,
-    alpha: int,
-    dropout: float,
-    target_modules: str | Sequence[str],
-    seed: int,
-) -> tuple[Any, Any, Precision]:
-    """Model with its adapter, tokenizer, and the precision that products are computed in.
+    base: BaseModel, recipe: TrainSpec, *, precision: Precision, start_from: Path | None = None
+) -> tuple[Any, Any]:
+    """Model with its adapter (that of ``start_from``, or a new one), and tokenizer.
 
-    ``full`` keeps fp32 weights to update (bf16 would round small updates away) and computes under
-    autocast. Raises RunFailed.
+    Products are computed in ``precision``. ``full`` keeps fp32 weights to update (bf16 would round small
+    updates away) and computes under autocast. Raises RunFailed.
     """
-    number = compute_dtype() if dtype == "auto" else dtype
-    quantization: Literal["nf4"] | None = "nf4" if method == "qlora" else None
-    weights: Precision = "float32" if method == "full" else number
+    full = recipe.method is TrainMethod.FULL
+    quantization: Literal["nf4"] | None = "nf4" if recipe.method is TrainMethod.QLORA else None
+    weights: Precision = "float32" if full else precision
     try:
-        model, tokenizer = load_base(base, dtype=weights, quantization=quantization)
+        model, tokenizer = load_base(
+            base, dtype=weights, quantization=quantization, device=device_of_process()
+        )
     except ModelFilesError as error:
         raise RunFailed(field="base_model", reason=error.reason) from error
-    _give_padding(model, tokenizer)
-    if method == "full":
-        return model, tokenizer, number
-    return _with_adapter(model, rank, alpha, dropout, target_modules, seed), tokenizer, number
+    give_padding(tokenizer)
+    model.config.use_cache = False
+    if full:
+        return model, tokenizer
+    if start_from is not None:
+        return continue_adapter(model, recipe, start_from), tokenizer
+    return _with_adapter(model, recipe), tokenizer
 
 
-def _give_padding(model: Any, tokenizer: Any) -> None:
+def device_of_process() -> str:
+    """``auto``, or this process's own GPU where several train together."""
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else "auto"
+
+
+def load_tokenizer(base: BaseModel) -> Any:
+    """The tokenizer alone. Raises RunFailed."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(base.path), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFailed(
+            field="base_model", reason=f"has no tokenizer that loads ({error}); restore its files"
+        ) from error
+    give_padding(tokenizer)
+    return tokenizer
+
+
+def give_padding(tokenizer: Any) -> None:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model.config.use_cache = False
 
 
-def _with_adapter(
-    model: Any, rank: int, alpha: int, dropout: float, target_modules: str | Sequence[str], seed: int
-) -> Any:
+def _with_adapter(model: Any, recipe: TrainSpec) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    targets = target_modules if isinstance(target_modules, str) else list(target_modules)
+    targets = recipe.target_modules
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, task_type="CAUSAL_LM"
-    )
-    set_seed(seed)
+        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        use_rslora=recipe.rslora, use_dora=recipe.dora, task_type="CAUSAL_LM",
+    )  # fmt: skip
+    set_seed(recipe.seed)
     try:
         return get_peft_model(model, config)
     except ValueError as error:
@@ -87,10 +117,51 @@ def _with_adapter(
         ) from error
 
 
+def continue_adapter(model: Any, recipe: TrainSpec, directory: Path) -> Any:
+    """The adapter in ``directory`` on ``model``, to be trained further.
+
+    Raises RunFailed when it was made with other parameters, or does not fit the base.
+    """
+    from peft import PeftModel
+    from tunewheel_basemodel.errors import InvalidAdapter
+    from tunewheel_basemodel.loading import check_adapter
+
+    try:
+        _demand_same_shape(check_adapter(directory), recipe)
+        return PeftModel.from_pretrained(model, str(directory), is_trainable=True)
+    except InvalidAdapter as error:
+        raise RunFailed(field="train.continue_from", reason=str(error)) from error
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise RunFailed(
+            field="train.continue_from",
+            reason=f"does not fit the base model ({str(error).strip().splitlines()[0]}); "
+            "name an adapter of it",
+        ) from error
+
+
+def _demand_same_shape(written: dict[str, Any], recipe: TrainSpec) -> None:
+    """An adapter's shape and scale cannot change under it."""
+    keys = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}
+    for name, key in keys.items():
+        wanted, found = getattr(recipe, name), written.get(key, False)
+        if wanted != found:
+            raise RunFailed(
+                field=f"train.{name}",
+                reason=f"is {wanted}, but the adapter to continue from has {found}; set it to that",
+            )
+
+
 def use_packed_rows(model: Any, examples: Sequence[Encoded]) -> bool:
     """Let the model take packed rows, where it provably can."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return use_packed_attention(base, examples)
+
+
+def leave_packed_rows(model: Any) -> None:
+    """Undo ``use_packed_rows`` and the fused layers: the model takes padded batches again."""
+    unfuse_lora(model)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base.set_attn_implementation("sdpa")
 
 
 def prepare_parameters(model: Any) -> None:
@@ -105,56 +176,66 @@ def prepare_parameters(model: Any) -> None:
     fuse_lora(model)
 
 
+def optimizer_name(method: TrainMethod, *, cuda: bool) -> str:
+    """AdamW; for a 4-bit base on a GPU with 8-bit moments that are paged to the host under pressure
+    (arXiv:2305.14314 §3)."""
+    return "paged_adamw_8bit" if cuda and method is TrainMethod.QLORA else "adamw_torch"
+
+
 def trl_arguments(
-    *,
-    output_dir: Path,
-    total_steps: int,
-    learning_rate: float,
-    method: Method,
-    warmup_fraction: float,
-    weight_decay: float,
-    max_grad_norm: float,
-    scheduler: Literal["linear", "cosine", "constant"],
-    checkpoint_steps: int,
-    seed: int,
-    compute_dtype: Precision,
-) -> Any:
-    """TRL's configuration: one epoch over the plan, whose items are optimizer steps."""
+    job: Job, *, total_steps: int, learning_rate: float, precision: Precision
+) -> dict[str, Any]:
+    """What every trainer is told: one epoch over the plan, whose items are optimizer steps."""
+    recipe, cuda = job.recipe, torch.cuda.is_available()
+    constant = recipe.scheduler == "constant"
+    recomputing = {"use_reentrant": False} if job.gradient_checkpointing else None
+    return {
+        "output_dir": str(job.work_dir),
+        "num_train_epochs": 1,
+        "max_steps": total_steps,
+        "per_device_train_batch_size": 1,
+        "learning_rate": learning_rate,
+        "warmup_steps": round(recipe.warmup_fraction * total_steps),
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
+        "lr_scheduler_type": "constant_with_warmup" if constant else recipe.scheduler,
+        "optim": optimizer_name(recipe.method, cuda=cuda),
+        "bf16": recipe.method is TrainMethod.FULL and precision == "bfloat16",
+        "gradient_checkpointing": bool(job.gradient_checkpointing),
+        "gradient_checkpointing_kwargs": recomputing,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": recipe.checkpoint_steps,
+        "seed": recipe.seed,
+        "use_cpu": not cuda,
+        "ddp_backend": group_backend(),
+        "dataloader_pin_memory": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "max_length": None,
+    }
+
+
+def examples_config(common: dict[str, Any]) -> Any:
+    """TRL's configuration of training on examples."""
     from trl.trainer.sft_config import SFTConfig
 
-    return SFTConfig(
-        output_dir=str(output_dir),
-        num_train_epochs=1,
-        max_steps=total_steps,
-        per_device_train_batch_size=1,
-        learning_rate=learning_rate,
-        warmup_steps=round(warmup_fraction * total_steps),
-        weight_decay=weight_decay,
-        max_grad_norm=max_grad_norm,
-        lr_scheduler_type="constant_with_warmup" if scheduler == "constant" else scheduler,
-        optim="adamw_torch",
-        bf16=method == "full" and compute_dtype == "bfloat16",
-        gradient_checkpointing=False,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=checkpoint_steps,
-        seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=False,
-        report_to=[],
-        disable_tqdm=True,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        shuffle_dataset=False,
-    )
+    return SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True}, shuffle_dataset=False)
 
 
-def as_dataset(examples: Sequence[Encoded]) -> Any:
-    """The token ids as a ``datasets.Dataset``, which TRL's constructor asks for."""
+def preference_config(common: dict[str, Any], beta: float) -> Any:
+    """TRL's configuration of training on pairs."""
+    from trl.trainer.dpo_config import DPOConfig
+
+    return DPOConfig(**common, beta=beta, remove_unused_columns=False)
+
+
+def as_dataset(rows: Sequence[dict[str, Any]]) -> Any:
+    """Rows as a ``datasets.Dataset``, which TRL's constructors ask for."""
     from datasets import Dataset
 
-    return Dataset.from_dict({"input_ids": [list(example.input_ids) for example in examples]})
+    return Dataset.from_list(list(rows))
 
 
 def save(model: Any, tokenizer: Any, base: BaseModel, number: Precision, directory: Path) -> None:
@@ -163,6 +244,8 @@ def save(model: Any, tokenizer: Any, base: BaseModel, number: Precision, directo
     directory.mkdir(parents=True)
     unfuse_lora(model)
     if hasattr(model, "peft_config"):
+        if "ref" in model.peft_config:
+            model.delete_adapter("ref")
         _save_adapter(model, base, directory)
         return
     model.set_attn_implementation("sdpa")

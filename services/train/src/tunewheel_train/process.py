@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,8 @@ from tunewheel_train.progress import Completed, Failed, Located, Message, Stoppe
 
 Last = Completed | Failed | Located | Stopped
 OnMessage = Callable[[Message], Awaitable[None]]
+WORKER = (sys.executable, "-m", "tunewheel_train.worker")
+"""The command of a training process, without action and job."""
 
 # glibc gives freed blocks back to the kernel above 128 KiB and takes them again page by page at the next
 # step. Keeping them made steps 10-25 % faster.
@@ -28,9 +30,9 @@ _MALLOC = {
 class ProcessDied(Exception):
     """The process ended without a last word: killed, or an error it did not foresee."""
 
-    def __init__(self, code: int, tail: str) -> None:
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        super().__init__(f"the training process ended with {how}: {tail}" if tail else how)
+    def __init__(self, code: int | None, tail: str) -> None:
+        how = "" if code is None else f" with signal {-code}" if code < 0 else f" with exit code {code}"
+        super().__init__(f"the training process ended{how}" + (f": {tail}" if tail else ""))
         self.code = code
 
 
@@ -56,6 +58,9 @@ async def run_process(
     stop: asyncio.Event,
     stop_seconds: float,
     on_message: OnMessage,
+    stuck_seconds: float = 3_600.0,
+    processes: int = 1,
+    worker: Sequence[str] = WORKER,
 ) -> Last:
     """Run one job in a process of its own; returns its last word.
 
@@ -63,14 +68,14 @@ async def run_process(
     lie in ``directory``.
 
     Raises:
-        ProcessDied: it ended without a last word.
+        ProcessDied: it ended without a last word, or said nothing for ``stuck_seconds`` and was killed.
     """
     log_file = directory / f"{action}.log"
-    process = await _start(action, job, directory, log_file, threads)
+    command = (*together(worker, processes), action) if action == "train" else (*worker, action)
+    process = await _start(command, job, directory / f"{action}.json", log_file, threads)
     async with _stopping(process, stop, stop_seconds):
         last: Last | None = None
-        assert process.stdout is not None
-        async for line in process.stdout:
+        async for line in _lines(process, stuck_seconds):
             message = parse(line)
             if isinstance(message, Last):
                 last = message
@@ -82,15 +87,41 @@ async def run_process(
     return last
 
 
+def together(worker: Sequence[str], processes: int) -> tuple[str, ...]:
+    """``worker`` as so many processes of this machine that train one model, by PyTorch's launcher.
+
+    accelerate, which TRL trains by, takes part in the group it finds in the environment.
+    """
+    if processes == 1:
+        return tuple(worker)
+    python, *rest = worker
+    launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
+    return (python, *launcher, *rest)
+
+
+async def _lines(process: asyncio.subprocess.Process, stuck_seconds: float) -> AsyncIterator[bytes]:
+    assert process.stdout is not None
+    while True:
+        try:
+            async with asyncio.timeout(stuck_seconds):
+                line = await process.stdout.readline()
+        except TimeoutError:
+            raise ProcessDied(
+                None, f"it said nothing for {stuck_seconds:.0f} s (TUNEWHEEL_STUCK_SECONDS) and was killed"
+            ) from None
+        if not line:
+            return
+        yield line
+
+
 async def _start(
-    action: str, job: Job, directory: Path, log_file: Path, threads: int
+    command: Sequence[str], job: Job, job_file: Path, log_file: Path, threads: int
 ) -> asyncio.subprocess.Process:
-    job_file = directory / f"{action}.json"
-    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+    await asyncio.to_thread(job_file.parent.mkdir, parents=True, exist_ok=True)
     await asyncio.to_thread(job_file.write_text, job.model_dump_json(indent=1))
     with log_file.open("ab") as log:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tunewheel_train.worker", action, str(job_file),
+            *command, str(job_file),
             stdout=asyncio.subprocess.PIPE, stderr=log, stdin=asyncio.subprocess.DEVNULL,
             env=environment(threads),
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """What a training process tells the service: one JSON object per line.
 
-started → (progressed | checkpointed | warned)* → completed | stopped | failed
+planned → started → (progressed | checkpointed | warned)* → completed | stopped | failed
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import json
 from typing import IO, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from tunewheel_contracts.formats.plan import TrainPlan
+from tunewheel_contracts.formats.run import Usage
 
 
 class _Message(BaseModel):
@@ -19,6 +21,13 @@ class Located(_Message):
     kind: Literal["located"] = "located"
     name: str
     revision: str
+
+
+class Planned(_Message):
+    """Before the model is loaded, once the examples are counted and the machine is known."""
+
+    kind: Literal["planned"] = "planned"
+    plan: TrainPlan
 
 
 class Started(_Message):
@@ -41,6 +50,8 @@ class Progressed(_Message):
     tokens_per_second: float
     """Since the process began to train; padding excluded."""
     eta_seconds: float
+    memory_bytes: int | None = None
+    validation_loss: float | None = None
 
 
 class Checkpointed(_Message):
@@ -63,6 +74,9 @@ class Completed(_Message):
     metrics: dict[str, float]
     versions: dict[str, str]
     resumed_from_steps: tuple[int, ...] = ()
+    usage: Usage | None = None
+    stopped_early_at: int | None = None
+    best_step: int | None = None
 
 
 class Stopped(_Message):
@@ -76,10 +90,12 @@ class Failed(_Message):
     reason: str
     step: int = 0
     total_steps: int = 0
+    record_ids: tuple[str, ...] = ()
+    out_of_memory: bool = False
 
 
 Message = Annotated[
-    Located | Started | Progressed | Checkpointed | Warned | Completed | Stopped | Failed,
+    Located | Planned | Started | Progressed | Checkpointed | Warned | Completed | Stopped | Failed,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)

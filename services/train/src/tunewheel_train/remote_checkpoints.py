@@ -13,6 +13,7 @@ import hashlib
 import json
 import shutil
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import structlog
@@ -24,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 async def upload(store: ObjectStore, prefix: str, directory: Path) -> None:
-    """Put the checkpoint ``directory`` below ``prefix`` and delete all but the newest two there.
+    """Put the checkpoint ``directory`` below ``prefix``, and delete there what is old and not the best.
 
     A checkpoint that the training process has meanwhile replaced is left out. Raises TransientError.
     """
@@ -42,12 +43,15 @@ async def upload(store: ObjectStore, prefix: str, directory: Path) -> None:
     for file, content in contents.items():
         await store.put(f"{prefix}/{name}/{file}", content)
     await store.put(f"{prefix}/{name}/{checkpoints.MANIFEST}", last)
-    await _prune(store, prefix)
+    await _prune(store, prefix, best=manifest.get("best_step"))
 
 
-async def _prune(store: ObjectStore, prefix: str) -> None:
-    for _, files in sorted((await _listed(store, prefix)).items(), reverse=True)[checkpoints.KEPT :]:
-        await store.delete(files)
+async def _prune(store: ObjectStore, prefix: str, *, best: int | None) -> None:
+    """Keep the newest two and the best by validation."""
+    newest_first = sorted((await _listed(store, prefix)).items(), reverse=True)
+    for name, files in newest_first[checkpoints.KEPT :]:
+        if _step_of(name) != best:
+            await store.delete(files)
 
 
 async def remove(store: ObjectStore, prefix: str) -> None:
@@ -56,20 +60,36 @@ async def remove(store: ObjectStore, prefix: str) -> None:
 
 
 async def download(store: ObjectStore, prefix: str, run_dir: Path) -> int:
-    """Bring the newest whole checkpoint to ``run_dir`` unless one as new is there already.
+    """Bring the newest whole checkpoint to ``run_dir`` unless one as new is there already, and the best one.
 
     Returns the step of the newest whole checkpoint in ``run_dir``, 0 without one. Raises TransientError.
     """
     found = await asyncio.to_thread(checkpoints.latest, run_dir)
     local = checkpoints.step_of(found) if found else 0
-    for name, files in sorted((await _listed(store, prefix)).items(), reverse=True):
-        step = checkpoints.step_of(Path(name.partition(".")[0]))
+    listed = sorted((await _listed(store, prefix)).items(), reverse=True)
+    for name, files in listed:
+        step = _step_of(name)
         if step <= local:
             break
         if await _fetch(store, files, run_dir, checkpoints.name_of(step)):
+            await _fetch_best(store, listed, run_dir, checkpoints.name_of(step))
             return step
         log.warning("checkpoint_damaged", checkpoint=name)
     return local
+
+
+async def _fetch_best(
+    store: ObjectStore, listed: Sequence[tuple[str, list[str]]], run_dir: Path, newest: str
+) -> None:
+    manifest = await asyncio.to_thread(checkpoints.read_manifest, run_dir / newest)
+    best: int | None = (manifest or {}).get("best_step")
+    for name, files in listed:
+        if best is not None and _step_of(name) == best and checkpoints.name_of(best) != newest:
+            await _fetch(store, files, run_dir, checkpoints.name_of(best))
+
+
+def _step_of(name: str) -> int:
+    return checkpoints.step_of(Path(name.partition(".")[0]))
 
 
 async def _listed(store: ObjectStore, prefix: str) -> dict[str, list[str]]:

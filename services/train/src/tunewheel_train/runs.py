@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent
@@ -12,13 +10,16 @@ from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, RunManifest
-from tunewheel_contracts.formats.spec import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.plan import TrainPlan
+from tunewheel_contracts.formats.recipe import OPERATIONAL, TrainMethod, TrainSpec
+from tunewheel_contracts.formats.run import AdapterRef, Adjustment, BaseModelRef, RunManifest
 from tunewheel_contracts.identity import content_id, content_sha256
 
 from tunewheel_train.errors import RunFailed
-from tunewheel_train.job import Job
 from tunewheel_train.progress import Completed
+
+MAX_RECORD_IDS = 200
+"""As many as an event names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Run:
     train: ArtifactRef
     base: BaseModelRef
     recipe: TrainSpec
+    preferences: ArtifactRef | None = None
 
     @property
     def manifest_path(self) -> str:
@@ -78,7 +80,7 @@ def plan_run(manifest: DatasetManifest, dataset: ArtifactRef, base: BaseModelRef
     identity = {
         "dataset_id": manifest.dataset_id,
         "base_revision": base.revision,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json", exclude=set(OPERATIONAL)),
     }
     return Run(
         run_id=content_id("run", identity),
@@ -91,6 +93,7 @@ def plan_run(manifest: DatasetManifest, dataset: ArtifactRef, base: BaseModelRef
         train=manifest.train,
         base=base,
         recipe=recipe,
+        preferences=manifest.preferences,
     )
 
 
@@ -99,41 +102,31 @@ def unresolved_base(name: str) -> BaseModelRef:
     return BaseModelRef(name=name, revision="unresolved")
 
 
-def make_job(
-    run: Run,
-    *,
-    train_path: Path,
-    run_dir: Path,
-    cache_dir: Path,
-    dtype: Literal["auto", "bfloat16", "float32"],
-) -> Job:
-    """What the training process of ``run`` is told; ``run_dir`` is its own directory."""
-    return Job(
-        run_id=run.run_id,
-        base_model=run.base.name,
-        train_path=train_path,
-        output_dir=run_dir / "adapter",
-        work_dir=run_dir / "work",
-        cache_dir=cache_dir,
-        dtype=dtype,
-        recipe=run.recipe,
-    )
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended: its process's last word, on which form of the recipe, and what had been planned."""
+
+    outcome: Completed
+    recipe: TrainSpec
+    plan: TrainPlan | None = None
+    adjustments: tuple[Adjustment, ...] = ()
 
 
-def make_adapter(run: Run, path: str, files: tuple[ArtifactRef, ...]) -> AdapterRef:
-    """Refer to the uploaded adapter of ``run``."""
+def make_adapter(run: Run, recipe: TrainSpec, path: str, files: tuple[ArtifactRef, ...]) -> AdapterRef:
+    """Refer to the uploaded adapter of ``run``, which was trained by ``recipe``."""
     return AdapterRef(
         model_id=run.model_id,
         path=path,
         files=files,
         base=run.base,
-        method=run.recipe.method,
-        quantization="nf4" if run.recipe.method is TrainMethod.QLORA else None,
+        method=recipe.method,
+        quantization="nf4" if recipe.method is TrainMethod.QLORA else None,
     )
 
 
-def make_manifest(run: Run, adapter: AdapterRef, outcome: Completed) -> RunManifest:
+def make_manifest(run: Run, adapter: AdapterRef, result: Result) -> RunManifest:
     """Everything needed to repeat ``run``, and what came out."""
+    outcome = result.outcome
     return RunManifest(
         run_id=run.run_id,
         project=run.project,
@@ -150,6 +143,11 @@ def make_manifest(run: Run, adapter: AdapterRef, outcome: Completed) -> RunManif
         wall_seconds=outcome.wall_seconds,
         metrics=outcome.metrics,
         resumed_from_steps=outcome.resumed_from_steps,
+        plan=result.plan,
+        usage=outcome.usage,
+        adjustments=result.adjustments,
+        stopped_early_at=outcome.stopped_early_at,
+        best_step=outcome.best_step,
     )
 
 
@@ -166,11 +164,13 @@ def completed(manifest: RunManifest, ref: ArtifactRef) -> TrainCompleted:
         final_loss=manifest.metrics["final_loss"],
         tokens=manifest.tokens,
         wall_seconds=manifest.wall_seconds,
+        plan=manifest.plan,
+        usage=manifest.usage,
     )
 
 
-def failed(run: Run, error: RunFailed) -> TrainFailed:
-    """The event of a run that cannot succeed as it stands."""
+def failed(run: Run, error: RunFailed, plan: TrainPlan | None = None) -> TrainFailed:
+    """The event of a run that cannot succeed as it stands; ``plan`` where memory did not suffice."""
     return TrainFailed(
         project=run.project,
         run_id=run.run_id,
@@ -179,4 +179,6 @@ def failed(run: Run, error: RunFailed) -> TrainFailed:
         reason=error.reason,
         step=error.step,
         completed=error.step / error.total_steps if error.total_steps else 0.0,
+        record_ids=error.record_ids[:MAX_RECORD_IDS],
+        plan=plan,
     )

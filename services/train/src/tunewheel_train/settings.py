@@ -14,6 +14,10 @@ class Settings(ServiceSettings):
 
     train_threads: int = Field(default=0, ge=0)
     """Threads of the training process; 0: as many as this process may use."""
+    train_slots: int = Field(default=1, ge=1)
+    """Runs that this worker trains at once."""
+    train_processes: int = Field(default=1, ge=1)
+    """Processes that train one run together (DDP): as many as this machine has GPUs."""
     train_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """``auto`` asks the processor."""
     train_attempts: int = Field(default=3, ge=1)
@@ -24,6 +28,10 @@ class Settings(ServiceSettings):
     """At most one train.progressed per run in this time."""
     stop_seconds: float = Field(default=300.0, gt=0)
     """How long a training process may take over its last checkpoint before it is killed."""
+
+    stuck_seconds: float = Field(default=3_600.0, gt=0)
+    """A training process that says nothing for so long, between two steps for instance, is killed and started
+    again."""
 
     @property
     def runs_dir(self) -> Path:

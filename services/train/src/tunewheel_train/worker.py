@@ -7,6 +7,7 @@ library prints goes to stderr. SIGTERM: a checkpoint after the present step, the
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import logging
@@ -23,12 +24,14 @@ from typing import IO
 from tunewheel_train.errors import RunFailed, RunStopped
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed, Located, Message, Stopped, write
+from tunewheel_train.shortage import disk_full, is_disk_full, is_out_of_memory
 
 EXIT_FAILED = 65
 """EX_DATAERR of sysexits.h: the run cannot succeed as it stands."""
 EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: stopped on request, to be continued."""
 _PR_SET_PDEATHSIG = 1
+Recipe = Callable[..., Message]
 
 
 class StopRequest:
@@ -48,43 +51,56 @@ class StopRequest:
         return self.wanted
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one job; returns the exit code."""
+def main(arguments: list[str] | None = None, *, recipe: Recipe | None = None) -> int:
+    """Run one job; returns the exit code. ``recipe`` stands in for ``recipe.train``."""
     action, path = arguments if arguments is not None else sys.argv[1:]
     stop = StopRequest()
     stop.listen()
     die_with_parent()
     stream = claim_stdout()
+    first = os.environ.get("RANK", "0") == "0"
     job = Job.model_validate_json(Path(path).read_text())
 
     def report(message: Message) -> None:
-        write(stream, message)
+        if first:
+            write(stream, message)
 
     try:
         if action == "locate":
             report(locate(job))
             return 0
-        with exclusive(job.work_dir, stop):
-            report(train(job, report, stop))
+        with exclusive(job.work_dir, stop) if first else contextlib.nullcontext():
+            report(train(job, report, stop, recipe))
         return 0
     except RunStopped as error:
         report(Stopped(step=error.step))
         return EXIT_STOPPED
     except RunFailed as error:
-        report(Failed(field=error.field, reason=error.reason, step=error.step, total_steps=error.total_steps))
+        report(failed(error))
         return EXIT_FAILED
     except Exception as error:
-        traceback.print_exc()
-        if not is_out_of_memory(error):
+        with contextlib.suppress(OSError):  # on a full disk the log takes nothing either
+            traceback.print_exc()
+        if (shortage := of_shortage(error)) is None:
             return 1
-        report(Failed(field="train.micro_batch_size", reason="does not fit this machine's memory; lower it"))
+        report(shortage)
         return EXIT_FAILED
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """True for what Python and PyTorch raise when an allocation is refused."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+def failed(error: RunFailed) -> Failed:
+    """What the service is told of a run that cannot succeed."""
+    return Failed(
+        field=error.field, reason=error.reason, step=error.step, total_steps=error.total_steps,
+        record_ids=error.record_ids,
+    )  # fmt: skip
+
+
+def of_shortage(error: Exception) -> Failed | None:
+    """What the service is told where the machine is too small; None for any other error."""
+    if is_out_of_memory(error):
+        reason = "does not fit this machine's memory; lower it"
+        return Failed(field="train.micro_batch_size", reason=reason, out_of_memory=True)
+    return failed(disk_full(error)) if is_disk_full(error) else None
 
 
 def locate(job: Job) -> Located:
@@ -95,13 +111,15 @@ def locate(job: Job) -> Located:
     return Located(name=base.name, revision=base.revision)
 
 
-def train(job: Job, report: Callable[[Message], None], stop: StopRequest) -> Message:
+def train(
+    job: Job, report: Callable[[Message], None], stop: StopRequest, recipe: Recipe | None = None
+) -> Message:
     """Run the recipe on the job's arguments; see ``recipe.train`` for errors."""
-    from tunewheel_train.recipe import train as run
+    from tunewheel_train.recipe import train as the_recipe
 
+    run = recipe or the_recipe
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    options = job.model_dump(exclude={"recipe"}) | job.recipe.model_dump(mode="json")
-    return run(**options, report=report, should_stop=stop)
+    return run(job, report=report, should_stop=stop)
 
 
 class exclusive:

@@ -1,0 +1,93 @@
+"""The device at hand, as the planner wants it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from tunewheel_contracts.planning.devices import GIB, Device, catalogue, processor
+from tunewheel_contracts.planning.memory import Precision
+
+_SIZE = 1024
+_PRODUCTS = 6
+
+
+def this_device(precision: Precision) -> Device:
+    """The first GPU, or the processor with the rate that a matrix product in ``precision`` reaches on it.
+
+    A GPU that the catalogue does not know is given the figures of the known one nearest in memory.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return processor(
+            memory_bytes=memory_limit(), teraflops=_teraflops(precision), bfloat16=precision == "bfloat16"
+        )
+    properties = torch.cuda.get_device_properties(0)
+    gib = properties.total_memory / GIB
+    return nearest(properties.name, gib)
+
+
+def nearest(name: str, gib: float) -> Device:
+    """The catalogue's device that a driver's ``name`` speaks of, else the nearest in memory, renamed."""
+    words = name.lower().replace("-", " ").split()
+    devices = catalogue().devices
+    same = [device for device in devices if _model(device.name) in words]
+    found = min(same or devices, key=lambda device: abs(device.memory_gib - gib))
+    if same:
+        return found.model_copy(update={"memory_gib": gib})
+    return found.model_copy(update={"name": name, "memory_gib": gib, "dollars_per_hour": None})
+
+
+def _model(name: str) -> str:
+    """What tells a card from its siblings: the first part with a digit."""
+    return next(part for part in name.split("-") if any(letter.isdigit() for letter in part))
+
+
+def memory_limit() -> int:
+    """Bytes this process may hold: the control group's limit, else the machine's memory."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            return min(whole, int(Path(file).read_text()))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return whole
+
+
+def _teraflops(precision: Precision) -> float:
+    """Best of some products of two square matrices; a tenth of a second."""
+    import torch
+
+    matrix = torch.ones(_SIZE, _SIZE, dtype=getattr(torch, precision))
+    best = float("inf")
+    for _ in range(_PRODUCTS):
+        began = time.perf_counter()
+        torch.mm(matrix, matrix)
+        best = min(best, time.perf_counter() - began)
+    return 2 * _SIZE**3 / best / 1e12
+
+
+def peak_bytes() -> int:
+    """Most memory this process held at once: allocated on the GPU, else resident."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def present_bytes() -> int:
+    """Memory that this process holds now."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.memory_allocated())
+    try:
+        resident = Path("/proc/self/statm").read_text().split()[1]
+    except OSError:
+        return peak_bytes()
+    return int(resident) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,120 @@
+"""What is known of a run before its model is loaded: token ids, what to hold back, and the plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.plan import TrainPlan
+from tunewheel_contracts.planning.calibration import Correction, key
+from tunewheel_contracts.planning.devices import Device
+from tunewheel_contracts.planning.memory import Precision
+from tunewheel_contracts.planning.plan import DatasetStats, make_plan
+from tunewheel_contracts.planning.shapes import shape_of
+
+from tunewheel_train.datasets import Encoded, Limits, Refused, encode_examples, read_examples, token_stats
+from tunewheel_train.job import Job
+from tunewheel_train.machine import this_device
+from tunewheel_train.packing import shared_prefix
+from tunewheel_train.preferences import EncodedPair, encode_pairs, no_pairs, read_pairs
+from tunewheel_train.progress import Message, Planned, Warned
+from tunewheel_train.validation import carve
+
+if TYPE_CHECKING:
+    from tunewheel_basemodel.locate import BaseModel
+
+Report = Callable[[Message], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is trained on, what is watched, and the base model's ``config.json``."""
+
+    examples: Sequence[Encoded]
+    validation: Sequence[Encoded]
+    pairs: Sequence[EncodedPair]
+    config: Mapping[str, Any]
+
+
+def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
+    """Read and encode what ``job`` trains on. Raises RunFailed."""
+    from tunewheel_train.modeling import load_tokenizer
+
+    recipe, tokenizer = job.recipe, load_tokenizer(base)
+    config: dict[str, Any] = json.loads((base.path / "config.json").read_text())
+    limits = limits_of(config, tokenizer)
+    rows = read_examples(job.train_path)
+    examples, refused = encode_examples(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
+    _warn(report, "examples", refused, len(rows))
+    fraction = recipe.validation_fraction if recipe.patience else 0.0
+    training, validation = carve(examples, fraction=fraction, seed=recipe.seed)
+    pairs: list[EncodedPair] = []
+    if recipe.preference is not None:
+        if job.preferences_path is None:
+            raise no_pairs()
+        rows = read_pairs(job.preferences_path)
+        pairs, refused = encode_pairs(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
+        _warn(report, "preference pairs", refused, len(rows))
+    return Prepared(training, validation, pairs, config)
+
+
+def limits_of(config: Mapping[str, Any], tokenizer: Any) -> Limits:
+    """What the model can take, by its config and its tokenizer."""
+    told = config.get("text_config") or config
+    unknown = tokenizer.unk_token_id
+    # Byte-level vocabularies know every character; theirs is another special token by a second name.
+    if unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id):
+        unknown = None
+    return Limits(
+        context=told.get("max_position_embeddings"), vocabulary=told.get("vocab_size"), unknown=unknown
+    )
+
+
+def _warn(report: Report, what: str, refused: Sequence[Refused], total: int) -> None:
+    if refused:
+        first = refused[0]
+        report(
+            Warned(
+                reason=f"{len(refused)} of {total} {what} are not trained on; "
+                f"{first.example_id} {first.reason}"
+            )
+        )
+
+
+def follow_plan(job: Job, prepared: Prepared, precision: Precision, report: Report) -> Job:
+    """Plan ``job`` on this machine, report the plan, and return the job as it is planned."""
+    device = this_device(precision)
+    plan = make(prepared, job, device, precision)
+    if plan is None:
+        return job if job.gradient_checkpointing is not None else _with(job, checkpointing=False)
+    report(Planned(plan=plan))
+    if job.gradient_checkpointing is not None:
+        return job
+    recipe = job.recipe.model_copy(update={"micro_batch_size": plan.micro_batch_size})
+    return _with(job.model_copy(update={"recipe": recipe}), checkpointing=plan.gradient_checkpointing)
+
+
+def _with(job: Job, *, checkpointing: bool) -> Job:
+    return job.model_copy(update={"gradient_checkpointing": checkpointing})
+
+
+def make(prepared: Prepared, job: Job, device: Device, precision: Precision) -> TrainPlan | None:
+    """What ``job`` will take; None for a model whose shape the formulas do not know."""
+    try:
+        shape = shape_of(prepared.config)
+    except InvalidSpec:
+        return None
+    stats = token_stats(prepared.examples)
+    shares = job.packed and job.recipe.dropout == 0.0
+    return make_plan(
+        shape,
+        DatasetStats(
+            examples=stats.examples, tokens=stats.tokens, longest=stats.longest, learnt=stats.assistant,
+            prefix=shared_prefix(prepared.examples) if shares else 0,
+        ),
+        job.recipe, device, precision=precision,
+        correction=job.corrections.get(key(device.name, shape.parameters), Correction()),
+    )  # fmt: skip

@@ -1,0 +1,193 @@
+"""The two stages of a run: training on examples, then on pairs of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState
+from tunewheel_basemodel.precision import Precision
+
+from tunewheel_train import checkpoints, modeling
+from tunewheel_train.course import Course
+from tunewheel_train.errors import RunStopped
+from tunewheel_train.job import Job
+from tunewheel_train.preparation import Prepared
+from tunewheel_train.progress import Message, Started
+from tunewheel_train.progress_callback import ProgressCallback
+from tunewheel_train.schedule import plan_steps
+from tunewheel_train.validation import Patience
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What both stages share."""
+
+    job: Job
+    model: Any
+    tokenizer: Any
+    precision: Precision
+    report: Callable[[Message], None]
+    should_stop: Callable[[], bool]
+
+
+def train(frame: Frame, prepared: Prepared) -> Any:
+    """Go through the stages from where the newest checkpoint left them; returns the last one's trainer.
+
+    Raises RunFailed, or RunStopped with a checkpoint written.
+    """
+    recipe = frame.job.recipe
+    newest = checkpoints.latest(frame.job.work_dir, recipe.method)
+    state: dict[str, Any] = checkpoints.read_state(newest) if newest else {"stage": "examples"}
+    examples, pairs = courses(frame.job, prepared)
+    frame.report(_started(frame, prepared, (pairs or examples).total_steps, newest))
+    trainer: Any = None
+    if examples.steps and state["stage"] == "examples":
+        trainer = _train_on_examples(frame, examples)
+        examples.metrics = _example_metrics(trainer)
+    if pairs is None or recipe.preference is None:
+        return trainer
+    pairs.metrics = examples.metrics or dict(state.get("metrics", {}))
+    _carry(examples, pairs)
+    begun = newest if newest and state["stage"] == "preferences" else None
+    trainer = _train_on_pairs(frame, pairs, begun)
+    pairs.metrics |= _preference_metrics(trainer)
+    return trainer
+
+
+def courses(job: Job, prepared: Prepared) -> tuple[Course, Course | None]:
+    """The stages' courses; without examples to train on the first has no steps."""
+    recipe, preference = job.recipe, job.recipe.preference
+
+    def steps(items: Sequence[Any], epochs: float) -> list[list[int]]:
+        lengths = [len(item) for item in items]
+        return plan_steps(lengths, batch_size=recipe.batch_size, epochs=epochs, seed=recipe.seed)
+
+    alone = preference is not None and preference.alone
+    first = [] if alone else steps(prepared.examples, recipe.epochs)
+    then = steps(prepared.pairs, preference.epochs) if preference else []
+    total = len(first) + len(then)
+    examples = Course(
+        prepared.examples, first, recipe.micro_batch_size, total_steps=total, epochs=recipe.epochs,
+        keep=recipe.keep_checkpoints, validation=prepared.validation, patience=Patience(recipe.patience),
+        method=recipe.method.value,
+    )  # fmt: skip
+    if preference is None:
+        return examples, None
+    return examples, Course(
+        prepared.pairs, then, recipe.micro_batch_size, stage="preferences", first_step=len(first),
+        total_steps=total, epochs=preference.epochs, keep=recipe.keep_checkpoints, method=recipe.method.value,
+    )  # fmt: skip
+
+
+def _started(frame: Frame, prepared: Prepared, total: int, resumed: Path | None) -> Started:
+    return Started(
+        total_steps=total,
+        resumed_from_step=checkpoints.step_of(resumed) if resumed else 0,
+        dtype=frame.precision,
+        examples=len(prepared.examples),
+        tokens_per_epoch=sum(len(example) for example in prepared.examples),
+    )
+
+
+def _train_on_examples(frame: Frame, course: Course) -> Any:
+    from tunewheel_train.trainer import AssistantTrainer
+
+    job, rate = frame.job, frame.job.recipe.learning_rate
+    takes_packed = job.packed and modeling.use_packed_rows(frame.model, course.items)
+    trainer = AssistantTrainer(
+        course=course, packed=takes_packed, share_prefix=job.recipe.dropout == 0.0, model=frame.model,
+        processing_class=frame.tokenizer, args=modeling.examples_config(_arguments(frame, course, rate)),
+        train_dataset=modeling.as_dataset([{"input_ids": list(e.input_ids)} for e in course.items]),
+    )  # fmt: skip
+    modeling.prepare_parameters(trainer.model)
+    _run(trainer, frame)
+    return trainer
+
+
+def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
+    """``begun`` is the newest checkpoint where it is of this stage: the weights that the model is held to
+    are in it."""
+    from tunewheel_train.preference_trainer import PreferenceTrainer
+
+    preference = frame.job.recipe.preference
+    assert preference is not None
+    modeling.leave_packed_rows(frame.model)
+    if begun is not None:
+        checkpoints.put_weights(frame.model, begun / checkpoints.REFERENCE)
+    arguments = _arguments(frame, course, preference.learning_rate)
+    trainer = PreferenceTrainer(
+        course=course, model=frame.model, processing_class=frame.tokenizer,
+        args=modeling.preference_config(arguments, preference.beta),
+        train_dataset=modeling.as_dataset([pair.as_row() for pair in course.items]),
+    )  # fmt: skip
+    modeling.prepare_parameters(trainer.model)
+    _run(trainer, frame)
+    return trainer
+
+
+def _arguments(frame: Frame, course: Course, rate: float) -> dict[str, Any]:
+    return modeling.trl_arguments(
+        frame.job, total_steps=len(course.steps), learning_rate=rate, precision=frame.precision
+    )
+
+
+def _run(trainer: Any, frame: Frame) -> None:
+    """Train to the end of the course, or until its patience is over; then take its best weights."""
+    course, work_dir = trainer.course, frame.job.work_dir
+    newest = checkpoints.latest(work_dir, course.method)
+    resumed = newest if newest and checkpoints.read_state(newest)["stage"] == course.stage else None
+    trainer.add_callback(ProgressCallback(trainer, frame.report, frame.should_stop))
+    if not course.tokens_seen:
+        course.count_seconds_from(0.0)
+    if resumed is not None and _was_at_its_end(resumed, course):
+        checkpoints.load_weights(trainer, resumed)
+        trainer.state = TrainerState.load_from_json(str(resumed / checkpoints.TRAINER_STATE))
+    else:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    done = trainer.state.global_step
+    if done < len(course.steps) and not course.patience.over:
+        raise RunStopped(course.first_step + done)
+    course.ended(done)
+    best = course.patience.best_step
+    if best is not None and (directory := checkpoints.at_step(work_dir, best)):
+        checkpoints.put_weights(trainer.model, directory / checkpoints.WEIGHTS)
+
+
+def _was_at_its_end(checkpoint: Path, course: Course) -> bool:
+    course.patience.restore(checkpoints.read_state(checkpoint)["validation"])
+    last = course.first_step + len(course.steps)
+    return checkpoints.step_of(checkpoint) >= last or course.patience.over
+
+
+def _carry(before: Course, after: Course) -> None:
+    """Counters go on from stage to stage."""
+    if before.tokens_seen:
+        after.tokens_seen, after.resumed_from = before.tokens_seen, before.resumed_from
+        after.step_seconds, after.step_tokens = before.step_seconds, before.step_tokens
+        after.count_seconds_from(before.seconds)
+
+
+def _example_metrics(trainer: Any) -> dict[str, float]:
+    """``final_loss`` is the mean of the last tenth of the steps."""
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    tail = losses[-max(1, len(losses) // 10) :]
+    return {"final_loss": sum(tail) / len(tail), "first_loss": losses[0]}
+
+
+def _preference_metrics(trainer: Any) -> dict[str, float]:
+    """Loss, and how often and by how much the chosen answer is preferred, over the last tenth of the steps;
+    ``final_loss`` where no examples were trained on."""
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    tail = entries[-max(1, len(entries) // 10) :]
+    names = {
+        "preference_loss": "loss",
+        "preference_accuracy": "rewards/accuracies",
+        "preference_margin": "rewards/margins",
+    }
+    found = {name: sum(float(entry[key]) for entry in tail) / len(tail) for name, key in names.items()}
+    loss = found["preference_loss"]
+    first = {"first_loss": float(entries[0]["loss"]), "final_loss": loss}
+    return found | ({} if "final_loss" in trainer.course.metrics else first)

@@ -1,0 +1,179 @@
+"""Real training processes, forked from one that has imported everything: ten seconds of imports once.
+
+Reads requests from stdin, a JSON object per line: {"job": path, "point": name or null, "processes": n}.
+Answers each with the list of exit codes (negative: a signal's number). ``point`` is where a process kills
+itself with SIGKILL; several ``processes`` train one run together. Messages go to ``<job>.<rank>.out``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+STEP = 4
+"""Of the checkpoint that is interrupted."""
+
+
+def main() -> None:
+    import tunewheel_train.stages
+    import tunewheel_train.trainer  # noqa: F401
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        count = request.get("processes", 1)
+        port = free_port() if count > 1 else 0
+        children = [fork(request, rank, count, port) for rank in range(count)]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(json.dumps(codes), flush=True)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def fork(request: dict[str, Any], rank: int, count: int, port: int) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        train(request, rank, count, port)
+    finally:
+        os._exit(99)
+
+
+def train(request: dict[str, Any], rank: int, count: int, port: int) -> NoReturn:
+    from tunewheel_train import worker
+
+    if count > 1:
+        os.environ |= {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+    out = os.open(f"{request['job']}.{rank}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    if request.get("point"):
+        (POINTS | OTHERS)[request["point"]]()
+    code = worker.main(["train", request["job"]])
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def die(*_: Any, **__: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_message(kind: str, step: int | None = None) -> Callable[[], None]:
+    """Die once such a message is out."""
+
+    def install() -> None:
+        from tunewheel_train import worker
+
+        write = worker.write
+
+        def writing(stream: Any, message: Any) -> None:
+            write(stream, message)
+            if message.kind == kind and step in (None, getattr(message, "step", None)):
+                die()
+
+        worker.write = writing
+
+    return install
+
+
+def after(module: str, name: str, *, before: bool = False, only: Callable[..., bool] = lambda *_: True):
+    """Die when ``module.name`` was called, or instead of the call."""
+
+    def install() -> None:
+        owner: Any = sys.modules[module] if module in sys.modules else getattr(*module.rsplit(":", 1))
+        original = getattr(owner, name)
+
+        def calling(*args: Any, **kwargs: Any) -> Any:
+            fatal = only(*args)
+            if fatal and before:
+                die()
+            result = original(*args, **kwargs)
+            if fatal:
+                die()
+            return result
+
+        setattr(owner, name, calling)
+
+    return install
+
+
+def in_the_middle_of_a_step() -> None:
+    from tunewheel_train.loss import SummedCrossEntropy
+
+    original, calls = SummedCrossEntropy.apply, []
+
+    def applying(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 6:  # the second of step 3's two micro-batches
+            die()
+        return original(*args)
+
+    SummedCrossEntropy.apply = applying
+
+
+def at_the_rename(*, before: bool) -> Callable[[], None]:
+    def install() -> None:
+        original = Path.rename
+
+        def renaming(self: Path, target: Path) -> Path:
+            fatal = Path(target).name == f"checkpoint-{STEP:06}"
+            if fatal and before:
+                die()
+            result = original(self, target)
+            if fatal:
+                die()
+            return result
+
+        Path.rename = renaming  # type: ignore[method-assign]
+
+    return install
+
+
+def asked_to_stop() -> None:
+    """SIGTERM to the second process alone, as one that fails first would see it: all must stop."""
+    if os.environ.get("RANK") != "1":
+        return
+    from tunewheel_train.progress_callback import ProgressCallback
+
+    original = ProgressCallback.on_step_begin
+
+    def beginning(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
+        original(self, args, state, control, **more)
+        if state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    ProgressCallback.on_step_begin = beginning
+
+
+def _at_step(trainer: Any, *_: Any) -> bool:
+    return trainer.state.global_step == STEP
+
+
+POINTS: dict[str, Callable[[], None]] = {
+    "started": at_message("started"),
+    "first step reported": at_message("progressed", 1),
+    "middle of a step": in_the_middle_of_a_step,
+    "checkpoint's tensors written": after("tunewheel_train.checkpoints", "_write_tensors", only=_at_step),
+    "checkpoint's scalars collected": after("tunewheel_train.checkpoints", "_scalars", only=_at_step),
+    "checkpoint whole, not in its place": at_the_rename(before=True),
+    "checkpoint in its place, older ones not dropped": at_the_rename(before=False),
+    "checkpoint reported": at_message("checkpointed", STEP),
+    "adapter written, not described": after("tunewheel_train.recipe", "_describe", before=True),
+    "adapter whole, not told": after("tunewheel_train.recipe", "_describe"),
+}
+OTHERS = {"asked to stop": asked_to_stop}
+
+if __name__ == "__main__":
+    main()

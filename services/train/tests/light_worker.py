@@ -1,0 +1,102 @@
+"""The training process with a recipe that costs nothing: the frame is the real one, the weights are a hash.
+
+Run as ``python light_worker.py train|locate JOB``. A step mixes its number into the digest that stands for
+the weights, so that a run that lost or repeated a step ends with other bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tunewheel_basemodel.digest import sha256_file
+from tunewheel_train import checkpoints
+from tunewheel_train.errors import RunStopped
+from tunewheel_train.job import Job
+from tunewheel_train.progress import Checkpointed, Completed, Message, Progressed, Started
+from tunewheel_train.recipe import locate
+from tunewheel_train.worker import main
+
+STEPS_PER_EPOCH = 6
+
+
+def light_recipe(
+    job: Job, *, report: Callable[[Message], None], should_stop: Callable[[], bool]
+) -> Completed:
+    locate(job.base_model, cache_dir=job.cache_dir)
+    found = checkpoints.latest(job.work_dir)
+    step, digest = _load(found) if found else (0, hashlib.sha256(job.train_path.read_bytes()).hexdigest())
+    resumed = (*checkpoints.read_state(found)["resumed_from"], step) if found else ()
+    total = math.ceil(STEPS_PER_EPOCH * job.recipe.epochs)
+    report(
+        Started(total_steps=total, resumed_from_step=step, dtype="float32", examples=24, tokens_per_epoch=240)
+    )
+    while step < total:
+        step += 1
+        misbehave(job, step)
+        digest = hashlib.sha256(f"{digest} {step}".encode()).hexdigest()
+        time.sleep(0.002)  # room for a signal between two steps
+        report(_progress(step, total))
+        stopping = should_stop() and step < total
+        if step % job.recipe.checkpoint_steps == 0 or stopping:
+            path = write_checkpoint(job.work_dir, step, digest, resumed)
+            report(Checkpointed(step=step, path=str(path)))
+        if stopping:
+            raise RunStopped(step)
+    job.output_dir.mkdir(parents=True, exist_ok=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors", "tunewheel.json"):
+        (job.output_dir / name).write_text(digest)
+    return Completed(
+        steps=total, tokens=total * 40, wall_seconds=1.0, dtype="float32", metrics={"final_loss": 0.5},
+        versions={}, resumed_from_steps=resumed,
+    )  # fmt: skip
+
+
+def misbehave(job: Job, step: int) -> None:
+    """What ``LIGHT_FAULT`` asks for at the second step: hang, oom (until micro-batches are of one), disk."""
+    fault = os.environ.get("LIGHT_FAULT")
+    if step != 2 or fault is None:
+        return
+    if fault == "hang":
+        signal.pause()
+    if fault == "oom" and job.recipe.micro_batch_size > 1:
+        raise MemoryError("DefaultCPUAllocator: can't allocate memory")
+    if fault == "disk":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
+
+
+def _progress(step: int, total: int) -> Progressed:
+    return Progressed(
+        step=step, total_steps=total, epoch=step / STEPS_PER_EPOCH, loss=1 / step, learning_rate=1e-3,
+        grad_norm=1.0, tokens_per_second=1.0, eta_seconds=1.0,
+    )  # fmt: skip
+
+
+def write_checkpoint(work_dir: Path, step: int, weights: str = "", resumed: tuple[int, ...] = ()) -> Path:
+    """A whole checkpoint as far as its manifest goes; replaces one of the same step."""
+    scratch, target = work_dir / f".{step}", work_dir / checkpoints.name_of(step)
+    scratch.mkdir(parents=True)
+    (scratch / checkpoints.WEIGHTS).write_text(weights)
+    (scratch / checkpoints.OPTIMIZER).write_text(f"moments {step}")
+    (scratch / checkpoints.STATE).write_text(json.dumps({"resumed_from": resumed, "method": "lora"}))
+    (scratch / checkpoints.TRAINER_STATE).write_text("{}")
+    files = {file.name: sha256_file(file) for file in scratch.iterdir()}
+    (scratch / checkpoints.MANIFEST).write_text(json.dumps({"step": step, "files": files}))
+    scratch.rename(target)
+    return target
+
+
+def _load(checkpoint: Path) -> tuple[int, str]:
+    return checkpoints.step_of(checkpoint), (checkpoint / checkpoints.WEIGHTS).read_text()
+
+
+if __name__ == "__main__":
+    sys.exit(main(recipe=light_recipe))
