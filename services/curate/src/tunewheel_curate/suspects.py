@@ -8,6 +8,8 @@ a reason to drop.
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 from tunewheel_contracts.formats.data_quality import LabelReview
 
@@ -57,9 +59,12 @@ def _doubted(labelled: pl.DataFrame) -> pl.DataFrame:
     names = labelled["label"].unique().sort().to_list()
     number = {name: position for position, name in enumerate(names)}
     labels = np.array([number[label] for label in labelled["label"]])
+    classifier: dict[str, Any] = {
+        "loss": "log_loss", "alpha": 3e-5, "max_iter": EPOCHS, "tol": None, "random_state": SEED,
+    }  # fmt: skip
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, max_features=50_000),
-        SGDClassifier(loss="log_loss", alpha=3e-5, max_iter=EPOCHS, tol=None, random_state=SEED),
+        SGDClassifier(**classifier),
     )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
     texts = labelled["key"].to_numpy()
