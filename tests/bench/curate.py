@@ -137,7 +137,7 @@ def caught(faults: Faults, folder: Path) -> dict[str, float]:
     lineage = pl.read_parquet(folder / "lineage.parquet")
     stage_of = dict(lineage.select("record_id", pl.col("stage").fill_null("")).iter_rows())
     held = set(pl.read_parquet(folder / "holdout.parquet")["record_ids"].explode())
-    repeated = {i for i in faults.contaminated if stage_of[i] == "near_duplicates"}
+    repeated = {i for i in faults.contaminated if stage_of[i].startswith("near_")}
     told_apart = (held & faults.contaminated) | repeated
     wanted = {
         "exact": {"exact_duplicates"}, "near": {"near_duplicates"}, "conflicts": {"conflicts"},
