@@ -82,3 +82,12 @@ def test_the_near_duplicate_index_changes_only_the_time(order: BuildOrder, tmp_p
     assert manifests[0] == manifests[1] == manifests[2]
     for name in ("train.parquet", "holdout.parquet", "lineage.parquet", "card.md"):
         assert len({(folder / name).read_bytes() for folder in folders}) == 1
+
+
+def test_a_benchmark_that_is_away_refuses_the_version(order: BuildOrder, spec) -> None:
+    asked = spec(benchmarks=[{"name": "acceptance", "path": "benchmarks/none.jsonl"}])
+    outcome = run_build(order.model_copy(update={"spec": asked}))
+    assert outcome.manifest is None
+    (reason,) = outcome.rejections
+    assert reason.startswith("dataset.benchmarks.0.path: benchmarks/none.jsonl is not in the object store")
+    assert len(outcome.rows_sha256) == 64

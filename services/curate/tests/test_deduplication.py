@@ -52,3 +52,13 @@ def test_a_chain_of_near_duplicates_leaves_one(records) -> None:
     stage = drop_near_duplicates(records({}, {}, {}, {}), [SimilarPair(0, 1, 0.9), SimilarPair(1, 2, 0.9)])
     assert stage.kept["record_id"].to_list() == ["rec-0002", "rec-0003"]
     assert stage.funnel.reasons == {"near_duplicate": 2}
+
+
+def test_two_hundred_thousand_identical_tickets_leave_one(records) -> None:
+    count = 200_000
+    flood = pl.concat([records({"input": "the same again"})] * count).with_columns(
+        pl.format("rec-{}", pl.int_range(count)).alias("record_id"), pl.lit("the same again").alias("key")
+    )
+    stage = drop_exact_duplicates(flood)
+    assert stage.kept.height == 1
+    assert stage.funnel.reasons == {"exact_duplicate": count - 1}
