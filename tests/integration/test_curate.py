@@ -62,10 +62,10 @@ def records(project: str) -> list[Envelope[RecordIngested]]:
     return made
 
 
-def spec_of(project: str, **build: Any) -> Envelope[Any]:
+def spec_of(project: str, dataset: dict[str, Any] | None = None, /, **build: Any) -> Envelope[Any]:
     """Forty records are a version; silence never is one unless ``build`` says so."""
     policy = {"min_new_records": 40, "quiet_seconds": None} | build
-    return declared(project, dataset={"min_examples": 20, "build": policy})
+    return declared(project, dataset={"min_examples": 20, "build": policy} | (dataset or {}))
 
 
 async def versions(bus: Bus, project: str, count: int = 1) -> list[Envelope[DatasetVersioned]]:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 from tunewheel_contracts.formats.spec import parse_spec
+from tunewheel_curate.card import data_card
 from tunewheel_curate.pipeline import Build, build
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "helpdesk"
@@ -63,3 +64,24 @@ def test_planted_personal_data_is_gone(made: Build) -> None:
     assert len(planted) >= 15
     assert not [entity for entity in planted if entity["text"] in text]
     assert sum(made.redactions.values()) == len(planted), "redacted more, or less, than was planted"
+
+
+CAUGHT = {
+    "exact_duplicates": "exact_duplicate",
+    "near_duplicates": "near_duplicate",
+    "conflicting_labels": "conflicting_label",
+    "broken_outputs": "off_schema",
+    "near_empty": "near_empty",
+    "pii": "EMAIL_ADDRESS",
+}
+"""How the card tells each kind of planted fault."""
+
+
+def test_the_card_tells_of_every_kind_of_planted_fault(made: Build) -> None:
+    spec = parse_spec((EXAMPLE / "project.yaml").read_text())
+    faults = json.loads((EXAMPLE / "faults.json").read_text())
+    card = data_card("ds-x", spec, made)
+    planted = {kind for kind, found in faults.items() if isinstance(found, list)}
+    assert planted == set(CAUGHT), "a kind of fault that nobody looks for belongs into the card's limits"
+    assert not [kind for kind in planted if CAUGHT[kind] not in card]
+    assert "that is well-formed and wrong" in card, "what cannot be caught is listed"

@@ -46,16 +46,33 @@ def build(
     request: Annotated[
         str | None, typer.Option(help="Names this request: the same name again is the same request.")
     ] = None,
+    wait: Annotated[
+        bool, typer.Option(help="First wait until ingest has read all that was published so far.")
+    ] = True,
+    patience: Annotated[float, typer.Option(help="Seconds to wait for ingest.", min=0)] = 120.0,
 ) -> None:
-    """Ask for a new dataset version now, whatever the build policy says."""
+    """Ask for a new dataset version now, whatever the build policy says.
+
+    It holds everything that was published before the command.
+    """
     import uuid
 
+    from rich.console import Console
+
     from tunewheel_cli.known import require_project
+    from tunewheel_cli.settling import settled
     from tunewheel_cli.specs import request_build
 
     async def ask_for_it() -> str:
         options = reach.client_options()
         await require_project(options, project)
+        if wait:
+            with Console(stderr=True, quiet=reach.as_json).status("reading the log …") as status:
+                await settled(
+                    options,
+                    patience_seconds=patience,
+                    on_behind=lambda left: status.update(f"ingest has {left:,} events left to read …"),
+                )
         return (await request_build(project, request or str(uuid.uuid4()), options)).id
 
     event_id = asyncio.run(ask_for_it())

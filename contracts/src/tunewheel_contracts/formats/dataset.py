@@ -134,7 +134,7 @@ class TeacherUse(Frozen):
 
 class DatasetManifest(Frozen):
     """``datasets/<dataset_id>/manifest.json``. ``dataset_id`` is ``ds-`` and 20 hex digits of the SHA-256
-    of the spec's hash and the canonical rows of both splits."""
+    of the spec's hash, the canonical rows of both splits and, where there are any, the preference pairs."""
 
     dataset_id: Slug
     project: Slug

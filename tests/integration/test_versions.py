@@ -1,0 +1,173 @@
+"""Dataset versions on a real broker: the same wherever they are built, without what was taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import (
+    BuildReason,
+    DatasetRejected,
+    DatasetRequested,
+    DatasetVersioned,
+    RecordIngested,
+    RecordKind,
+)
+from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.identity import content_id
+
+from .bus import Bus, running
+from .test_curate import curate, records, spec_of, versions
+
+pytestmark = pytest.mark.integration
+
+SILENT = {"min_new_records": 100_000}
+
+
+def command(project: str, name: str) -> Envelope[DatasetRequested]:
+    data = DatasetRequested(project=project, reason=BuildReason.COMMAND, request=name)
+    return new_event(data, source="/test")
+
+
+def document(project: str) -> Envelope[RecordIngested]:
+    data = RecordIngested(
+        project=project,
+        record_id=content_id("rec", [project, "sop.md"]),
+        kind=RecordKind.DOCUMENT,
+        source_id="sop.md",
+        source_event_id="event-sop",
+        input="# Bells\n\nOil them.",
+        group="sop.md",
+    )
+    return new_event(data, source="/test")
+
+
+async def rejections(bus: Bus, project: str, count: int = 1) -> list[Envelope[DatasetRejected]]:
+    return await bus.collect(topics.DATASET_REJECTED, count, where=lambda e: e.project == project)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+async def two_versions(
+    kafka: str, store: Path, project: str, *, replicas: int
+) -> list[Envelope[DatasetVersioned]]:
+    """Build a version of thirty records, then one of forty that remembers its holdout."""
+    half, fifth = ({"holdout_fraction": fraction} for fraction in (0.5, 0.2))
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(Bus(kafka))
+        for _ in range(replicas):
+            await stack.enter_async_context(running(curate(kafka, store)))
+        await bus.publish(spec_of(project, half, **SILENT), *records(project)[:30], command(project, "one"))
+        await versions(bus, project)
+        rest = [*reversed(records(project)[20:]), command(project, "two")]
+        await bus.publish(spec_of(project, fifth, **SILENT), *rest)
+        return await versions(bus, project, 2)
+
+
+async def test_the_same_versions_come_of_one_process_two_replicas_and_a_replay(
+    kafka: str, broker_factory: Any, tmp_path: Path, project: str
+) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    first = await two_versions(kafka, alone, project, replicas=1)
+    wider = broker_factory().bootstrap_servers
+    await widen(wider, topics.RECORD_INGESTED.name, 6)
+    second = await two_versions(wider, together, project, replicas=2)
+    assert [e.data.dataset_id for e in first] == [e.data.dataset_id for e in second]
+    assert len(first[1].data.records_upto or {}) <= 3 < len(second[1].data.records_upto or {})
+    assert first[1].data.previous == first[0].data.dataset_id
+    assert first[1].data.counts.holdout >= first[0].data.counts.holdout
+    made = contents(alone / "datasets")
+    assert len(made) > 20
+    assert contents(together / "datasets") == made
+
+    shutil.rmtree(alone)
+    async with Bus(kafka) as bus, running(curate(kafka, alone)):
+        await bus.publish(command(project, "three"))
+        (rejected,) = await rejections(bus, project)
+    assert first[1].data.dataset_id in rejected.data.reasons[0]
+    assert contents(alone / "datasets") == made
+
+
+async def widen(kafka: str, topic: str, partitions: int) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        await admin.create_partitions({topic: NewPartitions(partitions)})
+        async with asyncio.timeout(30):
+            while len((await admin.describe_topics([topic]))[0]["partitions"]) < partitions:
+                await asyncio.sleep(0.1)
+    finally:
+        await admin.close()
+
+
+async def test_a_person_is_forgotten_with_a_proof_and_a_version_without_them(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    store = tmp_path / "store"
+    data = ErasureRequested(
+        project=project, erasure_id=f"letter-{project}", customer="customer-3", requested_by="privacy"
+    )
+    async with Bus(kafka) as bus:
+        async with running(curate(kafka, store)) as service:
+            await bus.publish(spec_of(project), *records(project))
+            (first,) = await versions(bus, project)
+            asked = new_event(data, source="/test")
+            await bus.publish(asked)
+            (proof,) = await bus.collect(topics.ERASURE_COMPLETED, 1, where=lambda e: e.project == project)
+            _, second = await versions(bus, project, 2)
+            manifest = DatasetManifest.model_validate_json(await service.store.get(second.data.manifest))
+            groups = [(await service.store.get(ref)) for ref in (manifest.train, manifest.holdout)]
+        assert "customer-3" not in words_below(store / "records")
+        shutil.rmtree(store / "records")
+        async with running(curate(kafka, store)):
+            await bus.publish(command(project, "again"))
+            (rejected,) = await rejections(bus, project)
+        assert "customer-3" not in words_below(store / "records")
+    assert (proof.data.records, proof.data.dataset_ids) == (1, (first.data.dataset_id,))
+    assert (proof.data.erased_by, proof.data.requested_by) == ("curate", "privacy")
+    assert proof.causation_id == asked.id
+    assert second.data.counts.examples == first.data.counts.examples - 1 == 39
+    assert "customer-3" not in {group for part in groups for group in pl.read_parquet(part)["group"]}
+    assert second.data.dataset_id in rejected.data.reasons[0], "the log brought nobody back"
+
+
+def words_below(folder: Path) -> str:
+    """Return everything that the files hold, Parquet unpacked."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    assert files
+    return "\n".join(
+        str(pl.read_parquet(file).to_dicts()) if file.suffix == ".parquet" else file.read_text("utf-8")
+        for file in files
+    )
+
+
+async def test_a_withdrawn_document_is_in_no_later_version_until_it_is_published_again(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    def fate(event: Envelope[DatasetVersioned] | Envelope[DatasetRejected]) -> dict[str, int]:
+        return event.data.funnel[0].reasons
+
+    withdrawal = DocumentWithdrawn(project=project, document_id="sop.md", reason="out of date")
+    async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")):
+        await bus.publish(spec_of(project, **SILENT), *records(project), document(project))
+        await bus.publish(command(project, "one"))
+        (first,) = await versions(bus, project)
+        await bus.publish(new_event(withdrawal, source="/test"), command(project, "two"))
+        await rejections(bus, project)
+        await bus.publish(document(project), command(project, "three"))
+        without, again = await rejections(bus, project, 2)
+    assert fate(first) == {}
+    assert fate(without) == {"withdrawn": 1}
+    assert sum((without.data.withdrawals_upto or {}).values()) >= 1
+    assert fate(again) == {}
