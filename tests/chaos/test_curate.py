@@ -120,7 +120,7 @@ class Curate:
         return RecordTable(str(self.store / "records")).arrivals().height
 
     def is_building(self) -> bool:
-        return any(self.scratch.glob("tunewheel-curate-*/train.parquet"))
+        return any(self.scratch.glob("tunewheel-curate-*/version/train.parquet"))
 
 
 @pytest.mark.parametrize("moment", ["appending", "building"])

@@ -6,7 +6,6 @@ import asyncio
 import shutil
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -76,13 +75,12 @@ async def two_versions(
 
 
 async def test_the_same_versions_come_of_one_process_two_replicas_and_a_replay(
-    kafka: str, broker_factory: Any, tmp_path: Path, project: str
+    kafka: str, fresh_kafka: str, tmp_path: Path, project: str
 ) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
     first = await two_versions(kafka, alone, project, replicas=1)
-    wider = broker_factory().bootstrap_servers
-    await widen(wider, topics.RECORD_INGESTED.name, 6)
-    second = await two_versions(wider, together, project, replicas=2)
+    await widen(fresh_kafka, topics.RECORD_INGESTED.name, 6)
+    second = await two_versions(fresh_kafka, together, project, replicas=2)
     assert [e.data.dataset_id for e in first] == [e.data.dataset_id for e in second]
     assert len(first[1].data.records_upto or {}) <= 3 < len(second[1].data.records_upto or {})
     assert first[1].data.previous == first[0].data.dataset_id
@@ -116,7 +114,7 @@ async def test_a_person_is_forgotten_with_a_proof_and_a_version_without_them(
 ) -> None:
     store = tmp_path / "store"
     data = ErasureRequested(
-        project=project, erasure_id=f"letter-{project}", customer="customer-3", requested_by="privacy"
+        project=project, erasure_id=f"letter-{project}", customer="customer-7", requested_by="privacy"
     )
     async with Bus(kafka) as bus:
         async with running(curate(kafka, store)) as service:
@@ -128,28 +126,29 @@ async def test_a_person_is_forgotten_with_a_proof_and_a_version_without_them(
             _, second = await versions(bus, project, 2)
             manifest = DatasetManifest.model_validate_json(await service.store.get(second.data.manifest))
             groups = [(await service.store.get(ref)) for ref in (manifest.train, manifest.holdout)]
-        assert "customer-3" not in words_below(store / "records")
+        assert "customer-7" not in words_of(project, store / "records")
         shutil.rmtree(store / "records")
         async with running(curate(kafka, store)):
             await bus.publish(command(project, "again"))
             (rejected,) = await rejections(bus, project)
-        assert "customer-3" not in words_below(store / "records")
+        assert "customer-7" not in words_of(project, store / "records")
     assert (proof.data.records, proof.data.dataset_ids) == (1, (first.data.dataset_id,))
     assert (proof.data.erased_by, proof.data.requested_by) == ("curate", "privacy")
     assert proof.causation_id == asked.id
     assert second.data.counts.examples == first.data.counts.examples - 1 == 39
-    assert "customer-3" not in {group for part in groups for group in pl.read_parquet(part)["group"]}
+    assert "customer-7" not in {group for part in groups for group in pl.read_parquet(part)["group"]}
     assert second.data.dataset_id in rejected.data.reasons[0], "the log brought nobody back"
 
 
-def words_below(folder: Path) -> str:
-    """Return everything that the files hold, Parquet unpacked."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    assert files
-    return "\n".join(
-        str(pl.read_parquet(file).to_dicts()) if file.suffix == ".parquet" else file.read_text("utf-8")
-        for file in files
-    )
+def words_of(project: str, table: Path) -> str:
+    """Return everything that the table's files hold of ``project``, Parquet unpacked, and Delta's own log."""
+    rows = [
+        str(pl.read_parquet(file).to_dicts()) for file in (table / f"project={project}").glob("*.parquet")
+    ]
+    log = [file.read_text("utf-8") for file in (table / "_delta_log").glob("*.json")]
+    assert rows
+    assert log
+    return "\n".join(rows + log)
 
 
 async def test_a_withdrawn_document_is_in_no_later_version_until_it_is_published_again(

@@ -31,6 +31,7 @@ def _versioned(event: data.DatasetVersioned) -> str:
     return (
         f"{event.dataset_id}: {counts.examples} examples of {counts.records} records "
         f"({counts.train} to train, {counts.holdout} held out), built by {event.reason.value}"
+        + (", preliminary" if event.preliminary else "")
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
-from tunewheel_curate.worker import BuildOrder, BuildOutcome
+from tunewheel_curate.worker import SCRATCH_PREFIX, BuildOrder, BuildOutcome
 
 STDERR_TAIL = 2_000
 _LINE_LIMIT = 64 * 1024 * 1024
@@ -60,7 +60,7 @@ class Builder:
             TransientError: the records have not all reached the table yet, or the store is away.
         """
         async with self._turn:
-            with tempfile.TemporaryDirectory(prefix="tunewheel-curate-", ignore_cleanup_errors=True) as name:
+            with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, ignore_cleanup_errors=True) as name:
                 folder, remembered = Path(name) / "version", Path(name) / "holdout_memory.parquet"
                 folder.mkdir()
                 if memory is not None:

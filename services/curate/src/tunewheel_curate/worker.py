@@ -8,7 +8,6 @@ stdin open; when that closes, the parent is gone and so is the worker.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import os
 import queue
@@ -35,6 +34,10 @@ if TYPE_CHECKING:
     from tunewheel_curate.outside import Outside
     from tunewheel_curate.pipeline import Build
     from tunewheel_curate.sides import Given
+
+
+SCRATCH_PREFIX = "tunewheel-curate-"
+"""Of the temporary folders that builds are given; the order's folder lies in one."""
 
 
 class BuildOrder(Frozen):
@@ -182,11 +185,9 @@ def _listen_to_parent(orders: queue.Queue[BuildOrder]) -> None:
         order = BuildOrder.model_validate_json(line)
         orders.put(order)
     if order is not None:
-        shutil.rmtree(order.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            if order.memory:
-                Path(order.memory).unlink()
-            Path(order.folder).parent.rmdir()  # only where nothing else lies in it
+        scratch = Path(order.folder).parent
+        ours = scratch.name.startswith(SCRATCH_PREFIX)
+        shutil.rmtree(scratch if ours else order.folder, ignore_errors=True)
     os._exit(1)
 
 
