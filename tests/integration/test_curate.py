@@ -31,6 +31,7 @@ from .specs import declared
 pytestmark = pytest.mark.integration
 
 SUBJECTS = ("commuter", "racer", "tandem", "cargo bike", "trailer", "folding bike", "tricycle", "e-bike")
+SOPS = Path(__file__).resolve().parents[2] / "examples" / "helpdesk" / "sops"
 FAULTS = ("is silent", "rings by itself", "fell off on the road", "came in the wrong colour", "rattles")
 
 
@@ -105,6 +106,64 @@ async def test_repeated_records_and_a_deleted_table_change_nothing(
             (rejected,) = await bus.collect(topics.DATASET_REJECTED, 1, where=lambda e: e.project == project)
     assert first.data.dataset_id in rejected.data.reasons[0]
     assert rejected.data.funnel[0].entered == 40
+
+
+def documents(project: str) -> list[Envelope[RecordIngested]]:
+    """The example's SOPs, cut into sections as ingest cuts them."""
+    from tunewheel_ingest.parsing.markdown import sections_of, title_of
+
+    made: list[Envelope[RecordIngested]] = []
+    for path in sorted(SOPS.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        data = RecordIngested(
+            project=project,
+            record_id=content_id("rec", [project, text]),
+            kind=RecordKind.DOCUMENT,
+            source_id=path.name,
+            source_event_id=f"event-{path.stem}",
+            title=title_of(text),
+            input=text,
+            sections=sections_of(text),
+            group=path.name,
+        )
+        made.append(new_event(data, source="/test"))
+    return made
+
+
+async def test_documents_become_examples_counted_in_the_models_own_tokens(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    formats = {"documents": {"chunks": {"enabled": True, "max_tokens": 128}, "questions": {"enabled": True}}}
+    build = {"min_new_records": 40, "quiet_seconds": None}
+    spec = declared(project, dataset={"min_examples": 20, "build": build, "formats": formats})
+    sops = documents(project)
+    async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")) as service:
+        await bus.publish(*sops)
+        await _table_holds(service, project, len(sops))
+        await bus.publish(spec, *records(project))
+        (event,) = await versions(bus, project)
+        manifest = DatasetManifest.model_validate_json(await service.store.get(event.data.manifest))
+        train = pl.read_parquet(await service.store.get(manifest.train))
+        holdout = pl.read_parquet(await service.store.get(manifest.holdout))
+        assert manifest.lineage is not None
+        assert manifest.card is not None
+        lineage = pl.read_parquet(await service.store.get(manifest.lineage))
+        card = (await service.store.get(manifest.card)).decode()
+        pinned = await service.store.list("builds")
+    assert len(sops) >= 14
+    assert set(holdout["format"]) == {"answer"}
+    by_format = dict(train["format"].value_counts().iter_rows())
+    assert by_format["chunk"] >= 60
+    assert by_format["question"] >= 60
+    assert manifest.counts.formats == by_format | {"answer": by_format["answer"] + holdout.height}
+    used = lineage.filter(pl.col("kind") == "document")
+    assert used["example_id"].null_count() == 0
+    assert used["record_id"].n_unique() == len(sops)
+    assert manifest.tokenizer is not None
+    assert manifest.tokenizer.sha256 is not None
+    assert manifest.tokenizer.verified == train.height + holdout.height
+    assert "questions are extractive" in card
+    assert len(pinned) == 1
 
 
 async def test_silence_builds_what_there_is(kafka: str, tmp_path: Path, project: str) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 import structlog
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import decode_data
-from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.dataset import DatasetManifest, ExampleFormat
 from tunewheel_runtime.static_embedding import StaticEmbedder, Vectors
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
@@ -80,13 +80,22 @@ class References:
 
 
 def reference_texts(splits: Sequence[pl.DataFrame], *, limit: int) -> list[str]:
-    """Return what the users ask in both splits, at most ``limit``.
+    """Return what the users ask in both splits, at most ``limit``; nobody asks what was made of documents or
+    replayed from general data.
 
     Rows are taken by ``example_id``: digits of a hash, so those first in its order are a random sample, and
     always the same one.
     """
-    rows = pl.concat([split.select("example_id", "messages") for split in splits]).sort("example_id")
+    answers = [_answers(split).select("example_id", "messages") for split in splits]
+    rows = pl.concat(answers).sort("example_id")
     return [asked(messages) for messages in rows["messages"].head(limit).to_list()]
+
+
+def _answers(split: pl.DataFrame) -> pl.DataFrame:
+    # Versions made before examples bore a format hold answers alone.
+    return (
+        split.filter(pl.col("format") == ExampleFormat.ANSWER.value) if "format" in split.columns else split
+    )
 
 
 def asked(messages: Sequence[Any]) -> str:
