@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import ftfy
 import polars as pl
+from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.document import DocumentSection
-from tunewheel_contracts.formats.spec import PiiPolicy
 
 from tunewheel_curate.injections import broken_up
 from tunewheel_curate.redaction import redact_records
