@@ -15,7 +15,7 @@ from tunewheel_curate.conversations import Turn, conversation
 from tunewheel_curate.stage import Stage, drop
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from tunewheel_basemodel.tokenizer import PreTrainedTokenizerBase
 
 SAMPLE = 2_000
 """Conversations that are sent through; where one of them is unsound, all are."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from tunewheel_contracts.formats.dataset import TokenizerUse
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from tunewheel_basemodel.tokenizer import PreTrainedTokenizerBase
 
 CHARACTERS_PER_TOKEN = 4
 """The usual estimate for English."""
