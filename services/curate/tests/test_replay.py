@@ -102,7 +102,10 @@ def test_manifest_card_and_suite_know_of_it(made, spec, tmp_path: Path) -> None:
     assert manifest.replay == build_.replayed.use
     assert manifest.counts.replay == manifest.replay.sampled > 0
     assert "general.jsonl" in (tmp_path / "card.md").read_text()
-    assert run_suite(build_.split, written, manifest.dataset_id, tmp_path / "docs") == []
+    assert (
+        run_suite(build_.split, written, manifest.dataset_id, tmp_path / "docs", tokens=build_.outside.tokens)
+        == []
+    )
 
 
 @pytest.mark.parametrize(

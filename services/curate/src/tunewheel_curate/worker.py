@@ -14,7 +14,6 @@ import queue
 import shutil
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
     from tunewheel_runtime.store import ObjectStore
 
+    from tunewheel_curate.holdout_memory import HoldoutMemory
     from tunewheel_curate.outside import Outside
     from tunewheel_curate.pipeline import Build
     from tunewheel_curate.sides import Given
@@ -121,7 +121,7 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     regression = regression_benchmark(Path(order.regression_set) if order.regression_set else None)
     try:
         benchmarks = (regression, *await read_benchmarks(spec.dataset.benchmarks, store))
-        given = replace(_given(order), outside=await _outside(order, records, store))
+        given = await _given(order, records, store)
     except InvalidSpec as error:
         return refused(distinct_records(records), str(error))
     cache = NearCache(store)
@@ -131,26 +131,35 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     return made
 
 
-async def _outside(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -> Outside:
+async def _outside(order: BuildOrder, build_id: str, records: pl.DataFrame, store: ObjectStore) -> Outside:
     from tunewheel_curate.documents import handed_over
     from tunewheel_curate.outside import take_from_outside
     from tunewheel_curate.selection import select_usable
     from tunewheel_curate.withdrawals import drop_withdrawn
 
     live = drop_withdrawn(records, order.withdrawals).kept
-    asked = order.model_dump(mode="json", include={"records_upto", "withdrawals", "erasures", "previous"})
-    build_id = content_id("build", asked | {"spec_sha256": order.spec.sha256})
     return await take_from_outside(store, build_id, order.spec, handed_over(live, select_usable(live)))
 
 
-def _given(order: BuildOrder) -> Given:
-    from tunewheel_curate.holdout_memory import HoldoutMemory
-    from tunewheel_curate.replay_sources import read_replay
+async def _given(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -> Given:
+    from tunewheel_curate.replay_pins import pinned_replay
     from tunewheel_curate.sides import Given
 
-    memory = HoldoutMemory.read(Path(order.memory).read_bytes()) if order.memory else HoldoutMemory()
+    asked = order.model_dump(mode="json", include={"records_upto", "withdrawals", "erasures", "previous"})
+    build_id = content_id("build", asked | {"spec_sha256": order.spec.sha256})
     replay = order.spec.dataset.replay
-    return Given(withdrawals=order.withdrawals, memory=memory, replay=read_replay(replay) if replay else None)
+    return Given(
+        withdrawals=order.withdrawals,
+        memory=_memory(order),
+        replay=await pinned_replay(store, build_id, replay) if replay is not None else None,
+        outside=await _outside(order, build_id, records, store),
+    )
+
+
+def _memory(order: BuildOrder) -> HoldoutMemory:
+    from tunewheel_curate.holdout_memory import HoldoutMemory
+
+    return HoldoutMemory.read(Path(order.memory).read_bytes()) if order.memory else HoldoutMemory()
 
 
 def load() -> None:
