@@ -7,6 +7,7 @@ itself with SIGKILL; several ``processes`` train one run together. Messages go t
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -92,7 +93,7 @@ def after(module: str, name: str, *, before: bool = False, only: Callable[..., b
     """Die when ``module.name`` was called, or instead of the call."""
 
     def install() -> None:
-        owner: Any = sys.modules[module] if module in sys.modules else getattr(*module.rsplit(":", 1))
+        owner: Any = importlib.import_module(module)
         original = getattr(owner, name)
 
         def calling(*args: Any, **kwargs: Any) -> Any:
