@@ -139,7 +139,8 @@ async def test_what_is_withdrawn_while_a_build_runs_is_not_published(bench, reco
     assert await bench.maker.uses(version, RecordKind.TICKET, "T-3")
 
 
-async def test_a_request_may_name_the_withdrawals_it_knows(bench, spec) -> None:
+async def test_a_request_may_name_the_withdrawals_it_knows(bench, rows, spec) -> None:
+    bench.table.append(rows)
     withdrawn = DocumentWithdrawn(project="shop", document_id="T-3")
     bench.tell(new_event(withdrawn, source="/test", time=LATER))
     data = DatasetRequested(
