@@ -71,7 +71,7 @@ def moments(wheel: Wheel, feed: EventFeed, half_sent: asyncio.Event) -> dict[str
         return half_sent.is_set() and bool(feed.by_topic[topics.RECORD_INGESTED.name])
 
     def mid_build() -> bool:
-        return any((root / "scratch").glob("tunewheel-curate-*/train.parquet"))
+        return any((root / "scratch").glob("tunewheel-curate-*/version/train.parquet"))
 
     def mid_epoch() -> bool:
         return feed.find(topics.TRAIN_PROGRESSED, lambda e: e.data.step > 30) is not None
