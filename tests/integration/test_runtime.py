@@ -24,7 +24,7 @@ from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_runtime.view import View
 
-from .bus import Bus, running, until
+from .bus import PATIENCE_SECONDS, Bus, running, until
 from .specs import declared
 
 pytestmark = pytest.mark.integration
@@ -189,6 +189,17 @@ async def test_views_are_complete_before_the_first_event_and_follow(
             await bus.publish(declared(f"{project}-b"))
             assert (await view.fresh(f"{project}-b")) is not None
             assert (await view.fresh("never-declared")) is None
+
+
+async def test_a_burst_of_unknown_keys_does_not_wait_for_the_poll_that_follows_the_log(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    """Behind the follower's long poll each look would take half a second: more than patience has for all."""
+    made = service(kafka, tmp_path, project)
+    view: View[Any] = made.view(topics.PROJECT_DECLARED)
+    async with running(made), asyncio.timeout(PATIENCE_SECONDS):
+        for number in range(4 * int(PATIENCE_SECONDS)):
+            assert await view.fresh(f"{project}-unknown-{number}") is None
 
 
 async def test_one_trace_spans_every_hop(kafka: str, tmp_path: Path, project: str) -> None:

@@ -39,6 +39,10 @@ class LogReader:
         self._topics = tuple(topics)
         self._apply = apply
         self._consumer: AIOKafkaConsumer | None = None
+        # The broker answers a connection in order: asked on the follower's, the ends would come only after
+        # its long poll, half a second for each look.
+        self._asker: AIOKafkaConsumer | None = None
+        self._asking = asyncio.Lock()
         self._follower: asyncio.Task[None] | None = None
         self._advanced = asyncio.Condition()
         self._applied: dict[TopicPartition, int] = {}
@@ -65,6 +69,9 @@ class LogReader:
             self._follower.cancel()
             await asyncio.gather(self._follower, return_exceptions=True)
             self._follower = None
+        if self._asker is not None:
+            await self._asker.stop()
+            self._asker = None
         if self._consumer is not None:
             await self._consumer.stop()
             self._consumer = None
@@ -78,7 +85,7 @@ class LogReader:
         if self._consumer is None:
             raise TransientError("the broker is not connected yet; try again shortly")
         try:
-            ends = await self._ends(self._consumer)
+            ends = await self._ends(await self._connected_asker())
             async with self._advanced:
                 reached = self._advanced.wait_for(lambda: self._has_reached(ends))
                 await asyncio.wait_for(reached, timeout_seconds)
@@ -86,6 +93,21 @@ class LogReader:
             raise TransientError(
                 f"cannot read {[t.name for t in self._topics]} to the end: {error!r}"
             ) from error
+
+    async def _connected_asker(self) -> AIOKafkaConsumer:
+        """Return the consumer that only asks for ends, connected at the first need of it."""
+        async with self._asking:
+            if self._asker is None:
+                asker = AIOKafkaConsumer(
+                    **client_options(self._settings), group_id=None, enable_auto_commit=False
+                )
+                try:
+                    await asker.start()
+                except BaseException:
+                    await asker.stop()
+                    raise
+                self._asker = asker
+            return self._asker
 
     async def _ends(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
         return await consumer.end_offsets(list(self._applied))
