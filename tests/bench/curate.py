@@ -56,12 +56,12 @@ def measured(kind: str, size: int) -> dict[str, Any]:
 
 
 def build_measured(size: int) -> dict[str, Any]:
-    from tunewheel_curate.benchmarks import regression_benchmark
+    from tunewheel_curate.evaluation.benchmarks import regression_benchmark
     from tunewheel_curate.pipeline import build
-    from tunewheel_curate.recognizers import ENTITIES, recognizers_of
-    from tunewheel_curate.records import RecordTable, ends_of
-    from tunewheel_curate.suite import run_suite
-    from tunewheel_curate.versioning import write_version
+    from tunewheel_curate.privacy.recognizers import ENTITIES, recognizers_of
+    from tunewheel_curate.records.table import RecordTable, ends_of
+    from tunewheel_curate.versions.suite import run_suite
+    from tunewheel_curate.versions.versioning import write_version
 
     for entity in ENTITIES:
         recognizers_of(entity)

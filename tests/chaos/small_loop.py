@@ -19,7 +19,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.topics import TopicSpec
-from tunewheel_curate.records import RecordTable
+from tunewheel_curate.records.table import RecordTable
 
 from ..integration.bus import Bus
 from ..integration.specs import declared

@@ -219,7 +219,7 @@ async def test_drift_asks_for_a_version(kafka: str, tmp_path: Path, project: str
 
 
 async def _table_holds(service: Service, project: str, count: int) -> None:
-    from tunewheel_curate.records import RecordTable
+    from tunewheel_curate.records.table import RecordTable
 
     assert service.store.local_root is not None
     table = RecordTable(str(service.store.local_root / "records"))

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 from tunewheel_contracts.formats.dataset import TokenizerUse
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_curate.examples.tokens import ModelTokens
 from tunewheel_curate.stage import RECORD_SCHEMA
-from tunewheel_curate.tokens import ModelTokens
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 from tunewheel_contracts.formats.spec import parse_spec
-from tunewheel_curate.card import data_card
 from tunewheel_curate.pipeline import Build, build
+from tunewheel_curate.versions.card import data_card
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "helpdesk"
 

@@ -22,13 +22,13 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureReques
 from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.view import LogReader, View
 
-from tunewheel_curate.arrivals import rows_of
-from tunewheel_curate.building import Builder, BuildStopped
-from tunewheel_curate.forgetting import forget
-from tunewheel_curate.known import Known
-from tunewheel_curate.making import Maker
-from tunewheel_curate.policy import Pending
-from tunewheel_curate.records import RecordTable, ends_of
+from tunewheel_curate.builds.building import Builder, BuildStopped
+from tunewheel_curate.builds.known import Known
+from tunewheel_curate.builds.making import Maker
+from tunewheel_curate.builds.policy import Pending
+from tunewheel_curate.records.arrivals import rows_of
+from tunewheel_curate.records.forgetting import forget
+from tunewheel_curate.records.table import RecordTable, ends_of
 
 log = structlog.get_logger(__name__)
 

@@ -16,38 +16,38 @@ from tunewheel_contracts.formats.dataset import DatasetCounts, ExampleFormat, Fu
 from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, SemanticReport
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_curate.benchmarks import BenchmarkTexts
-from tunewheel_curate.card_sources import SourceCount, count_sources
-from tunewheel_curate.cleaning import clean_records
-from tunewheel_curate.conflicts import drop_conflicts
-from tunewheel_curate.contamination import decontaminate
-from tunewheel_curate.conversations import asked_text, redact_conversations
-from tunewheel_curate.deduplication import drop_exact_duplicates
-from tunewheel_curate.documents import add_documents, handed_over, with_documents
-from tunewheel_curate.formatting import EXAMPLE_SCHEMA, drop_long, format_examples
-from tunewheel_curate.holdout_memory import HoldoutMemory
-from tunewheel_curate.languages import keep_languages
-from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, lineage_of
-from tunewheel_curate.near_duplicates import settle_near_duplicates
-from tunewheel_curate.near_index import NearIndex, empty_index
-from tunewheel_curate.normalization import comparison_key, normalize_records
-from tunewheel_curate.output_rules import check_rules
-from tunewheel_curate.output_validation import validate_outputs
-from tunewheel_curate.outside import Outside
-from tunewheel_curate.preferences import Preferences
-from tunewheel_curate.quality import Quality
-from tunewheel_curate.replay import Replayed
-from tunewheel_curate.review import conflicting, off_schema, review_list, suspected
-from tunewheel_curate.selection import distinct_records, select_usable
-from tunewheel_curate.semantics import settle_semantic_duplicates
-from tunewheel_curate.sides import Given, complete, part
-from tunewheel_curate.similarity import SimilarPairs, pairs_among
-from tunewheel_curate.splitting import LEAK_SIMILARITY, Split
+from tunewheel_curate.builds.outside import Outside
+from tunewheel_curate.cleaning.languages import keep_languages
+from tunewheel_curate.cleaning.normalization import comparison_key, normalize_records
+from tunewheel_curate.cleaning.tickets import clean_records
+from tunewheel_curate.documents.examples import add_documents, handed_over, with_documents
+from tunewheel_curate.duplicates.exact import drop_exact_duplicates
+from tunewheel_curate.duplicates.near import settle_near_duplicates
+from tunewheel_curate.duplicates.near_index import NearIndex, empty_index
+from tunewheel_curate.duplicates.semantics import settle_semantic_duplicates
+from tunewheel_curate.duplicates.similarity import SimilarPairs, pairs_among
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.evaluation.contamination import decontaminate
+from tunewheel_curate.examples.conversations import asked_text, redact_conversations
+from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, drop_long, format_examples
+from tunewheel_curate.examples.output_rules import check_rules
+from tunewheel_curate.examples.output_validation import validate_outputs
+from tunewheel_curate.examples.preferences import Preferences
+from tunewheel_curate.examples.templates import check_conversations
+from tunewheel_curate.examples.tokens import Tokens
+from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.holdout.sides import Given, complete, part
+from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
+from tunewheel_curate.labels.conflicts import drop_conflicts
+from tunewheel_curate.labels.quality import Quality
+from tunewheel_curate.labels.review import conflicting, off_schema, review_list, suspected
+from tunewheel_curate.labels.suspects import find_suspects
+from tunewheel_curate.records.selection import distinct_records, select_usable
+from tunewheel_curate.records.withdrawals import drop_withdrawn
+from tunewheel_curate.replay.mixing import Replayed
 from tunewheel_curate.stage import Stage
-from tunewheel_curate.suspects import find_suspects
-from tunewheel_curate.templates import check_conversations
-from tunewheel_curate.tokens import Tokens
-from tunewheel_curate.withdrawals import drop_withdrawn
+from tunewheel_curate.versions.card_sources import SourceCount, count_sources
+from tunewheel_curate.versions.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, lineage_of
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""When a version is due, and how one is built away from the event loop."""

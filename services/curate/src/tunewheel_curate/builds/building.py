@@ -1,0 +1,130 @@
+"""Builds, kept away from the event loop: heartbeats and health go on while a worker process curates."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from tunewheel_contracts.errors import TransientError, TunewheelError
+
+from tunewheel_curate.builds.worker import SCRATCH_PREFIX, BuildOrder, BuildOutcome
+
+STDERR_TAIL = 2_000
+_LINE_LIMIT = 64 * 1024 * 1024
+
+
+class BuildFailed(TunewheelError):
+    """A worker died or answered nonsense: a fault of ours, not of the records."""
+
+
+class BuildStopped(TunewheelError):
+    """The build was told to stop."""
+
+
+class Builder:
+    """Runs one build at a time, in a worker started ahead of need (``prepare``) or on demand."""
+
+    def __init__(self, *, regression_set: Path | None = None) -> None:
+        self._regression_set = None if regression_set is None else str(regression_set)
+        self._waiting: asyncio.subprocess.Process | None = None
+        self._turn = asyncio.Lock()
+
+    async def prepare(self) -> None:
+        """Have a worker load its libraries now, so that the next build starts at once."""
+        if self._waiting is not None and self._waiting.returncode is None:
+            return
+        self._waiting = await _start_worker()
+
+    async def close(self) -> None:
+        """End the waiting worker."""
+        if self._waiting is not None:
+            await _end(self._waiting)
+            self._waiting = None
+
+    @contextlib.asynccontextmanager
+    async def build(
+        self, order: BuildOrder, *, stop: asyncio.Event, memory: bytes | None = None
+    ) -> AsyncIterator[tuple[BuildOutcome, Path]]:
+        """Yield the outcome and the folder that holds the version's files, for as long as the block lasts.
+
+        ``order.folder`` and ``order.memory`` are replaced by a fresh folder and a file that holds ``memory``,
+        ``order.regression_set`` by the builder's.
+
+        Raises:
+            BuildStopped: ``stop`` was set meanwhile.
+            BuildFailed: the worker died.
+            TransientError: the records have not all reached the table yet, or the store is away.
+        """
+        async with self._turn:
+            with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, ignore_cleanup_errors=True) as name:
+                folder, remembered = Path(name) / "version", Path(name) / "holdout_memory.parquet"
+                folder.mkdir()
+                if memory is not None:
+                    await asyncio.to_thread(remembered.write_bytes, memory)
+                here = {
+                    "folder": str(folder),
+                    "memory": None if memory is None else str(remembered),
+                    "regression_set": self._regression_set,
+                }
+                outcome = await self._run(order.model_copy(update=here), stop)
+                if outcome.behind is not None:
+                    raise TransientError(outcome.behind)
+                yield outcome, folder
+
+    async def _run(self, order: BuildOrder, stop: asyncio.Event) -> BuildOutcome:
+        await self.prepare()
+        worker, self._waiting = self._waiting, None
+        assert worker is not None
+        answer = asyncio.create_task(_ask(worker, order))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({answer, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise BuildStopped("the build was told to stop")
+            return answer.result()
+        finally:
+            for task in (answer, stopped):
+                task.cancel()
+            await asyncio.gather(answer, stopped, return_exceptions=True)
+            await _end(worker)
+
+
+async def _start_worker() -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tunewheel_curate.builds.worker",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=_LINE_LIMIT,
+    )
+
+
+async def _ask(worker: asyncio.subprocess.Process, order: BuildOrder) -> BuildOutcome:
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    assert worker.stderr is not None
+    errors = asyncio.create_task(worker.stderr.read())
+    try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            worker.stdin.write(order.model_dump_json().encode() + b"\n")
+            await worker.stdin.drain()
+        line = await worker.stdout.readline()
+        if line:
+            return BuildOutcome.model_validate_json(line)
+        tail = (await errors).decode(errors="replace")[-STDERR_TAIL:]
+        raise BuildFailed(f"the build's worker ended with {await worker.wait()}: {tail}")
+    finally:
+        errors.cancel()
+
+
+async def _end(worker: asyncio.subprocess.Process) -> None:
+    if worker.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            worker.kill()
+    await worker.wait()

@@ -1,0 +1,231 @@
+"""Makes one dataset version: what it is built from, the build, its files in the store, the event about it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import polars as pl
+import structlog
+from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, DatasetVersioned, RecordKind
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.service import Service
+from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing
+from tunewheel_runtime.view import LogReader
+
+from tunewheel_curate.builds.building import Builder
+from tunewheel_curate.builds.known import Known
+from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome
+from tunewheel_curate.records.erasures import Erasure
+from tunewheel_curate.versions.versioning import manifest_ref
+
+log = structlog.get_logger(__name__)
+
+NO_ROWS = content_sha256(b"")
+Answer = Envelope[DatasetVersioned] | Envelope[DatasetRejected]
+
+
+class Unrestorable(TunewheelError):
+    """A version that the next one continues is missing from the store, for good."""
+
+    def __init__(self, dataset_id: str, why: str) -> None:
+        super().__init__(
+            f"previous: {dataset_id} is missing from the store and cannot be built again ({why}); bring back "
+            f"datasets/{dataset_id}, which knows what must never be trained on"
+        )
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a build rests on besides records and spec. A build during which it changed is built anew."""
+
+    withdrawals_upto: Mapping[str, int]
+    erasures: tuple[Erasure, ...]
+
+
+class Maker:
+    """Builds versions and puts them into the store."""
+
+    def __init__(
+        self, service: Service, *, table_url: str, known: Known, followed: LogReader, builder: Builder
+    ) -> None:
+        self._service = service
+        self._table_url = table_url
+        self._known = known
+        self._followed = followed
+        self._builder = builder
+
+    async def answer(
+        self, event: Envelope[DatasetRequested], spec: ProjectSpec, *, stop: asyncio.Event
+    ) -> Answer:
+        """Return the event that answers a request which names its records.
+
+        What was withdrawn or erased while the build ran must not be published: it is built again without.
+
+        Raises:
+            BuildStopped: ``stop`` was set.
+            TransientError: records are not in the table yet, or the store is away.
+        """
+        while True:
+            basis = self._basis(event)
+            previous = self._known.history.latest(event.project)
+            order = BuildOrder(
+                table_url=self._table_url,
+                spec=spec,
+                records_upto=event.data.records_upto or {},
+                folder="",
+                withdrawals=self._known.withdrawals.before(event.project, basis.withdrawals_upto),
+                erasures=basis.erasures,
+                previous=previous.dataset_id if previous else None,
+            )
+            try:
+                memory = await self._memory_of(previous, stop=stop) if previous else None
+            except Unrestorable as error:
+                return self._rejected(event, spec, basis, BuildOutcome(rows_sha256=NO_ROWS), (str(error),))
+            async with self._builder.build(order, stop=stop, memory=memory) as (outcome, folder):
+                await self._followed.refresh()
+                if self._basis(event) == basis:
+                    return await self._publishable(event, spec, basis, outcome, folder)
+            log.info("build_repeated", project=event.project, reason="a source was taken back meanwhile")
+
+    async def uses(self, version: DatasetVersioned, kind: RecordKind, source_id: str) -> bool:
+        """Tell whether ``version`` has an example of a source; True where nobody can tell any more."""
+        store = self._service.store
+        try:
+            manifest = DatasetManifest.model_validate_json(await store.get(version.manifest))
+            lineage = await store.get(manifest.lineage) if manifest.lineage else b""
+        except ArtifactMissing:
+            return True
+        if not lineage:
+            return True
+        rows = await asyncio.to_thread(pl.read_parquet, BytesIO(lineage))
+        source = (pl.col("kind") == kind.value) & (pl.col("source_id") == source_id)
+        return not rows.filter(source & pl.col("example_id").is_not_null()).is_empty()
+
+    def _basis(self, event: Envelope[DatasetRequested]) -> Basis:
+        pinned = event.data.withdrawals_upto
+        upto = self._known.withdrawals.upto(event.project) if pinned is None else pinned
+        return Basis(upto, self._known.erasures.of(event.project))
+
+    async def _memory_of(self, version: DatasetVersioned, *, stop: asyncio.Event) -> bytes | None:
+        """Return what ``version`` and those before it held out; None for one made before there was a memory.
+
+        A version that the store has lost is built again from the log, and those it rests on.
+
+        Raises:
+            Unrestorable: it cannot be.
+            CorruptArtifact, TransientError
+        """
+        try:
+            return await self._read_memory(version)
+        except ArtifactMissing:
+            await self._restore(version, stop=stop)
+        return await self._read_memory(version)
+
+    async def _read_memory(self, version: DatasetVersioned) -> bytes | None:
+        manifest = DatasetManifest.model_validate_json(await self._service.store.get(version.manifest))
+        ref = manifest.holdout_memory
+        return None if ref is None else await self._service.store.get(ref)
+
+    async def _restore(self, version: DatasetVersioned, *, stop: asyncio.Event) -> None:
+        name, spec = version.dataset_id, self._known.specs.get(version.spec_sha256)
+        if spec is None:
+            raise Unrestorable(name, "its spec is no longer on the log")
+        before = next(
+            (v for v in self._known.history.versions(version.project) if v.dataset_id == version.previous),
+            None,
+        )
+        memory = await self._memory_of(before, stop=stop) if before else None
+        order = BuildOrder(
+            table_url=self._table_url,
+            spec=spec,
+            records_upto=version.records_upto or {},
+            folder="",
+            withdrawals=self._known.withdrawals.before(version.project, version.withdrawals_upto or {}),
+            erasures=self._known.erasures.of(version.project),
+            previous=version.previous,
+        )
+        async with self._builder.build(order, stop=stop, memory=memory) as (outcome, folder):
+            if outcome.manifest is None or outcome.manifest.dataset_id != name:
+                raise Unrestorable(name, "its records now give another version: some were erased since")
+            _, ref = await self._store(outcome.manifest, folder)
+        if ref != version.manifest:
+            raise Unrestorable(name, "the libraries that write its files have changed since")
+        log.info("dataset_restored", dataset_id=name)
+
+    async def _publishable(
+        self,
+        event: Envelope[DatasetRequested],
+        spec: ProjectSpec,
+        basis: Basis,
+        outcome: BuildOutcome,
+        folder: Path,
+    ) -> Answer:
+        manifest = outcome.manifest
+        if manifest is None:
+            return self._rejected(event, spec, basis, outcome, outcome.rejections)
+        if self._known.history.has_dataset(manifest.dataset_id):
+            unchanged = f"records: nothing changed since {manifest.dataset_id}; publish new records first"
+            return self._rejected(event, spec, basis, outcome, (unchanged,))
+        manifest, ref = await self._store(manifest, folder)
+        data = DatasetVersioned(
+            project=event.project,
+            dataset_id=manifest.dataset_id,
+            manifest=ref,
+            spec_sha256=manifest.spec_sha256,
+            criteria_sha256=manifest.criteria_sha256,
+            base_model=manifest.spec.base_model,
+            counts=manifest.counts,
+            funnel=manifest.funnel,
+            reason=event.data.reason,
+            records_upto=event.data.records_upto,
+            withdrawals_upto=dict(basis.withdrawals_upto),
+            preliminary=manifest.preliminary,
+            previous=manifest.previous,
+        )
+        log.info("dataset_versioned", dataset_id=manifest.dataset_id, **manifest.counts.model_dump())
+        return self._service.new(data, cause=event, correlation_id=f"turn-{manifest.dataset_id}")
+
+    def _rejected(
+        self,
+        event: Envelope[DatasetRequested],
+        spec: ProjectSpec,
+        basis: Basis,
+        outcome: BuildOutcome,
+        reasons: tuple[str, ...],
+    ) -> Envelope[DatasetRejected]:
+        data = DatasetRejected(
+            project=event.project,
+            spec_sha256=spec.sha256,
+            rows_sha256=outcome.rows_sha256,
+            reasons=reasons,
+            funnel=outcome.funnel,
+            records_upto=event.data.records_upto,
+            withdrawals_upto=dict(basis.withdrawals_upto),
+        )
+        log.warning("dataset_rejected", project=event.project, reasons=reasons)
+        return self._service.new(data, cause=event)
+
+    async def _store(self, manifest: DatasetManifest, folder: Path) -> tuple[DatasetManifest, ArtifactRef]:
+        """Put the version's files; a version that lies there already is left as it is."""
+        store, prefix = self._service.store, f"datasets/{manifest.dataset_id}"
+        try:
+            refs = await store.put_directory(prefix, folder)
+            return manifest, next(ref for ref in refs if ref.path == f"{prefix}/manifest.json")
+        except ArtifactConflict:
+            # The same rows reached by other records (say, of a log since deleted): the first version stays.
+            data = await store.read(f"{prefix}/manifest.json")
+            if data is None:
+                raise
+            existing = DatasetManifest.model_validate_json(data)
+            if existing.rows_sha256 != manifest.rows_sha256:
+                raise
+            return existing, manifest_ref(existing, data)

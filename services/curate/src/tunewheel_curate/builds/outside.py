@@ -1,0 +1,145 @@
+"""What a build takes from outside the log, pinned before it begins.
+
+The log names a build's records for good. A tokenizer from a hub and a teacher's answers it does not: so the
+first attempt at a build notes in ``builds/<build id>/inputs.json`` what it had, and every other attempt, on
+whatever replica, has the same. See docs/adr/0006-what-builds-take-from-outside.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+import structlog
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256
+from tunewheel_contracts.formats.dataset import TeacherUse, TokenizerUse
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import canonical_json, content_id
+from tunewheel_runtime.store import ArtifactConflict, ObjectStore
+
+from tunewheel_curate.documents.examples import question_sections
+from tunewheel_curate.documents.teaching import Lesson, ask_teacher, read_lessons
+from tunewheel_curate.examples.tokens import ModelTokens, Tokens, estimating
+
+log = structlog.get_logger(__name__)
+
+NOT_HERE = "its tokenizer was not to be had where this version was built"
+NOT_ASKED = "no tokenizer was asked for"
+
+
+class TokenizerChoice(Frozen):
+    """The files of a tokenizer in the store; none: tokens are estimated."""
+
+    files: tuple[ArtifactRef, ...] = ()
+    sha256: Sha256 | None = None
+
+
+class BuildInputs(Frozen):
+    """``builds/<build id>/inputs.json``."""
+
+    tokenizer: TokenizerChoice = TokenizerChoice()
+    lessons: tuple[Sha256, ...] = ()
+    """Names of the teacher's answers that the build uses."""
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What ``build`` is given beside records and spec."""
+
+    tokens: Tokens = field(default_factory=lambda: estimating("", NOT_ASKED))
+    lessons: Mapping[str, Lesson] = field(default_factory=dict)
+    teacher: TeacherUse | None = None
+
+
+async def take_from_outside(
+    store: ObjectStore, build_id: str, spec: ProjectSpec, documents: pl.DataFrame
+) -> Outside:
+    """Return what the build named ``build_id`` uses, deciding it where no attempt did before.
+
+    Raises:
+        TransientError: the store is away; or the teacher is, and the spec says to wait.
+        InvalidSpec: see ``question_sections``.
+    """
+    questions = spec.dataset.formats.documents.questions
+    asks = questions.enabled and questions.method == "teacher" and questions.teacher is not None
+    sections = question_sections(documents, spec) if asks else {}
+    path = f"builds/{build_id}/inputs.json"
+    data = await store.read(path)
+    if data is not None:
+        inputs = BuildInputs.model_validate_json(data)
+    else:
+        lessons = await ask_teacher(store, sections, questions) if sections else {}
+        if len(lessons) < len(sections) and questions.when_unavailable == "wait":
+            raise TransientError(
+                f"the teacher answered for {len(lessons)} of {len(sections)} sections; bring it back, or set "
+                "dataset.formats.documents.questions.when_unavailable to extractive"
+            )
+        chosen = BuildInputs(
+            tokenizer=await choose_tokenizer(store, spec.base_model), lessons=tuple(sorted(lessons))
+        )
+        inputs = BuildInputs.model_validate_json(await _first(store, path, chosen))
+    teacher = None
+    if asks:
+        assert questions.teacher is not None
+        teacher = TeacherUse(
+            model=questions.teacher.model, sections=len(sections), answered=len(inputs.lessons)
+        )
+    return Outside(
+        tokens=await _tokens(store, spec.base_model, inputs.tokenizer),
+        lessons=await read_lessons(store, inputs.lessons),
+        teacher=teacher,
+    )
+
+
+async def choose_tokenizer(store: ObjectStore, base_model: str) -> TokenizerChoice:
+    """Return the tokenizer of ``base_model``, kept in the store when it is first found.
+
+    A local directory is looked at each time: its content is its own.
+    """
+    from tunewheel_basemodel.digest import sha256_directory
+    from tunewheel_basemodel.errors import ModelFilesError
+    from tunewheel_basemodel.tokenizer import save_tokenizer
+
+    local = Path(base_model).is_absolute()
+    known = f"tokenizers/{content_id('tok', base_model)}.json"
+    data = None if local else await store.read(known)
+    if data is not None:
+        return TokenizerChoice.model_validate_json(data)
+    with tempfile.TemporaryDirectory(prefix="tunewheel-tokenizer-") as name:
+        try:
+            await asyncio.to_thread(save_tokenizer, base_model, Path(name))
+        except ModelFilesError as error:
+            log.warning("tokens_estimated", base_model=base_model, reason=error.reason)
+            return TokenizerChoice()
+        sha256 = sha256_directory(Path(name))
+        files = await store.put_directory(f"tokenizers/{sha256}", Path(name))
+    choice = TokenizerChoice(files=files, sha256=sha256)
+    return choice if local else TokenizerChoice.model_validate_json(await _first(store, known, choice))
+
+
+async def _tokens(store: ObjectStore, base_model: str, choice: TokenizerChoice) -> Tokens:
+    if choice.sha256 is None:
+        return estimating(base_model, NOT_HERE)
+    from tunewheel_basemodel.tokenizer import open_tokenizer
+
+    with tempfile.TemporaryDirectory(prefix="tunewheel-tokenizer-") as name:
+        files = await store.fetch_directory(choice.files, f"tokenizers/{choice.sha256}", Path(name) / "files")
+        tokenizer = await asyncio.to_thread(open_tokenizer, files)
+    return ModelTokens(TokenizerUse(base_model=base_model, sha256=choice.sha256), tokenizer)
+
+
+async def _first(store: ObjectStore, path: str, value: Frozen) -> bytes:
+    """Put ``value`` where nothing is yet; return what lies there now."""
+    data = canonical_json(value.model_dump(mode="json"))
+    try:
+        await store.put(path, data)
+        return data
+    except ArtifactConflict:
+        there = await store.read(path)
+        assert there is not None
+        return there

@@ -1,0 +1,106 @@
+"""Asks the build policies, again and again, whether a version is due.
+
+The answer follows from the table and the history alone, not from the events that happen to pass by, so a
+restart, a rebalance or a project declared after its records lose nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import polars as pl
+import structlog
+from tunewheel_contracts.errors import TransientError
+from tunewheel_runtime.service import Service
+
+from tunewheel_curate.builds.policy import due, pending_records
+from tunewheel_curate.curation import Curation
+
+log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """The background task of the build policies; it also keeps the table's files few."""
+
+    def __init__(
+        self,
+        service: Service,
+        curation: Curation,
+        *,
+        seconds: float,
+        compact_files: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._service = service
+        self._curation = curation
+        self._seconds = seconds
+        self._compact_files = compact_files
+        self._clock = clock
+        self._version: int | None = None
+        self._arrivals: dict[str, pl.DataFrame] = {}
+        self._last_arrival: dict[str, float] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="policy-watch")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except TransientError as error:
+                log.warning("policy_delayed", error=str(error))
+            except Exception as error:
+                self._service.fail(error)
+                return
+            await asyncio.sleep(self._seconds)
+
+    async def look(self) -> None:
+        """Read what arrived since the last look, and request the builds that are due."""
+        await self._read_arrivals()
+        for project, arrivals in self._arrivals.items():
+            declared = self._curation.projects.get(project)
+            if declared is None:
+                continue
+            pending = pending_records(arrivals, self._curation.known.history.built_upto(project))
+            quiet = self._clock() - self._last_arrival[project]
+            reason = due(declared.data.spec.dataset.build, count=pending.count, quiet_seconds=quiet)
+            if reason is not None:
+                request = self._curation.request_for_policy(project, reason, pending)
+                log.info("dataset_requested", project=project, reason=reason, records=pending.count)
+                await self._service.publish(request)
+                self._curation.known.history.apply(request)
+
+    async def _sweep(self) -> None:
+        """Erase what another replica appended before it knew of an erasure."""
+        erasures = self._curation.known.erasures.all()
+        if not erasures:
+            return
+        rows = await asyncio.to_thread(self._curation.table.subjects, erasures)
+        if not rows.is_empty():
+            await asyncio.to_thread(self._curation.table.erase, rows)
+            log.info("erased_late", rows=rows.height)
+
+    async def _read_arrivals(self) -> None:
+        table = self._curation.table
+        version = await asyncio.to_thread(table.version)
+        if version is None or version == self._version:
+            return
+        await self._sweep()
+        frames = (await asyncio.to_thread(table.arrivals)).partition_by("project", as_dict=True)
+        for (project,), frame in frames.items():
+            known = self._arrivals.get(project)
+            if known is None or known.height != frame.height:
+                self._last_arrival[project] = self._clock()
+            self._arrivals[project] = frame
+        self._version = version
+        with contextlib.suppress(TransientError):
+            await asyncio.to_thread(table.compact, min_files=self._compact_files)

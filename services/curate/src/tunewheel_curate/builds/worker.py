@@ -1,0 +1,213 @@
+"""One build in a process of its own: ``python -m tunewheel_curate.builds.worker``.
+
+It loads what a build needs, waits for one ``BuildOrder`` (a line of JSON on stdin), writes the version's
+files to the order's folder and answers with one ``BuildOutcome`` (a line of JSON on stdout). Its parent keeps
+stdin open; when that closes, the parent is gone and so is the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import queue
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunewheel_contracts.errors import InvalidSpec, TransientError
+from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage, RecordsUpto
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_id
+
+from tunewheel_curate.records.erasures import Erasure
+from tunewheel_curate.records.withdrawals import Withdrawal
+
+if TYPE_CHECKING:
+    import polars as pl
+    from tunewheel_runtime.store import ObjectStore
+
+    from tunewheel_curate.builds.outside import Outside
+    from tunewheel_curate.holdout.memory import HoldoutMemory
+    from tunewheel_curate.holdout.sides import Given
+    from tunewheel_curate.pipeline import Build
+
+
+SCRATCH_PREFIX = "tunewheel-curate-"
+"""Of the temporary folders that builds are given; the order's folder lies in one."""
+
+NEEDED = ("duplicates.near_cache", "pipeline", "records.table", "versions.suite", "versions.versioning")
+"""Modules of curate that a build imports: with what they import, seconds of loading."""
+
+
+class BuildOrder(Frozen):
+    """What to build, from what, and where to put it."""
+
+    table_url: str
+    spec: ProjectSpec
+    records_upto: RecordsUpto
+    folder: str
+    regression_set: str | None = None
+    """Path of eval's regression set; None: the one that comes with Tunewheel."""
+    withdrawals: tuple[Withdrawal, ...] = ()
+    erasures: tuple[Erasure, ...] = ()
+    previous: str | None = None
+    """The project's version before."""
+    memory: str | None = None
+    """The file that holds the previous version's memory of what was held out."""
+
+
+class BuildOutcome(Frozen):
+    """What came of it. ``manifest`` is None where the records make no dataset (``rejections``) or something
+    is not to be had yet, such as the last records (``behind``)."""
+
+    manifest: DatasetManifest | None = None
+    rows_sha256: str = ""
+    counts: DatasetCounts | None = None
+    funnel: tuple[FunnelStage, ...] = ()
+    rejections: tuple[str, ...] = ()
+    behind: str | None = None
+
+
+def run_build(order: BuildOrder) -> BuildOutcome:
+    """Read the records, curate them, write the version's files below ``order.folder``."""
+    from tunewheel_curate.versions.suite import run_suite
+    from tunewheel_curate.versions.versioning import DATA_DOCS, rows_sha256, write_version
+
+    spec, folder = order.spec, Path(order.folder)
+    try:
+        made = asyncio.run(_curated(order, _records(order)))
+    except TransientError as error:
+        return BuildOutcome(behind=str(error))
+    rows = rows_sha256(made.split, made.preferences)
+    outcome = BuildOutcome(
+        rows_sha256=rows, counts=made.counts, funnel=made.funnel, rejections=made.rejections
+    )
+    if made.rejections:
+        return outcome
+    manifest = write_version(made, spec, folder, data_docs=True, previous=order.previous)
+    failures = run_suite(
+        made.split, spec, manifest.dataset_id, folder / DATA_DOCS, tokens=made.outside.tokens
+    )
+    if failures:
+        return outcome.model_copy(update={"rejections": tuple(f"suite: {failure}" for failure in failures)})
+    return outcome.model_copy(update={"manifest": manifest})
+
+
+def _records(order: BuildOrder) -> pl.DataFrame:
+    from tunewheel_curate.records.erasures import erased
+    from tunewheel_curate.records.table import RecordTable
+
+    rows = RecordTable(order.table_url).read(order.spec.project, order.records_upto)
+    # The table may not be rid of them yet.
+    return rows.filter(~erased(order.erasures))
+
+
+async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
+    """Curate ``records`` beside what the store knows of the project.
+
+    Raises:
+        TransientError: the store, or a source of general data, is away.
+    """
+    from tunewheel_runtime.store import ObjectStore
+
+    from tunewheel_curate.duplicates.near_cache import NearCache
+    from tunewheel_curate.evaluation.benchmarks import read_benchmarks, regression_benchmark
+    from tunewheel_curate.pipeline import build, refused
+    from tunewheel_curate.records.selection import distinct_records
+    from tunewheel_curate.records.table import store_of
+
+    spec, store = order.spec, ObjectStore(store_of(order.table_url))
+    regression = regression_benchmark(Path(order.regression_set) if order.regression_set else None)
+    try:
+        benchmarks = (regression, *await read_benchmarks(spec.dataset.benchmarks, store))
+        given = await _given(order, records, store)
+    except InvalidSpec as error:
+        return refused(distinct_records(records), str(error))
+    cache = NearCache(store)
+    known = await cache.read(spec.project)
+    made = build(records, spec, given, known=known, benchmarks=benchmarks)
+    await cache.write(spec.project, made.near_index, known=known)
+    return made
+
+
+async def _outside(order: BuildOrder, build_id: str, records: pl.DataFrame, store: ObjectStore) -> Outside:
+    from tunewheel_curate.builds.outside import take_from_outside
+    from tunewheel_curate.documents.examples import handed_over
+    from tunewheel_curate.records.selection import select_usable
+    from tunewheel_curate.records.withdrawals import drop_withdrawn
+
+    live = drop_withdrawn(records, order.withdrawals).kept
+    return await take_from_outside(store, build_id, order.spec, handed_over(live, select_usable(live)))
+
+
+async def _given(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -> Given:
+    from tunewheel_curate.holdout.sides import Given
+    from tunewheel_curate.replay.pins import pinned_replay
+
+    asked = order.model_dump(mode="json", include={"records_upto", "withdrawals", "erasures", "previous"})
+    build_id = content_id("build", asked | {"spec_sha256": order.spec.sha256})
+    replay = order.spec.dataset.replay
+    return Given(
+        withdrawals=order.withdrawals,
+        memory=_memory(order),
+        replay=await pinned_replay(store, build_id, replay) if replay is not None else None,
+        outside=await _outside(order, build_id, records, store),
+    )
+
+
+def _memory(order: BuildOrder) -> HoldoutMemory:
+    from tunewheel_curate.holdout.memory import HoldoutMemory
+
+    return HoldoutMemory.read(Path(order.memory).read_bytes()) if order.memory else HoldoutMemory()
+
+
+def load() -> None:
+    """Import what takes seconds, so that a waiting worker starts at once."""
+    from tunewheel_basemodel.tokenizer import import_library
+
+    from tunewheel_curate.privacy.recognizers import ENTITIES, recognizers_of
+
+    import_library(hide_torch=True)
+    for name in (
+        "duplicates.near_cache",
+        "pipeline",
+        "records.table",
+        "versions.suite",
+        "versions.versioning",
+    ):
+        importlib.import_module(f"tunewheel_curate.{name}")
+    importlib.import_module("great_expectations.expectations")
+    for entity in ENTITIES:
+        recognizers_of(entity)
+
+
+def main() -> None:
+    """Serve one order."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; stdout is for the answer
+    orders: queue.Queue[BuildOrder] = queue.Queue()
+    threading.Thread(target=_listen_to_parent, args=(orders,), daemon=True).start()
+    load()
+    answers.write(run_build(orders.get()).model_dump_json() + "\n")
+    answers.flush()
+
+
+def _listen_to_parent(orders: queue.Queue[BuildOrder]) -> None:
+    """Pass the order on; when the parent is gone, take its folder away and end the process at once."""
+    order: BuildOrder | None = None
+    while line := sys.stdin.readline():
+        order = BuildOrder.model_validate_json(line)
+        orders.put(order)
+    if order is not None:
+        scratch = Path(order.folder).parent
+        ours = scratch.name.startswith(SCRATCH_PREFIX)
+        shutil.rmtree(scratch if ours else order.folder, ignore_errors=True)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

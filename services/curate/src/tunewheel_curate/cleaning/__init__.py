@@ -1,0 +1,1 @@
+"""Text as its writers meant it, without what frames it."""

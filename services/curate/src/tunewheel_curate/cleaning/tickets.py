@@ -1,0 +1,120 @@
+"""Tickets as what their writers had to say: without quoted history, greetings, signatures and notices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import polars as pl
+from tunewheel_contracts.formats.example_formats import CleaningSpec
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_curate.cleaning.boilerplate import without_disclaimers, without_greeting, without_signature
+from tunewheel_curate.cleaning.injections import CONTROL_TOKENS, PROMPT_INJECTION, broken_up, injected
+from tunewheel_curate.cleaning.quotation import without_quotation
+from tunewheel_curate.cleaning.truncation import is_truncated
+from tunewheel_curate.examples.conversations import cleaned_history
+from tunewheel_curate.stage import Stage, drop
+
+WRITTEN = ("ticket", "feedback")
+"""Kinds that people typed into a mail or a form. What experts wrote as an example stays as they wrote it."""
+TEXTS = ("title", "input", "output", "history")
+
+Cut = Callable[[str], str]
+
+
+def clean_records(records: pl.DataFrame, spec: ProjectSpec) -> Stage:
+    """Clean inputs, histories and free-text answers of tickets; mark what addresses the model.
+
+    Adds the column ``flags``: what was noticed, comma-separated, or null. ``counts`` holds the number of
+    records by what was cut or noticed. Reasons: ``near_empty`` (nothing was left of the input),
+    ``near_empty_answer``, ``truncated_answer``.
+    """
+    policy, tally = spec.dataset.cleaning, Counter[str]()
+    marked = _marked(records, tally)
+    question, answer = _cuts(policy, question=True), _cuts(policy, question=False)
+    free_text = spec.task.output_schema is None
+    inputs: list[str] = []
+    outputs: list[str | None] = []
+    histories: list[str | None] = []
+    for kind, text, output, history in marked.select("kind", "input", "output", "history").iter_rows():
+        written = kind in WRITTEN
+        inputs.append(_without(text, question, tally) if written else text)
+        if output is not None and written and free_text:
+            output = _without(output, answer, tally)
+        outputs.append(output)
+        histories.append(cleaned_history(history, question if written else {}))
+    cleaned = marked.with_columns(
+        pl.Series("input", inputs, dtype=pl.String),
+        pl.Series("output", outputs, dtype=pl.String),
+        pl.Series("history", histories, dtype=pl.String),
+    )
+    stage = drop("cleaning", cleaned, _reasons(cleaned, spec))
+    return Stage(stage.name, stage.kept, stage.dropped, dict(sorted(tally.items())))
+
+
+def _cuts(policy: CleaningSpec, *, question: bool) -> dict[str, Cut]:
+    """Of answers only what is certainly not theirs is cut: how an expert greets and signs is style."""
+    cuts: dict[str, Cut] = {}
+    if policy.quoted_history:
+        cuts["quoted_history"] = without_quotation
+    if policy.disclaimers:
+        cuts["disclaimers"] = without_disclaimers
+    if policy.signatures and question:
+        cuts["signatures"] = without_signature
+    if policy.greetings and question:
+        cuts["greetings"] = without_greeting
+    return cuts
+
+
+def _without(text: str, cuts: dict[str, Cut], tally: Counter[str]) -> str:
+    for name, cut in cuts.items():
+        shorter = cut(text)
+        if shorter != text:
+            tally[name] += 1
+            text = shorter
+    return text
+
+
+def _marked(records: pl.DataFrame, tally: Counter[str]) -> pl.DataFrame:
+    """Break up control signs, and name in ``flags`` what addresses the model."""
+    broken = records.with_columns(
+        pl.Series(
+            name, [text if text is None else broken_up(text) for text in records[name]], dtype=pl.String
+        )
+        for name in TEXTS
+    )
+    control = pl.select(
+        pl.any_horizontal(pl.lit(broken[name].ne_missing(records[name])) for name in TEXTS)
+    ).to_series()
+    injection = records.select(
+        pl.any_horizontal(injected(pl.col(name)).fill_null(False) for name in ("title", "input", "history"))
+    ).to_series()
+    tally[CONTROL_TOKENS] += int(control.sum())
+    tally[PROMPT_INJECTION] += int(injection.sum())
+    for name in (CONTROL_TOKENS, PROMPT_INJECTION):
+        if not tally[name]:
+            del tally[name]
+    flags = pl.concat_str(
+        pl.when(pl.lit(injection)).then(pl.lit(PROMPT_INJECTION)),
+        pl.when(pl.lit(control)).then(pl.lit(CONTROL_TOKENS)),
+        separator=",",
+        ignore_nulls=True,
+    )
+    return broken.with_columns(pl.when(pl.lit(injection | control)).then(flags).alias("flags"))
+
+
+def _reasons(cleaned: pl.DataFrame, spec: ProjectSpec) -> pl.Series:
+    policy = spec.dataset.cleaning
+    reasons: list[str | None] = []
+    for text, output in cleaned.select("input", "output").iter_rows():
+        reason = None
+        if len(text) < spec.dataset.min_characters:
+            reason = "near_empty"
+        elif spec.task.output_schema is None and output is not None:
+            if sum(character.isalnum() for character in output) < policy.min_answer_characters:
+                reason = "near_empty_answer"
+            elif policy.truncated_answers and is_truncated(output):
+                reason = "truncated_answer"
+        reasons.append(reason)
+    return pl.Series(reasons, dtype=pl.String)

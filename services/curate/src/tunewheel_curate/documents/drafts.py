@@ -1,0 +1,133 @@
+"""First drafts of examples, section by section: passages, questions, code with its summary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tunewheel_contracts.formats.dataset import ExampleFormat
+from tunewheel_contracts.formats.example_formats import DocumentFormats
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_curate.documents.chunking import chunks_of
+from tunewheel_curate.documents.code_pairs import CodePair, code_pair
+from tunewheel_curate.documents.extraction import answer_from, question_about
+from tunewheel_curate.documents.grounding import grounding, invented
+from tunewheel_curate.documents.sections import Section
+from tunewheel_curate.documents.teaching import Lesson, section_key
+from tunewheel_curate.examples.tokens import Tokens
+
+LEAST_CHARACTERS = 24
+"""Letters and digits of a passage that is worth learning."""
+_SLACK = 8
+"""Tokens that a count by parts may miss."""
+
+
+def drafts_of(
+    sections: list[Section], spec: ProjectSpec, tokens: Tokens, lessons: Mapping[str, Lesson]
+) -> Iterator[dict[str, Any]]:
+    """Yield, as rows of records with a ``place`` and a ``format``, all that ``spec`` wants of ``sections``,
+    good or not: ``reason`` says why one is not."""
+    formats = spec.dataset.formats.documents
+    numbers = Counter[str]()
+    for section in sections:
+        found: list[dict[str, Any]] = []
+        if formats.chunks.enabled:
+            found += _passages(section, spec, tokens)
+        if formats.questions.enabled and is_told(section):
+            found += _questions(section, formats, tokens, lessons)
+        if formats.code.enabled:
+            found += _code(section)
+        for draft in found:
+            number = numbers[section.record_id]
+            numbers[section.record_id] += 1
+            yield {
+                "project": spec.project, "record_id": f"{section.record_id}\n{number:06}", "kind": "document",
+                "title": "", "group": section.group, "trust": "unverified", "document": section.record_id,
+                "place": section.place, **draft,
+            }  # fmt: skip
+
+
+def is_told(section: Section) -> bool:
+    """Tell whether a section says something in prose, which can be asked about."""
+    return any(piece.kind == "prose" for piece in section.pieces)
+
+
+def _passages(section: Section, spec: ProjectSpec, tokens: Tokens) -> Iterator[dict[str, Any]]:
+    formats = spec.dataset.formats.documents
+    asked = _request(section, 99, 99)
+    around = tokens.conversation_sizes([[formats.system_prompt, asked, ""]])[0] + _SLACK
+    budget = max(1, min(formats.chunks.max_tokens, spec.dataset.max_tokens - around))
+    passages = chunks_of(section, tokens, max_tokens=budget, overlap=min(formats.chunks.overlap, budget // 2))
+    for number, passage in enumerate(passages, 1):
+        short = sum(character.isalnum() for character in passage) < LEAST_CHARACTERS
+        yield {
+            "format": ExampleFormat.CHUNK.value,
+            "input": _request(section, number, len(passages)),
+            "output": passage,
+            "reason": "passage too short" if short else None,
+        }
+
+
+def _request(section: Section, number: int, count: int) -> str:
+    part = f"part {number} of {count} of " if count > 1 else ""
+    if section.heading:
+        return f'Quote {part}the section "{section.heading}" of "{section.title}".'
+    return f'Quote {part}the beginning of "{section.title}".'
+
+
+def _questions(
+    section: Section, formats: DocumentFormats, tokens: Tokens, lessons: Mapping[str, Lesson]
+) -> Iterator[dict[str, Any]]:
+    questions = formats.questions
+    lesson = lessons.get(section_key(section, questions)) if questions.teacher is not None else None
+    if questions.method == "teacher" and lesson is not None:
+        assert questions.teacher is not None
+        if not lesson.pairs:
+            yield _question("", "", "teacher", "teacher gave no readable answer")
+        for pair, size in zip(lesson.pairs, tokens.sizes([p.answer for p in lesson.pairs]), strict=True):
+            reason = _ungrounded(pair.answer, section, questions.teacher.min_grounding)
+            if size > questions.max_answer_tokens:
+                reason = "answer too long"
+            yield _question(pair.question, pair.answer, "teacher", reason)
+        return
+    answer = answer_from(section, tokens, max_tokens=questions.max_answer_tokens)
+    reason = "section says too little" if answer is None else None
+    yield _question(question_about(section), answer or "", "extractive", reason)
+
+
+def _question(question: str, answer: str, method: str, reason: str | None) -> dict[str, Any]:
+    return {
+        "format": ExampleFormat.QUESTION.value,
+        "input": question,
+        "output": answer,
+        "attributes": method,
+        "reason": reason,
+    }
+
+
+def _ungrounded(answer: str, section: Section, least: float) -> str | None:
+    text = f"{section.title}\n{section.heading}\n{section.text}"
+    if invented(answer, text) is not None:
+        return "ungrounded: a figure or name that the section does not hold"
+    return "ungrounded: says more than the section" if grounding(answer, text) < least else None
+
+
+def _code(section: Section) -> Iterator[dict[str, Any]]:
+    for piece in section.pieces:
+        pair = code_pair(piece, section.path)
+        if isinstance(pair, CodePair):
+            what = f"{pair.language.capitalize()} code".strip() if pair.language else "code"
+            yield {
+                "format": ExampleFormat.CODE_SUMMARY.value,
+                "input": f'Summarise `{pair.name}` of "{section.title}":\n\n{pair.bare}',
+                "output": pair.summary,
+            }
+            yield {
+                "format": ExampleFormat.CODE_FUNCTION.value,
+                "input": f'Write the {what} of `{pair.name}` of "{section.title}":\n\n{pair.summary}',
+                "output": pair.code,
+            }
+        elif pair is not None:
+            yield {"format": ExampleFormat.CODE_SUMMARY.value, "input": "", "output": "", "reason": pair}

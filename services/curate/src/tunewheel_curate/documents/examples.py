@@ -1,0 +1,196 @@
+"""Examples made of documents: passages, questions with answers, code with its summary.
+
+They train beside the project's answers and are never held out: their form is not the task's, so neither its
+schema nor its labels apply to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import polars as pl
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_curate.cleaning.injections import PROMPT_INJECTION, injected
+from tunewheel_curate.cleaning.normalization import comparison_key
+from tunewheel_curate.documents.drafts import drafts_of, is_told
+from tunewheel_curate.documents.sections import Section, read_sections
+from tunewheel_curate.documents.teaching import Lesson, section_key
+from tunewheel_curate.duplicates.near_index import empty_index
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.evaluation.contamination import decontaminate
+from tunewheel_curate.examples.formatting import drop_long, format_examples
+from tunewheel_curate.examples.templates import check_conversations
+from tunewheel_curate.examples.tokens import Tokens
+from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
+from tunewheel_curate.stage import RECORD_SCHEMA, Stage, drop, dropped_frame
+
+DOCUMENT = "document"
+"""The reason by which ``select_usable`` hands documents over."""
+HELD_OUT = "held-out questions"
+PROVENANCE = {
+    "record_id": pl.String(),
+    "example_id": pl.String(),
+    "format": pl.String(),
+    "place": pl.String(),
+}
+_DRAFT = {**RECORD_SCHEMA, "label": pl.String(), "document": pl.String(), "format": pl.String(),
+          "place": pl.String(), "reason": pl.String()}  # fmt: skip
+
+
+class TakenFromOutside(Protocol):
+    """See ``outside.Outside``."""
+
+    @property
+    def tokens(self) -> Tokens: ...
+    @property
+    def lessons(self) -> Mapping[str, Lesson]: ...
+
+
+@dataclass(frozen=True)
+class DocumentExamples:
+    """``examples`` have the columns of a split; ``provenance`` names their records and places in them."""
+
+    examples: pl.DataFrame
+    provenance: pl.DataFrame
+    stages: tuple[Stage, ...]
+    """Of sections, then of examples: their ids are no records'."""
+    unused: pl.DataFrame
+    """Documents without an example, as ``DROPPED_SCHEMA``."""
+    flags: pl.DataFrame
+    """``record_id`` and ``flags`` of the documents that address the model."""
+    extractive: int
+    """Questions that no teacher asked."""
+
+
+def add_documents(
+    documents: pl.DataFrame,
+    spec: ProjectSpec,
+    outside: TakenFromOutside,
+    split: Split,
+    benchmarks: Sequence[BenchmarkTexts],
+) -> DocumentExamples | None:
+    """Return what is made of ``documents``, or None where ``spec`` asks for nothing. What asks like a
+    held-out question, or like a benchmark, is left out."""
+    if not spec.dataset.formats.documents.enabled:
+        return None
+    made = document_examples(documents, spec, tokens=outside.tokens, lessons=outside.lessons)
+    asked = [
+        turn["content"] for turns in split.holdout["messages"] for turn in turns if turn["role"] == "user"
+    ]
+    policy = spec.dataset.contamination.model_copy(update={"action": "drop"})
+    parted = decontaminate(
+        Split(made.examples, made.examples.clear()),
+        [*benchmarks, BenchmarkTexts(HELD_OUT, tuple(asked))],
+        policy,
+        threshold=LEAK_SIMILARITY,
+        index=empty_index(),
+    )
+    kept = parted.split.train
+    provenance = made.provenance.filter(pl.col("example_id").is_in(kept["example_id"].implode()))
+    return replace(
+        made, examples=kept, provenance=provenance, stages=(*made.stages, _named(parted.stage)),
+        unused=_unused(documents, provenance),
+    )  # fmt: skip
+
+
+def handed_over(records: pl.DataFrame, selection: Stage) -> pl.DataFrame:
+    """Return the documents that ``select_usable`` left to others: the newest of each source."""
+    ids = selection.dropped.filter(pl.col("reason") == DOCUMENT)["record_id"]
+    return records.filter(pl.col("record_id").is_in(ids.implode()))
+
+
+def with_documents(split: Split, documents: DocumentExamples | None) -> Split:
+    """Return ``split`` with the examples made of documents among those that train."""
+    if documents is None:
+        return split
+    return replace(split, train=pl.concat([split.train, documents.examples]).sort("example_id"))
+
+
+def document_examples(
+    documents: pl.DataFrame, spec: ProjectSpec, *, tokens: Tokens, lessons: Mapping[str, Lesson]
+) -> DocumentExamples:
+    """Make the examples that ``spec`` asks for out of ``documents`` (records).
+
+    Raises:
+        InvalidSpec: see ``read_sections``.
+    """
+    formats = spec.dataset.formats.documents
+    read, sections = read_sections(documents, spec.dataset.pii)
+    drafts = pl.DataFrame(list(drafts_of(sections, spec, tokens, lessons)), schema=_DRAFT)
+    stages = [_named(drop("drafts", drafts.drop("reason"), drafts["reason"]))]
+    system_prompt, limit = formats.system_prompt, spec.dataset.max_tokens
+    stages.append(
+        _named(drop_long(stages[-1].kept, system_prompt=system_prompt, max_tokens=limit, tokens=tokens))
+    )
+    if tokens.tokenizer is not None:
+        sound = check_conversations(stages[-1].kept, tokens.tokenizer, system_prompt=system_prompt)
+        stages.append(_named(sound))
+    stages.append(_named(_without_repetition(stages[-1].kept)))
+    kept = stages[-1].kept
+    examples, provenance = _examples(kept, system_prompt)
+    return DocumentExamples(
+        examples=examples,
+        provenance=provenance,
+        stages=(read, *stages),
+        unused=_unused(documents, provenance),
+        flags=documents.filter(injected(pl.col("input"))).select(
+            "record_id", pl.lit(PROMPT_INJECTION).alias("flags")
+        ),
+        extractive=kept.filter(pl.col("attributes") == "extractive").height,
+    )
+
+
+def question_sections(documents: pl.DataFrame, spec: ProjectSpec) -> dict[str, Section]:
+    """Return the sections that a teacher is to be asked about, redacted, by key.
+
+    Raises:
+        InvalidSpec: see ``read_sections``.
+    """
+    questions = spec.dataset.formats.documents.questions
+    _, sections = read_sections(documents, spec.dataset.pii)
+    return {section_key(section, questions): section for section in sections if is_told(section)}
+
+
+def _unused(documents: pl.DataFrame, provenance: pl.DataFrame) -> pl.DataFrame:
+    left = documents.filter(~pl.col("record_id").is_in(provenance["record_id"].unique().implode()))[
+        "record_id"
+    ]
+    return dropped_frame(left, pl.Series(["no_examples"] * len(left), dtype=pl.String))
+
+
+def _named(stage: Stage) -> Stage:
+    return replace(stage, name=f"documents.{stage.name}")
+
+
+def _without_repetition(drafts: pl.DataFrame) -> Stage:
+    """Documents repeat each other (a contact list in every SOP): of equal answers of one format one stays,
+    that with the smallest id."""
+    keys = [
+        comparison_key(f"{asked}\n{told}") for asked, told in drafts.select("input", "output").iter_rows()
+    ]
+    told = [comparison_key(text) for text in drafts["output"]]
+    ordered = drafts.with_columns(
+        pl.Series("_both", keys, dtype=pl.String), pl.Series("_told", told, dtype=pl.String)
+    ).sort("record_id")
+    again = pl.when(
+        ~pl.col("_both").is_first_distinct() | ~pl.struct("format", "_told").is_first_distinct()
+    ).then(pl.lit("exact_duplicate"))
+    stage = drop("repetition", ordered, ordered.select(again.alias("reason")).to_series())
+    return replace(stage, kept=stage.kept.drop("_both", "_told"))
+
+
+def _examples(drafts: pl.DataFrame, system_prompt: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    made = format_examples(drafts, system_prompt=system_prompt).with_columns(
+        pl.col("record_ids").list.first().alias("record_id")
+    )
+    joined = made.drop("format").join(
+        drafts.select("record_id", "document", "format", "place"), on="record_id", how="left"
+    )
+    provenance = joined.select(pl.col("document").alias("record_id"), "example_id", "format", "place")
+    examples = joined.with_columns(pl.concat_list("document").alias("record_ids")).select(
+        column for column in made.columns if column != "record_id"
+    )
+    return examples, provenance.sort("record_id", "example_id")

@@ -1,0 +1,118 @@
+"""The near-duplicate index between builds: one object per project, beside the record table.
+
+It is a cache. An absent, broken or foreign object means that the build does the work again; one that cannot
+be written means that the next build will. Neither is an error, and no dataset shows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from io import BytesIO
+
+import numpy as np
+import structlog
+from tunewheel_contracts.errors import TransientError
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_curate.duplicates.near_index import NearIndex, empty_index
+from tunewheel_curate.duplicates.sketching import ALGORITHM, BANDS
+
+log = structlog.get_logger(__name__)
+
+FOLDER = "caches/near-duplicates"
+_FIELDS = ("high", "low", "sizes", "bands", "codes", "shared")
+_UNREADABLE = (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, NotImplementedError)
+
+
+class NearCache:
+    """Where the index of each project lies in ``store``."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    async def read(self, project: str) -> NearIndex:
+        """Return the index of ``project``'s last build; an empty one where there is none to be had."""
+        try:
+            for path in await self._store.list(f"{_folder(project)}/{ALGORITHM}"):
+                data = await self._store.read(path)
+                index = None if data is None else unpacked(data)
+                if index is not None:
+                    return index
+                log.warning("near_index_unusable", path=path)
+                await self._store.delete([path])
+        except TransientError as error:
+            log.warning("near_index_unread", project=project, error=str(error))
+        return empty_index()
+
+    async def write(self, project: str, index: NearIndex, *, known: NearIndex | None = None) -> None:
+        """Replace what is kept for ``project``, unless it holds the texts of ``known``, which was read."""
+        if known is not None and len(known) == len(index) and bool((known.high == index.high).all()):
+            return
+        data = packed(index)
+        path = f"{_folder(project)}/{ALGORITHM}/{hashlib.sha256(data).hexdigest()}.npz"
+        try:
+            old = await self._store.list(_folder(project))
+            if path not in old:
+                await self._store.put(path, data)
+            await self._store.delete([other for other in old if other != path])
+        except TransientError as error:
+            log.warning("near_index_unwritten", project=project, error=str(error))
+
+    async def forget(self, project: str) -> None:
+        """Delete what is kept for ``project``.
+
+        Raises:
+            TransientError: the store is away.
+        """
+        await self._store.delete(await self._store.list(_folder(project)))
+
+
+def packed(index: NearIndex) -> bytes:
+    """Return ``index`` as an uncompressed ``.npz``, whose members carry a CRC-32; equal indexes give equal
+    bytes."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in _FIELDS:
+            member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so that no clock gets in
+            with archive.open(member, "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, getattr(index, name), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def unpacked(data: bytes) -> NearIndex | None:
+    """Return the index in ``data``, or None where it is broken."""
+    try:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            arrays = {name: _array(archive, name) for name in _FIELDS}
+    except _UNREADABLE:
+        return None
+    index = NearIndex(**arrays)
+    return index if _is_whole(index) else None
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    # Read to the end: only then is the CRC compared.
+    return np.lib.format.read_array(BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
+
+
+def _is_whole(index: NearIndex) -> bool:
+    texts, pairs = index.high.shape, index.codes.shape
+    wanted = {
+        "high": (np.uint64, texts), "low": (np.uint64, texts), "sizes": (np.uint32, texts),
+        "bands": (np.uint64, (BANDS, *texts)), "codes": (np.uint64, pairs), "shared": (np.uint32, pairs),
+    }  # fmt: skip
+    shaped = all(
+        (array := getattr(index, name)).dtype == kind and array.shape == shape
+        for name, (kind, shape) in wanted.items()
+    )
+    low = np.uint64(0xFFFFFFFF)
+    return (
+        shaped
+        and bool(((index.bands & low) < len(index)).all())
+        and bool(((index.codes & low) < len(index)).all())
+    )
+
+
+def _folder(project: str) -> str:
+    return f"{FOLDER}/{project}"

@@ -1,0 +1,264 @@
+"""An index of near-duplicates that grows: what was compared once is not compared again.
+
+It holds hashes, never texts. For the same set of texts it is the same to the byte, whatever it grew from and
+in whatever order, so it may be kept, thrown away or rebuilt without any dataset noticing: it is a cache.
+
+Texts are numbered by their digest. A bucket (texts that share a band) of up to ``FULL_BUCKET`` texts is
+compared pair by pair. In a larger one each text is compared with the first ``PIVOTS`` by digest only, or a
+flood of a million alike texts would make 10^12 comparisons; they still end in one cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tunewheel_curate.duplicates.shingling import (
+    CHUNK_ROWS,
+    HASH_BITS,
+    Integers,
+    ShingleSets,
+    UInt64s,
+    shingle_sets,
+)
+from tunewheel_curate.duplicates.sketching import BANDS, band_keys
+
+FULL_BUCKET = 48
+PIVOTS = 4
+FLOOR = 0.5
+"""The least similarity anybody may ask for: pairs whose sizes alone rule it out are not compared."""
+
+UInt32s = npt.NDArray[np.uint32]
+
+_HALF = np.uint64(32)
+_LOW = np.uint64(0xFFFFFFFF)
+_BATCH_SHINGLES = 1 << 21
+_MERGE_CODES = 1 << 22
+_PAIR_SHIFT = np.uint64(HASH_BITS)
+
+
+@dataclass(frozen=True)
+class NearIndex:
+    """Texts, their bands, and how many shingles each candidate pair shares."""
+
+    high: UInt64s
+    """(texts,): the first 64 bits of each text's SHA-256; with ``low`` it orders and names the texts."""
+    low: UInt64s
+    sizes: UInt32s
+    """(texts,): shingles per text."""
+    bands: UInt64s
+    """(BANDS, texts), each ascending: band key << 32 | text number."""
+    codes: UInt64s
+    """(pairs,), ascending: smaller text number << 32 | greater one; every candidate pair."""
+    shared: UInt32s
+    """(pairs,): shingles in common."""
+
+    def __len__(self) -> int:
+        return len(self.high)
+
+    def similar(self, minimum: float) -> tuple[Integers, Integers, npt.NDArray[np.float64]]:
+        """Return text numbers and Jaccard similarity of the pairs that reach ``minimum``."""
+        first, second = (self.codes >> _HALF).astype(np.int64), (self.codes & _LOW).astype(np.int64)
+        shared = self.shared.astype(np.int64)
+        similarity = shared / (self.sizes[first].astype(np.int64) + self.sizes[second] - shared)
+        enough = similarity >= minimum
+        return first[enough], second[enough], similarity[enough]
+
+
+def empty_index() -> NearIndex:
+    """Return the index of no texts."""
+    none64, none32 = np.empty(0, np.uint64), np.empty(0, np.uint32)
+    return NearIndex(none64, none64, none32, np.empty((BANDS, 0), np.uint64), none64, none32)
+
+
+def grow(index: NearIndex, keys: pl.Series) -> tuple[NearIndex, Integers]:
+    """Return the index of exactly the texts ``keys``, and the number of each of them in it.
+
+    Only texts that ``index`` does not hold are sketched, only pairs it does not hold are compared; texts that
+    are gone leave it. Equal texts share one number.
+    """
+    high, low = _digests(keys.to_list())
+    order = np.lexsort((low, high))
+    high, low = high[order], low[order]
+    fresh = np.ones(len(order), np.bool_)
+    fresh[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    numbers = np.empty(len(order), np.int64)
+    numbers[order] = np.cumsum(fresh) - 1
+    positions = order[fresh]
+    high, low = high[fresh], low[fresh]
+
+    moved = _places(index, high, low)
+    known = np.zeros(len(high), np.bool_)
+    known[moved[moved >= 0]] = True
+    new = np.flatnonzero(~known)
+    sets = shingle_sets(keys.gather(positions[new]))
+    sizes = np.empty(len(high), np.uint32)
+    sizes[moved[moved >= 0]] = index.sizes[moved >= 0]
+    sizes[new] = sets.sizes
+    bands = _merged_bands(index, moved, new, band_keys(sets))
+    codes = _candidates(bands, sizes)
+    shared = _shared(index, moved, codes, new, sets, keys, positions)
+    return NearIndex(high, low, sizes, bands, codes, shared), numbers
+
+
+def numbers_in(index: NearIndex, keys: pl.Series) -> Integers:
+    """Return the number of each of ``keys`` in ``index``, or -1: (keys,)."""
+    high, low = _digests(keys.to_list())
+    place = np.minimum(np.searchsorted(index.high, high), max(len(index) - 1, 0))
+    if not len(index):
+        return np.full(len(high), -1, np.int64)
+    return np.where((index.high[place] == high) & (index.low[place] == low), place, -1)
+
+
+def sharing_bands(index: NearIndex, keys: UInt32s) -> tuple[Integers, Integers]:
+    """Return which queries, texts whose band ``keys`` these are (BANDS, queries), share a band with which
+    texts of ``index``: pairs (query, text number), each once."""
+    found: list[UInt64s] = [np.empty(0, np.uint64)]
+    for band, wanted in zip(index.bands, keys, strict=True):
+        held = band >> _HALF
+        starts = np.searchsorted(held, wanted, side="left")
+        counts = np.searchsorted(held, wanted, side="right") - starts
+        query = np.repeat(np.arange(len(wanted), dtype=np.uint64), counts)
+        found.append((query << _HALF) | (band[_ranges(starts, counts)] & _LOW))
+    pairs = np.unique(np.concatenate(found))
+    return (pairs >> _HALF).astype(np.int64), (pairs & _LOW).astype(np.int64)
+
+
+def _digests(texts: Sequence[str]) -> tuple[UInt64s, UInt64s]:
+    digests = b"".join([hashlib.sha256(text.encode()).digest()[:16] for text in texts])
+    both = np.frombuffer(digests, dtype=">u8").astype(np.uint64).reshape(-1, 2)
+    return np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
+
+
+def _places(index: NearIndex, high: UInt64s, low: UInt64s) -> Integers:
+    """Return, for every text of ``index``, its number among the texts (``high``, ``low``), or -1."""
+    # Equal first halves of two different texts do not occur in practice: such a text would count as gone.
+    place = np.searchsorted(high, index.high)
+    inside = np.minimum(place, max(len(high) - 1, 0))
+    if not len(high):
+        return np.full(len(index), -1, np.int64)
+    same = (high[inside] == index.high) & (low[inside] == index.low)
+    return np.where(same, inside, -1)
+
+
+def _merged_bands(index: NearIndex, moved: Integers, new: Integers, keys: UInt32s) -> UInt64s:
+    # Numbers keep their order when texts come and go, so what was sorted stays sorted.
+    kept = int((moved >= 0).sum())
+    merged = np.empty((BANDS, kept + len(new)), np.uint64)
+    for band in range(BANDS):
+        owners = moved[(index.bands[band] & _LOW).astype(np.int64)]
+        stays = owners >= 0
+        old = (index.bands[band][stays] & ~_LOW) | owners[stays].astype(np.uint64)
+        added = np.sort((keys[band].astype(np.uint64) << _HALF) | new.astype(np.uint64))
+        merged[band] = np.insert(old, np.searchsorted(old, added), added) if len(old) else added
+    return merged
+
+
+def _candidates(bands: UInt64s, sizes: UInt32s) -> UInt64s:
+    """Return the codes of all pairs worth comparing, ascending."""
+    merged, waiting, count = np.empty(0, np.uint64), list[UInt64s](), 0
+    for band in bands:
+        for codes in _bucket_pairs(band):
+            waiting.append(codes)
+            count += len(codes)
+        if count > _MERGE_CODES:
+            merged, waiting, count = np.unique(np.concatenate([merged, *waiting])), [], 0
+    merged = np.unique(np.concatenate([merged, *waiting]))
+    one, other = sizes[(merged >> _HALF).astype(np.int64)], sizes[(merged & _LOW).astype(np.int64)]
+    return merged[np.minimum(one, other) >= FLOOR * np.maximum(one, other)]
+
+
+def _bucket_pairs(band: UInt64s) -> list[UInt64s]:
+    keys, owners = band >> _HALF, band & _LOW
+    borders = np.flatnonzero(keys[1:] != keys[:-1]) + 1
+    starts = np.concatenate([[0], borders]).astype(np.int64)
+    ends = np.concatenate([borders, [len(keys)]]).astype(np.int64)
+    lengths = ends - starts
+    pairs: list[UInt64s] = []
+    small = (lengths > 1) & (lengths <= FULL_BUCKET)
+    at = _ranges(starts[small], lengths[small])
+    end = np.repeat(ends[small], lengths[small])
+    for distance in range(1, FULL_BUCKET):
+        inside = at + distance < end
+        at, end = at[inside], end[inside]
+        if not len(at):
+            break
+        pairs.append((owners[at] << _HALF) | owners[at + distance])
+    large = lengths > FULL_BUCKET
+    for pivot in range(PIVOTS if large.any() else 0):
+        others = lengths[large] - pivot - 1
+        first = np.repeat(owners[starts[large] + pivot], others)
+        pairs.append((first << _HALF) | owners[_ranges(starts[large] + pivot + 1, others)])
+    return pairs
+
+
+def _ranges(starts: Integers, lengths: Integers) -> Integers:
+    """Return ``starts[0], starts[0] + 1, …`` for ``lengths[0]`` numbers, then the same for the next."""
+    if not len(starts):
+        return np.empty(0, np.int64)
+    before = np.cumsum(lengths) - lengths
+    return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+
+
+def _shared(
+    index: NearIndex,
+    moved: Integers,
+    codes: UInt64s,
+    new: Integers,
+    sets: ShingleSets,
+    keys: pl.Series,
+    positions: Integers,
+) -> UInt32s:
+    first, second = (
+        moved[(index.codes >> _HALF).astype(np.int64)],
+        moved[(index.codes & _LOW).astype(np.int64)],
+    )
+    stays = (first >= 0) & (second >= 0)
+    old = (first[stays].astype(np.uint64) << _HALF) | second[stays].astype(np.uint64)
+    place = np.searchsorted(old, codes)
+    known = np.zeros(len(codes), np.bool_)
+    inside = place < len(old)
+    known[inside] = old[place[inside]] == codes[inside]
+    shared = np.empty(len(codes), np.uint32)
+    shared[known] = index.shared[stays][place[known]]
+
+    unknown = codes[~known]
+    one, other = (unknown >> _HALF).astype(np.int64), (unknown & _LOW).astype(np.int64)
+    row_of = np.full(len(positions), -1, np.int64)
+    row_of[new] = np.arange(len(new))
+    touched = np.unique(np.concatenate([one, other]))
+    missing = touched[row_of[touched] < 0]
+    row_of[missing] = len(new) + np.arange(len(missing))
+    sets = sets.joined(shingle_sets(keys.gather(positions[missing])))
+    shared[~known] = shared_counts(sets, row_of[one], row_of[other])
+    return shared
+
+
+def shared_counts(sets: ShingleSets, one: Integers, other: Integers) -> UInt32s:
+    """Return how many shingles the sets ``one[i]`` and ``other[i]`` have in common: (pairs,)."""
+    counts = np.zeros(len(one), np.uint32)
+    sizes = sets.sizes
+    total = np.cumsum(sizes[one] + sizes[other])
+    start = 0
+    while start < len(one):
+        begun = total[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(total, begun + _BATCH_SHINGLES)))
+        stop = min(stop, start + CHUNK_ROWS, len(one))
+        counts[start:stop] = _batch_shared(sets, one[start:stop], other[start:stop])
+        start = stop
+    return counts
+
+
+def _batch_shared(sets: ShingleSets, one: Integers, other: Integers) -> Integers:
+    # A shingle that both sets hold stands twice in a row once pair number and hash are sorted as one word.
+    rows = np.concatenate([one, other])
+    sizes = sets.sizes[rows]
+    pair = np.repeat(np.tile(np.arange(len(one), dtype=np.uint64), 2), sizes)
+    both = np.sort((pair << _PAIR_SHIFT) | sets.values[_ranges(sets.offsets[rows], sizes)])
+    twice = both[1:][both[1:] == both[:-1]]
+    return np.bincount((twice >> _PAIR_SHIFT).astype(np.int64), minlength=len(one))

@@ -1,0 +1,95 @@
+"""Inputs that say the same in other words, by static embeddings.
+
+Sentence vectors are those of ``static_embedding``, rounded to whole numbers before they are compared, so that
+every processor finds the same pairs. All pairs are compared: the work grows with the square of the inputs.
+Averages of word vectors see topics rather than statements ("cancel my order" and "do not cancel my order" are
+one to them), which is why this is off unless asked for, and reports unless told to drop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from tunewheel_contracts.formats.data_quality import SemanticDuplicates
+from tunewheel_contracts.formats.quality_report import SemanticReport
+from tunewheel_runtime.static_embedding import Projection, StaticEmbedder, Vectors
+
+from tunewheel_curate.duplicates.exact import drop_clusters
+from tunewheel_curate.duplicates.shingling import text_hashes
+from tunewheel_curate.duplicates.similarity import SimilarPairs, components
+from tunewheel_curate.labels.conflicts import contradicting
+from tunewheel_curate.stage import Stage
+
+LEVELS = 4_096
+"""Steps per unit that a coordinate is rounded to; products of 384 of them are exact in float64."""
+REFERENCE_TEXTS = 4_096
+"""Texts that the common component is taken from: those with the smallest hashes."""
+_BLOCK_ROWS = 1_024
+_BATCH_TEXTS = 8_192
+
+
+@dataclass(frozen=True)
+class SemanticOutcome:
+    """``pairs`` are positions in what the stage took in; ``stage`` is None where the project only reports."""
+
+    pairs: SimilarPairs
+    stage: Stage | None
+    report: SemanticReport
+
+
+def settle_semantic_duplicates(records: pl.DataFrame, policy: SemanticDuplicates) -> SemanticOutcome:
+    """Find the records (columns ``key`` and ``label``) alike in meaning; drop all but the best where told to.
+
+    Pairs whose labels differ are reported and never dropped. Reason: ``semantic_duplicate``.
+    """
+    pairs = semantic_pairs(records["key"].to_list(), threshold=policy.threshold)
+    roots = np.array(components(records.height, pairs), np.int64)
+    sizes = np.bincount(roots, minlength=records.height)
+    stage = None
+    if policy.action == "drop":
+        contested = contradicting(records, pairs)
+        apart = set(zip(contested.first.tolist(), contested.second.tolist(), strict=True))
+        agreeing = [pair for pair in pairs if (pair.first, pair.second) not in apart]
+        stage = drop_clusters("semantic_duplicates", records, agreeing, reason="semantic_duplicate")
+    report = SemanticReport(
+        threshold=policy.threshold,
+        pairs=len(pairs),
+        clusters=int((sizes > 1).sum()),
+        examples=int(sizes[sizes > 1].sum()),
+        dropped=0 if stage is None else stage.dropped.height,
+    )
+    return SemanticOutcome(pairs, stage, report)
+
+
+def semantic_pairs(texts: Sequence[str], *, threshold: float) -> SimilarPairs:
+    """Return the pairs of ``texts`` whose vectors' cosine is at least ``threshold``, whatever their order."""
+    vectors = whole_vectors(texts)
+    lengths = np.sqrt((vectors * vectors).sum(axis=1))
+    first: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
+    second: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
+    similarity: list[Vectors] = [np.empty(0)]
+    for start in range(0, len(texts), _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, len(texts))
+        scale = np.maximum(np.outer(lengths[start:stop], lengths[start:]), 1.0)
+        cosine = (vectors[start:stop] @ vectors[start:].T) / scale
+        row, column = np.nonzero(cosine >= threshold)
+        later = column > row
+        first.append(row[later] + start)
+        second.append(column[later] + start)
+        similarity.append(cosine[row[later], column[later]])
+    return SimilarPairs(np.concatenate(first), np.concatenate(second), np.concatenate(similarity))
+
+
+def whole_vectors(texts: Sequence[str]) -> Vectors:
+    """Return one vector of whole numbers per text, about ``LEVELS`` long: (texts, 384)."""
+    embedder = StaticEmbedder()
+    if not texts:
+        return np.zeros((0, 1))
+    parts = [embedder.embed(texts[i : i + _BATCH_TEXTS]) for i in range(0, len(texts), _BATCH_TEXTS)]
+    vectors = np.concatenate(parts)
+    chosen = np.argsort(text_hashes(texts), kind="stable")[:REFERENCE_TEXTS]
+    return np.rint(Projection.fit(vectors[chosen]).apply(vectors) * LEVELS)

@@ -1,0 +1,137 @@
+"""Texts as sets of hashed word pairs, many at once: what near-duplicate search compares.
+
+The unit is the bigram of words (Broder 1997, "On the resemblance and containment of documents", calls it a
+2-shingle). Words and bigrams are hashed by BLAKE2b and a multiplicative mix, never by a hash that
+changes with a library's version, because signatures outlive the process that made them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tunewheel_curate.cleaning.normalization import comparison_key
+
+SHINGLE_WORDS = 2
+HASH_BITS = 50
+CHUNK_ROWS = 1 << (64 - HASH_BITS)
+"""Rows hashed at once: row number and hash share one 64-bit word, so that one sort orders both."""
+
+UInt64s = npt.NDArray[np.uint64]
+Integers = npt.NDArray[np.int64]
+
+_WORD = re.compile(r"\w+")
+_HASH_MASK = np.uint64((1 << HASH_BITS) - 1)
+_ROW_SHIFT = np.uint64(HASH_BITS)
+_DROP = np.uint64(64 - HASH_BITS)
+_LEFT, _RIGHT = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+
+
+@dataclass(frozen=True)
+class ShingleSets:
+    """One set of hashes per text: ``values[offsets[i]:offsets[i + 1]]``, ascending, never empty."""
+
+    values: UInt64s
+    offsets: Integers
+
+    @property
+    def sizes(self) -> Integers:
+        """Return how many shingles each text has: (texts,)."""
+        return np.diff(self.offsets)
+
+    def joined(self, other: ShingleSets) -> ShingleSets:
+        """Return the sets of both, these first."""
+        return ShingleSets(
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]]),
+        )
+
+
+def shingles(text: str) -> frozenset[str]:
+    """Return the runs of two words of ``text``; a shorter text is its own only shingle."""
+    key = comparison_key(text)
+    words = _WORD.findall(key)
+    if len(words) < SHINGLE_WORDS:
+        return frozenset(words or [key])
+    return frozenset(" ".join(words[i : i + SHINGLE_WORDS]) for i in range(len(words) - SHINGLE_WORDS + 1))
+
+
+def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    """Return the size of the intersection over the size of the union."""
+    shared = len(one & other)
+    return shared / (len(one) + len(other) - shared)
+
+
+def shingle_sets(keys: pl.Series) -> ShingleSets:
+    """Return the hashed shingles of ``keys``, texts as ``comparison_key`` returns them."""
+    values: list[UInt64s] = [np.empty(0, np.uint64)]
+    counts: list[Integers] = [np.zeros(1, np.int64)]
+    for start in range(0, len(keys), CHUNK_ROWS):
+        found, sizes = _chunk_sets(keys.slice(start, CHUNK_ROWS))
+        values.append(found)
+        counts.append(sizes)
+    return ShingleSets(np.concatenate(values), np.cumsum(np.concatenate(counts)))
+
+
+def _chunk_sets(keys: pl.Series) -> tuple[UInt64s, Integers]:
+    words = keys.str.extract_all(r"\w+")
+    lengths = words.list.len().to_numpy().astype(np.int64)
+    hashes = _word_hashes(words.explode().drop_nulls())
+    rows = np.repeat(np.arange(len(keys), dtype=np.uint64), lengths)
+    together = rows[:-1] == rows[1:]
+    alone = lengths[rows.astype(np.int64)] == 1
+    wordless = np.flatnonzero(lengths == 0)
+    of_row = np.concatenate([rows[:-1][together], rows[alone], wordless.astype(np.uint64)])
+    of_pair = _mixed(hashes[:-1] * _LEFT + hashes[1:] * _RIGHT)[together]
+    found = np.concatenate([of_pair, hashes[alone], text_hashes(keys.gather(wordless))])
+    packed = np.unique((of_row << _ROW_SHIFT) | (found >> _DROP))
+    sizes = np.bincount((packed >> _ROW_SHIFT).astype(np.int64), minlength=len(keys))
+    return packed & _HASH_MASK, sizes
+
+
+def word_runs(keys: pl.Series, length: int) -> tuple[Integers, UInt64s]:
+    """Return the hash of every run of ``length`` words, and the position in ``keys`` of the text it is in."""
+    rows: list[Integers] = [np.empty(0, np.int64)]
+    hashes: list[UInt64s] = [np.empty(0, np.uint64)]
+    for start in range(0, len(keys), CHUNK_ROWS):
+        words = keys.slice(start, CHUNK_ROWS).str.extract_all(r"\w+")
+        of_word = _word_hashes(words.explode().drop_nulls())
+        row = np.repeat(np.arange(start, start + len(words)), words.list.len().to_numpy().astype(np.int64))
+        count = max(len(row) - length + 1, 0)
+        run = np.zeros(count, np.uint64)
+        for offset in range(length):
+            run = _mixed(run * _LEFT + of_word[offset : offset + count])
+        inside = row[:count] == row[len(row) - count :]
+        rows.append(row[:count][inside])
+        hashes.append(run[inside])
+    return np.concatenate(rows), np.concatenate(hashes)
+
+
+def _word_hashes(words: pl.Series) -> UInt64s:
+    distinct = words.unique()
+    table = pl.DataFrame({"word": distinct, "hash": text_hashes(distinct)})
+    return (
+        words.alias("word")
+        .to_frame()
+        .join(table, on="word", how="left", maintain_order="left")["hash"]
+        .to_numpy()
+    )
+
+
+def text_hashes(texts: Iterable[str]) -> UInt64s:
+    """Return 64 bits of BLAKE2b for each text: (texts,)."""
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def _mixed(values: UInt64s) -> UInt64s:
+    """Finish a hash (Steele et al. 2014, "Fast splittable pseudorandom number generators", SplitMix64)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,1 @@
+"""What a model is judged by, and what gives it away."""

@@ -1,0 +1,108 @@
+"""Earlier turns of a thread: kept with the question they lead to, cleaned and redacted like it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import polars as pl
+from tunewheel_contracts.formats.data_quality import PiiPolicy
+from tunewheel_contracts.identity import canonical_json
+
+from tunewheel_curate.cleaning.normalization import normalize_text
+from tunewheel_curate.privacy.redaction import redact_records
+from tunewheel_curate.stage import Stage
+
+Turn = dict[str, str]
+ROLES = ("user", "assistant")
+
+
+def turns_of(history: str | None) -> list[Turn]:
+    """Return the turns in a record's ``history`` column, oldest first."""
+    turns: list[Turn] = json.loads(history) if history else []
+    return turns
+
+
+def cleaned_history(history: str | None, cuts: Mapping[str, Callable[[str], str]]) -> str | None:
+    """Normalise the turns, cut what ``cuts`` cut from the user's, leave out empty ones and foreign roles.
+
+    A conversation that the assistant opened starts with its first question: templates ask for that.
+    """
+    turns: list[Turn] = []
+    for turn in turns_of(history):
+        text = normalize_text(turn["content"])
+        for cut in cuts.values() if turn["role"] == "user" else ():
+            text = cut(text)
+        if text and turn["role"] in ROLES and (turns or turn["role"] == "user"):
+            turns.append({"role": turn["role"], "content": text})
+    return canonical_json(turns).decode() if turns else None
+
+
+def conversation(title: str, text: str, history: str | None) -> list[Turn]:
+    """Return the turns up to the answer: the subject belongs to the first, and turns of one role in a row
+    are one. The last is the user's."""
+    turns = [*turns_of(history), {"role": "user", "content": text}]
+    if title:
+        turns[0] = turns[0] | {"content": f"{title}\n\n{turns[0]['content']}"}
+    merged: list[Turn] = []
+    for turn in turns:
+        if merged and merged[-1]["role"] == turn["role"]:
+            merged[-1] = {"role": turn["role"], "content": f"{merged[-1]['content']}\n\n{turn['content']}"}
+        else:
+            merged.append(dict(turn))
+    return merged
+
+
+def asked_text(title: str, text: str, history: str | None) -> str:
+    """Return all that was said before the answer as one text: by it, two questions count as the same."""
+    return "\n\n".join(turn["content"] for turn in conversation(title, text, history))
+
+
+def redact_conversations(records: pl.DataFrame, policy: PiiPolicy) -> Stage:
+    """Redact records together with their histories; see ``redact_records``.
+
+    A turn is redacted as a record of the same group, so that stand-ins agree within a conversation. Where
+    the policy rejects, personal data in a turn rejects the whole record.
+    """
+    threads = records.filter(pl.col("history").is_not_null())
+    if threads.is_empty():
+        return redact_records(records, policy)
+    stage = redact_records(pl.concat([records, _as_records(threads)]), policy)
+    is_turn = pl.col("record_id").str.contains(_MARK, literal=True)
+    kept, turns = stage.kept.filter(~is_turn), stage.kept.filter(is_turn)
+    dropped = stage.dropped.with_columns(pl.col("record_id").str.split(_MARK).list.first())
+    dropped = dropped.unique("record_id", keep="first", maintain_order=True)
+    kept = _with_turns(kept.join(dropped.select("record_id"), on="record_id", how="anti"), turns)
+    return Stage(stage.name, kept, dropped, stage.counts)
+
+
+_MARK = "\n"
+"""Between a record's id and the number of its turn; ids hold no such character."""
+
+
+def _as_records(threads: pl.DataFrame) -> pl.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for record in threads.iter_rows(named=True):
+        for number, turn in enumerate(turns_of(record["history"])):
+            own = {
+                "record_id": f"{record['record_id']}{_MARK}{number}",
+                "title": "",
+                "input": turn["content"],
+            }
+            rows.append(record | own | {"output": None, "rejected_output": None, "history": turn["role"]})
+    return pl.DataFrame(rows, schema=threads.schema)
+
+
+def _with_turns(kept: pl.DataFrame, turns: pl.DataFrame) -> pl.DataFrame:
+    by_record: dict[str, list[tuple[int, Turn]]] = {}
+    for name, role, content in turns.select("record_id", "history", "input").iter_rows():
+        record_id, _, number = name.partition(_MARK)
+        by_record.setdefault(record_id, []).append((int(number), {"role": role, "content": content}))
+    histories = [_joined(by_record.get(record_id, ())) for record_id in kept["record_id"]]
+    return kept.with_columns(pl.Series("history", histories, dtype=pl.String))
+
+
+def _joined(numbered: Iterable[tuple[int, Turn]]) -> str | None:
+    turns = [turn for _, turn in sorted(numbered, key=lambda item: item[0])]
+    return canonical_json(turns).decode() if turns else None

@@ -1,0 +1,95 @@
+"""Only answers of the promised form teach: JSON that fits the project's schema, in one spelling."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import polars as pl
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+from tunewheel_contracts.formats.spec import TaskSpec
+
+from tunewheel_curate.cleaning.normalization import normalize_text
+from tunewheel_curate.stage import Stage, drop
+
+
+def validate_outputs(records: pl.DataFrame, task: TaskSpec) -> Stage:
+    """Drop broken outputs; re-serialise the others and add the column ``label``.
+
+    Without an output schema every text is valid and only normalised, and there are no labels unless the
+    text is a JSON object that has ``label_field``. Reasons: ``not_json``, ``off_schema: <what>``.
+    """
+    validator = Draft202012Validator(task.output_schema) if task.output_schema is not None else None
+    outputs: list[str] = []
+    labels: list[str | None] = []
+    reasons: list[str | None] = []
+    for text in records["output"]:
+        output, label, reason = _validated(text, validator, task)
+        outputs.append(output)
+        labels.append(label)
+        reasons.append(reason)
+    checked = records.with_columns(
+        pl.Series("output", outputs, dtype=pl.String), pl.Series("label", labels, dtype=pl.String)
+    )
+    return drop("output_validation", checked, pl.Series(reasons, dtype=pl.String))
+
+
+def canonical_output(value: Any, schema: dict[str, Any]) -> str:
+    """Return ``value`` as JSON with keys in the order of the schema's properties (others after, sorted), so
+    that the model has one form to learn."""
+    return json.dumps(_ordered(value, schema), ensure_ascii=False)
+
+
+def label_of(value: Any, label_field: str | None) -> str | None:
+    """Return the label in a parsed output, as text, or None."""
+    if label_field is None or not isinstance(value, dict) or value.get(label_field) is None:
+        return None
+    label = value[label_field]
+    return label if isinstance(label, str) else json.dumps(label, sort_keys=True, ensure_ascii=False)
+
+
+def _validated(
+    text: str, validator: Draft202012Validator | None, task: TaskSpec
+) -> tuple[str, str | None, str | None]:
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        if validator is None:
+            return normalize_text(text), None, None
+        return text, None, "not_json"
+    label = label_of(value, task.label_field)
+    if validator is None:
+        return normalize_text(text), label, None
+    value = _normalized(value)
+    error = best_match(validator.iter_errors(value))
+    if error is not None:
+        where = ".".join(str(part) for part in error.absolute_path) or "(root)"
+        return text, None, f"off_schema: {where} {error.validator}"
+    return canonical_output(value, task.output_schema or {}), label_of(value, task.label_field), None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _normalized(value: Any) -> Any:
+    if isinstance(value, str):
+        return normalize_text(value)
+    if isinstance(value, list):
+        return [_normalized(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _normalized(item) for key, item in value.items()}
+    return value
+
+
+def _ordered(value: Any, schema: Any) -> Any:
+    properties = schema.get("properties", {}) if isinstance(schema, dict) else {}
+    if isinstance(value, dict):
+        place = {key: number for number, key in enumerate(properties)}
+        keys = sorted(value, key=lambda key: (place.get(key, len(place)), key))
+        return {key: _ordered(value[key], properties.get(key, {})) for key in keys}
+    if isinstance(value, list):
+        items = schema.get("items", {}) if isinstance(schema, dict) else {}
+        return [_ordered(item, items) for item in value]
+    return value

@@ -1,0 +1,118 @@
+"""Answers to avoid, as preference training takes them: a prompt, the answer to prefer, the one to reject.
+
+Pairs come from corrections and negative examples. The chosen answer went through every stage that examples go
+through; the rejected one is normalised and redacted like it, but need not be valid: that may be what is wrong
+with it. A pair belongs to the training side: its record, or the one it gave way to, is trained on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+from tunewheel_contracts.formats.dataset import FunnelStage
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_id
+
+from tunewheel_curate.cleaning.normalization import normalize_text
+from tunewheel_curate.examples.formatting import MESSAGE, format_examples
+from tunewheel_curate.examples.output_validation import canonical_output
+from tunewheel_curate.examples.tokens import Tokens
+
+STAGE = "preferences"
+PREFERENCE_SCHEMA: dict[str, pl.DataType] = {
+    "pair_id": pl.String(),
+    "prompt": pl.List(MESSAGE),
+    "chosen": pl.String(),
+    "rejected": pl.String(),
+    "group": pl.String(),
+    "trust": pl.String(),
+    "record_id": pl.String(),
+}
+"""The columns of ``preferences.parquet``, as ``PreferencePair`` names them."""
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """Pairs sorted by ``pair_id``, and what became of every rejected answer."""
+
+    pairs: pl.DataFrame
+    funnel: FunnelStage
+
+
+def preference_pairs(
+    offered: pl.DataFrame,
+    cleaned: pl.DataFrame,
+    *,
+    trained: Collection[str],
+    spec: ProjectSpec,
+    tokens: Tokens,
+) -> Preferences:
+    """Return the pairs of a version.
+
+    ``offered`` are the records with a ``rejected_output``, ``cleaned`` those of them that came through the
+    stages up to the comparison with others, ``trained`` the ids whose question is on the training side.
+    Reasons in the funnel: ``record_dropped`` (see the lineage), ``held_out``, ``blank``, ``same_answer``,
+    ``too_long``, ``repeated``.
+    """
+    reasons: Counter[str] = Counter()
+    if lost := offered.height - cleaned.height:
+        reasons["record_dropped"] = lost
+    ours = cleaned.filter(pl.col("record_id").is_in(list(trained)))
+    if held := cleaned.height - ours.height:
+        reasons["held_out"] = held
+    rejected: dict[str, str] = dict(ours.select("record_id", "rejected_output").iter_rows())
+    pairs: dict[str, dict[str, object]] = {}
+    examples = format_examples(ours, system_prompt=spec.task.system_prompt)
+    for example in examples.sort(pl.col("record_ids").list.first()).iter_rows(named=True):
+        record_id = example["record_ids"][0]
+        pair = _pair(example, record_id, _spelt(normalize_text(rejected[record_id]), spec))
+        reason = "repeated" if pair["pair_id"] in pairs else _refusal(pair, spec.dataset.max_tokens, tokens)
+        if reason is None:
+            pairs[str(pair["pair_id"])] = pair
+        else:
+            reasons[reason] += 1
+    frame = pl.DataFrame([pairs[name] for name in sorted(pairs)], schema=PREFERENCE_SCHEMA)
+    funnel = FunnelStage(
+        stage=STAGE, entered=offered.height, left=frame.height, reasons=dict(sorted(reasons.items()))
+    )
+    return Preferences(frame, funnel)
+
+
+def _spelt(text: str, spec: ProjectSpec) -> str:
+    """Return JSON in the spelling that valid answers have: blanks and order are no reason to reject."""
+    if spec.task.output_schema is None:
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return canonical_output(value, spec.task.output_schema)
+
+
+def _pair(example: Mapping[str, object], record_id: str, rejected: str) -> dict[str, object]:
+    messages: Sequence[Mapping[str, str]] = example["messages"]  # type: ignore[assignment]
+    prompt, chosen = list(messages[:-1]), messages[-1]["content"]
+    return {
+        "pair_id": content_id("pair", [prompt, chosen, rejected]),
+        "prompt": prompt,
+        "chosen": chosen,
+        "rejected": rejected,
+        "group": example["group"],
+        "trust": example["trust"],
+        "record_id": record_id,
+    }
+
+
+def _refusal(pair: Mapping[str, object], max_tokens: int, tokens: Tokens) -> str | None:
+    rejected = str(pair["rejected"])
+    if not rejected:
+        return "blank"
+    if rejected == pair["chosen"]:
+        return "same_answer"
+    prompt: list[Mapping[str, str]] = pair["prompt"]  # type: ignore[assignment]
+    (size,) = tokens.conversation_sizes([[*(turn["content"] for turn in prompt), rejected]])
+    return "too_long" if size > max_tokens else None

@@ -1,0 +1,97 @@
+"""Conversations as the base model reads them: through its own chat template, and back whole.
+
+A conversation is sound when rendering and tokenising it loses nothing, the mask covers what the assistant
+says and nothing a user says, and no message holds a token that the template uses for control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from tunewheel_curate.examples.conversations import Turn, conversation
+from tunewheel_curate.stage import Stage, drop
+
+if TYPE_CHECKING:
+    from tunewheel_basemodel.tokenizer import PreTrainedTokenizerBase
+
+SAMPLE = 2_000
+"""Conversations that are sent through; where one of them is unsound, all are."""
+VERIFIED = "verified"
+
+
+def check_conversations(
+    records: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, *, system_prompt: str, sample: int = SAMPLE
+) -> Stage:
+    """Drop records whose conversation does not survive the template. Reasons: ``template: <why>``.
+
+    Of many records those with the smallest ids (digits of hashes, so a random sample) are sent through;
+    ``counts`` says how many came back whole.
+    """
+    spoken = [
+        [{"role": "system", "content": system_prompt}, *conversation(title, text, history),
+         {"role": "assistant", "content": output}]
+        for title, text, history, output in records.select("title", "input", "history", "output").iter_rows()
+    ]  # fmt: skip
+    if not tokenizer.chat_template:
+        return drop("template", records, pl.lit(None, dtype=pl.String))
+    reasons = _controlling(spoken, tokenizer)
+    order = records["record_id"].arg_sort().to_list()
+    found = {row: flaw_of(spoken[row], tokenizer) for row in order[:sample] if reasons[row] is None}
+    if any(found.values()):
+        found |= {row: flaw_of(spoken[row], tokenizer) for row in order[sample:] if reasons[row] is None}
+    for row, flaw in found.items():
+        reasons[row] = None if flaw is None else f"template: {flaw}"
+    stage = drop("template", records, pl.Series(reasons, dtype=pl.String))
+    whole = sum(flaw is None for flaw in found.values())
+    return Stage(stage.name, stage.kept, stage.dropped, {VERIFIED: whole} if whole else {})
+
+
+def flaw_of(messages: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return what is lost on the way render → tokenise → mask → decode, or None."""
+    from tunewheel_basemodel.chat import encode_chat, render
+    from tunewheel_basemodel.errors import InvalidChat
+
+    try:
+        text = render(tokenizer, messages, False)
+        ids, mask = encode_chat(tokenizer, messages)
+    except InvalidChat:
+        return "refused"
+    if _decoded(tokenizer, ids).strip() != text.strip():
+        return "tokens do not decode to the text"
+    runs = _masked_runs(ids, mask)
+    answers = [turn["content"] for turn in messages if turn["role"] == "assistant"]
+    if len(runs) != len(answers):
+        return "mask does not fit the answers"
+    end = str(tokenizer.eos_token or "")
+    learnt = [_decoded(tokenizer, run).strip().removesuffix(end).strip() for run in runs]
+    # A template may put something of its own before the content (an empty think block), not into it.
+    if not all(said.endswith(answer.strip()) for said, answer in zip(learnt, answers, strict=True)):
+        return "mask does not fit the answers"
+    return None
+
+
+def _controlling(spoken: Sequence[Sequence[Turn]], tokenizer: Any) -> list[str | None]:
+    signs = sorted({str(token) for token in tokenizer.all_special_tokens} - {""})
+    texts = pl.Series(["\n".join(turn["content"] for turn in turns) for turns in spoken], dtype=pl.String)
+    held = texts.str.contains_any(signs) if signs else pl.repeat(False, len(texts), eager=True)
+    return ["template: control token in a message" if controls else None for controls in held]
+
+
+def _masked_runs(ids: Sequence[int], mask: Sequence[int]) -> list[list[int]]:
+    runs: list[list[int]] = []
+    before = 0
+    for token, marked in zip(ids, mask, strict=True):
+        if marked and not before:
+            runs.append([])
+        if marked:
+            runs[-1].append(token)
+        before = marked
+    return runs
+
+
+def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text

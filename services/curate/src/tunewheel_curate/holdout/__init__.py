@@ -1,0 +1,1 @@
+"""What trains, what is held out, and what was ever held out."""

@@ -1,0 +1,135 @@
+"""From examples to the sides of a version: what trains, what is held out, what neither may be.
+
+``part`` splits by the memory of earlier holdouts; once benchmarks have taken their toll, ``complete`` adds
+preference pairs from the training side and general data beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+from tunewheel_contracts.formats.dataset import FunnelStage
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_curate.builds.outside import Outside
+from tunewheel_curate.duplicates.similarity import SimilarPair
+from tunewheel_curate.examples.preferences import Preferences, preference_pairs
+from tunewheel_curate.examples.tokens import Tokens
+from tunewheel_curate.holdout.memory import HoldoutMemory, Marks, clusters_of, marks_of_examples
+from tunewheel_curate.holdout.splitting import Split, split_examples
+from tunewheel_curate.records.withdrawals import Withdrawal
+from tunewheel_curate.replay.mixing import Replayed, ReplayPool, choose_replay
+from tunewheel_curate.stage import Stage, dropped_frame
+
+HELD_OUT_BEFORE = "held_out_before"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a build depends on besides the records and the spec."""
+
+    withdrawals: tuple[Withdrawal, ...] = ()
+    memory: HoldoutMemory = field(default_factory=HoldoutMemory)
+    """Of the project's version before."""
+    replay: ReplayPool | None = None
+    """What ``dataset.replay`` names; None where it names nothing."""
+    outside: Outside = field(default_factory=Outside)
+    """The base model's tokenizer, and what a teacher made of documents."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The outcome: ``split`` has the replayed examples too, ``funnel`` what became of what was added."""
+
+    split: Split
+    funnel: tuple[FunnelStage, ...]
+    memory: HoldoutMemory
+    """Of this version and all before it."""
+    preferences: Preferences | None
+    """None where no record tells an answer to avoid."""
+    replayed: Replayed | None
+
+
+def part(
+    examples: pl.DataFrame,
+    pairs: Sequence[SimilarPair],
+    stages: Sequence[Stage],
+    *,
+    spec: ProjectSpec,
+    memory: HoldoutMemory,
+) -> tuple[Split, Stage]:
+    """Split ``examples``; ``pairs`` are positions in them, ``stages`` tell what became of their records.
+
+    The stage drops what may be on neither side. Reason: ``held_out_before``.
+    """
+    ids = examples["record_ids"].to_list()
+    seen = [memory.seen(marks) for marks in _marks(ids, stages)] if memory.marks else []
+    split = split_examples(examples, pairs, holdout=spec.dataset.holdout_fraction, seen=seen)
+    lost = split.neither["record_ids"].explode().drop_nulls()
+    stage = Stage(
+        name="split",
+        kept=pl.concat([split.train, split.holdout]),
+        dropped=dropped_frame(lost, pl.Series([HELD_OUT_BEFORE] * len(lost), dtype=pl.String)),
+    )
+    return split, stage
+
+
+def complete(
+    split: Split, distinct: pl.DataFrame, stages: Sequence[Stage], *, spec: ProjectSpec, given: Given
+) -> Sides:
+    """Add to ``split`` what does not come from it alone; ``distinct`` are all records."""
+    memory = given.memory.extended(_marks(split.holdout["record_ids"].to_list(), stages))
+    preferences = _preferences(distinct, stages, split.train, spec, given.outside.tokens)
+    replayed = _replayed(split, spec, given.replay, memory, given.outside.tokens)
+    funnel = tuple(side.funnel for side in (preferences, replayed) if side is not None)
+    if replayed is not None:
+        train = pl.concat([split.train, replayed.examples]).sort("example_id")
+        split = Split(train, split.holdout, split.neither)
+    return Sides(split, funnel, memory, preferences, replayed)
+
+
+def _marks(record_ids: list[list[str]], stages: Sequence[Stage]) -> list[Marks]:
+    return marks_of_examples(record_ids, _compared(stages), _duplicates(stages))
+
+
+def _compared(stages: Sequence[Stage]) -> pl.DataFrame:
+    """The records that were good enough to be compared with others, by their ``key``."""
+    return next(stage.kept for stage in stages if stage.name == "conflicts")
+
+
+def _duplicates(stages: Sequence[Stage]) -> pl.DataFrame:
+    return pl.concat([stage.dropped for stage in stages])
+
+
+def _preferences(
+    distinct: pl.DataFrame,
+    stages: Sequence[Stage],
+    train: pl.DataFrame,
+    spec: ProjectSpec,
+    tokens: Tokens,
+) -> Preferences | None:
+    offered = distinct.filter(pl.col("rejected_output").is_not_null())
+    if offered.is_empty():
+        return None
+    clusters = clusters_of(_duplicates(stages))
+    trained = {r for ids in train["record_ids"].to_list() for i in ids for r in (i, *clusters.get(i, ()))}
+    cleaned = _compared(stages).filter(pl.col("rejected_output").is_not_null())
+    return preference_pairs(offered, cleaned, trained=trained, spec=spec, tokens=tokens)
+
+
+def _replayed(
+    split: Split, spec: ProjectSpec, pool: ReplayPool | None, memory: HoldoutMemory, tokens: Tokens
+) -> Replayed | None:
+    if pool is None or spec.dataset.replay is None:
+        return None
+    return choose_replay(
+        pool,
+        spec.dataset.replay,
+        train=split.train,
+        holdout=split.holdout,
+        memory=memory,
+        max_tokens=spec.dataset.max_tokens,
+        tokens=tokens,
+    )

@@ -1,0 +1,1 @@
+"""Labels that people should look at."""

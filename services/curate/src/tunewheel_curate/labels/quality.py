@@ -1,0 +1,76 @@
+"""What a build found for people to decide, and how a version tells them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import polars as pl
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, QualityReport, SemanticReport
+
+from tunewheel_curate.labels.review import review_counts, review_list
+
+_WHAT = {
+    "conflict": "records ask the same question as another and are labelled differently: all left out",
+    "near_conflict": "records ask nearly the same as another and are labelled differently: all left out",
+    "off_schema": "records bear a label that the schema does not know: left out",
+    "suspect": "records bear a label that a classifier trained on the others doubts: kept",
+}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Findings beside the funnel."""
+
+    review: pl.DataFrame = field(default_factory=lambda: review_list([]))
+    """``REVIEW_SCHEMA``."""
+    contamination: tuple[BenchmarkOverlap, ...] = ()
+    semantic: SemanticReport | None = None
+
+    def report(self, review: ArtifactRef | None) -> QualityReport:
+        """Return what the manifest says; ``review`` is where the list lies, if it has rows."""
+        return QualityReport(
+            review=review,
+            review_counts=review_counts(self.review),
+            contamination=self.contamination,
+            semantic=self.semantic,
+        )
+
+
+def quality_sections(quality: Quality) -> list[str]:
+    """Return the sections of the data card about ``quality``."""
+    sections = [_for_review(quality), _contamination(quality)]
+    if quality.semantic is not None:
+        sections.append(_alike_in_meaning(quality.semantic))
+    return sections
+
+
+def _for_review(quality: Quality) -> str:
+    counts = review_counts(quality.review)
+    if not counts:
+        return "## For review\n\nNo label contradicts another, and none is doubted."
+    listed = "\n".join(f"- {count} {_WHAT[kind]}." for kind, count in counts.items())
+    return f"## For review\n\n`review.parquet` names who labelled what, and when:\n\n{listed}"
+
+
+def _contamination(quality: Quality) -> str:
+    if not quality.contamination:
+        return "## Contamination\n\nCompared with no benchmark."
+    rows = [
+        "| benchmark | texts | of which in the examples | dropped | left in train | in holdout |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    rows += [
+        f"| {o.benchmark} | {o.items} | {o.overlapping_items} | {o.dropped} | {o.train} | {o.holdout} |"
+        for o in quality.contamination
+    ]
+    return "## Contamination\n\n" + "\n".join(rows)
+
+
+def _alike_in_meaning(report: SemanticReport) -> str:
+    return (
+        f"## Alike in meaning\n\nBy static embeddings, at a cosine of {report.threshold} and more: "
+        f"{report.pairs} pairs among {report.examples} examples, in {report.clusters} clusters; "
+        f"{report.dropped} dropped. "
+        "No cluster lies on both sides of the split."
+    )

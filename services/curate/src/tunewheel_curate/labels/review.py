@@ -1,0 +1,108 @@
+"""Labels for people to look at: who said what, when, where it contradicts somebody or something.
+
+Nobody is averaged and nothing is decided here. Conflicting records are out of the dataset already, suspects
+stay in it; both are listed with what a person needs to settle them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import polars as pl
+from tunewheel_contracts.formats.spec import TaskSpec
+
+from tunewheel_curate.duplicates.similarity import SimilarPair, components
+from tunewheel_curate.examples.output_validation import label_of
+from tunewheel_curate.labels.conflicts import contradicting
+from tunewheel_curate.stage import Stage
+
+CONFLICT, NEAR_CONFLICT, OFF_SCHEMA, SUSPECT = "conflict", "near_conflict", "off_schema", "suspect"
+
+REVIEW_SCHEMA: dict[str, pl.DataType] = {
+    "kind": pl.String(),
+    "cluster": pl.String(),
+    "record_id": pl.String(),
+    "kind_of_record": pl.String(),
+    "source_id": pl.String(),
+    "title": pl.String(),
+    "input": pl.String(),
+    "label": pl.String(),
+    "labels_in_cluster": pl.List(pl.String()),
+    "suggested": pl.String(),
+    "confidence": pl.Float64(),
+    "validated_by": pl.String(),
+    "trust": pl.String(),
+    "occurred_at": pl.Datetime("us", "UTC"),
+    "published_at": pl.Datetime("us", "UTC"),
+}
+"""``cluster`` is the smallest ``record_id`` of those that contradict each other, or the record's own.
+``confidence`` is what a classifier that never saw the record gives its label, ``suggested`` what it would
+say; both null for other kinds. Texts are as they would be trained on: personal data is out already."""
+
+_ORDER = (CONFLICT, NEAR_CONFLICT, OFF_SCHEMA, SUSPECT)
+
+
+def conflicting(before: pl.DataFrame, stage: Stage) -> pl.DataFrame:
+    """List what ``drop_conflicts`` took out of ``before`` (columns ``key`` and ``label``), by question."""
+    rows = before.join(stage.dropped.select("record_id"), on="record_id", how="semi").sort("record_id")
+    return _listed(rows.with_columns(pl.col("record_id").first().over("key").alias("cluster")), CONFLICT)
+
+
+def near_conflicting(before: pl.DataFrame, pairs: Sequence[SimilarPair]) -> pl.DataFrame:
+    """List the members of the clusters that contradicting ``pairs`` (positions in ``before``) connect."""
+    contested = contradicting(before, pairs)
+    roots = components(before.height, contested)
+    clustered = before.with_columns(pl.Series("_root", roots, dtype=pl.Int64)).with_row_index("_row")
+    inside = pl.Series([*contested.first.tolist(), *contested.second.tolist()], dtype=pl.UInt32).unique()
+    rows = clustered.filter(pl.col("_row").is_in(inside.implode())).sort("record_id")
+    return _listed(
+        rows.with_columns(pl.col("record_id").first().over("_root").alias("cluster")), NEAR_CONFLICT
+    )
+
+
+def off_schema(before: pl.DataFrame, stage: Stage, task: TaskSpec) -> pl.DataFrame:
+    """List the records that ``validate_outputs`` took out of ``before`` for their label."""
+    wanted = stage.dropped.filter(pl.col("reason").str.starts_with(f"off_schema: {task.label_field} "))
+    rows = before.join(wanted.select("record_id"), on="record_id", how="semi").sort("record_id")
+    labels = [label_of(json.loads(output), task.label_field) for output in rows["output"]]
+    rows = rows.with_columns(
+        pl.Series("label", labels, dtype=pl.String), pl.col("record_id").alias("cluster")
+    )
+    return _listed(rows, OFF_SCHEMA)
+
+
+def suspected(records: pl.DataFrame, suspects: pl.DataFrame) -> pl.DataFrame:
+    """List ``suspects`` (record_id, suggested, confidence), least believed first."""
+    rows = suspects.join(records, on="record_id", how="inner").with_columns(
+        pl.col("record_id").alias("cluster")
+    )
+    return _listed(rows, SUSPECT)
+
+
+def review_list(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Put the lists together: conflicts first, then by cluster; suspects by confidence."""
+    rows = pl.concat([pl.DataFrame(schema=REVIEW_SCHEMA), *parts])
+    place = pl.col("kind").replace_strict({kind: n for n, kind in enumerate(_ORDER)}, return_dtype=pl.Int32)
+    return rows.sort([place, "confidence", "cluster", "record_id"], nulls_last=True)
+
+
+def review_counts(review: pl.DataFrame) -> dict[str, int]:
+    """Return the number of records to look at, by kind."""
+    counted = dict(review.group_by("kind").len().iter_rows())
+    return {kind: counted[kind] for kind in _ORDER if kind in counted}
+
+
+def _listed(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
+    optional = [
+        pl.lit(None, dtype=REVIEW_SCHEMA[name]).alias(name)
+        for name in ("suggested", "confidence")
+        if name not in rows.columns
+    ]
+    labels = pl.col("label").unique().sort().implode().over("cluster")
+    return rows.with_columns(
+        pl.col("kind").alias("kind_of_record"),
+        pl.lit(kind).alias("kind"),
+        labels.alias("labels_in_cluster"),
+        *optional,
+    ).select(pl.col(name).cast(kind_of) for name, kind_of in REVIEW_SCHEMA.items())

@@ -1,0 +1,82 @@
+"""The record table is rebuilt from the log: at every start it reads what it misses.
+
+The consumer group's offsets only say what was handled once. A table that was deleted, or restored from a
+backup, is behind them, and nobody would deliver those records again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka.errors import KafkaError
+from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import RecordIngested
+from tunewheel_contracts.topics import RECORD_INGESTED
+from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.service import Delivery, Position
+from tunewheel_runtime.settings import ServiceSettings
+
+from tunewheel_curate.records.arrivals import rows_of
+from tunewheel_curate.records.erasures import Erasure
+from tunewheel_curate.records.table import RecordTable
+
+log = structlog.get_logger(__name__)
+
+
+async def catch_up(
+    table: RecordTable, settings: ServiceSettings, *, erasures: Callable[[], Sequence[Erasure]]
+) -> int:
+    """Append every record of the log that the table does not hold yet and that is not erased; return how
+    many.
+
+    Raises:
+        TransientError: the broker or the store is away.
+        ForeignRecordTable: see ``RecordTable.append``.
+    """
+    # Subscribed without a group it is given every partition there is, however many the operators made.
+    consumer = AIOKafkaConsumer(
+        RECORD_INGESTED.name,
+        **client_options(settings),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    new = 0
+    try:
+        await consumer.start()
+        partitions = sorted(consumer.assignment())
+        ends = await consumer.end_offsets(partitions)
+        reached = {p: await asyncio.to_thread(table.reached, p.partition) for p in partitions}
+        behind = [p for p in partitions if reached[p] < ends[p]]
+        for partition in partitions:
+            consumer.seek(partition, min(reached[partition], ends[partition]))
+        while behind:
+            batches = await consumer.getmany(*behind, timeout_ms=500)
+            records = [record for batch in batches.values() for record in batch]
+            rows = rows_of(_readable(records))
+            new += await asyncio.to_thread(table.append, rows, erasures=erasures())
+            behind = [p for p in behind if await consumer.position(p) < ends[p]]
+    except KafkaError as error:
+        raise TransientError(f"cannot read {RECORD_INGESTED.name}: {error}") from error
+    finally:
+        await consumer.stop()
+    if new:
+        log.info("records_caught_up", new=new)
+    return new
+
+
+def _readable(records: Sequence[ConsumerRecord[bytes, bytes]]) -> list[Delivery[RecordIngested]]:
+    """Decode what can be decoded; the rest became, or will become, dead letters when delivered."""
+    deliveries: list[Delivery[RecordIngested]] = []
+    for record in records:
+        try:
+            headers = dict(record.headers)
+            event = Envelope.from_kafka(RecordIngested, record.value, headers)
+        except InvalidEvent:
+            continue
+        deliveries.append(Delivery(event, Position(record.topic, record.partition, record.offset), headers))
+    return deliveries

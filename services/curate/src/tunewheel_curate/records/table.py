@@ -1,0 +1,261 @@
+"""The record table: every record that was ever ingested, in Delta Lake on the object store.
+
+Appends are idempotent by application transaction: for each partition of ``record.ingested`` the table
+remembers the last offset in it (Delta protocol, "Transaction Identifiers"), in the same atomic commit as the
+rows. A redelivered batch appends only what is not there yet.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from tunewheel_contracts.errors import TransientError, TunewheelError
+
+from tunewheel_curate.records.erasures import Erasure, erased
+from tunewheel_curate.stage import RECORD_SCHEMA
+
+SUBJECT_COLUMNS = (
+    "project", "record_id", "source_id", "group", "published_at", "occurred_at", "partition", "offset",
+)  # fmt: skip
+"""What erasures look at, and what names a row."""
+STATISTICS = {"delta.dataSkippingStatsColumns": "partition,offset"}
+"""Delta notes the least and greatest value of every column in its log, which no erasure would reach: only
+those of columns that hold nobody's words."""
+IN_FLIGHT_HOURS = 1
+ARRIVAL_COLUMNS = ("project", "record_id", "kind", "output", "partition", "offset")
+
+
+class ForeignRecordTable(TunewheelError):
+    """The table remembers another log than the one being read."""
+
+
+class TableBehind(TransientError):
+    """Records that the build asks for have not reached the table yet."""
+
+
+class RecordTable:
+    """One table of ``RECORD_SCHEMA``, partitioned by project. Safe to use from several threads."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._lock = threading.Lock()
+        self._opened: DeltaTable | None = None
+
+    def append(self, rows: pl.DataFrame, *, erasures: Sequence[Erasure] = ()) -> int:
+        """Append what is not in the table yet and not erased; return how many rows that were.
+
+        Raises:
+            TransientError: another writer was faster, or the store is away.
+            ForeignRecordTable: the table claims offsets whose records it does not hold.
+        """
+        if rows.is_empty():
+            return 0
+        with self._lock:
+            table = self._open()
+            seen = {p: self._last_offset(table, p) for p in rows["partition"].unique().to_list()}
+            known = pl.col("partition").replace_strict(seen, return_dtype=pl.Int64)
+            old, new = rows.filter(pl.col("offset") <= known), rows.filter(pl.col("offset") > known)
+            kept = ~erased(erasures)
+            if table is not None and not old.is_empty():
+                self._check_same_log(table, old.filter(kept))
+            if not new.is_empty():
+                self._write(table, new.filter(kept), reached=_last_offsets(new))
+            return new.filter(kept).height
+
+    def reached(self, partition: int) -> int:
+        """Return the offset of ``record.ingested`` after the last one appended from ``partition``."""
+        with self._lock:
+            return self._last_offset(self._open(), partition) + 1
+
+    def version(self) -> int | None:
+        """Return the table's version, which every append raises; None before the first append."""
+        with self._lock:
+            table = self._open()
+            return None if table is None else table.version()
+
+    def arrivals(self) -> pl.DataFrame:
+        """Return what the build policy looks at: the log position of every row, and whether it can become an
+        example (``usable``)."""
+        frame = self._scan(ARRIVAL_COLUMNS)
+        usable = (pl.col("kind") != "document") & pl.col("output").is_not_null()
+        chosen = frame.select("project", "record_id", usable.alias("usable"), "partition", "offset")
+        return _collected(chosen)
+
+    def subjects(self, erasures: Sequence[Erasure]) -> pl.DataFrame:
+        """Return ``SUBJECT_COLUMNS`` of the rows that ``erasures`` take."""
+        return _collected(self._scan(SUBJECT_COLUMNS).filter(erased(erasures)))
+
+    def erase(self, rows: pl.DataFrame) -> None:
+        """Delete ``rows`` (of ``subjects``) and every file that held them, the table's past included.
+
+        A reader that is at it meanwhile fails with ``TransientError``. Repeating it is harmless.
+
+        Raises:
+            TransientError: another writer was faster, or the store is away.
+        """
+        with self._lock:
+            table = self._open()
+            if table is None:
+                return
+            try:
+                if not rows.is_empty():
+                    table.delete(_predicate(rows))
+                table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+                # Files that Delta's log has forgotten; younger ones may belong to an append under way.
+                table.vacuum(IN_FLIGHT_HOURS, enforce_retention_duration=False, dry_run=False, full=True)
+            except (DeltaError, OSError) as error:
+                self._opened = None
+                raise TransientError(f"cannot erase in the record table at {self.url}: {error}") from error
+
+    def read(self, project: str, upto: Mapping[str, int]) -> pl.DataFrame:
+        """Return the rows of ``project`` before the offsets ``upto`` (by partition).
+
+        Raises:
+            TableBehind: the table does not reach that far.
+            TransientError: an erasure took the files away meanwhile.
+        """
+        for partition, end in upto.items():
+            # Not the rows' own offsets: the last of them may have been erased.
+            if (reached := self.reached(int(partition))) < end:
+                raise TableBehind(
+                    f"partition {partition} of record.ingested is in the table up to {reached}, "
+                    f"the build asks for {end}"
+                )
+        rows = _collected(self._scan(tuple(RECORD_SCHEMA)).filter(pl.col("project") == project))
+        limits = {int(partition): end for partition, end in upto.items()}
+        limit = pl.col("partition").replace_strict(limits, default=0, return_dtype=pl.Int64)
+        return rows.filter(pl.col("offset") < limit)
+
+    def compact(self, *, min_files: int) -> bool:
+        """Merge small files once there are ``min_files``; older versions stay readable.
+
+        Returns whether it was done; losing a race against an append is no error.
+        """
+        with self._lock:
+            table = self._open()
+            if table is None or len(table.file_uris()) < min_files:
+                return False
+            try:
+                table.optimize.compact()
+            except CommitFailedError:
+                return False
+            return True
+
+    def _open(self) -> DeltaTable | None:
+        try:
+            if self._opened is None:
+                self._opened = DeltaTable(self.url)
+            else:
+                self._opened.update_incremental()
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            raise TransientError(f"cannot open the record table at {self.url}: {error}") from error
+        return self._opened
+
+    def _scan(self, columns: tuple[str, ...]) -> pl.LazyFrame:
+        with self._lock:
+            table = self._open()
+            if table is None:
+                return pl.LazyFrame(schema={name: RECORD_SCHEMA[name] for name in columns})
+            # Compaction and appends move on meanwhile: pin the version that is read.
+            pinned = DeltaTable(self.url, version=table.version())
+        rows = pl.scan_delta(pinned)
+        known = rows.collect_schema().names()
+        # A table that was filled before a column existed says nothing about it.
+        return rows.select(
+            pl.col(name) if name in known else pl.lit(None, dtype=RECORD_SCHEMA[name]).alias(name)
+            for name in columns
+        )
+
+    @staticmethod
+    def _last_offset(table: DeltaTable | None, partition: int) -> int:
+        remembered = table.transaction_version(_transaction_name(partition)) if table is not None else None
+        return -1 if remembered is None else remembered
+
+    def _write(self, table: DeltaTable | None, rows: pl.DataFrame, *, reached: Mapping[int, int]) -> None:
+        properties = CommitProperties(
+            app_transactions=[Transaction(_transaction_name(p), offset) for p, offset in reached.items()]
+        )
+        try:
+            write_deltalake(
+                self.url if table is None else table,
+                rows,
+                mode="append",
+                schema_mode="merge",  # of a table that older rows gave fewer columns
+                partition_by=["project"],
+                configuration=STATISTICS if table is None else None,
+                commit_properties=properties,
+            )
+        except (DeltaError, OSError) as error:
+            self._opened = None
+            raise TransientError(f"cannot append to the record table at {self.url}: {error}") from error
+
+    def _check_same_log(self, table: DeltaTable, old: pl.DataFrame) -> None:
+        """One record per partition is enough to tell another log, and keeps a long redelivery quick."""
+        for row in old.sort("offset").unique("partition", keep="last").iter_rows(named=True):
+            place = (pl.col("partition") == row["partition"]) & (pl.col("offset") == row["offset"])
+            held = pl.scan_delta(table).filter(place).select("record_id").collect()["record_id"].to_list()
+            if row["record_id"] in held:
+                continue
+            raise ForeignRecordTable(
+                f"the record table at {self.url} claims offset {row['offset']} of record.ingested but does "
+                f"not hold {row['record_id']}: it was filled from another log. Point store_url elsewhere, "
+                "or delete the table: it is rebuilt from the log at the next start"
+            )
+
+
+def ends_of(rows: pl.DataFrame) -> dict[str, int]:
+    """Return, by partition, the offset after the last of ``rows``."""
+    return {str(partition): offset + 1 for partition, offset in _last_offsets(rows).items()}
+
+
+def _last_offsets(rows: pl.DataFrame) -> dict[int, int]:
+    last: list[Any] = rows.group_by("partition").agg(pl.col("offset").max()).rows()
+    return {int(partition): int(offset) for partition, offset in sorted(last)}
+
+
+def _predicate(rows: pl.DataFrame) -> str:
+    """Name rows by their place on the log: numbers alone, whatever people are called."""
+    places = rows.group_by("partition").agg(pl.col("offset").unique().sort()).sort("partition")
+    return " OR ".join(
+        f"(partition = {int(partition)} AND offset IN ({', '.join(str(int(offset)) for offset in offsets)}))"
+        for partition, offsets in places.iter_rows()
+    )
+
+
+def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
+    try:
+        return rows.collect()
+    except (OSError, pl.exceptions.ComputeError) as error:
+        raise TransientError(f"cannot read the record table; its files may have moved on: {error}") from error
+
+
+def table_url(store_url: str, local_root: Path | None) -> str:
+    """Return where the table lies in a store.
+
+    Raises:
+        ValueError: the store lives in one process's memory, where the build's process cannot read it.
+    """
+    if local_root is not None:
+        return str(local_root / "records")
+    if store_url.startswith("memory:"):
+        raise ValueError(
+            "store_url memory:// cannot hold the record table; use file://, s3://, gs:// or az://"
+        )
+    return f"{store_url.rstrip('/')}/records"
+
+
+def store_of(table_url: str) -> str:
+    """Return the URL, or path, of the store that the table at ``table_url`` lies in."""
+    return table_url.rstrip("/").rpartition("/")[0]
+
+
+def _transaction_name(partition: int) -> str:
+    return f"record.ingested-{partition}"

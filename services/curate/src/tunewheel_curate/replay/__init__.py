@@ -1,0 +1,1 @@
+"""General instruction data, mixed into training."""

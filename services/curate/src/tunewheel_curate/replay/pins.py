@@ -1,0 +1,52 @@
+"""General data is kept in the store when a build first reads it: a source may change, a version must not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from tunewheel_contracts.fields import Frozen, Sha256
+from tunewheel_contracts.formats.spec import ReplaySpec
+from tunewheel_contracts.identity import canonical_json, content_sha256
+from tunewheel_runtime.store import ArtifactConflict, CorruptArtifact, ObjectStore
+
+from tunewheel_curate.replay.mixing import ReplayPool
+from tunewheel_curate.replay.sources import read_replay
+
+
+class ReplayPin(Frozen):
+    """``builds/<build id>/replay.json``: a build uses the conversations at ``replay/<sha256>.jsonl``."""
+
+    sha256: Sha256
+
+
+async def pinned_replay(store: ObjectStore, build_id: str, spec: ReplaySpec) -> ReplayPool:
+    """Return the conversations that the build named ``build_id`` takes from, reading the source only where no
+    attempt did before.
+
+    Raises:
+        InvalidSpec, TransientError: see ``read_replay``.
+        CorruptArtifact: what was kept is damaged or gone.
+    """
+    path = f"builds/{build_id}/replay.json"
+    if (data := await store.read(path)) is not None:
+        return await _kept(store, ReplayPin.model_validate_json(data))
+    pool = await asyncio.to_thread(read_replay, spec)
+    lines = b"".join(canonical_json(turns) + b"\n" for turns in pool.conversations)
+    await store.put(_path(pool.sha256), lines)
+    try:
+        await store.put(path, ReplayPin(sha256=pool.sha256).model_dump_json().encode())
+    except ArtifactConflict:  # another attempt read the source before it changed
+        return await _kept(store, ReplayPin.model_validate_json(await store.read(path) or b""))
+    return pool
+
+
+async def _kept(store: ObjectStore, pin: ReplayPin) -> ReplayPool:
+    data = await store.read(_path(pin.sha256)) or b""
+    if content_sha256(data) != pin.sha256:
+        raise CorruptArtifact(f"{_path(pin.sha256)} does not hold what its name says; bring it back")
+    return ReplayPool(tuple(json.loads(line) for line in data.split(b"\n") if line), pin.sha256)
+
+
+def _path(sha256: str) -> str:
+    return f"replay/{sha256}.jsonl"

@@ -1,0 +1,198 @@
+"""Reads general instruction data: JSON Lines from a file or URL, or a Hugging Face dataset.
+
+Whatever the source, it becomes the same thing: conversations, each once, ordered by their hash, and the hash
+of them all. Two machines that read the same content agree on both; the hash in the spec refuses any other.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from tunewheel_contracts.errors import InvalidSpec, TransientError
+from tunewheel_contracts.formats.spec import ReplaySpec
+from tunewheel_contracts.identity import canonical_json
+
+from tunewheel_curate.cleaning.normalization import normalize_text
+from tunewheel_curate.replay.mixing import ReplayPool, Turns
+
+MAX_BYTES = 256 << 20
+MAX_ROWS = 200_000
+TIMEOUT_SECONDS = 60
+_FIELD = "dataset.replay.source"
+_ALPACA = re.compile(
+    r"\ABelow is an instruction.*?### Instruction:\n(?P<instruction>.*?)"
+    r"(?:\n\n### Input:\n(?P<input>.*?))?\n\n### Response:\s*\Z",
+    re.DOTALL,
+)
+_ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
+_QUESTIONS = ("instruction", "prompt", "question")
+_CONTEXTS = ("context", "input")
+_ANSWERS = ("response", "output", "completion", "answer")
+
+
+def read_replay(spec: ReplaySpec) -> ReplayPool:
+    """Read the source that ``spec`` names.
+
+    Raises:
+        InvalidSpec: it does not exist, is too large, holds no conversation, or hashes to something else.
+        TransientError: a server did not answer.
+    """
+    rows = _jsonl_rows(_read_bytes(spec.source)) if _is_jsonl(spec.source) else _hub_rows(spec)
+    pool = pool_of(rows)
+    if not pool.conversations:
+        known = ", ".join(_QUESTIONS), ", ".join(_ANSWERS)
+        reason = f"{spec.source} holds no conversation; rows need messages, or one of {known[0]} with one of "
+        raise InvalidSpec(field=_FIELD, reason=reason + known[1])
+    if spec.sha256 not in (None, pool.sha256):
+        reason = f"is {spec.sha256}, but {spec.source} hashes to {pool.sha256}; bring back the old content, "
+        raise InvalidSpec(field="dataset.replay.sha256", reason=reason + "or accept the new by its hash")
+    return pool
+
+
+def pool_of(rows: Iterable[Mapping[str, Any]]) -> ReplayPool:
+    """Return the conversations in ``rows``; what is none is left out."""
+    lines = {canonical_json(turns) for row in rows if (turns := conversation(row)) is not None}
+    ordered = sorted(lines, key=lambda line: hashlib.sha256(line).digest())
+    digest = hashlib.sha256()
+    for line in ordered:
+        digest.update(line + b"\n")
+    return ReplayPool(tuple(json.loads(line) for line in ordered), digest.hexdigest())
+
+
+def conversation(row: Mapping[str, Any]) -> Turns | None:
+    """Return a row as turns that end with an answer; None where it is no conversation.
+
+    Known forms: OpenAI's ``messages``, ShareGPT's ``conversations``, instruction/context/response under the
+    usual names, and prompts in Alpaca's frame, which is taken off.
+    """
+    listed = row.get("messages") or row.get("conversations")
+    turns = _listed_turns(listed) if isinstance(listed, list) else _asked_and_answered(row)
+    if turns is None or any(not turn["content"] for turn in turns):
+        return None
+    roles = [turn["role"] for turn in turns if turn["role"] != "system"]
+    alternate = roles == ["user", "assistant"] * (len(roles) // 2)
+    first_only = all(turn["role"] != "system" for turn in turns[1:])
+    return turns if roles and alternate and first_only else None
+
+
+def _listed_turns(listed: list[Any]) -> Turns | None:
+    turns: Turns = []
+    for item in listed:
+        if not isinstance(item, dict):
+            return None
+        role = _ROLES.get(str(item.get("role") or item.get("from")))
+        content = item.get("content") or item.get("value")
+        if role is None or not isinstance(content, str):
+            return None
+        turns.append({"role": role, "content": normalize_text(content)})
+    return turns
+
+
+def _asked_and_answered(row: Mapping[str, Any]) -> Turns | None:
+    question, answer, context = (_first_text(row, names) for names in (_QUESTIONS, _ANSWERS, _CONTEXTS))
+    if question is None or answer is None:
+        return None
+    if framed := _ALPACA.match(question):
+        question, context = framed["instruction"], framed["input"] or context
+    asked = f"{question}\n\n{context}" if context else question
+    return [
+        {"role": "user", "content": normalize_text(asked)},
+        {"role": "assistant", "content": normalize_text(answer)},
+    ]
+
+
+def _first_text(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    return next((row[name] for name in names if isinstance(row.get(name), str) and row[name].strip()), None)
+
+
+def _is_jsonl(source: str) -> bool:
+    return "://" in source or source.endswith((".jsonl", ".jsonl.gz", ".json"))
+
+
+def _read_bytes(source: str) -> bytes:
+    parts = urlsplit(source)
+    if parts.scheme in ("http", "https"):
+        return _download(source)
+    path = Path(unquote(parts.netloc + parts.path)) if parts.scheme == "file" else Path(source)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InvalidSpec(field=_FIELD, reason=f"{path} is over {MAX_BYTES >> 20} MiB; take a part of it")
+        return path.read_bytes()
+    except OSError as error:
+        reason = f"{path} cannot be read where curate runs ({error.strerror}); put it there, or give a URL"
+        raise InvalidSpec(field=_FIELD, reason=reason) from error
+
+
+def _download(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+            data = answer.read(MAX_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        if error.code >= 500 or error.code == 429:
+            raise TransientError(f"{url} answers {error.code}") from error
+        raise InvalidSpec(field=_FIELD, reason=f"{url} answers {error.code}; correct it") from error
+    except (OSError, ValueError) as error:
+        raise TransientError(f"{url} cannot be read: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise InvalidSpec(field=_FIELD, reason=f"{url} is over {MAX_BYTES >> 20} MiB; take a part of it")
+    return data
+
+
+def _jsonl_rows(data: bytes) -> Iterator[Mapping[str, Any]]:
+    if data[:2] == b"\x1f\x8b":
+        data = _unzipped(data)
+    for number, line in enumerate(data.splitlines(), start=1):
+        if not line.strip():
+            continue
+        if number > MAX_ROWS:
+            raise InvalidSpec(field=_FIELD, reason=f"has over {MAX_ROWS:,} lines; take a part of it")
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            reason = f"line {number} is not JSON ({error}); it must be JSON Lines in UTF-8"
+            raise InvalidSpec(field=_FIELD, reason=reason) from error
+        if isinstance(row, dict):
+            yield row
+
+
+def _unzipped(data: bytes) -> bytes:
+    import io
+
+    try:
+        with gzip.open(io.BytesIO(data)) as stream:
+            plain = stream.read(MAX_BYTES + 1)
+    except (OSError, EOFError) as error:
+        raise InvalidSpec(
+            field=_FIELD, reason=f"is no whole gzip file ({error}); compress it anew"
+        ) from error
+    if len(plain) > MAX_BYTES:
+        raise InvalidSpec(field=_FIELD, reason=f"is over {MAX_BYTES >> 20} MiB unpacked; take a part of it")
+    return plain
+
+
+def _hub_rows(spec: ReplaySpec) -> Iterator[Mapping[str, Any]]:
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        rows = datasets.load_dataset(spec.source, split=spec.split)
+    except (DatasetNotFoundError, ValueError) as error:
+        reason = f"{spec.source} ({spec.split}) is no data set on the hub: {error}; correct it"
+        raise InvalidSpec(field=_FIELD, reason=reason) from error
+    except (OSError, ConnectionError) as error:
+        raise TransientError(f"{spec.source} cannot be fetched: {error}") from error
+    if len(rows) > MAX_ROWS:
+        raise InvalidSpec(
+            field=_FIELD, reason=f"{spec.source} has over {MAX_ROWS:,} rows; name a smaller split"
+        )
+    for row in rows:
+        yield dict(row)

@@ -1,0 +1,144 @@
+"""The data card: what a person should know before trusting a dataset version."""
+
+from __future__ import annotations
+
+from tunewheel_contracts.formats.dataset import FunnelStage
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_curate.labels.quality import quality_sections
+from tunewheel_curate.pipeline import Build, label_counts
+from tunewheel_curate.versions.card_formats import documents_section, tokens_section
+from tunewheel_curate.versions.card_sources import SourceCount
+
+FEW_EXAMPLES = 10
+NOTHING = "–"  # noqa: RUF001
+NO_DOCUMENTS = "Documents (SOPs) are kept in the record table; no examples are made from them."
+LIMITS = (
+    "Records without an answer are kept in the record table and not used.",
+    "Personal data is found by patterns. Names, postal addresses and anything without a pattern stay.",
+    "Two inputs that differ in one word can be near-duplicates; of such a pair one is kept.",
+    "An answer that is well-formed and wrong, and whose question nobody else answered, is not found.",
+)
+MEMORY = (
+    "What was ever held out is never trained on, in this version or a later one: the questions, their "
+    "sources and their groups are remembered as hashes."
+)
+CLEANED = {
+    "quoted_history": "tickets whose quoted history was cut",
+    "signatures": "tickets whose signature was cut",
+    "greetings": "tickets whose greeting was cut",
+    "disclaimers": "tickets whose legal notice was cut",
+    "prompt_injection": "records that address the model (prompt injection); kept as data, marked in lineage",
+    "control_tokens": "records with signs of a chat template; kept, broken up, marked in lineage",
+}
+
+
+def data_card(
+    dataset_id: str,
+    spec: ProjectSpec,
+    build: Build,
+    *,
+    data_docs: str | None = None,
+    previous: str | None = None,
+) -> str:
+    """Return the card as Markdown. It holds no clock, so that a version's card is always the same.
+
+    ``data_docs`` is the path of the Data Docs beside the card, ``previous`` the version before this one.
+    """
+    counts = build.counts
+    parts = [
+        f"# Dataset {dataset_id}",
+        spec.description or f"Examples of the project {spec.project}.",
+        f"{counts.records} records gave {counts.examples} examples: {counts.train - counts.replay} to train "
+        f"on, {counts.holdout} held out. An example of a group, or much like one, never lies on both sides.",
+        f"{MEMORY} " + (f"This version follows {previous}." if previous else "This is the first version."),
+    ]
+    if build.preliminary:
+        parts.insert(1, f"> **Preliminary.** {build.preliminary}")
+    if data_docs:
+        parts.append(f"Every expectation that was checked, and what came of it: [Data Docs]({data_docs}).")
+    parts.append("## Funnel\n\n" + _funnel(build.funnel))
+    parts.append("## Sources\n\n" + _sources(build.sources))
+    parts.append("## Cleaning\n\n" + _cleaning(build.figures.get("cleaning", {})))
+    parts.append("## Personal data\n\n" + _personal_data(spec, build.redactions))
+    if spec.task.label_field is not None:
+        parts.append(f"## Labels ({spec.task.label_field})\n\n" + _labels(build))
+    parts += quality_sections(build.quality)
+    if build.preferences is not None:
+        parts.append("## Preferences\n\n" + _preferences(build))
+    if build.replayed is not None:
+        parts.append("## Replay\n\n" + _replay(build))
+    documents = spec.dataset.formats.documents.enabled
+    if documents:
+        parts.append("## Documents\n\n" + documents_section(build))
+    parts.append("## Tokens\n\n" + tokens_section(build, spec))
+    limits = LIMITS if documents else (NO_DOCUMENTS, *LIMITS)
+    parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits))
+    return "\n\n".join(parts) + "\n"
+
+
+def _funnel(funnel: tuple[FunnelStage, ...]) -> str:
+    rows = ["| stage | entered | left | dropped because |", "|---|---:|---:|---|"]
+    for stage in funnel:
+        why = ", ".join(f"{_cell(reason)}: {count}" for reason, count in stage.reasons.items()) or NOTHING
+        rows.append(f"| {stage.stage} | {stage.entered} | {stage.left} | {why} |")
+    return "\n".join(rows)
+
+
+def _cleaning(counts: dict[str, int]) -> str:
+    told = [f"- {meaning}: {counts[name]}" for name, meaning in CLEANED.items() if name in counts]
+    return "\n".join(told) or "Nothing was cut out of a ticket, and none addresses the model."
+
+
+def _sources(sources: tuple[SourceCount, ...]) -> str:
+    rows = ["| kind | source | licence | records | in this version |", "|---|---|---|---:|---:|"]
+    for one in sources:
+        told = (_cell(one.source) or NOTHING, _cell(one.licence) or "not stated")
+        rows.append(f"| {one.kind} | {told[0]} | {told[1]} | {one.records} | {one.used} |")
+    return "\n".join(rows)
+
+
+def _personal_data(spec: ProjectSpec, found: dict[str, int]) -> str:
+    policy = spec.dataset.pii
+    if policy.action == "keep":
+        return "The project keeps personal data as it is."
+    verb = {
+        "redact": "Replaced by placeholders",
+        "pseudonymise": "Replaced by stand-ins that agree within a group",
+        "reject": "Found, and its records dropped",
+    }[policy.action]
+    wanted = [*policy.entities, *(pattern.name for pattern in policy.patterns)]
+    listed = ", ".join(f"{entity}: {count}" for entity, count in found.items()) or "nothing"
+    return f"Looked for {', '.join(wanted)}. {verb}: {listed}."
+
+
+def _labels(build: Build) -> str:
+    train, holdout = label_counts(build.split.train), label_counts(build.split.holdout)
+    rows = ["| label | train | holdout |", "|---|---:|---:|"]
+    for label in sorted(train.keys() | holdout.keys()):
+        rows.append(f"| {_cell(label)} | {train.get(label, 0)} | {holdout.get(label, 0)} |")
+    few = sorted(label for label, count in train.items() if count < FEW_EXAMPLES)
+    if few:
+        rows.append(f"\nFewer than {FEW_EXAMPLES} examples to train on: {', '.join(few)}.")
+    return "\n".join(rows)
+
+
+def _preferences(build: Build) -> str:
+    return (
+        f"{build.counts.preferences} pairs of an answer to prefer and one to avoid, all of questions on the "
+        "training side. What became of the other answers to avoid stands in the funnel."
+    )
+
+
+def _replay(build: Build) -> str:
+    assert build.replayed is not None
+    use = build.replayed.use
+    return (
+        f"{use.sampled} of {use.available} conversations of {_cell(use.source)} (licence: "
+        f"{use.license or 'not stated'}; sha256 {use.sha256}) are {use.share:.1%} of the training rows. None "
+        "is held out, and none resembles an example of the project. They went through no redaction."
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

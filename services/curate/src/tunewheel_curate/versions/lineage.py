@@ -1,0 +1,48 @@
+"""What became of every record: the examples it is in, or the stage that dropped it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from tunewheel_curate.documents.examples import DocumentExamples
+from tunewheel_curate.stage import Stage
+
+LINEAGE_COLUMNS = (
+    "record_id", "source_event_id", "source_id", "kind", "example_id", "stage", "reason", "duplicate_of",
+    "flags", "format", "place",
+)  # fmt: skip
+RECORD_COLUMNS = LINEAGE_COLUMNS[:4]
+
+
+def lineage_of(
+    distinct: pl.DataFrame,
+    stages: Sequence[Stage],
+    examples: pl.DataFrame,
+    documents: DocumentExamples | None,
+) -> pl.DataFrame:
+    """Return rows of ``LINEAGE_COLUMNS``: one per record, and for a document one per example made of it, with
+    its ``place`` (heading path, page or lines)."""
+    dropped = pl.concat([stage.dropped.with_columns(pl.lit(stage.name).alias("stage")) for stage in stages])
+    used = examples.select(
+        pl.col("record_ids").alias("record_id"),
+        "example_id",
+        "format",
+        pl.lit(None, pl.String).alias("place"),
+    ).explode("record_id")
+    flags = next(stage.kept for stage in stages if stage.name == "cleaning").select("record_id", "flags")
+    if documents is not None:
+        used = pl.concat([used, documents.provenance])
+        handed = documents.unused.with_columns(pl.lit("documents").alias("stage"))
+        settled = pl.concat([handed["record_id"], documents.provenance["record_id"]])
+        flags = pl.concat([flags, documents.flags])
+        dropped = pl.concat([dropped.filter(~pl.col("record_id").is_in(settled.implode())), handed])
+    return (
+        distinct.select(RECORD_COLUMNS)
+        .join(used, on="record_id", how="left")
+        .join(dropped, on="record_id", how="left")
+        .join(flags, on="record_id", how="left")
+        .select(LINEAGE_COLUMNS)
+        .sort("record_id", "example_id")
+    )

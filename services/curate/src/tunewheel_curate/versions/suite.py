@@ -1,0 +1,172 @@
+"""The Great Expectations suite of a dataset version, and its Data Docs.
+
+Curation already enforces all of this row by row; the suite is the independent second look that data teams
+read. Great Expectations stamps its pages with clocks and random ids; both are replaced, so that the docs of
+a version are always the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jsonschema import Draft202012Validator
+from tunewheel_contracts.formats.dataset import ExampleFormat
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_curate.examples.tokens import Tokens
+from tunewheel_curate.holdout.splitting import Split
+
+_RUN_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+_REMOTE_LOGO = re.compile(r"https://great-expectations-web-assets\.s3\.[^\"')]*?\.png(?:\?d=[\w.]+)?")
+_CLOCK = re.compile(r"\b\d{8}T\d{6}\.\d{6}Z")
+_UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+_UNUSED = ("static/fonts", "static/images/validation_failed_unexpected_values.gif",
+           "static/images/iterative-dev-loop.png", "static/images/glossary_scroller.gif")  # fmt: skip
+
+
+def run_suite(split: Split, spec: ProjectSpec, dataset_id: str, folder: Path, *, tokens: Tokens) -> list[str]:
+    """Validate a version, write Data Docs below ``folder``; return what failed, empty for a good version."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx
+    import pandas
+    from great_expectations.core.run_identifier import RunIdentifier
+
+    context = gx.get_context(mode="ephemeral")
+    _remove_default_site(context)
+    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    site: Any = {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        "store_backend": {
+            "class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve()),
+        },
+    }  # fmt: skip
+    context.add_data_docs_site(site_name="docs", site_config=site)
+    asset = context.data_sources.add_pandas("curate").add_dataframe_asset(dataset_id)
+    batch = asset.add_batch_definition_whole_dataframe("version")
+    suite = context.suites.add(gx.ExpectationSuite(name="dataset"))
+    for expectation in _expectations(spec):
+        suite.add_expectation(expectation)
+    validation = context.validation_definitions.add(
+        gx.ValidationDefinition(name="version", data=batch, suite=suite)
+    )
+    checkpoint = context.checkpoints.add(gx.Checkpoint(name="version", validation_definitions=[validation]))
+    outcome = checkpoint.run(
+        batch_parameters={
+            "dataframe": pandas.DataFrame(_observed(split, spec, tokens).to_dict(as_series=False))
+        },
+        run_id=RunIdentifier(run_name=dataset_id, run_time=_RUN_TIME),
+    )
+    context.build_data_docs(site_names=["docs"])
+    _settle(folder, dataset_id)
+    return [failure for result in outcome.run_results.values() for failure in _failures(result)]
+
+
+def _remove_default_site(context: Any) -> None:
+    """Every ephemeral context brings a docs site in a temporary folder that nobody would delete."""
+    for name, config in dict(context.variables.data_docs_sites).items():
+        shutil.rmtree(config["store_backend"]["base_directory"], ignore_errors=True)
+        context.delete_data_docs_site(name)
+
+
+def _expectations(spec: ProjectSpec) -> list[Any]:
+    import great_expectations.expectations
+
+    gxe: Any = great_expectations.expectations
+    expectations: list[Any] = [
+        gxe.ExpectTableRowCountToBeBetween(min_value=spec.dataset.min_examples),
+        gxe.ExpectColumnValuesToBeUnique(column="example_id"),
+        gxe.ExpectColumnValuesToBeUnique(column="question"),
+        gxe.ExpectColumnValueLengthsToBeBetween(column="user", min_value=spec.dataset.min_characters),
+        gxe.ExpectColumnValueLengthsToBeBetween(column="assistant", min_value=1),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="tokens", min_value=1, max_value=spec.dataset.max_tokens
+        ),
+        gxe.ExpectColumnDistinctValuesToEqualSet(column="split", value_set=["train", "holdout"]),
+        gxe.ExpectColumnMaxToBeBetween(column="splits_of_group", min_value=1, max_value=1),
+    ]  # fmt: skip
+    if spec.task.output_schema is not None:
+        expectations.append(
+            gxe.ExpectColumnMaxToBeBetween(column="schema_violations", min_value=0, max_value=0)
+        )
+    if spec.task.label_field is not None and spec.task.output_schema is not None:
+        expectations.append(gxe.ExpectColumnValuesToNotBeNull(column="label", mostly=0.99))
+    return expectations
+
+
+def _observed(split: Split, spec: ProjectSpec, tokens: Tokens) -> pl.DataFrame:
+    # Great Expectations' own JSON Schema expectation checks the schema anew for every row: 4 ms each.
+    validator = Draft202012Validator(spec.task.output_schema or {})
+    both = pl.concat(
+        [
+            split.train.with_columns(pl.lit("train").alias("split")),
+            split.holdout.with_columns(pl.lit("holdout").alias("split")),
+        ]
+    )
+    both = both.filter(pl.col("format") != ExampleFormat.REPLAY.value)
+    messages = both["messages"].to_list()
+    answers = both["format"] == ExampleFormat.ANSWER.value
+    asked = ["\n\n".join(turn["content"] for turn in turns[1:-1]) for turns in messages]
+    said = [turns[-1]["content"] for turns in messages]
+    checked = answers.to_list() if spec.task.output_schema is not None else [False] * len(said)
+    violations = [
+        _violations(text, validator) if check else 0 for text, check in zip(said, checked, strict=True)
+    ]
+    sizes = tokens.conversation_sizes([[turn["content"] for turn in turns] for turns in messages])
+    return both.select(
+        "example_id",
+        pl.Series("user", asked, dtype=pl.String),
+        # Two documents may be asked the same; two tickets may not.
+        pl.when(pl.lit(answers))
+        .then(pl.Series(asked, dtype=pl.String))
+        .otherwise("example_id")
+        .alias("question"),
+        pl.Series("assistant", said, dtype=pl.String),
+        pl.Series("schema_violations", violations, dtype=pl.Int64),
+        pl.Series("tokens", sizes, dtype=pl.Int64),
+        # What is no answer has no label: the share of those without one is the answers' alone.
+        pl.when(pl.lit(answers)).then("label").otherwise(pl.lit("")).alias("label"),
+        "group",
+        "split",
+        pl.col("split").n_unique().over("group").cast(pl.Int64).alias("splits_of_group"),
+    )
+
+
+def _violations(text: str, validator: Draft202012Validator) -> int:
+    try:
+        return sum(1 for _ in validator.iter_errors(json.loads(text)))
+    except ValueError:
+        return 1
+
+
+def _failures(result: Any) -> list[str]:
+    return [
+        f"{r.expectation_config.kwargs.get('column', 'table')}: {r.expectation_config.type} failed"
+        for r in result.results
+        if not r.success
+    ]
+
+
+def _settle(folder: Path, dataset_id: str) -> None:
+    """Take clocks, random ids and unused weight out of the pages."""
+    for name in _UNUSED:
+        target = folder / name
+        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    namespace = uuid.uuid5(uuid.NAMESPACE_URL, dataset_id)
+    for page in sorted(folder.rglob("*.html")):
+        logo = "../" * (len(page.relative_to(folder).parts) - 1) + "static/images/logo-long.png"
+        text = _REMOTE_LOGO.sub(logo, page.read_text(encoding="utf-8"))
+        text = _CLOCK.sub(_RUN_TIME.strftime("%Y%m%dT%H%M%S.%fZ"), text)
+        names: dict[str, str] = {}
+        for found in _UUID.findall(text):
+            names.setdefault(found, str(uuid.uuid5(namespace, str(len(names)))))
+        page.write_text(_UUID.sub(lambda m, n=names: n[m.group()], text), encoding="utf-8")

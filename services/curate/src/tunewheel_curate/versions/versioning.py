@@ -1,0 +1,120 @@
+"""A build as an immutable version: ids from content, Parquet, manifest, card, lineage."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_id, content_sha256
+
+from tunewheel_curate.examples.preferences import Preferences
+from tunewheel_curate.examples.templates import VERIFIED
+from tunewheel_curate.holdout.splitting import Split
+from tunewheel_curate.pipeline import Build
+from tunewheel_curate.versions.card import data_card
+
+VERSIONED = (
+    "tunewheel-curate", "polars", "ftfy", "rensa", "presidio-analyzer", "great-expectations", "scikit-learn",
+    "cleanlab", "py3langid", "transformers",
+)  # fmt: skip
+DATA_DOCS = "data_docs"
+DATA_DOCS_INDEX = f"{DATA_DOCS}/index.html"
+HOLDOUT_MEMORY = "holdout_memory.parquet"
+
+
+def rows_sha256(split: Split, preferences: Preferences | None = None) -> str:
+    """Return the SHA-256 of the canonical rows of both splits, and of the preference pairs where there are
+    any."""
+    rows: dict[str, list[dict[str, Any]]] = {
+        "train": split.train.sort("example_id").to_dicts(),
+        "holdout": split.holdout.sort("example_id").to_dicts(),
+    }
+    if preferences is not None and not preferences.pairs.is_empty():
+        rows["preferences"] = preferences.pairs.to_dicts()
+    return content_sha256(rows)
+
+
+def dataset_id_of(spec: ProjectSpec, rows: str) -> str:
+    """Return ``ds-`` and 20 hex digits that follow from the spec and the rows' hash."""
+    return content_id("ds", {"spec_sha256": spec.sha256, "rows_sha256": rows})
+
+
+def write_version(
+    build: Build, spec: ProjectSpec, folder: Path, *, data_docs: bool, previous: str | None = None
+) -> DatasetManifest:
+    """Write the version's files below ``folder`` as they will lie below ``datasets/<dataset_id>/``.
+
+    The same build writes the same bytes. ``data_docs`` says whether Data Docs are written beside them,
+    ``previous`` which version this one follows.
+    """
+    rows = rows_sha256(build.split, build.preferences)
+    dataset_id = dataset_id_of(spec, rows)
+    prefix = f"datasets/{dataset_id}"
+    docs = DATA_DOCS_INDEX if data_docs else None
+    card = data_card(dataset_id, spec, build, data_docs=docs, previous=previous)
+    manifest = DatasetManifest(
+        dataset_id=dataset_id,
+        project=spec.project,
+        spec=spec,
+        spec_sha256=spec.sha256,
+        criteria_sha256=spec.criteria_sha256,
+        rows_sha256=rows,
+        train=_write(folder, prefix, "train.parquet", _parquet(build.split.train)),
+        holdout=_write(folder, prefix, "holdout.parquet", _parquet(build.split.holdout)),
+        card=_write(folder, prefix, "card.md", card.encode()),
+        lineage=_write(folder, prefix, "lineage.parquet", _parquet(build.lineage)),
+        quality=build.quality.report(_review(build, folder, prefix)),
+        preferences=_write(folder, prefix, "preferences.parquet", _parquet(build.preferences.pairs))
+        if build.counts.preferences and build.preferences is not None
+        else None,
+        holdout_memory=_write(folder, prefix, HOLDOUT_MEMORY, _parquet(build.memory.to_frame())),
+        replay=build.replayed.use if build.replayed is not None else None,
+        data_docs=f"{prefix}/{DATA_DOCS}" if data_docs else None,
+        tokenizer=_tokenizer(build),
+        teacher=build.outside.teacher,
+        counts=build.counts,
+        funnel=build.funnel,
+        versions={name: version(name) for name in VERSIONED},
+        preliminary=build.preliminary,
+        previous=previous,
+    )
+    _write(folder, prefix, "manifest.json", manifest.model_dump_json(indent=2).encode())
+    return manifest
+
+
+def _review(build: Build, folder: Path, prefix: str) -> ArtifactRef | None:
+    if build.quality.review.is_empty():
+        return None
+    return _write(folder, prefix, "review.parquet", _parquet(build.quality.review))
+
+
+def _tokenizer(build: Build) -> TokenizerUse | None:
+    use = build.outside.tokens.use
+    if not use.base_model:
+        return None
+    verified = sum(figures.get(VERIFIED, 0) for figures in build.figures.values())
+    return use.model_copy(update={"verified": verified})
+
+
+def manifest_ref(manifest: DatasetManifest, data: bytes) -> ArtifactRef:
+    """Return the reference of a manifest whose bytes are ``data``."""
+    path = f"datasets/{manifest.dataset_id}/manifest.json"
+    return ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
+
+
+def _write(folder: Path, prefix: str, name: str, data: bytes) -> ArtifactRef:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+    return ArtifactRef(path=f"{prefix}/{name}", sha256=content_sha256(data), size_bytes=len(data))
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()

@@ -1,0 +1,93 @@
+"""Builds in a real worker process, on a real record table."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped
+from tunewheel_curate.builds.worker import BuildOrder, run_build
+from tunewheel_curate.records.table import RecordTable, ends_of
+
+
+@pytest.fixture
+async def builder():
+    builder = Builder()
+    yield builder
+    await builder.close()
+
+
+@pytest.fixture
+def order(tmp_path: Path, records, spec, varied_rows) -> BuildOrder:
+    rows = records(*varied_rows(30))
+    RecordTable(str(tmp_path / "records")).append(rows)
+    return BuildOrder(table_url=str(tmp_path / "records"), spec=spec(), records_upto=ends_of(rows), folder="")
+
+
+async def test_a_build_leaves_its_files_until_they_are_taken(builder: Builder, order: BuildOrder) -> None:
+    await builder.prepare()
+    async with builder.build(order, stop=asyncio.Event()) as (outcome, folder):
+        assert outcome.manifest is not None
+        train = (folder / "train.parquet").read_bytes()
+        assert content_sha256(train) == outcome.manifest.train.sha256
+        assert (folder / "data_docs" / "index.html").is_file()
+    assert not folder.exists()
+
+
+def test_records_that_are_not_there_yet_are_waited_for(order: BuildOrder) -> None:
+    outcome = run_build(order.model_copy(update={"records_upto": {"0": 1_000}}))
+    assert outcome.manifest is None
+    assert "asks for 1000" in (outcome.behind or "")
+
+
+async def test_a_build_stops_when_told(builder: Builder, order: BuildOrder) -> None:
+    stop = asyncio.Event()
+    stop.set()
+    with pytest.raises(BuildStopped):
+        async with builder.build(order, stop=stop):
+            pass
+
+
+async def test_a_worker_that_dies_is_a_loud_failure(builder: Builder, order: BuildOrder) -> None:
+    await builder.prepare()
+    assert builder._waiting is not None
+    builder._waiting.kill()
+    with pytest.raises(BuildFailed, match="-9"):
+        async with builder.build(order, stop=asyncio.Event()):
+            pass
+
+
+def test_a_worker_ends_with_its_parent() -> None:
+    worker = subprocess.Popen([sys.executable, "-m", "tunewheel_curate.builds.worker"], stdin=subprocess.PIPE)
+    assert worker.stdin is not None
+    worker.stdin.close()
+    assert worker.wait(120) == 1
+
+
+def test_the_near_duplicate_index_changes_only_the_time(order: BuildOrder, tmp_path: Path) -> None:
+    """Built with no index, with a whole one, with a broken one: the same bytes."""
+    folders = [tmp_path / name for name in ("first", "known", "broken")]
+    manifests = []
+    for folder in folders:
+        outcome = run_build(order.model_copy(update={"folder": str(folder)}))
+        assert outcome.manifest is not None
+        manifests.append(outcome.manifest)
+        (kept,) = (tmp_path / "caches").rglob("*.npz")
+        if folder.name == "known":
+            kept.write_bytes(kept.read_bytes()[:100])
+    assert manifests[0] == manifests[1] == manifests[2]
+    for name in ("train.parquet", "holdout.parquet", "lineage.parquet", "card.md"):
+        assert len({(folder / name).read_bytes() for folder in folders}) == 1
+
+
+def test_a_benchmark_that_is_away_refuses_the_version(order: BuildOrder, spec) -> None:
+    asked = spec(benchmarks=[{"name": "acceptance", "path": "benchmarks/none.jsonl"}])
+    outcome = run_build(order.model_copy(update={"spec": asked}))
+    assert outcome.manifest is None
+    (reason,) = outcome.rejections
+    assert reason.startswith("dataset.benchmarks.0.path: benchmarks/none.jsonl is not in the object store")
+    assert len(outcome.rows_sha256) == 64

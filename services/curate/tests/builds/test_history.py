@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.data import BuildReason, DatasetRejected, DatasetRequested, DatasetVersioned
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetCounts
+from tunewheel_curate.builds.history import History
+
+HASH = "0" * 64
+
+
+def request(name: str, upto: dict[str, int] | None = None, cause=None):
+    data = DatasetRequested(project="p", reason=BuildReason.COMMAND, request=name, records_upto=upto)
+    return new_event(data, source="/test", cause=cause)
+
+
+def versioned(cause, upto: dict[str, int]):
+    data = DatasetVersioned(
+        project="p",
+        dataset_id="ds-1",
+        manifest=ArtifactRef(path="m", sha256=HASH, size_bytes=1),
+        spec_sha256=HASH,
+        criteria_sha256=HASH,
+        base_model="b",
+        counts=DatasetCounts(records=1, examples=1, train=1, holdout=0),
+        funnel=(),
+        records_upto=upto,
+    )
+    return new_event(data, source="/test", cause=cause)
+
+
+def test_a_request_is_answered_by_what_it_caused() -> None:
+    history = History()
+    asked = request("a")
+    named = request(asked.id, {"0": 3}, cause=asked)
+    made = versioned(named, {"0": 3})
+    history.apply(asked)
+    assert not history.has_answered(asked.id)
+    history.apply(named)
+    assert history.has_answered(asked.id)
+    assert not history.has_answered(named.id)
+    for _ in range(2):
+        history.apply(made)
+    assert history.has_answered(named.id)
+    assert history.has_dataset("ds-1")
+
+
+def test_a_request_that_drift_caused_answers_nobody() -> None:
+    history = History()
+    cause = request("a")
+    history.apply(request("b", cause=cause))
+    assert not history.has_answered(cause.id)
+
+
+def test_coverage_only_grows() -> None:
+    history = History()
+    history.apply(request("a", {"0": 5, "1": 2}))
+    rejected = DatasetRejected(
+        project="p", spec_sha256=HASH, rows_sha256=HASH, reasons=("no",), records_upto={"0": 3, "1": 4}
+    )
+    history.apply(new_event(rejected, source="/test"))
+    assert history.built_upto("p") == {"0": 5, "1": 4}
+    assert history.built_upto("q") == {}

@@ -1,0 +1,161 @@
+"""Versions one after the other, on a real table, store and worker; only the log is told by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import (
+    BuildReason,
+    DatasetRejected,
+    DatasetRequested,
+    DatasetVersioned,
+    RecordKind,
+)
+from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_curate.builds.building import Builder
+from tunewheel_curate.builds.known import Known
+from tunewheel_curate.builds.making import Maker
+from tunewheel_curate.records.table import RecordTable, ends_of
+from tunewheel_curate.settings import Settings
+from tunewheel_runtime.service import Position, Service
+
+LATER = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+class Bench:
+    """A maker, and the log as its known events; ``refresh`` may find ``arriving`` ones."""
+
+    def __init__(self, store: Path) -> None:
+        self.known = Known()
+        self.builder = Builder()
+        self.arriving: list[Callable[[], None]] = []
+        self.service = Service("curate", Settings(store_url=store.as_uri()))
+        self.table = RecordTable(str(store / "records"))
+        self.maker = Maker(
+            self.service,
+            table_url=self.table.url,
+            known=self.known,
+            followed=self,  # type: ignore[arg-type]
+            builder=self.builder,
+        )
+        self._offset = 0
+
+    async def refresh(self) -> None:
+        if self.arriving:
+            self.arriving.pop(0)()
+
+    def tell(self, event: Envelope) -> None:
+        self.known.apply(event, Position(event.data.type, 0, self._offset))
+        self._offset += 1
+
+    def declare(self, spec) -> None:
+        self.tell(new_event(ProjectDeclared(project=spec.project, spec=spec), source="/test"))
+
+    async def build(self, spec, name: str, rows: pl.DataFrame) -> DatasetVersioned | DatasetRejected:
+        data = DatasetRequested(
+            project="shop", reason=BuildReason.COMMAND, request=name, records_upto=ends_of(rows)
+        )
+        answer = await self.maker.answer(new_event(data, source="/test"), spec, stop=asyncio.Event())
+        self.tell(answer)
+        return answer.data
+
+    async def manifest(self, version: DatasetVersioned) -> DatasetManifest:
+        return DatasetManifest.model_validate_json(await self.service.store.get(version.manifest))
+
+
+@pytest.fixture
+async def bench(tmp_path: Path):
+    bench = Bench(tmp_path / "store")
+    yield bench
+    await bench.builder.close()
+
+
+@pytest.fixture
+def rows(records, varied_rows) -> pl.DataFrame:
+    return records(*varied_rows(45))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+async def test_a_store_that_was_lost_is_built_again_to_the_byte(bench, rows, spec, tmp_path: Path) -> None:
+    small, large = spec(holdout_fraction=0.5), spec(holdout_fraction=0.1)
+    bench.declare(small)
+    bench.declare(large)
+    bench.table.append(rows)
+    first = await bench.build(small, "one", rows[:30])
+    second = await bench.build(large, "two", rows)
+    assert (first.previous, second.previous) == (None, first.dataset_id)
+    assert second.counts.holdout >= first.counts.holdout, "what was held out once stays so"
+    datasets = tmp_path / "store" / "datasets"
+    before = contents(datasets)
+    shutil.rmtree(datasets)
+    again = await bench.build(large, "three", rows)
+    assert isinstance(again, DatasetRejected)
+    assert second.dataset_id in again.reasons[0]
+    assert contents(datasets) == before
+
+
+async def test_a_version_that_cannot_be_built_again_is_named(bench, rows, spec, tmp_path: Path) -> None:
+    bench.table.append(rows)
+    first = await bench.build(spec(), "one", rows[:30])
+    shutil.rmtree(tmp_path / "store" / "datasets")
+    refused = await bench.build(spec(), "two", rows)
+    assert isinstance(refused, DatasetRejected)
+    assert refused.reasons[0].startswith(f"previous: {first.dataset_id} is missing from the store")
+    assert "its spec is no longer on the log" in refused.reasons[0]
+
+
+async def test_what_is_erased_while_a_build_runs_is_not_published(bench, rows, spec) -> None:
+    bench.table.append(rows)
+    data = ErasureRequested(project="shop", erasure_id="x", customer="customer-7", requested_by="privacy")
+    bench.arriving = [lambda: bench.tell(new_event(data, source="/test", time=LATER))]
+    version = await bench.build(spec(), "one", rows)
+    assert version.counts.records == rows.height - 1
+    manifest = await bench.manifest(version)
+    lineage = await bench.service.store.get(manifest.lineage)
+    assert "rec-0007" not in pl.read_parquet(lineage)["record_id"].to_list()
+
+
+async def test_what_is_withdrawn_while_a_build_runs_is_not_published(bench, records, rows, spec) -> None:
+    sop = records({"kind": "document", "source_id": "sop.md", "output": None, "record_id": "rec-sop"})
+    both = pl.concat([rows, sop.with_columns(pl.lit(15, dtype=pl.Int64).alias("offset"))])
+    bench.table.append(both)
+    data = DocumentWithdrawn(project="shop", document_id="sop.md")
+    bench.arriving = [lambda: bench.tell(new_event(data, source="/test", time=LATER))]
+    version = await bench.build(spec(), "one", both)
+    assert version.funnel[0].reasons == {"withdrawn": 1}
+    assert version.withdrawals_upto == {"0": 1}
+    assert not await bench.maker.uses(version, RecordKind.DOCUMENT, "sop.md")
+    assert await bench.maker.uses(version, RecordKind.TICKET, "T-3")
+
+
+async def test_a_request_may_name_the_withdrawals_it_knows(bench, rows, spec) -> None:
+    bench.table.append(rows)
+    withdrawn = DocumentWithdrawn(project="shop", document_id="T-3")
+    bench.tell(new_event(withdrawn, source="/test", time=LATER))
+    data = DatasetRequested(
+        project="shop",
+        reason=BuildReason.COMMAND,
+        request="r",
+        records_upto=ends_of(rows),
+        withdrawals_upto={},
+    )
+    answer = await bench.maker.answer(new_event(data, source="/test"), spec(), stop=asyncio.Event())
+    assert answer.data.withdrawals_upto == {}
+
+
+async def test_a_spec_that_asks_for_a_replay_that_is_not_there_is_refused(bench, rows, spec) -> None:
+    bench.table.append(rows)
+    refused = await bench.build(spec(replay={"source": "/no/such.jsonl"}), "one", rows)
+    assert isinstance(refused, DatasetRejected)
+    assert refused.reasons[0].startswith("dataset.replay.source: /no/such.jsonl cannot be read")

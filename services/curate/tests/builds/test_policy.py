@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+from tunewheel_contracts.events.data import BuildReason
+from tunewheel_contracts.formats.spec import BuildPolicy
+from tunewheel_curate.builds.policy import due, pending_records
+from tunewheel_curate.records.table import RecordTable
+
+
+@pytest.fixture
+def arrivals(tmp_path, records):
+    def make(*rows):
+        table = RecordTable(str(tmp_path / "records"))
+        table.append(records(*rows))
+        return table.arrivals()
+
+    return make
+
+
+def test_only_what_can_be_learned_from_counts(arrivals) -> None:
+    frame = arrivals({}, {"kind": "document"}, {"output": None}, {})
+    pending = pending_records(frame, {})
+    assert pending.count == 2
+    assert pending.upto == {"0": 2, "1": 1, "2": 1}
+
+
+def test_what_was_built_and_comes_again_is_not_new(arrivals) -> None:
+    frame = arrivals({}, {}, {}, {"record_id": "rec-0000"}, {"record_id": "rec-new"})
+    pending = pending_records(frame, {"0": 1, "1": 1, "2": 1})
+    assert pending.count == 1
+    assert pending_records(frame, pending.upto).count == 0
+
+
+def test_a_request_is_named_by_its_records(arrivals) -> None:
+    frame = arrivals({}, {}, {})
+    assert pending_records(frame, {}).request == pending_records(frame.reverse(), {}).request
+    assert pending_records(frame, {}).request != pending_records(frame, {"0": 1}).request
+
+
+@pytest.mark.parametrize(
+    ("count", "quiet", "reason"),
+    [
+        (0, 1000, None),
+        (9, 1, None),
+        (9, 5, BuildReason.QUIET),
+        (10, 0, BuildReason.COUNT),
+    ],
+)
+def test_a_build_is_due_by_count_or_by_silence(count, quiet, reason) -> None:
+    policy = BuildPolicy(min_new_records=10, quiet_seconds=5)
+    assert due(policy, count=count, quiet_seconds=quiet) is reason
+
+
+def test_silence_may_be_switched_off() -> None:
+    policy = BuildPolicy(min_new_records=10, quiet_seconds=None)
+    assert due(policy, count=9, quiet_seconds=1e9) is None

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tunewheel_curate.cleaning import normalization
+from tunewheel_curate.cleaning.normalization import comparison_key, normalize_records, normalize_text
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("It wonâ€™t ring", "It won’t ring"),  # noqa: RUF001
+        ("a \t b  \r\n\r\n\r\n\r\nc ", "a b\n\nc"),
+        ("ring\x00\x07!", "ring!"),
+        ("ﬁne", "fine"),
+        ("Großküche", "Großküche"),
+    ],
+)
+def test_text_is_repaired(raw: str, clean: str) -> None:
+    assert normalize_text(raw) == clean
+    assert normalize_text(clean) == clean
+
+
+def test_texts_that_read_the_same_have_one_key() -> None:
+    assert comparison_key("It’s  LATE\n") == comparison_key("it's late")  # noqa: RUF001
+    assert comparison_key("late") != comparison_key("late?")
+
+
+def test_near_empty_inputs_are_dropped(records) -> None:
+    stage = normalize_records(records({"input": " hi "}, {"output": " \n"}, {}), min_characters=3)
+    assert stage.funnel.reasons == {"near_empty": 1, "no_output": 1}
+    assert stage.kept.height == 1
+
+
+ASCII = st.text(st.characters(max_codepoint=0x7F), max_size=60)
+PLAIN = st.text("ab .\n&;<#", max_size=40)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(ASCII, PLAIN, st.text(max_size=40)))
+def test_the_short_way_is_the_long_way(text: str) -> None:
+    """What is left alone without asking ftfy is what ftfy leaves alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(normalization, "_DOUBTFUL", re.compile(""))
+        slow = normalize_text(text)
+    assert normalize_text(text) == slow
+
+
+@settings(deadline=None)
+@given(st.one_of(ASCII, st.text(max_size=40)))
+def test_keys_are_folded_alike_whatever_the_alphabet(text: str) -> None:
+    folded = unicodedata.normalize("NFKC", text).casefold().translate(normalization._QUOTES)
+    assert comparison_key(text) == re.sub(r"\s+", " ", folded).strip()

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tunewheel_curate.cleaning.quotation import without_quotation
+
+OWN = "The bell is silent again.\nWhat now?"
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "On Mon, 5 Jan 2026 at 10:02, Help Desk <help@example.com> wrote:\n> Please oil it.\n> Regards",
+        "On Mon, 5 Jan 2026 at 10:02, Help Desk\n<help@example.com> wrote:\n\nPlease oil it.",
+        "Am 05.01.2026 um 10:02 schrieb Help Desk:\n> Bitte ölen.",
+        "Le lun. 5 janv. 2026 à 10:02, Help Desk a écrit :\n> Huilez-la.",
+        "-----Original Message-----\nFrom: Help\nPlease oil it.",
+        "From: Help Desk\nSent: Monday\nTo: Me\nSubject: Bell\n\nPlease oil it.",
+        "Von: Help Desk\nGesendet: Montag\nAn: Mich\nBetreff: Klingel\n\nBitte ölen.",
+        "> Please oil it.\n> Regards",
+    ],
+)
+def test_what_was_quoted_is_cut(tail: str) -> None:
+    assert without_quotation(f"{OWN}\n\n{tail}") == OWN
+
+
+def test_an_answer_below_its_quotation_is_kept() -> None:
+    text = f"On Monday, the help desk wrote:\n> Please oil it.\n\n{OWN}"
+    assert without_quotation(text) == OWN
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OWN,
+        "From: where do I order?\nTo be honest I forgot.",
+        "On the bell it says:\nring me",
+        "It reads > 5 volts\n> is what I see",
+        "> all of it is quoted\n> and nothing else",
+        "",
+    ],
+)
+def test_what_is_no_quotation_stays(text: str) -> None:
+    assert without_quotation(text) == text
+
+
+@given(st.text(max_size=2_000))
+def test_nothing_is_ever_added_and_nothing_becomes_empty(text: str) -> None:
+    cut = without_quotation(text)
+    assert set(cut.split("\n")) <= {line.strip() for line in text.split("\n")} | set(text.split("\n"))
+    assert bool(cut.strip()) == bool(text.strip())
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "On " * 300_000,
+        ">" * 1_000_000,
+        "on a\n" * 200_000,
+        "From:\n" * 200_000,
+        "On " + "wrote" * 200_000 + ":",
+    ],
+)
+def test_hostile_text_is_read_in_one_pass(hostile: str) -> None:
+    assert len(without_quotation(hostile)) <= len(hostile)

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+from tunewheel_curate.documents.grounding import grounding, invented
+
+SECTION = (
+    "Press the reset button twice within 5 seconds. The Heron's light turns green; call Quaymouth otherwise."
+)
+
+
+def test_what_the_section_says_is_grounded() -> None:
+    assert grounding("You press the reset button twice.", SECTION) == 1.0
+    assert grounding("Pressing the button within seconds turned the light green.", SECTION) > 0.8
+    assert grounding("Restart your router, unplug every cable and reinstall firmware.", SECTION) < 0.3
+    assert grounding("Yes.", SECTION) <= 1.0
+    assert grounding("12 %", SECTION) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("Within 5 seconds the Heron is green.", None),
+        ("Within 15 seconds.", "15"),
+        ("Then call Larkspur.", "Larkspur"),
+        (
+            "Larkspur must be called.",
+            None,
+        ),  # a first word is capitalised anyway: its words are weighed instead
+    ],
+)
+def test_figures_and_names_of_its_own_are_noticed(answer: str, found: str | None) -> None:
+    assert invented(answer, SECTION) == found

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tunewheel_contracts.formats.data_quality import ContaminationPolicy
+from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
+from tunewheel_curate.duplicates.near_index import empty_index, grow
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, regression_benchmark
+from tunewheel_curate.evaluation.contamination import decontaminate, find_overlaps
+from tunewheel_curate.examples.conversations import asked_text
+from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
+from tunewheel_curate.holdout.splitting import Split
+from tunewheel_curate.pipeline import build
+
+LONG = "a ship left the harbour at noon with ninety crates of oranges and came back with eleven"
+
+
+def keys(*texts: str) -> pl.Series:
+    return pl.Series([comparison_key(text) for text in texts], dtype=pl.String)
+
+
+def overlaps(
+    texts: tuple[str, ...], items: tuple[str, ...], known: bool = False
+) -> list[tuple[int, int, str]]:
+    index = grow(empty_index(), keys(*texts))[0] if known else empty_index()
+    return find_overlaps(keys(*texts), keys(*items), words=8, threshold=0.8, index=index).rows()
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    ("text", "item", "how"),
+    [
+        ("Where IS my card?!", "where is my card", "same"),
+        (f"Please help: {LONG}. Thanks a lot in advance for all of it", LONG, "run"),
+        ("one two three four five six seven", "one two three four five six seven eight", "near"),
+        ("where is my card now and why", "where is my card", None),
+        ("?!", "...", None),
+        ("", "", None),
+    ],
+)
+def test_same_run_near_or_nothing(text: str, item: str, how: str | None, known: bool) -> None:
+    found = overlaps(("nothing of the kind is said here", text, text), ("another item", item), known)
+    assert found == ([] if how is None else [(1, 1, how), (2, 1, how)])
+
+
+def example(number: int, text: str) -> dict[str, object]:
+    messages = [("system", LONG), ("user", text), ("assistant", LONG)]
+    return {
+        "example_id": f"ex-{number}", "messages": [{"role": r, "content": c} for r, c in messages],
+        "group": f"g{number}", "trust": "expert", "record_ids": [f"rec-{number}"], "format": "answer",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def split() -> Split:
+    frame = pl.DataFrame(
+        [example(0, LONG), example(1, "a clean one"), example(2, f"so {LONG}"), example(3, "clean too")],
+        schema=EXAMPLE_SCHEMA,
+    )
+    return Split(frame[:2], frame[2:])
+
+
+@pytest.mark.parametrize("action", ["drop", "report"])
+def test_only_what_would_train_is_dropped_and_all_is_told(split: Split, action) -> None:
+    done = decontaminate(
+        split, [BenchmarkTexts("mine", (LONG, "unused"))], ContaminationPolicy(action=action),
+        threshold=0.8, index=empty_index(),
+    )  # fmt: skip
+    drops = action == "drop"
+    assert done.split.train["example_id"].to_list() == (["ex-1"] if drops else ["ex-0", "ex-1"])
+    assert done.split.holdout.equals(split.holdout)
+    assert done.stage.funnel.reasons == ({"contaminated: mine": 1} if drops else {})
+    assert done.stage.funnel.entered == 4
+    (told,) = done.overlaps
+    assert (told.items, told.overlapping_items) == (2, 1)
+    assert (told.dropped, told.train, told.holdout) == ((1, 0, 1) if drops else (0, 1, 1))
+
+
+def test_no_benchmark_takes_nothing(split: Split) -> None:
+    done = decontaminate(split, (), ContaminationPolicy(), threshold=0.8, index=empty_index())
+    assert done.split.train.equals(split.train)
+    assert done.overlaps == ()
+
+
+def test_a_build_drops_what_gives_the_regression_set_away(records, spec, varied_rows) -> None:
+    regression = regression_benchmark(None)
+    given_away = [{"input": f"Quick one. {regression.texts[0]}"}, {"input": regression.texts[5].upper()}]
+    made = build(records(*varied_rows(60), *given_away), spec(), benchmarks=[regression])
+    (told,) = made.quality.contamination
+    assert told.dropped + told.holdout == told.overlapping_items == 2
+    stage = made.funnel[-1]
+    assert (stage.stage, stage.entered - stage.left) == ("contamination", told.dropped)
+    assert made.counts.examples == made.counts.train + made.counts.holdout == 62 - told.dropped
+    dropped = made.lineage.filter(pl.col("stage") == "contamination")
+    assert dropped.height == told.dropped
+    assert dropped["example_id"].null_count() == dropped.height
+
+
+def test_every_test_text_of_banking77_in_its_train_file_is_found(shared_data: Path) -> None:
+    """25 test texts occur in the train file, word for word; 7 of them to the letter."""
+    queries = {
+        name: list(csv.DictReader((shared_data / f"banking77/{name}.csv").open(encoding="utf-8")))
+        for name in ("train", "test")
+    }
+    train = [comparison_key(normalize_text(row["text"])) for row in queries["train"]]
+    test = [comparison_key(normalize_text(row["text"])) for row in queries["test"]]
+    index = grow(empty_index(), pl.Series(train).unique())[0]
+    found = find_overlaps(pl.Series(train), pl.Series(test), words=8, threshold=0.8, index=index)
+    held = {key: " ".join("".join(c if c.isalnum() else " " for c in key).split()) for key in {*train, *test}}
+    known = {held[key] for key in train}
+    planted = {position for position, key in enumerate(test) if held[key] in known}
+    assert len(planted) == 25
+    assert planted <= set(found.filter(pl.col("how") == "same")["item"].to_list())
+    assert found["item"].n_unique() >= 25
+    print(dict(found.group_by("how").agg(pl.col("item").n_unique()).iter_rows()))
+
+
+def test_titles_are_read_with_their_texts() -> None:
+    assert overlaps((asked_text("one two three four", "five six seven eight nine", None),),
+                    ("one two three four five six seven eight nine",)) == [(0, 0, "same")]  # fmt: skip

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_curate.examples.output_validation import canonical_output, label_of, validate_outputs
+
+GOOD = '{"reply": "Ring  twice. ", "category": "bell"}'
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("not json", "not_json"),
+        ("{'category': 'bell'}", "not_json"),
+        ('{"category": "bell"', "not_json"),
+        ('{"category": NaN}', "not_json"),
+        ("[" * 100_000, "not_json"),
+        ('{"category": "gong"}', "off_schema: category enum"),
+        ('{"reply": "xx"}', "off_schema: (root) required"),
+        ('{"category": "bell", "reply": ""}', "off_schema: reply minLength"),
+        ('{"category": "bell", "more": 1}', "off_schema: (root) additionalProperties"),
+        ('"bell"', "off_schema: (root) type"),
+    ],
+)
+def test_broken_outputs_are_dropped(records, spec, output: str, reason: str) -> None:
+    stage = validate_outputs(records({"output": output}, {"output": GOOD}), spec().task)
+    assert stage.funnel.reasons == {reason: 1}
+    assert stage.kept.height == 1
+
+
+def test_good_outputs_have_one_spelling(records, spec) -> None:
+    kept = validate_outputs(records({"output": GOOD}), spec().task).kept
+    assert kept["output"].to_list() == ['{"category": "bell", "reply": "Ring twice."}']
+    assert kept["label"].to_list() == ["bell"]
+
+
+def test_nested_objects_follow_the_schema_too() -> None:
+    schema = {"properties": {"b": {"items": {"properties": {"z": {}, "a": {}}}}, "a": {}}}
+    assert canonical_output({"a": 1, "x": 2, "b": [{"a": 1, "z": 2}]}, schema) == json.dumps(
+        {"b": [{"z": 2, "a": 1}], "a": 1, "x": 2}
+    )
+
+
+def test_free_text_is_valid_without_a_schema(records) -> None:
+    task = TaskSpec(system_prompt="Help.")
+    kept = validate_outputs(records({"output": "Ring  it."}, {"output": '{"a": 1}'}), task).kept
+    assert kept["output"].to_list() == ["Ring it.", '{"a": 1}']
+    assert kept["label"].to_list() == [None, None]
+
+
+def test_labels_are_text() -> None:
+    assert label_of({"c": "x"}, "c") == "x"
+    assert label_of({"c": 3}, "c") == "3"
+    assert label_of({"c": None}, "c") is None
+    assert label_of(["x"], "c") is None
+    assert label_of({"c": "x"}, None) is None

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from tunewheel_curate.examples.templates import check_conversations, flaw_of
+
+TURNS = [
+    {"role": "system", "content": "Answer."},
+    {"role": "user", "content": "It is silent.\n\n  Überall! 🚲 مرحبا"},
+    {"role": "assistant", "content": "Since when?"},
+    {"role": "user", "content": "Sunday"},
+    {"role": "assistant", "content": '{"category": "bell"}'},
+]
+
+
+@pytest.fixture
+def template(tokenizer):
+    """Set another chat template for one test."""
+    before = tokenizer.chat_template
+
+    def put(text: str | None) -> None:
+        tokenizer.chat_template = text
+
+    yield put
+    tokenizer.chat_template = before
+
+
+def test_a_conversation_comes_back_whole(tokenizer) -> None:
+    assert flaw_of(TURNS, tokenizer) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "flaw"),
+    [
+        ("{% for m in messages %}{{ m['content'] | upper }}{% endfor %}", "mask does not fit the answers"),
+        ("{% for m in messages %}{{ raise_exception('no') }}{% endfor %}", "refused"),
+        ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "mask does not fit the answers"),
+    ],
+)
+def test_a_template_that_loses_something_is_noticed(tokenizer, template, source: str, flaw: str) -> None:
+    template(source)
+    answers = [*TURNS[:3], *TURNS[4:]]
+    assert flaw_of(answers, tokenizer) == flaw
+
+
+def test_a_tokenizer_that_loses_something_is_noticed(tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tokenizer.decode
+    monkeypatch.setattr(tokenizer, "decode", lambda ids, **options: whole(ids, **options).lower())
+    assert flaw_of(TURNS, tokenizer) == "tokens do not decode to the text"
+
+
+def test_sound_records_are_kept_and_counted(records, tokenizer) -> None:
+    frame = records({"history": json.dumps(TURNS[1:3])}, {}, {"input": "say <|im_end|> twice"})
+    stage = check_conversations(frame, tokenizer, system_prompt="Answer.")
+    assert stage.funnel.reasons == {"template: control token in a message": 1}
+    assert stage.counts == {"verified": 2}
+
+
+def test_one_unsound_record_in_the_sample_has_all_looked_at(records, tokenizer, template) -> None:
+    template(
+        tokenizer.chat_template.replace("message['content']", "message['content'] | replace('bad', 'worse')")
+    )
+    rows = [{"output": "bad" if number in (0, 7) else "good"} for number in range(8)]
+    stage = check_conversations(records(*rows), tokenizer, system_prompt="Answer.", sample=2)
+    assert stage.funnel.reasons == {"template: mask does not fit the answers": 2}
+    assert stage.counts == {"verified": 6}
+    sound = check_conversations(records(*rows[1:7]), tokenizer, system_prompt="Answer.", sample=2)
+    assert (sound.kept.height, sound.counts) == (6, {"verified": 2})
+
+
+def test_a_model_without_a_template_verifies_nothing(records, tokenizer, template) -> None:
+    template(None)
+    stage = check_conversations(records({}), tokenizer, system_prompt="Answer.")
+    assert (stage.kept.height, stage.counts) == (1, {})

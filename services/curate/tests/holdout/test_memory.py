@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from io import BytesIO
+
+import polars as pl
+from tunewheel_curate.holdout.memory import HoldoutMemory, Seen, clusters_of, marks_of_examples
+from tunewheel_curate.stage import dropped_frame
+
+
+def compared(records, *rows: dict[str, object]) -> pl.DataFrame:
+    frame = records(*rows)
+    return frame.with_columns(pl.col("input").alias("key"))
+
+
+def no_duplicates() -> pl.DataFrame:
+    return dropped_frame(pl.Series([], dtype=pl.String), pl.Series([], dtype=pl.String))
+
+
+def test_a_question_a_source_and_a_group_are_known_again(records) -> None:
+    held = compared(records, {"input": "q", "source_id": "T-1", "group": "g"})
+    memory = HoldoutMemory().extended(marks_of_examples([["rec-0000"]], held, no_duplicates()))
+
+    def seen(**row: object) -> Seen:
+        base = {"input": "other", "source_id": "other", "group": "other"}
+        (marks,) = marks_of_examples([["rec-0000"]], compared(records, base | row), no_duplicates())
+        return memory.seen(marks)
+
+    assert seen() is Seen.NEVER
+    assert seen(input="q") is seen(source_id="T-1") is Seen.EXAMPLE
+    assert seen(group="g") is Seen.GROUP
+    assert seen(source_id="T-1", kind="example") is Seen.NEVER
+    assert memory.holds_question("q")
+    assert not memory.holds_question("other")
+
+
+def test_duplicates_leave_their_marks_with_the_one_that_stayed(records) -> None:
+    frame = compared(records, {"input": "a"}, {"input": "b"}, {"input": "c"})
+    gave_way = dropped_frame(
+        pl.Series(["rec-0000", "rec-0001"]), pl.Series(["x", "y"]), pl.Series(["rec-0001", "rec-0002"])
+    )
+    assert clusters_of(gave_way) == {"rec-0002": ["rec-0000", "rec-0001"]}
+    memory = HoldoutMemory().extended(marks_of_examples([["rec-0002"]], frame, gave_way))
+    assert all(memory.holds_question(question) for question in "abc")
+    assert len(memory.marks) == 9
+
+
+def test_the_memory_is_the_same_bytes_in_any_order_and_holds_no_words(records) -> None:
+    rows = [{"input": f"secret {n}", "group": f"person {n}"} for n in range(5)]
+    frame = compared(records, *rows)
+    ids = [[record_id] for record_id in frame["record_id"]]
+    marks = marks_of_examples(ids, frame, no_duplicates())
+    files: list[bytes] = []
+    for order in (marks, marks[::-1]):
+        buffer = BytesIO()
+        HoldoutMemory().extended(order).to_frame().write_parquet(buffer)
+        files.append(buffer.getvalue())
+    assert files[0] == files[1]
+    assert b"secret" not in files[0]
+    assert b"person" not in files[0]
+    assert HoldoutMemory.read(files[0]).marks == HoldoutMemory().extended(marks).marks

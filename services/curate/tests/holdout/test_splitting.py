@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+from tunewheel_curate.duplicates.similarity import SimilarPair
+from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
+from tunewheel_curate.holdout.memory import Seen
+from tunewheel_curate.holdout.splitting import split_examples
+
+
+def examples(*rows: tuple[str, str | None]) -> pl.DataFrame:
+    """Return examples of (group, label)."""
+    made = [
+        {"example_id": f"ex-{number:04}", "messages": [], "label": label, "group": group, "trust": "expert",
+         "record_ids": [f"rec-{number}"], "format": "answer"}
+        for number, (group, label) in enumerate(rows)
+    ]  # fmt: skip
+    return pl.DataFrame(made, schema=EXAMPLE_SCHEMA)
+
+
+def many(count: int) -> list[tuple[str, str]]:
+    return [(f"g{number // 2}", "bell" if number % 3 else "horn") for number in range(count)]
+
+
+def test_the_fraction_is_met_and_no_group_straddles() -> None:
+    split = split_examples(examples(*many(2000)), [], holdout=0.2)
+    assert 0.16 < split.holdout.height / 2000 < 0.24
+    assert not set(split.train["group"]) & set(split.holdout["group"])
+    assert split.train.height + split.holdout.height == 2000
+
+
+def test_a_newcomer_moves_nobody() -> None:
+    before = split_examples(examples(*many(400)), [], holdout=0.2)
+    after = split_examples(examples(*many(440)), [], holdout=0.2)
+    assert set(before.holdout["group"]) <= set(after.holdout["group"])
+    assert set(before.train["group"]) <= set(after.train["group"])
+
+
+def test_similar_texts_stay_on_one_side() -> None:
+    frame = examples(*[(f"g{number}", "bell") for number in range(60)])
+    pairs = [SimilarPair(number, number + 1, 0.7) for number in range(0, 60, 2)]
+    split = split_examples(frame, pairs, holdout=0.3)
+    held = set(split.holdout["group"])
+    assert held
+    assert all((f"g{n}" in held) == (f"g{n + 1}" in held) for n in range(0, 60, 2))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefghij"), st.sampled_from(["x", "y", "z"])), min_size=2))
+def test_every_label_is_trained_on_and_held_out_where_it_can_be(rows: list[tuple[str, str]]) -> None:
+    split = split_examples(examples(*rows), [], holdout=0.2)
+    assert set(split.train["label"]) == {label for _, label in rows}
+    assert not set(split.train["group"]) & set(split.holdout["group"])
+
+
+def test_rare_labels_reach_the_holdout() -> None:
+    rows = [*many(300), ("r1", "rare"), ("r2", "rare"), ("s1", "single")]
+    split = split_examples(examples(*rows), [], holdout=0.1)
+    assert "rare" in set(split.holdout["label"])
+    assert "single" in set(split.train["label"])
+
+
+def test_without_labels_something_is_held_out() -> None:
+    rows = [(f"g{number}", None) for number in range(4)]
+    assert split_examples(examples(*rows), [], holdout=0.05).holdout.height == 1
+
+
+def test_one_group_alone_holds_nothing_out() -> None:
+    assert split_examples(examples(("g", "x"), ("g", "x")), [], holdout=0.2).holdout.is_empty()
+
+
+def test_what_was_held_out_stays_held_out_whatever_the_fraction() -> None:
+    frame = examples(*many(400))
+    before = split_examples(frame, [], holdout=0.3)
+    held = set(before.holdout["example_id"])
+    seen = [Seen.EXAMPLE if name in held else Seen.NEVER for name in frame["example_id"]]
+    after = split_examples(frame, [], holdout=0.05, seen=seen)
+    assert held <= set(after.holdout["example_id"])
+    assert not held & set(after.train["example_id"])
+
+
+def test_a_unit_joined_with_one_held_out_is_held_out_too() -> None:
+    frame = examples(*[(f"g{number}", "bell") for number in range(40)])
+    before = split_examples(frame, [], holdout=0.2)
+    held, trained = before.holdout["example_id"][0], before.train["example_id"][0]
+    place = {name: number for number, name in enumerate(frame["example_id"])}
+    pair = SimilarPair(*sorted((place[held], place[trained])), 0.7)
+    seen = [Seen.EXAMPLE if name == held else Seen.NEVER for name in frame["example_id"]]
+    after = split_examples(frame, [pair], holdout=0.2, seen=seen)
+    assert {held, trained} <= set(after.holdout["example_id"])
+
+
+def test_a_group_that_was_held_out_is_not_trained_on() -> None:
+    frame = examples(*[(f"g{number}", "bell") for number in range(20)])
+    assert split_examples(frame, [], holdout=0.05).train.height >= 18
+    seen = [Seen.GROUP if number < 6 else Seen.NEVER for number in range(20)]
+    assert {f"g{n}" for n in range(6)} <= set(
+        split_examples(frame, [], holdout=0.05, seen=seen).holdout["group"]
+    )
+
+
+def test_a_large_unit_trains_without_what_was_held_out_and_what_resembles_it() -> None:
+    frame = examples(*[("big", "bell")] * 30, *[(f"g{n}", "bell") for n in range(20)])
+    seen = [Seen.EXAMPLE if number == 3 else Seen.NEVER for number in range(50)]
+    pairs = [SimilarPair(3, 7, 0.7), SimilarPair(7, 9, 0.7)]
+    split = split_examples(frame, pairs, holdout=0.2, seen=seen)
+    assert split.neither["example_id"].to_list() == ["ex-0003", "ex-0007"]
+    assert split.train.filter(pl.col("group") == "big").height == 28
+    assert split.train.height + split.holdout.height + split.neither.height == 50
+
+
+def test_a_label_is_not_brought_back_to_training_from_an_earlier_holdout() -> None:
+    frame = examples(("a", "rare"), *[(f"g{n}", "bell") for n in range(20)])
+    seen = [Seen.EXAMPLE] + [Seen.NEVER] * 20
+    split = split_examples(frame, [], holdout=0.2, seen=seen)
+    assert "rare" not in set(split.train["label"])
+    assert "rare" in set(split.holdout["label"])

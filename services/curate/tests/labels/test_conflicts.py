@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import polars as pl
+from tunewheel_curate.duplicates.similarity import SimilarPair
+from tunewheel_curate.labels.conflicts import drop_conflicts, drop_near_conflicts
+
+
+def labelled(records, *rows: tuple[str, str | None]) -> pl.DataFrame:
+    frame = records(*({} for _ in rows))
+    return frame.with_columns(
+        pl.Series("key", [key for key, _ in rows], dtype=pl.String),
+        pl.Series("label", [label for _, label in rows], dtype=pl.String),
+    )
+
+
+def test_one_question_under_two_labels_is_dropped_altogether(records) -> None:
+    stage = drop_conflicts(labelled(records, ("q", "bell"), ("q", "horn"), ("q", "bell"), ("r", "bell")))
+    assert stage.kept["key"].to_list() == ["r"]
+    assert stage.funnel.reasons == {"conflicting_label": 3}
+
+
+def test_no_label_contradicts_nothing(records) -> None:
+    assert drop_conflicts(labelled(records, ("q", None), ("q", "horn"))).kept.height == 2
+
+
+def test_similar_questions_under_two_labels_are_dropped(records) -> None:
+    frame = labelled(records, ("a", "bell"), ("b", "horn"), ("c", "bell"), ("d", None))
+    pairs = [SimilarPair(0, 1, 0.9), SimilarPair(0, 2, 0.9), SimilarPair(1, 3, 0.9)]
+    stage = drop_near_conflicts(frame, pairs)
+    assert stage.kept["key"].to_list() == ["c", "d"]

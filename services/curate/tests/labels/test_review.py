@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import polars as pl
+from tunewheel_curate.duplicates.similarity import SimilarPair
+from tunewheel_curate.examples.output_validation import validate_outputs
+from tunewheel_curate.labels.conflicts import drop_conflicts
+from tunewheel_curate.labels.review import (
+    REVIEW_SCHEMA,
+    conflicting,
+    near_conflicting,
+    off_schema,
+    review_counts,
+    review_list,
+    suspected,
+)
+
+JUNE = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def labelled(frame: pl.DataFrame, *labels: str | None, keys: list[str] | None = None) -> pl.DataFrame:
+    return frame.with_columns(
+        pl.Series("label", labels, dtype=pl.String),
+        pl.Series("key", keys or [f"k{n}" for n in range(frame.height)], dtype=pl.String),
+    )
+
+
+def test_conflicting_experts_are_named_with_time_and_label(records) -> None:
+    frame = labelled(
+        records({"validated_by": "ann", "occurred_at": JUNE}, {"validated_by": "bob"}, {}),
+        "bell", "horn", "bell", keys=["q", "q", "other"],
+    )  # fmt: skip
+    listed = conflicting(frame, drop_conflicts(frame))
+    assert listed.schema == pl.Schema(REVIEW_SCHEMA)
+    assert listed["cluster"].to_list() == ["rec-0000", "rec-0000"]
+    assert listed["validated_by"].to_list() == ["ann", "bob"]
+    assert listed["label"].to_list() == ["bell", "horn"]
+    assert listed["occurred_at"].to_list() == [JUNE, None]
+    assert listed["labels_in_cluster"].to_list() == [["bell", "horn"]] * 2
+
+
+def test_near_conflicts_form_clusters(records) -> None:
+    frame = labelled(records({}, {}, {}, {}, {}), "bell", "horn", "bell", "bell", None)
+    pairs = [SimilarPair(0, 1, 0.9), SimilarPair(1, 2, 0.9), SimilarPair(2, 3, 0.9), SimilarPair(3, 4, 0.9)]
+    listed = near_conflicting(frame, pairs)
+    assert listed["record_id"].to_list() == ["rec-0000", "rec-0001", "rec-0002"]
+    assert set(listed["cluster"]) == {"rec-0000"}
+
+
+def test_labels_outside_the_schema_are_listed(records, spec) -> None:
+    task = spec().task
+    frame = records(
+        {"output": json.dumps({"category": "gong"}), "validated_by": "ann"},
+        {"output": json.dumps({"category": "bell", "reply": 3})},
+        {"output": json.dumps({"category": ["bell"]})},
+        {},
+    )
+    listed = off_schema(frame, validate_outputs(frame, task), task)
+    assert listed.select("record_id", "label", "validated_by").rows() == [
+        ("rec-0000", "gong", "ann"),
+        ("rec-0002", '["bell"]', None),
+    ]
+
+
+def test_the_list_is_ordered_and_counted(records, spec) -> None:
+    frame = labelled(records({}, {}, {}), "bell", "horn", "bell", keys=["q", "q", "r"])
+    doubts = pl.DataFrame({"record_id": ["rec-0002"], "suggested": ["horn"], "confidence": [0.01]})
+    whole = review_list([suspected(frame, doubts), conflicting(frame, drop_conflicts(frame))])
+    assert whole["kind"].to_list() == ["conflict", "conflict", "suspect"]
+    assert whole.row(2, named=True)["suggested"] == "horn"
+    assert review_counts(whole) == {"conflict": 2, "suspect": 1}
+    assert review_list([]).height == 0
+    assert review_counts(review_list([])) == {}

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_curate.records.erasures import Erasures, erased
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def requested(number: int, **fields: object):
+    data = ErasureRequested.model_validate(
+        {"project": "shop", "erasure_id": f"letter-{number}", "requested_by": "privacy"} | fields
+    )
+    return new_event(data, source="/test", time=NOON)
+
+
+def test_a_person_and_a_source_are_taken_up_to_the_moment(records) -> None:
+    fold = Erasures()
+    for event in (requested(1, customer="C-1"), requested(2, source_id="T-9"), requested(1, customer="C-1")):
+        fold.apply(event)
+    assert len(fold.of("shop")) == len(fold.all()) == 2
+    rows = records(
+        {"group": "C-1", "published_at": NOON},
+        {"group": "C-1", "published_at": NOON + MINUTE},
+        {"group": "C-1", "published_at": NOON + MINUTE, "occurred_at": NOON - MINUTE},
+        {"source_id": "T-9", "published_at": NOON - MINUTE, "occurred_at": NOON + MINUTE},
+        {"group": "C-2", "published_at": NOON},
+        {"group": "C-1", "published_at": NOON, "project": "other"},
+    )
+    taken = rows.filter(erased(fold.all()))["record_id"].to_list()
+    assert taken == ["rec-0000", "rec-0002", "rec-0003"]
+
+
+def test_the_moment_may_be_named() -> None:
+    fold = Erasures()
+    fold.apply(requested(1, customer="C-1", requested_at=NOON - MINUTE))
+    assert [erasure.until for erasure in fold.of("shop")] == [NOON - MINUTE]
+
+
+def test_nothing_is_erased_without_a_request(records) -> None:
+    assert records({}, {}).filter(~erased([])).height == 2

@@ -1,0 +1,95 @@
+"""Erasure on a real table and a real store: the bytes are gone, the proof says what there was."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_curate.pipeline import build
+from tunewheel_curate.records.forgetting import Finding, forget
+from tunewheel_curate.records.table import RecordTable
+from tunewheel_curate.versions.versioning import write_version
+from tunewheel_runtime.store import ObjectStore
+
+
+@pytest.fixture
+def rows(records, varied_rows) -> pl.DataFrame:
+    return records(*(row | {"group": f"person-{n}"} for n, row in enumerate(varied_rows(30))))
+
+
+@pytest.fixture
+def table(tmp_path: Path, rows: pl.DataFrame) -> RecordTable:
+    table = RecordTable(str(tmp_path / "records"))
+    table.append(rows)
+    return table
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(tmp_path.as_uri())
+
+
+def letter(rows: pl.DataFrame, **subject: str):
+    data = ErasureRequested.model_validate(
+        {"project": "shop", "erasure_id": "letter-1", "requested_by": "privacy"} | subject
+    )
+    return new_event(data, source="/test", time=rows["published_at"].max() + timedelta(seconds=1))
+
+
+async def stored_version(rows: pl.DataFrame, spec, store: ObjectStore, tmp_path: Path) -> str:
+    folder = tmp_path / "version"
+    manifest = write_version(build(rows, spec), spec, folder, data_docs=False)
+    await store.put_directory(f"datasets/{manifest.dataset_id}", folder)
+    return manifest.dataset_id
+
+
+async def test_the_proof_names_the_versions_and_says_the_same_when_repeated(
+    table, store, rows, spec, tmp_path: Path
+) -> None:
+    held = await stored_version(rows, spec(), store, tmp_path)
+    await stored_version(rows[10:], spec(), store, tmp_path / "without")
+    event = letter(rows, customer="person-3")
+    found = await forget(event, table=table, store=store, delete_versions=False)
+    assert found == Finding(records=1, dataset_ids=(held,))
+    assert "person-3" not in table.read("shop", {})["group"].to_list()
+    assert table.arrivals().height == 29
+    again = await forget(event, table=table, store=store, delete_versions=False)
+    assert again == found
+    assert await store.exists(f"datasets/{held}/train.parquet")
+
+
+async def test_a_source_is_forgotten_too(table, store, rows, spec, tmp_path: Path) -> None:
+    held = await stored_version(rows, spec(), store, tmp_path)
+    found = await forget(letter(rows, source_id="T-5"), table=table, store=store, delete_versions=False)
+    assert found == Finding(records=1, dataset_ids=(held,))
+    assert table.arrivals().height == 29
+
+
+async def test_a_version_is_known_by_its_rows_where_the_table_is_lost(
+    store, rows, spec, tmp_path: Path
+) -> None:
+    held = await stored_version(rows, spec(), store, tmp_path)
+    empty = RecordTable(str(tmp_path / "elsewhere"))
+    found = await forget(letter(rows, customer="person-3"), table=empty, store=store, delete_versions=False)
+    assert found == Finding(records=0, dataset_ids=(held,))
+
+
+async def test_rows_of_versions_go_where_the_project_says_so(
+    table, store, rows, spec, tmp_path: Path
+) -> None:
+    held = await stored_version(rows, spec(), store, tmp_path)
+    other = await stored_version(rows[10:], spec(), store, tmp_path / "without")
+    await forget(letter(rows, customer="person-3"), table=table, store=store, delete_versions=True)
+    left = [path.removeprefix(f"datasets/{held}/") for path in await store.list(f"datasets/{held}")]
+    assert left == ["holdout_memory.parquet", "manifest.json"]
+    assert await store.exists(f"datasets/{other}/train.parquet")
+
+
+async def test_nobody_of_that_name_is_a_proof_of_nothing(table, store, rows) -> None:
+    found = await forget(letter(rows, customer="nobody"), table=table, store=store, delete_versions=True)
+    assert found == Finding(records=0)
+    assert table.arrivals().height == 30

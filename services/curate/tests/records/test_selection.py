@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from tunewheel_curate.records.selection import distinct_records, select_usable
+
+OLD, NEW = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def test_copies_of_a_record_count_once_whatever_their_order(records) -> None:
+    twice = records({}, {"record_id": "rec-a"}, {"record_id": "rec-a", "published_at": OLD})
+    assert distinct_records(twice).equals(distinct_records(twice.reverse()))
+    assert distinct_records(twice)["record_id"].to_list() == ["rec-0000", "rec-a"]
+
+
+def test_documents_and_unanswered_records_are_not_used(records) -> None:
+    stage = select_usable(records({}, {"kind": "document", "output": None}, {"output": None}))
+    assert stage.kept["record_id"].to_list() == ["rec-0000"]
+    assert stage.funnel.reasons == {"document": 1, "no_output": 1}
+    assert (stage.funnel.entered, stage.funnel.left) == (3, 1)
+
+
+def test_the_newest_of_a_source_counts(records) -> None:
+    def winner(*rows: dict[str, object]) -> str:
+        frame = records(*({"source_id": "T"} | row for row in rows))
+        kept = select_usable(frame).kept["record_id"].to_list()
+        assert kept == select_usable(frame.reverse()).kept["record_id"].to_list()
+        assert len(kept) == 1
+        return kept[0]
+
+    assert winner({"occurred_at": NEW}, {"occurred_at": OLD}) == "rec-0000"
+    assert winner({"occurred_at": OLD}, {"occurred_at": None}) == "rec-0000"
+    assert winner({"trust": "expert"}, {"trust": "unverified"}) == "rec-0000"
+    assert winner({}, {}) == "rec-0001", "published later"
+    assert winner({"published_at": OLD}, {"published_at": OLD}) == "rec-0001", "greater id"
+
+
+def test_one_source_id_of_two_kinds_is_two_sources(records) -> None:
+    frame = records({"source_id": "X"}, {"source_id": "X", "kind": "example"})
+    assert select_usable(frame).kept.height == 2

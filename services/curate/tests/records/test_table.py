@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import CommitProperties, Transaction, write_deltalake
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tunewheel_contracts.errors import TransientError
+from tunewheel_curate.records.erasures import Erasure
+from tunewheel_curate.records.table import ForeignRecordTable, RecordTable, TableBehind, ends_of, table_url
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> RecordTable:
+    return RecordTable(str(tmp_path / "records"))
+
+
+def test_an_absent_table_is_empty(table) -> None:
+    assert table.version() is None
+    assert table.arrivals().is_empty()
+    assert table.read("shop", {}).is_empty()
+    assert table.reached(0) == 0
+    assert not table.compact(min_files=1)
+
+
+def test_what_was_appended_is_read(table, records) -> None:
+    rows = records(*({} for _ in range(9)), {"project": "other"})
+    assert table.append(rows) == 10
+    read = table.read("shop", ends_of(rows.filter(pl.col("project") == "shop")))
+    assert read.sort("record_id").equals(rows.filter(pl.col("project") == "shop").sort("record_id"))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_redelivered_batches_add_nothing(data, tmp_path_factory, records) -> None:
+    table = RecordTable(str(tmp_path_factory.mktemp("delta") / "records"))
+    rows = records(*({} for _ in range(12))).with_columns(
+        pl.lit(0, dtype=pl.Int32).alias("partition"), pl.int_range(12, dtype=pl.Int64).alias("offset")
+    )
+    done = 0
+    while done < 12:
+        start = data.draw(st.integers(0, done))
+        end = data.draw(st.integers(done + 1, 12))
+        assert table.append(rows[start:end]) == end - done
+        done = end
+    assert table.append(rows) == 0
+    assert table.arrivals().sort("offset")["record_id"].to_list() == rows["record_id"].to_list()
+
+
+def test_two_writers_of_one_partition_do_not_double(tmp_path: Path, records) -> None:
+    one, other = (RecordTable(str(tmp_path / "records")) for _ in range(2))
+    rows = records(*({} for _ in range(6)))
+    one.append(rows[:3])
+    assert other.append(rows[:3]) == 0
+    other.append(rows[3:])
+    assert one.append(rows) == 0
+    assert one.arrivals().height == 6
+
+
+def test_reading_stops_at_the_asked_for_offsets(table, records) -> None:
+    table.append(records(*({} for _ in range(9))))
+    assert table.read("shop", {"0": 2, "1": 1}).height == 3
+    with pytest.raises(TableBehind, match="up to 3, the build asks for 5"):
+        table.read("shop", {"0": 5})
+
+
+def test_a_table_of_another_log_is_refused(table, records) -> None:
+    table.append(records({}, {}, {}, {}))
+    with pytest.raises(ForeignRecordTable, match="delete the table"):
+        table.append(records({"record_id": "rec-of-another-log"}))
+
+
+def test_compaction_keeps_the_records(table, records) -> None:
+    rows = records(*({} for _ in range(12)))
+    for start in range(0, 12, 3):
+        table.append(rows[start : start + 3])
+    before = table.version()
+    assert not table.compact(min_files=5)
+    assert table.compact(min_files=4)
+    assert table.version() == before + 1
+    assert table.arrivals().height == 12
+    assert table.append(rows) == 0
+
+
+def test_a_table_with_fewer_columns_is_read_and_grows(table, records) -> None:
+    later = ("rejected_output", "history", "sections")
+    rows = records(*({} for _ in range(6)), {"history": '[{"content":"a","role":"user"}]'})
+    kept = CommitProperties(app_transactions=[Transaction(f"record.ingested-{p}", 1) for p in range(3)])
+    write_deltalake(
+        table.url, rows[:6].drop(later), mode="append", partition_by=["project"], commit_properties=kept
+    )
+    before = table.read("shop", {})
+    assert before.columns == rows.columns
+    older = RecordTable(table.url)
+    assert table.append(rows[6:]) == 1
+    read = older.read("shop", ends_of(rows)).sort("record_id")
+    assert read["history"].to_list() == [None] * 6 + rows["history"].to_list()[6:]
+    assert read.drop(later).equals(rows.drop(later))
+
+
+def test_an_unreachable_store_is_transient(tmp_path: Path, records) -> None:
+    (tmp_path / "blocked").write_text("a file where a folder should be")
+    with pytest.raises(TransientError):
+        RecordTable(str(tmp_path / "blocked" / "records")).append(records({}))
+
+
+def test_the_table_lies_in_the_store(tmp_path: Path) -> None:
+    assert table_url("file:///x", tmp_path) == str(tmp_path / "records")
+    assert table_url("s3://bucket/x/", None) == "s3://bucket/x/records"
+    with pytest.raises(ValueError, match="use file://"):
+        table_url("memory://", None)
+
+
+def words_below(folder: Path) -> str:
+    """Return everything that the files hold, Parquet unpacked."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    texts = [
+        str(pl.read_parquet(file).to_dicts()) if file.suffix == ".parquet" else file.read_text("utf-8")
+        for file in files
+    ]
+    return "\n".join(texts)
+
+
+def test_what_is_erased_is_in_no_file_and_does_not_come_back(tmp_path: Path, records) -> None:
+    table = RecordTable(str(tmp_path / "records"))
+    rows = records(*({"title": f"marker-{n}", "group": f"person-{n}"} for n in range(12)))
+    for start in range(0, 12, 3):
+        table.append(rows[start : start + 3])
+    table.compact(min_files=2)  # the files before it are still there
+    until = rows["published_at"].max()
+    erasure = Erasure(project="shop", customer="person-11", until=until)
+    found = table.subjects((erasure,))
+    assert found["record_id"].to_list() == ["rec-0011"]
+    assert words_below(tmp_path).count("person-11") == 2
+
+    table.erase(found)
+    table.erase(found)
+    assert "person-11" not in words_below(tmp_path)
+    assert "person-10" in words_below(tmp_path)
+    assert table.subjects((erasure,)).is_empty()
+
+    # The last record of its partition is gone, and what was appended is still known to be.
+    assert table.reached(2) == 4
+    assert table.append(rows, erasures=(erasure,)) == 0
+    assert table.read("shop", {"2": 4})["record_id"].n_unique() == 3
+
+
+def test_a_rebuilt_table_leaves_the_erased_out_and_reaches_as_far(table, records) -> None:
+    rows = records(*({"group": f"person-{n}"} for n in range(6)))
+    erasures = [Erasure(project="shop", customer=f"person-{n}", until=rows["published_at"].max())
+                for n in range(3, 6)]  # fmt: skip
+    assert table.append(rows[3:].with_columns(pl.col("offset") - 1), erasures=erasures) == 0
+    assert table.reached(0) == 1
+    assert table.append(rows[:3].with_columns(pl.col("offset") + 1), erasures=erasures) == 3
+    assert table.read("shop", {"0": 2, "1": 2, "2": 2}).height == 3
+
+
+def test_a_reader_whose_files_are_erased_tries_again(tmp_path: Path, records) -> None:
+    table = RecordTable(str(tmp_path / "records"))
+    table.append(records(*({} for _ in range(6))))
+    for file in (tmp_path / "records").rglob("*.parquet"):
+        file.unlink()
+    with pytest.raises(TransientError, match="moved on"):
+        table.arrivals()
+
+
+def test_names_of_people_never_reach_the_predicate(table, records) -> None:
+    rows = records({"group": "O'Brien'; DROP"}, {"group": "other"})
+    table.append(rows)
+    erasure = Erasure(project="shop", customer="O'Brien'; DROP", until=rows["published_at"].max())
+    table.erase(table.subjects((erasure,)))
+    assert table.arrivals().height == 1

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tunewheel_contracts.errors import InvalidSpec, TransientError
+from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat
+from tunewheel_contracts.formats.spec import ReplaySpec
+from tunewheel_curate.holdout.memory import HoldoutMemory, marks_of_examples
+from tunewheel_curate.holdout.sides import Given
+from tunewheel_curate.pipeline import build
+from tunewheel_curate.replay.sources import conversation, pool_of, read_replay
+from tunewheel_curate.stage import dropped_frame
+from tunewheel_curate.versions.suite import run_suite
+from tunewheel_curate.versions.versioning import write_version
+
+SHARE = {"source": "general.jsonl", "share": 0.2}
+
+
+def general(count: int) -> list[dict[str, str]]:
+    return [
+        {"instruction": " ".join(f"g{n}x{w}" for w in range(8)), "response": f"Answer {n}."}
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def made(records, spec, varied_rows):
+    def make(rows: list[dict[str, str]], *, count: int = 40, memory: HoldoutMemory | None = None, **dataset):
+        given_ = Given(memory=memory or HoldoutMemory(), replay=pool_of(rows))
+        return build(records(*varied_rows(count)), spec(replay=SHARE, **dataset), given_)
+
+    return make
+
+
+def replayed(frame: pl.DataFrame) -> list[ChatExample]:
+    rows = frame.filter(pl.col("format") == "replay").to_dicts()
+    return [ChatExample.model_validate(row) for row in rows]
+
+
+def test_the_share_is_mixed_into_training_and_never_held_out(made) -> None:
+    build_ = made(general(200))
+    mixed = replayed(build_.split.train)
+    own = build_.counts.train - len(mixed)
+    assert len(mixed) == int(own * 0.25) == build_.counts.replay
+    assert build_.counts.examples == own + build_.counts.holdout == 40
+    assert not replayed(build_.split.holdout)
+    assert all(e.format is ExampleFormat.REPLAY and e.label is None and not e.record_ids for e in mixed)
+    assert build_.replayed.use.share == pytest.approx(0.2, abs=0.02)
+    assert build_.funnel[-1].stage == "replay"
+    assert build_.funnel[-1].reasons == {"not_needed": 200 - len(mixed)}
+
+
+def test_the_same_conversations_are_taken_in_any_order_and_a_larger_version_takes_more(made) -> None:
+    rows = general(200)
+    small, again, large = made(rows), made([*rows[::-1], *rows[:50]]), made(rows, count=120)
+    ids = [{e.example_id for e in replayed(b.split.train)} for b in (small, again, large)]
+    assert ids[0] == ids[1]
+    assert ids[0] < ids[2]
+    assert small.replayed.use.sha256 == again.replayed.use.sha256
+
+
+def test_nothing_that_the_project_knows_is_replayed(made, varied_rows) -> None:
+    ours = [{"instruction": row["input"], "response": "x"} for row in varied_rows(40)]
+    near = [{"instruction": row["input"] + " please", "response": "x"} for row in varied_rows(40)]
+    build_ = made([*ours, *near])
+    assert build_.counts.replay == 0
+    reasons = build_.replayed.use.reasons
+    assert set(reasons) == {"asked_by_project", "held_out", "like_project"}
+    assert reasons["asked_by_project"] + reasons["held_out"] == 40
+    assert sum(reasons.values()) == 80
+
+
+def test_what_an_earlier_version_held_out_is_not_replayed(made, records) -> None:
+    secret = {"instruction": "once held out and gone since", "response": "x"}
+    frame = records({}).with_columns(pl.lit("once held out and gone since").alias("key"))
+    none = dropped_frame(pl.Series([], dtype=pl.String), pl.Series([], dtype=pl.String))
+    memory = HoldoutMemory().extended(marks_of_examples([["rec-0000"]], frame, none))
+    assert made([secret]).counts.replay == 1
+    refused = made([secret], memory=memory)
+    assert refused.counts.replay == 0
+    assert refused.replayed.use.reasons == {"held_out": 1}
+
+
+def test_long_and_repeated_conversations_are_left_out(made) -> None:
+    long = {"instruction": "tell me all of it", "response": "x" * 9000}
+    twin = general(1)[0] | {"response": "Another answer."}
+    build_ = made([long, *general(1), twin])
+    assert build_.counts.replay == 1
+    assert build_.replayed.use.reasons == {"like_another": 1, "too_long": 1}
+
+
+def test_manifest_card_and_suite_know_of_it(made, spec, tmp_path: Path) -> None:
+    build_ = made(general(200))
+    written = spec(replay=SHARE)
+    manifest = write_version(build_, written, tmp_path, data_docs=False)
+    assert manifest.replay == build_.replayed.use
+    assert manifest.counts.replay == manifest.replay.sampled > 0
+    assert "general.jsonl" in (tmp_path / "card.md").read_text()
+    assert (
+        run_suite(build_.split, written, manifest.dataset_id, tmp_path / "docs", tokens=build_.outside.tokens)
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]},
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
+        {"prompt": "Hi", "completion": "Hello"},
+        {"question": "Hi", "answer": "Hello"},
+        {
+            "prompt": "Below is an instruction.\n\n### Instruction:\nHi\n\n### Response:\n",
+            "response": "Hello",
+        },
+    ],
+)
+def test_the_usual_forms_are_known(row: dict[str, object]) -> None:
+    assert conversation(row) == [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+    ]
+
+
+def test_a_context_belongs_to_the_question() -> None:
+    turns = conversation({"instruction": "Sum up.", "context": "A text.", "response": "Text."})
+    assert turns is not None
+    assert turns[0]["content"] == "Sum up.\n\nA text."
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"prompt": "Hi"},
+        {"prompt": "Hi", "response": "  "},
+        {"messages": [{"role": "user", "content": "Hi"}]},
+        {"messages": [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Hi"}]},
+        {"messages": [{"role": "tool", "content": "Hi"}]},
+        {"messages": ["Hi"]},
+        {"messages": [{"role": "user", "content": None}, {"role": "assistant", "content": "Hi"}]},
+    ],
+)
+def test_what_is_no_conversation_is_left_out(row: dict[str, object]) -> None:
+    assert conversation(row) is None
+
+
+@given(st.dictionaries(st.sampled_from(["messages", "conversations", "prompt", "response", "input"]),
+                       st.recursive(st.none() | st.text(max_size=5) | st.integers(),
+                                    lambda inner: st.lists(inner, max_size=3)
+                                    | st.dictionaries(st.sampled_from(["role", "content", "from"]), inner),
+                                    max_leaves=6)))  # fmt: skip
+def test_any_row_is_read_or_left_out(row: dict[str, object]) -> None:
+    turns = conversation(row)
+    assert turns is None or turns[-1]["role"] == "assistant"
+
+
+def write(path: Path, data: bytes) -> ReplaySpec:
+    path.write_bytes(data)
+    return ReplaySpec(source=str(path))
+
+
+def test_files_are_read_plain_and_packed(tmp_path: Path) -> None:
+    lines = "\n".join(json.dumps(row) for row in general(3)).encode()
+    plain = read_replay(write(tmp_path / "a.jsonl", lines))
+    packed = read_replay(write(tmp_path / "b.jsonl.gz", gzip.compress(lines)))
+    url = read_replay(ReplaySpec(source=(tmp_path / "a.jsonl").as_uri()))
+    assert plain == packed == url
+    assert len(plain.conversations) == 3
+    pinned = ReplaySpec(source=str(tmp_path / "a.jsonl"), sha256=plain.sha256)
+    assert read_replay(pinned) == plain
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("a.jsonl", b"{}\nnot json\n", "line 2 is not JSON"),
+        ("a.jsonl", b'{"a": 1}\n', "holds no conversation"),
+        ("a.jsonl", b"\xff\xfe{", "line 1 is not JSON"),
+        ("a.jsonl.gz", b"\x1f\x8bgarbage", "no whole gzip"),
+    ],
+)
+def test_a_bad_source_is_named_with_the_fix(tmp_path: Path, name: str, data: bytes, told: str) -> None:
+    with pytest.raises(InvalidSpec, match=r"dataset\.replay\.source") as caught:
+        read_replay(write(tmp_path / name, data))
+    assert told in str(caught.value)
+
+
+def test_a_source_that_changed_or_is_gone_is_refused(tmp_path: Path) -> None:
+    spec = write(tmp_path / "a.jsonl", json.dumps(general(1)[0]).encode())
+    with pytest.raises(InvalidSpec, match=r"dataset\.replay\.sha256.*accept the new"):
+        read_replay(spec.model_copy(update={"sha256": "0" * 64}))
+    with pytest.raises(InvalidSpec, match="cannot be read where curate runs"):
+        read_replay(ReplaySpec(source=str(tmp_path / "missing.jsonl")))
+
+
+def test_a_server_that_does_not_answer_is_waited_for() -> None:
+    with pytest.raises(TransientError, match="cannot be read"):
+        read_replay(ReplaySpec(source="http://127.0.0.1:9/a.jsonl"))
+
+
+def test_real_instruction_data_is_read(shared_data: Path) -> None:
+    pool = read_replay(ReplaySpec(source=str(shared_data / "dolly_hh_1k/dolly_hhrlhf_train_small.jsonl")))
+    assert len(pool.conversations) >= 900
+    assert not [turns for turns in pool.conversations if "### Instruction" in turns[0]["content"]]

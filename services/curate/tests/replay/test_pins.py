@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.spec import ReplaySpec
+from tunewheel_curate.replay.pins import pinned_replay
+from tunewheel_runtime.store import CorruptArtifact, ObjectStore
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "general.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"Question {n}", "response": "x"}) for n in range(3)))
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore((tmp_path / "store").as_uri())
+
+
+async def test_a_build_repeated_takes_what_its_first_attempt_took(source: Path, store: ObjectStore) -> None:
+    spec = ReplaySpec(source=str(source))
+    first = await pinned_replay(store, "build-1", spec)
+    assert len(first.conversations) == 3
+    source.write_text(json.dumps({"prompt": "Something else", "response": "x"}))
+    assert await pinned_replay(store, "build-1", spec) == first
+    assert (await pinned_replay(store, "build-2", spec)).sha256 != first.sha256
+    source.unlink()
+    assert await pinned_replay(store, "build-1", spec) == first
+    with pytest.raises(InvalidSpec, match="cannot be read"):
+        await pinned_replay(store, "build-3", spec)
+
+
+async def test_what_was_kept_and_is_gone_is_told(source: Path, store: ObjectStore) -> None:
+    pool = await pinned_replay(store, "build-1", ReplaySpec(source=str(source)))
+    await store.delete([f"replay/{pool.sha256}.jsonl"])
+    with pytest.raises(CorruptArtifact, match="bring it back"):
+        await pinned_replay(store, "build-1", ReplaySpec(source=str(source)))

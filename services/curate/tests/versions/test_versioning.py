@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_curate.examples.tokens import estimating
+from tunewheel_curate.pipeline import build
+from tunewheel_curate.versions.card import data_card
+from tunewheel_curate.versions.suite import run_suite
+from tunewheel_curate.versions.versioning import write_version
+
+TOKENS = estimating("some/model", "no hub")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+@pytest.fixture
+def made(records, spec, varied_rows):
+    return build(records(*varied_rows(30)), spec())
+
+
+def test_a_version_is_what_its_manifest_says(made, spec, tmp_path: Path) -> None:
+    written = write_version(made, spec(), tmp_path, data_docs=False)
+    manifest = DatasetManifest.model_validate_json((tmp_path / "manifest.json").read_bytes())
+    assert manifest == written
+    assert manifest.dataset_id.startswith("ds-")
+    for ref in (manifest.train, manifest.holdout, manifest.card, manifest.lineage):
+        name = ref.path.removeprefix(f"datasets/{manifest.dataset_id}/")
+        assert content_sha256((tmp_path / name).read_bytes()) == ref.sha256
+    rows = pl.read_parquet(tmp_path / "train.parquet").to_dicts()
+    assert len([ChatExample.model_validate(row) for row in rows]) == manifest.counts.train
+
+
+def test_the_same_build_writes_the_same_bytes(made, spec, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        manifest = write_version(made, spec(), tmp_path / name, data_docs=True)
+        failures = run_suite(
+            made.split, spec(), manifest.dataset_id, tmp_path / name / "data_docs", tokens=TOKENS
+        )
+        assert failures == []
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    docs = tmp_path / "one" / "data_docs"
+    assert (docs / "index.html").is_file()
+    assert b"great-expectations-web-assets" not in (docs / "index.html").read_bytes()
+
+
+def test_the_suite_sees_what_curation_would_have_missed(made, spec, tmp_path: Path) -> None:
+    broken = made.split.train.with_columns(pl.lit("ex-same").alias("example_id"))
+    split = type(made.split)(broken, made.split.holdout)
+    failures = run_suite(split, spec(), "ds-broken", tmp_path / "data_docs", tokens=TOKENS)
+    assert failures == ["example_id: expect_column_values_to_be_unique failed"]
+
+
+def test_labels_to_review_travel_with_the_version(records, spec, varied_rows, tmp_path: Path) -> None:
+    ann = {"input": "who is right here", "validated_by": "ann"}
+    bob = {"input": "Who is right here", "validated_by": "bob", "output": '{"category": "horn"}'}
+    made = build(records(*varied_rows(30), ann, bob), spec())
+    quality = write_version(made, spec(), tmp_path, data_docs=False).quality
+    assert quality is not None
+    assert quality.review is not None
+    assert quality.review_counts == {"conflict": 2}
+    listed = pl.read_parquet(tmp_path / "review.parquet")
+    assert listed.select("validated_by", "label").rows() == [("ann", "bell"), ("bob", "horn")]
+    assert "- 2 records ask the same question" in (tmp_path / "card.md").read_text()
+
+
+def test_nothing_to_review_makes_no_list(made, spec, tmp_path: Path) -> None:
+    quality = write_version(made, spec(), tmp_path, data_docs=False).quality
+    assert quality is not None
+    assert (quality.review, quality.review_counts) == (None, {})
+    assert not (tmp_path / "review.parquet").exists()
+
+
+def test_the_card_says_what_a_reader_must_know(made, spec) -> None:
+    card = data_card("ds-1", spec(), made)
+    assert "# Dataset ds-1" in card
+    assert "30 records gave 30 examples" in card
+    assert "| bell |" in card
+    assert "no examples are made from them" in card
