@@ -150,7 +150,7 @@ def main() -> None:
     cpus = {name: statistics.median(t.cpu for t in times) for name, times in seconds.items()}
     write_report(
         "ingest",
-        packages=("aiokafka", "faststream", "pydantic", "cloudevents"),
+        packages=("aiokafka", "faststream", "pydantic"),
         contenders={
             name: {
                 "records_per_second": round(COUNT / walls[name]),

@@ -1,28 +1,16 @@
-"""The envelope: CloudEvents 1.0 over Kafka in binary mode.
-
-Source: CloudEvents 1.0.2 core, and its Kafka protocol binding §3.2 (binary content mode): attributes
-travel as ``ce_*`` headers, the JSON data is the record's value.
-"""
+"""The envelope: CloudEvents 1.0 over Kafka, attributes as headers (``binding.py``), the JSON data as value."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar
 
-from cloudevents.core.bindings.kafka import KafkaMessage, from_binary, to_binary
-from cloudevents.core.exceptions import CloudEventValidationError
-from cloudevents.core.formats.json import JSONFormat
-from cloudevents.core.v1.event import CloudEvent
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tunewheel_contracts.binding import Headers, from_headers, to_headers
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.identity import event_id
-
-CONTENT_TYPE = "application/json"
-REQUIRED_HEADERS = ("ce_specversion", "ce_id", "ce_source", "ce_type")
-Headers = Mapping[str, bytes] | Iterable[tuple[str, bytes]]
 
 
 class Event(BaseModel):
@@ -65,7 +53,8 @@ class Event(BaseModel):
             for name in self.identity_when_given
             if getattr(self, name) != type(self).model_fields[name].default
         }
-        dumped = self.model_dump(mode="json", include={*self.identity_fields, *given})
+        names = given.union(self.identity_fields)
+        dumped = self.model_dump(mode="json", include=names) if names else {}
         return event_id(self.type, f"{self.project}\n{self.ce_subject}", dumped)
 
 
@@ -106,26 +95,24 @@ class Envelope(Generic[E]):
         Raises:
             ValueError: a number is NaN or infinite.
         """
-        attributes: dict[str, Any] = {
-            "id": self.id,
-            "type": self.data.type,
-            "source": self.source,
-            "subject": self.data.ce_subject,
-            "time": self.time,
-            "datacontenttype": CONTENT_TYPE,
-            "project": self.project,
-        }
-        if self.causation_id:
-            attributes["causationid"] = self.causation_id
-        if self.correlation_id:
-            attributes["correlationid"] = self.correlation_id
-        # nulls stay: a field may be required and null, or null where its default is not
-        message = to_binary(CloudEvent(attributes, self.data.model_dump_json().encode()), _READY_JSON)
+        headers = to_headers(
+            id=self.id,
+            type=self.data.type,
+            source=self.source,
+            subject=self.data.ce_subject,
+            time=self.time,
+            extensions={
+                "project": self.project,
+                "causationid": self.causation_id,
+                "correlationid": self.correlation_id,
+            },
+        )
         return KafkaRecord(
             topic=self.data.type,
             key=self.data.record_key.encode(),
-            value=message.value,
-            headers=message.headers,
+            # nulls stay: a field may be required and null, or null where its default is not
+            value=self.data.model_dump_json().encode(),
+            headers=headers,
         )
 
     @classmethod
@@ -136,20 +123,25 @@ class Envelope(Generic[E]):
             InvalidEvent: the headers are not CloudEvents, or the value does not fit the schema; ``field``
                 names the first offender.
         """
-        attributes = _read_attributes(event_class, value, headers)
-        data = decode_data(event_class, value or b"")
-        if attributes["project"] not in (None, data.project):
+        if value is None:
+            raise InvalidEvent(field="(body)", reason="is empty; send the event's data as JSON")
+        attributes = from_headers(headers)
+        time = _read_time(attributes.get("time"))
+        if (kind := attributes["type"]) != event_class.type:
+            raise InvalidEvent(field="ce_type", reason=f"is {kind!r} on the topic of {event_class.type!r}")
+        data = decode_data(event_class, value)
+        if (project := attributes.get("project", data.project)) != data.project:
             raise InvalidEvent(
                 field="ce_project",
-                reason=f"is {attributes['project']!r}, the data says {data.project!r}; send one in both",
+                reason=f"is {project!r}, the data says {data.project!r}; send one in both",
             )
         return cls(
             data=data,
             source=attributes["source"],
             id=attributes["id"],
-            time=attributes["time"],
-            causation_id=attributes["causationid"],
-            correlation_id=attributes["correlationid"],
+            time=time,
+            causation_id=attributes.get("causationid"),
+            correlation_id=attributes.get("correlationid"),
         )
 
 
@@ -203,58 +195,12 @@ def decode_data(model: type[M], value: bytes) -> M:
         raise InvalidEvent.from_validation(error) from error
 
 
-def _ce_headers(headers: Headers) -> dict[str, bytes]:
-    """Return the CloudEvents headers, names in lower case; the required ones are there, all are UTF-8."""
-    pairs = cast("Mapping[str, bytes]", headers).items() if isinstance(headers, Mapping) else headers
-    lowered = ((name.lower(), raw) for name, raw in pairs)
-    ours = {name: raw or b"" for name, raw in lowered if name.startswith("ce_")}
-    if not ours:
-        raise InvalidEvent(
-            field="ce_type", reason="is missing; send CloudEvents 1.0 in binary mode (ce_* headers)"
-        )
-    for name in REQUIRED_HEADERS:
-        # the SDK would make an id up, another at each delivery
-        if not ours.get(name):
-            raise InvalidEvent(field=name, reason="is missing; CloudEvents 1.0 requires it")
-    for name, raw in ours.items():
-        try:
-            raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InvalidEvent(field=name, reason="is not UTF-8; encode the header as UTF-8") from error
-    return ours
-
-
-def _read_attributes(event_class: type[Event], value: bytes | None, headers: Headers) -> dict[str, Any]:
-    if value is None:
-        raise InvalidEvent(field="(body)", reason="is empty; send the event's data as JSON")
-    ours = _ce_headers(headers)
-    sent = ours.pop("ce_time", None)
+def _read_time(sent: str | None) -> datetime:
+    """Return when an event happened; what is silent about it happens now, and what names no zone in UTC."""
+    if not sent:
+        return datetime.now(UTC)
     try:
-        # the SDK's parser of times takes a quarter of the whole decoding
-        time = datetime.fromisoformat(sent.decode()) if sent else datetime.now(UTC)
-        event = from_binary(KafkaMessage(headers=ours, key=None, value=b""), _READY_JSON, CloudEvent)
-    except CloudEventValidationError as error:
-        name = next(iter(error.errors), "header")
-        raise InvalidEvent(field=f"ce_{name}", reason=f"is not valid CloudEvents 1.0: {error}") from error
+        time = datetime.fromisoformat(sent)
     except ValueError as error:
         raise InvalidEvent(field="ce_time", reason=f"is unreadable: {error}") from error
-    if event.get_type() != event_class.type:
-        raise InvalidEvent(
-            field="ce_type", reason=f"is {event.get_type()!r} on the topic of {event_class.type!r}"
-        )
-    optional = {name: event.get_extension(name) for name in ("project", "causationid", "correlationid")}
-    time = time if time.tzinfo else time.replace(tzinfo=UTC)
-    return {"id": event.get_id(), "source": event.get_source(), "time": time, **optional}
-
-
-class _ReadyJson(JSONFormat):
-    """The SDK's JSON format for data that pydantic writes and reads: bytes pass through as they are."""
-
-    def write_data(self, data: Any, datacontenttype: str | None) -> bytes:
-        return data
-
-    def read_data(self, body: bytes, datacontenttype: str | None) -> bytes:
-        return body
-
-
-_READY_JSON = _ReadyJson()
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 EVENT_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://tunewheel.dev/events")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: Any) -> bytes:
@@ -16,8 +17,7 @@ def canonical_json(value: Any) -> bytes:
     Raises:
         ValueError: ``value`` holds NaN or an infinity, which JSON (RFC 8259 §6) has no form for.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "surrogatepass")
+    return _CANONICAL.encode(value).encode("utf-8", "surrogatepass")
 
 
 def content_sha256(value: Any) -> str:

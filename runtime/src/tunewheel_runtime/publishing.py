@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -83,8 +84,8 @@ class Publisher:
             ) from error
         except (KafkaError, OSError) as error:
             raise TransientError(f"cannot publish: {error!r}") from error
-        for record in records:
-            self._published.add(1, {"topic": record.topic})
+        for topic, count in Counter(record.topic for record in records).items():
+            self._published.add(count, {"topic": topic})
 
 
 def as_list(produced: Produced) -> list[Envelope[Any]]:

@@ -160,3 +160,8 @@ def test_writing_in_another_direction_and_emoji_survive() -> None:
 @given(st.text())
 def test_normalising_twice_changes_nothing_more(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_text_of_one_line_takes_a_shorter_way_to_the_same_form(text: str) -> None:
+    assert normalise(text) == normalise(f"{text}\n")

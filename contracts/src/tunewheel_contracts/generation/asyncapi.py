@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import yaml
 
-from tunewheel_contracts.event import CONTENT_TYPE, REQUIRED_HEADERS
+from tunewheel_contracts.binding import CONTENT_TYPE, REQUIRED_HEADERS
 from tunewheel_contracts.topics import TOPICS, Service, TopicSpec
 
 FOLDER = "contracts/asyncapi"

@@ -12,6 +12,8 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 def normalise(text: str) -> str:
     """Return ``text`` in Unicode NFC (UAX #15) with LF line ends, without control characters, trailing
     spaces and runs of blank lines. Words, case and spelling are left as people wrote them."""
+    if text.isprintable() and unicodedata.is_normalized("NFC", text):
+        return text.strip()  # one line without control characters, as titles and most questions are
     text = unicodedata.normalize("NFC", _CONTROL.sub("", text)).replace("\r\n", "\n").replace("\r", "\n")
     # no pattern for trailing spaces: one that looks ahead reads a long run of spaces again from each of them
     lines = (line.rstrip(" \t") for line in text.split("\n"))
