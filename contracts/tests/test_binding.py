@@ -50,13 +50,15 @@ def test_what_the_sdk_reads_is_read_alike_and_what_it_refuses_is_refused(others:
     message = KafkaMessage(headers=headers, key=None, value=b"")
     try:
         theirs = from_binary(message, JSONFormat(), CloudEvent).get_attributes()
-    except CloudEventValidationError as error:
-        with pytest.raises(InvalidEvent) as caught:
-            from_headers(headers)
-        assert caught.value.field.removeprefix("ce_") in error.errors
+    except CloudEventValidationError as refusal:
+        offenders = tuple(refusal.errors)
     else:
-        known = {name: text for name, text in theirs.items() if name != "time"}  # the SDK makes one up
-        assert from_headers(headers) == known
+        del theirs["time"]  # the SDK makes one up
+        assert from_headers(headers) == theirs
+        return
+    with pytest.raises(InvalidEvent) as caught:
+        from_headers(headers)
+    assert caught.value.field.removeprefix("ce_") in offenders
 
 
 @pytest.mark.parametrize("name", ["id", "type", "source", "subject"])

@@ -1,4 +1,4 @@
-"""The envelope: CloudEvents 1.0 over Kafka, attributes as headers (``binding.py``), the JSON data as value."""
+"""The envelope: CloudEvents 1.0 over Kafka, attributes as headers (``binding.py``), JSON data as value."""
 
 from __future__ import annotations
 
