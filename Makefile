@@ -6,7 +6,9 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-UV ?= $(shell command -v uv || echo python3 -m uv)
+# Where the machine has no uv, one is put beside the checkout's environment: the system's Python stays as it is.
+UV ?= $(shell command -v uv || echo .uv/bin/uv)
+WITH_UV = $(UV) --version >/dev/null 2>&1 || { python3 -m venv .uv && .uv/bin/python -m pip install --quiet 'uv>=0.9'; }
 PACKAGES := contracts runtime basemodel cli $(sort $(wildcard services/*))
 # Two tests at a time, file by file: most of them wait for Kafka or for a model, not for the processor.
 WORKERS ?= 2
@@ -22,11 +24,11 @@ help: ## list the targets
 install: $(STAMP) ## make the virtual environment from the hashed lock
 
 $(STAMP): requirements.lock pyproject.toml $(foreach p,$(PACKAGES),$(p)/pyproject.toml)
-	@$(UV) --version >/dev/null 2>&1 || python3 -m pip install --quiet 'uv>=0.9'
+	@$(WITH_UV)
 	@$(UV) venv --quiet --allow-existing --python '>=3.11' $(VENV)
 	@echo "installing the locked packages into $(VENV) …"
-	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements.lock
-	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation $(foreach p,$(PACKAGES),-e ./$(p))
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(foreach p,$(PACKAGES),-e ./$(p))
 	@touch $(STAMP)
 
 demo: install ## run the whole loop on the bundled example (ARGS="--keep" leaves it running)
@@ -66,7 +68,8 @@ generate: install ## write schemas, AsyncAPI documents and the event catalogue a
 	$(BIN)/python -m tunewheel_contracts.generate
 
 lock: ## resolve the lock and each service's own anew (ARGS go to the script)
+	@$(WITH_UV)
 	UV="$(UV)" scripts/lock.sh $(ARGS)
 
 clean: ## remove what was built and everything below var/
-	rm -rf $(VENV) var .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .uv var .pytest_cache .ruff_cache .hypothesis
