@@ -1,7 +1,8 @@
-"""Whole evaluations, with the real worker process, on the tiny model."""
+"""Whole evaluations on the tiny model, measured in this process: the worker's own has ``test_worker_process.py``."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,12 +17,30 @@ from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval import evaluation
 from tunewheel_eval.evaluation import Evaluator
+from tunewheel_eval.job import Job, Progress
+from tunewheel_eval.measuring import measure
 from tunewheel_eval.plan import Champion
 from tunewheel_eval.settings import Settings
+from tunewheel_eval.worker_process import OnProgress, Stopped
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.store import ObjectStore
 
 MakeRun = Callable[..., Awaitable[TrainCompleted]]
+
+
+async def measured_here(job: Path, *, lost: asyncio.Event, on_progress: OnProgress) -> None:
+    """``run_worker`` without the seconds that a process needs to import torch."""
+    if lost.is_set():
+        raise Stopped
+    said: list[Progress] = []
+    await asyncio.to_thread(measure, Job.model_validate_json(job.read_text("utf-8")), said.append)
+    for line in said:
+        await on_progress(line)
+
+
+@pytest.fixture(autouse=True)
+def _measure_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "run_worker", measured_here)
 
 
 @pytest.fixture
