@@ -106,11 +106,11 @@ def export(
 
     async def read(display: RowsDisplay) -> Contents:
         version = await open_version(dataset_id, store or reach.var.store_url)
+        check_folder(folder)  # after the id is known for one: the folder's name may come from it
         counts = version.manifest.counts
         display.expect(counts.train + counts.holdout + counts.preferences)
         return await read_contents(version)
 
-    check_folder(folder)
     with RowsDisplay(silent=reach.as_json) as display:
         rows = write_contents(run_async(read(display)), folder, form, on_rows=display.note)
     told: dict[str, Any] = {"dataset_id": dataset_id, "folder": str(folder.resolve()), "format": form.value}
