@@ -1,4 +1,7 @@
-"""Versions one after the other, on a real table, store and worker; only the log is told by hand."""
+"""Versions one after the other, on a real table and store; only the log is told by hand.
+
+The builds run in this process: the worker's own has ``test_building.py``.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_curate.builds.building import Builder
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.making import Maker
+from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome, run_build
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
 from tunewheel_runtime.service import Position, Service
@@ -30,12 +34,19 @@ from tunewheel_runtime.service import Position, Service
 LATER = datetime(2027, 1, 1, tzinfo=UTC)
 
 
+class BuilderHere(Builder):
+    """Builds without the seconds that a process needs to load its libraries."""
+
+    async def _run(self, order: BuildOrder, stop: asyncio.Event) -> BuildOutcome:
+        return await asyncio.to_thread(run_build, order)
+
+
 class Bench:
     """A maker, and the log as its known events; ``refresh`` may find ``arriving`` ones."""
 
     def __init__(self, store: Path) -> None:
         self.known = Known()
-        self.builder = Builder()
+        self.builder = BuilderHere()
         self.arriving: list[Callable[[], None]] = []
         self.service = Service("curate", Settings(store_url=store.as_uri()))
         self.table = RecordTable(str(store / "records"))
