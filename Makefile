@@ -12,7 +12,8 @@ WITH_UV = $(UV) --version >/dev/null 2>&1 || { python3 -m venv .uv && .uv/bin/py
 PACKAGES := contracts runtime basemodel cli $(sort $(wildcard services/*))
 # Two tests at a time, file by file: most of them wait for Kafka or for a model, not for the processor.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# In conftest.py's order, not by the number of tests: the longest files have the fewest.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 TESTS ?=
 
@@ -34,7 +35,8 @@ $(STAMP): requirements.lock pyproject.toml $(foreach p,$(PACKAGES),$(p)/pyprojec
 demo: install ## run the whole loop on the bundled example (ARGS="--keep" leaves it running)
 	$(BIN)/tunewheel demo $(ARGS)
 
-test: lint test-unit test-integration test-e2e ## everything that must hold
+test: lint ## everything that must hold: all the tiers below in one go
+	$(PYTEST) -q --durations=25 $(TESTS)
 
 test-unit: install ## unit and contract tests: no broker, no big model
 	$(PYTEST) -q -m "not integration and not e2e and not chaos and not model" $(TESTS)

@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
-UV = shutil.which("uv")
+UV = shutil.which("uv") or shutil.which(ROOT / ".uv/bin/uv")
 SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml"))
 HEAVY = {"train", "eval", "engine"}
 """They bring torch: gigabytes, which uv links from its cache where that is on the same disk."""
@@ -65,7 +65,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.skipif(UV is None, reason="uv is not installed; pip install uv")
+@pytest.mark.skipif(UV is None, reason="uv is not installed; make install does")
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
 def test_a_service_installs_alone_and_starts_to_import(service: Path, wheels: Path, tmp_path: Path) -> None:
     module = f"tunewheel_{service.name.replace('-', '_')}"
