@@ -24,6 +24,7 @@ COMMANDS = (
     "build",
     "ask",
     "train",
+    "export",
     "status",
     "watch",
     "lineage",

@@ -7,6 +7,7 @@ import typer
 from tunewheel_cli.commands import (
     dataset,
     demo,
+    exporting,
     log,
     planning,
     projects,
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
-for module in (demo, running, projects, publish, takebacks, planning, training, log, dataset):
+for module in (demo, running, projects, publish, takebacks, planning, training, exporting, log, dataset):
     module.register(app)
 
 if __name__ == "__main__":

@@ -173,3 +173,31 @@ class RowsDisplay:
     def note(self, name: str, rows: int) -> None:
         """Show that the ``rows`` of one file are written."""
         self._progress.update(self._task, advance=rows, description=f"wrote {name}")
+
+
+class StepsDisplay:
+    """A bar of named steps, on standard error."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        console = Console(file=sys.stderr, quiet=silent, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=silent or not console.is_terminal,
+        )
+        self._task = self._progress.add_task("starting", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._progress.stop()
+
+    def note(self, step: str, done: int, of: int) -> None:
+        """Show that ``step`` begins after ``done`` of ``of``."""
+        self._progress.update(self._task, completed=done, total=of, description=step)

@@ -2,6 +2,11 @@
 
 RunFailed(TunewheelError)    the run cannot succeed as it stands: train.failed, never retried
 RunStopped(TunewheelError)   the worker wrote a checkpoint and stopped because it was asked to
+
+And an export:
+
+NotExported(TunewheelError)  there is nothing to export, or not in the form that was asked for
+  └── NotEqual               what was written gives other answers than what was trained
 """
 
 from __future__ import annotations
@@ -37,3 +42,11 @@ class RunStopped(TunewheelError):
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped after step {step}")
         self.step = step
+
+
+class NotExported(TunewheelError):
+    """Nothing was written; the message says why, and what to do."""
+
+
+class NotEqual(NotExported):
+    """What was written gave other answers than what was trained, and was removed."""

@@ -1,8 +1,10 @@
-"""``python -m tunewheel_train.export RUN_ID DIRECTORY``: a run's model as one directory of safetensors.
+"""``python -m tunewheel_train.export RUN_ID DIRECTORY``: a run's model as one directory that others load.
 
-Reads the store that the train service uses (``TUNEWHEEL_STORE_URL``). The model is compared with the adapter
-on 20 prompts of its training examples, and written only if both agree (``merging.py``). Exit codes:
-0 written, 1 refused or not found.
+``tunewheel export`` calls it. It reads the store that the train service uses (``TUNEWHEEL_STORE_URL``). The
+files are read back and compared with what was trained on 20 prompts of its training examples, and get their
+name only if both agree (``merging.py``). Standard output is JSON Lines: ``{"step", "done", "of"}`` as it
+goes, then ``{"directory", "format", "dtype", "parity"}``. Exit codes: 0 written, 1 refused or not found,
+2 wrong option, 5 the store does not answer.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ import argparse
 import asyncio
 import io
 import json
+import shutil
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.formats.dataset import DatasetManifest
@@ -22,61 +26,121 @@ from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
+from tunewheel_train.errors import NotExported
 from tunewheel_train.settings import Settings
 
+if TYPE_CHECKING:
+    from tunewheel_train.merging import Form, Parity, Trained
+
 PROMPTS = 20
+DTYPES: Mapping[str, tuple[str, ...]] = {
+    "safetensors": ("float32", "bfloat16"),
+    "gguf": ("float16", "float32", "q8_0"),
+}
+"""What each format can hold; the first is the default."""
 
-
-class NotExported(TunewheelError):
-    """There is nothing to export; the message says why."""
+Tell = Callable[[Mapping[str, Any]], None]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Export one run; returns the exit code."""
+    from tunewheel_basemodel.errors import ModelFilesError
+
     parser = argparse.ArgumentParser(
         prog="tunewheel_train.export", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("run_id")
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--format", choices=tuple(DTYPES), default="safetensors")
+    parser.add_argument("--dtype", choices=sorted({dtype for known in DTYPES.values() for dtype in known}))
     chosen = parser.parse_args(arguments)
+    dtype = chosen.dtype or DTYPES[chosen.format][0]
+    if dtype not in DTYPES[chosen.format]:
+        parser.error(f"--dtype {dtype}: {chosen.format} takes {' or '.join(DTYPES[chosen.format])}")
     try:
-        parity = export(chosen.run_id, chosen.directory, chosen.dtype, Settings())
-    except (TunewheelError, ArtifactMissing, CorruptArtifact, TransientError) as error:
+        parity = export(chosen.run_id, chosen.directory, chosen.format, dtype, Settings(), tell=print_line)
+    except TransientError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 5
+    except (TunewheelError, ArtifactMissing, CorruptArtifact, ModelFilesError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
-    print(json.dumps({"directory": str(chosen.directory), "parity": asdict(parity)}))
+    print_line(
+        {
+            "run_id": chosen.run_id, "directory": str(chosen.directory), "format": chosen.format,
+            "dtype": dtype, "parity": asdict(parity),
+        }
+    )  # fmt: skip
     return 0
 
 
-def export(run_id: str, directory: Path, dtype: Any, settings: Settings) -> Any:
-    """Merge the adapter of ``run_id`` into its base at ``directory``; returns the parity found.
+def print_line(told: Mapping[str, Any]) -> None:
+    print(json.dumps(told), flush=True)
 
-    Raises NotExported, NotEqual, BaseModelNotFound, InvalidAdapter, and what the store raises.
+
+def export(run_id: str, directory: Path, form: str, dtype: str, settings: Settings, *, tell: Tell) -> Parity:
+    """Write the model of ``run_id`` to ``directory``; returns the parity found.
+
+    Raises NotExported, BaseModelNotFound, InvalidAdapter, and what the store raises.
     """
-    from tunewheel_basemodel.locate import locate_base_model
-
-    from tunewheel_train.merging import export_merged
-    from tunewheel_train.modeling import load_tokenizer
-
+    check_target(directory)
     store = ObjectStore(settings.store_url)
     manifest, rows = asyncio.run(_read(store, run_id))
+    fetched = directory.absolute().parent / f".{directory.name}.fetched"
+    try:
+        trained = _fetch(store, manifest, fetched, settings)
+        return _write(trained, directory.absolute(), rows, manifest, _form(form, dtype), tell)
+    finally:
+        shutil.rmtree(fetched, ignore_errors=True)
+
+
+def check_target(directory: Path) -> None:
+    """Refuse to write over anything. Raises NotExported."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise NotExported(f"{directory} is not an empty directory; name another, or empty it")
+
+
+def _form(form: str, dtype: str) -> Form:
+    from tunewheel_train.merging import Form
+
+    encoding: Any = dtype
+    return Form(gguf=encoding) if form == "gguf" else Form(precision=encoding)
+
+
+def _write(
+    trained: Trained,
+    directory: Path,
+    rows: list[dict[str, Any]],
+    manifest: RunManifest,
+    form: Form,
+    tell: Tell,
+) -> Parity:
+    from tunewheel_train.merging import STEPS, export_merged
+    from tunewheel_train.modeling import load_tokenizer
+
+    def told(step: str) -> None:
+        tell({"step": step, "done": STEPS.index(step), "of": len(STEPS)})
+
+    prompts = _prompts(rows, load_tokenizer(trained.base), manifest.recipe.max_tokens)
+    return export_merged(trained, directory, prompts=prompts, form=form, on_step=told)
+
+
+def _fetch(store: ObjectStore, manifest: RunManifest, folder: Path, settings: Settings) -> Trained:
+    """The base where it lies, and the files of the run in ``folder``. Raises NotExported."""
+    from tunewheel_basemodel.locate import locate_base_model
+
+    from tunewheel_train.merging import Trained
+
     adapter = manifest.adapter
-    if adapter.method is TrainMethod.FULL:
-        raise NotExported(f"{run_id} trained the whole model: take {adapter.path} from the store as it is")
     base = locate_base_model(adapter.base.name, cache_dir=settings.cache_dir)
     if base.revision != adapter.base.revision:
         raise NotExported(
-            f"{run_id} was trained on {adapter.base.name} at {adapter.base.revision}, here is "
+            f"{manifest.run_id} was trained on {adapter.base.name} at {adapter.base.revision}, here is "
             f"{base.revision}; bring that revision here"
         )
-    folder = directory.parent / f".{directory.name}.adapter"
     files = asyncio.run(store.fetch_directory(adapter.files, adapter.path, folder))
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    prompts = _prompts(rows, load_tokenizer(base), manifest.recipe.max_tokens)
-    return export_merged(
-        base, files, directory, prompts=prompts, quantization=adapter.quantization, precision=dtype
-    )
+    whole = adapter.method is TrainMethod.FULL
+    return Trained(adapter.model_id, base, files, quantization=adapter.quantization, whole=whole)
 
 
 async def _read(store: ObjectStore, run_id: str) -> tuple[RunManifest, list[dict[str, Any]]]:

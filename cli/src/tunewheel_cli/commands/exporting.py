@@ -1,0 +1,66 @@
+"""export: a trained model as files that other tools load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tunewheel_cli.exits import print_json
+from tunewheel_cli.model_export import ModelDtype, ModelFormat
+from tunewheel_cli.reach import Reach, reaching
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(export)
+
+
+@reaching
+def export(
+    reach: Reach,
+    run_id: Annotated[str, typer.Argument(help="As train.completed names it.", show_default=False)],
+    directory: Annotated[Path, typer.Argument(help="New or empty; written to.", show_default=False)],
+    form: Annotated[
+        ModelFormat,
+        typer.Option("--format", help="safetensors for transformers and vLLM, gguf for llama.cpp."),
+    ] = ModelFormat.SAFETENSORS,
+    dtype: Annotated[
+        ModelDtype | None,
+        typer.Option(
+            help="safetensors: float32 or bfloat16; gguf: float16, float32 or q8_0.",
+            show_default="float32, gguf: float16",
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(envvar="TUNEWHEEL_STORE_URL", help="Object store.", show_default="that of the folder"),
+    ] = None,
+) -> None:
+    """Write a run's model, the adapter merged into its base, for other tools.
+
+    The files are read back; unless they answer 20 training prompts as the trained model does, none is left.
+    """
+    from tunewheel_cli.commands.progress import StepsDisplay
+    from tunewheel_cli.model_export import export_model
+
+    with StepsDisplay(silent=reach.as_json) as display:
+        told = export_model(
+            run_id, directory, form=form.value, dtype=dtype.value if dtype else None,
+            store_url=store or reach.var.store_url, on_step=display.note,
+        )  # fmt: skip
+    if reach.as_json:
+        print_json(told)
+    else:
+        print(describe(told))
+
+
+def describe(told: dict[str, Any]) -> str:
+    """Say in a line or two what was written, and how near it is to what was trained."""
+    parity = told["parity"]
+    return (
+        f"wrote {told['format']} in {told['dtype']} to {told['directory']}\n"
+        f"log-probabilities on {parity['prompts']} prompts differ by {parity['mean_difference']:.2g} on "
+        f"average ({parity['tolerance']} allowed); {parity['same_choice']:.1%} of the likeliest tokens are "
+        "the same"
+    )

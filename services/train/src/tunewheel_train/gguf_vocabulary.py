@@ -1,0 +1,96 @@
+"""A byte-level BPE tokenizer in the terms of GGUF (ggml-org/ggml, docs/gguf.md, "Tokenizer").
+
+GGUF names how text is cut before merging (``tokenizer.ggml.pre``) instead of describing it. Only cuts that
+are known under a name are written; a tokenizer that cuts otherwise is refused, for llama.cpp would read its
+text into other tokens without a word.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_train.errors import NotExported
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+_SPECIAL = ("bos", "eos", "unk", "pad")
+
+
+def add_vocabulary(writer: GGUFWriter, tokenizer: Any, *, rows: int) -> None:
+    """Write tokens, merges, special ids and chat template of ``tokenizer``, for ``rows`` embeddings.
+
+    Raises NotExported for what is no byte-level BPE, or is cut in a way that has no name.
+    """
+    described: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(name_of_cut(described))
+    tokens, kinds = _tokens(described, rows)
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    writer.add_token_merges([" ".join(pair) for pair in described["model"]["merges"]])
+    for name in _SPECIAL:
+        token = getattr(tokenizer, f"{name}_token_id")
+        if token is not None:
+            getattr(writer, f"add_{name}_token_id")(int(token))
+    # The chat template writes the special tokens; whether plain text gets one is the tokenizer's to say.
+    plain = tokenizer("a").input_ids
+    writer.add_add_bos_token(bool(plain) and plain[0] == tokenizer.bos_token_id)
+    if tokenizer.chat_template:
+        writer.add_chat_template(tokenizer.chat_template)
+
+
+def name_of_cut(described: Mapping[str, Any]) -> str:
+    """llama.cpp's name of how ``tokenizer.json`` cuts text. Raises NotExported."""
+    if described["model"]["type"] != "BPE" or described["model"].get("byte_fallback"):
+        raise NotExported(
+            f"its tokenizer is {described['model']['type']}, and only byte-level BPE is written as GGUF; "
+            "export safetensors"
+        )
+    cut = _known_cut(described.get("pre_tokenizer") or {})
+    normalizer = (described.get("normalizer") or {}).get("type")
+    # llama.cpp leaves NFC out for Qwen; it takes whole words that are tokens without merging for Llama 3.
+    normalizes = {"qwen2": (None, "NFC")}.get(cut or "", (None,))
+    if (
+        cut is None
+        or normalizer not in normalizes
+        or bool(described["model"].get("ignore_merges")) != (cut == "llama-bpe")
+    ):
+        raise NotExported(
+            "its tokenizer cuts text in a way that has no name in GGUF "
+            f"({json.dumps(described.get('pre_tokenizer'))[:200]}); export safetensors"
+        )
+    return cut
+
+
+def _known_cut(pre_tokenizer: Mapping[str, Any]) -> str | None:
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    steps = pre_tokenizer.get("pretokenizers") or [pre_tokenizer]
+    *before, last = steps
+    if last.get("type") != "ByteLevel" or last.get("add_prefix_space"):
+        return None
+    if last.get("use_regex", True):
+        digits = [{"type": "Digits", "individual_digits": True}]
+        return {0: "gpt-2", 1: "smollm"}[len(before)] if before in ([], digits) else None
+    if len(before) != 1 or before[0].get("type") != "Split" or before[0].get("behavior") != "Isolated":
+        return None
+    pattern = before[0]["pattern"].get("Regex")
+    names = (name for name in ("llama-bpe", "qwen2") if GGUF_PRE_TOKENIZER_SPLITS[name] == pattern)
+    return next(names, None)
+
+
+def _tokens(described: Mapping[str, Any], rows: int) -> tuple[list[str], list[int]]:
+    """Every embedding's token and what it is; rows that no token has are filled up, as llama.cpp asks."""
+    from gguf import TokenType
+
+    known: dict[int, tuple[str, int]] = {
+        number: (token, TokenType.NORMAL) for token, number in described["model"]["vocab"].items()
+    }
+    for added in described.get("added_tokens", ()):
+        kind = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
+        known[added["id"]] = (added["content"], kind)
+    filled = [known.get(number, (f"[PAD{number}]", TokenType.UNUSED)) for number in range(rows)]
+    return [token for token, _ in filled], [int(kind) for _, kind in filled]
