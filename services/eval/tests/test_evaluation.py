@@ -1,4 +1,4 @@
-"""Whole evaluations on the tiny model, measured in this process: the worker's own has ``test_worker_process.py``."""
+"""Whole evaluations on the tiny model, measured here; ``test_worker_process.py`` has the worker's process."""
 
 from __future__ import annotations
 
