@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
+import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from tunewheel_contracts.errors import InvalidEvent, TransientError
@@ -11,6 +13,7 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.spool import Spool
 
 
 def exchange(n: int, *, text: str = "hi") -> Exchange:
@@ -23,15 +26,17 @@ def exchange(n: int, *, text: str = "hi") -> Exchange:
 class Log:
     """A completion log, its broker and its metrics."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, directory: Path, **options: Any) -> None:
         self.reader = InMemoryMetricReader()
         self.metrics = Metrics(MeterProvider(metric_readers=[self.reader]).get_meter("test"))
         self.batches: list[list[str]] = []
         self.open = asyncio.Event()
         self.open.set()
         self.errors: list[Exception] = []
+        self.event_ids: list[str] = []
+        self.spool = Spool(directory)
         self.log = CompletionLog(
-            lambda data: new_event(data, source="/test"), self._publish, self.metrics, **options
+            lambda data: new_event(data, source="/test"), self._publish, self.metrics, self.spool, **options
         )
 
     async def _publish(self, envelopes: Any) -> None:
@@ -40,6 +45,7 @@ class Log:
             raise self.errors.pop(0)
         if any(len(e.data.output) > 100 for e in envelopes):
             raise InvalidEvent(field="(body)", reason="is over the limit")
+        self.event_ids += [e.id for e in envelopes]
         self.batches.append([e.data.completion_id for e in envelopes])
 
     @property
@@ -54,8 +60,14 @@ class Log:
         return sum(point.value for point in found.data.data_points)  # type: ignore[union-attr,misc]
 
 
-async def test_completions_are_published_in_batches_and_in_order(eventually: Any):
-    log = Log(batch=4)
+@pytest.fixture
+def make_log(tmp_path: Path) -> Any:
+    """Return a maker of logs over one spool: the second is the first one's next process."""
+    return lambda **options: Log(tmp_path / "spool", **options)
+
+
+async def test_completions_are_published_in_batches_and_in_order(make_log: Any, eventually: Any):
+    log = make_log(batch=4)
     log.log.start()
     for n in range(10):
         assert log.log.offer(exchange(n))
@@ -65,8 +77,8 @@ async def test_completions_are_published_in_batches_and_in_order(eventually: Any
     await log.log.close(timeout_seconds=1)
 
 
-async def test_a_full_queue_drops_the_newest_and_counts_it(eventually: Any):
-    log = Log(limit=3)
+async def test_a_full_queue_drops_the_newest_and_counts_it(make_log: Any, eventually: Any):
+    log = make_log(limit=3)
     log.open.clear()
     log.log.start()
     assert [log.log.offer(exchange(n)) for n in range(5)] == [True, True, True, False, False]
@@ -81,15 +93,15 @@ async def test_a_full_queue_drops_the_newest_and_counts_it(eventually: Any):
     assert log.published[-1] == "c-9"
 
 
-async def test_the_queue_is_bounded_in_bytes_too():
-    log = Log(limit_bytes=6_000)
+async def test_the_queue_is_bounded_in_bytes_too(make_log: Any):
+    log = make_log(limit_bytes=6_000)
     assert log.log.offer(exchange(0, text="x" * 2_000))
     assert not log.log.offer(exchange(1, text="x" * 2_000))
     assert log.log.offer(exchange(2))
 
 
-async def test_a_broker_that_comes_back_gets_everything(eventually: Any):
-    log = Log()
+async def test_a_broker_that_comes_back_gets_everything(make_log: Any, eventually: Any):
+    log = make_log()
     log.errors = [TransientError("away"), TransientError("away")]
     log.log.start()
     log.log.offer(exchange(0))
@@ -99,8 +111,8 @@ async def test_a_broker_that_comes_back_gets_everything(eventually: Any):
     await log.log.close(timeout_seconds=1)
 
 
-async def test_closing_flushes():
-    log = Log(linger_seconds=3600)
+async def test_closing_flushes(make_log: Any):
+    log = make_log(linger_seconds=3600)
     log.log.start()
     for n in range(7):
         log.log.offer(exchange(n))
@@ -109,24 +121,69 @@ async def test_closing_flushes():
     assert len(log.published) == 7
 
 
-async def test_closing_without_a_broker_ends_and_counts_what_is_lost():
-    log = Log()
+async def test_closing_without_a_broker_ends_and_the_next_process_publishes(make_log: Any, eventually: Any):
+    log = make_log()
     log.open.clear()
     log.log.start()
     log.log.offer(exchange(0))
     await log.log.close(timeout_seconds=0.05)
+    assert (log.published, log.metrics.value("log.dropped")) == ([], 0)
+    after = make_log()
+    await after.log.recover()
+    assert after.metrics.value("log.recovered") == 1
+    after.log.offer(exchange(1))
+    after.log.start()
+    await eventually(lambda: after.published == ["c-0", "c-1"])
+    await after.log.close(timeout_seconds=1)
+    assert after.spool.size_bytes == 0
+
+
+async def test_what_was_published_and_not_noted_comes_again_under_the_same_id(make_log: Any, eventually: Any):
+    log = make_log()
+    log.log.offer(exchange(0))
+    await log._publish([log.log._wrap(exchange(0).event_data())])  # and then it is killed
+    log.spool.close()
+    after = make_log()
+    await after.log.recover()
+    after.log.start()
+    await eventually(lambda: after.published == ["c-0"])
+    assert after.event_ids == log.event_ids
+    await after.log.close(timeout_seconds=1)
+
+
+async def test_a_disk_that_takes_nothing_is_counted_and_the_completion_published(
+    make_log: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+):
+    log = make_log()
+    monkeypatch.setattr(log.spool, "append", lambda _: None)
+    log.log.start()
+    assert log.log.offer(exchange(0))
+    await eventually(lambda: log.published == ["c-0"])
+    assert log.metrics.value("log.unspooled") == 1
+    log.open.clear()
+    log.log.offer(exchange(1))
+    await log.log.close(timeout_seconds=0.05)
     assert log.metrics.value("log.dropped") == 1
 
 
-async def test_an_event_that_is_too_large_does_not_hold_up_the_others(eventually: Any):
-    log = Log()
+async def test_an_event_that_is_too_large_does_not_hold_up_the_others(make_log: Any, eventually: Any):
+    log = make_log()
     log.log.offer(exchange(0))
     log.log.offer(exchange(1, text="x" * 200))
     log.log.offer(exchange(2))
     log.log.start()
     await eventually(lambda: log.published == ["c-0", "c-2"])
     assert log.metrics.value("log.dropped") == 1
+    await eventually(lambda: log.spool.size_bytes == 0)
     await log.log.close(timeout_seconds=1)
+
+
+def test_the_pieces_of_a_stream_are_not_held_once_it_is_over():
+    streamed = Exchange("desk", "c-0", "desk-1", RouteRole.PRODUCTION, (("user", "hi"),))
+    for piece in ("Good", " day"):
+        assert streamed.take_chunk({"choices": [{"delta": {"content": piece}}]})
+    streamed.finish(0.1)
+    assert (streamed.output, streamed._parts) == ("Good day", [])
 
 
 async def test_a_log_that_breaks_stops_the_service(world: Any, eventually: Any):

@@ -4,8 +4,8 @@ Overflow policy: the queue is bounded in number and in bytes; when it is full, t
 dropped and counted (``log.dropped``). Answering users goes before observing them, and the oldest are kept
 because their order is what drift windows are made of.
 
-What a ``kill -9`` costs: completions that were answered but not yet acknowledged by the broker — those of the
-last ``linger_seconds`` while the broker is well, at most the queue while it is away. A clean stop flushes.
+What waits lies in the spool too, from before its client has the whole answer: ``kill -9`` loses nothing, the
+next process publishes it. What was on its way to the broker just then comes twice, under the same event id.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tunewheel_runtime.retry import Backoff
 
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.spool import Segment, Spool
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,7 @@ class CompletionLog:
         wrap: Wrap,
         publish_many: PublishMany,
         metrics: Metrics,
+        spool: Spool,
         *,
         limit: int = 10_000,
         limit_bytes: int = 64 << 20,
@@ -47,16 +49,31 @@ class CompletionLog:
         self._wrap = wrap
         self._publish_many = publish_many
         self._metrics = metrics
+        self._spool = spool
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._batch = batch
         self._linger = linger_seconds
         self._backoff = Backoff(attempts=1, first=0.1, longest=5.0)
-        self._waiting: deque[Exchange] = deque()
+        self._waiting: deque[tuple[Exchange, Segment | None]] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         metrics.gauge("log.waiting", "Completions waiting for the broker", lambda: len(self._waiting))
+        metrics.gauge("log.spool_bytes", "Bytes of completions on disk", lambda: spool.size_bytes)
+
+    async def recover(self) -> None:
+        """Queue what processes that were killed, or had no broker at their end, left in the spool.
+
+        Raises:
+            UnusableSpool
+        """
+        left = await asyncio.to_thread(self._spool.take_over)
+        for exchange, segment in left:
+            self._queue(exchange, segment)
+        self._metrics.add("log.recovered", len(left))
+        if left:
+            log.info("completions_recovered", count=len(left))
 
     def offer(self, exchange: Exchange) -> bool:
         """Queue ``exchange``; False where it was dropped. Never blocks."""
@@ -64,10 +81,16 @@ class CompletionLog:
         if len(self._waiting) >= self._limit or self._bytes + size > self._limit_bytes:
             self._metrics.add("log.dropped")
             return False
-        self._waiting.append(exchange)
-        self._bytes += size
-        self._arrived.set()
+        segment = self._spool.append(exchange)
+        if segment is None:
+            self._metrics.add("log.unspooled")
+        self._queue(exchange, segment)
         return True
+
+    def _queue(self, exchange: Exchange, segment: Segment | None) -> None:
+        self._waiting.append((exchange, segment))
+        self._bytes += exchange.size_bytes
+        self._arrived.set()
 
     def start(self) -> asyncio.Task[None]:
         """Begin to publish; the task runs until ``close``."""
@@ -76,7 +99,7 @@ class CompletionLog:
         return self._worker
 
     async def close(self, *, timeout_seconds: float) -> None:
-        """Flush what is waiting; what the broker does not take in time is dropped, and counted."""
+        """Flush what is waiting; what the broker does not take in time stays in the spool."""
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
@@ -86,9 +109,12 @@ class CompletionLog:
                 while self._waiting:
                     await self._publish_some()
         if self._waiting:
-            log.error("completions_lost_at_shutdown", count=len(self._waiting))
-            self._metrics.add("log.dropped", len(self._waiting))
+            lost = sum(segment is None for _, segment in self._waiting)
+            log.error("completions_not_published", in_spool=len(self._waiting) - lost, lost=lost)
+            self._metrics.add("log.dropped", lost)
             self._waiting.clear()
+            self._bytes = 0
+        self._spool.close()
 
     async def _run(self) -> None:
         while True:
@@ -101,7 +127,7 @@ class CompletionLog:
 
     async def _publish_some(self) -> None:
         """Publish one batch, for as long as it takes. It leaves the queue only when acknowledged."""
-        batch = [self._waiting[n] for n in range(min(self._batch, len(self._waiting)))]
+        batch = [self._waiting[n][0] for n in range(min(self._batch, len(self._waiting)))]
         envelopes = [envelope for exchange in batch if (envelope := self._envelope(exchange)) is not None]
         attempt = 0
         while True:
@@ -114,7 +140,9 @@ class CompletionLog:
                 attempt += 1
                 await asyncio.sleep(delay)
         for _ in batch:
-            self._bytes -= self._waiting.popleft().size_bytes
+            exchange, segment = self._waiting.popleft()
+            self._bytes -= exchange.size_bytes
+            self._spool.acknowledge(segment)
 
     async def _publish(self, envelopes: list[Envelope[InferenceCompleted]]) -> None:
         try:

@@ -77,6 +77,7 @@ class Exchange:
 
     def finish(self, latency_seconds: float) -> None:
         self.output = self.output or "".join(self._parts)
+        self._parts.clear()  # it is held for feedback, and a piece takes more memory than its text
         self.latency_seconds = latency_seconds
         self.completed_at = time.time()
 

@@ -29,6 +29,7 @@ from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.shadow import ShadowCopies
+from tunewheel_serve_gateway.spool import Spool
 from tunewheel_serve_gateway.upstream.chat_template import load_template
 from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream
 from tunewheel_serve_gateway.upstream.protocol import Upstream
@@ -81,6 +82,7 @@ class Gateway:
             wrap,
             publish_many,
             self.metrics,
+            Spool(settings.work_for("serve-gateway") / "completions"),
             limit=settings.completion_queue,
             limit_bytes=settings.completion_queue_bytes,
             batch=settings.completion_batch,
@@ -116,10 +118,15 @@ class Gateway:
         self.reconciler.wake()
 
     async def start(self) -> None:
-        """Begin to answer. The engine may still be away: clients are told until it is there."""
+        """Begin to answer. The engine may still be away: clients are told until it is there.
+
+        Raises:
+            UnusableSpool
+        """
         if self._keys.is_open:
             log.warning("open_without_keys", host=self._settings.http_host, mend="TUNEWHEEL_API_KEYS_FILE")
         if self._reconciling is None:
+            await self.log.recover()
             self._reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
             for task in (self._reconciling, self.log.start()):
                 task.add_done_callback(self._on_end)
