@@ -152,6 +152,10 @@ BAD: list[tuple[Any, str]] = [
     ({"model": "desk", "messages": HELLO, "n": 2}, "n"),
     ({"model": "desk", "messages": HELLO, "tools": [{}]}, "tools"),
     ({"model": "desk", "messages": HELLO, "user": 4}, "user"),
+    (
+        b'{"model":"desk","messages":[{"role":"user","content":"x"}],"x":' + b"[" * 300 + b"]" * 300 + b"}",
+        "(body)",
+    ),
 ]
 
 
@@ -172,6 +176,15 @@ async def test_a_wrong_request_names_the_field_and_all_after_it_is_answered(
 async def test_text_parts_are_joined(world: Any):
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert await world.said(messages=[{"role": "user", "content": parts}]) == "desk-1: ab"
+
+
+async def test_a_model_can_be_asked_for_by_name(world: Any):
+    async with client_of(world) as client:
+        for name in ("desk", "desk/base", "org/Tiny-Base", "desk-1"):
+            assert (await client.models.retrieve(name)).id == name
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.models.retrieve("nobody")
+    assert caught.value.code == "model_not_found"
 
 
 async def test_an_unknown_model_is_404_and_names_the_projects(world: Any):
@@ -225,6 +238,34 @@ async def test_the_engines_refusal_keeps_its_param(world: Any):
         with pytest.raises(openai.BadRequestError) as caught:
             await client.chat.completions.create(model="desk", messages=HELLO, temperature=-1)
     assert caught.value.param == "temperature"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_an_engine_that_does_not_know_the_gateway_is_no_fault_of_the_clients_key(
+    world: Any, status: int
+):
+    world.engine.fail_with = (status, {"error": {"message": "Unauthorized"}}, {})
+    async with client_of(world) as client:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await client.chat.completions.create(model="desk", messages=HELLO)
+    assert (caught.value.status_code, caught.value.code) == (503, "engine_unavailable")
+    assert "TUNEWHEEL_ENGINE_API_KEY" in str(caught.value)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_nobody_foresaw_is_told_in_openais_shape(
+    world: Any, stream: bool, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(world.gateway.reconciler.table.__class__, "find", broken)
+    async with client_of(world) as client:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await client.chat.completions.create(model="desk", messages=HELLO, stream=stream)
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body["type"] == "server_error"
+    assert "secret" not in str(caught.value)
 
 
 async def test_an_engine_that_breaks_is_502_and_counts_against_the_model(world: Any):

@@ -99,6 +99,8 @@ async def test_the_gateway_asks_for_keys(make_world: Any, key_file: Path):
         assert names == {"desk", "desk/base", "org/Tiny-Base"}
         with pytest.raises(openai.AuthenticationError):
             await stranger.models.list()
+        with pytest.raises(openai.NotFoundError):
+            await app.models.retrieve("other")
     (event,) = await world.completions()
     assert event.client == "app"
     assert "secret-app" not in event.model_dump_json()
@@ -120,3 +122,21 @@ async def test_feedback_stays_within_a_keys_projects(make_world: Any, key_file: 
     forgotten = {"completion_id": "chatcmpl-old", "rating": "down"}
     async with world.session.post(f"{world.url}/v1/feedback", json=forgotten, headers=app) as response:
         assert (response.status, (await response.json())["project"]) == (202, "desk")
+
+
+async def test_a_key_sees_the_state_of_its_projects_only(make_world: Any, key_file: Path, eventually: Any):
+    world = await make_world(api_keys_file=key_file)
+    for project in ("desk", "other"):
+        world.declare(project)
+    world.engine.refuse_loads = True
+    await world.desire("desk", production=("desk-1", 100))
+    await world.desire("other", production=("other-1", 100))
+    await eventually(lambda: len(world.gateway.reconciler.failures) == 2)
+    seen = {}
+    for key in ("secret-ops", "secret-app"):
+        headers = {"authorization": f"Bearer {key}"}
+        async with world.session.get(f"{world.url}/v1/status", headers=headers) as response:
+            seen[key] = await response.json()
+    assert set(seen["secret-ops"]["failed_adapters"]) == {"desk-1", "other-1"}
+    assert set(seen["secret-app"]["failed_adapters"]) == {"desk-1"}
+    assert set(seen["secret-app"]["projects"]) == {"desk"}

@@ -136,6 +136,35 @@ async def test_a_slow_load_holds_up_no_other_project(world: Any, eventually: Any
     await world.serving(production="desk-2")
 
 
+async def test_what_is_loaded_while_the_engine_is_asked_stays_routed(
+    world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+):
+    import asyncio
+
+    asked, answer, listing = asyncio.Event(), asyncio.Event(), world.gateway.upstream.list_models
+
+    async def slowly() -> Any:
+        listed = await listing()
+        asked.set()
+        await answer.wait()
+        return listed
+
+    world.engine.slow_load = "desk-2"
+    await world.desire(production=("desk-1", 50), canary=("desk-2", 50))
+    await eventually(lambda: "desk-2" in world.engine.loads, "the load begun")
+    monkeypatch.setattr(world.gateway.upstream, "list_models", slowly)
+    world.gateway.reconciler.wake()
+    await asked.wait()
+    world.engine.slow_load = None
+    await world.serving(production="desk-1", canary="desk-2")
+    rebuilt = []
+    monkeypatch.setattr(world.gateway.reconciler, "_begin_load", rebuilt.append)
+    answer.set()
+    await world.gateway.reconciler.reconcile()
+    await world.serving(production="desk-1", canary="desk-2")
+    assert not rebuilt
+
+
 async def test_an_engine_that_comes_late_is_waited_for(make_world: Any):
     world = await make_world()
     await world.engine.stop()

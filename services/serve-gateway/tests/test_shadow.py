@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 
 async def test_answers_are_copied_to_the_shadow(world: Any):
     await world.desire(production=("desk-1", 100), shadow=("desk-2", 100))
@@ -59,3 +61,21 @@ async def test_a_shadow_that_breaks_is_told_and_harms_nobody(world: Any, eventua
     events = {event.role.value: event for event in await world.completions(2)}
     assert "boom" in events["shadow"].error
     assert events["production"].error is None
+
+
+@pytest.mark.parametrize("status", [400, 429, 503])
+async def test_an_engine_that_is_full_or_away_says_nothing_of_the_shadow(
+    world: Any, eventually: Any, status: int
+):
+    await world.desire(production=("desk-1", 100), shadow=("desk-2", 100))
+    await world.serving(shadow="desk-2")
+    world.engine.gate.clear()
+    async with await world.chat(stream=True) as response:
+        await response.content.readany()
+        world.engine.fail_with = (status, {"error": {"message": "not now"}}, {})
+        world.engine.gate.set()
+        await response.read()
+    await eventually(lambda: world.gateway.metrics.value("shadow.dropped") == 1)
+    world.engine.fail_with = None
+    await world.said(model="desk-1")
+    assert [event.role.value for event in await world.completions(2)] == ["production", "production"]

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from tunewheel_serve_gateway.errors import ApiError
 from tunewheel_serve_gateway.upstream.chat_template import InvalidTemplate, load_template
 from tunewheel_serve_gateway.upstream.protocol import (
     ModelNotLoaded,
@@ -132,6 +133,19 @@ async def test_a_refused_parameter_is_400(tgi: FakeTgi, upstream: TgiUpstream):
     with pytest.raises(UpstreamRefused, match="strictly positive") as caught:
         await upstream.complete(body())
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", "hot"), ("top_p", []), ("stop", 3), ("stop", [3]), ("max_tokens", "ten")],
+)
+async def test_a_parameter_of_the_wrong_type_is_400_and_named(
+    tgi: FakeTgi, upstream: TgiUpstream, name: str, value: Any
+):
+    with pytest.raises(ApiError) as caught:
+        await upstream.complete(body(**{name: value}))
+    assert (caught.value.status, caught.value.payload()["error"]["param"]) == (400, name)
+    assert not tgi.asked
 
 
 async def test_a_server_that_breaks_is_502(tgi: FakeTgi, upstream: TgiUpstream):

@@ -20,14 +20,7 @@ from tunewheel_serve_gateway.recent import RecentCompletions
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target, sticky_draw
 from tunewheel_serve_gateway.shadow import ShadowCopies
-from tunewheel_serve_gateway.upstream.protocol import (
-    Chunk,
-    ModelNotLoaded,
-    Upstream,
-    UpstreamBroken,
-    UpstreamError,
-    UpstreamSilent,
-)
+from tunewheel_serve_gateway.upstream.protocol import Chunk, ModelNotLoaded, Upstream, UpstreamError
 from tunewheel_serve_gateway.upstream.sse import DONE, as_event
 
 T = TypeVar("T")
@@ -180,8 +173,7 @@ class Answering:
         self._shadows.offer(target, request, exchange)
 
     def _failed(self, exchange: Exchange, error: UpstreamError, started: float) -> None:
-        """An engine that is away, full or right to refuse says nothing about the model: not logged."""
-        if isinstance(error, UpstreamBroken | UpstreamSilent):
+        if error.counts_against_model:
             exchange.fail(str(error))
             exchange.finish(time.perf_counter() - started)
             self._log.offer(exchange)

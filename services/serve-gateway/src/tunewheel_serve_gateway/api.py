@@ -16,7 +16,7 @@ from tunewheel_contracts.events.upstream import FeedbackReceived
 
 from tunewheel_serve_gateway.chat import ChatCompletions
 from tunewheel_serve_gateway.connection import ClientGone, read_body
-from tunewheel_serve_gateway.errors import ApiError, Unavailable, Unprocessable
+from tunewheel_serve_gateway.errors import ApiError, Unavailable, UnknownModel, Unprocessable
 from tunewheel_serve_gateway.feedback import join, parse_feedback
 from tunewheel_serve_gateway.keys import Caller
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
@@ -39,7 +39,7 @@ class Surface(Protocol):
     @property
     def table(self) -> RouteTable: ...
 
-    def status(self) -> dict[str, Any]: ...
+    def status(self, caller: Caller) -> dict[str, Any]: ...
 
     def metrics_text(self) -> str: ...
 
@@ -47,11 +47,19 @@ class Surface(Protocol):
 def make_api(gateway: Surface) -> Starlette:
     """Build the app over ``gateway``."""
 
-    async def list_models(request: Request) -> Response:
+    def models_for(request: Request) -> list[dict[str, Any]]:
         caller = gateway.admit(request.headers.get("authorization"))
-        tables = gateway.table.projects.values()
-        mine = [t for t in tables if caller.projects is None or t.project in caller.projects]
-        return json_response({"object": "list", "data": models_of(mine)})
+        return models_of([t for t in gateway.table.projects.values() if caller.may_use(t.project)])
+
+    async def list_models(request: Request) -> Response:
+        return json_response({"object": "list", "data": models_for(request)})
+
+    async def read_model(request: Request) -> Response:
+        name = request.path_params["name"]
+        for model in models_for(request):
+            if model["id"] == name:
+                return json_response(model)
+        raise UnknownModel(f"model {name!r} is not served; see /v1/models", param="model")
 
     async def receive_feedback(request: Request) -> Response:
         caller = gateway.admit(request.headers.get("authorization"))
@@ -74,8 +82,8 @@ def make_api(gateway: Surface) -> Starlette:
         return json_response(answer, status=202)
 
     async def read_status(request: Request) -> Response:
-        gateway.admit(request.headers.get("authorization"))
-        return json_response(gateway.status())
+        caller = gateway.admit(request.headers.get("authorization"))
+        return json_response(gateway.status(caller))
 
     async def read_metrics(_: Request) -> Response:
         return PlainTextResponse(gateway.metrics_text(), media_type="text/plain; version=0.0.4")
@@ -84,6 +92,7 @@ def make_api(gateway: Surface) -> Starlette:
         routes=[
             Route("/v1/chat/completions", gateway.chat, methods=["POST"]),
             Route("/v1/models", list_models),
+            Route("/v1/models/{name:path}", read_model),
             Route("/v1/feedback", receive_feedback, methods=["POST"]),
             Route("/v1/status", read_status),
             Route("/metrics", read_metrics),
@@ -92,6 +101,7 @@ def make_api(gateway: Surface) -> Starlette:
             ApiError: on_api_error,
             HTTPException: on_http_exception,
             ClientGone: on_client_gone,
+            Exception: on_unforeseen,
         },
     )
 
@@ -124,6 +134,12 @@ async def on_http_exception(_: Request, error: Exception) -> Response:
     kind = "invalid_request_error" if error.status_code < 500 else "server_error"
     payload = {"error": {"message": error.detail, "type": kind, "param": None, "code": None}}
     return json_response(payload, status=error.status_code)
+
+
+async def on_unforeseen(_: Request, __: Exception) -> Response:
+    """Tell the client that it is not at fault, and nothing else; the server logs the error itself."""
+    payload = ApiError("the gateway failed; send the request again, or look into its log").payload()
+    return json_response(payload, status=500)
 
 
 async def on_client_gone(_: Request, __: Exception) -> Response:

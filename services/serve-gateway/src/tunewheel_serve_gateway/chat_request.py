@@ -76,11 +76,20 @@ def parse_chat_request(raw: bytes) -> ChatRequest:
     if not isinstance(options, dict):
         raise BadRequest("stream_options must be an object", param="stream_options")
     _refuse_unsupported(body)
+    _check_depth(body)
     user = body.get("user")
     if user is not None and not isinstance(user, str):
         raise BadRequest("user must be a string", param="user")
     include_usage = bool(options.get("include_usage"))
     return ChatRequest(model, messages, body, stream, include_usage, user or body.get("safety_identifier"))
+
+
+def _check_depth(parameters: dict[str, Any]) -> None:
+    """orjson reads more levels than it writes, and the engine is to be written to."""
+    try:
+        orjson.dumps(parameters)
+    except orjson.JSONEncodeError as error:
+        raise BadRequest(f"the body cannot be passed on ({error}); nest it less", param="(body)") from error
 
 
 def with_system_prompt(messages: Messages, system_prompt: str | None) -> Messages:

@@ -53,7 +53,7 @@ def join(body: FeedbackBody, known: Exchange | None, caller: Caller) -> Feedback
         NotAllowed: the completion is another project's.
     """
     project = known.project if known is not None else _project(body, caller)
-    if caller.projects is not None and project not in caller.projects:
+    if not caller.may_use(project):
         raise NotAllowed(f"this key is not for project {project}; use one that is", param="completion_id")
     messages = body.messages or _messages(known)
     if body.correction is not None and not any(message.role == "user" for message in messages):

@@ -167,12 +167,14 @@ class Gateway:
     def metrics_text(self) -> str:
         return self.metrics.render()
 
-    def status(self) -> dict[str, Any]:
-        """Return what is served, and why something is not."""
-        failures = self.reconciler.failures.items()
+    def status(self, caller: Caller) -> dict[str, Any]:
+        """Return what is served of the caller's projects, and why something is not."""
+        mine = {name: table for name, table in self.table.projects.items() if caller.may_use(name)}
+        wanted = {r.model_id for p in self.catalog.projects() if p.project in mine for r in p.routes}
+        failures = [(name, f) for name, f in self.reconciler.failures.items() if name in wanted]
         return {
             "engine": {"url": self._settings.engine_url, "error": self.reconciler.engine_error},
-            "projects": {name: routes_of(table) for name, table in self.table.projects.items()},
+            "projects": {name: routes_of(table) for name, table in mine.items()},
             "failed_adapters": {name: {"attempts": f.attempts, "reason": f.reason} for name, f in failures},
             "remembered_completions": len(self._recent),
         }

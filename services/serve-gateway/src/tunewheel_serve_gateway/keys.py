@@ -39,6 +39,9 @@ class Caller:
     name: str | None = None
     projects: frozenset[str] | None = None
 
+    def may_use(self, project: str) -> bool:
+        return self.projects is None or project in self.projects
+
 
 ANYBODY = Caller()
 

@@ -120,6 +120,7 @@ class Reconciler:
         """Do one pass. Nothing that is wrong with engine, store or an adapter escapes from it."""
         async with self._one_pass:
             self._rebuild()
+            before = set(self._ready)
             try:
                 listed = await self._upstream.list_models()
             except UpstreamError as error:
@@ -128,7 +129,8 @@ class Reconciler:
             self._note_engine(None)
             wanted = self._wanted()
             if listed is not None:
-                self._ready = listed & set(wanted)
+                # What was loaded since the question went out is not in the answer.
+                self._ready = (listed | self._ready - before) & set(wanted)
             self._rebuild()
             for name, adapter in wanted.items():
                 if name not in self._ready and name not in self._loads and self._is_due(name):

@@ -77,10 +77,12 @@ class ShadowCopies:
             try:
                 with self._reconciler.using(shadow.model_id):
                     exchange.take(await self._upstream.complete(body))
-            except ModelNotLoaded:
-                self._reconciler.wake()
-                return
             except UpstreamError as error:
+                if isinstance(error, ModelNotLoaded):
+                    self._reconciler.wake()
+                if not error.counts_against_model:
+                    self._metrics.add("shadow.dropped")
+                    return
                 exchange.fail(str(error))
         exchange.finish(time.perf_counter() - started)
         self._metrics.add("shadow.copied")

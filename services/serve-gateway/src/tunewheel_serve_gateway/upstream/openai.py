@@ -128,6 +128,9 @@ def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_
     message = message_of(parsed) or body[:500].decode("utf-8", "replace") or f"status {status}"
     if status == 404:
         return ModelNotLoaded(message, param="model")
+    if status in (401, 403):
+        reason = f"the engine does not accept the gateway's key ({message}); check TUNEWHEEL_ENGINE_API_KEY"
+        return UpstreamAway(reason, retry_after=default_retry_after)
     if status == 503:
         return UpstreamAway(message, retry_after=retry_after or default_retry_after)
     if status >= 500:

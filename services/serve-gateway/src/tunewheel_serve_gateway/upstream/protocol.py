@@ -23,6 +23,9 @@ Chunk = dict[str, Any]
 class UpstreamError(ApiError):
     """The engine did not answer, or not with a completion."""
 
+    counts_against_model = False
+    """An engine that is away, full or right to refuse says nothing about the model that was asked."""
+
 
 class UpstreamAway(UpstreamError):
     status = 503
@@ -32,11 +35,13 @@ class UpstreamAway(UpstreamError):
 class UpstreamSilent(UpstreamError):
     status = 504
     code = "engine_timeout"
+    counts_against_model = True
 
 
 class UpstreamBroken(UpstreamError):
     status = 502
     code = "engine_error"
+    counts_against_model = True
 
 
 class UpstreamRefused(UpstreamError):

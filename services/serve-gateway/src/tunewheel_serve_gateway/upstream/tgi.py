@@ -24,6 +24,7 @@ from tunewheel_serve_gateway.upstream.protocol import (
     UpstreamRefused,
     UpstreamSilent,
 )
+from tunewheel_serve_gateway.upstream.tgi_parameters import parameters_of, stops_of
 
 Render = Callable[[list[dict[str, str]]], str]
 FINISH = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
@@ -100,14 +101,16 @@ class TgiUpstream:
         return {**last, "object": "chat.completion", "choices": [choice]}
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
+        adapter_id = body["model"] if self._is_adapter(body["model"]) else None
+        parameters = parameters_of(body, adapter_id=adapter_id)
         # A client per request: a shared one keeps every streamed response open until it is closed itself.
         client = AsyncInferenceClient(model=self._url, token=self._token, timeout=self._timeout)
         stamp = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body["model"]}
         try:
             tokens = await client.text_generation(
-                self._render(body["messages"]), details=True, stream=True, **self._parameters(body)
+                self._render(body["messages"]), details=True, stream=True, **parameters
             )
-            visible = StopFilter(_stops(body))
+            visible = StopFilter(stops_of(body))
             async for token in tokens:
                 text = visible.pass_on("" if token.token.special else token.token.text)
                 if token.details is not None:
@@ -138,20 +141,6 @@ class TgiUpstream:
             raise UpstreamAway(reason, retry_after=self._retry_after) from error
         finally:
             await client.close()
-
-    def _parameters(self, body: dict[str, Any]) -> dict[str, Any]:
-        temperature, top_p = body.get("temperature"), body.get("top_p")
-        wanted = {
-            "adapter_id": body["model"] if self._is_adapter(body["model"]) else None,
-            "max_new_tokens": body.get("max_completion_tokens") or body.get("max_tokens"),
-            "temperature": temperature or None,
-            "do_sample": temperature is None or temperature > 0,
-            "top_p": top_p if top_p and top_p < 1 else None,
-            "seed": body.get("seed"),
-            "stop": _stops(body) or None,
-            "frequency_penalty": body.get("frequency_penalty"),
-        }
-        return {name: value for name, value in wanted.items() if value is not None}
 
     def _refusal(self, error: TextGenerationError, model: str) -> UpstreamRefused | ModelNotLoaded:
         message = str(error)
@@ -190,11 +179,6 @@ def _overlap(text: str, stop: str) -> int:
     """Return how many characters at the end of ``text`` begin ``stop``."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
-
-
-def _stops(body: dict[str, Any]) -> list[str]:
-    stop = body.get("stop") or []
-    return [stop] if isinstance(stop, str) else list(stop)
 
 
 def _chunk(stamp: Chunk, text: str, finish: str | None, *, usage: dict[str, int] | None = None) -> Chunk:

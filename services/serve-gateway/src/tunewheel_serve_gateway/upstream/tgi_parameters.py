@@ -1,0 +1,67 @@
+"""OpenAI's parameters as TGI's. What would change the answer and has no counterpart there is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunewheel_serve_gateway.upstream.protocol import UpstreamRefused
+
+NOT_SERVED: dict[str, tuple[object, ...]] = {
+    "response_format": ({"type": "text"},),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+}
+"""Parameter → the values that mean its absence."""
+NUMBERS = ("temperature", "top_p", "frequency_penalty")
+WHOLE_NUMBERS = ("max_tokens", "max_completion_tokens", "seed")
+
+
+def parameters_of(body: dict[str, Any], *, adapter_id: str | None) -> dict[str, Any]:
+    """Return what ``text_generation`` is to be called with.
+
+    Raises:
+        UpstreamRefused: a parameter has the wrong type, or none that TGI knows; ``param`` names it.
+    """
+    _check(body)
+    temperature, top_p = body.get("temperature"), body.get("top_p")
+    wanted = {
+        "adapter_id": adapter_id,
+        "max_new_tokens": body.get("max_completion_tokens") or body.get("max_tokens"),
+        "temperature": temperature or None,
+        "do_sample": temperature is None or temperature > 0,
+        "top_p": top_p if top_p and top_p < 1 else None,
+        "seed": body.get("seed"),
+        "stop": stops_of(body) or None,
+        "frequency_penalty": body.get("frequency_penalty"),
+    }
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def stops_of(body: dict[str, Any]) -> list[str]:
+    """Return the stop strings.
+
+    Raises:
+        UpstreamRefused
+    """
+    stop = body.get("stop") or []
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or not all(isinstance(one, str) for one in stops):
+        raise _refused("stop", "must be a string or a list of strings")
+    return stops
+
+
+def _check(body: dict[str, Any]) -> None:
+    for name, neutral in NOT_SERVED.items():
+        if body.get(name) is not None and body[name] not in neutral:
+            raise _refused(name, "is not served by this engine; leave it out")
+    for names, types, kind in ((NUMBERS, int | float, "a number"), (WHOLE_NUMBERS, int, "a whole number")):
+        for name in names:
+            value = body.get(name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, types)):
+                raise _refused(name, f"must be {kind}")
+
+
+def _refused(name: str, reason: str) -> UpstreamRefused:
+    return UpstreamRefused(400, {"message": f"{name} {reason}", "param": name, "code": "invalid_value"})
