@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_eval.measurement import (
@@ -41,6 +42,12 @@ def test_half_a_line_does_not_count() -> None:
     assert list(found.rows) == ["a" * 64]
     assert read_measurement(text[:10]) is None
     assert read_measurement("") is None
+
+
+@pytest.mark.parametrize("nll", [float("nan"), float("inf")])
+def test_a_row_holds_only_numbers_that_json_can_hold(nll: float) -> None:
+    with pytest.raises(ValidationError):
+        HoldoutRow(key="a" * 64, output="o", complete=True, nll=nll, tokens=3)
 
 
 def test_row_file_is_taken_up_where_a_killed_writer_left_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_eval import measuring
 from tunewheel_eval.contestants import LoadedGroup, groups
-from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.errors import NoNumber, UnfitCandidate
 from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import HoldoutRow, Measurement, read_measurement
 from tunewheel_eval.measuring import measure
@@ -181,6 +182,26 @@ def test_adapter_that_is_not_safetensors_is_the_candidates_fault(
     assert caught.value.field == "adapter"
     with pytest.raises(RuntimeError, match="champion's adapter does not load"):
         measure(make_job(Role.CHAMPION, folder="other", directory=broken), lambda _: None)
+
+
+def test_weights_that_diverged_are_the_candidates_fault(
+    make_job: Any, adapters: tuple[Path, Path], tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    diverged = tmp_path / "diverged"
+    shutil.copytree(adapters[0], diverged)
+    weights = load_file(diverged / "adapter_model.safetensors")
+    save_file(
+        {name: torch.full_like(tensor, float("nan")) for name, tensor in weights.items()},
+        diverged / "adapter_model.safetensors",
+    )
+    with pytest.raises(UnfitCandidate, match=r"example ex-\d .* nan.*lower learning rate") as caught:
+        measure(make_job(Role.CANDIDATE, directory=diverged), lambda _: None)
+    assert caught.value.field == "adapter.files"
+    with pytest.raises(NoNumber, match="champion"):
+        measure(make_job(Role.CHAMPION, folder="other", directory=diverged), lambda _: None)
 
 
 @pytest.mark.parametrize("change", [{"revision": "sha256:0"}, {"name": "/nowhere/at/all"}])

@@ -43,6 +43,13 @@ def test_validity_is_the_schemas(output: str, valid: bool) -> None:
     assert is_valid(output, output_validator(SCHEMA)) is valid
 
 
+def test_what_is_nested_deeper_than_the_schema_can_be_followed_is_not_valid() -> None:
+    nested = {"$defs": {"list": {"type": "array", "items": {"$ref": "#/$defs/list"}}}, "$ref": "#/$defs/list"}
+    validator = output_validator(nested)
+    assert is_valid("[[[]]]", validator)
+    assert not is_valid("[" * 700 + "]" * 700, validator)
+
+
 def test_broken_schema_is_named_with_its_path() -> None:
     with pytest.raises(InvalidEvent) as caught:
         output_validator({"type": "object", "properties": {"category": {"type": "strin"}}})

@@ -2,6 +2,7 @@
 
 EvaluationError
 ├── UnfitCandidate   the candidate cannot be measured at all: it fails, with the field to mend
+├── NoNumber         the measuring process met NaN: the candidate's fault, else the process breaks
 └── WorkerFailed     the measuring process broke: the service stops, a restart resumes
 """
 
@@ -19,6 +20,10 @@ class UnfitCandidate(EvaluationError):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+
+class NoNumber(EvaluationError):
+    """A likelihood came out as NaN or infinite. ``UnfitCandidate`` where it is the candidate's."""
 
 
 class WorkerFailed(EvaluationError):

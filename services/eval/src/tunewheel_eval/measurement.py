@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
-from tunewheel_contracts.fields import Frozen, Sha256
+from tunewheel_contracts.fields import FiniteFloat, Frozen, Sha256
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.identity import content_id, content_sha256
@@ -33,7 +33,7 @@ class HoldoutRow(Frozen):
     output: str
     complete: bool
     """False: cut off at the project's max_output_tokens."""
-    nll: float
+    nll: FiniteFloat
     """Negative log-likelihood of the expert's answer, in nats, summed over ``tokens``."""
     tokens: Annotated[int, Field(gt=0)]
 

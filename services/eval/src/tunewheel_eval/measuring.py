@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.formats.regression_items import RegressionItem
+from tunewheel_contracts.formats.scorecard import Role
 
 from tunewheel_eval.contestants import LoadedGroup, groups
 from tunewheel_eval.decoding import Decoder
+from tunewheel_eval.errors import NoNumber, UnfitCandidate
 from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import Header, HoldoutRow, RegressionRow, Row, example_key
 from tunewheel_eval.prompts import Prompt, check_length, example_prompt, item_prompt
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Report = Callable[[Progress], None]
+Answered = tuple[Prompt, list[float], str, bool]
+Finish = Callable[[Prompt, list[float], str, bool], Row]
 
 _BATCH_TOKENS = 32_768
 """Positions in a batch, so that the keys and values of long prompts fit into memory."""
@@ -85,12 +90,20 @@ class _Work:
             for batch in _batches(prompts, self._job.batch_size):
                 # A batch is measured whole or not at all: what shares a batch decides the last bits.
                 if not self._file.holds([prompt.key for prompt in batch]):
-                    self._file.add([finish(*answered) for answered in _answer(decoder, tokenizer, batch)])
+                    self._file.add(self._rows(finish, _answer(decoder, tokenizer, batch)))
                 self.tell()
 
-    def _parts(
-        self, tokenizer: PreTrainedTokenizerBase
-    ) -> Iterator[tuple[list[Prompt], Callable[[Prompt, list[float], str, bool], Row]]]:
+    def _rows(self, finish: Finish, answered: Iterator[Answered]) -> list[Row]:
+        try:
+            return [finish(*one) for one in answered]
+        except NoNumber as error:
+            role = self.contestant.role
+            if role is not Role.CANDIDATE:
+                raise NoNumber(f"the {role.value}'s weights do not compute: {error}") from error
+            reason = f"{error}: its weights diverged; train again with a lower learning rate"
+            raise UnfitCandidate(field="adapter.files", reason=reason) from error
+
+    def _parts(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[list[Prompt], Finish]]:
         """Holdout, choices and short answers, each without the rows that a seed brought."""
         examples = {key: one for key, one in self._examples.items() if key not in self._seeded}
         if examples:
@@ -123,7 +136,7 @@ class _Work:
 
 def _answer(
     decoder: Decoder, tokenizer: PreTrainedTokenizerBase, batch: Sequence[Prompt]
-) -> Iterator[tuple[Prompt, list[float], str, bool]]:
+) -> Iterator[Answered]:
     """Each prompt with its answers' log-likelihoods, the text it generated and whether that ended."""
     prefilled = decoder.prefill([prompt.context for prompt in batch])
     weights = decoder.likelihoods_after(prefilled, [prompt.answers for prompt in batch])
@@ -134,6 +147,8 @@ def _answer(
 
 
 def _holdout_row(prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
+    if not math.isfinite(weights[0]):
+        raise NoNumber(f"{prompt.name} has an answer whose log-likelihood is {weights[0]}")
     return HoldoutRow(
         key=prompt.key, output=output, complete=complete, nll=-weights[0], tokens=len(prompt.answers[0])
     )

@@ -62,7 +62,7 @@ def is_valid(output: str, validator: Draft202012Validator) -> bool:
     """
     try:
         return validator.is_valid(parse(output))
-    except Unparsed:
+    except (Unparsed, RecursionError):  # nested deeper than a schema that refers to itself can be followed
         return False
     except Unresolvable as error:
         reason = f"refers to {error.ref!r}, which is not in it; put the definition under $defs"
