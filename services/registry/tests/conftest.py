@@ -84,8 +84,11 @@ class Desk:
     def passed(self, n: int, **changes: Any) -> Envelope[EvalPassed]:
         return new_event(EvalPassed(**self._verdict(n, **changes)), source="/test")
 
-    def failed(self, n: int) -> Envelope[EvalFailed]:
-        return new_event(EvalFailed(**self._verdict(n), reasons=("rouge_l 0.05 < 0.1",)), source="/test")
+    def failed(
+        self, n: int, *, reasons: tuple[str, ...] = ("rouge_l 0.05 < 0.1",), field: str | None = None
+    ) -> Envelope[EvalFailed]:
+        data = EvalFailed(**self._verdict(n), reasons=reasons, field=field)
+        return new_event(data, source="/test")
 
     def judged(self, n: int, stage: str, verdict: str, generation: int = 0) -> Envelope[RolloutJudged]:
         data = RolloutJudged.model_validate(

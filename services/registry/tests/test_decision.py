@@ -99,6 +99,27 @@ def test_a_passed_model_cannot_fail_its_evaluation_afterwards(desk: Any):
         decide(with_champion(desk), desk.failed(1), desk.rollout)
 
 
+@pytest.mark.parametrize("stage", ["shadow", "canary"])
+def test_a_person_who_rejects_after_an_approval_takes_the_candidate_off_trial(make_desk: Any, stage: str):
+    desk = make_desk(shadow=stage == "shadow", canary=True)
+    state = play(desk, desk.passed(2), state=with_champion(desk))
+    assert stages(state, desk)[2] == stage
+    rejection = desk.failed(2, field="review", reasons=("rejected by ada: promises refunds",))
+    (event,) = decide(state, rejection, desk.rollout)
+    assert isinstance(event, ModelRolledback)
+    assert (event.from_stage, event.restored) == (Stage(stage), desk.model_id(1))
+    assert event.reason == "rejected by ada: promises refunds"
+    after = play(desk, rejection, state=state)
+    assert stages(after, desk) == {1: "production", 2: "rolled_back"}
+    assert decide(after, rejection, desk.rollout) == []
+    assert decide(after, desk.passed(2), desk.rollout) == []  # delivered again
+
+
+def test_a_person_cannot_reject_what_is_in_production_without_a_successor(desk: Any):
+    with pytest.raises(InvalidEvent, match="approve a new version"):
+        decide(with_champion(desk), desk.failed(1, field="review"), desk.rollout)
+
+
 def test_a_newer_candidate_supersedes_the_one_on_trial(make_desk: Any):
     desk = make_desk(shadow=True)
     state = play(desk, desk.trained(2), desk.passed(2), state=with_champion(desk))

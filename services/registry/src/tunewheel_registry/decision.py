@@ -19,8 +19,18 @@ from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.spec import RolloutSpec
 
-from tunewheel_registry.lifecycle import LifecycleEvent, Model, State, apply, base_model_id, known_model
+from tunewheel_registry.lifecycle import (
+    CANDIDATE_STAGES,
+    LifecycleEvent,
+    Model,
+    State,
+    apply,
+    base_model_id,
+    known_model,
+)
 
+REVIEW = "review"
+"""``field`` of an eval.failed that a person's rejection caused."""
 Trigger = TrainCompleted | EvalPassed | EvalFailed | RolloutJudged
 
 
@@ -99,11 +109,25 @@ def _after_fail(state: State, trigger: Envelope[EvalFailed]) -> Iterator[Lifecyc
     model = known_model(state, trigger.data.adapter.model_id)
     if model.stage is Stage.REGISTERED:
         yield _promotion(state, model, Stage.REJECTED, trigger.id, "; ".join(trigger.data.reasons))
+    elif trigger.data.field == REVIEW:
+        yield from _after_rejection(state, model, trigger)
     elif model.stage is not Stage.REJECTED:
         raise InvalidEvent(
             field="adapter.model_id",
             reason=f"{model.model_id} already passed its evaluation and is in {model.stage.value}",
         )
+
+
+def _after_rejection(state: State, model: Model, trigger: Envelope[EvalFailed]) -> Iterator[LifecycleEvent]:
+    """A person rejected what another had approved. On trial it goes; what has left traffic stays as it is."""
+    if model.stage is Stage.PRODUCTION:
+        raise InvalidEvent(
+            field="adapter.model_id",
+            reason=f"{model.model_id} is in production and what it replaced is retired; train and approve a "
+            "new version to replace it",
+        )
+    if model.stage in CANDIDATE_STAGES:
+        yield _rollback(state, model, trigger.id, "; ".join(trigger.data.reasons))
 
 
 def _after_judgement(
@@ -118,15 +142,8 @@ def _after_judgement(
             raise InvalidEvent(field="stage", reason=reason)
         return
     if judged.verdict == "failed":
-        champion = state.champion
-        yield ModelRolledback(
-            project=state.project,
-            model_id=model.model_id,
-            from_stage=stage,
-            restored=champion.model_id if champion else None,
-            cause=trigger.id,
-            reason="; ".join(judged.reasons) or f"did worse than the champion in {stage.value}",
-        )
+        reason = "; ".join(judged.reasons) or f"did worse than the champion in {stage.value}"
+        yield _rollback(state, model, trigger.id, reason)
         return
     to_canary = stage is Stage.SHADOW and rollout.canary.enabled
     reason = f"held up over {judged.requests} requests in {stage.value}"
@@ -151,6 +168,18 @@ def _retirements(state: State) -> Iterator[LifecycleEvent]:
         if old is not None and old.stage is Stage.PRODUCTION and model.stage is not Stage.ROLLED_BACK:
             cause = next(step.cause for step in model.history if step.stage is Stage.PRODUCTION)
             yield _promotion(state, old, Stage.RETIRED, cause or "", f"replaced by {model.model_id}")
+
+
+def _rollback(state: State, model: Model, cause: str, reason: str) -> ModelRolledback:
+    champion = state.champion
+    return ModelRolledback(
+        project=state.project,
+        model_id=model.model_id,
+        from_stage=model.stage,
+        restored=champion.model_id if champion else None,
+        cause=cause,
+        reason=reason,
+    )
 
 
 def _promotion(state: State, model: Model, to_stage: Stage, cause: str, reason: str) -> ModelPromoted:
