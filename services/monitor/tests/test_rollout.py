@@ -9,6 +9,7 @@ import pytest
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import CanaryPolicy, RolloutSpec, ShadowPolicy
+from tunewheel_monitor import rollout
 from tunewheel_monitor.rollout import Tally, Trial, judge
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,12 +69,24 @@ def test_a_canary_that_answers_everything_needs_no_champion():
 def test_only_routed_traffic_since_the_stage_began_counts():
     watched = trial(Tally(), Tally())
     assert watched.count(completion(), valid=False)
-    assert watched.count(completion(model_id="old", role=RouteRole.PRODUCTION), valid=True)
+    before = completion(completion_id="d", model_id="old", role=RouteRole.PRODUCTION)
+    assert watched.count(before, valid=True)
     assert not watched.count(completion(pinned=True), valid=True)
     assert not watched.count(completion(completed_at=AT - timedelta(seconds=1)), valid=True)
     assert not watched.count(completion(model_id="other"), valid=True)
     assert not watched.count(completion(role=RouteRole.SHADOW), valid=True)
     assert (watched.candidate, watched.champion) == (Tally(1, 0, 1), Tally(1))
+
+
+def test_a_completion_that_comes_twice_counts_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rollout, "REMEMBERED", 3)
+    watched = trial(Tally(), Tally())
+    for name in ("a", "b", "a", "c", "d", "e", "e", "a"):
+        watched.count(completion(completion_id=name), valid=True)
+    assert watched.candidate == Tally(6)  # "a" is long forgotten when it comes a third time
+    watched.recount()
+    assert watched.count(completion(completion_id="e"), valid=True)
+    assert watched.candidate == Tally(1)
 
 
 def test_an_error_is_no_invalid_output():

@@ -12,7 +12,7 @@ from tunewheel_contracts.events.production import DriftDetected, RolloutJudged
 from tunewheel_contracts.formats.criteria import Metric
 from tunewheel_contracts.formats.scorecard import Role
 
-from tunewheel_monitor.rollout import Tally, Trial
+from tunewheel_monitor.rollout import Trial
 
 TRIAL_STAGES: dict[Stage, Literal["shadow", "canary"]] = {Stage.SHADOW: "shadow", Stage.CANARY: "canary"}
 AFTER_TRIAL = {Stage.PRODUCTION, Stage.RETIRED, Stage.REJECTED, Stage.ROLLED_BACK}
@@ -56,7 +56,7 @@ class Knowledge:
     def recount(self) -> None:
         """Set the counts of all trials to zero: their traffic is about to be read again."""
         for trial in self.trials.values():
-            trial.candidate, trial.champion = Tally(), Tally()
+            trial.recount()
 
     def trials_of(self, project: str) -> list[Trial]:
         return [trial for (owner, _), trial in self.trials.items() if owner == project]

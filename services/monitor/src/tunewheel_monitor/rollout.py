@@ -10,6 +10,9 @@ from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import RolloutSpec, StagePolicy
 
+REMEMBERED = 10_000
+"""Completions that are known again when they come twice: as many as a gateway can have waiting."""
+
 
 @dataclass
 class Tally:
@@ -53,11 +56,18 @@ class Trial:
     correlation_id: str | None = None
     candidate: Tally = field(default_factory=Tally)
     champion: Tally = field(default_factory=Tally)
+    _latest: dict[str, None] = field(default_factory=dict[str, None], repr=False, compare=False)
+
+    def recount(self) -> None:
+        """Set the counts to zero: the traffic is about to be read again."""
+        self.candidate, self.champion = Tally(), Tally()
+        self._latest.clear()
 
     def count(self, completion: InferenceCompleted, *, valid: bool) -> bool:
-        """Count one completion; False where it is no part of this comparison.
+        """Count one completion; False where it is no part of this comparison, or was counted just before.
 
-        Pinned requests are no routed traffic. The champion's share is what it answered meanwhile.
+        A gateway that was killed publishes again what it is not sure of. Pinned requests are no routed
+        traffic. The champion's share is what it answered meanwhile.
         """
         if completion.pinned or completion.completed_at < self.started_at:
             return False
@@ -67,6 +77,11 @@ class Trial:
             side = self.champion
         else:
             return False
+        if completion.completion_id in self._latest:
+            return False
+        self._latest[completion.completion_id] = None
+        if len(self._latest) > REMEMBERED:
+            del self._latest[next(iter(self._latest))]
         side.add(error=completion.error is not None, valid=valid)
         return True
 
