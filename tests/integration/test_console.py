@@ -12,11 +12,13 @@ from tunewheel_console.state import ConsoleState
 from tunewheel_console.traffic import Traffic
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_runtime.service import Service
 
 from .bus import Bus, running, until
+from .verdicts import passed
 
 pytestmark = pytest.mark.integration
 
@@ -27,9 +29,11 @@ def settings(kafka: str, tmp_path: Path) -> Settings:
 
 async def test_what_people_do_is_on_the_log(kafka: str, tmp_path: Path, project: str):
     service = Service("console", settings(kafka, tmp_path))
+    judged = passed(project, 1)
+    asked = new_event(ReviewRequested.model_validate(judged.data.model_dump()), source="/test", cause=judged)
     actions = Actions(service)
     async with Bus(kafka) as bus, running(service):
-        await actions.review(project, "run-1", reviewer="ann", verdict="rejected", comment="too curt")
+        await actions.review(asked, reviewer="ann", verdict="rejected", comment="too curt")
         await actions.build(project)
         await actions.build(project)
         await actions.control(project, "run-1", TrainAction.CANCEL)
@@ -38,6 +42,8 @@ async def test_what_people_do_is_on_the_log(kafka: str, tmp_path: Path, project:
         (control,) = await bus.collect(topics.TRAIN_CONTROL, 1, where=lambda e: e.project == project)
     assert (review.data.verdict, review.data.reviewer, review.data.comment) == ("rejected", "ann", "too curt")
     assert review.source == "/tunewheel/console"
+    assert (review.causation_id, review.correlation_id) == (asked.id, asked.correlation_id)
+    assert review.data.run_id == asked.data.run_id
     assert len({event.id for event in builds}) == 2
     assert control.data.action is TrainAction.CANCEL
 

@@ -28,8 +28,8 @@ class Recorder:
     async def control(self, project: str, run_id: str, action: Any) -> None:
         self.done.append((action.value, project, run_id))
 
-    async def review(self, project: str, run_id: str, *, reviewer: str, verdict: str, comment: str) -> None:
-        self.done.append((verdict, project, run_id, reviewer, comment))
+    async def review(self, request: Any, *, reviewer: str, verdict: str, comment: str) -> None:
+        self.done.append((verdict, request.project, request.data.run_id, reviewer, comment))
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from __future__ import annotations
 import uuid
 from typing import Literal
 
+from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
-from tunewheel_contracts.events.evaluation import ReviewSubmitted
+from tunewheel_contracts.events.evaluation import ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_runtime.service import Service
 
@@ -19,22 +20,22 @@ class Actions:
 
     async def review(
         self,
-        project: str,
-        run_id: str,
+        request: Envelope[ReviewRequested],
         *,
         reviewer: str,
         verdict: Literal["approved", "rejected"],
         comment: str,
     ) -> None:
-        """Submit a person's verdict; a rejection is final for that version.
+        """Submit a person's verdict, caused by the request for it; a rejection is final for that version.
 
         Raises:
             ValidationError: the reviewer's name is empty or has control characters.
         """
+        asked = request.data
         data = ReviewSubmitted(
-            project=project, run_id=run_id, reviewer=reviewer, verdict=verdict, comment=comment
+            project=asked.project, run_id=asked.run_id, reviewer=reviewer, verdict=verdict, comment=comment
         )
-        await self._service.publish(self._service.new(data))
+        await self._service.publish(self._service.new(data, cause=request))
 
     async def build(self, project: str) -> None:
         """Ask for a new dataset version."""

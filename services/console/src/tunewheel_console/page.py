@@ -8,6 +8,8 @@ from typing import Literal
 from nicegui import ui
 from pydantic import ValidationError
 from tunewheel_contracts.errors import TransientError, first_complaint
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.training import TrainAction
 
 from tunewheel_console.actions import Actions
@@ -65,7 +67,7 @@ class Page:
     async def control(self, project: str, run_id: str, action: TrainAction) -> None:
         await self._tell(self._actions.control(project, run_id, action), f"{action.value} sent to {run_id}")
 
-    async def review(self, project: str, run_id: str, *, approved: bool) -> None:
+    async def review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None:
         """Submit the verdict under the name in the form."""
         reviewer = (self._reviewer.value or "").strip()
         if not reviewer:
@@ -73,9 +75,9 @@ class Page:
             return
         verdict: Literal["approved", "rejected"] = "approved" if approved else "rejected"
         work = self._actions.review(
-            project, run_id, reviewer=reviewer, verdict=verdict, comment=self._comment.value or ""
+            request, reviewer=reviewer, verdict=verdict, comment=self._comment.value or ""
         )
-        await self._tell(work, f"{run_id} {verdict}")
+        await self._tell(work, f"{request.data.run_id} {verdict}")
 
     async def _tell(self, work: Awaitable[None], done: str) -> None:
         try:

@@ -6,10 +6,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from nicegui import ui
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.training import TrainAction
 
 from tunewheel_console import rows
-from tunewheel_console.state import Project, Run
+from tunewheel_console.state import Project
 from tunewheel_console.wheel import Place, Step, Tone
 
 COLOURS: dict[Tone, str] = {
@@ -25,7 +27,7 @@ class Commands(Protocol):
 
     async def build_dataset(self, project: str) -> None: ...
     async def control(self, project: str, run_id: str, action: TrainAction) -> None: ...
-    async def review(self, project: str, run_id: str, *, approved: bool) -> None: ...
+    async def review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None: ...
 
 
 def draw_wheel(place: Place | None) -> None:
@@ -54,7 +56,8 @@ def draw_project(project: Project, commands: Commands) -> None:
     if counts:
         ui.label(f"recent traffic: {counts}; thumbs down {project.thumbs_down}").classes("text-caption")
     for run in project.pending_reviews:
-        draw_review(project, run, commands)
+        if run.asked is not None:
+            draw_review(run.asked, commands)
     with ui.grid().classes("w-full gap-4 grid-cols-1 lg:grid-cols-2"):
         draw_datasets(project)
         draw_runs(project, commands)
@@ -62,14 +65,14 @@ def draw_project(project: Project, commands: Commands) -> None:
         draw_production(project)
 
 
-def draw_review(project: Project, run: Run, commands: Commands) -> None:
+def draw_review(request: Envelope[ReviewRequested], commands: Commands) -> None:
     """Draw what waits for a person, with the two answers."""
     with ui.card().classes("w-full bg-amber-1"), ui.row().classes("w-full items-center"):
         ui.icon("person", color="warning")
-        ui.label(f"{run.run_id} met its criteria and waits for a person")
+        ui.label(f"{request.data.run_id} met its criteria and waits for a person")
         ui.space()
         for word, approved, colour in (("Approve", True, "positive"), ("Reject", False, "negative")):
-            decide = partial(commands.review, project.name, run.run_id, approved=approved)
+            decide = partial(commands.review, request, approved=approved)
             ui.button(word, color=colour, on_click=decide).props("dense")
 
 

@@ -38,6 +38,8 @@ class Run:
     """``completed``, or why it failed."""
     losses: dict[int, float] = field(default_factory=dict[int, float])
     verdict: Verdict | None = None
+    asked: Envelope[ReviewRequested] | None = None
+    """The request for a person's verdict: a review is caused by it, so that lineage does not break here."""
     reviews: list[ReviewSubmitted] = field(default_factory=list[ReviewSubmitted])
 
     @property
@@ -119,6 +121,8 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
             _fold_training(project.run(data.run_id), data)
         case EvalPassed() | EvalFailed() | ReviewRequested() as data:
             _fold_verdict(project.run(data.run_id), data)
+            if isinstance(data, ReviewRequested):
+                project.run(data.run_id).asked = envelope
         case ReviewSubmitted() as data:
             project.run(data.run_id).reviews.append(data)
         case ModelPromoted() as data:
