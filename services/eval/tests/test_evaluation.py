@@ -16,10 +16,12 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval import evaluation
+from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.job import Job, Progress
 from tunewheel_eval.measuring import measure
-from tunewheel_eval.plan import Champion
+from tunewheel_eval.plan import Champion, make_plan, pin, read_manifest
+from tunewheel_eval.scorecards import refusal
 from tunewheel_eval.settings import Settings
 from tunewheel_eval.worker_process import OnProgress, Stopped
 from tunewheel_runtime.jobs import Lease, LeaseLost
@@ -103,6 +105,7 @@ async def test_two_turns(
         (one.example_id, role) for one in examples for role in ("candidate", "base")
     }
     assert not list(settings.work_for("eval").iterdir())
+    assert not list(settings.cache_dir.rglob("*.safetensors"))
 
     with monkeypatch.context() as patched:
         patched.setattr(evaluation, "run_worker", None)
@@ -120,6 +123,22 @@ async def test_two_turns(
     )
     measured = [path for path in await store.list("measurements") if "/ds-2/" in path]
     assert len(measured) == 3
+
+
+async def test_nothing_of_a_judged_run_stays_on_this_disk(
+    make_run: MakeRun, evaluator: Evaluator, store: ObjectStore, settings: Settings
+) -> None:
+    """A lease that moved left its work behind; where the run was judged elsewhere it is of no use."""
+    event = await make_run()
+    plan = await pin(store, make_plan(event, await read_manifest(store, event.dataset), None))
+    judged = refusal(plan, UnfitCandidate(field="adapter", reason="is broken"))
+    await store.put(plan.scorecard_path, judged.model_dump_json().encode())
+    root = settings.work_for("eval")
+    for name in (plan.scorecard_id, "scorecard-open"):
+        (root / name / "models").mkdir(parents=True)
+        (root / name / "candidate.jsonl").write_text("{}")
+    assert isinstance(await evaluator.evaluate(event, None, lease()), EvalFailed)
+    assert [left.name for left in root.iterdir()] == ["scorecard-open"]
 
 
 async def test_missed_criterion_fails_with_its_figures(real_run: MakeRun, evaluator: Evaluator) -> None:

@@ -22,8 +22,8 @@ from tunewheel_eval.settings import Settings
 
 @dataclass(frozen=True)
 class Contest:
-    """One evaluation's material. ``directory`` is its work directory: the job and the rows measured so
-    far, kept when the worker dies, removed when the scorecard is out."""
+    """One evaluation's material. ``directory`` is its work directory: the job, the models and the rows
+    measured so far, kept when the worker dies, removed when the scorecard is out."""
 
     plan: EvaluationPlan
     manifest: DatasetManifest
@@ -51,10 +51,7 @@ async def prepare_job(contest: Contest, store: ObjectStore, settings: Settings) 
     Raises:
         UnfitCandidate: the candidate's files are unusable.
     """
-    models = settings.cache_dir / "eval" / "models"
-    contestants = [
-        await _contestant(contest, store, models, role, adapter) for role, adapter in roles(contest.plan)
-    ]
+    contestants = [await _contestant(contest, store, role, adapter) for role, adapter in roles(contest.plan)]
     return Job(
         contestants=tuple(contestants),
         examples=contest.examples,
@@ -68,7 +65,7 @@ async def prepare_job(contest: Contest, store: ObjectStore, settings: Settings) 
 
 
 async def _contestant(
-    contest: Contest, store: ObjectStore, models: Path, role: Role, adapter: AdapterRef | None
+    contest: Contest, store: ObjectStore, role: Role, adapter: AdapterRef | None
 ) -> ContestantJob:
     # The base plays in the form the candidate was trained on, so that the adapter alone is what differs.
     form = adapter or contest.plan.adapter
@@ -76,7 +73,7 @@ async def _contestant(
     directory = None
     if adapter is not None:
         fetch = fetch_candidate if role is Role.CANDIDATE else fetch_model
-        directory = await fetch(store, adapter, models / key)
+        directory = await fetch(store, adapter, contest.directory / "models" / key)
     champion = contest.plan.champion
     seeds = await fetch_measurements(
         store,

@@ -60,8 +60,15 @@ class Evaluator:
             contest = await self._contest(plan, manifest)
             scorecard = await self._play(contest, lease)
             known = await self._keep(plan, scorecard)
-            await asyncio.to_thread(shutil.rmtree, contest.directory, ignore_errors=True)
+        await self._sweep()
         return verdict_of(plan, *known)
+
+    async def _sweep(self) -> None:
+        """Remove the work of every run that is judged: of this one, and of those whose lease moved away."""
+        root = self._settings.work_for("eval")
+        for directory in await asyncio.to_thread(lambda: list(root.glob("*"))):
+            if await self._store.exists(f"scorecards/{directory.name}.json"):
+                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _contest(self, plan: EvaluationPlan, manifest: DatasetManifest) -> Contest:
         examples = await read_holdout(self._store, manifest.holdout)
