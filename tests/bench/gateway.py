@@ -29,7 +29,10 @@ from tunewheel_cli.kafka.ports import free_port
 from tunewheel_cli.topics import ensure_topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.spool import Spool
 
 STUB = Path(__file__).resolve().parents[1] / "integration" / "engine_stub.py"
 REQUESTS = 600
@@ -139,6 +142,23 @@ async def compare(urls: dict[str, tuple[str, str]], gateway: psutil.Process) -> 
     return figures
 
 
+def spool_microseconds(*, together: int, completions: int = 4_000) -> float:
+    """Return the processor time that one completion costs on its way over the disk, ``together`` at once."""
+    one = Exchange("bench", "chatcmpl-" + "0" * 32, "m", RouteRole.PRODUCTION, (("user", TEXT),))
+    one.output = TEXT * 4
+    best = float("inf")
+    with tempfile.TemporaryDirectory() as scratch:
+        spool = Spool(Path(scratch))
+        for _ in range(5):
+            started = time.process_time()
+            for _ in range(completions // together):
+                for segment in [spool.append(one) for _ in range(together)]:
+                    spool.acknowledge(segment)
+            best = min(best, time.process_time() - started)
+        spool.close()
+    return best / completions * 1e6
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -183,6 +203,7 @@ def main() -> None:
         requests_per_round=REQUESTS,
         rounds=ROUNDS,
         added_ms_p50=added,
+        spool_us={n: round(spool_microseconds(together=n), 1) for n in (1, 16)},
     )
 
 
