@@ -3,11 +3,17 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunewheel_curate.cleaning import normalization
-from tunewheel_curate.cleaning.normalization import comparison_key, normalize_records, normalize_text
+from tunewheel_curate.cleaning.normalization import (
+    comparison_key,
+    normalize_records,
+    normalize_text,
+    normalize_texts,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,16 +44,19 @@ def test_near_empty_inputs_are_dropped(records) -> None:
 
 ASCII = st.text(st.characters(max_codepoint=0x7F), max_size=60)
 PLAIN = st.text("ab .\n&;<#", max_size=40)
+MOJIBAKE = st.text("aâ€™Ã©\u00a0\u0301ﬁ\x9f\u2028 ’–é漢ｱ\n", max_size=40)  # noqa: RUF001
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(ASCII, PLAIN, st.text(max_size=40)))
+@given(st.one_of(ASCII, PLAIN, MOJIBAKE, st.text(max_size=40)))
 def test_the_short_way_is_the_long_way(text: str) -> None:
     """What is left alone without asking ftfy is what ftfy leaves alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(normalization, "_DOUBTFUL", re.compile(""))
+        patch.setattr(normalization, "_REPLACED", re.compile(""))
         slow = normalize_text(text)
     assert normalize_text(text) == slow
+    assert normalize_texts(pl.Series(["before  ", text])).to_list() == ["before", slow]
 
 
 @settings(deadline=None)

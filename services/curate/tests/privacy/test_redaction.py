@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import polars as pl
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import PiiPolicy
@@ -167,10 +168,52 @@ def test_rejected_answers_and_deep_ones_are_redacted_too(records) -> None:
 def test_signs_miss_nothing_that_recognisers_find(shared_data: Path) -> None:
     """Without the cheap check first, the recognisers find the same."""
     texts = json.loads((shared_data / "pii_presidio/data/synth_dataset_v2.json").read_text(encoding="utf-8"))
-    for text in texts[:300]:
-        for entity in SIGNS:
-            found = [f for find in recognizers_of(entity) for f in find(text["full_text"])]
-            assert may_contain(entity, text["full_text"]) or not found, (entity, found)
+    known = pl.Series([text["full_text"] for text in texts[:300]] + TRICKY)
+    assert set(SIGNS) == set(DEFAULT)
+    for entity in SIGNS:
+        likely = may_contain(entity, known)
+        found = [any(find(text) for find in recognizers_of(entity)) for text in known]
+        assert sum(found) >= 2, entity
+        missed = [text for text, sign, hit in zip(known, likely, found, strict=True) if hit and not sign]
+        assert missed == [], entity
+
+
+TRICKY = [
+    "fe80::1%eth0 and ::1, 1:2:3:4:5:6:7:8, ::ffff:203.0.113.77 at 10:20:30",
+    "a@b.co,c.d+e@mail.example.org; @nobody x@localhost a@@example.com",
+    "CALL\tme\n(0)30 901820",
+    "my number is 6056859",
+    "texting 555-0199 or 20 7946 0321",
+    "4.111 1111-11111111 11",
+    "DE89 3704 0044 0532 0130 00 de89370400440532013000 DE89-3704-0044-0532-0130-00",
+    "078-05-1120 078.05.1120 078051120",
+]
+
+
+def test_answers_that_hide_behind_escapes_are_redacted(records) -> None:
+    output = '{"category": "bell", "reply": "a\\u0040example.com", "more": ["\\u0043all 60-56-85-91"]}'
+    row = redact_records(records({"output": output}), PiiPolicy()).kept.row(0, named=True)
+    assert json.loads(row["output"]) == {
+        "category": "bell", "reply": "<EMAIL_ADDRESS>", "more": ["Call <PHONE_NUMBER>"],
+    }  # fmt: skip
+
+
+def test_a_pattern_may_look_for_the_ends_of_a_string_in_json(records) -> None:
+    policy = PiiPolicy.model_validate({"patterns": [{"name": "BADGE", "regex": r"^B\d+$"}]})
+    row = redact_records(records({"output": '{"a": "B12", "b": "see B12"}'}), policy).kept.row(0, named=True)
+    assert json.loads(row["output"]) == {"a": "<BADGE>", "b": "see B12"}
+
+
+def test_domains_are_judged_without_the_network(monkeypatch) -> None:
+    """The list of public suffixes is the one that was installed: today's would change datasets by the day."""
+    import requests
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("asked the network")
+
+    recognizers_of("EMAIL_ADDRESS")
+    monkeypatch.setattr(requests.Session, "send", refuse)
+    assert redact_text("a@example.co.uk, b@nothing.invalidtld", DEFAULT).startswith("<EMAIL_ADDRESS>, b@")
 
 
 def test_an_unknown_entity_is_refused_with_the_choice(records) -> None:
@@ -188,9 +231,10 @@ def test_precision_and_recall_on_synthetic_texts(shared_data: Path, record_prope
     hits: Counter[str] = Counter()
     false: Counter[str] = Counter()
     gold: Counter[str] = Counter()
-    for text in texts:
+    all_found = find_entities([text["full_text"] for text in texts], DEFAULT)
+    for text, findings in zip(texts, all_found, strict=True):
         spans = [(s["entity_type"], s["start_position"], s["end_position"]) for s in text["spans"]]
-        found = [(f.entity, f.start, f.end) for f in find_entities(text["full_text"], DEFAULT)]
+        found = [(f.entity, f.start, f.end) for f in findings]
         for entity, start, end in spans:
             gold[entity] += 1
             hits[entity] += any(e == entity and s < end and start < x for e, s, x in found)

@@ -7,6 +7,8 @@ import unicodedata
 
 import ftfy
 import polars as pl
+from ftfy.badness import is_bad
+from ftfy.chardata import CONTROL_CHARS, HTML_ENTITY_RE, LIGATURES, WIDTH_MAP
 
 from tunewheel_curate.stage import Stage, drop
 
@@ -17,18 +19,40 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 _QUOTES = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"'})  # noqa: RUF001
 
 
-_DOUBTFUL = re.compile(r"[^\n -~]|&|  |\n | \n|\n\n\n")
+DOUBTFUL = r"[^\n -~]|&|  |\n | \n|\n\n\n"
 """In a text without it there is nothing to repair: no characters but printable ASCII, no entities, no blanks
-that would go."""
+that would go. Valid for Python and for Rust alike."""
+_DOUBTFUL = re.compile(DOUBTFUL)
+_SINGLE = "".join(map(chr, [*CONTROL_CHARS, *LIGATURES, *WIDTH_MAP]))
+_REPLACED = re.compile(
+    f"[{re.escape(_SINGLE)}\r\x1b\x80-\x9f\u2028\u2029\ud800-\udfff]|{HTML_ENTITY_RE.pattern}"
+)
+"""What ftfy replaces wherever it stands."""
 
 
 def normalize_text(text: str) -> str:
     """Return ``text`` repaired (ftfy), in NFC, without control characters, trailing or repeated blanks."""
     if _DOUBTFUL.search(text) is None:
         return text.strip()
-    fixed = ftfy.fix_text(text, _REPAIR)
-    lines = (_SPACES.sub(" ", line).strip() for line in fixed.split("\n"))
+    lines = (_SPACES.sub(" ", line).strip() for line in _repaired(text).split("\n"))
     return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
+
+
+def normalize_texts(texts: pl.Series) -> pl.Series:
+    """Return ``texts``, none of them null, each as ``normalize_text`` returns it."""
+    normal = texts.str.strip_chars().to_list()
+    for place in texts.str.contains(DOUBTFUL).arg_true():
+        normal[place] = normalize_text(texts[place])
+    return pl.Series(texts.name, normal, dtype=pl.String)
+
+
+def _repaired(text: str) -> str:
+    # ftfy takes a text through eleven steps, twice; most texts pass unchanged, which these tests foretell.
+    if _REPLACED.search(text) is None and (
+        text.isascii() or (unicodedata.is_normalized("NFC", text) and not is_bad(text))
+    ):
+        return text
+    return ftfy.fix_text(text, _REPAIR)
 
 
 def comparison_key(text: str) -> str:
@@ -48,8 +72,7 @@ def normalize_records(records: pl.DataFrame, *, min_characters: int) -> Stage:
     output is blank).
     """
     cleaned = records.with_columns(
-        pl.Series(name, [normalize_text(text) for text in records[name]], dtype=pl.String)
-        for name in ("title", "input")
+        normalize_texts(records[name]) for name in ("title", "input")
     ).with_columns(pl.col("output").str.strip_chars())
     reason = (
         pl.when(pl.col("input").str.len_chars() < min_characters)

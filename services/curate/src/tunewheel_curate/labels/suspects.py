@@ -50,7 +50,6 @@ def find_suspects(records: pl.DataFrame, policy: LabelReview) -> pl.DataFrame:
 
 def _doubted(labelled: pl.DataFrame) -> pl.DataFrame:
     import numpy as np
-    from cleanlab.filter import find_label_issues
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import SGDClassifier
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -71,6 +70,8 @@ def _doubted(labelled: pl.DataFrame) -> pl.DataFrame:
     known, asked = next(folds.split(texts, labels))  # one fold tells whether the others are worth their time
     if model.fit(texts[known], labels[known]).score(texts[asked], labels[asked]) < MIN_ACCURACY:
         return pl.DataFrame(schema=SUSPECT_SCHEMA)
+    from cleanlab.filter import find_label_issues  # half as much again to load as scikit-learn
+
     chances = np.asarray(cross_val_predict(model, texts, labels, cv=folds, method="predict_proba", n_jobs=1))
     issues = find_label_issues(labels, chances, return_indices_ranked_by="self_confidence", n_jobs=1)
     confidence = [round(float(chances[row, labels[row]]), DECIMALS) for row in issues]

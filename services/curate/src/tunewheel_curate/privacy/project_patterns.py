@@ -12,7 +12,6 @@ from tunewheel_curate.privacy.recognizers import ENTITIES, Finding
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 """Unicode noncharacters, for use inside a process (Unicode 16, §23.7)."""
-_WITHOUT_MARKS = str.maketrans({_OPEN: " ", _CLOSE: " "})
 
 
 def check_patterns(patterns: Sequence[PiiPattern]) -> None:
@@ -29,18 +28,17 @@ def check_patterns(patterns: Sequence[PiiPattern]) -> None:
             )
 
 
-def find_by_patterns(texts: Sequence[str], patterns: Sequence[PiiPattern]) -> list[list[Finding]]:
-    """Return, for each text, what ``patterns`` find in it, by position."""
-    found: list[list[Finding]] = [[] for _ in texts]
-    if not patterns:
-        return found
-    series = pl.Series([text.translate(_WITHOUT_MARKS) for text in texts], dtype=pl.String)
+def find_by_patterns(texts: pl.Series, patterns: Sequence[PiiPattern]) -> dict[int, list[Finding]]:
+    """Return what ``patterns`` find, by the text's position in ``texts``, then by position in it."""
+    found: dict[int, list[Finding]] = {}
+    if patterns:
+        texts = texts.str.replace_all(f"[{_OPEN}{_CLOSE}]", " ")
     for pattern in patterns:
-        matching = series.str.contains(pattern.regex).arg_true()
-        marked = series.gather(matching).str.replace_all(f"(?:{pattern.regex})", f"{_OPEN}${{0}}{_CLOSE}")
+        matching = texts.str.contains(pattern.regex).arg_true()
+        marked = texts.gather(matching).str.replace_all(f"(?:{pattern.regex})", f"{_OPEN}${{0}}{_CLOSE}")
         for place, text in zip(matching, marked, strict=True):
-            found[place] += _findings(text, pattern.name)
-    return [sorted(findings, key=lambda finding: finding.start) for findings in found]
+            found.setdefault(place, []).extend(_findings(text, pattern.name))
+    return {place: sorted(findings, key=lambda f: f.start) for place, findings in found.items()}
 
 
 def _findings(marked: str, name: str) -> list[Finding]:

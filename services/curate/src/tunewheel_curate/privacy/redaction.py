@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.identity import content_sha256
 
 from tunewheel_curate.privacy.project_patterns import check_patterns, find_by_patterns
-from tunewheel_curate.privacy.recognizers import ENTITIES, SIGNS, Finding, may_contain, recognizers_of
+from tunewheel_curate.privacy.recognizers import ENTITIES, Finding, may_contain, recognizers_of
 from tunewheel_curate.stage import Stage, drop
 
 TEXTS = ("title", "input")
@@ -38,19 +39,25 @@ def check_entities(entities: Iterable[str]) -> None:
             raise InvalidSpec(field="dataset.pii.entities", reason=reason)
 
 
-def find_entities(text: str, entities: Sequence[str]) -> list[Finding]:
-    """Return the findings in ``text``, without overlaps, by position.
+def find_entities(texts: Sequence[str], entities: Sequence[str]) -> list[list[Finding]]:
+    """Return the findings in each of ``texts``, without overlaps, by position.
 
     Of overlapping findings the higher score stays, then the longer, then the one named first in
     ``entities``.
     """
-    return without_overlaps(find_all(text, entities))
+    found = find_all(pl.Series(texts, dtype=pl.String), entities)
+    return [without_overlaps(found.get(place, ())) for place in range(len(texts))]
 
 
-def find_all(text: str, entities: Sequence[str]) -> list[Finding]:
-    """Return what the recognisers of ``entities`` find, in their order, overlaps and all."""
-    likely = [entity for entity in entities if may_contain(entity, text)]
-    return [f for entity in likely for find in recognizers_of(entity) for f in find(text)]
+def find_all(texts: pl.Series, entities: Sequence[str]) -> dict[int, list[Finding]]:
+    """Return what the recognisers of ``entities`` find, in their order, overlaps and all, by the text's
+    position in ``texts``."""
+    found: dict[int, list[Finding]] = {}
+    for entity in entities:
+        for place in may_contain(entity, texts).arg_true():
+            for find in recognizers_of(entity):
+                found.setdefault(place, []).extend(find(texts[place]))
+    return found
 
 
 def without_overlaps(findings: Sequence[Finding]) -> list[Finding]:
@@ -73,39 +80,50 @@ class Redactor:
         check_entities(policy.entities)
         check_patterns(policy.patterns)
         self._policy, self._project = policy, project
-        signs = [SIGNS.get(entity, "") for entity in policy.entities]
-        signs += [f"(?:{pattern.regex})" for pattern in policy.patterns]
-        self._sign = "|".join(signs) if all(signs) else ""
         self.tally: Counter[str] = Counter()
 
-    def clean(self, texts: Sequence[str], groups: Sequence[str]) -> list[str]:
+    def clean(self, texts: pl.Series, groups: pl.Series) -> pl.Series:
         """Return ``texts`` with placeholders; equal values in texts of one group get equal stand-ins."""
-        cleaned = list(texts)
-        signs = pl.Series(cleaned, dtype=pl.String).str.contains(self._sign)
-        likely: list[int] = signs.arg_true().to_list()
-        by_pattern = find_by_patterns([cleaned[place] for place in likely], self._policy.patterns)
-        for place, found in zip(likely, by_pattern, strict=True):
-            own = find_all(cleaned[place], self._policy.entities)
-            findings = without_overlaps([*found, *own])
-            cleaned[place] = self._replaced(cleaned[place], findings, groups[place])
-        return cleaned
+        distinct = texts.drop_nulls().unique(maintain_order=True)
+        findings = self._findings(distinct)
+        touched = pl.Series([distinct[place] for place in findings], dtype=pl.String)
+        by_text = dict(zip(touched, findings.values(), strict=True))
+        cleaned = texts.to_list()
+        for place in texts.is_in(touched.implode()).fill_null(False).arg_true():
+            text = cleaned[place]
+            cleaned[place] = self._replaced(text, by_text[text], groups[place])
+        return pl.Series(texts.name, cleaned, dtype=pl.String)
 
-    def clean_outputs(self, outputs: Sequence[str | None], groups: Sequence[str]) -> list[str | None]:
+    def _findings(self, texts: pl.Series) -> dict[int, list[Finding]]:
+        found = find_by_patterns(texts, self._policy.patterns)
+        for place, own in find_all(texts, self._policy.entities).items():
+            found.setdefault(place, []).extend(own)
+        return {place: without_overlaps(findings) for place, findings in found.items() if findings}
+
+    def clean_outputs(self, outputs: pl.Series, groups: pl.Series) -> pl.Series:
         """Return ``outputs`` cleaned: a text, or the strings inside a JSON object or array."""
-        values = [_parsed(output) for output in outputs]
-        places: list[int] = []
-        strings: list[str] = []
-        for place, value in enumerate(values):
-            for string in _strings(value):
-                places.append(place)
-                strings.append(string)
-        clean = self.clean(strings, [groups[place] for place in places])
-        changed = {place for place, old, new in zip(places, strings, clean, strict=True) if old != new}
-        waiting = iter(clean)
-        return [
-            _with_strings(outputs[place], value, waiting, changed=place in changed)
-            for place, value in enumerate(values)
-        ]
+        places = self._worth_reading(outputs).arg_true()
+        values = [_parsed(outputs[place]) for place in places]
+        strings = [list(_strings(value)) for value in values]
+        owners = [place for place, own in zip(places, strings, strict=True) for _ in own]
+        flat = pl.Series([string for own in strings for string in own], dtype=pl.String)
+        clean = iter(self.clean(flat, groups.gather(owners)).to_list())
+        cleaned = outputs.to_list()
+        for place, value, own in zip(places, values, strings, strict=True):
+            new = list(itertools.islice(clean, len(own)))
+            if new != own:
+                cleaned[place] = _spelt(_rebuilt(value, iter(new)))
+        return pl.Series(outputs.name, cleaned, dtype=pl.String)
+
+    def _worth_reading(self, outputs: pl.Series) -> pl.Series:
+        """Tell which outputs may hold something. A string in JSON stands there as it is, unless something is
+        escaped; but a project's pattern may look for its ends."""
+        if self._policy.patterns:
+            return outputs.is_not_null()
+        worth = outputs.str.contains("\\", literal=True)
+        for entity in self._policy.entities:
+            worth |= may_contain(entity, outputs)
+        return worth.fill_null(False)
 
     def _replaced(self, text: str, findings: Sequence[Finding], group: str) -> str:
         parts: list[str] = []
@@ -126,7 +144,7 @@ class Redactor:
 
 def redact_text(text: str, entities: Sequence[str]) -> str:
     """Replace each finding by ``<ENTITY>``."""
-    return Redactor(PiiPolicy(entities=tuple(entities))).clean([text], [""])[0]
+    return Redactor(PiiPolicy(entities=tuple(entities))).clean(pl.Series([text]), pl.Series([""]))[0]
 
 
 def redact_records(records: pl.DataFrame, policy: PiiPolicy) -> Stage:
@@ -141,12 +159,10 @@ def redact_records(records: pl.DataFrame, policy: PiiPolicy) -> Stage:
     redactor = Redactor(policy, project=records["project"][0] if records.height else "")
     if policy.action == "keep":
         return drop("redaction", records, pl.lit(None, dtype=pl.String))
-    groups = records["group"].to_list()
+    groups = records["group"]
     clean = records.with_columns(
-        pl.Series(name, redactor.clean(records[name].to_list(), groups), dtype=pl.String) for name in TEXTS
-    ).with_columns(
-        pl.Series(name, redactor.clean_outputs(records[name].to_list(), groups), dtype=pl.String)
-        for name in ANSWERS
+        *(redactor.clean(records[name], groups) for name in TEXTS),
+        *(redactor.clean_outputs(records[name], groups) for name in ANSWERS),
     )
     touched = pl.Series([False]).new_from_index(0, records.height)
     for name in COLUMNS:
@@ -179,11 +195,8 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _with_strings(output: str | None, value: Any, strings: Iterator[str], *, changed: bool) -> str | None:
-    rebuilt = _rebuilt(value, strings)
-    if not changed:
-        return output
-    return rebuilt if isinstance(rebuilt, str) else json.dumps(rebuilt, ensure_ascii=False)
+def _spelt(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _rebuilt(value: Any, strings: Iterator[str]) -> Any:
