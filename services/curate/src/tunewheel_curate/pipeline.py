@@ -18,7 +18,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.builds.outside import Outside
 from tunewheel_curate.cleaning.languages import keep_languages
-from tunewheel_curate.cleaning.normalization import comparison_key, normalize_records
+from tunewheel_curate.cleaning.normalization import comparison_keys, normalize_records
 from tunewheel_curate.cleaning.tickets import clean_records
 from tunewheel_curate.documents.examples import add_documents, handed_over, with_documents
 from tunewheel_curate.duplicates.exact import drop_exact_duplicates
@@ -208,10 +208,8 @@ def _quality(
 
 
 def _with_key(records: pl.DataFrame) -> pl.DataFrame:
-    keys = [
-        comparison_key(asked_text(*row)) for row in records.select("title", "input", "history").iter_rows()
-    ]
-    return records.with_columns(pl.Series("key", keys, dtype=pl.String))
+    asked = [asked_text(*row) for row in records.select("title", "input", "history").iter_rows()]
+    return records.with_columns(comparison_keys(pl.Series("key", asked, dtype=pl.String)))
 
 
 def _by_format(split: Split) -> dict[ExampleFormat, int]:

@@ -15,7 +15,7 @@ import polars as pl
 from tunewheel_contracts.formats.data_quality import ContaminationPolicy
 from tunewheel_contracts.formats.quality_report import BenchmarkOverlap
 
-from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
+from tunewheel_curate.cleaning.normalization import comparison_keys, normalize_texts
 from tunewheel_curate.duplicates.near_index import (
     NearIndex,
     empty_index,
@@ -165,12 +165,11 @@ def _user_keys(examples: pl.DataFrame) -> tuple[pl.Series, Integers]:
         .filter(pl.col("role") == "user")
         .select("owner", "content")
     )
-    keys = pl.Series([comparison_key(text) for text in said["content"]], dtype=pl.String)
-    return keys, said["owner"].to_numpy().astype(np.int64)
+    return comparison_keys(said["content"]), said["owner"].to_numpy().astype(np.int64)
 
 
 def _keys(texts: Sequence[str]) -> pl.Series:
-    return pl.Series([comparison_key(normalize_text(text)) for text in texts], dtype=pl.String)
+    return comparison_keys(normalize_texts(pl.Series(texts, dtype=pl.String)))
 
 
 def _only_words(keys: pl.Series) -> pl.Series:

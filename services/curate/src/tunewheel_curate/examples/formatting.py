@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import polars as pl
 from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.identity import content_id
 
-from tunewheel_curate.examples.conversations import conversation
+from tunewheel_curate.examples.conversations import Turn, conversation
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.stage import Stage, drop
 
 MESSAGE = pl.Struct({"role": pl.String(), "content": pl.String()})
+_MESSAGES = pl.List(MESSAGE)
 EXAMPLE_SCHEMA: dict[str, pl.DataType] = {
     "example_id": pl.String(),
-    "messages": pl.List(MESSAGE),
+    "messages": _MESSAGES,
     "label": pl.String(),
     "group": pl.String(),
     "trust": pl.String(),
@@ -35,27 +38,42 @@ def drop_long(records: pl.DataFrame, *, system_prompt: str, max_tokens: int, tok
 
 def format_examples(records: pl.DataFrame, *, system_prompt: str) -> pl.DataFrame:
     """Return one chat example per record, sorted by ``example_id``, which follows from the messages."""
-    rows = [
-        _example(record, system_prompt)
-        for record in records.select(
-            "record_id", "title", "input", "history", "output", "label", "group", "trust"
-        ).iter_rows(named=True)
+    is_thread = pl.col("history").is_not_null()
+    threads, plain = records.filter(is_thread), records.filter(~is_thread)
+    parts = [
+        _examples(plain, _single_turns(system_prompt), system_prompt),
+        _examples(threads, pl.Series(_talks(threads, system_prompt), dtype=_MESSAGES), system_prompt),
     ]
-    return pl.DataFrame(rows, schema=EXAMPLE_SCHEMA).sort("example_id")
+    return pl.concat(parts).sort("example_id")
 
 
-def _example(record: dict[str, str], system_prompt: str) -> dict[str, object]:
-    messages = [
-        {"role": "system", "content": system_prompt},
-        *conversation(record["title"], record["input"], record["history"]),
-        {"role": "assistant", "content": record["output"]},
-    ]
-    return {
-        "example_id": content_id("ex", messages),
-        "messages": messages,
-        "label": record["label"],
-        "group": record["group"],
-        "trust": record["trust"],
-        "record_ids": [record["record_id"]],
-        "format": ExampleFormat.ANSWER.value,
-    }
+def _examples(records: pl.DataFrame, messages: pl.Expr | pl.Series, system_prompt: str) -> pl.DataFrame:
+    ids = [content_id("ex", talk) for talk in _talks(records, system_prompt)]
+    return records.select(
+        pl.Series("example_id", ids, dtype=pl.String),
+        messages.cast(_MESSAGES).alias("messages"),
+        "label",
+        "group",
+        "trust",
+        pl.concat_list("record_id").alias("record_ids"),
+        pl.lit(ExampleFormat.ANSWER.value).alias("format"),
+    )
+
+
+def _talks(records: pl.DataFrame, system_prompt: str) -> Iterator[list[Turn]]:
+    for title, text, history, output in records.select("title", "input", "history", "output").iter_rows():
+        yield [
+            {"role": "system", "content": system_prompt},
+            *conversation(title, text, history),
+            {"role": "assistant", "content": output},
+        ]
+
+
+def _single_turns(system_prompt: str) -> pl.Expr:
+    """Say in columns what ``_talks`` says of records without a history: most of them."""
+    title, text = pl.col("title"), pl.col("input")
+    asked = pl.when(title == "").then(text).otherwise(pl.concat_str(title, pl.lit("\n\n"), text))
+    turns = {"system": pl.lit(system_prompt), "user": asked, "assistant": pl.col("output")}
+    return pl.concat_list(
+        pl.struct(pl.lit(role).alias("role"), said.alias("content")) for role, said in turns.items()
+    )

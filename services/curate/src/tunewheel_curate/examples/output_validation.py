@@ -10,8 +10,11 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from tunewheel_contracts.formats.spec import TaskSpec
 
-from tunewheel_curate.cleaning.normalization import normalize_text
+from tunewheel_curate.cleaning.normalization import normalize_remark, normalize_text
 from tunewheel_curate.stage import Stage, drop
+
+LONGEST_REMARK = 1_000
+"""Characters of a string that is worth remembering."""
 
 
 def validate_outputs(records: pl.DataFrame, task: TaskSpec) -> Stage:
@@ -62,8 +65,8 @@ def _validated(
     if validator is None:
         return normalize_text(text), label, None
     value = _normalized(value)
-    error = best_match(validator.iter_errors(value))
-    if error is not None:
+    if not validator.is_valid(value):
+        error = best_match(validator.iter_errors(value))
         where = ".".join(str(part) for part in error.absolute_path) or "(root)"
         return text, None, f"off_schema: {where} {error.validator}"
     return canonical_output(value, task.output_schema or {}), label_of(value, task.label_field), None
@@ -75,7 +78,7 @@ def _no_constant(name: str) -> float:
 
 def _normalized(value: Any) -> Any:
     if isinstance(value, str):
-        return normalize_text(value)
+        return normalize_remark(value) if len(value) <= LONGEST_REMARK else normalize_text(value)
     if isinstance(value, list):
         return [_normalized(item) for item in value]
     if isinstance(value, dict):

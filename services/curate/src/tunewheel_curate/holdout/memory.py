@@ -80,19 +80,23 @@ def marks_of_examples(
     ``records`` has ``MARKED_COLUMNS`` of every record that was good enough to be compared with others (its
     ``key`` is the normalised question), ``duplicates`` (``DROPPED_SCHEMA``) says which gave way to which.
     """
+    clusters = clusters_of(duplicates)
+    members = [[m for i in ids for m in (i, *clusters.get(i, ()))] for ids in record_ids]
+    wanted = pl.Series([m for own in members for m in own], dtype=pl.String).unique()
     by_record = {
         record_id: (
             {_mark("question", key), _mark("source", kind, source_id)},
             _mark("group", group),
         )
-        for record_id, kind, source_id, group, key in records.select(MARKED_COLUMNS).iter_rows()
+        for record_id, kind, source_id, group, key in records.select(MARKED_COLUMNS)
+        .filter(pl.col("record_id").is_in(wanted.implode()))
+        .iter_rows()
     }
-    clusters = clusters_of(duplicates)
     marked: list[Marks] = []
-    for ids in record_ids:
-        members = [by_record[m] for i in ids for m in (i, *clusters.get(i, ())) if m in by_record]
-        own: set[str] = set().union(*(own for own, _ in members))
-        marked.append(Marks(frozenset(own), frozenset(group for _, group in members)))
+    for names in members:
+        known = [by_record[name] for name in names if name in by_record]
+        own: set[str] = set().union(*(own for own, _ in known))
+        marked.append(Marks(frozenset(own), frozenset(group for _, group in known)))
     return marked
 
 
