@@ -26,6 +26,7 @@ COMMANDS = (
     "train",
     "export",
     "status",
+    "models",
     "watch",
     "lineage",
 )

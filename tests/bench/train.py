@@ -1,4 +1,4 @@
-"""Training tokens per second by method, beside TRL's stock SFTTrainer on the same batches.
+"""Training tokens per second and losses by method, each beside TRL's stock SFTTrainer on the same batches.
 
 SmolLM2-135M-Instruct on the help desk's tickets, each contender in a process of its own with the service's
 environment. Tokens are those of the examples, padding excluded; the first step is not counted. Where others
@@ -25,7 +25,7 @@ BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SYSTEM = "You are the help desk of Larkspur Mobility. Answer with JSON: category, priority, reply."
 BATCH = 8
 STEPS = 8
-CONTENDERS = ("trl", "lora", "lora_padded", "qlora", "full", "trl_full")
+CONTENDERS = ("lora", "trl_lora", "qlora", "trl_qlora", "full", "trl_full", "lora_padded")
 
 
 def main() -> None:
@@ -42,15 +42,27 @@ def main() -> None:
     from report import write_report
 
     figures = {name: in_own_process(name, chosen) for name in chosen.only}
-    stock = figures.get("trl", {}).get("tokens_per_cpu_second")
+    ratios: dict[str, float] = {}
+    for name, found in figures.items():
+        stock = figures.get(f"trl_{name.removesuffix('_padded')}")
+        if stock is not None:
+            speed = "tokens_per_cpu_second"
+            ratios[f"{name}/trl_{name.removesuffix('_padded')} {speed}"] = found[speed] / stock[speed]
+            ratios[f"{name}: largest difference of a step's loss"] = loss_difference(found, stock)
     write_report(
         "train",
         packages=("torch", "transformers", "trl", "peft", "bitsandbytes"),
         contenders=figures,
-        ratios={f"{n}/trl": f["tokens_per_cpu_second"] / stock for n, f in figures.items()} if stock else {},
+        ratios=ratios,
         batch_size=BATCH,
         steps=chosen.steps,
     )
+
+
+def loss_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """The largest relative difference between the losses of the same step."""
+    pairs = zip(one["losses"], other["losses"], strict=True)
+    return max(abs(a - b) / b for a, b in pairs)
 
 
 def in_own_process(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
@@ -73,7 +85,7 @@ def measure(name: str, steps: int, dtype: str, cache_dir: Path) -> dict[str, Any
     from tunewheel_train.schedule import plan_steps
 
     base = locate_base_model(BASE, cache_dir=cache_dir)
-    method = {"qlora": "qlora", "full": "full", "trl_full": "full"}.get(name, "lora")
+    method = name.removeprefix("trl_").removesuffix("_padded")
     recipe = TrainSpec(
         method=TrainMethod(method), learning_rate=1e-3, warmup_fraction=0.0, scheduler="constant",
         checkpoint_steps=10**6, batch_size=BATCH, micro_batch_size=BATCH,

@@ -12,7 +12,7 @@ from tunewheel_basemodel.errors import BaseModelNotFound
 from tunewheel_basemodel.gguf_conversion import converted
 from tunewheel_basemodel.tokenizer import HUB_NAME
 
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "README.md"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 

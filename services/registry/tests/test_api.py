@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 from tunewheel_contracts.event import new_event
+from tunewheel_contracts.formats.run import BaseModelFacts
 from tunewheel_registry.api import make_api
 from tunewheel_registry.ledger import Ledger
 
@@ -17,15 +18,19 @@ class _Forgetful:
         return None
 
 
-@pytest.fixture
-async def client(desk: Any) -> TestClient:
+def ledger_of(desk: Any) -> Ledger:
     async def find_spec(project: str) -> Any:
         return desk.spec()
 
     async def nothing() -> None:
         return None
 
-    ledger = Ledger(_Forgetful(), find_spec, nothing)
+    return Ledger(_Forgetful(), find_spec, nothing)
+
+
+@pytest.fixture
+async def client(desk: Any) -> TestClient:
+    ledger = ledger_of(desk)
     for trigger in (desk.trained(1), desk.passed(1), desk.passed(2)):
         await ledger.handle(trigger)
     return TestClient(make_api(ledger, lambda project: desk.spec()))
@@ -50,6 +55,27 @@ async def test_models_are_listed_in_order_of_registration(client: TestClient, de
         ("adapter", "production"),
         ("adapter", "canary"),
     ]
+
+
+async def test_a_base_model_tells_what_its_files_say(desk: Any):
+    facts = BaseModelFacts(license="apache-2.0", context_length=8192, parameters=134_515_008)
+    ledger = ledger_of(desk)
+    await ledger.handle(desk.trained(1, base_facts=facts))
+    await ledger.handle(desk.trained(2))  # a run of before the facts were told changes nothing
+    base, *_ = TestClient(make_api(ledger, lambda _: desk.spec())).get("/v1/projects/desk/models").json()
+    assert base["kind"] == "base"
+    assert base["base"] == {"name": "org/Tiny-Base", "revision": f"sha256:{'0' * 64}"}
+    assert base["base_facts"] == {
+        "license": "apache-2.0", "chat_template_sha256": None, "context_length": 8192,
+        "parameters": 134_515_008,
+    }  # fmt: skip
+
+
+async def test_a_base_model_of_unknown_facts_is_registered_under_the_same_id(desk: Any):
+    told, untold = ledger_of(desk), ledger_of(desk)
+    await told.handle(desk.trained(1, base_facts=BaseModelFacts(parameters=1)))
+    await untold.handle(desk.trained(1))
+    assert list(told.state("desk").models) == list(untold.state("desk").models)
 
 
 async def test_a_model_tells_its_history_with_causes(client: TestClient, desk: Any):

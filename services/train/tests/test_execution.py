@@ -26,6 +26,7 @@ from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_train import checkpoints
 
 LONG = 100.0
+OTHER = "helpdesk-0123456789ab"
 """Epochs of six steps that a test interrupts and does not want to see the end of."""
 
 
@@ -66,6 +67,8 @@ async def test_a_version_becomes_an_adapter_once(bench):
     manifest = RunManifest.model_validate_json(await made.store.get(event.manifest))
     assert manifest.steps == 6
     assert manifest.adapter == event.adapter
+    assert event.adapter.base_facts is not None
+    assert event.adapter.base_facts.context_length == 512
     assert manifest.criteria_sha256 == made.event.criteria_sha256
     names = {ref.path.removeprefix(f"adapters/{event.adapter.model_id}/") for ref in event.adapter.files}
     assert names == {"adapter_config.json", "adapter_model.safetensors", "tunewheel.json"}
@@ -196,6 +199,31 @@ async def test_an_adapter_to_go_on_from_that_is_missing_fails_before_training(be
     assert isinstance(event, TrainFailed)
     assert event.field == "train.continue_from"
     assert made.told == []
+
+
+async def test_an_adapter_of_another_base_fails_before_training_with_nothing_published(bench):
+    made = await bench(continue_from=OTHER)
+    told = {"base_model": "some/other", "base_revision": "abc", "quantization": None}
+    for name, content in (("tunewheel.json", json.dumps(told)), ("adapter_config.json", "{}")):
+        await made.store.put(f"adapters/{OTHER}/{name}", content.encode())
+    await made.store.put(f"adapters/{OTHER}/adapter_model.safetensors", b"weights")
+    before = await made.store.list("adapters")
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == "train.continue_from"
+    assert "was trained on some/other at abc" in event.reason
+    assert made.told == []
+    assert await made.store.list("adapters") == before
+    assert await made.store.list("runs") == []
+
+
+async def test_criteria_of_another_hash_are_an_invalid_event_with_nothing_published(bench):
+    made = await bench()
+    made.event = made.event.model_copy(update={"criteria_sha256": "f" * 64})
+    with pytest.raises(InvalidEvent, match="criteria_sha256 is not the hash of the spec's criteria"):
+        await made.train()
+    assert made.told == []
+    assert await made.store.list("runs") == await made.store.list("adapters") == []
 
 
 async def test_cancel_ends_the_run_and_holds_for_later_deliveries(bench):

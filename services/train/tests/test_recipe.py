@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -180,6 +182,57 @@ def test_a_full_disk_leaves_no_whole_checkpoint_and_no_adapter(case):
     assert is_disk_full(caught.value)
     assert checkpoints.candidates(run.job.work_dir) == []
     assert not run.job.output_dir.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system can be mounted by root alone")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_too_small_leaves_no_whole_checkpoint_and_no_adapter(case, small_disk: Path):
+    run = case(method="full", output_dir=small_disk / "adapter", work_dir=small_disk / "work")
+    with pytest.raises(Exception, match=r"[Nn]o space left on device|os error 28") as caught:
+        run.train()
+    assert is_disk_full(caught.value)
+    assert checkpoints.candidates(run.job.work_dir) == []
+    assert not run.job.output_dir.exists()
+
+
+def without_embeddings(model: Path) -> None:
+    """The tokenizer's last tokens have none."""
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"vocab_size": 80}))
+
+
+def of_short_context(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 16}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (of_short_context, r"leaves none of 24 examples \(ex-000 has \d+ tokens, more than the base model's"),
+        (without_embeddings, r"has 80 embeddings, but its tokenizer writes token \d+"),
+    ],
+)
+def test_what_the_base_cannot_take_ends_the_run_before_it_starts(case, tiny_base, tmp_path, spoil, words):
+    model = shutil.copytree(tiny_base.path, tmp_path / "model")
+    spoil(model)
+    run = case(base_model=str(model))
+    with pytest.raises(RunFailed, match=words) as caught:
+        run.train()
+    assert caught.value.field == "base_model"
+    assert run.messages == []
+    assert not run.job.output_dir.exists()
+    assert not run.job.work_dir.exists()
 
 
 def test_refused_examples_are_reported(case, tmp_path: Path):

@@ -91,7 +91,11 @@ def test_a_missing_base_model_is_a_failure_with_its_field(job_file, tmp_path: Pa
 
 def test_locate_names_the_revision(job_file):
     process = start(job_file(), "locate")
-    assert read_until(process, Located).revision.startswith("sha256:")
+    located = read_until(process, Located)
+    assert located.revision.startswith("sha256:")
+    assert located.facts is not None
+    assert located.facts.context_length == 512
+    assert located.facts.license is None
     assert process.wait(60) == 0
 
 

@@ -1,4 +1,4 @@
-"""status, watch, lineage: what the log tells."""
+"""status, models, watch, lineage: what the log tells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Project = Annotated[str | None, typer.Option("--project", "-p", help="Only this 
 
 
 def register(app: typer.Typer) -> None:
-    for command in (status, watch, lineage):
+    for command in (status, models, watch, lineage):
         app.command()(command)
 
 
@@ -47,6 +47,24 @@ def status(reach: Reach, project: Project = None) -> None:
         })  # fmt: skip
     else:
         print_status(running, lags, projects)
+
+
+@reaching
+def models(reach: Reach, project: Project = None) -> None:
+    """Show every registered model: its stage, its base, and what the base's own files say about it."""
+    from tunewheel_cli.commands.tables import print_models
+    from tunewheel_cli.known_models import LIFE, fold
+    from tunewheel_cli.reading import read_topics
+
+    async def gather() -> list[Any]:
+        events = read_topics(reach.client_options(), LIFE)
+        return fold([event async for event in events if project in (None, event.project)])
+
+    found = asyncio.run(gather())
+    if reach.as_json:
+        print_json([model.as_json() for model in found])
+    else:
+        print_models(found)
 
 
 @reaching

@@ -1,4 +1,4 @@
-"""What ``status`` prints."""
+"""What ``status`` and ``models`` print."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from tunewheel_cli.known_models import KnownModel
 from tunewheel_cli.lag import GroupLag
 from tunewheel_cli.run_state import RunState
 from tunewheel_cli.wheel_status import ProjectStatus
@@ -27,6 +28,20 @@ def print_status(
     elif lags:
         console.print(f"{len(lags)} consumer groups are at the end of the log")
     console.print(_projects(projects) if projects else "no project is declared")
+
+
+def print_models(models: Sequence[KnownModel]) -> None:
+    """Print one line a model; a base model's line says what is known of it."""
+    console = Console(highlight=False)
+    if not models:
+        console.print("no model is registered")
+        return
+    table = Table("project", "model", "kind", "stage", "base", "", box=None, pad_edge=False)
+    for model in models:
+        known = model.registration
+        base = f"{known.base.name} at {known.base.revision.removeprefix('sha256:')[:12]}"
+        table.add_row(known.project, known.model_id, known.kind, model.stage.value, base, model.about)
+    console.print(table)
 
 
 def _services(running: RunState) -> Table:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import Slug
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes
 
 
@@ -34,6 +34,8 @@ class ModelRegistered(Event):
     model_id: Slug
     kind: Literal["base", "adapter", "full"]
     base: BaseModelRef
+    base_facts: BaseModelFacts | None = None
+    """Of a base model: what the training that brought it here read in its files."""
     adapter: AdapterRef | None = None
     run_id: Slug | None = None
     dataset_id: Slug | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Frozen, RelativePath, Sha256, Slug
 from tunewheel_contracts.formats.plan import TrainPlan
@@ -15,6 +17,17 @@ class BaseModelRef(Frozen):
     """A hub commit, or ``sha256:<hex>`` of the content for local and package-carried models."""
 
 
+class BaseModelFacts(Frozen):
+    """What a base model's own files say about it; None where they do not."""
+
+    license: Annotated[str, Field(min_length=1)] | None = None
+    """As its model card or its GGUF file names it: ``apache-2.0``."""
+    chat_template_sha256: Sha256 | None = None
+    context_length: Annotated[int, Field(gt=0)] | None = None
+    """Longest sequence it was made for, in tokens."""
+    parameters: Annotated[int, Field(gt=0)] | None = None
+
+
 class AdapterRef(Frozen):
     """A PEFT adapter (or a whole model, for ``full``) in the object store: a directory of safetensors."""
 
@@ -22,6 +35,7 @@ class AdapterRef(Frozen):
     path: RelativePath
     files: tuple[ArtifactRef, ...]
     base: BaseModelRef
+    base_facts: BaseModelFacts | None = None
     method: TrainMethod
     quantization: Literal["nf4"] | None = None
     """The form of the base the adapter was trained on: serve it on the same (an NF4 base and its bf16

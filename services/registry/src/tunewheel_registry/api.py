@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException, Path
 from pydantic import BaseModel
 from tunewheel_contracts.events.lifecycle import ServingDesired, Stage
-from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_registry.desired import desired_state
@@ -42,6 +42,7 @@ class ModelSummary(BaseModel):
     kind: str
     stage: Stage
     base: BaseModelRef
+    base_facts: BaseModelFacts | None
     run_id: str | None
     dataset_id: str | None
 
@@ -101,7 +102,7 @@ def _project(state: State) -> ProjectSummary:
 
 def _summary(model: Model) -> dict[str, Any]:
     known = model.registration
-    fields = ("model_id", "project", "kind", "base", "run_id", "dataset_id")
+    fields = ("model_id", "project", "kind", "base", "base_facts", "run_id", "dataset_id")
     return {"stage": model.stage, **{name: getattr(known, name) for name in fields}}
 
 

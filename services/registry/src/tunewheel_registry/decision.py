@@ -67,7 +67,10 @@ def _registrations(state: State, data: TrainCompleted | EvalPassed | EvalFailed)
     adapter = data.adapter
     base_id = base_model_id(adapter.base)
     if base_id not in state.models:
-        yield ModelRegistered(project=state.project, model_id=base_id, kind="base", base=adapter.base)
+        yield ModelRegistered(
+            project=state.project, model_id=base_id, kind="base", base=adapter.base,
+            base_facts=adapter.base_facts,
+        )  # fmt: skip
     known = state.models.get(adapter.model_id)
     if known is None:
         yield ModelRegistered(

@@ -10,7 +10,7 @@ from pathlib import Path
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
-from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.run import BaseModelFacts, BaseModelRef
 from tunewheel_contracts.planning.calibration import Calibration
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
@@ -91,12 +91,12 @@ class Trainings:
         name = manifest.spec.base_model
         try:
             async with self._locating:  # one directory, and converting takes gigabytes
-                base = await self._locate(name)
+                base, facts = await self._locate(name)
         except RunFailed as error:
             return failed(plan_run(manifest, event.manifest, unresolved_base(name)), error)
-        return plan_run(manifest, event.manifest, base)
+        return plan_run(manifest, event.manifest, base, facts)
 
-    async def _locate(self, name: str) -> BaseModelRef:
+    async def _locate(self, name: str) -> tuple[BaseModelRef, BaseModelFacts | None]:
         """Find the base model in a process of its own: converting one takes gigabytes."""
         directory = self._settings.runs_dir.parent / "locating"
         job = Job(
@@ -114,7 +114,7 @@ class Trainings:
         except ProcessDied as error:
             raise TransientError(f"cannot look for the base model {name!r}: {error}") from error
         if isinstance(last, Located):
-            return BaseModelRef(name=last.name, revision=last.revision)
+            return BaseModelRef(name=last.name, revision=last.revision), last.facts
         reason = last.reason if isinstance(last, Failed) else "the search ended early"
         raise RunFailed(field="base_model", reason=reason)
 

@@ -10,7 +10,7 @@ from typing import IO, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from tunewheel_contracts.formats.plan import TrainPlan
-from tunewheel_contracts.formats.run import Usage
+from tunewheel_contracts.formats.run import BaseModelFacts, Usage
 
 
 class _Message(BaseModel):
@@ -21,6 +21,7 @@ class Located(_Message):
     kind: Literal["located"] = "located"
     name: str
     revision: str
+    facts: BaseModelFacts | None = None
 
 
 class Planned(_Message):

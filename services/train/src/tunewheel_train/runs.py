@@ -12,7 +12,7 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import OPERATIONAL, TrainMethod, TrainSpec
-from tunewheel_contracts.formats.run import AdapterRef, Adjustment, BaseModelRef, RunManifest
+from tunewheel_contracts.formats.run import AdapterRef, Adjustment, BaseModelFacts, BaseModelRef, RunManifest
 from tunewheel_contracts.identity import content_id, content_sha256
 
 from tunewheel_train.errors import RunFailed
@@ -36,6 +36,7 @@ class Run:
     base: BaseModelRef
     recipe: TrainSpec
     preferences: ArtifactRef | None = None
+    base_facts: BaseModelFacts | None = None
 
     @property
     def manifest_path(self) -> str:
@@ -74,7 +75,12 @@ def read_dataset(event: DatasetVersioned, content: bytes) -> DatasetManifest:
     return manifest
 
 
-def plan_run(manifest: DatasetManifest, dataset: ArtifactRef, base: BaseModelRef) -> Run:
+def plan_run(
+    manifest: DatasetManifest,
+    dataset: ArtifactRef,
+    base: BaseModelRef,
+    base_facts: BaseModelFacts | None = None,
+) -> Run:
     """Name the run of ``manifest``'s recipe on ``base``; ``dataset`` refers to the manifest."""
     recipe = manifest.spec.train
     identity = {
@@ -94,6 +100,7 @@ def plan_run(manifest: DatasetManifest, dataset: ArtifactRef, base: BaseModelRef
         base=base,
         recipe=recipe,
         preferences=manifest.preferences,
+        base_facts=base_facts,
     )
 
 
@@ -119,6 +126,7 @@ def make_adapter(run: Run, recipe: TrainSpec, path: str, files: tuple[ArtifactRe
         path=path,
         files=files,
         base=run.base,
+        base_facts=run.base_facts,
         method=recipe.method,
         quantization="nf4" if recipe.method is TrainMethod.QLORA else None,
     )

@@ -17,9 +17,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import IO
+
+from tunewheel_contracts.formats.run import BaseModelFacts
 
 from tunewheel_train.errors import RunFailed, RunStopped
 from tunewheel_train.job import Job
@@ -105,10 +108,13 @@ def of_shortage(error: Exception) -> Failed | None:
 
 def locate(job: Job) -> Located:
     """Find (and where needed download or convert) the job's base model."""
+    from tunewheel_basemodel.facts import facts_of
+
     from tunewheel_train.recipe import locate as find
 
     base = find(job.base_model, cache_dir=job.cache_dir)
-    return Located(name=base.name, revision=base.revision)
+    facts = BaseModelFacts.model_validate(asdict(facts_of(base)))
+    return Located(name=base.name, revision=base.revision, facts=facts)
 
 
 def train(
