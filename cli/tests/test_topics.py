@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tunewheel_cli.kafka.properties import DEAD_LETTER_OVERHEAD
 from tunewheel_cli.topics import Difference, compare, wanted_topics
-from tunewheel_contracts.topics import BY_NAME, MAX_MESSAGE_BYTES, TOPICS
+from tunewheel_contracts.topics import BY_NAME, DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES, TOPICS
 
 
 def test_every_spec_is_a_topic_with_a_dead_letter_where_somebody_consumes() -> None:

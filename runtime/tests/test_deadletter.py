@@ -6,7 +6,10 @@ import pytest
 from opentelemetry.metrics import NoOpMeterProvider
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import KafkaRecord
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 from tunewheel_runtime.deadletter import (
+    LONGEST_FIELD,
     DeadLetterLimitExceeded,
     DeadLetters,
     Position,
@@ -66,5 +69,30 @@ async def test_a_bad_one_now_and_then_never_stops_it() -> None:
     dead = letters(sent, limit=3, window=10)
     for _ in range(50):
         await dead.write(RECORD, ERROR)
-        dead.passed(9)
+        for _ in range(9):
+            dead.passed()
     assert len(sent.records) == 50
+
+
+def test_what_names_the_field_is_kept_short_for_it_may_come_from_the_message() -> None:
+    letter = dead_letter(RECORD, InvalidEvent(field="x" * 4_000_000, reason="is no field"), service="ingest")
+    assert len(letter.headers["dlq_field"]) == LONGEST_FIELD
+
+
+def test_a_message_larger_than_the_log_takes_is_cut_and_tells_what_it_was() -> None:
+    value = b"0" * (MAX_MESSAGE_BYTES * 3)
+    headers = {"ce_id": b"1", "ce_subject": b"s" * 2_000_000, "other": b"o" * 2_000_000}
+    record = Undecoded(RECORD.position, b"k" * 2_000_000, value, headers)
+    letter = dead_letter(record, ERROR, service="ingest")
+    assert letter.headers["dlq_cut_bytes"] == str(len(value)).encode()
+    assert letter.headers["dlq_cut_sha256"] == content_sha256(value).encode()
+    assert (letter.headers["ce_id"], letter.headers["dlq_field"]) == (b"1", b"body")
+    held = len(letter.key) + len(letter.value) + sum(map(len, letter.headers.values()))
+    assert held < MAX_MESSAGE_BYTES
+    assert value.startswith(letter.value)
+
+
+def test_the_largest_message_that_the_log_takes_is_kept_whole() -> None:
+    record = Undecoded(RECORD.position, b"key", b"0" * (MAX_MESSAGE_BYTES - 200), {"ce_id": b"1"})
+    letter = dead_letter(record, ERROR, service="ingest")
+    assert (letter.value, "dlq_cut_bytes" in letter.headers) == (record.value, False)

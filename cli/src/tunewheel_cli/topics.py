@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_contracts.topics import FOREVER, TOPICS, TopicSpec
+from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, FOREVER, TOPICS, TopicSpec
 
 from tunewheel_cli.connection import unreachable
-from tunewheel_cli.kafka.properties import DEAD_LETTER_OVERHEAD
 
 if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient

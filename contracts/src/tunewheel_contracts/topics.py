@@ -11,6 +11,8 @@ from tunewheel_contracts.events import data, evaluation, lifecycle, production, 
 DAY_MS = 86_400_000
 FOREVER = -1
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+DEAD_LETTER_OVERHEAD = 64 * 1024
+"""Bytes that a dead letter's headers may add to the message that it carries."""
 
 Service = Literal[
     "upstream", "ingest", "curate", "train", "eval", "registry", "serve-gateway", "monitor", "console", "cli"

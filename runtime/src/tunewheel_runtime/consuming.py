@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from opentelemetry import metrics, trace
 from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.event import Envelope, Event
+from tunewheel_contracts.event import Envelope, Event, KafkaRecord
 from tunewheel_contracts.topics import TopicSpec
 
 from tunewheel_runtime.deadletter import DeadLetters, Position, Undecoded
@@ -87,23 +87,27 @@ class Consumption:
                 deliveries.append(self.decode(spec, record))
             except InvalidEvent as error:
                 await self.dead_letters.write(undecoded(record), error)
-        self.dead_letters.passed(len(deliveries))
+            else:
+                self.dead_letters.passed()
         self.instruments.consumed.add(len(records), {"topic": spec.name})
         return deliveries
 
     async def consume_one(self, spec: TopicSpec, handler: Handler, record: Record) -> None:
         """Handle one record and publish what came of it; an ``InvalidEvent`` becomes a dead letter."""
-        for delivery in await self.decode_all(spec, [record]):
-            started = time.perf_counter()
-            try:
-                await retry(
-                    lambda d=delivery: self._handle_and_publish(handler, d),
-                    self.backoff,
-                    what=f"handling {spec.name}",
-                )
-            except InvalidEvent as error:
-                await self.dead_letters.write(undecoded(record), error)
-            self.instruments.seconds.record(time.perf_counter() - started, {"topic": spec.name})
+        self.instruments.consumed.add(1, {"topic": spec.name})
+        started = time.perf_counter()
+        try:
+            delivery = self.decode(spec, record)
+            await retry(
+                lambda: self._handle_and_publish(handler, delivery),
+                self.backoff,
+                what=f"handling {spec.name}",
+            )
+        except InvalidEvent as error:
+            await self.dead_letters.write(undecoded(record), error)
+        else:
+            self.dead_letters.passed()
+        self.instruments.seconds.record(time.perf_counter() - started, {"topic": spec.name})
 
     async def _handle_and_publish(self, handler: Handler, delivery: Delivery[Any]) -> None:
         annotate_span(delivery)
@@ -111,21 +115,39 @@ class Consumption:
 
     async def consume_each(self, spec: TopicSpec, handler: Handler, records: Sequence[Record]) -> None:
         """Handle a batch item by item and publish all that came of it at once."""
-        produced: list[Any] = []
-        by_position = {position_of(record): record for record in records}
-        for delivery in await self.decode_all(spec, records):
+        made: list[tuple[Record, list[KafkaRecord]]] = []
+        for record in records:
             try:
-                made = await retry(
+                delivery = self.decode(spec, record)
+                produced = await retry(
                     lambda d=delivery: call(handler, d.event), self.backoff, what=f"handling {spec.name}"
                 )
             except InvalidEvent as error:
-                await self.dead_letters.write(undecoded(by_position[delivery.position]), error)
+                await self.dead_letters.write(undecoded(record), error)
                 continue
-            produced.extend(traced(envelope, delivery) for envelope in made)
-        if produced:
+            self.dead_letters.passed()
+            made.append((record, [traced(envelope, delivery) for envelope in produced]))
+        self.instruments.consumed.add(len(records), {"topic": spec.name})
+        await self._send_all(spec, made)
+
+    async def _send_all(self, spec: TopicSpec, made: Sequence[tuple[Record, list[KafkaRecord]]]) -> None:
+        """Send what a batch made at once; where the log refuses something of it, record by record, so that
+        only the record behind it becomes a dead letter."""
+
+        async def send(records: Sequence[KafkaRecord]) -> None:
             await retry(
-                lambda: self.publisher.send(produced), self.backoff, what=f"publishing after {spec.name}"
+                lambda: self.publisher.send(records), self.backoff, what=f"publishing after {spec.name}"
             )
+
+        try:
+            if everything := [out for _, outs in made for out in outs]:
+                await send(everything)
+        except InvalidEvent:
+            for record, outs in made:
+                try:
+                    await send(outs)
+                except InvalidEvent as error:
+                    await self.dead_letters.write(undecoded(record), error)
 
     async def consume_batch(self, spec: TopicSpec, handler: BatchHandler, records: Sequence[Record]) -> None:
         """Hand a decoded batch to ``handler`` as a whole."""
@@ -147,7 +169,7 @@ async def call(handler: Handler, event: Envelope[Any]) -> list[Envelope[Any]]:
     return as_list(await result if inspect.isawaitable(result) else result)
 
 
-def traced(envelope: Envelope[Any], cause: Delivery[Any]) -> Any:
+def traced(envelope: Envelope[Any], cause: Delivery[Any]) -> KafkaRecord:
     """Encode ``envelope`` with the trace context its cause travelled with."""
     record = envelope.to_kafka()
     for name in ("traceparent", "tracestate"):

@@ -10,6 +10,8 @@ import structlog
 from opentelemetry import metrics
 from tunewheel_contracts.errors import InvalidEvent, TunewheelError
 from tunewheel_contracts.event import KafkaRecord
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES
 
 from tunewheel_runtime.publishing import Publisher
 from tunewheel_runtime.retry import Backoff, retry
@@ -17,6 +19,12 @@ from tunewheel_runtime.retry import Backoff, retry
 log = structlog.get_logger(__name__)
 
 HEADER_PREFIX = "dlq_"
+LONGEST_FIELD = 256
+LONGEST_REASON = 2_000
+"""Characters. A misspelt field's name comes from the message, and may be as long as that."""
+LARGEST = MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD // 2
+"""Of key, value and headers together: what every dead-letter topic takes."""
+LARGEST_KEY = 4_096
 
 
 class DeadLetterLimitExceeded(TunewheelError):
@@ -62,9 +70,10 @@ class DeadLetters:
         self._limit = limit
         self._recent: deque[bool] = deque(maxlen=window)
 
-    def passed(self, count: int = 1) -> None:
-        """Note messages that were fine: only the share of refused ones counts."""
-        self._recent.extend([False] * min(count, self._recent.maxlen or count))
+    def passed(self) -> None:
+        """Note a message that was fine: only the share of refused ones counts. Call it once a message, in
+        the order of the log: behind a batch's refusals its other messages would come too late."""
+        self._recent.append(False)
 
     async def write(self, record: Undecoded, error: InvalidEvent) -> None:
         """Put ``record`` on its dead-letter topic.
@@ -77,8 +86,9 @@ class DeadLetters:
         if sum(self._recent) > self._limit:
             raise DeadLetterLimitExceeded(
                 f"{sum(self._recent)} of the latest {len(self._recent)} messages were refused, the limit is "
-                f"{self._limit}; latest: {record.position.topic}: {error}. Mend the upstream (or raise "
-                "TUNEWHEEL_DEAD_LETTER_LIMIT) and restart"
+                f"{self._limit}; latest: {record.position.topic}: {error}. Mend the upstream; what is on the "
+                "log already is refused again: restart with a higher TUNEWHEEL_DEAD_LETTER_LIMIT to let it "
+                "into the dead letters"
             )
         letter = dead_letter(record, error, service=self._service)
         await retry(lambda: self._publisher.send([letter]), self._backoff, what="dead letter")
@@ -94,20 +104,30 @@ class DeadLetters:
 
 
 def dead_letter(record: Undecoded, error: InvalidEvent, *, service: str) -> KafkaRecord:
-    """Build the dead letter: the original value and headers, with ``dlq_*`` headers beside them."""
+    """Build the dead letter: the original value and headers, with ``dlq_*`` headers beside them.
+
+    A message that was compressed on its way can be larger than the log takes uncompressed: of such a one the
+    beginning is kept, ``dlq_cut_bytes`` and ``dlq_cut_sha256`` tell how long the value was and what it hashed
+    to, and the whole still lies at its source position.
+    """
     told = {
         "service": service,
-        "field": error.field,
-        "reason": error.reason[:2_000],
+        "field": error.field[:LONGEST_FIELD],
+        "reason": error.reason[:LONGEST_REASON],
         "source_topic": record.position.topic,
         "source_partition": str(record.position.partition),
         "source_offset": str(record.position.offset),
     }
-    added = {HEADER_PREFIX + name: value.encode("utf-8", "replace") for name, value in told.items()}
+    key, value = record.key or b"", record.value or b""
     kept = {name: value for name, value in record.headers.items() if not name.startswith(HEADER_PREFIX)}
-    return KafkaRecord(
-        topic=f"{record.position.topic}.dlq",
-        key=record.key or b"",
-        value=record.value or b"",
-        headers=kept | added,
-    )
+    if _size(key, value, kept) > LARGEST:
+        told |= {"cut_bytes": str(len(value)), "cut_sha256": content_sha256(value)}
+        kept = {name: value for name, value in kept.items() if name.startswith("ce_") and len(value) <= 1_024}
+        key, value = key[:LARGEST_KEY], value[: MAX_MESSAGE_BYTES // 2]
+    added = {HEADER_PREFIX + name: text.encode("utf-8", "replace") for name, text in told.items()}
+    return KafkaRecord(topic=f"{record.position.topic}.dlq", key=key, value=value, headers=kept | added)
+
+
+def _size(key: bytes, value: bytes, headers: Mapping[str, bytes]) -> int:
+    # each header takes a few bytes beside its name and value
+    return len(key) + len(value) + sum(4 * len(name) + len(text) + 16 for name, text in headers.items())

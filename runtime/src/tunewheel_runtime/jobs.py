@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
@@ -131,8 +131,11 @@ async def consume_job(
     consumer: AIOKafkaConsumer,
 ) -> None:
     """Run the job of one record; publish and commit only while the lease holds."""
-    deliveries = await consumption.decode_all(spec, [record])
-    if not deliveries:
+    consumption.instruments.consumed.add(1, {"topic": spec.name})
+    try:
+        delivery = consumption.decode(spec, record)
+    except InvalidEvent as error:
+        await consumption.dead_letters.write(undecoded(record), error)
         await commit(consumer, [record])
         return
     partition = TopicPartition(record.topic, record.partition)
@@ -140,13 +143,13 @@ async def consume_job(
     if partition not in consumer.assignment():
         lease.lose(f"{partition} moved to another worker")
     try:
-        await _run(consumption, spec, handler, lease, record, deliveries)
+        await _run(consumption, spec, handler, lease, record, delivery)
         lease.check()
         await commit(consumer, [record])
     except LeaseLost as error:
         if not lease.lost.is_set():
             raise
-        log.warning("job_stopped", topic=spec.name, event_id=deliveries[0].event.id, reason=str(error))
+        log.warning("job_stopped", topic=spec.name, event_id=delivery.event.id, reason=str(error))
     finally:
         listener.end(lease)
 
@@ -157,12 +160,12 @@ async def _run(
     handler: JobHandler,
     lease: Lease,
     record: Record,
-    deliveries: Sequence[Delivery[Any]],
+    delivery: Delivery[Any],
 ) -> None:
     async def work() -> None:
         lease.check()
-        annotate_span(deliveries[0])
-        produced = as_list(await handler(deliveries[0].event, lease))
+        annotate_span(delivery)
+        produced = as_list(await handler(delivery.event, lease))
         lease.check()
         await consumption.publisher.publish_many(produced)
 
@@ -170,3 +173,5 @@ async def _run(
         await retry(work, consumption.backoff, what=f"job of {spec.name}")
     except InvalidEvent as error:
         await consumption.dead_letters.write(undecoded(record), error)
+    else:
+        consumption.dead_letters.passed()

@@ -16,7 +16,7 @@ from opentelemetry import metrics
 from opentelemetry.trace import SpanKind
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, KafkaRecord
-from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES
 
 from tunewheel_runtime.kafka import producer_options
 from tunewheel_runtime.settings import ServiceSettings
@@ -35,7 +35,9 @@ class Publisher:
         self._published: metrics.Counter = telemetry.meter.create_counter("tunewheel.events.published")
 
     async def start(self) -> None:
-        producer = AIOKafkaProducer(**producer_options(self._settings, max_message_bytes=MAX_MESSAGE_BYTES))
+        # Dead letters are larger than what they carry; of all else each topic refuses what is too large.
+        largest = MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD
+        producer = AIOKafkaProducer(**producer_options(self._settings, max_message_bytes=largest))
         try:
             await producer.start()
         except BaseException:

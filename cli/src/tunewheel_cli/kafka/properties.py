@@ -5,15 +5,13 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES
 
 from tunewheel_cli.kafka.errors import DataCorrupt
 
 NODE_ID = 1
 _BATCH_HEAD = struct.Struct(">qiib")
 METADATA_LOG = "__cluster_metadata-0"
-DEAD_LETTER_OVERHEAD = 64 * 1024
-"""Bytes that a dead letter's headers may add to the message that it carries."""
 
 
 def server_properties(*, data: Path, port: int, controller_port: int) -> str:

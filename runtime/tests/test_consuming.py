@@ -1,0 +1,111 @@
+"""What becomes of records on their way to a handler: counted once each, refused one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from aiokafka import ConsumerRecord
+from opentelemetry.metrics import NoOpMeterProvider
+from tunewheel_contracts import topics
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested
+from tunewheel_runtime.consuming import Consumption, Instruments
+from tunewheel_runtime.deadletter import DeadLetterLimitExceeded, DeadLetters
+from tunewheel_runtime.retry import Backoff
+
+SPEC = topics.DATASET_REQUESTED
+ONCE = Backoff(1, 0.001, 0.001)
+
+
+class Log:
+    """Stands where the publisher does; refuses what bears a value with ``too large`` in it."""
+
+    def __init__(self) -> None:
+        self.sent: list[KafkaRecord] = []
+
+    async def send(self, records: Sequence[KafkaRecord]) -> None:
+        if any(b"too large" in r.value for r in records if not r.topic.endswith(".dlq")):
+            raise InvalidEvent(field="(body)", reason="is over 4194304 bytes; split it")
+        self.sent.extend(records)
+
+    async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None:
+        await self.send([envelope.to_kafka() for envelope in envelopes])
+
+    @property
+    def letters(self) -> list[KafkaRecord]:
+        return [record for record in self.sent if record.topic.endswith(".dlq")]
+
+
+def consumption(log: Any, *, limit: int, window: int) -> Consumption:
+    meter = NoOpMeterProvider().get_meter("test")
+    letters = DeadLetters(log, ONCE, meter.create_counter("test"), service="test", limit=limit, window=window)
+    instruments = Instruments(meter.create_counter("consumed"), meter.create_histogram("seconds"))
+    return Consumption(log, letters, ONCE, instruments)
+
+
+def request(name: str) -> Envelope[DatasetRequested]:
+    data = DatasetRequested(project="desk", reason=BuildReason.COMMAND, request=name)
+    return new_event(data, source="/test")
+
+
+def records(*names: str) -> list[Any]:
+    """Return records on the log; one named ``bad`` cannot be decoded."""
+    made: list[Any] = []
+    for offset, name in enumerate(names):
+        sent = request(name).to_kafka()
+        value = b"{" if name == "bad" else sent.value
+        made.append(
+            ConsumerRecord(
+                sent.topic, 0, offset, 0, 0, sent.key, value, None, 0, 0, tuple(sent.headers.items())
+            )
+        )
+    return made
+
+
+async def accept(_: Any) -> None:
+    return None
+
+
+async def refuse(_: Any) -> None:
+    raise InvalidEvent(field="project", reason="is not declared")
+
+
+QUARTER = ("bad", "good", "good", "good") * 10
+
+
+async def test_a_quarter_refused_stops_nothing_however_large_the_batch() -> None:
+    log = Log()
+    made = consumption(log, limit=5, window=10)
+    await made.consume_each(SPEC, accept, records(*QUARTER))
+    await made.consume_batch(SPEC, accept, records(*QUARTER))
+    assert len(log.letters) == 20
+
+
+async def test_a_handler_that_refuses_everything_stops_the_service() -> None:
+    """Each message counts once, whoever refuses it, so that the share can exceed half."""
+    log = Log()
+    made = consumption(log, limit=5, window=10)
+    for record in records(*("good",) * 5):
+        await made.consume_one(SPEC, refuse, record)
+    (sixth,) = records("good")
+    with pytest.raises(DeadLetterLimitExceeded):
+        await made.consume_one(SPEC, refuse, sixth)
+    assert len(log.letters) == 5
+
+
+async def test_what_the_log_refuses_of_a_batch_is_one_dead_letter_and_the_rest_is_published() -> None:
+    log = Log()
+    made = consumption(log, limit=5, window=10)
+
+    async def ask(event: Envelope[Any]) -> list[Envelope[Any]]:
+        return [request(f"{event.data.request} {n}") for n in range(2)]
+
+    await made.consume_each(SPEC, ask, records("first", "too large", "last"))
+    told = [record.value for record in log.sent if not record.topic.endswith(".dlq")]
+    assert [b"first" in told[0], b"first" in told[1], b"last" in told[2], b"last" in told[3]] == [True] * 4
+    (letter,) = log.letters
+    assert letter.headers["dlq_source_offset"] == b"1"
+    assert b"split it" in letter.headers["dlq_reason"]
