@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,13 +13,17 @@ from typing import Any
 
 import httpx
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import InvalidEvent, TransientError
-from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested, RecordIngested, RecordKind
 from tunewheel_contracts.events.training import TrainAction, TrainControl
+from tunewheel_contracts.events.upstream import TicketPublished
+from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import make_telemetry
@@ -109,6 +114,182 @@ async def test_any_other_error_stops_the_service_and_a_restart_sees_the_event_ag
         async with running(mended):
             await until(lambda: len(seen) == 2)
     assert seen == ["one", "two"]
+
+
+async def test_messages_as_large_as_the_log_takes_block_nothing_when_they_are_refused(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    """Dead letters are larger than what they carry, and compressed messages than what carried them."""
+    made, seen = service(kafka, tmp_path, project), list[str]()
+
+    @made.on(topics.TICKET_PUBLISHED)
+    async def on_ticket_published(event: Envelope[TicketPublished]) -> None:
+        if event.project == project:
+            seen.append(event.data.ticket_id)
+
+    def ticket(ticket_id: str) -> Envelope[TicketPublished]:
+        return new_event(TicketPublished(project=project, ticket_id=ticket_id, body="?"), source="/test")
+
+    headers = ticket("T-1").to_kafka().headers
+    wide = AIOKafkaProducer(bootstrap_servers=kafka, compression_type="gzip", max_request_size=64 << 20)
+    async with Bus(kafka) as bus, running(made):
+        half, whole = MAX_MESSAGE_BYTES // 2, MAX_MESSAGE_BYTES
+        await bus.send("ticket.published", b"T-1", b"{" + b" " * (whole - 1_000), headers)
+        misspelt = json.dumps({"project": project, "ticket_id": "T-1", "body": "?", "x" * (whole - 2_000): 1})
+        await bus.send("ticket.published", b"T-1", misspelt.encode(), headers)
+        await wide.start()
+        try:
+            await wide.send_and_wait(
+                "ticket.published", b"0" * (3 * whole), key=b"T-1", headers=list(headers.items())
+            )
+        finally:
+            await wide.stop()
+        await bus.publish(ticket("T-1"))
+        await until(lambda: seen == ["T-1"])
+        letters = await bus.dead_letters("ticket.published", 3)
+    assert [len(letter.value) for letter in letters] == [whole - 999, len(misspelt), half]
+    assert letters[1].reason == "is no known field; correct its name or remove it"
+
+
+async def test_an_event_that_the_log_refuses_leaves_the_producer_able_to_publish_the_next(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    made = service(kafka, tmp_path, project)
+    async with Bus(kafka) as bus, running(made):
+        for beyond in (100, 40_000, 100_000):
+            huge = KafkaRecord("ticket.published", b"T-1", b"0" * (MAX_MESSAGE_BYTES + beyond))
+            with pytest.raises(InvalidEvent, match="split it"):
+                await made.publisher.send([huge])
+            await made.publisher.publish(record(project, beyond))
+        await bus.collect(topics.RECORD_INGESTED, 3, where=lambda e: e.project == project)
+
+
+async def test_a_view_that_breaks_stops_the_service_instead_of_growing_old(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    made = service(kafka, tmp_path, project)
+    view: View[Any] = made.view(topics.PROJECT_DECLARED)
+
+    def observe(event: Envelope[Any]) -> None:
+        if event.project == project:
+            raise ZeroDivisionError("a bug")
+
+    view.on_change(observe)
+    async with Bus(kafka) as bus, running(made):
+        await bus.publish(declared(project))
+        await until(lambda: made.failure is not None)
+    assert isinstance(made.failure, ZeroDivisionError)
+
+
+async def test_a_start_that_fails_at_its_last_step_is_repeated_from_the_first(
+    kafka: str, tmp_path: Path, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, seen = service(kafka, tmp_path, project), list[str]()
+    view: View[Any] = made.view(topics.PROJECT_DECLARED)
+    made.view(topics.SERVING_DESIRED)
+    opened: list[AIOKafkaConsumer] = []
+    begin, connect = AIOKafkaConsumer.start, made.broker.start
+    attempts = iter([KafkaConnectionError("no broker yet")])
+
+    @made.on(topics.DATASET_REQUESTED)
+    async def on_dataset_requested(event: Envelope[DatasetRequested]) -> None:
+        if event.project == project:
+            seen.append(event.data.request)
+
+    async def start(consumer: AIOKafkaConsumer) -> None:
+        opened.append(consumer)
+        await begin(consumer)
+
+    async def fail_once() -> None:
+        await connect()
+        for error in attempts:
+            raise error
+
+    monkeypatch.setattr(AIOKafkaConsumer, "start", start)
+    monkeypatch.setattr(made.broker, "start", fail_once)
+    async with Bus(kafka) as bus, running(made):
+        await bus.publish(declared(project), request(project, "one"))
+        await until(lambda: seen == ["one"])
+        assert await view.fresh(project) is not None
+    assert len(opened) > 4  # two views and a subscriber, twice
+    assert all(consumer._closed for consumer in opened)  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    services = [service(kafka, tmp_path, project) for _ in range(2)]
+    seen: list[list[str]] = [[], []]
+
+    def attach(index: int) -> None:
+        made = services[index]
+        made.one_at_a_time(topics.PROJECT_DECLARED)
+
+        @made.on(topics.DATASET_REQUESTED)
+        async def on_dataset_requested(event: Envelope[DatasetRequested]) -> None:
+            if event.project == project:
+                seen[index].append(event.data.request)
+
+    attach(0)
+    attach(1)
+    async with Bus(kafka) as bus:
+        async with running(services[0]):
+            waiting = asyncio.create_task(services[1].serve())
+            await until(lambda: services[1].http_port is not None)
+            for n in range(20):  # over all partitions of the topic, and over a rebalance or two
+                await bus.publish(request(f"{project}", f"{n}"))
+                await asyncio.sleep(0.1)
+            await until(lambda: len(seen[0]) == 20)
+            assert services[1].state() == {"service": project, "ready": False, "active": False}
+        await until(lambda: services[1].state() == {"service": project, "ready": True, "active": True})
+        await bus.publish(request(project, "last"))
+        await until(lambda: seen[1] == ["last"])
+        services[1].stop()
+        await waiting
+    assert [made.failure for made in services] == [None, None]
+
+
+ACTIVE = """
+import sys
+from tunewheel_contracts import topics
+from tunewheel_runtime.service import Service
+from tunewheel_runtime.settings import ServiceSettings
+
+service = Service(sys.argv[1], ServiceSettings())
+service.one_at_a_time(topics.PROJECT_DECLARED)
+service.run()
+"""
+
+
+async def test_a_process_that_stalled_gives_up_when_another_became_the_active_one(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    environment = os.environ | {
+        "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
+        "TUNEWHEEL_STORE_URL": (tmp_path / "store").as_uri(),
+        "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",
+    }
+    stalled = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", ACTIVE, project, env=environment, stderr=asyncio.subprocess.PIPE
+    )
+    assert stalled.stderr is not None
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            async for line in stalled.stderr:
+                if b'"event": "ready"' in line:
+                    break
+        stalled.send_signal(signal.SIGSTOP)
+        other = service(kafka, tmp_path, project)
+        other.one_at_a_time(topics.PROJECT_DECLARED)
+        async with running(other):
+            stalled.send_signal(signal.SIGCONT)
+            said = await asyncio.wait_for(stalled.stderr.read(), PATIENCE_SECONDS)
+            assert await stalled.wait() == 1
+            assert b"another process is the active one" in said
+            assert other.state()["ready"]
+    finally:
+        if stalled.returncode is None:
+            stalled.kill()
 
 
 async def test_a_batch_is_whole_and_a_bad_record_in_it_is_dead_lettered(

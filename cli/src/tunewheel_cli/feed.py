@@ -28,7 +28,8 @@ class EventFeed:
         self.deliveries: Counter[str] = Counter()
         self._observers: list[Callable[[Envelope[Any]], None]] = []
         self._arrived = asyncio.Event()
-        self._reader = LogReader(settings, TOPICS, self._take)
+        self._failure: BaseException | None = None
+        self._reader = LogReader(settings, TOPICS, self._take, failed=self._fail)
 
     async def __aenter__(self) -> Self:
         await self._reader.start()
@@ -80,10 +81,16 @@ class EventFeed:
         try:
             async with asyncio.timeout(patience):
                 while not condition():
+                    if self._failure is not None:
+                        raise self._failure
                     self._arrived.clear()
                     await self._arrived.wait()
         except TimeoutError:
             raise TimeoutError(f"waited {patience:g} s for {what}; so far: {self.counts()}") from None
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._arrived.set()
 
     def _take(self, envelope: Envelope[Any], _: Position) -> None:
         self.deliveries[envelope.data.type] += 1

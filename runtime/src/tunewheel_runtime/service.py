@@ -23,6 +23,7 @@ from tunewheel_runtime.consuming import Consumption, Delivery, Instruments
 from tunewheel_runtime.deadletter import DeadLetters, Position
 from tunewheel_runtime.health import health_routes
 from tunewheel_runtime.jobs import Lease, LeaseLost
+from tunewheel_runtime.leadership import Leadership
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.publishing import Publisher
 from tunewheel_runtime.retry import Backoff, retry
@@ -43,7 +44,8 @@ Hook = Callable[[], Awaitable[None]]
 class Service:
     """A process that consumes events, does its work and publishes what came of it.
 
-    Start order: telemetry, producer, views and replays (read to the end), startup hooks, subscriptions.
+    Start order: telemetry, producer, leadership (where one process at a time is active), views and replays
+    (read to the end), startup hooks, subscriptions.
     Until then ``/health/ready`` answers 503. A handler's ``InvalidEvent`` becomes a dead letter, its
     ``TransientError`` is retried, anything else stops the process with exit code 1 and the offset unmoved.
     """
@@ -58,6 +60,7 @@ class Service:
             settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
         )
         self._subscriptions = Subscriptions(self, self._make_consumption())
+        self._leadership: Leadership | None = None
         self._readers: list[LogReader] = []
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
@@ -111,7 +114,7 @@ class Service:
 
     def view(self, topic: TopicSpec) -> View[Any]:
         """Materialise the latest event per key; complete before any handler runs."""
-        view: View[Any] = View(self.settings, topic)
+        view: View[Any] = View(self.settings, topic, failed=self.fail)
         self._readers.append(view.reader)
         return view
 
@@ -121,9 +124,16 @@ class Service:
 
     def replay_at(self, topics: Sequence[TopicSpec], apply: ApplyAt) -> LogReader:
         """Like ``replay``; ``apply`` is also told where on the log each event lies."""
-        reader = LogReader(self.settings, topics, apply)
+        reader = LogReader(self.settings, topics, apply, failed=self.fail)
         self._readers.append(reader)
         return reader
+
+    def one_at_a_time(self, topic: TopicSpec) -> None:
+        """Let one process of this service be active; others wait, not ready, until it has gone.
+
+        ``topic`` is what the consumer group hangs on that decides who it is: any that exists and is quiet.
+        """
+        self._leadership = Leadership(self.settings, topic, group=f"{self.name}.active", lost=self.fail)
 
     def mount(self, app: ASGIApp) -> None:
         """Serve ``app`` beside the health endpoints."""
@@ -166,14 +176,16 @@ class Service:
         """Bring everything up. A failure leaves nothing half started, so that ``start`` can be repeated."""
         try:
             await self.publisher.start()
+            if self._leadership is not None:
+                await self._leadership.gain()
             for reader in self._readers:
                 await reader.start()
             for hook in self._startup:
                 await hook()
+            await self._subscriptions.start()
         except BaseException:
             await self._disconnect()
             raise
-        await self._subscriptions.start()
         self._ready = True
         log.info("ready", http_port=self.http_port)
 
@@ -182,8 +194,10 @@ class Service:
         self._ready = False
         await self._subscriptions.stop()
         for hook in reversed(self._shutdown):
-            with contextlib.suppress(Exception):
+            try:
                 await hook()
+            except Exception:
+                log.exception("shutdown_hook_failed")  # the others are still to be run
         await self._disconnect()
         self.telemetry.shutdown()
 
@@ -191,10 +205,15 @@ class Service:
         for reader in self._readers:
             await reader.stop()
         await self.publisher.stop()
+        if self._leadership is not None:
+            await self._leadership.resign()
 
     def state(self) -> dict[str, object]:
         """Return what ``/health/ready`` answers."""
-        return {"service": self.name, "ready": self._ready and self.failure is None}
+        state: dict[str, object] = {"service": self.name, "ready": self._ready and self.failure is None}
+        if self._leadership is not None:
+            state["active"] = self._leadership.held
+        return state
 
     def asgi(self) -> Starlette:
         """Return the HTTP app: health, then whatever was mounted."""

@@ -45,7 +45,11 @@ class Subscriptions:
         self.broker = make_broker(options, service)
 
     async def start(self) -> None:
-        await self.broker.start()
+        try:
+            await self.broker.start()
+        except BaseException:
+            await self.broker.stop()
+            raise
 
     async def stop(self) -> None:
         for listener in self._listeners:
@@ -110,7 +114,8 @@ class Subscriptions:
             "heartbeat_interval_ms": settings.session_timeout_ms // 4,
             "max_poll_interval_ms": LONGEST_JOB_MS if listener else 600_000,
             "max_partition_fetch_bytes": 8 << 20,
-            "partition_assignment_strategy": (StickyPartitionAssignor,),
+            # The assignor keeps what it was given in its class: shared, each group would claim another's.
+            "partition_assignment_strategy": (type("Sticky", (StickyPartitionAssignor,), {}),),
             "parser": _parse_any_headers,
             "decoder": _leave_undecoded,
         }

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=Event)
 Apply = Callable[[Envelope[Any]], None]
 ApplyAt = Callable[[Envelope[Any], Position], None]
+Failed = Callable[[BaseException], None]
 
 
 class LogReader:
@@ -31,13 +32,17 @@ class LogReader:
 
     Within a partition events come in log order. The initial read merges topics by log timestamp, and at
     equal timestamps in the order the topics were given. A record that cannot be decoded is skipped with an
-    error in the log: a view must not stop at what some producer once wrote.
+    error in the log: a view must not stop at what some producer once wrote. Any other error ends the reading
+    and goes to ``failed``: what is then held grows old, and nobody must go on working with it.
     """
 
-    def __init__(self, settings: ServiceSettings, topics: Sequence[TopicSpec], apply: ApplyAt) -> None:
+    def __init__(
+        self, settings: ServiceSettings, topics: Sequence[TopicSpec], apply: ApplyAt, *, failed: Failed
+    ) -> None:
         self._settings = settings
         self._topics = tuple(topics)
         self._apply = apply
+        self._failed = failed
         self._consumer: AIOKafkaConsumer | None = None
         # The broker answers a connection in order: asked on the follower's, the ends would come only after
         # its long poll, half a second for each look.
@@ -63,6 +68,7 @@ class LogReader:
         self._applied = {tp: await consumer.position(tp) for tp in partitions}
         await self._read_to(await self._ends(consumer), consumer)
         self._follower = asyncio.create_task(self._follow(consumer), name="log-reader")
+        self._follower.add_done_callback(self._follower_ended)
 
     async def stop(self) -> None:
         if self._follower is not None:
@@ -142,6 +148,11 @@ class LogReader:
                     self._applied[partition] = records[-1].offset + 1
                     self._advanced.notify_all()
 
+    def _follower_ended(self, follower: asyncio.Task[None]) -> None:
+        error = None if follower.cancelled() else follower.exception()
+        if error is not None:
+            self._failed(error)
+
     def _decode_and_apply(self, record: ConsumerRecord[bytes, bytes]) -> None:
         if record.value is None:
             return
@@ -156,10 +167,10 @@ class LogReader:
 class View(Generic[E]):
     """The latest event per record key of one topic."""
 
-    def __init__(self, settings: ServiceSettings, topic: TopicSpec) -> None:
+    def __init__(self, settings: ServiceSettings, topic: TopicSpec, *, failed: Failed) -> None:
         self._latest: dict[str, Envelope[E]] = {}
         self._observers: list[Callable[[Envelope[E]], None]] = []
-        self.reader = LogReader(settings, (topic,), self._remember)
+        self.reader = LogReader(settings, (topic,), self._remember, failed=failed)
 
     def get(self, key: str) -> Envelope[E] | None:
         return self._latest.get(key)

@@ -30,6 +30,7 @@ KNOWN_FROM = (
 def make_app(settings: Settings) -> Service:
     """Build the service: specs, routes and verdicts are read to the end before any traffic is."""
     service = Service("monitor", settings)
+    service.one_at_a_time(topics.PROJECT_DECLARED)
     watch = make_watch(service, settings)
 
     async def start() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tunewheel_contracts import topics
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.service import Service
@@ -17,6 +19,7 @@ LIFECYCLE = (topics.MODEL_REGISTERED, topics.MODEL_PROMOTED, topics.MODEL_ROLLED
 def make_app(settings: Settings) -> Service:
     """Build the service: lifecycle events and specs are read to the end before any handler runs."""
     service = Service("registry", settings)
+    service.one_at_a_time(topics.PROJECT_DECLARED)
     declared = service.view(topics.PROJECT_DECLARED)
 
     async def find_spec(project: str) -> ProjectSpec | None:
@@ -28,7 +31,8 @@ def make_app(settings: Settings) -> Service:
         return envelope.data.spec if envelope else None
 
     async def catch_up() -> None:
-        await log.refresh()
+        # A spec that the view has not read yet would be undone by a desired state made from the one before.
+        await asyncio.gather(log.refresh(), declared.refresh())
 
     ledger = Ledger(service, find_spec, catch_up)
     log = service.replay(LIFECYCLE, ledger.replay)
