@@ -127,6 +127,25 @@ def test_a_newer_candidate_supersedes_the_one_on_trial(make_desk: Any):
     assert stages(state, desk) == {1: "production", 2: "retired", 3: "shadow"}
 
 
+@pytest.mark.parametrize("rollout", [{"canary": True}, {"shadow": True}, {"canary": False}])
+def test_a_verdict_that_comes_late_puts_no_older_version_before_a_newer(
+    make_desk: Any, rollout: dict[str, bool]
+):
+    """A person took longer over the second version than the third needed for all of its way."""
+    desk = make_desk(**rollout)
+    state = play(desk, desk.trained(2), desk.trained(3), desk.passed(3), state=with_champion(desk))
+    newest = stages(state, desk)[3]
+    state = play(desk, desk.passed(2), state=state)
+    assert (stages(state, desk)[2], stages(state, desk)[3]) == ("retired", newest)
+    assert desk.model_id(3) in state.models[desk.model_id(2)].history[-1].reason
+
+
+def test_a_newer_version_that_is_out_of_traffic_again_is_in_nobodys_way(desk: Any):
+    state = play(desk, desk.trained(2), desk.trained(3), desk.passed(3), state=with_champion(desk))
+    state = play(desk, desk.judged(3, "canary", "failed"), desk.passed(2), state=state)
+    assert stages(state, desk) == {1: "production", 2: "canary", 3: "rolled_back"}
+
+
 def test_a_verdict_on_a_stage_that_is_over_is_out_of_date(desk: Any):
     state = play(desk, desk.passed(2), desk.judged(2, "canary", "passed"), state=with_champion(desk))
     assert decide(state, desk.judged(2, "canary", "failed", generation=99), desk.rollout) == []

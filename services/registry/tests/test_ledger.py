@@ -168,6 +168,25 @@ async def test_a_new_spec_changes_what_is_desired(desk: Any, make_desk: Any):
     assert [r.percent for r in desired.desired.routes] == [55, 45]
 
 
+async def test_a_spec_that_came_while_a_decision_waited_is_the_one_that_is_served(make_desk: Any):
+    log, desk = MemoryLog(), make_desk(percent=20)
+    read = [desk]  # what the view has read of the log
+
+    async def find_spec(_: str) -> Any:
+        return read[-1].spec()
+
+    async def catch_up() -> None:
+        read.append(make_desk(percent=45))
+
+    ledger = Ledger(log, find_spec, catch_up)
+    await ledger.handle(desk.passed(1))
+    read.remove(read[-1])
+    await ledger.handle(desk.passed(2))
+    desired = log.desired()
+    assert desired is not None
+    assert [r.percent for r in desired.desired.routes] == [55, 45]
+
+
 async def test_an_event_that_fits_nothing_does_not_stop_the_rest(desk: Any):
     log = MemoryLog()
     await ledger_over(log, desk).handle(desk.passed(1))

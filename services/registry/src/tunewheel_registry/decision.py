@@ -101,6 +101,13 @@ def _after_pass(
         checks = len(trigger.data.checks)
         yield _promotion(state, model, Stage.EVALUATED, trigger.id, f"meets all of its {checks} criteria")
     if model.stage is Stage.EVALUATED:
+        newer = state.newer_in_traffic(model)
+        if newer is not None:
+            yield _promotion(
+                state, model, Stage.RETIRED, trigger.id,
+                f"passed too late: the newer version {newer.model_id} is in {newer.stage.value}",
+            )  # fmt: skip
+            return
         for older in state.candidates:
             yield _promotion(
                 state, older, Stage.RETIRED, trigger.id, f"superseded by the newer candidate {model.model_id}"

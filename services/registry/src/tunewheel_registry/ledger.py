@@ -30,7 +30,8 @@ class Log(Protocol):
 FindSpec = Callable[[str], Awaitable[ProjectSpec | None]]
 """Return the newest spec of a project; None where it was never declared."""
 CatchUp = Callable[[], Awaitable[None]]
-"""Return once every lifecycle event that is on the log now went through ``Ledger.replay``."""
+"""Return once every lifecycle event that is on the log now went through ``Ledger.replay``, and every spec is
+the one that ``FindSpec`` finds."""
 
 
 class Ledger:
@@ -72,10 +73,10 @@ class Ledger:
         Raises:
             InvalidEvent: the project is not declared, or the trigger contradicts what is known.
         """
-        spec = await self._spec(trigger.project)
         async with self._deciding:
-            # Another process may have held our partitions until a moment ago.
+            # Another process may have held our partitions until a moment ago, or a spec just arrived.
             await self._catch_up()
+            spec = await self._spec(trigger.project)
             self._report_parked(trigger.project)
             for event in decide(self.state(trigger.project), trigger, spec.rollout):
                 envelope = self._log.new(event, cause=trigger)

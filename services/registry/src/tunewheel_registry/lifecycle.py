@@ -90,6 +90,12 @@ class State:
         """Models that see traffic on trial."""
         return tuple(model for model in self.models.values() if model.stage in CANDIDATE_STAGES)
 
+    def newer_in_traffic(self, model: Model) -> Model | None:
+        """Return a version that was registered after ``model`` and is on trial or in production."""
+        later = list(self.models).index(model.model_id) + 1
+        in_traffic = (*CANDIDATE_STAGES, Stage.PRODUCTION)
+        return next((m for m in list(self.models.values())[later:] if m.stage in in_traffic), None)
+
     def in_stage(self, stage: Stage) -> Model | None:
         return next((model for model in self.models.values() if model.stage is stage), None)
 
