@@ -196,14 +196,12 @@ class Broker:
     async def at(self, topic: TopicSpec, when: datetime | None) -> dict[int, int]:
         return dict.fromkeys(range(topic.partitions), 0)
 
-    async def read(self, topic: TopicSpec, starts: Any, ends: Any) -> list[Delivery[Any]]:
-        return [
-            d
-            for d in self.traffic
-            if d.position.topic == topic.name
-            and starts.get(d.position.partition, 1 << 60) <= d.position.offset
-            and d.position.offset < ends.get(d.position.partition, 0)
-        ]
+    async def read(self, topic: TopicSpec, starts: Any, ends: Any, take: Any) -> None:
+        for delivery in list(self.traffic):
+            position = delivery.position
+            start, end = starts.get(position.partition, 1 << 60), ends.get(position.partition, 0)
+            if position.topic == topic.name and start <= position.offset < end:
+                await take(delivery)
 
     def commit(self, deliveries: Sequence[Delivery[Any]]) -> None:
         for delivery in deliveries:

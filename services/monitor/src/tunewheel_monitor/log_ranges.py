@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from tunewheel_runtime.settings import ServiceSettings
 
 Offsets = dict[int, int]
 """Partition → offset."""
+Take = Callable[[Delivery[Any]], Awaitable[None]]
 
 
 class LogRanges:
@@ -48,13 +49,14 @@ class LogRanges:
             return {tp.partition: found[tp].offset if found[tp] else ends[tp] for tp in partitions}
 
     async def read(
-        self, topic: TopicSpec, starts: Mapping[int, int], ends: Mapping[int, int]
-    ) -> list[Delivery[Any]]:
-        """Return what lies in [start, end) of every partition named in both, merged by time.
+        self, topic: TopicSpec, starts: Mapping[int, int], ends: Mapping[int, int], take: Take
+    ) -> None:
+        """Hand what lies in [start, end) of every partition named in both to ``take``: each partition in its
+        order, partitions merged by time as far as they were fetched together. A stretch may be the whole
+        topic, so no more than a fetch of it is held at once.
 
         Records that cannot be decoded are left out: they became dead letters when they were first read.
         """
-        deliveries: list[Delivery[Any]] = []
         async with self._consumer(topic) as (consumer, partitions):
             left = await _span(consumer, partitions, starts, ends)
             for tp in left:
@@ -63,13 +65,15 @@ class LogRanges:
             if idle:
                 consumer.pause(*idle)
             while left:
+                fetched: list[Delivery[Any]] = []
                 for tp, records in (await consumer.getmany(timeout_ms=200)).items():
                     if tp in left:
-                        deliveries += [d for r in records if r.offset < left[tp] and (d := decoded(topic, r))]
+                        fetched += [d for r in records if r.offset < left[tp] and (d := decoded(topic, r))]
+                for delivery in merged(fetched):
+                    await take(delivery)
                 for tp in [tp for tp, end in left.items() if await consumer.position(tp) >= end]:
                     del left[tp]
                     consumer.pause(tp)
-        return merged(deliveries)
 
     @contextlib.asynccontextmanager
     async def _consumer(

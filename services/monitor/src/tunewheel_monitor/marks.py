@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from tunewheel_contracts.topics import BY_NAME, TopicSpec
-from tunewheel_runtime.service import Delivery, Position
+from tunewheel_runtime.service import Position
 
-from tunewheel_monitor.log_ranges import LogRanges, Offsets
+from tunewheel_monitor.log_ranges import LogRanges, Offsets, Take
 
 CLOCK_SKEW = timedelta(minutes=10)
 """The log's timestamps come from producers; reading a little more than needed is harmless."""
@@ -24,20 +23,18 @@ class Marks:
         self._next: dict[tuple[str, int], int] = {}
 
     async def catch_up(
-        self, beginnings: Mapping[str, list[tuple[Offsets, datetime | None]]]
-    ) -> list[Delivery[Any]]:
-        """Read again what lies between where it is first needed and the committed offset, by topic name.
+        self, beginnings: Mapping[str, list[tuple[Offsets, datetime | None]]], take: Take
+    ) -> None:
+        """Hand ``take`` again what lies between where it is first needed and the committed offset, by topic.
 
         Each need names offsets for some partitions, and the time from which it needs the others.
         """
-        again: list[Delivery[Any]] = []
         for name, group in self._groups.items():
             topic = BY_NAME[name]
             committed = await self._ranges.committed(topic, group)
             starts = await self._starts(topic, beginnings.get(name, []))
-            again += await self._ranges.read(topic, starts, committed)
+            await self._ranges.read(topic, starts, committed, take)
             self._next |= {(name, partition): offset for partition, offset in committed.items()}
-        return again
 
     async def _starts(self, topic: TopicSpec, needs: list[tuple[Offsets, datetime | None]]) -> Offsets:
         starts: Offsets = {}
@@ -48,14 +45,13 @@ class Marks:
                 starts[partition] = min(offset, starts.get(partition, offset))
         return starts
 
-    async def missing_before(self, position: Position) -> list[Delivery[Any]]:
-        """Return what lies between the mark and ``position``: another process took it in meanwhile."""
+    async def take_missing_before(self, position: Position, take: Take) -> None:
+        """Hand ``take`` what lies between the mark and ``position``: another process had it meanwhile."""
         key = (position.topic, position.partition)
         expected = self._next.get(key, position.offset)
-        if expected >= position.offset:
-            return []
-        ends = {position.partition: position.offset}
-        return await self._ranges.read(BY_NAME[position.topic], {position.partition: expected}, ends)
+        if expected < position.offset:
+            starts, ends = {position.partition: expected}, {position.partition: position.offset}
+            await self._ranges.read(BY_NAME[position.topic], starts, ends, take)
 
     def is_new(self, position: Position) -> bool:
         return position.offset >= self._next.get((position.topic, position.partition), 0)

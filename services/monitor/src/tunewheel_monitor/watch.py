@@ -60,8 +60,7 @@ class Watch:
             self.knowledge.recount()
             for record in await self.sorter.open_all():
                 await self._say(record)
-            for delivery in await self.marks.catch_up(self.sorter.beginnings()):
-                await self.sorter.take(delivery)
+            await self.marks.catch_up(self.sorter.beginnings(), self.sorter.take)
             await self._settle()
 
     async def take(self, deliveries: Sequence[Delivery[Any]]) -> None:
@@ -72,8 +71,7 @@ class Watch:
         """
         async with self._lock:
             for delivery in deliveries:
-                for missed in await self.marks.missing_before(delivery.position):
-                    await self._take(missed)
+                await self.marks.take_missing_before(delivery.position, self._take)
                 await self._take(delivery)
             await self._settle()
 
