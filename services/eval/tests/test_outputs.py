@@ -90,3 +90,10 @@ def test_label_is_read_from_the_answer(output: str, label: Any) -> None:
 )
 def test_labels_are_compared_as_json_values(output: str, expected: str, same: bool) -> None:
     assert same_label(output, expected, "c") is same
+
+
+@pytest.mark.parametrize("output", ['{"n": 1e999}', '{"n": 1' + "0" * 400 + "}", "[" * 800 + "]" * 800])
+def test_an_output_that_cannot_be_checked_is_not_valid(output: str) -> None:
+    """The model says what it likes: no answer of it may end the evaluation."""
+    schema = {"properties": {"n": {"multipleOf": 0.5}}, "items": {"$ref": "#"}}
+    assert not is_valid(output, output_validator(schema))

@@ -30,6 +30,39 @@ def test_broken_outputs_are_dropped(records, spec, output: str, reason: str) -> 
     assert stage.kept.height == 1
 
 
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ('{"n": 1e999}', "not_json"),
+        ('{"n": -1e999}', "not_json"),
+        ('{"\\ud800": 1}', "not_json"),
+        ('{"c": "\\ud800"}', "not_json"),
+        ('{"n": 1' + "0" * 400 + "}", "off_schema: (root) too large"),
+        ("[" * 101 + "]" * 101, "not_json"),
+        ("[" * 700 + "]" * 700, "not_json"),
+        ("[" * 990 + "]" * 990, "not_json"),
+    ],
+)
+def test_what_cannot_be_judged_is_dropped_and_ends_no_build(records, output: str, reason: str) -> None:
+    schema = {"properties": {"n": {"multipleOf": 0.1}}, "items": {"$ref": "#"}}
+    task = TaskSpec(system_prompt="Help.", output_schema=schema, label_field=None)
+    stage = validate_outputs(records({"output": output}, {"output": "{}"}), task)
+    assert stage.funnel.reasons == {reason: 1}
+    assert stage.kept["output"].to_list() == ["{}"]
+
+
+@pytest.mark.parametrize("output", ['{"c": "\\ud800"}', "[" * 990 + "]" * 990, '{"c": 1e999}'])
+def test_without_a_schema_it_is_text_without_a_label(records, output: str) -> None:
+    kept = validate_outputs(records({"output": output}), TaskSpec(system_prompt="?", label_field="c")).kept
+    assert (kept["output"].to_list(), kept["label"].to_list()) == ([output], [None])
+
+
+@pytest.mark.parametrize("output", ["[" * 100 + "]" * 100, json.dumps([{}] * 200)])
+def test_answers_of_a_hundred_levels_are_read(records, output: str) -> None:
+    task = TaskSpec(system_prompt="Help.", output_schema={"items": {"$ref": "#"}})
+    assert validate_outputs(records({"output": output}), task).kept.height == 1
+
+
 def test_good_outputs_have_one_spelling(records, spec) -> None:
     kept = validate_outputs(records({"output": GOOD}), spec().task).kept
     assert kept["output"].to_list() == ['{"category": "bell", "reply": "Ring twice."}']

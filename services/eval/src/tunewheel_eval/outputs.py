@@ -55,14 +55,15 @@ def output_validator(schema: JsonObject) -> Draft202012Validator:
 
 
 def is_valid(output: str, validator: Draft202012Validator) -> bool:
-    """True when ``output`` parses and fits the schema.
+    """True when ``output`` parses and fits the schema. One that is nested too deep, or holds a number too
+    large, for the schema to be checked does not.
 
     Raises:
         InvalidEvent: the schema refers to something outside it.
     """
     try:
         return validator.is_valid(parse(output))
-    except (Unparsed, RecursionError):  # nested deeper than a schema that refers to itself can be followed
+    except (Unparsed, RecursionError, ArithmeticError):
         return False
     except Unresolvable as error:
         reason = f"refers to {error.ref!r}, which is not in it; put the definition under $defs"

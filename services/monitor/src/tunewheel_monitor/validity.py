@@ -36,8 +36,8 @@ class OutputForm:
         try:
             value = json.loads(output.strip(), parse_constant=_refuse)
             return self._validator.is_valid(value)
-        except (ValueError, RecursionError, Unresolvable):
-            return False
+        except (ValueError, RecursionError, ArithmeticError, Unresolvable):
+            return False  # ArithmeticError: a number too large for ``multipleOf``
 
 
 def _refuse(constant: str) -> None:

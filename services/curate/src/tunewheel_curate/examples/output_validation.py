@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
@@ -15,20 +17,26 @@ from tunewheel_curate.stage import Stage, drop
 
 LONGEST_REMARK = 1_000
 """Characters of a string that is worth remembering."""
+DEEPEST = 100
+"""Levels of arrays and objects in an answer."""
 
 
 def validate_outputs(records: pl.DataFrame, task: TaskSpec) -> Stage:
     """Drop broken outputs; re-serialise the others and add the column ``label``.
 
     Without an output schema every text is valid and only normalised, and there are no labels unless the
-    text is a JSON object that has ``label_field``. Reasons: ``not_json``, ``off_schema: <what>``.
+    text is a JSON object that has ``label_field``. Reasons: ``not_json``, ``off_schema: <what>``,
+    ``off_schema: (root) too large`` (a number that the schema cannot be checked with).
     """
     validator = Draft202012Validator(task.output_schema) if task.output_schema is not None else None
     outputs: list[str] = []
     labels: list[str | None] = []
     reasons: list[str | None] = []
     for text in records["output"]:
-        output, label, reason = _validated(text, validator, task)
+        try:
+            output, label, reason = _validated(text, validator, task)
+        except ArithmeticError:  # one answer must not end the build of all others
+            output, label, reason = text, None, "off_schema: (root) too large"
         outputs.append(output)
         labels.append(label)
         reasons.append(reason)
@@ -56,7 +64,7 @@ def _validated(
     text: str, validator: Draft202012Validator | None, task: TaskSpec
 ) -> tuple[str, str | None, str | None]:
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = _parsed(text)
     except (ValueError, RecursionError):
         if validator is None:
             return normalize_text(text), None, None
@@ -70,6 +78,41 @@ def _validated(
         where = ".".join(str(part) for part in error.absolute_path) or "(root)"
         return text, None, f"off_schema: {where} {error.validator}"
     return canonical_output(value, task.output_schema or {}), label_of(value, task.label_field), None
+
+
+def _parsed(text: str) -> Any:
+    """Parse JSON that can be judged and written again: no infinite numbers, no halves of surrogate pairs, no
+    more than ``DEEPEST`` levels. How deep Python itself can go depends on where it is called from, and a
+    version must not.
+
+    Raises:
+        ValueError: it is no such JSON.
+        RecursionError: nor can it be parsed.
+    """
+    value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    if text.count("[") + text.count("{") > DEEPEST and _is_deeper(value, DEEPEST):
+        raise ValueError(f"is nested deeper than {DEEPEST} levels")
+    if "\\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode()  # raises a ValueError on half a pair
+    return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    row = [value]
+    for _ in range(levels):
+        row = [item for part in row if isinstance(part, dict | list) for item in _items(part)]
+    return any(isinstance(item, dict | list) for item in row)
+
+
+def _items(part: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return part.values() if isinstance(part, dict) else part
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits} is too large a number")
+    return number
 
 
 def _no_constant(name: str) -> float:
