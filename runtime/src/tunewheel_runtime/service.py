@@ -22,6 +22,7 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.consuming import Consumption, Delivery, Instruments
 from tunewheel_runtime.deadletter import DeadLetters, Position
 from tunewheel_runtime.health import health_routes
+from tunewheel_runtime.http import PatientHttp
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.leadership import Leadership
 from tunewheel_runtime.logs import configure_logs
@@ -246,6 +247,7 @@ class Service:
         config = uvicorn.Config(
             self.asgi(), host=self.settings.http_host, port=self.settings.http_port, log_config=None,
             access_log=False, timeout_graceful_shutdown=int(self.settings.shutdown_seconds),
+            http=PatientHttp,
         )  # fmt: skip
         listener = config.bind_socket()
         # asyncio sets it only on sockets that name their protocol, which this one does not: without it

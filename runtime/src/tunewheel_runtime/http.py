@@ -1,0 +1,95 @@
+"""HTTP connections that cannot hold the server's memory or be held open for nothing.
+
+uvicorn bounds neither the head of a request nor the time it takes to arrive: headers without end fill the
+memory, and a client that sends a byte now and then (Slowloris) keeps its connection for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+
+class PatientHttp(HttpToolsProtocol):
+    """uvicorn's protocol, patient within limits."""
+
+    head_bytes: ClassVar[int] = 64 * 1024
+    """Of the request line and headers together; beyond it the answer is 431 (RFC 6585 §5)."""
+    patience_seconds: ClassVar[float] = 30.0
+    """For a whole head to arrive, and for the next bytes of a body that is read; then the answer is 408 (RFC
+    9110 §15.5.9)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head, self._in_body = True, False
+        self._head_began = self.loop.time()
+        self._head_size = self._received = self._seen = 0
+        self._look: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._look_in(self.patience_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        super().data_received(data)
+        if self._in_head:
+            self._head_size += len(data)
+            if self._head_size > self.head_bytes:
+                self._refuse(431, f"The head is over {self.head_bytes} bytes; send fewer or shorter headers.")
+        if self._look is None:
+            self._look_in(self.patience_seconds)
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._head_size, self._head_began = True, 0, self.loop.time()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._in_body = False, True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
+    def _look_in(self, seconds: float) -> None:
+        # One look per connection and spell: a timer for each request would cost more than the request.
+        self._look = self.loop.call_later(seconds, self._look_after)
+
+    def _look_after(self) -> None:
+        """Close the connection if its client keeps us waiting; look again while a request is coming in."""
+        self._look = None
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return
+        if self._in_head:
+            left = self._head_began + self.patience_seconds - self.loop.time()
+            if left <= 0:
+                self._refuse(408, f"The head did not arrive within {self.patience_seconds:g} s.")
+            else:
+                self._look_in(left)
+        elif self._in_body:
+            if self._received == self._seen and not self._is_waiting_for_us():
+                self._refuse(408, f"No more of the body arrived within {self.patience_seconds:g} s.")
+            else:
+                self._seen = self._received
+                self._look_in(self.patience_seconds)
+
+    def _is_waiting_for_us(self) -> bool:
+        return self.flow.read_paused or self.cycle.waiting_for_100_continue
+
+    def _refuse(self, status: int, reason: str) -> None:
+        if self.transport.is_closing():
+            return
+        body = reason.encode()
+        head = f"content-type: text/plain\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        # Where an answer has begun, another would only be taken for a part of it.
+        if not (self._in_body and self.cycle.response_started):
+            self.transport.write(STATUS_LINE[status] + head.encode() + body)
+        self.transport.close()
