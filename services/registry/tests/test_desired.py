@@ -34,6 +34,16 @@ def test_the_bare_base_answers_until_there_is_a_champion(desk: Any):
     assert desired.desired.routes[0].adapter is None
 
 
+def test_another_system_prompt_is_another_event(desk: Any):
+    """Whoever knows events by their ids must not take the new state for the old one."""
+    state, spec = play(desk, desk.passed(1)), desk.spec()
+    spoken = spec.model_copy(update={"task": spec.task.model_copy(update={"system_prompt": "Be brief."})})
+    before, after = desired_state(state, spec), desired_state(state, spoken)
+    assert before is not None
+    assert after is not None
+    assert before.event_id() == before.model_copy().event_id() != after.event_id()
+
+
 def test_the_champion_answers(desk: Any):
     assert shares(desk, desk.passed(1)) == {"production": (desk.model_id(1), 100)}
 

@@ -80,6 +80,7 @@ class ServingDesired(Event):
     type: ClassVar[str] = "serving.desired"
     subject_field: ClassVar[str] = "project"
     identity_fields: ClassVar[tuple[str, ...]] = ("generation", "desired")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("system_prompt",)
 
     project: Slug
     generation: Annotated[int, Field(ge=0)]
