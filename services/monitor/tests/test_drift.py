@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tunewheel_monitor import drift
 from tunewheel_monitor.drift import (
+    MOST_TEXTS,
     InputReference,
     farthest,
     input_drift,
     mmd_permutation,
     permutations_for,
     rate_drift,
+    rbf_kernel,
 )
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -52,6 +55,22 @@ def share_of_alarms(banking: tuple[Any, Any], *, new_share: float, rounds: int) 
 def test_windows_of_the_same_distribution_rarely_alarm(banking: tuple[Any, Any]):
     # 60 windows at 1 %: more than 4 alarms have a probability below 0.1 %.
     assert share_of_alarms(banking, new_share=0.0, rounds=60) <= 4 / 60
+
+
+def test_a_window_of_any_length_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch):
+    """The whole of it would be a kernel of 3 GB."""
+    compared: list[int] = []
+
+    def kernel(units: Any) -> Any:
+        compared.append(len(units))
+        return rbf_kernel(units)
+
+    monkeypatch.setattr(drift, "rbf_kernel", kernel)
+    rng = np.random.default_rng(1)
+    reference, window = rng.normal(size=(50, 16)), rng.normal(size=(30_000, 16))
+    window[15_000:] += 3.0
+    assert input_drift(InputReference(reference), window, p_value=P_VALUE, seed=1).drifted
+    assert compared == [50 + MOST_TEXTS]
 
 
 def test_a_window_half_of_new_topics_is_seen(banking: tuple[Any, Any]):

@@ -21,6 +21,9 @@ MOST_PERMUTATIONS = 9_999
 KERNEL_WIDTH = 0.3
 """Share of the median squared distance: a narrower kernel than the usual median sees a few new topics among
 many old ones better (measured; see the ADR)."""
+MOST_TEXTS = 2_000
+"""Of a window that MMD compares, spread over it: time and memory grow with the square of their number, and
+``drift.window`` has no upper bound."""
 _MEDIAN_ROWS = 500
 """Rows whose distances stand for all when the kernel's width is chosen."""
 
@@ -89,7 +92,8 @@ def input_drift(reference: InputReference, window: Vectors, *, p_value: float, s
     from scipy import stats
 
     ks: Any = stats.ks_2samp(reference.distances, reference.distances_of(window))
-    cleaned = reference.projection.apply(window)
+    spread = np.linspace(0, len(window) - 1, min(len(window), MOST_TEXTS)).round().astype(int)
+    cleaned = reference.projection.apply(window[spread])
     squared, p_mmd = mmd_permutation(
         reference.cleaned, cleaned, permutations=permutations_for(p_value / 2), seed=seed
     )
