@@ -51,12 +51,37 @@ def test_a_config_json_gives_the_shape(tmp_path: Path) -> None:
     assert [p["peak_bytes"] for p in by_folder] == [p["peak_bytes"] for p in by_file]
 
 
+def test_a_file_of_ones_own_gives_cards_and_prices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = {"name": "ours", "kind": "cuda", "memory_gib": 48, "teraflops": 100, "dollars_per_hour": [1, 1]}
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps({"as_of": "2031-02-03", "about": "a contract", "devices": [card]}))
+    code, out, _ = run(str(SPEC), "--devices", str(mine), "--json")
+    assert code == 0
+    assert json.loads(out)["prices_as_of"] == "2031-02-03"
+    (cheap,) = json.loads(out)["plans"]
+    assert cheap["device"] == "ours"
+    mine.write_text(mine.read_text().replace("[1, 1]", "[2, 2]"))
+    monkeypatch.setenv("TUNEWHEEL_DEVICES", str(mine))
+    (dear,) = plans(str(SPEC))
+    assert dear["dollars"]["low"] == pytest.approx(2 * cheap["dollars"]["low"])
+
+
+def test_a_broken_file_of_devices_names_the_field(tmp_path: Path) -> None:
+    code, _, err = run(str(SPEC), "--devices", str(tmp_path / "none.json"))
+    assert code == 1
+    assert "devices: " in err
+    (tmp_path / "bad.json").write_text('{"as_of": "2031-02-03", "about": "", "devices": [{"name": "x"}]}')
+    code, _, err = run(str(SPEC), "--devices", str(tmp_path / "bad.json"))
+    assert code == 1
+    assert "devices.devices.0.kind" in err
+
+
 def test_the_table_is_for_people(tmp_path: Path) -> None:
     code, out, _ = run("--device", "t4", "--model", "meta-llama/Llama-3.1-8B-Instruct",
                        "--knowledge-changes", "daily", "--consistency", "high")  # fmt: skip
     assert code == 0
     assert out.startswith("hybrid: ")
-    assert "Prices of 20" in out
+    assert "Prices are assumed as of 20" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tunewheel_contracts.errors import InvalidSpec, first_complaint
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.planning.devices import Device, catalogue
+from tunewheel_contracts.planning.devices import Catalogue, Device
 from tunewheel_contracts.planning.plan import DatasetStats, make_plan
 from tunewheel_contracts.planning.shapes import KNOWN, ModelShape, shape_of
 
@@ -58,9 +58,8 @@ def find_shape(name: str) -> ModelShape:
     return shape_of(config)
 
 
-def find_devices(names: Sequence[str]) -> tuple[Device, ...]:
-    """Devices of the catalogue; all without names. Raises InvalidOption."""
-    known = catalogue()
+def find_devices(names: Sequence[str], known: Catalogue) -> tuple[Device, ...]:
+    """Devices of ``known``; all without names. Raises InvalidOption."""
     if not names:
         return known.devices
     found: list[Device] = []

@@ -31,6 +31,14 @@ def plan(
     ] = None,
     method: Annotated[list[TrainMethod] | None, typer.Option(help="Repeatable; all without it.")] = None,
     device: Annotated[list[str] | None, typer.Option(help="Repeatable; all without it.")] = None,
+    devices: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TUNEWHEEL_DEVICES",
+            help="Your cards and prices, like planning/devices.json.",
+            show_default="the package's",
+        ),
+    ] = None,
     examples: Annotated[int, typer.Option(min=1, help="Training examples.")] = 1000,
     tokens_per_example: Annotated[int, typer.Option(min=2, help="On average.")] = 400,
     answer_tokens: Annotated[int, typer.Option(min=1, help="Of an example's tokens, those to learn.")] = 100,
@@ -43,6 +51,8 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Say whether to fine-tune, and what memory, hours and dollars it takes; nothing is run or downloaded."""
+    from tunewheel_contracts.planning.devices import catalogue, read_catalogue
+
     from tunewheel_cli import planning
 
     def work() -> None:
@@ -58,9 +68,10 @@ def plan(
         )
         methods = method or ([project.train.method] if project else list(TrainMethod))
         recipes = [planning.recipe_of(project, m, epochs=epochs) for m in methods]
-        rows = list(planning.plan_all(models, recipes, planning.find_devices(device or []), stats))
-        advice = _advice(knowledge_changes, consistency)
-        _print_json(rows, advice) if as_json else _print(rows, advice)
+        known = read_catalogue(devices) if devices else catalogue()
+        rows = list(planning.plan_all(models, recipes, planning.find_devices(device or [], known), stats))
+        advice, priced = _advice(knowledge_changes, consistency), known.as_of.isoformat()
+        _print_json(rows, advice, priced) if as_json else _print(rows, advice, priced)
 
     partial(told, as_json=as_json)(work)()
 
@@ -78,23 +89,19 @@ def _advice(changes: Change | None, consistency: Consistency | None) -> Advice |
     return None
 
 
-def _print_json(rows: list[Planned], advice: Advice | None) -> None:
-    from tunewheel_contracts.planning.devices import catalogue
-
-    known = catalogue()
+def _print_json(rows: list[Planned], advice: Advice | None, priced: str) -> None:
     print_json(
         {
             "advice": advice.model_dump(mode="json") if advice else None,
-            "prices_as_of": known.as_of.isoformat(),
+            "prices_as_of": priced,
             "plans": [row.as_json() for row in rows],
         }
     )
 
 
-def _print(rows: list[Planned], advice: Advice | None) -> None:
+def _print(rows: list[Planned], advice: Advice | None, priced: str) -> None:
     from rich.console import Console
     from rich.table import Table
-    from tunewheel_contracts.planning.devices import catalogue
 
     console = Console(highlight=False)
     if advice:
@@ -107,8 +114,8 @@ def _print(rows: list[Planned], advice: Advice | None) -> None:
         table.add_row(*_cells(row))
     console.print(table)
     console.print(
-        f"\nGB at the peak; * activations are recomputed. Ranges hold four runs of five. Prices of "
-        f"{catalogue().as_of.isoformat()}."
+        "\nGB at the peak; * activations are recomputed. Ranges hold four runs of five. Prices are assumed "
+        f"as of {priced}; --devices FILE gives yours."
     )
 
 

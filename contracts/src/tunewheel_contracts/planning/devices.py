@@ -6,10 +6,12 @@ import json
 from datetime import date
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from tunewheel_contracts.errors import InvalidSpec, first_complaint
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.plan import Interval
 
@@ -40,7 +42,7 @@ class Device(Frozen):
 
 class Catalogue(Frozen):
     as_of: date
-    """When the prices were looked up."""
+    """The day for which the prices are assumed."""
     about: str
     devices: tuple[Device, ...]
 
@@ -54,6 +56,23 @@ def catalogue() -> Catalogue:
     return Catalogue.model_validate(
         json.loads(resources.files("tunewheel_contracts.planning").joinpath("devices.json").read_text())
     )
+
+
+def read_catalogue(path: Path) -> Catalogue:
+    """A catalogue of one's own, with the cards and prices that one pays. Raises InvalidSpec (``devices``)."""
+    try:
+        found = Catalogue.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidSpec(field="devices", reason=f"{path} cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        field, reason = first_complaint(error)
+        raise InvalidSpec(field=f"devices.{field}", reason=f"{reason} in {path}") from error
+    names = [device.name for device in found.devices]
+    if not names or len(set(names)) < len(names):
+        wrong = next((name for name in names if names.count(name) > 1), None)
+        said = f"names {wrong} twice" if wrong else "names no device"
+        raise InvalidSpec(field="devices.devices", reason=f"{said} in {path}")
+    return found
 
 
 def processor(*, memory_bytes: int, teraflops: float, bfloat16: bool) -> Device:

@@ -119,7 +119,7 @@ class Attempt:
             run_id=run.run_id, base_model=run.base.name, train_path=train_path,
             preferences_path=preferences_path, start_from=start_from, output_dir=directory / "adapter",
             work_dir=directory / "work", cache_dir=self._settings.cache_dir, dtype=self._settings.train_dtype,
-            corrections=self._corrections, recipe=run.recipe,
+            devices=self._settings.devices, corrections=self._corrections, recipe=run.recipe,
         )  # fmt: skip
 
     async def _fetch(self, ref: ArtifactRef, field: str) -> Path:

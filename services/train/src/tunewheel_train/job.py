@@ -29,6 +29,8 @@ class Job(BaseModel):
     packed: bool = True
     gradient_checkpointing: bool | None = None
     """None: as the plan says, which may also cut micro-batches."""
+    devices: Path | None = None
+    """A catalogue of cards and prices instead of the package's."""
     corrections: dict[str, Correction] = {}
     """By device and size (``calibration.key``), what earlier runs of this method say about estimates."""
     recipe: TrainSpec = TrainSpec()

@@ -6,17 +6,17 @@ import os
 import time
 from pathlib import Path
 
-from tunewheel_contracts.planning.devices import GIB, Device, catalogue, processor
+from tunewheel_contracts.planning.devices import GIB, Catalogue, Device, processor
 from tunewheel_contracts.planning.memory import Precision
 
 _SIZE = 1024
 _PRODUCTS = 6
 
 
-def this_device(precision: Precision) -> Device:
+def this_device(precision: Precision, known: Catalogue) -> Device:
     """The first GPU, or the processor with the rate that a matrix product in ``precision`` reaches on it.
 
-    A GPU that the catalogue does not know is given the figures of the known one nearest in memory.
+    A GPU that ``known`` does not name is given the figures of the known one nearest in memory.
     """
     import torch
 
@@ -26,13 +26,13 @@ def this_device(precision: Precision) -> Device:
         )
     properties = torch.cuda.get_device_properties(0)
     gib = properties.total_memory / GIB
-    return nearest(properties.name, gib)
+    return nearest(properties.name, gib, known)
 
 
-def nearest(name: str, gib: float) -> Device:
-    """The catalogue's device that a driver's ``name`` speaks of, else the nearest in memory, renamed."""
+def nearest(name: str, gib: float, known: Catalogue) -> Device:
+    """The device of ``known`` that a driver's ``name`` speaks of, else the nearest in memory, renamed."""
     words = name.lower().replace("-", " ").split()
-    devices = catalogue().devices
+    devices = known.devices
     same = [device for device in devices if _model(device.name) in words]
     found = min(same or devices, key=lambda device: abs(device.memory_gib - gib))
     if same:
@@ -42,7 +42,7 @@ def nearest(name: str, gib: float) -> Device:
 
 def _model(name: str) -> str:
     """What tells a card from its siblings: the first part with a digit."""
-    return next(part for part in name.split("-") if any(letter.isdigit() for letter in part))
+    return next((part for part in name.split("-") if any(letter.isdigit() for letter in part)), name)
 
 
 def memory_limit() -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.planning.calibration import Correction, key
-from tunewheel_contracts.planning.devices import Device
+from tunewheel_contracts.planning.devices import Device, catalogue, read_catalogue
 from tunewheel_contracts.planning.memory import Precision
 from tunewheel_contracts.planning.plan import DatasetStats, make_plan
 from tunewheel_contracts.planning.shapes import shape_of
@@ -86,7 +86,7 @@ def _warn(report: Report, what: str, refused: Sequence[Refused], total: int) -> 
 
 def follow_plan(job: Job, prepared: Prepared, precision: Precision, report: Report) -> Job:
     """Plan ``job`` on this machine, report the plan, and return the job as it is planned."""
-    device = this_device(precision)
+    device = this_device(precision, read_catalogue(job.devices) if job.devices else catalogue())
     plan = make(prepared, job, device, precision)
     if plan is None:
         return job if job.gradient_checkpointing is not None else _with(job, checkpointing=False)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.planning.devices import read_catalogue
 from tunewheel_runtime.settings import ServiceSettings
 
 
@@ -22,6 +24,8 @@ class Settings(ServiceSettings):
     """``auto`` asks the processor."""
     train_attempts: int = Field(default=3, ge=1)
     """How often a training process that dies is started again without having come further."""
+    devices: Path | None = None
+    """Cards and prices that plans reckon with, like the contracts' ``planning/devices.json``."""
     upload_full_checkpoints: bool = False
     """Also upload checkpoints of ``full`` runs, which are three times the model's size."""
     progress_seconds: float = Field(default=1.0, ge=0)
@@ -32,6 +36,16 @@ class Settings(ServiceSettings):
     stuck_seconds: float = Field(default=3_600.0, gt=0)
     """A training process that says nothing for so long, between two steps for instance, is killed and started
     again."""
+
+    @field_validator("devices")
+    @classmethod
+    def _can_be_read(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            try:
+                read_catalogue(path)
+            except InvalidSpec as error:
+                raise ValueError(str(error)) from error
+        return path
 
     @property
     def runs_dir(self) -> Path:
