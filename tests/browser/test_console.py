@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ import pytest
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
+from tunewheel_contracts.events.production import DriftDetected, DriftExample, DriftWindow
 from tunewheel_contracts.events.training import TrainProgressed
 
 from ..integration.bus import PATIENCE_SECONDS, Bus
@@ -25,6 +27,7 @@ from ..integration.verdicts import passed
 
 pytestmark = pytest.mark.integration
 
+MARKUP = '<img src="/nowhere" onerror="alert(1)"> customer wrote'
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -108,8 +111,22 @@ async def publish_turn(bus: Bus, project: str) -> None:
         cause=verdict.id, reason="held up",
     )  # fmt: skip
     await bus.publish(
-        declared(project), *(new_event(data, source="/test") for data in (progress, review, promotion))
+        declared(project),
+        *(new_event(data, source="/test") for data in (progress, review, promotion, drift(project))),
     )
+
+
+def drift(project: str) -> DriftDetected:
+    """Return a drift whose example is what a customer wrote: markup."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    window = DriftWindow(
+        first_completion_id="c1", last_completion_id="c9", completions=9, started_at=at, ended_at=at
+    )
+    return DriftDetected(
+        project=project, detector="input", statistic_name="ks", statistic=0.4, p_value=0.001, threshold=0.01,
+        dataset_id="ds-1", model_id="m-1", window=window,
+        examples=(DriftExample(completion_id="c3", excerpt=MARKUP, score=0.9),),
+    )  # fmt: skip
 
 
 async def test_the_page_shows_a_project_with_no_other_host(
@@ -124,6 +141,9 @@ async def test_the_page_shows_a_project_with_no_other_host(
             attempt += 1
     assert "run-1" in page
     assert "Approve" in page
+    assert "customer wrote" in page
+    assert MARKUP not in page
+    assert "&lt;img src=" in page
     foreign = [part for part in page.split('"') if part.startswith(("http://", "https://", "//"))]
     assert not [url for url in foreign if not url.startswith((console, "http://www.w3.org/"))]
 

@@ -11,7 +11,12 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ServingDesired, Stage
-from tunewheel_contracts.events.production import DriftDetected, DriftExample, DriftWindow
+from tunewheel_contracts.events.production import (
+    DriftDetected,
+    DriftExample,
+    DriftWindow,
+    InferenceCompleted,
+)
 from tunewheel_contracts.events.training import TrainCompleted, TrainProgressed, TrainStarted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
@@ -35,12 +40,12 @@ def artifact(path: str) -> ArtifactRef:
 class Desk:
     """Makes the events of project ``desk``, each a second after the one before."""
 
-    project = "desk"
     dataset_id = "ds-1"
     run_id = "run-1"
     model_id = "desk-1"
 
-    def __init__(self) -> None:
+    def __init__(self, project: str = "desk") -> None:
+        self.project = project
         self._seconds = 0
 
     def event(self, data: Any) -> Envelope[Any]:
@@ -124,7 +129,7 @@ class Desk:
             model_id=self.model_id, path=path, files=(file,), base=BASE, method=TrainMethod.LORA
         )
 
-    def _verdict(self, *, passed: bool) -> dict[str, Any]:
+    def _verdict(self, *, passed: bool, **changes: Any) -> dict[str, Any]:
         criterion = Criterion(metric=Metric.ROUGE_L, minimum=0.1)
         metrics = {"rouge_l": 0.4, "examples": 10.0}
         return {
@@ -142,10 +147,10 @@ class Desk:
             "checks": (
                 CriterionCheck(criterion=criterion, observed=0.4, passed=passed, reason="0.4 of 0.1 needed"),
             ),
-        }
+        } | changes
 
-    def review_requested(self) -> Envelope[Any]:
-        return self.event(ReviewRequested(**self._verdict(passed=True)))
+    def review_requested(self, **changes: Any) -> Envelope[Any]:
+        return self.event(ReviewRequested(**self._verdict(passed=True, **changes)))
 
     def reviewed(self) -> Envelope[Any]:
         return self.event(
@@ -155,8 +160,24 @@ class Desk:
     def passed(self) -> Envelope[Any]:
         return self.event(EvalPassed(**self._verdict(passed=True)))
 
-    def failed(self) -> Envelope[Any]:
-        return self.event(EvalFailed(**self._verdict(passed=False), reasons=("rouge_l is too low",)))
+    def failed(self, **changes: Any) -> Envelope[Any]:
+        return self.event(
+            EvalFailed(**self._verdict(passed=False, **changes), reasons=("rouge_l is too low",))
+        )
+
+    def completion(self, n: int) -> Envelope[Any]:
+        return self.event(
+            InferenceCompleted(
+                project=self.project,
+                completion_id=f"{self.project}-{n}",
+                model_id=self.model_id,
+                role=RouteRole.PRODUCTION,
+                messages=(),
+                output="{}",
+                finish_reason="stop",
+                completed_at=START,
+            )
+        )
 
     def promoted(self, to_stage: Stage = Stage.PRODUCTION) -> Envelope[Any]:
         return self.event(
@@ -227,6 +248,11 @@ class Desk:
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
+
+
+@pytest.fixture
+def make_desk() -> type[Desk]:
+    return Desk
 
 
 @pytest.fixture

@@ -74,6 +74,45 @@ async def test_news_appear_without_reloading(user: User, state: Any, desk: Any):
     await user.should_see("1 dead letter", retries=100)
 
 
+async def test_traffic_redraws_nothing_and_a_turn_only_its_project(user: User, state: Any, make_desk: Any):
+    desk, other = make_desk("desk"), make_desk("other")
+    for one in (desk, other):
+        for event in one.turn():
+            state.apply(event)
+    state.apply(desk.completion(0))
+    await user.open("/")
+    await user.should_see("inference.completed 1")
+
+    def drawn(project: str) -> set[int]:
+        (card,) = user.find(marker=f"project-{project}").elements
+        return {element.id for element in card.descendants()}
+
+    with user:
+        before = {project: drawn(project) for project in ("desk", "other")}
+    for n in range(1, 5):
+        state.apply(desk.completion(n))
+    await user.should_see("inference.completed 5", retries=100)
+    with user:
+        assert {project: drawn(project) for project in before} == before
+    state.apply(desk.review_requested(run_id="run-2"))
+    await user.should_see("run-2 met its criteria", retries=100)
+    with user:
+        assert drawn("other") == before["other"]
+        assert not drawn("desk") & before["desk"]
+
+
+async def test_what_waits_for_a_person_shows_what_it_is_judged_by(user: User, state: Any, desk: Any):
+    state.apply(desk.review_requested())
+    state.apply(desk.failed(run_id="run-2"))
+    await user.open("/")
+    with user:
+        (card,) = user.find(marker="review-run-1").elements
+        texts = [element.text for element in card.descendants() if isinstance(element, ui.label)]
+        (table,) = [element for element in card.descendants() if isinstance(element, ui.table)]
+    assert "rouge_l: 0.4 of 0.1 needed" in texts
+    assert {row["role"] for row in table.rows} == {"base", "candidate"}
+
+
 async def test_a_review_is_signed_and_sent(user: User, state: Any, desk: Any, actions: Recorder):
     state.apply(desk.review_requested())
     await user.open("/")

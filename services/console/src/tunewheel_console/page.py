@@ -14,17 +14,20 @@ from tunewheel_contracts.events.training import TrainAction
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.sections import draw_project
-from tunewheel_console.state import ConsoleState
+from tunewheel_console.state import ConsoleState, Project
 
 
 class Page:
-    """One open browser tab. The review form stands outside what is redrawn, so that typing is never lost."""
+    """One open browser tab. A project's card is drawn anew when its turn has news, not with its traffic; the
+    review form stands outside, so that typing is never lost."""
 
     def __init__(self, state: ConsoleState, actions: Actions, *, refresh_seconds: float) -> None:
         self._state = state
         self._actions = actions
         self._refresh_seconds = refresh_seconds
         self._drawn = -1
+        self._cards: dict[str, ui.card] = {}
+        self._drawn_cards: dict[str, int] = {}
 
     def build(self) -> None:
         """Draw the page and keep it fresh."""
@@ -39,6 +42,8 @@ class Page:
             self._reviewer = ui.input("your name").mark("reviewer")
             self._comment = ui.input("comment").classes("w-96").mark("comment")
         self._projects = ui.column().classes("w-full")
+        with self._projects:
+            self._empty = ui.label("No project is declared yet: tunewheel declare project.yaml")
         self._draw()
         ui.timer(self._refresh_seconds, self._draw_on_news)
 
@@ -53,13 +58,20 @@ class Page:
         self._letters.set_text(f"{total} dead letter{'' if total == 1 else 's'}")
         self._letters.props(f"color={'negative' if total else 'positive'}")
         self._letters_told.set_text(", ".join(f"{name} {n}" for name, n in letters.items()) or "none")
-        self._projects.clear()
-        with self._projects:
-            if not self._state.projects:
-                ui.label("No project is declared yet: tunewheel declare project.yaml")
-            for project in self._state.projects.values():
-                with ui.card().classes("w-full").mark(f"project-{project.name}"):
-                    draw_project(project, self)
+        self._empty.set_visibility(not self._state.projects)
+        for project in self._state.projects.values():
+            if self._drawn_cards.get(project.name) != project.version:
+                self._draw_card(project)
+
+    def _draw_card(self, project: Project) -> None:
+        self._drawn_cards[project.name] = project.version
+        if project.name not in self._cards:
+            with self._projects:
+                self._cards[project.name] = ui.card().classes("w-full").mark(f"project-{project.name}")
+        card = self._cards[project.name]
+        card.clear()
+        with card:
+            draw_project(project, self)
 
     async def build_dataset(self, project: str) -> None:
         await self._tell(self._actions.build(project), f"asked for a new version of {project}")

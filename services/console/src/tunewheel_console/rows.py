@@ -122,8 +122,8 @@ def loss_options(project: Project) -> Row:
     runs = [run for run in project.runs.values() if run.losses][-CURVES:]
     return {
         "animation": False,
-        "grid": {"left": 48, "right": 16, "top": 32, "bottom": 32},
-        "legend": {"top": 0},
+        "grid": {"left": 48, "right": 40, "top": 48, "bottom": 32},
+        "legend": {"top": 0, "type": "scroll"},
         "tooltip": {"trigger": "axis"},
         "xAxis": {"type": "value", "name": "step"},
         "yAxis": {"type": "value", "name": "loss", "scale": True},

@@ -11,7 +11,7 @@ from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.training import TrainAction
 
 from tunewheel_console import rows
-from tunewheel_console.state import Project
+from tunewheel_console.state import Project, Verdict
 from tunewheel_console.wheel import Place, Step, Tone
 
 COLOURS: dict[Tone, str] = {
@@ -52,9 +52,8 @@ def draw_project(project: Project, commands: Commands) -> None:
         ui.space()
         build = ui.button("Build", icon="build", on_click=partial(commands.build_dataset, project.name))
         build.props("dense outline").tooltip("Ask curate for a new dataset version from the present records")
-    counts = ", ".join(f"{name} {count}" for name, count in sorted(project.recent.items()))
-    if counts:
-        ui.label(f"recent traffic: {counts}; thumbs down {project.thumbs_down}").classes("text-caption")
+    traffic = ui.label().classes("text-caption")
+    traffic.bind_text_from(project, "traffic").bind_visibility_from(project, "traffic")
     for run in project.pending_reviews:
         if run.asked is not None:
             draw_review(run.asked, commands)
@@ -66,14 +65,29 @@ def draw_project(project: Project, commands: Commands) -> None:
 
 
 def draw_review(request: Envelope[ReviewRequested], commands: Commands) -> None:
-    """Draw what waits for a person, with the two answers."""
-    with ui.card().classes("w-full bg-amber-1"), ui.row().classes("w-full items-center"):
-        ui.icon("person", color="warning")
-        ui.label(f"{request.data.run_id} met its criteria and waits for a person")
-        ui.space()
-        for word, approved, colour in (("Approve", True, "positive"), ("Reject", False, "negative")):
-            decide = partial(commands.review, request, approved=approved)
-            ui.button(word, color=colour, on_click=decide).props("dense")
+    """Draw what waits for a person: what it is judged by, and the two answers."""
+    run_id = request.data.run_id
+    with ui.card().classes("w-full bg-amber-1 text-black gap-1").mark(f"review-{run_id}"):
+        with ui.row().classes("w-full items-center"):
+            ui.icon("person", color="warning")
+            ui.label(f"{run_id} met its criteria and waits for a person")
+            ui.space()
+            with ui.row().classes("no-wrap"):
+                for word, approved, colour in (("Approve", True, "positive"), ("Reject", False, "negative")):
+                    decide = partial(commands.review, request, approved=approved)
+                    ui.button(word, color=colour, on_click=decide).props("dense")
+        draw_figures(request.data)
+
+
+def draw_figures(found: Verdict) -> None:
+    """Draw every contestant's figures, and each criterion with what was observed."""
+    metrics, contestants = rows.contestant_rows(found.contestants)
+    _table(("role", "model", *metrics), contestants)
+    for check in found.checks:
+        with ui.row().classes("items-center gap-2 no-wrap"):
+            icon, colour = ("check_circle", "positive") if check.passed else ("cancel", "negative")
+            ui.icon(icon, color=colour)
+            ui.label(f"{check.criterion.metric.value}: {check.reason}").classes("text-caption")
 
 
 def draw_datasets(project: Project) -> None:
@@ -108,14 +122,8 @@ def draw_scorecards(project: Project) -> None:
             ui.label("no run has been evaluated yet").classes("text-caption text-grey")
             return
         found = judged[-1].verdict
-        metrics, contestants = rows.contestant_rows(found.contestants)
         ui.label(f"{found.run_id}: {rows.verdict(judged[-1])}").classes("text-caption")
-        _table(("role", "model", *metrics), contestants)
-        for check in found.checks:
-            with ui.row().classes("items-center gap-2"):
-                icon, colour = ("check_circle", "positive") if check.passed else ("cancel", "negative")
-                ui.icon(icon, color=colour)
-                ui.label(f"{check.criterion.metric.value}: {check.reason}").classes("text-caption")
+        draw_figures(found)
 
 
 def draw_production(project: Project) -> None:

@@ -16,7 +16,7 @@ from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, Tra
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_console.wheel import Place, place_after
+from tunewheel_console.wheel import Place, place_after, says_the_same
 
 KEPT = 50
 """Latest drifts, judgements and rejections shown per project."""
@@ -68,6 +68,14 @@ class Project:
     recent: dict[str, int] = field(default_factory=dict[str, int])
     """Event type → how many were seen, of topics that carry traffic."""
     thumbs_down: int = 0
+    version: int = 0
+    """Grows with every change except that of traffic's counts, which never rest."""
+
+    @property
+    def traffic(self) -> str:
+        """What was counted of the topics that carry traffic; empty where there is none."""
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(self.recent.items()))
+        return f"recent traffic: {counts}; thumbs down {self.thumbs_down}" if counts else ""
 
     @property
     def pending_reviews(self) -> list[Run]:
@@ -99,8 +107,11 @@ class ConsoleState:
                 return
             self._seen.add(envelope.id)
         project = self.projects.setdefault(envelope.project, Project(envelope.project))
+        before = project.place
         _fold(project, envelope)
         project.place = place_after(project.place, envelope)
+        traffic = isinstance(data, RecordIngested | InferenceCompleted | FeedbackReceived)
+        project.version += not (traffic and says_the_same(before, project.place))
         self.version += 1
 
     def count_dead_letters(self, counts: dict[str, int]) -> None:

@@ -59,6 +59,13 @@ def place_after(place: Place | None, envelope: Envelope[Any]) -> Place | None:
     return Place(*moved, envelope.time) if moved else place
 
 
+def says_the_same(one: Place | None, other: Place | None) -> bool:
+    """Tell whether both read alike, whenever they came about."""
+    if one is None or other is None:
+        return one is other
+    return (one.step, one.note, one.tone) == (other.step, other.note, other.tone)
+
+
 def _by_traffic(place: Place | None, data: Any) -> tuple[Step, str, Tone] | None:
     step = place.step if place else None
     match data:
