@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from tunewheel_basemodel import locate
 from tunewheel_basemodel.carried import Carried
-from tunewheel_basemodel.errors import BaseModelNotFound
+from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_basemodel.tiny import write_tiny_model
 
@@ -42,6 +46,50 @@ def test_a_name_that_no_hub_has_is_refused_without_asking(name: str, tmp_path: P
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
     with pytest.raises(BaseModelNotFound, match="neither a directory nor a Hugging Face id"):
         locate_base_model(name, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (None, BaseModelUnreachable),
+        (503, BaseModelUnreachable),
+        (429, BaseModelUnreachable),
+        (401, BaseModelNotFound),
+        (404, BaseModelNotFound),
+    ],
+)
+def test_a_hub_that_is_down_is_told_from_one_that_says_no(
+    status: int | None, kind: type[BaseModelNotFound], tmp_path: Path, monkeypatch
+) -> None:
+    with answering(status) as url:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        with pytest.raises(BaseModelNotFound) as caught:
+            locate_base_model("nobody/no-such-model", cache_dir=tmp_path)
+    assert type(caught.value) is kind
+
+
+@contextmanager
+def answering(status: int | None) -> Iterator[str]:
+    """Run a hub that answers everything with ``status``; None: nobody listens."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status or 500)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if status is None:
+            server.server_close()
+        else:
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        if status is not None:
+            server.shutdown()
 
 
 def test_a_hub_that_does_not_answer_is_explained(tmp_path: Path, monkeypatch) -> None:

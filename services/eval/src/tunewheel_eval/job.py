@@ -15,6 +15,9 @@ from tunewheel_contracts.formats.scorecard import Role
 UNFIT_EXIT = 3
 """Exit status of a worker that found the candidate unfit; its last line says why."""
 
+UNREACHABLE_EXIT = 4
+"""Exit status of a worker whose base model cannot be fetched at the moment."""
+
 
 class ContestantJob(Frozen):
     """One contestant: the base (no ``directory``), an adapter on it, or a whole model of its own."""

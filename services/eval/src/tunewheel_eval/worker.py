@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from tunewheel_eval.errors import UnfitCandidate
-from tunewheel_eval.job import UNFIT_EXIT, Job, Unfit
+from tunewheel_eval.job import UNFIT_EXIT, UNREACHABLE_EXIT, Job, Unfit
 
 
 def main() -> None:
@@ -31,6 +31,8 @@ def main() -> None:
         protocol.write(f"{line.model_dump_json()}\n")
         protocol.flush()
 
+    from tunewheel_basemodel.errors import BaseModelUnreachable
+
     from tunewheel_eval.measuring import measure
 
     try:
@@ -41,6 +43,9 @@ def main() -> None:
     except UnfitCandidate as error:
         say(Unfit(field=error.field, reason=error.reason))
         sys.exit(UNFIT_EXIT)
+    except BaseModelUnreachable as error:
+        print(error, file=sys.stderr)
+        sys.exit(UNREACHABLE_EXIT)
 
 
 def _die_with_parent() -> None:

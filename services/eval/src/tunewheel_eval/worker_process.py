@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from pydantic import TypeAdapter
+from tunewheel_contracts.errors import TransientError
 
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
-from tunewheel_eval.job import UNFIT_EXIT, Progress, Unfit, WorkerLine
+from tunewheel_eval.job import UNFIT_EXIT, UNREACHABLE_EXIT, Progress, Unfit, WorkerLine
 
 OnProgress = Callable[[Progress], Awaitable[None]]
 
@@ -30,6 +31,7 @@ async def run_worker(job: Path, *, lost: asyncio.Event, on_progress: OnProgress)
     Raises:
         UnfitCandidate: the worker could not measure the candidate.
         Stopped: ``lost`` was set first; the process is gone.
+        TransientError: the base model is not on this machine and the hub does not answer.
         WorkerFailed: the process ended in any other way.
     """
     process = await asyncio.create_subprocess_exec(
@@ -51,6 +53,8 @@ async def run_worker(job: Path, *, lost: asyncio.Event, on_progress: OnProgress)
         await _end(process)
     if status == UNFIT_EXIT and unfit is not None:
         raise UnfitCandidate(field=unfit.field, reason=unfit.reason)
+    if status == UNREACHABLE_EXIT:
+        raise TransientError("the base model cannot be fetched at the moment; the measuring log says why")
     if status != 0:
         raise WorkerFailed(f"the measuring process ended with status {status}; its log says why")
 
