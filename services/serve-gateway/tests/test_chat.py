@@ -99,6 +99,8 @@ async def test_the_projects_output_limit_counts_unless_the_client_sets_one(world
     await world.said(max_completion_tokens=9)
     assert world.engine.asked[-1]["max_completion_tokens"] == 9
     assert "max_tokens" not in world.engine.asked[-1]
+    await world.said(max_tokens=0)  # for the engine to refuse, not for the gateway to replace
+    assert world.engine.asked[-1]["max_tokens"] == 0
 
 
 @pytest.mark.parametrize("name", ["org/Tiny-Base", "desk/base"])

@@ -137,15 +137,35 @@ async def test_a_refused_parameter_is_400(tgi: FakeTgi, upstream: TgiUpstream):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", "hot"), ("top_p", []), ("stop", 3), ("stop", [3]), ("max_tokens", "ten")],
+    [
+        ("temperature", "hot"),
+        ("top_p", []),
+        ("stop", 3),
+        ("stop", [3]),
+        ("max_tokens", "ten"),
+        ("max_tokens", 0),
+        ("response_format", {"type": "json_object"}),
+        ("presence_penalty", 0.5),
+    ],
 )
-async def test_a_parameter_of_the_wrong_type_is_400_and_named(
+async def test_a_parameter_that_cannot_be_passed_on_is_400_and_named(
     tgi: FakeTgi, upstream: TgiUpstream, name: str, value: Any
 ):
     with pytest.raises(ApiError) as caught:
         await upstream.complete(body(**{name: value}))
     assert (caught.value.status, caught.value.payload()["error"]["param"]) == (400, name)
     assert not tgi.asked
+
+
+async def test_parameters_that_ask_for_nothing_are_left_out(tgi: FakeTgi, upstream: TgiUpstream):
+    neutral = {
+        "response_format": {"type": "text"},
+        "presence_penalty": 0,
+        "logprobs": False,
+        "logit_bias": {},
+    }
+    await upstream.complete(body(**neutral))
+    assert not neutral.keys() & tgi.asked[0]["parameters"].keys()
 
 
 async def test_a_server_that_breaks_is_502(tgi: FakeTgi, upstream: TgiUpstream):

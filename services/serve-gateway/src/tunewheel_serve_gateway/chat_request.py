@@ -36,7 +36,7 @@ class ChatRequest:
             "messages": [{"role": role, "content": content} for role, content in messages],
             "stream": self.stream,
         }
-        if max_tokens and not (body.get("max_tokens") or body.get("max_completion_tokens")):
+        if max_tokens and body.get("max_tokens") is None and body.get("max_completion_tokens") is None:
             body["max_tokens"] = max_tokens
         if self.stream:
             body["stream_options"] = {"include_usage": True}

@@ -61,6 +61,9 @@ def _check(body: dict[str, Any]) -> None:
             value = body.get(name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, types)):
                 raise _refused(name, f"must be {kind}")
+    for name in ("max_tokens", "max_completion_tokens"):
+        if body.get(name) is not None and body[name] < 1:
+            raise _refused(name, "must be at least 1")
 
 
 def _refused(name: str, reason: str) -> UpstreamRefused:
