@@ -115,6 +115,13 @@ def test_a_person_who_rejects_after_an_approval_takes_the_candidate_off_trial(ma
     assert decide(after, desk.passed(2), desk.rollout) == []  # delivered again
 
 
+def test_a_rejection_between_the_steps_of_an_approval_comes_first(desk: Any):
+    state = play(desk, desk.trained(2), state=with_champion(desk))
+    state = apply(state, decide(state, desk.passed(2), desk.rollout)[0])
+    state = play(desk, desk.failed(2, field="review"), desk.passed(2), state=state)
+    assert stages(state, desk) == {1: "production", 2: "retired"}
+
+
 def test_a_person_cannot_reject_what_is_in_production_without_a_successor(desk: Any):
     with pytest.raises(InvalidEvent, match="approve a new version"):
         decide(with_champion(desk), desk.failed(1, field="review"), desk.rollout)

@@ -136,8 +136,11 @@ def _after_rejection(state: State, model: Model, trigger: Envelope[EvalFailed]) 
             reason=f"{model.model_id} is in production and what it replaced is retired; train and approve a "
             "new version to replace it",
         )
+    reason = "; ".join(trigger.data.reasons)
     if model.stage in CANDIDATE_STAGES:
-        yield _rollback(state, model, trigger.id, "; ".join(trigger.data.reasons))
+        yield _rollback(state, model, trigger.id, reason)
+    elif model.stage is Stage.EVALUATED:  # a crash cut its approval short, which is delivered again
+        yield _promotion(state, model, Stage.RETIRED, trigger.id, reason)
 
 
 def _after_judgement(
