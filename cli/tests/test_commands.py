@@ -28,6 +28,7 @@ COMMANDS = (
     "status",
     "models",
     "watch",
+    "dead-letters",
     "lineage",
 )
 
@@ -154,3 +155,20 @@ def test_an_erasure_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = runner.invoke(app, ("forget", *options), input="n\n")
     assert (refused.exit_code, "for good?" in refused.stdout) == (1, True)
     assert run("forget", *options, "--yes")[0] == 5
+
+
+@pytest.mark.parametrize("servers", ["localhost:abc", "localhost:0", "a:9092, b:9092", ":9092", "a:9092,"])
+def test_an_address_that_is_none_is_named(servers: str) -> None:
+    code, _, err = run("status", "--bootstrap-servers", servers)
+    assert code == 2
+    assert err == (
+        "tunewheel: --bootstrap-servers: must be host:port, several of them separated by commas, "
+        f"not {servers!r}\n"
+    )
+
+
+@pytest.mark.parametrize("servers", ["localhost", "[::1]:9092", "::1", "kafka-1.example:9092,10.0.0.2:9092"])
+def test_addresses_as_kafka_takes_them(servers: str) -> None:
+    from tunewheel_runtime.settings import ServiceSettings
+
+    assert ServiceSettings(bootstrap_servers=servers).bootstrap_servers == servers

@@ -52,7 +52,8 @@ class Connection:
             name = str(first["loc"][0]) if first["loc"] else "options"
             given = name in self.__dataclass_fields__
             option = f"--{name.replace('_', '-')}" if given else f"TUNEWHEEL_{name.upper()}"
-            raise InvalidOption(f"{option}: {first['msg']}, not {first['input']!r}") from error
+            wanted = first["msg"].removeprefix("Value error, ")
+            raise InvalidOption(f"{option}: {wanted}, not {first['input']!r}") from error
         running = living(var.run_file) if var else None
         if running and "bootstrap_servers" not in settings.model_fields_set:
             found: dict[str, Any] = {"bootstrap_servers": running.bootstrap_servers}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -71,8 +72,18 @@ async def read_topics(
 
     What cannot be decoded is left out, and told in ``skipped``.
     """
+    names = [topic.name for topic in topics]
+    async for record in read_records(options, names):
+        if (event := decode(record, skipped)) is not None:
+            yield event
+
+
+async def read_records(
+    options: Mapping[str, Any], names: Sequence[str]
+) -> AsyncIterator[ConsumerRecord[bytes, bytes]]:
+    """Yield every record of those topics that exist, up to their present end, per partition in order."""
     async with consumer(options) as client:
-        partitions = await partitions_of(options, [topic.name for topic in topics])
+        partitions = await partitions_of(options, names)
         if not partitions:
             return
         client.assign(partitions)
@@ -82,8 +93,8 @@ async def read_topics(
         while left:
             for batch in (await client.getmany(*left, timeout_ms=500)).values():
                 for record in batch:
-                    if record.offset < ends[_place(record)] and (event := decode(record, skipped)):
-                        yield event
+                    if record.offset < ends[_place(record)]:
+                        yield record
             for partition in list(
                 left
             ):  # compaction and transactions leave gaps that only the position shows
@@ -111,14 +122,21 @@ async def dead_letter_count(settings: ServiceSettings, names: Sequence[str]) -> 
     """Return how many records the dead-letter topics ``names`` hold."""
     from tunewheel_runtime.kafka import client_options
 
-    options = client_options(settings)
-    partitions = await partitions_of(options, names)
-    if not partitions:
-        return 0
+    return sum((await record_counts(client_options(settings), names)).values())
+
+
+async def record_counts(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, int]:
+    """Return how many records each of those topics holds that holds any."""
+    counts: Counter[str] = Counter()
     async with consumer(options) as client:
+        partitions = await partitions_of(options, names)
+        if not partitions:
+            return {}
         ends = await client.end_offsets(partitions)
         beginnings = await client.beginning_offsets(partitions)
-    return sum(ends[tp] - beginnings[tp] for tp in partitions)
+        for tp in partitions:
+            counts[tp.topic] += ends[tp] - beginnings[tp]
+    return {name: count for name, count in sorted(counts.items()) if count}
 
 
 async def follow(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
 from platformdirs import user_cache_path
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_ADDRESS = re.compile(r"([^\s:\[\]]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]*::[0-9a-fA-F:]*)(:(?P<port>\d{1,5}))?")
 
 
 class ServiceSettings(BaseSettings):
@@ -16,6 +19,7 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TUNEWHEEL_", extra="ignore")
 
     bootstrap_servers: str = "localhost:9092"
+    """``host:port``, several of them separated by commas."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     sasl_username: str | None = None
@@ -48,6 +52,15 @@ class ServiceSettings(BaseSettings):
     the service, or a whole upstream, that is wrong."""
     dead_letter_window: int = Field(default=1_000, ge=1)
     shutdown_seconds: float = Field(default=30.0, gt=0)
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        for address in value.split(","):
+            found = _ADDRESS.fullmatch(address)
+            if found is None or not 0 < int(found["port"] or 9092) < 65_536:
+                raise ValueError("must be host:port, several of them separated by commas")
+        return value
 
     def work_for(self, service: str) -> Path:
         """Return where ``service`` keeps the files of its running jobs."""

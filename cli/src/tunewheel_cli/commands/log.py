@@ -1,4 +1,4 @@
-"""status, models, watch, lineage: what the log tells."""
+"""status, models, watch, dead-letters, lineage: what the log tells."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from tunewheel_contracts.topics import TOPICS
 
 from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Reach, reaching
@@ -18,7 +19,7 @@ Project = Annotated[str | None, typer.Option("--project", "-p", help="Only this 
 
 
 def register(app: typer.Typer) -> None:
-    for command in (status, models, watch, lineage):
+    for command in (status, models, watch, dead_letters, lineage):
         app.command()(command)
 
 
@@ -26,27 +27,30 @@ def register(app: typer.Typer) -> None:
 def status(reach: Reach, project: Project = None) -> None:
     """Show the services, how far they are behind, and where each project is on the wheel."""
     from tunewheel_cli.commands.tables import print_status
+    from tunewheel_cli.dead_letters import letter_topics
     from tunewheel_cli.lag import read_lag
-    from tunewheel_cli.reading import read_topics
+    from tunewheel_cli.reading import read_topics, record_counts
     from tunewheel_cli.run_state import living
     from tunewheel_cli.wheel_status import MOVING, fold
 
-    async def gather() -> tuple[list[Any], dict[str, Any]]:
+    async def gather() -> tuple[list[Any], dict[str, int], dict[str, Any]]:
         options = reach.client_options()
         events = [event async for event in read_topics(options, MOVING) if project in (None, event.project)]
-        return await read_lag(options), fold(events)
+        refused = await record_counts(options, letter_topics())
+        return await read_lag(options), refused, fold(events)
 
     running = living(reach.var.run_file)
-    lags, projects = asyncio.run(gather())
+    lags, refused, projects = asyncio.run(gather())
     if reach.as_json:
         print_json({
             "running": running is not None,
             "services": running.services if running else {},
             "lag": [{"group": lag.group, "topic": lag.topic, "behind": lag.behind} for lag in lags],
+            "dead_letters": {name.removesuffix(".dlq"): count for name, count in refused.items()},
             "projects": [found.as_json() for found in projects.values()],
         })  # fmt: skip
     else:
-        print_status(running, lags, projects)
+        print_status(running, lags, refused, projects)
 
 
 @reaching
@@ -111,6 +115,36 @@ def _print_event(event: Envelope[Any], *, as_json: bool) -> None:
         return
     moment = event.time.astimezone().strftime("%H:%M:%S")
     print(f"{moment}  {event.project:14} {event.data.type:20} {describe(event)}", flush=True)
+
+
+@reaching
+def dead_letters(
+    reach: Reach,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="Only what this topic brought; may be repeated.")
+    ] = None,
+) -> None:
+    """Show what services refused, one message after the other, with the field and the reason.
+
+    Nothing is read from there again: mend it and publish it anew.
+    """
+    from tunewheel_cli.dead_letters import read_dead_letters
+    from tunewheel_cli.watching import topics_called
+
+    async def show() -> int:
+        specs = topics_called(topic) if topic else TOPICS
+        count = 0
+        async for letter in read_dead_letters(reach.client_options(), specs):
+            count += 1
+            if reach.as_json:
+                print_json(letter.as_json())
+            else:
+                print(f"{letter.topic}[{letter.partition}]@{letter.offset}  {letter.service} refused it")
+                print(f"  {letter.field} {letter.reason}\n  {letter.message!r}")
+        return count
+
+    if not asyncio.run(show()) and not reach.as_json:
+        print("nothing was refused")
 
 
 @reaching

@@ -14,9 +14,12 @@ from tunewheel_cli.wheel_status import ProjectStatus
 
 
 def print_status(
-    running: RunState | None, lags: Sequence[GroupLag], projects: Mapping[str, ProjectStatus]
+    running: RunState | None,
+    lags: Sequence[GroupLag],
+    refused: Mapping[str, int],
+    projects: Mapping[str, ProjectStatus],
 ) -> None:
-    """Print services, lag and projects as tables."""
+    """Print services, lag and projects as tables; ``refused`` counts dead letters by their topic."""
     console = Console(highlight=False)
     if running is None:
         console.print("no wheel runs on this folder")
@@ -27,6 +30,9 @@ def print_status(
         console.print(_lag(late))
     elif lags:
         console.print(f"{len(lags)} consumer groups are at the end of the log")
+    if refused:
+        counts = ", ".join(f"{name.removesuffix('.dlq')} {count:,}" for name, count in refused.items())
+        console.print(f"[yellow]refused:[/] {counts} (see `tunewheel dead-letters`)")
     console.print(_projects(projects) if projects else "no project is declared")
 
 

@@ -1,0 +1,65 @@
+"""What services refused: the dead letters, read from the log."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_contracts.topics import TOPICS, TopicSpec
+
+from tunewheel_cli.reading import read_records
+
+if TYPE_CHECKING:
+    from aiokafka import ConsumerRecord
+
+SHOWN_CHARACTERS = 300
+"""Of the message itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One refused message: where it lies, who refused it, and what is to be mended."""
+
+    topic: str
+    partition: int
+    offset: int
+    service: str
+    field: str
+    reason: str
+    message: str
+    """Its beginning; bytes that are not UTF-8 are escaped."""
+
+    @classmethod
+    def of(cls, record: ConsumerRecord[bytes, bytes]) -> DeadLetter:
+        told = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
+        text = (record.value or b"")[: 4 * SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")
+        return cls(
+            topic=told.get("dlq_source_topic", record.topic.removesuffix(".dlq")),
+            partition=int(told.get("dlq_source_partition", -1)),
+            offset=int(told.get("dlq_source_offset", -1)),
+            service=told.get("dlq_service", ""),
+            field=told.get("dlq_field", ""),
+            reason=told.get("dlq_reason", ""),
+            message=text[:SHOWN_CHARACTERS],
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def letter_topics(topics: Sequence[TopicSpec] = TOPICS) -> list[str]:
+    """Return the dead-letter topics beside ``topics``."""
+    return [topic.dead_letter for topic in topics if topic.dead_letter_exists]
+
+
+async def read_dead_letters(
+    options: Mapping[str, Any], topics: Sequence[TopicSpec] = TOPICS
+) -> AsyncIterator[DeadLetter]:
+    """Yield the dead letters of ``topics``; ``options`` are aiokafka's.
+
+    Raises:
+        TransientError: no Kafka answers.
+    """
+    async for record in read_records(options, letter_topics(topics)):
+        yield DeadLetter.of(record)
