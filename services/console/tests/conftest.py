@@ -18,7 +18,7 @@ from tunewheel_contracts.events.production import (
     InferenceCompleted,
 )
 from tunewheel_contracts.events.training import TrainCompleted, TrainProgressed, TrainStarted
-from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.dataset import DatasetCounts, FunnelStage
@@ -176,6 +176,13 @@ class Desk:
                 output="{}",
                 finish_reason="stop",
                 completed_at=START,
+            )
+        )
+
+    def rating(self, n: int) -> Envelope[Any]:
+        return self.event(
+            FeedbackReceived(
+                project=self.project, feedback_id=f"f-{n}", completion_id=f"{self.project}-{n}", rating="up"
             )
         )
 

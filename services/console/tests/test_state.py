@@ -33,6 +33,15 @@ def test_an_event_read_twice_changes_nothing(state: Any, desk: Any):
     assert len(state.projects["desk"].drifts) == 1
 
 
+def test_traffic_is_counted_and_not_remembered(state: Any, desk: Any):
+    state.apply(desk.declared())
+    for n in range(50):
+        state.apply(desk.completion(n))
+        state.apply(desk.rating(n))
+    assert state.projects["desk"].recent == {"inference.completed": 50, "feedback.received": 50}
+    assert len(state._seen) == 1  # a console runs for months
+
+
 def test_a_review_waits_until_somebody_decides(state: Any, desk: Any):
     state.apply(desk.completed())
     state.apply(desk.review_requested())

@@ -101,8 +101,8 @@ class ConsoleState:
         Topics that carry traffic repeat no ids within what is read of them, so theirs are not remembered.
         """
         data = envelope.data
-        bulk = isinstance(data, InferenceCompleted | TrainProgressed)
-        if not bulk:
+        traffic = isinstance(data, RecordIngested | InferenceCompleted | FeedbackReceived)
+        if not traffic and not isinstance(data, TrainProgressed):
             if envelope.id in self._seen:
                 return
             self._seen.add(envelope.id)
@@ -110,7 +110,6 @@ class ConsoleState:
         before = project.place
         _fold(project, envelope)
         project.place = place_after(project.place, envelope)
-        traffic = isinstance(data, RecordIngested | InferenceCompleted | FeedbackReceived)
         project.version += not (traffic and says_the_same(before, project.place))
         self.version += 1
 
