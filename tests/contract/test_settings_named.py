@@ -1,0 +1,69 @@
+"""Every environment variable that a page, an image or a message names is one that something reads."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml"))
+NAME = re.compile(r"TUNEWHEEL_[A-Z0-9_]*[A-Z0-9]")
+PAGES = sorted(
+    path
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "deploy/**/*.md",
+        "cli/*.md",
+        "services/*/README.md",
+        "examples/**/*.md",
+    )
+    for path in ROOT.glob(pattern)
+    if path.is_file() and ".venv" not in path.parts
+)
+
+
+def settings_of(service: Path) -> set[str]:
+    module = importlib.import_module(f"tunewheel_{service.name.replace('-', '_')}.settings")
+    return {f"TUNEWHEEL_{name.upper()}" for name in module.Settings.model_fields}
+
+
+def named(path: Path) -> set[str]:
+    """Return the names in a file, those aside that a project's spec chooses itself (below one prefix)."""
+    found = set(NAME.findall(path.read_text(encoding="utf-8")))
+    return {name for name in found if not name.startswith("TUNEWHEEL_TEACHER")}
+
+
+@pytest.fixture(scope="module")
+def readable() -> set[str]:
+    """Settings of any service, and what code or scripts read from the environment by name."""
+    found = {name for service in SERVICES for name in settings_of(service)}
+    for path in (*ROOT.glob("*/src/**/*.py"), *ROOT.glob("services/*/src/**/*.py")):
+        found |= set(re.findall(r"[\"'{](TUNEWHEEL_[A-Z0-9_]+)\b", path.read_text(encoding="utf-8")))
+    return found
+
+
+def test_pages_name_only_what_is_read(readable: set[str]) -> None:
+    told = {(str(path.relative_to(ROOT)), name) for path in PAGES for name in named(path)}
+    assert len(told) > 40
+    assert "TUNEWHEEL_NO_SUCH_THING" not in readable
+    assert {(page, name) for page, name in told if name not in readable} == set()
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
+def test_an_image_sets_what_its_own_service_reads(service: Path) -> None:
+    told = named(service / "Dockerfile")
+    assert {"TUNEWHEEL_HTTP_HOST", "TUNEWHEEL_HTTP_PORT"} <= told
+    assert told <= settings_of(service)
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
+def test_messages_of_a_service_name_its_own_settings(service: Path) -> None:
+    """A message that says what to set is of no use where nobody reads it."""
+    told: set[str] = set()
+    for path in (service / "src").rglob("*.py"):
+        told |= named(path)
+    assert told <= settings_of(service)
