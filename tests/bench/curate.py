@@ -2,16 +2,14 @@
 
 Each size is built in a process of its own: the record table read, the records curated, the version written.
 Great Expectations' Data Docs are timed apart (TUNEWHEEL_BENCH_DOCS=0 leaves them out). Tickets come from
-``corpus``. Then a flood (TUNEWHEEL_BENCH_FLOOD=0 leaves it out): one ticket, a million times, and a million
-that differ in a number. Processor seconds are the fair figure: others may be using the machine.
+``corpus``. What a worker loads while it waits for its order is loaded before, and told apart. Processor
+seconds are the fair figure: others may be using the machine.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,10 +18,9 @@ from typing import Any
 
 import polars as pl
 from corpus import Faults, project, require_data, tickets
-from report import write_report
+from report import costs, measured, write_report
 
 SIZES = (10_000, 100_000)
-FLOOD = int(os.environ.get("TUNEWHEEL_BENCH_FLOOD", "1000000"))
 APPEND_BATCH = 10_000
 SUITE = os.environ.get("TUNEWHEEL_BENCH_DOCS", "1") != "0"
 SECRETS = ("@example.com", "+44 20 7946", "DE89 3704")
@@ -31,13 +28,12 @@ SECRETS = ("@example.com", "+44 20 7946", "DE89 3704")
 
 def main() -> None:
     require_data()
-    runs = {str(size): measured("build", size) for size in SIZES}
-    floods = {kind: measured(kind, FLOOD) for kind in ("same", "alike") if FLOOD}
+    runs = {str(size): measured(__file__, size) for size in SIZES}
     small, large = (runs[str(size)] for size in SIZES)
     write_report(
         "curate",
         packages=("polars", "deltalake", "rensa", "presidio-analyzer", "ftfy", "great-expectations"),
-        contenders=runs | {f"flood_{kind}": figures for kind, figures in floods.items()},
+        contenders=runs,
         ratios={
             "seconds_growth_for_ten_times_the_records": large["cpu_seconds"] / small["cpu_seconds"],
             "memory_growth_for_ten_times_the_records": large["peak_rss_bytes"] / small["peak_rss_bytes"],
@@ -49,22 +45,16 @@ def main() -> None:
     )
 
 
-def measured(kind: str, size: int) -> dict[str, Any]:
-    """Run this file again for one measurement, so that peak memory is that measurement's own."""
-    done = subprocess.run([sys.executable, __file__, kind, str(size)], check=True, stdout=subprocess.PIPE)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def build_measured(size: int) -> dict[str, Any]:
+    from tunewheel_curate.builds.worker import load
     from tunewheel_curate.evaluation.benchmarks import regression_benchmark
     from tunewheel_curate.pipeline import build
-    from tunewheel_curate.privacy.recognizers import ENTITIES, recognizers_of
     from tunewheel_curate.records.table import RecordTable, ends_of
     from tunewheel_curate.versions.suite import run_suite
     from tunewheel_curate.versions.versioning import write_version
 
-    for entity in ENTITIES:
-        recognizers_of(entity)
+    load()
+    loading = round(time.process_time(), 2)
     with tempfile.TemporaryDirectory() as name:
         records, faults, labels = tickets(size)
         upto, folder = ends_of(records), Path(name) / "version"
@@ -94,38 +84,10 @@ def build_measured(size: int) -> dict[str, Any]:
         found = caught(faults, folder)
     return total | {
         "cpu_seconds_by_step": steps,
+        "cpu_seconds_to_load_before": loading,
         "found": found,
         "counts": manifest.counts.model_dump(),
         "review": manifest.quality.review_counts if manifest.quality else {},
-    }
-
-
-def flood_measured(size: int, text: str) -> dict[str, Any]:
-    from tunewheel_curate.pipeline import build
-
-    records, _, labels = tickets(1_000)
-    flood = pl.concat([records.head(1)] * size).with_columns(
-        pl.format("flood-{}", pl.int_range(size)).alias("record_id"),
-        pl.format("flood-{}", pl.int_range(size)).alias("source_id"),
-        pl.format(text, pl.int_range(size)).alias("input") if "{}" in text else pl.lit(text).alias("input"),
-    )
-    before, wall = time.process_time(), time.perf_counter()
-    made = build(pl.concat([records, flood]), project(labels))
-    cpu, wall = time.process_time() - before, time.perf_counter() - wall
-    assert made.rejections == ()
-    left = sum(
-        "rack seven" in str(m) for m in [*made.split.train["messages"], *made.split.holdout["messages"]]
-    )
-    return costs(size, cpu, wall) | {"left_of_the_flood": left}
-
-
-def costs(size: int, cpu: float, wall: float) -> dict[str, Any]:
-    return {
-        "records": size,
-        "cpu_seconds": round(cpu, 2),
-        "seconds": round(wall, 2),
-        "records_per_cpu_second": round(size / cpu),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 
@@ -163,9 +125,5 @@ def before(record_id: str) -> str:
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         main()
-    elif sys.argv[1] == "build":
-        print(json.dumps(build_measured(int(sys.argv[2]))))
     else:
-        alike = "node {} in rack seven is down again please restart it as soon as you can"
-        text = alike if sys.argv[1] == "alike" else alike.replace("{}", "nine")
-        print(json.dumps(flood_measured(int(sys.argv[2]), text)))
+        print(json.dumps(build_measured(int(sys.argv[1]))))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +30,25 @@ def machine() -> dict[str, Any]:
         "memory_bytes": pages,
         "features": [flag for flag in wanted if flag in flags],
         "python": platform.python_version(),
+    }
+
+
+def measured(script: str, *arguments: object) -> dict[str, Any]:
+    """Run ``script`` in a process of its own, so that peak memory is that measurement's; it ends by printing
+    its figures as a line of JSON."""
+    command = [sys.executable, script, *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def costs(records: int, cpu: float, wall: float) -> dict[str, Any]:
+    """Return what ``records`` cost in processor seconds, seconds and this process's peak memory."""
+    return {
+        "records": records,
+        "cpu_seconds": round(cpu, 2),
+        "seconds": round(wall, 2),
+        "records_per_cpu_second": round(records / cpu),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 

@@ -181,6 +181,8 @@ def load() -> None:
     ):
         importlib.import_module(f"tunewheel_curate.{name}")
     importlib.import_module("great_expectations.expectations")
+    for name in ("feature_extraction.text", "linear_model", "model_selection"):
+        importlib.import_module(f"sklearn.{name}")  # for labels in doubt
     for entity in ENTITIES:
         recognizers_of(entity)
 
