@@ -5,6 +5,8 @@ import unicodedata
 
 import polars as pl
 import pytest
+from ftfy import fix_text
+from ftfy.badness import BADNESS_RE, is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunewheel_curate.cleaning import normalization
@@ -53,10 +55,23 @@ def test_the_short_way_is_the_long_way(text: str) -> None:
     """What is left alone without asking ftfy is what ftfy leaves alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(normalization, "_DOUBTFUL", re.compile(""))
-        patch.setattr(normalization, "_REPLACED", re.compile(""))
+        patch.setattr(normalization, "_repaired", lambda text: fix_text(text, normalization._REPAIR))
         slow = normalize_text(text)
     assert normalize_text(text) == slow
     assert normalize_texts(pl.Series(["before  ", text])).to_list() == ["before", slow]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(MOJIBAKE, ASCII), min_size=2, max_size=5), st.integers(0, 200))
+def test_signs_of_mojibake_are_found_among_many_words(parts: list[str], between: int) -> None:
+    text = ("word " * between).join(parts)
+    assert normalization._is_mojibake(text) == is_bad(text)
+
+
+def test_no_sign_of_mojibake_is_longer_than_what_is_looked_at() -> None:
+    longest = re._parser.parse(BADNESS_RE.pattern, BADNESS_RE.flags).getwidth()[1]  # type: ignore[attr-defined]
+    assert longest < normalization.LONGEST_SIGN
+    assert not BADNESS_RE.flags & re.MULTILINE
 
 
 @settings(deadline=None)

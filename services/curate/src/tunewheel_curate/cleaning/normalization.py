@@ -8,15 +8,14 @@ from functools import lru_cache
 
 import ftfy
 import polars as pl
-from ftfy.badness import is_bad
+from ftfy.badness import BADNESS_RE
 from ftfy.chardata import CONTROL_CHARS, HTML_ENTITY_RE, LIGATURES, WIDTH_MAP
 
 from tunewheel_curate.stage import Stage, drop
 
 # Curly quotes stay: production inputs come with them, and the model should see what it will meet.
 _REPAIR = ftfy.TextFixerConfig(uncurl_quotes=False, explain=False)
-_SPACES = re.compile(r"[^\S\n]{2,}|[^\S\n ]")
-"""Blanks that are not a single space."""
+_ODD_SPACE = re.compile(r"[^\S\n ]")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _QUOTES = {"‘": "'", "’": "'", "“": '"', "”": '"'}  # noqa: RUF001
 
@@ -30,17 +29,16 @@ _REPLACED = re.compile(
     f"[{re.escape(_SINGLE)}\r\x1b\x80-\x9f\u2028\u2029\ud800-\udfff]|{HTML_ENTITY_RE.pattern}"
 )
 """What ftfy replaces wherever it stands."""
+_FOREIGN = re.compile(r"[^\x00-\x7f]+")
+LONGEST_SIGN = 8
+"""Characters of the longest sign of mojibake that ftfy knows, and one around it."""
 
 
 def normalize_text(text: str) -> str:
     """Return ``text`` repaired (ftfy), in NFC, without control characters, trailing or repeated blanks."""
     if _DOUBTFUL.search(text) is None:
         return text.strip()
-    repaired = _SPACES.sub(" ", _repaired(text))
-    if "\n" not in repaired:
-        return repaired.strip()
-    lines = (line.strip() for line in repaired.split("\n"))
-    return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
+    return _regular(_repaired(text))
 
 
 @lru_cache(1 << 14)
@@ -53,17 +51,43 @@ def normalize_texts(texts: pl.Series) -> pl.Series:
     """Return ``texts``, none of them null, each as ``normalize_text`` returns it."""
     normal = texts.str.strip_chars().to_list()
     for place in texts.str.contains(DOUBTFUL).arg_true():
-        normal[place] = normalize_text(texts[place])
+        normal[place] = _regular(_repaired(texts[place]))
     return pl.Series(texts.name, normal, dtype=pl.String)
 
 
+def _regular(text: str) -> str:
+    """Return ``text`` with single blanks, none at the ends of lines, and no two empty lines in a row."""
+    if not text.isprintable():
+        text = _ODD_SPACE.sub(" ", text)
+    while "  " in text:
+        text = text.replace("  ", " ")
+    if "\n" in text:
+        text = _BLANK_LINES.sub("\n\n", "\n".join([line.strip() for line in text.split("\n")]))
+    return text.strip()
+
+
 def _repaired(text: str) -> str:
-    # ftfy takes a text through eleven steps, twice; most texts pass unchanged, which these tests foretell.
+    """Return what ftfy makes of ``text``. It takes a text through eleven steps, twice; most pass unchanged,
+    which these tests foretell."""
+    plain = text.isascii()
+    if plain and "&" not in text and text.isprintable():
+        return text
     if _REPLACED.search(text) is None and (
-        text.isascii() or (unicodedata.is_normalized("NFC", text) and not is_bad(text))
+        plain or (unicodedata.is_normalized("NFC", text) and not _is_mojibake(text))
     ):
         return text
     return ftfy.fix_text(text, _REPAIR)
+
+
+def _is_mojibake(text: str) -> bool:
+    """Return what ``ftfy.badness.is_bad`` says, which looks for short signs around characters that are not
+    ASCII: looking there alone is quicker where those are few."""
+    places = [match.span() for match in _FOREIGN.finditer(text)]
+    if len(places) * 4 * LONGEST_SIGN > len(text):
+        return BADNESS_RE.search(text) is not None
+    return any(
+        BADNESS_RE.search(text, max(start - LONGEST_SIGN, 0), end + LONGEST_SIGN) for start, end in places
+    )
 
 
 def comparison_key(text: str) -> str:
