@@ -36,7 +36,7 @@ from tunewheel_curate.examples.preferences import Preferences
 from tunewheel_curate.examples.templates import check_conversations
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import HoldoutMemory
-from tunewheel_curate.holdout.sides import Given, complete, part
+from tunewheel_curate.holdout.sides import COMPARED, Given, complete, part
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.labels.conflicts import drop_conflicts
 from tunewheel_curate.labels.quality import Quality
@@ -45,7 +45,7 @@ from tunewheel_curate.labels.suspects import find_suspects
 from tunewheel_curate.records.selection import distinct_records, select_usable
 from tunewheel_curate.records.withdrawals import drop_withdrawn
 from tunewheel_curate.replay.mixing import Replayed
-from tunewheel_curate.stage import Stage
+from tunewheel_curate.stage import Stage, without_texts
 from tunewheel_curate.versions.card_sources import SourceCount, count_sources
 from tunewheel_curate.versions.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, lineage_of
 
@@ -165,26 +165,25 @@ def build(
 def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, tokens: Tokens) -> _Cleaned:
     dataset = spec.dataset
     stages = [select_usable(distinct)]
-    stages.append(normalize_records(stages[-1].kept, min_characters=dataset.min_characters))
-    stages.append(clean_records(stages[-1].kept, spec))
+    _follow(stages, normalize_records(stages[-1].kept, min_characters=dataset.min_characters))
+    _follow(stages, clean_records(stages[-1].kept, spec))
     if dataset.languages:
-        stages.append(keep_languages(stages[-1].kept, dataset.languages))
-    stages.append(redact_conversations(stages[-1].kept, dataset.pii))
+        _follow(stages, keep_languages(stages[-1].kept, dataset.languages))
+    _follow(stages, redact_conversations(stages[-1].kept, dataset.pii))
     redacted = stages[-1].kept
-    stages.append(validate_outputs(redacted, spec.task))
+    _follow(stages, validate_outputs(redacted, spec.task))
     review = [off_schema(redacted, stages[-1], spec.task)]
     if spec.task.output_rules:
-        stages.append(check_rules(stages[-1].kept, spec.task.output_rules))
+        _follow(stages, check_rules(stages[-1].kept, spec.task.output_rules))
     prompt = spec.task.system_prompt
-    stages.append(
-        drop_long(stages[-1].kept, system_prompt=prompt, max_tokens=dataset.max_tokens, tokens=tokens)
-    )
+    limit = dataset.max_tokens
+    _follow(stages, drop_long(stages[-1].kept, system_prompt=prompt, max_tokens=limit, tokens=tokens))
     if tokens.tokenizer is not None:
-        stages.append(check_conversations(stages[-1].kept, tokens.tokenizer, system_prompt=prompt))
+        _follow(stages, check_conversations(stages[-1].kept, tokens.tokenizer, system_prompt=prompt))
     keyed = _with_key(stages[-1].kept)
-    stages.append(drop_conflicts(keyed))
+    _follow(stages, drop_conflicts(keyed))
     review.append(conflicting(keyed, stages[-1]))
-    stages.append(drop_exact_duplicates(stages[-1].kept))
+    _follow(stages, drop_exact_duplicates(stages[-1].kept))
     near = settle_near_duplicates(
         stages[-1].kept, threshold=dataset.near_duplicate_threshold, related=LEAK_SIMILARITY, known=known
     )
@@ -197,6 +196,13 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, tokens: 
         names, left = before["record_id"].to_list(), stages[-1].kept["record_id"].to_list()
         pairs, report = pairs_among(pairs.joined(semantic.pairs), names, left), semantic.report
     return _Cleaned(stages, pairs, near.index, [*review, near.review], report)
+
+
+def _follow(stages: list[Stage], stage: Stage) -> None:
+    """Append ``stage``. Of what the one before kept, only ``COMPARED`` is asked for later."""
+    if stages[-1].name != COMPARED:
+        stages[-1] = without_texts(stages[-1])
+    stages.append(stage)
 
 
 def _quality(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 from tunewheel_contracts.formats.dataset import FunnelStage
@@ -71,13 +71,18 @@ class Stage:
         )
 
 
+def without_texts(stage: Stage) -> Stage:
+    """Return ``stage`` with what the funnel and the lineage need of what it kept; the rest takes memory."""
+    return replace(stage, kept=stage.kept.select(pl.col("^(record_id|flags)$")))
+
+
 def drop(name: str, records: pl.DataFrame, reason: pl.Expr | pl.Series) -> Stage:
     """Split ``records`` by ``reason``: null keeps a record, a text drops it for that reason."""
     marked = records.with_columns(reason.alias("reason"))
     dropped = marked.filter(pl.col("reason").is_not_null())
     return Stage(
         name=name,
-        kept=marked.filter(pl.col("reason").is_null()).drop("reason"),
+        kept=marked.filter(pl.col("reason").is_null()).drop("reason") if dropped.height else records,
         dropped=dropped_frame(dropped["record_id"], dropped["reason"]),
     )
 

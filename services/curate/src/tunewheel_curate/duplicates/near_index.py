@@ -37,7 +37,7 @@ UInt32s = npt.NDArray[np.uint32]
 
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
-_BATCH_SHINGLES = 1 << 21
+_BATCH_SHINGLES = 1 << 20
 _MERGE_CODES = 1 << 22
 _PAIR_SHIFT = np.uint64(HASH_BITS)
 

@@ -26,6 +26,8 @@ CHUNK_ROWS = 1 << (64 - HASH_BITS)
 UInt64s = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.int64]
 
+_ROWS_AT_ONCE = 1 << 12
+"""Fewer than there could be: what is in between takes 2 kB a row."""
 _WORD = re.compile(r"\w+")
 _HASH_MASK = np.uint64((1 << HASH_BITS) - 1)
 _ROW_SHIFT = np.uint64(HASH_BITS)
@@ -72,8 +74,8 @@ def shingle_sets(keys: pl.Series) -> ShingleSets:
     """Return the hashed shingles of ``keys``, texts as ``comparison_key`` returns them."""
     values: list[UInt64s] = [np.empty(0, np.uint64)]
     counts: list[Integers] = [np.zeros(1, np.int64)]
-    for start in range(0, len(keys), CHUNK_ROWS):
-        found, sizes = _chunk_sets(keys.slice(start, CHUNK_ROWS))
+    for start in range(0, len(keys), _ROWS_AT_ONCE):
+        found, sizes = _chunk_sets(keys.slice(start, _ROWS_AT_ONCE))
         values.append(found)
         counts.append(sizes)
     return ShingleSets(np.concatenate(values), np.cumsum(np.concatenate(counts)))
@@ -95,12 +97,13 @@ def _chunk_sets(keys: pl.Series) -> tuple[UInt64s, Integers]:
     return packed & _HASH_MASK, sizes
 
 
-def word_runs(keys: pl.Series, length: int) -> tuple[Integers, UInt64s]:
-    """Return the hash of every run of ``length`` words, and the position in ``keys`` of the text it is in."""
+def word_runs(keys: pl.Series, length: int, *, wanted: UInt64s | None = None) -> tuple[Integers, UInt64s]:
+    """Return the hash of every run of ``length`` words (of those in ``wanted``, where it is given), and the
+    position in ``keys`` of the text it is in."""
     rows: list[Integers] = [np.empty(0, np.int64)]
     hashes: list[UInt64s] = [np.empty(0, np.uint64)]
-    for start in range(0, len(keys), CHUNK_ROWS):
-        words = keys.slice(start, CHUNK_ROWS).str.extract_all(r"\w+")
+    for start in range(0, len(keys), _ROWS_AT_ONCE):
+        words = keys.slice(start, _ROWS_AT_ONCE).str.extract_all(r"\w+")
         of_word = _word_hashes(words.explode().drop_nulls())
         row = np.repeat(np.arange(start, start + len(words)), words.list.len().to_numpy().astype(np.int64))
         count = max(len(row) - length + 1, 0)
@@ -108,6 +111,8 @@ def word_runs(keys: pl.Series, length: int) -> tuple[Integers, UInt64s]:
         for offset in range(length):
             run = _mixed(run * _LEFT + of_word[offset : offset + count])
         inside = row[:count] == row[len(row) - count :]
+        if wanted is not None:
+            inside &= np.isin(run, wanted)
         rows.append(row[:count][inside])
         hashes.append(run[inside])
     return np.concatenate(rows), np.concatenate(hashes)

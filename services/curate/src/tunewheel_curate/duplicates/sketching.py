@@ -30,11 +30,13 @@ def band_keys(sets: ShingleSets) -> npt.NDArray[np.uint32]:
     """Return the key of every band of every text: (BANDS, texts)."""
     count = len(sets.offsets) - 1
     keys = np.empty((BANDS, count), np.uint32)
-    spread = sets.values * _SPREAD
     for start in range(0, count, _ROWS_AT_ONCE):
         offsets = sets.offsets[start : start + _ROWS_AT_ONCE + 1]
         signatures = RMinHash.digest_matrix_from_flat_token_hashes(
-            spread[offsets[0] : offsets[-1]], (offsets - offsets[0]).astype(np.uint64), PERMUTATIONS, SEED
+            sets.values[offsets[0] : offsets[-1]] * _SPREAD,
+            (offsets - offsets[0]).astype(np.uint64),
+            PERMUTATIONS,
+            SEED,
         )
         rows = np.array(signatures.to_rows(), dtype=np.uint64).reshape(len(offsets) - 1, BANDS, -1)
         mixed = (rows * _FACTORS).sum(axis=2, dtype=np.uint64)

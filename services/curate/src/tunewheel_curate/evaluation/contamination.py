@@ -113,9 +113,8 @@ def _runs(keys: pl.Series, items: pl.Series, words: int) -> pl.DataFrame:
     item, wanted = word_runs(items, words)
     if not len(wanted):
         return pl.DataFrame(schema=OVERLAP_SCHEMA)
-    text, held = word_runs(keys, words)
-    shared = np.isin(held, wanted)
-    texts = pl.DataFrame({"text": text[shared], "run": held[shared]}).unique()
+    text, held = word_runs(keys, words, wanted=wanted)
+    texts = pl.DataFrame({"text": text, "run": held}).unique()
     return _overlaps(texts.join(pl.DataFrame({"item": item, "run": wanted}).unique(), on="run"), "run")
 
 

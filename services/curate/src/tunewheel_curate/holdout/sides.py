@@ -24,6 +24,8 @@ from tunewheel_curate.replay.mixing import Replayed, ReplayPool, choose_replay
 from tunewheel_curate.stage import Stage, dropped_frame
 
 HELD_OUT_BEFORE = "held_out_before"
+COMPARED = "conflicts"
+"""The stage whose records were good enough to be compared with others."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def _marks(record_ids: list[list[str]], stages: Sequence[Stage]) -> list[Marks]:
 
 def _compared(stages: Sequence[Stage]) -> pl.DataFrame:
     """The records that were good enough to be compared with others, by their ``key``."""
-    return next(stage.kept for stage in stages if stage.name == "conflicts")
+    return next(stage.kept for stage in stages if stage.name == COMPARED)
 
 
 def _duplicates(stages: Sequence[Stage]) -> pl.DataFrame:
