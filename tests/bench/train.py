@@ -4,6 +4,9 @@ SmolLM2-135M-Instruct on the help desk's tickets, each contender in a process of
 environment. Tokens are those of the examples, padding excluded; the first step is not counted. Where others
 compute on the machine too, wall time says little: ``tokens_per_cpu_second`` counts the time that this process
 was given.
+
+``--llamafactory PYTHON`` names an interpreter that has LLaMA-Factory (a virtual environment of its own),
+which then is another contender, on the same conversations in the same batches.
 """
 
 from __future__ import annotations
@@ -34,14 +37,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(CONTENDERS))
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--cache-dir", type=Path, default=ROOT / "var" / "cache")
+    parser.add_argument("--llamafactory", type=Path)
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.contender:
-        print(json.dumps(measure(chosen.contender, chosen.steps, chosen.dtype, chosen.cache_dir)))
+        print(json.dumps(measure(chosen.contender, chosen)))
         return
     from report import write_report
 
-    figures = {name: in_own_process(name, chosen) for name in chosen.only}
+    names = [*chosen.only, *(["llamafactory"] if chosen.llamafactory else [])]
+    figures = {name: in_own_process(name, chosen) for name in names}
     ratios: dict[str, float] = {}
     for name, found in figures.items():
         stock = figures.get(f"trl_{name.removesuffix('_padded')}")
@@ -49,6 +54,9 @@ def main() -> None:
             speed = "tokens_per_cpu_second"
             ratios[f"{name}/trl_{name.removesuffix('_padded')} {speed}"] = found[speed] / stock[speed]
             ratios[f"{name}: largest difference of a step's loss"] = loss_difference(found, stock)
+    if {"lora", "llamafactory"} <= figures.keys():
+        ours, theirs = (figures[name]["tokens_per_cpu_second"] for name in ("lora", "llamafactory"))
+        ratios["lora/llamafactory tokens_per_cpu_second"] = ours / theirs
     write_report(
         "train",
         packages=("torch", "transformers", "trl", "peft", "bitsandbytes"),
@@ -69,13 +77,14 @@ def in_own_process(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
     command = [
         sys.executable, __file__, "--contender", name, "--steps", str(chosen.steps),
         "--dtype", chosen.dtype, "--cache-dir", str(chosen.cache_dir),
+        *(["--llamafactory", str(chosen.llamafactory)] if chosen.llamafactory else []),
     ]  # fmt: skip
     done = subprocess.run(command, env=environment(0), stdout=subprocess.PIPE, text=True, check=True)
     print(name, done.stdout.splitlines()[-1], file=sys.stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(name: str, steps: int, dtype: str, cache_dir: Path) -> dict[str, Any]:
+def measure(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
     from tunewheel_basemodel.locate import locate_base_model
     from tunewheel_basemodel.precision import compute_dtype
     from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
@@ -84,22 +93,27 @@ def measure(name: str, steps: int, dtype: str, cache_dir: Path) -> dict[str, Any
     from tunewheel_train.job import Job
     from tunewheel_train.schedule import plan_steps
 
-    base = locate_base_model(BASE, cache_dir=cache_dir)
-    method = name.removeprefix("trl_").removesuffix("_padded")
+    base = locate_base_model(BASE, cache_dir=chosen.cache_dir)
+    method = "lora" if name == "llamafactory" else name.removeprefix("trl_").removesuffix("_padded")
     recipe = TrainSpec(
         method=TrainMethod(method), learning_rate=1e-3, warmup_fraction=0.0, scheduler="constant",
         checkpoint_steps=10**6, batch_size=BATCH, micro_batch_size=BATCH,
     )  # fmt: skip
-    number = compute_dtype() if dtype == "auto" else dtype
-    model, tokenizer = modeling.load(base, recipe, precision=number)
-    examples, _ = encode_examples(tickets(BATCH * 40), tokenizer, max_tokens=256)
-    plan = plan_steps([len(e) for e in examples], batch_size=BATCH, epochs=1, seed=17)[: steps + 1]
+    number = compute_dtype() if chosen.dtype == "auto" else chosen.dtype
+    rows = {row["example_id"]: row for row in tickets(BATCH * 40)}
+    examples, _ = encode_examples([*rows.values()], modeling.load_tokenizer(base), max_tokens=256)
+    plan = plan_steps([len(e) for e in examples], batch_size=BATCH, epochs=1, seed=17)[: chosen.steps + 1]
     clock = Clock([sum(len(examples[i]) for i in step) for step in plan])
+    if name == "llamafactory":
+        return with_factory(
+            chosen, [rows[examples[i].example_id] for s in plan for i in s], base, clock, number
+        )
+    model, tokenizer = modeling.load(base, recipe, precision=number)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         job = Job(
             run_id="run-bench", base_model=BASE, train_path=folder, output_dir=folder, work_dir=folder,
-            cache_dir=cache_dir, recipe=recipe,
+            cache_dir=chosen.cache_dir, recipe=recipe,
         )  # fmt: skip
         told = modeling.trl_arguments(job, total_steps=len(plan), learning_rate=1e-3, precision=number)
         arguments = modeling.examples_config(told)
@@ -115,6 +129,20 @@ def measure(name: str, steps: int, dtype: str, cache_dir: Path) -> dict[str, Any
         "mean_assistant_tokens": round(stats.assistant / stats.examples, 1),
         "losses": [round(loss, 4) for loss in losses],
     }
+
+
+def with_factory(
+    chosen: argparse.Namespace, rows: list[dict[str, Any]], base: Any, clock: Clock, number: str
+) -> dict[str, Any]:
+    import factory
+
+    with tempfile.TemporaryDirectory() as scratch:
+        marks, losses = factory.run(
+            chosen.llamafactory, rows, model=base.path, folder=Path(scratch), batch=BATCH,
+            steps=len(rows) // BATCH, bf16=number == "bfloat16",
+        )  # fmt: skip
+    clock.marks.extend(marks)
+    return {**clock.figures(), "dtype": number, "losses": [round(loss, 4) for loss in losses]}
 
 
 def make_trainer(
@@ -158,12 +186,12 @@ class Clock:
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self._tokens = list(tokens)
-        self._marks: list[tuple[float, float]] = []
+        self.marks: list[tuple[float, float]] = []
 
     def callback(self) -> Any:
         from transformers import TrainerCallback
 
-        marks = self._marks
+        marks = self.marks
 
         class Mark(TrainerCallback):
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -172,9 +200,9 @@ class Clock:
         return Mark()
 
     def figures(self) -> dict[str, float]:
-        walls = [b[0] - a[0] for a, b in zip(self._marks, self._marks[1:], strict=False)]
-        counted = self._tokens[1 : len(self._marks)]
-        cpu = self._marks[-1][1] - self._marks[0][1]
+        walls = [b[0] - a[0] for a, b in zip(self.marks, self.marks[1:], strict=False)]
+        counted = self._tokens[1 : len(self.marks)]
+        cpu = self.marks[-1][1] - self.marks[0][1]
         return {
             "tokens_per_second": round(sum(counted) / sum(walls), 1),
             "best_step_tokens_per_second": round(max(t / w for t, w in zip(counted, walls, strict=True)), 1),
