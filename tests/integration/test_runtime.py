@@ -240,8 +240,8 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
                 await bus.publish(request(f"{project}", f"{n}"))
                 await asyncio.sleep(0.1)
             await until(lambda: len(seen[0]) == 20)
-            assert services[1].state() == {"service": project, "ready": False, "active": False}
-        await until(lambda: services[1].state() == {"service": project, "ready": True, "active": True})
+            assert services[1].state() == {"service": project, "ready": False, "standby": True}
+        await until(lambda: services[1].state() == {"service": project, "ready": True, "standby": False})
         await bus.publish(request(project, "last"))
         await until(lambda: seen[1] == ["last"])
         services[1].stop()

@@ -60,7 +60,8 @@ class Program(Protocol):
 
 
 class HttpProgram:
-    """A process that answers 200 at ``ready_url`` once it can do its work."""
+    """A process that answers 200 at ``ready_url`` once it can do its work; one that says there that it stands
+    by for another wheel's does all it can for now."""
 
     def __init__(
         self, name: str, argv: Sequence[str], *, env: Mapping[str, str], log: Path, ready_url: str
@@ -88,8 +89,8 @@ class HttpProgram:
                 aiohttp.ClientSession(timeout=timeout) as session,
                 session.get(self.ready_url) as answer,
             ):
-                return answer.status == 200
-        except (aiohttp.ClientError, TimeoutError):
+                return answer.status == 200 or (await answer.json()).get("standby") is True
+        except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError):
             return False
 
     def exit_code(self) -> int | None:

@@ -90,6 +90,11 @@ class Leadership(ConsumerRebalanceListener):
     def held(self) -> bool:
         return self._gained.is_set()
 
+    @property
+    def stands_by(self) -> bool:
+        """Whether another process is the active one, and this one waits for its end."""
+        return self._polling is not None and not self.held
+
     async def gain(self) -> None:
         """Return once this process is the active one, however long that takes."""
         session = self._settings.session_timeout_ms

@@ -213,7 +213,7 @@ class Service:
         """Return what ``/health/ready`` answers."""
         state: dict[str, object] = {"service": self.name, "ready": self._ready and self.failure is None}
         if self._leadership is not None:
-            state["active"] = self._leadership.held
+            state["standby"] = self._leadership.stands_by
         return state
 
     def asgi(self) -> Starlette:
