@@ -7,6 +7,8 @@ import json
 
 import httpx
 import pytest
+from tunewheel_cli.dead_letters import letter_topics, read_dead_letters
+from tunewheel_cli.reading import record_counts
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import TicketPublished
@@ -57,6 +59,14 @@ async def test_good_and_bad_tickets(kafka: str, tmp_path, project: str) -> None:
         )
         assert all(letter.source_topic == "ticket.published" for letter in letters)
         assert b"\xff\xfe" in {letter.value for letter in letters}
+    options = {"bootstrap_servers": kafka}
+    shown = [letter async for letter in read_dead_letters(options, [topics.TICKET_PUBLISHED])]
+    assert {(letter.field, letter.message) for letter in shown} >= {
+        ("body", json.dumps(bad["body"])), ("(body)", "\\xff\\xfe"), ("ce_type", "{}"),
+    }  # fmt: skip
+    assert {letter.service for letter in shown if "tickte_id" in letter.message} == {"ingest"}
+    counted = await record_counts(options, letter_topics())
+    assert counted["ticket.published.dlq"] == len(shown)
 
 
 async def test_http_takes_json_lines_and_names_the_bad_one(kafka: str, tmp_path, project: str) -> None:
