@@ -135,6 +135,35 @@ def test_without_a_project_header_the_data_decides() -> None:
     assert Envelope.from_kafka(TicketPublished, VALUE, _headers(ce_project=None)).project == "helpdesk"
 
 
+def test_an_event_that_is_silent_about_its_time_happened_when_it_was_logged() -> None:
+    """Read again after a withdrawal or an erasure, it must not count as published since."""
+    logged = int(NOON.timestamp() * 1000) + 7
+    silent = [Envelope.from_kafka(TicketPublished, VALUE, _headers(ce_time=None), logged_ms=logged)
+              for _ in range(2)]  # fmt: skip
+    assert [event.time for event in silent] == [NOON + timedelta(milliseconds=7)] * 2
+    told = Envelope.from_kafka(
+        TicketPublished, VALUE, _headers(ce_time=b"2026-03-01T12:00:00Z"), logged_ms=logged
+    )
+    assert told.time == NOON
+    unknown = Envelope.from_kafka(TicketPublished, VALUE, _headers(ce_time=None), logged_ms=-1)
+    assert unknown.time > NOON
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_a_moment_that_utc_has_not_is_refused(moment: str) -> None:
+    """The first is what some systems write for "no date"."""
+    body = json.dumps({"project": "p", "ticket_id": "t", "body": "b", "created_at": moment})
+    error = _refused(body.encode(), _headers(ce_project=None))
+    assert (error.field, "leave it out" in error.reason) == ("created_at", True)
+    assert _refused(VALUE, _headers(ce_time=moment.encode())).field == "ce_time"
+
+
+def test_a_log_whose_clock_is_lost_in_time_is_told() -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        Envelope.from_kafka(TicketPublished, VALUE, _headers(ce_time=None), logged_ms=10**18)
+    assert caught.value.field == "ce_time"
+
+
 def test_null_survives_where_it_must_be_said() -> None:
     data = ModelRolledback(
         project="p", model_id="m", from_stage="canary", restored=None, cause="c", reason="worse"

@@ -105,7 +105,8 @@ async def read_records(
 def decode(record: ConsumerRecord[bytes, bytes], skipped: list[str] | None = None) -> Envelope[Any] | None:
     """Return a record as an event, None if it is none."""
     try:
-        return Envelope.from_kafka(BY_NAME[record.topic].event, record.value, record.headers)
+        event_class = BY_NAME[record.topic].event
+        return Envelope.from_kafka(event_class, record.value, record.headers, logged_ms=record.timestamp)
     except InvalidEvent as error:
         if skipped is not None:
             skipped.append(f"{record.topic}[{record.partition}]@{record.offset}: {error}")

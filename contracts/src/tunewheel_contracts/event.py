@@ -116,8 +116,13 @@ class Envelope(Generic[E]):
         )
 
     @classmethod
-    def from_kafka(cls, event_class: type[E], value: bytes | None, headers: Headers) -> Envelope[E]:
+    def from_kafka(
+        cls, event_class: type[E], value: bytes | None, headers: Headers, *, logged_ms: int | None = None
+    ) -> Envelope[E]:
         """Decode one record of ``event_class``'s topic.
+
+        ``logged_ms`` is the record's own timestamp (milliseconds since 1970): when the event happened where
+        its headers do not say, so that it happened at the same time whenever it is read.
 
         Raises:
             InvalidEvent: the headers are not CloudEvents, or the value does not fit the schema; ``field``
@@ -126,7 +131,7 @@ class Envelope(Generic[E]):
         if value is None:
             raise InvalidEvent(field="(body)", reason="is empty; send the event's data as JSON")
         attributes = from_headers(headers)
-        time = _read_time(attributes.get("time"))
+        time = _read_time(attributes.get("time"), logged_ms)
         if (kind := attributes["type"]) != event_class.type:
             raise InvalidEvent(field="ce_type", reason=f"is {kind!r} on the topic of {event_class.type!r}")
         data = decode_data(event_class, value)
@@ -195,12 +200,17 @@ def decode_data(model: type[M], value: bytes) -> M:
         raise InvalidEvent.from_validation(error) from error
 
 
-def _read_time(sent: str | None) -> datetime:
-    """Return when an event happened; what is silent about it happens now, and what names no zone in UTC."""
-    if not sent:
-        return datetime.now(UTC)
+def _read_time(sent: str | None, logged_ms: int | None) -> datetime:
+    """Return when an event happened: what it says (UTC where it names no zone), else when it was logged, else
+    now."""
     try:
+        if not sent:
+            if logged_ms is None or logged_ms < 0:
+                return datetime.now(UTC)
+            return datetime.fromtimestamp(logged_ms / 1000, UTC)
         time = datetime.fromisoformat(sent)
-    except ValueError as error:
+        time = time if time.tzinfo else time.replace(tzinfo=UTC)
+        time.astimezone(UTC)  # or those who bring it there fail
+    except (ValueError, OverflowError, OSError) as error:
         raise InvalidEvent(field="ce_time", reason=f"is unreadable: {error}") from error
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    return time

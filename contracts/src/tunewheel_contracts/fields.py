@@ -25,7 +25,12 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _utc(value: datetime) -> datetime:
-    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    try:
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    except OverflowError:  # such as the first moment of year 1 in a zone east of Greenwich
+        raise ValueError(
+            "lies outside the years 1 to 9999 of UTC; send when it was, or leave it out"
+        ) from None
 
 
 Timestamp = Annotated[datetime, Field(json_schema_extra={"format": "date-time"}), AfterValidator(_utc)]

@@ -76,7 +76,7 @@ class Consumption:
             InvalidEvent: see ``Envelope.from_kafka``.
         """
         headers = headers_of(record)
-        envelope = Envelope.from_kafka(spec.event, record.value, headers)
+        envelope = Envelope.from_kafka(spec.event, record.value, headers, logged_ms=record.timestamp)
         return Delivery(envelope, position_of(record), headers)
 
     async def decode_all(self, spec: TopicSpec, records: Sequence[Record]) -> list[Delivery[Any]]:

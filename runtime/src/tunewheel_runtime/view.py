@@ -157,7 +157,9 @@ class LogReader:
         if record.value is None:
             return
         try:
-            envelope = Envelope.from_kafka(BY_NAME[record.topic].event, record.value, record.headers)
+            envelope = Envelope.from_kafka(
+                BY_NAME[record.topic].event, record.value, record.headers, logged_ms=record.timestamp
+            )
         except InvalidEvent as error:
             log.error("view_skipped_record", topic=record.topic, offset=record.offset, reason=str(error))
             return

@@ -120,7 +120,7 @@ async def _span(
 def decoded(topic: TopicSpec, record: Any) -> Delivery[Any] | None:
     headers = {name: value or b"" for name, value in record.headers}
     try:
-        envelope = Envelope.from_kafka(topic.event, record.value, headers)
+        envelope = Envelope.from_kafka(topic.event, record.value, headers, logged_ms=record.timestamp)
     except InvalidEvent:
         return None
     return Delivery(envelope, Position(record.topic, record.partition, record.offset), headers)
