@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.dataset import ChatExample
@@ -139,6 +140,23 @@ async def test_nothing_of_a_judged_run_stays_on_this_disk(
         (root / name / "candidate.jsonl").write_text("{}")
     assert isinstance(await evaluator.evaluate(event, None, lease()), EvalFailed)
     assert [left.name for left in root.iterdir()] == ["scorecard-open"]
+
+
+async def test_a_champion_whose_files_are_gone_is_named_and_blocks_no_other_run(
+    make_run: MakeRun, evaluator: Evaluator, store: ObjectStore
+) -> None:
+    event = await make_run()
+    path = "adapters/desk-champion"
+    files = tuple(
+        file.model_copy(update={"path": f"{path}/{Path(file.path).name}", "sha256": "1" * 64})
+        for file in event.adapter.files
+    )
+    gone = {"model_id": "desk-champion", "path": path, "files": files}
+    champion = Champion(adapter=event.adapter.model_copy(update=gone))
+    with pytest.raises(InvalidEvent, match=r"desk-champion.*restore") as caught:
+        await evaluator.evaluate(event, champion, lease())
+    assert caught.value.field == "champion.files"
+    assert await store.list("scorecards") == []
 
 
 async def test_missed_criterion_fails_with_its_figures(real_run: MakeRun, evaluator: Evaluator) -> None:

@@ -55,6 +55,15 @@ async def fetch_candidate(store: ObjectStore, adapter: AdapterRef, destination: 
         raise UnfitCandidate(field="adapter.files", reason=f"{error}; train again") from error
 
 
+async def fetch_champion(store: ObjectStore, adapter: AdapterRef, destination: Path) -> Path:
+    """Bring the champion's files, verified. Raises InvalidEvent where they are gone."""
+    try:
+        return await fetch_model(store, adapter, destination)
+    except (ArtifactMissing, CorruptArtifact) as error:
+        reason = f"of {adapter.model_id}, which is in production, cannot be used: {error}; restore them"
+        raise InvalidEvent(field="champion.files", reason=reason) from error
+
+
 async def fetch_model(store: ObjectStore, adapter: AdapterRef, destination: Path) -> Path:
     """Bring an adapter's or a whole model's files, verified; see ``ObjectStore.fetch_directory``."""
     return await store.fetch_directory(adapter.files, adapter.path, destination)

@@ -13,7 +13,7 @@ from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_eval.artifacts import fetch_candidate, fetch_measurements, fetch_model
+from tunewheel_eval.artifacts import fetch_candidate, fetch_champion, fetch_measurements
 from tunewheel_eval.job import ContestantJob, Job
 from tunewheel_eval.measurement import model_key
 from tunewheel_eval.plan import EvaluationPlan
@@ -50,6 +50,7 @@ async def prepare_job(contest: Contest, store: ObjectStore, settings: Settings) 
 
     Raises:
         UnfitCandidate: the candidate's files are unusable.
+        InvalidEvent: the champion's are.
     """
     contestants = [await _contestant(contest, store, role, adapter) for role, adapter in roles(contest.plan)]
     return Job(
@@ -72,7 +73,7 @@ async def _contestant(
     key = model_key(form.base, adapter, quantization=form.quantization)
     directory = None
     if adapter is not None:
-        fetch = fetch_candidate if role is Role.CANDIDATE else fetch_model
+        fetch = fetch_candidate if role is Role.CANDIDATE else fetch_champion
         directory = await fetch(store, adapter, contest.directory / "models" / key)
     champion = contest.plan.champion
     seeds = await fetch_measurements(
