@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_serve_gateway.exchange import Exchange
@@ -114,6 +115,20 @@ def test_a_disk_that_takes_nothing_is_told_and_taken_again_when_it_mends(
     assert spool.append(exchange(3)) is not None
     spool.close()
     assert names(Spool(directory).take_over()) == ["c-1", "c-3"]
+
+
+def test_a_file_that_cannot_be_named_leaves_nothing_open(directory: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    spool = Spool(directory)
+    before = psutil.Process().num_fds()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", refuse)
+        assert [spool.append(exchange(n)) for n in range(5)] == [None] * 5
+    assert psutil.Process().num_fds() == before
+    assert not list(directory.iterdir())
+    assert spool.append(exchange(9)) is not None
 
 
 def test_text_that_is_no_unicode_is_not_kept_and_breaks_nothing(directory: Path):

@@ -116,8 +116,13 @@ class Spool:
         path = self._directory / f"{uuid.uuid4().hex}.jsonl"
         unnamed = path.with_suffix(".new")
         descriptor = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.rename(unnamed, path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.rename(unnamed, path)
+        except OSError:
+            os.close(descriptor)
+            unnamed.unlink(missing_ok=True)
+            raise
         self._current = Segment(path, descriptor)
         self._segments.add(self._current)
 
