@@ -130,6 +130,16 @@ async def test_a_body_that_waits_for_the_service_is_waited_for() -> None:
             assert found == 200
 
 
+async def test_an_answer_may_take_longer_than_a_request() -> None:
+    app = App()
+    app.may_read.clear()
+    async with serving(app) as port, connected(port) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(4 * Impatient.patience_seconds)
+        app.may_read.set()
+        assert await status(reader) == 200
+
+
 async def test_a_connection_that_is_kept_takes_one_request_after_another() -> None:
     async with serving(App()) as port, connected(port) as (reader, writer):
         for _ in range(4):
