@@ -29,21 +29,14 @@ def validate_outputs(records: pl.DataFrame, task: TaskSpec) -> Stage:
     ``off_schema: (root) too large`` (a number that the schema cannot be checked with).
     """
     validator = Draft202012Validator(task.output_schema) if task.output_schema is not None else None
-    outputs: list[str] = []
-    labels: list[str | None] = []
-    reasons: list[str | None] = []
-    for text in records["output"]:
-        try:
-            output, label, reason = _validated(text, validator, task)
-        except ArithmeticError:  # one answer must not end the build of all others
-            output, label, reason = text, None, "off_schema: (root) too large"
-        outputs.append(output)
-        labels.append(label)
-        reasons.append(reason)
+    answers = records["output"]
+    # Each once: many questions have the same answer.
+    settled = {text: _validated(text, validator, task) for text in answers.unique()}
+    columns = [[settled[text][place] for text in answers] for place in range(3)]
     checked = records.with_columns(
-        pl.Series("output", outputs, dtype=pl.String), pl.Series("label", labels, dtype=pl.String)
+        pl.Series("output", columns[0], dtype=pl.String), pl.Series("label", columns[1], dtype=pl.String)
     )
-    return drop("output_validation", checked, pl.Series(reasons, dtype=pl.String))
+    return drop("output_validation", checked, pl.Series(columns[2], dtype=pl.String))
 
 
 def canonical_output(value: Any, schema: dict[str, Any]) -> str:
@@ -73,8 +66,11 @@ def _validated(
     if validator is None:
         return normalize_text(text), label, None
     value = _normalized(value)
-    if not validator.is_valid(value):
-        error = best_match(validator.iter_errors(value))
+    try:
+        error = None if validator.is_valid(value) else best_match(validator.iter_errors(value))
+    except OverflowError:
+        return text, None, "off_schema: (root) too large"
+    if error is not None:
         where = ".".join(str(part) for part in error.absolute_path) or "(root)"
         return text, None, f"off_schema: {where} {error.validator}"
     return canonical_output(value, task.output_schema or {}), label_of(value, task.label_field), None
