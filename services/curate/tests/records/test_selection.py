@@ -13,6 +13,33 @@ def test_copies_of_a_record_count_once_whatever_their_order(records) -> None:
     assert distinct_records(twice)["record_id"].to_list() == ["rec-0000", "rec-a"]
 
 
+def test_a_source_that_went_back_to_an_earlier_version_says_that_one(records) -> None:
+    first, second, back, again = (datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2, 3, 4))
+    frame = records(
+        {"record_id": "rec-a", "source_id": "T", "published_at": first},
+        {"record_id": "rec-b", "source_id": "T", "published_at": second},
+        {"record_id": "rec-a", "source_id": "T", "published_at": back},
+        {"record_id": "rec-a", "source_id": "T", "published_at": again},
+        {"record_id": "rec-c", "source_id": "U", "published_at": first},
+        {"record_id": "rec-c", "source_id": "U", "published_at": again},
+    )
+    distinct = distinct_records(frame)
+    assert distinct.equals(distinct_records(frame.reverse()))
+    # what is published again unchanged keeps its time, or every export of everything were another version
+    assert dict(distinct.select("record_id", "published_at").iter_rows()) == {
+        "rec-a": back, "rec-b": second, "rec-c": first,
+    }  # fmt: skip
+    assert sorted(select_usable(distinct).kept["record_id"]) == ["rec-a", "rec-c"]
+
+
+def test_a_history_that_is_published_again_as_a_whole_changes_nothing(records) -> None:
+    days = [datetime(2026, 3, day, tzinfo=UTC) for day in range(1, 5)]
+    rows = [{"record_id": f"rec-{'ab'[n % 2]}", "source_id": "T", "published_at": day}
+            for n, day in enumerate(days)]  # fmt: skip
+    for upto in (2, 4):
+        assert select_usable(distinct_records(records(*rows[:upto]))).kept["record_id"].to_list() == ["rec-b"]
+
+
 def test_documents_and_unanswered_records_are_not_used(records) -> None:
     stage = select_usable(records({}, {"kind": "document", "output": None}, {"output": None}))
     assert stage.kept["record_id"].to_list() == ["rec-0000"]

@@ -3,7 +3,8 @@
 The rules look only at what the records say and at the time their event bears, never at where Kafka put
 them, so any order and any split over partitions selects the same records:
 
-1. Of several copies of one ``record_id`` the most trusted counts, then the earliest published.
+1. Of several copies of one ``record_id`` the most trusted counts, then the earliest published: of those
+   since another record of its source was. A source that went back to what it said before says it anew.
 2. Of several records of one source (same kind and ``source_id``) the newest counts: the latest
    ``occurred_at`` (none is oldest), then the higher trust, then the later published, then the greater
    ``record_id``. ingest publishes the versions of one source in their order, so "later published" is
@@ -20,12 +21,26 @@ from tunewheel_curate.stage import Stage, drop, trust_rank
 def distinct_records(records: pl.DataFrame) -> pl.DataFrame:
     """Return one row per ``record_id``, sorted by it (rule 1)."""
     ties = ["published_at", "occurred_at", "group", "title", "input", "output"]
-    ranked = records.with_columns(trust_rank().alias("_rank")).sort(
+    current = records.join(_said_last(records), on="record_id", how="left")
+    current = current.filter((pl.col("published_at") >= pl.col("_since")).fill_null(True)).drop("_since")
+    ranked = current.with_columns(trust_rank().alias("_rank")).sort(
         ["record_id", "_rank", *ties],
         descending=[False, True, *(False for _ in ties)],
         nulls_last=True,
     )
     return ranked.unique("record_id", keep="first", maintain_order=True).drop("_rank")
+
+
+def _said_last(records: pl.DataFrame) -> pl.DataFrame:
+    """Return (record_id, _since): when its source began to say it, the last time that it did."""
+    source = ["kind", "source_id"]
+    told = records.select(*source, "published_at", "record_id").sort(*source, "published_at", "record_id")
+    begins = pl.col("record_id") != pl.col("record_id").shift().over(source)
+    return (
+        told.filter(begins.fill_null(True))
+        .group_by("record_id")
+        .agg(pl.col("published_at").max().alias("_since"))
+    )
 
 
 def select_usable(records: pl.DataFrame) -> Stage:
