@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 from tunewheel_contracts.formats.spec import parse_spec
-from tunewheel_curate.pipeline import Build, build
+from tunewheel_curate.pipeline import Build, build, label_counts
 from tunewheel_curate.versions.card import data_card
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "helpdesk"
@@ -54,6 +54,13 @@ def test_every_planted_fault_is_caught(made: Build) -> None:
     assert dropped <= planted, "something that was not planted was dropped"
     assert made.rejections == ()
     assert made.counts.examples >= 280
+
+
+def test_every_category_has_its_share_of_the_holdout(made: Build) -> None:
+    counts = label_counts(made.split.holdout)
+    assert len(counts) == 8
+    assert set(counts.values()) == {7, 8}
+    assert (made.counts.train, made.counts.holdout) == (248, 62)
 
 
 def test_planted_personal_data_is_gone(made: Build) -> None:

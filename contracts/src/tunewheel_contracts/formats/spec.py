@@ -82,6 +82,7 @@ class DatasetSpec(Strict):
     """Longest example that is kept: in the base model's own tokens, where its tokenizer can be had, else in
     estimated ones (four characters each). The version's card says which."""
     holdout_fraction: Annotated[float, Field(ge=0.05, le=0.5)] = 0.15
+    """Of the examples of every label, as nearly as groups allow. A change takes effect as data comes."""
     near_duplicate_threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
     """Jaccard similarity of word shingles from which two inputs count as one."""
     cleaning: CleaningSpec = CleaningSpec()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from io import BytesIO
 
 import polars as pl
-from tunewheel_curate.holdout.memory import HoldoutMemory, Seen, clusters_of, marks_of_examples
+from tunewheel_curate.holdout.memory import HoldoutMemory, Seen, clusters_of, marks_of_examples, trained_marks
 from tunewheel_curate.stage import dropped_frame
 
 
@@ -31,6 +31,16 @@ def test_a_question_a_source_and_a_group_are_known_again(records) -> None:
     assert seen(source_id="T-1", kind="example") is Seen.NEVER
     assert memory.holds_question("q")
     assert not memory.holds_question("other")
+
+
+def test_a_group_that_trained_is_known_again_unless_something_of_it_was_held_out(records) -> None:
+    frame = compared(records, {"input": "q", "group": "g"}, {"input": "r", "group": "h"})
+    ids = [[record_id] for record_id in frame["record_id"]]
+    one, other = marks_of_examples(ids, frame, no_duplicates())
+    memory = HoldoutMemory().extended([], trained_marks(ids[:1], frame, no_duplicates()))
+    assert (memory.seen(one), memory.seen(other)) == (Seen.TRAINED, Seen.NEVER)
+    assert not memory.holds_question("q"), "what trained was not held out"
+    assert memory.extended([one]).seen(one) is Seen.EXAMPLE
 
 
 def test_duplicates_leave_their_marks_with_the_one_that_stayed(records) -> None:

@@ -75,6 +75,20 @@ def test_a_better_duplicate_from_elsewhere_takes_the_place_on_the_same_side(reco
     assert not {int(name.split("-")[1]) for name in held} & trained
 
 
+def test_a_new_version_moves_nobody_and_takes_its_part_of_what_is_new(records, spec) -> None:
+    rows = [row(q, 0, q, q, "expert") for q in range(120)]
+    given_before, trained, held = Given(), set(), set()
+    for count in (40, 60, 61, 120):
+        made = build(records(*rows[:count]), spec(holdout_fraction=0.2, **SMALL), given_before)
+        assert trained <= questions(made.split.train)
+        assert held <= questions(made.split.holdout)
+        trained, held = questions(made.split.train), questions(made.split.holdout)
+        assert len(held) == round(count * 0.2)
+        given_before = Given(memory=made.memory)
+    labels = made.split.holdout["label"].value_counts()
+    assert dict(labels.iter_rows()) == {"bell": 12, "horn": 12}
+
+
 def test_a_newer_version_of_a_held_out_source_is_not_trained_on(records, spec) -> None:
     old = [row(q, 0, q, q, "expert") for q in range(40)]
     first = build(records(*old), spec(**SMALL))

@@ -32,9 +32,17 @@ def test_the_fraction_is_met_and_no_group_straddles() -> None:
 
 def test_a_newcomer_moves_nobody() -> None:
     before = split_examples(examples(*many(400)), [], holdout=0.2)
-    after = split_examples(examples(*many(440)), [], holdout=0.2)
-    assert set(before.holdout["group"]) <= set(after.holdout["group"])
-    assert set(before.train["group"]) <= set(after.train["group"])
+    held, frame = set(before.holdout["group"]), examples(*many(440))
+    seen = [Seen.GROUP if group in held else Seen.TRAINED for group in frame["group"][:400]]
+    after = split_examples(frame, [], holdout=0.2, seen=[*seen, *[Seen.NEVER] * 40])
+    assert held < set(after.holdout["group"])
+    assert set(before.train["group"]) < set(after.train["group"])
+
+
+def test_every_label_has_its_share_of_the_holdout() -> None:
+    frame = examples(*[(f"g{number}", ("bell", "horn", "lock")[number % 20 // 9]) for number in range(200)])
+    counts = dict(split_examples(frame, [], holdout=0.15).holdout["label"].value_counts().iter_rows())
+    assert counts == {"bell": 14, "horn": 13, "lock": 3}
 
 
 def test_similar_texts_stay_on_one_side() -> None:

@@ -1,8 +1,9 @@
-"""What was ever held out: hashes that the next version reads, so that none of it is trained on later.
+"""What was ever held out, and what trained: hashes that the next version reads, so that neither moves.
 
 A held out example leaves *marks*: of its question (the normalised input), of its sources and of its group,
-and of those of every duplicate it stands for, since one of them may take its place one day. A mark is a hash:
-the memory outlives a source that is withdrawn or a person who is forgotten, without holding their words.
+and of those of every duplicate it stands for, since one of them may take its place one day. An example that
+trained leaves one of its group. A mark is a hash: the memory outlives a source that is withdrawn or a person
+who is forgotten, without holding their words.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ MARKED_COLUMNS = ("record_id", "kind", "source_id", "group", "key")
 
 
 class Seen(IntEnum):
-    """How a new example is related to what was held out."""
+    """How a new example is related to earlier versions; the more, the stronger."""
 
     NEVER = 0
-    GROUP = 1
-    """Another example of its group was."""
-    EXAMPLE = 2
-    """It was itself: the same question, or a version of the same source."""
+    TRAINED = 1
+    """An example of its group trained, and none was held out."""
+    GROUP = 2
+    """Another example of its group was held out."""
+    EXAMPLE = 3
+    """It was held out itself: the same question, or a version of the same source."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Marks:
     own: frozenset[str]
     """Of its questions and sources."""
     group: frozenset[str]
+    trained: frozenset[str]
+    """Of its group too; what it leaves where it trains."""
 
 
 class HoldoutMemory:
@@ -55,18 +60,20 @@ class HoldoutMemory:
         return pl.DataFrame({"mark": sorted(self.marks)}, schema={"mark": pl.String()})
 
     def seen(self, marks: Marks) -> Seen:
-        """Tell how an example is related to what was held out."""
+        """Tell how an example is related to earlier versions."""
         if not self.marks.isdisjoint(marks.own):
             return Seen.EXAMPLE
-        return Seen.NEVER if self.marks.isdisjoint(marks.group) else Seen.GROUP
+        if not self.marks.isdisjoint(marks.group):
+            return Seen.GROUP
+        return Seen.NEVER if self.marks.isdisjoint(marks.trained) else Seen.TRAINED
 
     def holds_question(self, key: str) -> bool:
         """Tell whether the question with this ``comparison_key`` was held out."""
         return _mark("question", key) in self.marks
 
-    def extended(self, held: Iterable[Marks]) -> HoldoutMemory:
-        """Return the memory that also knows the examples ``held`` out now."""
-        marks = set(self.marks)
+    def extended(self, held: Iterable[Marks], trained: Iterable[str] = ()) -> HoldoutMemory:
+        """Return the memory that also knows the examples ``held`` out now and the marks that ``trained`` left."""
+        marks = self.marks.union(trained)
         for one in held:
             marks |= one.own | one.group
         return HoldoutMemory(marks)
@@ -80,24 +87,40 @@ def marks_of_examples(
     ``records`` has ``MARKED_COLUMNS`` of every record that was good enough to be compared with others (its
     ``key`` is the normalised question), ``duplicates`` (``DROPPED_SCHEMA``) says which gave way to which.
     """
-    clusters = clusters_of(duplicates)
-    members = [[m for i in ids for m in (i, *clusters.get(i, ()))] for ids in record_ids]
-    wanted = pl.Series([m for own in members for m in own], dtype=pl.String).unique()
+    members = _members(record_ids, duplicates)
+    wanted = pl.Series([name for own in members for name in own], dtype=pl.String).unique()
+    marked_records = records.select(MARKED_COLUMNS).filter(pl.col("record_id").is_in(wanted.implode()))
+    held = {group: _mark("group", group) for group in marked_records["group"].unique()}
+    trained = {group: _mark("trained", group) for group in held}
     by_record = {
-        record_id: (
-            {_mark("question", key), _mark("source", kind, source_id)},
-            _mark("group", group),
-        )
-        for record_id, kind, source_id, group, key in records.select(MARKED_COLUMNS)
-        .filter(pl.col("record_id").is_in(wanted.implode()))
-        .iter_rows()
+        record_id: ({_mark("question", key), _mark("source", kind, source_id)}, group)
+        for record_id, kind, source_id, group, key in marked_records.iter_rows()
     }
     marked: list[Marks] = []
     for names in members:
         known = [by_record[name] for name in names if name in by_record]
         own: set[str] = set().union(*(own for own, _ in known))
-        marked.append(Marks(frozenset(own), frozenset(group for _, group in known)))
+        groups = {group for _, group in known}
+        marked.append(
+            Marks(frozenset(own), frozenset(held[g] for g in groups), frozenset(trained[g] for g in groups))
+        )
     return marked
+
+
+def trained_marks(
+    record_ids: Sequence[Sequence[str]], records: pl.DataFrame, duplicates: pl.DataFrame
+) -> frozenset[str]:
+    """Return the marks that examples leave where they train; see ``marks_of_examples``."""
+    names = [name for own in _members(record_ids, duplicates) for name in own]
+    wanted = pl.Series(names, dtype=pl.String).unique()
+    groups = records.filter(pl.col("record_id").is_in(wanted.implode()))["group"].unique()
+    return frozenset(_mark("trained", group) for group in groups)
+
+
+def _members(record_ids: Sequence[Sequence[str]], duplicates: pl.DataFrame) -> list[list[str]]:
+    """Return, for each example, its records and those that gave way to them."""
+    clusters = clusters_of(duplicates)
+    return [[name for i in ids for name in (i, *clusters.get(i, ()))] for ids in record_ids]
 
 
 def clusters_of(duplicates: pl.DataFrame) -> dict[str, list[str]]:

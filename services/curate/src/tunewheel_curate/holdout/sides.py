@@ -17,7 +17,13 @@ from tunewheel_curate.builds.outside import Outside
 from tunewheel_curate.duplicates.similarity import SimilarPair
 from tunewheel_curate.examples.preferences import Preferences, preference_pairs
 from tunewheel_curate.examples.tokens import Tokens
-from tunewheel_curate.holdout.memory import HoldoutMemory, Marks, clusters_of, marks_of_examples
+from tunewheel_curate.holdout.memory import (
+    HoldoutMemory,
+    Marks,
+    clusters_of,
+    marks_of_examples,
+    trained_marks,
+)
 from tunewheel_curate.holdout.splitting import Split, split_examples
 from tunewheel_curate.records.withdrawals import Withdrawal
 from tunewheel_curate.replay.mixing import Replayed, ReplayPool, choose_replay
@@ -82,7 +88,9 @@ def complete(
     split: Split, distinct: pl.DataFrame, stages: Sequence[Stage], *, spec: ProjectSpec, given: Given
 ) -> Sides:
     """Add to ``split`` what does not come from it alone; ``distinct`` are all records."""
-    memory = given.memory.extended(_marks(split.holdout["record_ids"].to_list(), stages))
+    held = _marks(split.holdout["record_ids"].to_list(), stages)
+    trained = trained_marks(split.train["record_ids"].to_list(), _compared(stages), _duplicates(stages))
+    memory = given.memory.extended(held, trained)
     preferences = _preferences(distinct, stages, split.train, spec, given.outside.tokens)
     replayed = _replayed(split, spec, given.replay, memory, given.outside.tokens)
     funnel = tuple(side.funnel for side in (preferences, replayed) if side is not None)

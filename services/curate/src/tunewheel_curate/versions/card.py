@@ -23,6 +23,10 @@ MEMORY = (
     "What was ever held out is never trained on, in this version or a later one: the questions, their "
     "sources and their groups are remembered as hashes."
 )
+HELD_OUT = (
+    "The holdout is stratified: {part:.0%} of every label, as nearly as whole groups and what earlier "
+    "versions held out allow."
+)
 CLEANED = {
     "quoted_history": "tickets whose quoted history was cut",
     "signatures": "tickets whose signature was cut",
@@ -62,7 +66,7 @@ def data_card(
     parts.append("## Cleaning\n\n" + _cleaning(build.figures.get("cleaning", {})))
     parts.append("## Personal data\n\n" + _personal_data(spec, build.redactions))
     if spec.task.label_field is not None:
-        parts.append(f"## Labels ({spec.task.label_field})\n\n" + _labels(build))
+        parts.append(f"## Labels ({spec.task.label_field})\n\n" + _labels(build, spec))
     parts += quality_sections(build.quality)
     if build.preferences is not None:
         parts.append("## Preferences\n\n" + _preferences(build))
@@ -112,11 +116,16 @@ def _personal_data(spec: ProjectSpec, found: dict[str, int]) -> str:
     return f"Looked for {', '.join(wanted)}. {verb}: {listed}."
 
 
-def _labels(build: Build) -> str:
+def _labels(build: Build, spec: ProjectSpec) -> str:
     train, holdout = label_counts(build.split.train), label_counts(build.split.holdout)
-    rows = ["| label | train | holdout |", "|---|---:|---:|"]
+    rows = [HELD_OUT.format(part=spec.dataset.holdout_fraction), ""]
+    rows += ["| label | train | holdout | held out |", "|---|---:|---:|---:|"]
     for label in sorted(train.keys() | holdout.keys()):
-        rows.append(f"| {_cell(label)} | {train.get(label, 0)} | {holdout.get(label, 0)} |")
+        both = train.get(label, 0), holdout.get(label, 0)
+        rows.append(f"| {_cell(label)} | {both[0]} | {both[1]} | {both[1] / sum(both):.1%} |")
+    missing = sorted(train.keys() - holdout.keys())
+    if missing:
+        rows.append(f"\nNone held out, so nothing tells how well it was learnt: {', '.join(missing)}.")
     few = sorted(label for label, count in train.items() if count < FEW_EXAMPLES)
     if few:
         rows.append(f"\nFewer than {FEW_EXAMPLES} examples to train on: {', '.join(few)}.")

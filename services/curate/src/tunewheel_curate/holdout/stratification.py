@@ -1,0 +1,173 @@
+"""Which units are held out, so that every label has its share of the holdout and nobody changes sides.
+
+A label's *goal* is its part of the holdout in whole examples: the labels' exact parts are rounded so that
+they add up to the holdout's size (largest remainders, as scikit-learn's ``StratifiedShuffleSplit`` rounds).
+Units come whole and may carry several labels, so goals are met as nearly as units allow, measured by the
+chi-square distance: the sum over labels of (goal - held out)² / (examples of the label). In the order of
+their hashes units are taken that bring the holdout nearer to its goals; then, the other way round, those are
+released without which it is nearer still; and again, until neither changes anything. (Sechidis, Tsoumakas and
+Vlahavas, "On the Stratification of Multi-Label Data", ECML 2011, fill the rarest label first and look back at
+nothing.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import fsum
+
+AT_MOST = 4 / 3
+"""How far rare labels may take the holdout over its fraction, as a factor."""
+PASSES = 20
+"""A few are enough; rounding must not have a unit taken and released for ever."""
+
+
+class Side(StrEnum):
+    """Where a unit was in the version before."""
+
+    HOLDOUT = "holdout"
+    TRAIN = "train"
+    NEW = "new"
+    """On neither: it may go to either."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What stays together. ``labels`` counts its examples by label ("" for those without one)."""
+
+    name: str
+    labels: Mapping[str, int]
+    side: Side = Side.NEW
+
+    @property
+    def size(self) -> int:
+        return sum(self.labels.values())
+
+
+def choose_holdout(units: Iterable[Unit], *, fraction: float) -> frozenset[str]:
+    """Return the names of the units to hold out, about ``fraction`` (0..1) of the examples of every label.
+
+    What was held out is, and what trained does, whatever came since. Of the new units none is held out that
+    is larger than the whole holdout should be, that is a label's last in training, or that would leave
+    training less than half of what is new of a label. A label without any held out gets one new unit, the
+    most frequent label first, as long as the holdout stays below ``AT_MOST``. A unit that trained is held
+    out only where nothing would be held out otherwise.
+    """
+    ordered = sorted(units, key=lambda unit: (_position(unit.name), unit.name))
+    choice = _Choice(ordered, fraction)
+    new = [unit for unit in ordered if unit.side is Side.NEW]
+    for _ in range(PASSES):
+        taken, released = choice.take_nearer(new), choice.release_farther(new)
+        if not taken and not released:
+            break
+    _represent_labels(choice, new)
+    if not choice.names:
+        choice.take_first(ordered)
+    return frozenset(choice.names)
+
+
+def goals_of(totals: Mapping[str, int], fraction: float) -> dict[str, int]:
+    """Return how many examples of each label to hold out, given how many there are of each."""
+    exact = {label: count * fraction for label, count in totals.items()}
+    goals = {label: int(part) for label, part in exact.items()}
+    missing = round(sum(totals.values()) * fraction) - sum(goals.values())
+    by_remainder = sorted(exact, key=lambda label: (goals[label] - exact[label], -totals[label], label))
+    for label in by_remainder[: max(0, missing)]:
+        goals[label] += 1
+    return goals
+
+
+def _position(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+def _represent_labels(choice: _Choice, new: Sequence[Unit]) -> None:
+    by_label: dict[str, list[Unit]] = defaultdict(list)
+    for unit in new:
+        for label in unit.labels:
+            by_label[label].append(unit)
+    for label in sorted(by_label, key=lambda label: (-choice.totals[label], label)):
+        if not choice.held[label]:
+            choice.take_first(by_label[label])
+
+
+class _Choice:
+    """The units held out so far, and how far that is from the goals."""
+
+    def __init__(self, units: Sequence[Unit], fraction: float) -> None:
+        self.totals = _count(units)
+        self.names: set[str] = set()
+        self.held = Counter[str]()
+        self._goals = goals_of(self.totals, fraction)
+        self._largest = max(1.0, fraction * self.totals.total())
+        self._units_in_training = Counter(label for unit in units for label in unit.labels)
+        for unit in units:
+            if unit.side is Side.HOLDOUT:
+                self.take(unit)
+        new = _count(unit for unit in units if unit.side is Side.NEW)
+        self._room = {label: self.held[label] + max(1, count // 2) for label, count in new.items()}
+
+    def take(self, unit: Unit) -> None:
+        self.names.add(unit.name)
+        self.held.update(unit.labels)
+        self._units_in_training.subtract(unit.labels.keys())
+
+    def take_first(self, units: Iterable[Unit]) -> None:
+        """Take the first of ``units`` that can be held out without going beyond ``AT_MOST``."""
+        for unit in units:
+            limit = AT_MOST * self._largest if self.names else self._largest
+            if self.can_spare(unit) and self.held.total() + unit.size <= limit:
+                self.take(unit)
+                return
+
+    def take_nearer(self, units: Sequence[Unit]) -> bool:
+        """Take of ``units`` those that bring the holdout nearer to its goals; tell whether there were any."""
+        before = len(self.names)
+        for unit in units:
+            if unit.name not in self.names and self._gain(unit) > 0 and self.can_spare(unit):
+                self.take(unit)
+        return len(self.names) > before
+
+    def release_farther(self, units: Sequence[Unit]) -> bool:
+        """Release of ``units``, the last first, those without which the holdout is nearer to its goals."""
+        before = len(self.names)
+        for unit in reversed(units):
+            if unit.name in self.names and self._loss(unit) > 0:
+                self.names.remove(unit.name)
+                self.held.subtract(unit.labels)
+                self._units_in_training.update(unit.labels.keys())
+        return len(self.names) < before
+
+    def _gain(self, unit: Unit) -> float:
+        """How much smaller the chi-square distance is once ``unit`` is held out."""
+        return fsum(
+            count * (2 * self._missing(label) - count) / self.totals[label]
+            for label, count in unit.labels.items()
+        )
+
+    def _loss(self, unit: Unit) -> float:
+        """How much larger it is because ``unit`` is."""
+        return fsum(
+            -count * (2 * self._missing(label) + count) / self.totals[label]
+            for label, count in unit.labels.items()
+        )
+
+    def _missing(self, label: str) -> int:
+        return self._goals[label] - self.held[label]
+
+    def can_spare(self, unit: Unit) -> bool:
+        """Tell whether training can do without ``unit``."""
+        return unit.size <= self._largest and all(
+            self._units_in_training[label] > 1 and self.held[label] + count <= self._room.get(label, count)
+            for label, count in unit.labels.items()
+        )
+
+
+def _count(units: Iterable[Unit]) -> Counter[str]:
+    counts = Counter[str]()
+    for unit in units:
+        counts.update(unit.labels)
+    return counts
