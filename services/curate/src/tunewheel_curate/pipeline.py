@@ -128,7 +128,7 @@ def build(
         handed_over(live.kept, stages[1]), spec, given.outside, parted.split, benchmarks
     )
     both = with_documents(parted.split, documents)
-    sides = complete(both, distinct, stages, spec=spec, given=given)
+    sides = complete(both, distinct, stages, spec=spec, given=given, benchmarks=benchmarks)
     split, own = sides.split, pl.concat([both.train, both.holdout])
     lineage = lineage_of(distinct, stages, examples, documents)
     stages += documents.stages if documents is not None else ()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat
 from tunewheel_contracts.formats.spec import ReplaySpec
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, regression_benchmark
 from tunewheel_curate.holdout.memory import HoldoutMemory, marks_of_examples
 from tunewheel_curate.holdout.sides import Given
 from tunewheel_curate.pipeline import build
@@ -31,9 +33,17 @@ def general(count: int) -> list[dict[str, str]]:
 
 @pytest.fixture
 def made(records, spec, varied_rows):
-    def make(rows: list[dict[str, str]], *, count: int = 40, memory: HoldoutMemory | None = None, **dataset):
+    def make(
+        rows: list[dict[str, str]],
+        *,
+        count: int = 40,
+        memory: HoldoutMemory | None = None,
+        benchmarks: Sequence[BenchmarkTexts] = (),
+        **dataset,
+    ):
         given_ = Given(memory=memory or HoldoutMemory(), replay=pool_of(rows))
-        return build(records(*varied_rows(count)), spec(replay=SHARE, **dataset), given_)
+        known = spec(replay=SHARE, **dataset)
+        return build(records(*varied_rows(count)), known, given_, benchmarks=benchmarks)
 
     return make
 
@@ -85,6 +95,25 @@ def test_what_an_earlier_version_held_out_is_not_replayed(made, records) -> None
     refused = made([secret], memory=memory)
     assert refused.counts.replay == 0
     assert refused.replayed.use.reasons == {"held_out": 1}
+
+
+@pytest.mark.parametrize("action", ["drop", "report"])
+def test_what_gives_a_benchmark_away_is_not_replayed_and_counted(made, action: str) -> None:
+    regression = regression_benchmark(None)
+    mine = BenchmarkTexts("mine", ("who keeps the keys of the third shed by the old canal",))
+    away = [
+        {"instruction": regression.texts[0].upper(), "response": "x"},
+        {"instruction": f"One more thing: {regression.texts[1]}", "response": "x"},
+        {"instruction": mine.texts[0].replace("old", "new"), "response": "x"},
+    ]
+    earlier = [{"role": "user", "content": mine.texts[0]}, {"role": "assistant", "content": "Ann."}]
+    turns = [{"role": "user", "content": "And who has them today?"}, {"role": "assistant", "content": "Ben."}]
+    rows = [*general(2), *away, {"messages": [*earlier, *turns]}]
+    build_ = made(rows, benchmarks=[regression, mine], contamination={"action": action})
+    assert build_.replayed.use.reasons == {"contaminated: mine": 2, "contaminated: regression-set": 2}
+    assert build_.funnel[-1].reasons == build_.replayed.use.reasons
+    assert build_.counts.replay == 2
+    assert made(rows).counts.replay == 6, "there is room for all of them"
 
 
 def test_long_and_repeated_conversations_are_left_out(made) -> None:

@@ -91,6 +91,21 @@ def decontaminate(
     return _without(split, reasons, tuple(reports))
 
 
+def given_away(
+    examples: pl.DataFrame, benchmarks: Sequence[BenchmarkTexts], *, words: int, threshold: float
+) -> dict[int, str]:
+    """Return why ``examples`` (with ``messages``) must not train, by the position of each that overlaps one
+    of ``benchmarks``. See ``decontaminate``."""
+    keys, owners = _user_keys(examples)
+    reasons: dict[int, str] = {}
+    for benchmark in benchmarks:
+        items = _keys(benchmark.texts)
+        found = find_overlaps(keys, items, words=words, threshold=threshold, index=empty_index())
+        for position in owners[found["text"].to_numpy()].tolist():
+            reasons.setdefault(position, f"{REASON}: {benchmark.name}")
+    return reasons
+
+
 def find_overlaps(
     keys: pl.Series, items: pl.Series, *, words: int, threshold: float, index: NearIndex
 ) -> pl.DataFrame:

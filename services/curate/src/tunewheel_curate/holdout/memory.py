@@ -72,7 +72,7 @@ class HoldoutMemory:
         return _mark("question", key) in self.marks
 
     def extended(self, held: Iterable[Marks], trained: Iterable[str] = ()) -> HoldoutMemory:
-        """Return the memory that also knows the examples ``held`` out now and the marks that ``trained`` left."""
+        """Return the memory that also knows the examples ``held`` out now and the marks ``trained``."""
         marks = self.marks.union(trained)
         for one in held:
             marks |= one.own | one.group

@@ -15,6 +15,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.builds.outside import Outside
 from tunewheel_curate.duplicates.similarity import SimilarPair
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.examples.preferences import Preferences, preference_pairs
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import (
@@ -85,14 +86,21 @@ def part(
 
 
 def complete(
-    split: Split, distinct: pl.DataFrame, stages: Sequence[Stage], *, spec: ProjectSpec, given: Given
+    split: Split,
+    distinct: pl.DataFrame,
+    stages: Sequence[Stage],
+    *,
+    spec: ProjectSpec,
+    given: Given,
+    benchmarks: Sequence[BenchmarkTexts] = (),
 ) -> Sides:
-    """Add to ``split`` what does not come from it alone; ``distinct`` are all records."""
+    """Add to ``split`` what does not come from it alone, nor gives ``benchmarks`` away; ``distinct`` are all
+    records."""
     held = _marks(split.holdout["record_ids"].to_list(), stages)
     trained = trained_marks(split.train["record_ids"].to_list(), _compared(stages), _duplicates(stages))
     memory = given.memory.extended(held, trained)
     preferences = _preferences(distinct, stages, split.train, spec, given.outside.tokens)
-    replayed = _replayed(split, spec, given.replay, memory, given.outside.tokens)
+    replayed = _replayed(split, spec, given, memory, benchmarks)
     funnel = tuple(side.funnel for side in (preferences, replayed) if side is not None)
     if replayed is not None:
         train = pl.concat([split.train, replayed.examples]).sort("example_id")
@@ -130,16 +138,22 @@ def _preferences(
 
 
 def _replayed(
-    split: Split, spec: ProjectSpec, pool: ReplayPool | None, memory: HoldoutMemory, tokens: Tokens
+    split: Split,
+    spec: ProjectSpec,
+    given: Given,
+    memory: HoldoutMemory,
+    benchmarks: Sequence[BenchmarkTexts],
 ) -> Replayed | None:
-    if pool is None or spec.dataset.replay is None:
+    if given.replay is None or spec.dataset.replay is None:
         return None
     return choose_replay(
-        pool,
+        given.replay,
         spec.dataset.replay,
         train=split.train,
         holdout=split.holdout,
         memory=memory,
         max_tokens=spec.dataset.max_tokens,
-        tokens=tokens,
+        tokens=given.outside.tokens,
+        benchmarks=benchmarks,
+        words=spec.dataset.contamination.words,
     )

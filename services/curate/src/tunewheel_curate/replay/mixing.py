@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from itertools import islice
 
 import polars as pl
+from tunewheel_contracts.formats.data_quality import ContaminationPolicy
 from tunewheel_contracts.formats.dataset import ExampleFormat, FunnelStage, ReplayUse
 from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_contracts.identity import content_id
 
 from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.duplicates.similarity import similar_pairs
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.evaluation.contamination import given_away
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import HoldoutMemory
@@ -65,12 +68,14 @@ def choose_replay(
     memory: HoldoutMemory,
     max_tokens: int,
     tokens: Tokens,
+    benchmarks: Sequence[BenchmarkTexts] = (),
+    words: int = ContaminationPolicy().words,
 ) -> Replayed:
     """Take as many conversations from ``pool`` as make ``spec.share`` of the training rows.
 
     A larger version takes the same ones and more. Reasons in the funnel: ``too_long``, ``asked_by_project``
-    (the same question), ``held_out`` (now or before), ``like_project``, ``like_another`` and
-    ``not_needed``.
+    (the same question), ``held_out`` (now or before), ``contaminated: <benchmark>`` (``words`` in a row are a
+    common run), ``like_project``, ``like_another`` and ``not_needed``.
     """
     wanted = int(spec.share / (1 - spec.share) * train.height)
     ours = {comparison_key(question) for question in _questions([train, holdout])}
@@ -82,12 +87,12 @@ def choose_replay(
         batch = list(islice(waiting, max(SPARE * wanted, LEAST_BATCH)))
         if not batch:
             break
-        for turns in batch:
-            reason = _refusal(turns, ours, memory, max_tokens, tokens)
-            if reason is None:
-                candidates.append(turns)
-            else:
-                reasons[reason] += 1
+        refusals = [_refusal(turns, ours, memory, max_tokens, tokens) for turns in batch]
+        reasons.update(reason for reason in refusals if reason is not None)
+        fit = [turns for turns, reason in zip(batch, refusals, strict=True) if reason is None]
+        away = _given_away(fit, benchmarks, words)
+        reasons.update(away.values())
+        candidates += [turns for number, turns in enumerate(fit) if number not in away]
         like = _too_alike([_question(turns) for turns in candidates], list(_questions([train, holdout])))
     reasons.update(like.values())
     chosen = [turns for number, turns in enumerate(candidates) if number not in like][:wanted]
@@ -115,6 +120,15 @@ def _refusal(
     if memory.holds_question(key):
         return "held_out"
     return "asked_by_project" if key in ours else None
+
+
+def _given_away(
+    candidates: Sequence[Turns], benchmarks: Sequence[BenchmarkTexts], words: int
+) -> dict[int, str]:
+    if not candidates:
+        return {}
+    frame = pl.DataFrame({"messages": candidates}, schema={"messages": EXAMPLE_SCHEMA["messages"]})
+    return given_away(frame, benchmarks, words=words, threshold=LIKE_OURS)
 
 
 def _too_alike(candidates: Sequence[str], ours: Sequence[str]) -> dict[int, str]:

@@ -145,7 +145,8 @@ def _replay(build: Build) -> str:
     return (
         f"{use.sampled} of {use.available} conversations of {_cell(use.source)} (licence: "
         f"{use.license or 'not stated'}; sha256 {use.sha256}) are {use.share:.1%} of the training rows. None "
-        "is held out, and none resembles an example of the project. They went through no redaction."
+        "is held out, and none resembles an example of the project or a question of a benchmark; what did "
+        "stands in the funnel. They went through no redaction."
     )
 
 
