@@ -134,9 +134,9 @@ async def test_documents_become_examples_counted_in_the_models_own_tokens(
     kafka: str, tmp_path: Path, project: str
 ) -> None:
     formats = {"documents": {"chunks": {"enabled": True, "max_tokens": 128}, "questions": {"enabled": True}}}
-    build = {"min_new_records": 40, "quiet_seconds": None}
-    spec = declared(project, dataset={"min_examples": 20, "build": build, "formats": formats})
     sops = documents(project)
+    build = {"min_new_records": 40 + len(sops), "quiet_seconds": None}
+    spec = declared(project, dataset={"min_examples": 20, "build": build, "formats": formats})
     async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")) as service:
         await bus.publish(*sops)
         await _table_holds(service, project, len(sops))
@@ -164,6 +164,38 @@ async def test_documents_become_examples_counted_in_the_models_own_tokens(
     assert manifest.tokenizer.verified == train.height + holdout.height
     assert "questions are extractive" in card
     assert len(pinned) == 1
+
+
+async def test_a_new_text_of_a_document_alone_becomes_a_version_even_after_a_restart(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    def version_of(sop: Envelope[RecordIngested], added: str) -> Envelope[RecordIngested]:
+        text = f"{sop.data.input}\n\n{added}"
+        changed = {"record_id": content_id("rec", [project, text]), "input": text, "sections": ()}
+        return new_event(sop.data.model_copy(update=changed), source="/test")
+
+    formats = {"formats": {"documents": {"chunks": {"enabled": True}}}}
+    silent, quick = ({"quiet_seconds": 0.5, "min_new_records": least} for least in (1000, 1))
+    sop, store = documents(project)[0], tmp_path / "store"
+    added = "Bells that ring by themselves go back to the workshop in Tallowmere on Thursdays."
+    async with Bus(kafka) as bus:
+        async with running(curate(kafka, store)):
+            await bus.publish(spec_of(project, formats, **silent), *records(project), sop)
+            (first,) = await versions(bus, project)
+        # While nobody curates: the text that was built again, and another one.
+        await bus.publish(sop, version_of(sop, added))
+        async with running(curate(kafka, store)) as service:
+            _, second = await versions(bus, project, 2)
+            manifest = DatasetManifest.model_validate_json(await service.store.get(second.data.manifest))
+            train = pl.read_parquet(await service.store.get(manifest.train))
+        await bus.publish(spec_of(project, formats, **quick))
+        async with running(curate(kafka, store)):
+            await bus.publish(version_of(sop, "Nobody answers calls on Fridays, so write a letter instead."))
+            *_, third = await versions(bus, project, 3)
+    assert first.data.reason is second.data.reason is BuildReason.QUIET
+    assert third.data.reason is BuildReason.COUNT
+    assert added in str(train["messages"].to_list())
+    assert second.data.counts.holdout == first.data.counts.holdout
 
 
 async def test_silence_builds_what_there_is(kafka: str, tmp_path: Path, project: str) -> None:

@@ -24,6 +24,19 @@ def test_only_what_can_be_learned_from_counts(arrivals) -> None:
     assert pending.upto == {"0": 2, "1": 1, "2": 1}
 
 
+def test_documents_count_where_examples_are_made_of_them(arrivals) -> None:
+    old, new = {"kind": "document", "record_id": "rec-old"}, {"kind": "document", "record_id": "rec-new"}
+    frame = arrivals({}, old, {"output": None}, old, new)
+    assert pending_records(frame, {}).count == 1
+    assert pending_records(frame, {}, documents=True).count == 3
+    built = {"0": 1, "1": 1, "2": 1}
+    assert pending_records(frame, built).count == 0
+    replaced = pending_records(frame, built, documents=True)
+    assert replaced.count == 1, "the old text again is not new, another text is"
+    assert replaced.request != pending_records(frame, {}, documents=True).request
+    assert pending_records(frame, replaced.upto, documents=True).count == 0
+
+
 def test_what_was_built_and_comes_again_is_not_new(arrivals) -> None:
     frame = arrivals({}, {}, {}, {"record_id": "rec-0000"}, {"record_id": "rec-new"})
     pending = pending_records(frame, {"0": 1, "1": 1, "2": 1})

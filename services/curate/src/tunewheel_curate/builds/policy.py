@@ -18,21 +18,24 @@ class Pending:
     """What arrived for one project since its last build."""
 
     count: int
-    """Distinct records that could become examples; documents and unanswered tickets do not count."""
+    """Distinct records that could become examples; unanswered tickets do not count."""
     request: str
     """Names this set of records."""
     upto: dict[str, int]
     """By partition, the offset after the project's last record: all that a build would see."""
 
 
-def pending_records(arrivals: pl.DataFrame, built_upto: Mapping[str, int]) -> Pending:
+def pending_records(
+    arrivals: pl.DataFrame, built_upto: Mapping[str, int], *, documents: bool = False
+) -> Pending:
     """Compare one project's ``RecordTable.arrivals`` with what its last build covered.
 
-    A record that was there before and is delivered again is not new.
+    ``documents`` says whether examples are made of documents, so that a new one, or another text of an old
+    one, counts too. A record that was there before and is delivered again is not new.
     """
     limits = {int(partition): end for partition, end in built_upto.items()}
     limit = pl.col("partition").replace_strict(limits, default=0, return_dtype=pl.Int64)
-    usable = arrivals.filter("usable")
+    usable = arrivals.filter(pl.col("usable") | (pl.col("document") & documents))
     before = usable.filter(pl.col("offset") < limit)
     new = usable.filter(pl.col("offset") >= limit).join(before, on="record_id", how="anti")
     ids = sorted(new["record_id"].unique())

@@ -70,9 +70,11 @@ class Watch:
             declared = self._curation.projects.get(project)
             if declared is None:
                 continue
-            pending = pending_records(arrivals, self._curation.known.history.built_upto(project))
+            dataset = declared.data.spec.dataset
+            covered = self._curation.known.history.built_upto(project)
+            pending = pending_records(arrivals, covered, documents=dataset.formats.documents.enabled)
             quiet = self._clock() - self._last_arrival[project]
-            reason = due(declared.data.spec.dataset.build, count=pending.count, quiet_seconds=quiet)
+            reason = due(dataset.build, count=pending.count, quiet_seconds=quiet)
             if reason is not None:
                 request = self._curation.request_for_policy(project, reason, pending)
                 log.info("dataset_requested", project=project, reason=reason, records=pending.count)

@@ -80,11 +80,13 @@ class RecordTable:
             return None if table is None else table.version()
 
     def arrivals(self) -> pl.DataFrame:
-        """Return what the build policy looks at: the log position of every row, and whether it can become an
-        example (``usable``)."""
-        frame = self._scan(ARRIVAL_COLUMNS)
-        usable = (pl.col("kind") != "document") & pl.col("output").is_not_null()
-        chosen = frame.select("project", "record_id", usable.alias("usable"), "partition", "offset")
+        """Return what the build policy looks at: the log position of every row, whether it can become an
+        example by itself (``usable``), and whether it is a ``document``."""
+        document = pl.col("kind") == "document"
+        usable = ~document & pl.col("output").is_not_null()
+        chosen = self._scan(ARRIVAL_COLUMNS).select(
+            "project", "record_id", usable.alias("usable"), document.alias("document"), "partition", "offset"
+        )
         return _collected(chosen)
 
     def subjects(self, erasures: Sequence[Erasure]) -> pl.DataFrame:
