@@ -83,17 +83,17 @@ def varied(count: int, categories: Sequence[str] = ("bell", "horn")) -> list[dic
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def records() -> MakeRecords:
     return make_records
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spec() -> MakeSpec:
     return make_spec
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def varied_rows() -> Callable[..., list[dict[str, Any]]]:
     return varied
 
