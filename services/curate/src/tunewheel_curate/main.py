@@ -22,7 +22,8 @@ def make_app(settings: Settings) -> Service:
         ValueError: the store's URL cannot hold the record table.
     """
     service = Service("curate", settings)
-    known, builder = Known(), Builder(regression_set=settings.eval_regression_set)
+    known = Known()
+    builder = Builder(regression_set=settings.eval_regression_set, pseudonym_secret=settings.pseudonym_secret)
     table = RecordTable(table_url(service.store.url, service.store.local_root))
 
     async def fill() -> None:

@@ -34,7 +34,6 @@ from tunewheel_curate.examples.output_rules import check_rules
 from tunewheel_curate.examples.output_validation import validate_outputs
 from tunewheel_curate.examples.preferences import Preferences
 from tunewheel_curate.examples.templates import check_conversations
-from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import HoldoutMemory
 from tunewheel_curate.holdout.sides import COMPARED, Given, complete, part
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
@@ -108,7 +107,7 @@ def build(
     distinct = distinct_records(records)
     live = drop_withdrawn(records, given.withdrawals)
     try:
-        cleaned = _clean(live.kept, spec, known or empty_index(), given.outside.tokens)
+        cleaned = _clean(live.kept, spec, known or empty_index(), given.outside)
     except InvalidSpec as error:
         return refused(distinct, str(error))
     survivors = cleaned.stages[-1].kept
@@ -162,14 +161,14 @@ def build(
     )
 
 
-def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, tokens: Tokens) -> _Cleaned:
-    dataset = spec.dataset
+def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside: Outside) -> _Cleaned:
+    dataset, tokens = spec.dataset, outside.tokens
     stages = [select_usable(distinct)]
     _follow(stages, normalize_records(stages[-1].kept, min_characters=dataset.min_characters))
     _follow(stages, clean_records(stages[-1].kept, spec))
     if dataset.languages:
         _follow(stages, keep_languages(stages[-1].kept, dataset.languages))
-    _follow(stages, redact_conversations(stages[-1].kept, dataset.pii))
+    _follow(stages, redact_conversations(stages[-1].kept, dataset.pii, secret=outside.secret))
     redacted = stages[-1].kept
     _follow(stages, validate_outputs(redacted, spec.task))
     review = [off_schema(redacted, stages[-1], spec.task)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from tunewheel_runtime.settings import ServiceSettings
 
 
@@ -19,3 +19,5 @@ class Settings(ServiceSettings):
     """Records appended to the table in one commit, at most."""
     eval_regression_set: Path | None = None
     """The regression set that eval uses (told to both services), so that no example gives it away."""
+    pseudonym_secret: SecretStr | None = Field(default=None, min_length=16)
+    """Keys the stand-ins of ``pii.action: pseudonymise``; the same wherever curate runs, and for good."""

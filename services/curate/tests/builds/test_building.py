@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr, ValidationError
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped
 from tunewheel_curate.builds.worker import BuildOrder, run_build
 from tunewheel_curate.records.table import RecordTable, ends_of
+from tunewheel_curate.settings import Settings
 
 
 @pytest.fixture
@@ -91,3 +93,39 @@ def test_a_benchmark_that_is_away_refuses_the_version(order: BuildOrder, spec) -
     (reason,) = outcome.rejections
     assert reason.startswith("dataset.benchmarks.0.path: benchmarks/none.jsonl is not in the object store")
     assert len(outcome.rows_sha256) == 64
+
+
+def test_a_secret_reaches_the_worker_and_no_file(order: BuildOrder, records, spec, tmp_path: Path) -> None:
+    rows = [{"input": f"w{n} x{n} y{n} z{n}: write to a{n}@example.com"} for n in range(12)]
+    horns = [row | {"output": '{"category": "horn"}'} for row in rows[::2]]
+    frame = records(*rows[1::2], *horns)
+    RecordTable(str(tmp_path / "people")).append(frame)
+    told = order.model_copy(
+        update={
+            "table_url": str(tmp_path / "people"),
+            "records_upto": ends_of(frame),
+            "spec": spec(pii={"action": "pseudonymise"}),
+        }
+    )
+
+    def built(secret: str) -> dict[str, bytes]:
+        folder = tmp_path / f"built-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        asked = told.model_copy(update={"pseudonym_secret": SecretStr(secret), "folder": str(folder)})
+        assert secret == "" or secret not in repr(asked)
+        outcome = run_build(BuildOrder.model_validate_json(asked.model_dump_json()))
+        assert outcome.rejections == ()
+        return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+    first, again, without = built("correct horse battery"), built("correct horse battery"), built("")
+    assert first == again
+    assert first["train.parquet"] != without["train.parquet"]
+    assert b"keyed by the secret" in first["card.md"]
+    assert b"keyed by the secret" not in without["card.md"]
+    assert not [name for name, data in first.items() if b"correct horse" in data]
+
+
+def test_a_short_secret_is_refused_and_none_is_shown() -> None:
+    with pytest.raises(ValidationError, match="pseudonym_secret"):
+        Settings(pseudonym_secret=SecretStr("short"))
+    assert "correct horse" not in repr(Settings(pseudonym_secret=SecretStr("correct horse battery")))

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import PiiPolicy
+from tunewheel_curate.examples.conversations import redact_conversations
 from tunewheel_curate.privacy.recognizers import ENTITIES, SIGNS, may_contain, recognizers_of
 from tunewheel_curate.privacy.redaction import find_entities, redact_records, redact_text
 
@@ -103,6 +104,22 @@ def test_stand_ins_do_not_depend_on_company(records) -> None:
     row = {"input": "call +44 20 7946 0321", "group": "g"}
     alone = pseudonyms(records, row)[0]
     assert pseudonyms(records, {"input": "ring +44 20 7946 0999", "group": "g"}, row)[1] == alone
+
+
+def test_a_secret_keys_the_stand_ins_and_the_same_secret_gives_the_same(records) -> None:
+    frame = records(
+        {"input": "from a@example.com", "history": '[{"content": "a@example.com", "role": "user"}]'}
+    )
+
+    def told(secret: str) -> tuple[str, str]:
+        stage = redact_conversations(frame, PiiPolicy(action="pseudonymise"), secret=secret)
+        return stage.kept["input"][0], json.loads(stage.kept["history"][0])[0]["content"]
+
+    here, there, elsewhere, without = (told(s) for s in ("a long secret", "a long secret", "another", ""))
+    assert here == there
+    assert here[0] == f"from {here[1]}"
+    assert len({here, elsewhere, without}) == 3
+    assert without[0] == pseudonyms(records, {"input": "from a@example.com"})[0]
 
 
 CUSTOMER = {"name": "CUSTOMER_ID", "regex": r"\bC-\d{6}\b"}

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from pydantic import SecretStr
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
 from tunewheel_curate.builds.worker import SCRATCH_PREFIX, BuildOrder, BuildOutcome
@@ -28,8 +29,11 @@ class BuildStopped(TunewheelError):
 class Builder:
     """Runs one build at a time, in a worker started ahead of need (``prepare``) or on demand."""
 
-    def __init__(self, *, regression_set: Path | None = None) -> None:
+    def __init__(
+        self, *, regression_set: Path | None = None, pseudonym_secret: SecretStr | None = None
+    ) -> None:
         self._regression_set = None if regression_set is None else str(regression_set)
+        self._pseudonym_secret = pseudonym_secret or SecretStr("")
         self._waiting: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
@@ -52,7 +56,7 @@ class Builder:
         """Yield the outcome and the folder that holds the version's files, for as long as the block lasts.
 
         ``order.folder`` and ``order.memory`` are replaced by a fresh folder and a file that holds ``memory``,
-        ``order.regression_set`` by the builder's.
+        ``order.regression_set`` and ``order.pseudonym_secret`` by the builder's.
 
         Raises:
             BuildStopped: ``stop`` was set meanwhile.
@@ -69,6 +73,7 @@ class Builder:
                     "folder": str(folder),
                     "memory": None if memory is None else str(remembered),
                     "regression_set": self._regression_set,
+                    "pseudonym_secret": self._pseudonym_secret,
                 }
                 outcome = await self._run(order.model_copy(update=here), stop)
                 if outcome.behind is not None:

@@ -155,7 +155,11 @@ class Maker:
         )
         async with self._builder.build(order, stop=stop, memory=memory) as (outcome, folder):
             if outcome.manifest is None or outcome.manifest.dataset_id != name:
-                raise Unrestorable(name, "its records now give another version: some were erased since")
+                raise Unrestorable(
+                    name,
+                    "its records now give another version: some were erased since, or "
+                    "TUNEWHEEL_PSEUDONYM_SECRET changed",
+                )
             _, ref = await self._store(outcome.manifest, folder)
         if ref != version.manifest:
             raise Unrestorable(name, "the libraries that write its files have changed since")

@@ -54,12 +54,16 @@ class Outside:
     tokens: Tokens = field(default_factory=lambda: estimating("", NOT_ASKED))
     lessons: Mapping[str, Lesson] = field(default_factory=dict)
     teacher: TeacherUse | None = None
+    secret: str = field(default="", repr=False)
+    """Of pseudonyms; empty: they are hashes that anybody can make."""
 
 
 async def take_from_outside(
-    store: ObjectStore, build_id: str, spec: ProjectSpec, documents: pl.DataFrame
+    store: ObjectStore, build_id: str, spec: ProjectSpec, documents: pl.DataFrame, *, secret: str = ""
 ) -> Outside:
     """Return what the build named ``build_id`` uses, deciding it where no attempt did before.
+
+    ``secret`` (of pseudonyms) is kept nowhere: every machine that builds must be told the same.
 
     Raises:
         TransientError: the store is away; or the teacher is, and the spec says to wait.
@@ -67,7 +71,7 @@ async def take_from_outside(
     """
     questions = spec.dataset.formats.documents.questions
     asks = questions.enabled and questions.method == "teacher" and questions.teacher is not None
-    sections = question_sections(documents, spec) if asks else {}
+    sections = question_sections(documents, spec, secret=secret) if asks else {}
     path = f"builds/{build_id}/inputs.json"
     data = await store.read(path)
     if data is not None:
@@ -93,6 +97,7 @@ async def take_from_outside(
         tokens=await _tokens(store, spec.base_model, inputs.tokenizer),
         lessons=await read_lessons(store, inputs.lessons),
         teacher=teacher,
+        secret=secret,
     )
 
 

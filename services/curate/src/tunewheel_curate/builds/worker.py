@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr, field_serializer
 from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage, RecordsUpto
@@ -58,6 +59,12 @@ class BuildOrder(Frozen):
     """The project's version before."""
     memory: str | None = None
     """The file that holds the previous version's memory of what was held out."""
+    pseudonym_secret: SecretStr = SecretStr("")
+    """Empty: pseudonyms are hashes that anybody can make."""
+
+    @field_serializer("pseudonym_secret", when_used="json")
+    def _for_the_worker(self, secret: SecretStr) -> str:
+        return secret.get_secret_value()
 
 
 class BuildOutcome(Frozen):
@@ -141,7 +148,9 @@ async def _outside(order: BuildOrder, build_id: str, records: pl.DataFrame, stor
     from tunewheel_curate.records.withdrawals import drop_withdrawn
 
     live = drop_withdrawn(records, order.withdrawals).kept
-    return await take_from_outside(store, build_id, order.spec, handed_over(live, select_usable(live)))
+    documents = handed_over(live, select_usable(live))
+    secret = order.pseudonym_secret.get_secret_value()
+    return await take_from_outside(store, build_id, order.spec, documents, secret=secret)
 
 
 async def _given(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -> Given:

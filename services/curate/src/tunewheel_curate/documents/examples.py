@@ -47,6 +47,8 @@ class TakenFromOutside(Protocol):
     def tokens(self) -> Tokens: ...
     @property
     def lessons(self) -> Mapping[str, Lesson]: ...
+    @property
+    def secret(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def add_documents(
     held-out question, or like a benchmark, is left out."""
     if not spec.dataset.formats.documents.enabled:
         return None
-    made = document_examples(documents, spec, tokens=outside.tokens, lessons=outside.lessons)
+    made = document_examples(documents, spec, outside)
     asked = [
         turn["content"] for turns in split.holdout["messages"] for turn in turns if turn["role"] == "user"
     ]
@@ -110,16 +112,16 @@ def with_documents(split: Split, documents: DocumentExamples | None) -> Split:
 
 
 def document_examples(
-    documents: pl.DataFrame, spec: ProjectSpec, *, tokens: Tokens, lessons: Mapping[str, Lesson]
+    documents: pl.DataFrame, spec: ProjectSpec, outside: TakenFromOutside
 ) -> DocumentExamples:
     """Make the examples that ``spec`` asks for out of ``documents`` (records).
 
     Raises:
         InvalidSpec: see ``read_sections``.
     """
-    formats = spec.dataset.formats.documents
-    read, sections = read_sections(documents, spec.dataset.pii)
-    drafts = pl.DataFrame(list(drafts_of(sections, spec, tokens, lessons)), schema=_DRAFT)
+    formats, tokens = spec.dataset.formats.documents, outside.tokens
+    read, sections = read_sections(documents, spec.dataset.pii, secret=outside.secret)
+    drafts = pl.DataFrame(list(drafts_of(sections, spec, tokens, outside.lessons)), schema=_DRAFT)
     stages = [_named(drop("drafts", drafts.drop("reason"), drafts["reason"]))]
     system_prompt, limit = formats.system_prompt, spec.dataset.max_tokens
     stages.append(
@@ -143,14 +145,14 @@ def document_examples(
     )
 
 
-def question_sections(documents: pl.DataFrame, spec: ProjectSpec) -> dict[str, Section]:
+def question_sections(documents: pl.DataFrame, spec: ProjectSpec, *, secret: str = "") -> dict[str, Section]:
     """Return the sections that a teacher is to be asked about, redacted, by key.
 
     Raises:
         InvalidSpec: see ``read_sections``.
     """
     questions = spec.dataset.formats.documents.questions
-    _, sections = read_sections(documents, spec.dataset.pii)
+    _, sections = read_sections(documents, spec.dataset.pii, secret=secret)
     return {section_key(section, questions): section for section in sections if is_told(section)}
 
 

@@ -64,7 +64,9 @@ def markdown_of(piece: DocumentSection) -> str:
     return f"{fence}{piece.language or ''}\n{piece.text}\n{fence}"
 
 
-def read_sections(documents: pl.DataFrame, policy: PiiPolicy) -> tuple[Stage, list[Section]]:
+def read_sections(
+    documents: pl.DataFrame, policy: PiiPolicy, *, secret: str = ""
+) -> tuple[Stage, list[Section]]:
     """Return the redacted sections of ``documents`` (records), by record and reading order.
 
     The stage counts pieces; reasons: ``empty``, ``pii`` (where the policy rejects).
@@ -74,7 +76,7 @@ def read_sections(documents: pl.DataFrame, policy: PiiPolicy) -> tuple[Stage, li
     """
     rows = [row for document in documents.sort("record_id").iter_rows(named=True) for row in _rows(document)]
     pieces = pl.DataFrame(rows, schema=documents.schema)
-    stage = redact_records(pieces, policy)
+    stage = redact_records(pieces, policy, secret=secret)
     sections: list[Section] = []
     for record_id, group, heading, text, attributes in stage.kept.select(
         "record_id", "group", "title", "input", "attributes"

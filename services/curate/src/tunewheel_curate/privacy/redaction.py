@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import itertools
 import json
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Any
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.data_quality import PiiPolicy
-from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.identity import canonical_json, content_sha256
 
 from tunewheel_curate.privacy.project_patterns import check_patterns, find_by_patterns
 from tunewheel_curate.privacy.recognizers import ENTITIES, Finding, may_contain, recognizers_of
@@ -76,10 +77,10 @@ class Redactor:
         InvalidSpec: the policy names an unknown entity, or a pattern like a built-in one.
     """
 
-    def __init__(self, policy: PiiPolicy, *, project: str = "") -> None:
+    def __init__(self, policy: PiiPolicy, *, project: str = "", secret: str = "") -> None:
         check_entities(policy.entities)
         check_patterns(policy.patterns)
-        self._policy, self._project = policy, project
+        self._policy, self._project, self._secret = policy, project, secret
         self.tally: Counter[str] = Counter()
 
     def clean(self, texts: pl.Series, groups: pl.Series) -> pl.Series:
@@ -139,7 +140,12 @@ class Redactor:
         if self._policy.action != "pseudonymise":
             return f"<{entity}>"
         plain = "".join(char for char in value.casefold() if char.isalnum()) or value
-        return f"<{entity}_{content_sha256([self._project, group, entity, plain])[:STAND_IN_DIGITS]}>"
+        told = [self._project, group, entity, plain]
+        if self._secret:
+            hashed = hmac.new(self._secret.encode(), canonical_json(told), "sha256").hexdigest()
+        else:
+            hashed = content_sha256(told)
+        return f"<{entity}_{hashed[:STAND_IN_DIGITS]}>"
 
 
 def redact_text(text: str, entities: Sequence[str]) -> str:
@@ -147,16 +153,17 @@ def redact_text(text: str, entities: Sequence[str]) -> str:
     return Redactor(PiiPolicy(entities=tuple(entities))).clean(pl.Series([text]), pl.Series([""]))[0]
 
 
-def redact_records(records: pl.DataFrame, policy: PiiPolicy) -> Stage:
+def redact_records(records: pl.DataFrame, policy: PiiPolicy, *, secret: str = "") -> Stage:
     """Apply ``policy`` to ``COLUMNS``.
 
     ``redact`` puts placeholders, ``pseudonymise`` stand-ins that agree within a group, ``reject`` drops with
-    reason ``pii``, ``keep`` changes nothing. ``counts`` of the stage holds what was found, by entity.
+    reason ``pii``, ``keep`` changes nothing. With a ``secret`` a stand-in is an HMAC (RFC 2104): without
+    it nobody can confirm a guess. ``counts`` of the stage holds what was found, by entity.
 
     Raises:
         InvalidSpec: see ``Redactor``.
     """
-    redactor = Redactor(policy, project=records["project"][0] if records.height else "")
+    redactor = Redactor(policy, project=records["project"][0] if records.height else "", secret=secret)
     if policy.action == "keep":
         return drop("redaction", records, pl.lit(None, dtype=pl.String))
     groups = records["group"]

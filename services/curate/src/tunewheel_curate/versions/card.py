@@ -27,6 +27,7 @@ HELD_OUT = (
     "The holdout is stratified: {part:.0%} of every label, as nearly as whole groups and what earlier "
     "versions held out allow."
 )
+KEYED = " They are keyed by the secret of who built this: without it none confirms a guess."
 CLEANED = {
     "quoted_history": "tickets whose quoted history was cut",
     "signatures": "tickets whose signature was cut",
@@ -64,7 +65,7 @@ def data_card(
     parts.append("## Funnel\n\n" + _funnel(build.funnel))
     parts.append("## Sources\n\n" + _sources(build.sources))
     parts.append("## Cleaning\n\n" + _cleaning(build.figures.get("cleaning", {})))
-    parts.append("## Personal data\n\n" + _personal_data(spec, build.redactions))
+    parts.append("## Personal data\n\n" + _personal_data(spec, build.redactions, build.outside.secret))
     if spec.task.label_field is not None:
         parts.append(f"## Labels ({spec.task.label_field})\n\n" + _labels(build, spec))
     parts += quality_sections(build.quality)
@@ -102,7 +103,7 @@ def _sources(sources: tuple[SourceCount, ...]) -> str:
     return "\n".join(rows)
 
 
-def _personal_data(spec: ProjectSpec, found: dict[str, int]) -> str:
+def _personal_data(spec: ProjectSpec, found: dict[str, int], secret: str) -> str:
     policy = spec.dataset.pii
     if policy.action == "keep":
         return "The project keeps personal data as it is."
@@ -113,7 +114,8 @@ def _personal_data(spec: ProjectSpec, found: dict[str, int]) -> str:
     }[policy.action]
     wanted = [*policy.entities, *(pattern.name for pattern in policy.patterns)]
     listed = ", ".join(f"{entity}: {count}" for entity, count in found.items()) or "nothing"
-    return f"Looked for {', '.join(wanted)}. {verb}: {listed}."
+    keyed = KEYED if policy.action == "pseudonymise" and secret else ""
+    return f"Looked for {', '.join(wanted)}. {verb}: {listed}.{keyed}"
 
 
 def _labels(build: Build, spec: ProjectSpec) -> str:
