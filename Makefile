@@ -62,9 +62,9 @@ fmt: install ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## run a benchmark: make bench NAME=ingest writes var/bench/ingest.json
+bench: install ## run a benchmark: make bench NAME=ingest writes var/bench/ingest.json (ARGS go to it)
 	@test -n "$(NAME)" || { echo "say which: make bench NAME=<one of: $(basename $(notdir $(wildcard tests/bench/*.py)))>"; exit 2; }
-	$(BIN)/python tests/bench/$(NAME).py
+	$(BIN)/python tests/bench/$(NAME).py $(ARGS)
 
 generate: install ## write schemas, AsyncAPI documents and the event catalogue anew
 	$(BIN)/python -m tunewheel_contracts.generate
