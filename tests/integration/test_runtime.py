@@ -235,12 +235,13 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
     async with Bus(kafka) as bus:
         async with running(services[0]):
             waiting = asyncio.create_task(services[1].serve())
-            await until(lambda: services[1].http_port is not None)
+            await until(lambda: services[1].state()["standby"] is True)
             for n in range(20):  # over all partitions of the topic, and over a rebalance or two
                 await bus.publish(request(f"{project}", f"{n}"))
                 await asyncio.sleep(0.1)
             await until(lambda: len(seen[0]) == 20)
             assert services[1].state() == {"service": project, "ready": False, "standby": True}
+            assert seen[1] == []
         await until(lambda: services[1].state() == {"service": project, "ready": True, "standby": False})
         await bus.publish(request(project, "last"))
         await until(lambda: seen[1] == ["last"])
