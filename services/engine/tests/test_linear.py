@@ -8,23 +8,24 @@ from torch import nn
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import locate_base_model
 from tunewheel_basemodel.tiny import write_tiny_model
-from tunewheel_engine.linear import Delta, Deltas, ServingLinear, can_pack, replace_linears
+from tunewheel_engine.linear import Delta, Deltas, Layout, ServingLinear, can_pack, replace_linears
 
 
-@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("layout", ["plain", "packed", "both"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_layer_with_and_without_an_update(pack: bool, bias: bool) -> None:
-    if pack and not can_pack(torch.device("cpu")):
+def test_a_layer_with_and_without_an_update(layout: Layout, bias: bool) -> None:
+    if layout != "plain" and not can_pack(torch.device("cpu")):
         pytest.skip("this torch has no oneDNN")
     torch.manual_seed(0)
     linear, deltas = nn.Linear(24, 40, bias=bias), Deltas()
-    serving = ServingLinear("x", linear.weight.data, linear.bias.data if bias else None, deltas, pack=pack)
+    given = linear.bias.data if bias else None
+    serving = ServingLinear("x", linear.weight.data, given, deltas, layout=layout)
     a, b, mask = (
         torch.randn(24, 6),
         torch.randn(6, 40),
         torch.tensor([1.0, 0.0, 1.0])[:, None, None].expand(3, 1, 6),
     )
-    for x in (torch.randn(1, 7, 24), torch.randn(3, 1, 24)):
+    for x in (torch.randn(1, 1, 24), torch.randn(1, 7, 24), torch.randn(3, 1, 24)):
         with torch.inference_mode():
             deltas.active = {}
             assert torch.allclose(serving(x), linear(x), atol=1e-5)
@@ -40,7 +41,7 @@ def test_a_layer_with_and_without_an_update(pack: bool, bias: bool) -> None:
 def test_a_row_without_the_update_is_not_touched_by_it() -> None:
     torch.manual_seed(0)
     deltas = Deltas()
-    serving = ServingLinear("x", torch.randn(16, 8), None, deltas, pack=False)
+    serving = ServingLinear("x", torch.randn(16, 8), None, deltas, layout="plain")
     x, mask = torch.randn(2, 1, 8), torch.tensor([[[0.0]], [[1.0]]])
     plain = serving(x)
     deltas.active = {"x": Delta(torch.randn(8, 1), torch.randn(1, 16) * 1e6, mask)}
@@ -55,7 +56,8 @@ def test_a_whole_model_stays_itself(tmp_path, quantization) -> None:
     tokens = torch.tensor([[5, 9, 33, 70]])
     with torch.inference_mode():
         before = model(tokens).logits
-        names = replace_linears(model, Deltas(), dtype=torch.float32, pack=can_pack(torch.device("cpu")))
+        layout = "packed" if can_pack(torch.device("cpu")) else "plain"
+        names = replace_linears(model, Deltas(), dtype=torch.float32, layout=layout)
         after = model(tokens).logits
     assert len(names) == 2 * 7 + 1
     assert torch.allclose(before, after, atol=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from tunewheel_basemodel.loading import Quantization, load_base
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.precision import Precision
 
-from tunewheel_engine.linear import Deltas, can_pack, replace_linears
+from tunewheel_engine.linear import Deltas, Layout, can_pack, replace_linears
 from tunewheel_engine.lora import LoraWeights, Mixture
 from tunewheel_engine.rowcache import RowCache
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _log = structlog.get_logger(__name__)
+_SMALL = 16
+"""A model that fits so often into the machine's memory may lie there twice."""
 
 
 class Runner:
@@ -33,7 +36,7 @@ class Runner:
         rows: int,
         tokens: int,
         dtype: torch.dtype,
-        pack: bool,
+        layout: Layout,
     ) -> None:
         self.tokenizer = tokenizer
         self.device = model.device
@@ -42,10 +45,14 @@ class Runner:
         self.end_tokens = _end_tokens(model, tokenizer)
         self._deltas = Deltas()
         self._mixture = Mixture()
-        self.layers = replace_linears(model, self._deltas, dtype=dtype, pack=pack)
+        self.layers = replace_linears(model, self._deltas, dtype=dtype, layout=layout)
+        copies: dict[int, torch.Tensor] = {}  # by address: a head may share the embedding's weight
         for parameter in model.parameters():
             # A copy, because what is left of the loaded tensors would keep the whole file mapped.
-            parameter.data = parameter.data.to(dtype, copy=True)
+            at = parameter.data_ptr()
+            if at not in copies:
+                copies[at] = parameter.data.to(dtype, copy=True)
+            parameter.data = copies[at]
             parameter.requires_grad_(False)
         self._model = model
         self._cache = RowCache(layers=model.config.num_hidden_layers, rows=rows, tokens=self.max_tokens)
@@ -129,7 +136,8 @@ def load_runner(
         model, tokenizer = load_base(
             base, dtype=trained_dtype if quantization else dtype, quantization=quantization
         )
-        runner = Runner(model, tokenizer, rows=rows, tokens=tokens, dtype=number, pack=pack)
+        layout = _layout(model.num_parameters() * number.itemsize) if pack else "plain"
+        runner = Runner(model, tokenizer, rows=rows, tokens=tokens, dtype=number, layout=layout)
         try:
             runner.read([0, 1, 2], 0, None)
         except AttributeError as error:  # the model's own code looks at a layer's weight
@@ -139,6 +147,12 @@ def load_runner(
             continue
         return runner
     raise AssertionError("unreachable")
+
+
+def _layout(weight_bytes: int) -> Layout:
+    """Both layouts where they are small beside the machine's memory, packed weights alone otherwise."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return "both" if weight_bytes * _SMALL <= memory else "packed"
 
 
 def _longest(config: Any) -> int:
