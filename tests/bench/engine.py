@@ -2,11 +2,15 @@
 
 Contenders take turns within each round, as this machine may be shared; medians over rounds count. Beside the
 wall clock stands the processor time per token, which depends less on who else is computing.
+
+Apart from that, how long one token takes after a help desk's long instructions: for instructions that were
+read for an earlier customer, four help desks in turn, and for instructions never seen.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import statistics
@@ -37,6 +41,7 @@ QUESTIONS = [
     for part in ("battery", "charger", "rear light", "app")
     for trouble in ("is dead since Monday", "gets hot", "shows a red sign and beeps", "was never delivered")
 ]
+INSTRUCTIONS = " ".join(f"Rule {n}: ask for the serial number before you send part {n}." for n in range(30))
 Measured = tuple[float, float]
 """Tokens per second, and processor seconds per token."""
 
@@ -58,13 +63,26 @@ def main() -> None:
                 "engine x16, one adapter": lambda: over_http(url, child, adapters[:1] * 16),
                 "engine x16, four adapters": lambda: over_http(url, child, adapters * 4),
             }
+            desks, numbers = itertools.cycle("ABCD"), itertools.count()
+            readings: dict[str, Callable[[], Measured]] = {
+                "first token, known instructions": lambda: one_by_one(url, child, desks),
+                "first token, new instructions": lambda: one_by_one(url, child, map(str, numbers)),
+            }
             figures = compare(contenders)
+            first_tokens = compare(readings)
             memory = child.memory_info().rss
     speed = {name: figure["tokens_per_second"] for name, figure in figures.items()}
     write_report(
         "engine",
         packages=("torch", "transformers", "peft"),
         contenders=figures,
+        first_tokens={
+            name: {
+                "ms": round(1000 / figure["tokens_per_second"], 1),
+                "processor_ms": figure["processor_ms_per_token"],
+            }
+            for name, figure in first_tokens.items()
+        },
         ratios={
             "engine over generate, 1 at once": speed["engine x1"] / speed["generate x1"],
             "engine over generate, 16 at once": speed["engine x16"] / speed["generate x16"],
@@ -139,6 +157,20 @@ def over_http(url: str, child: psutil.Process, models: list[str]) -> Measured:
     tokens = asyncio.run(ask_all())
     seconds, used = time.perf_counter() - began, sum(child.cpu_times()[:2]) - used
     return tokens / seconds, used / tokens
+
+
+def one_by_one(url: str, child: psutil.Process, desks: Iterator[str]) -> Measured:
+    """One token for each of eight customers, one after another, of the next ``desks``."""
+    began, used = time.perf_counter(), sum(child.cpu_times()[:2])
+    for question, desk in zip(QUESTIONS[:8], desks, strict=False):
+        told = [
+            {"role": "system", "content": f"You are help desk {desk}. {INSTRUCTIONS}"},
+            {"role": "user", "content": question},
+        ]
+        body = {"model": MODEL, "messages": told, "max_tokens": 1, "temperature": 0}
+        httpx.post(f"{url}/v1/chat/completions", json=body, timeout=600).raise_for_status()
+    seconds, used = time.perf_counter() - began, sum(child.cpu_times()[:2]) - used
+    return 8 / seconds, used / 8
 
 
 def write_adapters(model: Any, directory: Path) -> list[str]:

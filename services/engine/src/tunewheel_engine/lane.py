@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tunewheel_engine.detokenizing import Detokenizer
 from tunewheel_engine.generation import Generation, Progress, Token
+from tunewheel_engine.keeping import KeptRows, common
 from tunewheel_engine.sampling import Sampler, choose_tokens, logprobs_of
 from tunewheel_engine.stopping import StopMatcher
 
@@ -22,15 +23,18 @@ Deliver = Callable[[Generation, Progress], None]
 
 @dataclass
 class Row:
-    """A request in the batch. ``length`` of its tokens are in the cache; ``last`` is not yet."""
+    """A request in the batch. ``length`` of its tokens are in the cache; the last one is not yet."""
 
     generation: Generation
     sampler: Sampler
     detokenizer: Detokenizer
     stops: StopMatcher
     length: int = 0
-    generated: int = 0
-    last: int = -1
+    generated: list[int] = field(default_factory=list)
+
+    @property
+    def last(self) -> int:
+        return self.generated[-1]
 
 
 class Lane:
@@ -44,6 +48,7 @@ class Lane:
         self._rows: list[Row] = []
         self._joining: Row | None = None
         self._staged: tuple[LoraWeights | None, list[int]] = (None, [])
+        self._kept = KeptRows(runner.kept)
         self._special = frozenset(runner.tokenizer.all_special_ids)
 
     @property
@@ -70,10 +75,16 @@ class Lane:
 
     def _remove(self, at: int) -> None:
         """Take a row out; the last one takes its place, so that the batch has no gaps."""
+        self._keep(self._rows[at], at)
         last = self._rows.pop()
         if at < len(self._rows):
             self._runner.replace(at, len(self._rows), last.length)
             self._rows[at] = last
+
+    def _keep(self, row: Row, at: int | None) -> None:
+        """Keep what ``row`` read and wrote: the next question of its conversation begins with it."""
+        tokens = (row.generation.prompt + row.generated)[: row.length]
+        self._runner.keep(at, self._kept.replace(_weights(row), tokens), row.length)
 
     def _join(self, next_request: Callable[[], Generation | None]) -> None:
         budget = self._prefill_tokens
@@ -95,20 +106,21 @@ class Lane:
                 self._begin(row, logits)
 
     def _reuse(self, row: Row) -> int:
-        """Bring what another prompt read before for the same adapter into the staging row; tells how much.
+        """Bring what another request read before for the same adapter into the staging row; tells how much.
 
-        Requests share their system prompt, and reading a prompt costs more than answering. At least one
-        token is left to read, for what comes after it.
+        Requests share their system prompt, and a conversation its earlier turns; reading them costs more than
+        answering. At least one token is left to read, for what comes after it.
         """
         prompt, weights = row.generation.prompt, _weights(row)
         most, source = 0, None
         rows = [(_weights(other), other.generation.prompt, at) for at, other in enumerate(self._rows)]
-        for weights_of, prompt_of, at in [(*self._staged, None), *rows]:
-            if weights_of is weights and (common := _common(prompt, prompt_of)) > most:
-                most, source = common, at
+        for weights_of, tokens_of, at in [(*self._staged, None), *rows, *self._kept]:
+            if weights_of is weights and (shared := common(prompt, tokens_of)) > most:
+                most, source = shared, at
         most = min(most, len(prompt) - 1)
         if source is not None:
             self._runner.stage(source, most)
+            self._kept.touch(source)
         return most
 
     def _new_row(self, generation: Generation) -> Row:
@@ -120,7 +132,9 @@ class Lane:
         )
 
     def _begin(self, row: Row, logits: torch.Tensor) -> None:
-        if not self._advance([row], logits)[0]:
+        if self._advance([row], logits)[0]:
+            self._keep(row, None)
+        else:
             self._runner.admit(len(self._rows), row.length)
             self._rows.append(row)
 
@@ -150,8 +164,7 @@ class Lane:
 
     def _progress(self, row: Row, token: int, logprob: float | None) -> Progress:
         generation = row.generation
-        row.last = token
-        row.generated += 1
+        row.generated.append(token)
         if token in self._runner.end_tokens and not generation.ignore_eos:
             end = Token(token, "", True, logprob)
             return Progress(row.stops.flush(), end, "stop", "eos")
@@ -161,18 +174,10 @@ class Lane:
         if row.stops.matched:
             return Progress(text, made, "stop", "string")
         full = row.length + 1 >= self._runner.max_tokens
-        if row.generated >= generation.max_tokens or full:
+        if len(row.generated) >= generation.max_tokens or full:
             return Progress(text + row.stops.flush(), made, "length")
         return Progress(text, made)
 
 
 def _weights(row: Row) -> LoraWeights | None:
     return row.generation.adapter.weights if row.generation.adapter else None
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    """Length of the common beginning."""
-    for at, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left != right:
-            return at
-    return min(len(one), len(other))

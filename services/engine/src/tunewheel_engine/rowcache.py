@@ -1,7 +1,8 @@
 """Keys and values of the running batch, in one preallocated block per layer.
 
 Rows 0 … n-1 are the running batch, without gaps: each has its own length, and a new token is written at its
-row's end. One more row, the last, is where a joining request is read in before it moves to row n.
+row's end. The next row is where a joining request is read in before it moves to row n, and the rows after
+that keep what requests left behind, for later ones that begin alike.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from transformers.cache_utils import CacheLayerMixin
 
 
 class RowCache(Cache):
-    """A transformers cache for ``rows`` requests of up to ``tokens`` tokens each.
+    """A transformers cache for ``rows`` requests of up to ``tokens`` tokens each, and ``kept`` former ones.
 
     On a CPU, what was never written takes no memory.
     """
 
-    def __init__(self, *, layers: int, rows: int, tokens: int) -> None:
+    def __init__(self, *, layers: int, rows: int, kept: int, tokens: int) -> None:
         self.window = Window()
         self.rows = rows
         self.tokens = tokens
-        self.row_layers = [RowLayer(self.window, rows + 1, tokens) for _ in range(layers)]
+        self.row_layers = [RowLayer(self.window, rows + 1 + kept, tokens) for _ in range(layers)]
         super().__init__(layers=list(self.row_layers))
 
     @property

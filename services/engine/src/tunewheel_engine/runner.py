@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _log = structlog.get_logger(__name__)
+KEPT_ROWS = 8
+"""Former requests whose keys and values stay: one for each system prompt in use at a time is enough."""
 _SMALL = 16
 """A model that fits so often into the machine's memory may lie there twice."""
 
@@ -55,7 +57,10 @@ class Runner:
             parameter.data = copies[at]
             parameter.requires_grad_(False)
         self._model = model
-        self._cache = RowCache(layers=model.config.num_hidden_layers, rows=rows, tokens=self.max_tokens)
+        self._cache = RowCache(
+            layers=model.config.num_hidden_layers, rows=rows, kept=KEPT_ROWS, tokens=self.max_tokens
+        )
+        self.kept = range(rows + 1, rows + 1 + KEPT_ROWS)
 
     @torch.inference_mode()
     def read(self, tokens: Sequence[int], start: int, lora: LoraWeights | None) -> torch.Tensor:
@@ -76,8 +81,13 @@ class Runner:
         self._cache.move(self._cache.staging, row, length)
 
     @torch.inference_mode()
+    def keep(self, row: int | None, kept: int, length: int) -> None:
+        """Copy what a row of the batch, or None for the staging row, holds to row ``kept``."""
+        self._cache.move(self._cache.staging if row is None else row, kept, length)
+
+    @torch.inference_mode()
     def stage(self, row: int, length: int) -> None:
-        """Copy the beginning of a row of the batch into the staging row, as if it had been read."""
+        """Copy the beginning of a row, of the batch or kept, into the staging row, as if it had been read."""
         self._cache.move(row, self._cache.staging, length)
 
     @torch.inference_mode()

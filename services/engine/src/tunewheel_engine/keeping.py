@@ -1,0 +1,47 @@
+"""What former requests left in the cache, for later ones that begin alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunewheel_engine.lora import LoraWeights
+
+
+class KeptRows:
+    """Which tokens lie in the rows that are kept, and for which adapter."""
+
+    def __init__(self, rows: Iterable[int]) -> None:
+        self._held: dict[int, tuple[LoraWeights | None, list[int]]] = {row: (None, []) for row in rows}
+
+    def __iter__(self) -> Iterator[tuple[LoraWeights | None, list[int], int]]:
+        for row, (weights, tokens) in self._held.items():
+            yield weights, tokens, row
+
+    def touch(self, row: int) -> None:
+        """Note that ``row`` was of use: the one that was not for longest is the first to go."""
+        if row in self._held:
+            self._held[row] = self._held.pop(row)
+
+    def replace(self, weights: LoraWeights | None, tokens: list[int]) -> int:
+        """Return the row to write ``tokens`` to, which it holds from now on.
+
+        That is the row which shares half of them, so that a busy system prompt does not push out all
+        others, or else the one that was of no use for longest.
+        """
+        shared = [(common(tokens, held), row) for of, held, row in self if of is weights]
+        most, row = max(shared, default=(0, -1))
+        if 2 * most < len(tokens) or most == 0:
+            row = next(iter(self._held))
+        self._held[row] = (weights, tokens)
+        self.touch(row)
+        return row
+
+
+def common(one: list[int], other: list[int]) -> int:
+    """Length of the common beginning."""
+    for at, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return at
+    return min(len(one), len(other))
