@@ -173,6 +173,12 @@ class ProjectSpec(Strict):
                 "task.label_field", "is missing, but criteria ask for label_accuracy; name the label"
             )
         self._label_in_schema()
+        canary = self.rollout.canary
+        if canary.enabled and canary.percent == 0:
+            raise inconsistent(
+                "rollout.canary.percent",
+                "is 0: a canary without traffic is never judged; give 1 to 100, or set enabled: false",
+            )
         return self
 
     def _label_in_schema(self) -> None:
