@@ -95,6 +95,30 @@ def train_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def make_pair(number: int, rejected: str = "I do not know") -> dict[str, Any]:
+    """A prompt, a right answer and one to avoid."""
+    prompt = [
+        {"role": "system", "content": "You are the help desk. Answer with JSON."},
+        {"role": "user", "content": f"Ticket {number}: red light"},
+    ]
+    return {
+        "pair_id": f"pair-{number}", "prompt": prompt, "chosen": '{"category": "battery"}',
+        "rejected": rejected, "record_id": f"rec-{number}",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def pair_of() -> Callable[..., dict[str, Any]]:
+    return make_pair
+
+
+@pytest.fixture(scope="session")
+def pairs_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pairs") / "preferences.parquet"
+    pl.DataFrame([make_pair(number) for number in range(8)]).write_parquet(path)
+    return path
+
+
 @dataclass
 class Case:
     """One job, trained in this process."""

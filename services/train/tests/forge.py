@@ -111,9 +111,9 @@ def after(module: str, name: str, *, before: bool = False, only: Callable[..., b
 
 
 def in_the_middle_of_a_step() -> None:
-    from tunewheel_train.loss import SummedCrossEntropy
+    from tunewheel_train.loss import TokenCrossEntropy
 
-    original, calls = SummedCrossEntropy.apply, []
+    original, calls = TokenCrossEntropy.apply, []
 
     def applying(*args: Any) -> Any:
         calls.append(1)
@@ -121,7 +121,7 @@ def in_the_middle_of_a_step() -> None:
             die()
         return original(*args)
 
-    SummedCrossEntropy.apply = applying
+    TokenCrossEntropy.apply = applying
 
 
 def at_the_rename(*, before: bool) -> Callable[[], None]:

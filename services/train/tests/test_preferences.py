@@ -15,26 +15,8 @@ from tunewheel_train.progress import Progressed, Started, Warned
 PREFERENCE = {"beta": 0.1, "learning_rate": 5e-3, "epochs": 2.0}
 
 
-def pair(number: int, rejected: str = "I do not know") -> dict:
-    prompt = [
-        {"role": "system", "content": "You are the help desk. Answer with JSON."},
-        {"role": "user", "content": f"Ticket {number}: red light"},
-    ]
-    return {
-        "pair_id": f"pair-{number}", "prompt": prompt, "chosen": '{"category": "battery"}',
-        "rejected": rejected, "record_id": f"rec-{number}",
-    }  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def pairs_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pairs") / "preferences.parquet"
-    pl.DataFrame([pair(number) for number in range(8)]).write_parquet(path)
-    return path
-
-
-def test_a_pair_is_a_prompt_and_two_answers_with_their_ends(tiny):
-    (found,), refused = encode_pairs([pair(1)], tiny[1], max_tokens=512)
+def test_a_pair_is_a_prompt_and_two_answers_with_their_ends(tiny, pair_of):
+    (found,), refused = encode_pairs([pair_of(1)], tiny[1], max_tokens=512)
     assert refused == []
     assert tiny[1].decode(found.prompt_ids).endswith("<|im_start|>assistant\n")
     assert tiny[1].decode(found.chosen_ids) == '{"category": "battery"}<|im_end|>'
@@ -42,8 +24,8 @@ def test_a_pair_is_a_prompt_and_two_answers_with_their_ends(tiny):
     assert found.record_ids == ("rec-1",)
 
 
-def test_what_the_assistant_wrote_earlier_is_prompt(tiny):
-    row = pair(1)
+def test_what_the_assistant_wrote_earlier_is_prompt(tiny, pair_of):
+    row = pair_of(1)
     row["prompt"] = [
         *row["prompt"],
         {"role": "assistant", "content": "Which?"},
@@ -54,8 +36,8 @@ def test_what_the_assistant_wrote_earlier_is_prompt(tiny):
     assert tiny[1].decode(found.chosen_ids) == '{"category": "battery"}<|im_end|>'
 
 
-def test_equal_answers_and_long_ones_are_refused(tiny):
-    rows = [pair(1), pair(2, rejected='{"category": "battery"}'), pair(3, rejected="word " * 400)]
+def test_equal_answers_and_long_ones_are_refused(tiny, pair_of):
+    rows = [pair_of(1), pair_of(2, rejected='{"category": "battery"}'), pair_of(3, rejected="word " * 400)]
     kept, refused = encode_pairs(rows, tiny[1], max_tokens=200)
     assert [p.pair_id for p in kept] == ["pair-1"]
     assert [(r.example_id, r.field) for r in refused] == [
@@ -63,9 +45,9 @@ def test_equal_answers_and_long_ones_are_refused(tiny):
     ]  # fmt: skip
 
 
-def test_no_pair_that_can_be_used_names_the_field(tiny):
+def test_no_pair_that_can_be_used_names_the_field(tiny, pair_of):
     with pytest.raises(RunFailed, match="leaves none of 1 pairs") as caught:
-        encode_pairs([pair(1)], tiny[1], max_tokens=5)
+        encode_pairs([pair_of(1)], tiny[1], max_tokens=5)
     assert caught.value.field == "train.max_tokens"
 
 
@@ -128,9 +110,9 @@ def test_a_run_resumed_in_either_stage_ends_with_the_same_weights(preferred, cas
     assert all(torch.equal(value, resumed.weights()[name]) for name, value in expected.items())
 
 
-def test_pairs_alone_train_from_the_base(case, pairs_path, tmp_path: Path):
+def test_pairs_alone_train_from_the_base(case, pair_of, pairs_path, tmp_path: Path):
     with_bad = tmp_path / "with-bad.parquet"
-    rows = [*pl.read_parquet(pairs_path).to_dicts(), pair(99, rejected='{"category": "battery"}')]
+    rows = [*pl.read_parquet(pairs_path).to_dicts(), pair_of(99, rejected='{"category": "battery"}')]
     pl.DataFrame(rows).write_parquet(with_bad)
     run = case(preference=PREFERENCE | {"alone": True}, preferences_path=with_bad)
     outcome = run.train()

@@ -149,18 +149,18 @@ def test_target_modules_that_the_base_lacks_name_the_field(case):
 def test_a_loss_that_is_no_number_ends_the_run_and_names_learning_rate_and_records(
     case, conversation_of, tmp_path: Path, monkeypatch
 ):
-    from tunewheel_train.loss import SummedCrossEntropy
+    from tunewheel_train.loss import TokenCrossEntropy
 
     rows = [conversation_of(number) | {"record_ids": [f"rec-{number}"]} for number in range(24)]
     pl.DataFrame(rows).write_parquet(tmp_path / "with-records.parquet")
     calls = []
-    original = SummedCrossEntropy.apply
+    original = TokenCrossEntropy.apply
 
     def diverging(logits, targets):
         calls.append(len(targets))
         return original(logits, targets) * (float("nan") if len(calls) > 4 else 1.0)
 
-    monkeypatch.setattr(SummedCrossEntropy, "apply", diverging)
+    monkeypatch.setattr(TokenCrossEntropy, "apply", diverging)
     run = case(train_path=tmp_path / "with-records.parquet")
     with pytest.raises(RunFailed, match="no number; lower it") as caught:
         run.train()

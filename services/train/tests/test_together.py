@@ -51,6 +51,24 @@ def test_a_step_with_fewer_examples_than_processes_is_still_one_step(case, forge
         torch.testing.assert_close(together_.weights()[name], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["orpo", "kto"])
+def test_two_processes_learn_the_preferences_that_one_does(case, pairs_path, forge, tmp_path: Path, method):
+    preference = {"method": method, "learning_rate": 5e-3, "epochs": 1.0, "alone": True}
+    # steps of five pairs and of three, one by one: the second process has a piece less than the first
+    options = {
+        "preference": preference, "preferences_path": pairs_path, "batch_size": 5, "micro_batch_size": 1,
+    }  # fmt: skip
+    together_, alone = case("together", **options), case("alone", **options)
+    job_file = tmp_path / "job.json"
+    job_file.write_text(together_.job.model_dump_json())
+    assert forge(job_file, processes=2) == [0, 0]
+    alone.train()
+    losses = [m.loss for m in messages(job_file) if isinstance(m, Progressed)]
+    assert losses == pytest.approx([m.loss for m in alone.heard(Progressed)], abs=1e-4)
+    for name, value in alone.weights().items():
+        torch.testing.assert_close(together_.weights()[name], value, rtol=1e-3, atol=1e-4)
+
+
 def test_both_stop_together_and_go_on_alone(trained, case, forge, tmp_path: Path):
     run = case()
     job_file = tmp_path / "job.json"

@@ -20,12 +20,21 @@ class TrainMethod(StrEnum):
     FULL = "full"
 
 
-class PreferenceSpec(Strict):
-    """Learn from answers to avoid: direct preference optimisation (arXiv:2305.18290) on the dataset's
-    preference pairs."""
+class PreferenceMethod(StrEnum):
+    DPO = "dpo"
+    ORPO = "orpo"
+    KTO = "kto"
 
+
+class PreferenceSpec(Strict):
+    """Learn from answers to avoid, on the dataset's preference pairs."""
+
+    method: PreferenceMethod = PreferenceMethod.DPO
+    """``dpo``: the better answer of each pair (arXiv:2305.18290). ``kto``: each answer by itself as desirable
+    or not (arXiv:2402.01306). ``orpo``: without a model to be held to, while the better answer is learnt
+    (arXiv:2403.07691)."""
     beta: Annotated[float, Field(gt=0, le=10)] = 0.1
-    """How strongly the model is held to what it was before."""
+    """How strongly the model is held to what it was before; of ``orpo`` the weight of the preference (λ)."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-6
     epochs: Annotated[float, Field(gt=0, le=100)] = 1.0
     alone: bool = False
@@ -87,10 +96,7 @@ class TrainSpec(Strict):
                 + ("4-bit weights cannot be updated: " if self.method is TrainMethod.FULL else "")
                 + "choose method qlora, or remove quantization",
             )
-        if self.method is TrainMethod.FULL and self.preference:
-            raise inconsistent(
-                "preference", "needs an adapter beside the model it is held to; choose method lora or qlora"
-            )
+        self._demand_preferable()
         if self.method is TrainMethod.FULL:
             for name in ("rslora", "dora", "continue_from"):
                 if getattr(self, name):
@@ -98,3 +104,20 @@ class TrainSpec(Strict):
                         name, "speaks of an adapter, but method full trains none; choose lora, or remove it"
                     )
         return self
+
+    def _demand_preferable(self) -> None:
+        preference = self.preference
+        if preference is None:
+            return
+        if self.method is TrainMethod.FULL and preference.method is not PreferenceMethod.ORPO:
+            raise inconsistent(
+                "preference",
+                "needs an adapter beside the model it is held to; choose method lora or qlora, or preference "
+                "method orpo, which holds it to none",
+            )
+        if preference.method is PreferenceMethod.KTO and self.batch_size < 2:
+            raise inconsistent(
+                "batch_size",
+                "is 1, but kto measures how far the model has moved on another pair of the same step; "
+                "raise it to 2 or more",
+            )

@@ -5,7 +5,7 @@
       optimizer.safetensors   Adam's moments, named by parameter
       state.json              scheduler, optimizer scalars, random state, counters, stage, validation
       trainer_state.json      transformers' own record of where it is
-      reference.safetensors   preference training: what the model is held to
+      reference.safetensors   DPO and KTO: what the model is held to
       checkpoint.json         step, best step and SHA-256 of the other files; written last
 
 A checkpoint is written beside its place and moved there in one step; it is used only after every hash
@@ -117,7 +117,8 @@ def _write_tensors(trainer: Any, directory: Path) -> None:
             for name, value in trainer.model.named_parameters()
             if ".ref." in name
         }
-        save_file(frozen, directory / REFERENCE)
+        if frozen:
+            save_file(frozen, directory / REFERENCE)
 
 
 def _moments(trainer: Any, parameters: dict[str, Any]) -> dict[str, Any]:

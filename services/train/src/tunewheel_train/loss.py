@@ -9,8 +9,8 @@ import torch
 _ROWS = 64
 
 
-class SummedCrossEntropy(torch.autograd.Function):
-    """Sum over rows of ``-log softmax(logits)[target]``; logits [rows, vocabulary], targets [rows].
+class TokenCrossEntropy(torch.autograd.Function):
+    """``-log softmax(logits)[target]`` [rows] in fp32; logits [rows, vocabulary], targets [rows].
 
     Logits are widened to fp32 a few rows at a time, so the widened rows stay in the processor's cache.
     """
@@ -22,7 +22,7 @@ class SummedCrossEntropy(torch.autograd.Function):
         )
         chosen = logits.gather(1, targets[:, None])[:, 0].float()
         ctx.save_for_backward(logits, targets, normalizers)
-        return (normalizers - chosen).sum()
+        return normalizers - chosen
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -32,5 +32,5 @@ class SummedCrossEntropy(torch.autograd.Function):
             part = slice(start, start + _ROWS)
             rows = logits[part].float().sub_(normalizers[part, None]).exp_()
             rows[torch.arange(len(rows), device=rows.device), targets[part]] -= 1.0
-            gradient[part] = rows.mul_(grads[0])
+            gradient[part] = rows.mul_(grads[0][part, None])
         return gradient, None

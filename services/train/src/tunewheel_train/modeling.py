@@ -14,7 +14,7 @@ from tunewheel_basemodel.errors import ModelFilesError
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.precision import Precision
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.recipe import PreferenceMethod, PreferenceSpec, TrainMethod, TrainSpec
 
 from tunewheel_train.attention import use_packed_attention
 from tunewheel_train.datasets import Encoded
@@ -224,11 +224,20 @@ def examples_config(common: dict[str, Any]) -> Any:
     return SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True}, shuffle_dataset=False)
 
 
-def preference_config(common: dict[str, Any], beta: float) -> Any:
+def preference_config(common: dict[str, Any], preference: PreferenceSpec) -> Any:
     """TRL's configuration of training on pairs."""
+    if preference.method is PreferenceMethod.ORPO:
+        return examples_config(common)
+    common = common | {"beta": preference.beta, "remove_unused_columns": False}
+    if preference.method is PreferenceMethod.KTO:
+        from trl.trainer.kto_config import KTOConfig
+
+        # An item is a whole step, but TRL asks for more than one to measure how far the model has moved.
+        in_order = {"train_sampling_strategy": "sequential", "per_device_train_batch_size": 2}
+        return KTOConfig(**common | in_order)
     from trl.trainer.dpo_config import DPOConfig
 
-    return DPOConfig(**common, beta=beta, remove_unused_columns=False)
+    return DPOConfig(**common)
 
 
 def as_dataset(rows: Sequence[dict[str, Any]]) -> Any:

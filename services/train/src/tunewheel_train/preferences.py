@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewheel_contracts.formats.recipe import PreferenceMethod
+
 from tunewheel_train.datasets import Encoded, Limits, Refused, encode_examples
 from tunewheel_train.errors import RunFailed
 
@@ -28,6 +30,14 @@ class EncodedPair:
 
     def __len__(self) -> int:
         return 2 * len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
+    def sides(self) -> tuple[Encoded, Encoded]:
+        """The chosen and the rejected conversation, with only their answers to learn."""
+        return self._side(self.chosen_ids), self._side(self.rejected_ids)
+
+    def _side(self, answer: tuple[int, ...]) -> Encoded:
+        mask = (0,) * len(self.prompt_ids) + (1,) * len(answer)
+        return Encoded(self.pair_id, self.prompt_ids + answer, mask, record_ids=self.record_ids)
 
     def as_row(self) -> dict[str, list[int]]:
         """As TRL's collator for preferences takes it."""
@@ -59,6 +69,16 @@ def no_pairs() -> RunFailed:
         reason="asks for preference training, but the dataset has no pairs; publish examples with rejected "
         "answers, or remove it",
     )
+
+
+def demand_enough(pairs: Sequence[EncodedPair], method: PreferenceMethod) -> None:
+    """Raise RunFailed where ``method`` needs more pairs than there are."""
+    if method is PreferenceMethod.KTO and len(pairs) < 2:
+        raise RunFailed(
+            field="train.preference.method",
+            reason="kto holds each pair against another one, but the dataset has one that can be used; publish "
+            "more, or choose dpo",
+        )
 
 
 def encode_pairs(

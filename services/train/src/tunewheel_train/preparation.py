@@ -19,7 +19,7 @@ from tunewheel_train.datasets import Encoded, Limits, Refused, encode_examples, 
 from tunewheel_train.job import Job
 from tunewheel_train.machine import this_device
 from tunewheel_train.packing import shared_prefix
-from tunewheel_train.preferences import EncodedPair, encode_pairs, no_pairs, read_pairs
+from tunewheel_train.preferences import EncodedPair, demand_enough, encode_pairs, no_pairs, read_pairs
 from tunewheel_train.progress import Message, Planned, Warned
 from tunewheel_train.validation import carve
 
@@ -58,6 +58,7 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
         rows = read_pairs(job.preferences_path)
         pairs, refused = encode_pairs(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
         _warn(report, "preference pairs", refused, len(rows))
+        demand_enough(pairs, recipe.preference.method)
     return Prepared(training, validation, pairs, config)
 
 

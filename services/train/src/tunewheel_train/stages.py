@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerState
 from tunewheel_basemodel.precision import Precision
+from tunewheel_contracts.formats.recipe import PreferenceMethod
 
 from tunewheel_train import checkpoints, modeling
 from tunewheel_train.course import Course
@@ -110,22 +111,53 @@ def _train_on_examples(frame: Frame, course: Course) -> Any:
 def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
     """``begun`` is the newest checkpoint where it is of this stage: the weights that the model is held to
     are in it."""
-    from tunewheel_train.preference_trainer import PreferenceTrainer
-
     preference = frame.job.recipe.preference
     assert preference is not None
     modeling.leave_packed_rows(frame.model)
-    if begun is not None:
+    if begun is not None and (begun / checkpoints.REFERENCE).exists():
         checkpoints.put_weights(frame.model, begun / checkpoints.REFERENCE)
     arguments = _arguments(frame, course, preference.learning_rate)
-    trainer = PreferenceTrainer(
-        course=course, model=frame.model, processing_class=frame.tokenizer,
-        args=modeling.preference_config(arguments, preference.beta),
+    trainer = _preference_trainer(preference.method)(
+        frame, course,
+        model=frame.model, processing_class=frame.tokenizer,
+        args=modeling.preference_config(arguments, preference),
         train_dataset=modeling.as_dataset([pair.as_row() for pair in course.items]),
     )  # fmt: skip
     modeling.prepare_parameters(trainer.model)
     _run(trainer, frame)
     return trainer
+
+
+def _preference_trainer(method: PreferenceMethod) -> Callable[..., Any]:
+    return {
+        PreferenceMethod.DPO: _dpo_trainer,
+        PreferenceMethod.KTO: _kto_trainer,
+        PreferenceMethod.ORPO: _orpo_trainer,
+    }[method]
+
+
+def _dpo_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
+    from tunewheel_train.preference_trainer import PreferenceTrainer
+
+    return PreferenceTrainer(course=course, **trl)
+
+
+def _kto_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
+    from tunewheel_train.desirability_trainer import DesirabilityTrainer
+
+    return DesirabilityTrainer(course=course, **trl)
+
+
+def _orpo_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
+    from tunewheel_train.odds_ratio_trainer import OddsRatioTrainer
+
+    job, preference = frame.job, frame.job.recipe.preference
+    assert preference is not None
+    sides = [side for pair in course.items for side in pair.sides()]
+    return OddsRatioTrainer(
+        course=course, packed=job.packed and modeling.use_packed_rows(frame.model, sides),
+        share_prefix=job.recipe.dropout == 0.0, beta=preference.beta, **trl,
+    )  # fmt: skip
 
 
 def _arguments(frame: Frame, course: Course, rate: float) -> dict[str, Any]:
@@ -177,17 +209,25 @@ def _example_metrics(trainer: Any) -> dict[str, float]:
     return {"final_loss": sum(tail) / len(tail), "first_loss": losses[0]}
 
 
+_PREFERENCE_METRICS = {
+    "preference_loss": "loss",
+    "preference_accuracy": "rewards/accuracies",
+    "preference_margin": "rewards/margins",
+    "preference_kl": "kl",
+    "preference_nll": "nll",
+}
+
+
 def _preference_metrics(trainer: Any) -> dict[str, float]:
-    """Loss, and how often and by how much the chosen answer is preferred, over the last tenth of the steps;
+    """Over the last tenth of the steps, what the method tells of: loss, how often and by how much the chosen
+    answer is preferred, how far the model has moved (KTO), the chosen answer's loss per token (ORPO).
     ``final_loss`` where no examples were trained on."""
     entries = [entry for entry in trainer.state.log_history if "loss" in entry]
     tail = entries[-max(1, len(entries) // 10) :]
-    names = {
-        "preference_loss": "loss",
-        "preference_accuracy": "rewards/accuracies",
-        "preference_margin": "rewards/margins",
+    found = {
+        name: sum(float(entry[key]) for entry in tail) / len(tail)
+        for name, key in _PREFERENCE_METRICS.items()
+        if all(key in entry for entry in tail)
     }
-    found = {name: sum(float(entry[key]) for entry in tail) / len(tail) for name, key in names.items()}
-    loss = found["preference_loss"]
-    first = {"first_loss": float(entries[0]["loss"]), "final_loss": loss}
+    first = {"first_loss": float(entries[0]["loss"]), "final_loss": found["preference_loss"]}
     return found | ({} if "final_loss" in trainer.course.metrics else first)

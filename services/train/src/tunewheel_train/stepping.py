@@ -5,6 +5,8 @@ One item of the data loader is one optimizer step, a list of micro-batches; chec
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,9 @@ from tunewheel_train.schedule import micro_batches
 
 @dataclass(frozen=True)
 class Step:
-    """What one process does of one optimizer step: micro-batches, and what their losses are divided by."""
+    """What one process does of one optimizer step: micro-batches, each with what its loss is divided by."""
 
-    pieces: tuple[Any, ...]
-    weight: float
+    pieces: tuple[tuple[Any, float], ...]
     tokens: int
     """Of all processes."""
 
@@ -38,6 +39,10 @@ class PlannedSteps:
     course: Course
     args: Any
     accelerator: Any
+
+    def arrange(self, step: Sequence[Any]) -> Sequence[Any]:
+        """The items of one step, given what each has to know of the others."""
+        return step
 
     def lay_out(self, items: Sequence[Any]) -> Any:
         """One micro-batch of ``items``."""
@@ -62,25 +67,31 @@ class PlannedSteps:
     def cut(self, step: Sequence[Any]) -> Step:
         """This process's part of one step."""
         count, index = self.accelerator.num_processes, self.accelerator.process_index
-        mine = step[index::count]
-        weight = self.weight_of(step) / count
-        if not mine:  # others wait for this process's gradients, be they nothing
-            mine, weight = step[:1], float("inf")
+        items = self.arrange(step)
+        mine, weight = items[index::count], self.weight_of(items) / count
         rows = micro_batches(range(len(mine)), self.course.micro_batch_size)
-        pieces = tuple(self.lay_out([mine[at] for at in row]) for row in rows)
-        return Step(pieces, weight, sum(len(item) for item in step))
+        pieces = [(self.lay_out([mine[at] for at in row]), weight) for row in rows]
+        # Processes exchange something at every micro-batch: each has as many as the first, be they nothing.
+        rounds = math.ceil(math.ceil(len(items) / count) / self.course.micro_batch_size)
+        pieces += [(self.lay_out(items[:1]), math.inf)] * (rounds - len(pieces))
+        return Step(tuple(pieces), sum(len(item) for item in step))
 
     def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over one step's micro-batches; returns the step's loss."""
         model.train()
         total = torch.zeros((), device=self.args.device)
-        for piece in inputs.pieces:
-            with self.compute_loss_context_manager():  # type: ignore[attr-defined]
-                loss = self.loss_of(model, on_device(piece, self.args.device), inputs.weight)
-            self.accelerator.backward(loss)
+        for at, (piece, weight) in enumerate(inputs.pieces, 1):
+            with self._exchanging(model, at == len(inputs.pieces)):
+                with self.compute_loss_context_manager():  # type: ignore[attr-defined]
+                    loss = self.loss_of(model, on_device(piece, self.args.device), weight)
+                self.accelerator.backward(loss)
             total += loss.detach()
         self.course.counted(inputs.tokens)
         return total
+
+    def _exchanging(self, model: Any, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients are exchanged once a step, after its last micro-batch."""
+        return contextlib.nullcontext() if last else self.accelerator.no_sync(model)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
         return [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)], None

@@ -11,7 +11,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from tunewheel_train.course import Course
 from tunewheel_train.datasets import Encoded
-from tunewheel_train.loss import SummedCrossEntropy
+from tunewheel_train.loss import TokenCrossEntropy
 from tunewheel_train.packing import PackedBatch, pack, pad
 from tunewheel_train.schedule import micro_batches
 from tunewheel_train.stepping import PlannedSteps, on_device
@@ -49,7 +49,7 @@ class AssistantTrainer(PlannedSteps, SFTTrainer):
             input_ids=piece.input_ids, position_ids=piece.position_ids, use_cache=False,
             logits_to_keep=piece.predicting, packed=piece.layout,
         ).logits[0]  # fmt: skip
-        return SummedCrossEntropy.apply(logits, piece.targets) / weight
+        return TokenCrossEntropy.apply(logits, piece.targets).sum() / weight
 
     def validate(self) -> float:
         """Mean loss per learnt token of the course's validation examples."""
