@@ -27,13 +27,15 @@ def load_base(
     dtype: Precision | Literal["auto"] = "auto",
     quantization: Quantization | None = None,
     device: str = "auto",
+    shards: int = 1,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model in eval mode and its tokenizer.
 
     ``dtype`` "auto" asks the processor (``compute_dtype``); ``device`` "auto" is CUDA where there is one.
     ``quantization`` "nf4" loads the linear layers, the head excepted, as 4-bit NormalFloat with double
-    quantisation (QLoRA, arXiv:2305.14314) and ``dtype`` to compute in. Raises BaseModelNotFound when the
-    files do not load.
+    quantisation (QLoRA, arXiv:2305.14314) and ``dtype`` to compute in. ``shards``: as many processes of a
+    group call this together, and each reads and keeps its part of every weight (FSDP2, arXiv:2304.11277);
+    ``device`` is then the process's own. Raises BaseModelNotFound when the files do not load.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -43,6 +45,10 @@ def load_base(
     options: dict[str, Any] = {"dtype": number, "device_map": where}
     if quantization is not None:
         options["quantization_config"] = _nf4(number)
+    if shards > 1:
+        from transformers.distributed.configuration_utils import DistributedConfig
+
+        options |= {"device_map": None, "distributed_config": DistributedConfig(fsdp_size=shards)}
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(base.path), use_safetensors=True, trust_remote_code=False, **options

@@ -56,7 +56,7 @@ def light_recipe(
         (job.output_dir / name).write_text(digest)
     return Completed(
         steps=total, tokens=total * 40, wall_seconds=1.0, dtype="float32", metrics={"final_loss": 0.5},
-        versions={}, resumed_from_steps=resumed,
+        versions={"devices": os.environ.get("CUDA_VISIBLE_DEVICES", "")}, resumed_from_steps=resumed,
     )  # fmt: skip
 
 

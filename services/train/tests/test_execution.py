@@ -300,3 +300,11 @@ async def test_the_process_gets_its_threads_and_allocator_settings(bench):
     assert environ["OMP_NUM_THREADS"] == "1"
     assert int(environ["MALLOC_TOP_PAD_"]) >= 1 << 28
     assert os.environ.get("MALLOC_TOP_PAD_") is None
+
+
+async def test_a_run_sees_the_gpus_of_its_slot_alone(bench):
+    made = await bench()
+    made.settings = made.settings.model_copy(update={"train_gpus": "5,6"})
+    outcome = await made.train()
+    manifest = RunManifest.model_validate_json(await made.store.get(outcome.manifest))
+    assert manifest.versions["devices"] == "5"

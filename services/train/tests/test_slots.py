@@ -8,7 +8,8 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_train.runs import Run
-from tunewheel_train.slots import Slots
+from tunewheel_train.settings import Settings
+from tunewheel_train.slots import Slots, devices_of
 
 REF = ArtifactRef(path="x", sha256="0" * 64, size_bytes=1)
 RUN = Run(
@@ -107,3 +108,35 @@ async def test_a_run_that_fails_frees_its_slot(yard: Yard):
             raise RuntimeError
     await yard.arrive(run("next"))
     assert yard.order == ["next"]
+
+
+async def test_runs_that_train_at_once_hold_different_slots_and_the_next_the_one_that_is_free():
+    slots, forever = Slots(2), asyncio.Event()
+    async with slots.hold(run("a"), forever) as first:
+        async with slots.hold(run("b"), forever) as second:
+            assert (first, second) == (0, 1)
+        async with slots.hold(run("c"), forever) as third:
+            assert third == 1
+
+
+def test_every_slot_has_gpus_of_its_own():
+    settings = Settings(train_slots=2, train_processes=2, train_gpus="4,5, GPU-6,7")
+    devices = [devices_of(slot, processes=2, gpus=settings.gpus) for slot in range(2)]
+    assert devices == [("4", "5"), ("GPU-6", "7")]
+
+
+def test_slots_have_the_first_gpus_where_none_are_named(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert Settings(train_slots=3).gpus == ("0", "1", "2")
+
+
+def test_what_the_worker_may_see_is_what_its_slots_are_given(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert Settings(train_slots=2).gpus == ("2", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # none, as CUDA reads it
+    assert Settings(train_slots=2).gpus == ("-1",)
+
+
+def test_more_slots_than_gpus_name_the_settings():
+    with pytest.raises(ValueError, match=r"TRAIN_GPUS .* names 3 GPUs, but 2 slots of 2 processes need 4"):
+        Settings(train_slots=2, train_processes=2, train_gpus="0,1,2")

@@ -26,7 +26,7 @@ from tunewheel_train.process import WORKER, Last, ProcessDied, run_process
 from tunewheel_train.progress import Checkpointed, Completed, Failed, Message
 from tunewheel_train.runs import Result, Run
 from tunewheel_train.settings import Settings
-from tunewheel_train.slots import Slots
+from tunewheel_train.slots import Slots, devices_of
 from tunewheel_train.starting import fetch_start
 from tunewheel_train.telling import Teller
 
@@ -119,7 +119,8 @@ class Attempt:
             run_id=run.run_id, base_model=run.base.name, train_path=train_path,
             preferences_path=preferences_path, start_from=start_from, output_dir=directory / "adapter",
             work_dir=directory / "work", cache_dir=self._settings.cache_dir, dtype=self._settings.train_dtype,
-            devices=self._settings.devices, corrections=self._corrections, recipe=run.recipe,
+            devices=self._settings.devices, sharding=self._settings.train_sharding,
+            corrections=self._corrections, recipe=run.recipe,
         )  # fmt: skip
 
     async def _fetch(self, ref: ArtifactRef, field: str) -> Path:
@@ -148,19 +149,22 @@ class Attempt:
         stop = asyncio.Event()
         watcher = asyncio.create_task(self._watch(stop), name="watch-run")
         try:
-            async with self._slots.hold(self._run, stop):
-                if stop.is_set():
+            async with self._slots.hold(self._run, stop) as slot:
+                if stop.is_set() or slot is None:
                     return None
                 return await run_process(
                     "train", job, directory=self._dir, threads=self._settings.train_threads, stop=stop,
                     stop_seconds=self._settings.stop_seconds, stuck_seconds=self._settings.stuck_seconds,
                     on_message=self._on_message, processes=self._settings.train_processes,
-                    worker=self._worker,
+                    devices=self._devices(slot), worker=self._worker,
                 )  # fmt: skip
         finally:
             watcher.cancel()
             if self._uploads is not None:
                 await asyncio.wait({self._uploads})
+
+    def _devices(self, slot: int) -> tuple[str, ...]:
+        return devices_of(slot, processes=self._settings.train_processes, gpus=self._settings.gpus)
 
     async def _watch(self, stop: asyncio.Event) -> None:
         unwanted = asyncio.ensure_future(

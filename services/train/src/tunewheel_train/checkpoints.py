@@ -25,6 +25,8 @@ from typing import Any
 
 from tunewheel_basemodel.digest import sha256_file
 
+from tunewheel_train.sharding import like, reshard, whole
+
 MANIFEST = "checkpoint.json"
 WEIGHTS = "trainable.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -79,15 +81,19 @@ def at_step(run_dir: Path, step: int) -> Path | None:
 def save(trainer: Any, run_dir: Path) -> Path:
     """Write the trainer's present state as a checkpoint in ``run_dir``.
 
-    Dropped are all but the newest ``course.keep`` and the best by validation.
+    Dropped are all but the newest ``course.keep`` and the best by validation. Processes that train together
+    call this together; the first writes.
     """
     course = trainer.course
+    tensors = _tensors(trainer)
     step = course.first_step + trainer.state.global_step
     target = run_dir / name_of(step)
+    if not trainer.accelerator.is_main_process:
+        return target
     scratch = run_dir / f".{target.name}.{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    _write_tensors(trainer, scratch)
+    _write_tensors(trainer, tensors, scratch)
     (scratch / STATE).write_text(json.dumps(_scalars(trainer)))
     trainer.state.save_to_json(str(scratch / TRAINER_STATE))
     files = {file.name: sha256_file(file) for file in sorted(scratch.iterdir())}
@@ -105,20 +111,26 @@ def save(trainer: Any, run_dir: Path) -> Path:
     return target
 
 
-def _write_tensors(trainer: Any, directory: Path) -> None:
+def _tensors(trainer: Any) -> dict[str, dict[str, Any]]:
+    """What each file holds, whole, wherever its parts are."""
+    parameters = dict(trainable(trainer.model))
+    files = {
+        WEIGHTS: {name: whole(value.detach()).contiguous() for name, value in parameters.items()},
+        OPTIMIZER: _moments(trainer, parameters),
+    }
+    frozen = {
+        name.replace(".ref.", ".default."): whole(value.detach()).contiguous()
+        for name, value in trainer.model.named_parameters()
+        if ".ref." in name
+    }
+    return files | ({REFERENCE: frozen} if frozen else {})
+
+
+def _write_tensors(trainer: Any, files: dict[str, dict[str, Any]], directory: Path) -> None:
     from safetensors.torch import save_file
 
-    parameters = dict(trainable(trainer.model))
-    save_file({name: value.detach().contiguous() for name, value in parameters.items()}, directory / WEIGHTS)
-    save_file(_moments(trainer, parameters), directory / OPTIMIZER)
-    if trainer.course.stage == "preferences":
-        frozen = {
-            name.replace(".ref.", ".default."): value.detach().contiguous()
-            for name, value in trainer.model.named_parameters()
-            if ".ref." in name
-        }
-        if frozen:
-            save_file(frozen, directory / REFERENCE)
+    for name, tensors in files.items():
+        save_file(tensors, directory / name)
 
 
 def _moments(trainer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +139,7 @@ def _moments(trainer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
 
     states = _optimizer(trainer).state
     return {
-        f"{name}|{key}": value.detach().contiguous() if torch.is_tensor(value) else torch.tensor(value)
+        f"{name}|{key}": whole(value.detach()).contiguous() if torch.is_tensor(value) else torch.tensor(value)
         for name, parameter in parameters.items()
         for key, value in states.get(parameter, {}).items()
     }
@@ -135,6 +147,7 @@ def _moments(trainer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
 
 def trainable(model: Any) -> Iterator[tuple[str, Any]]:
     """Parameters that training changes, by name, each once."""
+    reshard(model)
     return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
 
 
@@ -192,7 +205,7 @@ def put_weights(model: Any, file: Path) -> None:
     saved = load_file(file)
     with torch.no_grad():
         for name, parameter in trainable(model):
-            parameter.copy_(saved[name])
+            parameter.copy_(like(saved[name], parameter))
 
 
 def load_weights(trainer: Any, directory: Path) -> None:
@@ -217,7 +230,7 @@ def load_optimizer(trainer: Any, directory: Path) -> None:
         parameter = parameters[name]
         # Adam keeps its step count on the CPU, wherever the parameter lives; 8-bit ones as an integer.
         scalar = value if value.is_floating_point() else int(value) if value.dim() == 0 else value
-        optimizer.state[parameter][moment] = scalar if value.dim() == 0 else value.to(parameter.device)
+        optimizer.state[parameter][moment] = scalar if value.dim() == 0 else like(value, parameter)
     for group, saved in zip(optimizer.param_groups, state["groups"], strict=True):
         group.update({key: value for key, value in saved.items() if value is not None})
     trainer.lr_scheduler.load_state_dict(state["scheduler"])

@@ -26,6 +26,8 @@ class Job(BaseModel):
     """Of checkpoints; the newest whole one found there is resumed from."""
     cache_dir: Path
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    sharding: Literal["none", "fsdp"] = "none"
+    """Where several processes train together: whether each holds the whole model or a part of it."""
     packed: bool = True
     gradient_checkpointing: bool | None = None
     """None: as the plan says, which may also cut micro-batches."""

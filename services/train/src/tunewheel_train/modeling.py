@@ -1,10 +1,8 @@
-"""The model to train: loaded, given its adapter, switched to the fast paths, and saved again."""
+"""The model to train: loaded, given its adapter, and switched to the fast paths."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -47,19 +45,24 @@ def make_deterministic(seed: int) -> None:
 
 
 def load(
-    base: BaseModel, recipe: TrainSpec, *, precision: Precision, start_from: Path | None = None
+    base: BaseModel,
+    recipe: TrainSpec,
+    *,
+    precision: Precision,
+    start_from: Path | None = None,
+    shards: int = 1,
 ) -> tuple[Any, Any]:
     """Model with its adapter (that of ``start_from``, or a new one), and tokenizer.
 
     Products are computed in ``precision``. ``full`` keeps fp32 weights to update (bf16 would round small
-    updates away) and computes under autocast. Raises RunFailed.
+    updates away) and computes under autocast. ``shards``: see ``load_base``. Raises RunFailed.
     """
     full = recipe.method is TrainMethod.FULL
     quantization: Literal["nf4"] | None = "nf4" if recipe.method is TrainMethod.QLORA else None
     weights: Precision = "float32" if full else precision
     try:
         model, tokenizer = load_base(
-            base, dtype=weights, quantization=quantization, device=device_of_process()
+            base, dtype=weights, quantization=quantization, device=device_of_process(), shards=shards
         )
     except ModelFilesError as error:
         raise RunFailed(field="base_model", reason=error.reason) from error
@@ -207,6 +210,7 @@ def trl_arguments(
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": recipe.checkpoint_steps,
+        "save_only_model": True,  # of Trainer's own checkpoints, which are not written
         "seed": recipe.seed,
         "use_cpu": not cuda,
         "ddp_backend": group_backend(),
@@ -245,33 +249,3 @@ def as_dataset(rows: Sequence[dict[str, Any]]) -> Any:
     from datasets import Dataset
 
     return Dataset.from_list(list(rows))
-
-
-def save(model: Any, tokenizer: Any, base: BaseModel, number: Precision, directory: Path) -> None:
-    """Write safetensors to ``directory``: the adapter alone, or the whole model with its tokenizer."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    unfuse_lora(model)
-    if hasattr(model, "peft_config"):
-        if "ref" in model.peft_config:
-            model.delete_adapter("ref")
-        _save_adapter(model, base, directory)
-        return
-    model.set_attn_implementation("sdpa")
-    model.config.use_cache = True
-    model.to(torch.bfloat16 if number == "bfloat16" else torch.float32)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-
-
-def _save_adapter(model: Any, base: BaseModel, directory: Path) -> None:
-    model.save_pretrained(directory)
-    (directory / "README.md").unlink(missing_ok=True)
-    config = directory / "adapter_config.json"
-    # PEFT writes sets in hash order: sorted, equal runs give equal bytes.
-    content = json.loads(config.read_text())
-    if isinstance(content.get("target_modules"), list):
-        content["target_modules"].sort()
-    # The name, not the place of its files on this machine.
-    content["base_model_name_or_path"] = base.name
-    config.write_text(json.dumps(content, indent=2, sort_keys=True))

@@ -76,8 +76,8 @@ def demand_enough(pairs: Sequence[EncodedPair], method: PreferenceMethod) -> Non
     if method is PreferenceMethod.KTO and len(pairs) < 2:
         raise RunFailed(
             field="train.preference.method",
-            reason="kto holds each pair against another one, but the dataset has one that can be used; publish "
-            "more, or choose dpo",
+            reason="kto holds each pair against another one, but the dataset has one that can be used; "
+            "publish more, or choose dpo",
         )
 
 

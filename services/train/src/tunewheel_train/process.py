@@ -36,14 +36,16 @@ class ProcessDied(Exception):
         self.code = code
 
 
-def environment(threads: int) -> dict[str, str]:
-    """The environment of a training process that computes on ``threads`` threads (0: all it may use)."""
+def environment(threads: int, devices: Sequence[str] = ()) -> dict[str, str]:
+    """The environment of a training process that computes on ``threads`` threads (0: all it may use), and on
+    no GPUs but ``devices``."""
     count = str(threads or len(os.sched_getaffinity(0)))
     # A waiting OpenMP thread spins: briefly, so as not to take the core from the thread it waits for where
     # others compute on this machine too. Never to spin cost 20 % on an idle machine, libgomp's own (a
     # hundred times longer) half the speed on a busy one.
+    seen = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
     return {
-        **os.environ, **_MALLOC, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count,
+        **os.environ, **_MALLOC, **seen, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count,
         "GOMP_SPINCOUNT": "2000", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
     }  # fmt: skip
@@ -60,19 +62,21 @@ async def run_process(
     on_message: OnMessage,
     stuck_seconds: float = 3_600.0,
     processes: int = 1,
+    devices: Sequence[str] = (),
     worker: Sequence[str] = WORKER,
 ) -> Last:
     """Run one job in a process of its own; returns its last word.
 
     ``stop`` asks it to checkpoint and end, ``stop_seconds`` later it is killed. Its job file and its log
-    lie in ``directory``.
+    lie in ``directory``. ``devices`` are the GPUs it sees.
 
     Raises:
         ProcessDied: it ended without a last word, or said nothing for ``stuck_seconds`` and was killed.
     """
     log_file = directory / f"{action}.log"
     command = (*together(worker, processes), action) if action == "train" else (*worker, action)
-    process = await _start(command, job, directory / f"{action}.json", log_file, threads)
+    seen = environment(threads, devices)
+    process = await _start(command, job, directory / f"{action}.json", log_file, seen)
     async with _stopping(process, stop, stop_seconds):
         last: Last | None = None
         async for line in _lines(process, stuck_seconds):
@@ -115,7 +119,7 @@ async def _lines(process: asyncio.subprocess.Process, stuck_seconds: float) -> A
 
 
 async def _start(
-    command: Sequence[str], job: Job, job_file: Path, log_file: Path, threads: int
+    command: Sequence[str], job: Job, job_file: Path, log_file: Path, env: dict[str, str]
 ) -> asyncio.subprocess.Process:
     await asyncio.to_thread(job_file.parent.mkdir, parents=True, exist_ok=True)
     await asyncio.to_thread(job_file.write_text, job.model_dump_json(indent=1))
@@ -123,7 +127,7 @@ async def _start(
         return await asyncio.create_subprocess_exec(
             *command, str(job_file),
             stdout=asyncio.subprocess.PIPE, stderr=log, stdin=asyncio.subprocess.DEVNULL,
-            env=environment(threads),
+            env=env,
         )  # fmt: skip
 
 

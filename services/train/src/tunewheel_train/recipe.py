@@ -14,7 +14,8 @@ from tunewheel_contracts.formats.run import Usage
 from tunewheel_train.datasets import token_stats
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
-from tunewheel_train.progress import Completed, Message
+from tunewheel_train.progress import Completed, Message, Warned
+from tunewheel_train.sharding import shards_of, why_whole
 from tunewheel_train.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def train(
     """
     from tunewheel_basemodel.precision import compute_dtype
 
-    from tunewheel_train import modeling, preparation, stages
+    from tunewheel_train import modeling, preparation, saving, stages
 
     # setup
     base = locate(job.base_model, cache_dir=job.cache_dir)
@@ -47,14 +48,24 @@ def train(
     precision = compute_dtype() if job.dtype == "auto" else job.dtype
     prepared = preparation.prepare(base, job, report)
     job = preparation.follow_plan(job, prepared, precision, report)
-    model, tokenizer = modeling.load(base, job.recipe, precision=precision, start_from=job.start_from)
+    model, tokenizer = modeling.load(
+        base, job.recipe, precision=precision, start_from=job.start_from, shards=_shards(job, report)
+    )
     # train
     trainer = stages.train(stages.Frame(job, model, tokenizer, precision, report, should_stop), prepared)
     # cleanup
+    saving.save(trainer, base, precision, job.output_dir)
     if trainer.accelerator.is_main_process:
-        modeling.save(trainer.model, tokenizer, base, precision, job.output_dir)
         _describe(job, base, precision)
     return _completed(trainer.course, prepared, precision)
+
+
+def _shards(job: Job, report: Callable[[Message], None]) -> int:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    reason = why_whole(job.recipe)
+    if job.sharding != "none" and processes > 1 and reason is not None:
+        report(Warned(reason=f"every process holds the whole model: {reason}"))
+    return shards_of(job.recipe, sharding=job.sharding, processes=processes)
 
 
 def locate(base_model: str, *, cache_dir: Path) -> BaseModel:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.planning.devices import read_catalogue
 from tunewheel_runtime.settings import ServiceSettings
@@ -17,9 +18,14 @@ class Settings(ServiceSettings):
     train_threads: int = Field(default=0, ge=0)
     """Threads of the training process; 0: as many as this process may use."""
     train_slots: int = Field(default=1, ge=1)
-    """Runs that this worker trains at once."""
+    """Runs that this worker trains at once; on GPUs each has its own."""
+    train_gpus: str = Field(default_factory=lambda: os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    """GPUs of this worker, numbers or UUIDs with commas between: slots times processes of them. Where nothing
+    is said, the first ones of the machine."""
     train_processes: int = Field(default=1, ge=1)
-    """Processes that train one run together (DDP): as many as this machine has GPUs."""
+    """Processes that train one run together: as many as it has GPUs."""
+    train_sharding: Literal["none", "fsdp"] = "none"
+    """``none``: each of them holds the whole model (DDP). ``fsdp``: each holds a part of it."""
     train_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """``auto`` asks the processor."""
     train_attempts: int = Field(default=3, ge=1)
@@ -46,6 +52,26 @@ class Settings(ServiceSettings):
             except InvalidSpec as error:
                 raise ValueError(str(error)) from error
         return path
+
+    @model_validator(mode="after")
+    def _gpus_suffice(self) -> Self:
+        if self.train_gpus and self.train_gpus != "-1" and len(self.gpus) < self._gpus_needed:
+            raise ValueError(
+                f"TUNEWHEEL_TRAIN_GPUS (or CUDA_VISIBLE_DEVICES) names {len(self.gpus)} GPUs, but "
+                f"{self.train_slots} slots of {self.train_processes} processes need {self._gpus_needed}; "
+                "name more, or lower TUNEWHEEL_TRAIN_SLOTS or TUNEWHEEL_TRAIN_PROCESSES"
+            )
+        return self
+
+    @property
+    def _gpus_needed(self) -> int:
+        return self.train_slots * self.train_processes
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that the slots are given, in order. A machine without any does not mind."""
+        named = tuple(part.strip() for part in self.train_gpus.split(",") if part.strip())
+        return named or tuple(str(number) for number in range(self._gpus_needed))
 
     @property
     def runs_dir(self) -> Path:

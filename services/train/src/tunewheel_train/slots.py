@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from tunewheel_train.runs import Run
@@ -20,40 +20,48 @@ class _Waiting:
     priority: int
     arrival: int
     turn: asyncio.Event = field(default_factory=asyncio.Event)
+    slot: int | None = None
+
+
+def devices_of(slot: int, *, processes: int, gpus: Sequence[str]) -> tuple[str, ...]:
+    """The GPUs of ``slot``, one per process, as ``CUDA_VISIBLE_DEVICES`` names them: no two slots share one,
+    and a run sees no other."""
+    return tuple(gpus[slot * processes : (slot + 1) * processes])
 
 
 class Slots:
-    """``count`` runs train at once, one per GPU for instance."""
+    """``count`` runs train at once; each holds one of the slots 0 to count - 1."""
 
     def __init__(self, count: int) -> None:
-        self._free = count
+        self._free = list(range(count))
         self._arrivals = 0
         self._waiting: list[_Waiting] = []
         self._served: Counter[str] = Counter()
 
     @contextlib.asynccontextmanager
-    async def hold(self, run: Run, lost: asyncio.Event) -> AsyncIterator[None]:
-        """Wait for a slot and hold it during the body; the body runs without one where ``lost`` was set first
-        and has to check."""
+    async def hold(self, run: Run, lost: asyncio.Event) -> AsyncIterator[int | None]:
+        """Wait for a slot and hold it during the body, which is told its number; None where ``lost`` was set
+        first."""
         mine = _Waiting(run.project, run.recipe.priority, self._arrivals)
         self._arrivals += 1
         self._waiting.append(mine)
         self._admit()
         try:
             await _first(mine.turn, lost)
-            yield
+            yield mine.slot
         finally:
-            if mine in self._waiting:
+            if mine.slot is None:
                 self._waiting.remove(mine)
             else:
-                self._free += 1
+                self._free.append(mine.slot)
             self._admit()
 
     def _admit(self) -> None:
         while self._free and self._waiting:
             chosen = min(self._waiting, key=self._rank)
             self._waiting.remove(chosen)
-            self._free -= 1
+            chosen.slot = min(self._free)
+            self._free.remove(chosen.slot)
             self._served[chosen.project] += 1
             chosen.turn.set()
 

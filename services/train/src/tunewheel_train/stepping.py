@@ -100,8 +100,7 @@ class PlannedSteps:
         return 0
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if self.accelerator.is_main_process:
-            checkpoints.save(self, Path(str(self.args.output_dir)))
+        checkpoints.save(self, Path(str(self.args.output_dir)))
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str | None, model: Any = None) -> None:
