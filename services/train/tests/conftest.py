@@ -24,7 +24,10 @@ from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
+from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.controls import Controls
@@ -34,6 +37,7 @@ from tunewheel_train.execution import Trainings
 from tunewheel_train.job import Job
 from tunewheel_train.process import WORKER
 from tunewheel_train.progress import Completed, Message, Progressed
+from tunewheel_train.runs import Run
 from tunewheel_train.settings import Settings
 
 Heard = TypeVar("Heard", bound=Message)
@@ -214,6 +218,16 @@ def forge() -> Iterator[Callable[..., list[int]]]:
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="session")
+def a_run() -> Run:
+    """A run that nothing is trained of."""
+    ref = ArtifactRef(path="x", sha256="0" * 64, size_bytes=1)
+    return Run(
+        run_id="run-1", model_id="m", project="p", dataset_id="ds-1", dataset=ref, criteria_sha256="0" * 64,
+        train=ref, base=BaseModelRef(name="m", revision="r"), recipe=TrainSpec(),
+    )  # fmt: skip
 
 
 class StubLease:

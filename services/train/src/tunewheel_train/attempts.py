@@ -29,6 +29,7 @@ from tunewheel_train.settings import Settings
 from tunewheel_train.slots import Slots, devices_of
 from tunewheel_train.starting import fetch_start
 from tunewheel_train.telling import Teller
+from tunewheel_train.tracking import Tracker
 
 log = structlog.get_logger(__name__)
 Tell = Callable[[Event], Awaitable[None]]
@@ -57,6 +58,7 @@ class Attempt:
         tell: Tell,
         corrections: Mapping[str, Correction],
         slots: Slots,
+        tracker: Tracker,
         worker: Sequence[str] = WORKER,
     ) -> None:
         self._run = run
@@ -64,6 +66,7 @@ class Attempt:
         self._settings = settings
         self._controls = controls
         self._slots = slots
+        self._tracker = tracker
         self._worker = worker
         self._lease = lease
         self._corrections = dict(corrections)
@@ -177,6 +180,7 @@ class Attempt:
         if isinstance(message, Checkpointed):
             self._upload_soon(Path(message.path))
         elif not self._lease.lost.is_set():
+            self._tracker.saw(message)
             await self.teller.tell(message)
 
     def _upload_soon(self, checkpoint: Path) -> None:

@@ -19,12 +19,14 @@ from tunewheel_train.attempts import Attempt, Lease, Tell
 from tunewheel_train.controls import Controls
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
+from tunewheel_train.mlflow_store import MlflowStore
 from tunewheel_train.process import WORKER, ProcessDied, run_process
 from tunewheel_train.progress import Failed, Located, Message
 from tunewheel_train.runs import Run, completed, failed, plan_run, read_dataset, unresolved_base
 from tunewheel_train.settings import Settings
 from tunewheel_train.shortage import disk_full, is_disk_full
 from tunewheel_train.slots import Slots
+from tunewheel_train.tracking import Tracker
 
 Outcome = TrainCompleted | TrainFailed
 
@@ -47,6 +49,8 @@ class Trainings:
         self._calibration = calibration or Calibration()
         self._worker = worker
         self._slots = Slots(settings.train_slots)
+        uri = settings.mlflow_tracking_uri
+        self._tracking = MlflowStore(uri.get_secret_value()) if uri is not None else None
         self._locating = asyncio.Lock()
 
     async def train(self, event: DatasetVersioned, *, lease: Lease, tell: Tell) -> Outcome:
@@ -63,24 +67,30 @@ class Trainings:
         found = await adapters.find(self._store, run)
         if found is not None:
             return completed(*found)
+        tracker = Tracker(run, self._tracking)
         attempt = Attempt(
             run, store=self._store, settings=self._settings, controls=self._controls, lease=lease, tell=tell,
             corrections=self._calibration.corrections(run.recipe.method), slots=self._slots,
-            worker=self._worker,
+            tracker=tracker, worker=self._worker,
         )  # fmt: skip
         try:
             result = await attempt.finish()
         except RunFailed as error:
-            return failed(run, error, attempt.teller.plan if error.out_of_memory else None)
+            return await self._failed(run, error, attempt, tracker)
         except OSError as error:
             if not is_disk_full(error):
                 raise
-            return failed(run, disk_full(error))
+            return await self._failed(run, disk_full(error), attempt, tracker)
         lease.check()
         run_dir = self._settings.runs_dir / run.run_id
-        published = await adapters.publish(self._store, run, run_dir / "adapter", result)
+        manifest, ref = await adapters.publish(self._store, run, run_dir / "adapter", result)
+        await tracker.completed(manifest)
         await self._clean(run, run_dir)
-        return completed(*published)
+        return completed(manifest, ref)
+
+    async def _failed(self, run: Run, error: RunFailed, attempt: Attempt, tracker: Tracker) -> TrainFailed:
+        await tracker.failed(f"{error.field}: {error.reason}")
+        return failed(run, error, attempt.teller.plan if error.out_of_memory else None)
 
     async def _plan(self, event: DatasetVersioned) -> Run | TrainFailed:
         try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.planning.devices import read_catalogue
 from tunewheel_runtime.settings import ServiceSettings
@@ -52,6 +53,18 @@ class Settings(ServiceSettings):
             except InvalidSpec as error:
                 raise ValueError(str(error)) from error
         return path
+
+    mlflow_tracking_uri: SecretStr | None = None
+    """MLflow store that runs are told to as well, such as ``http://localhost:5000``."""
+
+    @model_validator(mode="after")
+    def _tracker_is_installed(self) -> Self:
+        if self.mlflow_tracking_uri is not None and find_spec("mlflow") is None:
+            raise ValueError(
+                "TUNEWHEEL_MLFLOW_TRACKING_URI is set, but MLflow is not installed; install "
+                "tunewheel-train[mlflow], or remove it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _gpus_suffice(self) -> Self:
