@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tunewheel_cli.describing import describe
 from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.training import TrainProgressed
 from tunewheel_contracts.topics import TOPICS, TopicSpec
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "contracts" / "examples"
@@ -23,3 +24,18 @@ def test_every_event_is_told_in_one_line(spec: TopicSpec) -> None:
         assert words
         assert "\n" not in words
         assert words != event.ce_subject, "it has no words of its own"
+
+
+def test_progress_tells_every_figure_that_a_step_has() -> None:
+    step = TrainProgressed(
+        project="desk", run_id="run-1", step=3, total_steps=9, epoch=0.5, loss=1.25, learning_rate=2e-3,
+        tokens_per_second=210, eta_seconds=40,
+    )  # fmt: skip
+    words = describe(new_event(step, source="/test"))
+    assert words == "run-1: step 3/9, loss 1.250, lr 0.002, 210 tok/s, 40 s left"
+    figures = {"grad_norm": 0.75, "memory_bytes": 3 * 2**30, "validation_loss": 1.5}
+    words = describe(new_event(step.model_copy(update=figures), source="/test"))
+    assert words == (
+        "run-1: step 3/9, loss 1.250, validation loss 1.500, lr 0.002, gradient 0.75, 210 tok/s, 3.0 GiB, "
+        "40 s left"
+    )

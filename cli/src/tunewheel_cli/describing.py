@@ -50,10 +50,17 @@ def _desired(event: lifecycle.ServingDesired) -> str:
 
 
 def _progressed(event: training.TrainProgressed) -> str:
-    return (
-        f"{event.run_id}: step {event.step}/{event.total_steps}, loss {event.loss:.3f}, "
-        f"{event.tokens_per_second:.0f} tok/s, {event.eta_seconds:.0f} s left"
-    )
+    parts = [
+        f"step {event.step}/{event.total_steps}",
+        f"loss {event.loss:.3f}",
+        f"validation loss {event.validation_loss:.3f}" if event.validation_loss is not None else "",
+        f"lr {event.learning_rate:.2g}",
+        f"gradient {event.grad_norm:.2g}" if event.grad_norm is not None else "",
+        f"{event.tokens_per_second:.0f} tok/s",
+        f"{event.memory_bytes / 2**30:.1f} GiB" if event.memory_bytes is not None else "",
+        f"{event.eta_seconds:.0f} s left",
+    ]
+    return f"{event.run_id}: " + ", ".join(part for part in parts if part)
 
 
 def _drift(event: production.DriftDetected) -> str:

@@ -101,6 +101,8 @@ class Desk:
                 epoch=0.1,
                 loss=loss,
                 learning_rate=1e-3,
+                grad_norm=0.5,
+                memory_bytes=2 * 2**30,
                 tokens_per_second=200.0,
                 eta_seconds=9.0,
             )

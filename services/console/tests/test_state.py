@@ -22,6 +22,15 @@ def test_a_turn_adds_up(state: Any, desk: Any):
     assert not project.recent
 
 
+def test_a_run_that_trains_tells_every_figure_of_its_last_step(state: Any, desk: Any):
+    state.apply(desk.started())
+    (run,) = run_rows(state.projects["desk"])
+    assert run["progress"] == "step 0 of 10"
+    state.apply(desk.progressed(1, 2.0))
+    (run,) = run_rows(state.projects["desk"])
+    assert run["progress"] == "step 1 of 10, lr 0.001, gradient 0.5, 200 tok/s, 2.0 GiB, 9 s left"
+
+
 def test_an_event_read_twice_changes_nothing(state: Any, desk: Any):
     events = desk.turn()
     for event in events:

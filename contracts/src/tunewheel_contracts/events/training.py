@@ -61,6 +61,8 @@ class TrainStarted(Event):
     method: TrainMethod
     total_steps: Annotated[int, Field(ge=0)]
     resumed_from_step: Annotated[int, Field(ge=0)] = 0
+    kernels: dict[str, str] = {}
+    """What computes the run on this machine: ``layers``, ``attention`` of padded batches, ``compiled``."""
 
 
 class TrainProgressed(Event):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested
+from tunewheel_contracts.events.training import TrainProgressed
 from tunewheel_contracts.formats.scorecard import Contestant
 
 from tunewheel_console.state import Project, Run
@@ -49,8 +50,19 @@ def run_rows(project: Project) -> list[Row]:
 def progress(run: Run) -> str:
     if run.ended:
         return run.ended
-    eta = f", {run.eta_seconds:.0f} s left" if run.eta_seconds is not None else ""
-    return f"step {run.step} of {run.total_steps}{eta}"
+    figures = _figures(run.latest) if run.latest is not None else []
+    return ", ".join([f"step {run.step} of {run.total_steps}", *figures])
+
+
+def _figures(step: TrainProgressed) -> list[str]:
+    """What a step is told with, the loss aside."""
+    figures = [f"lr {step.learning_rate:.2g}"]
+    if step.grad_norm is not None:
+        figures.append(f"gradient {step.grad_norm:.2g}")
+    figures.append(f"{step.tokens_per_second:.0f} tok/s")
+    if step.memory_bytes is not None:
+        figures.append(f"{step.memory_bytes / 2**30:.1f} GiB")
+    return [*figures, f"{step.eta_seconds:.0f} s left"]
 
 
 def verdict(run: Run) -> str:

@@ -32,8 +32,8 @@ class Run:
     dataset_id: str = ""
     total_steps: int = 0
     step: int = 0
-    eta_seconds: float | None = None
-    tokens_per_second: float = 0.0
+    latest: TrainProgressed | None = None
+    """The last step told of."""
     ended: str | None = None
     """``completed``, or why it failed."""
     losses: dict[int, float] = field(default_factory=dict[int, float])
@@ -159,7 +159,7 @@ def _fold_training(run: Run, data: TrainStarted | TrainProgressed | TrainComplet
             run.dataset_id, run.total_steps = data.dataset_id, data.total_steps
         case TrainProgressed():
             run.step, run.total_steps = max(run.step, data.step), data.total_steps
-            run.eta_seconds, run.tokens_per_second = data.eta_seconds, data.tokens_per_second
+            run.latest = data
             if len(run.losses) < LOSS_POINTS or data.step in run.losses:
                 run.losses[data.step] = data.loss
         case TrainCompleted():

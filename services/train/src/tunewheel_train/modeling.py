@@ -160,11 +160,11 @@ def use_packed_rows(model: Any, examples: Sequence[Encoded]) -> bool:
     return use_packed_attention(base, examples)
 
 
-def leave_packed_rows(model: Any) -> None:
-    """Undo ``use_packed_rows`` and the fused layers: the model takes padded batches again."""
+def leave_packed_rows(model: Any, attention: str) -> None:
+    """Undo ``use_packed_rows`` and the fused layers: the model takes padded batches, by ``attention``."""
     unfuse_lora(model)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    base.set_attn_implementation("sdpa")
+    base.set_attn_implementation(attention)
 
 
 def prepare_parameters(model: Any) -> None:

@@ -38,6 +38,7 @@ class Started(_Message):
     dtype: str
     examples: int
     tokens_per_epoch: int
+    kernels: dict[str, str] = {}
 
 
 class Progressed(_Message):

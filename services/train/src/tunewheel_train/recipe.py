@@ -14,6 +14,7 @@ from tunewheel_contracts.formats.run import Usage
 from tunewheel_train.datasets import token_stats
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
+from tunewheel_train.kernels import Kernels, choose
 from tunewheel_train.progress import Completed, Message, Warned
 from tunewheel_train.sharding import shards_of, why_whole
 from tunewheel_train.versions import installed_versions
@@ -39,7 +40,7 @@ def train(
     """
     from tunewheel_basemodel.precision import compute_dtype
 
-    from tunewheel_train import modeling, preparation, saving, stages
+    from tunewheel_train import acceleration, modeling, preparation, saving, stages
 
     # setup
     base = locate(job.base_model, cache_dir=job.cache_dir)
@@ -51,13 +52,16 @@ def train(
     model, tokenizer = modeling.load(
         base, job.recipe, precision=precision, start_from=job.start_from, shards=_shards(job, report)
     )
+    kernels = choose(acceleration.facts_of(prepared.config.get("model_type"), job.recipe, precision))
+    acceleration.use(kernels, model)
     # train
-    trainer = stages.train(stages.Frame(job, model, tokenizer, precision, report, should_stop), prepared)
+    frame = stages.Frame(job, model, tokenizer, precision, report, should_stop, kernels)
+    trainer = stages.train(frame, prepared)
     # cleanup
     saving.save(trainer, base, precision, job.output_dir)
     if trainer.accelerator.is_main_process:
         _describe(job, base, precision)
-    return _completed(trainer.course, prepared, precision)
+    return _completed(trainer.course, prepared, precision, kernels)
 
 
 def _shards(job: Job, report: Callable[[Message], None]) -> int:
@@ -79,7 +83,7 @@ def locate(base_model: str, *, cache_dir: Path) -> BaseModel:
         raise RunFailed(field="base_model", reason=error.reason) from error
 
 
-def _completed(course: Course, prepared: Prepared, precision: str) -> Completed:
+def _completed(course: Course, prepared: Prepared, precision: str, kernels: Kernels) -> Completed:
     from tunewheel_train.machine import peak_bytes
 
     examples, patience = token_stats(prepared.examples), course.patience
@@ -98,7 +102,7 @@ def _completed(course: Course, prepared: Prepared, precision: str) -> Completed:
         wall_seconds=course.seconds,
         dtype=precision,
         metrics=metrics,
-        versions=installed_versions(),
+        versions=installed_versions() | {f"kernels.{name}": used for name, used in kernels.told().items()},
         resumed_from_steps=course.resumed_from,
         usage=Usage(tokens_per_second=rate, peak_bytes=peak_bytes()),
         stopped_early_at=course.stopped_early_at,

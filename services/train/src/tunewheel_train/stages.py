@@ -15,6 +15,7 @@ from tunewheel_train import checkpoints, modeling
 from tunewheel_train.course import Course
 from tunewheel_train.errors import RunStopped
 from tunewheel_train.job import Job
+from tunewheel_train.kernels import Kernels
 from tunewheel_train.preparation import Prepared
 from tunewheel_train.progress import Message, Started
 from tunewheel_train.progress_callback import ProgressCallback
@@ -32,6 +33,7 @@ class Frame:
     precision: Precision
     report: Callable[[Message], None]
     should_stop: Callable[[], bool]
+    kernels: Kernels
 
 
 def train(frame: Frame, prepared: Prepared) -> Any:
@@ -90,6 +92,7 @@ def _started(frame: Frame, prepared: Prepared, total: int, resumed: Path | None)
         dtype=frame.precision,
         examples=len(prepared.examples),
         tokens_per_epoch=sum(len(example) for example in prepared.examples),
+        kernels=frame.kernels.told(),
     )
 
 
@@ -113,7 +116,7 @@ def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
     are in it."""
     preference = frame.job.recipe.preference
     assert preference is not None
-    modeling.leave_packed_rows(frame.model)
+    modeling.leave_packed_rows(frame.model, frame.kernels.attention)
     if begun is not None and (begun / checkpoints.REFERENCE).exists():
         checkpoints.put_weights(frame.model, begun / checkpoints.REFERENCE)
     arguments = _arguments(frame, course, preference.learning_rate)

@@ -69,6 +69,7 @@ class Teller:
                 method=self._run.recipe.method,
                 total_steps=message.total_steps,
                 resumed_from_step=message.resumed_from_step,
+                kernels=message.kernels,
             )
         )
 

@@ -1,7 +1,7 @@
 """A run told to an experiment tracker beside the log.
 
-The tracker may be slow or away: a run waits for it at most some seconds at its end, and never fails because of
-it.
+The tracker may be slow or away: a run waits for it at most some seconds at its end, and never fails
+because of it.
 """
 
 from __future__ import annotations
