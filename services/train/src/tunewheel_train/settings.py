@@ -43,6 +43,8 @@ class Settings(ServiceSettings):
     stuck_seconds: float = Field(default=3_600.0, gt=0)
     """A training process that says nothing for so long, between two steps for instance, is killed and started
     again."""
+    mlflow_tracking_uri: SecretStr | None = None
+    """MLflow store that runs are told to as well, such as ``http://localhost:5000``."""
 
     @field_validator("devices")
     @classmethod
@@ -53,9 +55,6 @@ class Settings(ServiceSettings):
             except InvalidSpec as error:
                 raise ValueError(str(error)) from error
         return path
-
-    mlflow_tracking_uri: SecretStr | None = None
-    """MLflow store that runs are told to as well, such as ``http://localhost:5000``."""
 
     @model_validator(mode="after")
     def _tracker_is_installed(self) -> Self:
