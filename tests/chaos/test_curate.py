@@ -142,7 +142,7 @@ async def test_kill_9_changes_nothing(fresh_kafka: str, tmp_path: Path, moment: 
     assert event.data.counts.records == COUNT
     assert event.data.dataset_id == expected_dataset()
     assert event.causation_id == requests[0].id
-    assert not list(curate.scratch.glob("tunewheel-curate-*"))
+    await until(lambda: not list(curate.scratch.glob("tunewheel-curate-*")))
 
 
 async def test_a_build_killed_again_and_again_is_answered_once(fresh_kafka: str, tmp_path: Path) -> None:

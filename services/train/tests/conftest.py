@@ -75,6 +75,14 @@ def conversation_of() -> Callable[[int], dict[str, Any]]:
     return make_conversation
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Sums depend on the number of threads, and tests of other packages in this process change it."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     path = write_tiny_model(tmp_path_factory.mktemp("tiny"))
