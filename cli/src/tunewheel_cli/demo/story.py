@@ -83,10 +83,10 @@ class Story:
             self._screen.say("[red]refused:[/] " + "; ".join(turn.verdict.data.reasons))
             return turn
         await self._until_served(turn, "promote 1", Stage.PRODUCTION)
-        rows = await self._side_by_side(
-            self._spec.base_model, turn.model_id, self._example.questions(), timed=True
-        )
-        self._screen.answers("base model", "tuned model", rows)
+        questions = self._example.questions()
+        tuned = await self._answers("first answers", turn.model_id, questions)
+        plain = await self._answers("base's answers", self._spec.base_model, questions)
+        self._screen.answers("base model", "tuned model", list(zip(questions, plain, tuned, strict=True)))
         return turn
 
     async def second_turn(self, champion: Turn) -> Turn:
@@ -101,10 +101,14 @@ class Story:
                 "[yellow]refused, the champion stays:[/] " + "; ".join(turn.verdict.data.reasons)
             )
             return turn
-        self._outcome.second_promoted = await self._canary(turn)
         questions = self._example.questions(second=True)
-        rows = await self._side_by_side(champion.model_id, turn.model_id, questions)
-        self._screen.answers("first tuned model", "second tuned model", rows)
+        # Asked now: a champion that was replaced is served no more.
+        before = await self._answers("champion's answers", champion.model_id, questions)
+        self._outcome.second_promoted = await self._canary(turn)
+        if self._outcome.second_promoted:
+            after = await self._answers("last answers", turn.model_id, questions)
+            rows = list(zip(questions, before, after, strict=True))
+            self._screen.answers("first tuned model", "second tuned model", rows)
         return turn
 
     async def _declare(self) -> None:
@@ -137,21 +141,18 @@ class Story:
             )
             await self._gateway.until_served(turn.model_id, patience=PATIENCE_SECONDS)
 
-    async def _side_by_side(
-        self, left: str, right: str, questions: list[str], *, timed: bool = False
-    ) -> list[tuple[str, str, str]]:
-        """Ask both models all questions, each by its own name: that is no traffic of the project."""
-        name = "first answers" if timed else "last answers"
-        with self._watch.stage(name), self._screen.bar(name, len(questions) * 2) as bar:
-            rows: list[tuple[str, str, str]] = []
-            for number, question in enumerate(questions):
-                tuned = text_of(await self._gateway.ask(right, question))
-                if timed and self._outcome.first_tuned_answer_seconds is None:
+    async def _answers(self, name: str, model: str, questions: list[str]) -> list[str]:
+        """Ask ``model`` all questions by its own name: that is no traffic of the project."""
+        answers: list[str] = []
+        with self._watch.stage(name), self._screen.bar(name, len(questions)) as bar:
+            for question in questions:
+                answers.append(text_of(await self._gateway.ask(model, question)))
+                if (
+                    self._outcome.first_tuned_answer_seconds is None
+                ):  # the first turn asks the tuned one first
                     self._outcome.first_tuned_answer_seconds = round(self._watch.elapsed, 2)
-                other = text_of(await self._gateway.ask(left, question))
-                bar.to(2 * (number + 1), len(questions) * 2)
-                rows.append((question, other, tuned))
-        return rows
+                bar.to(len(answers), len(questions))
+        return answers
 
     async def _drift(self) -> None:
         """Send the second wave, corrected as it goes; its last ticket closes the monitor's window.
