@@ -24,6 +24,7 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureReques
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.identity import content_id
 
+from ..conftest import BrokerFactory
 from .bus import Bus, running
 from .test_curate import curate, records, spec_of, versions
 
@@ -75,9 +76,10 @@ async def two_versions(
 
 
 async def test_the_same_versions_come_of_one_process_two_replicas_and_a_replay(
-    kafka: str, fresh_kafka: str, tmp_path: Path, project: str
+    broker_factory: BrokerFactory, fresh_kafka: str, tmp_path: Path, project: str
 ) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
+    kafka = broker_factory().bootstrap_servers  # on the shared one other tests' projects are built here, too
     first = await two_versions(kafka, alone, project, replicas=1)
     await widen(fresh_kafka, topics.RECORD_INGESTED.name, 6)
     second = await two_versions(fresh_kafka, together, project, replicas=2)
