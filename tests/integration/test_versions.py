@@ -79,7 +79,8 @@ async def test_the_same_versions_come_of_one_process_two_replicas_and_a_replay(
     broker_factory: BrokerFactory, fresh_kafka: str, tmp_path: Path, project: str
 ) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
-    kafka = broker_factory().bootstrap_servers  # on the shared one other tests' projects are built here, too
+    broker = await asyncio.to_thread(broker_factory)
+    kafka = broker.bootstrap_servers  # on the shared one other tests' projects are built here, too
     first = await two_versions(kafka, alone, project, replicas=1)
     await widen(fresh_kafka, topics.RECORD_INGESTED.name, 6)
     second = await two_versions(fresh_kafka, together, project, replicas=2)
