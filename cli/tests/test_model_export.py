@@ -44,7 +44,7 @@ def test_steps_and_result_are_passed_on() -> None:
     ("code", "line", "kind", "said"),
     [
         (1, "export: run-none has no manifest", NotExported, "run-none has no manifest"),
-        (2, "tunewheel_train.export: error: --dtype q8_0: no", InvalidOption, "--dtype q8_0: no"),
+        (2, "tunewheel_train.exporting.export: error: --dtype q8_0: no", InvalidOption, "--dtype q8_0: no"),
         (5, "export: cannot read it", TransientError, "cannot read it"),
         (3, "MemoryError", NotExported, r"ended with exit code 3, nothing was written \(MemoryError\)"),
     ],

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tunewheel_train.process import environment
+from tunewheel_train.runs.process import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tunewheel_train.process import environment
+from tunewheel_train.runs.process import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tunewheel_train.process import environment
+from tunewheel_train.runs.process import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -88,10 +88,10 @@ def measure(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
     from tunewheel_basemodel.locate import locate_base_model
     from tunewheel_basemodel.precision import compute_dtype
     from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
-    from tunewheel_train import modeling
-    from tunewheel_train.datasets import encode_examples, token_stats
+    from tunewheel_train.data.datasets import encode_examples, token_stats
+    from tunewheel_train.data.schedule import plan_steps
     from tunewheel_train.job import Job
-    from tunewheel_train.schedule import plan_steps
+    from tunewheel_train.model import modeling
 
     base = locate_base_model(BASE, cache_dir=chosen.cache_dir)
     method = "lora" if name == "llamafactory" else name.removeprefix("trl_").removesuffix("_padded")
@@ -153,9 +153,9 @@ def make_trainer(
     examples: Sequence[Any],
     plan: Sequence[Sequence[int]],
 ) -> Any:
-    from tunewheel_train import modeling
-    from tunewheel_train.course import Course
-    from tunewheel_train.trainer import AssistantTrainer
+    from tunewheel_train.data.course import Course
+    from tunewheel_train.model import modeling
+    from tunewheel_train.trainers.trainer import AssistantTrainer
 
     if name.startswith("trl"):
         return stock_trainer(model, tokenizer, arguments, [examples[i] for step in plan for i in step])

@@ -27,10 +27,10 @@ from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
-from tunewheel_train import checkpoints
 from tunewheel_train.main import make_app
-from tunewheel_train.process import environment
+from tunewheel_train.runs.process import environment
 from tunewheel_train.settings import Settings
+from tunewheel_train.trainers import checkpoints
 
 from .bus import Bus, running, until
 from .specs import small_spec

@@ -20,7 +20,7 @@ from tunewheel_cli.exits import Exit
 from tunewheel_cli.places import cache_dir
 
 PACKAGE = "tunewheel_train"
-_PREFIXES = ("export: ", "tunewheel_train.export: error: ")
+_PREFIXES = ("export: ", "tunewheel_train.exporting.export: error: ")
 
 OnStep = Callable[[str, int, int], None]
 """Told a step as it begins, how many are done, and of how many."""

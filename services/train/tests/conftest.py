@@ -30,14 +30,14 @@ from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.store import ObjectStore
-from tunewheel_train.controls import Controls
-from tunewheel_train.datasets import Encoded, encode_examples
+from tunewheel_train.data.datasets import Encoded, encode_examples
 from tunewheel_train.errors import RunStopped
 from tunewheel_train.execution import Trainings
 from tunewheel_train.job import Job
-from tunewheel_train.process import WORKER
 from tunewheel_train.progress import Completed, Message, Progressed
-from tunewheel_train.runs import Run
+from tunewheel_train.runs.controls import Controls
+from tunewheel_train.runs.process import WORKER
+from tunewheel_train.runs.runs import Run
 from tunewheel_train.settings import Settings
 
 Heard = TypeVar("Heard", bound=Message)

@@ -23,7 +23,7 @@ STEP = 4
 
 def main() -> None:
     import tunewheel_train.stages
-    import tunewheel_train.trainer  # noqa: F401
+    import tunewheel_train.trainers.trainer  # noqa: F401
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -111,7 +111,7 @@ def after(module: str, name: str, *, before: bool = False, only: Callable[..., b
 
 
 def in_the_middle_of_a_step() -> None:
-    from tunewheel_train.loss import TokenCrossEntropy
+    from tunewheel_train.trainers.loss import TokenCrossEntropy
 
     original, calls = TokenCrossEntropy.apply, []
 
@@ -146,7 +146,7 @@ def asked_to_stop() -> None:
     """SIGTERM to the second process alone, as one that fails first would see it: all must stop."""
     if os.environ.get("RANK") != "1":
         return
-    from tunewheel_train.progress_callback import ProgressCallback
+    from tunewheel_train.trainers.progress_callback import ProgressCallback
 
     original = ProgressCallback.on_step_begin
 
@@ -162,12 +162,13 @@ def _at_step(trainer: Any, *_: Any) -> bool:
     return trainer.state.global_step == STEP
 
 
+CHECKPOINTS = "tunewheel_train.trainers.checkpoints"
 POINTS: dict[str, Callable[[], None]] = {
     "started": at_message("started"),
     "first step reported": at_message("progressed", 1),
     "middle of a step": in_the_middle_of_a_step,
-    "checkpoint's tensors written": after("tunewheel_train.checkpoints", "_write_tensors", only=_at_step),
-    "checkpoint's scalars collected": after("tunewheel_train.checkpoints", "_scalars", only=_at_step),
+    "checkpoint's tensors written": after(CHECKPOINTS, "_write_tensors", only=_at_step),
+    "checkpoint's scalars collected": after(CHECKPOINTS, "_scalars", only=_at_step),
     "checkpoint whole, not in its place": at_the_rename(before=True),
     "checkpoint in its place, older ones not dropped": at_the_rename(before=False),
     "checkpoint reported": at_message("checkpointed", STEP),

@@ -18,11 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tunewheel_basemodel.digest import sha256_file
-from tunewheel_train import checkpoints
 from tunewheel_train.errors import RunStopped
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Checkpointed, Completed, Message, Progressed, Started
 from tunewheel_train.recipe import locate
+from tunewheel_train.trainers import checkpoints
 from tunewheel_train.worker import main
 
 STEPS_PER_EPOCH = 6

@@ -23,7 +23,7 @@ from tunewheel_contracts.events.training import (
     TrainStarted,
 )
 from tunewheel_contracts.formats.run import RunManifest
-from tunewheel_train import checkpoints
+from tunewheel_train.trainers import checkpoints
 
 LONG = 100.0
 OTHER = "helpdesk-0123456789ab"

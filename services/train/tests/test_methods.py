@@ -11,7 +11,7 @@ import pytest
 import torch
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_train.errors import RunFailed
-from tunewheel_train.modeling import optimizer_name
+from tunewheel_train.model.modeling import optimizer_name
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_forms_of_lora_learn_and_say_what_they_are(case, options):
 
 def test_rslora_scales_by_the_root_of_the_rank(tiny_base):
     from tunewheel_contracts.formats.recipe import TrainSpec
-    from tunewheel_train import modeling
+    from tunewheel_train.model import modeling
 
     model, _ = modeling.load(tiny_base, TrainSpec(rank=4, alpha=8, rslora=True), precision="float32")
     layer = next(m for m in model.modules() if hasattr(m, "lora_A"))
@@ -40,7 +40,7 @@ def test_rslora_scales_by_the_root_of_the_rank(tiny_base):
 def test_a_4_bit_base_is_quantised_twice(tiny_base):
     from bitsandbytes.nn import Linear4bit
     from tunewheel_contracts.formats.recipe import TrainSpec
-    from tunewheel_train import modeling
+    from tunewheel_train.model import modeling
 
     model, _ = modeling.load(tiny_base, TrainSpec(method=TrainMethod.QLORA, rank=4), precision="float32")
     states = [m.weight.quant_state for m in model.modules() if isinstance(m, Linear4bit)]

@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 import torch
 from tunewheel_basemodel.loading import check_adapter
-from tunewheel_train import checkpoints
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.progress import Planned, Progressed, Started, Warned
-from tunewheel_train.shortage import is_disk_full
+from tunewheel_train.runs.shortage import is_disk_full
+from tunewheel_train.trainers import checkpoints
 
 
 def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
@@ -149,7 +149,7 @@ def test_target_modules_that_the_base_lacks_name_the_field(case):
 def test_a_loss_that_is_no_number_ends_the_run_and_names_learning_rate_and_records(
     case, conversation_of, tmp_path: Path, monkeypatch
 ):
-    from tunewheel_train.loss import TokenCrossEntropy
+    from tunewheel_train.trainers.loss import TokenCrossEntropy
 
     rows = [conversation_of(number) | {"record_ids": [f"rec-{number}"]} for number in range(24)]
     pl.DataFrame(rows).write_parquet(tmp_path / "with-records.parquet")

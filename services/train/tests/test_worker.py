@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tunewheel_train import checkpoints
-from tunewheel_train.process import WORKER
 from tunewheel_train.progress import Completed, Failed, Located, Progressed, Stopped, parse
+from tunewheel_train.runs.process import WORKER
+from tunewheel_train.trainers import checkpoints
 from tunewheel_train.worker import EXIT_FAILED, EXIT_STOPPED
 
 

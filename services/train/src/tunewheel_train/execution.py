@@ -14,19 +14,19 @@ from tunewheel_contracts.formats.run import BaseModelFacts, BaseModelRef
 from tunewheel_contracts.planning.calibration import Calibration
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
-from tunewheel_train import adapters, remote_checkpoints
-from tunewheel_train.attempts import Attempt, Lease, Tell
-from tunewheel_train.controls import Controls
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
-from tunewheel_train.mlflow_store import MlflowStore
-from tunewheel_train.process import WORKER, ProcessDied, run_process
 from tunewheel_train.progress import Failed, Located, Message
-from tunewheel_train.runs import Run, completed, failed, plan_run, read_dataset, unresolved_base
+from tunewheel_train.runs import adapters, remote_checkpoints
+from tunewheel_train.runs.attempts import Attempt, Lease, Tell
+from tunewheel_train.runs.controls import Controls
+from tunewheel_train.runs.mlflow_store import MlflowStore
+from tunewheel_train.runs.process import WORKER, ProcessDied, run_process
+from tunewheel_train.runs.runs import Run, completed, failed, plan_run, read_dataset, unresolved_base
+from tunewheel_train.runs.shortage import disk_full, is_disk_full
+from tunewheel_train.runs.slots import Slots
+from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.settings import Settings
-from tunewheel_train.shortage import disk_full, is_disk_full
-from tunewheel_train.slots import Slots
-from tunewheel_train.tracking import Tracker
 
 Outcome = TrainCompleted | TrainFailed
 

@@ -9,9 +9,9 @@ from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
 from tunewheel_contracts.planning.calibration import Calibration
 from tunewheel_runtime.service import Lease, Service
 
-from tunewheel_train.controls import Controls
-from tunewheel_train.estimates import learn
 from tunewheel_train.execution import Trainings
+from tunewheel_train.runs.controls import Controls
+from tunewheel_train.runs.estimates import learn
 from tunewheel_train.settings import Settings
 
 

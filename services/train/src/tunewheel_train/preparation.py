@@ -15,13 +15,20 @@ from tunewheel_contracts.planning.memory import Precision
 from tunewheel_contracts.planning.plan import DatasetStats, make_plan
 from tunewheel_contracts.planning.shapes import shape_of
 
-from tunewheel_train.datasets import Encoded, Limits, Refused, encode_examples, read_examples, token_stats
+from tunewheel_train.data.datasets import (
+    Encoded,
+    Limits,
+    Refused,
+    encode_examples,
+    read_examples,
+    token_stats,
+)
+from tunewheel_train.data.packing import shared_prefix
+from tunewheel_train.data.preferences import EncodedPair, demand_enough, encode_pairs, no_pairs, read_pairs
+from tunewheel_train.data.validation import carve
 from tunewheel_train.job import Job
-from tunewheel_train.machine import this_device
-from tunewheel_train.packing import shared_prefix
-from tunewheel_train.preferences import EncodedPair, demand_enough, encode_pairs, no_pairs, read_pairs
+from tunewheel_train.model.machine import this_device
 from tunewheel_train.progress import Message, Planned, Warned
-from tunewheel_train.validation import carve
 
 if TYPE_CHECKING:
     from tunewheel_basemodel.locate import BaseModel
@@ -41,7 +48,7 @@ class Prepared:
 
 def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
     """Read and encode what ``job`` trains on. Raises RunFailed."""
-    from tunewheel_train.modeling import load_tokenizer
+    from tunewheel_train.model.modeling import load_tokenizer
 
     recipe, tokenizer = job.recipe, load_tokenizer(base)
     config: dict[str, Any] = json.loads((base.path / "config.json").read_text())

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import Usage
 
-from tunewheel_train.datasets import token_stats
+from tunewheel_train.data.datasets import token_stats
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
-from tunewheel_train.kernels import Kernels, choose
+from tunewheel_train.model.kernels import Kernels, choose
+from tunewheel_train.model.sharding import shards_of, why_whole
+from tunewheel_train.model.versions import installed_versions
 from tunewheel_train.progress import Completed, Message, Warned
-from tunewheel_train.sharding import shards_of, why_whole
-from tunewheel_train.versions import installed_versions
 
 if TYPE_CHECKING:
     from tunewheel_basemodel.locate import BaseModel
 
-    from tunewheel_train.course import Course
+    from tunewheel_train.data.course import Course
     from tunewheel_train.preparation import Prepared
 
 
@@ -40,7 +40,8 @@ def train(
     """
     from tunewheel_basemodel.precision import compute_dtype
 
-    from tunewheel_train import acceleration, modeling, preparation, saving, stages
+    from tunewheel_train import preparation, stages
+    from tunewheel_train.model import acceleration, modeling, saving
 
     # setup
     base = locate(job.base_model, cache_dir=job.cache_dir)
@@ -84,7 +85,7 @@ def locate(base_model: str, *, cache_dir: Path) -> BaseModel:
 
 
 def _completed(course: Course, prepared: Prepared, precision: str, kernels: Kernels) -> Completed:
-    from tunewheel_train.machine import peak_bytes
+    from tunewheel_train.model.machine import peak_bytes
 
     examples, patience = token_stats(prepared.examples), course.patience
     metrics = {

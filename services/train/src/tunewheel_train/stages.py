@@ -11,16 +11,17 @@ from transformers import TrainerState
 from tunewheel_basemodel.precision import Precision
 from tunewheel_contracts.formats.recipe import PreferenceMethod
 
-from tunewheel_train import checkpoints, modeling
-from tunewheel_train.course import Course
+from tunewheel_train.data.course import Course
+from tunewheel_train.data.schedule import plan_steps
+from tunewheel_train.data.validation import Patience
 from tunewheel_train.errors import RunStopped
 from tunewheel_train.job import Job
-from tunewheel_train.kernels import Kernels
+from tunewheel_train.model import modeling
+from tunewheel_train.model.kernels import Kernels
 from tunewheel_train.preparation import Prepared
 from tunewheel_train.progress import Message, Started
-from tunewheel_train.progress_callback import ProgressCallback
-from tunewheel_train.schedule import plan_steps
-from tunewheel_train.validation import Patience
+from tunewheel_train.trainers import checkpoints
+from tunewheel_train.trainers.progress_callback import ProgressCallback
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _started(frame: Frame, prepared: Prepared, total: int, resumed: Path | None)
 
 
 def _train_on_examples(frame: Frame, course: Course) -> Any:
-    from tunewheel_train.trainer import AssistantTrainer
+    from tunewheel_train.trainers.trainer import AssistantTrainer
 
     job, rate = frame.job, frame.job.recipe.learning_rate
     takes_packed = job.packed and modeling.use_packed_rows(frame.model, course.items)
@@ -140,19 +141,19 @@ def _preference_trainer(method: PreferenceMethod) -> Callable[..., Any]:
 
 
 def _dpo_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
-    from tunewheel_train.preference_trainer import PreferenceTrainer
+    from tunewheel_train.trainers.preference_trainer import PreferenceTrainer
 
     return PreferenceTrainer(course=course, **trl)
 
 
 def _kto_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
-    from tunewheel_train.desirability_trainer import DesirabilityTrainer
+    from tunewheel_train.trainers.desirability_trainer import DesirabilityTrainer
 
     return DesirabilityTrainer(course=course, **trl)
 
 
 def _orpo_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
-    from tunewheel_train.odds_ratio_trainer import OddsRatioTrainer
+    from tunewheel_train.trainers.odds_ratio_trainer import OddsRatioTrainer
 
     job, preference = frame.job, frame.job.recipe.preference
     assert preference is not None

@@ -27,7 +27,7 @@ from tunewheel_contracts.formats.run import BaseModelFacts
 from tunewheel_train.errors import RunFailed, RunStopped
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed, Located, Message, Stopped, write
-from tunewheel_train.shortage import disk_full, is_disk_full, is_out_of_memory
+from tunewheel_train.runs.shortage import disk_full, is_disk_full, is_out_of_memory
 
 EXIT_FAILED = 65
 """EX_DATAERR of sysexits.h: the run cannot succeed as it stands."""

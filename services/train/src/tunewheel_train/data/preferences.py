@@ -1,0 +1,141 @@
+"""Pairs of answers to one prompt, one to prefer to the other, as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_contracts.formats.recipe import PreferenceMethod
+
+from tunewheel_train.data.datasets import Encoded, Limits, Refused, encode_examples
+from tunewheel_train.errors import RunFailed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_COLUMNS = ("pair_id", "prompt", "chosen", "rejected", "record_id")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """``prompt_ids`` followed by either answer is a whole conversation."""
+
+    pair_id: str
+    prompt_ids: tuple[int, ...]
+    chosen_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...]
+    record_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return 2 * len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
+    def sides(self) -> tuple[Encoded, Encoded]:
+        """The chosen and the rejected conversation, with only their answers to learn."""
+        return self._side(self.chosen_ids), self._side(self.rejected_ids)
+
+    def _side(self, answer: tuple[int, ...]) -> Encoded:
+        mask = (0,) * len(self.prompt_ids) + (1,) * len(answer)
+        return Encoded(self.pair_id, self.prompt_ids + answer, mask, record_ids=self.record_ids)
+
+    def as_row(self) -> dict[str, list[int]]:
+        """As TRL's collator for preferences takes it."""
+        return {
+            "prompt_ids": list(self.prompt_ids),
+            "chosen_ids": list(self.chosen_ids),
+            "rejected_ids": list(self.rejected_ids),
+        }
+
+
+def read_pairs(path: Path) -> list[dict[str, Any]]:
+    """Rows of ``preferences.parquet``. Raises RunFailed when the file is no Parquet or lacks columns."""
+    import polars as pl
+
+    try:
+        rows = pl.read_parquet(path, columns=list(_COLUMNS)).to_dicts()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise RunFailed(
+            field="dataset.preferences", reason=f"cannot be read ({error}); build the dataset again"
+        ) from error
+    if not rows:
+        raise no_pairs()
+    return rows
+
+
+def no_pairs() -> RunFailed:
+    return RunFailed(
+        field="train.preference",
+        reason="asks for preference training, but the dataset has no pairs; publish examples with rejected "
+        "answers, or remove it",
+    )
+
+
+def demand_enough(pairs: Sequence[EncodedPair], method: PreferenceMethod) -> None:
+    """Raise RunFailed where ``method`` needs more pairs than there are."""
+    if method is PreferenceMethod.KTO and len(pairs) < 2:
+        raise RunFailed(
+            field="train.preference.method",
+            reason="kto holds each pair against another one, but the dataset has one that can be used; "
+            "publish more, or choose dpo",
+        )
+
+
+def encode_pairs(
+    rows: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    limits: Limits = Limits(),
+) -> tuple[list[EncodedPair], list[Refused]]:
+    """Encode every pair whose two conversations both fit. Raises RunFailed when none does."""
+    kept: list[EncodedPair] = []
+    refused: list[Refused] = []
+    for row in rows:
+        try:
+            pair = _encode(row, tokenizer, max_tokens, limits)
+        except RunFailed as error:
+            refused.append(Refused(str(row["pair_id"]), error.field, error.reason))
+            continue
+        if pair.chosen_ids == pair.rejected_ids:
+            refused.append(Refused(pair.pair_id, "dataset.preferences", "has two equal answers"))
+        else:
+            kept.append(pair)
+    if not kept:
+        first = refused[0]
+        raise RunFailed(
+            field=first.field, reason=f"leaves none of {len(rows)} pairs ({first.example_id} {first.reason})"
+        )
+    return kept, refused
+
+
+def _encode(
+    row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_tokens: int, limits: Limits
+) -> EncodedPair:
+    sides = [
+        {
+            "example_id": f"{row['pair_id']}/{side}",
+            "messages": [*row["prompt"], {"role": "assistant", "content": row[side]}],
+        }
+        for side in ("chosen", "rejected")
+    ]
+    (chosen, rejected) = (
+        encode_examples([side], tokenizer, max_tokens=max_tokens, limits=limits)[0][0] for side in sides
+    )
+    (start, chosen_end), (_, rejected_end) = _answer(chosen), _answer(rejected)
+    return EncodedPair(
+        pair_id=str(row["pair_id"]),
+        prompt_ids=chosen.input_ids[:start],
+        chosen_ids=chosen.input_ids[start:chosen_end],
+        rejected_ids=rejected.input_ids[start:rejected_end],
+        record_ids=(str(row["record_id"]),),
+    )
+
+
+def _answer(example: Encoded) -> tuple[int, int]:
+    """Where the last thing that the assistant wrote stands; what it wrote earlier is prompt."""
+    end = len(example) - example.mask[::-1].index(1)
+    start = end
+    while start > 0 and example.mask[start - 1]:
+        start -= 1
+    return start, end

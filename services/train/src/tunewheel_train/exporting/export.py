@@ -1,0 +1,166 @@
+"""``python -m tunewheel_train.exporting.export RUN_ID DIRECTORY``: a run's model as a directory others load.
+
+``tunewheel export`` calls it. It reads the store that the train service uses (``TUNEWHEEL_STORE_URL``). The
+files are read back and compared with what was trained on 20 prompts of its training examples, and get their
+name only if both agree (``merging.py``). Standard output is JSON Lines: ``{"step", "done", "of"}`` as it
+goes, then ``{"directory", "format", "dtype", "parity"}``. Exit codes: 0 written, 1 refused or not found,
+2 wrong option, 5 the store does not answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+
+from tunewheel_train.errors import NotExported
+from tunewheel_train.settings import Settings
+
+if TYPE_CHECKING:
+    from tunewheel_train.exporting.merging import Form, Parity, Trained
+
+PROMPTS = 20
+DTYPES: Mapping[str, tuple[str, ...]] = {
+    "safetensors": ("float32", "bfloat16"),
+    "gguf": ("float16", "float32", "q8_0"),
+}
+"""What each format can hold; the first is the default."""
+
+Tell = Callable[[Mapping[str, Any]], None]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export one run; returns the exit code."""
+    from tunewheel_basemodel.errors import ModelFilesError
+
+    parser = argparse.ArgumentParser(
+        prog="tunewheel_train.exporting.export", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("run_id")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--format", choices=tuple(DTYPES), default="safetensors")
+    parser.add_argument("--dtype", choices=sorted({dtype for known in DTYPES.values() for dtype in known}))
+    chosen = parser.parse_args(arguments)
+    dtype = chosen.dtype or DTYPES[chosen.format][0]
+    if dtype not in DTYPES[chosen.format]:
+        parser.error(f"--dtype {dtype}: {chosen.format} takes {' or '.join(DTYPES[chosen.format])}")
+    try:
+        parity = export(chosen.run_id, chosen.directory, chosen.format, dtype, Settings(), tell=print_line)
+    except TransientError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 5
+    except (TunewheelError, ArtifactMissing, CorruptArtifact, ModelFilesError, OSError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    print_line(
+        {
+            "run_id": chosen.run_id, "directory": str(chosen.directory), "format": chosen.format,
+            "dtype": dtype, "parity": asdict(parity),
+        }
+    )  # fmt: skip
+    return 0
+
+
+def print_line(told: Mapping[str, Any]) -> None:
+    print(json.dumps(told), flush=True)
+
+
+def export(run_id: str, directory: Path, form: str, dtype: str, settings: Settings, *, tell: Tell) -> Parity:
+    """Write the model of ``run_id`` to ``directory``; returns the parity found.
+
+    Raises NotExported, BaseModelNotFound, InvalidAdapter, and what the store raises.
+    """
+    check_target(directory)
+    store = ObjectStore(settings.store_url)
+    manifest, rows = asyncio.run(_read(store, run_id))
+    fetched = directory.absolute().parent / f".{directory.name}.fetched"
+    try:
+        trained = _fetch(store, manifest, fetched, settings)
+        return _write(trained, directory.absolute(), rows, manifest, _form(form, dtype), tell)
+    finally:
+        shutil.rmtree(fetched, ignore_errors=True)
+
+
+def check_target(directory: Path) -> None:
+    """Refuse to write over anything. Raises NotExported."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise NotExported(f"{directory} is not an empty directory; name another, or empty it")
+
+
+def _form(form: str, dtype: str) -> Form:
+    from tunewheel_train.exporting.merging import Form
+
+    encoding: Any = dtype
+    return Form(gguf=encoding) if form == "gguf" else Form(precision=encoding)
+
+
+def _write(
+    trained: Trained,
+    directory: Path,
+    rows: list[dict[str, Any]],
+    manifest: RunManifest,
+    form: Form,
+    tell: Tell,
+) -> Parity:
+    from tunewheel_train.exporting.merging import STEPS, export_merged
+    from tunewheel_train.model.modeling import load_tokenizer
+
+    def told(step: str) -> None:
+        tell({"step": step, "done": STEPS.index(step), "of": len(STEPS)})
+
+    prompts = _prompts(rows, load_tokenizer(trained.base), manifest.recipe.max_tokens)
+    return export_merged(trained, directory, prompts=prompts, form=form, on_step=told)
+
+
+def _fetch(store: ObjectStore, manifest: RunManifest, folder: Path, settings: Settings) -> Trained:
+    """The base where it lies, and the files of the run in ``folder``. Raises NotExported."""
+    from tunewheel_basemodel.locate import locate_base_model
+
+    from tunewheel_train.exporting.merging import Trained
+
+    adapter = manifest.adapter
+    base = locate_base_model(adapter.base.name, cache_dir=settings.cache_dir)
+    if base.revision != adapter.base.revision:
+        raise NotExported(
+            f"{manifest.run_id} was trained on {adapter.base.name} at {adapter.base.revision}, here is "
+            f"{base.revision}; bring that revision here"
+        )
+    files = asyncio.run(store.fetch_directory(adapter.files, adapter.path, folder))
+    whole = adapter.method is TrainMethod.FULL
+    return Trained(adapter.model_id, base, files, quantization=adapter.quantization, whole=whole)
+
+
+async def _read(store: ObjectStore, run_id: str) -> tuple[RunManifest, list[dict[str, Any]]]:
+    """The run's manifest, and the first training examples by id."""
+    import polars as pl
+
+    content = await store.read(f"runs/{run_id}/manifest.json")
+    if content is None:
+        raise NotExported(f"{run_id} has no manifest in the store; name a run that is complete")
+    manifest = RunManifest.model_validate_json(content)
+    dataset = DatasetManifest.model_validate_json(await store.get(manifest.dataset))
+    frame = pl.read_parquet(io.BytesIO(await store.get(dataset.train)))
+    return manifest, frame.sort("example_id").head(PROMPTS).to_dicts()
+
+
+def _prompts(rows: list[dict[str, Any]], tokenizer: Any, max_tokens: int) -> list[list[int]]:
+    from tunewheel_basemodel.chat import encode_chat
+
+    return [encode_chat(tokenizer, row["messages"])[0][:max_tokens] for row in rows]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

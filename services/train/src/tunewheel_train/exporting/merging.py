@@ -1,0 +1,200 @@
+"""What a run trained as one whole model, exported only if the files give the same answers.
+
+An adapter trained on a 4-bit base is merged into that base as it was expanded in training, not into the
+original: rounding the sum to 4 bits again would lose what was learnt, and the original is another model.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from tunewheel_basemodel.loading import load_adapter, load_base
+from tunewheel_basemodel.locate import BaseModel
+from tunewheel_basemodel.precision import Precision
+
+from tunewheel_train.errors import NotEqual
+from tunewheel_train.exporting.gguf_writing import Encoding, write_gguf
+
+TOLERANCE: dict[Precision, float] = {"float32": 1e-3, "bfloat16": 0.05}
+"""Largest mean difference of log-probabilities, over the vocabulary's likely tokens. bf16 keeps eight bits:
+the weights' sum is rounded once where the adapter's product was rounded apart."""
+GGUF_TOLERANCE: dict[Encoding, float] = {"float32": 1e-3, "float16": 0.01, "q8_0": 0.15}
+"""The same for GGUF, read back and expanded to fp32; q8_0 keeps eight bits and a scale per 32 weights."""
+GGUF_FILE = "model.gguf"
+LIKELY = 20
+"""Tokens per position that are compared: the likeliest by the adapter."""
+STEPS = ("load", "answer", "merge", "write", "read back")
+
+OnStep = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run left: an adapter on ``base``, or (``whole``) a model of its own, in ``directory``."""
+
+    name: str
+    base: BaseModel
+    directory: Path
+    quantization: Literal["nf4"] | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What is written. GGUF is made of fp32 weights, and compared in fp32."""
+
+    precision: Precision = "float32"
+    gguf: Encoding | None = None
+
+    @property
+    def tolerance(self) -> float:
+        return GGUF_TOLERANCE[self.gguf] if self.gguf else TOLERANCE[self.precision]
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How near an export is to what was trained over the positions of some prompts."""
+
+    prompts: int
+    positions: int
+    mean_difference: float
+    worst_difference: float
+    same_choice: float
+    """Share of positions where both think the same token likeliest."""
+    tolerance: float
+
+
+def export_merged(
+    trained: Trained,
+    output_dir: Path,
+    *,
+    prompts: Sequence[Sequence[int]],
+    form: Form = Form(),
+    on_step: OnStep = lambda step: None,
+) -> Parity:
+    """Write ``trained`` as a whole model to ``output_dir``: safetensors, or one GGUF file.
+
+    ``prompts`` are token ids. The files are read back and compared before they get their name; ``on_step`` is
+    told each of ``STEPS`` as it begins.
+
+    Raises NotExported, of which NotEqual where they differ by more than the form's tolerance; InvalidAdapter,
+    BaseModelNotFound.
+    """
+    on_step("load")
+    model, tokenizer = _loaded(trained, form.precision)
+    on_step("answer")
+    expected = [log_probabilities(model, ids) for ids in prompts]
+    del model
+    on_step("merge")
+    merged = _merged(trained, form.precision)
+    scratch = output_dir.parent / f".{output_dir.name}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        on_step("write")
+        _write(merged, tokenizer, trained.name, scratch, form)
+        del merged
+        on_step("read back")
+        again, reader = _read_back(trained, scratch, form)
+        _demand_same_tokens(tokenizer, reader, prompts)
+        parity = compare(expected, [log_probabilities(again, ids) for ids in prompts], form.tolerance)
+        _demand_equal(parity)
+        shutil.rmtree(output_dir, ignore_errors=True)
+        scratch.rename(output_dir)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return parity
+
+
+def _loaded(trained: Trained, precision: Precision) -> tuple[Any, Any]:
+    """What was trained as it is served: the whole model, or the adapter beside its base."""
+    if trained.whole:
+        whole = BaseModel(trained.base.name, trained.directory, trained.base.revision)
+        return load_base(whole, dtype=precision)
+    model, tokenizer = load_base(trained.base, dtype=precision, quantization=trained.quantization)
+    return load_adapter(model, trained.directory, "default").eval(), tokenizer
+
+
+def _merged(trained: Trained, precision: Precision) -> Any:
+    model: Any
+    if trained.whole:
+        return _loaded(trained, precision)[0]
+    model, _ = load_base(trained.base, dtype=precision, quantization=trained.quantization)
+    if trained.quantization is not None:
+        model = model.dequantize(dtype=getattr(torch, precision))
+        for name in ("quantization_config", "_pre_quantization_dtype"):
+            if hasattr(model.config, name):
+                delattr(model.config, name)
+    return load_adapter(model, trained.directory, "default").merge_and_unload(safe_merge=True)
+
+
+def _write(model: Any, tokenizer: Any, name: str, directory: Path, form: Form) -> None:
+    if form.gguf is not None:
+        write_gguf(model, tokenizer, directory / GGUF_FILE, encoding=form.gguf, name=name)
+        return
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def _read_back(trained: Trained, directory: Path, form: Form) -> tuple[Any, Any]:
+    if form.gguf is None:
+        return load_base(BaseModel(trained.base.name, directory, trained.base.revision), dtype=form.precision)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source: Mapping[str, Any] = {"gguf_file": GGUF_FILE, "local_files_only": True}
+    model: Any = AutoModelForCausalLM.from_pretrained(str(directory), dtype=torch.float32, **source)
+    return model.eval(), AutoTokenizer.from_pretrained(str(directory), **source)
+
+
+def _demand_same_tokens(tokenizer: Any, reader: Any, prompts: Sequence[Sequence[int]]) -> None:
+    """What is written must read text into the tokens that were trained on."""
+    for ids in prompts:
+        text = tokenizer.decode(list(ids))
+        wanted, found = (one(text, add_special_tokens=False).input_ids for one in (tokenizer, reader))
+        if wanted != found:
+            raise NotEqual(
+                "the exported tokenizer reads a training prompt into other tokens than the base model's; "
+                "export safetensors"
+            )
+    if reader.chat_template != tokenizer.chat_template:
+        raise NotEqual("the exported chat template is not the base model's; export safetensors")
+
+
+def _demand_equal(parity: Parity) -> None:
+    if not parity.mean_difference <= parity.tolerance:
+        raise NotEqual(
+            f"the merged model's log-probabilities differ from the adapter's by {parity.mean_difference:.4f} "
+            f"on average, more than {parity.tolerance}; export in float32, or serve the adapter itself"
+        )
+
+
+def log_probabilities(model: Any, ids: Sequence[int]) -> torch.Tensor:
+    """[positions, vocabulary] in fp32 on the CPU."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False).logits[0]
+    return F.log_softmax(logits.float(), dim=-1).cpu()
+
+
+def compare(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor], tolerance: float) -> Parity:
+    """Hold ``found`` against ``expected``, prompt by prompt."""
+    differences: list[torch.Tensor] = []
+    same: list[torch.Tensor] = []
+    for wanted, given in zip(expected, found, strict=True):
+        likely = wanted.topk(min(LIKELY, wanted.shape[-1]), dim=-1)
+        differences.append((given.gather(-1, likely.indices) - likely.values).abs().flatten())
+        same.append(wanted.argmax(-1) == given.argmax(-1))
+    flat, agreed = torch.cat(differences), torch.cat(same)
+    return Parity(
+        prompts=len(expected),
+        positions=len(agreed),
+        mean_difference=float(flat.mean()),
+        worst_difference=float(flat.max()),
+        same_choice=float(agreed.float().mean()),
+        tolerance=tolerance,
+    )

@@ -1,0 +1,1 @@
+"""The model that is trained: loaded, made fast, measured and saved."""

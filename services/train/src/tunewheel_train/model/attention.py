@@ -1,0 +1,162 @@
+"""Attention over a packed row (``data/packing.py``), and the proof that a model can be trained with it.
+
+Each rest attends to the prefix and, causally, to itself; the prefix to itself. Models whose tokens mix
+outside of transformers' attention interface, or in another pattern, fail the proof and are trained on padded
+batches instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from tunewheel_train.data.datasets import Encoded
+from tunewheel_train.data.packing import PackedLayout, pack
+
+NAME = "tunewheel_packed"
+# Up to here explicit matrix products beat PyTorch's CPU flash kernel, whose backward is slow on short rows.
+_EXPLICIT_UP_TO = 768
+_HIDDEN = -1e9
+
+
+class _Rearrange(torch.autograd.Function):
+    """Rows of ``x`` by ``index``; the gradient comes back by ``inverse``.
+
+    Padding repeats a row, but nothing reads what becomes of the copies: their gradients are zero, and
+    picking beats the scatter-add that autograd would use.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, index: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(inverse)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return grads[0].index_select(0, inverse), None, None
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    packed: PackedLayout | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: query [1, heads, tokens, size], key and value [1, kv heads, …].
+
+    Returns [1, tokens, heads, size].
+    """
+    if packed is None:
+        raise ValueError("packed attention needs the layout of the row: pass packed=")
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [tokens, heads, size]
+    p = packed.prefix
+    rest = _attend(
+        _to_block(q[p:], packed),
+        torch.cat((_repeated(k[:p], packed), _to_block(k[p:], packed)), dim=2),
+        torch.cat((_repeated(v[:p], packed), _to_block(v[p:], packed)), dim=2),
+        scale,
+    )
+    rows = (
+        rest.transpose(1, 2).reshape(packed.examples * packed.longest, -1).index_select(0, packed.from_block)
+    )
+    if p:
+        prefix = _attend(query[:, :, :p], key[:, :, :p], value[:, :, :p], scale)
+        rows = torch.cat((prefix[0].transpose(0, 1).reshape(p, -1), rows))
+    return rows.view(1, q.shape[0], q.shape[1], v.shape[2]), None
+
+
+def _to_block(x: torch.Tensor, packed: PackedLayout) -> torch.Tensor:
+    """[tokens of rests, heads, size] → [examples, heads, longest, size]."""
+    heads, size = x.shape[1:]
+    block = _Rearrange.apply(x.reshape(-1, heads * size), packed.to_block, packed.from_block)
+    return block.view(packed.examples, packed.longest, heads, size).transpose(1, 2)
+
+
+def _repeated(x: torch.Tensor, packed: PackedLayout) -> torch.Tensor:
+    """[prefix, heads, size] → [examples, heads, prefix, size]."""
+    return x.transpose(0, 1).expand(packed.examples, -1, -1, -1)
+
+
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+    """Causal attention of the last q.shape[2] of k.shape[2] positions, heads grouped over kv heads."""
+    (rows, heads, asked, size), (kv_heads, seen) = q.shape, k.shape[1:3]
+    group = heads // kv_heads
+    if q.is_cuda or seen > _EXPLICIT_UP_TO:
+        visible = torch.ones(asked, seen, dtype=torch.bool, device=q.device).tril(seen - asked)
+        k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale)
+    hidden = torch.full((asked, seen), _HIDDEN, device=q.device).triu(seen - asked + 1)
+    flat = (rows * kv_heads, group * asked, size)
+    k, v = (x.reshape(rows * kv_heads, seen, x.shape[-1]) for x in (k, v))
+    scores = torch.bmm(q.reshape(flat), k.transpose(1, 2)).view(-1, group, asked, seen)
+    weights = torch.softmax(torch.add(hidden, scores, alpha=scale), dim=-1).to(q.dtype)
+    return torch.bmm(weights.view(-1, group * asked, seen), v).view(rows, heads, asked, -1)
+
+
+@contextlib.contextmanager
+def implementation(model: Any, name: str) -> Iterator[None]:
+    """Run the body with attention ``name``; the model keeps it after a body that ends well."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    except BaseException:
+        model.set_attn_implementation(before)
+        raise
+
+
+def use_packed_attention(model: Any, examples: Sequence[Encoded]) -> bool:
+    """Switch ``model`` (a transformers causal LM) to packed attention if it gives the same answers.
+
+    The longest two of ``examples`` are scored both ways. Returns whether the model now takes packed rows.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, packed_attention)
+    longest = sorted(examples, key=len)[-2:]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            expected = torch.cat([_scores(model, [example]) for example in longest])
+            with implementation(model, NAME):
+                found = _scores(model, longest, packed=True)
+                _demand_equal(expected, found, model.dtype)
+    except (NotEquivalent, RuntimeError, ValueError, TypeError, AttributeError):
+        return False
+    finally:
+        model.train(was_training)
+    return True
+
+
+class NotEquivalent(Exception):
+    """The packed row gives other log-probabilities than the examples one by one."""
+
+
+def _scores(model: Any, examples: Sequence[Encoded], *, packed: bool = False) -> torch.Tensor:
+    """Log-probability [targets] of every learnt token."""
+    batch = pack(examples).to(model.device)
+    layout = {"packed": batch.layout} if packed else {}
+    output = model(
+        input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False,
+        logits_to_keep=batch.predicting, **layout,
+    )  # fmt: skip
+    return -F.cross_entropy(output.logits[0].float(), batch.targets, reduction="none")
+
+
+def _demand_equal(expected: torch.Tensor, found: torch.Tensor, dtype: torch.dtype) -> None:
+    # bf16 keeps eight bits: scores of the same text differ by some hundredths with the order of sums.
+    tolerance = 0.1 if dtype in (torch.bfloat16, torch.float16) else 1e-3
+    difference = (expected - found).abs().mean().item()
+    if not difference <= tolerance:
+        raise NotEquivalent(f"log-probabilities differ by {difference:.4f} on average")

@@ -1,0 +1,251 @@
+"""The model to train: loaded, given its adapter, and switched to the fast paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tunewheel_basemodel.errors import ModelFilesError
+from tunewheel_basemodel.loading import load_base
+from tunewheel_basemodel.locate import BaseModel
+from tunewheel_basemodel.precision import Precision
+from tunewheel_contracts.formats.recipe import PreferenceMethod, PreferenceSpec, TrainMethod, TrainSpec
+
+from tunewheel_train.data.datasets import Encoded
+from tunewheel_train.errors import RunFailed
+from tunewheel_train.job import Job
+from tunewheel_train.model.attention import use_packed_attention
+from tunewheel_train.model.projection import fuse_lora, unfuse_lora
+
+
+def wait_for_all() -> None:
+    """Where several processes train together: return when all have come here."""
+    if (backend := group_backend()) is not None:
+        from accelerate import PartialState
+
+        PartialState(cpu=backend == "gloo", backend=backend).wait_for_everyone()
+
+
+def group_backend() -> str | None:
+    """How processes that train together talk; None for one that trains alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    return "nccl" if torch.cuda.is_available() else "gloo"
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed every random source and forbid kernels whose results vary from call to call."""
+    from transformers import set_seed
+
+    set_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def load(
+    base: BaseModel,
+    recipe: TrainSpec,
+    *,
+    precision: Precision,
+    start_from: Path | None = None,
+    shards: int = 1,
+) -> tuple[Any, Any]:
+    """Model with its adapter (that of ``start_from``, or a new one), and tokenizer.
+
+    Products are computed in ``precision``. ``full`` keeps fp32 weights to update (bf16 would round small
+    updates away) and computes under autocast. ``shards``: see ``load_base``. Raises RunFailed.
+    """
+    full = recipe.method is TrainMethod.FULL
+    quantization: Literal["nf4"] | None = "nf4" if recipe.method is TrainMethod.QLORA else None
+    weights: Precision = "float32" if full else precision
+    try:
+        model, tokenizer = load_base(
+            base, dtype=weights, quantization=quantization, device=device_of_process(), shards=shards
+        )
+    except ModelFilesError as error:
+        raise RunFailed(field="base_model", reason=error.reason) from error
+    give_padding(tokenizer)
+    model.config.use_cache = False
+    if full:
+        return model, tokenizer
+    if start_from is not None:
+        return continue_adapter(model, recipe, start_from), tokenizer
+    return _with_adapter(model, recipe), tokenizer
+
+
+def device_of_process() -> str:
+    """``auto``, or this process's own GPU where several train together."""
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else "auto"
+
+
+def load_tokenizer(base: BaseModel) -> Any:
+    """The tokenizer alone. Raises RunFailed."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(base.path), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFailed(
+            field="base_model", reason=f"has no tokenizer that loads ({error}); restore its files"
+        ) from error
+    give_padding(tokenizer)
+    return tokenizer
+
+
+def give_padding(tokenizer: Any) -> None:
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def _with_adapter(model: Any, recipe: TrainSpec) -> Any:
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    targets = recipe.target_modules
+    config = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        use_rslora=recipe.rslora, use_dora=recipe.dora, task_type="CAUSAL_LM",
+    )  # fmt: skip
+    set_seed(recipe.seed)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise RunFailed(
+            field="train.target_modules",
+            reason=f"does not fit this base model ({str(error).splitlines()[0]}); use 'all-linear'",
+        ) from error
+
+
+def continue_adapter(model: Any, recipe: TrainSpec, directory: Path) -> Any:
+    """The adapter in ``directory`` on ``model``, to be trained further.
+
+    Raises RunFailed when it was made with other parameters, or does not fit the base.
+    """
+    from peft import PeftModel
+    from tunewheel_basemodel.errors import InvalidAdapter
+    from tunewheel_basemodel.loading import check_adapter
+
+    try:
+        _demand_same_shape(check_adapter(directory), recipe)
+        return PeftModel.from_pretrained(model, str(directory), is_trainable=True)
+    except InvalidAdapter as error:
+        raise RunFailed(field="train.continue_from", reason=str(error)) from error
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise RunFailed(
+            field="train.continue_from",
+            reason=f"does not fit the base model ({str(error).strip().splitlines()[0]}); "
+            "name an adapter of it",
+        ) from error
+
+
+def _demand_same_shape(written: dict[str, Any], recipe: TrainSpec) -> None:
+    """An adapter's shape and scale cannot change under it."""
+    keys = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}
+    for name, key in keys.items():
+        wanted, found = getattr(recipe, name), written.get(key, False)
+        if wanted != found:
+            raise RunFailed(
+                field=f"train.{name}",
+                reason=f"is {wanted}, but the adapter to continue from has {found}; set it to that",
+            )
+
+
+def use_packed_rows(model: Any, examples: Sequence[Encoded]) -> bool:
+    """Let the model take packed rows, where it provably can."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return use_packed_attention(base, examples)
+
+
+def leave_packed_rows(model: Any, attention: str) -> None:
+    """Undo ``use_packed_rows`` and the fused layers: the model takes padded batches, by ``attention``."""
+    unfuse_lora(model)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base.set_attn_implementation(attention)
+
+
+def prepare_parameters(model: Any) -> None:
+    """Hold what is trained in fp32 (TRL rounds QLoRA's to bf16) and fuse the LoRA layers."""
+    from tunewheel_basemodel.loading import keep_linear4bit_unpacked
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    if getattr(model, "is_loaded_in_4bit", False):
+        keep_linear4bit_unpacked(model)
+    fuse_lora(model)
+
+
+def optimizer_name(method: TrainMethod, *, cuda: bool) -> str:
+    """AdamW; for a 4-bit base on a GPU with 8-bit moments that are paged to the host under pressure
+    (arXiv:2305.14314 §3)."""
+    return "paged_adamw_8bit" if cuda and method is TrainMethod.QLORA else "adamw_torch"
+
+
+def trl_arguments(
+    job: Job, *, total_steps: int, learning_rate: float, precision: Precision
+) -> dict[str, Any]:
+    """What every trainer is told: one epoch over the plan, whose items are optimizer steps."""
+    recipe, cuda = job.recipe, torch.cuda.is_available()
+    constant = recipe.scheduler == "constant"
+    recomputing = {"use_reentrant": False} if job.gradient_checkpointing else None
+    return {
+        "output_dir": str(job.work_dir),
+        "num_train_epochs": 1,
+        "max_steps": total_steps,
+        "per_device_train_batch_size": 1,
+        "learning_rate": learning_rate,
+        "warmup_steps": round(recipe.warmup_fraction * total_steps),
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
+        "lr_scheduler_type": "constant_with_warmup" if constant else recipe.scheduler,
+        "optim": optimizer_name(recipe.method, cuda=cuda),
+        "bf16": recipe.method is TrainMethod.FULL and precision == "bfloat16",
+        "gradient_checkpointing": bool(job.gradient_checkpointing),
+        "gradient_checkpointing_kwargs": recomputing,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": recipe.checkpoint_steps,
+        "save_only_model": True,  # of Trainer's own checkpoints, which are not written
+        "seed": recipe.seed,
+        "use_cpu": not cuda,
+        "ddp_backend": group_backend(),
+        "dataloader_pin_memory": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "max_length": None,
+    }
+
+
+def examples_config(common: dict[str, Any]) -> Any:
+    """TRL's configuration of training on examples."""
+    from trl.trainer.sft_config import SFTConfig
+
+    return SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True}, shuffle_dataset=False)
+
+
+def preference_config(common: dict[str, Any], preference: PreferenceSpec) -> Any:
+    """TRL's configuration of training on pairs."""
+    if preference.method is PreferenceMethod.ORPO:
+        return examples_config(common)
+    common = common | {"beta": preference.beta, "remove_unused_columns": False}
+    if preference.method is PreferenceMethod.KTO:
+        from trl.trainer.kto_config import KTOConfig
+
+        # An item is a whole step, but TRL asks for more than one to measure how far the model has moved.
+        in_order = {"train_sampling_strategy": "sequential", "per_device_train_batch_size": 2}
+        return KTOConfig(**common | in_order)
+    from trl.trainer.dpo_config import DPOConfig
+
+    return DPOConfig(**common)
+
+
+def as_dataset(rows: Sequence[dict[str, Any]]) -> Any:
+    """Rows as a ``datasets.Dataset``, which TRL's constructors ask for."""
+    from datasets import Dataset
+
+    return Dataset.from_list(list(rows))

@@ -1,0 +1,216 @@
+"""The processes of one run, until one of them completes it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.event import Event
+from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.run import Adjustment
+from tunewheel_contracts.planning.calibration import Correction
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+
+from tunewheel_train.errors import RunFailed
+from tunewheel_train.job import Job
+from tunewheel_train.progress import Checkpointed, Completed, Failed, Message
+from tunewheel_train.runs import remote_checkpoints
+from tunewheel_train.runs.controls import Controls
+from tunewheel_train.runs.ladder import next_rung
+from tunewheel_train.runs.process import WORKER, Last, ProcessDied, run_process
+from tunewheel_train.runs.runs import Result, Run
+from tunewheel_train.runs.slots import Slots, devices_of
+from tunewheel_train.runs.starting import fetch_start
+from tunewheel_train.runs.telling import Teller
+from tunewheel_train.runs.tracking import Tracker
+from tunewheel_train.settings import Settings
+
+log = structlog.get_logger(__name__)
+Tell = Callable[[Event], Awaitable[None]]
+
+
+class Lease(Protocol):
+    """The right to go on; ``tunewheel_runtime.service.Lease`` is one."""
+
+    lost: asyncio.Event
+
+    def check(self) -> None:
+        """Raise when it is lost."""
+
+
+class Attempt:
+    """One worker's attempt at one run; ``corrections`` are what earlier runs say about estimates."""
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        store: ObjectStore,
+        settings: Settings,
+        controls: Controls,
+        lease: Lease,
+        tell: Tell,
+        corrections: Mapping[str, Correction],
+        slots: Slots,
+        tracker: Tracker,
+        worker: Sequence[str] = WORKER,
+    ) -> None:
+        self._run = run
+        self._store = store
+        self._settings = settings
+        self._controls = controls
+        self._slots = slots
+        self._tracker = tracker
+        self._worker = worker
+        self._lease = lease
+        self._corrections = dict(corrections)
+        self.teller = Teller(run, tell, settings.progress_seconds, time.monotonic)
+        self._dir = settings.runs_dir / run.run_id
+        self._uploads: asyncio.Task[None] | None = None
+        self._pending: Path | None = None
+
+    async def finish(self) -> Result:
+        """Start processes until the run is complete. Raises RunFailed, Lease.Lost, TransientError."""
+        job = await self._prepare()
+        adjustments: list[Adjustment] = []
+        deaths, furthest = 0, self.teller.step
+        while True:
+            await self._may_go_on()
+            try:
+                last = await self._one_process(job)
+            except ProcessDied as error:
+                deaths = 1 if self.teller.step > furthest else deaths + 1
+                furthest = max(furthest, self.teller.step)
+                log.warning("training_process_died", run_id=self._run.run_id, error=str(error))
+                if deaths >= self._settings.train_attempts:
+                    raise self._gave_up(error, deaths) from error
+                continue
+            if isinstance(last, Completed):
+                return Result(last, job.recipe, self.teller.plan, tuple(adjustments))
+            if isinstance(last, Failed):
+                job, adjustment = self._lower(job, last)
+                adjustments.append(adjustment)
+
+    def _lower(self, job: Job, last: Failed) -> tuple[Job, Adjustment]:
+        """The next rung of the ladder for a process without memory. Raises RunFailed for any other."""
+        rung = next_rung(job, self.teller.plan, after_step=self.teller.step) if last.out_of_memory else None
+        if rung is None:
+            raise RunFailed(
+                field=last.field, reason=last.reason, step=last.step or self.teller.step,
+                total_steps=last.total_steps or self.teller.total_steps, record_ids=last.record_ids,
+                out_of_memory=last.out_of_memory,
+            )  # fmt: skip
+        log.warning("out_of_memory", run_id=self._run.run_id, adjustment=rung[1].model_dump())
+        return rung
+
+    async def _prepare(self) -> Job:
+        """Bring the training data, the adapter to go on from and the newest checkpoint here."""
+        run, directory = self._run, self._dir
+        await asyncio.to_thread((directory / "work").mkdir, parents=True, exist_ok=True)
+        train_path = await self._fetch(run.train, "dataset.train")
+        preferences = run.preferences if run.recipe.preference else None
+        preferences_path = await self._fetch(preferences, "dataset.preferences") if preferences else None
+        start_from = await fetch_start(self._store, run, directory / "start")
+        await remote_checkpoints.download(self._store, run.checkpoints_prefix, directory / "work")
+        return Job(
+            run_id=run.run_id, base_model=run.base.name, train_path=train_path,
+            preferences_path=preferences_path, start_from=start_from, output_dir=directory / "adapter",
+            work_dir=directory / "work", cache_dir=self._settings.cache_dir, dtype=self._settings.train_dtype,
+            devices=self._settings.devices, sharding=self._settings.train_sharding,
+            corrections=self._corrections, recipe=run.recipe,
+        )  # fmt: skip
+
+    async def _fetch(self, ref: ArtifactRef, field: str) -> Path:
+        try:
+            data = await self._store.get(ref)
+        except (ArtifactMissing, CorruptArtifact) as error:
+            raise RunFailed(field=field, reason=f"{error}; build the dataset again") from error
+        path = self._dir / f"{ref.sha256[:20]}.parquet"
+        await asyncio.to_thread(path.write_bytes, data)
+        return path
+
+    async def _may_go_on(self) -> None:
+        """Return when nothing speaks against training; waits out a pause."""
+        run_id = self._run.run_id
+        going_on = asyncio.ensure_future(self._controls.wait(run_id, lambda a: a is not TrainAction.PAUSE))
+        await _either(going_on, self._lease.lost)
+        self._lease.check()
+        if self._controls.latest(run_id) is TrainAction.CANCEL:
+            raise RunFailed(
+                field="(run)", reason="was cancelled; resume it with train.control to train after all",
+                step=self.teller.step, total_steps=self.teller.total_steps,
+            )  # fmt: skip
+
+    async def _one_process(self, job: Job) -> Last | None:
+        """Run one process once this machine has a slot; None where the run was stopped while it waited."""
+        stop = asyncio.Event()
+        watcher = asyncio.create_task(self._watch(stop), name="watch-run")
+        try:
+            async with self._slots.hold(self._run, stop) as slot:
+                if stop.is_set() or slot is None:
+                    return None
+                return await run_process(
+                    "train", job, directory=self._dir, threads=self._settings.train_threads, stop=stop,
+                    stop_seconds=self._settings.stop_seconds, stuck_seconds=self._settings.stuck_seconds,
+                    on_message=self._on_message, processes=self._settings.train_processes,
+                    devices=self._devices(slot), worker=self._worker,
+                )  # fmt: skip
+        finally:
+            watcher.cancel()
+            if self._uploads is not None:
+                await asyncio.wait({self._uploads})
+
+    def _devices(self, slot: int) -> tuple[str, ...]:
+        return devices_of(slot, processes=self._settings.train_processes, gpus=self._settings.gpus)
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        unwanted = asyncio.ensure_future(
+            self._controls.wait(self._run.run_id, lambda a: a is not TrainAction.RESUME)
+        )
+        await _either(unwanted, self._lease.lost)
+        stop.set()
+
+    async def _on_message(self, message: Message) -> None:
+        if isinstance(message, Checkpointed):
+            self._upload_soon(Path(message.path))
+        elif not self._lease.lost.is_set():
+            self._tracker.saw(message)
+            await self.teller.tell(message)
+
+    def _upload_soon(self, checkpoint: Path) -> None:
+        """Upload beside training, always the newest: one that is overtaken while waiting is left out."""
+        if self._run.recipe.method == "full" and not self._settings.upload_full_checkpoints:
+            return
+        self._pending = checkpoint
+        if self._uploads is None or self._uploads.done():
+            self._uploads = asyncio.create_task(self._upload(), name="upload-checkpoints")
+
+    async def _upload(self) -> None:
+        while (checkpoint := self._pending) is not None:
+            self._pending = None
+            try:
+                await remote_checkpoints.upload(self._store, self._run.checkpoints_prefix, checkpoint)
+            except TransientError as error:  # it is also on this disk; the next one may get through
+                log.warning("checkpoint_not_uploaded", run_id=self._run.run_id, error=str(error))
+
+    def _gave_up(self, error: ProcessDied, deaths: int) -> RunFailed:
+        return RunFailed(
+            field="(run)", reason=f"stopped {deaths} times without coming further: {error}",
+            step=self.teller.step, total_steps=self.teller.total_steps,
+        )  # fmt: skip
+
+
+async def _either(task: asyncio.Future[TrainAction], lost: asyncio.Event) -> None:
+    """Return when ``task`` is done or the lease is lost; the one that is not is cancelled."""
+    losing = asyncio.ensure_future(lost.wait())
+    try:
+        await asyncio.wait({task, losing}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        task.cancel()
+        losing.cancel()

@@ -1,0 +1,124 @@
+"""Checkpoints in the object store, so that another machine can go on where this one stopped.
+
+    runs/<run_id>/checkpoints/checkpoint-000020.<12 hex of its manifest's hash>/…
+
+The name holds the content's hash: objects are never overwritten, and two workers' checkpoints of one step do
+not collide. The manifest goes up last; a checkpoint without one does not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import structlog
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_train.trainers import checkpoints
+
+log = structlog.get_logger(__name__)
+
+
+async def upload(store: ObjectStore, prefix: str, directory: Path) -> None:
+    """Put the checkpoint ``directory`` below ``prefix``, and delete there what is old and not the best.
+
+    A checkpoint that the training process has meanwhile replaced is left out. Raises TransientError.
+    """
+    manifest = await asyncio.to_thread(checkpoints.read_manifest, directory)
+    if manifest is None:
+        return
+    try:
+        contents = {
+            name: await asyncio.to_thread((directory / name).read_bytes) for name in manifest["files"]
+        }
+        last = await asyncio.to_thread((directory / checkpoints.MANIFEST).read_bytes)
+    except FileNotFoundError:
+        return
+    name = f"{checkpoints.name_of(manifest['step'])}.{hashlib.sha256(last).hexdigest()[:12]}"
+    for file, content in contents.items():
+        await store.put(f"{prefix}/{name}/{file}", content)
+    await store.put(f"{prefix}/{name}/{checkpoints.MANIFEST}", last)
+    await _prune(store, prefix, best=manifest.get("best_step"))
+
+
+async def _prune(store: ObjectStore, prefix: str, *, best: int | None) -> None:
+    """Keep the newest two and the best by validation."""
+    newest_first = sorted((await _listed(store, prefix)).items(), reverse=True)
+    for name, files in newest_first[checkpoints.KEPT :]:
+        if _step_of(name) != best:
+            await store.delete(files)
+
+
+async def remove(store: ObjectStore, prefix: str) -> None:
+    """Delete the checkpoints of a run that is complete."""
+    await store.delete(await store.list(prefix))
+
+
+async def download(store: ObjectStore, prefix: str, run_dir: Path) -> int:
+    """Bring the newest whole checkpoint to ``run_dir`` unless one as new is there already, and the best one.
+
+    Returns the step of the newest whole checkpoint in ``run_dir``, 0 without one. Raises TransientError.
+    """
+    found = await asyncio.to_thread(checkpoints.latest, run_dir)
+    local = checkpoints.step_of(found) if found else 0
+    listed = sorted((await _listed(store, prefix)).items(), reverse=True)
+    for name, files in listed:
+        step = _step_of(name)
+        if step <= local:
+            break
+        if await _fetch(store, files, run_dir, checkpoints.name_of(step)):
+            await _fetch_best(store, listed, run_dir, checkpoints.name_of(step))
+            return step
+        log.warning("checkpoint_damaged", checkpoint=name)
+    return local
+
+
+async def _fetch_best(
+    store: ObjectStore, listed: Sequence[tuple[str, list[str]]], run_dir: Path, newest: str
+) -> None:
+    manifest = await asyncio.to_thread(checkpoints.read_manifest, run_dir / newest)
+    best: int | None = (manifest or {}).get("best_step")
+    for name, files in listed:
+        if best is not None and _step_of(name) == best and checkpoints.name_of(best) != newest:
+            await _fetch(store, files, run_dir, checkpoints.name_of(best))
+
+
+def _step_of(name: str) -> int:
+    return checkpoints.step_of(Path(name.partition(".")[0]))
+
+
+async def _listed(store: ObjectStore, prefix: str) -> dict[str, list[str]]:
+    """Paths by checkpoint name."""
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for path in await store.list(prefix):
+        below = PurePosixPath(path).relative_to(prefix).parts
+        if len(below) == 2:
+            by_name[below[0]].append(path)
+    return by_name
+
+
+async def _fetch(store: ObjectStore, files: list[str], run_dir: Path, name: str) -> bool:
+    """Download to a scratch directory and move it in place if every hash matches."""
+    scratch = run_dir / f".fetched-{name}"
+    await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+    await asyncio.to_thread(scratch.mkdir, parents=True)
+    for path in files:
+        content = await store.read(path)
+        if content is not None:
+            await asyncio.to_thread((scratch / PurePosixPath(path).name).write_bytes, content)
+    try:
+        whole = await asyncio.to_thread(checkpoints.read_manifest, scratch)
+        if whole is None or checkpoints.name_of(int(whole["step"])) != name:
+            return False
+        await asyncio.to_thread(shutil.rmtree, run_dir / name, ignore_errors=True)
+        await asyncio.to_thread(scratch.rename, run_dir / name)
+        return True
+    except (json.JSONDecodeError, KeyError, ValueError):
+        return False
+    finally:
+        await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)

@@ -1,0 +1,79 @@
+"""Who trains next on this machine: the highest priority, then the project that had the least, then the first.
+
+Runs of one partition come one after another, those of different partitions wait here together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from tunewheel_train.runs.runs import Run
+
+
+@dataclass(eq=False)
+class _Waiting:
+    project: str
+    priority: int
+    arrival: int
+    turn: asyncio.Event = field(default_factory=asyncio.Event)
+    slot: int | None = None
+
+
+def devices_of(slot: int, *, processes: int, gpus: Sequence[str]) -> tuple[str, ...]:
+    """The GPUs of ``slot``, one per process, as ``CUDA_VISIBLE_DEVICES`` names them: no two slots share one,
+    and a run sees no other."""
+    return tuple(gpus[slot * processes : (slot + 1) * processes])
+
+
+class Slots:
+    """``count`` runs train at once; each holds one of the slots 0 to count - 1."""
+
+    def __init__(self, count: int) -> None:
+        self._free = list(range(count))
+        self._arrivals = 0
+        self._waiting: list[_Waiting] = []
+        self._served: Counter[str] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def hold(self, run: Run, lost: asyncio.Event) -> AsyncIterator[int | None]:
+        """Wait for a slot and hold it during the body, which is told its number; None where ``lost`` was set
+        first."""
+        mine = _Waiting(run.project, run.recipe.priority, self._arrivals)
+        self._arrivals += 1
+        self._waiting.append(mine)
+        self._admit()
+        try:
+            await _first(mine.turn, lost)
+            yield mine.slot
+        finally:
+            if mine.slot is None:
+                self._waiting.remove(mine)
+            else:
+                self._free.append(mine.slot)
+            self._admit()
+
+    def _admit(self) -> None:
+        while self._free and self._waiting:
+            chosen = min(self._waiting, key=self._rank)
+            self._waiting.remove(chosen)
+            chosen.slot = min(self._free)
+            self._free.remove(chosen.slot)
+            self._served[chosen.project] += 1
+            chosen.turn.set()
+
+    def _rank(self, waiting: _Waiting) -> tuple[int, int, int]:
+        return -waiting.priority, self._served[waiting.project], waiting.arrival
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Return when one of ``events`` is set."""
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,83 @@
+"""The training process's messages as events, at a bounded rate."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+from tunewheel_contracts.event import Event
+from tunewheel_contracts.events.training import TrainPlanned, TrainProgressed, TrainStarted
+from tunewheel_contracts.formats.plan import TrainPlan
+
+from tunewheel_train.progress import Message, Planned, Progressed, Started, Warned
+from tunewheel_train.runs.runs import Run
+
+log = structlog.get_logger(__name__)
+
+
+class Teller:
+    """Publishes train.planned, train.started and train.progressed of a run; ``clock`` gives seconds."""
+
+    def __init__(
+        self,
+        run: Run,
+        publish: Callable[[Event], Awaitable[None]],
+        progress_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._run = run
+        self._publish = publish
+        self._progress_seconds = progress_seconds
+        self._clock = clock
+        self._last = float("-inf")
+        self.step = 0
+        self.total_steps = 0
+        self.plan: TrainPlan | None = None
+        """The latest; what an attempt was planned to take."""
+
+    async def tell(self, message: Message) -> None:
+        """Publish ``message`` if it is news."""
+        if isinstance(message, Planned):
+            await self._planned(message)
+        elif isinstance(message, Started):
+            await self._started(message)
+        elif isinstance(message, Progressed):
+            await self._progressed(message)
+        elif isinstance(message, Warned):
+            log.warning("training_warned", run_id=self._run.run_id, reason=message.reason)
+
+    async def _planned(self, message: Planned) -> None:
+        self.plan = message.plan
+        await self._publish(
+            TrainPlanned(
+                project=self._run.project,
+                run_id=self._run.run_id,
+                dataset_id=self._run.dataset_id,
+                base=self._run.base,
+                plan=message.plan,
+            )
+        )
+
+    async def _started(self, message: Started) -> None:
+        self.step, self.total_steps = message.resumed_from_step, message.total_steps
+        await self._publish(
+            TrainStarted(
+                project=self._run.project,
+                run_id=self._run.run_id,
+                dataset_id=self._run.dataset_id,
+                base=self._run.base,
+                method=self._run.recipe.method,
+                total_steps=message.total_steps,
+                resumed_from_step=message.resumed_from_step,
+                kernels=message.kernels,
+            )
+        )
+
+    async def _progressed(self, message: Progressed) -> None:
+        self.step = message.step
+        now = self._clock()
+        if message.step < message.total_steps and now - self._last < self._progress_seconds:
+            return
+        self._last = now
+        figures = message.model_dump(exclude={"kind"})
+        await self._publish(TrainProgressed(project=self._run.project, run_id=self._run.run_id, **figures))

@@ -1,0 +1,1 @@
+"""TRL's trainers on planned steps, and what they have in common."""

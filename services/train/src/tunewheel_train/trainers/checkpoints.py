@@ -1,0 +1,247 @@
+"""Checkpoints: all that a resumed run needs to end with the weights of an uninterrupted one.
+
+    checkpoint-000020/
+      trainable.safetensors   the parameters that training changes, in fp32 masters
+      optimizer.safetensors   Adam's moments, named by parameter
+      state.json              scheduler, optimizer scalars, random state, counters, stage, validation
+      trainer_state.json      transformers' own record of where it is
+      reference.safetensors   DPO and KTO: what the model is held to
+      checkpoint.json         step, best step and SHA-256 of the other files; written last
+
+A checkpoint is written beside its place and moved there in one step; it is used only after every hash
+matched. No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tunewheel_basemodel.digest import sha256_file
+
+from tunewheel_train.model.sharding import like, reshard, whole
+
+MANIFEST = "checkpoint.json"
+WEIGHTS = "trainable.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+REFERENCE = "reference.safetensors"
+STATE = "state.json"
+TRAINER_STATE = "trainer_state.json"
+KEPT = 2
+"""In the object store, the best by validation aside."""
+
+
+def name_of(step: int) -> str:
+    return f"checkpoint-{step:06d}"
+
+
+def step_of(directory: Path) -> int:
+    """Optimizer steps in a checkpoint directory, by its name; -1 for any other name."""
+    head, _, digits = directory.name.partition("-")
+    return int(digits) if head == "checkpoint" and digits.isdigit() else -1
+
+
+def read_manifest(directory: Path) -> dict[str, Any] | None:
+    """The manifest of a checkpoint all of whose files hash to what it says, else None."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text())
+        files: dict[str, str] = manifest["files"]
+        whole = {WEIGHTS, OPTIMIZER, STATE, TRAINER_STATE} <= set(files) and all(
+            Path(name).name == name and sha256_file(directory / name) == known
+            for name, known in files.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return manifest if whole else None
+
+
+def candidates(run_dir: Path) -> list[Path]:
+    """Checkpoint directories, newest first, whole or not."""
+    return sorted((path for path in run_dir.glob("checkpoint-*") if step_of(path) >= 0), key=step_of)[::-1]
+
+
+def latest(run_dir: Path, method: str | None = None) -> Path | None:
+    """The newest whole checkpoint (of ``method``); damaged ones are passed over."""
+    whole = (path for path in candidates(run_dir) if read_manifest(path) is not None)
+    return next((path for path in whole if method is None or read_state(path)["method"] == method), None)
+
+
+def at_step(run_dir: Path, step: int) -> Path | None:
+    """The checkpoint of ``step``, if it is there and whole."""
+    directory = run_dir / name_of(step)
+    return directory if read_manifest(directory) is not None else None
+
+
+def save(trainer: Any, run_dir: Path) -> Path:
+    """Write the trainer's present state as a checkpoint in ``run_dir``.
+
+    Dropped are all but the newest ``course.keep`` and the best by validation. Processes that train together
+    call this together; the first writes.
+    """
+    course = trainer.course
+    tensors = _tensors(trainer)
+    step = course.first_step + trainer.state.global_step
+    target = run_dir / name_of(step)
+    if not trainer.accelerator.is_main_process:
+        return target
+    scratch = run_dir / f".{target.name}.{os.getpid()}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    _write_tensors(trainer, tensors, scratch)
+    (scratch / STATE).write_text(json.dumps(_scalars(trainer)))
+    trainer.state.save_to_json(str(scratch / TRAINER_STATE))
+    files = {file.name: sha256_file(file) for file in sorted(scratch.iterdir())}
+    manifest = {"step": step, "best_step": course.patience.best_step, "files": files}
+    (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for file in scratch.iterdir():
+        _sync(file)
+    if target.exists():
+        shutil.rmtree(target)
+    scratch.rename(target)
+    _sync(run_dir)
+    for old in candidates(run_dir)[course.keep :]:
+        if step_of(old) != course.patience.best_step:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _tensors(trainer: Any) -> dict[str, dict[str, Any]]:
+    """What each file holds, whole, wherever its parts are."""
+    parameters = dict(trainable(trainer.model))
+    files = {
+        WEIGHTS: {name: whole(value.detach()).contiguous() for name, value in parameters.items()},
+        OPTIMIZER: _moments(trainer, parameters),
+    }
+    frozen = {
+        name.replace(".ref.", ".default."): whole(value.detach()).contiguous()
+        for name, value in trainer.model.named_parameters()
+        if ".ref." in name
+    }
+    return files | ({REFERENCE: frozen} if frozen else {})
+
+
+def _write_tensors(trainer: Any, files: dict[str, dict[str, Any]], directory: Path) -> None:
+    from safetensors.torch import save_file
+
+    for name, tensors in files.items():
+        save_file(tensors, directory / name)
+
+
+def _moments(trainer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What the optimizer keeps per parameter. 8-bit optimizers count their steps in plain integers."""
+    import torch
+
+    states = _optimizer(trainer).state
+    return {
+        f"{name}|{key}": whole(value.detach()).contiguous() if torch.is_tensor(value) else torch.tensor(value)
+        for name, parameter in parameters.items()
+        for key, value in states.get(parameter, {}).items()
+    }
+
+
+def trainable(model: Any) -> Iterator[tuple[str, Any]]:
+    """Parameters that training changes, by name, each once."""
+    reshard(model)
+    return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
+
+
+def _optimizer(trainer: Any) -> Any:
+    return getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+
+
+def _scalars(trainer: Any) -> dict[str, Any]:
+    import torch
+
+    course = trainer.course
+    scheduler = {
+        key: value
+        for key, value in trainer.lr_scheduler.state_dict().items()
+        if isinstance(value, int | float | list | bool)
+    }
+    groups = [
+        {"lr": group["lr"], "initial_lr": group.get("initial_lr")}
+        for group in _optimizer(trainer).param_groups
+    ]
+    return {
+        "scheduler": scheduler,
+        "groups": groups,
+        "torch_rng": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
+        "python_rng": json.loads(json.dumps(random.getstate())),
+        "tokens": course.tokens_seen,
+        "seconds": course.seconds,
+        "resumed_from": list(course.resumed_from),
+        "stage": course.stage,
+        "method": course.method,
+        "validation": course.patience.state(),
+        "metrics": course.metrics,
+    }
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """The scalars of a checkpoint that ``latest`` returned."""
+    state: dict[str, Any] = json.loads((directory / STATE).read_text())
+    return state
+
+
+def put_weights(model: Any, file: Path) -> None:
+    """Copy the tensors of ``file`` over the parameters of ``model`` that training changes."""
+    import torch
+    from safetensors.torch import load_file
+
+    saved = load_file(file)
+    with torch.no_grad():
+        for name, parameter in trainable(model):
+            parameter.copy_(like(saved[name], parameter))
+
+
+def load_weights(trainer: Any, directory: Path) -> None:
+    """Put a checkpoint's parameters and counters into the trainer."""
+    put_weights(trainer.model, directory / WEIGHTS)
+    course, state = trainer.course, read_state(directory)
+    course.tokens_seen = int(state["tokens"])
+    course.resumed_from = (*state["resumed_from"], step_of(directory))
+    course.count_seconds_from(float(state["seconds"]))
+    course.patience.restore(state.get("validation", {}))
+
+
+def load_optimizer(trainer: Any, directory: Path) -> None:
+    """Restore Adam's moments, the learning rates and the scheduler's position."""
+    from safetensors.torch import load_file
+
+    optimizer, state = _optimizer(trainer), read_state(directory)
+    moments = load_file(directory / OPTIMIZER)
+    parameters = dict(trainable(trainer.model))
+    for key, value in moments.items():
+        name, _, moment = key.rpartition("|")
+        parameter = parameters[name]
+        # Adam keeps its step count on the CPU, wherever the parameter lives; 8-bit ones as an integer.
+        scalar = value if value.is_floating_point() else int(value) if value.dim() == 0 else value
+        optimizer.state[parameter][moment] = scalar if value.dim() == 0 else like(value, parameter)
+    for group, saved in zip(optimizer.param_groups, state["groups"], strict=True):
+        group.update({key: value for key, value in saved.items() if value is not None})
+    trainer.lr_scheduler.load_state_dict(state["scheduler"])
+
+
+def load_random_state(directory: Path) -> None:
+    """Continue PyTorch's and Python's random sequences where the checkpoint left them."""
+    import torch
+
+    state = read_state(directory)
+    raw = bytearray(base64.b64decode(state["torch_rng"]))
+    torch.set_rng_state(torch.frombuffer(raw, dtype=torch.uint8).clone())
+    version, internal, gauss = state["python_rng"]
+    random.setstate((version, tuple(internal), gauss))

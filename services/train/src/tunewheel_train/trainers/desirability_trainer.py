@@ -1,0 +1,98 @@
+"""TRL's KTOTrainer on planned steps: each answer is desirable or not by itself (arXiv:2402.01306)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
+
+from tunewheel_train.data.course import Course
+from tunewheel_train.data.preferences import EncodedPair
+from tunewheel_train.trainers.stepping import PlannedSteps, Step, on_device
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatched:
+    """A pair beside ``other``, whose answers do not belong to its prompt: how much likelier training has made
+    them is how far the model has moved."""
+
+    pair: EncodedPair
+    other: EncodedPair
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """As TRL's collator for unpaired preferences takes them."""
+        prompt, pair, other = list(self.pair.prompt_ids), self.pair, self.other
+        sides = ((pair.chosen_ids, other.chosen_ids, True), (pair.rejected_ids, other.rejected_ids, False))
+        return [
+            {
+                "prompt_ids": prompt,
+                "completion_ids": list(answer),
+                "KL_completion_ids": list(foreign),
+                "label": desirable,
+            }
+            for answer, foreign, desirable in sides
+        ]
+
+
+class DesirabilityTrainer(PlannedSteps, KTOTrainer):
+    """Trains the adapter of a PEFT model on both answers of every pair of ``course``; what it is before the
+    first step is the reference, which TRL keeps as a second, frozen adapter ``ref``.
+
+    TRL measures how far the model has moved on each micro-batch. Here it is measured once per step and on all
+    of it, so that a step means the same in whatever pieces it is done.
+    """
+
+    def __init__(self, *, course: Course, **trl: Any) -> None:
+        self.course = course
+        self._moved = torch.zeros(())
+        tokenizer = trl["processing_class"]
+        self._lay_out = DataCollatorForUnpairedPreference(pad_token_id=tokenizer.pad_token_id)
+        collate: Any = self.cut
+        super().__init__(data_collator=collate, **trl)
+        self.precompute_ref_logps = True  # once per step
+        self.remove_callback(PrinterCallback)
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        return dataset  # pairs are encoded already, with the masks that examples have
+
+    def arrange(self, step: Sequence[EncodedPair]) -> Sequence[Mismatched]:
+        if len(step) == 1:  # what is left over of an epoch
+            other = next(pair for pair in self.course.items if pair is not step[0])
+            return [Mismatched(step[0], other)]
+        return [Mismatched(pair, other) for pair, other in zip(step, (step[-1], *step), strict=False)]
+
+    def lay_out(self, items: Sequence[Mismatched]) -> dict[str, torch.Tensor]:
+        return self._lay_out([row for item in items for row in item.as_rows()])
+
+    def weight_of(self, items: Sequence[Mismatched]) -> int:
+        return 2 * len(items)
+
+    def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
+        model.train()
+        return super().training_step(model, self._measured(model, inputs), num_items_in_batch)
+
+    def loss_of(self, model: Any, piece: dict[str, torch.Tensor], weight: float) -> torch.Tensor:
+        return self.compute_loss(model, piece) * (len(piece["label"]) / weight)
+
+    def _measured(self, model: Any, step: Step) -> Step:
+        """``step`` with what the reference says of its answers; how far the model has moved is noted, as the
+        mean log-ratio of the step's mismatched answers, over all processes."""
+        total = torch.zeros((), device=self.args.device)
+        pieces: list[tuple[Any, float]] = []
+        for piece, weight in step.pieces:
+            batch = on_device(piece, self.args.device)
+            with self.compute_loss_context_manager():
+                now: Any = super()._compute_kl_logps(model, batch)
+                own, foreign = self.compute_ref_log_probs(model, batch)
+            total += (now - foreign).sum().float() / weight
+            pieces.append((batch | {"ref_logps": own, "ref_KL_logps": foreign}, weight))
+        self._moved = self.accelerator.gather(total).mean()
+        return replace(step, pieces=tuple(pieces))
+
+    def _compute_kl_logps(self, model: Any, batch: Any) -> torch.Tensor:
+        """TRL takes the mean of what this exceeds the reference by."""
+        return batch["ref_KL_logps"] + self._moved

@@ -1,0 +1,40 @@
+"""TRL's DPOTrainer on planned steps: learn to prefer one answer to another (arXiv:2305.18290)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+
+from tunewheel_train.data.course import Course
+from tunewheel_train.data.preferences import EncodedPair
+from tunewheel_train.trainers.stepping import PlannedSteps
+
+
+class PreferenceTrainer(PlannedSteps, DPOTrainer):
+    """Trains the adapter of a PEFT model on the pairs of ``course``; what it is before the first step is the
+    reference, which TRL keeps as a second, frozen adapter ``ref``."""
+
+    def __init__(self, *, course: Course, **trl: Any) -> None:
+        self.course = course
+        tokenizer = trl["processing_class"]
+        self._lay_out = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
+        collate: Any = self.cut
+        super().__init__(data_collator=collate, **trl)
+        self.remove_callback(PrinterCallback)
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        return dataset  # pairs are encoded already, with the masks that examples have
+
+    def lay_out(self, items: Sequence[EncodedPair]) -> dict[str, torch.Tensor]:
+        return self._lay_out([item.as_row() for item in items])
+
+    def weight_of(self, items: Sequence[EncodedPair]) -> int:
+        return len(items)
+
+    def loss_of(self, model: Any, piece: dict[str, torch.Tensor], weight: float) -> torch.Tensor:
+        pairs = len(piece["input_ids"]) // 2
+        return self.compute_loss(model, piece) * (pairs / weight)

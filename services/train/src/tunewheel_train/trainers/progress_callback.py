@@ -1,0 +1,114 @@
+"""Tells the service how far training is, and brings wishes to stop to the trainer: the service's, those of
+validation, and those of a loss that has left for good."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from tunewheel_train.errors import RunFailed
+from tunewheel_train.model.machine import present_bytes
+from tunewheel_train.progress import Checkpointed, Message, Progressed
+from tunewheel_train.trainers import checkpoints
+from tunewheel_train.trainers.divergence import Divergence
+
+
+class ProgressCallback(TrainerCallback):
+    """Reports every step and every checkpoint; on ``should_stop`` has a checkpoint written and stops.
+
+    A trainer whose course has validation examples is validated at every checkpoint, and stopped when its
+    patience is over.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        report: Callable[[Message], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._trainer = trainer
+        self._report = report
+        self._should_stop = should_stop
+        self._began = (0.0, 0, 0)
+        self._step_began = 0.0
+        self._divergence = Divergence()
+        self._validated: float | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._began = (time.monotonic(), self._trainer.course.tokens_seen, state.global_step)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        course = self._trainer.course
+        course.step_seconds += time.monotonic() - self._step_began
+        self._validated = None
+        at_checkpoint = state.global_step % args.save_steps == 0 or state.global_step == state.max_steps
+        if course.validation and at_checkpoint:
+            self._validated = self._trainer.validate()
+            course.patience.saw(self._validated, course.first_step + state.global_step)
+            control.should_training_stop |= course.patience.over
+        if self._all_should_stop() and state.global_step < state.max_steps:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+    def _all_should_stop(self) -> bool:
+        """Whether any of the processes that train together was asked to stop: they stop together."""
+        accelerator = self._trainer.accelerator
+        wanted = self._should_stop()
+        if accelerator.num_processes == 1:
+            return wanted
+        import torch
+
+        return bool(accelerator.gather(torch.tensor([int(wanted)], device=accelerator.device)).any())
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        course = self._trainer.course
+        step = course.first_step + state.global_step
+        self._demand_convergence(float(logs["loss"]), state.global_step)
+        began, tokens, first = self._began
+        elapsed = max(time.monotonic() - began, 1e-9)
+        per_step = elapsed / max(state.global_step - first, 1)
+        self._report(
+            Progressed(
+                step=step,
+                total_steps=course.total_steps,
+                epoch=state.global_step * course.epochs / max(len(course.steps), 1),
+                loss=float(logs["loss"]),
+                learning_rate=float(logs.get("learning_rate", 0.0)),
+                grad_norm=float(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
+                tokens_per_second=(course.tokens_seen - tokens) / elapsed,
+                eta_seconds=(course.total_steps - step) * per_step,
+                memory_bytes=present_bytes(),
+                validation_loss=self._validated,
+            )
+        )
+
+    def _demand_convergence(self, loss: float, stage_step: int) -> None:
+        """Raise RunFailed when training diverged: no later step mends such weights."""
+        course = self._trainer.course
+        complaint = self._divergence.saw(loss)
+        if complaint is None:
+            return
+        of_pairs = course.stage == "preferences"
+        raise RunFailed(
+            field="train.preference.learning_rate" if of_pairs else "train.learning_rate",
+            reason=f"{complaint}; lower it, or raise warmup_fraction",
+            step=course.first_step + stage_step,
+            total_steps=course.total_steps,
+            record_ids=course.record_ids(stage_step),
+        )
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        step = self._trainer.course.first_step + state.global_step
+        self._report(Checkpointed(step=step, path=str(Path(args.output_dir) / checkpoints.name_of(step))))

@@ -1,0 +1,68 @@
+"""TRL's SFTTrainer with the loss on what the assistant wrote, and nothing computed that the loss ignores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+from trl.trainer.sft_trainer import SFTTrainer
+
+from tunewheel_train.data.course import Course
+from tunewheel_train.data.datasets import Encoded
+from tunewheel_train.data.packing import PackedBatch, pack, pad
+from tunewheel_train.data.schedule import micro_batches
+from tunewheel_train.trainers.loss import TokenCrossEntropy
+from tunewheel_train.trainers.stepping import PlannedSteps, on_device
+
+Micro = PackedBatch | dict[str, torch.Tensor]
+
+
+class AssistantTrainer(PlannedSteps, SFTTrainer):
+    """Trains on the examples of ``course``.
+
+    ``packed``: the model takes packed rows (``model/attention.py``); else padded batches go through TRL's
+    own loss.
+    """
+
+    def __init__(self, *, course: Course, packed: bool, share_prefix: bool, **trl: Any) -> None:
+        self.course = course
+        self._packed = packed
+        self._share_prefix = share_prefix
+        collate: Any = self.cut
+        super().__init__(data_collator=collate, **trl)
+        self.remove_callback(PrinterCallback)
+
+    def lay_out(self, items: Sequence[Encoded]) -> Micro:
+        if self._packed:
+            return pack(items, share_prefix=self._share_prefix)
+        return pad(items, self.processing_class.pad_token_id)  # pyright: ignore
+
+    def weight_of(self, items: Sequence[Encoded]) -> int:
+        return sum(sum(item.mask[1:]) for item in items)
+
+    def loss_of(self, model: Any, piece: Micro, weight: float) -> torch.Tensor:
+        if isinstance(piece, dict):
+            return self.compute_loss(model, dict(piece), num_items_in_batch=torch.tensor(weight))
+        logits = model(
+            input_ids=piece.input_ids, position_ids=piece.position_ids, use_cache=False,
+            logits_to_keep=piece.predicting, packed=piece.layout,
+        ).logits[0]  # fmt: skip
+        return TokenCrossEntropy.apply(logits, piece.targets).sum() / weight
+
+    def validate(self) -> float:
+        """Mean loss per learnt token of the course's validation examples."""
+        model: Any = self.model
+        ordered = sorted(self.course.validation, key=len)
+        rows = micro_batches(range(len(ordered)), self.course.micro_batch_size)
+        pieces = [self.lay_out([ordered[index] for index in row]) for row in rows]
+        weight = self.weight_of(ordered)
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                losses = [self.loss_of(model, on_device(p, self.args.device), weight) for p in pieces]
+        finally:
+            model.train(was_training)
+        return float(torch.stack(losses).sum())

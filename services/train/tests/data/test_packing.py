@@ -1,0 +1,98 @@
+"""Packing with a shared prefix changes nothing but the time: loss and gradients are those of each example."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tunewheel_train.data.datasets import Encoded
+from tunewheel_train.data.packing import pack, pad, shared_prefix
+from tunewheel_train.model.attention import NAME, use_packed_attention
+
+
+def one_by_one(model, examples: list[Encoded]) -> torch.Tensor:
+    losses = []
+    for example in examples:
+        ids, mask = torch.tensor([example.input_ids]), torch.tensor(example.mask[1:], dtype=torch.bool)
+        logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+        losses.append(F.cross_entropy(logits[mask], ids[0, 1:][mask], reduction="sum"))
+    return torch.stack(losses).sum()
+
+
+def packed(model, examples: list[Encoded], *, share_prefix: bool = True) -> torch.Tensor:
+    batch = pack(examples, share_prefix=share_prefix)
+    logits = model(
+        input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False,
+        logits_to_keep=batch.predicting, packed=batch.layout,
+    ).logits[0]  # fmt: skip
+    return F.cross_entropy(logits, batch.targets, reduction="sum")
+
+
+def gradients(model, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_loss_and_gradients_are_those_of_each_example_alone(tiny, encoded, share_prefix):
+    model, _ = tiny
+    examples = encoded[:6]
+    expected_loss = one_by_one(model, examples)
+    expected = gradients(model, expected_loss)
+    assert use_packed_attention(model, encoded)
+    loss = packed(model, examples, share_prefix=share_prefix)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=1e-5)
+    found = gradients(model, loss)
+    assert set(found) == set(expected)
+    assert len(found) >= 20
+    for name, gradient in expected.items():
+        torch.testing.assert_close(
+            found[name],
+            gradient,
+            rtol=1e-4,
+            atol=1e-5 * float(gradient.abs().max()),
+            msg=lambda m, n=name: f"{n}: {m}",
+        )
+
+
+def test_long_rows_take_the_other_kernel_and_agree(tiny, encoded, monkeypatch):
+    model, _ = tiny
+    expected = one_by_one(model, encoded[:4])
+    assert use_packed_attention(model, encoded)
+    monkeypatch.setattr("tunewheel_train.model.attention._EXPLICIT_UP_TO", 0)
+    torch.testing.assert_close(packed(model, encoded[:4]), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_prefix_is_stored_once(encoded):
+    batch = pack(encoded[:6])
+    shared = shared_prefix(encoded[:6])
+    assert shared > 20
+    assert batch.input_ids.numel() == batch.tokens - 5 * shared
+    assert batch.tokens == sum(len(example) for example in encoded[:6])
+
+
+def test_equal_examples_still_predict_their_answers_from_their_own_part(tiny, encoded):
+    model, _ = tiny
+    expected = one_by_one(model, [encoded[0], encoded[0]])
+    assert use_packed_attention(model, encoded)
+    torch.testing.assert_close(packed(model, [encoded[0], encoded[0]]), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_one_example_shares_nothing(encoded):
+    assert shared_prefix(encoded[:1]) == 0
+    assert pack(encoded[:1]).input_ids.numel() == len(encoded[0])
+
+
+def test_a_model_that_attends_otherwise_is_refused(tiny, encoded, monkeypatch):
+    model, _ = tiny
+    before = model.config._attn_implementation
+    monkeypatch.setattr("tunewheel_train.model.attention._HIDDEN", 0.0)  # as if the model were not causal
+    assert not use_packed_attention(model, encoded)
+    assert model.config._attn_implementation == before != NAME
+
+
+def test_padding_is_masked_and_not_learnt(encoded):
+    batch = pad(encoded[:3], pad_token_id=0)
+    assert int(batch["attention_mask"].sum()) == sum(len(example) for example in encoded[:3])
+    assert int((batch["labels"] != -100).sum()) == sum(sum(example.mask) for example in encoded[:3])

@@ -1,0 +1,154 @@
+"""A merged model answers as its adapter does, or is not written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tunewheel_basemodel.loading import load_base
+from tunewheel_basemodel.locate import BaseModel
+from tunewheel_train.data.datasets import encode_examples
+from tunewheel_train.errors import NotEqual
+from tunewheel_train.exporting import export, merging
+from tunewheel_train.exporting.merging import STEPS, Trained, compare, export_merged, log_probabilities
+
+
+@pytest.fixture
+def prompts(tiny, conversation_of) -> list[tuple[int, ...]]:
+    rows = [conversation_of(number) for number in range(20)]
+    return [example.input_ids for example in encode_examples(rows, tiny[1], max_tokens=512)[0]]
+
+
+@pytest.fixture
+def left_by(trained, tiny_base):
+    """What the session's run of a method left."""
+
+    def of(method: str) -> Trained:
+        return Trained(
+            "tiny", tiny_base, trained(method)[0].job.output_dir,
+            quantization="nf4" if method == "qlora" else None, whole=method == "full",
+        )  # fmt: skip
+
+    return of
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_a_merged_model_answers_as_its_adapter(left_by, tmp_path: Path, prompts, method):
+    steps: list[str] = []
+    parity = export_merged(left_by(method), tmp_path / "merged", prompts=prompts, on_step=steps.append)
+    assert tuple(steps) == STEPS
+    assert parity.prompts == 20
+    assert parity.mean_difference < parity.tolerance == 1e-3
+    assert parity.same_choice > 0.99
+    names = {path.name for path in (tmp_path / "merged").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert "quantization_config" not in json.loads((tmp_path / "merged" / "config.json").read_text())
+
+
+def test_merging_changed_the_model(left_by, tiny_base, tmp_path: Path, prompts):
+    export_merged(left_by("lora"), tmp_path / "merged", prompts=prompts[:2])
+    merged, _ = load_base(BaseModel("m", tmp_path / "merged", "r"), dtype="float32")
+    base, _ = load_base(tiny_base, dtype="float32")
+    parity = compare(
+        [log_probabilities(base, ids) for ids in prompts],
+        [log_probabilities(merged, ids) for ids in prompts],
+        1e-3,
+    )
+    assert parity.mean_difference > 10 * parity.tolerance
+
+
+def test_a_merge_that_differs_leaves_nothing(left_by, tmp_path: Path, prompts, monkeypatch):
+    original = merging._merged
+
+    def spoilt(*arguments):
+        model = original(*arguments)
+        model.get_input_embeddings().weight.data += 0.5
+        return model
+
+    monkeypatch.setattr(merging, "_merged", spoilt)
+    with pytest.raises(NotEqual, match=r"differ from the adapter's by \d"):
+        export_merged(left_by("lora"), tmp_path / "merged", prompts=prompts[:2])
+    assert list(tmp_path.iterdir()) == []
+
+
+async def published(bench, trained, method="lora"):
+    from tunewheel_contracts.formats.run import BaseModelRef
+    from tunewheel_train.runs import adapters
+    from tunewheel_train.runs.runs import Result, plan_run
+
+    made = await bench(method=method)
+    run, outcome = trained(method)
+    told = json.loads((run.job.output_dir / "tunewheel.json").read_text())
+    base = BaseModelRef(name=told["base_model"], revision=told["base_revision"])
+    planned = plan_run(made.manifest, made.event.manifest, base)
+    await adapters.publish(made.store, planned, run.job.output_dir, Result(outcome, planned.recipe))
+    return planned.run_id
+
+
+@pytest.fixture
+def exporting(tmp_path: Path, monkeypatch, capsys):
+    """Run the command on the bench's store; returns exit code, lines of output and errors."""
+    import asyncio
+
+    monkeypatch.setenv("TUNEWHEEL_STORE_URL", f"file://{tmp_path}/store")
+    monkeypatch.setenv("TUNEWHEEL_CACHE_DIR", str(tmp_path / "cache"))
+
+    async def run(*arguments: object):
+        code = await asyncio.to_thread(export.main, [str(one) for one in arguments])
+        told = capsys.readouterr()
+        return code, [json.loads(line) for line in told.out.splitlines()], told.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("method", "form", "file"),
+    [
+        ("lora", "safetensors", "model.safetensors"),
+        ("qlora", "gguf", "model.gguf"),
+        ("full", "gguf", "model.gguf"),
+        ("full", "safetensors", "model.safetensors"),
+    ],
+)
+async def test_a_run_is_exported_from_the_store(
+    bench, trained, tmp_path: Path, exporting, method, form, file
+):
+    run_id = await published(bench, trained, method)
+    target = tmp_path / "out" / "merged"
+    code, lines, _ = await exporting(run_id, target, "--format", form)
+    assert code == 0
+    assert [line["step"] for line in lines[:-1]] == list(STEPS)
+    assert lines[-1]["parity"]["prompts"] == 20
+    assert lines[-1]["parity"]["mean_difference"] <= lines[-1]["parity"]["tolerance"]
+    assert (target / file).is_file()
+    assert [path.name for path in target.parent.iterdir()] == ["merged"]
+
+
+async def test_what_cannot_be_exported_is_said_and_leaves_nothing(bench, trained, tmp_path: Path, exporting):
+    run_id = await published(bench, trained)
+    out = tmp_path / "out"
+    code, lines, error = await exporting("run-none", out / "none")
+    assert (code, lines) == (1, [])
+    assert "name a run that is complete" in error
+    with pytest.raises(SystemExit) as caught:
+        await exporting(run_id, out / "none", "--format", "safetensors", "--dtype", "q8_0")
+    assert caught.value.code == 2
+    assert not out.exists()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("mine")
+    code, _, error = await exporting(run_id, tmp_path / "taken")
+    assert code == 1
+    assert "not an empty directory" in error
+    assert (tmp_path / "taken" / "mine.txt").read_text() == "mine"
+
+
+async def test_a_file_that_is_damaged_in_the_store_is_not_exported(bench, trained, tmp_path, exporting):
+    run_id = await published(bench, trained)
+    (weights,) = (tmp_path / "store" / "adapters").rglob("adapter_model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    code, _, error = await exporting(run_id, tmp_path / "out")
+    assert code == 1
+    assert "adapter_model.safetensors" in error
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*"))

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from tunewheel_contracts.planning.devices import catalogue, read_catalogue
+from tunewheel_train.model.machine import memory_limit, nearest, peak_bytes, present_bytes, this_device
+from tunewheel_train.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("driver", "gib", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", 79.1, "h100-80"),
+        ("NVIDIA A100-SXM4-40GB", 39.4, "a100-40"),
+        ("NVIDIA A100 80GB PCIe", 79.2, "a100-80"),
+        ("NVIDIA GeForce RTX 4090", 23.6, "rtx-4090"),
+        ("Tesla T4", 14.6, "t4"),
+        ("NVIDIA L40S", 44.5, "l40s"),
+    ],
+)
+def test_a_card_is_found_by_its_drivers_name(driver: str, gib: float, name: str):
+    found = nearest(driver, gib, catalogue())
+    assert (found.name, found.memory_gib) == (name, gib)
+    assert found.dollars_per_hour is not None
+
+
+def test_an_unknown_card_keeps_its_name_and_has_no_price():
+    found = nearest("NVIDIA GeForce RTX 3060", 12.0, catalogue())
+    assert found.name == "NVIDIA GeForce RTX 3060"
+    assert found.dollars_per_hour is None
+    assert found.teraflops > 0
+
+
+def test_cards_of_ones_own_are_found_by_their_names(tmp_path: Path):
+    told = {"kind": "cuda", "memory_gib": 10, "teraflops": 50, "dollars_per_hour": [0.1, 0.2]}
+    cards = [{"name": "workstation", **told}, {"name": "rtx-3060", **told}]
+    (tmp_path / "mine.json").write_text(json.dumps({"as_of": "2031-02-03", "about": "", "devices": cards}))
+    known = read_catalogue(tmp_path / "mine.json")
+    assert nearest("NVIDIA GeForce RTX 3060", 12.0, known).dollars_per_hour == (0.1, 0.2)
+    assert Settings(devices=tmp_path / "mine.json").devices == tmp_path / "mine.json"
+
+
+def test_a_broken_file_of_cards_stops_the_service_at_its_start(tmp_path: Path):
+    (tmp_path / "none.json").write_text('{"as_of": "2031-02-03", "about": "", "devices": []}')
+    with pytest.raises(ValidationError, match="names no device"):
+        Settings(devices=tmp_path / "none.json")
+    with pytest.raises(ValidationError, match=r"absent\.json cannot be read"):
+        Settings(devices=tmp_path / "absent.json")
+
+
+def test_the_processor_at_hand_is_a_device():
+    found = this_device("float32", catalogue())
+    if found.kind == "cuda":
+        pytest.skip("this machine has a GPU")
+    assert found.name == "cpu"
+    assert found.teraflops > 0
+    assert 0 < found.memory_bytes <= memory_limit() + 1
+
+
+def test_memory_is_counted_in_bytes():
+    assert (64 << 20) < present_bytes() <= peak_bytes() * 1.05

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tunewheel_basemodel.digest import sha256_file
+from tunewheel_runtime.store import ObjectStore
+from tunewheel_train.runs import remote_checkpoints
+from tunewheel_train.trainers import checkpoints
+
+PREFIX = "runs/run-1/checkpoints"
+
+
+def write_checkpoint(run_dir: Path, step: int, content: str = "", best: int | None = None) -> Path:
+    directory = run_dir / checkpoints.name_of(step)
+    directory.mkdir(parents=True)
+    for name in (checkpoints.WEIGHTS, checkpoints.OPTIMIZER, checkpoints.STATE, checkpoints.TRAINER_STATE):
+        (directory / name).write_text(f"{name} {step} {content}")
+    files = {file.name: sha256_file(file) for file in directory.iterdir()}
+    (directory / checkpoints.MANIFEST).write_text(
+        json.dumps({"step": step, "best_step": best, "files": files})
+    )
+    return directory
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(f"file://{tmp_path}/store")
+
+
+async def test_a_checkpoint_goes_to_another_machine_whole(store, tmp_path: Path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    await remote_checkpoints.upload(store, PREFIX, write_checkpoint(here, 20))
+    assert await remote_checkpoints.download(store, PREFIX, there) == 20
+    assert checkpoints.latest(there) == there / "checkpoint-000020"
+    assert [p.name for p in there.iterdir()] == ["checkpoint-000020"]
+
+
+async def test_the_last_two_are_kept(store, tmp_path: Path):
+    for step in (20, 40, 60):
+        await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "here", step))
+    kept = {path.split("/")[3].partition(".")[0] for path in await store.list(PREFIX)}
+    assert kept == {"checkpoint-000040", "checkpoint-000060"}
+
+
+async def test_the_best_by_validation_is_kept_and_comes_along(store, tmp_path: Path):
+    for step in (20, 40, 60, 80):
+        await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "here", step, best=20))
+    kept = {path.split("/")[3].partition(".")[0] for path in await store.list(PREFIX)}
+    assert kept == {"checkpoint-000020", "checkpoint-000060", "checkpoint-000080"}
+    there = tmp_path / "there"
+    there.mkdir()
+    assert await remote_checkpoints.download(store, PREFIX, there) == 80
+    assert {path.name for path in there.iterdir()} == {"checkpoint-000020", "checkpoint-000080"}
+
+
+async def test_a_damaged_one_is_passed_over_for_the_one_before(store, tmp_path: Path):
+    for step in (20, 40):
+        await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "here", step))
+    (weights,) = [p for p in await store.list(PREFIX) if "000040" in p and p.endswith(checkpoints.WEIGHTS)]
+    await store.delete([weights])
+    there = tmp_path / "there"
+    there.mkdir()
+    assert await remote_checkpoints.download(store, PREFIX, there) == 20
+
+
+async def test_one_that_is_still_going_up_does_not_exist(store, tmp_path: Path):
+    await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "here", 20))
+    (manifest,) = [p for p in await store.list(PREFIX) if p.endswith(checkpoints.MANIFEST)]
+    await store.delete([manifest])
+    (tmp_path / "there").mkdir()
+    assert await remote_checkpoints.download(store, PREFIX, tmp_path / "there") == 0
+
+
+async def test_what_is_newer_here_stays(store, tmp_path: Path):
+    await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "other", 20))
+    here = tmp_path / "here"
+    write_checkpoint(here, 40)
+    assert await remote_checkpoints.download(store, PREFIX, here) == 40
+    assert [p.name for p in here.iterdir()] == ["checkpoint-000040"]
+
+
+async def test_two_workers_checkpoints_of_one_step_do_not_collide(store, tmp_path: Path):
+    await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "one", 20, "a"))
+    await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "two", 20, "b"))
+    (tmp_path / "there").mkdir()
+    assert await remote_checkpoints.download(store, PREFIX, tmp_path / "there") == 20
+
+
+async def test_a_completed_runs_checkpoints_are_removed(store, tmp_path: Path):
+    await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "here", 20))
+    await remote_checkpoints.remove(store, PREFIX)
+    assert await store.list(PREFIX) == []

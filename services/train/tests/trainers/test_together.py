@@ -1,0 +1,83 @@
+"""Two processes that train one run by DDP (gloo) do what one does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tunewheel_train.progress import Completed, Progressed, Stopped, parse
+from tunewheel_train.runs.process import WORKER, together
+
+
+def messages(job_file: Path, rank: int = 0) -> list:
+    return [parse(line) for line in Path(f"{job_file}.{rank}.out").read_bytes().splitlines()]
+
+
+def test_the_launcher_runs_the_worker_as_often_as_there_are_gpus():
+    assert together(WORKER, 1) == WORKER
+    assert together(("python", "-m", "w"), 4) == (
+        "python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "w",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_two_processes_end_where_one_does(trained, case, forge, tmp_path: Path, method):
+    run = case(method=method)
+    job_file = tmp_path / "job.json"
+    job_file.write_text(run.job.model_dump_json())
+    assert forge(job_file, processes=2) == [0, 0]
+    assert messages(job_file, rank=1) == []
+    expected, alone = trained(method)
+    outcome = messages(job_file)[-1]
+    assert isinstance(outcome, Completed)
+    assert outcome.tokens == alone.tokens
+    losses = [m.loss for m in messages(job_file) if isinstance(m, Progressed)]
+    assert losses == pytest.approx([m.loss for m in expected.heard(Progressed)], abs=1e-4)
+    found = run.weights()
+    for name, value in expected.weights().items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_step_with_fewer_examples_than_processes_is_still_one_step(case, forge, tmp_path: Path):
+    # 24 examples in steps of 23 and 1: the second process has nothing of the last
+    options = {"batch_size": 23, "micro_batch_size": 23}
+    together_, alone = case("together", **options), case("alone", **options)
+    job_file = tmp_path / "job.json"
+    job_file.write_text(together_.job.model_dump_json())
+    assert forge(job_file, processes=2) == [0, 0]
+    alone.train()
+    for name, value in alone.weights().items():
+        torch.testing.assert_close(together_.weights()[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["orpo", "kto"])
+def test_two_processes_learn_the_preferences_that_one_does(case, pairs_path, forge, tmp_path: Path, method):
+    preference = {"method": method, "learning_rate": 5e-3, "epochs": 1.0, "alone": True}
+    # steps of five pairs and of three, one by one: the second process has a piece less than the first
+    options = {
+        "preference": preference, "preferences_path": pairs_path, "batch_size": 5, "micro_batch_size": 1,
+    }  # fmt: skip
+    together_, alone = case("together", **options), case("alone", **options)
+    job_file = tmp_path / "job.json"
+    job_file.write_text(together_.job.model_dump_json())
+    assert forge(job_file, processes=2) == [0, 0]
+    alone.train()
+    losses = [m.loss for m in messages(job_file) if isinstance(m, Progressed)]
+    assert losses == pytest.approx([m.loss for m in alone.heard(Progressed)], abs=1e-4)
+    for name, value in alone.weights().items():
+        torch.testing.assert_close(together_.weights()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_both_stop_together_and_go_on_alone(trained, case, forge, tmp_path: Path):
+    run = case()
+    job_file = tmp_path / "job.json"
+    job_file.write_text(run.job.model_dump_json())
+    assert forge(job_file, processes=2, point="asked to stop") == [75, 75]
+    stopped = messages(job_file)[-1]
+    assert isinstance(stopped, Stopped)
+    assert stopped.step == 3
+    resumed = case()
+    assert resumed.train().resumed_from_steps == (stopped.step,)
+    for name, value in trained("lora")[0].weights().items():
+        torch.testing.assert_close(resumed.weights()[name], value, rtol=1e-3, atol=1e-4)
