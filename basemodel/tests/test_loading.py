@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,26 @@ def test_the_base_loads_in_eval_mode_with_the_asked_numbers(tiny_base: BaseModel
         assert model.dtype == getattr(torch, dtype)
         assert not model.training
         assert tokenizer.chat_template
+
+
+PROBE = """
+import sys
+from pathlib import Path
+import torch
+compiled = torch.compile
+from tunewheel_basemodel.loading import load_base
+from tunewheel_basemodel.locate import locate_base_model
+load_base(locate_base_model(sys.argv[1], cache_dir=Path(sys.argv[1])), device="cpu")
+import bitsandbytes, peft
+assert torch.compile is compiled
+print("torch._inductor.compile_fx" in sys.modules)
+"""
+
+
+def test_what_loads_models_does_not_import_torch_s_compiler(tiny_base: BaseModel) -> None:
+    command = [sys.executable, "-c", PROBE, str(tiny_base.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def test_a_broken_weight_file_is_named(tmp_path: Path) -> None:

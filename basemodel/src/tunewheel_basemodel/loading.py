@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +41,7 @@ def load_base(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    import_bitsandbytes()
     where = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     number = getattr(torch, compute_dtype() if dtype == "auto" else dtype)
     options: dict[str, Any] = {"dtype": number, "device_map": where}
@@ -71,6 +73,27 @@ def _nf4(compute: Any) -> Any:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
     )  # fmt: skip
+
+
+def import_bitsandbytes() -> None:
+    """Import bitsandbytes, which peft imports wherever it is installed, without torch's compiler.
+
+    It has ``torch.compile`` wrap kernels for devices that have none of its own, and falls back on the plain
+    ones where that fails. Wrapping alone imports the compiler: three seconds of every process.
+    """
+    if "bitsandbytes" in sys.modules:
+        return
+    import torch
+
+    compiled, torch.compile = torch.compile, _not_compiled
+    try:
+        import bitsandbytes  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    finally:
+        torch.compile = compiled
+
+
+def _not_compiled(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("not compiled while bitsandbytes is imported")
 
 
 def keep_linear4bit_unpacked(model: PreTrainedModel) -> int:
