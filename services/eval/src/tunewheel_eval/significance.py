@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -43,6 +42,8 @@ def mcnemar(candidate: Bools, other: Bools) -> Advantage:
     The p-value is the probability of at least so many examples that only the candidate hits, were each
     discordant pair a fair coin. Raises ValueError for empty or unequal input.
     """
+    from scipy.stats import binomtest
+
     _check_pairs(candidate, other)
     only_candidate = int(np.sum(candidate & ~other))
     only_other = int(np.sum(~candidate & other))
@@ -133,6 +134,8 @@ def _correlation(both: int, only_candidate: int, only_other: int, neither: int) 
 
 def _wilson(share: float, size: int) -> tuple[float, float]:
     """Wilson's score interval (JASA 22, 1927)."""
+    from scipy.stats import norm
+
     z = float(norm.ppf(1 - (1 - CONFIDENCE) / 2))
     centre = share + z**2 / (2 * size)
     spread = z * float(np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2)))
