@@ -24,6 +24,7 @@ from tunewheel_curate.duplicates.shingling import (
     Integers,
     ShingleSets,
     UInt64s,
+    distinct,
     shingle_sets,
 )
 from tunewheel_curate.duplicates.sketching import BANDS, band_keys
@@ -125,7 +126,7 @@ def sharing_bands(index: NearIndex, keys: UInt32s) -> tuple[Integers, Integers]:
         counts = np.searchsorted(held, wanted, side="right") - starts
         query = np.repeat(np.arange(len(wanted), dtype=np.uint64), counts)
         found.append((query << _HALF) | (band[_ranges(starts, counts)] & _LOW))
-    pairs = np.unique(np.concatenate(found))
+    pairs = distinct(np.concatenate(found))
     return (pairs >> _HALF).astype(np.int64), (pairs & _LOW).astype(np.int64)
 
 
@@ -167,8 +168,8 @@ def _candidates(bands: UInt64s, sizes: UInt32s) -> UInt64s:
             waiting.append(codes)
             count += len(codes)
         if count > _MERGE_CODES:
-            merged, waiting, count = np.unique(np.concatenate([merged, *waiting])), [], 0
-    merged = np.unique(np.concatenate([merged, *waiting]))
+            merged, waiting, count = distinct(np.concatenate([merged, *waiting])), [], 0
+    merged = distinct(np.concatenate([merged, *waiting]))
     one, other = sizes[(merged >> _HALF).astype(np.int64)], sizes[(merged & _LOW).astype(np.int64)]
     return merged[np.minimum(one, other) >= FLOOR * np.maximum(one, other)]
 
