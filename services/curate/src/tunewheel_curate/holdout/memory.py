@@ -73,10 +73,10 @@ class HoldoutMemory:
 
     def extended(self, held: Iterable[Marks], trained: Iterable[str] = ()) -> HoldoutMemory:
         """Return the memory that also knows the examples ``held`` out now and the marks ``trained``."""
-        marks = self.marks.union(trained)
+        marks = {*self.marks, *trained}
         for one in held:
-            marks |= one.own | one.group
-        return HoldoutMemory(marks)
+            marks.update(one.own, one.group)
+        return HoldoutMemory(frozenset(marks))
 
 
 def marks_of_examples(
