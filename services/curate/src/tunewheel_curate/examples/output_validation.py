@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.cleaning.normalization import normalize_remark, normalize_text
+from tunewheel_curate.examples.schemas import SchemaCheck
 from tunewheel_curate.stage import Stage, drop
 
 LONGEST_REMARK = 1_000
@@ -28,10 +27,10 @@ def validate_outputs(records: pl.DataFrame, task: TaskSpec) -> Stage:
     text is a JSON object that has ``label_field``. Reasons: ``not_json``, ``off_schema: <what>``,
     ``off_schema: (root) too large`` (a number that the schema cannot be checked with).
     """
-    validator = Draft202012Validator(task.output_schema) if task.output_schema is not None else None
+    schema = SchemaCheck(task.output_schema) if task.output_schema is not None else None
     answers = records["output"]
     # Each once: many questions have the same answer.
-    settled = {text: _validated(text, validator, task) for text in answers.unique()}
+    settled = {text: _validated(text, schema, task) for text in answers.unique()}
     columns = [[settled[text][place] for text in answers] for place in range(3)]
     checked = records.with_columns(
         pl.Series("output", columns[0], dtype=pl.String), pl.Series("label", columns[1], dtype=pl.String)
@@ -53,21 +52,19 @@ def label_of(value: Any, label_field: str | None) -> str | None:
     return label if isinstance(label, str) else json.dumps(label, sort_keys=True, ensure_ascii=False)
 
 
-def _validated(
-    text: str, validator: Draft202012Validator | None, task: TaskSpec
-) -> tuple[str, str | None, str | None]:
+def _validated(text: str, schema: SchemaCheck | None, task: TaskSpec) -> tuple[str, str | None, str | None]:
     try:
         value = _parsed(text)
     except (ValueError, RecursionError):
-        if validator is None:
+        if schema is None:
             return normalize_text(text), None, None
         return text, None, "not_json"
     label = label_of(value, task.label_field)
-    if validator is None:
+    if schema is None:
         return normalize_text(text), label, None
     value = _normalized(value)
     try:
-        error = None if validator.is_valid(value) else best_match(validator.iter_errors(value))
+        error = schema.error(value)
     except OverflowError:
         return text, None, "off_schema: (root) too large"
     if error is not None:
