@@ -79,3 +79,31 @@ def test_nan_in_a_schema_is_refused() -> None:
     with pytest.raises(InvalidSpec) as caught:
         parse_spec(yaml.safe_dump(_raw()).replace("minLength: 1", "minLength: .nan"))
     assert caught.value.field == "task.output_schema"
+
+
+@pytest.mark.parametrize(
+    ("schema", "field", "word"),
+    [
+        ({"type": "strin"}, "task.output_schema.type", "'strin'"),
+        ({"properties": {"a": {"enum": "x"}}}, "task.output_schema.properties.a.enum", "array"),
+        ({"items": {"pattern": "("}}, "task.output_schema.items.pattern", "regex"),
+        ({"properties": {"a": {"$ref": "#/$defs/b"}}}, "task.output_schema", "'#/$defs/b'"),
+        ({"$ref": "http://localhost/schema.json"}, "task.output_schema", "put the definition under $defs"),
+    ],
+)
+def test_a_schema_that_no_answer_can_be_checked_with_is_refused(
+    schema: dict[str, Any], field: str, word: str
+) -> None:
+    task = {"system_prompt": "Answer as JSON.", "output_schema": schema}
+    with pytest.raises(InvalidSpec) as caught:
+        _spec(task=task, criteria=[{"metric": "valid_output", "minimum": 0.9}])
+    assert caught.value.field == field
+    assert word in caught.value.reason
+
+
+def test_a_schema_may_refer_to_itself() -> None:
+    tree = {"type": "object", "properties": {"kids": {"items": {"$ref": "#/$defs/kid"}}}}
+    schema = tree | {"$defs": {"kid": {"$ref": "#"}}}
+    task = {"system_prompt": "Answer as JSON.", "output_schema": schema}
+    spec = _spec(task=task, criteria=[{"metric": "valid_output", "minimum": 0.9}])
+    assert spec.task.output_schema == schema

@@ -10,7 +10,6 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from tunewheel_contracts.errors import InvalidSpec, first_complaint, inconsistent
 from tunewheel_contracts.fields import (
     Fraction,
-    JsonObject,
     NonNegative,
     Percent,
     PositiveInt,
@@ -29,6 +28,7 @@ from tunewheel_contracts.formats.data_quality import (
 )
 from tunewheel_contracts.formats.example_formats import CleaningSpec, FormatsSpec
 from tunewheel_contracts.formats.output_rules import OutputRule
+from tunewheel_contracts.formats.output_schema import OutputSchema
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.identity import content_sha256
 
@@ -39,7 +39,7 @@ class TaskSpec(Strict):
     """What the model is asked to do."""
 
     system_prompt: Annotated[Text, Field(min_length=1)]
-    output_schema: JsonObject | None = None
+    output_schema: OutputSchema | None = None
     """JSON Schema (2020-12) of the answer; without it the answer is free text."""
     label_field: str | None = None
     """The answer's property that is the label, for accuracy."""

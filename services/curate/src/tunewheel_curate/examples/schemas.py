@@ -7,6 +7,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 from jsonschema_rs import Draft202012Validator as RustValidator
+from referencing import Registry
 
 _ABOUT = {"$schema", "title", "description", "examples", "default"}
 _SIZES = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
@@ -31,7 +32,7 @@ class SchemaCheck:
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        self._validator = Draft202012Validator(schema)
+        self._validator = Draft202012Validator(schema, registry=Registry())
         self._quick = RustValidator(schema) if is_plain(schema) else None
 
     def error(self, value: Any) -> ValidationError | None:
