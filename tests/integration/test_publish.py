@@ -16,7 +16,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from tunewheel_cli.known import UnknownProject, require_project
 from tunewheel_cli.publishing.items import Kind
 from tunewheel_cli.publishing.publish import Summary, publish_path
-from tunewheel_cli.reading import consumer, decode, partitions_of, read_topics
+from tunewheel_cli.reading import consumer, decode, read_topics
 from tunewheel_cli.specs import declare, read_spec
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ProjectDeclared
@@ -27,6 +27,7 @@ from tunewheel_contracts.topics import (
     TICKET_PUBLISHED,
     TopicSpec,
 )
+from tunewheel_runtime.partitions import partitions_of
 
 pytestmark = pytest.mark.integration
 

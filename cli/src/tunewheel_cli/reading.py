@@ -51,20 +51,6 @@ async def consumer(options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer
         await client.stop()
 
 
-async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
-    """Return every partition of those topics that exist."""
-    from aiokafka import TopicPartition
-    from aiokafka.admin import AIOKafkaAdminClient
-
-    admin = AIOKafkaAdminClient(**options)
-    try:
-        await admin.start()
-        described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
-    finally:
-        await admin.close()
-    return [TopicPartition(name, p["partition"]) for name in names for p in described.get(name, ())]
-
-
 async def read_topics(
     options: Mapping[str, Any], topics: Sequence[TopicSpec], *, skipped: list[str] | None = None
 ) -> AsyncIterator[Envelope[Any]]:
@@ -82,6 +68,8 @@ async def read_records(
     options: Mapping[str, Any], names: Sequence[str]
 ) -> AsyncIterator[ConsumerRecord[bytes, bytes]]:
     """Yield every record of those topics that exist, up to their present end, per partition in order."""
+    from tunewheel_runtime.partitions import partitions_of
+
     async with consumer(options) as client:
         partitions = await partitions_of(options, names)
         if not partitions:
@@ -128,6 +116,8 @@ async def dead_letter_count(settings: ServiceSettings, names: Sequence[str]) -> 
 
 async def record_counts(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, int]:
     """Return how many records each of those topics holds that holds any."""
+    from tunewheel_runtime.partitions import partitions_of
+
     counts: Counter[str] = Counter()
     async with consumer(options) as client:
         partitions = await partitions_of(options, names)
@@ -144,6 +134,8 @@ async def follow(
     options: Mapping[str, Any], topics: Sequence[TopicSpec], *, from_beginning: bool = False
 ) -> AsyncIterator[Envelope[Any]]:
     """Yield events of ``topics`` as they come, for ever; from the beginning or from now."""
+    from tunewheel_runtime.partitions import partitions_of
+
     async with consumer(options) as client:
         partitions = await partitions_of(options, [topic.name for topic in topics])
         client.assign(partitions)

@@ -16,7 +16,7 @@ from tunewheel_contracts.topics import (
 )
 
 from tunewheel_cli.connection import unreachable
-from tunewheel_cli.reading import consumer, partitions_of
+from tunewheel_cli.reading import consumer
 
 if TYPE_CHECKING:
     from aiokafka import TopicPartition
@@ -42,6 +42,7 @@ async def settled(
     """
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
+    from tunewheel_runtime.partitions import partitions_of
 
     partitions = await partitions_of(options, [topic.name for topic in RECORDS_FROM])
     async with consumer(options) as client:

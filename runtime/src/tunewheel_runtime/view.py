@@ -18,6 +18,13 @@ from tunewheel_contracts.topics import BY_NAME, TopicSpec
 
 from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.partitions import (
+    NOTICE_MS,
+    LogEnds,
+    added_partitions,
+    all_partitions_of,
+    read_also,
+)
 from tunewheel_runtime.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -30,6 +37,8 @@ Failed = Callable[[BaseException], None]
 class LogReader:
     """Reads whole topics from the beginning, without a group, and goes on following them.
 
+    Partitions are those that the broker has, and those that are added meanwhile.
+
     Within a partition events come in log order. The initial read merges topics by log timestamp, and at
     equal timestamps in the order the topics were given. A record that cannot be decoded is skipped with an
     error in the log: a view must not stop at what some producer once wrote. Any other error ends the reading
@@ -39,34 +48,39 @@ class LogReader:
     def __init__(
         self, settings: ServiceSettings, topics: Sequence[TopicSpec], apply: ApplyAt, *, failed: Failed
     ) -> None:
-        self._settings = settings
+        self._options = client_options(settings)
         self._topics = tuple(topics)
+        self._names = [topic.name for topic in topics]
         self._apply = apply
         self._failed = failed
         self._consumer: AIOKafkaConsumer | None = None
-        # The broker answers a connection in order: asked on the follower's, the ends would come only after
-        # its long poll, half a second for each look.
-        self._asker: AIOKafkaConsumer | None = None
-        self._asking = asyncio.Lock()
+        self._ends = LogEnds(self._options, self._names)
         self._follower: asyncio.Task[None] | None = None
         self._advanced = asyncio.Condition()
         self._applied: dict[TopicPartition, int] = {}
+        self._announced: set[TopicPartition] = set()
 
     async def start(self) -> None:
-        """Read up to the present end, then keep following in the background."""
+        """Read up to the present end, then keep following in the background.
+
+        Raises:
+            TransientError: a topic does not exist.
+            KafkaError: the broker does not answer.
+        """
         self._consumer = consumer = AIOKafkaConsumer(
-            **client_options(self._settings),
+            **self._options,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=8 << 20,
+            metadata_max_age_ms=NOTICE_MS,
         )
         await consumer.start()
-        partitions = [TopicPartition(t.name, n) for t in self._topics for n in range(t.partitions)]
+        partitions = await all_partitions_of(self._options, self._names)
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         self._applied = {tp: await consumer.position(tp) for tp in partitions}
-        await self._read_to(await self._ends(consumer), consumer)
+        await self._read_to(await consumer.end_offsets(partitions), consumer)
         self._follower = asyncio.create_task(self._follow(consumer), name="log-reader")
         self._follower.add_done_callback(self._follower_ended)
 
@@ -75,9 +89,7 @@ class LogReader:
             self._follower.cancel()
             await asyncio.gather(self._follower, return_exceptions=True)
             self._follower = None
-        if self._asker is not None:
-            await self._asker.stop()
-            self._asker = None
+        await self._ends.stop()
         if self._consumer is not None:
             await self._consumer.stop()
             self._consumer = None
@@ -91,7 +103,8 @@ class LogReader:
         if self._consumer is None:
             raise TransientError("the broker is not connected yet; try again shortly")
         try:
-            ends = await self._ends(await self._connected_asker())
+            ends = await self._ends.ask()
+            self._announced |= ends.keys()
             async with self._advanced:
                 reached = self._advanced.wait_for(lambda: self._has_reached(ends))
                 await asyncio.wait_for(reached, timeout_seconds)
@@ -100,26 +113,8 @@ class LogReader:
                 f"cannot read {[t.name for t in self._topics]} to the end: {error!r}"
             ) from error
 
-    async def _connected_asker(self) -> AIOKafkaConsumer:
-        """Return the consumer that only asks for ends, connected at the first need of it."""
-        async with self._asking:
-            if self._asker is None:
-                asker = AIOKafkaConsumer(
-                    **client_options(self._settings), group_id=None, enable_auto_commit=False
-                )
-                try:
-                    await asker.start()
-                except BaseException:
-                    await asker.stop()
-                    raise
-                self._asker = asker
-            return self._asker
-
-    async def _ends(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-        return await consumer.end_offsets(list(self._applied))
-
     def _has_reached(self, ends: dict[TopicPartition, int]) -> bool:
-        return all(self._applied[tp] >= end for tp, end in ends.items())
+        return all(self._applied.get(tp, -1) >= end for tp, end in ends.items())
 
     async def _read_to(self, ends: dict[TopicPartition, int], consumer: AIOKafkaConsumer) -> None:
         pending: list[ConsumerRecord[bytes, bytes]] = []
@@ -136,6 +131,7 @@ class LogReader:
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         while True:
             try:
+                await self._take_up_added(consumer)
                 batches = await consumer.getmany(timeout_ms=1_000)
             except KafkaError as error:
                 log.warning("view_read_failed", error=str(error))
@@ -147,6 +143,15 @@ class LogReader:
                 async with self._advanced:
                     self._applied[partition] = records[-1].offset + 1
                     self._advanced.notify_all()
+
+    async def _take_up_added(self, consumer: AIOKafkaConsumer) -> None:
+        added = (self._announced | added_partitions(consumer, self._names)) - self._applied.keys()
+        if added:
+            log.info("view_reads_added_partitions", partitions=sorted(str(tp) for tp in added))
+            begins = await read_also(consumer, added)
+            async with self._advanced:
+                self._applied |= begins
+                self._advanced.notify_all()
 
     def _follower_ended(self, follower: asyncio.Task[None]) -> None:
         error = None if follower.cancelled() else follower.exception()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
-from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import BY_NAME, TOPICS, TopicSpec
 from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.partitions import NOTICE_MS, added_partitions, all_partitions_of, read_also
 from tunewheel_runtime.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -32,9 +34,9 @@ class Traffic:
         *,
         latest: int,
     ) -> None:
-        self._settings = settings
-        self._partitions = [TopicPartition(t.name, n) for t in topics for n in range(t.partitions)]
-        self._letters = {TopicPartition(t.dead_letter, 0): t.name for t in TOPICS if t.dead_letter_exists}
+        self._options = client_options(settings)
+        self._names = [topic.name for topic in topics]
+        self._letters = {topic.dead_letter: topic.name for topic in TOPICS if topic.dead_letter_exists}
         self._apply = apply
         self._count = count
         self._latest = latest
@@ -53,12 +55,12 @@ class Traffic:
     async def _patiently(self, work: Callable[[AIOKafkaConsumer], Any]) -> None:
         while True:
             consumer = AIOKafkaConsumer(
-                **client_options(self._settings), group_id=None, enable_auto_commit=False
+                **self._options, group_id=None, enable_auto_commit=False, metadata_max_age_ms=NOTICE_MS
             )
             try:
                 await consumer.start()
                 await work(consumer)
-            except (KafkaError, OSError) as error:
+            except (KafkaError, OSError, TransientError) as error:
                 log.warning("traffic_unreadable", work=work.__name__, error=str(error))
                 await asyncio.sleep(COUNT_SECONDS)
             finally:
@@ -66,11 +68,14 @@ class Traffic:
                     await consumer.stop()
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
-        consumer.assign(self._partitions)
-        begins = await consumer.beginning_offsets(self._partitions)
-        for partition, end in (await consumer.end_offsets(self._partitions)).items():
+        partitions = await all_partitions_of(self._options, self._names)
+        consumer.assign(partitions)
+        begins = await consumer.beginning_offsets(partitions)
+        for partition, end in (await consumer.end_offsets(partitions)).items():
             consumer.seek(partition, max(begins[partition], end - self._latest))
         while True:
+            if added := added_partitions(consumer, self._names):
+                await read_also(consumer, added)
             for partition, records in (await consumer.getmany(timeout_ms=1_000)).items():
                 spec = BY_NAME[partition.topic]
                 for record in records:
@@ -78,10 +83,16 @@ class Traffic:
                         self._apply(Envelope.from_kafka(spec.event, record.value, record.headers))
 
     async def _count_letters(self, consumer: AIOKafkaConsumer) -> None:
-        consumer.assign(list(self._letters))
+        partitions = await all_partitions_of(self._options, list(self._letters))
+        consumer.assign(partitions)
         while True:
-            ends = await consumer.end_offsets(list(self._letters))
-            begins = await consumer.beginning_offsets(list(self._letters))
-            counts = {name: ends[tp] - begins[tp] for tp, name in self._letters.items()}
+            if added := added_partitions(consumer, list(self._letters)):
+                partitions += added
+                consumer.assign(partitions)
+            ends = await consumer.end_offsets(partitions)
+            begins = await consumer.beginning_offsets(partitions)
+            counts: Counter[str] = Counter()
+            for tp in partitions:
+                counts[self._letters[tp.topic]] += ends[tp] - begins[tp]
             self._count({name: count for name, count in counts.items() if count})
             await asyncio.sleep(COUNT_SECONDS)

@@ -14,6 +14,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.partitions import all_partitions_of
 from tunewheel_runtime.service import Delivery, Position
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -79,8 +80,9 @@ class LogRanges:
     async def _consumer(
         self, topic: TopicSpec, group: str | None = None
     ) -> AsyncIterator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
+        options = client_options(self._settings)
         consumer = AIOKafkaConsumer(
-            **client_options(self._settings),
+            **options,
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -88,7 +90,7 @@ class LogRanges:
         )
         try:
             await consumer.start()
-            partitions = [TopicPartition(topic.name, n) for n in range(topic.partitions)]
+            partitions = await all_partitions_of(options, [topic.name])
             consumer.assign(partitions)
             yield consumer, partitions
         except (KafkaError, OSError) as error:

@@ -32,14 +32,16 @@ class Marks:
         for name, group in self._groups.items():
             topic = BY_NAME[name]
             committed = await self._ranges.committed(topic, group)
-            starts = await self._starts(topic, beginnings.get(name, []))
+            starts = await self._starts(topic, beginnings.get(name, []), committed)
             await self._ranges.read(topic, starts, committed, take)
             self._next |= {(name, partition): offset for partition, offset in committed.items()}
 
-    async def _starts(self, topic: TopicSpec, needs: list[tuple[Offsets, datetime | None]]) -> Offsets:
+    async def _starts(
+        self, topic: TopicSpec, needs: list[tuple[Offsets, datetime | None]], committed: Offsets
+    ) -> Offsets:
         starts: Offsets = {}
         for known, since in needs:
-            if len(known) < topic.partitions:
+            if not committed.keys() <= known.keys():
                 known = await self._ranges.at(topic, since and since - CLOCK_SKEW) | known
             for partition, offset in known.items():
                 starts[partition] = min(offset, starts.get(partition, offset))

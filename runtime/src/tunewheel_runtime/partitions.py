@@ -1,0 +1,112 @@
+"""Which partitions topics have. The broker is asked, not the spec: operators add some as traffic grows."""
+
+# aiokafka has no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from tunewheel_contracts.errors import TransientError
+
+NOTICE_MS = 10_000
+"""``metadata_max_age_ms`` of consumers that follow: a new partition is read so long after it appears."""
+
+
+async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
+    """Return every partition of those topics that exist; ``options`` are aiokafka's."""
+    admin = AIOKafkaAdminClient(**options)
+    try:
+        await admin.start()
+        # all topics: to ask for one by its name creates it where the broker makes topics by itself
+        described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+    finally:
+        await admin.close()
+    return [TopicPartition(name, p["partition"]) for name in names for p in described.get(name, ())]
+
+
+async def all_partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
+    """Return every partition of topics that must exist.
+
+    Raises:
+        TransientError: one does not exist (yet).
+    """
+    return _of_each(await partitions_of(options, names), names)
+
+
+def _of_each(found: list[TopicPartition], names: Sequence[str]) -> list[TopicPartition]:
+    if missing := sorted(set(names) - {tp.topic for tp in found}):
+        raise TransientError(f"no such topic on the broker: {', '.join(missing)}; make it (tunewheel topics)")
+    return found
+
+
+def added_partitions(consumer: AIOKafkaConsumer, names: Sequence[str]) -> set[TopicPartition]:
+    """Return the partitions that ``consumer`` has heard of and does not read yet."""
+    known = {TopicPartition(name, n) for name in names for n in consumer.partitions_for_topic(name) or ()}
+    return known - consumer.assignment()
+
+
+async def read_also(
+    consumer: AIOKafkaConsumer, added: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Let ``consumer`` read ``added`` from their beginnings, which are returned, beside what it reads.
+
+    Call it between two fetches: an assignment is replaced as a whole and forgets what was fetched ahead.
+    """
+    begins: dict[TopicPartition, int] = await consumer.beginning_offsets(list(added))
+    at = {tp: await consumer.position(tp) for tp in consumer.assignment()} | begins
+    consumer.assign(list(at))
+    for partition, offset in at.items():
+        consumer.seek(partition, offset)
+    return begins
+
+
+class LogEnds:
+    """Asks where topics end, on connections of its own, made at the first need of them.
+
+    The broker answers a connection in order: asked on a follower's, the ends would come only after its long
+    poll, half a second for each look.
+    """
+
+    def __init__(self, options: Mapping[str, Any], names: Sequence[str]) -> None:
+        self._options = options
+        self._names = list(names)
+        self._connecting = asyncio.Lock()
+        self._clients: tuple[AIOKafkaAdminClient, AIOKafkaConsumer] | None = None
+
+    async def ask(self) -> dict[TopicPartition, int]:
+        """Return the end of every partition that the topics have now.
+
+        Raises:
+            KafkaError: the broker does not answer.
+            TransientError: it does not know a topic (yet, where it has just been started).
+        """
+        admin, consumer = await self._connected()
+        described = await admin.describe_topics(self._names)
+        partitions = [TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]]
+        return await consumer.end_offsets(_of_each(partitions, self._names))
+
+    async def stop(self) -> None:
+        if self._clients is not None:
+            (admin, consumer), self._clients = self._clients, None
+            await consumer.stop()
+            await admin.close()
+
+    async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
+        async with self._connecting:
+            if self._clients is None:
+                admin = AIOKafkaAdminClient(**self._options)
+                consumer = AIOKafkaConsumer(**self._options, group_id=None, enable_auto_commit=False)
+                try:
+                    await admin.start()
+                    await consumer.start()
+                except BaseException:
+                    await consumer.stop()
+                    await admin.close()
+                    raise
+                self._clients = admin, consumer
+            return self._clients
