@@ -74,9 +74,20 @@ async def test_worse_ratings_are_feedback_drift(desk: Any):
 async def test_a_detector_is_quiet_during_its_cooldown(desk: Any):
     await in_production(desk)
     await desk.send(desk.ask(tax_texts(100)))
-    # Windows end at 20, 40, ... and 30 completions must pass: 20, 60, 100 speak.
+    # Windows end at 20, 40, ... and 30 completions are silent: 20, 60, 100 speak.
     lasts = [drift.window.last_completion_id for drift in desk.drifts]
     assert lasts == ["c-00019", "c-00059", "c-00099"]
+
+
+async def test_a_cooldown_as_long_as_a_window_silences_the_next_one(desk: Any):
+    await in_production(desk, drift={"window": 20, "cooldown_completions": 20})
+    await desk.send(desk.ask(tax_texts(40)))
+    desk.revive()
+    await desk.promote("desk-1", "ds-1", BIKES, drift={"window": 20, "cooldown_completions": 20})
+    await desk.watch.start()
+    await desk.send(desk.ask(tax_texts(80)[40:]))
+    lasts = [drift.window.last_completion_id for drift in desk.drifts]
+    assert lasts == ["c-00019", "c-00059"]
 
 
 @pytest.mark.parametrize(

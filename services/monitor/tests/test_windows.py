@@ -84,5 +84,7 @@ def test_a_detector_is_quiet_for_as_many_completions_as_asked():
     silence = Silence().begin("input", 100)
     assert silence.after(60).binds("input")
     assert not silence.after(60).binds("format")
-    assert not silence.after(100).binds("input")
+    assert silence.after(60).after(40).binds("input")  # the window that ends with the hundredth
+    assert not silence.after(100).after(1).binds("input")
+    assert not silence.after(101).binds("input")
     assert not Silence().begin("input", 0).binds("input")

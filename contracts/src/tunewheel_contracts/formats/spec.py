@@ -140,7 +140,8 @@ class DriftSpec(Strict):
     p_value: Annotated[float, Field(gt=0, lt=1)] = 0.01
     detectors: tuple[Literal["input", "format", "feedback"], ...] = ("input", "format", "feedback")
     cooldown_completions: Annotated[int, Field(ge=0)] = 100
-    """After a detection, this many completions pass before the same detector may speak again."""
+    """After a detection the same detector says nothing of windows that end with one of the next so many
+    completions (ratings, for ``feedback``): one as long as ``window`` silences the next window."""
     rebuild: bool = True
 
 

@@ -44,7 +44,7 @@ class WindowRecord(Frozen):
     """(bad, total) that later windows are compared with; the first window's own where nothing is known."""
     findings: tuple[DetectorRecord, ...]
     silence: dict[str, int]
-    """Completions that must still pass before a detector may speak again."""
+    """Detector → how many of the next completions it says nothing of; 0: it said nothing of this window."""
     detections: tuple[DriftDetected, ...]
     cause_id: str
     correlation_id: str | None = None

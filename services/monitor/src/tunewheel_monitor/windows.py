@@ -89,13 +89,17 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Completions that must still pass before a detector may speak again, by detector."""
+    """Completions of which a detector says nothing, by detector: those that follow the window it spoke of.
+
+    A window that ends with the last of them holds nothing else, so 0 are left and it is bound all the same:
+    a cooldown as long as a window silences one window.
+    """
 
     left: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def after(self, completions: int) -> Silence:
-        """Return what is left when ``completions`` more have passed."""
-        return Silence({name: n - completions for name, n in self.left.items() if n > completions})
+        """Return what is left when ``completions`` more have passed, as it binds the window they end."""
+        return Silence({name: n - completions for name, n in self.left.items() if n >= completions})
 
     def binds(self, detector: str) -> bool:
         return detector in self.left
