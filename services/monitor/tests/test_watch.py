@@ -9,6 +9,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_monitor import sorting
 
 from .conftest import bike_texts, route_of, tax_texts
 
@@ -99,6 +100,24 @@ async def test_only_what_production_answered_counts(desk: Any, changes: Any):
     await in_production(desk)
     await desk.send(desk.ask(tax_texts(60), **changes))
     assert not desk.drifts
+
+
+async def test_model_ids_that_nobody_knows_are_looked_up_once_and_not_kept_for_ever(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sorting, "UNKNOWN_KEPT", 3)
+    await in_production(desk)
+    looks: list[str] = []
+
+    async def refresh() -> None:
+        looks.append("again")
+
+    monkeypatch.setattr(desk.declared, "refresh", refresh)
+    ratings = [desk.traffic.rating(f"x-{n}", "up", model_id=f"nobody-{n}") for n in range(8)]
+    again = [desk.traffic.rating(f"y-{n}", "up", model_id=f"nobody-{n}") for n in (5, 6, 7)]
+    await desk.send([*ratings, *again])
+    assert len(looks) == 8
+    assert len(desk.watch.sorter._unknown) == 3
 
 
 async def test_drift_that_nobody_wants_is_not_looked_for(desk: Any):

@@ -30,6 +30,9 @@ TOPIC_OF: dict[StreamName, str] = {
 }
 LONGEST_TEXT = 4_000
 """Characters kept of a question: the embedder reads 512 tokens."""
+UNKNOWN_KEPT = 10_000
+"""Model ids remembered as unknown, the latest; ratings come from outside and may name any. One that was
+forgotten costs another look at the log."""
 
 
 E = TypeVar("E", bound=Event)
@@ -71,7 +74,7 @@ class Sorter:
         self._knowledge = knowledge
         self._lifecycle = lifecycle
         self._forms: dict[str, tuple[str, OutputForm]] = {}
-        self._unknown: set[tuple[str, str, str]] = set()
+        self._unknown: dict[tuple[str, str, str], None] = {}
         self._last: dict[tuple[str, str], Envelope[Any]] = {}
 
     def spec(self, project: str) -> ProjectSpec | None:
@@ -179,11 +182,14 @@ class Sorter:
             known = route is not None and route.model_id == model_id
         else:
             known = self._knowledge.has_trial(project, model_id, role.value)
-        if not known and (project, model_id, role.value) not in self._unknown:
-            await self._lifecycle.refresh()
-            await self._desired.refresh()
-            await self._declared.refresh()
-            self._unknown.add((project, model_id, role.value))
+        if known or (project, model_id, role.value) in self._unknown:
+            return
+        await self._lifecycle.refresh()
+        await self._desired.refresh()
+        await self._declared.refresh()
+        self._unknown[project, model_id, role.value] = None
+        while len(self._unknown) > UNKNOWN_KEPT:
+            del self._unknown[next(iter(self._unknown))]
 
     def _production(self, project: str) -> Route | None:
         desired = self._desired.get(project)
