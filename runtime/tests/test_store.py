@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,17 @@ async def test_directories_travel_whole(store: ObjectStore, tmp_path: Path) -> N
     await store.fetch_directory(refs, "things/x", destination)
     assert (destination / "a.txt").read_bytes() == b"a"
     assert not list((tmp_path / "cache").glob(".fetch-*"))
+
+
+async def test_it_says_when_each_was_written_last(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"one")
+    await store.put_file("files/a", tmp_path / "one", sha256=content_sha256(b"one"))
+    first = (await store.written("files"))["files/a"]
+    while (again := datetime.now(UTC)) <= first:
+        pass
+    await store.put_file("files/a", tmp_path / "one", sha256=content_sha256(b"one"))
+    assert first < again <= (await store.written("files"))["files/a"]
+    assert await store.written("nothing") == {}
 
 
 async def test_a_file_outside_the_prefix_is_refused(store: ObjectStore, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tunewheel_contracts.events.upstream import (
 )
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.document import DOCX
+from tunewheel_contracts.identity import content_id
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
 from tunewheel_runtime.service import Service
@@ -162,7 +163,42 @@ async def test_an_erasure_deletes_the_files_of_its_source_and_no_others(
         unknown = ErasureRequested.model_validate(asked | {"project": "nobody"})
         await bus.publish(new_event(unknown, source="/test"))
         await bus.dead_letters("erasure.requested", 1, about="nobody")
-        await until(lambda: len([p for p in (tmp_path / "store").rglob("doc-*/*") if p.is_file()]) == 1)
+        await until(lambda: len(stored(tmp_path)) == 1)
+
+
+async def test_a_file_published_after_an_erasure_outlives_the_same_request_sent_again(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    service = ingest(kafka, tmp_path)
+    async with Bus(kafka) as bus, running(service), door(service) as client:
+        await bus.publish(declared(project))
+
+        async def publish(document_id: str) -> None:
+            query = {"project": project, "document_id": document_id}
+            content = (FILES / "trail-2.pdf").read_bytes()
+            assert (
+                await client.post("/v1/documents/files", params=query, content=content)
+            ).status_code == 202
+
+        async def erase(erasure_id: str, source_id: str) -> None:
+            asked = {
+                "project": project, "erasure_id": erasure_id, "source_id": source_id, "requested_by": "m",
+            }  # fmt: skip
+            assert (await client.post("/v1/erasures", json=asked)).status_code == 202
+
+        await publish("a.pdf")
+        await erase("L", "a.pdf")
+        await until(lambda: stored(tmp_path) == [])
+        await publish("a.pdf")
+        await publish("b.pdf")
+        await erase("L", "a.pdf")  # the same event, at a later time
+        await erase("M", "b.pdf")  # handled after it
+        await until(lambda: len(stored(tmp_path)) == 1)
+        assert stored(tmp_path)[0].parent.name == content_id("doc", "a.pdf")
+
+
+def stored(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "store").rglob("doc-*/*") if path.is_file()]
 
 
 async def test_the_door_takes_withdrawals(kafka: str, tmp_path: Path, project: str) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -143,13 +144,17 @@ class ObjectStore:
 
     async def list(self, prefix: str) -> list[str]:
         """Return the paths below ``prefix``, sorted."""
-        paths: list[str] = []
+        return sorted(await self.written(prefix))
+
+    async def written(self, prefix: str) -> dict[str, datetime]:
+        """Return the paths below ``prefix``, and when each was written last, by the store's clock."""
+        times: dict[str, datetime] = {}
         try:
             async for chunk in obstore.list(self._store, prefix):
-                paths.extend(meta["path"] for meta in chunk)
+                times |= {meta["path"]: meta["last_modified"] for meta in chunk}
         except (BaseError, OSError) as error:
             raise TransientError(f"cannot list {prefix}: {error}") from error
-        return sorted(paths)
+        return times
 
     async def delete(self, paths: Sequence[str]) -> None:
         """Remove what is no artifact, such as an old checkpoint; absent paths are fine."""

@@ -98,7 +98,13 @@ class Curation:
         await self._followed.refresh()
         declared, asked = self.projects.get(event.project), event.data
         delete = declared is not None and declared.data.spec.dataset.erase_versions
-        found = await forget(event, table=self.table, store=self._service.store, delete_versions=delete)
+        found = await forget(
+            event,
+            self.known.erasures.asked_by(event),
+            table=self.table,
+            store=self._service.store,
+            delete_versions=delete,
+        )
         proof = ErasureCompleted(
             project=event.project,
             erasure_id=asked.erasure_id,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from tunewheel_contracts.event import new_event
@@ -38,6 +39,20 @@ def test_the_moment_may_be_named() -> None:
     fold = Erasures()
     fold.apply(requested(1, customer="C-1", requested_at=NOON - MINUTE))
     assert [erasure.until for erasure in fold.of("shop")] == [NOON - MINUTE]
+
+
+def test_a_request_that_comes_again_asks_for_what_it_asked_for_first(records) -> None:
+    """Sent anew, an event bears its id and a later time; read in another order, the later one comes first."""
+    first = requested(1, customer="C-1")
+    again = replace(first, time=NOON + 5 * MINUTE)
+    for order in ((first, again), (again, first)):
+        fold = Erasures()
+        for event in order:
+            fold.apply(event)
+        assert [erasure.until for erasure in fold.of("shop")] == [NOON]
+        assert fold.asked_by(again).until == NOON
+        rows = records({"group": "C-1", "published_at": NOON + MINUTE})
+        assert rows.filter(erased(fold.all())).is_empty()
 
 
 def test_nothing_is_erased_without_a_request(records) -> None:

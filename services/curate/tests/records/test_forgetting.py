@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_curate.pipeline import build
+from tunewheel_curate.records.erasures import Erasures
 from tunewheel_curate.records.forgetting import Finding, forget
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.versions.versioning import write_version
@@ -40,6 +42,10 @@ def letter(rows: pl.DataFrame, **subject: str):
     return new_event(data, source="/test", time=rows["published_at"].max() + timedelta(seconds=1))
 
 
+async def carried_out(event, **places) -> Finding:
+    return await forget(event, Erasures().asked_by(event), **places)
+
+
 async def stored_version(rows: pl.DataFrame, spec, store: ObjectStore, tmp_path: Path) -> str:
     folder = tmp_path / "version"
     manifest = write_version(build(rows, spec), spec, folder, data_docs=False)
@@ -53,18 +59,18 @@ async def test_the_proof_names_the_versions_and_says_the_same_when_repeated(
     held = await stored_version(rows, spec(), store, tmp_path)
     await stored_version(rows[10:], spec(), store, tmp_path / "without")
     event = letter(rows, customer="person-3")
-    found = await forget(event, table=table, store=store, delete_versions=False)
+    found = await carried_out(event, table=table, store=store, delete_versions=False)
     assert found == Finding(records=1, dataset_ids=(held,))
     assert "person-3" not in table.read("shop", {})["group"].to_list()
     assert table.arrivals().height == 29
-    again = await forget(event, table=table, store=store, delete_versions=False)
+    again = await carried_out(event, table=table, store=store, delete_versions=False)
     assert again == found
     assert await store.exists(f"datasets/{held}/train.parquet")
 
 
 async def test_a_source_is_forgotten_too(table, store, rows, spec, tmp_path: Path) -> None:
     held = await stored_version(rows, spec(), store, tmp_path)
-    found = await forget(letter(rows, source_id="T-5"), table=table, store=store, delete_versions=False)
+    found = await carried_out(letter(rows, source_id="T-5"), table=table, store=store, delete_versions=False)
     assert found == Finding(records=1, dataset_ids=(held,))
     assert table.arrivals().height == 29
 
@@ -74,7 +80,9 @@ async def test_a_version_is_known_by_its_rows_where_the_table_is_lost(
 ) -> None:
     held = await stored_version(rows, spec(), store, tmp_path)
     empty = RecordTable(str(tmp_path / "elsewhere"))
-    found = await forget(letter(rows, customer="person-3"), table=empty, store=store, delete_versions=False)
+    found = await carried_out(
+        letter(rows, customer="person-3"), table=empty, store=store, delete_versions=False
+    )
     assert found == Finding(records=0, dataset_ids=(held,))
 
 
@@ -83,13 +91,34 @@ async def test_rows_of_versions_go_where_the_project_says_so(
 ) -> None:
     held = await stored_version(rows, spec(), store, tmp_path)
     other = await stored_version(rows[10:], spec(), store, tmp_path / "without")
-    await forget(letter(rows, customer="person-3"), table=table, store=store, delete_versions=True)
+    await carried_out(letter(rows, customer="person-3"), table=table, store=store, delete_versions=True)
     left = [path.removeprefix(f"datasets/{held}/") for path in await store.list(f"datasets/{held}")]
     assert left == ["holdout_memory.parquet", "manifest.json"]
     assert await store.exists(f"datasets/{other}/train.parquet")
 
 
+async def test_what_is_published_and_versioned_again_outlives_a_second_delivery(
+    table, store, rows, spec, tmp_path: Path
+) -> None:
+    """The same rows make the same version, under the name that the erasure found."""
+    held = await stored_version(rows, spec(), store, tmp_path)
+    known, event = Erasures(), letter(rows, customer="person-3")
+    places = {"table": table, "store": store, "delete_versions": True}
+    found = await forget(event, known.asked_by(event), **places)
+
+    again = rows.filter(pl.col("group") == "person-3").with_columns(
+        published_at=pl.lit(event.time + timedelta(minutes=1), dtype=pl.Datetime("us", "UTC")),
+        offset=pl.lit(1_000, dtype=pl.Int64),
+    )
+    table.append(again, erasures=known.all())
+    await stored_version(rows, spec(), store, tmp_path / "again")
+    sent_anew = replace(event, time=event.time + timedelta(hours=1))
+    assert await forget(sent_anew, known.asked_by(sent_anew), **places) == found
+    assert table.read("shop", {"0": 1_001}).filter(pl.col("group") == "person-3").height == 1
+    assert await store.exists(f"datasets/{held}/train.parquet")
+
+
 async def test_nobody_of_that_name_is_a_proof_of_nothing(table, store, rows) -> None:
-    found = await forget(letter(rows, customer="nobody"), table=table, store=store, delete_versions=True)
+    found = await carried_out(letter(rows, customer="nobody"), table=table, store=store, delete_versions=True)
     assert found == Finding(records=0)
     assert table.arrivals().height == 30

@@ -20,6 +20,7 @@ from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
 from tunewheel_ingest.documents import Documents
+from tunewheel_ingest.erasures import Moments
 from tunewheel_ingest.records import RECORD_OF, document_record
 from tunewheel_ingest.settings import DOCUMENTS_AT_ONCE
 from tunewheel_ingest.sizing import require_size
@@ -30,6 +31,8 @@ Made = Envelope[RecordIngested] | None
 
 def register(service: Service, projects: View[ProjectDeclared], documents: Documents) -> None:
     """Attach the handlers; ``projects`` is the view of declared projects."""
+    moments = Moments()
+    asked = service.replay((topics.ERASURE_REQUESTED,), moments.apply)
 
     async def ingest(event: Envelope[Any]) -> Made:
         await require_project(projects, event.project)
@@ -55,8 +58,10 @@ def register(service: Service, projects: View[ProjectDeclared], documents: Docum
     @service.on(topics.ERASURE_REQUESTED)
     async def on_erasure_requested(event: Envelope[ErasureRequested]) -> None:
         await require_project(projects, event.project)
+        await asked.refresh()
         # of a document the id is also the group, which is where a person's name would stand
-        await documents.forget(event.project, event.data.source_id or event.data.customer or "")
+        name = event.data.source_id or event.data.customer or ""
+        await documents.forget(event.project, name, until=moments.of(event))
 
 
 def made(record: RecordIngested | None, cause: Envelope[Any]) -> Made:

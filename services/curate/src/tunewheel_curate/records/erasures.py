@@ -37,7 +37,11 @@ def erasure_of(event: Envelope[ErasureRequested]) -> Erasure:
 
 
 class Erasures:
-    """A fold over ``erasure.requested``; applying an event twice changes nothing."""
+    """A fold over ``erasure.requested``; applying an event twice changes nothing.
+
+    A request that comes again, perhaps sent anew and with a later time, asks for what it asked for first:
+    what was published since is not erased by it.
+    """
 
     def __init__(self) -> None:
         self._by_project: dict[str, dict[str, Erasure]] = {}
@@ -45,7 +49,14 @@ class Erasures:
     def apply(self, envelope: Envelope[Any]) -> None:
         """Take note of one event."""
         if isinstance(envelope.data, ErasureRequested):
-            self._by_project.setdefault(envelope.project, {})[envelope.id] = erasure_of(envelope)
+            self.asked_by(envelope)
+
+    def asked_by(self, event: Envelope[ErasureRequested]) -> Erasure:
+        """Return what ``event`` asks for, up to the moment at which it was asked for first."""
+        known, erasure = self._by_project.setdefault(event.project, {}), erasure_of(event)
+        first = known.get(event.id, erasure)
+        known[event.id] = min(first, erasure, key=lambda asked: asked.until)
+        return known[event.id]
 
     def of(self, project: str) -> tuple[Erasure, ...]:
         """Return the erasures of ``project`` in an order that does not depend on the log's."""

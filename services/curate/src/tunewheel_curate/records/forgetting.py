@@ -20,7 +20,7 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_curate.duplicates.near_cache import NearCache
-from tunewheel_curate.records.erasures import Erasure, erasure_of
+from tunewheel_curate.records.erasures import Erasure
 from tunewheel_curate.records.table import RecordTable
 
 log = structlog.get_logger(__name__)
@@ -39,29 +39,37 @@ class Finding(Frozen):
 
 
 async def forget(
-    event: Envelope[ErasureRequested], *, table: RecordTable, store: ObjectStore, delete_versions: bool
+    event: Envelope[ErasureRequested],
+    erasure: Erasure,
+    *,
+    table: RecordTable,
+    store: ObjectStore,
+    delete_versions: bool,
 ) -> Finding:
-    """Erase what ``event`` asks for and return what was found. Repeating it is harmless.
+    """Erase what ``event`` asks for (``Erasures.asked_by``) and return what was found. Repeating it is
+    harmless, also after the same was published and versioned again.
 
     Raises:
         TransientError: another writer was faster, or the store is away.
     """
-    erasure = erasure_of(event)
     rows = await asyncio.to_thread(table.subjects, (erasure,))
     finding = await _written_down(event, erasure, rows, store)
     if delete_versions:
-        for dataset_id in finding.dataset_ids:
-            await _delete_rows(dataset_id, store)
+        await _delete_versions(event, finding, store)
     await asyncio.to_thread(table.erase, rows)
     await NearCache(store).forget(event.project)
     log.info("erased", erasure_id=event.data.erasure_id, **finding.model_dump())
     return finding
 
 
+def _place(event: Envelope[ErasureRequested]) -> str:
+    return f"erasures/{event.project}/{content_sha256(event.id.encode())[:32]}"
+
+
 async def _written_down(
     event: Envelope[ErasureRequested], erasure: Erasure, rows: pl.DataFrame, store: ObjectStore
 ) -> Finding:
-    path = f"erasures/{event.project}/{content_sha256(event.id.encode())[:32]}.json"
+    path = f"{_place(event)}.json"
     if (earlier := await store.read(path)) is not None:
         return Finding.model_validate_json(earlier)
     record_ids = rows["record_id"].unique().sort().to_list()
@@ -102,6 +110,17 @@ async def _holds(
         if (pl.read_parquet(BytesIO(rows), columns=["group"])["group"] == erasure.customer).any():
             return True
     return False
+
+
+async def _delete_versions(event: Envelope[ErasureRequested], finding: Finding, store: ObjectStore) -> None:
+    """Delete the rows of the versions in ``finding``, once: the same rows may have been published since, and
+    they make the same version."""
+    done = f"{_place(event)}.versions-deleted"
+    if await store.exists(done):
+        return
+    for dataset_id in finding.dataset_ids:
+        await _delete_rows(dataset_id, store)
+    await store.put(done, b"")
 
 
 async def _delete_rows(dataset_id: str, store: ObjectStore) -> None:
