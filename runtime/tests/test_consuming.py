@@ -109,3 +109,24 @@ async def test_what_the_log_refuses_of_a_batch_is_one_dead_letter_and_the_rest_i
     (letter,) = log.letters
     assert letter.headers["dlq_source_offset"] == b"1"
     assert b"split it" in letter.headers["dlq_reason"]
+
+
+async def test_a_batch_that_stops_the_service_leaves_no_letters_to_be_written_again() -> None:
+    """Neither by the limit nor by an error of the handler: the batch comes again at the next start."""
+    log = Log()
+
+    async def broken(_: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    for name in ("consume_each", "consume_batch") * 3:  # starts
+        with pytest.raises(DeadLetterLimitExceeded, match=r"dataset.requested\[0\]@9: "):
+            await getattr(consumption(log, limit=5, window=10), name)(
+                SPEC, accept, records(*("good",) * 4, *("bad",) * 12)
+            )
+        with pytest.raises(ZeroDivisionError):
+            await getattr(consumption(log, limit=5, window=10), name)(SPEC, broken, records("bad", "good"))
+    assert log.letters == []
+
+    raised = consumption(log, limit=50, window=100)
+    await raised.consume_each(SPEC, accept, records(*("good",) * 4, *("bad",) * 12))
+    assert [int(letter.headers["dlq_source_offset"]) for letter in log.letters] == list(range(4, 16))

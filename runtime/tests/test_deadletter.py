@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from aiokafka import ConsumerRecord
 from opentelemetry.metrics import NoOpMeterProvider
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import KafkaRecord
@@ -15,6 +16,7 @@ from tunewheel_runtime.deadletter import (
     Position,
     Undecoded,
     dead_letter,
+    refused,
 )
 from tunewheel_runtime.retry import Backoff
 
@@ -36,6 +38,18 @@ def test_carries_the_original_bytes_the_reason_and_the_place() -> None:
         "dlq_source_partition": b"2",
         "dlq_source_offset": b"41",
     }
+
+
+def test_it_is_told_by_who_refused_what_wherever_it_lies() -> None:
+    def on_log(offset: int, headers: dict[str, bytes]) -> Any:
+        return ConsumerRecord(
+            "ticket.published.dlq", 0, offset, 0, 0, None, b"", None, 0, 0, tuple(headers.items())
+        )
+
+    headers = dead_letter(RECORD, ERROR, service="ingest").headers | {"ce_type": b"\xff"}
+    assert refused(on_log(5, headers)) == refused(on_log(6, headers)) == ("ingest", RECORD.position)
+    assert refused(on_log(7, {})) == ("", Position("ticket.published.dlq", 0, 7))
+    assert refused(on_log(8, headers | {"dlq_source_offset": b"x"}))[1].offset == 8
 
 
 class Sent:

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from tunewheel_cli.dead_letters import dead_letter_counts, read_dead_letters
 from tunewheel_console.traffic import Traffic
 from tunewheel_contracts import topics
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_monitor.log_ranges import LogRanges
 from tunewheel_runtime import view
+from tunewheel_runtime.deadletter import Position, Undecoded, dead_letter
 from tunewheel_runtime.service import Delivery
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -89,7 +92,7 @@ async def test_a_view_reads_partitions_that_the_spec_does_not_know_and_those_add
     assert failures == []
 
 
-async def test_monitor_reads_again_and_console_shows_what_lies_in_added_partitions(
+async def test_monitor_reads_again_and_console_shows_what_lies_in_added_partitions_and_letters_count_once(
     fresh_kafka: str, tmp_path: Path
 ) -> None:
     topic: TopicSpec = topics.FEEDBACK_RECEIVED
@@ -110,16 +113,24 @@ async def test_monitor_reads_again_and_console_shows_what_lies_in_added_partitio
     await ranges.read(topic, starts, {added: 1}, take)
     assert taken == ["f-1"]
 
-    letter = AIOKafkaProducer(bootstrap_servers=fresh_kafka)
-    await letter.start()
-    await letter.send_and_wait(topic.dead_letter, b"refused", partition=1)
-    await letter.stop()
+    source = Undecoded(Position(topic.name, 0, 7), b"k", b"refused", {})
+    letter = dead_letter(source, InvalidEvent(field="rating", reason="is missing"), service="monitor")
+    producer = AIOKafkaProducer(bootstrap_servers=fresh_kafka)
+    await producer.start()
+    for partition in (1, 1, 0):  # whoever wrote it was killed before the offset moved
+        await producer.send_and_wait(
+            letter.topic, letter.value, headers=list(letter.headers.items()), partition=partition
+        )
+    await producer.send_and_wait(letter.topic, b"somebody else's", partition=1)
+    await producer.stop()
+    options = {"bootstrap_servers": fresh_kafka}
+    assert [found.offset for found in [one async for one in read_dead_letters(options)]].count(7) == 1
+    assert await dead_letter_counts(options) == {topic.name: 2}
     traffic = Traffic(
         settings, (topic,), lambda event: shown.append(event.data.feedback_id), counted.append, latest=10
     )
     await traffic.start()
     try:
-        await until(lambda: shown == ["f-1"] and bool(counted))
+        await until(lambda: shown == ["f-1"] and counted[-1:] == [{topic.name: 2}])
     finally:
         await traffic.stop()
-    assert counted[-1] == {topic.name: 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,10 +57,25 @@ def letter_topics(topics: Sequence[TopicSpec] = TOPICS) -> list[str]:
 async def read_dead_letters(
     options: Mapping[str, Any], topics: Sequence[TopicSpec] = TOPICS
 ) -> AsyncIterator[DeadLetter]:
-    """Yield the dead letters of ``topics``; ``options`` are aiokafka's.
+    """Yield the dead letters of ``topics``, each once (``refused``); ``options`` are aiokafka's.
 
     Raises:
         TransientError: no Kafka answers.
     """
+    from tunewheel_runtime.deadletter import refused
+
+    seen: set[object] = set()
     async for record in read_records(options, letter_topics(topics)):
-        yield DeadLetter.of(record)
+        if (identity := refused(record)) not in seen:
+            seen.add(identity)
+            yield DeadLetter.of(record)
+
+
+async def dead_letter_counts(options: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many messages of each topic were refused, of those of which any was.
+
+    Raises:
+        TransientError: no Kafka answers.
+    """
+    counts = Counter([letter.topic async for letter in read_dead_letters(options)])
+    return dict(sorted(counts.items()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from tunewheel_cli.connection import unreachable
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-    from tunewheel_runtime.settings import ServiceSettings
 
 _FETCH_BYTES = 8 << 20
 
@@ -105,29 +103,6 @@ def _place(record: ConsumerRecord[bytes, bytes]) -> TopicPartition:
     from aiokafka import TopicPartition
 
     return TopicPartition(record.topic, record.partition)
-
-
-async def dead_letter_count(settings: ServiceSettings, names: Sequence[str]) -> int:
-    """Return how many records the dead-letter topics ``names`` hold."""
-    from tunewheel_runtime.kafka import client_options
-
-    return sum((await record_counts(client_options(settings), names)).values())
-
-
-async def record_counts(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, int]:
-    """Return how many records each of those topics holds that holds any."""
-    from tunewheel_runtime.partitions import partitions_of
-
-    counts: Counter[str] = Counter()
-    async with consumer(options) as client:
-        partitions = await partitions_of(options, names)
-        if not partitions:
-            return {}
-        ends = await client.end_offsets(partitions)
-        beginnings = await client.beginning_offsets(partitions)
-        for tp in partitions:
-            counts[tp.topic] += ends[tp] - beginnings[tp]
-    return {name: count for name, count in sorted(counts.items()) if count}
 
 
 async def follow(

@@ -24,7 +24,7 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, Event, KafkaRecord
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.deadletter import DeadLetters, Position, Undecoded
+from tunewheel_runtime.deadletter import DeadLetters, Position, Refusal, Undecoded
 from tunewheel_runtime.publishing import Produced, Publisher, as_list
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.telemetry import Telemetry
@@ -79,18 +79,30 @@ class Consumption:
         envelope = Envelope.from_kafka(spec.event, record.value, headers, logged_ms=record.timestamp)
         return Delivery(envelope, position_of(record), headers)
 
-    async def decode_all(self, spec: TopicSpec, records: Sequence[Record]) -> list[Delivery[Any]]:
-        """Decode records in order; those that cannot be decoded become dead letters."""
+    def decode_all(
+        self, spec: TopicSpec, records: Sequence[Record]
+    ) -> tuple[list[Delivery[Any]], list[Refusal]]:
+        """Decode records in order; returned beside them is what cannot be decoded.
+
+        Raises:
+            DeadLetterLimitExceeded: see ``DeadLetters.refuse``.
+        """
         deliveries: list[Delivery[Any]] = []
+        refusals: list[Refusal] = []
         for record in records:
             try:
                 deliveries.append(self.decode(spec, record))
             except InvalidEvent as error:
-                await self.dead_letters.write(undecoded(record), error)
+                refusals.append(self._refuse(record, error))
             else:
                 self.dead_letters.passed()
         self.instruments.consumed.add(len(records), {"topic": spec.name})
-        return deliveries
+        return deliveries, refusals
+
+    def _refuse(self, record: Record, error: InvalidEvent) -> Refusal:
+        refusal = undecoded(record), error
+        self.dead_letters.refuse(*refusal)
+        return refusal
 
     async def consume_one(self, spec: TopicSpec, handler: Handler, record: Record) -> None:
         """Handle one record and publish what came of it; an ``InvalidEvent`` becomes a dead letter."""
@@ -114,8 +126,10 @@ class Consumption:
         await self.publisher.publish_many(await call(handler, delivery.event))
 
     async def consume_each(self, spec: TopicSpec, handler: Handler, records: Sequence[Record]) -> None:
-        """Handle a batch item by item and publish all that came of it at once."""
+        """Handle a batch item by item and publish all that came of it at once, dead letters last: a batch in
+        which something stops the service leaves none behind, to be written again with it."""
         made: list[tuple[Record, list[KafkaRecord]]] = []
+        refusals: list[Refusal] = []
         for record in records:
             try:
                 delivery = self.decode(spec, record)
@@ -123,22 +137,26 @@ class Consumption:
                     lambda d=delivery: call(handler, d.event), self.backoff, what=f"handling {spec.name}"
                 )
             except InvalidEvent as error:
-                await self.dead_letters.write(undecoded(record), error)
+                refusals.append(self._refuse(record, error))
                 continue
             self.dead_letters.passed()
             made.append((record, [traced(envelope, delivery) for envelope in produced]))
         self.instruments.consumed.add(len(records), {"topic": spec.name})
-        await self._send_all(spec, made)
+        refusals += await self._send_all(spec, made)
+        await self.dead_letters.put(refusals)
 
-    async def _send_all(self, spec: TopicSpec, made: Sequence[tuple[Record, list[KafkaRecord]]]) -> None:
+    async def _send_all(
+        self, spec: TopicSpec, made: Sequence[tuple[Record, list[KafkaRecord]]]
+    ) -> list[Refusal]:
         """Send what a batch made at once; where the log refuses something of it, record by record, so that
-        only the record behind it becomes a dead letter."""
+        only the record behind it is refused (returned)."""
 
         async def send(records: Sequence[KafkaRecord]) -> None:
             await retry(
                 lambda: self.publisher.send(records), self.backoff, what=f"publishing after {spec.name}"
             )
 
+        refusals: list[Refusal] = []
         try:
             if everything := [out for _, outs in made for out in outs]:
                 await send(everything)
@@ -147,20 +165,21 @@ class Consumption:
                 try:
                     await send(outs)
                 except InvalidEvent as error:
-                    await self.dead_letters.write(undecoded(record), error)
+                    refusals.append(self._refuse(record, error))
+        return refusals
 
     async def consume_batch(self, spec: TopicSpec, handler: BatchHandler, records: Sequence[Record]) -> None:
-        """Hand a decoded batch to ``handler`` as a whole."""
-        deliveries = await self.decode_all(spec, records)
-        if not deliveries:
-            return
-        started = time.perf_counter()
+        """Hand a decoded batch to ``handler`` as a whole; dead letters last, as in ``consume_each``."""
+        deliveries, refusals = self.decode_all(spec, records)
+        if deliveries:
+            started = time.perf_counter()
 
-        async def handle() -> None:
-            await self.publisher.publish_many(as_list(await handler(deliveries)))
+            async def handle() -> None:
+                await self.publisher.publish_many(as_list(await handler(deliveries)))
 
-        await retry(handle, self.backoff, what=f"handling {spec.name}")
-        self.instruments.seconds.record(time.perf_counter() - started, {"topic": spec.name})
+            await retry(handle, self.backoff, what=f"handling {spec.name}")
+            self.instruments.seconds.record(time.perf_counter() - started, {"topic": spec.name})
+        await self.dead_letters.put(refusals)
 
 
 async def call(handler: Handler, event: Envelope[Any]) -> list[Envelope[Any]]:

@@ -1,12 +1,16 @@
 """Dead letters: the original bytes, why they were refused, and where they came from."""
 
+# aiokafka has no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
+from aiokafka import ConsumerRecord
 from opentelemetry import metrics
 from tunewheel_contracts.errors import InvalidEvent, TunewheelError
 from tunewheel_contracts.event import KafkaRecord
@@ -50,6 +54,9 @@ class Undecoded:
     headers: Mapping[str, bytes]
 
 
+Refusal = tuple[Undecoded, InvalidEvent]
+
+
 class DeadLetters:
     """Writes dead letters of one service, and stops it when they get out of hand."""
 
@@ -75,32 +82,65 @@ class DeadLetters:
         the order of the log: behind a batch's refusals its other messages would come too late."""
         self._recent.append(False)
 
-    async def write(self, record: Undecoded, error: InvalidEvent) -> None:
-        """Put ``record`` on its dead-letter topic.
+    def refuse(self, record: Undecoded, error: InvalidEvent) -> None:
+        """Note a refused message, in its turn like ``passed``; its letter is to be ``put``.
 
         Raises:
-            DeadLetterLimitExceeded: too many among the latest messages; nothing was written.
-            TransientError: the dead letter could not be written; the source offset must not move.
+            DeadLetterLimitExceeded: too many among the latest messages.
         """
         self._recent.append(True)
         if sum(self._recent) > self._limit:
+            at = record.position
             raise DeadLetterLimitExceeded(
                 f"{sum(self._recent)} of the latest {len(self._recent)} messages were refused, the limit is "
-                f"{self._limit}; latest: {record.position.topic}: {error}. Mend the upstream; what is on the "
-                "log already is refused again: restart with a higher TUNEWHEEL_DEAD_LETTER_LIMIT to let it "
-                "into the dead letters"
+                f"{self._limit}; latest: {at.topic}[{at.partition}]@{at.offset}: {error}. Mend the upstream; "
+                "what is on the log already is refused again: restart with a higher "
+                "TUNEWHEEL_DEAD_LETTER_LIMIT to let it into the dead letters"
             )
-        letter = dead_letter(record, error, service=self._service)
-        await retry(lambda: self._publisher.send([letter]), self._backoff, what="dead letter")
-        self._counter.add(1, {"topic": record.position.topic})
-        log.warning(
-            "dead_lettered",
-            topic=record.position.topic,
-            partition=record.position.partition,
-            offset=record.position.offset,
-            field=error.field,
-            reason=error.reason,
-        )
+
+    async def put(self, refusals: Sequence[Refusal]) -> None:
+        """Put refused records on their dead-letter topics. Do it last before the offset moves: a letter is
+        written again for what is delivered again.
+
+        Raises:
+            TransientError: a dead letter could not be written; the source offset must not move.
+        """
+        for record, error in refusals:
+            letter = dead_letter(record, error, service=self._service)
+            await retry(lambda one=letter: self._publisher.send([one]), self._backoff, what="dead letter")
+            self._counter.add(1, {"topic": record.position.topic})
+            log.warning(
+                "dead_lettered",
+                topic=record.position.topic,
+                partition=record.position.partition,
+                offset=record.position.offset,
+                field=error.field,
+                reason=error.reason,
+            )
+
+    async def write(self, record: Undecoded, error: InvalidEvent) -> None:
+        """Note a refused message and put it on its dead-letter topic; see ``refuse`` and ``put`` for errors.
+        Where the limit is exceeded nothing is written."""
+        self.refuse(record, error)
+        await self.put([(record, error)])
+
+
+def refused(record: ConsumerRecord[bytes, bytes]) -> tuple[str, Position]:
+    """Return by whom, and where on the log, a dead letter was refused: it is counted once by that.
+
+    A service that is killed before its offset moves writes its latest letters again. What others put on a
+    dead-letter topic, without these headers, is itself.
+    """
+    told = {
+        name.removeprefix(HEADER_PREFIX): (value or b"").decode("utf-8", "replace")
+        for name, value in record.headers
+        if name.startswith(HEADER_PREFIX)
+    }
+    try:
+        source = Position(told["source_topic"], int(told["source_partition"]), int(told["source_offset"]))
+        return told["service"], source
+    except (KeyError, ValueError):
+        return "", Position(record.topic, record.partition, record.offset)
 
 
 def dead_letter(record: Undecoded, error: InvalidEvent, *, service: str) -> KafkaRecord:

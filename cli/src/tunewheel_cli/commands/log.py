@@ -27,17 +27,16 @@ def register(app: typer.Typer) -> None:
 def status(reach: Reach, project: Project = None) -> None:
     """Show the services, how far they are behind, and where each project is on the wheel."""
     from tunewheel_cli.commands.tables import print_status
-    from tunewheel_cli.dead_letters import letter_topics
+    from tunewheel_cli.dead_letters import dead_letter_counts
     from tunewheel_cli.lag import read_lag
-    from tunewheel_cli.reading import read_topics, record_counts
+    from tunewheel_cli.reading import read_topics
     from tunewheel_cli.run_state import living
     from tunewheel_cli.wheel_status import MOVING, fold
 
     async def gather() -> tuple[list[Any], dict[str, int], dict[str, Any]]:
         options = reach.client_options()
         events = [event async for event in read_topics(options, MOVING) if project in (None, event.project)]
-        refused = await record_counts(options, letter_topics())
-        return await read_lag(options), refused, fold(events)
+        return await read_lag(options), await dead_letter_counts(options), fold(events)
 
     running = living(reach.var.run_file)
     lags, refused, projects = asyncio.run(gather())
@@ -46,7 +45,7 @@ def status(reach: Reach, project: Project = None) -> None:
             "running": running is not None,
             "services": running.services if running else {},
             "lag": [{"group": lag.group, "topic": lag.topic, "behind": lag.behind} for lag in lags],
-            "dead_letters": {name.removesuffix(".dlq"): count for name, count in refused.items()},
+            "dead_letters": refused,
             "projects": [found.as_json() for found in projects.values()],
         })  # fmt: skip
     else:

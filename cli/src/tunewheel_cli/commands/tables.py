@@ -31,7 +31,7 @@ def print_status(
     elif lags:
         console.print(f"{len(lags)} consumer groups are at the end of the log")
     if refused:
-        counts = ", ".join(f"{name.removesuffix('.dlq')} {count:,}" for name, count in refused.items())
+        counts = ", ".join(f"{name} {count:,}" for name, count in refused.items())
         console.print(f"[yellow]refused:[/] {counts} (see `tunewheel dead-letters`)")
     console.print(_projects(projects) if projects else "no project is declared")
 

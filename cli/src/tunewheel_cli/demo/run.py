@@ -9,10 +9,11 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunewheel_contracts import topics
+from tunewheel_runtime.kafka import client_options
 
 from tunewheel_cli import run_state
 from tunewheel_cli.connection import Connection, InvalidOption
+from tunewheel_cli.dead_letters import dead_letter_counts
 from tunewheel_cli.demo.example import Example
 from tunewheel_cli.demo.gateway import GatewayClient
 from tunewheel_cli.demo.screen import Bar, Screen
@@ -21,7 +22,6 @@ from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Plan, Wheel
 from tunewheel_cli.lineage import lineage_of, lineage_tree
 from tunewheel_cli.places import Var
-from tunewheel_cli.reading import dead_letter_count
 from tunewheel_cli.roster import choose
 from tunewheel_cli.supervisor import Kept, State
 
@@ -102,8 +102,7 @@ async def _tell(
                 screen.console.print(lineage_tree(found))
         finally:
             outcome.events = feed.counts()
-            letters = [topic.dead_letter for topic in topics.TOPICS if topic.dead_letter_exists]
-            outcome.dead_letters = await dead_letter_count(settings, letters)
+            outcome.dead_letters = sum((await dead_letter_counts(client_options(settings))).values())
 
 
 async def _wait_for_the_end(wheel: Wheel, screen: Screen) -> None:

@@ -19,7 +19,9 @@ Every message is a [CloudEvent 1.0](https://cloudevents.io) in Kafka's binary mo
 `ce_*` headers, the value is the JSON data. `ce_type` is the topic's name, `ce_causationid` the event that
 caused this one, `ce_correlationid` the turn of the wheel. Topics with consumers have a dead-letter topic
 `<topic>.dlq` beside them: the original bytes and headers, with `dlq_service`, `dlq_field`, `dlq_reason`,
-`dlq_source_topic`, `dlq_source_partition` and `dlq_source_offset` added. The console reads every topic.
+`dlq_source_topic`, `dlq_source_partition` and `dlq_source_offset` added. A service that is killed before its
+offset moves may write a letter again: count letters by service and source, as the console and the command
+line do. The console reads every topic.
 The column "key" names the field whose value is the record key: events of one key keep their order.
 
 Evolution: optional fields may be added; everything else is a new topic `<topic>.v2`.

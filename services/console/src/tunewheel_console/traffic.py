@@ -1,10 +1,10 @@
-"""Topics that carry traffic: only their latest events are read, and their dead letters only counted."""
+"""Topics that carry traffic: only their latest events are read; and dead letters, which are only counted."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import BY_NAME, TOPICS, TopicSpec
+from tunewheel_runtime.deadletter import Position, refused
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.partitions import NOTICE_MS, added_partitions, all_partitions_of, read_also
 from tunewheel_runtime.settings import ServiceSettings
@@ -40,6 +41,7 @@ class Traffic:
         self._apply = apply
         self._count = count
         self._latest = latest
+        self._refused: defaultdict[str, set[tuple[str, Position]]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -83,16 +85,15 @@ class Traffic:
                         self._apply(Envelope.from_kafka(spec.event, record.value, record.headers))
 
     async def _count_letters(self, consumer: AIOKafkaConsumer) -> None:
-        partitions = await all_partitions_of(self._options, list(self._letters))
+        names = list(self._letters)
+        partitions = await all_partitions_of(self._options, names)
         consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
         while True:
-            if added := added_partitions(consumer, list(self._letters)):
-                partitions += added
-                consumer.assign(partitions)
-            ends = await consumer.end_offsets(partitions)
-            begins = await consumer.beginning_offsets(partitions)
-            counts: Counter[str] = Counter()
-            for tp in partitions:
-                counts[self._letters[tp.topic]] += ends[tp] - begins[tp]
-            self._count({name: count for name, count in counts.items() if count})
-            await asyncio.sleep(COUNT_SECONDS)
+            if added := added_partitions(consumer, names):
+                await read_also(consumer, added)
+            fetched = await consumer.getmany(timeout_ms=1_000)
+            for partition, records in fetched.items():
+                self._refused[self._letters[partition.topic]].update(map(refused, records))
+            if fetched:
+                self._count({name: len(found) for name, found in self._refused.items()})
