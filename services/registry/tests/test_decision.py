@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.lifecycle import ModelRegistered, ModelRolledback, Stage
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ModelRolledback, Stage
 from tunewheel_registry.decision import decide
+from tunewheel_registry.desired import desired_state
 from tunewheel_registry.lifecycle import State, apply
 
 
@@ -94,11 +95,6 @@ def test_a_failed_evaluation_rejects_for_good(desk: Any):
         decide(state, desk.passed(1), desk.rollout)
 
 
-def test_a_passed_model_cannot_fail_its_evaluation_afterwards(desk: Any):
-    with pytest.raises(InvalidEvent, match="already passed"):
-        decide(with_champion(desk), desk.failed(1), desk.rollout)
-
-
 @pytest.mark.parametrize("stage", ["shadow", "canary"])
 def test_a_person_who_rejects_after_an_approval_takes_the_candidate_off_trial(make_desk: Any, stage: str):
     desk = make_desk(shadow=stage == "shadow", canary=True)
@@ -122,9 +118,72 @@ def test_a_rejection_between_the_steps_of_an_approval_comes_first(desk: Any):
     assert stages(state, desk) == {1: "production", 2: "retired"}
 
 
-def test_a_person_cannot_reject_what_is_in_production_without_a_successor(desk: Any):
-    with pytest.raises(InvalidEvent, match="approve a new version"):
-        decide(with_champion(desk), desk.failed(1, field="review"), desk.rollout)
+def in_production(desk: Any, *numbers: int) -> State:
+    """Return a state in which these versions reached production, one after the other."""
+    state = State(desk.project)
+    for n in numbers:
+        state = play(desk, desk.trained(n), desk.passed(n), state=state)
+    assert stages(state, desk) == dict.fromkeys(numbers[:-1], "retired") | {numbers[-1]: "production"}
+    return state
+
+
+@pytest.mark.parametrize("field", ["review", None])
+def test_what_is_in_production_and_rejected_gives_way_to_its_predecessor(make_desk: Any, field: str | None):
+    desk = make_desk(canary=False)
+    state = in_production(desk, 1, 2)
+    rejection = desk.failed(2, field=field, reasons=("rejected by ada: promises refunds",))
+    out, back = decide(state, rejection, desk.rollout)
+    assert isinstance(out, ModelRolledback)
+    assert (out.from_stage, out.restored) == (Stage.PRODUCTION, desk.model_id(1))
+    assert out.reason == "rejected by ada: promises refunds"
+    assert isinstance(back, ModelPromoted)
+    assert (back.model_id, back.from_stage, back.to_stage) == (
+        desk.model_id(1), Stage.RETIRED, Stage.PRODUCTION,
+    )  # fmt: skip
+    assert desk.model_id(2) in back.reason
+    after = play(desk, rejection, state=state)
+    assert stages(after, desk) == {1: "production", 2: "rolled_back"}
+    assert after.champion is not None
+    assert after.champion.model_id == desk.model_id(1)
+    for again in (rejection, desk.passed(1), desk.passed(2)):  # delivered again
+        assert decide(after, again, desk.rollout) == []
+
+
+def test_without_a_predecessor_the_base_answers_after_a_rejection(desk: Any):
+    state = with_champion(desk)
+    (event,) = decide(state, desk.failed(1, field="review"), desk.rollout)
+    assert isinstance(event, ModelRolledback)
+    assert event.restored is None
+    after = apply(state, event)
+    assert after.champion is None
+    desired = desired_state(after, desk.spec())
+    assert desired is not None
+    (route,) = desired.desired.routes
+    assert (route.role, route.percent, route.adapter) == ("production", 100, None)
+    assert stages(play(desk, desk.passed(2), state=after), desk) == {1: "rolled_back", 2: "production"}
+
+
+def test_predecessors_are_gone_back_through_but_not_to_one_that_was_rejected(make_desk: Any):
+    desk = make_desk(canary=False)
+    state = in_production(desk, 1, 2, 3)
+    state = play(desk, desk.failed(2, field="review"), state=state)
+    assert stages(state, desk) == {1: "retired", 2: "rejected", 3: "production"}
+    state = play(desk, desk.failed(3, field="review"), state=state)
+    assert stages(state, desk) == {1: "production", 2: "rejected", 3: "rolled_back"}
+    state = play(desk, desk.trained(4), desk.passed(4), state=state)
+    assert stages(state, desk) == {1: "retired", 2: "rejected", 3: "rolled_back", 4: "production"}
+    state = play(desk, desk.failed(4, field="review"), state=state)
+    assert stages(state, desk) == {1: "production", 2: "rejected", 3: "rolled_back", 4: "rolled_back"}
+
+
+def test_a_restoration_that_a_crash_left_over_comes_before_anything_else(make_desk: Any):
+    desk = make_desk(canary=True)
+    state = play(desk, desk.passed(2), desk.judged(2, "canary", "passed"), state=with_champion(desk))
+    out, back = decide(state, desk.failed(2, field="review"), desk.rollout)
+    state = apply(state, out)
+    assert back in decide(state, desk.passed(3), desk.rollout)
+    state = play(desk, desk.passed(3), state=state)
+    assert stages(state, desk) == {1: "production", 2: "rolled_back", 3: "canary"}
 
 
 def test_a_newer_candidate_supersedes_the_one_on_trial(make_desk: Any):

@@ -135,7 +135,7 @@ def test_there_is_never_more_than_one_champion_and_one_candidate(
     assert len(in_production) <= 1
     assert len(state.candidates) <= 1
     if state.champion is None:
-        assert not state.candidates
+        assert state.predecessor is None
 
 
 async def test_an_undeclared_project_is_refused(desk: Any, make_desk: Any):

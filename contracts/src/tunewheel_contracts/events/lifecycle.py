@@ -42,7 +42,8 @@ class ModelRegistered(Event):
 
 
 class ModelPromoted(Event):
-    """A model moved up a stage, or stepped down in good order (``retired``, ``rejected``)."""
+    """A model moved up a stage, stepped down in good order (``retired``, ``rejected``), or came back
+    (``production`` after ``retired``) because its successor was rolled back."""
 
     type: ClassVar[str] = "model.promoted"
     subject_field: ClassVar[str] = "model_id"
@@ -60,7 +61,8 @@ class ModelPromoted(Event):
 
 
 class ModelRolledback(Event):
-    """A model was taken out of traffic because it did worse; ``restored`` serves instead."""
+    """A model was taken out of traffic because it did worse, or was rejected; ``restored`` serves instead
+    (None: the bare base)."""
 
     type: ClassVar[str] = "model.rolledback"
     subject_field: ClassVar[str] = "model_id"

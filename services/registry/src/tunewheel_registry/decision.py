@@ -29,8 +29,6 @@ from tunewheel_registry.lifecycle import (
     known_model,
 )
 
-REVIEW = "review"
-"""``field`` of an eval.failed that a person's rejection caused."""
 Trigger = TrainCompleted | EvalPassed | EvalFailed | RolloutJudged
 
 
@@ -51,6 +49,7 @@ def _wanted(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> Itera
     data = trigger.data
     if not isinstance(data, RolloutJudged):
         yield from _registrations(state, data)
+    yield from _restorations(state)
     match data:
         case EvalPassed():
             yield from _after_pass(state, trigger, rollout)
@@ -116,31 +115,32 @@ def _after_pass(
 
 
 def _after_fail(state: State, trigger: Envelope[EvalFailed]) -> Iterator[LifecycleEvent]:
+    """A failed verdict, or a person's rejection, is final, also of what had passed or was approved before:
+    the model goes out of traffic, and if it served its predecessor does again."""
     model = known_model(state, trigger.data.adapter.model_id)
-    if model.stage is Stage.REGISTERED:
-        yield _promotion(state, model, Stage.REJECTED, trigger.id, "; ".join(trigger.data.reasons))
-    elif trigger.data.field == REVIEW:
-        yield from _after_rejection(state, model, trigger)
-    elif model.stage is not Stage.REJECTED:
-        raise InvalidEvent(
-            field="adapter.model_id",
-            reason=f"{model.model_id} already passed its evaluation and is in {model.stage.value}",
-        )
-
-
-def _after_rejection(state: State, model: Model, trigger: Envelope[EvalFailed]) -> Iterator[LifecycleEvent]:
-    """A person rejected what another had approved. On trial it goes; what has left traffic stays as it is."""
-    if model.stage is Stage.PRODUCTION:
-        raise InvalidEvent(
-            field="adapter.model_id",
-            reason=f"{model.model_id} is in production and what it replaced is retired; train and approve a "
-            "new version to replace it",
-        )
     reason = "; ".join(trigger.data.reasons)
-    if model.stage in CANDIDATE_STAGES:
+    retired_champion = model.stage is Stage.RETIRED and model.has_been(Stage.PRODUCTION)
+    if model.stage is Stage.REGISTERED or retired_champion:
+        yield _promotion(state, model, Stage.REJECTED, trigger.id, reason)
+    elif model.stage in (*CANDIDATE_STAGES, Stage.PRODUCTION):
         yield _rollback(state, model, trigger.id, reason)
-    elif model.stage is Stage.EVALUATED:  # a crash cut its approval short, which is delivered again
+    elif model.stage is Stage.EVALUATED:  # a crash cut its pass short, which is delivered again
         yield _promotion(state, model, Stage.RETIRED, trigger.id, reason)
+
+
+def _restorations(state: State) -> Iterator[LifecycleEvent]:
+    """Bring the champion of before back where the one in production was rolled back. Not tied to the trigger:
+    a crash may have left it over."""
+    predecessor = state.predecessor
+    if state.champion is not None or predecessor is None:
+        return
+    fallen = [
+        m for m in state.models.values() if m.stage is Stage.ROLLED_BACK and m.has_been(Stage.PRODUCTION)
+    ]
+    if fallen:
+        cause = fallen[-1].history[-1].cause
+        reason = f"restored: {fallen[-1].model_id} was rolled back"
+        yield _promotion(state, predecessor, Stage.PRODUCTION, cause or "", reason)
 
 
 def _after_judgement(
@@ -178,18 +178,18 @@ def _retirements(state: State) -> Iterator[LifecycleEvent]:
     """Retire whoever a production model replaced. Not tied to the trigger: a crash may have left it over."""
     for model in state.models.values():
         old = state.models.get(model.replaces or "")
-        if old is not None and old.stage is Stage.PRODUCTION and model.stage is not Stage.ROLLED_BACK:
+        if old is not None and old.stage is model.stage is Stage.PRODUCTION:
             cause = next(step.cause for step in model.history if step.stage is Stage.PRODUCTION)
             yield _promotion(state, old, Stage.RETIRED, cause or "", f"replaced by {model.model_id}")
 
 
 def _rollback(state: State, model: Model, cause: str, reason: str) -> ModelRolledback:
-    champion = state.champion
+    serves = state.predecessor if model.stage is Stage.PRODUCTION else state.champion
     return ModelRolledback(
         project=state.project,
         model_id=model.model_id,
         from_stage=model.stage,
-        restored=champion.model_id if champion else None,
+        restored=serves.model_id if serves else None,
         cause=cause,
         reason=reason,
     )

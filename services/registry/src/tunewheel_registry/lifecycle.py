@@ -1,8 +1,9 @@
 """The life of a model, event-sourced: ``apply`` folds what happened into the state of a project.
 
-    registered ─▶ evaluated ─▶ shadow ─▶ canary ─▶ production ─▶ retired
-        │             └───────────┴─────────┴──────────▲
-        └─▶ rejected           shadow, canary, production ─▶ rolled_back
+    registered ─▶ evaluated ─▶ shadow ─▶ canary ─▶ production ◀─▶ retired
+        │             └───────────┴─────────┴──────────▲            │
+        └─▶ rejected ◀──────────────────────────────────────────────┘
+                               shadow, canary, production ─▶ rolled_back
 
 ``apply`` knows an event again by its id, so a log that holds one twice folds to the same state.
 """
@@ -29,7 +30,8 @@ LEGAL: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
         Stage.SHADOW: frozenset({Stage.CANARY, Stage.PRODUCTION, Stage.RETIRED, Stage.ROLLED_BACK}),
         Stage.CANARY: frozenset({Stage.PRODUCTION, Stage.RETIRED, Stage.ROLLED_BACK}),
         Stage.PRODUCTION: frozenset({Stage.RETIRED, Stage.ROLLED_BACK}),
-        Stage.RETIRED: frozenset(),
+        # a champion of before comes back, or is rejected and never will
+        Stage.RETIRED: frozenset({Stage.PRODUCTION, Stage.REJECTED}),
         Stage.REJECTED: frozenset(),
         Stage.ROLLED_BACK: frozenset(),
     }
@@ -81,7 +83,7 @@ class State:
     @property
     def champion(self) -> Model | None:
         """The model in production. While a replaced one has not retired yet, the one that replaced it."""
-        replaced = {m.replaces for m in self.models.values() if m.stage is not Stage.ROLLED_BACK}
+        replaced = {m.replaces for m in self.models.values() if m.stage is Stage.PRODUCTION}
         serving = (model for model in self.models.values() if model.stage is Stage.PRODUCTION)
         return next((model for model in serving if model.model_id not in replaced), None)
 
@@ -95,6 +97,13 @@ class State:
         later = list(self.models).index(model.model_id) + 1
         in_traffic = (*CANDIDATE_STAGES, Stage.PRODUCTION)
         return next((m for m in list(self.models.values())[later:] if m.stage in in_traffic), None)
+
+    @property
+    def predecessor(self) -> Model | None:
+        """The champion of before, which can serve again. Of those that retired from production it is the one
+        registered last: no version takes over from one that was registered after it."""
+        was_champion = (m for m in list(self.models.values())[::-1] if m.has_been(Stage.PRODUCTION))
+        return next((model for model in was_champion if model.stage is Stage.RETIRED), None)
 
     def in_stage(self, stage: Stage) -> Model | None:
         return next((model for model in self.models.values() if model.stage is stage), None)
