@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,33 @@ async def test_a_spoilt_copy_is_replaced(tmp_path: Path, put_adapter: Any, safet
     (folder / "adapter_model.safetensors").write_bytes(b"spoilt")
     await files.materialise(adapter)
     assert (folder / "adapter_model.safetensors").read_bytes() == safetensors()
+
+
+async def test_only_what_was_laid_out_and_not_asked_for_lately_is_removed(tmp_path: Path, put_adapter: Any):
+    store = ObjectStore("memory://")
+    files = AdapterFiles(store, tmp_path)
+    assert await files.remove_except(()) == []  # nothing there yet
+    for name in ("old", "kept", "recent", "again"):
+        await files.materialise(await put_adapter(store, name))
+    for name in ("old", "kept", "again"):
+        asked_for_long_ago(tmp_path, name)
+    await files.materialise(await put_adapter(store, "again"))
+    (tmp_path / "somebody-elses").mkdir()
+    assert await files.remove_except({"kept"}) == ["old"]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".laid",
+        "kept",
+        "recent",
+        "again",
+        "somebody-elses",
+    }
+    assert await files.remove_except(()) == ["kept"]
+    folder = await files.materialise(await put_adapter(store, "old"))
+    assert (folder / "adapter_model.safetensors").is_file()
+
+
+def asked_for_long_ago(root: Path, name: str) -> None:
+    os.utime(root / ".laid" / name, (0, 0))
 
 
 async def test_content_that_does_not_hash_is_refused(tmp_path: Path, put_adapter: Any):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,29 @@ async def test_what_is_no_longer_desired_is_unloaded(world: Any, eventually: Any
     await world.desire(production=("desk-2", 100))
     await world.serving(production="desk-2")
     await eventually(lambda: set(world.engine.adapters) == {"desk-2"}, "desk-1 unloaded")
+
+
+async def test_files_stay_while_they_serve_and_of_the_predecessor_and_go_after_that(
+    world: Any, eventually: Any, tmp_path: Path
+):
+    def folders() -> set[str]:
+        return {path.name for path in (tmp_path / "adapters").iterdir()} - {".laid"}
+
+    async def replaced_by(model_id: str) -> None:
+        await world.desire(production=(model_id, 100))
+        await world.serving(production=model_id)
+        await eventually(lambda: set(world.engine.adapters) == {model_id})
+        for mark in (tmp_path / "adapters" / ".laid").iterdir():
+            os.utime(mark, (0, 0))
+        await world.gateway.reconciler.reconcile()
+
+    await replaced_by("desk-2")
+    assert folders() == {"desk-1", "desk-2"}
+    await replaced_by("desk-3")
+    assert folders() == {"desk-2", "desk-3"}
+    await replaced_by("desk-1")  # back to an older one: fetched again
+    assert folders() == {"desk-1", "desk-3"}
+    assert await world.said() == "desk-1: hello"
 
 
 async def test_what_an_earlier_process_loaded_is_unloaded_too_but_not_what_is_foreign(

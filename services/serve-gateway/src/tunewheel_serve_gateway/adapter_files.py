@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import time
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from tunewheel_contracts.errors import TunewheelError
@@ -15,6 +18,8 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 """Formats that run code when they are loaded."""
 LONGEST_HEADER = 100_000_000
 """Bytes; the bound that the safetensors format itself sets."""
+KEPT_SECONDS = 3_600.0
+"""What was asked for so recently stays: another gateway on the same folder may know of it first."""
 
 
 class InvalidAdapter(TunewheelError):
@@ -22,11 +27,13 @@ class InvalidAdapter(TunewheelError):
 
 
 class AdapterFiles:
-    """Lays adapters out below ``root``, one folder per model id."""
+    """Lays adapters out below ``root``, one folder per model id. Which are its own, and when each was asked
+    for last, tell empty files in ``.laid``: people may put adapters of their own beside them."""
 
     def __init__(self, store: ObjectStore, root: Path) -> None:
         self._store = store
         self._root = root
+        self._laid = root / ".laid"
 
     async def materialise(self, adapter: AdapterRef) -> Path:
         """Return the folder that holds ``adapter``, whole and verified.
@@ -36,10 +43,35 @@ class AdapterFiles:
             CorruptArtifact, ArtifactMissing, TransientError: see ``ObjectStore``.
         """
         check_names(adapter)
+        await asyncio.to_thread(self._note, adapter.model_id)
         folder = await self._store.fetch_directory(adapter.files, adapter.path, self._root / adapter.model_id)
         for file in sorted(folder.glob("*.safetensors")):
             await asyncio.to_thread(check_safetensors, file)
         return folder
+
+    async def remove_except(self, kept: Collection[str]) -> list[str]:
+        """Delete the folders that were laid out here, are not ``kept`` and were not asked for lately; return
+        their model ids.
+
+        Raises:
+            OSError: one cannot be deleted.
+        """
+        return await asyncio.to_thread(self._remove_except, kept)
+
+    def _note(self, model_id: str) -> None:
+        self._laid.mkdir(parents=True, exist_ok=True)
+        (self._laid / model_id).touch()
+
+    def _remove_except(self, kept: Collection[str]) -> list[str]:
+        removed: list[str] = []
+        for mark in sorted(self._laid.glob("*")):
+            if mark.name in kept or time.time() - mark.stat().st_mtime < KEPT_SECONDS:
+                continue
+            if (folder := self._root / mark.name).is_dir():
+                shutil.rmtree(folder)
+                removed.append(mark.name)
+            mark.unlink()  # last: a crash before it leaves the rest to the next time
+        return removed
 
 
 def check_names(adapter: AdapterRef) -> None:

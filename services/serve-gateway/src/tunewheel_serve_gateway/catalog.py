@@ -5,6 +5,7 @@ from __future__ import annotations
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.serving import RouteRole
 
 from tunewheel_serve_gateway.routing import DesiredProject
 
@@ -15,14 +16,23 @@ class Catalog:
     def __init__(self) -> None:
         self._desired: dict[str, Envelope[ServingDesired]] = {}
         self._declared: dict[str, Envelope[ProjectDeclared]] = {}
+        self._previous: dict[str, str] = {}
 
     def on_serving_desired(self, event: Envelope[ServingDesired]) -> None:
         known = self._desired.get(event.project)
         if known is None or event.data.generation >= known.data.generation:
             self._desired[event.project] = event
+            if known is not None and (before := _in_production(known)) != _in_production(event):
+                self._previous[event.project] = before
 
     def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
         self._declared[event.project] = event
+
+    @property
+    def predecessors(self) -> set[str]:
+        """Models that were in production before the present ones: what a rollback would ask for. Known as far
+        as the log still tells: its topic is compacted."""
+        return set(self._previous.values())
 
     @property
     def base_names(self) -> set[str]:
@@ -50,3 +60,8 @@ class Catalog:
             routes=desired.data.desired.routes,
             created=int(desired.time.timestamp()),
         )
+
+
+def _in_production(event: Envelope[ServingDesired]) -> str:
+    routes = event.data.desired.routes
+    return next(route.model_id for route in routes if route.role is RouteRole.PRODUCTION)

@@ -34,9 +34,9 @@ class Failure:
 
 class Reconciler:
     """Owns the route table. One pass at a time: see what the engine has, begin to load what it lacks, rebuild
-    the routes, unload what nobody wants. Loads run beside the passes, so that a slow one holds up no other
-    project. An adapter that cannot be loaded is retried with backoff and gets no traffic meanwhile; whoever
-    answered before goes on answering."""
+    the routes, unload and delete what nobody wants. Loads run beside the passes, so that a slow one holds up
+    no other project. An adapter that cannot be loaded is retried with backoff and gets no traffic meanwhile;
+    whoever answered before goes on answering."""
 
     def __init__(
         self,
@@ -136,6 +136,7 @@ class Reconciler:
                 if name not in self._ready and name not in self._loads and self._is_due(name):
                     self._begin_load(adapter)
             await self._unload_stale(listed)
+            await self._remove_unneeded(listed or set())
 
     def _wanted(self) -> dict[str, AdapterRef]:
         routes = (route for project in self._catalog.projects() for route in project.routes)
@@ -212,6 +213,18 @@ class Reconciler:
             self._loaded_here.discard(name)
             self._metrics.add("adapters.unloaded")
             log.info("adapter_unloaded", model_id=name)
+
+    async def _remove_unneeded(self, listed: set[str]) -> None:
+        """Delete the files of adapters that nothing names any more. A champion's predecessor stays, so that a
+        rollback need not fetch it."""
+        here = {*self._wanted(), *listed, *self._loads, *self._loaded_here, *self._in_use}
+        try:
+            removed = await self._files.remove_except(here | self._catalog.predecessors)
+        except OSError as error:
+            log.warning("adapter_files_not_removed", reason=str(error))
+            return
+        for model_id in removed:
+            log.info("adapter_files_removed", model_id=model_id)
 
     def _is_ours(self, name: str) -> bool:
         """An earlier process of this gateway may have loaded it: then its folder is in our root."""
