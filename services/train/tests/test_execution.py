@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,8 @@ from tunewheel_contracts.events.training import (
     TrainStarted,
 )
 from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_train.runs import attempts
+from tunewheel_train.runs.process import run_process
 from tunewheel_train.trainers import checkpoints
 
 LONG = 100.0
@@ -151,13 +154,25 @@ async def test_a_process_that_keeps_dying_fails_the_run(bench):
 
 
 async def test_a_process_that_hangs_is_killed_and_started_again(bench, monkeypatch):
+    """It waits for ever at its second step; what is allowed has passed once the first was told of."""
     monkeypatch.setenv("LIGHT_FAULT", "hang")
     made = await bench()
-    made.settings = made.settings.model_copy(update={"stuck_seconds": 2.0, "train_attempts": 1})
+    made.settings = made.settings.model_copy(update={"stuck_seconds": 90.0, "train_attempts": 2})
+    allowed: list[float] = []
+
+    def silence(seconds: float) -> asyncio.Timeout:
+        allowed.append(seconds)
+        return asyncio.timeout(0 if progressed(made) else None)
+
+    monkeypatch.setattr(attempts, "run_process", partial(run_process, silence=silence))
     event = await made.train()
     assert isinstance(event, TrainFailed)
-    assert "it said nothing for 2 s (TUNEWHEEL_STUCK_SECONDS) and was killed" in event.reason
+    assert event.reason == (
+        "stopped 2 times without coming further: the training process ended: it said nothing for 90 s "
+        "(TUNEWHEEL_STUCK_SECONDS) and was killed"
+    )
     assert event.step == 1
+    assert set(allowed) == {90.0}
     assert training_processes() == []
 
 

@@ -15,6 +15,8 @@ from tunewheel_train.progress import Completed, Failed, Located, Message, Stoppe
 
 Last = Completed | Failed | Located | Stopped
 OnMessage = Callable[[Message], Awaitable[None]]
+Silence = Callable[[float], contextlib.AbstractAsyncContextManager[object]]
+"""Raises ``TimeoutError`` in its body once so many seconds have passed, as ``asyncio.timeout`` does."""
 WORKER = (sys.executable, "-m", "tunewheel_train.worker")
 """The command of a training process, without action and job."""
 
@@ -64,11 +66,12 @@ async def run_process(
     processes: int = 1,
     devices: Sequence[str] = (),
     worker: Sequence[str] = WORKER,
+    silence: Silence = asyncio.timeout,
 ) -> Last:
     """Run one job in a process of its own; returns its last word.
 
     ``stop`` asks it to checkpoint and end, ``stop_seconds`` later it is killed. Its job file and its log
-    lie in ``directory``. ``devices`` are the GPUs it sees.
+    lie in ``directory``. ``devices`` are the GPUs it sees. ``silence`` measures how long it says nothing.
 
     Raises:
         ProcessDied: it ended without a last word, or said nothing for ``stuck_seconds`` and was killed.
@@ -79,7 +82,7 @@ async def run_process(
     process = await _start(command, job, directory / f"{action}.json", log_file, seen)
     async with _stopping(process, stop, stop_seconds):
         last: Last | None = None
-        async for line in _lines(process, stuck_seconds):
+        async for line in _lines(process, stuck_seconds, silence):
             message = parse(line)
             if isinstance(message, Last):
                 last = message
@@ -103,11 +106,13 @@ def together(worker: Sequence[str], processes: int) -> tuple[str, ...]:
     return (python, *launcher, *rest)
 
 
-async def _lines(process: asyncio.subprocess.Process, stuck_seconds: float) -> AsyncIterator[bytes]:
+async def _lines(
+    process: asyncio.subprocess.Process, stuck_seconds: float, silence: Silence
+) -> AsyncIterator[bytes]:
     assert process.stdout is not None
     while True:
         try:
-            async with asyncio.timeout(stuck_seconds):
+            async with silence(stuck_seconds):
                 line = await process.stdout.readline()
         except TimeoutError:
             raise ProcessDied(
