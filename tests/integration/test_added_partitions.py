@@ -10,6 +10,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from tunewheel_cli.dead_letters import dead_letter_counts, read_dead_letters
+from tunewheel_cli.reading import follow
 from tunewheel_console.traffic import Traffic
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import InvalidEvent
@@ -17,7 +18,7 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_monitor.log_ranges import LogRanges
-from tunewheel_runtime import view
+from tunewheel_runtime import partitions, view
 from tunewheel_runtime.deadletter import Position, Undecoded, dead_letter
 from tunewheel_runtime.service import Delivery
 from tunewheel_runtime.settings import ServiceSettings
@@ -65,6 +66,7 @@ async def test_a_view_reads_partitions_that_the_spec_does_not_know_and_those_add
     fresh_kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(view, "NOTICE_MS", 200)
+    monkeypatch.setattr(partitions, "NOTICE_MS", 200)
     topic: TopicSpec = topics.PROJECT_DECLARED
     settings = ServiceSettings(bootstrap_servers=fresh_kafka, store_url=tmp_path.as_uri())
     failures: list[BaseException] = []
@@ -75,6 +77,8 @@ async def test_a_view_reads_partitions_that_the_spec_does_not_know_and_those_add
     await write(fresh_kafka, declared("spec"), 0)
     await widen(fresh_kafka, topic.name, topic.partitions + 1)
     await write(fresh_kafka, declared("before"), topic.partitions)
+    watched: list[str] = []
+    watching = asyncio.create_task(watch(fresh_kafka, topic, watched))
     await projects.reader.start()
     try:
         assert sorted(order) == ["before", "spec"]
@@ -86,10 +90,18 @@ async def test_a_view_reads_partitions_that_the_spec_does_not_know_and_those_add
         await until(lambda: projects.get("noticed") is not None)
         await write(fresh_kafka, declared("old"), 0)
         assert await projects.fresh("old") is not None
+        await until(lambda: len(watched) == 5)
     finally:
+        watching.cancel()
         await projects.reader.stop()
     assert order[2:] == ["asked", "noticed", "old"]  # and nothing twice
     assert failures == []
+    assert sorted(watched) == ["asked", "before", "noticed", "old", "spec"]
+
+
+async def watch(kafka: str, topic: TopicSpec, watched: list[str]) -> None:
+    async for event in follow({"bootstrap_servers": kafka}, [topic], from_beginning=True):
+        watched.append(event.project)
 
 
 async def test_monitor_reads_again_and_console_shows_what_lies_in_added_partitions_and_letters_count_once(

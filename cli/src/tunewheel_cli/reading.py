@@ -109,16 +109,21 @@ async def follow(
     options: Mapping[str, Any], topics: Sequence[TopicSpec], *, from_beginning: bool = False
 ) -> AsyncIterator[Envelope[Any]]:
     """Yield events of ``topics`` as they come, for ever; from the beginning or from now."""
-    from tunewheel_runtime.partitions import partitions_of
+    from tunewheel_runtime.partitions import NOTICE_MS, added_partitions, partitions_of, read_also
 
-    async with consumer(options) as client:
-        partitions = await partitions_of(options, [topic.name for topic in topics])
+    names = [topic.name for topic in topics]
+    async with consumer({**options, "metadata_max_age_ms": NOTICE_MS}) as client:
+        partitions = await partitions_of(options, names)
         client.assign(partitions)
         if from_beginning:
             await client.seek_to_beginning(*partitions)
         else:
             for tp, end in (await client.end_offsets(partitions)).items():
                 client.seek(tp, end)
-        async for record in client:
-            if (event := decode(record)) is not None:
-                yield event
+        while True:
+            if added := added_partitions(client, names):
+                await read_also(client, added)
+            for records in (await client.getmany(timeout_ms=1_000)).values():
+                for record in records:
+                    if (event := decode(record)) is not None:
+                        yield event
