@@ -14,7 +14,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Service
 
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)

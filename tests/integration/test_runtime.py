@@ -360,6 +360,50 @@ async def test_a_job_stops_when_its_partition_moves_and_only_one_result_is_publi
             assert [(e.data.request, e.data.run_id) for e in out] == [("long", "by-1"), ("last", "by-1")]
 
 
+async def test_jobs_beside_each_other_are_committed_without_a_gap(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    """One key, one partition: the first waits, the others end; a restart repeats what followed the first."""
+    told: list[str] = []
+    free = asyncio.Event()
+
+    def worker() -> Service:
+        made = service(kafka, tmp_path, project)
+
+        @made.job(topics.DATASET_REQUESTED, beside=True)
+        async def work(event: Envelope[DatasetRequested], lease: Lease) -> Envelope[TrainControl] | None:
+            if event.project != project:
+                return None
+            name = event.data.request
+            told.append(name)
+            if name == "paused":
+                waits = [asyncio.create_task(free.wait()), asyncio.create_task(lease.lost.wait())]
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            data = TrainControl(project=project, run_id=f"run-{name}", action=TrainAction.PAUSE, request=name)
+            return made.new(data, cause=event)
+
+        return made
+
+    async def answers(count: int) -> list[str]:
+        found = await bus.collect(topics.TRAIN_CONTROL, count, where=lambda e: e.project == project)
+        return [event.data.request for event in found]
+
+    async with Bus(kafka) as bus:
+        async with running(worker()):
+            await bus.publish(*(request(project, name) for name in ("paused", "second", "third")))
+            assert sorted(await answers(2)) == ["second", "third"]
+        assert told == ["paused", "second", "third"]
+        free.set()
+        async with running(worker()):
+            assert sorted((await answers(5))[2:]) == ["paused", "second", "third"]
+            await bus.publish(request(project, "last"))
+            await answers(6)
+        async with running(worker()):
+            await bus.publish(request(project, "new"))
+            assert (await answers(7))[6] == "new"
+    assert told[6:] == ["last", "new"]
+
+
 async def test_views_are_complete_before_the_first_event_and_follow(
     kafka: str, tmp_path: Path, project: str
 ) -> None:

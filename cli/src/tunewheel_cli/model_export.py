@@ -20,7 +20,8 @@ from tunewheel_cli.exits import Exit
 from tunewheel_cli.places import cache_dir
 
 PACKAGE = "tunewheel_train"
-_PREFIXES = ("export: ", "tunewheel_train.exporting.export: error: ")
+MODULE = f"{PACKAGE}.exporting.export"
+_PREFIXES = ("export: ", f"{MODULE}: error: ")
 
 OnStep = Callable[[str, int, int], None]
 """Told a step as it begins, how many are done, and of how many."""
@@ -55,7 +56,7 @@ def export_model(
             "it is, or install tunewheel-train"
         )
     options = ["--format", form, *(["--dtype", dtype] if dtype else [])]
-    command = [sys.executable, "-m", f"{PACKAGE}.export", *options, "--", run_id, str(directory)]
+    command = [sys.executable, "-m", MODULE, *options, "--", run_id, str(directory)]
     return run_export(command, store_url=store_url, on_step=on_step)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -218,16 +218,22 @@ def undecoded(record: Record) -> Undecoded:
 
 
 async def commit(consumer: AIOKafkaConsumer, records: Sequence[Record]) -> bool:
-    """Commit past ``records``; False where a partition moved away meanwhile (its new owner repeats them).
+    """Commit past ``records``; see ``commit_past``."""
+    last: dict[TopicPartition, int] = {}
+    for record in records:
+        partition = TopicPartition(record.topic, record.partition)
+        last[partition] = max(last.get(partition, 0), record.offset)
+    return await commit_past(consumer, last)
+
+
+async def commit_past(consumer: AIOKafkaConsumer, last: Mapping[TopicPartition, int]) -> bool:
+    """Commit past the ``last`` offsets; False where a partition moved away meanwhile (its new owner repeats
+    them).
 
     Offsets are explicit: after an eager rebalance the consumer's own position falls back to the last
     commit, and committing "the position" would commit that.
     """
-    offsets: dict[TopicPartition, int] = {}
-    for record in records:
-        partition = TopicPartition(record.topic, record.partition)
-        offsets[partition] = max(offsets.get(partition, 0), record.offset + 1)
-    held = {tp: offset for tp, offset in offsets.items() if tp in consumer.assignment()}
+    held = {tp: offset + 1 for tp, offset in last.items() if tp in consumer.assignment()}
     if not held:
         return False
     try:
@@ -238,4 +244,4 @@ async def commit(consumer: AIOKafkaConsumer, records: Sequence[Record]) -> bool:
     except (CommitFailedError, IllegalStateError) as error:
         log.warning("commit_lost", error=str(error), partitions=[str(tp) for tp in held])
         return False
-    return len(held) == len(offsets)
+    return len(held) == len(last)

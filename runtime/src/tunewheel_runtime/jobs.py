@@ -13,7 +13,6 @@ assignment decides, not the revocation.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -23,7 +22,7 @@ from tunewheel_contracts.errors import InvalidEvent, TunewheelError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.consuming import Consumption, Delivery, Record, annotate_span, commit, undecoded
+from tunewheel_runtime.consuming import Consumption, Delivery, Record, annotate_span, undecoded
 from tunewheel_runtime.publishing import Produced, as_list
 from tunewheel_runtime.retry import retry
 
@@ -58,34 +57,9 @@ class Lease:
             raise LeaseLost(self.reason)
 
 
-class Beside:
-    """Runs jobs beside each other, those of one partition one after another.
-
-    Kafka keeps an order within a partition only; across partitions whoever runs the jobs may choose.
-    """
-
-    def __init__(self) -> None:
-        self._turns: defaultdict[TopicPartition, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self, partition: TopicPartition, work: Callable[[], Awaitable[None]]) -> None:
-        """Run ``work`` as soon as what was started before it on ``partition`` has ended."""
-
-        async def in_turn() -> None:
-            async with self._turns[partition]:  # asyncio's locks are fair
-                await work()
-
-        task = asyncio.create_task(in_turn(), name=f"job-{partition.topic}-{partition.partition}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def ended(self) -> None:
-        """Return when every job has ended, however it did."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
-
 JobHandler = Callable[[Envelope[Any], Lease], Awaitable[Produced]]
+Settle = Callable[[Record, AIOKafkaConsumer], Awaitable[None]]
+"""Commits past a record whose job is done."""
 
 
 class LeaseListener(ConsumerRebalanceListener):
@@ -129,14 +103,15 @@ async def consume_job(
     listener: LeaseListener,
     record: Record,
     consumer: AIOKafkaConsumer,
+    settle: Settle,
 ) -> None:
-    """Run the job of one record; publish and commit only while the lease holds."""
+    """Run the job of one record; publish and ``settle`` only while the lease holds."""
     consumption.instruments.consumed.add(1, {"topic": spec.name})
     try:
         delivery = consumption.decode(spec, record)
     except InvalidEvent as error:
         await consumption.dead_letters.write(undecoded(record), error)
-        await commit(consumer, [record])
+        await settle(record, consumer)
         return
     partition = TopicPartition(record.topic, record.partition)
     lease = listener.grant(partition)
@@ -145,7 +120,7 @@ async def consume_job(
     try:
         await _run(consumption, spec, handler, lease, record, delivery)
         lease.check()
-        await commit(consumer, [record])
+        await settle(record, consumer)
     except LeaseLost as error:
         if not lease.lost.is_set():
             raise

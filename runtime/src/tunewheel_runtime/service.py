@@ -108,8 +108,8 @@ class Service:
     def job(self, topic: TopicSpec, *, group: str | None = None, beside: bool = False) -> Callable[[H], H]:
         """Run long work under a ``Lease`` on the event's partition.
 
-        ``beside``: the handler is called for every partition's next event at once and chooses itself which
-        goes first; otherwise for one event after another.
+        ``beside``: the handler is called for every event as it comes, and chooses itself which goes first;
+        otherwise for one event after another.
         """
         return self._subscriptions.job(topic, group, beside=beside)
 

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aiokafka import TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -19,8 +18,9 @@ from faststream.message import StreamMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 from tunewheel_contracts.topics import TopicSpec
 
+from tunewheel_runtime.beside import Beside
 from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, Record, commit
-from tunewheel_runtime.jobs import LONGEST_JOB_MS, Beside, JobHandler, LeaseListener, consume_job
+from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
 from tunewheel_runtime.kafka import client_options
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Subscriptions:
         self._service = service
         self._consumption = consumption
         self._listeners: list[LeaseListener] = []
-        self._beside = Beside()
+        self._beside = Beside(self._guard)
         options = client_options(service.settings)
         self.broker = make_broker(options, service)
 
@@ -83,16 +83,15 @@ class Subscriptions:
         self._listeners.append(listener)
 
         async def consume(handler: JobHandler, message: StreamMessage[Any]) -> None:
-            record: Record = message.raw_message
+            record, consumer = message.raw_message, _consumer(message)
 
-            async def work() -> None:
-                await consume_job(self._consumption, topic, handler, listener, record, _consumer(message))
+            async def work(settle: Settle) -> None:
+                await consume_job(self._consumption, topic, handler, listener, record, consumer, settle)
 
             if beside:
-                partition = TopicPartition(record.topic, record.partition)
-                self._beside.start(partition, lambda: self._guard(work()))
+                self._beside.start(record, consumer, lambda: work(self._beside.settle))
             else:
-                await work()
+                await work(_settle_alone)
 
         return self._register(topic, group, consume, listener=listener)
 
@@ -191,6 +190,10 @@ async def _parse_any_headers(raw: Any, parse: Callable[[Any], Awaitable[StreamMe
 async def _leave_undecoded(message: StreamMessage[Any]) -> StreamMessage[Any]:
     """Hand the whole message on: decoding is ours, so that its failure can become a dead letter."""
     return message
+
+
+async def _settle_alone(record: Record, consumer: Any) -> None:
+    await commit(consumer, [record])
 
 
 def _consumer(message: StreamMessage[Any]) -> Any:

@@ -1,7 +1,4 @@
-"""Who trains next on this machine: the highest priority, then the project that had the least, then the first.
-
-Runs of one partition come one after another, those of different partitions wait here together.
-"""
+"""Who trains next on a machine: the highest priority, then the project that had least, then the first."""
 
 from __future__ import annotations
 

@@ -1,0 +1,139 @@
+"""Jobs end in any order, and what is committed is what has ended without a gap."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka import TopicPartition
+from tunewheel_runtime.beside import Beside
+
+
+class Consumer:
+    """Remembers what was committed, like a broker."""
+
+    def __init__(self) -> None:
+        self.committed: list[tuple[int, int]] = []
+        self.held = {TopicPartition("t", 0), TopicPartition("t", 1)}
+
+    def assignment(self) -> set[TopicPartition]:
+        return self.held
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        self.committed += [(tp.partition, offset) for tp, offset in offsets.items()]
+
+    async def position(self, partition: TopicPartition) -> int:
+        return 1_000
+
+
+class Jobs:
+    """Jobs that end when they are told to, on a ``Beside`` and a ``Consumer``."""
+
+    def __init__(self) -> None:
+        self.consumer: Any = Consumer()
+        self.beside = Beside(_bare)
+        self.began: list[int] = []
+        self._ends: dict[int, asyncio.Event] = {}
+        self._lost: set[int] = set()
+
+    async def start(self, *offsets: int, partition: int = 0) -> None:
+        for offset in offsets:
+            record: Any = SimpleNamespace(topic="t", partition=partition, offset=offset)
+            self._ends.setdefault(offset, asyncio.Event())
+            self.beside.start(record, self.consumer, self._work(record))
+        await _settled()
+
+    def _work(self, record: Any) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            self.began.append(record.offset)
+            await self._ends[record.offset].wait()
+            if record.offset not in self._lost:
+                await self.beside.settle(record, self.consumer)
+
+        return work
+
+    async def end(self, *offsets: int) -> None:
+        for offset in offsets:
+            self._ends[offset].set()
+            await _settled()
+
+    async def lose(self, offset: int) -> None:
+        """End a job whose lease is gone."""
+        self._lost.add(offset)
+        await self.end(offset)
+        self._lost.discard(offset)
+        self._ends[offset].clear()
+
+
+async def _bare(job: Awaitable[None]) -> None:
+    await job
+
+
+async def _settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_jobs_of_one_partition_run_beside_each_other() -> None:
+    jobs = Jobs()
+    await jobs.start(1, 2, 3)
+    assert jobs.began == [1, 2, 3]
+
+
+async def test_nothing_is_committed_past_a_job_that_has_not_ended() -> None:
+    jobs = Jobs()
+    await jobs.start(1, 2, 3)
+    await jobs.start(7, partition=1)
+    await jobs.end(3, 2)
+    assert jobs.consumer.committed == []
+    await jobs.end(7)
+    assert jobs.consumer.committed == [(1, 8)]
+    await jobs.end(1)
+    assert jobs.consumer.committed == [(1, 8), (0, 4)]
+    await jobs.beside.ended()
+
+
+async def test_a_record_that_comes_again_is_not_worked_on_twice() -> None:
+    jobs = Jobs()
+    await jobs.start(1, 2)
+    await jobs.start(1, 2)  # a rebalance: neither was committed
+    assert jobs.began == [1, 2]
+    await jobs.end(2)
+    await jobs.start(2)
+    await jobs.end(1)
+    assert jobs.began == [1, 2]
+    assert jobs.consumer.committed[-1] == (0, 3)
+    assert max(jobs.consumer.committed) == (0, 3)
+
+
+async def test_a_job_that_lost_its_lease_is_run_again_when_it_comes_again() -> None:
+    jobs = Jobs()
+    await jobs.start(1, 2)
+    await jobs.start(1)
+    await jobs.lose(1)
+    assert jobs.began == [1, 2, 1]
+    await jobs.end(2, 1)
+    assert jobs.consumer.committed == [(0, 3)]
+
+
+async def test_what_another_worker_settled_holds_nothing_up() -> None:
+    jobs = Jobs()
+    await jobs.start(1)
+    await jobs.lose(1)  # and never comes back: its new owner committed it
+    await jobs.start(2)
+    await jobs.end(2)
+    assert jobs.consumer.committed == [(0, 3)]
+
+
+async def test_what_could_not_be_committed_is_when_it_comes_again() -> None:
+    jobs = Jobs()
+    await jobs.start(1)
+    jobs.consumer.held = set()
+    await jobs.end(1)
+    assert jobs.consumer.committed == []
+    jobs.consumer.held = {TopicPartition("t", 0)}
+    await jobs.start(1)
+    assert jobs.began == [1]
+    assert jobs.consumer.committed == [(0, 2)]
