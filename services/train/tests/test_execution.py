@@ -208,6 +208,17 @@ async def test_a_full_disk_fails_the_run_with_nothing_half_published(bench, monk
     assert await made.store.list("runs") == []
 
 
+async def test_a_failed_run_leaves_its_log_alone(bench, monkeypatch):
+    monkeypatch.setenv("LIGHT_FAULT", "oom")
+    made = await bench(on_out_of_memory="fail", checkpoint_steps=1)
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.step == 1
+    run_dir = made.settings.runs_dir / event.run_id
+    assert [path.name for path in run_dir.iterdir()] == ["train.log"]
+    assert await made.store.list("runs") == []
+
+
 async def test_an_adapter_to_go_on_from_that_is_missing_fails_before_training(bench):
     made = await bench(continue_from="helpdesk-0123456789ab")
     event = await made.train()
@@ -251,6 +262,7 @@ async def test_cancel_ends_the_run_and_holds_for_later_deliveries(bench):
     assert isinstance(event, TrainFailed)
     assert event.reason.startswith("was cancelled")
     assert event.step > 0
+    assert checkpoints.latest(made.settings.runs_dir / run_id / "work") is not None
     assert isinstance(await made.train(), TrainFailed)
     assert training_processes() == []
 

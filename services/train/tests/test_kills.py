@@ -30,6 +30,7 @@ def test_a_run_killed_at_any_point_ends_with_the_same_weights(trained, case, for
     assert forge(job_file, point=point) == [-signal.SIGKILL]
     assert not isinstance(last_word(job_file), Completed)
     assert forge(job_file) == [0]
+    assert [path.name for path in run.job.work_dir.glob(".*")] == [".lock"]
     outcome = last_word(job_file)
     assert isinstance(outcome, Completed)
     expected, uninterrupted = trained("lora")

@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_no_whole_checkpoint_and_no_adapter(case):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert is_disk_full(caught.value)
-    assert checkpoints.candidates(run.job.work_dir) == []
+    assert list(run.job.work_dir.iterdir()) == []
     assert not run.job.output_dir.exists()
 
 
@@ -201,7 +201,7 @@ def test_a_disk_that_is_too_small_leaves_no_whole_checkpoint_and_no_adapter(case
     with pytest.raises(Exception, match=r"[Nn]o space left on device|os error 28") as caught:
         run.train()
     assert is_disk_full(caught.value)
-    assert checkpoints.candidates(run.job.work_dir) == []
+    assert list(run.job.work_dir.iterdir()) == []
     assert not run.job.output_dir.exists()
 
 

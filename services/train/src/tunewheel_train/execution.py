@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
@@ -28,6 +29,7 @@ from tunewheel_train.runs.slots import Slots
 from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.settings import Settings
 
+log = structlog.get_logger(__name__)
 Outcome = TrainCompleted | TrainFailed
 
 
@@ -90,6 +92,10 @@ class Trainings:
 
     async def _failed(self, run: Run, error: RunFailed, attempt: Attempt, tracker: Tracker) -> TrainFailed:
         await tracker.failed(f"{error.field}: {error.reason}")
+        # A run that lost its lease is somebody else's, maybe in this very directory; one that was cancelled
+        # or kept dying may be wanted again as it is.
+        if error.field != "(run)" and not attempt.lease_is_lost:
+            await self._forget(run)
         return failed(run, error, attempt.teller.plan if error.out_of_memory else None)
 
     async def _plan(self, event: DatasetVersioned) -> Run | TrainFailed:
@@ -128,6 +134,22 @@ class Trainings:
         reason = last.reason if isinstance(last, Failed) else "the search ended early"
         raise RunFailed(field="base_model", reason=reason)
 
+    async def _forget(self, run: Run) -> None:
+        """Delete the checkpoints and the data of a run that failed for good; its log stays."""
+        try:
+            await remote_checkpoints.remove(self._store, run.checkpoints_prefix)
+        except TransientError as error:  # to fail again would be to train again
+            log.warning("checkpoints_not_deleted", run_id=run.run_id, error=str(error))
+        await asyncio.to_thread(_remove_all_but_logs, self._settings.runs_dir / run.run_id)
+
     async def _clean(self, run: Run, run_dir: Path) -> None:
         await remote_checkpoints.remove(self._store, run.checkpoints_prefix)
         await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
+
+
+def _remove_all_but_logs(run_dir: Path) -> None:
+    for path in run_dir.glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix != ".log":
+            path.unlink(missing_ok=True)

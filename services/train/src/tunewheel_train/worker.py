@@ -28,6 +28,7 @@ from tunewheel_train.errors import RunFailed, RunStopped
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed, Located, Message, Stopped, write
 from tunewheel_train.runs.shortage import disk_full, is_disk_full, is_out_of_memory
+from tunewheel_train.trainers import checkpoints
 
 EXIT_FAILED = 65
 """EX_DATAERR of sysexits.h: the run cannot succeed as it stands."""
@@ -129,10 +130,12 @@ def train(
 
 
 class exclusive:
-    """Hold the run's directory: a worker that is still writing its last checkpoint is waited for."""
+    """Hold the run's directory: a worker that is still writing its last checkpoint is waited for, and what a
+    killed one left of its last is deleted."""
 
     def __init__(self, work_dir: Path, stop: StopRequest) -> None:
         work_dir.mkdir(parents=True, exist_ok=True)
+        self._work_dir = work_dir
         self._file = (work_dir / ".lock").open("w")
         self._stop = stop
 
@@ -140,6 +143,7 @@ class exclusive:
         while True:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                checkpoints.drop_unfinished(self._work_dir)
                 return
             except BlockingIOError:
                 if self._stop():

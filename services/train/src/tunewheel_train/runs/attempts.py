@@ -75,6 +75,10 @@ class Attempt:
         self._uploads: asyncio.Task[None] | None = None
         self._pending: Path | None = None
 
+    @property
+    def lease_is_lost(self) -> bool:
+        return self._lease.lost.is_set()
+
     async def finish(self) -> Result:
         """Start processes until the run is complete. Raises RunFailed, Lease.Lost, TransientError."""
         job = await self._prepare()

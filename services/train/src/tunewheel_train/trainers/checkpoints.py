@@ -9,7 +9,8 @@
       checkpoint.json         step, best step and SHA-256 of the other files; written last
 
 A checkpoint is written beside its place and moved there in one step; it is used only after every hash
-matched. No pickle is written or read.
+matched. What a killed process left beside it is deleted when the run is taken up again. No pickle is written
+or read.
 """
 
 from __future__ import annotations
@@ -90,17 +91,14 @@ def save(trainer: Any, run_dir: Path) -> Path:
     target = run_dir / name_of(step)
     if not trainer.accelerator.is_main_process:
         return target
-    scratch = run_dir / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    _write_tensors(trainer, tensors, scratch)
-    (scratch / STATE).write_text(json.dumps(_scalars(trainer)))
-    trainer.state.save_to_json(str(scratch / TRAINER_STATE))
-    files = {file.name: sha256_file(file) for file in sorted(scratch.iterdir())}
-    manifest = {"step": step, "best_step": course.patience.best_step, "files": files}
-    (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for file in scratch.iterdir():
-        _sync(file)
+    scratch = run_dir / f".{target.name}"
+    drop_unfinished(run_dir)
+    try:
+        scratch.mkdir(parents=True)
+        _write(trainer, tensors, scratch, step)
+    except BaseException:  # on a full disk its bytes are missed first
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
     if target.exists():
         shutil.rmtree(target)
     scratch.rename(target)
@@ -109,6 +107,24 @@ def save(trainer: Any, run_dir: Path) -> Path:
         if step_of(old) != course.patience.best_step:
             shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def drop_unfinished(run_dir: Path) -> None:
+    """Delete what killed processes left of checkpoints they were writing; the caller alone writes there."""
+    for scratch in run_dir.glob(".checkpoint-*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write(trainer: Any, tensors: dict[str, dict[str, Any]], scratch: Path, step: int) -> None:
+    """Write a whole checkpoint, manifest included, to the disk."""
+    _write_tensors(trainer, tensors, scratch)
+    (scratch / STATE).write_text(json.dumps(_scalars(trainer)))
+    trainer.state.save_to_json(str(scratch / TRAINER_STATE))
+    files = {file.name: sha256_file(file) for file in sorted(scratch.iterdir())}
+    manifest = {"step": step, "best_step": trainer.course.patience.best_step, "files": files}
+    (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for file in scratch.iterdir():
+        _sync(file)
 
 
 def _tensors(trainer: Any) -> dict[str, dict[str, Any]]:
