@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -24,9 +26,11 @@ from tunewheel_contracts.events.training import (
     TrainStarted,
 )
 from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.runs import attempts
 from tunewheel_train.runs.process import run_process
 from tunewheel_train.trainers import checkpoints
+from tunewheel_train.worker import of_shortage
 
 LONG = 100.0
 OTHER = "helpdesk-0123456789ab"
@@ -206,6 +210,50 @@ async def test_a_full_disk_fails_the_run_with_nothing_half_published(bench, monk
     assert "free some, or set TUNEWHEEL_WORK_DIR" in event.reason
     assert await made.store.list("adapters") == []
     assert await made.store.list("runs") == []
+
+
+async def test_a_disk_that_is_full_before_the_search_for_the_base_fails_the_run(bench):
+    made = await bench()
+    locating = made.settings.runs_dir.parent / "locating"
+    locating.mkdir(parents=True)
+    (locating / "locate.json").symlink_to("/dev/full")
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == "(disk)"
+
+
+@pytest.mark.parametrize(
+    ("error", "field", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "(disk)", "has no space left"),
+        (MemoryError(), "base_model", "cannot be converted in this machine's memory"),
+    ],
+    ids=str,
+)
+async def test_a_machine_too_small_to_convert_the_base_is_told_as_such(bench, error, field, words):
+    made = await bench()
+    # What the process says when converting raised it.
+    word = of_shortage(error).model_dump_json()
+    made.worker = (sys.executable, "-c", f"print({word!r}); raise SystemExit(65)")
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == field
+    assert words in event.reason
+
+
+async def test_a_full_store_fails_the_run_with_nothing_published(bench, small_disk: Path):
+    made = await bench()
+    full = ObjectStore(f"file://{small_disk}/store")
+    for path in await made.store.list("datasets"):
+        await full.put(path, await made.store.read(path))
+    with (small_disk / "rest").open("wb", buffering=0) as rest, contextlib.suppress(OSError):
+        while True:
+            rest.write(bytes(4096))
+    made.store = full
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == "(disk)"
+    assert await full.list("runs") == []
 
 
 async def test_a_failed_run_leaves_its_log_alone(bench, monkeypatch):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -182,18 +180,6 @@ def test_a_full_disk_leaves_no_whole_checkpoint_and_no_adapter(case):
     assert is_disk_full(caught.value)
     assert list(run.job.work_dir.iterdir()) == []
     assert not run.job.output_dir.exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a file system can be mounted by root alone")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_disk_that_is_too_small_leaves_no_whole_checkpoint_and_no_adapter(case, small_disk: Path):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -75,17 +76,14 @@ class Trainings:
             corrections=self._calibration.corrections(run.recipe.method), slots=self._slots,
             tracker=tracker, worker=self._worker,
         )  # fmt: skip
+        run_dir = self._settings.runs_dir / run.run_id
         try:
-            result = await attempt.finish()
+            with _full_disk_fails():
+                result = await attempt.finish()
+                lease.check()
+                manifest, ref = await adapters.publish(self._store, run, run_dir / "adapter", result)
         except RunFailed as error:
             return await self._failed(run, error, attempt, tracker)
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            return await self._failed(run, disk_full(error), attempt, tracker)
-        lease.check()
-        run_dir = self._settings.runs_dir / run.run_id
-        manifest, ref = await adapters.publish(self._store, run, run_dir / "adapter", result)
         await tracker.completed(manifest)
         await self._clean(run, run_dir)
         return completed(manifest, ref)
@@ -106,8 +104,10 @@ class Trainings:
         manifest = read_dataset(event, content)
         name = manifest.spec.base_model
         try:
-            async with self._locating:  # one directory, and converting takes gigabytes
-                base, facts = await self._locate(name)
+            # One directory, and converting takes gigabytes.
+            async with self._locating:
+                with _full_disk_fails():
+                    base, facts = await self._locate(name)
         except RunFailed as error:
             return failed(plan_run(manifest, event.manifest, unresolved_base(name)), error)
         return plan_run(manifest, event.manifest, base, facts)
@@ -131,8 +131,11 @@ class Trainings:
             raise TransientError(f"cannot look for the base model {name!r}: {error}") from error
         if isinstance(last, Located):
             return BaseModelRef(name=last.name, revision=last.revision), last.facts
-        reason = last.reason if isinstance(last, Failed) else "the search ended early"
-        raise RunFailed(field="base_model", reason=reason)
+        if not isinstance(last, Failed):
+            raise RunFailed(field="base_model", reason="the search ended early")
+        if last.out_of_memory:
+            raise RunFailed(field="base_model", reason="cannot be converted in this machine's memory")
+        raise RunFailed(field=last.field, reason=last.reason)
 
     async def _forget(self, run: Run) -> None:
         """Delete the checkpoints and the data of a run that failed for good; its log stays."""
@@ -145,6 +148,18 @@ class Trainings:
     async def _clean(self, run: Run, run_dir: Path) -> None:
         await remote_checkpoints.remove(self._store, run.checkpoints_prefix)
         await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _full_disk_fails() -> Iterator[None]:
+    """A full disk in the body, or in the object store where that is a directory, is the run's failure: no
+    time mends it, and the next run may need less."""
+    try:
+        yield
+    except (OSError, TransientError) as error:
+        if not is_disk_full(error):
+            raise
+        raise disk_full(error) from error
 
 
 def _remove_all_but_logs(run_dir: Path) -> None:

@@ -29,8 +29,10 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def disk_full(error: BaseException) -> RunFailed:
-    """The failure of a run whose checkpoints or adapter found no space."""
+    """The failure of a run whose base model, checkpoints or adapter found no space."""
+    first_line = next(iter(str(error).splitlines()), "")
     return RunFailed(
         field="(disk)",
-        reason=f"has no space left for checkpoints ({error}); free some, or set TUNEWHEEL_WORK_DIR",
+        reason=f"has no space left ({first_line}); free some, or set TUNEWHEEL_WORK_DIR or "
+        "TUNEWHEEL_CACHE_DIR",
     )
