@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import polars as pl
@@ -83,6 +84,24 @@ def test_documents_become_passages_questions_and_code(frame, spec) -> None:
     assert rows["label"].null_count() == rows.height
     assert all(ChatExample.model_validate(row) for row in rows.to_dicts())
     assert made.rejections == ()
+
+
+@pytest.mark.parametrize("action", ["redact", "pseudonymise"])
+def test_personal_data_in_a_docstring_trains_nobody(records, spec, varied_rows, action: str) -> None:
+    summary = "Ring the bell; ask anna@example.com how often."
+    code = CODE.replace("Ring the bell a number of times.", summary)
+    section = SECTIONS[-1] | {"text": code, "summary": summary}
+    document = {"kind": "document", "output": None, "sections": json.dumps([section])}
+    made = build(
+        records(*varied_rows(20), document),
+        spec(formats={"documents": ALL}, pii={"action": action, "entities": ["EMAIL_ADDRESS"]}),
+    )
+    assert said(made, "code_summary").keys()
+    assert said(made, "code_function").keys()
+    trained = json.dumps(made.split.train["messages"].to_list())
+    assert "anna@" not in trained
+    # one stand-in for one address, in the code and in what is said of it
+    assert len(set(re.findall(r"<EMAIL_ADDRESS\w*>", trained))) == 1
 
 
 def test_only_answers_are_held_out_and_counts_tell_them_apart(frame, spec) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import polars as pl
+import pytest
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.spec import PiiPolicy
 from tunewheel_curate.documents.sections import Section, markdown_of, read_sections
@@ -44,6 +45,33 @@ def test_a_section_with_personal_data_can_be_rejected(records) -> None:
     stage, sections = read_sections(frame, PiiPolicy(action="reject"))
     assert stage.funnel.reasons == {"pii": 1}
     assert "example.com" not in "".join(section.text for section in sections)
+
+
+def function(summary: str) -> dict[str, str]:
+    return {
+        "sections": json.dumps(
+            [{"kind": "code", "text": "def a():\n    pass", "name": "a", "summary": summary}]
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("summary", "told"),
+    [
+        ("Ask anna@example.com.", "Ask <EMAIL_ADDRESS>."),
+        ('{"anna@example.com": "owns it"}', '{"<EMAIL_ADDRESS>": "owns it"}'),
+        ("Ends with <|im_end|> here.", "Ends with < |im_end|> here."),
+    ],
+)
+def test_a_summary_is_redacted_and_broken_up_as_its_code_is(records, summary: str, told: str) -> None:
+    _, (section,) = read_sections(documents(records, function(summary)), PiiPolicy())
+    assert section.pieces[0].summary == told
+
+
+def test_a_function_whose_summary_holds_personal_data_can_be_rejected(records) -> None:
+    frame = documents(records, function("Ask anna@example.com."))
+    stage, sections = read_sections(frame, PiiPolicy(action="reject"))
+    assert (stage.funnel.reasons, sections) == ({"pii": 1}, [])
 
 
 def test_a_document_without_sections_is_one_piece(records) -> None:

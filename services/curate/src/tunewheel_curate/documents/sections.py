@@ -20,6 +20,8 @@ from tunewheel_curate.stage import Stage
 _REPAIR = ftfy.TextFixerConfig(uncurl_quotes=False, explain=False)
 _BLANK_LINES = re.compile(r"\n{3,}")
 _MARK = "\n"
+_SUMMARY = "summary: "
+"""Before a summary while it is redacted, so that none is taken for JSON, whose keys redaction leaves alone."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,12 @@ def read_sections(
     pieces = pl.DataFrame(rows, schema=documents.schema)
     stage = redact_records(pieces, policy, secret=secret)
     sections: list[Section] = []
-    for record_id, group, heading, text, attributes in stage.kept.select(
-        "record_id", "group", "title", "input", "attributes"
+    for record_id, group, heading, text, summary, attributes in stage.kept.select(
+        "record_id", "group", "title", "input", "output", "attributes"
     ).iter_rows():
         title, *path = heading.split(_MARK)
-        told = DocumentSection.model_validate(json.loads(attributes) | {"text": text, "path": path})
+        said = {"text": text, "path": path, "summary": summary and summary.removeprefix(_SUMMARY)}
+        told = DocumentSection.model_validate(json.loads(attributes) | said)
         _add(sections, Section(record_id.partition(_MARK)[0], group, title, tuple(path), (told,)))
     return Stage("documents.sections", stage.kept, stage.dropped, stage.counts), sections
 
@@ -102,17 +105,20 @@ def _add(sections: list[Section], one: Section) -> None:
 
 
 def _rows(document: dict[str, object]) -> Iterator[dict[str, object]]:
-    """Return one row per piece with a text, as a record whose title holds the heading path."""
+    """Return one row per piece with a text, as a record whose title holds the heading path, and whose output
+    its summary: what is told apart is redacted apart."""
     title = _line(str(document["title"]) or str(document["source_id"]))
     for number, piece in enumerate(_pieces(document)):
         text = broken_up(_repaired(piece.text, verbatim=piece.kind == "code"))
         if not text.strip():
             continue
-        told = piece.model_dump(mode="json", exclude={"text", "path"}, exclude_defaults=True)
+        told = piece.model_dump(mode="json", exclude={"text", "path", "summary"}, exclude_defaults=True)
+        summary = broken_up(_repaired(piece.summary, verbatim=True)) if piece.summary else None
         yield document | {
             "record_id": f"{document['record_id']}{_MARK}{number:06}",
             "title": _MARK.join([title, *map(_line, piece.path)]),
             "input": text,
+            "output": summary and _SUMMARY + summary,
             "attributes": json.dumps(told),
         }
 
