@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -58,6 +59,24 @@ def test_a_validated_ticket_is_an_expert_record() -> None:
         '{"category": "bell"}',
     )
     assert record.attributes == {"channel": "chat"}
+
+
+def test_when_a_ticket_was_created_is_not_when_it_was_validated() -> None:
+    created, validated = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 9, tzinfo=UTC)
+    one = ticket_record(ticket(validated_by="eve", answer="Oil it.", created_at=created))
+    assert (one.validated_at, one.occurred_at) == (None, created)
+    two = ticket_record(
+        ticket(validated_by="eve", answer="Oil it.", created_at=created, validated_at=validated)
+    )
+    assert (two.validated_at, two.occurred_at) == (validated, validated)
+    assert one.record_id == two.record_id
+
+
+def test_an_example_tells_when_it_was_validated() -> None:
+    at = datetime(2026, 3, 9, tzinfo=UTC)
+    data = ExamplePublished(project="p", example_id="e", input="q", output="a", validated_at=at)
+    record = example_record(wrap(data))
+    assert (record.validated_at, record.occurred_at) == (at, at)
 
 
 def test_an_answer_nobody_stands_behind_is_unverified() -> None:

@@ -57,7 +57,11 @@ class RecordIngested(Event):
     """Customer, thread or document: never split between train and holdout."""
     trust: Trust = Trust.UNVERIFIED
     validated_by: SourceId | None = None
+    validated_at: Timestamp | None = None
+    """When ``validated_by`` stood behind the answer, where the source says so."""
     occurred_at: Timestamp | None = None
+    """When the answer was validated or the document published; of a ticket that does not say when it was
+    validated: when it was created, which all its versions share."""
     attributes: dict[str, str] = {}
 
 

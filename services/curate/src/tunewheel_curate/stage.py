@@ -22,6 +22,7 @@ RECORD_SCHEMA: dict[str, pl.DataType] = {
     "group": pl.String(),
     "trust": pl.String(),
     "validated_by": pl.String(),
+    "validated_at": pl.Datetime("us", "UTC"),
     "occurred_at": pl.Datetime("us", "UTC"),
     "attributes": pl.String(),
     "event_id": pl.String(),

@@ -26,6 +26,7 @@ def test_the_best_copy_stays_in_any_order(records) -> None:
     [
         ({"occurred_at": MAY}, {"occurred_at": MAY + timedelta(days=1)}),
         ({"occurred_at": None}, {"occurred_at": MAY}),
+        ({"occurred_at": MAY}, {"occurred_at": None, "published_at": MAY + timedelta(days=1)}),
         ({"published_at": MAY}, {"published_at": MAY + timedelta(seconds=1)}),
         ({"record_id": "rec-b", "published_at": MAY}, {"record_id": "rec-a", "published_at": MAY}),
     ],

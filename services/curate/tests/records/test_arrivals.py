@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.data import RecordIngested, RecordKind
@@ -41,3 +42,9 @@ def test_turns_and_sections_are_canonical_json() -> None:
     assert row["sections"] == '[{"page":3,"path":["Lockers","Reset"],"text":"Press twice."}]'
     assert DocumentSection.model_validate(json.loads(row["sections"])[0]) == section
     assert row["rejected_output"] == "No."
+
+
+def test_a_row_says_when_it_was_validated() -> None:
+    at = datetime(2026, 3, 9, tzinfo=UTC)
+    row = rows_of([delivery(validated_at=at)]).row(0, named=True)
+    assert (row["validated_at"], row["occurred_at"]) == (at, None)

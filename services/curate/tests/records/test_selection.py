@@ -1,7 +1,10 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import itertools
+from datetime import UTC, datetime, timedelta
 
+import polars as pl
+import pytest
 from tunewheel_curate.records.selection import distinct_records, select_usable
 
 OLD, NEW = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
@@ -55,11 +58,37 @@ def test_the_newest_of_a_source_counts(records) -> None:
         assert len(kept) == 1
         return kept[0]
 
-    assert winner({"occurred_at": NEW}, {"occurred_at": OLD}) == "rec-0000"
-    assert winner({"occurred_at": OLD}, {"occurred_at": None}) == "rec-0000"
+    assert winner({"validated_at": NEW}, {"validated_at": OLD}) == "rec-0000"
     assert winner({"trust": "expert"}, {"trust": "unverified"}) == "rec-0000"
     assert winner({}, {}) == "rec-0001", "published later"
     assert winner({"published_at": OLD}, {"published_at": OLD}) == "rec-0001", "greater id"
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"kind": "document", "occurred_at": NEW}, {"kind": "document"}),
+        ({"kind": "document"}, {"kind": "document", "occurred_at": OLD}),
+        # created_at is all that the second says: every version of the ticket was created then
+        ({"validated_at": NEW, "occurred_at": NEW}, {"occurred_at": OLD}),
+        ({"occurred_at": NEW}, {"validated_at": OLD, "occurred_at": OLD}),
+        ({"kind": "example", "occurred_at": NEW}, {"kind": "example"}),
+    ],
+)
+def test_where_a_version_does_not_say_when_the_later_published_counts(records, first, then) -> None:
+    published = ({"published_at": NEW + timedelta(days=day), "source_id": "T"} for day in (1, 2))
+    frame = records(*(row | when for row, when in zip((first, then), published, strict=True)))
+    for order in (frame, frame.reverse()):
+        stage = select_usable(order)
+        assert "rec-0001" not in stage.dropped.filter(pl.col("reason") == "replaced")["record_id"]
+        assert ("rec-0000", "replaced") in stage.dropped.select("record_id", "reason").rows()
+
+
+def test_what_others_say_orders_nothing_where_one_of_three_does_not(records) -> None:
+    rows = [{"occurred_at": NEW}, {"occurred_at": None}, {"occurred_at": OLD}]
+    frame = records(*({"kind": "example", "source_id": "E"} | row for row in rows))
+    for order in itertools.permutations(range(3)):
+        assert select_usable(frame[list(order)]).kept["record_id"].to_list() == ["rec-0002"]
 
 
 def test_one_source_id_of_two_kinds_is_two_sources(records) -> None:

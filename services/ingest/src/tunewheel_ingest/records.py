@@ -41,6 +41,7 @@ def ticket_record(event: Envelope[TicketPublished]) -> RecordIngested:
         group=ticket.customer or ticket.ticket_id,
         trust=_trust(ticket.answer, ticket.validated_by),
         validated_by=ticket.validated_by,
+        validated_at=ticket.validated_at,
         occurred_at=ticket.validated_at or ticket.created_at,
         attributes=attributes,
     )
@@ -85,6 +86,7 @@ def example_record(event: Envelope[ExamplePublished]) -> RecordIngested:
         group=example.group or example.example_id,
         trust=_trust(example.output, example.validated_by),
         validated_by=example.validated_by,
+        validated_at=example.validated_at,
         occurred_at=example.validated_at,
         attributes=dict(example.attributes),
     )

@@ -28,14 +28,15 @@ def drop_clusters(name: str, records: pl.DataFrame, pairs: Sequence[SimilarPair]
 
 
 def _keep_best(name: str, records: pl.DataFrame, cluster: pl.Expr, *, reason: str) -> Stage:
-    """Best is: the higher trust, an answer present, the later ``occurred_at`` (none is oldest), the later
-    published, the smaller ``record_id``."""
+    """Best is: the higher trust, an answer present, the later ``occurred_at`` (of what does not say: when it
+    was published), the later published, the smaller ``record_id``."""
     ranked = records.with_columns(
         cluster.alias("_cluster"),
         trust_rank().alias("_rank"),
         pl.col("output").is_not_null().alias("_answered"),
+        pl.coalesce("occurred_at", "published_at").alias("_said"),
     ).sort(
-        ["_rank", "_answered", "occurred_at", "published_at", "record_id"],
+        ["_rank", "_answered", "_said", "published_at", "record_id"],
         descending=[True, True, True, True, False],
         nulls_last=True,
     )
@@ -44,6 +45,6 @@ def _keep_best(name: str, records: pl.DataFrame, cluster: pl.Expr, *, reason: st
     kept = ranked.filter(pl.col("record_id") == pl.col("_best")).sort("record_id")
     return Stage(
         name=name,
-        kept=kept.drop("_cluster", "_rank", "_answered", "_best"),
+        kept=kept.drop("_cluster", "_rank", "_answered", "_said", "_best"),
         dropped=dropped_frame(lost["record_id"], pl.Series([reason] * lost.height), lost["_best"]),
     )

@@ -37,6 +37,7 @@ def _row(delivery: Delivery[RecordIngested]) -> dict[str, Any]:
         "group": data.group,
         "trust": data.trust.value,
         "validated_by": data.validated_by,
+        "validated_at": data.validated_at,
         "occurred_at": data.occurred_at,
         "attributes": canonical_json(data.attributes).decode(),
         "event_id": event.id,

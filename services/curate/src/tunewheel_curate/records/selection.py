@@ -5,9 +5,11 @@ them, so any order and any split over partitions selects the same records:
 
 1. Of several copies of one ``record_id`` the most trusted counts, then the earliest published: of those
    since another record of its source was. A source that went back to what it said before says it anew.
-2. Of several records of one source (same kind and ``source_id``) the newest counts: the latest
-   ``occurred_at`` (none is oldest), then the higher trust, then the later published, then the greater
-   ``record_id``. ingest publishes the versions of one source in their order, so "later published" is
+2. Of several records of one source (same kind and ``source_id``) the newest counts: the latest by what they
+   say of themselves (a ticket when it was validated, others when they ``occurred``) where every one of them
+   says so, then the higher trust, then the later published, then the greater ``record_id``. Where one says
+   nothing, what the others say orders nothing: a file that came without a date must not lose to the dated
+   one it replaces, nor the dated one to it. ingest publishes the versions of one source in their order, so "later published" is
    "later on the log" even where they lie on different partitions.
 """
 
@@ -16,6 +18,8 @@ from __future__ import annotations
 import polars as pl
 
 from tunewheel_curate.stage import Stage, drop, trust_rank
+
+SOURCE = ("kind", "source_id")
 
 
 def distinct_records(records: pl.DataFrame) -> pl.DataFrame:
@@ -33,14 +37,20 @@ def distinct_records(records: pl.DataFrame) -> pl.DataFrame:
 
 def _said_last(records: pl.DataFrame) -> pl.DataFrame:
     """Return (record_id, _since): when its source began to say it, the last time that it did."""
-    source = ["kind", "source_id"]
-    told = records.select(*source, "published_at", "record_id").sort(*source, "published_at", "record_id")
-    begins = pl.col("record_id") != pl.col("record_id").shift().over(source)
+    told = records.select(*SOURCE, "published_at", "record_id").sort(*SOURCE, "published_at", "record_id")
+    begins = pl.col("record_id") != pl.col("record_id").shift().over(SOURCE)
     return (
         told.filter(begins.fill_null(True))
         .group_by("record_id")
         .agg(pl.col("published_at").max().alias("_since"))
     )
+
+
+def _dated() -> pl.Expr:
+    """When a version was made, by its own words; null where not every version of its source says so."""
+    ticket = pl.col("kind") == "ticket"
+    said = pl.when(ticket).then(pl.col("validated_at")).otherwise(pl.col("occurred_at"))
+    return pl.when(said.is_not_null().all().over(SOURCE)).then(said)
 
 
 def select_usable(records: pl.DataFrame) -> Stage:
@@ -49,13 +59,13 @@ def select_usable(records: pl.DataFrame) -> Stage:
     ``records`` holds distinct ``record_id``s. Reasons: ``replaced``, ``document``, ``no_output``.
     """
     newest = (
-        records.with_columns(trust_rank().alias("_rank"))
+        records.with_columns(trust_rank().alias("_rank"), _dated().alias("_dated"))
         .sort(
-            ["occurred_at", "_rank", "published_at", "record_id"],
+            ["_dated", "_rank", "published_at", "record_id"],
             descending=True,
             nulls_last=True,
         )
-        .unique(["kind", "source_id"], keep="first", maintain_order=True)
+        .unique(SOURCE, keep="first", maintain_order=True)
         .select("record_id")
         .to_series()
     )
