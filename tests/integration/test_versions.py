@@ -23,6 +23,7 @@ from tunewheel_contracts.events.data import (
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.identity import content_id
+from tunewheel_runtime.service import Service
 
 from ..conftest import BrokerFactory
 from .bus import Bus, running
@@ -30,6 +31,7 @@ from .test_curate import curate, records, spec_of, versions
 
 pytestmark = pytest.mark.integration
 
+OILED = "Oil the bell of a bicycle once every year, before winter comes."
 SILENT = {"min_new_records": 100_000}
 
 
@@ -45,7 +47,7 @@ def document(project: str) -> Envelope[RecordIngested]:
         kind=RecordKind.DOCUMENT,
         source_id="sop.md",
         source_event_id="event-sop",
-        input="# Bells\n\nOil them.",
+        input=f"# Bells\n\n{OILED}",
         group="sop.md",
     )
     return new_event(data, source="/test")
@@ -160,16 +162,34 @@ async def test_a_withdrawn_document_is_in_no_later_version_until_it_is_published
     def fate(event: Envelope[DatasetVersioned] | Envelope[DatasetRejected]) -> dict[str, int]:
         return event.data.funnel[0].reasons
 
-    withdrawal = DocumentWithdrawn(project=project, document_id="sop.md", reason="out of date")
-    async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")):
-        await bus.publish(spec_of(project, **SILENT), *records(project), document(project))
+    passages = {"formats": {"documents": {"chunks": {"enabled": True}}}}
+    withdrawn = DocumentWithdrawn(project=project, document_id="sop.md", reason="out of date")
+    async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")) as service:
+        await bus.publish(spec_of(project, passages, **SILENT), *records(project), document(project))
         await bus.publish(command(project, "one"))
         (first,) = await versions(bus, project)
-        await bus.publish(new_event(withdrawal, source="/test"), command(project, "two"))
-        await rejections(bus, project)
-        await bus.publish(document(project), command(project, "three"))
-        without, again = await rejections(bus, project, 2)
-    assert fate(first) == {}
-    assert fate(without) == {"withdrawn": 1}
+        withdrawal = new_event(withdrawn, source="/test")
+        await bus.publish(withdrawal)  # and nobody asks for a version
+        _, without = await versions(bus, project, 2)
+        asked = await bus.collect(topics.DATASET_REQUESTED, 4, where=lambda e: e.project == project)
+        await bus.publish(document(project), command(project, "two"))
+        (again,) = await rejections(bus, project)
+        before, after = [await held(service, version.data) for version in (first, without)]
+    assert before == (1, 1)
+    assert after == (0, 0)
+    assert [event.causation_id for event in asked].count(withdrawal.id) == 1
+    assert without.data.counts.train == first.data.counts.train - 1
     assert sum((without.data.withdrawals_upto or {}).values()) >= 1
-    assert fate(again) == {}
+    assert (fate(first), fate(without), fate(again)) == ({}, {"withdrawn": 1}, {})
+    assert first.data.dataset_id in again.data.reasons[0], "it is there again, as it was"
+
+
+async def held(service: Service, version: DatasetVersioned) -> tuple[int, int]:
+    """Return how many rows of a version's data say what ``document`` does, and how many examples its lineage
+    makes of it."""
+    manifest = DatasetManifest.model_validate_json(await service.store.get(version.manifest))
+    assert manifest.lineage
+    parts = [pl.read_parquet(await service.store.get(ref)) for ref in (manifest.train, manifest.holdout)]
+    lineage = pl.read_parquet(await service.store.get(manifest.lineage))
+    told = sum(OILED in str(turns) for part in parts for turns in part["messages"].to_list())
+    return told, lineage.filter(pl.col("source_id") == "sop.md")["example_id"].drop_nulls().len()

@@ -138,14 +138,19 @@ async def test_what_is_erased_while_a_build_runs_is_not_published(bench, rows, s
 
 
 async def test_what_is_withdrawn_while_a_build_runs_is_not_published(bench, records, rows, spec) -> None:
-    sop = records({"kind": "document", "source_id": "sop.md", "output": None, "record_id": "rec-sop"})
+    text = "Oil the bell of a bicycle once every year, before winter comes."
+    document = {"kind": "document", "source_id": "sop.md", "output": None, "record_id": "rec-sop"}
+    sop = records(document | {"input": text})
+    passages = spec(formats={"documents": {"chunks": {"enabled": True}}})
     both = pl.concat([rows, sop.with_columns(pl.lit(15, dtype=pl.Int64).alias("offset"))])
     bench.table.append(both)
     data = DocumentWithdrawn(project="shop", document_id="sop.md")
+    before = await bench.build(passages, "one", both)
+    assert await bench.maker.uses(before, RecordKind.DOCUMENT, "sop.md")
     bench.arriving = [lambda: bench.tell(new_event(data, source="/test", time=LATER))]
-    version = await bench.build(spec(), "one", both)
+    version = await bench.build(passages, "two", both)
     assert version.funnel[0].reasons == {"withdrawn": 1}
-    assert version.withdrawals_upto == {"0": 1}
+    assert version.withdrawals_upto == {"0": 2}
     assert not await bench.maker.uses(version, RecordKind.DOCUMENT, "sop.md")
     assert await bench.maker.uses(version, RecordKind.TICKET, "T-3")
 

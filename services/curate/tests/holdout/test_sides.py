@@ -146,12 +146,15 @@ def test_what_is_withdrawn_is_in_no_example(records, spec) -> None:
 
     until = datetime(2027, 1, 1, tzinfo=UTC)
     rows = [row(q, 0, q, q, "expert") for q in range(20)]
-    document = {"kind": "document", "source_id": "sop.md", "output": None}
-    made = build(
-        records(*rows, document), spec(**SMALL), Given((Withdrawal(document_id="sop.md", until=until),))
-    )
+    text = "Oil the bell of a bicycle once every year, before winter comes."
+    document = {"kind": "document", "source_id": "sop.md", "output": None, "input": text}
+    passages = spec(formats={"documents": {"chunks": {"enabled": True}}}, **SMALL)
+    before = build(records(*rows, document), passages)
+    assert text in str(before.split.train["messages"].to_list())
+    made = build(records(*rows, document), passages, Given((Withdrawal(document_id="sop.md", until=until),)))
+    assert text not in str(pl.concat([made.split.train, made.split.holdout])["messages"].to_list())
     assert made.funnel[0].stage == "withdrawal"
     assert made.funnel[0].reasons == {"withdrawn": 1}
     fate = made.lineage.filter(pl.col("source_id") == "sop.md").row(0, named=True)
-    assert (fate["stage"], fate["reason"]) == ("withdrawal", "withdrawn")
+    assert (fate["example_id"], fate["stage"], fate["reason"]) == (None, "withdrawal", "withdrawn")
     assert made.counts.records == 21
