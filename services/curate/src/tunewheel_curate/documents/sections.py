@@ -21,7 +21,7 @@ _REPAIR = ftfy.TextFixerConfig(uncurl_quotes=False, explain=False)
 _BLANK_LINES = re.compile(r"\n{3,}")
 _MARK = "\n"
 _SUMMARY = "summary: "
-"""Before a summary while it is redacted, so that none is taken for JSON, whose keys redaction leaves alone."""
+"""Before a summary while it is redacted, so that none is taken for JSON, whose keys redaction leaves."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ them, so any order and any split over partitions selects the same records:
    say of themselves (a ticket when it was validated, others when they ``occurred``) where every one of them
    says so, then the higher trust, then the later published, then the greater ``record_id``. Where one says
    nothing, what the others say orders nothing: a file that came without a date must not lose to the dated
-   one it replaces, nor the dated one to it. ingest publishes the versions of one source in their order, so "later published" is
-   "later on the log" even where they lie on different partitions.
+   one it replaces, nor the dated one to it. ingest publishes the versions of one source in
+   their order, so "later published" is "later on the log" even where they lie on different partitions.
 """
 
 from __future__ import annotations
