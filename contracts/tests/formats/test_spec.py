@@ -7,6 +7,7 @@ import pytest
 import yaml
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.event import decode_data
+from tunewheel_contracts.formats.output_schema import answer_validator
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "project-spec" / "valid" / "helpdesk.json"
@@ -87,6 +88,9 @@ def test_nan_in_a_schema_is_refused() -> None:
         ({"type": "strin"}, "task.output_schema.type", "'strin'"),
         ({"properties": {"a": {"enum": "x"}}}, "task.output_schema.properties.a.enum", "array"),
         ({"items": {"pattern": "("}}, "task.output_schema.items.pattern", "regex"),
+        ({"not": {"pattern": "a(?=b)"}}, "task.output_schema", "look-around"),
+        ({"patternProperties": {"^a": True}}, "task.output_schema", "propertyNames"),
+        ({"$ref": "#"}, "task.output_schema", "without end"),
         ({"properties": {"a": {"$ref": "#/$defs/b"}}}, "task.output_schema", "'#/$defs/b'"),
         ({"$ref": "http://localhost/schema.json"}, "task.output_schema", "put the definition under $defs"),
     ],
@@ -99,6 +103,15 @@ def test_a_schema_that_no_answer_can_be_checked_with_is_refused(
         _spec(task=task, criteria=[{"metric": "valid_output", "minimum": 0.9}])
     assert caught.value.field == field
     assert word in caught.value.reason
+
+
+def test_a_pattern_costs_a_hostile_answer_no_more_than_another() -> None:
+    """Python's own engine would double its time with every letter."""
+    validator = answer_validator({"properties": {"reply": {"pattern": r"^(\w+\s?)*$"}}})
+    assert not validator.is_valid({"reply": "a" * 100_000 + "!"})
+    assert validator.is_valid({"reply": "a" * 100_000})
+    (error,) = validator.iter_errors({"reply": "no!"})
+    assert (list(error.absolute_path), error.validator) == (["reply"], "pattern")
 
 
 def test_a_schema_may_refer_to_itself() -> None:

@@ -28,11 +28,6 @@ def test_without_a_schema_every_answer_that_says_something_is_valid():
     assert not OutputForm(None).is_valid(" \n")
 
 
-def test_a_schema_that_is_none_or_points_elsewhere_validates_nothing():
-    assert not OutputForm({"type": 3}).is_valid("{}")
-    assert not OutputForm({"$ref": "https://example.org/schema.json"}).is_valid("{}")
-
-
 @pytest.mark.parametrize("output", ['{"n": 1e999}', '{"n": 1' + "0" * 400 + "}", "[" * 800 + "]" * 800])
 def test_an_output_that_cannot_be_checked_is_not_valid(output: str):
     """Whoever asks can make the model say it: it must not end the monitor, again at every restart."""

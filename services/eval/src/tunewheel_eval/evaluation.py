@@ -22,7 +22,6 @@ from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.job import Progress
 from tunewheel_eval.measurement import Measurement, read_measurement
 from tunewheel_eval.metrics import outcomes
-from tunewheel_eval.outputs import output_validator
 from tunewheel_eval.plan import Champion, EvaluationPlan, make_plan, pin, read_manifest
 from tunewheel_eval.reviews import read_scorecard
 from tunewheel_eval.scorecards import Verdict, build_scorecard, generation_lines, refusal, verdict_of
@@ -47,13 +46,11 @@ class Evaluator:
         """Return the verdict on the run that ``event`` completed; the same one for every delivery.
 
         Raises:
-            InvalidEvent: the event, the dataset's manifest or its output schema is wrong.
+            InvalidEvent: the event or the dataset's manifest is wrong.
             LeaseLost: the partition moved; what was measured is kept for the next owner.
             TransientError: the object store cannot be reached.
         """
         manifest = await read_manifest(self._store, event.dataset)
-        if manifest.spec.task.output_schema is not None:
-            output_validator(manifest.spec.task.output_schema)
         plan = await pin(self._store, make_plan(event, manifest, champion))
         known = await read_scorecard(self._store, plan)
         if known is None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tunewheel_contracts.formats.criteria import Metric
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.output_schema import answer_validator
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_eval.measurement import HoldoutRow, Measurement, RegressionRow, example_key
-from tunewheel_eval.outputs import is_valid, output_validator, same_label
+from tunewheel_eval.outputs import is_valid, same_label
 from tunewheel_eval.significance import Bools, Floats, perplexity
 
 _WORD = re.compile(r"[^\W_]+")
@@ -111,7 +111,7 @@ class _Words:
 def _validity(said: Sequence[str], task: TaskSpec) -> Bools | None:
     if task.output_schema is None:
         return None
-    validator: Any = output_validator(task.output_schema)
+    validator = answer_validator(task.output_schema)
     return np.array([is_valid(output, validator) for output in said], dtype=np.bool_)
 
 

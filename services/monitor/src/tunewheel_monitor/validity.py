@@ -5,38 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
+from tunewheel_contracts.formats.output_schema import answer_validator
 
 
 class OutputForm:
-    """Judges outputs by a JSON Schema (2020-12); without one every output that says something is valid.
-
-    References outside the schema are never fetched. A schema that is none makes every output invalid, as it
-    does in eval: such a project never gets a model into production.
-    """
+    """Judges outputs by a project's output schema; without one every output that says something is valid."""
 
     def __init__(self, schema: dict[str, Any] | None) -> None:
-        self._validator: Draft202012Validator | None = None
-        self._broken = False
-        if schema is not None:
-            try:
-                Draft202012Validator.check_schema(schema)
-                self._validator = Draft202012Validator(schema, registry=Registry())
-            except SchemaError:
-                self._broken = True
+        self._validator = None if schema is None else answer_validator(schema)
 
     def is_valid(self, output: str) -> bool:
-        if self._broken:
-            return False
         if self._validator is None:
             return bool(output.strip())
         try:
             value = json.loads(output.strip(), parse_constant=_refuse)
             return self._validator.is_valid(value)
-        except (ValueError, RecursionError, ArithmeticError, Unresolvable):
+        except (ValueError, RecursionError, ArithmeticError):
             return False  # ArithmeticError: a number too large for ``multipleOf``
 
 

@@ -65,7 +65,7 @@ def _validated(text: str, schema: SchemaCheck | None, task: TaskSpec) -> tuple[s
     value = _normalized(value)
     try:
         error = schema.error(value)
-    except OverflowError:
+    except (ArithmeticError, RecursionError):
         return text, None, "off_schema: (root) too large"
     if error is not None:
         where = ".".join(str(part) for part in error.absolute_path) or "(root)"

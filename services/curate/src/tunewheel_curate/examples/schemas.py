@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 from jsonschema_rs import Draft202012Validator as RustValidator
-from referencing import Registry
+from tunewheel_contracts.formats.output_schema import answer_validator
 
 _ABOUT = {"$schema", "title", "description", "examples", "default"}
 _SIZES = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
@@ -25,21 +24,21 @@ _PLAIN = {
 
 
 class SchemaCheck:
-    """Draft 2020-12, by ``jsonschema``, which is what evaluation and drift go by, too.
+    """By what evaluation and drift go by, too.
 
     Of a plain schema ``jsonschema_rs`` is asked first, a hundredth of the cost for a list of many labels. Of
     others (regular expressions, fractions, references) the two need not think alike, and it is not.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        self._validator = Draft202012Validator(schema, registry=Registry())
+        self._validator = answer_validator(schema)
         self._quick = RustValidator(schema) if is_plain(schema) else None
 
     def error(self, value: Any) -> ValidationError | None:
         """Return what is wrong with ``value``, the most telling of several, or None.
 
         Raises:
-            OverflowError: a number is too large to be checked.
+            ArithmeticError, RecursionError: a number is too large, or it is nested too deep, to be checked.
         """
         if self._quick is not None and self._quick.is_valid(value):
             return None
