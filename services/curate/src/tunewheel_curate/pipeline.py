@@ -39,7 +39,7 @@ from tunewheel_curate.holdout.sides import COMPARED, Given, complete, part
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.labels.conflicts import drop_conflicts
 from tunewheel_curate.labels.quality import Quality
-from tunewheel_curate.labels.review import conflicting, off_schema, review_list, suspected
+from tunewheel_curate.labels.review import answer_conflicting, conflicting, off_schema, review_list, suspected
 from tunewheel_curate.labels.suspects import find_suspects
 from tunewheel_curate.records.selection import distinct_records, select_usable
 from tunewheel_curate.records.withdrawals import drop_withdrawn
@@ -181,7 +181,7 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside:
         _follow(stages, check_conversations(stages[-1].kept, tokens.tokenizer, system_prompt=prompt))
     keyed = _with_key(stages[-1].kept)
     _follow(stages, drop_conflicts(keyed))
-    review.append(conflicting(keyed, stages[-1]))
+    review += [conflicting(keyed, stages[-1]), answer_conflicting(stages[-1].kept, spec.task)]
     _follow(stages, drop_exact_duplicates(stages[-1].kept))
     near = settle_near_duplicates(
         stages[-1].kept, threshold=dataset.near_duplicate_threshold, related=LEAK_SIMILARITY, known=known

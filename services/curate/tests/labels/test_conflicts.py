@@ -19,6 +19,21 @@ def test_one_question_under_two_labels_is_dropped_altogether(records) -> None:
     assert stage.funnel.reasons == {"conflicting_label": 3}
 
 
+def test_an_unverified_record_does_not_take_an_experts_out(records) -> None:
+    frame = labelled(records, ("q", "bell"), ("q", "horn"), ("r", "bell"), ("r", "horn"), ("r", "bell"))
+    trust = ["expert", "unverified", "expert", "expert", "corrected"]
+    stage = drop_conflicts(frame.with_columns(pl.Series("trust", trust)))
+    assert stage.kept["label"].to_list() == ["bell"]
+    assert stage.kept["key"].to_list() == ["q"]
+
+
+def test_of_two_similar_questions_the_less_trusted_goes(records) -> None:
+    frame = labelled(records, ("a", "bell"), ("b", "horn"), ("c", "gong"))
+    frame = frame.with_columns(pl.Series("trust", ["expert", "corrected", "corrected"]))
+    assert drop_near_conflicts(frame, [SimilarPair(0, 1, 0.9)]).kept["key"].to_list() == ["a", "c"]
+    assert drop_near_conflicts(frame, [SimilarPair(1, 2, 0.9)]).kept["key"].to_list() == ["a"]
+
+
 def test_no_label_contradicts_nothing(records) -> None:
     assert drop_conflicts(labelled(records, ("q", None), ("q", "horn"))).kept.height == 2
 

@@ -9,6 +9,7 @@ from tunewheel_curate.examples.output_validation import validate_outputs
 from tunewheel_curate.labels.conflicts import drop_conflicts
 from tunewheel_curate.labels.review import (
     REVIEW_SCHEMA,
+    answer_conflicting,
     conflicting,
     near_conflicting,
     off_schema,
@@ -39,6 +40,34 @@ def test_conflicting_experts_are_named_with_time_and_label(records) -> None:
     assert listed["label"].to_list() == ["bell", "horn"]
     assert listed["occurred_at"].to_list() == [JUNE, None]
     assert listed["labels_in_cluster"].to_list() == [["bell", "horn"]] * 2
+
+
+def test_whom_a_less_trusted_record_contradicts_is_listed_beside_it(records) -> None:
+    frame = labelled(records({"trust": "expert"}, {"trust": "unverified"}), "bell", "horn", keys=["q", "q"])
+    listed = conflicting(frame, drop_conflicts(frame))
+    assert listed.select("record_id", "trust").rows() == [("rec-0000", "expert"), ("rec-0001", "unverified")]
+
+
+def test_experts_who_differ_in_more_than_words_are_listed(records, spec) -> None:
+    def answer(priority: str, reply: str) -> dict[str, str]:
+        output = {"category": "bell", "priority": priority, "reply": reply}
+        return {"output": json.dumps(output), "trust": "expert"}
+
+    low, urgent, reworded = answer("low", "Wait."), answer("urgent", "Wait."), answer("low", "Please wait.")
+    frame = labelled(
+        records(low, urgent, low, reworded, low, urgent | {"trust": "corrected"}),
+        *["bell"] * 6, keys=["q", "q", "r", "r", "s", "s"],
+    )  # fmt: skip
+    properties = {"category": {"enum": ["bell"]}, "priority": {"type": "string", "enum": ["low", "urgent"]}}
+    schema = {"properties": properties | {"reply": {"type": "string"}}}
+    task = spec().task.model_copy(update={"output_schema": schema})
+    listed = answer_conflicting(frame, task)
+    assert listed.select("record_id", "kind", "cluster", "output").rows() == [
+        ("rec-0000", "answer_conflict", "rec-0000", low["output"]),
+        ("rec-0001", "answer_conflict", "rec-0000", urgent["output"]),
+    ]
+    free = answer_conflicting(frame, task.model_copy(update={"output_schema": None}))
+    assert free["record_id"].to_list() == ["rec-0000", "rec-0001", "rec-0002", "rec-0003"]
 
 
 def test_near_conflicts_form_clusters(records) -> None:

@@ -1,4 +1,7 @@
-"""Experts who contradict each other: the same question under different labels teaches noise."""
+"""Experts who contradict each other: the same question under different labels teaches noise.
+
+Who is trusted less contradicts nobody: an unverified record does not take an expert's out.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,35 @@ import numpy as np
 import polars as pl
 
 from tunewheel_curate.duplicates.similarity import SimilarPair, SimilarPairs
-from tunewheel_curate.stage import Stage, drop
+from tunewheel_curate.stage import Stage, drop, trust_rank
 
 REASON = "conflicting_label"
 
 
 def drop_conflicts(records: pl.DataFrame) -> Stage:
-    """Drop every record whose normalised input also occurs under another label.
+    """Drop every record whose normalised input also occurs under another label, unless all of those others
+    are trusted less.
 
     Needs the columns ``key`` and ``label``; a null label contradicts nothing.
     """
+    labelled = pl.col("label").is_not_null()
+    rank = trust_rank()
+    most = rank.filter(labelled).max().over("key")
     labels = pl.col("label").drop_nulls().n_unique().over("key")
-    reason = pl.when((labels > 1) & pl.col("label").is_not_null()).then(pl.lit(REASON))
-    return drop("conflicts", records, reason)
+    of_the_most_trusted = pl.col("label").filter(labelled & (rank == most)).n_unique().over("key")
+    out = labelled & (labels > 1) & ((rank < most) | (of_the_most_trusted > 1))
+    return drop("conflicts", records, pl.when(out).then(pl.lit(REASON)))
 
 
 def drop_near_conflicts(records: pl.DataFrame, pairs: Sequence[SimilarPair]) -> Stage:
-    """Drop both records of every pair (positions in ``records``) whose labels differ."""
+    """Drop, of every pair (positions in ``records``) whose labels differ, the one that is trusted less; both,
+    where neither is."""
     contested = contradicting(records, pairs)
+    ranks = records.select(trust_rank()).to_series().to_numpy()
+    one, other = ranks[contested.first], ranks[contested.second]
     members = np.zeros(records.height, np.bool_)
-    members[contested.first] = True
-    members[contested.second] = True
+    members[contested.first[one <= other]] = True
+    members[contested.second[other <= one]] = True
     reason = pl.when(pl.lit(pl.Series(members))).then(pl.lit(REASON))
     return drop("near_conflicts", records, reason)
 

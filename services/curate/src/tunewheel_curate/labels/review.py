@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
+from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.duplicates.similarity import SimilarPair, components
@@ -18,6 +20,7 @@ from tunewheel_curate.labels.conflicts import contradicting
 from tunewheel_curate.stage import Stage
 
 CONFLICT, NEAR_CONFLICT, OFF_SCHEMA, SUSPECT = "conflict", "near_conflict", "off_schema", "suspect"
+ANSWER_CONFLICT = "answer_conflict"
 
 REVIEW_SCHEMA: dict[str, pl.DataType] = {
     "kind": pl.String(),
@@ -35,18 +38,52 @@ REVIEW_SCHEMA: dict[str, pl.DataType] = {
     "trust": pl.String(),
     "occurred_at": pl.Datetime("us", "UTC"),
     "published_at": pl.Datetime("us", "UTC"),
+    "output": pl.String(),
 }
 """``cluster`` is the smallest ``record_id`` of those that contradict each other, or the record's own.
 ``confidence`` is what a classifier that never saw the record gives its label, ``suggested`` what it would
 say; both null for other kinds. Texts are as they would be trained on: personal data is out already."""
 
-_ORDER = (CONFLICT, NEAR_CONFLICT, OFF_SCHEMA, SUSPECT)
+_ORDER = (CONFLICT, NEAR_CONFLICT, ANSWER_CONFLICT, OFF_SCHEMA, SUSPECT)
 
 
 def conflicting(before: pl.DataFrame, stage: Stage) -> pl.DataFrame:
-    """List what ``drop_conflicts`` took out of ``before`` (columns ``key`` and ``label``), by question."""
-    rows = before.join(stage.dropped.select("record_id"), on="record_id", how="semi").sort("record_id")
+    """List what ``drop_conflicts`` took out of ``before`` (columns ``key`` and ``label``) and what it
+    contradicted, by question."""
+    contested = before.join(stage.dropped.select("record_id"), on="record_id", how="semi").select("key")
+    rows = before.join(contested.unique(), on="key", how="semi").filter(pl.col("label").is_not_null())
+    rows = rows.sort("record_id")
     return _listed(rows.with_columns(pl.col("record_id").first().over("key").alias("cluster")), CONFLICT)
+
+
+def answer_conflicting(records: pl.DataFrame, task: TaskSpec) -> pl.DataFrame:
+    """List experts' records that answer one question (``key``) differently, though their labels agree: of
+    them the newest stays.
+
+    Of an answer with a schema only what is no free text counts, or two ways to put the same would.
+    """
+    expert = records.filter((pl.col("trust") == Trust.EXPERT.value) & pl.col("output").is_not_null())
+    rows = expert.filter(pl.len().over("key") > 1).sort("record_id")
+    decisive = [_decisive(output, task.output_schema) for output in rows["output"]]
+    rows = rows.with_columns(pl.Series("_decisive", decisive, dtype=pl.String))
+    rows = rows.filter(pl.col("_decisive").n_unique().over("key") > 1)
+    return _listed(
+        rows.with_columns(pl.col("record_id").first().over("key").alias("cluster")), ANSWER_CONFLICT
+    )
+
+
+def _decisive(output: str, schema: dict[str, Any] | None) -> str:
+    value = json.loads(output) if schema is not None else None
+    if not isinstance(value, dict):
+        return output
+    properties = (schema or {}).get("properties", {})
+    kept = {name: part for name, part in value.items() if not _is_free_text(properties.get(name))}
+    return json.dumps(kept, sort_keys=True) if kept else output
+
+
+def _is_free_text(schema: Any) -> bool:
+    bounded = {"enum", "const", "pattern", "format"}
+    return isinstance(schema, dict) and schema.get("type") == "string" and not schema.keys() & bounded
 
 
 def near_conflicting(before: pl.DataFrame, pairs: Sequence[SimilarPair]) -> pl.DataFrame:
