@@ -11,8 +11,11 @@ from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, Quality
 from tunewheel_curate.labels.review import review_counts, review_list
 
 _WHAT = {
-    "conflict": "records ask the same question as another and are labelled differently: all left out",
-    "near_conflict": "records ask nearly the same as another and are labelled differently: all left out",
+    "conflict": "records ask the same question as another and are labelled differently: the most trusted "
+    "stays, if it is alone",
+    "near_conflict": "records ask nearly the same as another and are labelled differently: the most trusted "
+    "stays, if it is alone",
+    "answer_conflict": "records of experts answer the same question differently: the newest stays",
     "off_schema": "records bear a label that the schema does not know: left out",
     "suspect": "records bear a label that a classifier trained on the others doubts: kept",
 }
