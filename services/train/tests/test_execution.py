@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
 from functools import partial
@@ -99,6 +100,54 @@ async def test_a_base_model_that_does_not_exist_fails_with_its_field(bench, tmp_
     assert isinstance(event, TrainFailed)
     assert event.field == "base_model"
     assert "give the path of a directory" in event.reason
+
+
+async def with_a_dead_hub(bench, tmp_path: Path, monkeypatch):
+    """A bench whose base is on a hub where nobody listens; from the second process on, in the hub's cache."""
+    filled = tmp_path / "hub" / "models--nobody--tiny"
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    made = await bench(base_model="nobody/tiny")
+    script = (
+        f"import os, pathlib, runpy; seen = pathlib.Path({str(tmp_path / 'seen')!r}); "
+        f"os.environ['HF_HUB_CACHE'] = {str(filled.parent)!r} if seen.exists() else {str(tmp_path)!r}; "
+        f"seen.touch(); {RUN_LIGHT_WORKER}"
+    )
+    made.worker = (sys.executable, "-c", script)
+    return made, filled
+
+
+async def test_a_hub_that_is_down_for_a_while_delays_the_run(bench, tiny_base, tmp_path: Path, monkeypatch):
+    made, cached = await with_a_dead_hub(bench, tmp_path, monkeypatch)
+    revision = "a" * 40
+    shutil.copytree(tiny_base.path, cached / "snapshots" / revision)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(revision)
+    made.settings = made.settings.model_copy(update={"retry_first_delay_seconds": 0.01})
+    event = await made.train()
+    assert isinstance(event, TrainCompleted)
+    assert event.adapter.base.revision == revision
+
+
+async def test_a_hub_that_stays_down_fails_the_run_and_is_named(bench, tmp_path: Path, monkeypatch):
+    made, _ = await with_a_dead_hub(bench, tmp_path, monkeypatch)
+    made.settings = made.settings.model_copy(update={"retry_first_delay_seconds": 0.01, "hub_attempts": 2})
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == "base_model"
+    assert "gave up after 2 attempts" in event.reason
+    assert "hub does not answer" in event.reason
+
+
+async def test_a_search_on_a_dead_hub_ends_with_its_lease(bench, tmp_path: Path, monkeypatch):
+    made, _ = await with_a_dead_hub(bench, tmp_path, monkeypatch)
+    made.settings = made.settings.model_copy(
+        update={"retry_first_delay_seconds": 3_600.0, "retry_max_delay_seconds": 3_600.0}
+    )
+    task = asyncio.create_task(made.train())
+    await until((tmp_path / "seen").exists)
+    made.lease.lost.set()
+    with pytest.raises(made.lease.Lost):
+        await task
 
 
 async def test_a_manifest_that_is_gone_is_an_invalid_event(bench):

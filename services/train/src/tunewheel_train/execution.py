@@ -14,6 +14,7 @@ from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
 from tunewheel_contracts.formats.run import BaseModelFacts, BaseModelRef
 from tunewheel_contracts.planning.calibration import Calibration
+from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_train.errors import RunFailed
@@ -23,7 +24,7 @@ from tunewheel_train.runs import adapters, remote_checkpoints
 from tunewheel_train.runs.attempts import Attempt, Lease, Tell
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.mlflow_store import MlflowStore
-from tunewheel_train.runs.process import WORKER, ProcessDied, run_process
+from tunewheel_train.runs.process import WORKER, Last, ProcessDied, run_process
 from tunewheel_train.runs.runs import Run, completed, failed, plan_run, read_dataset, unresolved_base
 from tunewheel_train.runs.shortage import disk_full, is_disk_full
 from tunewheel_train.runs.slots import Slots
@@ -32,6 +33,7 @@ from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
 Outcome = TrainCompleted | TrainFailed
+Base = tuple[BaseModelRef, BaseModelFacts | None]
 
 
 class Trainings:
@@ -64,7 +66,7 @@ class Trainings:
             Lease.Lost: a checkpoint was written and uploaded; nothing must be published any more.
             TransientError: the store is away.
         """
-        run = await self._plan(event)
+        run = await self._plan(event, lease)
         if isinstance(run, TrainFailed):
             return run
         found = await adapters.find(self._store, run)
@@ -96,7 +98,7 @@ class Trainings:
             await self._forget(run)
         return failed(run, error, attempt.teller.plan if error.out_of_memory else None)
 
-    async def _plan(self, event: DatasetVersioned) -> Run | TrainFailed:
+    async def _plan(self, event: DatasetVersioned, lease: Lease) -> Run | TrainFailed:
         try:
             content = await self._store.get(event.manifest)
         except (ArtifactMissing, CorruptArtifact) as error:
@@ -104,16 +106,49 @@ class Trainings:
         manifest = read_dataset(event, content)
         name = manifest.spec.base_model
         try:
-            # One directory, and converting takes gigabytes.
-            async with self._locating:
-                with _full_disk_fails():
-                    base, facts = await self._locate(name)
+            with _full_disk_fails():
+                base, facts = await self._search(name, lease)
         except RunFailed as error:
             return failed(plan_run(manifest, event.manifest, unresolved_base(name)), error)
         return plan_run(manifest, event.manifest, base, facts)
 
-    async def _locate(self, name: str) -> tuple[BaseModelRef, BaseModelFacts | None]:
+    async def _search(self, name: str, lease: Lease) -> Base:
+        """Locate the base model, again and again while the hub does not answer, but not for ever: that a
+        machine is offline for good looks the same. Raises RunFailed, TransientError, Lease.Lost."""
+        settings = self._settings
+        backoff = Backoff(
+            settings.hub_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
+        )
+        locating = asyncio.ensure_future(retry(lambda: self._locate(name), backoff, what="the search"))
+        losing = asyncio.ensure_future(lease.lost.wait())
+        try:
+            await asyncio.wait({locating, losing}, return_when=asyncio.FIRST_COMPLETED)
+            lease.check()
+            return await locating
+        except ProcessDied as error:
+            raise TransientError(f"cannot look for the base model {name!r}: {error}") from error
+        except TransientError as error:
+            raise RunFailed(field="base_model", reason=str(error)) from error
+        finally:
+            losing.cancel()
+            locating.cancel()
+            await asyncio.gather(losing, locating, return_exceptions=True)
+
+    async def _locate(self, name: str) -> Base:
         """Find the base model in a process of its own: converting one takes gigabytes."""
+        async with self._locating:  # they share a directory
+            last = await self._locating_process(name)
+        if isinstance(last, Located):
+            return BaseModelRef(name=last.name, revision=last.revision), last.facts
+        if not isinstance(last, Failed):
+            raise RunFailed(field="base_model", reason="the search ended early")
+        if last.unreachable:
+            raise TransientError(last.reason)
+        if last.out_of_memory:
+            raise RunFailed(field="base_model", reason="cannot be converted in this machine's memory")
+        raise RunFailed(field=last.field, reason=last.reason)
+
+    async def _locating_process(self, name: str) -> Last:
         directory = self._settings.runs_dir.parent / "locating"
         job = Job(
             run_id="locate", base_model=name, cache_dir=self._settings.cache_dir,
@@ -122,20 +157,10 @@ class Trainings:
 
         async def ignore(message: Message) -> None: ...
 
-        try:
-            last = await run_process(
-                "locate", job, directory=directory, threads=self._settings.train_threads,
-                stop=asyncio.Event(), stop_seconds=1.0, on_message=ignore, worker=self._worker,
-            )  # fmt: skip
-        except ProcessDied as error:
-            raise TransientError(f"cannot look for the base model {name!r}: {error}") from error
-        if isinstance(last, Located):
-            return BaseModelRef(name=last.name, revision=last.revision), last.facts
-        if not isinstance(last, Failed):
-            raise RunFailed(field="base_model", reason="the search ended early")
-        if last.out_of_memory:
-            raise RunFailed(field="base_model", reason="cannot be converted in this machine's memory")
-        raise RunFailed(field=last.field, reason=last.reason)
+        return await run_process(
+            "locate", job, directory=directory, threads=self._settings.train_threads,
+            stop=asyncio.Event(), stop_seconds=1.0, on_message=ignore, worker=self._worker,
+        )  # fmt: skip
 
     async def _forget(self, run: Run) -> None:
         """Delete the checkpoints and the data of a run that failed for good; its log stays."""

@@ -94,6 +94,8 @@ class Failed(_Message):
     total_steps: int = 0
     record_ids: tuple[str, ...] = ()
     out_of_memory: bool = False
+    unreachable: bool = False
+    """The hub does not answer: the same may succeed later."""
 
 
 Message = Annotated[

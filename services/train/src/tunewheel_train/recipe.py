@@ -37,6 +37,7 @@ def train(
     Raises:
         RunFailed: it cannot succeed as it stands; names the field to mend.
         RunStopped: ``should_stop`` said so; a checkpoint of the last finished step is in ``job.work_dir``.
+        BaseModelUnreachable: the hub does not answer.
     """
     from tunewheel_basemodel.precision import compute_dtype
 
@@ -74,12 +75,17 @@ def _shards(job: Job, report: Callable[[Message], None]) -> int:
 
 
 def locate(base_model: str, *, cache_dir: Path) -> BaseModel:
-    """The base model's files. Raises RunFailed naming ``base_model``."""
-    from tunewheel_basemodel.errors import BaseModelNotFound
+    """The base model's files.
+
+    Raises RunFailed naming ``base_model``, or BaseModelUnreachable, which says nothing about the model.
+    """
+    from tunewheel_basemodel.errors import BaseModelNotFound, BaseModelUnreachable
     from tunewheel_basemodel.locate import locate_base_model
 
     try:
         return locate_base_model(base_model, cache_dir=cache_dir)
+    except BaseModelUnreachable:
+        raise
     except BaseModelNotFound as error:
         raise RunFailed(field="base_model", reason=error.reason) from error
 

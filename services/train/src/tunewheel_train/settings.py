@@ -31,6 +31,9 @@ class Settings(ServiceSettings):
     """``auto`` asks the processor."""
     train_attempts: int = Field(default=3, ge=1)
     """How often a training process that dies is started again without having come further."""
+    hub_attempts: int = Field(default=20, ge=1)
+    """How often a base model is looked for on a hub that does not answer before its run fails; the waits
+    between are those of ``retry_first_delay_seconds`` and ``retry_max_delay_seconds``."""
     devices: Path | None = None
     """Cards and prices that plans reckon with, like the contracts' ``planning/devices.json``."""
     upload_full_checkpoints: bool = False

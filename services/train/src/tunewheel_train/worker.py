@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from tunewheel_basemodel.errors import BaseModelUnreachable
 from tunewheel_contracts.formats.run import BaseModelFacts
 
 from tunewheel_train.errors import RunFailed, RunStopped
@@ -32,6 +33,8 @@ from tunewheel_train.trainers import checkpoints
 
 EXIT_FAILED = 65
 """EX_DATAERR of sysexits.h: the run cannot succeed as it stands."""
+EXIT_UNREACHABLE = 69
+"""EX_UNAVAILABLE of sysexits.h: the hub does not answer; the same may work later."""
 EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: stopped on request, to be continued."""
 _PR_SET_PDEATHSIG = 1
@@ -82,6 +85,9 @@ def main(arguments: list[str] | None = None, *, recipe: Recipe | None = None) ->
     except RunFailed as error:
         report(failed(error))
         return EXIT_FAILED
+    except BaseModelUnreachable as error:
+        report(Failed(field=error.field, reason=error.reason, unreachable=True))
+        return EXIT_UNREACHABLE
     except Exception as error:
         with contextlib.suppress(OSError):  # on a full disk the log takes nothing either
             traceback.print_exc()

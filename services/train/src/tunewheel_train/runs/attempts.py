@@ -97,6 +97,8 @@ class Attempt:
                 continue
             if isinstance(last, Completed):
                 return Result(last, job.recipe, self.teller.plan, tuple(adjustments))
+            if isinstance(last, Failed) and last.unreachable:
+                raise TransientError(last.reason)  # the search for the base model bounds how often
             if isinstance(last, Failed):
                 job, adjustment = self._lower(job, last)
                 adjustments.append(adjustment)
