@@ -30,6 +30,7 @@ from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.runs import attempts
 from tunewheel_train.runs.process import run_process
+from tunewheel_train.runs.runs import MAX_RECORD_IDS
 from tunewheel_train.trainers import checkpoints
 from tunewheel_train.worker import of_shortage
 
@@ -204,6 +205,22 @@ async def test_a_process_that_keeps_dying_fails_the_run(bench):
     assert event.reason == (
         "stopped 3 times without coming further: the training process ended with exit code 1: no such device"
     )
+
+
+async def test_a_failure_that_names_thousands_of_records_is_heard(bench):
+    made = await bench()
+    script = (
+        "import runpy, sys; from tunewheel_train.progress import Failed; "
+        "failure = Failed(field='train.learning_rate', reason='lower it', "
+        "record_ids=[f'rec-{number:020}' for number in range(5_000)]); "
+        "'locate' in sys.argv or sys.exit(print(failure.model_dump_json()) or 65); "
+        f"{RUN_LIGHT_WORKER}"
+    )
+    made.worker = (sys.executable, "-c", script)
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == "train.learning_rate"
+    assert len(event.record_ids) == MAX_RECORD_IDS
 
 
 async def test_a_process_that_hangs_is_killed_and_started_again(bench, monkeypatch):

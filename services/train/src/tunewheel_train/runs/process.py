@@ -20,6 +20,9 @@ Silence = Callable[[float], contextlib.AbstractAsyncContextManager[object]]
 WORKER = (sys.executable, "-m", "tunewheel_train.worker")
 """The command of a training process, without action and job."""
 
+_LONGEST_LINE = 16 << 20
+"""Bytes of a message; a failure names the records of its step, which asyncio's 64 KiB do not hold."""
+
 # glibc gives freed blocks back to the kernel above 128 KiB and takes them again page by page at the next
 # step. Keeping them made steps 10-25 % faster.
 _MALLOC = {
@@ -132,7 +135,7 @@ async def _start(
         return await asyncio.create_subprocess_exec(
             *command, str(job_file),
             stdout=asyncio.subprocess.PIPE, stderr=log, stdin=asyncio.subprocess.DEVNULL,
-            env=env,
+            env=env, limit=_LONGEST_LINE,
         )  # fmt: skip
 
 
