@@ -168,6 +168,23 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_learning_rate_and_recor
     assert [checkpoints.step_of(p) for p in checkpoints.candidates(run.job.work_dir)] == [2]
 
 
+def test_a_loss_that_left_before_an_interruption_ends_the_run_after_it(case, monkeypatch):
+    from tunewheel_train.trainers.loss import TokenCrossEntropy
+
+    calls = []
+    original = TokenCrossEntropy.apply
+
+    def diverging(logits, targets):
+        calls.append(len(targets))
+        return original(logits, targets) * (10.0 if len(calls) > 2 * 6 else 1.0)
+
+    monkeypatch.setattr(TokenCrossEntropy, "apply", diverging)
+    case(epochs=4.0).stop_after(8)
+    with pytest.raises(RunFailed, match=r"made the loss diverge from \d") as caught:
+        case(epochs=4.0).train()
+    assert caught.value.field == "train.learning_rate"
+
+
 def test_a_full_disk_leaves_no_whole_checkpoint_and_no_adapter(case):
     run = case()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -33,3 +34,16 @@ def test_a_loss_that_left_for_good_is_told():
 )
 def test_noise_is_none(losses: list[float]):
     assert complaint(losses) is None
+
+
+@pytest.mark.parametrize("interrupted_after", [3, 10, 14])
+def test_an_interruption_changes_no_verdict(interrupted_after: int):
+    losses = [2.0] * 8 + [9.0] * 12
+    divergence = Divergence()
+    assert not any(divergence.saw(loss) for loss in losses[:interrupted_after])
+    state = json.loads(json.dumps(divergence.state()))
+    divergence = Divergence()
+    divergence.restore(state)
+    rest = losses[interrupted_after:]
+    found = next(found for loss in rest if (found := divergence.saw(loss)))
+    assert found == complaint(losses)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.validation import Patience
+from tunewheel_train.trainers.divergence import Divergence
 
 Stage = Literal["examples", "preferences"]
 
@@ -34,6 +35,7 @@ class Course:
     """Newest checkpoints that are kept; the best by validation is kept too."""
     validation: Sequence[Encoded] = ()
     patience: Patience = field(default_factory=lambda: Patience(0))
+    divergence: Divergence = field(default_factory=Divergence)
     tokens_seen: int = 0
     resumed_from: tuple[int, ...] = ()
     step_seconds: float = 0.0

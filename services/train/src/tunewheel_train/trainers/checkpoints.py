@@ -3,7 +3,7 @@
     checkpoint-000020/
       trainable.safetensors   the parameters that training changes, in fp32 masters
       optimizer.safetensors   Adam's moments, named by parameter
-      state.json              scheduler, optimizer scalars, random state, counters, stage, validation
+      state.json              scheduler, optimizer scalars, random state, counters, stage, validation, losses
       trainer_state.json      transformers' own record of where it is
       reference.safetensors   DPO and KTO: what the model is held to
       checkpoint.json         step, best step and SHA-256 of the other files; written last
@@ -195,6 +195,7 @@ def _scalars(trainer: Any) -> dict[str, Any]:
         "stage": course.stage,
         "method": course.method,
         "validation": course.patience.state(),
+        "divergence": course.divergence.state(),
         "metrics": course.metrics,
     }
 
@@ -232,6 +233,7 @@ def load_weights(trainer: Any, directory: Path) -> None:
     course.resumed_from = (*state["resumed_from"], step_of(directory))
     course.count_seconds_from(float(state["seconds"]))
     course.patience.restore(state.get("validation", {}))
+    course.divergence.restore(state.get("divergence", {}))
 
 
 def load_optimizer(trainer: Any, directory: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 FIRST, LAST = 5, 10
@@ -13,7 +14,8 @@ TIMES, MORE = 2.0, 1.0
 
 
 class Divergence:
-    """Shown every step's loss; ``saw`` returns what is wrong, once something is."""
+    """Shown every step's loss; ``saw`` returns what is wrong, once something is. Kept in checkpoints: to a
+    process that began in the midst of it, losses that have left would be the beginning."""
 
     def __init__(self) -> None:
         self._first: list[float] = []
@@ -32,3 +34,11 @@ class Divergence:
         if now > TIMES * began and now > began + MORE:
             return f"made the loss diverge from {began:.2f} to {now:.2f}"
         return None
+
+    def state(self) -> dict[str, list[float]]:
+        return {"first": list(self._first), "last": list(self._last)}
+
+    def restore(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Go on from ``state()`` of an earlier process; one from before there was any begins anew."""
+        self._first = list(state.get("first", ()))
+        self._last = deque(state.get("last", ()), maxlen=LAST)

@@ -14,7 +14,6 @@ from tunewheel_train.errors import RunFailed
 from tunewheel_train.model.machine import present_bytes
 from tunewheel_train.progress import Checkpointed, Message, Progressed
 from tunewheel_train.trainers import checkpoints
-from tunewheel_train.trainers.divergence import Divergence
 
 
 class ProgressCallback(TrainerCallback):
@@ -35,7 +34,6 @@ class ProgressCallback(TrainerCallback):
         self._should_stop = should_stop
         self._began = (0.0, 0, 0)
         self._step_began = 0.0
-        self._divergence = Divergence()
         self._validated: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -97,7 +95,7 @@ class ProgressCallback(TrainerCallback):
     def _demand_convergence(self, loss: float, stage_step: int) -> None:
         """Raise RunFailed when training diverged: no later step mends such weights."""
         course = self._trainer.course
-        complaint = self._divergence.saw(loss)
+        complaint = course.divergence.saw(loss)
         if complaint is None:
             return
         of_pairs = course.stage == "preferences"
