@@ -17,6 +17,20 @@ def test_only_what_the_assistant_wrote_is_learnt(tiny, conversation_of):
     assert refused == []
 
 
+def test_of_a_thread_only_the_answer_is_learnt(tiny, conversation_of):
+    """Earlier turns were written by anybody; replayed conversations were chosen whole."""
+    _, tokenizer = tiny
+    system, question, answer = conversation_of(1)["messages"]
+    earlier = [question, {"role": "assistant", "content": "Which bike is it?"}]
+    thread = {"example_id": "thread", "messages": [system, *earlier, question, answer]}
+    replayed = thread | {"example_id": "replayed", "format": "replay"}
+    for row, turns in ((thread, 1), (replayed, 2)):
+        ((example,), _) = encode_examples([row], tokenizer, max_tokens=512)
+        learnt = [token for token, wanted in zip(example.input_ids, example.mask, strict=True) if wanted]
+        assert tokenizer.decode(learnt).count("<|im_end|>") == turns
+        assert tokenizer.decode(learnt).endswith('{"category": "battery"}<|im_end|>')
+
+
 def test_an_example_that_is_too_long_is_refused_with_its_length(tiny, conversation_of):
     rows = [conversation_of(0), conversation_of(4)]
     sizes = [len(encode_examples([row], tiny[1], max_tokens=512)[0][0]) for row in rows]

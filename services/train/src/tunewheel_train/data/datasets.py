@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewheel_contracts.formats.dataset import ExampleFormat
+
 from tunewheel_train.errors import RunFailed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-_OPTIONAL = frozenset({"group", "record_ids"})
+_OPTIONAL = frozenset({"group", "record_ids", "format"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def encode_examples(
         example_id = str(row["example_id"])
         try:
             ids, mask = encode_chat(tokenizer, row["messages"])
+            mask = mask if row.get("format") == ExampleFormat.REPLAY else _last_answer(mask)
         except InvalidChat as error:
             refused.append(Refused(example_id, "dataset.train", str(error)))
             continue
@@ -114,6 +117,16 @@ def encode_examples(
     if not kept:
         raise _nothing_left(refused, len(rows))
     return kept, refused
+
+
+def _last_answer(mask: Sequence[int]) -> list[int]:
+    """Return ``mask`` without the turns before the answer: they are what was said in the thread, and nobody
+    vouches for them."""
+    end = len(mask) - next((place for place, one in enumerate(reversed(mask)) if one), len(mask))
+    start = end
+    while start and mask[start - 1]:
+        start -= 1
+    return [int(start <= place < end) for place in range(len(mask))]
 
 
 def _complaint(
