@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import polars as pl
+import pytest
 from tunewheel_curate.duplicates.similarity import SimilarPair
 from tunewheel_curate.examples.output_validation import validate_outputs
 from tunewheel_curate.labels.conflicts import drop_conflicts
@@ -91,6 +92,33 @@ def test_labels_outside_the_schema_are_listed(records, spec) -> None:
         ("rec-0000", "gong", "ann"),
         ("rec-0002", '["bell"]', None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "listed"),
+    [
+        ({"category": "gong"}, True),
+        ({"category": "gong", "reply": 3}, True),
+        ({"category": " bell"}, False),
+        ({"category": None}, False),
+        ({"reply": "Oil it."}, False),
+        ("gong", False),
+    ],
+)
+def test_an_unknown_label_is_listed_whatever_else_is_wrong(records, spec, answer, listed) -> None:
+    known = {"$ref": "#/$defs/part"}
+    schema = {
+        "type": "object",
+        "required": ["category", "reply"],
+        "properties": {"category": known, "reply": {"type": "string"}},
+        "$defs": {"part": {"enum": ["bell", "horn"]}},
+    }
+    task = spec().task.model_copy(update={"output_schema": schema})
+    frame = records({"output": json.dumps(answer)}, {"output": "no JSON"})
+    checked = validate_outputs(frame, task)
+    assert checked.kept.is_empty()
+    found = off_schema(frame, checked, task)["record_id"].to_list()
+    assert found == (["rec-0000"] if listed else [])
 
 
 def test_the_list_is_ordered_and_counted(records, spec) -> None:

@@ -19,6 +19,9 @@ LONGEST_REMARK = 1_000
 DEEPEST = 100
 """Levels of arrays and objects in an answer."""
 
+_SAID_OF_PARTS = {"$schema", "$id", "$defs", "definitions", "properties"}
+"""What a schema says of single properties, and what that may refer to; not which of them there must be."""
+
 
 def validate_outputs(records: pl.DataFrame, task: TaskSpec) -> Stage:
     """Drop broken outputs; re-serialise the others and add the column ``label``.
@@ -36,6 +39,27 @@ def validate_outputs(records: pl.DataFrame, task: TaskSpec) -> Stage:
         pl.Series("output", columns[0], dtype=pl.String), pl.Series("label", columns[1], dtype=pl.String)
     )
     return drop("output_validation", checked, pl.Series(columns[2], dtype=pl.String))
+
+
+def with_unknown_labels(outputs: pl.Series, task: TaskSpec) -> pl.Series:
+    """Return those of ``outputs`` that bear a label which the schema does not allow, whatever else may be
+    wrong with them: of several errors ``validate_outputs`` names one, and not always the label's."""
+    if task.output_schema is None or task.label_field is None:
+        return outputs.clear()
+    alone = SchemaCheck({name: part for name, part in task.output_schema.items() if name in _SAID_OF_PARTS})
+    distinct = outputs.unique(maintain_order=True).to_list()
+    unknown = [text for text in distinct if _has_unknown_label(text, alone, task.label_field)]
+    return pl.Series(outputs.name, unknown, dtype=pl.String)
+
+
+def _has_unknown_label(text: str, alone: SchemaCheck, field: str) -> bool:
+    try:
+        value = _parsed(text)
+        if label_of(value, field) is None:
+            return False
+        return alone.error({field: _normalized(value[field])}) is not None
+    except (ValueError, RecursionError, OverflowError):
+        return False
 
 
 def canonical_output(value: Any, schema: dict[str, Any]) -> str:

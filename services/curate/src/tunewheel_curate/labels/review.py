@@ -15,7 +15,7 @@ from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.duplicates.similarity import SimilarPair, components
-from tunewheel_curate.examples.output_validation import label_of
+from tunewheel_curate.examples.output_validation import label_of, with_unknown_labels
 from tunewheel_curate.labels.conflicts import contradicting
 from tunewheel_curate.stage import Stage
 
@@ -99,9 +99,11 @@ def near_conflicting(before: pl.DataFrame, pairs: Sequence[SimilarPair]) -> pl.D
 
 
 def off_schema(before: pl.DataFrame, stage: Stage, task: TaskSpec) -> pl.DataFrame:
-    """List the records that ``validate_outputs`` took out of ``before`` for their label."""
-    wanted = stage.dropped.filter(pl.col("reason").str.starts_with(f"off_schema: {task.label_field} "))
-    rows = before.join(wanted.select("record_id"), on="record_id", how="semi").sort("record_id")
+    """List the records that ``validate_outputs`` took out of ``before`` and whose label is unknown."""
+    off = stage.dropped.filter(pl.col("reason").str.starts_with("off_schema: "))
+    rows = before.join(off.select("record_id", "reason"), on="record_id", how="inner").sort("record_id")
+    named = pl.col("reason").str.starts_with(f"off_schema: {task.label_field} ")
+    rows = rows.filter(named | pl.col("output").is_in(with_unknown_labels(rows["output"], task).implode()))
     labels = [label_of(json.loads(output), task.label_field) for output in rows["output"]]
     rows = rows.with_columns(
         pl.Series("label", labels, dtype=pl.String), pl.col("record_id").alias("cluster")
