@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import polars as pl
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +12,7 @@ from tunewheel_curate.pipeline import LINEAGE_COLUMNS, build
 from tunewheel_curate.versions.card import data_card
 from tunewheel_curate.versions.versioning import dataset_id_of, rows_sha256
 
+JUNE = datetime(2026, 6, 1, tzinfo=UTC)
 BELL, HORN = json.dumps({"category": "bell"}), json.dumps({"category": "horn"})
 
 
@@ -85,6 +87,28 @@ def test_lineage_names_the_fate_of_every_record(records, spec, varied_rows) -> N
     assert (used != lineage["reason"].is_not_null()).all()
     duplicate = lineage.filter(pl.col("reason") == "exact_duplicate").row(0, named=True)
     assert (duplicate["record_id"], duplicate["duplicate_of"]) == ("rec-0030", "rec-0031")
+
+
+def test_lineage_names_who_validated_an_example_and_when(records, spec, varied_rows) -> None:
+    first, *rest = varied_rows(20)
+    told = {"validated_by": "ann", "validated_at": JUNE}
+    frame = records(first | told, *rest)
+    lineage = build(frame, spec()).lineage
+    assert lineage["validated_at"].dtype == frame["validated_at"].dtype
+    examples = lineage.filter(pl.col("example_id").is_not_null())
+    assert examples.select("record_id", *told).rows()[:2] == [
+        ("rec-0000", "ann", JUNE), ("rec-0001", None, None),
+    ]  # fmt: skip
+
+
+def test_copies_that_differ_in_who_validated_them_have_one_lineage(records, spec, varied_rows) -> None:
+    first, *rest = varied_rows(20)
+    same = {"record_id": "rec-0", "source_id": "T", "group": "c", "published_at": JUNE}
+    copies = [first | same | {"validated_by": name} for name in ("bob", "ann", None)]
+    frame = records(*copies, *rest)
+    lineage = build(frame, spec()).lineage
+    assert lineage.equals(build(frame.reverse(), spec()).lineage)
+    assert lineage.filter(pl.col("source_id") == "T")["validated_by"].to_list() == ["ann"]
 
 
 def test_what_addresses_the_model_is_an_example_and_marked(records, spec, varied_rows) -> None:

@@ -146,8 +146,9 @@ class DatasetManifest(Frozen):
     holdout: ArtifactRef
     card: ArtifactRef | None = None
     lineage: ArtifactRef | None = None
-    """Parquet: record_id, source_event_id, source_id, kind, example_id or the stage that dropped it,
-    flags (what was noticed about the record, comma-separated)."""
+    """Parquet: record_id, source_event_id, source_id, kind, validated_by and validated_at (where the source
+    said so), example_id or the stage that dropped it, flags (what was noticed about the record,
+    comma-separated)."""
     preferences: ArtifactRef | None = None
     """Parquet of ``PreferencePair``; None where no record tells an answer to avoid."""
     holdout_memory: ArtifactRef | None = None

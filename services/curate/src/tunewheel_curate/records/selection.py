@@ -19,12 +19,14 @@ import polars as pl
 
 from tunewheel_curate.stage import Stage, drop, trust_rank
 
+TOLD = ("validated_at", "validated_by", "source_event_id", "attributes")
+"""What lineage and card tell of a record, and its id does not follow from."""
 SOURCE = ("kind", "source_id")
 
 
 def distinct_records(records: pl.DataFrame) -> pl.DataFrame:
     """Return one row per ``record_id``, sorted by it (rule 1)."""
-    ties = ["published_at", "occurred_at", "group", "title", "input", "output"]
+    ties = ["published_at", "occurred_at", "group", "title", "input", "output", *TOLD]
     current = records.join(_said_last(records), on="record_id", how="left")
     current = current.filter((pl.col("published_at") >= pl.col("_since")).fill_null(True)).drop("_since")
     ranked = current.with_columns(trust_rank().alias("_rank")).sort(

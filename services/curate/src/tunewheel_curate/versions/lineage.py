@@ -10,10 +10,11 @@ from tunewheel_curate.documents.examples import DocumentExamples
 from tunewheel_curate.stage import Stage
 
 LINEAGE_COLUMNS = (
-    "record_id", "source_event_id", "source_id", "kind", "example_id", "stage", "reason", "duplicate_of",
-    "flags", "format", "place",
+    "record_id", "source_event_id", "source_id", "kind", "validated_by", "validated_at", "example_id",
+    "stage", "reason", "duplicate_of", "flags", "format", "place",
 )  # fmt: skip
-RECORD_COLUMNS = LINEAGE_COLUMNS[:4]
+RECORD_COLUMNS = LINEAGE_COLUMNS[:6]
+"""What a record says of itself; the others say what became of it."""
 
 
 def lineage_of(
