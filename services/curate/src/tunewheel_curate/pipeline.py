@@ -208,8 +208,8 @@ def _quality(
     survivors: pl.DataFrame, cleaned: _Cleaned, spec: ProjectSpec, overlaps: tuple[BenchmarkOverlap, ...]
 ) -> Quality:
     suspects = find_suspects(survivors, spec.dataset.label_review)
-    review = review_list([*cleaned.review, suspected(survivors, suspects)])
-    return Quality(review=review, contamination=overlaps, semantic=cleaned.semantic)
+    review = review_list([*cleaned.review, suspected(survivors, suspects.found)])
+    return Quality(review=review, suspects=suspects, contamination=overlaps, semantic=cleaned.semantic)
 
 
 def _with_key(records: pl.DataFrame) -> pl.DataFrame:

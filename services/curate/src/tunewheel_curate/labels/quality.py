@@ -9,6 +9,7 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, QualityReport, SemanticReport
 
 from tunewheel_curate.labels.review import review_counts, review_list
+from tunewheel_curate.labels.suspects import Suspects
 
 _WHAT = {
     "conflict": "records ask the same question as another and are labelled differently: the most trusted "
@@ -27,6 +28,7 @@ class Quality:
 
     review: pl.DataFrame = field(default_factory=lambda: review_list([]))
     """``REVIEW_SCHEMA``."""
+    suspects: Suspects = field(default_factory=Suspects)
     contamination: tuple[BenchmarkOverlap, ...] = ()
     semantic: SemanticReport | None = None
 
@@ -50,10 +52,19 @@ def quality_sections(quality: Quality) -> list[str]:
 
 def _for_review(quality: Quality) -> str:
     counts = review_counts(quality.review)
-    if not counts:
-        return "## For review\n\nNo label contradicts another, and none is doubted."
     listed = "\n".join(f"- {count} {_WHAT[kind]}." for kind, count in counts.items())
-    return f"## For review\n\n`review.parquet` names who labelled what, and when:\n\n{listed}"
+    told = f"`review.parquet` names who labelled what, and when:\n\n{listed}"
+    parts = ["## For review", told if counts else "No label contradicts another.", _doubts(quality.suspects)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _doubts(suspects: Suspects) -> str:
+    if not suspects.labelled:
+        return ""
+    if suspects.why_not is not None:
+        return f"No classifier judged the labels: {suspects.why_not}."
+    none = " It doubts none." if suspects.found.is_empty() else ""
+    return f"A classifier judged {suspects.looked_at} of {suspects.labelled} labelled examples.{none}"
 
 
 def _contamination(quality: Quality) -> str:

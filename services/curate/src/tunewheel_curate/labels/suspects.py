@@ -8,6 +8,7 @@ a reason to drop.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -28,27 +29,54 @@ SUSPECT_SCHEMA: dict[str, pl.DataType] = {
 }
 
 
-def find_suspects(records: pl.DataFrame, policy: LabelReview) -> pl.DataFrame:
-    """Return ``SUSPECT_SCHEMA`` rows for the records (columns ``record_id``, ``key``, ``label``) whose label
-    is in doubt, the least believed first.
+@dataclass(frozen=True)
+class Suspects:
+    """What a classifier doubts, and how far it looked."""
+
+    found: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SUSPECT_SCHEMA))
+    """``SUSPECT_SCHEMA``, the least believed first."""
+    labelled: int = 0
+    """Examples with a label."""
+    looked_at: int = 0
+    """Those of them that the classifier judged."""
+    why_not: str | None = None
+    """Why it judged none."""
+
+
+def find_suspects(records: pl.DataFrame, policy: LabelReview) -> Suspects:
+    """Look for records (columns ``record_id``, ``key``, ``label``) whose label is in doubt.
 
     Records without a label, and labels with fewer than ``FOLDS`` records, are left out. Nobody is doubted
     where the words do not tell the labels apart (``MIN_ACCURACY``).
     """
+    all_labelled = records.select("record_id", "key", "label").drop_nulls("label")
     labelled = (
-        records.select("record_id", "key", "label")
-        .drop_nulls("label")
-        .filter(pl.len().over("label") >= FOLDS)
+        all_labelled.filter(pl.len().over("label") >= FOLDS)
         .sort("record_id")  # a hash: the first of many are a fair sample of them
         .head(policy.max_examples)
         .filter(pl.len().over("label") >= FOLDS)
     )
-    if not policy.suspects or labelled.height < policy.min_examples or labelled["label"].n_unique() < 2:
-        return pl.DataFrame(schema=SUSPECT_SCHEMA)
-    return _doubted(labelled)
+    why_not = _why_not(labelled, policy)
+    found = _doubted(labelled) if why_not is None else None
+    if found is None:
+        unlike = f"the words of under {MIN_ACCURACY:.0%} of the examples tell their label"
+        return Suspects(labelled=all_labelled.height, why_not=why_not or unlike)
+    return Suspects(found, labelled=all_labelled.height, looked_at=labelled.height)
 
 
-def _doubted(labelled: pl.DataFrame) -> pl.DataFrame:
+def _why_not(labelled: pl.DataFrame, policy: LabelReview) -> str | None:
+    if not policy.suspects:
+        return "dataset.label_review.suspects is off"
+    if labelled.height < policy.min_examples:
+        return (
+            f"{labelled.height} examples bear a label that {FOLDS} or more bear, and "
+            f"dataset.label_review.min_examples is {policy.min_examples}"
+        )
+    return "all examples bear the same label" if labelled["label"].n_unique() < 2 else None
+
+
+def _doubted(labelled: pl.DataFrame) -> pl.DataFrame | None:
+    """Return ``SUSPECT_SCHEMA`` rows; None where the words do not tell the labels apart."""
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import SGDClassifier
@@ -69,7 +97,7 @@ def _doubted(labelled: pl.DataFrame) -> pl.DataFrame:
     texts = labelled["key"].to_numpy()
     known, asked = next(folds.split(texts, labels))  # one fold tells whether the others are worth their time
     if model.fit(texts[known], labels[known]).score(texts[asked], labels[asked]) < MIN_ACCURACY:
-        return pl.DataFrame(schema=SUSPECT_SCHEMA)
+        return None
     from cleanlab.filter import find_label_issues  # half as much again to load as scikit-learn
 
     chances = np.asarray(cross_val_predict(model, texts, labels, cv=folds, method="predict_proba", n_jobs=1))
