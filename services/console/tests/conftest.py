@@ -17,7 +17,13 @@ from tunewheel_contracts.events.production import (
     DriftWindow,
     InferenceCompleted,
 )
-from tunewheel_contracts.events.training import TrainCompleted, TrainProgressed, TrainStarted
+from tunewheel_contracts.events.training import (
+    TrainAction,
+    TrainCompleted,
+    TrainControl,
+    TrainProgressed,
+    TrainStarted,
+)
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.criteria import Criterion, Metric
@@ -77,6 +83,11 @@ class Desk:
                 counts=DatasetCounts(records=60, examples=50, train=40, holdout=10),
                 funnel=funnel,
             )
+        )
+
+    def controlled(self, action: TrainAction) -> Envelope[Any]:
+        return self.event(
+            TrainControl(project=self.project, run_id=self.run_id, action=action, request=action.value)
         )
 
     def started(self) -> Envelope[Any]:

@@ -8,6 +8,7 @@ from tunewheel_contracts.topics import TOPICS
 from tunewheel_runtime.service import Service
 
 from tunewheel_console.actions import Actions
+from tunewheel_console.api import make_router
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
 from tunewheel_console.traffic import Traffic
@@ -31,12 +32,13 @@ def make_app(settings: Settings) -> Service:
 
 
 def make_web(state: ConsoleState, actions: Actions, *, refresh_seconds: float) -> FastAPI:
-    """Return the app that serves the page; all of its assets come from the installed package."""
+    """Return the app that serves the page and the API; all assets come from the installed package."""
     from nicegui import ui
 
     from tunewheel_console.page import Page
 
     web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    web.include_router(make_router(state, actions))
     ui.run_with(
         web,
         root=lambda: Page(state, actions, refresh_seconds=refresh_seconds).build(),

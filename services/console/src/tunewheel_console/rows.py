@@ -51,7 +51,8 @@ def progress(run: Run) -> str:
     if run.ended:
         return run.ended
     figures = _figures(run.latest) if run.latest is not None else []
-    return ", ".join([f"step {run.step} of {run.total_steps}", *figures])
+    paused = ["paused"] if run.paused else []
+    return ", ".join([*paused, f"step {run.step} of {run.total_steps}", *figures])
 
 
 def _figures(step: TrainProgressed) -> list[str]:

@@ -12,7 +12,14 @@ from tunewheel_contracts.events.data import DatasetRejected, DatasetVersioned, R
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, ServingDesired, Stage
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
-from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainProgressed, TrainStarted
+from tunewheel_contracts.events.training import (
+    TrainAction,
+    TrainCompleted,
+    TrainControl,
+    TrainFailed,
+    TrainProgressed,
+    TrainStarted,
+)
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 
@@ -36,6 +43,8 @@ class Run:
     """The last step told of."""
     ended: str | None = None
     """``completed``, or why it failed."""
+    paused: bool = False
+    """Whether somebody asked for it; the step under way is still told of."""
     losses: dict[int, float] = field(default_factory=dict[int, float])
     verdict: Verdict | None = None
     asked: Envelope[ReviewRequested] | None = None
@@ -129,6 +138,8 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
             project.rejections.append(data)
         case TrainStarted() | TrainProgressed() | TrainCompleted() | TrainFailed() as data:
             _fold_training(project.run(data.run_id), data)
+        case TrainControl() as data:
+            project.run(data.run_id).paused = data.action is TrainAction.PAUSE
         case EvalPassed() | EvalFailed() | ReviewRequested() as data:
             _fold_verdict(project.run(data.run_id), data)
             if isinstance(data, ReviewRequested):

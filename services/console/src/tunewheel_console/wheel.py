@@ -17,7 +17,14 @@ from tunewheel_contracts.events.data import (
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
-from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainProgressed, TrainStarted
+from tunewheel_contracts.events.training import (
+    TrainAction,
+    TrainCompleted,
+    TrainControl,
+    TrainFailed,
+    TrainProgressed,
+    TrainStarted,
+)
 from tunewheel_contracts.events.upstream import ProjectDeclared
 
 
@@ -89,6 +96,8 @@ def _by_turn(data: Any) -> tuple[Step, str, Tone] | None:
             return Step.TRAIN, f"{data.counts.train} examples wait", "waiting"
         case TrainStarted() | TrainProgressed() | TrainFailed() | TrainCompleted():
             return _training(data)
+        case TrainControl(action=TrainAction.PAUSE):
+            return Step.TRAIN, "is paused", "waiting"
         case EvalPassed():
             return Step.REGISTRY, "passed its evaluation", "working"
         case EvalFailed():

@@ -1,0 +1,38 @@
+"""What people do to runs on the page, for programs."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import APIRouter, HTTPException
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.events.training import TrainAction
+
+from tunewheel_console.actions import Actions
+from tunewheel_console.state import ConsoleState
+
+
+def make_router(state: ConsoleState, actions: Actions) -> APIRouter:
+    """Return the routes.
+
+    ``POST /v1/projects/{project}/runs/{run_id}/{action}``, ``action`` being pause, resume or cancel: 202 once
+    the command is on the log, 404 for a run that no event told of, 409 for one that has ended, 503 while the
+    broker is away.
+    """
+    router = APIRouter(prefix="/v1")
+
+    @router.post("/projects/{project}/runs/{run_id}/{action}", status_code=HTTPStatus.ACCEPTED)
+    async def control(project: str, run_id: str, action: TrainAction) -> dict[str, str]:
+        known = state.projects.get(project)
+        run = known.runs.get(run_id) if known else None
+        if run is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"run_id: {project} has no run {run_id}; correct it")
+        if run.ended:
+            raise HTTPException(HTTPStatus.CONFLICT, f"action: {run_id} has ended ({run.ended})")
+        try:
+            await actions.control(project, run_id, action)
+        except TransientError as error:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+        return {"project": project, "run_id": run_id, "action": action.value}
+
+    return router

@@ -1,0 +1,92 @@
+"""Commands to runs over HTTP: what is put on the log, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from tunewheel_console.api import make_router
+from tunewheel_console.rows import run_rows
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.events.training import TrainAction
+
+
+class Recorder:
+    """Takes commands in the place of a broker, which may be away."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str, TrainAction]] = []
+        self.away = False
+
+    async def control(self, project: str, run_id: str, action: TrainAction) -> None:
+        if self.away:
+            raise TransientError("the broker is away")
+        self.sent.append((project, run_id, action))
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+async def client(state: Any, recorder: Any):
+    web = FastAPI()
+    web.include_router(make_router(state, recorder))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://console") as client:
+        yield client
+
+
+async def test_a_command_to_a_run_goes_out(state: Any, desk: Any, client: Any, recorder: Recorder):
+    state.apply(desk.started())
+    for action in TrainAction:
+        answer = await client.post(f"/v1/projects/desk/runs/run-1/{action.value}")
+        assert answer.status_code == 202
+        assert answer.json() == {"project": "desk", "run_id": "run-1", "action": action.value}
+    assert recorder.sent == [("desk", "run-1", action) for action in TrainAction]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "word"),
+    [
+        ("desk/runs/run-2/pause", 404, "run_id"),
+        ("shop/runs/run-1/pause", 404, "shop has no run run-1"),
+        ("desk/runs/run-1/stop", 422, "action"),
+    ],
+)
+async def test_what_is_not_there_is_named(
+    state: Any, desk: Any, client: Any, recorder: Recorder, path: str, status: int, word: str
+):
+    state.apply(desk.started())
+    answer = await client.post(f"/v1/projects/{path}")
+    assert answer.status_code == status
+    assert word in answer.text
+    assert not recorder.sent
+
+
+async def test_a_run_that_has_ended_takes_no_command(state: Any, desk: Any, client: Any, recorder: Recorder):
+    state.apply(desk.started())
+    state.apply(desk.completed())
+    answer = await client.post("/v1/projects/desk/runs/run-1/cancel")
+    assert answer.status_code == 409
+    assert "completed" in answer.text
+    assert not recorder.sent
+
+
+async def test_without_a_broker_it_says_so(state: Any, desk: Any, client: Any, recorder: Recorder):
+    state.apply(desk.started())
+    recorder.away = True
+    answer = await client.post("/v1/projects/desk/runs/run-1/pause")
+    assert (answer.status_code, answer.json()["detail"]) == (503, "the broker is away")
+
+
+def test_a_paused_run_is_told_as_such(state: Any, desk: Any):
+    state.apply(desk.started())
+    state.apply(desk.controlled(TrainAction.PAUSE))
+    project = state.projects["desk"]
+    assert run_rows(project)[0]["progress"].startswith("paused, step 0")
+    assert project.place.note == "is paused"
+    state.apply(desk.controlled(TrainAction.RESUME))
+    assert run_rows(project)[0]["progress"].startswith("step 0")
