@@ -194,13 +194,14 @@ def case(cases: Callable[[Path], Cases], tmp_path: Path) -> Cases:
 @pytest.fixture(scope="session")
 def trained(
     cases: Callable[[Path], Cases], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], tuple[Case, Completed]]:
-    """The uninterrupted run of the default case by a method; trained once, not to be changed."""
+) -> Callable[..., tuple[Case, Completed]]:
+    """The uninterrupted run of the default case by a method, with or without dropout; trained once, not to be
+    changed."""
     make = cases(tmp_path_factory.mktemp("trained"))
 
     @functools.cache
-    def of(method: str) -> tuple[Case, Completed]:
-        made = make(method, method=method)
+    def of(method: str, dropout: float = 0.0) -> tuple[Case, Completed]:
+        made = make(f"{method}-{dropout}", method=method, dropout=dropout)
         return made, made.train()
 
     return of

@@ -61,11 +61,20 @@ def test_a_run_is_planned_before_it_starts(trained):
     assert (plan.method, plan.device, plan.fits, plan.tokens) == ("lora", "cpu", True, outcome.tokens)
 
 
-@pytest.mark.parametrize(("method", "step"), [("lora", 1), ("lora", 3), ("qlora", 3), ("full", 3)])
-def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(trained, case, method, step):
-    whole, outcome = trained(method)
-    case(method=method).stop_after(step)
-    resumed = case(method=method)
+@pytest.mark.parametrize(
+    ("method", "step", "dropout"),
+    [
+        ("lora", 1, 0.0),
+        ("lora", 3, 0.0),
+        ("lora", 3, 0.1),  # draws random numbers
+        ("qlora", 3, 0.0),
+        ("full", 3, 0.0),
+    ],
+)
+def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(trained, case, method, step, dropout):
+    whole, outcome = trained(method, dropout)
+    case(method=method, dropout=dropout).stop_after(step)
+    resumed = case(method=method, dropout=dropout)
     again = resumed.train()
     assert [m.resumed_from_step for m in resumed.heard(Started)] == [step]
     assert again.resumed_from_steps == (step,)
