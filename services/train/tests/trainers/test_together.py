@@ -15,10 +15,14 @@ def messages(job_file: Path, rank: int = 0) -> list:
 
 
 def test_the_launcher_runs_the_worker_as_often_as_there_are_gpus():
-    assert together(WORKER, 1) == WORKER
-    assert together(("python", "-m", "w"), 4) == (
-        "python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "w",
-    )  # fmt: skip
+    from torch.distributed.run import config_from_args, parse_args
+
+    assert together(WORKER, 1, 300.0) == WORKER
+    python, *launcher = together(("python", "-m", "w"), 4, 299.5)
+    assert (python, launcher[:2]) == ("python", ["-m", "torch.distributed.run"])
+    config, _, worker = config_from_args(parse_args(launcher[2:]))
+    assert (config.min_nodes, config.nproc_per_node, worker) == (1, 4, ["-u", "-m", "w"])
+    assert config.shutdown_timeout == 300
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

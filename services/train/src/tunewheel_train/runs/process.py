@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -80,7 +81,8 @@ async def run_process(
         ProcessDied: it ended without a last word, or said nothing for ``stuck_seconds`` and was killed.
     """
     log_file = directory / f"{action}.log"
-    command = (*together(worker, processes), action) if action == "train" else (*worker, action)
+    several = together(worker, processes, stop_seconds)
+    command = (*several, action) if action == "train" else (*worker, action)
     seen = environment(threads, devices)
     process = await _start(command, job, directory / f"{action}.json", log_file, seen)
     async with _stopping(process, stop, stop_seconds):
@@ -97,16 +99,20 @@ async def run_process(
     return last
 
 
-def together(worker: Sequence[str], processes: int) -> tuple[str, ...]:
+def together(worker: Sequence[str], processes: int, stop_seconds: float) -> tuple[str, ...]:
     """``worker`` as so many processes of this machine that train one model, by PyTorch's launcher.
+
+    It gives them ``stop_seconds`` for their last checkpoint; by itself it would kill them after 30.
 
     accelerate, which TRL trains by, takes part in the group it finds in the environment.
     """
     if processes == 1:
         return tuple(worker)
     python, *rest = worker
-    launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
-    return (python, *launcher, *rest)
+    return (
+        python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+        f"--shutdown-timeout={math.ceil(stop_seconds)}", *rest,
+    )  # fmt: skip
 
 
 async def _lines(
