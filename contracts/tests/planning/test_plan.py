@@ -56,6 +56,15 @@ def test_what_fits_nowhere_says_what_is_missing_and_what_to_do(method: str, on: 
         assert advice in found.advice
 
 
+def test_a_card_without_bf16_is_planned_in_fp32_as_it_is_trained() -> None:
+    shape = KNOWN["meta-llama/Llama-3.2-1B-Instruct"]
+    old, asked = plan(shape, on="t4"), make_plan(shape, STATS, TrainSpec(), device("t4"), precision="float32")
+    assert old == asked
+    half = make_plan(shape, STATS, TrainSpec(), device("t4"), precision="bfloat16")
+    assert old.memory.weights == 2 * half.memory.weights
+    assert old.tokens_per_second.expected < half.tokens_per_second.expected * 8.1 / 65 * 1.5
+
+
 def test_hours_and_dollars_follow_from_speed_and_price() -> None:
     found = plan()
     assert found.hours.low < found.hours.expected < found.hours.high

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from tunewheel_contracts.errors import InvalidSpec, first_complaint
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.plan import Interval
+from tunewheel_contracts.planning.memory import Precision
 
 GIB = 1 << 30
 ON_GPU = Interval(low=0.2, expected=0.35, high=0.5)
@@ -31,9 +32,15 @@ class Device(Frozen):
     memory_gib: Annotated[float, Field(gt=0)]
     """What a process can use."""
     teraflops: Annotated[float, Field(gt=0)]
+    """In bf16 where the device has it."""
+    teraflops_float32: Annotated[float, Field(gt=0)] | None = None
+    """Of a GPU without bf16, which trains in fp32; None: ``teraflops`` holds for both."""
     dollars_per_hour: tuple[float, float] | None = None
     bfloat16: bool = True
     efficiency: Interval = ON_GPU
+
+    def teraflops_in(self, precision: Precision) -> float:
+        return (precision == "float32" and self.teraflops_float32) or self.teraflops
 
     @property
     def memory_bytes(self) -> int:

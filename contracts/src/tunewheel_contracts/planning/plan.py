@@ -57,7 +57,7 @@ def make_plan(
     Tried in order: as written; with gradient checkpointing; with smaller micro-batches, which divide
     ``batch_size``. What fits none of these is planned in the smallest form, with advice.
     """
-    number = precision or ("bfloat16" if device.bfloat16 or device.kind == "cuda" else "float32")
+    number = precision or ("bfloat16" if device.bfloat16 else "float32")
     plan: TrainPlan | None = None
     for micro, checkpointing in _ladder(recipe):
         plan = _plan(shape, stats, recipe, device, correction, number, micro, checkpointing)
@@ -99,7 +99,7 @@ def _plan(
     )  # fmt: skip
     # Shared beginnings are computed once and counted with every example.
     operations *= (stats.prefix + micro * (mean - stats.prefix)) / (micro * mean)
-    speed = correction.around(tokens_per_second(device, operations))
+    speed = correction.around(tokens_per_second(device, operations, precision=precision))
     tokens = round(stats.tokens * recipe.epochs)
     hours = _hours(tokens, speed)
     return TrainPlan(

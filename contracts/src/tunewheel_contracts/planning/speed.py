@@ -10,6 +10,7 @@ from __future__ import annotations
 from tunewheel_contracts.formats.plan import Interval
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.planning.devices import Device
+from tunewheel_contracts.planning.memory import Precision
 from tunewheel_contracts.planning.shapes import ModelShape
 
 EXPANDING_4_BIT = 40.0
@@ -44,8 +45,8 @@ def operations_per_token(
     return total + (forward if gradient_checkpointing else 0.0)
 
 
-def tokens_per_second(device: Device, operations: float) -> Interval:
-    """What ``device`` makes of it."""
+def tokens_per_second(device: Device, operations: float, *, precision: Precision) -> Interval:
+    """What ``device`` makes of it in ``precision``."""
     share = device.efficiency
-    peak = device.teraflops * 1e12 / operations
+    peak = device.teraflops_in(precision) * 1e12 / operations
     return Interval(low=peak * share.low, expected=peak * share.expected, high=peak * share.high)
