@@ -49,6 +49,8 @@ class Usage(Frozen):
     """Of steps alone: loading, validation and saving excluded."""
     peak_bytes: int | None = None
     """Most memory held at once: resident on a CPU, allocated on a GPU."""
+    comparable: bool = True
+    """Whether the plan foresaw all that was done: it knows one process, and no training on preferences."""
 
 
 class Adjustment(Frozen):

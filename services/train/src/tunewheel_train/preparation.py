@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.plan import TrainPlan
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.planning.calibration import Correction, key
 from tunewheel_contracts.planning.devices import Device, catalogue, read_catalogue
 from tunewheel_contracts.planning.memory import Precision
@@ -115,14 +116,30 @@ def make(prepared: Prepared, job: Job, device: Device, precision: Precision) -> 
         shape = shape_of(prepared.config)
     except InvalidSpec:
         return None
-    stats = token_stats(prepared.examples)
-    shares = job.packed and job.recipe.dropout == 0.0
+    stats, recipe = _trained_on(prepared, job)
     return make_plan(
-        shape,
-        DatasetStats(
-            examples=stats.examples, tokens=stats.tokens, longest=stats.longest, learnt=stats.assistant,
-            prefix=shared_prefix(prepared.examples) if shares else 0,
-        ),
-        job.recipe, device, precision=precision,
+        shape, stats, recipe, device, precision=precision,
         correction=job.corrections.get(key(device.name, shape.parameters), Correction()),
     )  # fmt: skip
+
+
+def _trained_on(prepared: Prepared, job: Job) -> tuple[DatasetStats, TrainSpec]:
+    """What a plan counts, and the recipe with its number of epochs: the examples, or the pairs where these
+    are trained on alone."""
+    recipe = job.recipe
+    if recipe.preference is not None and recipe.preference.alone:
+        return _of_pairs(prepared.pairs), recipe.model_copy(update={"epochs": recipe.preference.epochs})
+    stats = token_stats(prepared.examples)
+    prefix = shared_prefix(prepared.examples) if job.packed and recipe.dropout == 0.0 else 0
+    return DatasetStats(
+        examples=stats.examples, tokens=stats.tokens, longest=stats.longest, learnt=stats.assistant,
+        prefix=prefix,
+    ), recipe  # fmt: skip
+
+
+def _of_pairs(pairs: Sequence[EncodedPair]) -> DatasetStats:
+    """Pairs as a plan counts examples: a micro-batch holds both sides of each."""
+    stats = token_stats([side for pair in pairs for side in pair.sides()])
+    return DatasetStats(
+        examples=len(pairs), tokens=stats.tokens, longest=max(map(len, pairs)), learnt=stats.assistant
+    )

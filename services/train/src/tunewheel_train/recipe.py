@@ -63,7 +63,9 @@ def train(
     saving.save(trainer, base, precision, job.output_dir)
     if trainer.accelerator.is_main_process:
         _describe(job, base, precision)
-    return _completed(trainer.course, prepared, precision, kernels)
+    comparable = job.recipe.preference is None and trainer.accelerator.num_processes == 1
+    usage = _usage(trainer.course, comparable=comparable)
+    return _completed(trainer.course, prepared, precision, kernels, usage)
 
 
 def _shards(job: Job, report: Callable[[Message], None]) -> int:
@@ -90,9 +92,16 @@ def locate(base_model: str, *, cache_dir: Path) -> BaseModel:
         raise RunFailed(field="base_model", reason=error.reason) from error
 
 
-def _completed(course: Course, prepared: Prepared, precision: str, kernels: Kernels) -> Completed:
+def _usage(course: Course, *, comparable: bool) -> Usage:
     from tunewheel_train.model.machine import peak_bytes
 
+    rate = course.step_tokens / course.step_seconds if course.step_seconds else 0.0
+    return Usage(tokens_per_second=rate, peak_bytes=peak_bytes(), comparable=comparable)
+
+
+def _completed(
+    course: Course, prepared: Prepared, precision: str, kernels: Kernels, usage: Usage
+) -> Completed:
     examples, patience = token_stats(prepared.examples), course.patience
     metrics = {
         **course.metrics,
@@ -102,7 +111,6 @@ def _completed(course: Course, prepared: Prepared, precision: str, kernels: Kern
     }
     if patience.best_step is not None:
         metrics |= {"validation_loss": patience.best_loss, "validation_examples": len(prepared.validation)}
-    rate = course.step_tokens / course.step_seconds if course.step_seconds else 0.0
     return Completed(
         steps=course.last_step,
         tokens=course.tokens_seen,
@@ -111,7 +119,7 @@ def _completed(course: Course, prepared: Prepared, precision: str, kernels: Kern
         metrics=metrics,
         versions=installed_versions() | {f"kernels.{name}": used for name, used in kernels.told().items()},
         resumed_from_steps=course.resumed_from,
-        usage=Usage(tokens_per_second=rate, peak_bytes=peak_bytes()),
+        usage=usage,
         stopped_early_at=course.stopped_early_at,
         best_step=patience.best_step,
     )

@@ -27,3 +27,10 @@ def test_a_run_from_before_there_were_plans_says_nothing():
     calibration = Calibration()
     learn(calibration, event("lora.json"))
     assert calibration.corrections(TrainMethod.LORA) == {}
+
+
+def test_a_run_that_did_more_than_was_planned_says_nothing():
+    calibration, completed = Calibration(), event("planned.json")
+    usage = completed.usage.model_copy(update={"comparable": False})
+    learn(calibration, completed.model_copy(update={"usage": usage}))
+    assert calibration.corrections(TrainMethod.LORA) == {}

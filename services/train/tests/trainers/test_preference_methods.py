@@ -12,7 +12,7 @@ import pytest
 import torch
 from tunewheel_train.data.preferences import encode_pairs
 from tunewheel_train.errors import RunFailed
-from tunewheel_train.progress import Completed, Progressed, Started
+from tunewheel_train.progress import Completed, Planned, Progressed, Started
 from tunewheel_train.trainers import checkpoints
 
 METHODS = ("orpo", "kto")
@@ -46,6 +46,13 @@ def test_the_chosen_answer_becomes_the_likelier_one(preferred, method: str):
     assert outcome.metrics["final_loss"] == outcome.metrics["preference_loss"] < outcome.metrics["first_loss"]
     assert outcome.metrics["preference_margin"] > 0
     assert not [name for name in run.weights() if ".ref." in name]
+
+
+def test_a_run_on_pairs_alone_is_planned_by_them_and_teaches_no_estimate(preferred):
+    run, outcome = preferred("orpo")
+    (planned,) = run.heard(Planned)
+    assert planned.plan.tokens == outcome.tokens
+    assert not outcome.usage.comparable
 
 
 def test_each_method_tells_what_it_measures(preferred):

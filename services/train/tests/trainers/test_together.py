@@ -36,6 +36,7 @@ def test_two_processes_end_where_one_does(trained, case, forge, tmp_path: Path, 
     outcome = messages(job_file)[-1]
     assert isinstance(outcome, Completed)
     assert outcome.tokens == alone.tokens
+    assert (outcome.usage.comparable, alone.usage.comparable) == (False, True)
     losses = [m.loss for m in messages(job_file) if isinstance(m, Progressed)]
     assert losses == pytest.approx([m.loss for m in expected.heard(Progressed)], abs=1e-4)
     found = run.weights()

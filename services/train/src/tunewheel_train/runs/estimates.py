@@ -7,7 +7,7 @@ from tunewheel_contracts.planning.calibration import Calibration, Outcome
 
 
 def learn(calibration: Calibration, completed: TrainCompleted) -> None:
-    """Add a run that was planned and measured."""
-    if completed.plan is not None and completed.usage is not None:
-        usage = completed.usage
+    """Add a run that was planned and measured, and did what the plan foresaw."""
+    usage = completed.usage
+    if completed.plan is not None and usage is not None and usage.comparable:
         calibration.add(Outcome(completed.plan, usage.tokens_per_second, usage.peak_bytes))
