@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -8,7 +9,7 @@ from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_curate.examples.tokens import estimating
 from tunewheel_curate.pipeline import build
-from tunewheel_curate.versions.card import data_card
+from tunewheel_curate.versions.card import NOTHING, data_card
 from tunewheel_curate.versions.suite import run_suite
 from tunewheel_curate.versions.versioning import write_version
 
@@ -82,3 +83,27 @@ def test_the_card_says_what_a_reader_must_know(made, spec) -> None:
     assert "30 records gave 30 examples" in card
     assert "| bell |" in card
     assert "no examples are made from them" in card
+
+
+def test_the_card_says_where_examples_come_from_and_under_which_licences(records, spec, varied_rows) -> None:
+    def told(**attributes: str) -> dict[str, str]:
+        return {"attributes": json.dumps(attributes)}
+
+    first, second, third, *rest = varied_rows(30)
+    frame = records(
+        first | told(license="CC-BY-4.0", source="forum"),
+        second | told(licence="CC-BY-4.0", origin="forum", channel="mail"),
+        third | told(license="a|b"),
+        {"kind": "document", "output": None} | told(license="proprietary", source="handbook"),
+        *(row | told(channel="chat") for row in rest),
+    )
+    card = data_card("ds-1", spec(), build(frame, spec()))
+    section = card.partition("## Sources\n\n")[2].partition("\n\n")[0]
+    assert section.splitlines() == [
+        "| kind | source | licence | records | in this version |",
+        "|---|---|---|---:|---:|",
+        "| document | handbook | proprietary | 1 | 0 |",
+        f"| ticket | {NOTHING} | a\\|b | 1 | 1 |",
+        "| ticket | chat | not stated | 27 | 27 |",
+        "| ticket | forum | CC-BY-4.0 | 2 | 2 |",
+    ]
