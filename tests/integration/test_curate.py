@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,17 @@ async def test_enough_records_become_a_version(kafka: str, tmp_path: Path, proje
         manifest = DatasetManifest.model_validate_json(await service.store.get(event.data.manifest))
         train = pl.read_parquet(await service.store.get(manifest.train))
         holdout = pl.read_parquet(await service.store.get(manifest.holdout))
-        docs = await service.store.list(f"datasets/{event.data.dataset_id}/data_docs")
+        assert manifest.card
+        card = (await service.store.get(manifest.card)).decode()
+        beside = await service.store.list(f"datasets/{event.data.dataset_id}")
         (request,) = await bus.collect(topics.DATASET_REQUESTED, 1, where=lambda e: e.project == project)
     assert event.data.counts.examples == train.height + holdout.height == 40
     assert set(holdout["label"]) == {"bell", "horn"}
     assert event.data.reason is BuildReason.COUNT
     assert event.causation_id == request.id
     assert event.correlation_id == f"turn-{event.data.dataset_id}"
-    assert any(path.endswith("index.html") for path in docs)
+    (linked,) = re.findall(r"\[Data Docs\]\((\S+)\)", card)
+    assert f"{manifest.card.path.rpartition('/')[0]}/{linked}" in beside
 
 
 async def test_repeated_records_and_a_deleted_table_change_nothing(
