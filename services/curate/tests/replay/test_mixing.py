@@ -229,6 +229,12 @@ def test_a_source_that_changed_or_is_gone_is_refused(tmp_path: Path) -> None:
         read_replay(ReplaySpec(source=str(tmp_path / "missing.jsonl")))
 
 
+@pytest.mark.parametrize("source", ["s3://bucket/a.jsonl", "hf://datasets/a", "://a.jsonl"])
+def test_a_scheme_that_nothing_reads_is_refused(source: str) -> None:
+    with pytest.raises(InvalidSpec, match=r"dataset\.replay\.source.*give a path, or a file://"):
+        read_replay(ReplaySpec(source=source))
+
+
 def test_a_server_that_does_not_answer_is_waited_for() -> None:
     with pytest.raises(TransientError, match="cannot be read"):
         read_replay(ReplaySpec(source="http://127.0.0.1:9/a.jsonl"))

@@ -122,6 +122,9 @@ def _read_bytes(source: str) -> bytes:
     parts = urlsplit(source)
     if parts.scheme in ("http", "https"):
         return _download(source)
+    if "://" in source and parts.scheme != "file":
+        reason = f"{source} cannot be read by {parts.scheme}://; give a path, or a file:// or https:// URL"
+        raise InvalidSpec(field=_FIELD, reason=reason)
     path = Path(unquote(parts.netloc + parts.path)) if parts.scheme == "file" else Path(source)
     try:
         if path.stat().st_size > MAX_BYTES:
