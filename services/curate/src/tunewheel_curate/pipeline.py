@@ -124,7 +124,7 @@ def build(
     )
     stages, examples = [live, *cleaned.stages, parting, parted.stage], parted.stage.kept
     documents = add_documents(
-        handed_over(live.kept, stages[1]), spec, given.outside, parted.split, benchmarks
+        handed_over(live.kept, stages[1]), spec, given.outside, parted.split, benchmarks, memory=given.memory
     )
     both = with_documents(parted.split, documents)
     sides = complete(both, distinct, stages, spec=spec, given=given, benchmarks=benchmarks)

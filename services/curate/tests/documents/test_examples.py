@@ -9,10 +9,13 @@ import pytest
 from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat, TeacherUse
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.builds.outside import Outside
+from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.documents.examples import question_sections
 from tunewheel_curate.documents.teaching import Lesson, QuestionAnswer
+from tunewheel_curate.holdout.memory import HoldoutMemory, marks_of_examples
 from tunewheel_curate.holdout.sides import Given
 from tunewheel_curate.pipeline import build
+from tunewheel_curate.stage import dropped_frame
 from tunewheel_curate.versions.card import data_card
 
 RESET = "Press the reset button twice within 5 seconds and wait for the green light. Then open the door."
@@ -148,6 +151,27 @@ def test_what_asks_like_a_held_out_question_is_left_out(records, spec, varied_ro
     assert list(said(made, "question")) == ['What does "Lockers" say about "Reset"?']
     reasons = {stage.stage: stage.reasons for stage in made.funnel}
     assert reasons["documents.contamination"] == {"contaminated: held-out questions": 1}
+
+
+def test_what_asks_like_a_ticket_that_was_held_out_once_and_is_gone_is_left_out(
+    records, spec, varied_rows
+) -> None:
+    ticket = {"input": 'what does "Lockers" say about  "Reset"?'}
+    rows = varied_rows(40)
+    project = wants(spec, questions={"enabled": True})
+    text = {"path": ["Reset"], "text": RESET}
+    document = {"kind": "document", "output": None, "title": "Lockers", "sections": json.dumps([text])}
+    # whichever side it fell on: the memory says that it was held out
+    frame = records(ticket).with_columns(pl.lit(comparison_key(ticket["input"])).alias("key"))
+    none = dropped_frame(pl.Series([], dtype=pl.String), pl.Series([], dtype=pl.String))
+    memory = HoldoutMemory().extended(marks_of_examples([["rec-0000"]], frame, none))
+    assert said(build(records(*rows, document), project), "question")
+    made = build(records(*rows, document), project, Given(memory=memory))
+    assert said(made, "question") == {}
+    reasons = {stage.stage: stage.reasons for stage in made.funnel}
+    assert reasons["documents.holdout"] == {"held_out_before": 1}
+    (fate,) = made.lineage.filter(pl.col("kind") == "document").to_dicts()
+    assert (fate["example_id"], fate["reason"]) == (None, "no_examples")
 
 
 def test_equal_passages_of_documents_are_told_once(records, spec, varied_rows) -> None:

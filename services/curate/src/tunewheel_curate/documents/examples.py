@@ -6,7 +6,7 @@ schema nor its labels apply to them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from tunewheel_curate.evaluation.contamination import decontaminate
 from tunewheel_curate.examples.formatting import drop_long, format_examples
 from tunewheel_curate.examples.templates import check_conversations
 from tunewheel_curate.examples.tokens import Tokens
+from tunewheel_curate.holdout.memory import HELD_OUT_BEFORE, HoldoutMemory
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.stage import RECORD_SCHEMA, Stage, drop, dropped_frame
 
@@ -73,18 +74,19 @@ def add_documents(
     outside: TakenFromOutside,
     split: Split,
     benchmarks: Sequence[BenchmarkTexts],
+    *,
+    memory: HoldoutMemory,
 ) -> DocumentExamples | None:
     """Return what is made of ``documents``, or None where ``spec`` asks for nothing. What asks like a
-    held-out question, or like a benchmark, is left out."""
+    held-out question, like a benchmark, or what an earlier version held out, is left out."""
     if not spec.dataset.formats.documents.enabled:
         return None
     made = document_examples(documents, spec, outside)
-    asked = [
-        turn["content"] for turns in split.holdout["messages"] for turn in turns if turn["role"] == "user"
-    ]
+    remembered = _named(_not_held_out(made.examples, memory))
+    asked = [question for turns in split.holdout["messages"] for question in _questions(turns)]
     policy = spec.dataset.contamination.model_copy(update={"action": "drop"})
     parted = decontaminate(
-        Split(made.examples, made.examples.clear()),
+        Split(remembered.kept, remembered.kept.clear()),
         [*benchmarks, BenchmarkTexts(HELD_OUT, tuple(asked))],
         policy,
         threshold=LEAK_SIMILARITY,
@@ -93,7 +95,7 @@ def add_documents(
     kept = parted.split.train
     provenance = made.provenance.filter(pl.col("example_id").is_in(kept["example_id"].implode()))
     return replace(
-        made, examples=kept, provenance=provenance, stages=(*made.stages, _named(parted.stage)),
+        made, examples=kept, provenance=provenance, stages=(*made.stages, remembered, _named(parted.stage)),
         unused=_unused(documents, provenance),
     )  # fmt: skip
 
@@ -154,6 +156,21 @@ def question_sections(documents: pl.DataFrame, spec: ProjectSpec, *, secret: str
     questions = spec.dataset.formats.documents.questions
     _, sections = read_sections(documents, spec.dataset.pii, secret=secret)
     return {section_key(section, questions): section for section in sections if is_told(section)}
+
+
+def _not_held_out(examples: pl.DataFrame, memory: HoldoutMemory) -> Stage:
+    """Drop what asks a question that was ever held out: its ticket may be gone by now."""
+    held = [
+        any(memory.holds_question(comparison_key(question)) for question in _questions(turns))
+        for turns in examples["messages"]
+    ]
+    reason = pl.Series([HELD_OUT_BEFORE if one else None for one in held], dtype=pl.String)
+    stage = drop("holdout", examples.with_columns(pl.col("example_id").alias("record_id")), reason)
+    return replace(stage, kept=stage.kept.select(examples.columns))
+
+
+def _questions(turns: Iterable[Mapping[str, str]]) -> list[str]:
+    return [turn["content"] for turn in turns if turn["role"] == "user"]
 
 
 def _unused(documents: pl.DataFrame, provenance: pl.DataFrame) -> pl.DataFrame:

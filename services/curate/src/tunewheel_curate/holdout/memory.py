@@ -16,6 +16,8 @@ from io import BytesIO
 import polars as pl
 from tunewheel_contracts.identity import content_sha256
 
+HELD_OUT_BEFORE = "held_out_before"
+"""The reason by which what an earlier version held out is left out."""
 MARK_DIGITS = 32
 """128 bits."""
 MARKED_COLUMNS = ("record_id", "kind", "source_id", "group", "key")

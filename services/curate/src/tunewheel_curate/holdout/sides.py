@@ -19,6 +19,7 @@ from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.examples.preferences import Preferences, preference_pairs
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import (
+    HELD_OUT_BEFORE,
     HoldoutMemory,
     Marks,
     clusters_of,
@@ -30,7 +31,6 @@ from tunewheel_curate.records.withdrawals import Withdrawal
 from tunewheel_curate.replay.mixing import Replayed, ReplayPool, choose_replay
 from tunewheel_curate.stage import Stage, dropped_frame
 
-HELD_OUT_BEFORE = "held_out_before"
 COMPARED = "conflicts"
 """The stage whose records were good enough to be compared with others."""
 
