@@ -31,7 +31,11 @@ def labelled(frame: pl.DataFrame, *labels: str | None, keys: list[str] | None = 
 
 def test_conflicting_experts_are_named_with_time_and_label(records) -> None:
     frame = labelled(
-        records({"validated_by": "ann", "occurred_at": JUNE}, {"validated_by": "bob"}, {}),
+        records(
+            {"validated_by": "ann", "validated_at": JUNE, "occurred_at": JUNE},
+            {"validated_by": "bob", "occurred_at": JUNE},  # created then; nobody says when it was validated
+            {},
+        ),
         "bell", "horn", "bell", keys=["q", "q", "other"],
     )  # fmt: skip
     listed = conflicting(frame, drop_conflicts(frame))
@@ -39,7 +43,8 @@ def test_conflicting_experts_are_named_with_time_and_label(records) -> None:
     assert listed["cluster"].to_list() == ["rec-0000", "rec-0000"]
     assert listed["validated_by"].to_list() == ["ann", "bob"]
     assert listed["label"].to_list() == ["bell", "horn"]
-    assert listed["occurred_at"].to_list() == [JUNE, None]
+    assert listed["validated_at"].to_list() == [JUNE, None]
+    assert listed["occurred_at"].to_list() == [JUNE, JUNE]
     assert listed["labels_in_cluster"].to_list() == [["bell", "horn"]] * 2
 
 

@@ -35,6 +35,7 @@ REVIEW_SCHEMA: dict[str, pl.DataType] = {
     "suggested": pl.String(),
     "confidence": pl.Float64(),
     "validated_by": pl.String(),
+    "validated_at": pl.Datetime("us", "UTC"),
     "trust": pl.String(),
     "occurred_at": pl.Datetime("us", "UTC"),
     "published_at": pl.Datetime("us", "UTC"),
@@ -42,7 +43,9 @@ REVIEW_SCHEMA: dict[str, pl.DataType] = {
 }
 """``cluster`` is the smallest ``record_id`` of those that contradict each other, or the record's own.
 ``confidence`` is what a classifier that never saw the record gives its label, ``suggested`` what it would
-say; both null for other kinds. Texts are as they would be trained on: personal data is out already."""
+say; both null for other kinds. ``validated_at`` is null where the source did not say;
+``occurred_at`` may then be when a ticket was created. Texts are as they would be trained on: personal data is
+out already."""
 
 _ORDER = (CONFLICT, NEAR_CONFLICT, ANSWER_CONFLICT, OFF_SCHEMA, SUSPECT)
 
