@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 from tunewheel_cli.connection import InvalidOption
-from tunewheel_cli.run_controls import make_control
-from tunewheel_contracts.events.training import TrainAction
+from tunewheel_cli.run_controls import last_failure, make_control
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.training import TrainAction, TrainFailed, TrainStarted
+from tunewheel_contracts.formats.run import BaseModelRef
 
 
 def test_the_same_request_is_the_same_command() -> None:
@@ -15,3 +17,33 @@ def test_the_same_request_is_the_same_command() -> None:
 def test_a_run_id_that_cannot_be_one_is_refused() -> None:
     with pytest.raises(InvalidOption, match="run_id"):
         make_control("p", "Run 1", TrainAction.CANCEL, "r")
+
+
+BASE = BaseModelRef(name="m", revision="r")
+
+
+def started(run_id: str = "run-1"):
+    return new_event(
+        TrainStarted(
+            project="p", run_id=run_id, dataset_id="ds-1", base=BASE, method="lora", total_steps=1,
+            resumed_from_step=0,
+        ),
+        source="/t",
+    )  # fmt: skip
+
+
+def failed(run_id: str = "run-1"):
+    data = TrainFailed(project="p", run_id=run_id, dataset_id="ds-1", field="(run)", reason="died")
+    return new_event(data, source="/t")
+
+
+def test_a_run_that_ended_in_failure_is_known_whatever_others_did() -> None:
+    failure = failed()
+    assert last_failure("run-1", [failure, started("run-2")]) is failure
+    assert last_failure("run-1", [started("run-2"), failed("run-2")]) is None
+
+
+def test_a_run_that_was_taken_up_again_is_not_started_a_third_time() -> None:
+    events = [started(), failed(), started()]
+    assert last_failure("run-1", events[::-1]) is None
+    assert last_failure("run-1", events[:2]) is events[1]

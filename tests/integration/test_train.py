@@ -19,6 +19,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from safetensors.torch import load
 from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_cli.run_controls import control, train_again
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import DatasetVersioned
@@ -261,14 +262,25 @@ async def test_a_base_model_that_does_not_exist_fails_and_the_next_run_still_flo
     assert completed.causation_id is not None
 
 
-async def test_a_command_on_the_log_cancels_a_running_job(ground: Ground) -> None:
+async def test_a_command_on_the_log_cancels_a_running_job_and_another_takes_it_up_again(
+    ground: Ground,
+) -> None:
     async with Bus(ground.kafka) as bus, running(service(ground, "train")):
         await bus.publish(await ground.dataset("unwanted", epochs=LONG))
         (started,) = await bus.collect(topics.TRAIN_STARTED, 1, patience=240)
         data = TrainControl(
             project="unwanted", run_id=started.data.run_id, action=TrainAction.CANCEL, request="test"
         )
+        await bus.collect(topics.TRAIN_PROGRESSED, 1, patience=240)
         await bus.publish(new_event(data, source="/test"))
         (failed,) = await bus.collect(topics.TRAIN_FAILED, 1, patience=240)
+        options = {"bootstrap_servers": ground.kafka}
+        run_id = started.data.run_id
+        await control("unwanted", run_id, TrainAction.RESUME, "test", options)
+        assert await train_again(run_id, options)
+        starts = await bus.collect(topics.TRAIN_STARTED, 2, patience=240)
+        assert not await train_again(run_id, options)
     assert failed.data.field == "(run)"
     assert failed.data.reason.startswith("was cancelled")
+    assert starts[1].data.run_id == run_id
+    assert starts[1].data.resumed_from_step > 0

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.training import TrainAction, TrainControl
+from tunewheel_contracts.events.training import TrainAction, TrainControl, TrainFailed
+from tunewheel_contracts.topics import DATASET_VERSIONED, TRAIN_COMPLETED, TRAIN_FAILED, TRAIN_STARTED
 
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.sender import publish_events
+from tunewheel_cli.reading import read_topics
+
+ENDS = (TRAIN_STARTED, TRAIN_COMPLETED, TRAIN_FAILED)
 
 
 def make_control(project: str, run_id: str, action: TrainAction, request: str) -> Envelope[TrainControl]:
@@ -32,3 +36,32 @@ async def control(
     envelope = make_control(project, run_id, action, request)
     await publish_events(options, envelope)
     return envelope
+
+
+async def train_again(run_id: str, options: Mapping[str, Any]) -> bool:
+    """Send the dataset of a run that failed to training once more; returns whether the run had failed.
+
+    The event goes onto the log as it was, so that whoever knows it sees nothing new; training, which has no
+    result of it, takes it up. Publish the command to resume first: a cancelled run stays cancelled without.
+
+    Raises:
+        InvalidOption: the event is no longer on the log.
+    """
+    failed = last_failure(run_id, [event async for event in read_topics(options, ENDS)])
+    if failed is None:
+        return False
+    async for event in read_topics(options, (DATASET_VERSIONED,)):
+        if event.id == failed.causation_id:
+            await publish_events(options, event)
+            return True
+    raise InvalidOption(
+        f"run_id: {failed.data.dataset_id}, which {run_id} trained on, is no longer on the log; "
+        "build a new version"
+    )
+
+
+def last_failure(run_id: str, events: Iterable[Envelope[Any]]) -> Envelope[TrainFailed] | None:
+    """The failure of a run that was neither completed nor taken up again since."""
+    of_run = [event for event in events if event.data.run_id == run_id]
+    last = max(of_run, key=lambda event: event.time, default=None)
+    return last if last is not None and isinstance(last.data, TrainFailed) else None

@@ -29,21 +29,25 @@ def train(
 ) -> None:
     """Pause, resume or cancel a training run.
 
-    A paused run has written a checkpoint and frees the machine; a cancelled one can be resumed too.
+    A paused run has written a checkpoint and frees the machine. A run that was cancelled, or failed, can be
+    resumed too: it is trained once more as it was asked for.
     """
     import uuid
 
     from tunewheel_cli.known import require_project
-    from tunewheel_cli.run_controls import control
+    from tunewheel_cli.run_controls import control, train_again
 
-    async def send() -> str:
+    async def send() -> tuple[str, bool]:
         options = reach.client_options()
         await require_project(options, project)
         event = await control(project, run_id, action, request or str(uuid.uuid4()), options)
-        return event.id
+        return event.id, action is TrainAction.RESUME and await train_again(run_id, options)
 
-    event_id = asyncio.run(send())
+    event_id, again = asyncio.run(send())
     if reach.as_json:
-        print_json({"project": project, "run_id": run_id, "action": action.value, "event_id": event_id})
+        print_json(
+            {"project": project, "run_id": run_id, "action": action.value, "event_id": event_id,
+             "trained_again": again}
+        )  # fmt: skip
     else:
-        print(f"{action.value} asked of {run_id}")
+        print(f"{action.value} asked of {run_id}" + (", which had failed: it is trained again" * again))

@@ -149,7 +149,7 @@ class Attempt:
         self._lease.check()
         if self._controls.latest(run_id) is TrainAction.CANCEL:
             raise RunFailed(
-                field="(run)", reason="was cancelled; resume it with train.control to train after all",
+                field="(run)", reason="was cancelled; `tunewheel train resume` trains it after all",
                 step=self.teller.step, total_steps=self.teller.total_steps,
             )  # fmt: skip
 
