@@ -74,17 +74,18 @@ def shingle_sets(keys: pl.Series) -> ShingleSets:
     """Return the hashed shingles of ``keys``, texts as ``comparison_key`` returns them."""
     values: list[UInt64s] = [np.empty(0, np.uint64)]
     counts: list[Integers] = [np.zeros(1, np.int64)]
+    words = _Words()
     for start in range(0, len(keys), _ROWS_AT_ONCE):
-        found, sizes = _chunk_sets(keys.slice(start, _ROWS_AT_ONCE))
+        found, sizes = _chunk_sets(keys.slice(start, _ROWS_AT_ONCE), words)
         values.append(found)
         counts.append(sizes)
     return ShingleSets(np.concatenate(values), np.cumsum(np.concatenate(counts)))
 
 
-def _chunk_sets(keys: pl.Series) -> tuple[UInt64s, Integers]:
+def _chunk_sets(keys: pl.Series, known: _Words) -> tuple[UInt64s, Integers]:
     words = keys.str.extract_all(r"\w+")
     lengths = words.list.len().to_numpy().astype(np.int64)
-    hashes = _word_hashes(words.explode().drop_nulls())
+    hashes = known.hashes(words.explode().drop_nulls())
     rows = np.repeat(np.arange(len(keys), dtype=np.uint64), lengths)
     together = rows[:-1] == rows[1:]
     alone = lengths[rows.astype(np.int64)] == 1
@@ -102,9 +103,10 @@ def word_runs(keys: pl.Series, length: int, *, wanted: UInt64s | None = None) ->
     position in ``keys`` of the text it is in."""
     rows: list[Integers] = [np.empty(0, np.int64)]
     hashes: list[UInt64s] = [np.empty(0, np.uint64)]
+    known = _Words()
     for start in range(0, len(keys), _ROWS_AT_ONCE):
         words = keys.slice(start, _ROWS_AT_ONCE).str.extract_all(r"\w+")
-        of_word = _word_hashes(words.explode().drop_nulls())
+        of_word = known.hashes(words.explode().drop_nulls())
         row = np.repeat(np.arange(start, start + len(words)), words.list.len().to_numpy().astype(np.int64))
         count = max(len(row) - length + 1, 0)
         run = np.zeros(count, np.uint64)
@@ -118,15 +120,22 @@ def word_runs(keys: pl.Series, length: int, *, wanted: UInt64s | None = None) ->
     return np.concatenate(rows), np.concatenate(hashes)
 
 
-def _word_hashes(words: pl.Series) -> UInt64s:
-    distinct = words.unique()
-    table = pl.DataFrame({"word": distinct, "hash": text_hashes(distinct)})
-    return (
-        words.alias("word")
-        .to_frame()
-        .join(table, on="word", how="left", maintain_order="left")["hash"]
-        .to_numpy()
-    )
+class _Words:
+    """Words and their hashes: most words of a text were in the texts before it."""
+
+    def __init__(self) -> None:
+        self._table = _hashed(pl.Series([], dtype=pl.String))
+
+    def hashes(self, words: pl.Series) -> UInt64s:
+        """Return the hash of each of ``words``: (words,)."""
+        asked = words.alias("word").to_frame()
+        new = asked.unique().join(self._table, on="word", how="anti")["word"]
+        self._table = pl.concat([self._table, _hashed(new)])
+        return asked.join(self._table, on="word", how="left", maintain_order="left")["hash"].to_numpy()
+
+
+def _hashed(words: pl.Series) -> pl.DataFrame:
+    return pl.DataFrame({"word": words, "hash": text_hashes(words)})
 
 
 def text_hashes(texts: Iterable[str]) -> UInt64s:

@@ -27,14 +27,16 @@ class SourceCount:
 
 def count_sources(records: pl.DataFrame, used: pl.DataFrame) -> tuple[SourceCount, ...]:
     """Return the sources of ``records`` (distinct), sorted; ``used`` are examples."""
-    in_use = set(used["record_ids"].explode().drop_nulls().to_list())
+    in_use = used["record_ids"].explode().drop_nulls().unique()
     seen: Counter[tuple[str, str, str]] = Counter()
     taken: Counter[tuple[str, str, str]] = Counter()
-    for record_id, kind, attributes in records.select("record_id", "kind", "attributes").iter_rows():
+    rows = records.select("kind", "attributes", used=pl.col("record_id").is_in(in_use.implode()))
+    alike = rows.group_by("kind", "attributes").agg(pl.len().alias("records"), pl.col("used").sum())
+    for kind, attributes, count, in_version in alike.iter_rows():
         told = json.loads(attributes or "{}")
         key = (kind, _first(told, SOURCE_ATTRIBUTES), _first(told, LICENCE_ATTRIBUTES))
-        seen[key] += 1
-        taken[key] += record_id in in_use
+        seen[key] += count
+        taken[key] += in_version
     return tuple(SourceCount(*key, records=seen[key], used=taken[key]) for key in sorted(seen))
 
 
