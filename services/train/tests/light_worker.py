@@ -18,9 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tunewheel_basemodel.digest import sha256_file
+from tunewheel_contracts.formats.plan import TrainPlan
+from tunewheel_contracts.planning.devices import processor
+from tunewheel_contracts.planning.plan import DatasetStats, make_plan
+from tunewheel_contracts.planning.shapes import KNOWN
 from tunewheel_train.errors import RunStopped
 from tunewheel_train.job import Job
-from tunewheel_train.progress import Checkpointed, Completed, Message, Progressed, Started
+from tunewheel_train.progress import Checkpointed, Completed, Message, Planned, Progressed, Started
 from tunewheel_train.recipe import locate
 from tunewheel_train.trainers import checkpoints
 from tunewheel_train.worker import main
@@ -36,6 +40,7 @@ def light_recipe(
     step, digest = _load(found) if found else (0, hashlib.sha256(job.train_path.read_bytes()).hexdigest())
     resumed = (*checkpoints.read_state(found)["resumed_from"], step) if found else ()
     total = math.ceil(STEPS_PER_EPOCH * job.recipe.epochs)
+    report(Planned(plan=plan_of(job)))
     report(
         Started(total_steps=total, resumed_from_step=step, dtype="float32", examples=24, tokens_per_epoch=240)
     )
@@ -58,6 +63,13 @@ def light_recipe(
         steps=total, tokens=total * 40, wall_seconds=1.0, dtype="float32", metrics={"final_loss": 0.5},
         versions={"devices": os.environ.get("CUDA_VISIBLE_DEVICES", "")}, resumed_from_steps=resumed,
     )  # fmt: skip
+
+
+def plan_of(job: Job) -> TrainPlan:
+    """Of a machine that is large enough."""
+    stats = DatasetStats(examples=24, tokens=240, longest=20, learnt=48)
+    large = processor(memory_bytes=64 << 30, teraflops=1.0, bfloat16=True)
+    return make_plan(KNOWN["meta-llama/Llama-3.2-1B-Instruct"], stats, job.recipe, large)
 
 
 def misbehave(job: Job, step: int) -> None:

@@ -265,6 +265,8 @@ async def test_without_memory_and_without_leave_the_run_fails(bench, monkeypatch
     assert isinstance(event, TrainFailed)
     assert (event.field, event.step) == ("train.micro_batch_size", 1)
     assert event.reason == "does not fit this machine's memory; lower it"
+    (planned,) = [news for news in made.told if isinstance(news, TrainPlanned)]
+    assert event.plan == planned.plan
 
 
 async def test_a_full_disk_fails_the_run_with_nothing_half_published(bench, monkeypatch):
