@@ -124,33 +124,36 @@ async def test_a_message_of_20_mb_is_refused_by_the_broker_and_the_next_one_flow
 
 
 @pytest.mark.parametrize(
-    ("criteria", "field", "says"),
+    ("section", "value", "field", "says"),
     [
-        (None, "criteria", "missing"),
-        ([], "criteria", "at least 1"),
-        ([{"metric": "valid_output"}], "criteria", "states no bound"),
-        ([{"metric": "valid_output", "minimum": 0.9, "maximum": 0.1}], "minimum", "contradicts"),
-        ([{"metric": "valid_output", "minimum": 0.9}, {"metric": "valid_output", "minimum": 0.1}],
+        ("criteria", None, "criteria", "missing"),
+        ("criteria", [], "criteria", "at least 1"),
+        ("criteria", [{"metric": "valid_output"}], "criteria", "states no bound"),
+        ("criteria", [{"metric": "valid_output", "minimum": 0.9, "maximum": 0.1}], "minimum", "contradicts"),
+        ("criteria",
+         [{"metric": "valid_output", "minimum": 0.9}, {"metric": "valid_output", "minimum": 0.1}],
          "criteria", "twice"),
+        ("train", {"method": "full", "quantization": "nf4"}, "quantization",
+         "4-bit weights cannot be updated"),
     ],
-    ids=["missing", "empty", "boundless", "contradictory", "doubled"],
+    ids=["missing", "empty", "boundless", "contradictory", "doubled", "full on 4 bits"],
 )  # fmt: skip
-async def test_a_spec_with_bad_criteria_is_a_dead_letter_and_a_good_one_holds(
-    kafka: str, tmp_path: Path, project: str, criteria: list[Any] | None, field: str, says: str
+async def test_a_spec_with_bad_criteria_or_method_is_a_dead_letter_and_a_good_one_holds(
+    kafka: str, tmp_path: Path, project: str, section: str, value: Any, field: str, says: str
 ) -> None:
     good = declared(project)
     async with Bus(kafka) as bus, running(registry(kafka, tmp_path)), running(ingest(kafka, tmp_path)):
-        spec = small_spec(f"{project}-bad").model_dump(mode="json") | {"criteria": criteria}
-        if criteria is None:
-            del spec["criteria"]
-        value = json.dumps({"project": f"{project}-bad", "spec": spec}).encode()
+        spec = small_spec(f"{project}-bad").model_dump(mode="json") | {section: value}
+        if value is None:
+            del spec[section]
+        content = json.dumps({"project": f"{project}-bad", "spec": spec}).encode()
         topic = topics.PROJECT_DECLARED.name
-        await bus.send(topic, b"bad", value, headers_of(topic, 0))
+        await bus.send(topic, b"bad", content, headers_of(topic, 0))
         await bus.publish(good, ticket(f"{project}-bad", 1), ticket(project, 2))
         (letter,) = await bus.dead_letters(topic, 1)
         (refused,) = await bus.dead_letters(topics.TICKET_PUBLISHED.name, 1)
         (record,) = await bus.collect(topics.RECORD_INGESTED, 1, where=lambda e: e.project == project)
-    assert letter.field.startswith("spec.criteria")
+    assert letter.field.startswith(f"spec.{section}")
     assert field in letter.field
     assert says in letter.reason
     assert (refused.field, "not declared" in refused.reason) == ("project", True)
