@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
 
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tunewheel_curate.duplicates.shingling import shingles
 from tunewheel_curate.holdout.sides import Given
+from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
 from tunewheel_curate.pipeline import build
 
 SMALL = {"min_examples": 2, "comfortable_examples": 10}
@@ -16,6 +20,13 @@ SMALL = {"min_examples": 2, "comfortable_examples": 10}
 
 def questions(frame: pl.DataFrame) -> set[str]:
     return {messages[1]["content"] for messages in frame["messages"].to_list()}
+
+
+def similarities(trained: set[str], held: set[str]) -> Iterator[float]:
+    """Yield the Jaccard similarity of the word pairs of every two, one from each side."""
+    ours, theirs = ([shingles(text) for text in side] for side in (trained, held))
+    for one, other in itertools.product(ours, theirs):
+        yield len(one & other) / len(one | other)
 
 
 def row(question: int, variant: int, group: int, source: int, trust: str) -> dict[str, object]:
@@ -55,6 +66,7 @@ def test_nothing_held_out_is_ever_trained_on(first, versions, records, spec) -> 
         trained, held = questions(made.split.train), questions(made.split.holdout)
         assert not trained & ever
         assert not trained & held
+        assert max(similarities(trained, held), default=0) < LEAK_SIMILARITY
         assert not set(made.split.train["group"]) & set(made.split.holdout["group"])
         ever |= held
         given_before = Given(memory=made.memory)
