@@ -1,0 +1,155 @@
+"""What curate writes is what ``tunewheel dataset`` shows, compares and exports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from tunewheel_cli.kafka.broker import run_async
+from tunewheel_cli.main import app
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.data import RecordIngested, RecordKind, Trust
+from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage, DatasetManifest, PreferencePair
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_id
+from tunewheel_curate.holdout.sides import Given
+from tunewheel_curate.pipeline import Build, build
+from tunewheel_curate.records.arrivals import rows_of
+from tunewheel_curate.versions.versioning import write_version
+from tunewheel_runtime.service import Delivery, Position
+from tunewheel_runtime.store import ObjectStore
+from typer.testing import CliRunner
+
+SUBJECTS = ("commuter", "racer", "tandem", "cargo bike", "trailer", "folding bike", "tricycle", "e-bike")
+FAULTS = ("is silent", "rings by itself", "fell off on the road", "came in the wrong colour", "rattles")
+SPEC = ProjectSpec.model_validate(
+    {
+        "project": "shop",
+        "base_model": "some/model",
+        "task": {
+            "system_prompt": "Answer as JSON.",
+            "label_field": "category",
+            "output_schema": {"type": "object", "properties": {"category": {"enum": ["bell", "horn"]}}},
+        },
+        "dataset": {"formats": {"documents": {"chunks": {"enabled": True}}}},
+        "criteria": [{"metric": "valid_output", "minimum": 0.5}],
+    }
+)
+
+
+def records() -> list[RecordIngested]:
+    """Forty tickets, one of them a thread and all with an answer to avoid, and a document."""
+
+    def record(number: int, kind: RecordKind, text: str, **fields: Any) -> RecordIngested:
+        return RecordIngested(
+            project="shop", record_id=content_id("rec", text), kind=kind, source_id=f"s-{number}",
+            source_event_id=f"event-{number}", group=f"g-{number}", input=text, trust=Trust.EXPERT, **fields,
+        )  # fmt: skip
+
+    earlier = (
+        ChatMessage(role="user", content="Hello, is anybody there?"),
+        ChatMessage(role="assistant", content="Yes."),
+    )
+    made: list[RecordIngested] = []
+    for number, (subject, fault) in enumerate((s, f) for s in SUBJECTS for f in FAULTS):
+        right, wrong = ("bell", "horn")[number % 2], ("horn", "bell")[number % 2]
+        made.append(
+            record(
+                number,
+                RecordKind.TICKET,
+                f"Order {number * 7919}: the {right} of my {subject} {fault}, what now?",
+                output=json.dumps({"category": right}),
+                rejected_output=json.dumps({"category": wrong}),
+                history=earlier if number == 7 else (),
+            )
+        )
+    return [*made, record(99, RecordKind.DOCUMENT, "Oil every bell once a year, before the winter comes.")]
+
+
+def written(count: int, given: Given, folder: Path, store: ObjectStore) -> tuple[DatasetManifest, Build]:
+    deliveries = [
+        Delivery(new_event(data, source="/test"), Position("record.ingested", 0, offset), {})
+        for offset, data in enumerate(records()[-count:])
+    ]
+    made = build(rows_of(deliveries), SPEC, given)
+    assert made.rejections == ()
+    manifest = write_version(made, SPEC, folder, data_docs=False)
+    run_async(store.put_directory(f"datasets/{manifest.dataset_id}", folder))
+    return manifest, made
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
+    return ObjectStore(tmp_path_factory.mktemp("store").as_uri())
+
+
+@pytest.fixture(scope="module")
+def version(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[DatasetManifest, Build]:
+    return written(31, Given(), tmp_path_factory.mktemp("first"), store)
+
+
+def run(store: ObjectStore, *arguments: str) -> str:
+    result = CliRunner().invoke(app, ("dataset", *arguments, "--store", store.url), terminal_width=200)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_built_version_is_shown(store: ObjectStore, version: tuple[DatasetManifest, Build]) -> None:
+    manifest, made = version
+    told = json.loads(run(store, "show", manifest.dataset_id, "--json"))
+    train, held = (dict(side["label"].drop_nulls().value_counts().iter_rows()) for side in
+                   (made.split.train, made.split.holdout))  # fmt: skip
+    assert told.pop("labels") == {name: [train[name], held[name]] for name in ("bell", "horn")}
+    assert DatasetManifest.model_validate(told) == manifest
+    shown = run(store, "show", manifest.dataset_id)
+    for stage in manifest.funnel:
+        assert stage.stage in shown
+    assert "documents.sections" in shown
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "hf"])
+def test_a_built_version_is_exported_as_it_was_written(
+    store: ObjectStore, version: tuple[DatasetManifest, Build], form: str, tmp_path: Path
+) -> None:
+    manifest, made = version
+    folder = tmp_path / "out"
+    run(store, "export", manifest.dataset_id, "--to", str(folder), "--format", form)
+    for name, frame in (("train", made.split.train), ("holdout", made.split.holdout)):
+        rows = exported(folder, name, form)
+        assert [ChatExample.model_validate(row) for row in rows] == [
+            ChatExample.model_validate(row) for row in frame.to_dicts()
+        ]
+    assert made.preferences is not None
+    pairs = [PreferencePair.model_validate(row) for row in exported(folder, "preferences", form)]
+    assert pairs == [PreferencePair.model_validate(row) for row in made.preferences.pairs.to_dicts()]
+    assert len(pairs) == manifest.counts.preferences >= 20
+    assert DatasetManifest.model_validate_json((folder / "manifest.json").read_bytes()) == manifest
+    assert (folder / "card.md").read_text("utf-8").startswith(f"# Dataset {manifest.dataset_id}\n")
+
+
+def exported(folder: Path, name: str, form: str) -> list[dict[str, Any]]:
+    if form == "hf":
+        import datasets
+
+        folder = folder / name if name == "preferences" else folder
+        loaded = datasets.load_from_disk(str(folder))
+        return (loaded if name == "preferences" else loaded[name]).to_list()
+    if form == "parquet":
+        return pl.read_parquet(folder / f"{name}.parquet").to_dicts()
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_two_built_versions_are_compared(
+    store: ObjectStore, version: tuple[DatasetManifest, Build], tmp_path: Path
+) -> None:
+    before, made = version
+    after, _ = written(41, Given(memory=made.memory), tmp_path, store)
+    told = json.loads(run(store, "diff", before.dataset_id, after.dataset_id, "--json"))
+    assert sum(told["added"].values()) == 10
+    assert (told["removed"], told["moved"], told["answers_changed"], told["spec"]) == ({}, {}, 0, {})
+    assert told["counts"]["records"] == [31, 41]
+    shown = run(store, "diff", before.dataset_id, after.dataset_id)
+    assert f"{before.dataset_id} → {after.dataset_id}" in shown
