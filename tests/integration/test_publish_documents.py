@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_cli.publishing.remote import publish_url
+from tunewheel_cli.publishing.watched import Watched
 from tunewheel_cli.publishing.watching import FolderWatch, Step
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.topics import (
@@ -117,6 +118,57 @@ async def test_a_watched_folder_is_kept_in_step(
             (gone,) = await bus.collect(DOCUMENT_WITHDRAWN, 1, where=mine(project))
             assert (gone.data.document_id, gone.data.reason) == ("b.md", "its file was deleted")
             assert gone.data.withdrawn_at is not None
+
+
+@pytest.mark.parametrize("withdraw", [True, False])
+async def test_what_is_deleted_while_nothing_watches_is_gone_for_the_next_watch(
+    kafka: str, tmp_path: Path, project: str, withdraw: bool
+) -> None:
+    root = tmp_path / "docs"
+    root.mkdir()
+    for name in ("a.md", "b.md", "c.md"):
+        (root / name).write_text(f"the text of {name}")
+
+    async def watch_once() -> Step:
+        steps: list[Step] = []
+        stop = asyncio.Event()
+        watched = Watched.of(tmp_path / "var", root, project)
+        watch = FolderWatch(root, project, {"bootstrap_servers": kafka}, NOWHERE, withdraw, watched)
+        task = asyncio.create_task(watch.run(steps.append, stop=stop))
+        await until(lambda: bool(steps) or task.done())
+        stop.set()
+        await asyncio.wait_for(task, 60)
+        return steps[0]
+
+    async with Bus(kafka) as bus:
+        assert (await watch_once()).gone == ()
+        (root / "b.md").unlink()
+        second = await watch_once()
+        assert (second.gone, second.withdrawn) == (("b.md",), withdraw)
+        assert (await watch_once()).gone == ()
+        if withdraw:
+            (root / "c.md").unlink()
+            await watch_once()
+            gone = await bus.collect(DOCUMENT_WITHDRAWN, 2, where=mine(project))
+            assert {event.data.document_id for event in gone} == {"b.md", "c.md"}
+
+
+async def test_a_watch_that_cannot_publish_forgets_nothing(tmp_path: Path, project: str) -> None:
+    (tmp_path / "new.md").write_text("one")
+    watched = Watched(tmp_path / "seen.json")
+    watched.write({"gone.md"})
+    steps: list[Step] = []
+    stop = asyncio.Event()
+    away = {"bootstrap_servers": "127.0.0.1:9"}
+    watch = FolderWatch(tmp_path, project, away, NOWHERE, withdraw_deleted=True, watched=watched)
+    task = asyncio.create_task(watch.run(steps.append, stop=stop))
+    await until(lambda: bool(steps))
+    (tmp_path / "new.md").unlink()
+    await until(lambda: len(steps) > 1)
+    stop.set()
+    await asyncio.wait_for(task, 60)
+    assert all(step.error is not None for step in steps)
+    assert watched.read() == {"gone.md", "new.md"}, "new.md may have been published before Kafka went away"
 
 
 async def test_a_watch_outlives_a_kafka_that_is_away(tmp_path: Path, project: str) -> None:

@@ -41,6 +41,11 @@ class Var:
         return self.root / "work"
 
     @property
+    def watches(self) -> Path:
+        """What watched folders held last."""
+        return self.root / "watches"
+
+    @property
     def store_url(self) -> str:
         return (self.root / "store").as_uri()
 

@@ -45,7 +45,11 @@ def publish(
     ] = None,
     watch: Annotated[bool, typer.Option(help="Follow a folder: publish what is new or changed.")] = False,
     withdraw_deleted: Annotated[
-        bool, typer.Option("--withdraw-deleted", help="With --watch: withdraw documents that are deleted.")
+        bool,
+        typer.Option(
+            "--withdraw-deleted",
+            help="With --watch: withdraw documents that are deleted, since the last watch, too.",
+        ),
     ] = False,
     ingest_url: Annotated[
         str | None,
@@ -106,6 +110,7 @@ async def _publish(
 
 async def _watch(reach: Reach, path: str, project: str, ingest: str, withdraw_deleted: bool) -> None:
     from tunewheel_cli.known import require_project
+    from tunewheel_cli.publishing.watched import Watched
     from tunewheel_cli.publishing.watching import FolderWatch
 
     folder = Path(path)
@@ -113,7 +118,8 @@ async def _watch(reach: Reach, path: str, project: str, ingest: str, withdraw_de
     await require_project(options, project)
     if not reach.as_json:
         print(f"watching {folder}; Ctrl-C stops", file=sys.stderr)
-    watch = FolderWatch(folder, project, options, ingest, withdraw_deleted)
+    watched = Watched.of(reach.var.watches, folder, project)
+    watch = FolderWatch(folder, project, options, ingest, withdraw_deleted, watched)
     await watch.run(lambda step: _tell_step(step, as_json=reach.as_json))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +20,13 @@ from tunewheel_cli.publishing.publish import Pump
 from tunewheel_cli.publishing.sender import Sender, publish_events
 from tunewheel_cli.publishing.summary import Summary
 from tunewheel_cli.publishing.upload import USUAL_URL, Uploader
+from tunewheel_cli.publishing.watched import Watched
 
 RETRY_MS = 5_000
 Snapshot = dict[str, tuple[int, int]]
 """Time of change (ns) and size by path below the folder."""
+EARLIER = (-1, -1)
+"""The state of a document that was seen and is to be published again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,19 @@ class FolderWatch:
     options: Mapping[str, Any]
     ingest: str = USUAL_URL
     withdraw_deleted: bool = False
+    watched: Watched | None = None
+    """What the last watch saw: what is gone since counts as deleted. None: nothing is remembered."""
 
     async def run(self, on_step: Callable[[Step], None], *, stop: asyncio.Event | None = None) -> None:
         """Publish what is there, then every change, until ``stop`` is set. A Kafka that is away for a while
-        is waited for."""
+        is waited for.
+
+        Raises:
+            WatchForgotten: what was seen last cannot be read or written.
+        """
         from watchfiles import awatch
 
-        known: Snapshot = {}
+        known: Snapshot = dict.fromkeys(self.watched.read(), EARLIER) if self.watched else {}
         known = await self._step(known, on_step)
         async for _ in awatch(
             self.folder, watch_filter=None, stop_event=stop, rust_timeout=RETRY_MS, yield_on_timeout=True
@@ -67,15 +76,21 @@ class FolderWatch:
         if not changed and not gone:
             return now
         summary = Summary(str(self.folder), total_bytes=sum(now[name][1] for name in changed))
+        self._remember(known.keys() | now.keys())  # before it is on the log, lest a crash forget it
         try:
             await self._publish(changed, summary)
             if gone and self.withdraw_deleted:
                 await self._withdraw(gone, summary)
         except TransientError as error:
             on_step(Step(summary, error=error))
-            return known
+            return dict.fromkeys(now, EARLIER) | known  # some may be on the log
+        self._remember(now.keys())
         on_step(Step(summary, gone, withdrawn=self.withdraw_deleted))
         return now
+
+    def _remember(self, names: Collection[str]) -> None:
+        if self.watched is not None:
+            self.watched.write(names)
 
     async def _publish(self, names: list[str], summary: Summary) -> None:
         if not names:
