@@ -7,6 +7,7 @@ its result is all they want; tests of the processes around it run ``light_worker
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import os
@@ -249,6 +250,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a file system can be mounted by root alone")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def small_memory() -> Iterator[Path]:
+    """A control group of 512 MiB; a process that writes its id to ``cgroup.procs`` is in it."""
+    root = Path("/sys/fs/cgroup")
+    group = (root / "memory" if (root / "memory").is_dir() else root) / f"tunewheel-{os.getpid()}"
+    limit = "memory.limit_in_bytes" if group.parent.name == "memory" else "memory.max"
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(512 << 20))
+    except OSError:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        pytest.skip("a control group can be made by root alone, where the machine has them for memory")
+    yield group
+    group.rmdir()
 
 
 class StubLease:

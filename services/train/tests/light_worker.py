@@ -73,7 +73,8 @@ def plan_of(job: Job) -> TrainPlan:
 
 
 def misbehave(job: Job, step: int) -> None:
-    """What ``LIGHT_FAULT`` asks for at the second step: hang, oom (until micro-batches are of one), disk."""
+    """What ``LIGHT_FAULT`` asks for at the second step: hang, disk, or, while a micro-batch holds several,
+    oom and eat (all memory there is)."""
     fault = os.environ.get("LIGHT_FAULT")
     if step != 2 or fault is None:
         return
@@ -81,6 +82,10 @@ def misbehave(job: Job, step: int) -> None:
         signal.pause()
     if fault == "oom" and job.recipe.micro_batch_size > 1:
         raise MemoryError("DefaultCPUAllocator: can't allocate memory")
+    if fault == "eat" and job.recipe.micro_batch_size > 1:
+        eaten = []
+        while True:
+            eaten.append(b"1" * (16 << 20))
     if fault == "disk":
         resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
 

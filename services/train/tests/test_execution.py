@@ -28,6 +28,7 @@ from tunewheel_contracts.events.training import (
 )
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_train.progress import Failed, Message, Stopped
 from tunewheel_train.runs import attempts
 from tunewheel_train.runs.process import run_process
 from tunewheel_train.runs.runs import MAX_RECORD_IDS
@@ -62,6 +63,10 @@ def command_line(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.NoSuchProcess:  # a zombie too
         return []
+
+
+def said(*words: Message) -> str:
+    return "\n".join(word.model_dump_json() for word in words)
 
 
 def command(run_id: str, action: TrainAction):
@@ -256,6 +261,37 @@ async def test_without_memory_the_run_goes_down_the_ladder_and_says_so(bench, mo
         ("micro_batch_size", "2", 1), ("micro_batch_size", "1", 1),
     ]  # fmt: skip
     assert manifest.recipe.micro_batch_size == 4
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_process_that_the_kernel_killed_for_want_of_memory_goes_down_the_ladder(
+    bench, monkeypatch, small_memory: Path, processes: int
+):
+    monkeypatch.setenv("LIGHT_FAULT", "eat")
+    made = await bench()
+    entering = f"echo $$ > {small_memory}/cgroup.procs; "
+    light = f'exec {sys.executable} {LIGHT_WORKER} "$@"'
+    if processes == 2:  # as PyTorch's launcher ends when one of its processes was killed
+        made.settings = made.settings.model_copy(update={"train_processes": 2})
+        monkeypatch.setattr("tunewheel_train.runs.process.together", lambda worker, *_: worker)
+        light = f'{sys.executable} {LIGHT_WORKER} "$@" || exit 1'
+    made.worker = ("sh", "-c", entering + light, "light_worker")
+    event = await made.train()
+    assert isinstance(event, TrainCompleted)
+    manifest = RunManifest.model_validate_json(await made.store.get(event.manifest))
+    assert [(a.value, a.after_step) for a in manifest.adjustments] == [("2", 1), ("1", 1)]
+
+
+async def test_a_failure_is_heard_though_others_of_its_processes_stop_after_it(bench):
+    made = await bench(on_out_of_memory="fail")
+    words = [Failed(field="(disk)", reason="is full"), Stopped(step=3)]
+    script = (
+        f"import runpy, sys; 'train' in sys.argv and sys.exit(print({said(*words)!r})); {RUN_LIGHT_WORKER}"
+    )
+    made.worker = (sys.executable, "-c", script)
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == "(disk)"
 
 
 async def test_without_memory_and_without_leave_the_run_fails(bench, monkeypatch):

@@ -89,6 +89,17 @@ def test_a_missing_base_model_is_a_failure_with_its_field(job_file, tmp_path: Pa
     assert process.wait(60) == EXIT_FAILED
 
 
+def test_whichever_process_runs_out_of_memory_says_so(job_file, monkeypatch):
+    monkeypatch.setenv("RANK", "1")  # of two that train together
+    monkeypatch.setenv("LIGHT_FAULT", "oom")
+    process = start(job_file())
+    assert process.stdout is not None
+    (failed,) = map(parse, process.stdout)
+    assert isinstance(failed, Failed)
+    assert failed.out_of_memory
+    assert process.wait(60) == EXIT_FAILED
+
+
 def test_locate_names_the_revision(job_file):
     process = start(job_file(), "locate")
     located = read_until(process, Located)

@@ -28,7 +28,7 @@ from tunewheel_contracts.formats.run import BaseModelFacts
 from tunewheel_train.errors import RunFailed, RunStopped
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed, Located, Message, Stopped, write
-from tunewheel_train.runs.shortage import disk_full, is_disk_full, is_out_of_memory
+from tunewheel_train.runs.shortage import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from tunewheel_train.trainers import checkpoints
 
 EXIT_FAILED = 65
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None, *, recipe: Recipe | None = None) ->
             traceback.print_exc()
         if (shortage := of_shortage(error)) is None:
             return 1
-        report(shortage)
+        write(stream, shortage)  # whichever of the processes that train together it is: no other knows
         return EXIT_FAILED
 
 
@@ -108,8 +108,7 @@ def failed(error: RunFailed) -> Failed:
 def of_shortage(error: Exception) -> Failed | None:
     """What the service is told where the machine is too small; None for any other error."""
     if is_out_of_memory(error):
-        reason = "does not fit this machine's memory; lower it"
-        return Failed(field="train.micro_batch_size", reason=reason, out_of_memory=True)
+        return out_of_memory()
     return failed(disk_full(error)) if is_disk_full(error) else None
 
 

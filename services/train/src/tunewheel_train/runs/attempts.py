@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.ladder import next_rung
 from tunewheel_train.runs.process import WORKER, Last, ProcessDied, run_process
 from tunewheel_train.runs.runs import Result, Run
+from tunewheel_train.runs.shortage import oom_kills, out_of_memory
 from tunewheel_train.runs.slots import Slots, devices_of
 from tunewheel_train.runs.starting import fetch_start
 from tunewheel_train.runs.telling import Teller
@@ -161,16 +163,30 @@ class Attempt:
             async with self._slots.hold(self._run, stop) as slot:
                 if stop.is_set() or slot is None:
                     return None
-                return await run_process(
-                    "train", job, directory=self._dir, threads=self._settings.train_threads, stop=stop,
-                    stop_seconds=self._settings.stop_seconds, stuck_seconds=self._settings.stuck_seconds,
-                    on_message=self._on_message, processes=self._settings.train_processes,
-                    devices=self._devices(slot), worker=self._worker,
-                )  # fmt: skip
+                return await self._run_process(job, slot, stop)
         finally:
             watcher.cancel()
             if self._uploads is not None:
                 await asyncio.wait({self._uploads})
+
+    async def _run_process(self, job: Job, slot: int, stop: asyncio.Event) -> Last:
+        kills = oom_kills()
+        try:
+            return await run_process(
+                "train", job, directory=self._dir, threads=self._settings.train_threads, stop=stop,
+                stop_seconds=self._settings.stop_seconds, stuck_seconds=self._settings.stuck_seconds,
+                on_message=self._on_message, processes=self._settings.train_processes,
+                devices=self._devices(slot), worker=self._worker,
+            )  # fmt: skip
+        except ProcessDied as error:
+            if stop.is_set() or not self._may_be_out_of_memory(error) or oom_kills() == kills:
+                raise
+            return out_of_memory()
+
+    def _may_be_out_of_memory(self, error: ProcessDied) -> bool:
+        """The kernel's way is SIGKILL; a launcher of several processes, one of which got it, says 1."""
+        several = self._settings.train_processes > 1
+        return error.code == -signal.SIGKILL or (several and error.code == 1)
 
     def _devices(self, slot: int) -> tuple[str, ...]:
         return devices_of(slot, processes=self._settings.train_processes, gpus=self._settings.gpus)

@@ -90,7 +90,8 @@ async def run_process(
         async for line in _lines(process, stuck_seconds, silence):
             message = parse(line)
             if isinstance(message, Last):
-                last = message
+                # of processes that train together one fails, and the others are stopped
+                last = last if isinstance(last, Failed) else message
             elif message is not None:
                 await on_message(message)
         code = await process.wait()

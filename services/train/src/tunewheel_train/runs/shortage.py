@@ -1,15 +1,37 @@
-"""Exceptions that say a machine is too small, told apart by what PyTorch, Python and the kernel call them."""
+"""What says that a machine is too small: exceptions, told apart by what PyTorch, Python and the kernel call
+them, and the kernel's count of processes that it killed for want of memory."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
+from pathlib import Path
 
 from tunewheel_train.errors import RunFailed
+from tunewheel_train.progress import Failed
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # safetensors and polars put the kernel's number into their message only
 _OS_ERROR = re.compile(r"os error (\d+)")
+_OOM_KILL = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
+"""Of this control group (version 2, which a container sees as the root), else of the machine."""
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed so far for want of memory; 0 where it does not say."""
+    for file in _COUNTERS:
+        with contextlib.suppress(OSError):
+            if (count := _OOM_KILL.search(file.read_text())) is not None:
+                return int(count.group(1))
+    return 0
+
+
+def out_of_memory() -> Failed:
+    """The last word of a process whose micro-batches found no memory."""
+    reason = "does not fit this machine's memory; lower it"
+    return Failed(field="train.micro_batch_size", reason=reason, out_of_memory=True)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
