@@ -304,6 +304,14 @@ class Bench:
         self.worker = WORKER
         return self
 
+    def whose_worker_first_runs(self, script: str) -> Bench:
+        """The light worker, in processes that run ``script``, a line of Python, before it."""
+        self.worker = (
+            sys.executable, "-c",
+            f"import runpy, sys; {script}; runpy.run_path({LIGHT_WORKER[1]!r}, run_name='__main__')",
+        )  # fmt: skip
+        return self
+
     async def tell(self, news: Event) -> None:
         self.told.append(news)
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import json
 import os
-import shutil
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -27,21 +23,15 @@ from tunewheel_contracts.events.training import (
     TrainStarted,
 )
 from tunewheel_contracts.formats.run import RunManifest
-from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.progress import Failed, Message, Stopped
 from tunewheel_train.runs import attempts
 from tunewheel_train.runs.process import run_process
 from tunewheel_train.runs.runs import MAX_RECORD_IDS
 from tunewheel_train.trainers import checkpoints
-from tunewheel_train.worker import of_shortage
 
 LONG = 100.0
 OTHER = "helpdesk-0123456789ab"
 """Epochs of six steps that a test interrupts and does not want to see the end of."""
-
-
-LIGHT_WORKER = Path(__file__).with_name("light_worker.py")
-RUN_LIGHT_WORKER = f"runpy.run_path({str(LIGHT_WORKER)!r}, run_name='__main__')"
 
 
 async def until(condition) -> None:
@@ -65,8 +55,10 @@ def command_line(process: psutil.Process) -> list[str]:
         return []
 
 
-def said(*words: Message) -> str:
-    return "\n".join(word.model_dump_json() for word in words)
+def saying(*words: Message) -> str:
+    """A training process that says this alone."""
+    said = "\n".join(word.model_dump_json() for word in words)
+    return f"'train' in sys.argv and sys.exit(print({said!r}))"
 
 
 def command(run_id: str, action: TrainAction):
@@ -98,62 +90,6 @@ async def test_a_version_becomes_an_adapter_once(bench):
     assert again == event
     assert new_event(again, source="/t").id == new_event(event, source="/t").id
     assert made.told == []
-
-
-async def test_a_base_model_that_does_not_exist_fails_with_its_field(bench, tmp_path: Path):
-    made = await bench(base_model=str(tmp_path / "nowhere"))
-    event = await made.train()
-    assert isinstance(event, TrainFailed)
-    assert event.field == "base_model"
-    assert "give the path of a directory" in event.reason
-
-
-async def with_a_dead_hub(bench, tmp_path: Path, monkeypatch):
-    """A bench whose base is on a hub where nobody listens; from the second process on, in the hub's cache."""
-    filled = tmp_path / "hub" / "models--nobody--tiny"
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    made = await bench(base_model="nobody/tiny")
-    script = (
-        f"import os, pathlib, runpy; seen = pathlib.Path({str(tmp_path / 'seen')!r}); "
-        f"os.environ['HF_HUB_CACHE'] = {str(filled.parent)!r} if seen.exists() else {str(tmp_path)!r}; "
-        f"seen.touch(); {RUN_LIGHT_WORKER}"
-    )
-    made.worker = (sys.executable, "-c", script)
-    return made, filled
-
-
-async def test_a_hub_that_is_down_for_a_while_delays_the_run(bench, tiny_base, tmp_path: Path, monkeypatch):
-    made, cached = await with_a_dead_hub(bench, tmp_path, monkeypatch)
-    revision = "a" * 40
-    shutil.copytree(tiny_base.path, cached / "snapshots" / revision)
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text(revision)
-    made.settings = made.settings.model_copy(update={"retry_first_delay_seconds": 0.01})
-    event = await made.train()
-    assert isinstance(event, TrainCompleted)
-    assert event.adapter.base.revision == revision
-
-
-async def test_a_hub_that_stays_down_fails_the_run_and_is_named(bench, tmp_path: Path, monkeypatch):
-    made, _ = await with_a_dead_hub(bench, tmp_path, monkeypatch)
-    made.settings = made.settings.model_copy(update={"retry_first_delay_seconds": 0.01, "hub_attempts": 2})
-    event = await made.train()
-    assert isinstance(event, TrainFailed)
-    assert event.field == "base_model"
-    assert "gave up after 2 attempts" in event.reason
-    assert "hub does not answer" in event.reason
-
-
-async def test_a_search_on_a_dead_hub_ends_with_its_lease(bench, tmp_path: Path, monkeypatch):
-    made, _ = await with_a_dead_hub(bench, tmp_path, monkeypatch)
-    made.settings = made.settings.model_copy(
-        update={"retry_first_delay_seconds": 3_600.0, "retry_max_delay_seconds": 3_600.0}
-    )
-    task = asyncio.create_task(made.train())
-    await until((tmp_path / "seen").exists)
-    made.lease.lost.set()
-    with pytest.raises(made.lease.Lost):
-        await task
 
 
 async def test_a_manifest_that_is_gone_is_an_invalid_event(bench):
@@ -200,10 +136,8 @@ async def test_a_killed_training_process_is_started_again_and_ends_alike(bench, 
 
 
 async def test_a_process_that_keeps_dying_fails_the_run(bench):
-    made = await bench()
     # It finds the base model, but cannot train.
-    script = f"import runpy, sys; 'locate' in sys.argv or sys.exit('no such device'); {RUN_LIGHT_WORKER}"
-    made.worker = (sys.executable, "-c", script)
+    made = (await bench()).whose_worker_first_runs("'locate' in sys.argv or sys.exit('no such device')")
     event = await made.train()
     assert isinstance(event, TrainFailed)
     assert event.field == "(run)"
@@ -213,15 +147,12 @@ async def test_a_process_that_keeps_dying_fails_the_run(bench):
 
 
 async def test_a_failure_that_names_thousands_of_records_is_heard(bench):
-    made = await bench()
-    script = (
-        "import runpy, sys; from tunewheel_train.progress import Failed; "
+    made = (await bench()).whose_worker_first_runs(
+        "from tunewheel_train.progress import Failed; "
         "failure = Failed(field='train.learning_rate', reason='lower it', "
         "record_ids=[f'rec-{number:020}' for number in range(5_000)]); "
-        "'locate' in sys.argv or sys.exit(print(failure.model_dump_json()) or 65); "
-        f"{RUN_LIGHT_WORKER}"
+        "'locate' in sys.argv or sys.exit(print(failure.model_dump_json()) or 65)"
     )
-    made.worker = (sys.executable, "-c", script)
     event = await made.train()
     assert isinstance(event, TrainFailed)
     assert event.field == "train.learning_rate"
@@ -251,124 +182,12 @@ async def test_a_process_that_hangs_is_killed_and_started_again(bench, monkeypat
     assert training_processes() == []
 
 
-async def test_without_memory_the_run_goes_down_the_ladder_and_says_so(bench, monkeypatch):
-    monkeypatch.setenv("LIGHT_FAULT", "oom")
-    made = await bench()
-    event = await made.train()
-    assert isinstance(event, TrainCompleted)
-    manifest = RunManifest.model_validate_json(await made.store.get(event.manifest))
-    assert [(a.field, a.value, a.after_step) for a in manifest.adjustments] == [
-        ("micro_batch_size", "2", 1), ("micro_batch_size", "1", 1),
-    ]  # fmt: skip
-    assert manifest.recipe.micro_batch_size == 4
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-async def test_a_process_that_the_kernel_killed_for_want_of_memory_goes_down_the_ladder(
-    bench, monkeypatch, small_memory: Path, processes: int
-):
-    monkeypatch.setenv("LIGHT_FAULT", "eat")
-    made = await bench()
-    entering = f"echo $$ > {small_memory}/cgroup.procs; "
-    light = f'exec {sys.executable} {LIGHT_WORKER} "$@"'
-    if processes == 2:  # as PyTorch's launcher ends when one of its processes was killed
-        made.settings = made.settings.model_copy(update={"train_processes": 2})
-        monkeypatch.setattr("tunewheel_train.runs.process.together", lambda worker, *_: worker)
-        light = f'{sys.executable} {LIGHT_WORKER} "$@" || exit 1'
-    made.worker = ("sh", "-c", entering + light, "light_worker")
-    event = await made.train()
-    assert isinstance(event, TrainCompleted)
-    manifest = RunManifest.model_validate_json(await made.store.get(event.manifest))
-    assert [(a.value, a.after_step) for a in manifest.adjustments] == [("2", 1), ("1", 1)]
-
-
 async def test_a_failure_is_heard_though_others_of_its_processes_stop_after_it(bench):
-    made = await bench(on_out_of_memory="fail")
-    words = [Failed(field="(disk)", reason="is full"), Stopped(step=3)]
-    script = (
-        f"import runpy, sys; 'train' in sys.argv and sys.exit(print({said(*words)!r})); {RUN_LIGHT_WORKER}"
-    )
-    made.worker = (sys.executable, "-c", script)
+    made = await bench()
+    made.whose_worker_first_runs(saying(Failed(field="(disk)", reason="is full"), Stopped(step=3)))
     event = await made.train()
     assert isinstance(event, TrainFailed)
     assert event.field == "(disk)"
-
-
-async def test_without_memory_and_without_leave_the_run_fails(bench, monkeypatch):
-    monkeypatch.setenv("LIGHT_FAULT", "oom")
-    made = await bench(on_out_of_memory="fail")
-    event = await made.train()
-    assert isinstance(event, TrainFailed)
-    assert (event.field, event.step) == ("train.micro_batch_size", 1)
-    assert event.reason == "does not fit this machine's memory; lower it"
-    (planned,) = [news for news in made.told if isinstance(news, TrainPlanned)]
-    assert event.plan == planned.plan
-
-
-async def test_a_full_disk_fails_the_run_with_nothing_half_published(bench, monkeypatch):
-    monkeypatch.setenv("LIGHT_FAULT", "disk")
-    made = await bench()
-    event = await made.train()
-    assert isinstance(event, TrainFailed)
-    assert event.field == "(disk)"
-    assert "free some, or set TUNEWHEEL_WORK_DIR" in event.reason
-    assert await made.store.list("adapters") == []
-    assert await made.store.list("runs") == []
-
-
-async def test_a_disk_that_is_full_before_the_search_for_the_base_fails_the_run(bench):
-    made = await bench()
-    locating = made.settings.runs_dir.parent / "locating"
-    locating.mkdir(parents=True)
-    (locating / "locate.json").symlink_to("/dev/full")
-    event = await made.train()
-    assert isinstance(event, TrainFailed)
-    assert event.field == "(disk)"
-
-
-@pytest.mark.parametrize(
-    ("error", "field", "words"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "(disk)", "has no space left"),
-        (MemoryError(), "base_model", "cannot be converted in this machine's memory"),
-    ],
-    ids=str,
-)
-async def test_a_machine_too_small_to_convert_the_base_is_told_as_such(bench, error, field, words):
-    made = await bench()
-    # What the process says when converting raised it.
-    word = of_shortage(error).model_dump_json()
-    made.worker = (sys.executable, "-c", f"print({word!r}); raise SystemExit(65)")
-    event = await made.train()
-    assert isinstance(event, TrainFailed)
-    assert event.field == field
-    assert words in event.reason
-
-
-async def test_a_full_store_fails_the_run_with_nothing_published(bench, small_disk: Path):
-    made = await bench()
-    full = ObjectStore(f"file://{small_disk}/store")
-    for path in await made.store.list("datasets"):
-        await full.put(path, await made.store.read(path))
-    with (small_disk / "rest").open("wb", buffering=0) as rest, contextlib.suppress(OSError):
-        while True:
-            rest.write(bytes(4096))
-    made.store = full
-    event = await made.train()
-    assert isinstance(event, TrainFailed)
-    assert event.field == "(disk)"
-    assert await full.list("runs") == []
-
-
-async def test_a_failed_run_leaves_its_log_alone(bench, monkeypatch):
-    monkeypatch.setenv("LIGHT_FAULT", "oom")
-    made = await bench(on_out_of_memory="fail", checkpoint_steps=1)
-    event = await made.train()
-    assert isinstance(event, TrainFailed)
-    assert event.step == 1
-    run_dir = made.settings.runs_dir / event.run_id
-    assert [path.name for path in run_dir.iterdir()] == ["train.log"]
-    assert await made.store.list("runs") == []
 
 
 async def test_an_adapter_to_go_on_from_that_is_missing_fails_before_training(bench):
@@ -449,17 +268,6 @@ async def test_a_paused_run_lets_another_train(bench):
     other.lease.lost.set()
     with pytest.raises(other.lease.Lost):
         await waiting
-
-
-async def test_runs_that_begin_together_each_find_their_own_base(bench, tmp_path: Path):
-    good = await bench()
-    missing = await bench(base_model=str(tmp_path / "nowhere"), dataset_id="ds-other")
-    trainings = good.trainings
-    events = await asyncio.gather(
-        *(trainings.train(made.event, lease=made.lease, tell=made.tell) for made in (missing, good))
-    )
-    assert [type(event) for event in events] == [TrainFailed, TrainCompleted]
-    assert events[0].field == "base_model"
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the environment of a process from /proc")

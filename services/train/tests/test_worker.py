@@ -15,7 +15,7 @@ import pytest
 from tunewheel_train.progress import Completed, Failed, Located, Progressed, Stopped, parse
 from tunewheel_train.runs.process import WORKER
 from tunewheel_train.trainers import checkpoints
-from tunewheel_train.worker import EXIT_FAILED, EXIT_STOPPED
+from tunewheel_train.worker import EXIT_FAILED, EXIT_STOPPED, EXIT_UNREACHABLE
 
 
 @pytest.fixture
@@ -98,6 +98,15 @@ def test_whichever_process_runs_out_of_memory_says_so(job_file, monkeypatch):
     assert isinstance(failed, Failed)
     assert failed.out_of_memory
     assert process.wait(60) == EXIT_FAILED
+
+
+def test_a_hub_that_does_not_answer_says_nothing_about_the_model(job_file, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    process = start(job_file(base_model="nobody/tiny"), "locate")
+    failed = read_until(process, Failed)
+    assert failed.unreachable
+    assert process.wait(60) == EXIT_UNREACHABLE
 
 
 def test_locate_names_the_revision(job_file):

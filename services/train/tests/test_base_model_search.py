@@ -1,0 +1,118 @@
+"""The base model of a run: found, or on a hub that does not answer, or too large to convert here."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_train.progress import Failed
+from tunewheel_train.worker import of_shortage
+
+
+async def test_a_base_model_that_does_not_exist_fails_with_its_field(bench, tmp_path: Path):
+    made = await bench(base_model=str(tmp_path / "nowhere"))
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == "base_model"
+    assert "give the path of a directory" in event.reason
+
+
+async def with_a_dead_hub(bench, tmp_path: Path, monkeypatch):
+    """A bench whose base is on a hub where nobody listens; from the second process on, in the hub's cache."""
+    filled = tmp_path / "hub" / "models--nobody--tiny"
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    made = (await bench(base_model="nobody/tiny")).whose_worker_first_runs(
+        f"import os, pathlib; seen = pathlib.Path({str(tmp_path / 'seen')!r}); "
+        f"os.environ['HF_HUB_CACHE'] = {str(filled.parent)!r} if seen.exists() else {str(tmp_path)!r}; "
+        "seen.touch()"
+    )
+    return made, filled
+
+
+async def test_a_hub_that_is_down_for_a_while_delays_the_run(bench, tiny_base, tmp_path: Path, monkeypatch):
+    made, cached = await with_a_dead_hub(bench, tmp_path, monkeypatch)
+    revision = "a" * 40
+    shutil.copytree(tiny_base.path, cached / "snapshots" / revision)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(revision)
+    made.settings = made.settings.model_copy(update={"retry_first_delay_seconds": 0.01})
+    event = await made.train()
+    assert isinstance(event, TrainCompleted)
+    assert event.adapter.base.revision == revision
+
+
+async def test_a_hub_that_stays_down_fails_the_run_and_is_named(bench, tmp_path: Path, monkeypatch):
+    made, _ = await with_a_dead_hub(bench, tmp_path, monkeypatch)
+    made.settings = made.settings.model_copy(update={"retry_first_delay_seconds": 0.01, "hub_attempts": 2})
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == "base_model"
+    assert "gave up after 2 attempts" in event.reason
+    assert "hub does not answer" in event.reason
+
+
+async def test_a_search_on_a_dead_hub_ends_with_its_lease(bench, tmp_path: Path, monkeypatch):
+    made, _ = await with_a_dead_hub(bench, tmp_path, monkeypatch)
+    made.settings = made.settings.model_copy(
+        update={"retry_first_delay_seconds": 3_600.0, "retry_max_delay_seconds": 3_600.0}
+    )
+    task = asyncio.create_task(made.train())
+    while not (tmp_path / "seen").exists():
+        await asyncio.sleep(0.02)
+    made.lease.lost.set()
+    with pytest.raises(made.lease.Lost):
+        await task
+
+
+async def test_a_disk_that_is_full_before_the_search_for_the_base_fails_the_run(bench):
+    made = await bench()
+    locating = made.settings.runs_dir.parent / "locating"
+    locating.mkdir(parents=True)
+    (locating / "locate.json").symlink_to("/dev/full")
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == "(disk)"
+
+
+async def test_a_hub_that_is_down_once_training_began_is_asked_again(bench):
+    word = Failed(field="base_model", reason="the hub does not answer", unreachable=True).model_dump_json()
+    made = await bench()
+    made.whose_worker_first_runs(f"'train' in sys.argv and sys.exit(print({word!r}))")
+    with pytest.raises(TransientError, match="does not answer"):
+        await made.train()
+
+
+@pytest.mark.parametrize(
+    ("error", "field", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "(disk)", "has no space left"),
+        (MemoryError(), "base_model", "cannot be converted in this machine's memory"),
+    ],
+    ids=str,
+)
+async def test_a_machine_too_small_to_convert_the_base_is_told_as_such(bench, error, field, words):
+    made = await bench()
+    # What the process says when converting raised it.
+    word = of_shortage(error).model_dump_json()
+    made.worker = (sys.executable, "-c", f"print({word!r}); raise SystemExit(65)")
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == field
+    assert words in event.reason
+
+
+async def test_runs_that_begin_together_each_find_their_own_base(bench, tmp_path: Path):
+    good = await bench()
+    missing = await bench(base_model=str(tmp_path / "nowhere"), dataset_id="ds-other")
+    trainings = good.trainings
+    events = await asyncio.gather(
+        *(trainings.train(made.event, lease=made.lease, tell=made.tell) for made in (missing, good))
+    )
+    assert [type(event) for event in events] == [TrainFailed, TrainCompleted]
+    assert events[0].field == "base_model"
