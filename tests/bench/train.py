@@ -3,7 +3,7 @@
 SmolLM2-135M-Instruct on the help desk's tickets, each contender in a process of its own with the service's
 environment. Tokens are those of the examples, padding excluded; the first step is not counted. Where others
 compute on the machine too, wall time says little: ``tokens_per_cpu_second`` counts the time that this process
-was given.
+was given. The losses of all are drawn over each other in ``var/bench/train.svg``.
 
 ``--llamafactory PYTHON`` names an interpreter that has LLaMA-Factory (a virtual environment of its own),
 which then is another contender, on the same conversations in the same batches.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ def main() -> None:
     if chosen.contender:
         print(json.dumps(measure(chosen.contender, chosen)))
         return
+    from curves import write_curves
     from report import write_report
 
     names = [*chosen.only, *(["llamafactory"] if chosen.llamafactory else [])]
@@ -51,8 +53,8 @@ def main() -> None:
     for name, found in figures.items():
         stock = figures.get(f"trl_{name.removesuffix('_padded')}")
         if stock is not None:
-            speed = "tokens_per_cpu_second"
-            ratios[f"{name}/trl_{name.removesuffix('_padded')} {speed}"] = found[speed] / stock[speed]
+            for speed in ("tokens_per_cpu_second", "tokens_per_second"):
+                ratios[f"{name}/trl_{name.removesuffix('_padded')} {speed}"] = found[speed] / stock[speed]
             ratios[f"{name}: largest difference of a step's loss"] = loss_difference(found, stock)
     if {"lora", "llamafactory"} <= figures.keys():
         ours, theirs = (figures[name]["tokens_per_cpu_second"] for name in ("lora", "llamafactory"))
@@ -65,6 +67,7 @@ def main() -> None:
         batch_size=BATCH,
         steps=chosen.steps,
     )
+    write_curves(ROOT / "var" / "bench" / "train.svg", {n: found["losses"] for n, found in figures.items()})
 
 
 def loss_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -207,6 +210,8 @@ class Clock:
             "tokens_per_second": round(sum(counted) / sum(walls), 1),
             "best_step_tokens_per_second": round(max(t / w for t, w in zip(counted, walls, strict=True)), 1),
             "tokens_per_cpu_second": round(sum(counted) / cpu, 1),
+            "step_seconds": round(sum(walls) / len(walls), 3),
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
 
 
