@@ -145,7 +145,9 @@ def with_factory(
             steps=len(rows) // BATCH, bf16=number == "bfloat16",
         )  # fmt: skip
     clock.marks.extend(marks)
-    return {**clock.figures(), "dtype": number, "losses": [round(loss, 4) for loss in losses]}
+    figures = clock.figures()
+    del figures["peak_rss_bytes"]  # of this process, which did not train
+    return {**figures, "dtype": number, "losses": [round(loss, 4) for loss in losses]}
 
 
 def make_trainer(

@@ -92,6 +92,17 @@ async def test_a_version_becomes_an_adapter_once(bench):
     assert made.told == []
 
 
+async def test_an_event_that_comes_again_meanwhile_is_not_trained_twice(bench):
+    made = await bench()
+    made.settings = made.settings.model_copy(update={"train_slots": 2})
+    trainings = made.trainings
+    calls = [trainings.train(made.event, lease=made.lease, tell=made.tell) for _ in range(2)]
+    first, second = await asyncio.gather(*calls)
+    assert isinstance(first, TrainCompleted)
+    assert first == second
+    assert len([news for news in made.told if isinstance(news, TrainStarted)]) == 1
+
+
 async def test_a_manifest_that_is_gone_is_an_invalid_event(bench):
     made = await bench()
     await made.store.delete([made.event.manifest.path])

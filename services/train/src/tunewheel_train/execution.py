@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class Trainings:
         uri = settings.mlflow_tracking_uri
         self._tracking = MlflowStore(uri.get_secret_value()) if uri is not None else None
         self._locating = asyncio.Lock()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def train(self, event: DatasetVersioned, *, lease: Lease, tell: Tell) -> Outcome:
         """Train what ``event`` asks for, or find that it was trained; ``tell`` publishes what happens.
@@ -69,6 +71,11 @@ class Trainings:
         run = await self._plan(event, lease)
         if isinstance(run, TrainFailed):
             return run
+        async with self._turns[run.run_id]:  # an event may come twice, the second time while it is trained
+            lease.check()
+            return await self._trained(run, lease, tell)
+
+    async def _trained(self, run: Run, lease: Lease, tell: Tell) -> Outcome:
         found = await adapters.find(self._store, run)
         if found is not None:
             return completed(*found)
