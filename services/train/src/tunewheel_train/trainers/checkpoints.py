@@ -15,10 +15,8 @@ or read.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +25,7 @@ from typing import Any
 from tunewheel_basemodel.digest import sha256_file
 
 from tunewheel_train.model.sharding import like, reshard, whole
+from tunewheel_train.trainers.random_state import random_state, restore_random_state
 
 MANIFEST = "checkpoint.json"
 WEIGHTS = "trainable.safetensors"
@@ -172,8 +171,6 @@ def _optimizer(trainer: Any) -> Any:
 
 
 def _scalars(trainer: Any) -> dict[str, Any]:
-    import torch
-
     course = trainer.course
     scheduler = {
         key: value
@@ -187,8 +184,7 @@ def _scalars(trainer: Any) -> dict[str, Any]:
     return {
         "scheduler": scheduler,
         "groups": groups,
-        "torch_rng": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
-        "python_rng": json.loads(json.dumps(random.getstate())),
+        **random_state(),
         "tokens": course.tokens_seen,
         "seconds": course.seconds,
         "resumed_from": list(course.resumed_from),
@@ -255,11 +251,5 @@ def load_optimizer(trainer: Any, directory: Path) -> None:
 
 
 def load_random_state(directory: Path) -> None:
-    """Continue PyTorch's and Python's random sequences where the checkpoint left them."""
-    import torch
-
-    state = read_state(directory)
-    raw = bytearray(base64.b64decode(state["torch_rng"]))
-    torch.set_rng_state(torch.frombuffer(raw, dtype=torch.uint8).clone())
-    version, internal, gauss = state["python_rng"]
-    random.setstate((version, tuple(internal), gauss))
+    """Continue the random sequences where the checkpoint left them."""
+    restore_random_state(read_state(directory))
