@@ -201,11 +201,12 @@ def trained(
     make = cases(tmp_path_factory.mktemp("trained"))
 
     @functools.cache
-    def of(method: str, dropout: float = 0.0) -> tuple[Case, Completed]:
+    def once(method: str, dropout: float) -> tuple[Case, Completed]:
         made = make(f"{method}-{dropout}", method=method, dropout=dropout)
         return made, made.train()
 
-    return of
+    # Cached by what is meant: with and without the default named, a second run would find the first's files.
+    return lambda method, dropout=0.0: once(method, dropout)
 
 
 @pytest.fixture(scope="session")
