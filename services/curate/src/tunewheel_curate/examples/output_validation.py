@@ -58,7 +58,7 @@ def _has_unknown_label(text: str, alone: SchemaCheck, field: str) -> bool:
         if label_of(value, field) is None:
             return False
         return alone.error({field: _normalized(value[field])}) is not None
-    except (ValueError, RecursionError, OverflowError):
+    except (ValueError, RecursionError, ArithmeticError):
         return False
 
 

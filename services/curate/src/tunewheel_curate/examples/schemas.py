@@ -42,8 +42,6 @@ class SchemaCheck:
         """
         if self._quick is not None and self._quick.is_valid(value):
             return None
-        if self._validator.is_valid(value):
-            return None
         return best_match(self._validator.iter_errors(value))
 
 

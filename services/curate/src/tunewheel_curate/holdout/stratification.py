@@ -143,13 +143,11 @@ class _Choice:
 
     def _gain(self, unit: Unit) -> float:
         """How much smaller the chi-square distance is once ``unit`` is held out."""
-        if len(unit.labels) == 1:  # of most units; the same number at a third of the cost
-            ((label, count),) = unit.labels.items()
-            return count * (2 * self._missing(label) - count) / self.totals[label]
-        return fsum(
+        gains = [
             count * (2 * self._missing(label) - count) / self.totals[label]
             for label, count in unit.labels.items()
-        )
+        ]
+        return gains[0] if len(gains) == 1 else fsum(gains)  # most units have one label
 
     def _loss(self, unit: Unit) -> float:
         """How much larger it is because ``unit`` is."""

@@ -55,8 +55,7 @@ def conflicting(before: pl.DataFrame, stage: Stage) -> pl.DataFrame:
     contradicted, by question."""
     contested = before.join(stage.dropped.select("record_id"), on="record_id", how="semi").select("key")
     rows = before.join(contested.unique(), on="key", how="semi").filter(pl.col("label").is_not_null())
-    rows = rows.sort("record_id")
-    return _listed(rows.with_columns(pl.col("record_id").first().over("key").alias("cluster")), CONFLICT)
+    return _clustered(rows.sort("record_id"), "key", CONFLICT)
 
 
 def answer_conflicting(records: pl.DataFrame, task: TaskSpec) -> pl.DataFrame:
@@ -70,9 +69,7 @@ def answer_conflicting(records: pl.DataFrame, task: TaskSpec) -> pl.DataFrame:
     decisive = [_decisive(output, task.output_schema) for output in rows["output"]]
     rows = rows.with_columns(pl.Series("_decisive", decisive, dtype=pl.String))
     rows = rows.filter(pl.col("_decisive").n_unique().over("key") > 1)
-    return _listed(
-        rows.with_columns(pl.col("record_id").first().over("key").alias("cluster")), ANSWER_CONFLICT
-    )
+    return _clustered(rows, "key", ANSWER_CONFLICT)
 
 
 def _decisive(output: str, schema: dict[str, Any] | None) -> str:
@@ -96,9 +93,7 @@ def near_conflicting(before: pl.DataFrame, pairs: Sequence[SimilarPair]) -> pl.D
     clustered = before.with_columns(pl.Series("_root", roots, dtype=pl.Int64)).with_row_index("_row")
     inside = pl.Series([*contested.first.tolist(), *contested.second.tolist()], dtype=pl.UInt32).unique()
     rows = clustered.filter(pl.col("_row").is_in(inside.implode())).sort("record_id")
-    return _listed(
-        rows.with_columns(pl.col("record_id").first().over("_root").alias("cluster")), NEAR_CONFLICT
-    )
+    return _clustered(rows, "_root", NEAR_CONFLICT)
 
 
 def off_schema(before: pl.DataFrame, stage: Stage, task: TaskSpec) -> pl.DataFrame:
@@ -133,6 +128,11 @@ def review_counts(review: pl.DataFrame) -> dict[str, int]:
     """Return the number of records to look at, by kind."""
     counted = dict(review.group_by("kind").len().iter_rows())
     return {kind: counted[kind] for kind in _ORDER if kind in counted}
+
+
+def _clustered(rows: pl.DataFrame, by: str, kind: str) -> pl.DataFrame:
+    """List ``rows``, sorted by ``record_id``; those alike in ``by`` are a cluster."""
+    return _listed(rows.with_columns(pl.col("record_id").first().over(by).alias("cluster")), kind)
 
 
 def _listed(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
