@@ -22,6 +22,7 @@ from tunewheel_contracts.events.data import (
     Trust,
 )
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
+from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.identity import content_id
 from tunewheel_runtime.service import Service
@@ -74,24 +75,62 @@ async def versions(bus: Bus, project: str, count: int = 1) -> list[Envelope[Data
     return await bus.collect(topics.DATASET_VERSIONED, count, where=lambda e: e.project == project)
 
 
+def feedback(project: str, number: int, **said: Any) -> Envelope[FeedbackReceived]:
+    """What somebody says of an answer; a thumb down, and nothing beside it, unless ``said`` adds to it."""
+    asked = {"role": "user", "content": f"Where is order {number * 6361} of the {SUBJECTS[number]}?"}
+    given: dict[str, Any] = {
+        "project": project,
+        "feedback_id": f"F-{number}",
+        "completion_id": f"completion-{number}",
+        "rating": "down",
+        "messages": ({"role": "system", "content": "Answer as JSON."}, asked),
+        "output": "It rings.",
+    }
+    return new_event(FeedbackReceived.model_validate(given | said), source="/test")
+
+
 async def test_enough_records_become_a_version(kafka: str, tmp_path: Path, project: str) -> None:
-    async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")) as service:
-        await bus.publish(spec_of(project), *records(project))
+    """Forty records, and seven that ingest makes of corrections. A thumb down that corrects nothing, and one
+    whose answer nobody knows, tell of nothing to avoid."""
+    from .test_ingest import ingest
+
+    corrected = [feedback(project, n, correction={"category": ("bell", "horn")[n % 2]}) for n in range(6)]
+    silent = feedback(project, 6)
+    unseen = feedback(project, 7, correction={"category": "bell"}, output=None)
+    async with (
+        Bus(kafka) as bus,
+        running(ingest(kafka, tmp_path)),
+        running(curate(kafka, tmp_path / "store")) as service,
+    ):
+        await bus.publish(spec_of(project, min_new_records=47), silent, unseen, *corrected, *records(project))
         (event,) = await versions(bus, project)
         manifest = DatasetManifest.model_validate_json(await service.store.get(event.data.manifest))
         train = pl.read_parquet(await service.store.get(manifest.train))
         holdout = pl.read_parquet(await service.store.get(manifest.holdout))
         assert manifest.card
         card = (await service.store.get(manifest.card)).decode()
+        assert manifest.preferences
+        pairs = pl.read_parquet(await service.store.get(manifest.preferences))
         beside = await service.store.list(f"datasets/{event.data.dataset_id}")
         (request,) = await bus.collect(topics.DATASET_REQUESTED, 1, where=lambda e: e.project == project)
-    assert event.data.counts.examples == train.height + holdout.height == 40
+    assert event.data.counts.examples == train.height + holdout.height == 47
     assert set(holdout["label"]) == {"bell", "horn"}
     assert event.data.reason is BuildReason.COUNT
     assert event.causation_id == request.id
     assert event.correlation_id == f"turn-{event.data.dataset_id}"
     (linked,) = re.findall(r"\[Data Docs\]\((\S+)\)", card)
     assert f"{manifest.card.path.rpartition('/')[0]}/{linked}" in beside
+    trained = {messages[1]["content"] for messages in train["messages"].to_list()}
+    told = {
+        row["prompt"][-1]["content"]: (json.loads(row["chosen"]), row["rejected"], row["trust"])
+        for row in pairs.iter_rows(named=True)
+    }
+    assert told == {
+        question: (event.data.correction, "It rings.", "corrected")
+        for event in corrected
+        if (question := event.data.messages[1].content) in trained
+    }
+    assert pairs.height == event.data.counts.preferences >= 3
 
 
 async def test_repeated_records_and_a_deleted_table_change_nothing(
