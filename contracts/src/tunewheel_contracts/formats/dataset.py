@@ -134,7 +134,8 @@ class TeacherUse(Frozen):
 
 class DatasetManifest(Frozen):
     """``datasets/<dataset_id>/manifest.json``. ``dataset_id`` is ``ds-`` and 20 hex digits of the SHA-256
-    of the spec's hash, the canonical rows of both splits and, where there are any, the preference pairs."""
+    of the spec's hash, the canonical rows of both splits and, where there are any, the preference pairs; of
+    rows that an earlier version had and the one before this had not, ``previous`` too."""
 
     dataset_id: Slug
     project: Slug

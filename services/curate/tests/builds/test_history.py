@@ -42,7 +42,6 @@ def test_a_request_is_answered_by_what_it_caused() -> None:
     for _ in range(2):
         history.apply(made)
     assert history.has_answered(named.id)
-    assert history.has_dataset("ds-1")
 
 
 def test_a_request_that_drift_caused_answers_nobody() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -153,6 +153,37 @@ async def test_what_is_withdrawn_while_a_build_runs_is_not_published(bench, reco
     assert version.withdrawals_upto == {"0": 2}
     assert not await bench.maker.uses(version, RecordKind.DOCUMENT, "sop.md")
     assert await bench.maker.uses(version, RecordKind.TICKET, "T-3")
+
+
+async def test_what_comes_back_makes_a_version_of_its_own(bench, records, rows, spec, tmp_path: Path) -> None:
+    """Every service has done what the first one's name asks for; the later one's memory must be continued."""
+    passages = spec(formats={"documents": {"chunks": {"enabled": True}}})
+    sop = {"kind": "document", "source_id": "sop.md", "output": None, "record_id": "rec-sop"}
+    said = records(sop | {"input": "Oil the bell of a bicycle once every year, before winter comes."})
+    once = pl.concat([rows, said.with_columns(pl.lit(15, dtype=pl.Int64).alias("offset"))])
+    again = said.with_columns(
+        pl.lit(16, dtype=pl.Int64).alias("offset"),
+        pl.lit(LATER + timedelta(days=1), dtype=pl.Datetime("us", "UTC")).alias("published_at"),
+    )
+    bench.declare(passages)
+    bench.table.append(once)
+    first = await bench.build(passages, "one", once)
+    withdrawn = DocumentWithdrawn(project="shop", document_id="sop.md")
+    bench.tell(new_event(withdrawn, source="/test", time=LATER))
+    without = await bench.build(passages, "two", once)
+    bench.table.append(again)
+    third = await bench.build(passages, "three", pl.concat([once, again]))
+    assert third.previous == without.dataset_id
+    assert third.dataset_id not in (first.dataset_id, without.dataset_id)
+    assert (await bench.manifest(third)).rows_sha256 == (await bench.manifest(first)).rows_sha256
+    datasets = tmp_path / "store" / "datasets"
+    before = contents(datasets)
+    shutil.rmtree(datasets / third.dataset_id)
+    unchanged = await bench.build(passages, "four", pl.concat([once, again]))
+    assert unchanged.reasons == (
+        f"records: nothing changed since {third.dataset_id}; publish new records first",
+    )
+    assert contents(datasets) == before
 
 
 async def test_a_request_may_name_the_withdrawals_it_knows(bench, rows, spec) -> None:

@@ -50,13 +50,14 @@ class History:
         """Tell whether a ``dataset.requested`` has its outcome on the log."""
         return request_id in self._answered
 
-    def has_dataset(self, dataset_id: str) -> bool:
-        """Tell whether this version was published."""
-        return dataset_id in self._versions
-
     def versions(self, project: str) -> list[DatasetVersioned]:
         """Return the versions of ``project``, the oldest first."""
         return [envelope.data for envelope in self._versions.values() if envelope.project == project]
+
+    def before(self, version: DatasetVersioned) -> list[DatasetVersioned]:
+        """Return the versions of a project before ``version``, the oldest first."""
+        versions = self.versions(version.project)
+        return versions[: [one.dataset_id for one in versions].index(version.dataset_id)]
 
     def latest(self, project: str) -> DatasetVersioned | None:
         """Return the newest version of ``project``."""

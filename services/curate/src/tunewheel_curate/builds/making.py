@@ -85,6 +85,7 @@ class Maker:
                 withdrawals=self._known.withdrawals.before(event.project, basis.withdrawals_upto),
                 erasures=basis.erasures,
                 previous=previous.dataset_id if previous else None,
+                published=tuple(one.dataset_id for one in self._known.history.versions(event.project)),
             )
             try:
                 memory = await self._memory_of(previous, stop=stop) if previous else None
@@ -93,7 +94,7 @@ class Maker:
             async with self._builder.build(order, stop=stop, memory=memory) as (outcome, folder):
                 await self._followed.refresh()
                 if self._basis(event) == basis:
-                    return await self._publishable(event, spec, basis, outcome, folder)
+                    return await self._publishable(event, spec, basis, outcome, folder, previous=previous)
             log.info("build_repeated", project=event.project, reason="a source was taken back meanwhile")
 
     async def uses(self, version: DatasetVersioned, kind: RecordKind, source_id: str) -> bool:
@@ -131,18 +132,18 @@ class Maker:
         return await self._read_memory(version)
 
     async def _read_memory(self, version: DatasetVersioned) -> bytes | None:
-        manifest = DatasetManifest.model_validate_json(await self._service.store.get(version.manifest))
-        ref = manifest.holdout_memory
+        ref = (await self._manifest(version)).holdout_memory
         return None if ref is None else await self._service.store.get(ref)
+
+    async def _manifest(self, version: DatasetVersioned) -> DatasetManifest:
+        return DatasetManifest.model_validate_json(await self._service.store.get(version.manifest))
 
     async def _restore(self, version: DatasetVersioned, *, stop: asyncio.Event) -> None:
         name, spec = version.dataset_id, self._known.specs.get(version.spec_sha256)
         if spec is None:
             raise Unrestorable(name, "its spec is no longer on the log")
-        before = next(
-            (v for v in self._known.history.versions(version.project) if v.dataset_id == version.previous),
-            None,
-        )
+        earlier = self._known.history.before(version)
+        before = next((one for one in earlier if one.dataset_id == version.previous), None)
         memory = await self._memory_of(before, stop=stop) if before else None
         order = BuildOrder(
             table_url=self._table_url,
@@ -152,6 +153,7 @@ class Maker:
             withdrawals=self._known.withdrawals.before(version.project, version.withdrawals_upto or {}),
             erasures=self._known.erasures.of(version.project),
             previous=version.previous,
+            published=tuple(one.dataset_id for one in earlier),
         )
         async with self._builder.build(order, stop=stop, memory=memory) as (outcome, folder):
             if outcome.manifest is None or outcome.manifest.dataset_id != name:
@@ -172,12 +174,14 @@ class Maker:
         basis: Basis,
         outcome: BuildOutcome,
         folder: Path,
+        *,
+        previous: DatasetVersioned | None,
     ) -> Answer:
         manifest = outcome.manifest
         if manifest is None:
             return self._rejected(event, spec, basis, outcome, outcome.rejections)
-        if self._known.history.has_dataset(manifest.dataset_id):
-            unchanged = f"records: nothing changed since {manifest.dataset_id}; publish new records first"
+        if previous is not None and _content(await self._manifest(previous)) == _content(manifest):
+            unchanged = f"records: nothing changed since {previous.dataset_id}; publish new records first"
             return self._rejected(event, spec, basis, outcome, (unchanged,))
         manifest, ref = await self._store(manifest, folder)
         data = DatasetVersioned(
@@ -233,3 +237,7 @@ class Maker:
             if existing.rows_sha256 != manifest.rows_sha256:
                 raise
             return existing, manifest_ref(existing, data)
+
+
+def _content(manifest: DatasetManifest) -> tuple[str, str]:
+    return manifest.spec_sha256, manifest.rows_sha256

@@ -57,6 +57,8 @@ class BuildOrder(Frozen):
     erasures: tuple[Erasure, ...] = ()
     previous: str | None = None
     """The project's version before."""
+    published: tuple[str, ...] = ()
+    """All versions before, by name."""
     memory: str | None = None
     """The file that holds the previous version's memory of what was held out."""
     pseudonym_secret: SecretStr = SecretStr("")
@@ -95,7 +97,9 @@ def run_build(order: BuildOrder) -> BuildOutcome:
     )
     if made.rejections:
         return outcome
-    manifest = write_version(made, spec, folder, data_docs=True, previous=order.previous)
+    manifest = write_version(
+        made, spec, folder, data_docs=True, previous=order.previous, published=order.published
+    )
     failures = run_suite(
         made.split, spec, manifest.dataset_id, folder / DATA_DOCS, tokens=made.outside.tokens
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -40,21 +41,36 @@ def rows_sha256(split: Split, preferences: Preferences | None = None) -> str:
     return content_sha256(rows)
 
 
-def dataset_id_of(spec: ProjectSpec, rows: str) -> str:
-    """Return ``ds-`` and 20 hex digits that follow from the spec and the rows' hash."""
-    return content_id("ds", {"spec_sha256": spec.sha256, "rows_sha256": rows})
+def dataset_id_of(
+    spec: ProjectSpec, rows: str, *, previous: str | None = None, published: Collection[str] = ()
+) -> str:
+    """Return ``ds-`` and 20 hex digits that follow from the spec and the rows' hash.
+
+    Rows that come back (what was withdrawn is published again) make a version of their own, whose name
+    follows from ``previous`` too: under the one among ``published`` every service would take it for what it
+    has done long ago, and its memory would not be that of the versions since.
+    """
+    content = {"spec_sha256": spec.sha256, "rows_sha256": rows}
+    plain = content_id("ds", content)
+    return content_id("ds", content | {"previous": previous}) if plain in published else plain
 
 
 def write_version(
-    build: Build, spec: ProjectSpec, folder: Path, *, data_docs: bool, previous: str | None = None
+    build: Build,
+    spec: ProjectSpec,
+    folder: Path,
+    *,
+    data_docs: bool,
+    previous: str | None = None,
+    published: Collection[str] = (),
 ) -> DatasetManifest:
     """Write the version's files below ``folder`` as they will lie below ``datasets/<dataset_id>/``.
 
     The same build writes the same bytes. ``data_docs`` says whether Data Docs are written beside them,
-    ``previous`` which version this one follows.
+    ``previous`` which version this one follows, ``published`` all that there were of the project.
     """
     rows = rows_sha256(build.split, build.preferences)
-    dataset_id = dataset_id_of(spec, rows)
+    dataset_id = dataset_id_of(spec, rows, previous=previous, published=published)
     prefix = f"datasets/{dataset_id}"
     docs = DATA_DOCS_INDEX if data_docs else None
     card = data_card(dataset_id, spec, build, data_docs=docs, previous=previous)
