@@ -113,6 +113,10 @@ def test_a_correction_is_a_record_and_a_thumb_is_not() -> None:
     record = feedback_record(feedback(correction={"category": "bell"}, messages=QUESTION, submitted_by="eve"))
     assert record is not None
     assert (record.input, record.trust, record.source_id) == ("where is my bell?", Trust.CORRECTED, "c")
+    assert record.group == "c"
+    of = feedback_record(feedback(correction={"category": "bell"}, messages=QUESTION, customer="c-1"))
+    assert of is not None
+    assert of.group == "c-1", "erased and held out with their tickets"
 
 
 def test_a_correction_without_its_question_names_the_field() -> None:

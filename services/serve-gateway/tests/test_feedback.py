@@ -32,6 +32,17 @@ async def test_feedback_is_joined_with_its_completion(world: Any):
     assert event.submitted_by == "ann"
 
 
+@pytest.mark.parametrize(
+    ("user", "told", "customer"),
+    [("c-7", {}, "c-7"), ("c-7", {"customer": "c-8"}, "c-8"), ("x" * 300, {}, None), (None, {}, None)],
+)
+async def test_feedback_says_whose_request_it_is_about(world: Any, user: Any, told: Any, customer: Any):
+    async with await world.chat("where is my bike?", user=user) as response:
+        completion_id = (await response.json())["id"]
+    assert (await send(world, {"completion_id": completion_id, "rating": "up", **told}))[0] == 202
+    assert world.broker.of("feedback.received")[0].customer == customer
+
+
 async def test_a_streamed_completion_can_be_rated_too(world: Any):
     async with await world.chat(stream=True) as response:
         text = await response.text()

@@ -139,6 +139,8 @@ class FeedbackReceived(UpstreamEvent):
     project: Slug
     feedback_id: SourceId
     completion_id: SourceId
+    customer: SourceId | None = None
+    """Whose request was answered: the same name as in their tickets, so that an erasure finds it."""
     model_id: SourceId | None = None
     rating: Literal["up", "down"]
     messages: tuple[ChatMessage, ...] = ()
@@ -161,7 +163,7 @@ class ErasureRequested(UpstreamEvent):
     erasure_id: SourceId
     """Names the request, such as the number of the letter that asked for it."""
     customer: SourceId | None = None
-    """The person: the ``customer`` of tickets, the ``group`` of examples."""
+    """The person: the ``customer`` of tickets and feedback, the ``group`` of examples."""
     source_id: SourceId | None = None
     """One source: the id of a ticket, document or example, or the completion that feedback was about."""
     requested_by: SourceId

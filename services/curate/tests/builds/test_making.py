@@ -23,10 +23,14 @@ from tunewheel_contracts.events.data import (
 )
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
 from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_curate.builds.building import Builder
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.making import Maker
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome, run_build
+from tunewheel_curate.documents.sections import Section
+from tunewheel_curate.documents.taught import note_sources
+from tunewheel_curate.documents.teaching import lesson_path
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
 from tunewheel_runtime.service import Position, Service
@@ -130,7 +134,14 @@ async def test_what_is_erased_while_a_build_runs_is_not_published(bench, rows, s
     bench.table.append(rows)
     data = ErasureRequested(project="shop", erasure_id="x", customer="customer-7", requested_by="privacy")
     bench.arriving = [lambda: bench.tell(new_event(data, source="/test", time=LATER))]
+    store, section = (
+        bench.service.store,
+        Section("rec-7", "customer-7", "", (), (DocumentSection(text="Hi."),)),
+    )
+    await note_sources(store, "shop", {"a" * 64: section})
+    await store.put(lesson_path("a" * 64), b'{"pairs":[]}')
     version = await bench.build(spec(), "one", rows)
+    assert not await store.exists(lesson_path("a" * 64)), "what was asked about it meanwhile goes too"
     assert version.counts.records == rows.height - 1
     manifest = await bench.manifest(version)
     lineage = await bench.service.store.get(manifest.lineage)

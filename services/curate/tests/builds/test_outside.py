@@ -7,6 +7,7 @@ import pytest
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.builds.outside import NOT_HERE, choose_tokenizer, take_from_outside
+from tunewheel_curate.documents.examples import question_sections
 from tunewheel_curate.examples.tokens import ModelTokens
 from tunewheel_runtime.store import ObjectStore
 
@@ -70,6 +71,8 @@ async def test_an_absent_teacher_is_waited_for_or_done_without(store, spec, reco
         await take_from_outside(store, "build-1", waiting, document)
     without = await take_from_outside(store, "build-2", project(spec, "/none", **asked), document)
     assert without.lessons == {}
+    (noted,) = await store.list("teacher-sources")
+    assert noted.rpartition("/")[2] in question_sections(document, waiting)
     assert without.teacher is not None
     assert (without.teacher.sections, without.teacher.answered) == (1, 0)
 
@@ -78,8 +81,6 @@ async def test_lessons_learnt_later_do_not_change_a_build(store, spec, records) 
     document = records({"kind": "document", "output": None, "input": TEXT})
     own = project(spec, "/none", enabled=True, method="teacher", teacher=TEACHER)
     await take_from_outside(store, "build-1", own, document)
-    from tunewheel_curate.documents.examples import question_sections
-
     (key,) = question_sections(document, own)
     await store.put(f"teacher/{key}.json", b'{"pairs":[]}')
     assert (await take_from_outside(store, "build-1", own, document)).lessons == {}

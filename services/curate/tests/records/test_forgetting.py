@@ -10,6 +10,10 @@ import polars as pl
 import pytest
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.formats.document import DocumentSection
+from tunewheel_curate.documents.sections import Section
+from tunewheel_curate.documents.taught import note_sources, taught_of
+from tunewheel_curate.documents.teaching import read_lessons
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.records.erasures import Erasures
 from tunewheel_curate.records.forgetting import Finding, forget
@@ -116,6 +120,23 @@ async def test_what_is_published_and_versioned_again_outlives_a_second_delivery(
     assert await forget(sent_anew, known.asked_by(sent_anew), **places) == found
     assert table.read("shop", {"0": 1_001}).filter(pl.col("group") == "person-3").height == 1
     assert await store.exists(f"datasets/{held}/train.parquet")
+
+
+async def test_what_a_teacher_said_of_an_erased_document_goes_once(table, store, rows) -> None:
+    section = Section("rec-1", "T-5", "T", (), (DocumentSection(text="Ring twice."),))
+    keys = {"a" * 64: section, "b" * 64: replace(section, group="T-6")}
+    for key in keys:
+        await store.put(f"teacher/{key}.json", b'{"pairs":[]}')
+    await note_sources(store, "shop", keys)
+    event = letter(rows, source_id="T-5")
+    places = {"table": table, "store": store, "delete_versions": False}
+    found = await carried_out(event, **places)
+    assert found.lessons == ("a" * 64,)
+    assert set(await read_lessons(store, list(keys))) == {"b" * 64}
+    assert await taught_of(store, "shop", "T-5") == ()
+    await store.put(f"teacher/{'a' * 64}.json", b'{"pairs":[]}')  # published again, and asked about again
+    assert await carried_out(event, **places) == found
+    assert set(await read_lessons(store, list(keys))) == set(keys)
 
 
 async def test_nobody_of_that_name_is_a_proof_of_nothing(table, store, rows) -> None:

@@ -115,7 +115,7 @@ def feedback_record(event: Envelope[FeedbackReceived]) -> RecordIngested | None:
         output=feedback.correction,
         rejected_output=_rejected(feedback),
         history=feedback.messages[: asked[-1]],
-        group=feedback.completion_id,
+        group=feedback.customer or feedback.completion_id,
         trust=Trust.CORRECTED,
         validated_by=feedback.submitted_by,
         attributes={"rating": feedback.rating},

@@ -158,6 +158,7 @@ class Answering:
             messages=messages,
             pinned=target.pinned,
             client=caller.name,
+            user=request.user,
             streamed=request.stream,
         )
         body = request.upstream_body(

@@ -34,6 +34,8 @@ class Exchange:
     pinned: bool = False
     shadow_of: str | None = None
     client: str | None = None
+    user: str | None = None
+    """As the client calls whoever asked; told with feedback alone."""
     streamed: bool = False
     output: str = ""
     finish_reason: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.events.upstream import Answer, FeedbackReceived
 from tunewheel_contracts.fields import Slug, SourceId, Strict, Text
@@ -14,6 +14,8 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_serve_gateway.errors import BadRequest, NotAllowed, Unprocessable
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.keys import Caller
+
+_SOURCE_ID = TypeAdapter[SourceId](SourceId)
 
 
 class FeedbackBody(Strict):
@@ -26,6 +28,8 @@ class FeedbackBody(Strict):
     """What the answer should have been: text, or the JSON object itself."""
     comment: Text | None = None
     submitted_by: SourceId | None = None
+    customer: SourceId | None = None
+    """Whose request was answered; else the ``user`` of the completion, while it is remembered."""
     project: Slug | None = None
     model_id: SourceId | None = None
     messages: tuple[ChatMessage, ...] = Field(default=(), max_length=1_000)
@@ -68,6 +72,7 @@ def join(body: FeedbackBody, known: Exchange | None, caller: Caller) -> Feedback
         project=project,
         feedback_id=content_id("fb", identity),
         completion_id=body.completion_id,
+        customer=body.customer or _user(known),
         model_id=known.model_id if known is not None else body.model_id,
         rating=body.rating,
         messages=messages,
@@ -87,6 +92,14 @@ def _project(body: FeedbackBody, caller: Caller) -> str:
         f"completion {body.completion_id} is not remembered here any more; send its 'project'",
         param="project",
     )
+
+
+def _user(known: Exchange | None) -> str | None:
+    """Return who asked; None too where the client calls them by what no event can hold."""
+    try:
+        return _SOURCE_ID.validate_python(known.user) if known is not None else None
+    except ValidationError:
+        return None
 
 
 def _messages(known: Exchange | None) -> tuple[ChatMessage, ...]:

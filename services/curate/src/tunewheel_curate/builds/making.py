@@ -24,6 +24,7 @@ from tunewheel_runtime.view import LogReader
 from tunewheel_curate.builds.building import Builder
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome
+from tunewheel_curate.documents.taught import forget_taught, taught_of
 from tunewheel_curate.records.erasures import Erasure
 from tunewheel_curate.versions.versioning import manifest_ref
 
@@ -95,6 +96,7 @@ class Maker:
                 await self._followed.refresh()
                 if self._basis(event) == basis:
                     return await self._publishable(event, spec, basis, outcome, folder, previous=previous)
+            await self._forget_meanwhile(event.project, before=basis.erasures)
             log.info("build_repeated", project=event.project, reason="a source was taken back meanwhile")
 
     async def uses(self, version: DatasetVersioned, kind: RecordKind, source_id: str) -> bool:
@@ -115,6 +117,14 @@ class Maker:
         pinned = event.data.withdrawals_upto
         upto = self._known.withdrawals.upto(event.project) if pinned is None else pinned
         return Basis(upto, self._known.erasures.of(event.project))
+
+    async def _forget_meanwhile(self, project: str, *, before: tuple[Erasure, ...]) -> None:
+        """Delete what a teacher answered, while a build ran, about a document that was erased meanwhile."""
+        store = self._service.store
+        for erasure in self._known.erasures.of(project):
+            if erasure not in before:
+                keys = await taught_of(store, project, erasure.document_id)
+                await forget_taught(store, project, erasure.document_id, keys)
 
     async def _memory_of(self, version: DatasetVersioned, *, stop: asyncio.Event) -> bytes | None:
         """Return what ``version`` and those before it held out; None for one made before there was a memory.

@@ -23,6 +23,7 @@ from tunewheel_contracts.identity import canonical_json, content_id
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_curate.documents.examples import question_sections
+from tunewheel_curate.documents.taught import note_sources
 from tunewheel_curate.documents.teaching import Lesson, ask_teacher, read_lessons
 from tunewheel_curate.examples.tokens import ModelTokens, Tokens, estimating
 
@@ -77,6 +78,7 @@ async def take_from_outside(
     if data is not None:
         inputs = BuildInputs.model_validate_json(data)
     else:
+        await note_sources(store, spec.project, sections)
         lessons = await ask_teacher(store, sections, questions) if sections else {}
         if len(lessons) < len(sections) and questions.when_unavailable == "wait":
             raise TransientError(

@@ -65,7 +65,7 @@ async def read_lessons(store: ObjectStore, keys: Sequence[str]) -> dict[str, Les
     Raises:
         TransientError: the store is away.
     """
-    found = [(key, await store.read(_path(key))) for key in keys]
+    found = [(key, await store.read(lesson_path(key))) for key in keys]
     return {key: Lesson.model_validate_json(data) for key, data in found if data is not None}
 
 
@@ -147,7 +147,7 @@ async def _lesson(client: AsyncOpenAI, section: Section, questions: QuestionForm
 
 async def _keep(store: ObjectStore, key: str, lesson: Lesson) -> Lesson:
     try:
-        await store.put(_path(key), canonical_json(lesson.model_dump(mode="json")))
+        await store.put(lesson_path(key), canonical_json(lesson.model_dump(mode="json")))
         return lesson
     except ArtifactConflict:  # another replica asked at the same time, and was told something else
         return (await read_lessons(store, [key]))[key]
@@ -168,5 +168,6 @@ def _json_in(said: str) -> str:
     return said[start : end + 1] if 0 <= start < end else said
 
 
-def _path(key: str) -> str:
+def lesson_path(key: str) -> str:
+    """Return where the answer named ``key`` lies."""
     return f"teacher/{key}.json"

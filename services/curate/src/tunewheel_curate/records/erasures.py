@@ -24,6 +24,11 @@ class Erasure(Frozen):
     source_id: SourceId | None = None
     until: Timestamp
 
+    @property
+    def document_id(self) -> str:
+        """What a document that it takes is called: of those the id is also the group."""
+        return self.source_id or self.customer or ""
+
 
 def erasure_of(event: Envelope[ErasureRequested]) -> Erasure:
     """Return what an event asks to erase."""

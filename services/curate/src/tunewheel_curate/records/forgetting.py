@@ -1,4 +1,6 @@
-"""Carries an erasure out: rows leave the record table and its files, and a proof says what they were part of.
+"""Carries an erasure out: rows leave the record table and its files, what a teacher made of them goes too.
+
+A proof says what they were part of.
 
 What is found is written down before anything is deleted, under a name that follows from the request: a
 service that dies half-way finds it again, and the proof says what there was, not what was left.
@@ -7,18 +9,21 @@ service that dies half-way finds it again, and the proof says what there was, no
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from io import BytesIO
+from typing import Any
 
 import polars as pl
 import structlog
 from pydantic import Field
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ErasureRequested
-from tunewheel_contracts.fields import Frozen, Slug
+from tunewheel_contracts.fields import Frozen, Sha256, Slug
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
+from tunewheel_curate.documents.taught import forget_taught, taught_of
 from tunewheel_curate.duplicates.near_cache import NearCache
 from tunewheel_curate.records.erasures import Erasure
 from tunewheel_curate.records.table import RecordTable
@@ -36,6 +41,8 @@ class Finding(Frozen):
     """Distinct records in the table."""
     dataset_ids: tuple[Slug, ...] = ()
     """Versions of which some are part, sorted; also versions that were stored and never published."""
+    lessons: tuple[Sha256, ...] = ()
+    """Names of what a teacher answered about an erased document, sorted."""
 
 
 async def forget(
@@ -55,7 +62,9 @@ async def forget(
     rows = await asyncio.to_thread(table.subjects, (erasure,))
     finding = await _written_down(event, erasure, rows, store)
     if delete_versions:
-        await _delete_versions(event, finding, store)
+        await _once(event, "versions", store, _delete_versions(finding, store))
+    about = erasure.document_id
+    await _once(event, "lessons", store, forget_taught(store, event.project, about, finding.lessons))
     await asyncio.to_thread(table.erase, rows)
     await NearCache(store).forget(event.project)
     log.info("erased", erasure_id=event.data.erasure_id, **finding.model_dump())
@@ -74,7 +83,8 @@ async def _written_down(
         return Finding.model_validate_json(earlier)
     record_ids = rows["record_id"].unique().sort().to_list()
     dataset_ids = await _versions_with(record_ids, erasure, store)
-    finding = Finding(records=len(record_ids), dataset_ids=dataset_ids)
+    lessons = await taught_of(store, event.project, erasure.document_id)
+    finding = Finding(records=len(record_ids), dataset_ids=dataset_ids, lessons=lessons)
     try:
         await store.put(path, finding.model_dump_json().encode())
     except ArtifactConflict:  # another replica looked at the same moment, before or after a record arrived
@@ -112,15 +122,21 @@ async def _holds(
     return False
 
 
-async def _delete_versions(event: Envelope[ErasureRequested], finding: Finding, store: ObjectStore) -> None:
-    """Delete the rows of the versions in ``finding``, once: the same rows may have been published since, and
-    they make the same version."""
-    done = f"{_place(event)}.versions-deleted"
+async def _once(
+    event: Envelope[ErasureRequested], what: str, store: ObjectStore, deletion: Coroutine[Any, Any, None]
+) -> None:
+    """Delete ``what``, once: the same may have been published since, and has the same name."""
+    done = f"{_place(event)}.{what}-deleted"
     if await store.exists(done):
+        deletion.close()
         return
+    await deletion
+    await store.put(done, b"")
+
+
+async def _delete_versions(finding: Finding, store: ObjectStore) -> None:
     for dataset_id in finding.dataset_ids:
         await _delete_rows(dataset_id, store)
-    await store.put(done, b"")
 
 
 async def _delete_rows(dataset_id: str, store: ObjectStore) -> None:
