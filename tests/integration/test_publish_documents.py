@@ -6,10 +6,13 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from obstore.store import S3Store
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_cli.publishing.remote import publish_url
 from tunewheel_cli.publishing.watched import Watched
@@ -57,16 +60,38 @@ async def test_a_folder_goes_its_two_ways_and_all_of_it_becomes_records(
         await bus.publish(declared(project))
         ingest = f"http://127.0.0.1:{service.http_port}"
         root = folder(tmp_path)
-        (root / "huge.pdf").write_bytes(b"")
+        (root / "blank.pdf").write_bytes(b"")
         summary = await publish_path(root, project=project, options=options, ingest=ingest)
         assert (summary.events, [str(r) for r in summary.refusals]) == (
             4,
-            ["huge.pdf: (body) is empty; send the file's bytes"],
+            ["blank.pdf: (body) is empty; send the file's bytes"],
         )
         records = await bus.collect(RECORD_INGESTED, 3, where=mine(project))
         assert {e.data.source_id for e in records} == {"a.md", "code/refund.py", "manual.pdf"}
         (letter,) = await bus.dead_letters("document.published", 1, about=project)
         assert letter.reason.startswith("is encrypted")
+
+
+async def test_a_pdf_of_200_mb_is_refused_at_the_door_in_little_memory(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    huge = tmp_path / "huge.pdf"
+    with huge.open("wb") as file:
+        file.write(b"%PDF-1.7\n")
+        file.truncate(200 << 20)
+    service = make_app(Settings(bootstrap_servers=kafka, store_url=(tmp_path / "store").as_uri()))
+    async with Bus(kafka) as bus, running(service):
+        await bus.publish(declared(project))
+        ingest = f"http://127.0.0.1:{service.http_port}"
+        told = await tunewheel(
+            "publish", str(huge), "-p", project, "--ingest-url", ingest, kafka=kafka, code=3
+        )
+    assert told["published"] == 0
+    (refused,) = told["refusals"]
+    assert (refused["where"], refused["field"]) == ("huge.pdf", "(body)")
+    assert "has 209715200 bytes, 67108864 are allowed" in refused["reason"]
+    assert told["peak_mib"] < 150
+    assert not [file for file in (tmp_path / "store").rglob("*") if file.is_file()]
 
 
 async def test_without_ingest_a_pdf_says_what_is_missing(kafka: str, tmp_path: Path, project: str) -> None:
@@ -87,6 +112,60 @@ async def test_an_object_store_is_published_by_its_url(kafka: str, tmp_path: Pat
         assert (summary.events, [r.line for r in summary.refusals]) == (4, [4])
         events = await bus.collect(DOCUMENT_PUBLISHED, 4, where=mine(project))
     assert {e.data.document_id for e in events} == {"sops/a.md", "0.md", "1.md", "2.md"}
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
+    """An empty bucket of S3's protocol on this machine, which lists three objects a page."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    for name, value in {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "MOTO_S3_DEFAULT_MAX_KEYS": "3",
+    }.items():
+        monkeypatch.setenv(name, value)
+    httpx.put(f"{url}/papers").raise_for_status()
+    yield S3Store("papers", endpoint=url, client_options={"allow_http": True})
+    server.stop()
+
+
+async def test_an_s3_prefix_is_published_page_by_page(
+    kafka: str, tmp_path: Path, project: str, bucket: S3Store
+) -> None:
+    names = [f"docs/sops/{n}.md" for n in range(7)]
+    await asyncio.gather(*(bucket.put_async(name, f"# {name}".encode()) for name in names))
+    await bucket.put_async("docs/ä +%.md", b"# odd")
+    await bucket.put_async("docs/more.jsonl", b'{"document_id": "in-lines.md", "content": "x"}\nnonsense')
+    await bucket.put_async("docs/trail.pdf", (FILES / "trail-2.pdf").read_bytes())
+    await bucket.put_async("other/not.md", b"# not asked for")
+    service = make_app(Settings(bootstrap_servers=kafka, store_url=(tmp_path / "store").as_uri()))
+    async with Bus(kafka) as bus, running(service):
+        await bus.publish(declared(project))
+        ingest = f"http://127.0.0.1:{service.http_port}"
+        told = await tunewheel(
+            "publish", "s3://papers/docs", "-p", project, "--ingest-url", ingest, kafka=kafka, code=3
+        )
+        again = await publish_url(
+            "s3://papers/docs", project=project, options={"bootstrap_servers": kafka}, ingest=ingest
+        )
+        events = await bus.collect(DOCUMENT_PUBLISHED, 20, where=mine(project))
+    assert told["by_topic"] == again.published == {"document.published": 10}
+    assert [(one["line"], one["field"]) for one in told["refusals"]] == [(2, "(line)")]
+    assert {e.data.document_id for e in events} == {
+        *(name.removeprefix("docs/") for name in names), "ä +%.md", "in-lines.md", "trail.pdf",
+    }  # fmt: skip
+    assert len({event.id for event in events}) == 10, "published again, nothing doubled"
+    with pytest.raises(TransientError, match=r"(?s)s3://nowhere/: cannot be listed.*NoSuchBucket") as raised:
+        await publish_url("s3://nowhere/", project=project, options={"bootstrap_servers": kafka})
+    assert "Debug source" not in str(raised.value)
 
 
 @pytest.mark.parametrize("withdraw", [True, False])
@@ -204,14 +283,26 @@ async def test_documents_are_withdrawn_and_people_forgotten_by_command(kafka: st
         withdrawn = await bus.collect(DOCUMENT_WITHDRAWN, 2, where=mine(project))
         (erasure,) = await bus.collect(ERASURE_REQUESTED, 1, where=mine(project))
     assert {e.data.document_id for e in withdrawn} == {"sops/a.md", "b.md"}
-    assert told == {"project": project, "erasure_id": "L-1", "event_ids": [erasure.id]}
+    assert (told["erasure_id"], told["event_ids"]) == ("L-1", [erasure.id])
     assert (erasure.data.customer, erasure.data.requested_by) == ("C-7", "m")
     assert erasure.data.requested_at is not None
 
 
-async def tunewheel(*arguments: str, kafka: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tunewheel_cli.main", *arguments, "--bootstrap-servers", kafka, "--json"]
+MEASURED = """
+import json, pathlib, re, runpy, sys
+try:
+    runpy.run_module("tunewheel_cli.main", run_name="__main__")
+finally:
+    (peak,) = re.findall(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
+    print(json.dumps({"peak_mib": int(peak) >> 10}))
+"""
+
+
+async def tunewheel(*arguments: str, kafka: str, code: int = 0) -> dict[str, Any]:
+    """Run a command; returned is what it says, and the most memory it had, in MiB."""
+    command = [sys.executable, "-c", MEASURED, *arguments, "--bootstrap-servers", kafka, "--json"]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     out, _ = await asyncio.wait_for(process.communicate(), 120)
-    assert process.returncode == 0, out
-    return json.loads(out)
+    assert process.returncode == code, out
+    said, peak = out.splitlines()
+    return json.loads(said) | json.loads(peak)

@@ -84,7 +84,7 @@ class Prefix:
             else:
                 self._store = from_url(url)
         except (BaseError, ValueError, OSError) as error:
-            raise SourceUnusable(f"{url}: cannot be opened: {error}") from error
+            raise SourceUnusable(f"{url}: cannot be opened: {_said(error)}") from error
 
     async def objects(self) -> dict[str, int]:
         """Return size by path of what can be published, sorted; hidden objects are left out."""
@@ -99,7 +99,7 @@ class Prefix:
                     if is_publishable(name) and not any(part.startswith(".") for part in name.split("/")):
                         found[name] = meta["size"]
         except (BaseError, OSError) as error:
-            raise TransientError(f"{self._url}: cannot be listed: {error}") from error
+            raise TransientError(f"{self._url}: cannot be listed: {_said(error)}") from error
         return dict(sorted(found.items()))
 
     async def download(self, name: str, target: Path) -> None:
@@ -113,7 +113,12 @@ class Prefix:
                 async for part in result.stream(min_chunk_size=PART_BYTES):
                     file.write(part)
         except (BaseError, OSError) as error:
-            raise TransientError(f"{self._url}: {name} cannot be read: {error}") from error
+            raise TransientError(f"{self._url}: {name} cannot be read: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """Return what went wrong, without obstore's dump of its own data structures."""
+    return str(error).partition("\n\nDebug source")[0]
 
 
 def _source(file: Path, name: str, kind: Kind | None, max_bytes: int, summary: Summary) -> Source:
