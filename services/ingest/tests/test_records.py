@@ -119,6 +119,20 @@ def test_a_correction_is_a_record_and_a_thumb_is_not() -> None:
     assert of.group == "c-1", "erased and held out with their tickets"
 
 
+@pytest.mark.parametrize("rating", ["up", "down"])
+def test_a_thumb_by_itself_is_a_record_without_an_output(rating: str) -> None:
+    record = feedback_record(feedback(rating=rating, messages=QUESTION, output=" ring \n", customer="c-1"))
+    assert record is not None
+    assert (record.input, record.output, record.rejected_output) == ("where is my bell?", None, None)
+    assert (record.rating, record.rated_output, record.group) == (rating, "ring", "c-1")
+    other = feedback_record(feedback(rating=rating, messages=QUESTION, output="rang"))
+    assert other is not None
+    assert other.record_id != record.record_id
+    for unsaid in ({"output": " "}, {"output": None}, {"messages": []}):
+        told = {"messages": QUESTION, "output": "ring"} | unsaid
+        assert feedback_record(feedback(rating=rating, **told)) is None
+
+
 def test_a_correction_without_its_question_names_the_field() -> None:
     with pytest.raises(InvalidEvent, match=r"^messages hold no user message"):
         feedback_record(feedback(correction="x"))

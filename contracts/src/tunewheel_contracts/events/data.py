@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -49,6 +49,11 @@ class RecordIngested(Event):
     """The answer; JSON text where the project's answers are JSON. None: nothing to learn from yet."""
     rejected_output: Text | None = None
     """An answer to avoid, in the form of ``output``."""
+    rating: Literal["up", "down"] | None = None
+    """A thumb without a correction: such a record has no ``output``, and its ``rated_output`` counts where
+    the project's spec says so (``dataset.ratings``), less than what has any ``trust``."""
+    rated_output: Text | None = None
+    """The served answer that the thumb was for."""
     history: tuple[ChatMessage, ...] = ()
     """The conversation before ``input``, oldest first, without system messages."""
     sections: tuple[DocumentSection, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -96,6 +97,9 @@ class DatasetSpec(Strict):
     contamination: ContaminationPolicy = ContaminationPolicy()
     pii: PiiPolicy = PiiPolicy()
     build: BuildPolicy = BuildPolicy()
+    ratings: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """Learn from thumbs without a correction as well: an answer rated up is an example that is trusted least,
+    an answer rated down one to avoid. They are never held out: nobody checked them."""
     replay: ReplaySpec | None = None
     erase_versions: bool = False
     """An erasure deletes also the rows of the versions that held what is erased: nobody can train on them any

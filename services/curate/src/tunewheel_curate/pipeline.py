@@ -41,6 +41,7 @@ from tunewheel_curate.labels.conflicts import drop_conflicts
 from tunewheel_curate.labels.quality import Quality
 from tunewheel_curate.labels.review import answer_conflicting, conflicting, off_schema, review_list, suspected
 from tunewheel_curate.labels.suspects import find_suspects
+from tunewheel_curate.records.ratings import with_ratings
 from tunewheel_curate.records.selection import distinct_records, select_usable
 from tunewheel_curate.records.withdrawals import drop_withdrawn
 from tunewheel_curate.replay.mixing import Replayed
@@ -104,6 +105,7 @@ def build(
     ``benchmarks`` are what no example may give away.
     """
     given = given or Given()
+    records = with_ratings(records, wanted=spec.dataset.ratings)
     distinct = distinct_records(records)
     live = drop_withdrawn(records, given.withdrawals)
     try:

@@ -17,6 +17,8 @@ RECORD_SCHEMA: dict[str, pl.DataType] = {
     "input": pl.String(),
     "output": pl.String(),
     "rejected_output": pl.String(),
+    "rating": pl.String(),
+    "rated_output": pl.String(),
     "history": pl.String(),
     "sections": pl.String(),
     "group": pl.String(),
@@ -40,7 +42,9 @@ DROPPED_SCHEMA: dict[str, pl.DataType] = {
     "duplicate_of": pl.String(),
 }
 
-TRUST_RANK = {"unverified": 0, "corrected": 1, "expert": 2}
+RATED = "rated"
+"""The trust in an answer that nobody but a user's thumb speaks for."""
+TRUST_RANK = {RATED: -1, "unverified": 0, "corrected": 1, "expert": 2}
 
 
 def trust_rank() -> pl.Expr:

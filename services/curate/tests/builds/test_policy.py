@@ -37,6 +37,13 @@ def test_documents_count_where_examples_are_made_of_them(arrivals) -> None:
     assert pending_records(frame, replaced.upto, documents=True).count == 0
 
 
+def test_ratings_count_where_they_are_learnt_from(arrivals) -> None:
+    thumb = {"kind": "feedback", "output": None, "rated_output": "Ring."}
+    frame = arrivals({}, thumb | {"rating": "up"}, thumb | {"rating": "down"})
+    assert pending_records(frame, {}).count == 1
+    assert pending_records(frame, {}, ratings=True).count == 2, "an answer to avoid is no example"
+
+
 def test_what_was_built_and_comes_again_is_not_new(arrivals) -> None:
     frame = arrivals({}, {}, {}, {"record_id": "rec-0000"}, {"record_id": "rec-new"})
     pending = pending_records(frame, {"0": 1, "1": 1, "2": 1})

@@ -93,32 +93,38 @@ def example_record(event: Envelope[ExamplePublished]) -> RecordIngested:
 
 
 def feedback_record(event: Envelope[FeedbackReceived]) -> RecordIngested | None:
-    """Turn a correction into a record; a bare thumb is for the monitor and makes none. The answer that a
-    thumb down was for is the one to avoid.
+    """Turn a correction into a record, or a thumb by itself: the answer that a thumb down was for is the one
+    to avoid. A thumb for an answer or a question that nobody tells is for the monitor alone and makes none.
 
     Raises:
         InvalidEvent: a correction without the conversation it corrects.
     """
     feedback = event.data
-    if feedback.correction is None:
-        return None
     asked = [n for n, message in enumerate(feedback.messages) if message.role == "user"]
-    if not asked:
-        raise InvalidEvent(
-            field="messages", reason="hold no user message, so the correction has no question; send them too"
-        )
+    question = feedback.messages[asked[-1]].content if asked else ""
+    told: dict[str, Any]
+    if feedback.correction is not None:
+        if not asked:
+            raise InvalidEvent(
+                field="messages",
+                reason="hold no user message, so the correction has no question; send them too",
+            )
+        told = {"output": feedback.correction, "rejected_output": _rejected(feedback)}
+        told |= {"trust": Trust.CORRECTED, "attributes": {"rating": feedback.rating}}
+    elif normalise(question) and normalise(feedback.output or ""):
+        rated = normalise(feedback.output or "")
+        told = {"output": None, "rating": feedback.rating, "rated_output": rated, "trust": Trust.UNVERIFIED}
+    else:
+        return None
     return _record(
         event,
         kind=RecordKind.FEEDBACK,
         source_id=feedback.completion_id,
-        input=_required("messages", feedback.messages[asked[-1]].content),
-        output=feedback.correction,
-        rejected_output=_rejected(feedback),
+        input=_required("messages", question),
         history=feedback.messages[: asked[-1]],
         group=feedback.customer or feedback.completion_id,
-        trust=Trust.CORRECTED,
         validated_by=feedback.submitted_by,
-        attributes={"rating": feedback.rating},
+        **told,
     )
 
 
@@ -144,6 +150,7 @@ def _record(
     # what records did not always have joins their identity where it is there: the others keep their ids
     cause += [["rejected", rejected_output]] if rejected_output else []
     cause += [["history", [turn.model_dump() for turn in earlier]]] if earlier else []
+    cause += [["rating", fields["rating"], fields["rated_output"]]] if fields.get("rating") else []
     cause += [["sections", PARSER_VERSION]] if fields.get("sections") else []
     try:
         return RecordIngested(

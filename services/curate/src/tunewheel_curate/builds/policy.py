@@ -26,16 +26,24 @@ class Pending:
 
 
 def pending_records(
-    arrivals: pl.DataFrame, built_upto: Mapping[str, int], *, documents: bool = False
+    arrivals: pl.DataFrame,
+    built_upto: Mapping[str, int],
+    *,
+    documents: bool = False,
+    ratings: bool = False,
 ) -> Pending:
     """Compare one project's ``RecordTable.arrivals`` with what its last build covered.
 
     ``documents`` says whether examples are made of documents, so that a new one, or another text of an old
-    one, counts too. A record that was there before and is delivered again is not new.
+    one, counts too; ``ratings`` whether they are made of answers rated up. A record that was there before and
+    is delivered again is not new.
     """
     limits = {int(partition): end for partition, end in built_upto.items()}
     limit = pl.col("partition").replace_strict(limits, default=0, return_dtype=pl.Int64)
-    usable = arrivals.filter(pl.col("usable") | (pl.col("document") & documents))
+    rated_up = (pl.col("rating") == "up").fill_null(False)
+    usable = arrivals.filter(
+        pl.col("usable") | (pl.col("document") & documents) | (rated_up & pl.lit(ratings))
+    )
     before = usable.filter(pl.col("offset") < limit)
     new = usable.filter(pl.col("offset") >= limit).join(before, on="record_id", how="anti")
     ids = sorted(new["record_id"].unique())

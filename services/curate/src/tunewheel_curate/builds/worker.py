@@ -128,6 +128,7 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     from tunewheel_curate.duplicates.near_cache import NearCache
     from tunewheel_curate.evaluation.benchmarks import read_benchmarks, regression_benchmark
     from tunewheel_curate.pipeline import build, refused
+    from tunewheel_curate.records.ratings import with_ratings
     from tunewheel_curate.records.selection import distinct_records
     from tunewheel_curate.records.table import store_of
 
@@ -137,7 +138,8 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
         benchmarks = (regression, *await read_benchmarks(spec.dataset.benchmarks, store))
         given = await _given(order, records, store)
     except InvalidSpec as error:
-        return refused(distinct_records(records), str(error))
+        counted = with_ratings(records, wanted=spec.dataset.ratings)
+        return refused(distinct_records(counted), str(error))
     cache = NearCache(store)
     known = await cache.read(spec.project)
     made = build(records, spec, given, known=known, benchmarks=benchmarks)

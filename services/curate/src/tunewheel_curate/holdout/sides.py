@@ -7,7 +7,7 @@ preference pairs from the training side and general data beside it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 from tunewheel_contracts.formats.dataset import FunnelStage
@@ -29,7 +29,7 @@ from tunewheel_curate.holdout.memory import (
 from tunewheel_curate.holdout.splitting import Split, split_examples
 from tunewheel_curate.records.withdrawals import Withdrawal
 from tunewheel_curate.replay.mixing import Replayed, ReplayPool, choose_replay
-from tunewheel_curate.stage import Stage, dropped_frame
+from tunewheel_curate.stage import RATED, Stage, dropped_frame
 
 COMPARED = "conflicts"
 """The stage whose records were good enough to be compared with others."""
@@ -71,18 +71,26 @@ def part(
 ) -> tuple[Split, Stage]:
     """Split ``examples``; ``pairs`` are positions in them, ``stages`` tell what became of their records.
 
-    The stage drops what may be on neither side. Reason: ``held_out_before``.
+    The stage drops what may be on neither side. Reasons: ``held_out_before``; ``rated`` (it fell to the
+    holdout, and nobody checked it: a model is not to be judged by what another one said).
     """
     ids = examples["record_ids"].to_list()
     seen = [memory.seen(marks) for marks in _marks(ids, stages)] if memory.marks else []
     split = split_examples(examples, pairs, holdout=spec.dataset.holdout_fraction, seen=seen)
-    lost = split.neither["record_ids"].explode().drop_nulls()
+    rated = pl.col("trust") == RATED
+    lost = pl.concat([_lost(split.neither, HELD_OUT_BEFORE), _lost(split.holdout.filter(rated), RATED)])
+    split = replace(split, holdout=split.holdout.filter(~rated))
     stage = Stage(
         name="split",
         kept=pl.concat([split.train, split.holdout]),
-        dropped=dropped_frame(lost, pl.Series([HELD_OUT_BEFORE] * len(lost), dtype=pl.String)),
+        dropped=lost,
     )
     return split, stage
+
+
+def _lost(examples: pl.DataFrame, reason: str) -> pl.DataFrame:
+    ids = examples["record_ids"].explode().drop_nulls()
+    return dropped_frame(ids, pl.Series([reason] * len(ids), dtype=pl.String))
 
 
 def complete(
@@ -128,12 +136,13 @@ def _preferences(
     spec: ProjectSpec,
     tokens: Tokens,
 ) -> Preferences | None:
-    offered = distinct.filter(pl.col("rejected_output").is_not_null())
+    paired = pl.col("rejected_output").is_not_null() & (pl.col("trust") != RATED)
+    offered = distinct.filter(paired)
     if offered.is_empty():
         return None
     clusters = clusters_of(_duplicates(stages))
     trained = {r for ids in train["record_ids"].to_list() for i in ids for r in (i, *clusters.get(i, ()))}
-    cleaned = _compared(stages).filter(pl.col("rejected_output").is_not_null())
+    cleaned = _compared(stages).filter(paired)
     return preference_pairs(offered, cleaned, trained=trained, spec=spec, tokens=tokens)
 
 

@@ -32,6 +32,8 @@ def _row(delivery: Delivery[RecordIngested]) -> dict[str, Any]:
         "input": data.input,
         "output": data.output,
         "rejected_output": data.rejected_output,
+        "rating": data.rating,
+        "rated_output": data.rated_output,
         "history": _json(data.history),
         "sections": _json(data.sections),
         "group": data.group,

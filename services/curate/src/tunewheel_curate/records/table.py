@@ -28,7 +28,7 @@ STATISTICS = {"delta.dataSkippingStatsColumns": "partition,offset"}
 """Delta notes the least and greatest value of every column in its log, which no erasure would reach: only
 those of columns that hold nobody's words."""
 IN_FLIGHT_HOURS = 1
-ARRIVAL_COLUMNS = ("project", "record_id", "kind", "output", "partition", "offset")
+ARRIVAL_COLUMNS = ("project", "record_id", "kind", "output", "rating", "partition", "offset")
 
 
 class ForeignRecordTable(TunewheelError):
@@ -81,11 +81,12 @@ class RecordTable:
 
     def arrivals(self) -> pl.DataFrame:
         """Return what the build policy looks at: the log position of every row, whether it can become an
-        example by itself (``usable``), and whether it is a ``document``."""
+        example by itself (``usable``), whether it is a ``document``, and its ``rating``."""
         document = pl.col("kind") == "document"
         usable = ~document & pl.col("output").is_not_null()
+        flags = (usable.alias("usable"), document.alias("document"))
         chosen = self._scan(ARRIVAL_COLUMNS).select(
-            "project", "record_id", usable.alias("usable"), document.alias("document"), "partition", "offset"
+            "project", "record_id", *flags, "rating", "partition", "offset"
         )
         return _collected(chosen)
 
