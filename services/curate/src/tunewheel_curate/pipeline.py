@@ -39,7 +39,14 @@ from tunewheel_curate.holdout.sides import COMPARED, Given, complete, part
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.labels.conflicts import drop_conflicts
 from tunewheel_curate.labels.quality import Quality
-from tunewheel_curate.labels.review import answer_conflicting, conflicting, off_schema, review_list, suspected
+from tunewheel_curate.labels.review import (
+    answer_conflicting,
+    conflicting,
+    near_answer_conflicting,
+    off_schema,
+    review_list,
+    suspected,
+)
 from tunewheel_curate.labels.suspects import find_suspects
 from tunewheel_curate.records.ratings import with_ratings
 from tunewheel_curate.records.selection import distinct_records, select_usable
@@ -185,9 +192,11 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside:
     _follow(stages, drop_conflicts(keyed))
     review += [conflicting(keyed, stages[-1]), answer_conflicting(stages[-1].kept, spec.task)]
     _follow(stages, drop_exact_duplicates(stages[-1].kept))
+    singles = stages[-1].kept
     near = settle_near_duplicates(
-        stages[-1].kept, threshold=dataset.near_duplicate_threshold, related=LEAK_SIMILARITY, known=known
+        singles, threshold=dataset.near_duplicate_threshold, related=LEAK_SIMILARITY, known=known
     )
+    review += [near.review, near_answer_conflicting(singles, near.alike, spec.task)]
     stages += near.stages
     pairs, report = near.pairs, None
     if dataset.semantic_duplicates.enabled:
@@ -196,7 +205,7 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside:
         stages += [semantic.stage] if semantic.stage is not None else []
         names, left = before["record_id"].to_list(), stages[-1].kept["record_id"].to_list()
         pairs, report = pairs_among(pairs.joined(semantic.pairs), names, left), semantic.report
-    return _Cleaned(stages, pairs, near.index, [*review, near.review], report)
+    return _Cleaned(stages, pairs, near.index, review, report)
 
 
 def _follow(stages: list[Stage], stage: Stage) -> None:

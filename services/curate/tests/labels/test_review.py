@@ -12,12 +12,14 @@ from tunewheel_curate.labels.review import (
     REVIEW_SCHEMA,
     answer_conflicting,
     conflicting,
+    near_answer_conflicting,
     near_conflicting,
     off_schema,
     review_counts,
     review_list,
     suspected,
 )
+from tunewheel_curate.pipeline import build
 
 JUNE = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -74,6 +76,48 @@ def test_experts_who_differ_in_more_than_words_are_listed(records, spec) -> None
     ]
     free = answer_conflicting(frame, task.model_copy(update={"output_schema": None}))
     assert free["record_id"].to_list() == ["rec-0000", "rec-0001", "rec-0002", "rec-0003"]
+
+
+def test_experts_who_answer_nearly_the_same_question_differently_are_listed(records, spec) -> None:
+    def answer(priority: str, reply: str = "Wait.", **more: str) -> dict[str, str]:
+        output = {"category": "bell", "priority": priority, "reply": reply}
+        return {"output": json.dumps(output), "trust": "expert"} | more
+
+    low = answer("low")
+    frame = labelled(
+        records(
+            low, answer("urgent"), answer("low", "Please wait."),  # alike: the second differs from both
+            low, low,  # alike and agreed
+            low, answer("urgent", trust="corrected"),  # nobody to be asked
+            low, answer("urgent"),  # a conflict of labels, listed as such
+        ),
+        *["bell"] * 8, "horn",
+    )  # fmt: skip
+    edges = [(0, 1), (1, 2), (0, 2), (3, 4), (5, 6), (7, 8)]
+    properties = {"category": {"enum": ["bell"]}, "priority": {"type": "string", "enum": ["low", "urgent"]}}
+    task = spec().task.model_copy(
+        update={"output_schema": {"properties": properties | {"reply": {"type": "string"}}}}
+    )
+    listed = near_answer_conflicting(frame, [SimilarPair(*edge, 0.9) for edge in edges], task)
+    assert listed.schema == pl.Schema(REVIEW_SCHEMA)
+    assert listed.select("record_id", "kind", "cluster").rows() == [
+        (name, "answer_conflict", "rec-0000") for name in ("rec-0000", "rec-0001", "rec-0002")
+    ]
+    assert near_answer_conflicting(frame, [], task).is_empty()
+
+
+def test_a_build_lists_nearly_equal_questions_whose_answers_differ(records, varied_rows, spec) -> None:
+    text = "the bell of my bicycle that came on Monday does not ring when I press the little lever on it"
+    said = [{"output": json.dumps({"category": "bell", "reply": reply})} for reply in ("Oil it.", "Send it.")]
+    free = spec().task.output_schema | {"properties": {"category": {"enum": ["bell", "horn"]}, "reply": {}}}
+    own = spec().model_copy(update={"task": spec().task.model_copy(update={"output_schema": free})})
+    alike = [said[0] | {"input": text}, said[1] | {"input": text + " today"}]
+    made = build(records(*varied_rows(20), *alike), own)
+    listed = made.quality.review.filter(pl.col("kind") == "answer_conflict")
+    assert listed["record_id"].to_list() == ["rec-0020", "rec-0021"]
+    assert [stage.reasons for stage in made.funnel if stage.stage == "near_duplicates"] == [
+        {"near_duplicate": 1}
+    ]
 
 
 def test_near_conflicts_form_clusters(records) -> None:

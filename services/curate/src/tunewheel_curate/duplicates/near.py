@@ -21,6 +21,8 @@ class NearOutcome:
     stages: tuple[Stage, ...]
     pairs: SimilarPairs
     """Similar pairs left, as positions in what the last stage kept."""
+    alike: SimilarPairs
+    """Those that count as one, as positions in what came in."""
     review: pl.DataFrame
     index: NearIndex
 
@@ -42,6 +44,7 @@ def settle_near_duplicates(
     return NearOutcome(
         stages=(agreed, single),
         pairs=pairs_among(pairs, names, single.kept["record_id"].to_list()),
+        alike=near,
         review=near_conflicting(singles, near),
         index=index,
     )

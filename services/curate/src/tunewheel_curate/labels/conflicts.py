@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tunewheel_curate.duplicates.similarity import SimilarPair, SimilarPairs
@@ -47,6 +48,16 @@ def drop_near_conflicts(records: pl.DataFrame, pairs: Sequence[SimilarPair]) -> 
 def contradicting(records: pl.DataFrame, pairs: Sequence[SimilarPair]) -> SimilarPairs:
     """Return those of ``pairs`` (positions in ``records``) whose labels are known and differ."""
     columns = SimilarPairs.of(pairs)
+    return columns.where(_contradicts(records, columns))
+
+
+def agreeing(records: pl.DataFrame, pairs: Sequence[SimilarPair]) -> SimilarPairs:
+    """Return those of ``pairs`` (positions in ``records``) whose labels do not contradict each other."""
+    columns = SimilarPairs.of(pairs)
+    return columns.where(~_contradicts(records, columns))
+
+
+def _contradicts(records: pl.DataFrame, columns: SimilarPairs) -> npt.NDArray[np.bool_]:
     ranks = records["label"].rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
     one, other = ranks[columns.first], ranks[columns.second]
-    return columns.where((one != other) & (one > 0) & (other > 0))
+    return (one != other) & (one > 0) & (other > 0)

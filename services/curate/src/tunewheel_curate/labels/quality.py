@@ -16,7 +16,8 @@ _WHAT = {
     "stays, if it is alone",
     "near_conflict": "records ask nearly the same as another and are labelled differently: the most trusted "
     "stays, if it is alone",
-    "answer_conflict": "records of experts answer the same question differently: the newest stays",
+    "answer_conflict": "records of experts answer the same question, or nearly the same, differently: the "
+    "newest stays",
     "off_schema": "records bear a label that the schema does not know: left out",
     "suspect": "records bear a label that a classifier trained on the others doubts: kept",
 }

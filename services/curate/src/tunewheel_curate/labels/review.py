@@ -10,13 +10,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.spec import TaskSpec
 
-from tunewheel_curate.duplicates.similarity import SimilarPair, components
+from tunewheel_curate.duplicates.similarity import SimilarPair, SimilarPairs, components
 from tunewheel_curate.examples.output_validation import label_of, with_unknown_labels
-from tunewheel_curate.labels.conflicts import contradicting
+from tunewheel_curate.labels.conflicts import agreeing, contradicting
 from tunewheel_curate.stage import Stage
 
 CONFLICT, NEAR_CONFLICT, OFF_SCHEMA, SUSPECT = "conflict", "near_conflict", "off_schema", "suspect"
@@ -64,7 +66,7 @@ def answer_conflicting(records: pl.DataFrame, task: TaskSpec) -> pl.DataFrame:
 
     Of an answer with a schema only what is no free text counts, or two ways to put the same would.
     """
-    expert = records.filter((pl.col("trust") == Trust.EXPERT.value) & pl.col("output").is_not_null())
+    expert = records.filter(pl.lit(pl.Series(_of_experts(records))))
     rows = expert.filter(pl.len().over("key") > 1).sort("record_id")
     decisive = [_decisive(output, task.output_schema) for output in rows["output"]]
     rows = rows.with_columns(pl.Series("_decisive", decisive, dtype=pl.String))
@@ -88,12 +90,35 @@ def _is_free_text(schema: Any) -> bool:
 
 def near_conflicting(before: pl.DataFrame, pairs: Sequence[SimilarPair]) -> pl.DataFrame:
     """List the members of the clusters that contradicting ``pairs`` (positions in ``before``) connect."""
-    contested = contradicting(before, pairs)
+    return _connected(before, contradicting(before, pairs), NEAR_CONFLICT)
+
+
+def near_answer_conflicting(
+    before: pl.DataFrame, pairs: Sequence[SimilarPair], task: TaskSpec
+) -> pl.DataFrame:
+    """List experts' records that answer nearly the same question differently (``pairs`` of positions in
+    ``before``), though their labels agree; see ``answer_conflicting``."""
+    expert = _of_experts(before)
+    agreed = agreeing(before, pairs)
+    told = agreed.where(expert[agreed.first] & expert[agreed.second])
+    involved = np.unique(np.concatenate([told.first, told.second]))
+    decisive = [_decisive(output, task.output_schema) for output in before["output"].gather(involved)]
+    answers = np.zeros(before.height, np.int64)
+    answers[involved] = pl.Series(decisive, dtype=pl.String).rank("dense").to_numpy()
+    return _connected(before, told.where(answers[told.first] != answers[told.second]), ANSWER_CONFLICT)
+
+
+def _of_experts(records: pl.DataFrame) -> npt.NDArray[np.bool_]:
+    expert = (pl.col("trust") == Trust.EXPERT.value) & pl.col("output").is_not_null()
+    return records.select(expert).to_series().to_numpy()
+
+
+def _connected(before: pl.DataFrame, contested: SimilarPairs, kind: str) -> pl.DataFrame:
     roots = components(before.height, contested)
     clustered = before.with_columns(pl.Series("_root", roots, dtype=pl.Int64)).with_row_index("_row")
     inside = pl.Series([*contested.first.tolist(), *contested.second.tolist()], dtype=pl.UInt32).unique()
     rows = clustered.filter(pl.col("_row").is_in(inside.implode())).sort("record_id")
-    return _clustered(rows, "_root", NEAR_CONFLICT)
+    return _clustered(rows, "_root", kind)
 
 
 def off_schema(before: pl.DataFrame, stage: Stage, task: TaskSpec) -> pl.DataFrame:
