@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from pathlib import Path
 
+import psutil
 import pytest
+import pytest_asyncio
 from pydantic import SecretStr, ValidationError
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped
@@ -15,9 +15,12 @@ from tunewheel_curate.builds.worker import BuildOrder, run_build
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
 
+of_one_worker = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def builder():
+    """Shared, for its worker takes ten seconds to load."""
     builder = Builder()
     yield builder
     await builder.close()
@@ -30,44 +33,71 @@ def order(tmp_path: Path, records, spec, varied_rows) -> BuildOrder:
     return BuildOrder(table_url=str(tmp_path / "records"), spec=spec(), records_upto=ends_of(rows), folder="")
 
 
-async def test_a_build_leaves_its_files_until_they_are_taken(builder: Builder, order: BuildOrder) -> None:
+@of_one_worker
+async def test_builds_of_one_worker_leave_their_files_until_they_are_taken(
+    builder: Builder, order: BuildOrder
+) -> None:
     await builder.prepare()
-    async with builder.build(order, stop=asyncio.Event()) as (outcome, folder):
+    worker = builder._worker
+    for _ in range(2):
+        async with builder.build(order, stop=asyncio.Event()) as (outcome, folder):
+            assert outcome.manifest is not None
+            train = (folder / "train.parquet").read_bytes()
+            assert content_sha256(train) == outcome.manifest.train.sha256
+            assert (folder / "data_docs" / "index.html").is_file()
+        assert not folder.exists()
+    assert builder._worker is worker
+
+
+@of_one_worker
+async def test_a_build_that_dies_is_a_loud_failure(builder: Builder, order: BuildOrder) -> None:
+    await builder.prepare()
+    assert builder._worker is not None
+    building = asyncio.create_task(_built(builder, order, asyncio.Event()))
+    (await _fork_of(psutil.Process(builder._worker.pid))).kill()
+    with pytest.raises(BuildFailed, match=str(128 + 9)):
+        await building
+
+
+@of_one_worker
+async def test_a_build_stops_when_told_and_its_processes_end(builder: Builder, order: BuildOrder) -> None:
+    await builder.prepare()
+    assert builder._worker is not None
+    worker, stop = psutil.Process(builder._worker.pid), asyncio.Event()
+    building = asyncio.create_task(_built(builder, order, stop))
+    fork = await _fork_of(worker)
+    stop.set()
+    with pytest.raises(BuildStopped):
+        await building
+    assert not worker.is_running()
+    while fork.is_running() and fork.status() != psutil.STATUS_ZOMBIE:
+        await asyncio.sleep(0.01)
+
+
+@of_one_worker
+async def test_a_worker_that_dies_is_a_loud_failure_too(builder: Builder, order: BuildOrder) -> None:
+    await builder.prepare()
+    assert builder._worker is not None
+    builder._worker.kill()
+    with pytest.raises(BuildFailed, match="-9"):
+        await _built(builder, order, asyncio.Event())
+
+
+async def _built(builder: Builder, order: BuildOrder, stop: asyncio.Event) -> None:
+    async with builder.build(order, stop=stop) as (outcome, _):
         assert outcome.manifest is not None
-        train = (folder / "train.parquet").read_bytes()
-        assert content_sha256(train) == outcome.manifest.train.sha256
-        assert (folder / "data_docs" / "index.html").is_file()
-    assert not folder.exists()
+
+
+async def _fork_of(worker: psutil.Process) -> psutil.Process:
+    while not (forks := worker.children()):
+        await asyncio.sleep(0.01)
+    return forks[0]
 
 
 def test_records_that_are_not_there_yet_are_waited_for(order: BuildOrder) -> None:
     outcome = run_build(order.model_copy(update={"records_upto": {"0": 1_000}}))
     assert outcome.manifest is None
     assert "asks for 1000" in (outcome.behind or "")
-
-
-async def test_a_build_stops_when_told(builder: Builder, order: BuildOrder) -> None:
-    stop = asyncio.Event()
-    stop.set()
-    with pytest.raises(BuildStopped):
-        async with builder.build(order, stop=stop):
-            pass
-
-
-async def test_a_worker_that_dies_is_a_loud_failure(builder: Builder, order: BuildOrder) -> None:
-    await builder.prepare()
-    assert builder._waiting is not None
-    builder._waiting.kill()
-    with pytest.raises(BuildFailed, match="-9"):
-        async with builder.build(order, stop=asyncio.Event()):
-            pass
-
-
-def test_a_worker_ends_with_its_parent() -> None:
-    worker = subprocess.Popen([sys.executable, "-m", "tunewheel_curate.builds.worker"], stdin=subprocess.PIPE)
-    assert worker.stdin is not None
-    worker.stdin.close()
-    assert worker.wait(120) == 1
 
 
 def test_the_near_duplicate_index_changes_only_the_time(order: BuildOrder, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -27,27 +29,27 @@ class BuildStopped(TunewheelError):
 
 
 class Builder:
-    """Runs one build at a time, in a worker started ahead of need (``prepare``) or on demand."""
+    """Runs one build at a time, in a worker started ahead of need (``prepare``) or on demand, and kept."""
 
     def __init__(
         self, *, regression_set: Path | None = None, pseudonym_secret: SecretStr | None = None
     ) -> None:
         self._regression_set = None if regression_set is None else str(regression_set)
         self._pseudonym_secret = pseudonym_secret or SecretStr("")
-        self._waiting: asyncio.subprocess.Process | None = None
+        self._worker: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
     async def prepare(self) -> None:
         """Have a worker load its libraries now, so that the next build starts at once."""
-        if self._waiting is not None and self._waiting.returncode is None:
+        if self._worker is not None and self._worker.returncode is None:
             return
-        self._waiting = await _start_worker()
+        self._worker = await _start_worker()
 
     async def close(self) -> None:
-        """End the waiting worker."""
-        if self._waiting is not None:
-            await _end(self._waiting)
-            self._waiting = None
+        """End the worker."""
+        if self._worker is not None:
+            await _end(self._worker)
+            self._worker = None
 
     @contextlib.asynccontextmanager
     async def build(
@@ -82,7 +84,7 @@ class Builder:
 
     async def _run(self, order: BuildOrder, stop: asyncio.Event) -> BuildOutcome:
         await self.prepare()
-        worker, self._waiting = self._waiting, None
+        worker = self._worker
         assert worker is not None
         answer = asyncio.create_task(_ask(worker, order))
         stopped = asyncio.create_task(stop.wait())
@@ -90,12 +92,15 @@ class Builder:
             await asyncio.wait({answer, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise BuildStopped("the build was told to stop")
-            return answer.result()
+            outcome = answer.result()
+        except BaseException:
+            await self.close()
+            raise
         finally:
             for task in (answer, stopped):
                 task.cancel()
             await asyncio.gather(answer, stopped, return_exceptions=True)
-            await _end(worker)
+        return outcome
 
 
 async def _start_worker() -> asyncio.subprocess.Process:
@@ -107,6 +112,7 @@ async def _start_worker() -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=_LINE_LIMIT,
+        process_group=0,
     )
 
 
@@ -129,7 +135,7 @@ async def _ask(worker: asyncio.subprocess.Process, order: BuildOrder) -> BuildOu
 
 
 async def _end(worker: asyncio.subprocess.Process) -> None:
-    if worker.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            worker.kill()
+    """Kill the worker and the build it has forked, which share a process group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)
     await worker.wait()

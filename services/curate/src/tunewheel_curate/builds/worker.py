@@ -1,8 +1,9 @@
-"""One build in a process of its own: ``python -m tunewheel_curate.builds.worker``.
+"""Builds in processes of their own: ``python -m tunewheel_curate.builds.worker``.
 
-It loads what a build needs, waits for one ``BuildOrder`` (a line of JSON on stdin), writes the version's
-files to the order's folder and answers with one ``BuildOutcome`` (a line of JSON on stdout). Its parent keeps
-stdin open; when that closes, the parent is gone and so is the worker.
+It loads once what builds need, ten seconds of a processor, and waits for ``BuildOrder``s (lines of JSON on
+stdin). Each is carried out by a fork of it, which writes the version's files to the order's folder and
+answers with a ``BuildOutcome`` (a line of JSON on stdout): what a build leaves in memory goes with its
+process. The service keeps stdin open; when that closes, the service is gone, and so are worker and fork.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import queue
+import select
 import shutil
 import sys
 import threading
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import SecretStr, field_serializer
 from tunewheel_contracts.errors import InvalidSpec, TransientError
@@ -203,26 +205,45 @@ def load() -> None:
 
 
 def main() -> None:
-    """Serve one order."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; stdout is for the answer
-    orders: queue.Queue[BuildOrder] = queue.Queue()
-    threading.Thread(target=_listen_to_parent, args=(orders,), daemon=True).start()
+    """Serve orders one after the other, until stdin ends or a build dies."""
+    answers = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; stdout is for the answers
     load()
-    answers.write(run_build(orders.get()).model_dump_json() + "\n")
-    answers.flush()
-
-
-def _listen_to_parent(orders: queue.Queue[BuildOrder]) -> None:
-    """Pass the order on; when the parent is gone, take its folder away and end the process at once."""
-    order: BuildOrder | None = None
     while line := sys.stdin.readline():
-        order = BuildOrder.model_validate_json(line)
-        orders.put(order)
-    if order is not None:
-        scratch = Path(order.folder).parent
-        ours = scratch.name.startswith(SCRATCH_PREFIX)
-        shutil.rmtree(scratch if ours else order.folder, ignore_errors=True)
+        # Nothing has computed here, so the libraries have no thread pools yet and each fork makes its own.
+        build = os.fork()
+        if build == 0:
+            _answer(BuildOrder.model_validate_json(line), answers)
+        _, status = os.waitpid(build, 0)
+        if code := os.waitstatus_to_exitcode(status):
+            os._exit(code if code > 0 else 128 - code)
+    os._exit(1)
+
+
+def _answer(order: BuildOrder, answers: int) -> NoReturn:
+    """Carry ``order`` out and end the process."""
+    code = 1
+    try:
+        threading.Thread(target=_end_with_service, args=(order,), daemon=True).start()
+        line = run_build(order).model_dump_json() + "\n"
+        with os.fdopen(answers, "w") as stream:
+            stream.write(line)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _end_with_service(order: BuildOrder) -> None:
+    """When the service is gone, take the order's folder away and end the process at once."""
+    hangup = select.poll()
+    hangup.register(sys.stdin, 0)  # nothing is read: the next order is not this process's
+    hangup.poll()
+    scratch = Path(order.folder).parent
+    ours = scratch.name.startswith(SCRATCH_PREFIX)
+    shutil.rmtree(scratch if ours else order.folder, ignore_errors=True)
     os._exit(1)
 
 
