@@ -39,8 +39,10 @@ def train(
         RunStopped: ``should_stop`` said so; a checkpoint of the last finished step is in ``job.work_dir``.
         BaseModelUnreachable: the hub does not answer.
     """
+    from tunewheel_basemodel.loading import import_bitsandbytes
     from tunewheel_basemodel.precision import compute_dtype
 
+    import_bitsandbytes()  # before anything that imports peft
     from tunewheel_train import preparation, stages
     from tunewheel_train.model import acceleration, modeling, saving
 
