@@ -136,10 +136,15 @@ def _sources() -> tuple[list[tuple[str, str]], list[str], list[str], list[str]]:
     bugs = csv.DictReader((DATA / "gitbugs_seamonkey/SeaMonkey_bugs.csv").open(encoding="utf-8"))
     pieces = [row["Description"][:160].replace("\n", " ") for row in bugs if len(row["Description"]) > 80]
     lines = next((DATA / "dolly_hh_1k").glob("*.jsonl")).read_text(encoding="utf-8").splitlines()
-    replies = [str(json.loads(line).get("response", ""))[:200].strip() for line in lines]
+    replies = [_whole(str(json.loads(line).get("response", ""))[:200].strip()) for line in lines]
     return (
         queries,
         sorted(set(sentences)),
         sorted(set(pieces)),
         [reply for reply in replies if len(reply) > 20],
     )
+
+
+def _whole(reply: str) -> str:
+    """End a reply that was cut as if it were meant to end there: curation drops those that stop midway."""
+    return reply.rstrip(" ,([{-") + "." if reply and reply[-1] not in ".!?" else reply

@@ -100,6 +100,8 @@ class CleaningSpec(Strict):
     greetings: bool = True
     disclaimers: bool = True
     truncated_answers: bool = True
-    """Drop free-text answers that stop in mid-sentence, or inside a code block."""
+    """Drop answers whose free text stops in mid-sentence, or inside a code block: answers that are one, and
+    the texts in structured ones."""
     min_answer_characters: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Letters and digits that a free-text answer has at least."""
+    """Letters and digits that an answer's free text has at least; of a structured answer all its texts
+    together, where any is not blank."""

@@ -179,7 +179,7 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside:
         _follow(stages, keep_languages(stages[-1].kept, dataset.languages))
     _follow(stages, redact_conversations(stages[-1].kept, dataset.pii, secret=outside.secret))
     redacted = stages[-1].kept
-    _follow(stages, validate_outputs(redacted, spec.task))
+    _follow(stages, validate_outputs(redacted, spec.task, dataset.cleaning))
     review = [off_schema(redacted, stages[-1], spec.task)]
     if spec.task.output_rules:
         _follow(stages, check_rules(stages[-1].kept, spec.task.output_rules))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_curate.examples.output_validation import canonical_output, label_of, validate_outputs
 
@@ -89,3 +90,32 @@ def test_labels_are_text() -> None:
     assert label_of({"c": None}, "c") is None
     assert label_of(["x"], "c") is None
     assert label_of({"c": "x"}, None) is None
+
+
+LONG = "Take the lever off, oil the spring inside the bell and put it back. " * 3
+
+
+@pytest.mark.parametrize(
+    ("texts", "policy", "reason"),
+    [
+        ({"reply": "..."}, {}, "near_empty_answer"),
+        ({"reply": "...", "steps": [{"say": "Oil it."}]}, {}, None),
+        ({"reply": ""}, {}, None),
+        ({"reply": "Oil it."}, {"min_answer_characters": 20}, "near_empty_answer"),
+        ({"reply": LONG + "Then turn the"}, {}, "truncated_answer: reply"),
+        ({"reply": "Oil it.", "steps": [{"say": LONG}, {"say": LONG + "Then, "}]}, {},
+         "truncated_answer: steps.say"),
+        ({"reply": LONG + "Then turn the"}, {"truncated_answers": False}, None),
+        ({"code": LONG + "Then turn the", "reply": "Oil it."}, {}, None),
+        ({"reply": LONG}, {}, None),
+        ({}, {}, None),
+    ],
+)  # fmt: skip
+def test_free_text_in_structured_answers_is_looked_at(records, texts, policy, reason) -> None:
+    text = {"type": "string"}
+    step = {"type": "object", "properties": {"say": text}}
+    properties = {"reply": text, "steps": {"type": "array", "items": step}, "code": text | {"pattern": "."}}
+    task = TaskSpec(system_prompt="?", output_schema={"type": "object", "properties": properties})
+    frame = records({"output": json.dumps(texts)})
+    stage = validate_outputs(frame, task, CleaningSpec.model_validate(policy))
+    assert stage.funnel.reasons == ({reason: 1} if reason else {})

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
+from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.cleaning.normalization import normalize_remark, normalize_text
+from tunewheel_curate.examples.free_text import flaw_of_texts
 from tunewheel_curate.examples.schemas import SchemaCheck
 from tunewheel_curate.stage import Stage, drop
 
@@ -23,17 +25,18 @@ _SAID_OF_PARTS = {"$schema", "$id", "$defs", "definitions", "properties"}
 """What a schema says of single properties, and what that may refer to; not which of them there must be."""
 
 
-def validate_outputs(records: pl.DataFrame, task: TaskSpec) -> Stage:
+def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSpec = CleaningSpec()) -> Stage:
     """Drop broken outputs; re-serialise the others and add the column ``label``.
 
     Without an output schema every text is valid and only normalised, and there are no labels unless the
     text is a JSON object that has ``label_field``. Reasons: ``not_json``, ``off_schema: <what>``,
-    ``off_schema: (root) too large`` (a number that the schema cannot be checked with).
+    ``off_schema: (root) too large`` (a number that the schema cannot be checked with); and as ``cleaning``
+    says, of the free text in an answer, ``near_empty_answer`` and ``truncated_answer: <where>``.
     """
     schema = SchemaCheck(task.output_schema) if task.output_schema is not None else None
     answers = records["output"]
     # Each once: many questions have the same answer.
-    settled = {text: _validated(text, schema, task) for text in answers.unique()}
+    settled = {text: _validated(text, schema, task, cleaning) for text in answers.unique()}
     columns = [[settled[text][place] for text in answers] for place in range(3)]
     checked = records.with_columns(
         pl.Series("output", columns[0], dtype=pl.String), pl.Series("label", columns[1], dtype=pl.String)
@@ -76,7 +79,9 @@ def label_of(value: Any, label_field: str | None) -> str | None:
     return label if isinstance(label, str) else json.dumps(label, sort_keys=True, ensure_ascii=False)
 
 
-def _validated(text: str, schema: SchemaCheck | None, task: TaskSpec) -> tuple[str, str | None, str | None]:
+def _validated(
+    text: str, schema: SchemaCheck | None, task: TaskSpec, cleaning: CleaningSpec
+) -> tuple[str, str | None, str | None]:
     try:
         value = _parsed(text)
     except (ValueError, RecursionError):
@@ -94,7 +99,9 @@ def _validated(text: str, schema: SchemaCheck | None, task: TaskSpec) -> tuple[s
     if error is not None:
         where = ".".join(str(part) for part in error.absolute_path) or "(root)"
         return text, None, f"off_schema: {where} {error.validator}"
-    return canonical_output(value, task.output_schema or {}), label_of(value, task.label_field), None
+    own = task.output_schema or {}
+    flaw = flaw_of_texts(value, own, cleaning, label_field=task.label_field)
+    return canonical_output(value, own), label_of(value, task.label_field), flaw
 
 
 def _parsed(text: str) -> Any:

@@ -17,6 +17,7 @@ from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.duplicates.similarity import SimilarPair, SimilarPairs, components
+from tunewheel_curate.examples.free_text import is_free_text
 from tunewheel_curate.examples.output_validation import label_of, with_unknown_labels
 from tunewheel_curate.labels.conflicts import agreeing, contradicting
 from tunewheel_curate.stage import Stage
@@ -79,13 +80,8 @@ def _decisive(output: str, schema: dict[str, Any] | None) -> str:
     if not isinstance(value, dict):
         return output
     properties = (schema or {}).get("properties", {})
-    kept = {name: part for name, part in value.items() if not _is_free_text(properties.get(name))}
+    kept = {name: part for name, part in value.items() if not is_free_text(properties.get(name))}
     return json.dumps(kept, sort_keys=True) if kept else output
-
-
-def _is_free_text(schema: Any) -> bool:
-    bounded = {"enum", "const", "pattern", "format"}
-    return isinstance(schema, dict) and schema.get("type") == "string" and not schema.keys() & bounded
 
 
 def near_conflicting(before: pl.DataFrame, pairs: Sequence[SimilarPair]) -> pl.DataFrame:
