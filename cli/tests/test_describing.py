@@ -39,3 +39,6 @@ def test_progress_tells_every_figure_that_a_step_has() -> None:
         "run-1: step 3/9, loss 1.250, validation loss 1.500, lr 0.002, gradient 0.75, 210 tok/s, 3.0 GiB, "
         "40 s left"
     )
+    more = {"gpu_memory_bytes": 5 * 2**30, "since_step_seconds": 61.0}
+    words = describe(new_event(step.model_copy(update=more), source="/test"))
+    assert "5.0 GiB on the GPU, in the next step for 61 s, 40 s left" in words

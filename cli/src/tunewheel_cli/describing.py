@@ -50,6 +50,7 @@ def _desired(event: lifecycle.ServingDesired) -> str:
 
 
 def _progressed(event: training.TrainProgressed) -> str:
+    gpu, waited = event.gpu_memory_bytes, event.since_step_seconds
     parts = [
         f"step {event.step}/{event.total_steps}",
         f"loss {event.loss:.3f}",
@@ -58,6 +59,8 @@ def _progressed(event: training.TrainProgressed) -> str:
         f"gradient {event.grad_norm:.2g}" if event.grad_norm is not None else "",
         f"{event.tokens_per_second:.0f} tok/s",
         f"{event.memory_bytes / 2**30:.1f} GiB" if event.memory_bytes is not None else "",
+        f"{gpu / 2**30:.1f} GiB on the GPU" if gpu is not None else "",
+        f"in the next step for {waited:.0f} s" if waited is not None else "",
         f"{event.eta_seconds:.0f} s left",
     ]
     return f"{event.run_id}: " + ", ".join(part for part in parts if part)

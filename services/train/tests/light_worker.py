@@ -73,13 +73,15 @@ def plan_of(job: Job) -> TrainPlan:
 
 
 def misbehave(job: Job, step: int) -> None:
-    """What ``LIGHT_FAULT`` asks for at the second step: hang, disk, or, while a micro-batch holds several,
-    oom and eat (all memory there is)."""
+    """What ``LIGHT_FAULT`` asks for at the second step: hang, freeze, disk, or, while a micro-batch holds
+    several, oom and eat (all memory there is)."""
     fault = os.environ.get("LIGHT_FAULT")
     if step != 2 or fault is None:
         return
     if fault == "hang":
         signal.pause()
+    if fault == "freeze":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if fault == "oom" and job.recipe.micro_batch_size > 1:
         raise MemoryError("DefaultCPUAllocator: can't allocate memory")
     if fault == "eat" and job.recipe.micro_batch_size > 1:

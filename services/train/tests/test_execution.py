@@ -25,7 +25,7 @@ from tunewheel_contracts.events.training import (
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_train.progress import Failed, Message, Stopped
 from tunewheel_train.runs import attempts
-from tunewheel_train.runs.process import run_process
+from tunewheel_train.runs.process import Patience
 from tunewheel_train.runs.runs import MAX_RECORD_IDS
 from tunewheel_train.trainers import checkpoints
 
@@ -170,26 +170,36 @@ async def test_a_failure_that_names_thousands_of_records_is_heard(bench):
     assert len(event.record_ids) == MAX_RECORD_IDS
 
 
-async def test_a_process_that_hangs_is_killed_and_started_again(bench, monkeypatch):
-    """It waits for ever at its second step; what is allowed has passed once the first was told of."""
-    monkeypatch.setenv("LIGHT_FAULT", "hang")
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("hang", "it lived, but came no further for 90 s (TUNEWHEEL_STUCK_SECONDS) and was killed"),
+        ("freeze", "it gave no sign of life for 6 s (TUNEWHEEL_SILENT_SECONDS) and was killed"),
+    ],
+)
+async def test_a_process_that_is_stuck_is_killed_and_started_again(bench, monkeypatch, fault: str, told: str):
+    """At its second step it waits for ever, or stands still; time has passed once the first was told of."""
+    monkeypatch.setenv("LIGHT_FAULT", fault)
     made = await bench()
-    made.settings = made.settings.model_copy(update={"stuck_seconds": 90.0, "train_attempts": 2})
-    allowed: list[float] = []
+    made.settings = made.settings.model_copy(
+        update={"stuck_seconds": 90.0, "silent_seconds": 6.0, "train_attempts": 2}
+    )
 
     def silence(seconds: float) -> asyncio.Timeout:
-        allowed.append(seconds)
-        return asyncio.timeout(0 if progressed(made) else None)
+        return asyncio.timeout(0 if fault == "freeze" and progressed(made) else None)
 
-    monkeypatch.setattr(attempts, "run_process", partial(run_process, silence=silence))
+    def clock() -> float:
+        """Stands still for what does: else an hour passes with every step that is told of."""
+        steps = sum(isinstance(news, TrainProgressed) for news in made.told)
+        return 3_600.0 * steps if fault == "hang" else 0.0
+
+    patience = partial(Patience, silence=silence, clock=clock)
+    monkeypatch.setattr(attempts, "Patience", patience)
     event = await made.train()
     assert isinstance(event, TrainFailed)
-    assert event.reason == (
-        "stopped 2 times without coming further: the training process ended: it said nothing for 90 s "
-        "(TUNEWHEEL_STUCK_SECONDS) and was killed"
-    )
+    assert told in event.reason
+    assert event.reason.startswith("stopped 2 times without coming further: the training process ended: ")
     assert event.step == 1
-    assert set(allowed) == {90.0}
     assert training_processes() == []
 
 

@@ -66,7 +66,7 @@ class TrainStarted(Event):
 
 
 class TrainProgressed(Event):
-    """One optimizer step of a run, for those who watch."""
+    """One optimizer step of a run, for those who watch; told again while the next one takes long."""
 
     type: ClassVar[str] = "train.progressed"
     subject_field: ClassVar[str] = "run_id"
@@ -83,7 +83,11 @@ class TrainProgressed(Event):
     tokens_per_second: Annotated[FiniteFloat, Field(ge=0)]
     eta_seconds: Annotated[FiniteFloat, Field(ge=0)]
     memory_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Held by the training process: resident on a CPU, allocated on a GPU."""
+    """Of the machine, that the training process holds."""
+    gpu_memory_bytes: Annotated[int, Field(ge=0)] | None = None
+    """That it has allocated on its GPU; null without one."""
+    since_step_seconds: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    """Where the step is told again: how long ago it ended. The run lives, and is in a slow step."""
     validation_loss: FiniteFloat | None = None
     """Where this step was validated."""
 

@@ -63,6 +63,10 @@ def _figures(step: TrainProgressed) -> list[str]:
     figures.append(f"{step.tokens_per_second:.0f} tok/s")
     if step.memory_bytes is not None:
         figures.append(f"{step.memory_bytes / 2**30:.1f} GiB")
+    if step.gpu_memory_bytes is not None:
+        figures.append(f"{step.gpu_memory_bytes / 2**30:.1f} GiB on the GPU")
+    if step.since_step_seconds is not None:
+        figures.append(f"in the next step for {step.since_step_seconds:.0f} s")
     return [*figures, f"{step.eta_seconds:.0f} s left"]
 
 

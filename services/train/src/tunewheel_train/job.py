@@ -29,6 +29,8 @@ class Job(BaseModel):
     sharding: Literal["none", "fsdp"] = "none"
     """Where several processes train together: whether each holds the whole model or a part of it."""
     packed: bool = True
+    alive_seconds: float = 10.0
+    """Between two signs of life."""
     gradient_checkpointing: bool | None = None
     """None: as the plan says, which may also cut micro-batches."""
     devices: Path | None = None

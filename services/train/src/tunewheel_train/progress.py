@@ -1,6 +1,8 @@
 """What a training process tells the service: one JSON object per line.
 
 planned → started → (progressed | checkpointed | warned)* → completed | stopped | failed
+
+and alive between any two of them.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class Progressed(_Message):
     """Since the process began to train; padding excluded."""
     eta_seconds: float
     memory_bytes: int | None = None
+    gpu_memory_bytes: int | None = None
     validation_loss: float | None = None
 
 
@@ -60,6 +63,12 @@ class Checkpointed(_Message):
     kind: Literal["checkpointed"] = "checkpointed"
     step: int
     path: str
+
+
+class Alive(_Message):
+    """Between the others, every so often: the process runs, though no step ended meanwhile."""
+
+    kind: Literal["alive"] = "alive"
 
 
 class Warned(_Message):
@@ -99,7 +108,7 @@ class Failed(_Message):
 
 
 Message = Annotated[
-    Located | Planned | Started | Progressed | Checkpointed | Warned | Completed | Stopped | Failed,
+    Located | Planned | Started | Progressed | Checkpointed | Alive | Warned | Completed | Stopped | Failed,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)

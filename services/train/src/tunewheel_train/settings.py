@@ -43,9 +43,12 @@ class Settings(ServiceSettings):
     stop_seconds: float = Field(default=300.0, gt=0)
     """How long a training process may take over its last checkpoint before it is killed."""
 
+    silent_seconds: float = Field(default=600.0, gt=0)
+    """A training process that gives no sign of life for so long is killed and started again. It gives sixty
+    in this time, also in the middle of a step."""
     stuck_seconds: float = Field(default=3_600.0, gt=0)
-    """A training process that says nothing for so long, between two steps for instance, is killed and started
-    again."""
+    """A training process that lives, but comes no further for so long, is killed and started again: longer
+    than the slowest step."""
     mlflow_tracking_uri: SecretStr | None = None
     """MLflow store that runs are told to as well, such as ``http://localhost:5000``."""
 

@@ -1,8 +1,9 @@
 """The training process: ``python -m tunewheel_train.worker train|locate JOB``.
 
 It runs apart from the service so that the service stays small and answers while a step takes minutes, and so
-that memory goes back when the run ends. Progress goes to stdout as JSON lines (``progress.py``); whatever a
-library prints goes to stderr. SIGTERM: a checkpoint after the present step, then exit 75.
+that memory goes back when the run ends. Progress goes to stdout as JSON lines (``progress.py``), with a sign
+of life now and then (``heartbeat.py``); whatever a library prints goes to stderr. SIGTERM: a checkpoint after
+the present step, then exit 75.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -26,8 +28,9 @@ from tunewheel_basemodel.errors import BaseModelUnreachable
 from tunewheel_contracts.formats.run import BaseModelFacts
 
 from tunewheel_train.errors import RunFailed, RunStopped
+from tunewheel_train.heartbeat import Heartbeat
 from tunewheel_train.job import Job
-from tunewheel_train.progress import Failed, Located, Message, Stopped, write
+from tunewheel_train.progress import Alive, Failed, Located, Message, Stopped, write
 from tunewheel_train.runs.shortage import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from tunewheel_train.trainers import checkpoints
 
@@ -58,25 +61,44 @@ class StopRequest:
         return self.wanted
 
 
+class Voice:
+    """What this process tells the service, a line at a time from whichever thread."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self.first = os.environ.get("RANK", "0") == "0"
+
+    def report(self, message: Message) -> None:
+        """Tell ``message``; of processes that train together the first one speaks."""
+        if self.first:
+            self.insist(message)
+
+    def insist(self, message: Message) -> None:
+        """Tell what no other process knows."""
+        with self._lock:
+            write(self._stream, message)
+
+
 def main(arguments: list[str] | None = None, *, recipe: Recipe | None = None) -> int:
     """Run one job; returns the exit code. ``recipe`` stands in for ``recipe.train``."""
     action, path = arguments if arguments is not None else sys.argv[1:]
     stop = StopRequest()
     stop.listen()
     die_with_parent()
-    stream = claim_stdout()
-    first = os.environ.get("RANK", "0") == "0"
+    voice = Voice(claim_stdout())
     job = Job.model_validate_json(Path(path).read_text())
+    with Heartbeat(lambda: voice.report(Alive()), job.alive_seconds):
+        return _run(action, job, voice, stop, recipe)
 
-    def report(message: Message) -> None:
-        if first:
-            write(stream, message)
 
+def _run(action: str, job: Job, voice: Voice, stop: StopRequest, recipe: Recipe | None) -> int:
+    report = voice.report
     try:
         if action == "locate":
             report(locate(job))
             return 0
-        with exclusive(job.work_dir, stop) if first else contextlib.nullcontext():
+        with exclusive(job.work_dir, stop) if voice.first else contextlib.nullcontext():
             report(train(job, report, stop, recipe))
         return 0
     except RunStopped as error:
@@ -93,7 +115,7 @@ def main(arguments: list[str] | None = None, *, recipe: Recipe | None = None) ->
             traceback.print_exc()
         if (shortage := of_shortage(error)) is None:
             return 1
-        write(stream, shortage)  # whichever of the processes that train together it is: no other knows
+        voice.insist(shortage)  # whichever of the processes that train together it is
         return EXIT_FAILED
 
 

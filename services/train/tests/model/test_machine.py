@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 from tunewheel_contracts.planning.devices import catalogue, read_catalogue
-from tunewheel_train.model.machine import memory_limit, nearest, peak_bytes, present_bytes, this_device
+from tunewheel_train.model.machine import (
+    gpu_bytes,
+    memory_limit,
+    nearest,
+    peak_bytes,
+    present_bytes,
+    this_device,
+)
 from tunewheel_train.settings import Settings
 
 
@@ -61,4 +68,10 @@ def test_the_processor_at_hand_is_a_device():
 
 
 def test_memory_is_counted_in_bytes():
+    import torch
+
+    if torch.cuda.is_available():
+        assert gpu_bytes() == torch.cuda.memory_allocated()
+        return
     assert (64 << 20) < present_bytes() <= peak_bytes() * 1.05
+    assert gpu_bytes() is None

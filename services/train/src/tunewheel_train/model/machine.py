@@ -80,14 +80,19 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def present_bytes() -> int:
-    """Memory that this process holds now."""
+def gpu_bytes() -> int | None:
+    """Memory that this process has allocated on its GPU now; None without one."""
     import torch
 
-    if torch.cuda.is_available():
-        return int(torch.cuda.memory_allocated())
+    return int(torch.cuda.memory_allocated()) if torch.cuda.is_available() else None
+
+
+def present_bytes() -> int:
+    """Memory of the machine that this process holds now, a GPU's aside."""
+    import resource
+
     try:
         resident = Path("/proc/self/statm").read_text().split()[1]
-    except OSError:
-        return peak_bytes()
+    except OSError:  # no /proc: the most it ever held
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return int(resident) * os.sysconf("SC_PAGE_SIZE")

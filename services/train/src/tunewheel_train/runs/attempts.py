@@ -24,7 +24,7 @@ from tunewheel_train.progress import Checkpointed, Completed, Failed, Message
 from tunewheel_train.runs import remote_checkpoints
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.ladder import next_rung
-from tunewheel_train.runs.process import WORKER, Last, ProcessDied, run_process
+from tunewheel_train.runs.process import WORKER, Last, Patience, ProcessDied, run_process
 from tunewheel_train.runs.runs import Result, Run
 from tunewheel_train.runs.shortage import oom_kills, out_of_memory
 from tunewheel_train.runs.slots import Slots, devices_of
@@ -35,6 +35,8 @@ from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
 Tell = Callable[[Event], Awaitable[None]]
+BEATS = 60
+"""Signs of life that a process has missed when it is taken for dead."""
 
 
 class Lease(Protocol):
@@ -72,6 +74,7 @@ class Attempt:
         self._worker = worker
         self._lease = lease
         self._corrections = dict(corrections)
+        self._patience = Patience(settings.silent_seconds, settings.stuck_seconds)
         self.teller = Teller(run, tell, settings.progress_seconds, time.monotonic)
         self._dir = settings.runs_dir / run.run_id
         self._uploads: asyncio.Task[None] | None = None
@@ -131,6 +134,7 @@ class Attempt:
             preferences_path=preferences_path, start_from=start_from, output_dir=directory / "adapter",
             work_dir=directory / "work", cache_dir=self._settings.cache_dir, dtype=self._settings.train_dtype,
             devices=self._settings.devices, sharding=self._settings.train_sharding,
+            alive_seconds=self._settings.silent_seconds / BEATS,
             corrections=self._corrections, recipe=run.recipe,
         )  # fmt: skip
 
@@ -174,7 +178,7 @@ class Attempt:
         try:
             return await run_process(
                 "train", job, directory=self._dir, threads=self._settings.train_threads, stop=stop,
-                stop_seconds=self._settings.stop_seconds, stuck_seconds=self._settings.stuck_seconds,
+                stop_seconds=self._settings.stop_seconds, patience=self._patience,
                 on_message=self._on_message, processes=self._settings.train_processes,
                 devices=self._devices(slot), worker=self._worker,
             )  # fmt: skip

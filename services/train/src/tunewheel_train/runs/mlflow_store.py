@@ -18,7 +18,10 @@ from tunewheel_train.progress import Progressed
 from tunewheel_train.runs.runs import Run
 
 RUN_ID = "tunewheel.run_id"
-_FIGURES = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes", "validation_loss")
+_FIGURES = (
+    "loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes", "gpu_memory_bytes",
+    "validation_loss",
+)  # fmt: skip
 _AT_ONCE = 100
 """Steps per request: MLflow takes a thousand metrics."""
 _LONGEST_TAG = 5_000

@@ -7,17 +7,32 @@ import contextlib
 import math
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tunewheel_train.job import Job
-from tunewheel_train.progress import Completed, Failed, Located, Message, Stopped, parse
+from tunewheel_train.progress import Alive, Completed, Failed, Located, Message, Stopped, parse
 
 Last = Completed | Failed | Located | Stopped
 OnMessage = Callable[[Message], Awaitable[None]]
 Silence = Callable[[float], contextlib.AbstractAsyncContextManager[object]]
 """Raises ``TimeoutError`` in its body once so many seconds have passed, as ``asyncio.timeout`` does."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How many seconds a process may give no sign of life, and how many it may live without news, in one step
+    for instance. ``silence`` and ``clock`` measure them."""
+
+    silent_seconds: float = 600.0
+    stuck_seconds: float = 3_600.0
+    silence: Silence = asyncio.timeout
+    clock: Callable[[], float] = time.monotonic
+
+
 WORKER = (sys.executable, "-m", "tunewheel_train.worker")
 """The command of a training process, without action and job."""
 
@@ -66,19 +81,18 @@ async def run_process(
     stop: asyncio.Event,
     stop_seconds: float,
     on_message: OnMessage,
-    stuck_seconds: float = 3_600.0,
+    patience: Patience = Patience(),
     processes: int = 1,
     devices: Sequence[str] = (),
     worker: Sequence[str] = WORKER,
-    silence: Silence = asyncio.timeout,
 ) -> Last:
     """Run one job in a process of its own; returns its last word.
 
     ``stop`` asks it to checkpoint and end, ``stop_seconds`` later it is killed. Its job file and its log
-    lie in ``directory``. ``devices`` are the GPUs it sees. ``silence`` measures how long it says nothing.
+    lie in ``directory``. ``devices`` are the GPUs it sees.
 
     Raises:
-        ProcessDied: it ended without a last word, or said nothing for ``stuck_seconds`` and was killed.
+        ProcessDied: it ended without a last word, or exhausted the ``patience`` and was killed.
     """
     log_file = directory / f"{action}.log"
     several = together(worker, processes, stop_seconds)
@@ -87,12 +101,11 @@ async def run_process(
     process = await _start(command, job, directory / f"{action}.json", log_file, seen)
     async with _stopping(process, stop, stop_seconds):
         last: Last | None = None
-        async for line in _lines(process, stuck_seconds, silence):
-            message = parse(line)
+        async for message in _messages(process, patience):
             if isinstance(message, Last):
                 # of processes that train together one fails, and the others are stopped
                 last = last if isinstance(last, Failed) else message
-            elif message is not None:
+            else:
                 await on_message(message)
         code = await process.wait()
     if last is None:
@@ -116,21 +129,34 @@ def together(worker: Sequence[str], processes: int, stop_seconds: float) -> tupl
     )  # fmt: skip
 
 
-async def _lines(
-    process: asyncio.subprocess.Process, stuck_seconds: float, silence: Silence
-) -> AsyncIterator[bytes]:
+async def _messages(process: asyncio.subprocess.Process, patience: Patience) -> AsyncIterator[Message]:
     assert process.stdout is not None
+    last_news = patience.clock()
     while True:
         try:
-            async with silence(stuck_seconds):
+            async with patience.silence(patience.silent_seconds):
                 line = await process.stdout.readline()
         except TimeoutError:
-            raise ProcessDied(
-                None, f"it said nothing for {stuck_seconds:.0f} s (TUNEWHEEL_STUCK_SECONDS) and was killed"
-            ) from None
+            raise _gave_no_sign(patience) from None
         if not line:
             return
-        yield line
+        message = parse(line)
+        if not isinstance(message, Alive):
+            last_news = patience.clock()
+        elif patience.clock() - last_news > patience.stuck_seconds:
+            raise _came_no_further(patience)
+        if message is not None:
+            yield message
+
+
+def _gave_no_sign(patience: Patience) -> ProcessDied:
+    seconds = f"{patience.silent_seconds:.0f} s (TUNEWHEEL_SILENT_SECONDS)"
+    return ProcessDied(None, f"it gave no sign of life for {seconds} and was killed")
+
+
+def _came_no_further(patience: Patience) -> ProcessDied:
+    seconds = f"{patience.stuck_seconds:.0f} s (TUNEWHEEL_STUCK_SECONDS)"
+    return ProcessDied(None, f"it lived, but came no further for {seconds} and was killed")
 
 
 async def _start(

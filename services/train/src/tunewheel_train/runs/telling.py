@@ -9,10 +9,12 @@ from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.training import TrainPlanned, TrainProgressed, TrainStarted
 from tunewheel_contracts.formats.plan import TrainPlan
 
-from tunewheel_train.progress import Message, Planned, Progressed, Started, Warned
+from tunewheel_train.progress import Alive, Message, Planned, Progressed, Started, Warned
 from tunewheel_train.runs.runs import Run
 
 log = structlog.get_logger(__name__)
+RETOLD_SECONDS = 30.0
+"""A run whose step takes longer is seen to live so often."""
 
 
 class Teller:
@@ -29,7 +31,8 @@ class Teller:
         self._publish = publish
         self._progress_seconds = progress_seconds
         self._clock = clock
-        self._last = float("-inf")
+        self._last_step = self._last = self._stepped = float("-inf")
+        self._latest: Progressed | None = None
         self.step = 0
         self.total_steps = 0
         self.plan: TrainPlan | None = None
@@ -43,6 +46,8 @@ class Teller:
             await self._started(message)
         elif isinstance(message, Progressed):
             await self._progressed(message)
+        elif isinstance(message, Alive):
+            await self._alive()
         elif isinstance(message, Warned):
             log.warning("training_warned", run_id=self._run.run_id, reason=message.reason)
 
@@ -60,6 +65,7 @@ class Teller:
 
     async def _started(self, message: Started) -> None:
         self.step, self.total_steps = message.resumed_from_step, message.total_steps
+        self._latest = None
         await self._publish(
             TrainStarted(
                 project=self._run.project,
@@ -74,10 +80,25 @@ class Teller:
         )
 
     async def _progressed(self, message: Progressed) -> None:
-        self.step = message.step
+        self.step, self._latest = message.step, message
+        now = self._stepped = self._clock()
+        if message.step == message.total_steps or now - self._last_step >= self._progress_seconds:
+            self._last_step = now
+            await self._publish_step(message, now)
+
+    async def _alive(self) -> None:
+        """Tell the latest step again, with how long the next one has lasted."""
         now = self._clock()
-        if message.step < message.total_steps and now - self._last < self._progress_seconds:
-            return
+        if self._latest is not None and now - self._last >= max(RETOLD_SECONDS, self._progress_seconds):
+            await self._publish_step(self._latest, now, waited=now - self._stepped)
+
+    async def _publish_step(self, message: Progressed, now: float, waited: float | None = None) -> None:
         self._last = now
-        figures = message.model_dump(exclude={"kind"})
-        await self._publish(TrainProgressed(project=self._run.project, run_id=self._run.run_id, **figures))
+        await self._publish(
+            TrainProgressed(
+                project=self._run.project,
+                run_id=self._run.run_id,
+                since_step_seconds=waited,
+                **message.model_dump(exclude={"kind"}),
+            )
+        )

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from tunewheel_train.errors import RunFailed
-from tunewheel_train.model.machine import present_bytes
+from tunewheel_train.model.machine import gpu_bytes, present_bytes
 from tunewheel_train.progress import Checkpointed, Message, Progressed
 from tunewheel_train.trainers import checkpoints
 
@@ -88,6 +88,7 @@ class ProgressCallback(TrainerCallback):
                 tokens_per_second=(course.tokens_seen - tokens) / elapsed,
                 eta_seconds=(course.total_steps - step) * per_step,
                 memory_bytes=present_bytes(),
+                gpu_memory_bytes=gpu_bytes(),
                 validation_loss=self._validated,
             )
         )

@@ -1,0 +1,62 @@
+"""What a training process may keep silent about, and for how long; no clock but the test's own passes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from tunewheel_train.job import Job
+from tunewheel_train.progress import Alive, Message, Stopped
+from tunewheel_train.runs.process import Last, Patience, ProcessDied, run_process
+
+HOUR = 3_600.0
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., asyncio.Future[tuple[Last, list[Message]]]]:
+    """Run a process that says ``words`` and, with ``rest``, does that line of Python."""
+
+    async def run(words: Sequence[Message], patience: Patience, rest: str = "") -> tuple[Last, list[Message]]:
+        said = "\n".join(word.model_dump_json() for word in words)
+        job = Job(
+            run_id="run-1", base_model="m", train_path=tmp_path, output_dir=tmp_path, work_dir=tmp_path,
+            cache_dir=tmp_path,
+        )  # fmt: skip
+        heard: list[Message] = []
+
+        async def hear(message: Message) -> None:
+            heard.append(message)
+
+        last = await run_process(
+            "train", job, directory=tmp_path, threads=1, stop=asyncio.Event(), stop_seconds=1.0,
+            on_message=hear, patience=patience, worker=(sys.executable, "-c", f"print({said!r}); {rest}"),
+        )  # fmt: skip
+        return last, heard
+
+    return run
+
+
+def an_hour_passes(*, patience: float) -> Patience:
+    """Between any two lines."""
+    return Patience(stuck_seconds=patience, clock=itertools.count(0, HOUR).__next__)
+
+
+async def test_a_slow_step_whose_process_lives_is_waited_for(run):
+    last, heard = await run([Alive(), Alive(), Stopped(step=1)], an_hour_passes(patience=9 * HOUR))
+    assert last == Stopped(step=1)
+    assert heard == [Alive(), Alive()]
+
+
+async def test_one_that_lives_and_comes_no_further_is_killed(run):
+    with pytest.raises(ProcessDied, match=r"it lived, but came no further for 1800 s \(TUNEWHEEL_STUCK_SEC"):
+        await run([Alive(), Alive()], an_hour_passes(patience=HOUR / 2), "input()")
+
+
+async def test_one_that_gives_no_sign_of_life_is_killed(run):
+    patience = Patience(silent_seconds=90.0, silence=lambda seconds: asyncio.timeout(0))
+    with pytest.raises(ProcessDied, match=r"no sign of life for 90 s \(TUNEWHEEL_SILENT_SECONDS\)"):
+        await run([], patience, "import signal; signal.pause()")
