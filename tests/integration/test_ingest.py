@@ -8,6 +8,7 @@ import json
 import httpx
 import pytest
 from tunewheel_cli.dead_letters import dead_letter_counts, read_dead_letters
+from tunewheel_cli.reading import read_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import TicketPublished
@@ -97,6 +98,42 @@ async def test_http_takes_json_lines_and_names_the_bad_one(kafka: str, tmp_path,
             assert traversal.json()["refused"][0]["field"] == "document_id"
         records = await bus.collect(topics.RECORD_INGESTED, 999, where=lambda e: e.project == project)
         assert len({e.data.record_id for e in records}) == 999
+
+
+async def test_a_request_sent_again_under_its_key_is_carried_out_once_even_after_a_restart(
+    kafka: str, tmp_path, project: str
+) -> None:
+    key = {"idempotency-key": f"import-{project}", "content-type": "application/x-ndjson"}
+    lines = [json.dumps({"ticket_id": f"K-{n}", "body": f"bell {n}"}) for n in range(3)]
+    answers: list[httpx.Response] = []
+
+    async with Bus(kafka) as bus, httpx.AsyncClient(timeout=60) as client:
+        await bus.publish(declared(project))
+
+        async def post(service, *sent: str) -> httpx.Response:
+            url = f"http://127.0.0.1:{service.http_port}/v1/tickets?project={project}"
+            return await client.post(url, content="\n".join(sent), headers=key)
+
+        async with running(ingest(kafka, tmp_path)) as service:
+            answers += [await post(service, *lines), await post(service, *lines)]
+        async with running(ingest(kafka, tmp_path)) as service:
+            answers += [await post(service, *lines)]
+            changed = await post(service, lines[0])
+        options = {"bootstrap_servers": kafka}
+        published = [
+            event
+            async for event in read_topics(options, (topics.TICKET_PUBLISHED,))
+            if event.project == project
+        ]
+    assert [answer.status_code for answer in answers] == [202] * 3
+    assert answers[0].json() == answers[1].json() == answers[2].json()
+    assert [answer.headers.get("idempotency-replayed") for answer in answers] == [None, "true", "true"]
+    assert sorted(answers[0].json()["event_ids"]) == sorted(event.id for event in published)
+    assert len(published) == 3
+    assert changed.status_code == 422
+    (refused,) = changed.json()["refused"]
+    assert refused["field"] == "Idempotency-Key"
+    assert "was used for another request; choose another key" in refused["reason"]
 
 
 async def test_a_redelivered_event_makes_the_same_record(kafka: str, tmp_path, project: str) -> None:
