@@ -68,11 +68,12 @@ async def test_files_become_records_with_sections_and_pages(kafka: str, tmp_path
 async def test_a_document_that_cannot_be_read_is_a_dead_letter_and_the_next_one_is_read(
     kafka: str, tmp_path: Path, project: str
 ) -> None:
-    service = ingest(kafka, tmp_path, max_document_bytes=100_000)
+    service = ingest(kafka, tmp_path, max_document_bytes=100_000, parse_memory_mb=256)
     async with Bus(kafka) as bus, running(service), door(service) as client:
         await bus.publish(declared(project))
         bodies = {
             "encrypted.pdf": (FILES / "encrypted.pdf").read_bytes(),
+            "bomb.pdf": (FILES / "bomb.pdf").read_bytes(),  # two gigabytes of zeros, deflated three times
             "lies.pdf": b"<html>",
             "scripts.html": b"<script>x()</script><h1>T</h1><p>kept",
         }
@@ -89,12 +90,13 @@ async def test_a_document_that_cannot_be_read_is_a_dead_letter_and_the_next_one_
         )
         assert too_big.status_code == 413
         (record,) = await bus.collect(topics.RECORD_INGESTED, 1, where=lambda e: e.project == project)
-        letters = await bus.dead_letters("document.published", 4, about=project)
+        letters = await bus.dead_letters("document.published", 5, about=project)
     assert record.data.input == "# T\n\nkept"
     told = {(letter.field, letter.reason.split(";")[0]) for letter in letters}
     assert told == {
         ("file", "is encrypted"),
         ("file", "is no PDF"),
+        ("file", "takes over 256 MiB of memory to read"),
         ("file.path", f"documents/nowhere is not in {service.store.url}"),
         ("file.size_bytes", "has 200000000 bytes, 100000 are allowed"),
     }

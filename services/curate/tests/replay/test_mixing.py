@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -213,12 +214,29 @@ def test_files_are_read_plain_and_packed(tmp_path: Path) -> None:
         ("a.jsonl", b'{"a": 1}\n', "holds no conversation"),
         ("a.jsonl", b"\xff\xfe{", "line 1 is not JSON"),
         ("a.jsonl.gz", b"\x1f\x8bgarbage", "no whole gzip"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 99)[:12] + b"\xff" * 30, "no whole gzip"),
+        ("a.jsonl", b"\n" * 200_001, "has over 200,000 lines"),
     ],
 )
 def test_a_bad_source_is_named_with_the_fix(tmp_path: Path, name: str, data: bytes, told: str) -> None:
     with pytest.raises(InvalidSpec, match=r"dataset\.replay\.source") as caught:
         read_replay(write(tmp_path / name, data))
     assert told in str(caught.value)
+
+
+def test_what_unpacks_to_too_much_is_not_unpacked_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunewheel_curate.replay.sources.MAX_BYTES", 4 << 20)
+    spec = write(tmp_path / "a.jsonl.gz", gzip.compress(bytes(256 << 20), 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidSpec, match="is over 4 MiB unpacked; take a part of it"):
+            read_replay(spec)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 << 20
 
 
 def test_a_source_that_changed_or_is_gone_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -72,6 +73,25 @@ async def test_a_body_over_the_limit_is_413(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/tickets", content=b"x" * (MAX_BODY_BYTES + 1))
     assert answer.status_code == 413
     assert "split it or send JSON Lines" in answer.json()["refused"][0]["reason"]
+
+
+@pytest.mark.parametrize("path", ["/v1/tickets?project=p", "/v1/documents/files?project=p&document_id=a.pdf"])
+async def test_a_compressed_body_is_refused_and_never_unpacked(
+    client: httpx.AsyncClient, log: Log, path: str
+) -> None:
+    bomb = gzip.compress(bytes(64 << 20), 1)
+    assert len(bomb) < 1 << 20
+    tracemalloc.start()
+    try:
+        answer = await client.post(path, content=bomb, headers=LINES | {"content-encoding": "gzip"})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answer.status_code == 422
+    assert answer.json()["refused"] == [
+        {"line": 1, "field": "Content-Encoding", "reason": "is 'gzip'; send the body as it is"}
+    ]
+    assert (log.events, peak < 8 << 20) == ([], True)
 
 
 async def test_json_lines_are_read_in_constant_memory(client: httpx.AsyncClient, log: Log) -> None:

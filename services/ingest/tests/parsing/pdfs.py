@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,23 @@ def make_pdf(*pages: Sequence[Content], title: str = "", extra: bytes = b"", tra
     out += b"".join(b"%010d 00000 n \n" % place for place in places)
     out += b"trailer\n<< /Size %d /Root 1 0 R /Info %d 0 R %s >>\n" % (len(objects) + 1, info, trailer)
     return bytes(out + b"startxref\n%d\n%%%%EOF\n" % start)
+
+
+def bomb_pdf(*, mebibytes: int, nested: int = 1) -> bytes:
+    """Return a PDF whose one page is ``mebibytes`` of zeros, deflated ``nested`` times."""
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = squeeze.compress(bytes(1 << 20)) + squeeze.flush(
+        zlib.Z_FULL_FLUSH
+    )  # stands alone: can be repeated
+    check = (((mebibytes << 20) % 65_521) << 16 | 1).to_bytes(4, "big")  # Adler-32 of zeros
+    stream = b"\x78\xda" + block * mebibytes + b"\x03\x00" + check
+    for _ in range(nested - 1):
+        stream = zlib.compress(stream, 9)
+    filters = b"/FlateDecode " * nested
+    whole = make_pdf([Word("bomb", 100)])
+    page = whole[whole.index(b"<< /Length") : whole.index(b"endstream")]
+    packed = b"<< /Length %d /Filter [%s] >>\nstream\n%s\n" % (len(stream), filters, stream)
+    return whole.replace(page, packed)  # readers find the moved objects by themselves
 
 
 def encrypted_pdf() -> bytes:

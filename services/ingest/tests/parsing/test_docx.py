@@ -3,7 +3,9 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import struct
 import tempfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -72,6 +74,21 @@ def archive(**parts: bytes) -> bytes:
 def test_what_cannot_be_read_says_why(tmp_path: Path, data: bytes, words: str) -> None:
     with pytest.raises(Unreadable, match=re.escape(words)):
         parse(tmp_path, data)
+
+
+def test_a_part_that_lies_about_its_size_is_not_unpacked_beyond_it(tmp_path: Path) -> None:
+    size = 64 << 20
+    bomb = make_docx(MANUAL, more={"word/bomb.xml": bytes(size)})
+    told = bomb.replace(struct.pack("<L", size), struct.pack("<L", 1_000))
+    assert bomb.count(struct.pack("<L", size)) == 2, "the part's header and the archive's"
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unreadable, match=r"is no readable DOCX.*bomb"):
+            parse(tmp_path, told)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 def test_a_file_outside_is_not_fetched_for_a_picture(tmp_path: Path) -> None:

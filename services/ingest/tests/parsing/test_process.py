@@ -19,7 +19,7 @@ from tunewheel_ingest.parsing.limits import Limits
 from tunewheel_ingest.parsing.process import ParserProcess
 from tunewheel_ingest.parsing.worker import Order, outcome_of
 
-from .pdfs import MANUAL, encrypted_pdf, make_pdf
+from .pdfs import MANUAL, bomb_pdf, encrypted_pdf, make_pdf
 
 LIMITS = Limits(memory_bytes=1 << 30, cpu_seconds=30, wall_seconds=30, output_bytes=16 << 20)
 
@@ -51,6 +51,25 @@ async def test_a_refusal_travels_and_the_next_document_is_read(parser: ParserPro
     with pytest.raises(Unreadable, match="is encrypted"):
         await parser.parse(bad, media_type="application/pdf", name="bad.pdf")
     assert (await parser.parse(good, media_type="text/html", name="good.html")).markdown == "text"
+
+
+async def test_bombs_are_refused_in_bounded_memory_and_the_next_document_is_read(tmp_path: Path) -> None:
+    """Gigabytes out of two megabytes, and out of some hundred bytes."""
+    parser = ParserProcess(LIMITS.model_copy(update={"memory_bytes": 512 << 20}))
+    good = tmp_path / "good.html"
+    good.write_bytes(b"<p>text")
+    try:
+        for nested, size in ((1, 3 << 20), (3, 4 << 10)):
+            data = bomb_pdf(mebibytes=2048, nested=nested)
+            assert len(data) < size
+            (tmp_path / "bomb.pdf").write_bytes(data)
+            with pytest.raises(Unreadable, match="takes over 512 MiB of memory to read; split it, or raise"):
+                await parser.parse(tmp_path / "bomb.pdf", media_type="application/pdf", name="bomb.pdf")
+        assert (await parser.parse(good, media_type="text/html", name="good.html")).markdown == "text"
+        assert parser._process is not None
+        assert psutil.Process(parser._process.pid).memory_info().rss < 256 << 20
+    finally:
+        await parser.close()
 
 
 async def test_a_lost_process_is_transient_and_replaced(parser: ParserProcess, tmp_path: Path) -> None:

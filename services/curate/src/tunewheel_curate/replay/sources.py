@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import re
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -153,11 +155,11 @@ def _download(url: str) -> bytes:
 def _jsonl_rows(data: bytes) -> Iterator[Mapping[str, Any]]:
     if data[:2] == b"\x1f\x8b":
         data = _unzipped(data)
-    for number, line in enumerate(data.splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(io.BytesIO(data), start=1):
         if number > MAX_ROWS:
             raise InvalidSpec(field=_FIELD, reason=f"has over {MAX_ROWS:,} lines; take a part of it")
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -168,12 +170,10 @@ def _jsonl_rows(data: bytes) -> Iterator[Mapping[str, Any]]:
 
 
 def _unzipped(data: bytes) -> bytes:
-    import io
-
     try:
         with gzip.open(io.BytesIO(data)) as stream:
             plain = stream.read(MAX_BYTES + 1)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InvalidSpec(
             field=_FIELD, reason=f"is no whole gzip file ({error}); compress it anew"
         ) from error

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, UpstreamEvent, decode_data
 
-from tunewheel_ingest.door.intake import Intake, Receipt, TooLarge, answer, unavailable
+from tunewheel_ingest.door.intake import Intake, Receipt, TooLarge, answer, encoded, unavailable
 from tunewheel_ingest.door.lines import Line, split_lines
 
 E = TypeVar("E", bound=UpstreamEvent)
@@ -35,6 +35,8 @@ class Bulk:
         Status 202: everything was accepted, or what was refused is listed; 422: nothing was accepted;
         413: a single body over the limit; 503: the broker is away (accepted lines so far are kept).
         """
+        if (refused := encoded(request)) is not None:
+            return refused
         receipt, waiting, size, status = Receipt(), list[Envelope[Any]](), 0, 422
         try:
             async for line in self._lines(request, body):

@@ -22,7 +22,7 @@ from tunewheel_contracts.formats.document import media_type_of
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_ingest.documents import folder_of, too_large
-from tunewheel_ingest.door.intake import Intake, Receipt, TooLarge, answer, refusal, unavailable
+from tunewheel_ingest.door.intake import Intake, Receipt, TooLarge, answer, encoded, refusal, unavailable
 
 FIELDS = ("project", "document_id", "title", "media_type", "published_at", "attributes")
 FORM_BYTES = 256 * 1024
@@ -45,6 +45,8 @@ class Files:
 
         Status 202: published; 413: over the limit; 422: refused; 503: the broker or the store is away.
         """
+        if (refused := encoded(request)) is not None:
+            return refused
         receipt = Receipt()
         try:
             announced = int(request.headers.get("content-length") or 0)

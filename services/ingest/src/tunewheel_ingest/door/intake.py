@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from tunewheel_contracts.errors import InvalidEvent, TransientError
@@ -67,6 +68,17 @@ def refusal(error: InvalidEvent) -> JSONResponse:
     receipt = Receipt()
     receipt.refuse(1, error)
     return answer(receipt, 413 if isinstance(error, TooLarge) else 422)
+
+
+def encoded(request: Request) -> JSONResponse | None:
+    """Return the refusal of a compressed body, None for any other: nothing here unpacks one, so that no few
+    bytes become gigabytes."""
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    return refusal(
+        InvalidEvent(field="Content-Encoding", reason=f"is {encoding[:80]!r}; send the body as it is")
+    )
 
 
 def unavailable(receipt: Receipt, error: TransientError) -> JSONResponse:

@@ -44,6 +44,8 @@ def parse_docx(path: Path) -> ParsedDocument:
         ).value
     except RecursionError as error:
         raise Unreadable("is nested too deeply to be read; simplify it") from error
+    except MemoryError:
+        raise
     except Exception as error:  # mammoth has no error class of its own: a bad part shows as any
         raise Unreadable(f"is no readable DOCX ({error!r}); open it and save it anew") from error
     markdown = to_markdown(BeautifulSoup(html, "html.parser"))
@@ -69,10 +71,16 @@ def _judge(data: io.BytesIO) -> None:
                 raise Unreadable("is an archive, but no DOCX; publish it as what it is")
             for part in parts:
                 if part.filename.endswith((".xml", ".rels")):
-                    _judge_xml(archive.read(part), part.filename)
+                    _judge_xml(_read(archive, part), part.filename)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
         raise Unreadable(f"is no readable DOCX ({error}); open it and save it anew") from error
     data.seek(0)
+
+
+def _read(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> bytes:
+    """Return a part. ``archive.read`` would unpack one to its end, whatever size it says that it has."""
+    with archive.open(part) as stream:
+        return stream.read(part.file_size)
 
 
 def _judge_sizes(parts: list[zipfile.ZipInfo]) -> None:

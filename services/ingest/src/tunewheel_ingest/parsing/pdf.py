@@ -68,6 +68,8 @@ def _opened(path: Path) -> Iterator[Any]:
         raise
     except (PdfminerException, MalformedPDFException, PSException) as error:
         cause = error.args[0] if error.args else error
+        if isinstance(cause, MemoryError):  # pdfplumber wraps whatever pdfminer ends with
+            raise cause from error
         if isinstance(cause, PDFEncryptionError) or isinstance(error, PDFEncryptionError):
             raise Unreadable(
                 "is encrypted; publish it decrypted (qpdf --password=… --decrypt in.pdf out.pdf)"
