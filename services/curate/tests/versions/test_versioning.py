@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
+from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_curate.examples.tokens import estimating
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.versions.card import NOTHING, data_card
+from tunewheel_curate.versions.observations import observed
 from tunewheel_curate.versions.suite import run_suite
 from tunewheel_curate.versions.versioning import write_version
 
@@ -55,6 +58,43 @@ def test_the_suite_sees_what_curation_would_have_missed(made, spec, tmp_path: Pa
     split = type(made.split)(broken, made.split.holdout)
     failures = run_suite(split, spec(), "ds-broken", tmp_path / "data_docs", tokens=TOKENS)
     assert failures == ["example_id: expect_column_values_to_be_unique failed"]
+
+
+def test_the_suite_looks_for_rules_labels_and_personal_data(made, spec, tmp_path: Path) -> None:
+    """One example breaks a rule, one bears a label that nobody knows, one a telephone number."""
+
+    def said(answer: str, row: dict[str, Any], asked: str | None = None) -> dict[str, Any]:
+        system, user, _ = row["messages"]
+        turns = [
+            system,
+            user | ({"content": asked} if asked else {}),
+            {"role": "assistant", "content": answer},
+        ]
+        return row | {"messages": turns}
+
+    rules = [{"rule": "pattern", "field": "reply", "pattern": "^[A-Z]"}]
+    task = spec().task.model_dump(mode="json") | {"output_rules": rules}
+    own = spec().model_copy(update={"task": TaskSpec.model_validate(task)})
+    one, two, three, *rest = made.split.train.to_dicts()
+    number = "Call +49 30 901820 or <PHONE_NUMBER>"
+    rows = [
+        said('{"category": "bell", "reply": "oil it"}', one),
+        two | {"label": "gong"},
+        said('{"category": "bell", "reply": "Oil it."}', three, number),
+        *rest,
+    ]
+    split = type(made.split)(pl.DataFrame(rows, schema=made.split.train.schema), made.split.holdout)
+    assert run_suite(split, own, "ds-broken", tmp_path / "data_docs", tokens=TOKENS) == [
+        "label: expect_column_values_to_be_in_set failed",
+        "rule_violations: expect_column_max_to_be_between failed",
+        "personal_data: expect_column_values_to_be_between failed",
+    ]
+    assert observed(made.split, own, TOKENS)["personal_data"].sum() == 0
+    hidden = [turn | {"content": "<PHONE_NUMBER> or <EMAIL_ADDRESS_7c1f>"} for turn in one["messages"]]
+    split = type(made.split)(
+        pl.DataFrame([one | {"messages": hidden}], schema=split.train.schema), split.holdout
+    )
+    assert observed(split, own, TOKENS)["personal_data"].sum() == 0, "placeholders are nobody's data"
 
 
 def test_labels_to_review_travel_with_the_version(records, spec, varied_rows, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from tunewheel_contracts.formats.example_formats import CleaningSpec
@@ -42,8 +43,9 @@ def flaw_of_texts(
     others count together, but for the label.
     """
     texts = [(where, text) for where, text in free_texts(value, schema) if text and where != label_field]
-    said = sum(character.isalnum() for _, text in texts for character in text)
-    if texts and said < policy.min_answer_characters:
+    signs = (character for _, text in texts for character in text if character.isalnum())
+    least = policy.min_answer_characters
+    if texts and sum(1 for _ in islice(signs, least)) < least:
         return "near_empty_answer"
     if policy.truncated_answers:
         return next((f"truncated_answer: {where}" for where, text in texts if is_truncated(text)), None)

@@ -1,0 +1,115 @@
+"""What the suite looks at: one row per example, with what is to be expected of it as numbers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import polars as pl
+from tunewheel_contracts.formats.dataset import ExampleFormat
+from tunewheel_contracts.formats.output_schema import answer_validator
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_curate.examples.output_rules import check_rules
+from tunewheel_curate.examples.output_validation import label_of
+from tunewheel_curate.examples.tokens import Tokens
+from tunewheel_curate.holdout.splitting import Split
+from tunewheel_curate.privacy.redaction import Redactor
+
+NO_LABEL = ""
+"""Of what is no answer."""
+LOOKED_AT = 10_000
+"""Examples that are searched for personal data: the search costs more than all the rest."""
+
+
+def observed(split: Split, spec: ProjectSpec, tokens: Tokens) -> pl.DataFrame:
+    """Return the examples of both sides, general data apart, in the columns that the suite names."""
+    both = pl.concat(
+        [
+            split.train.with_columns(pl.lit("train").alias("split")),
+            split.holdout.with_columns(pl.lit("holdout").alias("split")),
+        ]
+    )
+    both = both.filter(pl.col("format") != ExampleFormat.REPLAY.value)
+    messages = both["messages"].to_list()
+    answers = both["format"] == ExampleFormat.ANSWER.value
+    asked = pl.Series(
+        "user", ["\n\n".join(turn["content"] for turn in turns[1:-1]) for turns in messages], dtype=pl.String
+    )
+    said = pl.Series("assistant", [turns[-1]["content"] for turns in messages], dtype=pl.String)
+    sizes = tokens.conversation_sizes([[turn["content"] for turn in turns] for turns in messages])
+    return both.select(
+        "example_id",
+        asked,
+        # Two documents may be asked the same; two tickets may not.
+        pl.when(pl.lit(answers)).then(pl.lit(asked)).otherwise("example_id").alias("question"),
+        said,
+        _schema_violations(said, answers, spec).alias("schema_violations"),
+        _rule_violations(both["example_id"], asked, said, answers, spec).alias("rule_violations"),
+        _personal_data(both["example_id"], asked, said, both["group"], spec).alias("personal_data"),
+        pl.Series("tokens", sizes, dtype=pl.Int64),
+        # What is no answer has no label: the share of those without one is the answers' alone.
+        pl.when(pl.lit(answers)).then("label").otherwise(pl.lit(NO_LABEL)).alias("label"),
+        "group",
+        "split",
+        pl.col("split").n_unique().over("group").cast(pl.Int64).alias("splits_of_group"),
+    )
+
+
+def allowed_labels(spec: ProjectSpec) -> list[str]:
+    """Return the labels that the schema lists, and that of what is no answer; empty where it lists none."""
+    schema, field = spec.task.output_schema, spec.task.label_field
+    if schema is None or field is None:
+        return []
+    known = schema["properties"][field]
+    values = known.get("enum", []) if isinstance(known, dict) else []
+    labels = [label_of({field: value}, field) for value in values]
+    return [*(label for label in labels if label is not None), NO_LABEL] if labels else []
+
+
+def _schema_violations(said: pl.Series, answers: pl.Series, spec: ProjectSpec) -> pl.Series:
+    if spec.task.output_schema is None:
+        return pl.repeat(0, len(said), dtype=pl.Int64, eager=True)
+    # Great Expectations' own JSON Schema expectation checks the schema anew for every row: 4 ms each.
+    validator = answer_validator(spec.task.output_schema)
+    counts = [_violations(text, validator) if check else 0 for text, check in zip(said, answers, strict=True)]
+    return pl.Series(counts, dtype=pl.Int64)
+
+
+def _violations(text: str, validator: Any) -> int:
+    try:
+        return sum(1 for _ in validator.iter_errors(json.loads(text)))
+    except ValueError:
+        return 1
+
+
+def _rule_violations(
+    names: pl.Series, asked: pl.Series, said: pl.Series, answers: pl.Series, spec: ProjectSpec
+) -> pl.Series:
+    if not spec.task.output_rules:
+        return pl.repeat(0, len(said), dtype=pl.Int64, eager=True)
+    texts = {"record_id": names, "title": pl.lit(""), "input": asked, "output": said}
+    rows = pl.select(**texts, history=pl.lit(None, dtype=pl.String)).filter(answers)
+    broken = check_rules(rows, spec.task.output_rules).dropped["record_id"]
+    return names.is_in(broken.implode()).cast(pl.Int64)
+
+
+def _personal_data(
+    names: pl.Series, asked: pl.Series, said: pl.Series, groups: pl.Series, spec: ProjectSpec
+) -> pl.Series:
+    """Tell of each example whether it would be redacted once more; a placeholder is nobody's data.
+
+    Of more than ``LOOKED_AT`` the others say null: ids are hashes, so the smallest are a random sample.
+    """
+    policy = spec.dataset.pii
+    nothing = pl.repeat(None, len(said), dtype=pl.Int64, eager=True)
+    if policy.action == "keep":
+        return nothing
+    looked_at = (names.rank("ordinal") <= LOOKED_AT).arg_true()
+    entities = "|".join([*policy.entities, *(pattern.name for pattern in policy.patterns)])
+    placeholder = f"<(?:{entities})(?:_[0-9a-f]+)?>"
+    asked, said = (texts.gather(looked_at).str.replace_all(placeholder, "<>") for texts in (asked, said))
+    redactor, groups = Redactor(policy), groups.gather(looked_at)
+    left = redactor.clean(asked, groups) != asked
+    left |= redactor.clean_outputs(said, groups) != said
+    return nothing.scatter(looked_at, left.cast(pl.Int64))
