@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 
+import polars as pl
 import pytest
+from tunewheel_cli.datasets.statistics import stats_of_rows
+from tunewheel_cli.kafka.broker import run_async
 from tunewheel_cli.main import app
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_runtime.store import ObjectStore
 from typer.testing import CliRunner
 
-SPEC = Path(__file__).resolve().parents[2] / "examples" / "helpdesk" / "project.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = ROOT / "examples" / "helpdesk" / "project.yaml"
+EXAMPLES = ROOT / "contracts" / "examples"
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The store of a folder of the test's own, which is not there yet."""
+    monkeypatch.setenv("TUNEWHEEL_VAR", str(tmp_path / "var"))
+    return tmp_path / "var" / "store"
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -99,3 +115,76 @@ def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], code: int
     assert found == code
     assert words in err
     assert err.count("\n") == 1
+
+
+def ran(store: Path, number: int, *, faster: float, teraflops: float, memory_gib: int) -> None:
+    """Store a run on a processor that was so much faster than planned."""
+    content = (EXAMPLES / "run-manifest" / "valid" / "planned-and-measured.json").read_text()
+    run = RunManifest.model_validate_json(content)
+    assert run.plan is not None
+    assert run.usage is not None
+    assert run.plan.device == "cpu"
+    plan = run.plan.model_copy(update={"teraflops": teraflops, "available_bytes": memory_gib << 30})
+    speed = plan.tokens_per_second.expected / plan.speed_factor * faster
+    usage = run.usage.model_copy(update={"tokens_per_second": speed})
+    told = run.model_copy(update={"plan": plan, "usage": usage, "dtype": "float32"})
+    objects = ObjectStore(store.as_uri())
+    run_async(objects.put(f"runs/run-{number}/manifest.json", told.model_dump_json().encode()))
+
+
+def test_earlier_runs_correct_the_plan_and_say_what_the_processor_is(store: Path) -> None:
+    (guessed,) = plans(str(SPEC), "--device", "cpu")
+    assert guessed["calibrated_by"] == 0
+    assert not store.exists()
+    ran(store, 1, faster=2.0, teraflops=0.1, memory_gib=3)
+    ran(store, 2, faster=2.0, teraflops=0.25, memory_gib=7)
+    run_async(ObjectStore(store.as_uri()).put("runs/run-3/manifest.json", b"no manifest"))
+    (found,) = plans(str(SPEC), "--device", "cpu")
+    assert (found["calibrated_by"], found["available_bytes"]) == (2, 7 << 30)
+    assert found["speed_factor"] == pytest.approx(2.0)
+    assert found["tokens_per_second"]["expected"] == pytest.approx(
+        guessed["tokens_per_second"]["expected"] * 2.0 * 0.25 / guessed["teraflops"]
+    )
+    _, out, _ = run(str(SPEC), "--device", "cpu", "--device", "l4")
+    assert "1 of 2 plans are corrected by what earlier runs took." in out
+
+
+def put_version(store: Path, answers: list[str]) -> None:
+    manifest = DatasetManifest.model_validate_json(
+        (EXAMPLES / "dataset-manifest" / "valid" / "preliminary.json").read_text()
+    )
+    rows = [
+        [("system", "Help. " * 20), ("user", "My horn is mute."), ("assistant", answer)] for answer in answers
+    ]
+    messages = [[{"role": role, "content": content} for role, content in turns] for turns in rows]
+    buffer = BytesIO()
+    pl.DataFrame({"messages": messages}).write_parquet(buffer)
+    objects = ObjectStore(store.as_uri())
+    train = run_async(objects.put("datasets/ds-built/train.parquet", buffer.getvalue()))
+    told = manifest.model_copy(update={"dataset_id": "ds-built", "train": train})
+    run_async(objects.put("datasets/ds-built/manifest.json", told.model_dump_json().encode()))
+
+
+def test_a_built_version_gives_model_recipe_and_examples(store: Path) -> None:
+    put_version(store, ["Oil it.", "Oil it. " * 50])
+    (found,) = plans("--dataset", "ds-built", "--device", "l4")
+    assert found["model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    tokens = [30 + 5, 4 + 5], [2 + 5, 100 + 5]  # four characters each, and what a template adds
+    assert found["tokens"] == 2 * (2 * sum(tokens[0]) + sum(tokens[1]))  # twice by the recipe
+    (longer,) = plans("--dataset", "ds-built", "--device", "l4", "--epochs", "8")
+    assert longer["tokens"] == 4 * found["tokens"]
+
+
+def test_what_all_begin_with_is_counted_once() -> None:
+    conversation = [{"role": "user", "content": "x" * 40}, {"role": "assistant", "content": "y" * 8}]
+    prompts = ("Help them. " * 4 + "Be short.", "Help them. " * 4 + "Be exact.")
+    shared = stats_of_rows([[{"role": "system", "content": p}, *conversation] for p in prompts])
+    assert shared.prefix == len("Help them. " * 4 + "Be ") // 4
+    assert stats_of_rows([conversation]).prefix == 0
+    assert (shared.examples, shared.learnt) == (2, 2 * 7)
+
+
+def test_a_version_that_is_not_there_is_said_in_one_line() -> None:
+    code, _, err = run("--dataset", "ds-none")
+    assert code == 1
+    assert "holds no 'ds-none'" in err

@@ -13,6 +13,7 @@ from tunewheel_contracts.errors import InvalidSpec, first_complaint
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.planning.calibration import Calibration, Correction, key
 from tunewheel_contracts.planning.devices import Catalogue, Device
 from tunewheel_contracts.planning.plan import DatasetStats, make_plan
 from tunewheel_contracts.planning.shapes import KNOWN, ModelShape, shape_of
@@ -101,9 +102,13 @@ def plan_all(
     recipes: Sequence[TrainSpec],
     devices: Sequence[Device],
     stats: DatasetStats,
+    calibration: Calibration = Calibration(),
 ) -> Iterator[Planned]:
-    """Every model by every method on every device."""
+    """Every model by every method on every device, corrected by earlier runs."""
+    known = {recipe.method: calibration.corrections(recipe.method) for recipe in recipes}
     for name, shape in models.items():
         for recipe in recipes:
             for device in devices:
-                yield Planned(name, shape.parameters, make_plan(shape, stats, recipe, device))
+                correction = known[recipe.method].get(key(device.name, shape.parameters), Correction())
+                plan = make_plan(shape, stats, recipe, device, correction=correction)
+                yield Planned(name, shape.parameters, plan)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 import math
 from itertools import permutations
+from pathlib import Path
 
 import pytest
+from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.plan import Interval, TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 from tunewheel_contracts.planning.calibration import REMEMBERED, Calibration, Correction, Outcome, key
@@ -63,3 +66,28 @@ def test_small_models_say_nothing_about_large_ones() -> None:
     sizes = [134_515_008, 362_000_000, 1_235_814_400, 8_030_261_248]
     assert len({key("cpu", size) for size in sizes}) == 4
     assert key("cpu", 1_235_814_400) == key("cpu", 1_711_376_384)
+
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "train.completed" / "valid"
+
+
+def completed(name: str) -> TrainCompleted:
+    return TrainCompleted.model_validate(json.loads((EXAMPLES / name).read_text()))
+
+
+def test_a_run_that_was_planned_and_measured_corrects_the_next() -> None:
+    calibration, run = Calibration(), completed("planned.json")
+    assert run.usage is not None
+    assert run.plan is not None
+    calibration.learn(run.plan, run.usage)
+    (correction,) = calibration.corrections(TrainMethod.LORA).values()
+    assert correction.runs == 1
+    assert correction.speed == run.usage.tokens_per_second / run.plan.tokens_per_second.expected
+
+
+def test_a_run_from_before_there_were_plans_or_that_did_more_says_nothing() -> None:
+    calibration, run = Calibration(), completed("planned.json")
+    assert run.usage is not None
+    calibration.learn(completed("lora.json").plan, completed("lora.json").usage)
+    calibration.learn(run.plan, run.usage.model_copy(update={"comparable": False}))
+    assert calibration.corrections(TrainMethod.LORA) == {}

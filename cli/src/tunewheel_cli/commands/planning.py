@@ -14,8 +14,12 @@ from tunewheel_cli.exits import print_json, told
 
 if TYPE_CHECKING:
     from tunewheel_contracts.formats.plan import Interval
+    from tunewheel_contracts.formats.run import RunManifest
+    from tunewheel_contracts.formats.spec import ProjectSpec
     from tunewheel_contracts.planning.advice import Advice
+    from tunewheel_contracts.planning.plan import DatasetStats
 
+    from tunewheel_cli.datasets.versions import Version
     from tunewheel_cli.planning import Planned
 
 
@@ -39,6 +43,18 @@ def plan(
             show_default="the package's",
         ),
     ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="A built version: its examples and, without a spec, its model and recipe."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TUNEWHEEL_STORE_URL",
+            help="Object store of versions, and of the earlier runs that correct a plan.",
+            show_default="that of the folder",
+        ),
+    ] = None,
     examples: Annotated[int, typer.Option(min=1, help="Training examples.")] = 1000,
     tokens_per_example: Annotated[int, typer.Option(min=2, help="On average.")] = 400,
     answer_tokens: Annotated[int, typer.Option(min=1, help="Of an example's tokens, those to learn.")] = 100,
@@ -54,26 +70,57 @@ def plan(
     from tunewheel_contracts.planning.devices import catalogue, read_catalogue
 
     from tunewheel_cli import planning
+    from tunewheel_cli.earlier_runs import as_it_ran, calibrated_by
 
     def work() -> None:
-        project = None
-        if spec is not None:
-            from tunewheel_cli.specs import read_spec
-
-            project = read_spec(spec)
+        version, runs = _stored(dataset, store)
+        project = _project(spec, version)
         name = model or (project.base_model if project else None)
         models = {name: planning.find_shape(name)} if name else planning.FROM_1B
-        stats = planning.stats_of(
+        stats = _statistics(version) or planning.stats_of(
             examples=examples, tokens=tokens_per_example, answer=answer_tokens, prompt=prompt_tokens
         )
         methods = method or ([project.train.method] if project else list(TrainMethod))
         recipes = [planning.recipe_of(project, m, epochs=epochs) for m in methods]
         known = read_catalogue(devices) if devices else catalogue()
-        rows = list(planning.plan_all(models, recipes, planning.find_devices(device or [], known), stats))
+        found = [as_it_ran(one, runs) for one in planning.find_devices(device or [], known)]
+        rows = list(planning.plan_all(models, recipes, found, stats, calibrated_by(runs)))
         advice, priced = _advice(knowledge_changes, consistency), known.as_of.isoformat()
         _print_json(rows, advice, priced) if as_json else _print(rows, advice, priced)
 
     partial(told, as_json=as_json)(work)()
+
+
+def _stored(dataset: str | None, store: str | None) -> tuple[Version | None, list[RunManifest]]:
+    """The version of that name and the runs of ``store``; a folder that is not there yet holds none."""
+    from tunewheel_runtime.store import ObjectStore
+
+    from tunewheel_cli.datasets.versions import open_version
+    from tunewheel_cli.earlier_runs import read_runs
+    from tunewheel_cli.kafka.broker import run_async
+    from tunewheel_cli.places import Var
+
+    var = Var.at()
+    if store is None and dataset is None and not (var.root / "store").is_dir():
+        return None, []
+    url = store or var.store_url
+    version = run_async(open_version(dataset, url)) if dataset else None
+    return version, run_async(read_runs(ObjectStore(url)))
+
+
+def _project(spec: Path | None, version: Version | None) -> ProjectSpec | None:
+    if spec is not None:
+        from tunewheel_cli.specs import read_spec
+
+        return read_spec(spec)
+    return version.manifest.spec if version else None
+
+
+def _statistics(version: Version | None) -> DatasetStats | None:
+    from tunewheel_cli.datasets.statistics import training_stats
+    from tunewheel_cli.kafka.broker import run_async
+
+    return run_async(training_stats(version)) if version else None
 
 
 def _advice(changes: Change | None, consistency: Consistency | None) -> Advice | None:
@@ -117,6 +164,8 @@ def _print(rows: list[Planned], advice: Advice | None, priced: str) -> None:
         "\nGB at the peak; * activations are recomputed. Ranges hold four runs of five. Prices are assumed "
         f"as of {priced}; --devices FILE gives yours."
     )
+    if corrected := sum(row.plan.calibrated_by > 0 for row in rows):
+        console.print(f"{corrected} of {len(rows)} plans are corrected by what earlier runs took.")
 
 
 def _cells(row: Planned) -> list[str]:

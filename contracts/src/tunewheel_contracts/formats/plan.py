@@ -52,6 +52,8 @@ class TrainPlan(Frozen):
     method: TrainMethod
     device: str
     """A name of the device catalogue."""
+    teraflops: Positive | None = None
+    """What the plan took for the device's peak in the run's precision; of a processor it was measured."""
     parameters: Annotated[int, Field(gt=0)]
     """Of the base model."""
     micro_batch_size: Annotated[int, Field(gt=0)]

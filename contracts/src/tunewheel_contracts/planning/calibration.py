@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tunewheel_contracts.formats.plan import Interval, TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.run import Usage
 
 REMEMBERED = 20
 """Runs per method, device and size: older ones ran other versions."""
@@ -53,6 +54,11 @@ class Calibration:
         )
         for outcome in outcomes:
             self.add(outcome)
+
+    def learn(self, plan: TrainPlan | None, usage: Usage | None) -> None:
+        """Remember a run that was planned and measured, and did what the plan foresaw."""
+        if plan is not None and usage is not None and usage.comparable:
+            self.add(Outcome(plan, usage.tokens_per_second, usage.peak_bytes))
 
     def add(self, outcome: Outcome) -> None:
         """Remember one run; one that took no time says nothing."""

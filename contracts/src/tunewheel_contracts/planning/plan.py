@@ -103,7 +103,8 @@ def _plan(
     tokens = round(stats.tokens * recipe.epochs)
     hours = _hours(tokens, speed)
     return TrainPlan(
-        method=recipe.method, device=device.name, parameters=shape.parameters, micro_batch_size=micro,
+        method=recipe.method, device=device.name, teraflops=device.teraflops_in(precision),
+        parameters=shape.parameters, micro_batch_size=micro,
         gradient_checkpointing=checkpointing, fits=peak <= device.memory_bytes * HEADROOM,
         memory=memory, peak_bytes=peak, available_bytes=device.memory_bytes, tokens=tokens,
         tokens_per_second=speed, hours=hours, dollars=_dollars(hours, device),

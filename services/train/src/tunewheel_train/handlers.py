@@ -11,7 +11,6 @@ from tunewheel_runtime.service import Lease, Service
 
 from tunewheel_train.execution import Trainings
 from tunewheel_train.runs.controls import Controls
-from tunewheel_train.runs.estimates import learn
 from tunewheel_train.settings import Settings
 
 
@@ -21,7 +20,7 @@ def register(service: Service, settings: Settings) -> None:
     trainings = Trainings(service.store, settings, controls, calibration)
     # Every worker needs every command and every outcome, also from before it started: no consumer group.
     service.replay((topics.TRAIN_CONTROL,), controls.apply)
-    service.replay((topics.TRAIN_COMPLETED,), lambda event: learn(calibration, event.data))
+    service.replay((topics.TRAIN_COMPLETED,), lambda e: calibration.learn(e.data.plan, e.data.usage))
 
     @service.job(topics.DATASET_VERSIONED, beside=True)
     async def on_dataset_versioned(

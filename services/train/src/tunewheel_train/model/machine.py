@@ -32,7 +32,7 @@ def this_device(precision: Precision, known: Catalogue) -> Device:
 def nearest(name: str, gib: float, known: Catalogue) -> Device:
     """The device of ``known`` that a driver's ``name`` speaks of, else the nearest in memory, renamed."""
     words = name.lower().replace("-", " ").split()
-    devices = known.devices
+    devices = [device for device in known.devices if device.kind == "cuda"] or list(known.devices)
     same = [device for device in devices if _model(device.name) in words]
     found = min(same or devices, key=lambda device: abs(device.memory_gib - gib))
     if same:

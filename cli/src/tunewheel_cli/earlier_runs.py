@@ -1,0 +1,57 @@
+"""What the runs in the object store took beside their plans: it corrects the next plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_contracts.planning.calibration import REMEMBERED, Calibration
+from tunewheel_contracts.planning.devices import GIB, Device
+
+if TYPE_CHECKING:
+    from tunewheel_runtime.store import ObjectStore
+
+MOST = 10 * REMEMBERED
+"""Manifests that are read: a correction remembers the latest of its kind."""
+
+
+async def read_runs(store: ObjectStore) -> list[RunManifest]:
+    """The manifests of the latest runs in ``store``, oldest first; what is none is left out.
+
+    Raises TransientError: the store is away.
+    """
+    written = await store.written("runs")
+    paths = [path for path in written if path.count("/") == 2 and path.endswith("/manifest.json")]
+    found: list[RunManifest] = []
+    for path in sorted(paths, key=lambda path: (written[path], path))[-MOST:]:
+        content = await store.read(path)
+        try:
+            found.append(RunManifest.model_validate_json(content or b""))
+        except ValidationError:
+            continue
+    return found
+
+
+def calibrated_by(runs: Sequence[RunManifest]) -> Calibration:
+    """What the train service would know after ``runs``."""
+    calibration = Calibration()
+    for run in runs:
+        calibration.learn(run.plan, run.usage)
+    return calibration
+
+
+def as_it_ran(device: Device, runs: Sequence[RunManifest]) -> Device:
+    """A processor with the memory and the speed of the one that trained last; any other device as it is."""
+    for run in reversed(runs) if device.kind == "cpu" else ():
+        plan = run.plan
+        if plan is not None and plan.device == device.name and plan.teraflops is not None:
+            return device.model_copy(
+                update={
+                    "memory_gib": plan.available_bytes / GIB,
+                    "teraflops": plan.teraflops,
+                    "bfloat16": run.dtype == "bfloat16",
+                }
+            )
+    return device
