@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import re
+import tempfile
 import urllib.error
 import urllib.request
 import zlib
@@ -39,6 +40,8 @@ _ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "ass
 _QUESTIONS = ("instruction", "prompt", "question")
 _CONTEXTS = ("context", "input")
 _ANSWERS = ("response", "output", "completion", "answer")
+_LISTS = ("messages", "conversations")
+_COLUMNS = frozenset((*_LISTS, *_QUESTIONS, *_CONTEXTS, *_ANSWERS))
 
 
 def read_replay(spec: ReplaySpec) -> ReplayPool:
@@ -48,7 +51,7 @@ def read_replay(spec: ReplaySpec) -> ReplayPool:
         InvalidSpec: it does not exist, is too large, holds no conversation, or hashes to something else.
         TransientError: a server did not answer.
     """
-    rows = _jsonl_rows(_read_bytes(spec.source)) if _is_jsonl(spec.source) else _hub_rows(spec)
+    rows = _jsonl_rows(_read_bytes(spec.source)) if _is_jsonl(spec.source) else _dataset_rows(spec)
     pool = pool_of(rows)
     if not pool.conversations:
         known = ", ".join(_QUESTIONS), ", ".join(_ANSWERS)
@@ -76,7 +79,7 @@ def conversation(row: Mapping[str, Any]) -> Turns | None:
     Known forms: OpenAI's ``messages``, ShareGPT's ``conversations``, instruction/context/response under the
     usual names, and prompts in Alpaca's frame, which is taken off.
     """
-    listed = row.get("messages") or row.get("conversations")
+    listed = next((row[name] for name in _LISTS if row.get(name)), None)
     turns = _listed_turns(listed) if isinstance(listed, list) else _asked_and_answered(row)
     if turns is None or any(not turn["content"] for turn in turns):
         return None
@@ -182,20 +185,30 @@ def _unzipped(data: bytes) -> bytes:
     return plain
 
 
-def _hub_rows(spec: ReplaySpec) -> Iterator[Mapping[str, Any]]:
+def _dataset_rows(spec: ReplaySpec) -> Iterator[Mapping[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="replay-") as scratch:
+        # a folder whose card names its files is cached by its card: what changed in them would not be seen
+        rows = _dataset(spec, scratch if Path(spec.source).is_dir() else None)
+        if len(rows) > MAX_ROWS:
+            reason = f"{spec.source} has over {MAX_ROWS:,} rows; name a smaller split"
+            raise InvalidSpec(field=_FIELD, reason=reason)
+        # of the other columns nothing is wanted, and some, such as pictures, would be decoded row by row
+        told = [name for name in rows.column_names if name in _COLUMNS]
+        for row in rows.select_columns(told) if told else ():
+            yield dict(row)
+
+
+def _dataset(spec: ReplaySpec, cache: str | None) -> Any:
     import datasets
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets.exceptions import DatasetsError
 
     try:
-        rows = datasets.load_dataset(spec.source, split=spec.split)
-    except (DatasetNotFoundError, ValueError) as error:
-        reason = f"{spec.source} ({spec.split}) is no data set on the hub: {error}; correct it"
+        return datasets.load_dataset(spec.source, split=spec.split, cache_dir=cache)
+    except (DatasetsError, FileNotFoundError, ValueError) as error:
+        cause = error.__cause__  # what reading ended with; the error itself says only that it did
+        if isinstance(cause, ConnectionError):
+            raise TransientError(f"{spec.source} cannot be fetched: {cause}") from error
+        reason = f"{spec.source} ({spec.split}) is no data set that can be read: {cause or error}; correct it"
         raise InvalidSpec(field=_FIELD, reason=reason) from error
-    except (OSError, ConnectionError) as error:
+    except OSError as error:
         raise TransientError(f"{spec.source} cannot be fetched: {error}") from error
-    if len(rows) > MAX_ROWS:
-        raise InvalidSpec(
-            field=_FIELD, reason=f"{spec.source} has over {MAX_ROWS:,} rows; name a smaller split"
-        )
-    for row in rows:
-        yield dict(row)
