@@ -111,13 +111,14 @@ async def test_a_manifest_that_is_gone_is_an_invalid_event(bench):
 
 
 async def test_a_lost_lease_leaves_a_checkpoint_that_another_machine_resumes_from(bench, tmp_path: Path):
-    made = await bench(epochs=40)
+    made = await bench(epochs=40, method="full", keep_checkpoints=1)
     task = asyncio.create_task(made.train())
     await until(lambda: progressed(made))
     made.lease.lost.set()
     with pytest.raises(made.lease.Lost):
         await task
     assert training_processes() == []
+    assert len({Path(path).parent for path in await made.store.list("runs")}) == 1
     heard = len(made.told)
     other = made.on_another_machine(tmp_path / "other")
     event = await other.train()

@@ -36,8 +36,9 @@ class Settings(ServiceSettings):
     between are those of ``retry_first_delay_seconds`` and ``retry_max_delay_seconds``."""
     devices: Path | None = None
     """Cards and prices that plans reckon with, like the contracts' ``planning/devices.json``."""
-    upload_full_checkpoints: bool = False
-    """Also upload checkpoints of ``full`` runs, which are three times the model's size."""
+    upload_full_checkpoints: bool = True
+    """Also upload checkpoints of ``full`` runs, which hold 12 bytes per parameter; without them such a run
+    begins anew on another machine."""
     progress_seconds: float = Field(default=1.0, ge=0)
     """At most one train.progressed per run in this time."""
     stop_seconds: float = Field(default=300.0, gt=0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tunewheel_basemodel.digest import sha256_file
-from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.store import PART_BYTES, ObjectStore
 from tunewheel_train.runs import remote_checkpoints
 from tunewheel_train.trainers import checkpoints
 
@@ -24,6 +24,10 @@ def write_checkpoint(run_dir: Path, step: int, content: str = "", best: int | No
     return directory
 
 
+async def upload(store: ObjectStore, checkpoint: Path, keep: int = 2) -> None:
+    await remote_checkpoints.upload(store, PREFIX, checkpoint, keep=keep)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
     return ObjectStore(f"file://{tmp_path}/store")
@@ -32,22 +36,48 @@ def store(tmp_path: Path) -> ObjectStore:
 async def test_a_checkpoint_goes_to_another_machine_whole(store, tmp_path: Path):
     here, there = tmp_path / "here", tmp_path / "there"
     there.mkdir()
-    await remote_checkpoints.upload(store, PREFIX, write_checkpoint(here, 20))
+    await upload(store, write_checkpoint(here, 20))
     assert await remote_checkpoints.download(store, PREFIX, there) == 20
     assert checkpoints.latest(there) == there / "checkpoint-000020"
     assert [p.name for p in there.iterdir()] == ["checkpoint-000020"]
 
 
-async def test_the_last_two_are_kept(store, tmp_path: Path):
-    for step in (20, 40, 60):
-        await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "here", step))
-    kept = {path.split("/")[3].partition(".")[0] for path in await store.list(PREFIX)}
-    assert kept == {"checkpoint-000040", "checkpoint-000060"}
+@pytest.mark.parametrize("keep", [1, 2, 3])
+async def test_as_many_are_kept_as_the_recipe_says(store, tmp_path: Path, keep: int):
+    for step in (20, 40, 60, 80):
+        await upload(store, write_checkpoint(tmp_path / "here", step), keep=keep)
+    kept = sorted({path.split("/")[3].partition(".")[0] for path in await store.list(PREFIX)})
+    assert kept == [f"checkpoint-{step:06}" for step in (20, 40, 60, 80)][-keep:]
+
+
+async def test_one_of_many_parts_goes_there_and_back_without_being_held_whole(store, tmp_path: Path):
+    class Streaming(ObjectStore):
+        async def read(self, path: str) -> bytes | None:
+            assert path.endswith(checkpoints.MANIFEST)
+            return await super().read(path)
+
+    there = tmp_path / "there"
+    there.mkdir()
+    large = "x" * (2 * PART_BYTES + 1)
+    await upload(store, write_checkpoint(tmp_path / "here", 20, large))
+    assert await remote_checkpoints.download(Streaming(store.url), PREFIX, there) == 20
+    weights = there / "checkpoint-000020" / checkpoints.WEIGHTS
+    assert weights.read_text().endswith(large)
+
+
+async def test_a_corrupted_one_is_passed_over_for_the_one_before(store, tmp_path: Path):
+    for step in (20, 40):
+        await upload(store, write_checkpoint(tmp_path / "here", step))
+    (weights,) = [p for p in await store.list(PREFIX) if "000040" in p and p.endswith(checkpoints.WEIGHTS)]
+    (store.local_root / weights).write_bytes(b"other weights")
+    (tmp_path / "there").mkdir()
+    assert await remote_checkpoints.download(store, PREFIX, tmp_path / "there") == 20
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["checkpoint-000020"]
 
 
 async def test_the_best_by_validation_is_kept_and_comes_along(store, tmp_path: Path):
     for step in (20, 40, 60, 80):
-        await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "here", step, best=20))
+        await upload(store, write_checkpoint(tmp_path / "here", step, best=20))
     kept = {path.split("/")[3].partition(".")[0] for path in await store.list(PREFIX)}
     assert kept == {"checkpoint-000020", "checkpoint-000060", "checkpoint-000080"}
     there = tmp_path / "there"
@@ -58,7 +88,7 @@ async def test_the_best_by_validation_is_kept_and_comes_along(store, tmp_path: P
 
 async def test_a_damaged_one_is_passed_over_for_the_one_before(store, tmp_path: Path):
     for step in (20, 40):
-        await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "here", step))
+        await upload(store, write_checkpoint(tmp_path / "here", step))
     (weights,) = [p for p in await store.list(PREFIX) if "000040" in p and p.endswith(checkpoints.WEIGHTS)]
     await store.delete([weights])
     there = tmp_path / "there"
@@ -67,7 +97,7 @@ async def test_a_damaged_one_is_passed_over_for_the_one_before(store, tmp_path: 
 
 
 async def test_one_that_is_still_going_up_does_not_exist(store, tmp_path: Path):
-    await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "here", 20))
+    await upload(store, write_checkpoint(tmp_path / "here", 20))
     (manifest,) = [p for p in await store.list(PREFIX) if p.endswith(checkpoints.MANIFEST)]
     await store.delete([manifest])
     (tmp_path / "there").mkdir()
@@ -75,7 +105,7 @@ async def test_one_that_is_still_going_up_does_not_exist(store, tmp_path: Path):
 
 
 async def test_what_is_newer_here_stays(store, tmp_path: Path):
-    await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "other", 20))
+    await upload(store, write_checkpoint(tmp_path / "other", 20))
     here = tmp_path / "here"
     write_checkpoint(here, 40)
     assert await remote_checkpoints.download(store, PREFIX, here) == 40
@@ -83,13 +113,13 @@ async def test_what_is_newer_here_stays(store, tmp_path: Path):
 
 
 async def test_two_workers_checkpoints_of_one_step_do_not_collide(store, tmp_path: Path):
-    await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "one", 20, "a"))
-    await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "two", 20, "b"))
+    await upload(store, write_checkpoint(tmp_path / "one", 20, "a"))
+    await upload(store, write_checkpoint(tmp_path / "two", 20, "b"))
     (tmp_path / "there").mkdir()
     assert await remote_checkpoints.download(store, PREFIX, tmp_path / "there") == 20
 
 
 async def test_a_completed_runs_checkpoints_are_removed(store, tmp_path: Path):
-    await remote_checkpoints.upload(store, PREFIX, write_checkpoint(tmp_path / "here", 20))
+    await upload(store, write_checkpoint(tmp_path / "here", 20))
     await remote_checkpoints.remove(store, PREFIX)
     assert await store.list(PREFIX) == []

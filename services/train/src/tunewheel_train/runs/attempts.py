@@ -14,6 +14,7 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import Adjustment
 from tunewheel_contracts.planning.calibration import Correction
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
@@ -211,7 +212,7 @@ class Attempt:
 
     def _upload_soon(self, checkpoint: Path) -> None:
         """Upload beside training, always the newest: one that is overtaken while waiting is left out."""
-        if self._run.recipe.method == "full" and not self._settings.upload_full_checkpoints:
+        if self._run.recipe.method is TrainMethod.FULL and not self._settings.upload_full_checkpoints:
             return
         self._pending = checkpoint
         if self._uploads is None or self._uploads.done():
@@ -221,7 +222,10 @@ class Attempt:
         while (checkpoint := self._pending) is not None:
             self._pending = None
             try:
-                await remote_checkpoints.upload(self._store, self._run.checkpoints_prefix, checkpoint)
+                await remote_checkpoints.upload(
+                    self._store, self._run.checkpoints_prefix, checkpoint,
+                    keep=self._run.recipe.keep_checkpoints,
+                )  # fmt: skip
             except TransientError as error:  # it is also on this disk; the next one may get through
                 log.warning("checkpoint_not_uploaded", run_id=self._run.run_id, error=str(error))
 

@@ -17,15 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import structlog
-from tunewheel_runtime.store import ObjectStore
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_train.trainers import checkpoints
 
 log = structlog.get_logger(__name__)
 
 
-async def upload(store: ObjectStore, prefix: str, directory: Path) -> None:
-    """Put the checkpoint ``directory`` below ``prefix``, and delete there what is old and not the best.
+async def upload(store: ObjectStore, prefix: str, directory: Path, *, keep: int) -> None:
+    """Put the checkpoint ``directory`` below ``prefix``, and keep there the newest ``keep`` and the best.
 
     A checkpoint that the training process has meanwhile replaced is left out. Raises TransientError.
     """
@@ -33,23 +34,20 @@ async def upload(store: ObjectStore, prefix: str, directory: Path) -> None:
     if manifest is None:
         return
     try:
-        contents = {
-            name: await asyncio.to_thread((directory / name).read_bytes) for name in manifest["files"]
-        }
         last = await asyncio.to_thread((directory / checkpoints.MANIFEST).read_bytes)
+        name = f"{checkpoints.name_of(manifest['step'])}.{hashlib.sha256(last).hexdigest()[:12]}"
+        for file, sha256 in manifest["files"].items():
+            await store.put_file(f"{prefix}/{name}/{file}", directory / file, sha256=sha256)
     except FileNotFoundError:
         return
-    name = f"{checkpoints.name_of(manifest['step'])}.{hashlib.sha256(last).hexdigest()[:12]}"
-    for file, content in contents.items():
-        await store.put(f"{prefix}/{name}/{file}", content)
     await store.put(f"{prefix}/{name}/{checkpoints.MANIFEST}", last)
-    await _prune(store, prefix, best=manifest.get("best_step"))
+    await _prune(store, prefix, keep=keep, best=manifest.get("best_step"))
 
 
-async def _prune(store: ObjectStore, prefix: str, *, best: int | None) -> None:
-    """Keep the newest two and the best by validation."""
+async def _prune(store: ObjectStore, prefix: str, *, keep: int, best: int | None) -> None:
+    """Keep the newest ones and the best by validation."""
     newest_first = sorted((await _listed(store, prefix)).items(), reverse=True)
-    for name, files in newest_first[checkpoints.KEPT :]:
+    for name, files in newest_first[keep:]:
         if _step_of(name) != best:
             await store.delete(files)
 
@@ -107,18 +105,30 @@ async def _fetch(store: ObjectStore, files: list[str], run_dir: Path, name: str)
     scratch = run_dir / f".fetched-{name}"
     await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
     await asyncio.to_thread(scratch.mkdir, parents=True)
-    for path in files:
-        content = await store.read(path)
-        if content is not None:
-            await asyncio.to_thread((scratch / PurePosixPath(path).name).write_bytes, content)
     try:
+        await _fetch_files(store, files, scratch)
         whole = await asyncio.to_thread(checkpoints.read_manifest, scratch)
         if whole is None or checkpoints.name_of(int(whole["step"])) != name:
             return False
         await asyncio.to_thread(shutil.rmtree, run_dir / name, ignore_errors=True)
         await asyncio.to_thread(scratch.rename, run_dir / name)
         return True
-    except (json.JSONDecodeError, KeyError, ValueError):
+    except (ArtifactMissing, CorruptArtifact, json.JSONDecodeError, KeyError, ValueError):
         return False
     finally:
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+
+async def _fetch_files(store: ObjectStore, files: list[str], scratch: Path) -> None:
+    """The manifest, and what it names, a part at a time: checkpoints may be larger than memory."""
+    (manifest,) = (path for path in files if PurePosixPath(path).name == checkpoints.MANIFEST)
+    content = await store.read(manifest)
+    if content is None:
+        raise ArtifactMissing(f"{manifest} is gone")
+    known: dict[str, str] = json.loads(content)["files"]
+    for path in files:
+        name = PurePosixPath(path).name
+        if name in known:
+            ref = ArtifactRef(path=path, sha256=known[name], size_bytes=0)
+            await store.download(ref, scratch / name)
+    await asyncio.to_thread((scratch / checkpoints.MANIFEST).write_bytes, content)

@@ -33,8 +33,6 @@ OPTIMIZER = "optimizer.safetensors"
 REFERENCE = "reference.safetensors"
 STATE = "state.json"
 TRAINER_STATE = "trainer_state.json"
-KEPT = 2
-"""In the object store, the best by validation aside."""
 
 
 def name_of(step: int) -> str:
