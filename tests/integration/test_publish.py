@@ -108,17 +108,6 @@ async def test_a_csv_becomes_examples_with_json_answers(kafka: str, project: str
     }
 
 
-async def test_the_example_is_published_whole(kafka: str, project: str) -> None:
-    spec = read_spec(HELPDESK / "project.yaml").model_copy(update={"project": project})
-    await declare(spec, options(kafka))
-    assert (await require_project(options(kafka), project)).spec == spec
-    for name in ("tickets.jsonl", "second_wave.jsonl", "sops", "sops_second"):
-        summary = await publish_path(HELPDESK / name, project=project, options=options(kafka))
-        assert summary.refused == 0, summary.refusals
-    assert len(await on_log(kafka, DOCUMENT_PUBLISHED, project)) >= 12
-    assert len(await on_log(kafka, TICKET_PUBLISHED, project)) >= 320
-
-
 async def test_an_unknown_project_is_refused_with_those_that_are(kafka: str, project: str) -> None:
     spec = read_spec(HELPDESK / "project.yaml").model_copy(update={"project": project})
     first = await declare(spec, options(kafka))
