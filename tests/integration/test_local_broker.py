@@ -18,6 +18,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.kafka.errors import DataCorrupt, DataInUse, PortInUse
+from tunewheel_cli.kafka.startup_cache import FOLDER
+from tunewheel_cli.places import cache_dir
 from tunewheel_cli.topics import Topic, check_topics, ensure_topics, wanted_topics
 
 pytestmark = pytest.mark.integration
@@ -50,8 +52,11 @@ async def test_the_session_broker_has_every_topic(kafka: str) -> None:
     assert len(wanted_topics()) > 30
 
 
-def test_data_outlives_a_clean_stop_and_a_kill(tmp_path: Path) -> None:
-    broker = LocalKafka(tmp_path, port=None).start()
+def test_data_outlives_a_clean_stop_and_a_kill_and_starts_get_quicker(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "maven").symlink_to(cache_dir() / "maven")
+    broker = LocalKafka(tmp_path, port=None, cache=cache).start()
     try:
         topic = Topic("t", 1, {})
         asyncio.run(ensure_topics({"bootstrap_servers": broker.bootstrap_servers}, [topic]))
@@ -60,12 +65,17 @@ def test_data_outlives_a_clean_stop_and_a_kill(tmp_path: Path) -> None:
         broker.stop()
         assert process is not None
         assert process.returncode in (0, 128 + signal.SIGTERM), "SIGTERM must be enough"
+        (startup,) = (cache / FOLDER).iterdir()
 
         broker.start()
+        assert f"-XX:AOTCache={startup}" in psutil.Process(broker.process.pid).cmdline()
         assert asyncio.run(read_all(broker.bootstrap_servers, "t")) == [b"one"]
         asyncio.run(write(broker.bootstrap_servers, "t", b"two"))
         broker.kill()
 
+        with startup.open("r+b") as damaged:
+            damaged.seek(startup.stat().st_size // 2)
+            damaged.write(b"not a class" * 100)
         broker.start()
         assert asyncio.run(read_all(broker.bootstrap_servers, "t")) == [b"one", b"two"]
         report = asyncio.run(ensure_topics({"bootstrap_servers": broker.bootstrap_servers}, [topic]))

@@ -25,6 +25,7 @@ from tunewheel_cli.kafka.jars import Progress, fetch_jars
 from tunewheel_cli.kafka.java import find_java
 from tunewheel_cli.kafka.ports import free_port, require_free
 from tunewheel_cli.kafka.properties import check_data, check_strays, server_properties
+from tunewheel_cli.kafka.startup_cache import StartupCache
 from tunewheel_cli.places import cache_dir
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ class LocalKafka:
         self.process: subprocess.Popen[bytes] | None = None
         self._cache = cache
         self._leashed = leashed
+        self._startup: StartupCache | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -87,13 +89,15 @@ class LocalKafka:
         with _locked(self.root) as lock:
             formatted = check_data(self.data)
             require_free(self.port)
-            java = find_java()
-            jars = fetch_jars(self._cache or cache_dir(), progress=progress)
+            java, cache = find_java(), self._cache or cache_dir()
+            jars = fetch_jars(cache, progress=progress)
+            self._startup = StartupCache(cache, java, jars, scratch=self.root)
             config = self._write_config()
             mark = self._open_log()
             if not formatted:
                 self._format(java, jars, config)
-            command = _command(java, jars, "kafka.Kafka", str(config))
+            options = self._startup.options(write=True)
+            command = _command(java, jars, "kafka.Kafka", str(config), options=options)
             self.process = leash.spawn(command, log=self.log, leashed=self._leashed, keep_open=(lock,))
         try:
             self._wait_until_ready(mark, patience)
@@ -106,8 +110,10 @@ class LocalKafka:
     def stop(self) -> None:
         """Stop in order (SIGTERM), with SIGKILL only if that takes more than ``STOP_SECONDS``."""
         if self.process is not None:
-            leash.stop(self.process, patience=STOP_SECONDS)
+            by_itself = leash.stop(self.process, patience=STOP_SECONDS)
             self.process = None
+            if by_itself and self._startup is not None:
+                self._startup.keep()
 
     def kill(self) -> None:
         """SIGKILL: what a power cut does to it."""
@@ -140,9 +146,9 @@ class LocalKafka:
 
     def _format(self, java: Path, jars: Sequence[Path], config: Path) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        command = _command(
-            java, jars, "kafka.tools.StorageTool", "format", "-t", f"T{cluster[1:]}", "-c", str(config)
-        )
+        options = () if self._startup is None else self._startup.options()
+        tool = ("kafka.tools.StorageTool", "format", "-t", f"T{cluster[1:]}", "-c", str(config))
+        command = _command(java, jars, *tool, options=options)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
         if done.returncode:
             raise BrokerFailed(f"formatting {self.data} failed", self.log, done.stdout + done.stderr)
@@ -189,10 +195,12 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         return pool.submit(asyncio.run, work).result()
 
 
-def _command(java: Path, jars: Sequence[Path], main: str, *arguments: str) -> list[str]:
+def _command(
+    java: Path, jars: Sequence[Path], main: str, *arguments: str, options: Sequence[str] = ()
+) -> list[str]:
     log4j = resources.files("tunewheel_cli.kafka").joinpath("log4j2.xml")
     classpath = os.pathsep.join(str(jar) for jar in jars)
-    options = (*JVM_OPTIONS, f"-Dlog4j2.configurationFile={log4j}")
+    options = (*JVM_OPTIONS, *options, f"-Dlog4j2.configurationFile={log4j}")
     return [str(java), *options, "-cp", classpath, main, *arguments]
 
 
