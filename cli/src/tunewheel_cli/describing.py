@@ -84,6 +84,7 @@ def _planned(event: training.TrainPlanned) -> str:
     return (
         f"{event.run_id}: {plan.method.value} on {plan.device}, {plan.peak_bytes / 1e9:.1f} GB"
         f"{'' if plan.fits else ' (does not fit)'}, {plan.hours.low:.2f} to {plan.hours.high:.2f} hours"
+        f"{''.join(f'; {caution}' for caution in event.cautions)}"
     )
 
 

@@ -52,6 +52,14 @@ def test_the_reason_says_what_to_do() -> None:
     assert str(caught.value) == "criteria.0.minimum: 0.9 contradicts maximum 0.1, which is smaller; swap them"
 
 
+def test_to_learn_fast_without_replay_is_cautioned_against() -> None:
+    (caution,) = _spec(train={"learning_rate": 0.001}).cautions
+    assert caution.startswith("train.learning_rate 0.001 is above 0.0001 and dataset.replay is not set")
+    assert _spec(train={"learning_rate": 1e-4}).cautions == ()
+    replay = {"replay": {"source": "general.jsonl"}}
+    assert _spec(train={"learning_rate": 0.001}, dataset=replay).cautions == ()
+
+
 def test_the_hash_follows_content_not_form() -> None:
     reordered = dict(reversed(_raw().items()))
     assert parse_spec(yaml.safe_dump(reordered, sort_keys=False)).sha256 == _spec().sha256

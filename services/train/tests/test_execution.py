@@ -81,6 +81,9 @@ async def test_a_version_becomes_an_adapter_once(bench):
     assert manifest.usage is not None
     assert isinstance(made.told[0], TrainPlanned)
     assert made.told[0].plan == manifest.plan == event.plan
+    assert [caution.split(":")[0] for caution in made.told[0].cautions] == [
+        "train.learning_rate 0.005 is above 0.0001 and dataset.replay is not set"
+    ]
     (started,) = [news for news in made.told if isinstance(news, TrainStarted)]
     assert (started.total_steps, started.resumed_from_step) == (6, 0)
     assert [n.step for n in made.told if isinstance(n, TrainProgressed)] == [1, 2, 3, 4, 5, 6]

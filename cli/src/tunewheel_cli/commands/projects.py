@@ -32,11 +32,13 @@ def declare(
     event = asyncio.run(put_in_force(checked, reach.client_options()))
     if reach.as_json:
         print_json({"project": checked.project, "event_id": event.id, "spec_sha256": checked.sha256,
-                    "criteria_sha256": checked.criteria_sha256})  # fmt: skip
+                    "criteria_sha256": checked.criteria_sha256, "cautions": checked.cautions})  # fmt: skip
     else:
         print(
             f"declared {checked.project}: {len(checked.criteria)} criteria, base model {checked.base_model}"
         )
+        for caution in checked.cautions:
+            print(f"caution: {caution}", file=sys.stderr)
 
 
 @reaching

@@ -45,6 +45,8 @@ class TrainPlanned(Event):
     dataset_id: Slug
     base: BaseModelRef
     plan: TrainPlan
+    cautions: tuple[str, ...] = ()
+    """What the project's spec allows and seldom means, such as to train hard without replay."""
 
 
 class TrainStarted(Event):

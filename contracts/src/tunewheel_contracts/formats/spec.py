@@ -33,6 +33,8 @@ from tunewheel_contracts.formats.output_schema import OutputSchema
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.identity import content_sha256
 
+MILD_LEARNING_RATE = 1e-4
+"""Up to here an adapter has not been seen to cost a model much of what it knew."""
 LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
 
 
@@ -201,6 +203,18 @@ class ProjectSpec(Strict):
     @property
     def criteria_sha256(self) -> str:
         return content_sha256([c.model_dump(mode="json") for c in self.criteria])
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What is allowed and seldom meant, a sentence each."""
+        rate = self.train.learning_rate
+        if rate <= MILD_LEARNING_RATE or self.dataset.replay is not None:
+            return ()
+        return (
+            f"train.learning_rate {rate:g} is above {MILD_LEARNING_RATE:g} and dataset.replay is not set: "
+            "the model may forget what it knew; mix in general data, lower the rate, or bound the loss by "
+            "the criterion regression_accuracy.",
+        )
 
 
 def parse_spec(text: str) -> ProjectSpec:

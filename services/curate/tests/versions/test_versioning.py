@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
+from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_curate.examples.tokens import estimating
@@ -123,6 +124,9 @@ def test_the_card_says_what_a_reader_must_know(made, spec) -> None:
     assert "30 records gave 30 examples" in card
     assert "| bell |" in card
     assert "no examples are made from them" in card
+    assert "Caution" not in card
+    risky = spec().model_copy(update={"train": TrainSpec(learning_rate=1e-3)})
+    assert f"> **Caution.** {risky.cautions[0]}\n\n" in data_card("ds-1", risky, made)
 
 
 def test_the_card_says_where_examples_come_from_and_under_which_licences(records, spec, varied_rows) -> None:

@@ -58,6 +58,7 @@ def data_card(
         f"on, {counts.holdout} held out. An example of a group, or much like one, never lies on both sides.",
         f"{MEMORY} " + (f"This version follows {previous}." if previous else "This is the first version."),
     ]
+    parts[1:1] = [f"> **Caution.** {caution}" for caution in spec.cautions]
     if build.preliminary:
         parts.insert(1, f"> **Preliminary.** {build.preliminary}")
     if data_docs:

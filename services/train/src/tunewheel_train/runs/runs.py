@@ -37,6 +37,7 @@ class Run:
     recipe: TrainSpec
     preferences: ArtifactRef | None = None
     base_facts: BaseModelFacts | None = None
+    cautions: tuple[str, ...] = ()
 
     @property
     def manifest_path(self) -> str:
@@ -101,6 +102,7 @@ def plan_run(
         recipe=recipe,
         preferences=manifest.preferences,
         base_facts=base_facts,
+        cautions=manifest.spec.cautions,
     )
 
 

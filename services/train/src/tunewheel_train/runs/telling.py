@@ -60,6 +60,7 @@ class Teller:
                 dataset_id=self._run.dataset_id,
                 base=self._run.base,
                 plan=message.plan,
+                cautions=self._run.cautions,
             )
         )
 
