@@ -108,7 +108,7 @@ def export(
         version = await open_version(dataset_id, store or reach.var.store_url)
         check_folder(folder)  # after the id is known for one: the folder's name may come from it
         counts = version.manifest.counts
-        display.expect(counts.train + counts.holdout + counts.preferences)
+        display.expect(counts.train + counts.holdout + counts.preferences + counts.negatives)
         return await read_contents(version)
 
     with RowsDisplay(silent=reach.as_json) as display:

@@ -33,7 +33,7 @@ class Contents:
     """What an export writes."""
 
     frames: dict[str, pl.DataFrame]
-    """By split; ``preferences`` where the version has any."""
+    """By split; ``preferences`` and ``negatives`` where the version has any."""
     manifest: str
     card: str | None
 
@@ -46,8 +46,9 @@ async def read_contents(version: Version) -> Contents:
     """
     manifest = version.manifest
     files: dict[str, ArtifactRef] = {"train": manifest.train, "holdout": manifest.holdout}
-    if manifest.preferences is not None:
-        files["preferences"] = manifest.preferences
+    for name, ref in (("preferences", manifest.preferences), ("negatives", manifest.negatives)):
+        if ref is not None:
+            files[name] = ref
     return Contents(
         frames={name: await version.frame(ref) for name, ref in files.items()},
         manifest=manifest.model_dump_json(indent=2) + "\n",
@@ -71,7 +72,7 @@ def write_contents(
     """Write a version to ``folder``; return the rows of each split.
 
     ``on_rows`` is called with a split's name and rows when it was written. ``hf`` is a folder for
-    ``datasets.load_from_disk``; preference pairs have other columns and lie in a folder of their own.
+    ``datasets.load_from_disk``; what has other columns than examples lies in folders of its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in contents.frames.items():
@@ -100,7 +101,7 @@ def _save_to_disk(frames: dict[str, pl.DataFrame], folder: Path) -> None:
 
     datasets.disable_progress_bars()
     splits: Any = {name: datasets.Dataset.from_polars(frame) for name, frame in frames.items()}
-    preferences = splits.pop("preferences", None)
+    others = {name: splits.pop(name) for name in ("preferences", "negatives") if name in splits}
     datasets.DatasetDict(splits).save_to_disk(str(folder))
-    if preferences is not None:
-        preferences.save_to_disk(str(folder / "preferences"))
+    for name, rows in others.items():
+        rows.save_to_disk(str(folder / name))

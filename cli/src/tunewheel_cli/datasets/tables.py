@@ -23,7 +23,8 @@ def _version_parts(manifest: DatasetManifest, labels: Mapping[str, tuple[int, in
     parts: list[RenderableType] = [
         Text.assemble((manifest.dataset_id, "bold"), f"  {manifest.project}, for {manifest.spec.base_model}"),
         f"{counts.examples:,} examples of {counts.records:,} records: {counts.train:,} rows to train on "
-        f"({counts.replay:,} replayed), {counts.holdout:,} held out, {counts.preferences:,} preference pairs",
+        f"({counts.replay:,} replayed), {counts.holdout:,} held out, {counts.preferences:,} preference pairs"
+        + (f", {counts.negatives:,} answers rated down" if counts.negatives else ""),
     ]
     if manifest.preliminary:
         parts.append(Text(f"preliminary: {manifest.preliminary}", style="yellow"))

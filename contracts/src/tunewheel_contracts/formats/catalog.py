@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, PreferencePair
+from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, Negative, PreferencePair
 from tunewheel_contracts.formats.run import AdapterRef, RunManifest
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_contracts.formats.serving import DesiredRoutes
@@ -15,6 +15,7 @@ FORMATS: dict[str, type[BaseModel]] = {
     "chat-example": ChatExample,
     "dataset-manifest": DatasetManifest,
     "desired-routes": DesiredRoutes,
+    "negative": Negative,
     "preference-pair": PreferencePair,
     "project-spec": ProjectSpec,
     "run-manifest": RunManifest,

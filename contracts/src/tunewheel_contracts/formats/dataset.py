@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -74,6 +75,8 @@ class DatasetCounts(Frozen):
     replay: int = 0
     """Rows of ``train`` that are general instruction data."""
     preferences: int = 0
+    negatives: Annotated[int, Field(exclude_if=operator.not_)] = 0
+    """Answers that were rated down, with nothing to prefer to them."""
     formats: dict[ExampleFormat, int] = {}
     """``train`` and ``holdout`` together, by format."""
 
@@ -88,6 +91,20 @@ class PreferencePair(Frozen):
     pair_id: str
     prompt: tuple[ChatMessage, ...]
     chosen: Text
+    rejected: Text
+    group: str
+    trust: str
+    record_id: str
+
+
+class Negative(Frozen):
+    """One row of ``negatives.parquet``: an answer that was rated down, with nothing to prefer to it.
+
+    ``prompt`` is as in ``PreferencePair``; its question is neither held out nor like one that is.
+    """
+
+    negative_id: str
+    prompt: tuple[ChatMessage, ...]
     rejected: Text
     group: str
     trust: str
@@ -134,8 +151,8 @@ class TeacherUse(Frozen):
 
 class DatasetManifest(Frozen):
     """``datasets/<dataset_id>/manifest.json``. ``dataset_id`` is ``ds-`` and 20 hex digits of the SHA-256
-    of the spec's hash, the canonical rows of both splits and, where there are any, the preference pairs; of
-    rows that an earlier version had and the one before this had not, ``previous`` too."""
+    of the spec's hash, the canonical rows of both splits and, where there are any, the preference pairs and
+    the negatives; of rows that an earlier version had and the one before this had not, ``previous`` too."""
 
     dataset_id: Slug
     project: Slug
@@ -152,6 +169,8 @@ class DatasetManifest(Frozen):
     comma-separated)."""
     preferences: ArtifactRef | None = None
     """Parquet of ``PreferencePair``; None where no record tells an answer to avoid."""
+    negatives: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
+    """Parquet of ``Negative``; None where the spec does not ask for ratings, or nothing was rated down."""
     holdout_memory: ArtifactRef | None = None
     """Parquet: ``mark``, the hash of every question, source and group that this version or one before it held
     out. The next version never trains on what bears one."""

@@ -30,6 +30,7 @@ from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import decontaminate
 from tunewheel_curate.examples.conversations import asked_text, redact_conversations
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, drop_long, format_examples
+from tunewheel_curate.examples.negatives import Negatives
 from tunewheel_curate.examples.output_rules import check_rules
 from tunewheel_curate.examples.output_validation import validate_outputs
 from tunewheel_curate.examples.preferences import Preferences
@@ -78,6 +79,7 @@ class Build:
     memory: HoldoutMemory = field(default_factory=HoldoutMemory)
     """Of what this version and all before it held out."""
     preferences: Preferences | None = None
+    negatives: Negatives | None = None
     replayed: Replayed | None = None
     preliminary: str | None = None
     """Why the version is only a first try."""
@@ -147,6 +149,7 @@ def build(
         holdout=split.holdout.height,
         replay=split.train.height + split.holdout.height - own.height,
         preferences=sides.preferences.pairs.height if sides.preferences else 0,
+        negatives=sides.negatives.rows.height if sides.negatives else 0,
         formats=_by_format(split),
     )
     figures = {stage.name: stage.counts for stage in stages if stage.counts}
@@ -162,6 +165,7 @@ def build(
         quality=_quality(survivors, cleaned, spec, parted.overlaps),
         memory=sides.memory,
         preferences=sides.preferences,
+        negatives=sides.negatives,
         replayed=sides.replayed,
         preliminary=_preliminary(examples.height, spec),
         sources=count_sources(distinct, own),

@@ -44,6 +44,8 @@ DROPPED_SCHEMA: dict[str, pl.DataType] = {
 
 RATED = "rated"
 """The trust in an answer that nobody but a user's thumb speaks for."""
+RATED_DOWN = "rated_down"
+"""The reason by which ``select_usable`` hands answers to avoid over that come with nothing to prefer."""
 TRUST_RANK = {RATED: -1, "unverified": 0, "corrected": 1, "expert": 2}
 
 

@@ -72,6 +72,21 @@ async def test_the_proof_names_the_versions_and_says_the_same_when_repeated(
     assert await store.exists(f"datasets/{held}/train.parquet")
 
 
+async def test_a_version_that_holds_only_an_answer_to_avoid_is_named(
+    store, records, varied_rows, spec, tmp_path: Path
+) -> None:
+    asked = {"kind": "feedback", "source_id": "chat-1", "group": "person-x", "input": "does it ring twice"}
+    thumb = asked | {"output": None, "rating": "down", "rated_output": "Never."}
+    rows = records(*(row | {"group": f"person-{n}"} for n, row in enumerate(varied_rows(30))), thumb)
+    held = await stored_version(rows, spec(ratings=True), store, tmp_path)
+    await stored_version(rows, spec(), store, tmp_path / "without")
+    table = RecordTable(str(tmp_path / "records"))
+    table.append(rows)
+    event = letter(rows, customer="person-x")
+    found = await carried_out(event, table=table, store=store, delete_versions=False)
+    assert found == Finding(records=1, dataset_ids=(held,))
+
+
 async def test_a_source_is_forgotten_too(table, store, rows, spec, tmp_path: Path) -> None:
     held = await stored_version(rows, spec(), store, tmp_path)
     found = await carried_out(letter(rows, source_id="T-5"), table=table, store=store, delete_versions=False)

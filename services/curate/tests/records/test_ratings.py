@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import polars as pl
 import pytest
+from tunewheel_contracts.formats.dataset import Negative
 from tunewheel_curate.pipeline import build
-from tunewheel_curate.versions.versioning import rows_sha256
+from tunewheel_curate.versions.versioning import rows_sha256, write_version
 
 BELL, HORN = json.dumps({"category": "bell"}), json.dumps({"category": "horn"})
 
@@ -56,3 +58,38 @@ def test_a_correction_replaces_the_thumb_that_came_with_it(records, varied_rows,
     frame = records(*varied_rows(30), said | {"input": text}, thumb("up", 1))
     fate = dict(build(frame, spec(ratings=True)).lineage.select("record_id", "reason").iter_rows())
     assert (fate["rec-0030"], fate["rec-thumb-01"]) == (None, "replaced")
+
+
+def test_answers_rated_down_are_kept_to_be_avoided(records, varied_rows, spec, tmp_path) -> None:
+    rows = varied_rows(30)
+    first = build(records(*rows), spec(ratings=True))
+    held = first.split.holdout["record_ids"].explode().to_list()
+    trained = first.split.train["record_ids"].explode().to_list()
+    texts = {f"rec-{number:04}": row["input"] for number, row in enumerate(rows)}
+    down = [
+        thumb("down", 1, rated_output="no JSON at all, mail a@example.com"),
+        thumb("down", 2, input=texts[held[0]]),
+        thumb("down", 3, input=texts[held[0]] + " please"),
+        thumb("down", 4, group=f"customer-{int(held[0][-4:])}"),
+        thumb("down", 5, input=texts[trained[0]], rated_output=rows[int(trained[0][-4:])]["output"]),
+        thumb("down", 6, source_id="chat-1b", input=thumb("down", 1)["input"],
+              rated_output="no JSON at all, mail a@example.com"),
+        thumb("down", 7),
+        thumb("up", 7, record_id="rec-thumb-up", rated_output=HORN),
+    ]  # fmt: skip
+    made = build(records(*rows, *down), spec(ratings=True))
+    assert made.split.holdout["example_id"].to_list() == first.split.holdout["example_id"].to_list()
+    assert made.negatives is not None
+    assert made.negatives.funnel.model_dump() == {
+        "stage": "negatives", "entered": 6, "left": 1,
+        "reasons": {"accepted": 1, "contaminated: held-out questions": 1, "held_out": 2, "repeated": 1},
+    }  # fmt: skip
+    manifest = write_version(made, spec(ratings=True), tmp_path, data_docs=False)
+    assert manifest.negatives is not None
+    (row,) = pl.read_parquet(tmp_path / "negatives.parquet").to_dicts()
+    negative = Negative.model_validate(row)
+    assert negative.rejected == "no JSON at all, mail <EMAIL_ADDRESS>"
+    assert [message.role for message in negative.prompt] == ["system", "user"]
+    assert (manifest.counts.negatives, negative.trust) == (1, "rated")
+    assert "1 answers that users rated down" in (tmp_path / "card.md").read_text()
+    assert rows_sha256(made.split, made.preferences) != manifest.rows_sha256

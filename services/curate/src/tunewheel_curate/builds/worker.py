@@ -93,7 +93,7 @@ def run_build(order: BuildOrder) -> BuildOutcome:
         made = asyncio.run(_curated(order, _records(order)))
     except TransientError as error:
         return BuildOutcome(behind=str(error))
-    rows = rows_sha256(made.split, made.preferences)
+    rows = rows_sha256(made.split, made.preferences, made.negatives)
     outcome = BuildOutcome(
         rows_sha256=rows, counts=made.counts, funnel=made.funnel, rejections=made.rejections
     )

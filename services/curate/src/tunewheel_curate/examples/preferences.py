@@ -69,7 +69,7 @@ def preference_pairs(
     examples = format_examples(ours, system_prompt=spec.task.system_prompt)
     for example in examples.sort(pl.col("record_ids").list.first()).iter_rows(named=True):
         record_id = example["record_ids"][0]
-        pair = _pair(example, record_id, _spelt(normalize_text(rejected[record_id]), spec))
+        pair = _pair(example, record_id, spelt(normalize_text(rejected[record_id]), spec))
         reason = "repeated" if pair["pair_id"] in pairs else _refusal(pair, spec.dataset.max_tokens, tokens)
         if reason is None:
             pairs[str(pair["pair_id"])] = pair
@@ -82,7 +82,7 @@ def preference_pairs(
     return Preferences(frame, funnel)
 
 
-def _spelt(text: str, spec: ProjectSpec) -> str:
+def spelt(text: str, spec: ProjectSpec) -> str:
     """Return JSON in the spelling that valid answers have: blanks and order are no reason to reject."""
     if spec.task.output_schema is None:
         return text

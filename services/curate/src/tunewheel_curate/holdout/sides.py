@@ -16,6 +16,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.builds.outside import Outside
 from tunewheel_curate.duplicates.similarity import SimilarPair
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.examples.negatives import Negatives, negatives_of
 from tunewheel_curate.examples.preferences import Preferences, preference_pairs
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import (
@@ -58,6 +59,8 @@ class Sides:
     """Of this version and all before it."""
     preferences: Preferences | None
     """None where no record tells an answer to avoid."""
+    negatives: Negatives | None
+    """None where nothing was rated down, or nobody asks for it."""
     replayed: Replayed | None
 
 
@@ -109,11 +112,20 @@ def complete(
     memory = given.memory.extended(held, trained)
     preferences = _preferences(distinct, stages, split.train, spec, given.outside.tokens)
     replayed = _replayed(split, spec, given, memory, benchmarks)
-    funnel = tuple(side.funnel for side in (preferences, replayed) if side is not None)
+    negatives = negatives_of(
+        distinct,
+        next(stage for stage in stages if stage.name == "selection"),
+        split,
+        spec=spec,
+        outside=given.outside,
+        memory=memory,
+        benchmarks=benchmarks,
+    )
+    funnel = tuple(side.funnel for side in (preferences, negatives, replayed) if side is not None)
     if replayed is not None:
         train = pl.concat([split.train, replayed.examples]).sort("example_id")
         split = Split(train, split.holdout, split.neither)
-    return Sides(split, funnel, memory, preferences, replayed)
+    return Sides(split, funnel, memory, preferences, negatives, replayed)
 
 
 def _marks(record_ids: list[list[str]], stages: Sequence[Stage]) -> list[Marks]:

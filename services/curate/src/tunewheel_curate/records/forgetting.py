@@ -113,6 +113,10 @@ async def _holds(
         used = pl.read_parquet(BytesIO(lineage)).filter(pl.col("example_id").is_not_null())
         if used["record_id"].is_in(record_ids).any():
             return True
+    for ref in (manifest.preferences, manifest.negatives):
+        rows = await store.read(ref.path) if ref is not None else None
+        if rows is not None and pl.read_parquet(BytesIO(rows))["record_id"].is_in(record_ids).any():
+            return True
     for ref in (manifest.train, manifest.holdout):
         rows = await store.read(ref.path) if erasure.customer is not None else None
         if rows is None:

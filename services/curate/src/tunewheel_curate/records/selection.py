@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from tunewheel_curate.stage import Stage, drop, trust_rank
+from tunewheel_curate.stage import RATED, RATED_DOWN, Stage, drop, trust_rank
 
 TOLD = ("validated_at", "validated_by", "source_event_id", "attributes")
 """What lineage and card tell of a record, and its id does not follow from."""
@@ -58,7 +58,8 @@ def _dated() -> pl.Expr:
 def select_usable(records: pl.DataFrame) -> Stage:
     """Drop superseded records, documents, and records without an output (rule 2).
 
-    ``records`` holds distinct ``record_id``s. Reasons: ``replaced``, ``document``, ``no_output``.
+    ``records`` holds distinct ``record_id``s. Reasons: ``replaced``, ``document``, ``rated_down``,
+    ``no_output``.
     """
     newest = (
         records.with_columns(trust_rank().alias("_rank"), _dated().alias("_dated"))
@@ -71,11 +72,14 @@ def select_usable(records: pl.DataFrame) -> Stage:
         .select("record_id")
         .to_series()
     )
+    rated_down = (pl.col("trust") == RATED) & pl.col("rejected_output").is_not_null()
     reason = (
         pl.when(~pl.col("record_id").is_in(newest.implode()))
         .then(pl.lit("replaced"))
         .when(pl.col("kind") == "document")
         .then(pl.lit("document"))
+        .when(pl.col("output").is_null() & rated_down)
+        .then(pl.lit(RATED_DOWN))
         .when(pl.col("output").is_null())
         .then(pl.lit("no_output"))
     )

@@ -28,6 +28,10 @@ HELD_OUT = (
     "versions held out allow."
 )
 KEYED = " They are keyed by the secret of who built this: without it none confirms a guess."
+NEGATIVES = (
+    "{count} answers that users rated down, with nothing to prefer to them: in `negatives.parquet`. What "
+    "became of the others stands in the funnel."
+)
 CLEANED = {
     "quoted_history": "tickets whose quoted history was cut",
     "signatures": "tickets whose signature was cut",
@@ -72,6 +76,8 @@ def data_card(
     parts += quality_sections(build.quality)
     if build.preferences is not None:
         parts.append("## Preferences\n\n" + _preferences(build))
+    if build.negatives is not None:
+        parts.append("## Negatives\n\n" + NEGATIVES.format(count=build.counts.negatives))
     if build.replayed is not None:
         parts.append("## Replay\n\n" + _replay(build))
     documents = spec.dataset.formats.documents.enabled

@@ -14,6 +14,7 @@ from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id, content_sha256
 
+from tunewheel_curate.examples.negatives import Negatives
 from tunewheel_curate.examples.preferences import Preferences
 from tunewheel_curate.examples.templates import VERIFIED
 from tunewheel_curate.holdout.splitting import Split
@@ -29,15 +30,19 @@ DATA_DOCS_INDEX = f"{DATA_DOCS}/index.html"
 HOLDOUT_MEMORY = "holdout_memory.parquet"
 
 
-def rows_sha256(split: Split, preferences: Preferences | None = None) -> str:
-    """Return the SHA-256 of the canonical rows of both splits, and of the preference pairs where there are
-    any."""
+def rows_sha256(
+    split: Split, preferences: Preferences | None = None, negatives: Negatives | None = None
+) -> str:
+    """Return the SHA-256 of the canonical rows of both splits, and of the preference pairs and the negatives
+    where there are any."""
     rows: dict[str, list[dict[str, Any]]] = {
         "train": split.train.sort("example_id").to_dicts(),
         "holdout": split.holdout.sort("example_id").to_dicts(),
     }
     if preferences is not None and not preferences.pairs.is_empty():
         rows["preferences"] = preferences.pairs.to_dicts()
+    if negatives is not None and not negatives.rows.is_empty():
+        rows["negatives"] = negatives.rows.to_dicts()
     return content_sha256(rows)
 
 
@@ -69,7 +74,7 @@ def write_version(
     The same build writes the same bytes. ``data_docs`` says whether Data Docs are written beside them,
     ``previous`` which version this one follows, ``published`` all that there were of the project.
     """
-    rows = rows_sha256(build.split, build.preferences)
+    rows = rows_sha256(build.split, build.preferences, build.negatives)
     dataset_id = dataset_id_of(spec, rows, previous=previous, published=published)
     prefix = f"datasets/{dataset_id}"
     docs = DATA_DOCS_INDEX if data_docs else None
@@ -88,6 +93,9 @@ def write_version(
         quality=build.quality.report(_review(build, folder, prefix)),
         preferences=_write(folder, prefix, "preferences.parquet", _parquet(build.preferences.pairs))
         if build.counts.preferences and build.preferences is not None
+        else None,
+        negatives=_write(folder, prefix, "negatives.parquet", _parquet(build.negatives.rows))
+        if build.counts.negatives and build.negatives is not None
         else None,
         holdout_memory=_write(folder, prefix, HOLDOUT_MEMORY, _parquet(build.memory.to_frame())),
         replay=build.replayed.use if build.replayed is not None else None,

@@ -1,0 +1,157 @@
+"""Answers that users rated down and nobody corrected: to avoid, with nothing to prefer to them.
+
+They go through what the questions and answers of examples go through, but for the form that answers must
+have: that may be what is wrong with them. None is about a question that is, or ever was, held out, nor about
+one like it, or like a benchmark's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import polars as pl
+from tunewheel_contracts.formats.dataset import FunnelStage
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_id
+
+from tunewheel_curate.cleaning.languages import keep_languages
+from tunewheel_curate.cleaning.normalization import comparison_key, normalize_records, normalize_text
+from tunewheel_curate.cleaning.tickets import clean_records
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.evaluation.contamination import given_away
+from tunewheel_curate.examples.conversations import asked_text, redact_conversations
+from tunewheel_curate.examples.formatting import MESSAGE, drop_long, format_examples
+from tunewheel_curate.examples.preferences import spelt
+from tunewheel_curate.examples.templates import check_conversations
+from tunewheel_curate.examples.tokens import Tokens
+from tunewheel_curate.holdout.memory import HoldoutMemory, Seen, marks_of_examples
+from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
+from tunewheel_curate.stage import DROPPED_SCHEMA, RATED_DOWN, Stage, drop
+
+STAGE = "negatives"
+HELD_OUT = "held-out questions"
+NEGATIVE_SCHEMA: dict[str, pl.DataType] = {
+    "negative_id": pl.String(),
+    "prompt": pl.List(MESSAGE),
+    "rejected": pl.String(),
+    "group": pl.String(),
+    "trust": pl.String(),
+    "record_id": pl.String(),
+}
+"""The columns of ``negatives.parquet``, as ``Negative`` names them."""
+
+
+class TakenFromOutside(Protocol):
+    """See ``outside.Outside``."""
+
+    @property
+    def tokens(self) -> Tokens: ...
+    @property
+    def secret(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Rows sorted by ``negative_id``, and what became of every answer that was rated down."""
+
+    rows: pl.DataFrame
+    funnel: FunnelStage
+
+
+def negatives_of(
+    distinct: pl.DataFrame,
+    selection: Stage,
+    split: Split,
+    *,
+    spec: ProjectSpec,
+    outside: TakenFromOutside,
+    memory: HoldoutMemory,
+    benchmarks: Sequence[BenchmarkTexts],
+) -> Negatives | None:
+    """Return what ``selection`` handed over of ``distinct`` records, None where that is nothing.
+
+    ``memory`` is of this version and all before it. Reasons in the funnel, beside those of the stages:
+    ``held_out``, ``contaminated: …``, ``accepted`` (it is trained on as a right answer), ``repeated``.
+    """
+    ids = selection.dropped.filter(pl.col("reason") == RATED_DOWN)["record_id"]
+    if ids.is_empty():
+        return None
+    handed = distinct.filter(pl.col("record_id").is_in(ids.implode()))
+    stages = _prepared(handed, spec, outside)
+    kept = stages[-1].kept
+    stages.append(_away_from_holdout(kept, split, memory))
+    examples = format_examples(stages[-1].kept, system_prompt=spec.task.system_prompt)
+    held = [_asked(turns) for turns in split.holdout["messages"].to_list()]
+    texts = [*benchmarks, BenchmarkTexts(HELD_OUT, tuple(held))]
+    words = spec.dataset.contamination.words
+    away = given_away(examples, texts, words=words, threshold=LEAK_SIMILARITY) if examples.height else {}
+    right = {(_asked(turns), turns[-1]["content"]) for turns in split.train["messages"].to_list()}
+    frame, refused = _rows(examples, away, right)
+    reasons = refused + Counter(reason for stage in stages for reason in stage.dropped["reason"])
+    funnel = FunnelStage(
+        stage=STAGE, entered=handed.height, left=frame.height, reasons=dict(sorted(reasons.items()))
+    )
+    return Negatives(frame, funnel)
+
+
+def _rows(
+    examples: pl.DataFrame, away: Mapping[int, str], right: Collection[tuple[str, str]]
+) -> tuple[pl.DataFrame, Counter[str]]:
+    rows: dict[str, dict[str, object]] = {}
+    reasons: Counter[str] = Counter()
+    for number, example in enumerate(examples.iter_rows(named=True)):
+        turns = example["messages"]
+        prompt, rejected, name = turns[:-1], turns[-1]["content"], content_id("neg", turns)
+        reason = away.get(number)
+        if reason is None and (_asked(turns), rejected) in right:
+            reason = "accepted"
+        elif reason is None and name in rows:
+            reason = "repeated"
+        if reason is not None:
+            reasons[reason] += 1
+            continue
+        told = {"negative_id": name, "prompt": prompt, "rejected": rejected, "group": example["group"]}
+        rows[name] = told | {"trust": example["trust"], "record_id": example["record_ids"][0]}
+    return pl.DataFrame([rows[name] for name in sorted(rows)], schema=NEGATIVE_SCHEMA), reasons
+
+
+def _prepared(handed: pl.DataFrame, spec: ProjectSpec, outside: TakenFromOutside) -> list[Stage]:
+    dataset, prompt = spec.dataset, spec.task.system_prompt
+    answers = handed.sort("record_id").with_columns(
+        pl.col("rejected_output").alias("output"),
+        pl.lit(None, dtype=pl.String).alias("rejected_output"),
+        pl.lit(None, dtype=pl.String).alias("label"),
+    )
+    stages = [normalize_records(answers, min_characters=dataset.min_characters)]
+    stages.append(clean_records(stages[-1].kept, spec))
+    if dataset.languages:
+        stages.append(keep_languages(stages[-1].kept, dataset.languages))
+    stages.append(redact_conversations(stages[-1].kept, dataset.pii, secret=outside.secret))
+    said = [spelt(normalize_text(text), spec) for text in stages[-1].kept["output"]]
+    redacted = stages[-1].kept.with_columns(pl.Series("output", said, dtype=pl.String))
+    limit, tokens = dataset.max_tokens, outside.tokens
+    stages.append(drop_long(redacted, system_prompt=prompt, max_tokens=limit, tokens=tokens))
+    if tokens.tokenizer is not None:
+        stages.append(check_conversations(stages[-1].kept, tokens.tokenizer, system_prompt=prompt))
+    return stages
+
+
+def _away_from_holdout(records: pl.DataFrame, split: Split, memory: HoldoutMemory) -> Stage:
+    """Drop what asks a question, or is of a source or a group, that is or was held out."""
+    asked = records.select("title", "input", "history").iter_rows()
+    keys = [comparison_key(asked_text(*row)) for row in asked]
+    keyed = records.with_columns(pl.Series("key", keys, dtype=pl.String))
+    ids = [[record_id] for record_id in records["record_id"]]
+    held = [
+        memory.seen(marks) >= Seen.GROUP
+        for marks in marks_of_examples(ids, keyed, pl.DataFrame(schema=DROPPED_SCHEMA))
+    ]
+    reason = pl.when(pl.lit(pl.Series(held, dtype=pl.Boolean))).then(pl.lit("held_out"))
+    return drop("holdout", records, reason)
+
+
+def _asked(turns: Sequence[dict[str, str]]) -> str:
+    return "\n\n".join(turn["content"] for turn in turns[:-1] if turn["role"] != "system")
