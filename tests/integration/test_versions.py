@@ -27,6 +27,7 @@ from tunewheel_runtime.service import Service
 
 from ..conftest import BrokerFactory
 from .bus import Bus, running
+from .desk_records import desk_records, general_rows, rich_dataset
 from .test_curate import curate, records, spec_of, versions
 
 pytestmark = pytest.mark.integration
@@ -62,17 +63,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 async def two_versions(
-    kafka: str, store: Path, project: str, *, replicas: int
+    kafka: str, store: Path, told: list[Envelope[RecordIngested]], general: Path, *, replicas: int
 ) -> list[Envelope[DatasetVersioned]]:
     """Build a version of thirty records, then one of forty that remembers its holdout."""
-    half, fifth = ({"holdout_fraction": fraction} for fraction in (0.5, 0.2))
+    project = told[0].project
+    half, fifth = (rich_dataset(general) | {"holdout_fraction": fraction} for fraction in (0.5, 0.2))
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(Bus(kafka))
         for _ in range(replicas):
             await stack.enter_async_context(running(curate(kafka, store)))
-        await bus.publish(spec_of(project, half, **SILENT), *records(project)[:30], command(project, "one"))
+        await bus.publish(spec_of(project, half, **SILENT), *told[:30], command(project, "one"))
         await versions(bus, project)
-        rest = [*reversed(records(project)[20:]), command(project, "two")]
+        rest = [*reversed(told[20:]), command(project, "two")]
         await bus.publish(spec_of(project, fifth, **SILENT), *rest)
         return await versions(bus, project, 2)
 
@@ -81,11 +83,12 @@ async def test_the_same_versions_come_of_one_process_two_replicas_and_a_replay(
     broker_factory: BrokerFactory, fresh_kafka: str, tmp_path: Path, project: str
 ) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
+    told, general = desk_records(project), general_rows(tmp_path / "general.jsonl")
     broker = await asyncio.to_thread(broker_factory)
     kafka = broker.bootstrap_servers  # on the shared one other tests' projects are built here, too
-    first = await two_versions(kafka, alone, project, replicas=1)
+    first = await two_versions(kafka, alone, told, general, replicas=1)
     await widen(fresh_kafka, topics.RECORD_INGESTED.name, 6)
-    second = await two_versions(fresh_kafka, together, project, replicas=2)
+    second = await two_versions(fresh_kafka, together, told, general, replicas=2)
     assert [e.data.dataset_id for e in first] == [e.data.dataset_id for e in second]
     assert len(first[1].data.records_upto or {}) <= 3 < len(second[1].data.records_upto or {})
     assert first[1].data.previous == first[0].data.dataset_id
@@ -93,6 +96,7 @@ async def test_the_same_versions_come_of_one_process_two_replicas_and_a_replay(
     made = contents(alone / "datasets")
     assert len(made) > 20
     assert contents(together / "datasets") == made
+    holds_all_kinds(first[1].data, alone)
 
     shutil.rmtree(alone)
     async with Bus(kafka) as bus, running(curate(kafka, alone)):
@@ -100,6 +104,26 @@ async def test_the_same_versions_come_of_one_process_two_replicas_and_a_replay(
         (rejected,) = await rejections(bus, project)
     assert first[1].data.dataset_id in rejected.data.reasons[0]
     assert contents(alone / "datasets") == made
+
+
+def holds_all_kinds(version: DatasetVersioned, store: Path) -> None:
+    """Assert that a version has something of all that ``desk_records`` and ``rich_dataset`` are there for."""
+    folder = store / "datasets" / version.dataset_id
+    manifest = DatasetManifest.model_validate_json((folder / "manifest.json").read_bytes())
+    lineage = pl.read_parquet(folder / "lineage.parquet")
+    used = lineage.filter(pl.col("example_id").is_not_null())
+    assert set(used["kind"]) == {"ticket", "example", "feedback", "document"}
+    assert {"near_duplicate", "replaced"} <= set(lineage["reason"].drop_nulls())
+    assert set(manifest.counts.formats) == {"answer", "chunk", "question", "replay"}
+    assert manifest.counts.preferences >= 1
+    rows = pl.concat([pl.read_parquet(folder / f"{side}.parquet") for side in ("train", "holdout")])
+    assert max(len(turns) for turns in rows["messages"].to_list()) == 5, (
+        "a thread of three turns and a prompt"
+    )
+    words = str(rows["messages"].to_list())
+    assert "@example.com" not in words
+    assert "three weeks" in words
+    assert "two weeks" not in words
 
 
 async def widen(kafka: str, topic: str, partitions: int) -> None:
