@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file
 from tunewheel_basemodel.loading import check_adapter
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.progress import Planned, Progressed, Started, Warned
@@ -31,7 +32,7 @@ def interrupted(cases, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_every_method_learns_and_leaves_safetensors(case, method):
-    run = case(method=method, epochs=4.0)
+    run = case(method=method, epochs=4.0, keep_checkpoints=3)
     outcome = run.train()
     assert outcome.metrics["final_loss"] < outcome.metrics["first_loss"] - 1
     assert outcome.steps == 24
@@ -39,6 +40,7 @@ def test_every_method_learns_and_leaves_safetensors(case, method):
     assert [m.step for m in run.heard(Progressed)] == list(range(1, 25))
     assert outcome.usage.tokens_per_second > 0 < outcome.usage.peak_bytes
     assert not [f for f in run.job.output_dir.iterdir() if f.suffix in {".bin", ".pt", ".pth"}]
+    assert [checkpoints.step_of(p) for p in checkpoints.candidates(run.job.work_dir)] == [24, 22, 20]
     described = json.loads((run.job.output_dir / "tunewheel.json").read_text())
     assert described["quantization"] == ("nf4" if method == "qlora" else None)
     assert described["base_revision"].startswith("sha256:")
@@ -81,6 +83,29 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(trained, case, met
     assert again.tokens == outcome.tokens
     losses = {m.step: m.loss for m in whole.heard(Progressed) if m.step > step}
     assert {m.step: m.loss for m in resumed.heard(Progressed)} == losses
+    assert same(resumed.weights(), whole.weights())
+
+
+def test_two_threads_give_the_same_adapter_twice(case):
+    runs = [case(name, epochs=1 / 3) for name in ("first", "second")]
+    torch.set_num_threads(2)
+    for run in runs:
+        run.train()
+    assert same(runs[0].weights(), runs[1].weights())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+def test_moments_paged_in_8_bit_come_back_from_a_checkpoint(case):
+    wide = {"method": "qlora", "rank": 256, "alpha": 256}  # 8-bit moments begin at 4,096 weights
+    whole = case("whole", **wide)
+    whole.train()
+    case(**wide).stop_after(3)
+    newest = checkpoints.latest(case(**wide).job.work_dir)
+    assert newest is not None
+    saved = load_file(newest / checkpoints.OPTIMIZER)
+    assert any(value.dtype == torch.uint8 for value in saved.values())
+    resumed = case(**wide)
+    assert resumed.train().resumed_from_steps == (3,)
     assert same(resumed.weights(), whole.weights())
 
 

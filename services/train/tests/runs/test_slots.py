@@ -93,6 +93,17 @@ async def test_of_equal_priority_the_project_that_had_the_least_goes_first(yard:
     assert yard.order == ["a1", "b1", "a2"]
 
 
+async def test_every_time_a_run_is_let_in_counts_as_its_projects_turn(yard: Yard):
+    """One that comes back from a pause, or after its process died, had the machine before."""
+    for name, project in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("b2", "b")):
+        await yard.arrive(run(name, project))
+    await yard.end("a1")  # paused
+    await yard.arrive(run("a1", "a"))
+    for name in ("b1", "a2", "b2"):
+        await yard.end(name)
+    assert yard.order == ["a1", "b1", "a2", "b2", "a1"]
+
+
 async def test_who_lost_its_lease_waits_no_longer_and_takes_no_slot(yard: Yard):
     for name in ("a", "b", "c"):
         await yard.arrive(run(name))
