@@ -19,6 +19,8 @@ class Job(BaseModel):
     base_model: str
     train_path: Path
     preferences_path: Path | None = None
+    negatives_path: Path | None = None
+    """Of answers to avoid with nothing to prefer to them, for the method that can use them."""
     start_from: Path | None = None
     """Directory of an adapter to go on from."""
     output_dir: Path

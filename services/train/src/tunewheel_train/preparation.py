@@ -25,7 +25,15 @@ from tunewheel_train.data.datasets import (
     token_stats,
 )
 from tunewheel_train.data.packing import shared_prefix
-from tunewheel_train.data.preferences import EncodedPair, demand_enough, encode_pairs, no_pairs, read_pairs
+from tunewheel_train.data.preferences import (
+    EncodedPair,
+    demand_enough,
+    encode_negatives,
+    encode_pairs,
+    no_pairs,
+    read_negatives,
+    read_pairs,
+)
 from tunewheel_train.data.validation import carve
 from tunewheel_train.job import Job
 from tunewheel_train.model.machine import this_device
@@ -66,6 +74,11 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
         rows = read_pairs(job.preferences_path)
         pairs, refused = encode_pairs(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
         _warn(report, "preference pairs", refused, len(rows))
+        if job.negatives_path is not None:
+            rows = read_negatives(job.negatives_path)
+            more, refused = encode_negatives(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
+            _warn(report, "answers rated down", refused, len(rows))
+            pairs += more
         demand_enough(pairs, recipe.preference.method)
     return Prepared(training, validation, pairs, config)
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from tunewheel_train.data.preferences import encode_pairs
+from tunewheel_train.data.preferences import encode_negatives, encode_pairs
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.progress import Completed, Planned, Progressed, Started
 from tunewheel_train.trainers import checkpoints
@@ -135,10 +135,28 @@ def test_a_whole_model_learns_odds_ratios_after_the_examples(case, pairs_path):
     assert {p.name for p in run.job.output_dir.iterdir()} >= {"config.json", "model.safetensors"}
 
 
+def test_an_answer_that_was_rated_down_is_undesirable_by_itself(
+    cases, pairs_path, pair_of, tmp_path: Path
+) -> None:
+    rows = [pair_of(number, "Go away") for number in range(20, 24)]
+    frame = pl.DataFrame(rows).drop("chosen").rename({"pair_id": "negative_id"})
+    frame.write_parquet(tmp_path / "negatives.parquet")
+    paths = {"preferences_path": pairs_path, "negatives_path": tmp_path / "negatives.parquet"}
+    options = preference("kto", epochs=1.0) | paths
+    whole = cases(tmp_path / "whole")(**options)
+    outcome = whole.train()
+    assert outcome.steps == 3, "of four, as eight pairs have two"
+    assert outcome.metrics["preference_kl"] >= 0
+    pieces = cases(tmp_path / "pieces")(**options, micro_batch_size=1)
+    pieces.train()
+    losses = [m.loss for m in whole.heard(Progressed)]
+    assert [m.loss for m in pieces.heard(Progressed)] == pytest.approx(losses, abs=1e-4)
+
+
 def test_every_pair_is_measured_against_another_of_its_step(tiny, pair_of):
     from tunewheel_train.trainers.desirability_trainer import DesirabilityTrainer
 
-    pairs, _ = encode_pairs([pair_of(number) for number in range(3)], tiny[1], max_tokens=512)
+    (*pairs, pair_of_3), _ = encode_pairs([pair_of(number) for number in range(4)], tiny[1], max_tokens=512)
     trainer: Any = SimpleNamespace(course=SimpleNamespace(items=pairs))
     arranged = DesirabilityTrainer.arrange(trainer, pairs)
     assert [(m.pair.pair_id, m.other.pair_id) for m in arranged] == [
@@ -148,6 +166,13 @@ def test_every_pair_is_measured_against_another_of_its_step(tiny, pair_of):
     assert (alone.pair.pair_id, alone.other.pair_id) == ("pair-0", "pair-1")
     desirable, undesirable = alone.as_rows()
     assert (desirable["label"], undesirable["label"]) == (True, False)
+    unpaired = {key: value for key, value in pair_of(3).items() if key != "chosen"}
+    (negative,), _ = encode_negatives([unpaired], tiny[1], max_tokens=512)
+    assert (negative.prompt_ids, negative.rejected_ids) == (pair_of_3.prompt_ids, pair_of_3.rejected_ids)
+    arranged = DesirabilityTrainer.arrange(trainer, [pairs[0], negative])
+    assert [[row["label"] for row in item.as_rows()] for item in arranged] == [[True, False], [False]]
+    assert all(row["KL_completion_ids"] for item in arranged for row in item.as_rows())
+    assert DesirabilityTrainer.weight_of(trainer, arranged) == 3
     assert desirable["KL_completion_ids"] == list(pairs[1].chosen_ids)
 
 

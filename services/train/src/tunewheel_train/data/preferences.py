@@ -15,12 +15,14 @@ from tunewheel_train.errors import RunFailed
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_NEGATIVE_COLUMNS = ("negative_id", "prompt", "rejected", "record_id")
 _COLUMNS = ("pair_id", "prompt", "chosen", "rejected", "record_id")
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """``prompt_ids`` followed by either answer is a whole conversation."""
+    """``prompt_ids`` followed by either answer is a whole conversation. An answer that was rated down has no
+    ``chosen_ids`` beside it."""
 
     pair_id: str
     prompt_ids: tuple[int, ...]
@@ -29,11 +31,17 @@ class EncodedPair:
     record_ids: tuple[str, ...]
 
     def __len__(self) -> int:
-        return 2 * len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+        both = (1 + self.is_paired) * len(self.prompt_ids)
+        return both + len(self.chosen_ids) + len(self.rejected_ids)
 
-    def sides(self) -> tuple[Encoded, Encoded]:
-        """The chosen and the rejected conversation, with only their answers to learn."""
-        return self._side(self.chosen_ids), self._side(self.rejected_ids)
+    @property
+    def is_paired(self) -> bool:
+        return bool(self.chosen_ids)
+
+    def sides(self) -> tuple[Encoded, ...]:
+        """The chosen, if there is one, and the rejected conversation, with only their answers to learn."""
+        chosen = (self._side(self.chosen_ids),) if self.is_paired else ()
+        return (*chosen, self._side(self.rejected_ids))
 
     def _side(self, answer: tuple[int, ...]) -> Encoded:
         mask = (0,) * len(self.prompt_ids) + (1,) * len(answer)
@@ -50,17 +58,25 @@ class EncodedPair:
 
 def read_pairs(path: Path) -> list[dict[str, Any]]:
     """Rows of ``preferences.parquet``. Raises RunFailed when the file is no Parquet or lacks columns."""
-    import polars as pl
-
-    try:
-        rows = pl.read_parquet(path, columns=list(_COLUMNS)).to_dicts()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise RunFailed(
-            field="dataset.preferences", reason=f"cannot be read ({error}); build the dataset again"
-        ) from error
+    rows = _rows(path, _COLUMNS, field="dataset.preferences")
     if not rows:
         raise no_pairs()
     return rows
+
+
+def read_negatives(path: Path) -> list[dict[str, Any]]:
+    """Rows of ``negatives.parquet``, as ``encode_negatives`` takes them. Raises RunFailed likewise."""
+    rows = _rows(path, _NEGATIVE_COLUMNS, field="dataset.negatives")
+    return [{"pair_id": row.pop("negative_id"), **row} for row in rows]
+
+
+def _rows(path: Path, columns: Sequence[str], *, field: str) -> list[dict[str, Any]]:
+    import polars as pl
+
+    try:
+        return pl.read_parquet(path, columns=list(columns)).to_dicts()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise RunFailed(field=field, reason=f"cannot be read ({error}); build the dataset again") from error
 
 
 def no_pairs() -> RunFailed:
@@ -89,6 +105,23 @@ def encode_pairs(
     limits: Limits = Limits(),
 ) -> tuple[list[EncodedPair], list[Refused]]:
     """Encode every pair whose two conversations both fit. Raises RunFailed when none does."""
+    kept, refused = encode_negatives(rows, tokenizer, max_tokens=max_tokens, limits=limits)
+    if not kept:
+        first = refused[0]
+        raise RunFailed(
+            field=first.field, reason=f"leaves none of {len(rows)} pairs ({first.example_id} {first.reason})"
+        )
+    return kept, refused
+
+
+def encode_negatives(
+    rows: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    limits: Limits = Limits(),
+) -> tuple[list[EncodedPair], list[Refused]]:
+    """Encode every row whose conversations fit; a row without ``chosen`` has one."""
     kept: list[EncodedPair] = []
     refused: list[Refused] = []
     for row in rows:
@@ -101,33 +134,32 @@ def encode_pairs(
             refused.append(Refused(pair.pair_id, "dataset.preferences", "has two equal answers"))
         else:
             kept.append(pair)
-    if not kept:
-        first = refused[0]
-        raise RunFailed(
-            field=first.field, reason=f"leaves none of {len(rows)} pairs ({first.example_id} {first.reason})"
-        )
     return kept, refused
 
 
 def _encode(
     row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_tokens: int, limits: Limits
 ) -> EncodedPair:
-    sides = [
-        {
+    told = {side: row[side] for side in ("chosen", "rejected") if side in row}
+    sides = {
+        side: {
             "example_id": f"{row['pair_id']}/{side}",
-            "messages": [*row["prompt"], {"role": "assistant", "content": row[side]}],
+            "messages": [*row["prompt"], {"role": "assistant", "content": answer}],
         }
-        for side in ("chosen", "rejected")
-    ]
-    (chosen, rejected) = (
-        encode_examples([side], tokenizer, max_tokens=max_tokens, limits=limits)[0][0] for side in sides
-    )
-    (start, chosen_end), (_, rejected_end) = _answer(chosen), _answer(rejected)
+        for side, answer in told.items()
+    }
+    encoded = {
+        side: encode_examples([example], tokenizer, max_tokens=max_tokens, limits=limits)[0][0]
+        for side, example in sides.items()
+    }
+    places = {side: _answer(example) for side, example in encoded.items()}
+    answers = {side: encoded[side].input_ids[start:end] for side, (start, end) in places.items()}
+    prompt = next(iter(told))
     return EncodedPair(
         pair_id=str(row["pair_id"]),
-        prompt_ids=chosen.input_ids[:start],
-        chosen_ids=chosen.input_ids[start:chosen_end],
-        rejected_ids=rejected.input_ids[start:rejected_end],
+        prompt_ids=encoded[prompt].input_ids[: places[prompt][0]],
+        chosen_ids=answers.get("chosen", ()),
+        rejected_ids=answers["rejected"],
         record_ids=(str(row["record_id"]),),
     )
 

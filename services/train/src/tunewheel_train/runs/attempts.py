@@ -14,7 +14,7 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainMethod
 from tunewheel_contracts.formats.run import Adjustment
 from tunewheel_contracts.planning.calibration import Correction
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
@@ -128,12 +128,16 @@ class Attempt:
         train_path = await self._fetch(run.train, "dataset.train")
         preferences = run.preferences if run.recipe.preference else None
         preferences_path = await self._fetch(preferences, "dataset.preferences") if preferences else None
+        unpaired = run.recipe.preference and run.recipe.preference.method is PreferenceMethod.KTO
+        negatives = run.negatives if unpaired else None
+        negatives_path = await self._fetch(negatives, "dataset.negatives") if negatives else None
         start_from = await fetch_start(self._store, run, directory / "start")
         await remote_checkpoints.download(self._store, run.checkpoints_prefix, directory / "work")
         return Job(
             run_id=run.run_id, base_model=run.base.name, train_path=train_path,
-            preferences_path=preferences_path, start_from=start_from, output_dir=directory / "adapter",
-            work_dir=directory / "work", cache_dir=self._settings.cache_dir, dtype=self._settings.train_dtype,
+            preferences_path=preferences_path, negatives_path=negatives_path, start_from=start_from,
+            output_dir=directory / "adapter", work_dir=directory / "work",
+            cache_dir=self._settings.cache_dir, dtype=self._settings.train_dtype,
             devices=self._settings.devices, sharding=self._settings.train_sharding,
             alive_seconds=self._settings.silent_seconds / BEATS,
             corrections=self._corrections, recipe=run.recipe,

@@ -36,6 +36,7 @@ class Run:
     base: BaseModelRef
     recipe: TrainSpec
     preferences: ArtifactRef | None = None
+    negatives: ArtifactRef | None = None
     base_facts: BaseModelFacts | None = None
     cautions: tuple[str, ...] = ()
 
@@ -101,6 +102,7 @@ def plan_run(
         base=base,
         recipe=recipe,
         preferences=manifest.preferences,
+        negatives=manifest.negatives,
         base_facts=base_facts,
         cautions=manifest.spec.cautions,
     )

@@ -26,7 +26,8 @@ class Mismatched:
     def as_rows(self) -> list[dict[str, Any]]:
         """As TRL's collator for unpaired preferences takes them."""
         prompt, pair, other = list(self.pair.prompt_ids), self.pair, self.other
-        sides = ((pair.chosen_ids, other.chosen_ids, True), (pair.rejected_ids, other.rejected_ids, False))
+        foreign = other.chosen_ids or other.rejected_ids
+        sides = ((pair.chosen_ids, foreign, True), (pair.rejected_ids, other.rejected_ids, False))
         return [
             {
                 "prompt_ids": prompt,
@@ -35,11 +36,13 @@ class Mismatched:
                 "label": desirable,
             }
             for answer, foreign, desirable in sides
+            if answer
         ]
 
 
 class DesirabilityTrainer(PlannedSteps, KTOTrainer):
-    """Trains the adapter of a PEFT model on both answers of every pair of ``course``; what it is before the
+    """Trains the adapter of a PEFT model on the answers of every pair of ``course``, of some only the one to
+    avoid; what it is before the
     first step is the reference, which TRL keeps as a second, frozen adapter ``ref``.
 
     TRL measures how far the model has moved on each micro-batch. Here it is measured once per step and on all
@@ -69,7 +72,7 @@ class DesirabilityTrainer(PlannedSteps, KTOTrainer):
         return self._lay_out([row for item in items for row in item.as_rows()])
 
     def weight_of(self, items: Sequence[Mismatched]) -> int:
-        return 2 * len(items)
+        return sum(len(item.pair.sides()) for item in items)
 
     def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
         model.train()
