@@ -16,14 +16,15 @@ from tunewheel_curate.privacy.redaction import find_entities, redact_records, re
 DEFAULT = PiiPolicy().entities
 
 FLOORS = {
-    "EMAIL_ADDRESS": (0.98, 0.98),
-    "PHONE_NUMBER": (0.88, 0.84),
-    "CREDIT_CARD": (0.98, 0.98),
-    "IBAN_CODE": (0.95, 0.95),
-    "IP_ADDRESS": (0.98, 0.98),
-    "US_SSN": (0.98, 0.98),
+    "EMAIL_ADDRESS": ((24, 0.95, 0.95), (25, 0.95, 0.95)),
+    "PHONE_NUMBER": ((33, 0.92, 0.72), (59, 0.90, 0.92)),
+    "CREDIT_CARD": ((79, 0.97, 0.98), (57, 0.98, 0.98)),
+    "IBAN_CODE": ((5, 0.99, 0.99), (16, 0.99, 0.99)),
+    "IP_ADDRESS": ((9, 0.99, 0.99), (5, 0.99, 0.99)),
+    "US_SSN": ((10, 0.99, 0.99), (6, 0.99, 0.99)),
 }
-"""Precision and recall that the recognisers must reach on presidio's own synthetic texts."""
+"""By half of presidio's own synthetic templates: how many are labelled, and the precision and the recall that
+the recognisers must reach, a little under what docs/benchmarks.md tells."""
 
 
 @pytest.mark.parametrize(
@@ -243,25 +244,30 @@ def test_every_entity_has_recognisers(entity: str) -> None:
     assert recognizers_of(entity)
 
 
-def test_precision_and_recall_on_synthetic_texts(shared_data: Path, record_property) -> None:
-    texts = json.loads((shared_data / "pii_presidio/data/synth_dataset_v2.json").read_text(encoding="utf-8"))
-    hits: Counter[str] = Counter()
-    false: Counter[str] = Counter()
-    gold: Counter[str] = Counter()
+@pytest.mark.parametrize("half", [0, 1], ids=["first half", "second half"])
+def test_precision_and_recall_on_synthetic_texts(shared_data: Path, record_property, half: int) -> None:
+    every = json.loads((shared_data / "pii_presidio/data/synth_dataset_v2.json").read_text(encoding="utf-8"))
+    templates = set(sorted({text["template_id"] for text in every})[half::2])
+    texts = [text for text in every if text["template_id"] in templates]
+    gold, hits, found, right = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     all_found = find_entities([text["full_text"] for text in texts], DEFAULT)
     for text, findings in zip(texts, all_found, strict=True):
         spans = [(s["entity_type"], s["start_position"], s["end_position"]) for s in text["spans"]]
-        found = [(f.entity, f.start, f.end) for f in findings]
+        told = [(f.entity, f.start, f.end) for f in findings]
         for entity, start, end in spans:
             gold[entity] += 1
-            hits[entity] += any(e == entity and s < end and start < x for e, s, x in found)
-        for entity, start, end in found:
-            false[entity] += not any(e == entity and s < end and start < x for e, s, x in spans)
-    assert len(texts) == 1500
-    for entity, (precision, recall) in FLOORS.items():
-        assert gold[entity] >= 10
-        reached = hits[entity] / (hits[entity] + false[entity]), hits[entity] / gold[entity]
-        print(f"{entity}: precision {reached[0]:.3f}, recall {reached[1]:.3f} of {gold[entity]}")
+            hits[entity] += any(e == entity and s < end and start < x for e, s, x in told)
+        for entity, start, end in told:
+            found[entity] += 1
+            right[entity] += any(e == entity and s < end and start < x for e, s, x in spans)
+    assert (len(every), len(texts)) == (1500, (757, 743)[half])
+    missed = []
+    for entity, halves in FLOORS.items():
+        labelled, precision, recall = halves[half]
+        assert gold[entity] == labelled
+        reached = right[entity] / found[entity], hits[entity] / labelled
         record_property(entity, reached)
-        assert reached[0] >= precision, entity
-        assert reached[1] >= recall, entity
+        if reached[0] < precision or reached[1] < recall:
+            missed.append(f"{entity}: precision {reached[0]:.3f}, recall {reached[1]:.3f}")
+    assert not missed
+    assert set(FLOORS) == set(DEFAULT)
