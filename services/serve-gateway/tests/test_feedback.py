@@ -1,8 +1,40 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.upstream import FeedbackReceived
+from tunewheel_serve_gateway.errors import ApiError
+from tunewheel_serve_gateway.feedback import join, parse_feedback
+from tunewheel_serve_gateway.keys import Caller
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+TURN = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": st.text()})
+ID = st.sampled_from(["chatcmpl-old", "c-7", "eve"]) | st.text("a\n\x00 /é", max_size=3)
+BODY = st.fixed_dictionaries(
+    {
+        "completion_id": ID,
+        "rating": st.sampled_from(["up", "down"]),
+    },
+    optional={
+        "correction": st.text() | st.dictionaries(st.text(), ANYTHING, max_size=3),
+        "comment": st.text(),
+        "submitted_by": ID,
+        "customer": ID,
+        "project": st.sampled_from(["desk", "other"]),
+        "model_id": ID,
+        "messages": st.lists(TURN, max_size=3),
+        "output": st.text(),
+    },
+)
 
 
 async def send(world: Any, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
@@ -109,3 +141,23 @@ async def test_what_is_remembered_is_bounded(make_world: Any):
     ids = [await completion(world) for _ in range(3)]
     statuses = [(await send(world, {"completion_id": i, "rating": "up"}))[0] for i in ids]
     assert statuses == [422, 202, 202]
+
+
+@settings(deadline=None)
+@given(st.one_of(BODY, BODY, BODY, ANYTHING).map(json.dumps).map(str.encode) | st.binary(max_size=40))
+@example(b'{"completion_id": "c", "rating": "up", "project": "desk", "comment": "\\ud800"}')
+@example(b"[" * 100_000)
+def test_any_body_is_refused_by_name_or_an_event_that_the_log_takes(raw: bytes):
+    told = joined(raw)
+    if isinstance(told, ApiError):
+        assert told.param
+        return
+    record = new_event(told, source="/test").to_kafka()
+    assert Envelope.from_kafka(FeedbackReceived, record.value, record.headers).data == told
+
+
+def joined(raw: bytes) -> FeedbackReceived | ApiError:
+    try:
+        return join(parse_feedback(raw), None, Caller(name="app", projects=frozenset({"desk"})))
+    except ApiError as error:
+        return error
