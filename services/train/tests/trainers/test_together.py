@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 import torch
-from tunewheel_train.progress import Completed, Progressed, Stopped, parse
-from tunewheel_train.runs.process import WORKER, together
+from tunewheel_train.progress import Completed, Message, Progressed, Stopped, parse
+from tunewheel_train.runs.process import WORKER, run_process, together
 
 
 def messages(job_file: Path, rank: int = 0) -> list:
@@ -23,6 +24,27 @@ def test_the_launcher_runs_the_worker_as_often_as_there_are_gpus():
     config, _, worker = config_from_args(parse_args(launcher[2:]))
     assert (config.min_nodes, config.nproc_per_node, worker) == (1, 4, ["-u", "-m", "w"])
     assert config.shutdown_timeout == 300
+
+
+async def test_what_the_service_launches_trains_by_two_processes(trained, case, tmp_path: Path):
+    """PyTorch's launcher and all; the tests below fork their processes, which costs less."""
+    run, heard = case(), list[Message]()
+
+    async def hear(message: Message) -> None:
+        heard.append(message)
+
+    outcome = await run_process(
+        "train", run.job, directory=tmp_path / "run", threads=1, stop=asyncio.Event(), stop_seconds=60.0,
+        on_message=hear, processes=2,
+    )  # fmt: skip
+    assert isinstance(outcome, Completed)
+    assert outcome.usage is not None
+    assert not outcome.usage.comparable
+    expected, _ = trained("lora")
+    losses = [m.loss for m in heard if isinstance(m, Progressed)]
+    assert losses == pytest.approx([m.loss for m in expected.heard(Progressed)], abs=1e-4)
+    for name, value in expected.weights().items():
+        torch.testing.assert_close(run.weights()[name], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
