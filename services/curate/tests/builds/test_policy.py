@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
 import pytest
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.spec import BuildPolicy
 from tunewheel_curate.builds.policy import due, pending_records
 from tunewheel_curate.records.table import RecordTable
+from tunewheel_curate.records.withdrawals import Withdrawal
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -35,6 +41,27 @@ def test_documents_count_where_examples_are_made_of_them(arrivals) -> None:
     assert replaced.count == 1, "the old text again is not new, another text is"
     assert replaced.request != pending_records(frame, {}, documents=True).request
     assert pending_records(frame, replaced.upto, documents=True).count == 0
+
+
+def test_a_withdrawn_document_that_comes_back_is_new(arrivals) -> None:
+    at = [START + timedelta(days=day) for day in range(4)]
+    sop = {"kind": "document", "source_id": "sop.md", "record_id": "rec-sop", "output": None}
+    built = {"0": 1, "1": 1, "2": 1}
+    rows = [sop | {"published_at": at[0]}, {}, {}]
+    withdrawn = [Withdrawal(document_id="sop.md", until=at[1])]
+    once = arrivals(*rows)
+    asked = pending_records(once.filter(pl.col("record_id") == "rec-sop"), {}, documents=True)
+    assert pending_records(once, built, documents=True, withdrawals=withdrawn).count == 0
+    sent = {"published_at": pl.lit(at[2], pl.Datetime("us", "UTC")), "offset": pl.lit(5, pl.Int64)}
+    both = pl.concat([once, once.filter(pl.col("record_id") == "rec-sop").with_columns(**sent)])
+    assert pending_records(both, built, documents=True).count == 0, "nobody withdrew it"
+    back = pending_records(both, built, documents=True, withdrawals=withdrawn)
+    assert back.count == 1
+    assert back.request != asked.request, "a request of that name was answered long ago"
+    assert pending_records(both, back.upto, documents=True, withdrawals=withdrawn).count == 0
+    assert pending_records(both, built, withdrawals=withdrawn).count == 0
+    gone = [Withdrawal(document_id="sop.md", until=at[3])]
+    assert pending_records(both, built, documents=True, withdrawals=gone).count == 0
 
 
 def test_ratings_count_where_they_are_learnt_from(arrivals) -> None:

@@ -77,6 +77,7 @@ class Watch:
                 covered,
                 documents=dataset.formats.documents.enabled,
                 ratings=dataset.ratings,
+                withdrawals=self._curation.known.withdrawals.of(project),
             )
             quiet = self._clock() - self._last_arrival[project]
             reason = due(dataset.build, count=pending.count, quiet_seconds=quiet)

@@ -28,7 +28,9 @@ STATISTICS = {"delta.dataSkippingStatsColumns": "partition,offset"}
 """Delta notes the least and greatest value of every column in its log, which no erasure would reach: only
 those of columns that hold nobody's words."""
 IN_FLIGHT_HOURS = 1
-ARRIVAL_COLUMNS = ("project", "record_id", "kind", "output", "rating", "partition", "offset")
+ARRIVAL_COLUMNS = (
+    "project", "record_id", "kind", "output", "rating", "source_id", "published_at", "partition", "offset",
+)  # fmt: skip
 
 
 class ForeignRecordTable(TunewheelError):
@@ -81,12 +83,20 @@ class RecordTable:
 
     def arrivals(self) -> pl.DataFrame:
         """Return what the build policy looks at: the log position of every row, whether it can become an
-        example by itself (``usable``), whether it is a ``document``, and its ``rating``."""
+        example by itself (``usable``), its ``kind`` and ``rating``, and which version of a document it is."""
         document = pl.col("kind") == "document"
         usable = ~document & pl.col("output").is_not_null()
-        flags = (usable.alias("usable"), document.alias("document"))
+        source = pl.when(document).then("source_id").alias("source_id")
         chosen = self._scan(ARRIVAL_COLUMNS).select(
-            "project", "record_id", *flags, "rating", "partition", "offset"
+            "project",
+            "record_id",
+            usable.alias("usable"),
+            "kind",
+            "rating",
+            source,
+            "published_at",
+            "partition",
+            "offset",
         )
         return _collected(chosen)
 

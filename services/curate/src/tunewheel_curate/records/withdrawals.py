@@ -47,6 +47,10 @@ class Withdrawals:
             ends[partition] = max(offset + 1, ends.get(partition, 0))
         return {str(partition): end for partition, end in sorted(ends.items())}
 
+    def of(self, project: str) -> tuple[Withdrawal, ...]:
+        """Return all withdrawals of ``project`` that are known, the latest of each document."""
+        return self.before(project, self.upto(project))
+
     def before(self, project: str, upto: Mapping[str, int]) -> tuple[Withdrawal, ...]:
         """Return the withdrawals before the offsets ``upto``, the latest of each document, sorted by it."""
         latest: dict[str, Withdrawal] = {}
@@ -65,16 +69,22 @@ def drop_withdrawn(rows: pl.DataFrame, withdrawals: Iterable[Withdrawal]) -> Sta
     ``rows`` holds every delivery: a record that was withdrawn and published again with the same words is the
     same record, and its later delivery counts.
     """
-    until = {withdrawal.document_id: withdrawal.until for withdrawal in withdrawals}
-    limit = pl.col("source_id").replace_strict(
-        list(until), list(until.values()), default=None, return_dtype=pl.Datetime("us", "UTC")
-    )
-    taken_back = (pl.col("kind") == RecordKind.DOCUMENT.value) & (pl.col("published_at") <= limit)
-    live = rows.filter(~taken_back.fill_null(False)) if until else rows
-    kept = distinct_records(live)
+    kept = distinct_records(not_taken_back(rows, withdrawals))
     gone = rows.join(kept, on="record_id", how="anti")["record_id"].unique().sort()
     return Stage(
         name="withdrawal",
         kept=kept,
         dropped=dropped_frame(gone, pl.Series(["withdrawn"] * len(gone), dtype=pl.String)),
     )
+
+
+def not_taken_back(rows: pl.DataFrame, withdrawals: Iterable[Withdrawal]) -> pl.DataFrame:
+    """Return those of ``rows`` (with ``kind``, ``source_id``, ``published_at``) that no withdrawal takes."""
+    until = {withdrawal.document_id: withdrawal.until for withdrawal in withdrawals}
+    if not until:
+        return rows
+    limit = pl.col("source_id").replace_strict(
+        list(until), list(until.values()), default=None, return_dtype=pl.Datetime("us", "UTC")
+    )
+    taken_back = (pl.col("kind") == RecordKind.DOCUMENT.value) & (pl.col("published_at") <= limit)
+    return rows.filter(~taken_back.fill_null(False))
