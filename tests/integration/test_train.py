@@ -66,14 +66,15 @@ class Ground:
             session_timeout_ms=6_000,
         )  # fmt: skip
 
-    async def dataset(self, project: str, **train: Any) -> Envelope[DatasetVersioned]:
-        """Store a dataset version; returns the event that announces it."""
+    async def dataset(self, project: str, words: int = 5, **train: Any) -> Envelope[DatasetVersioned]:
+        """Store a version whose questions have up to so many words; returns the event that announces it."""
         rows = [
             {
                 "example_id": f"ex-{n}",
+                "record_ids": [f"rec-{n}"],
                 "messages": [
                     {"role": "system", "content": "Answer as JSON."},
-                    {"role": "user", "content": f"Ticket {n} of {project}: " + "ring " * (n % 5)},
+                    {"role": "user", "content": f"Ticket {n} of {project}: " + "ring " * (n % 5 + words - 5)},
                     {"role": "assistant", "content": f'{{"category": "{("bell", "horn")[n % 2]}"}}'},
                 ],
             }
@@ -166,30 +167,25 @@ def assert_same(expected: dict[str, Any], found: dict[str, Any]) -> None:
 async def test_a_run_stops_when_its_partition_moves_and_only_the_new_owner_completes_it(
     ground: Ground,
 ) -> None:
+    # Whoever joins a worker that has all four partitions is given the last two: this project is in one.
     event = await ground.dataset("moving", epochs=LONG)
-    first, others = service(ground, "first"), [service(ground, "second"), service(ground, "third")]
-    async with Bus(ground.kafka) as bus, contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(running(first))
+    async with Bus(ground.kafka) as bus, running(service(ground, "first")):
         await bus.publish(event)
         await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12, patience=240)
-        for other in others:
-            await stack.enter_async_context(running(other))
-        resumed = asyncio.create_task(
-            bus.collect(topics.TRAIN_STARTED, 1, where=lambda e: e.source != "/tunewheel/first", patience=240)
-        )
-        done, _ = await asyncio.wait({resumed}, timeout=20)
-        if not done:  # the sticky assignor left the busy partition where it was: let its owner leave
-            first.stop()
-        (started,) = await resumed
-        (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1, patience=240)
-        assert completed.source == started.source != "/tunewheel/first"
-        assert started.data.resumed_from_step >= 10
-        progress = await everything(ground.kafka, topics.TRAIN_PROGRESSED)
-        results = await everything(ground.kafka, topics.TRAIN_COMPLETED)
+        async with running(service(ground, "second")):
+            (started,) = await bus.collect(
+                topics.TRAIN_STARTED, 1, where=lambda e: e.source == "/tunewheel/second", patience=240
+            )
+            (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1, patience=240)
+            progress = await everything(ground.kafka, topics.TRAIN_PROGRESSED)
+            results = await everything(ground.kafka, topics.TRAIN_COMPLETED)
+    assert completed.source == "/tunewheel/second"
+    assert started.data.resumed_from_step >= 10
     assert [e.id for e in results] == [completed.id]
     sources = [e.source for e in progress]
     last_of_first = max(at for at, source in enumerate(sources) if source == "/tunewheel/first")
     assert progress[last_of_first].data.step <= started.data.resumed_from_step + 10
+    assert set(sources[last_of_first + 1 :]) == {"/tunewheel/second"}
     assert_same(
         await expected_weights(ground, event, epochs=LONG), await published_weights(ground, completed)
     )
@@ -221,27 +217,35 @@ async def test_a_service_killed_in_the_middle_ends_with_the_same_adapter(ground:
         async with process(ground.settings("one")) as first:
             await bus.publish(event)
             await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12, patience=240)
-            # Uploads come after the steps they hold: a kill before the first leaves nothing to resume from.
-            await until(lambda: has_uploaded(ground))
+            # Uploads come after the steps they hold: a kill before the second leaves one to resume from.
+            await until(lambda: len(uploaded(ground)) > 1)
             workers = psutil.Process(first.pid).children(recursive=True)
             assert len(workers) == 1
             first.send_signal(signal.SIGKILL)
             await first.wait()
             await until(lambda: not any(is_alive(worker) for worker in workers))
+        damaged, whole = uploaded(ground)[-1:-3:-1]
+        (damaged / checkpoints.WEIGHTS).write_bytes(b"other weights")
         # Another machine: it has the common store only.
         async with process(ground.settings("two")):
             (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1, patience=240)
             starts = await bus.collect(topics.TRAIN_STARTED, 2)
         results = await everything(ground.kafka, topics.TRAIN_COMPLETED)
-    assert starts[1].data.resumed_from_step >= 10
+    assert starts[1].data.resumed_from_step == step_of(whole) < step_of(damaged)
     assert [e.id for e in results] == [completed.id]
     assert_same(
         await expected_weights(ground, event, epochs=LONG), await published_weights(ground, completed)
     )
 
 
-def has_uploaded(ground: Ground) -> bool:
-    return any((ground.folder / "store" / "runs").glob(f"*/checkpoints/*/{checkpoints.MANIFEST}"))
+def uploaded(ground: Ground) -> list[Path]:
+    """Whole checkpoints in the store, oldest first."""
+    found = (ground.folder / "store" / "runs").glob(f"*/checkpoints/*/{checkpoints.MANIFEST}")
+    return sorted(manifest.parent for manifest in found)
+
+
+def step_of(checkpoint: Path) -> int:
+    return checkpoints.step_of(Path(checkpoint.name.partition(".")[0]))
 
 
 def is_alive(worker: psutil.Process) -> bool:
