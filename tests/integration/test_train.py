@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,13 @@ import polars as pl
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from safetensors.torch import load
+from safetensors.torch import load, save_file
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.run_controls import control, train_again
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import DatasetVersioned
-from tunewheel_contracts.events.training import TrainAction, TrainControl
+from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Service
@@ -255,36 +257,111 @@ def is_alive(worker: psutil.Process) -> bool:
         return False
 
 
-async def test_a_base_model_that_does_not_exist_fails_and_the_next_run_still_flows(ground: Ground) -> None:
+async def test_what_cannot_be_trained_on_is_told_and_the_next_run_still_flows(ground: Ground) -> None:
     missing = Ground(ground.kafka, ground.folder, str(ground.folder / "nowhere"))
+    small = Ground(ground.kafka, ground.folder, without_embeddings(Path(ground.base_model)))
+    broken = Ground(ground.kafka, ground.folder, with_no_number(Path(ground.base_model)))
+    changed = await ground.dataset("changed")
+    bad = [
+        await missing.dataset("missing"),
+        await ground.dataset("long", words=600, max_tokens=4_096),  # the context is 512
+        await small.dataset("unwritable"),
+        await ground.dataset("foreign", continue_from=await foreign_adapter(ground)),
+        await broken.dataset("wild"),
+        replace(changed, data=changed.data.model_copy(update={"criteria_sha256": "f" * 64})),
+    ]
     async with Bus(ground.kafka) as bus, running(service(ground, "train")):
-        await bus.publish(await missing.dataset("missing"), await ground.dataset("good", epochs=1.0))
-        (failed,) = await bus.collect(topics.TRAIN_FAILED, 1, patience=240)
+        await bus.publish(*bad, await ground.dataset("good", epochs=1.0))
+        failures = await bus.collect(topics.TRAIN_FAILED, 5, patience=240)
         (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1, patience=240)
-    assert (failed.data.field, failed.project) == ("base_model", "missing")
+        (letter,) = await bus.dead_letters(topics.DATASET_VERSIONED.name, 1)
+        progress = await bus.collect(topics.TRAIN_PROGRESSED, 6, where=lambda e: e.project == "good")
+    failed = {event.project: event.data for event in failures}
+    assert {project: data.field for project, data in failed.items()} == {
+        "missing": "base_model", "long": "base_model", "unwritable": "base_model",
+        "foreign": "train.continue_from", "wild": "train.learning_rate",
+    }  # fmt: skip
+    assert "more than the base model's context of 512" in failed["long"].reason
+    assert "has 80 embeddings, but its tokenizer writes token" in failed["unwritable"].reason
+    assert "was trained on some/other at abc" in failed["foreign"].reason
+    assert "no number" in failed["wild"].reason
+    assert failed["wild"].step == 1
+    assert set(failed["wild"].record_ids) < {f"rec-{n}" for n in range(24)}
+    assert len(failed["wild"].record_ids) == 4
+    assert (letter.field, b"ds-changed" in letter.value) == ("criteria_sha256", True)
     assert completed.project == "good"
     assert completed.causation_id is not None
+    published = {path.split("/")[1] for path in await ground.store.list("adapters")}
+    assert published == {FOREIGN, completed.data.adapter.model_id}
+    for told in progress:
+        assert 0 < told.data.grad_norm < math.inf
+        assert told.data.memory_bytes > 64 << 20
+        assert (told.data.eta_seconds > 0) == (told.data.step < 6)
 
 
-async def test_a_command_on_the_log_cancels_a_running_job_and_another_takes_it_up_again(
+FOREIGN = "foreign-0123456789ab"
+
+
+async def foreign_adapter(ground: Ground) -> str:
+    """An adapter of the project ``foreign`` that was made on another base."""
+    told = {"base_model": "some/other", "base_revision": "abc", "quantization": None}
+    files = {"tunewheel.json": json.dumps(told), "adapter_config.json": "{}", "adapter_model.safetensors": ""}
+    for name, content in files.items():
+        await ground.store.put(f"adapters/{FOREIGN}/{name}", content.encode())
+    return FOREIGN
+
+
+def without_embeddings(model: Path) -> str:
+    """A copy of ``model`` that lacks the embeddings of its tokenizer's last tokens."""
+    copy = Path(shutil.copytree(model, model.with_name("small")))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"vocab_size": 80}))
+    return str(copy)
+
+
+def with_no_number(model: Path) -> str:
+    """A copy of ``model`` one of whose weights is NaN."""
+    copy = Path(shutil.copytree(model, model.with_name("broken")))
+    weights = load((copy / "model.safetensors").read_bytes())
+    weights["model.norm.weight"][0] = math.nan
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    return str(copy)
+
+
+async def test_commands_on_the_log_pause_resume_and_cancel_a_run_and_another_takes_it_up_again(
     ground: Ground,
 ) -> None:
+    options = {"bootstrap_servers": ground.kafka}
     async with Bus(ground.kafka) as bus, running(service(ground, "train")):
+
+        async def command(action: TrainAction, request: str) -> None:
+            await control("unwanted", run_id, action, request, options)
+
         await bus.publish(await ground.dataset("unwanted", epochs=LONG))
         (started,) = await bus.collect(topics.TRAIN_STARTED, 1, patience=240)
-        data = TrainControl(
-            project="unwanted", run_id=started.data.run_id, action=TrainAction.CANCEL, request="test"
-        )
-        await bus.collect(topics.TRAIN_PROGRESSED, 1, patience=240)
-        await bus.publish(new_event(data, source="/test"))
-        (failed,) = await bus.collect(topics.TRAIN_FAILED, 1, patience=240)
-        options = {"bootstrap_servers": ground.kafka}
         run_id = started.data.run_id
-        await control("unwanted", run_id, TrainAction.RESUME, "test", options)
-        assert await train_again(run_id, options)
+        await bus.collect(topics.TRAIN_PROGRESSED, 1, patience=240)
+        await command(TrainAction.PAUSE, "one")
+        await until(lambda: not training_processes())
+        await command(TrainAction.RESUME, "two")
         starts = await bus.collect(topics.TRAIN_STARTED, 2, patience=240)
+        assert starts[1].data.resumed_from_step > 0
+        await command(TrainAction.CANCEL, "three")
+        (failed,) = await bus.collect(topics.TRAIN_FAILED, 1, patience=240)
+        await command(TrainAction.RESUME, "four")
+        assert await train_again(run_id, options)
+        starts = await bus.collect(topics.TRAIN_STARTED, 3, patience=240)
         assert not await train_again(run_id, options)
     assert failed.data.field == "(run)"
     assert failed.data.reason.startswith("was cancelled")
-    assert starts[1].data.run_id == run_id
-    assert starts[1].data.resumed_from_step > 0
+    assert {event.data.run_id for event in starts} == {run_id}
+    assert starts[2].data.resumed_from_step >= starts[1].data.resumed_from_step
+
+
+def training_processes() -> list[psutil.Process]:
+    """Those of the services in this process."""
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if is_alive(child) and "tunewheel_train.worker" in child.cmdline()
+    ]
