@@ -10,8 +10,8 @@ BIN := $(VENV)/bin
 UV ?= $(shell command -v uv || echo .uv/bin/uv)
 WITH_UV = $(UV) --version >/dev/null 2>&1 || { python3 -m venv .uv && .uv/bin/python -m pip install --quiet 'uv>=0.9'; }
 PACKAGES := contracts runtime basemodel cli $(sort $(wildcard services/*))
-# Three tests at a time on two cores, file by file: many of them wait for Kafka or for a model.
-WORKERS ?= 3
+# Four tests at a time on two cores, file by file: many of them wait for Kafka or for a model.
+WORKERS ?= 4
 # In conftest.py's order, not by the number of tests: the longest files have the fewest.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
