@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -76,7 +77,7 @@ class Ground:
                 "record_ids": [f"rec-{n}"],
                 "messages": [
                     {"role": "system", "content": "Answer as JSON."},
-                    {"role": "user", "content": f"Ticket {n} of {project}: " + "ring " * (n % 5 + words - 5)},
+                    {"role": "user", "content": f"Ticket {n}: " + "ring " * (n % 5 + words - 5)},
                     {"role": "assistant", "content": f'{{"category": "{("bell", "horn")[n % 2]}"}}'},
                 ],
             }
@@ -133,27 +134,23 @@ async def everything(kafka: str, topic: TopicSpec) -> list[Envelope[Any]]:
         await consumer.stop()
 
 
-async def expected_weights(ground: Ground, event: Envelope[DatasetVersioned], **train: Any) -> dict[str, Any]:
-    """The adapter of the same run, trained without interruption."""
-    arguments = [
-        ground.base_model,
-        str(ground.folder / f"{event.project}.parquet"),
-        str(ground.folder / "alone"),
-    ]
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The adapter of ``LONG`` epochs on what every ``Ground`` trains on, trained in one go."""
+    folder = tmp_path_factory.mktemp("alone")
+    alone = Ground("", folder, str(write_tiny_model(folder / "base")))
+    asyncio.run(alone.dataset("alone", epochs=LONG))
     script = (
         "import json, sys; from pathlib import Path; from tunewheel_train.recipe import train\n"
-        "from tunewheel_train.job import Job; base, data, out = sys.argv[1:4]\n"
-        "train(Job(base_model=base, train_path=Path(data), output_dir=Path(out, 'adapter'),\n"
-        "          dtype='float32', run_id='run-alone', work_dir=Path(out, 'work'),\n"
-        "          cache_dir=Path(out, 'cache'), recipe=json.loads(sys.argv[4])),\n"
-        "      report=lambda message: None)\n"
+        "from tunewheel_train.job import Job; base, out = sys.argv[1], Path(sys.argv[2])\n"
+        "train(Job(base_model=base, train_path=out / 'alone.parquet', output_dir=out / 'adapter',\n"
+        "          dtype='float32', run_id='run-alone', work_dir=out / 'work', cache_dir=out / 'cache',\n"
+        "          recipe=json.loads(sys.argv[3])), report=lambda message: None)\n"
     )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", script, *arguments, json.dumps(TRAIN | train), env=environment(1)
-    )
-    assert await process.wait() == 0
-    file = ground.folder / "alone" / "adapter" / "adapter_model.safetensors"
-    return load(await asyncio.to_thread(file.read_bytes))
+    recipe = json.dumps(TRAIN | {"epochs": LONG})
+    command = [sys.executable, "-c", script, alone.base_model, str(folder), recipe]
+    subprocess.run(command, env=environment(1), check=True)
+    return load((folder / "adapter" / "adapter_model.safetensors").read_bytes())
 
 
 async def published_weights(ground: Ground, completed: Envelope[Any]) -> dict[str, Any]:
@@ -167,7 +164,7 @@ def assert_same(expected: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 async def test_a_run_stops_when_its_partition_moves_and_only_the_new_owner_completes_it(
-    ground: Ground,
+    ground: Ground, uninterrupted: dict[str, Any]
 ) -> None:
     # Whoever joins a worker that has all four partitions is given the last two: this project is in one.
     event = await ground.dataset("moving", epochs=LONG)
@@ -188,9 +185,7 @@ async def test_a_run_stops_when_its_partition_moves_and_only_the_new_owner_compl
     last_of_first = max(at for at, source in enumerate(sources) if source == "/tunewheel/first")
     assert progress[last_of_first].data.step <= started.data.resumed_from_step + 10
     assert set(sources[last_of_first + 1 :]) == {"/tunewheel/second"}
-    assert_same(
-        await expected_weights(ground, event, epochs=LONG), await published_weights(ground, completed)
-    )
+    assert_same(uninterrupted, await published_weights(ground, completed))
 
 
 @contextlib.asynccontextmanager
@@ -213,7 +208,9 @@ async def process(settings: Settings) -> AsyncIterator[asyncio.subprocess.Proces
 
 
 @pytest.mark.chaos
-async def test_a_service_killed_in_the_middle_ends_with_the_same_adapter(ground: Ground) -> None:
+async def test_a_service_killed_in_the_middle_ends_with_the_same_adapter(
+    ground: Ground, uninterrupted: dict[str, Any]
+) -> None:
     event = await ground.dataset("killed", epochs=LONG)
     async with Bus(ground.kafka) as bus:
         async with process(ground.settings("one")) as first:
@@ -235,9 +232,7 @@ async def test_a_service_killed_in_the_middle_ends_with_the_same_adapter(ground:
         results = await everything(ground.kafka, topics.TRAIN_COMPLETED)
     assert starts[1].data.resumed_from_step == step_of(whole) < step_of(damaged)
     assert [e.id for e in results] == [completed.id]
-    assert_same(
-        await expected_weights(ground, event, epochs=LONG), await published_weights(ground, completed)
-    )
+    assert_same(uninterrupted, await published_weights(ground, completed))
 
 
 def uploaded(ground: Ground) -> list[Path]:

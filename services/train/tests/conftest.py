@@ -76,9 +76,10 @@ def conversation_of() -> Callable[[int], dict[str, Any]]:
     return make_conversation
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Sums depend on the number of threads, and tests of other packages in this process change it."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Sums depend on the number of threads, and other tests in this process change it. A fixture would come
+    too late: those of the session, which train, are made before those of a test."""
     import torch
 
     torch.set_num_threads(1)
