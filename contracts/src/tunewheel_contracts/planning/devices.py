@@ -20,7 +20,7 @@ GIB = 1 << 30
 ON_GPU = Interval(low=0.2, expected=0.35, high=0.5)
 """Share of a GPU's peak that LoRA on models from 1B reaches: published model-flops utilisation of dense
 training lies between 0.3 and 0.55 (PaLM, arXiv:2204.02311 §4.1), short rows cost the rest."""
-ON_CPU = Interval(low=0.3, expected=0.45, high=0.6)
+ON_CPU = Interval(low=0.35, expected=0.56, high=0.75)
 """Share of what a large matrix product reaches on the same cores; measured by the bench ``planner``."""
 
 
