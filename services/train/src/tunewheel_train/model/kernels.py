@@ -2,7 +2,7 @@
 
     layers      liger: RMSNorm, rotary positions and SwiGLU in one pass each (arXiv:2410.10989), in Triton
     attention   of padded batches; packed rows have their own (``attention.py``)
-    compiled    never: see docs/training.md for what it takes
+    compiled    never: it costs more than it gives, see docs/training.md
 
 Liger's fused linear cross-entropy is not taken: it puts every position through the vocabulary, where our loss
 takes the learnt ones alone.
