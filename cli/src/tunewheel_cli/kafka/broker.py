@@ -95,7 +95,7 @@ class LocalKafka:
             config = self._write_config()
             mark = self._open_log()
             if not formatted:
-                self._format(java, jars, config)
+                self._format(java, jars, config, options=self._startup.options())
             options = self._startup.options(write=True)
             command = _command(java, jars, "kafka.Kafka", str(config), options=options)
             self.process = leash.spawn(command, log=self.log, leashed=self._leashed, keep_open=(lock,))
@@ -144,9 +144,8 @@ class LocalKafka:
             return 0
         return size
 
-    def _format(self, java: Path, jars: Sequence[Path], config: Path) -> None:
+    def _format(self, java: Path, jars: Sequence[Path], config: Path, *, options: Sequence[str]) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        options = () if self._startup is None else self._startup.options()
         tool = ("kafka.tools.StorageTool", "format", "-t", f"T{cluster[1:]}", "-c", str(config))
         command = _command(java, jars, *tool, options=options)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)

@@ -102,6 +102,7 @@ def feedback_record(event: Envelope[FeedbackReceived]) -> RecordIngested | None:
     feedback = event.data
     asked = [n for n, message in enumerate(feedback.messages) if message.role == "user"]
     question = feedback.messages[asked[-1]].content if asked else ""
+    rated = normalise(feedback.output or "")
     told: dict[str, Any]
     if feedback.correction is not None:
         if not asked:
@@ -111,8 +112,7 @@ def feedback_record(event: Envelope[FeedbackReceived]) -> RecordIngested | None:
             )
         told = {"output": feedback.correction, "rejected_output": _rejected(feedback)}
         told |= {"trust": Trust.CORRECTED, "attributes": {"rating": feedback.rating}}
-    elif normalise(question) and normalise(feedback.output or ""):
-        rated = normalise(feedback.output or "")
+    elif normalise(question) and rated:
         told = {"output": None, "rating": feedback.rating, "rated_output": rated, "trust": Trust.UNVERIFIED}
     else:
         return None

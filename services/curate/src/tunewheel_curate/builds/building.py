@@ -47,9 +47,9 @@ class Builder:
 
     async def close(self) -> None:
         """End the worker."""
-        if self._worker is not None:
-            await _end(self._worker)
-            self._worker = None
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await _end(worker)
 
     @contextlib.asynccontextmanager
     async def build(

@@ -189,13 +189,7 @@ def load() -> None:
     from tunewheel_curate.privacy.recognizers import ENTITIES, recognizers_of
 
     import_library(hide_torch=True)
-    for name in (
-        "duplicates.near_cache",
-        "pipeline",
-        "records.table",
-        "versions.suite",
-        "versions.versioning",
-    ):
+    for name in NEEDED:
         importlib.import_module(f"tunewheel_curate.{name}")
     importlib.import_module("great_expectations.expectations")
     for name in ("feature_extraction.text", "linear_model", "model_selection"):

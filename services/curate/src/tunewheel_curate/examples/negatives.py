@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import polars as pl
 from tunewheel_contracts.formats.dataset import FunnelStage
@@ -44,15 +43,6 @@ NEGATIVE_SCHEMA: dict[str, pl.DataType] = {
 """The columns of ``negatives.parquet``, as ``Negative`` names them."""
 
 
-class TakenFromOutside(Protocol):
-    """See ``outside.Outside``."""
-
-    @property
-    def tokens(self) -> Tokens: ...
-    @property
-    def secret(self) -> str: ...
-
-
 @dataclass(frozen=True)
 class Negatives:
     """Rows sorted by ``negative_id``, and what became of every answer that was rated down."""
@@ -67,20 +57,22 @@ def negatives_of(
     split: Split,
     *,
     spec: ProjectSpec,
-    outside: TakenFromOutside,
+    tokens: Tokens,
+    secret: str,
     memory: HoldoutMemory,
     benchmarks: Sequence[BenchmarkTexts],
 ) -> Negatives | None:
     """Return what ``selection`` handed over of ``distinct`` records, None where that is nothing.
 
-    ``memory`` is of this version and all before it. Reasons in the funnel, beside those of the stages:
-    ``held_out``, ``contaminated: …``, ``accepted`` (it is trained on as a right answer), ``repeated``.
+    ``secret`` is of pseudonyms, ``memory`` of this version and all before it. Reasons in the funnel, beside
+    those of the stages: ``held_out``, ``contaminated: …``, ``accepted`` (it is trained on as a right answer),
+    ``repeated``.
     """
     ids = selection.dropped.filter(pl.col("reason") == RATED_DOWN)["record_id"]
     if ids.is_empty():
         return None
     handed = distinct.filter(pl.col("record_id").is_in(ids.implode()))
-    stages = _prepared(handed, spec, outside)
+    stages = _prepared(handed, spec, tokens, secret)
     kept = stages[-1].kept
     stages.append(_away_from_holdout(kept, split, memory))
     examples = format_examples(stages[-1].kept, system_prompt=spec.task.system_prompt)
@@ -118,7 +110,7 @@ def _rows(
     return pl.DataFrame([rows[name] for name in sorted(rows)], schema=NEGATIVE_SCHEMA), reasons
 
 
-def _prepared(handed: pl.DataFrame, spec: ProjectSpec, outside: TakenFromOutside) -> list[Stage]:
+def _prepared(handed: pl.DataFrame, spec: ProjectSpec, tokens: Tokens, secret: str) -> list[Stage]:
     dataset, prompt = spec.dataset, spec.task.system_prompt
     answers = handed.sort("record_id").with_columns(
         pl.col("rejected_output").alias("output"),
@@ -129,10 +121,10 @@ def _prepared(handed: pl.DataFrame, spec: ProjectSpec, outside: TakenFromOutside
     stages.append(clean_records(stages[-1].kept, spec))
     if dataset.languages:
         stages.append(keep_languages(stages[-1].kept, dataset.languages))
-    stages.append(redact_conversations(stages[-1].kept, dataset.pii, secret=outside.secret))
+    stages.append(redact_conversations(stages[-1].kept, dataset.pii, secret=secret))
     said = [spelt(normalize_text(text), spec) for text in stages[-1].kept["output"]]
     redacted = stages[-1].kept.with_columns(pl.Series("output", said, dtype=pl.String))
-    limit, tokens = dataset.max_tokens, outside.tokens
+    limit = dataset.max_tokens
     stages.append(drop_long(redacted, system_prompt=prompt, max_tokens=limit, tokens=tokens))
     if tokens.tokenizer is not None:
         stages.append(check_conversations(stages[-1].kept, tokens.tokenizer, system_prompt=prompt))

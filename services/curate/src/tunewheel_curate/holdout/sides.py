@@ -117,7 +117,8 @@ def complete(
         next(stage for stage in stages if stage.name == "selection"),
         split,
         spec=spec,
-        outside=given.outside,
+        tokens=given.outside.tokens,
+        secret=given.outside.secret,
         memory=memory,
         benchmarks=benchmarks,
     )

@@ -9,9 +9,9 @@ service that dies half-way finds it again, and the proof says what there was, no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
+from functools import partial
 from io import BytesIO
-from typing import Any
 
 import polars as pl
 import structlog
@@ -62,9 +62,9 @@ async def forget(
     rows = await asyncio.to_thread(table.subjects, (erasure,))
     finding = await _written_down(event, erasure, rows, store)
     if delete_versions:
-        await _once(event, "versions", store, _delete_versions(finding, store))
-    about = erasure.document_id
-    await _once(event, "lessons", store, forget_taught(store, event.project, about, finding.lessons))
+        await _once(event, "versions", store, partial(_delete_versions, finding, store))
+    lessons = (event.project, erasure.document_id, finding.lessons)
+    await _once(event, "lessons", store, partial(forget_taught, store, *lessons))
     await asyncio.to_thread(table.erase, rows)
     await NearCache(store).forget(event.project)
     log.info("erased", erasure_id=event.data.erasure_id, **finding.model_dump())
@@ -127,14 +127,13 @@ async def _holds(
 
 
 async def _once(
-    event: Envelope[ErasureRequested], what: str, store: ObjectStore, deletion: Coroutine[Any, Any, None]
+    event: Envelope[ErasureRequested], what: str, store: ObjectStore, delete: Callable[[], Awaitable[None]]
 ) -> None:
     """Delete ``what``, once: the same may have been published since, and has the same name."""
     done = f"{_place(event)}.{what}-deleted"
     if await store.exists(done):
-        deletion.close()
         return
-    await deletion
+    await delete()
     await store.put(done, b"")
 
 

@@ -73,12 +73,14 @@ def _teraflops(precision: Precision) -> float:
 
 def peak_bytes() -> int:
     """Most memory this process held at once: allocated on the GPU, else resident."""
-    import resource
-
     import torch
 
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else _peak_resident()
+
+
+def _peak_resident() -> int:
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -91,10 +93,8 @@ def gpu_bytes() -> int | None:
 
 def present_bytes() -> int:
     """Memory of the machine that this process holds now, a GPU's aside."""
-    import resource
-
     try:
         resident = Path("/proc/self/statm").read_text().split()[1]
     except OSError:  # no /proc: the most it ever held
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return _peak_resident()
     return int(resident) * os.sysconf("SC_PAGE_SIZE")
