@@ -214,7 +214,7 @@ def test_files_are_read_plain_and_packed(tmp_path: Path) -> None:
         ("a.jsonl", b'{"a": 1}\n', "holds no conversation"),
         ("a.jsonl", b"\xff\xfe{", "line 1 is not JSON"),
         ("a.jsonl.gz", b"\x1f\x8bgarbage", "no whole gzip"),
-        ("a.jsonl.gz", gzip.compress(b"x" * 99)[:12] + b"\xff" * 30, "no whole gzip"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 99, mtime=0)[:12] + b"\xff" * 30, "no whole gzip"),
         ("a.jsonl", b"\n" * 200_001, "has over 200,000 lines"),
     ],
 )
