@@ -60,7 +60,9 @@ class Service:
         self._backoff = Backoff(
             settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
         )
-        self._subscriptions = Subscriptions(self, self._make_consumption())
+        self._subscriptions = Subscriptions(
+            name, settings, self._make_consumption(), telemetry=self.telemetry, failed=self.fail
+        )
         self._leadership: Leadership | None = None
         self._readers: list[LogReader] = []
         self._startup: list[Hook] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from faststream import AckPolicy
@@ -22,9 +22,8 @@ from tunewheel_runtime.beside import Beside
 from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, Record, commit
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
 from tunewheel_runtime.kafka import client_options
-
-if TYPE_CHECKING:
-    from tunewheel_runtime.service import Service
+from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.telemetry import Telemetry
 
 H = TypeVar("H", bound=Callable[..., Any])
 
@@ -36,13 +35,23 @@ class Subscriptions:
     ``NACK_ON_ERROR`` re-reads a poison message for ever.
     """
 
-    def __init__(self, service: Service, consumption: Consumption) -> None:
-        self._service = service
+    def __init__(
+        self,
+        name: str,
+        settings: ServiceSettings,
+        consumption: Consumption,
+        *,
+        telemetry: Telemetry,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """``name`` is the service's; ``failed`` is told an error that ends it."""
+        self._name = name
+        self._settings = settings
         self._consumption = consumption
+        self._failed = failed
         self._listeners: list[LeaseListener] = []
         self._beside = Beside(self._guard)
-        options = client_options(service.settings)
-        self.broker = make_broker(options, service)
+        self.broker = make_broker(name, settings, telemetry)
 
     async def start(self) -> None:
         try:
@@ -104,9 +113,9 @@ class Subscriptions:
         max_records: int | None = None,
         listener: LeaseListener | None = None,
     ) -> Callable[[H], H]:
-        settings = self._service.settings
+        settings = self._settings
         options: dict[str, Any] = {
-            "group_id": group or f"{self._service.name}.{topic.name.replace('.', '-')}",
+            "group_id": group or f"{self._name}.{topic.name.replace('.', '-')}",
             "auto_offset_reset": "earliest",
             "ack_policy": AckPolicy.MANUAL,
             "session_timeout_ms": settings.session_timeout_ms,
@@ -139,15 +148,14 @@ class Subscriptions:
         try:
             await work
         except Exception as error:
-            self._service.fail(error)
+            self._failed(error)
             # Ends the consume loop for good; any other exception it would log, and read on.
             raise asyncio.CancelledError from error
 
 
-def make_broker(options: dict[str, Any], service: Service) -> KafkaBroker:
-    """Build the FastStream broker with the service's security and telemetry."""
-
-    settings = service.settings
+def make_broker(name: str, settings: ServiceSettings, telemetry: Telemetry) -> KafkaBroker:
+    """Build the FastStream broker of the service ``name`` with its security and telemetry."""
+    options = client_options(settings)
     context = options.get("ssl_context")
     security: BaseSecurity | None = BaseSecurity(ssl_context=context, use_ssl=True) if context else None
     if settings.security_protocol.startswith("SASL"):
@@ -161,15 +169,15 @@ def make_broker(options: dict[str, Any], service: Service) -> KafkaBroker:
     return KafkaBroker(
         options["bootstrap_servers"],
         security=security,
-        client_id=f"tunewheel-{service.name}",
+        client_id=f"tunewheel-{name}",
         apply_types=False,
         graceful_timeout=settings.shutdown_seconds,
         allow_auto_create_topics=False,
         logger=None,  # one line per message would drown the service's own log
         middlewares=[
             KafkaTelemetryMiddleware(
-                tracer_provider=service.telemetry.tracer_provider,
-                meter_provider=service.telemetry.meter_provider,
+                tracer_provider=telemetry.tracer_provider,
+                meter_provider=telemetry.meter_provider,
             )
         ],
     )
