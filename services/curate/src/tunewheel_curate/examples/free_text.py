@@ -9,40 +9,51 @@ from typing import Any
 from tunewheel_contracts.formats.example_formats import CleaningSpec
 
 from tunewheel_curate.cleaning.truncation import is_truncated
-
-_BOUNDED = {"enum", "const", "pattern", "format"}
-
-
-def is_free_text(schema: Any) -> bool:
-    """Tell whether ``schema`` is that of a text in nobody's words but the writer's."""
-    return isinstance(schema, dict) and schema.get("type") == "string" and not schema.keys() & _BOUNDED
+from tunewheel_curate.examples.answer_shape import AnswerShape, Parts
 
 
-def free_texts(value: Any, schema: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the path and the words of every free text in ``value``, which fits ``schema``. What a reference
-    or a combination (``anyOf``) describes is not looked into."""
-    if not isinstance(schema, dict):
-        return
+def is_free_text(parts: Parts) -> bool:
+    """Tell whether ``parts`` describe a text in nobody's words but the writer's."""
+    return any(map(_is_text, parts)) and not any(map(_is_bounded, parts))
+
+
+def _is_text(part: dict[str, Any]) -> bool:
+    kind = part.get("type")
+    return "string" in kind if isinstance(kind, list) else kind == "string"
+
+
+def _is_bounded(part: dict[str, Any]) -> bool:
+    allowed = [*part.get("enum", ()), part.get("const")]
+    return "pattern" in part or "format" in part or any(isinstance(value, str) for value in allowed)
+
+
+def free_texts(
+    value: Any, shape: AnswerShape, parts: Parts | None = None, where: str = ""
+) -> Iterator[tuple[str, str]]:
+    """Yield the path and the words of every free text in ``value``: an answer of that ``shape``, or a piece
+    of one that ``parts`` describe."""
+    parts = shape.whole if parts is None else parts
     if isinstance(value, str):
-        if is_free_text(schema):
+        if is_free_text(parts):
             yield where, value
     elif isinstance(value, dict):
-        for name, inner in schema.get("properties", {}).items():
-            yield from free_texts(value.get(name), inner, f"{where}.{name}" if where else name)
+        for name in dict.fromkeys([*shape.names(parts), *value]):
+            inner = f"{where}.{name}" if where else name
+            yield from free_texts(value.get(name), shape, shape.member(parts, name), inner)
     elif isinstance(value, list):
-        for item in value:
-            yield from free_texts(item, schema.get("items"), where)
+        for place, item in enumerate(value):
+            yield from free_texts(item, shape, shape.item(parts, place), where)
 
 
 def flaw_of_texts(
-    value: Any, schema: dict[str, Any], policy: CleaningSpec, *, label_field: str | None = None
+    value: Any, shape: AnswerShape, policy: CleaningSpec, *, label_field: str | None = None
 ) -> str | None:
     """Return why an answer says too little, or stops midway; None for a good one.
 
     Blank texts are for the schema to forbid (``minLength``): what is not there may well be said by one. The
     others count together, but for the label.
     """
-    texts = [(where, text) for where, text in free_texts(value, schema) if text and where != label_field]
+    texts = [(where, text) for where, text in free_texts(value, shape) if text and where != label_field]
     signs = (character for _, text in texts for character in text if character.isalnum())
     least = policy.min_answer_characters
     if texts and sum(1 for _ in islice(signs, least)) < least:

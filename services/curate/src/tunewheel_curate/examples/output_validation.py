@@ -12,6 +12,7 @@ from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.cleaning.normalization import normalize_remark, normalize_text
+from tunewheel_curate.examples.answer_shape import AnswerShape, Parts
 from tunewheel_curate.examples.free_text import flaw_of_texts
 from tunewheel_curate.examples.schemas import SchemaCheck
 from tunewheel_curate.stage import Stage, drop
@@ -33,10 +34,10 @@ def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSp
     ``off_schema: (root) too large`` (a number that the schema cannot be checked with); and as ``cleaning``
     says, of the free text in an answer, ``near_empty_answer`` and ``truncated_answer: <where>``.
     """
-    schema = SchemaCheck(task.output_schema) if task.output_schema is not None else None
-    answers = records["output"]
+    answers, schema = records["output"], task.output_schema
+    known = (SchemaCheck(schema), AnswerShape(schema)) if schema is not None else None
     # Each once: many questions have the same answer.
-    settled = {text: _validated(text, schema, task, cleaning) for text in answers.unique()}
+    settled = {text: _validated(text, known, task, cleaning) for text in answers.unique()}
     columns = [[settled[text][place] for text in answers] for place in range(3)]
     checked = records.with_columns(
         pl.Series("output", columns[0], dtype=pl.String), pl.Series("label", columns[1], dtype=pl.String)
@@ -65,10 +66,10 @@ def _has_unknown_label(text: str, alone: SchemaCheck, field: str) -> bool:
         return False
 
 
-def canonical_output(value: Any, schema: dict[str, Any]) -> str:
+def canonical_output(value: Any, shape: AnswerShape) -> str:
     """Return ``value`` as JSON with keys in the order of the schema's properties (others after, sorted), so
     that the model has one form to learn."""
-    return json.dumps(_ordered(value, schema), ensure_ascii=False)
+    return json.dumps(_ordered(value, shape, shape.whole), ensure_ascii=False)
 
 
 def label_of(value: Any, label_field: str | None) -> str | None:
@@ -80,17 +81,17 @@ def label_of(value: Any, label_field: str | None) -> str | None:
 
 
 def _validated(
-    text: str, schema: SchemaCheck | None, task: TaskSpec, cleaning: CleaningSpec
+    text: str, known: tuple[SchemaCheck, AnswerShape] | None, task: TaskSpec, cleaning: CleaningSpec
 ) -> tuple[str, str | None, str | None]:
     try:
         value = _parsed(text)
     except (ValueError, RecursionError):
-        if schema is None:
+        if known is None:
             return normalize_text(text), None, None
         return text, None, "not_json"
-    label = label_of(value, task.label_field)
-    if schema is None:
-        return normalize_text(text), label, None
+    if known is None:
+        return normalize_text(text), label_of(value, task.label_field), None
+    schema, shape = known
     value = _normalized(value)
     try:
         error = schema.error(value)
@@ -99,9 +100,8 @@ def _validated(
     if error is not None:
         where = ".".join(str(part) for part in error.absolute_path) or "(root)"
         return text, None, f"off_schema: {where} {error.validator}"
-    own = task.output_schema or {}
-    flaw = flaw_of_texts(value, own, cleaning, label_field=task.label_field)
-    return canonical_output(value, own), label_of(value, task.label_field), flaw
+    flaw = flaw_of_texts(value, shape, cleaning, label_field=task.label_field)
+    return canonical_output(value, shape), label_of(value, task.label_field), flaw
 
 
 def _parsed(text: str) -> Any:
@@ -153,13 +153,11 @@ def _normalized(value: Any) -> Any:
     return value
 
 
-def _ordered(value: Any, schema: Any) -> Any:
-    properties = schema.get("properties", {}) if isinstance(schema, dict) else {}
+def _ordered(value: Any, shape: AnswerShape, parts: Parts) -> Any:
     if isinstance(value, dict):
-        place = {key: number for number, key in enumerate(properties)}
+        place = {key: number for number, key in enumerate(shape.names(parts))}
         keys = sorted(value, key=lambda key: (place.get(key, len(place)), key))
-        return {key: _ordered(value[key], properties.get(key, {})) for key in keys}
+        return {key: _ordered(value[key], shape, shape.member(parts, key)) for key in keys}
     if isinstance(value, list):
-        items = schema.get("items", {}) if isinstance(schema, dict) else {}
-        return [_ordered(item, items) for item in value]
+        return [_ordered(item, shape, shape.item(parts, place)) for place, item in enumerate(value)]
     return value

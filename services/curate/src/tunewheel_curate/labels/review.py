@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.duplicates.similarity import SimilarPair, SimilarPairs, components
+from tunewheel_curate.examples.answer_shape import AnswerShape
 from tunewheel_curate.examples.free_text import is_free_text
 from tunewheel_curate.examples.output_validation import label_of, with_unknown_labels
 from tunewheel_curate.labels.conflicts import agreeing, contradicting
@@ -69,19 +69,23 @@ def answer_conflicting(records: pl.DataFrame, task: TaskSpec) -> pl.DataFrame:
     """
     expert = records.filter(pl.lit(pl.Series(_of_experts(records))))
     rows = expert.filter(pl.len().over("key") > 1).sort("record_id")
-    decisive = [_decisive(output, task.output_schema) for output in rows["output"]]
+    shape = _shape(task)
+    decisive = [_decisive(output, shape) for output in rows["output"]]
     rows = rows.with_columns(pl.Series("_decisive", decisive, dtype=pl.String))
     rows = rows.filter(pl.col("_decisive").n_unique().over("key") > 1)
     return _clustered(rows, "key", ANSWER_CONFLICT)
 
 
-def _decisive(output: str, schema: dict[str, Any] | None) -> str:
-    value = json.loads(output) if schema is not None else None
-    if not isinstance(value, dict):
+def _decisive(output: str, shape: AnswerShape | None) -> str:
+    value = json.loads(output) if shape is not None else None
+    if shape is None or not isinstance(value, dict):
         return output
-    properties = (schema or {}).get("properties", {})
-    kept = {name: part for name, part in value.items() if not is_free_text(properties.get(name))}
+    kept = {name: part for name, part in value.items() if not is_free_text(shape.member(shape.whole, name))}
     return json.dumps(kept, sort_keys=True) if kept else output
+
+
+def _shape(task: TaskSpec) -> AnswerShape | None:
+    return None if task.output_schema is None else AnswerShape(task.output_schema)
 
 
 def near_conflicting(before: pl.DataFrame, pairs: Sequence[SimilarPair]) -> pl.DataFrame:
@@ -98,7 +102,8 @@ def near_answer_conflicting(
     agreed = agreeing(before, pairs)
     told = agreed.where(expert[agreed.first] & expert[agreed.second])
     involved = np.unique(np.concatenate([told.first, told.second]))
-    decisive = [_decisive(output, task.output_schema) for output in before["output"].gather(involved)]
+    shape = _shape(task)
+    decisive = [_decisive(output, shape) for output in before["output"].gather(involved)]
     answers = np.zeros(before.height, np.int64)
     answers[involved] = pl.Series(decisive, dtype=pl.String).rank("dense").to_numpy()
     return _connected(before, told.where(answers[told.first] != answers[told.second]), ANSWER_CONFLICT)
