@@ -17,9 +17,7 @@ from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, Semanti
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.builds.outside import Outside
-from tunewheel_curate.cleaning.languages import keep_languages
-from tunewheel_curate.cleaning.normalization import comparison_keys, normalize_records
-from tunewheel_curate.cleaning.tickets import clean_records
+from tunewheel_curate.cleaning.normalization import comparison_keys
 from tunewheel_curate.documents.examples import add_documents, handed_over, with_documents
 from tunewheel_curate.duplicates.exact import drop_exact_duplicates
 from tunewheel_curate.duplicates.near import settle_near_duplicates
@@ -28,13 +26,13 @@ from tunewheel_curate.duplicates.semantics import settle_semantic_duplicates
 from tunewheel_curate.duplicates.similarity import SimilarPairs, pairs_among
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import decontaminate
-from tunewheel_curate.examples.conversations import asked_text, redact_conversations
-from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, drop_long, format_examples
+from tunewheel_curate.examples.conversations import asked_text
+from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, format_examples
 from tunewheel_curate.examples.negatives import Negatives
 from tunewheel_curate.examples.output_rules import check_rules
 from tunewheel_curate.examples.output_validation import validate_outputs
 from tunewheel_curate.examples.preferences import Preferences
-from tunewheel_curate.examples.templates import check_conversations
+from tunewheel_curate.examples.preparation import cleaning, fitting
 from tunewheel_curate.holdout.memory import HoldoutMemory
 from tunewheel_curate.holdout.sides import COMPARED, Given, complete, part
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
@@ -175,23 +173,16 @@ def build(
 
 
 def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside: Outside) -> _Cleaned:
-    dataset, tokens = spec.dataset, outside.tokens
-    stages = [select_usable(distinct)]
-    _follow(stages, normalize_records(stages[-1].kept, min_characters=dataset.min_characters))
-    _follow(stages, clean_records(stages[-1].kept, spec))
-    if dataset.languages:
-        _follow(stages, keep_languages(stages[-1].kept, dataset.languages))
-    _follow(stages, redact_conversations(stages[-1].kept, dataset.pii, secret=outside.secret))
+    dataset, stages = spec.dataset, [select_usable(distinct)]
+    for step in cleaning(spec, secret=outside.secret):
+        _follow(stages, step(stages[-1].kept))
     redacted = stages[-1].kept
     _follow(stages, validate_outputs(redacted, spec.task, dataset.cleaning))
     review = [off_schema(redacted, stages[-1], spec.task)]
     if spec.task.output_rules:
         _follow(stages, check_rules(stages[-1].kept, spec.task.output_rules))
-    prompt = spec.task.system_prompt
-    limit = dataset.max_tokens
-    _follow(stages, drop_long(stages[-1].kept, system_prompt=prompt, max_tokens=limit, tokens=tokens))
-    if tokens.tokenizer is not None:
-        _follow(stages, check_conversations(stages[-1].kept, tokens.tokenizer, system_prompt=prompt))
+    for step in fitting(spec, outside.tokens):
+        _follow(stages, step(stages[-1].kept))
     keyed = _with_key(stages[-1].kept)
     _follow(stages, drop_conflicts(keyed))
     review += [conflicting(keyed, stages[-1]), answer_conflicting(stages[-1].kept, spec.task)]

@@ -16,15 +16,13 @@ from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 
-from tunewheel_curate.cleaning.languages import keep_languages
-from tunewheel_curate.cleaning.normalization import comparison_key, normalize_records, normalize_text
-from tunewheel_curate.cleaning.tickets import clean_records
+from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import given_away
-from tunewheel_curate.examples.conversations import asked_text, redact_conversations
-from tunewheel_curate.examples.formatting import MESSAGE, drop_long, format_examples
+from tunewheel_curate.examples.conversations import asked_text
+from tunewheel_curate.examples.formatting import MESSAGE, format_examples
 from tunewheel_curate.examples.preferences import spelt
-from tunewheel_curate.examples.templates import check_conversations
+from tunewheel_curate.examples.preparation import cleaning, fitting
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import HoldoutMemory, Seen, marks_of_examples
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
@@ -111,23 +109,20 @@ def _rows(
 
 
 def _prepared(handed: pl.DataFrame, spec: ProjectSpec, tokens: Tokens, secret: str) -> list[Stage]:
-    dataset, prompt = spec.dataset, spec.task.system_prompt
-    answers = handed.sort("record_id").with_columns(
+    kept = handed.sort("record_id").with_columns(
         pl.col("rejected_output").alias("output"),
         pl.lit(None, dtype=pl.String).alias("rejected_output"),
         pl.lit(None, dtype=pl.String).alias("label"),
     )
-    stages = [normalize_records(answers, min_characters=dataset.min_characters)]
-    stages.append(clean_records(stages[-1].kept, spec))
-    if dataset.languages:
-        stages.append(keep_languages(stages[-1].kept, dataset.languages))
-    stages.append(redact_conversations(stages[-1].kept, dataset.pii, secret=secret))
-    said = [spelt(normalize_text(text), spec) for text in stages[-1].kept["output"]]
-    redacted = stages[-1].kept.with_columns(pl.Series("output", said, dtype=pl.String))
-    limit = dataset.max_tokens
-    stages.append(drop_long(redacted, system_prompt=prompt, max_tokens=limit, tokens=tokens))
-    if tokens.tokenizer is not None:
-        stages.append(check_conversations(stages[-1].kept, tokens.tokenizer, system_prompt=prompt))
+    stages: list[Stage] = []
+    for step in cleaning(spec, secret=secret):
+        stages.append(step(kept))
+        kept = stages[-1].kept
+    said = [spelt(normalize_text(text), spec) for text in kept["output"]]
+    kept = kept.with_columns(pl.Series("output", said, dtype=pl.String))
+    for step in fitting(spec, tokens):
+        stages.append(step(kept))
+        kept = stages[-1].kept
     return stages
 
 

@@ -1,0 +1,42 @@
+"""The stages that questions and answers of every kind go through, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import polars as pl
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_curate.cleaning.languages import keep_languages
+from tunewheel_curate.cleaning.normalization import normalize_records
+from tunewheel_curate.cleaning.tickets import clean_records
+from tunewheel_curate.examples.conversations import redact_conversations
+from tunewheel_curate.examples.formatting import drop_long
+from tunewheel_curate.examples.templates import check_conversations
+from tunewheel_curate.examples.tokens import Tokens
+from tunewheel_curate.stage import Stage
+
+Step = Callable[[pl.DataFrame], Stage]
+"""One stage, of what the one before kept."""
+
+
+def cleaning(spec: ProjectSpec, *, secret: str) -> list[Step]:
+    """Return what is done before anybody looks at the answers; ``secret`` is of pseudonyms."""
+    dataset = spec.dataset
+    steps: list[Step] = [
+        partial(normalize_records, min_characters=dataset.min_characters),
+        partial(clean_records, spec=spec),
+    ]
+    if dataset.languages:
+        steps.append(partial(keep_languages, languages=dataset.languages))
+    return [*steps, partial(redact_conversations, policy=dataset.pii, secret=secret)]
+
+
+def fitting(spec: ProjectSpec, tokens: Tokens) -> list[Step]:
+    """Return what makes sure that the model can read a conversation: its length and its template."""
+    prompt, limit = spec.task.system_prompt, spec.dataset.max_tokens
+    steps: list[Step] = [partial(drop_long, system_prompt=prompt, max_tokens=limit, tokens=tokens)]
+    if tokens.tokenizer is not None:
+        steps.append(partial(check_conversations, tokenizer=tokens.tokenizer, system_prompt=prompt))
+    return steps
