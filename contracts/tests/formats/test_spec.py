@@ -128,3 +128,15 @@ def test_a_schema_may_refer_to_itself() -> None:
     task = {"system_prompt": "Answer as JSON.", "output_schema": schema}
     spec = _spec(task=task, criteria=[{"metric": "valid_output", "minimum": 0.9}])
     assert spec.task.output_schema == schema
+
+
+def test_a_revision_is_of_a_hugging_face_dataset_only() -> None:
+    plain, pinned = (
+        _spec(dataset={"replay": {"source": "owner/name"} | more}) for more in ({}, {"revision": "v1"})
+    )
+    assert plain.sha256 != pinned.sha256
+    assert "revision" not in plain.model_dump(mode="json")["dataset"]["replay"]  # older hashes hold
+    for source in ("general.jsonl", "https://example.com/general"):
+        with pytest.raises(InvalidSpec, match="is a file; pin it by sha256") as caught:
+            _spec(dataset={"replay": {"source": source, "revision": "v1"}})
+        assert caught.value.field == "dataset.replay.revision"

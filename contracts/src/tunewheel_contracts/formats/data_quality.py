@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -36,6 +37,19 @@ class PiiPattern(Strict):
         raise inconsistent("regex", "matches the empty text; ask for at least one character")
 
 
+class NamedEntities(Strict):
+    """Names, which no pattern finds: a spaCy pipeline that is installed beside curate looks for them."""
+
+    pipeline: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}_[a-z0-9_]{1,60}$")]
+    """The name of its package, such as en_core_web_lg."""
+    version: Annotated[str, StringConstraints(pattern=r"^[0-9][0-9A-Za-z.]{0,30}$")]
+    """Of the package: another version may find other names, and make other datasets of the same records."""
+    entities: Annotated[
+        tuple[Literal["PERSON", "LOCATION", "ORGANIZATION", "NRP"], ...], Field(min_length=1)
+    ] = ("PERSON", "LOCATION")
+    """NRP: nationalities, religious and political groups."""
+
+
 class PiiPolicy(Strict):
     action: Literal["redact", "pseudonymise", "reject", "keep"] = "redact"
     """redact: <EMAIL_ADDRESS>. pseudonymise: <EMAIL_ADDRESS_7c1f>, the same for the same value in one group.
@@ -44,14 +58,23 @@ class PiiPolicy(Strict):
         "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN",
     )  # fmt: skip
     patterns: Annotated[tuple[PiiPattern, ...], Field(max_length=50)] = ()
+    named_entities: Annotated[NamedEntities | None, Field(exclude_if=operator.not_)] = None
+    """None: names of people and places stay where they are."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         names = [pattern.name for pattern in self.patterns]
+        named = () if self.named_entities is None else self.named_entities.entities
         for name in names:
-            if names.count(name) > 1 or name in self.entities:
+            if names.count(name) > 1 or name in self.entities or name in named:
                 raise inconsistent("patterns", f"name {name!r} twice; give each pattern a name of its own")
         return self
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """All that may stand in a placeholder."""
+        named = () if self.named_entities is None else self.named_entities.entities
+        return (*self.entities, *(pattern.name for pattern in self.patterns), *named)
 
 
 class SemanticDuplicates(Strict):

@@ -69,9 +69,24 @@ class ReplaySpec(Strict):
     """Of the training rows, replayed ones included. Fewer where the source has not as many."""
     split: Annotated[str, Field(min_length=1, max_length=64)] = "train"
     """Of a Hugging Face dataset."""
+    revision: Annotated[str | None, Field(min_length=1, max_length=64, exclude_if=operator.not_)] = None
+    """Of a Hugging Face dataset: a commit, tag or branch; None: what its main branch holds."""
     sha256: Sha256 | None = None
     """Refuse the source where its conversations hash to anything else, as a version's manifest says."""
     license: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+
+    @model_validator(mode="after")
+    def _revision_of_a_dataset(self) -> Self:
+        if self.revision is not None and self.is_file:
+            raise inconsistent(
+                "revision", f"is of Hugging Face datasets, and {self.source} is a file; pin it by sha256"
+            )
+        return self
+
+    @property
+    def is_file(self) -> bool:
+        """Whether ``source`` is a JSON Lines file, by path or URL, rather than a Hugging Face dataset."""
+        return "://" in self.source or self.source.endswith((".jsonl", ".jsonl.gz", ".json"))
 
 
 class DatasetSpec(Strict):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import polars as pl
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
@@ -101,6 +102,21 @@ def test_what_is_no_dataset_is_refused_with_the_reason(
 def test_a_folder_that_is_not_there_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(InvalidSpec, match="is no data set that can be read"):
         read_replay(ReplaySpec(source=str(tmp_path / "nowhere")))
+
+
+def test_the_revision_is_asked_of_the_hub(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder has no revisions, so the library's own answer to them is not to be had here."""
+    asked: list[str | None] = []
+    load = datasets.load_dataset
+
+    def noted(source: str, *, revision: str | None, **options: Any) -> Any:
+        asked.append(revision)
+        return load(source, **options)
+
+    monkeypatch.setattr(datasets, "load_dataset", noted)
+    read_replay(ReplaySpec(source=str(dataset)))
+    read_replay(ReplaySpec(source=str(dataset), revision="bdd27f4"))
+    assert asked == [None, "bdd27f4"]
 
 
 def test_a_version_replays_a_dataset_and_is_built_again_without_it(

@@ -1,4 +1,4 @@
-"""Personal data out of inputs and outputs, by patterns, under placeholders that say what was there."""
+"""Personal data out of inputs and outputs, under placeholders that say what was there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.identity import canonical_json, content_sha256
 
+from tunewheel_curate.privacy.named_entities import find_named_entities
 from tunewheel_curate.privacy.project_patterns import check_patterns, find_by_patterns
 from tunewheel_curate.privacy.recognizers import ENTITIES, Finding, may_contain, recognizers_of
 from tunewheel_curate.stage import Stage, drop
@@ -99,6 +100,9 @@ class Redactor:
         found = find_by_patterns(texts, self._policy.patterns)
         for place, own in find_all(texts, self._policy.entities).items():
             found.setdefault(place, []).extend(own)
+        if (named := self._policy.named_entities) is not None:
+            for place, own in find_named_entities(texts, named).items():
+                found.setdefault(place, []).extend(own)
         return {place: without_overlaps(findings) for place, findings in found.items() if findings}
 
     def clean_outputs(self, outputs: pl.Series, groups: pl.Series) -> pl.Series:
@@ -118,8 +122,8 @@ class Redactor:
 
     def _worth_reading(self, outputs: pl.Series) -> pl.Series:
         """Tell which outputs may hold something. A string in JSON stands there as it is, unless something is
-        escaped; but a project's pattern may look for its ends."""
-        if self._policy.patterns:
+        escaped; but a project's pattern may look for its ends, and names may stand anywhere."""
+        if self._policy.patterns or self._policy.named_entities is not None:
             return outputs.is_not_null()
         worth = outputs.str.contains("\\", literal=True)
         for entity in self._policy.entities:

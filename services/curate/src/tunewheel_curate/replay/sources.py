@@ -51,7 +51,7 @@ def read_replay(spec: ReplaySpec) -> ReplayPool:
         InvalidSpec: it does not exist, is too large, holds no conversation, or hashes to something else.
         TransientError: a server did not answer.
     """
-    rows = _jsonl_rows(_read_bytes(spec.source)) if _is_jsonl(spec.source) else _dataset_rows(spec)
+    rows = _jsonl_rows(_read_bytes(spec.source)) if spec.is_file else _dataset_rows(spec)
     pool = pool_of(rows)
     if not pool.conversations:
         known = ", ".join(_QUESTIONS), ", ".join(_ANSWERS)
@@ -117,10 +117,6 @@ def _asked_and_answered(row: Mapping[str, Any]) -> Turns | None:
 
 def _first_text(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
     return next((row[name] for name in names if isinstance(row.get(name), str) and row[name].strip()), None)
-
-
-def _is_jsonl(source: str) -> bool:
-    return "://" in source or source.endswith((".jsonl", ".jsonl.gz", ".json"))
 
 
 def _read_bytes(source: str) -> bytes:
@@ -203,12 +199,13 @@ def _dataset(spec: ReplaySpec, cache: str | None) -> Any:
     from datasets.exceptions import DatasetsError
 
     try:
-        return datasets.load_dataset(spec.source, split=spec.split, cache_dir=cache)
+        return datasets.load_dataset(spec.source, split=spec.split, revision=spec.revision, cache_dir=cache)
     except (DatasetsError, FileNotFoundError, ValueError) as error:
         cause = error.__cause__  # what reading ended with; the error itself says only that it did
         if isinstance(cause, ConnectionError):
             raise TransientError(f"{spec.source} cannot be fetched: {cause}") from error
-        reason = f"{spec.source} ({spec.split}) is no data set that can be read: {cause or error}; correct it"
+        named = ", ".join(filter(None, (spec.split, spec.revision)))
+        reason = f"{spec.source} ({named}) is no data set that can be read: {cause or error}; correct it"
         raise InvalidSpec(field=_FIELD, reason=reason) from error
     except OSError as error:
         raise TransientError(f"{spec.source} cannot be fetched: {error}") from error

@@ -97,7 +97,8 @@ def _rule_violations(
 def _personal_data(
     names: pl.Series, asked: pl.Series, said: pl.Series, groups: pl.Series, spec: ProjectSpec
 ) -> pl.Series:
-    """Tell of each example whether it would be redacted once more; a placeholder is nobody's data.
+    """Tell of each example whether a pattern would be redacted once more; a placeholder is nobody's data, and
+    what a pipeline takes for a name depends on what stands around it.
 
     Of more than ``LOOKED_AT`` the others say null: ids are hashes, so the smallest are a random sample.
     """
@@ -106,10 +107,10 @@ def _personal_data(
     if policy.action == "keep":
         return nothing
     looked_at = (names.rank("ordinal") <= LOOKED_AT).arg_true()
-    entities = "|".join([*policy.entities, *(pattern.name for pattern in policy.patterns)])
-    placeholder = f"<(?:{entities})(?:_[0-9a-f]+)?>"
+    placeholder = f"<(?:{'|'.join(policy.placeholders)})(?:_[0-9a-f]+)?>"
     asked, said = (texts.gather(looked_at).str.replace_all(placeholder, "<>") for texts in (asked, said))
-    redactor, groups = Redactor(policy), groups.gather(looked_at)
+    redactor = Redactor(policy.model_copy(update={"named_entities": None}))
+    groups = groups.gather(looked_at)
     left = redactor.clean(asked, groups) != asked
     left |= redactor.clean_outputs(said, groups) != said
     return nothing.scatter(looked_at, left.cast(pl.Int64))
