@@ -17,6 +17,10 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 STAMP := $(VENV)/.installed
 TESTS ?=
 
+# Many an image sets it, and uv compiles nothing: each process would compile its libraries anew, which is half
+# of what a start takes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo test test-unit test-integration test-e2e test-vllm lint fmt bench generate lock clean
 
 help: ## list the targets
