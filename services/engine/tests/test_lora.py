@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from peft import PeftModel
 from tunewheel_engine.errors import AdapterRefused
 from tunewheel_engine.lora import Mixture, read_lora
 from tunewheel_engine.runner import load_runner
@@ -35,6 +34,8 @@ def read(runner, path):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_adapter_is_what_peft_makes_of_it(runner, tiny_model, write_adapter, variant: str) -> None:
+    from peft import PeftModel
+
     path = write_adapter(variant, seed=1, **VARIANTS[variant])
     with torch.inference_mode():
         plain = tiny_model(torch.tensor([PROMPT])).logits[0, -1]

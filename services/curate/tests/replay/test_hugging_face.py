@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import datasets
 import polars as pl
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
@@ -106,6 +105,8 @@ def test_a_folder_that_is_not_there_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_the_revision_is_asked_of_the_hub(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder has no revisions, so the library's own answer to them is not to be had here."""
+    import datasets
+
     asked: list[str | None] = []
     load = datasets.load_dataset
 

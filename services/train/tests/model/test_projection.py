@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from tunewheel_basemodel.loading import load_base
 from tunewheel_train.model.projection import fuse_lora, unfuse_lora
 
 
 def adapted(model, **options):
+    from peft import LoraConfig, get_peft_model
+
     torch.manual_seed(0)
     config = LoraConfig(
         r=4,

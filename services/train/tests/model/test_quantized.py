@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit
 from tunewheel_basemodel.precision import compute_dtype
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 from tunewheel_train.model import modeling
@@ -37,7 +36,7 @@ def test_training_goes_on_after_an_evaluation(tiny_base, dtype):
     with torch.no_grad():
         model(input_ids=torch.arange(3, 35)[None])
     model.train()
-    linear = [m for m in model.modules() if type(m) is Linear4bit]
+    linear = [m for m in model.modules() if type(m).__name__ == "Linear4bit"]
     assert len(linear) == 14
     assert not any(m.support_avx512bf16_for_cpu for m in linear)
     assert steps_change_the_loss(model)
