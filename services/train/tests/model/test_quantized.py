@@ -29,6 +29,8 @@ def steps_change_the_loss(model) -> bool:
 def test_training_goes_on_after_an_evaluation(tiny_base, dtype):
     if dtype == "bfloat16" and compute_dtype() != "bfloat16":
         pytest.skip("this processor has no bf16 instructions")
+    from bitsandbytes.nn import Linear4bit
+
     recipe = TrainSpec(method=TrainMethod.QLORA, rank=4, alpha=8, seed=1)
     model, _ = modeling.load(tiny_base, recipe, precision=dtype)
     modeling.prepare_parameters(model)
@@ -36,7 +38,7 @@ def test_training_goes_on_after_an_evaluation(tiny_base, dtype):
     with torch.no_grad():
         model(input_ids=torch.arange(3, 35)[None])
     model.train()
-    linear = [m for m in model.modules() if type(m).__name__ == "Linear4bit"]
+    linear = [m for m in model.modules() if type(m) is Linear4bit]
     assert len(linear) == 14
     assert not any(m.support_avx512bf16_for_cpu for m in linear)
     assert steps_change_the_loss(model)
