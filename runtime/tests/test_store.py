@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import hashlib
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
+from tunewheel_runtime.store import (
+    PART_BYTES,
+    ArtifactConflict,
+    ArtifactMissing,
+    CorruptArtifact,
+    ObjectStore,
+)
 
 TICK = timedelta(milliseconds=20)
 """A file's time is that of the kernel's last tick."""
@@ -89,6 +97,25 @@ async def test_a_file_goes_up_and_comes_down_a_part_at_a_time(store: ObjectStore
     assert await store.put_file(f"documents/{digest}", source, sha256=digest) == ref
     await store.download(ref, target)
     assert target.read_bytes() == data
+
+
+async def test_a_directory_larger_than_memory_comes_down_a_part_at_a_time(
+    tmp_path: Path,
+) -> None:
+    store = ObjectStore((tmp_path / "store").as_uri())
+    source = tmp_path / "source"
+    with source.open("wb") as file:
+        file.truncate(8 * PART_BYTES)
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    ref = await store.put_file("things/x/weights", source, sha256=digest)
+    tracemalloc.start()
+    try:
+        fetched = await store.fetch_directory([ref], "things/x", tmp_path / "cache")
+        assert tracemalloc.get_traced_memory()[1] < 3 * PART_BYTES
+    finally:
+        tracemalloc.stop()
+    assert (fetched / "weights").stat().st_size == ref.size_bytes == 8 * PART_BYTES
 
 
 async def test_a_download_is_verified(store: ObjectStore, tmp_path: Path) -> None:

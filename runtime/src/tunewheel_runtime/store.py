@@ -101,7 +101,7 @@ class ObjectStore:
 
     async def put_file(self, path: str, file: Path, *, sha256: str) -> ArtifactRef:
         """Create ``path`` from a file of any size, a part at a time. The path must name the content (hold
-        its hash): what lies there already is then the same.
+        its hash, or be promised to it): what lies there already is then the same.
 
         Raises:
             TransientError: the store cannot be reached.
@@ -192,7 +192,7 @@ class ObjectStore:
             for name, ref in wanted.items():
                 target = staged / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                await asyncio.to_thread(target.write_bytes, await self.get(ref))
+                await self.download(ref, target)  # a part at a time: whole models are larger than memory
             await asyncio.to_thread(_swap_in, staged, destination)
         return destination
 

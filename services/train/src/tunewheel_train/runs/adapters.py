@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from tunewheel_basemodel.digest import sha256_file
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.run import RunManifest
-from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_train.runs.runs import Result, Run, make_adapter, make_manifest
+
+CONTENTS = "contents.json"
+"""Beside an adapter's files: their names and SHA-256, written before any of them."""
 
 
 async def find(store: ObjectStore, run: Run) -> tuple[RunManifest, ArtifactRef] | None:
@@ -41,15 +45,23 @@ async def publish(
 
 
 async def _upload(store: ObjectStore, run: Run, directory: Path) -> tuple[str, tuple[ArtifactRef, ...]]:
+    """Put the files up a part at a time: a whole model is larger than memory. Whoever first says below a path
+    what is to lie there has the path, so that nothing is overwritten by anything else."""
+    contents = await asyncio.to_thread(_contents, directory)
+    path = run.adapter_path
     try:
-        return run.adapter_path, await store.put_directory(run.adapter_path, directory)
+        await store.put(f"{path}/{CONTENTS}", canonical_json(contents))
     except ArtifactConflict:
-        # A worker elsewhere, with other rounding, got part of its adapter here and did not finish it:
-        # nothing is overwritten, so this one goes beside it.
-        path = f"{run.adapter_path}.{await asyncio.to_thread(_digest, directory)}"
-        return path, await store.put_directory(path, directory)
+        # A worker elsewhere, with other rounding, has begun to put its adapter here: this one goes beside it.
+        path = f"{path}.{content_sha256(contents)[:12]}"
+    refs = [
+        await store.put_file(f"{path}/{name}", directory / name, sha256=sha256)
+        for name, sha256 in contents.items()
+    ]
+    return path, tuple(refs)
 
 
-def _digest(directory: Path) -> str:
-    """Twelve hex digits over the names and contents of the files in ``directory``."""
-    return content_sha256({f.name: content_sha256(f.read_bytes()) for f in directory.iterdir()})[:12]
+def _contents(directory: Path) -> dict[str, str]:
+    """Path below ``directory`` and SHA-256 of each of its files."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {file.relative_to(directory).as_posix(): sha256_file(file) for file in files}
