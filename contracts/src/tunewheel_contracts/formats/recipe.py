@@ -26,8 +26,11 @@ class PreferenceMethod(StrEnum):
     KTO = "kto"
 
 
+Weight = Annotated[float | None, Field(gt=0, le=1000, allow_inf_nan=False, exclude_if=lambda w: w is None)]
+
+
 class PreferenceSpec(Strict):
-    """Learn from answers to avoid, on the dataset's preference pairs."""
+    """Learn from answers to avoid: the dataset's preference pairs and, by ``kto``, its negatives."""
 
     method: PreferenceMethod = PreferenceMethod.DPO
     """``dpo``: the better answer of each pair (arXiv:2305.18290). ``kto``: each answer by itself as desirable
@@ -39,6 +42,21 @@ class PreferenceSpec(Strict):
     epochs: Annotated[float, Field(gt=0, le=100)] = 1.0
     alone: bool = False
     """True: the pairs only; else after training on the examples."""
+    desirable_weight: Weight = None
+    """Of ``kto``: what the loss of a desirable answer counts. None: as the numbers of both kinds ask for."""
+    undesirable_weight: Weight = None
+    """Of ``kto``: the same of an answer to avoid."""
+
+    @model_validator(mode="after")
+    def _weighs_single_answers(self) -> Self:
+        for name in ("desirable_weight", "undesirable_weight"):
+            if getattr(self, name) is not None and self.method is not PreferenceMethod.KTO:
+                raise inconsistent(
+                    name,
+                    f"weighs answers one by one, but {self.method} looks at pairs; choose method kto, or "
+                    "remove it",
+                )
+        return self
 
 
 class TrainSpec(Strict):

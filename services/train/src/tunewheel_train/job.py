@@ -20,7 +20,7 @@ class Job(BaseModel):
     train_path: Path
     preferences_path: Path | None = None
     negatives_path: Path | None = None
-    """Of answers to avoid with nothing to prefer to them, for the method that can use them."""
+    """Of answers to avoid with nothing to prefer to them, which one method can use."""
     start_from: Path | None = None
     """Directory of an adapter to go on from."""
     output_dir: Path

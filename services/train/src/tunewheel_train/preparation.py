@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.plan import TrainPlan
-from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainSpec
 from tunewheel_contracts.planning.calibration import Correction, key
 from tunewheel_contracts.planning.devices import Device, catalogue, read_catalogue
 from tunewheel_contracts.planning.memory import Precision
@@ -28,9 +28,11 @@ from tunewheel_train.data.packing import shared_prefix
 from tunewheel_train.data.preferences import (
     EncodedPair,
     demand_enough,
-    encode_negatives,
+    desirable,
+    encode_answers,
     encode_pairs,
     no_pairs,
+    none_left,
     read_negatives,
     read_pairs,
 )
@@ -67,20 +69,35 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
     _warn(report, "examples", refused, len(rows))
     fraction = recipe.validation_fraction if recipe.patience else 0.0
     training, validation = carve(examples, fraction=fraction, seed=recipe.seed)
+    pairs = _told_apart(job, training, tokenizer, limits, report) if recipe.preference else []
+    return Prepared(training, validation, pairs, config)
+
+
+def _told_apart(
+    job: Job, examples: Sequence[Encoded], tokenizer: Any, limits: Limits, report: Report
+) -> list[EncodedPair]:
+    """What preference training learns from: pairs, and by ``kto`` answers that were rated down too. Where
+    these have no pair beside them, the examples are what is desirable."""
+    recipe = job.recipe
+    assert recipe.preference is not None
+    paired = job.preferences_path is not None
+    unpaired = recipe.preference.method is PreferenceMethod.KTO and job.negatives_path is not None
+    if not paired and not unpaired:
+        raise no_pairs(negatives=job.negatives_path is not None)
     pairs: list[EncodedPair] = []
-    if recipe.preference is not None:
-        if job.preferences_path is None:
-            raise no_pairs()
+    if job.preferences_path is not None:
         rows = read_pairs(job.preferences_path)
         pairs, refused = encode_pairs(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
         _warn(report, "preference pairs", refused, len(rows))
-        if job.negatives_path is not None:
-            rows = read_negatives(job.negatives_path)
-            more, refused = encode_negatives(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
-            _warn(report, "answers rated down", refused, len(rows))
-            pairs += more
-        demand_enough(pairs, recipe.preference.method)
-    return Prepared(training, validation, pairs, config)
+    if unpaired and job.negatives_path is not None:
+        rows = read_negatives(job.negatives_path)
+        negatives, refused = encode_answers(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
+        if not paired and not negatives:
+            raise none_left(refused, len(rows), "answers rated down")
+        _warn(report, "answers rated down", refused, len(rows))
+        pairs += negatives if paired else [*negatives, *map(desirable, examples)]
+    demand_enough(pairs, recipe.preference.method)
+    return pairs
 
 
 def limits_of(config: Mapping[str, Any], tokenizer: Any) -> Limits:

@@ -124,7 +124,7 @@ def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
     trainer = _preference_trainer(preference.method)(
         frame, course,
         model=frame.model, processing_class=frame.tokenizer,
-        args=modeling.preference_config(arguments, preference),
+        args=modeling.preference_config(arguments, preference, course.items),
         train_dataset=modeling.as_dataset([pair.as_row() for pair in course.items]),
     )  # fmt: skip
     modeling.prepare_parameters(trainer.model)
@@ -220,18 +220,21 @@ _PREFERENCE_METRICS = {
     "preference_kl": "kl",
     "preference_nll": "nll",
 }
+_WEIGHTS = ("desirable_weight", "undesirable_weight")
 
 
 def _preference_metrics(trainer: Any) -> dict[str, float]:
     """Over the last tenth of the steps, what the method tells of: loss, how often and by how much the chosen
-    answer is preferred, how far the model has moved (KTO), the chosen answer's loss per token (ORPO).
-    ``final_loss`` where no examples were trained on."""
+    answer is preferred (KTO: where a step has both kinds), how far the model has moved and what either kind
+    counts (KTO), the chosen answer's loss per token (ORPO). ``final_loss`` where no examples were trained
+    on."""
     entries = [entry for entry in trainer.state.log_history if "loss" in entry]
     tail = entries[-max(1, len(entries) // 10) :]
     found = {
-        name: sum(float(entry[key]) for entry in tail) / len(tail)
+        name: sum(told) / len(told)
         for name, key in _PREFERENCE_METRICS.items()
-        if all(key in entry for entry in tail)
+        if (told := [float(entry[key]) for entry in tail if key in entry])
     }
+    found |= {name: getattr(trainer, name) for name in _WEIGHTS if hasattr(trainer, name)}
     first = {"first_loss": float(entries[0]["loss"]), "final_loss": found["preference_loss"]}
     return found | ({} if "final_loss" in trainer.course.metrics else first)

@@ -7,7 +7,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from tunewheel_train.data.preferences import encode_pairs, read_pairs
+from tunewheel_contracts.formats.recipe import PreferenceSpec
+from tunewheel_train.data.preferences import (
+    EncodedPair,
+    class_weights,
+    desirable,
+    encode_pairs,
+    read_pairs,
+)
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.progress import Progressed, Started, Warned
 from tunewheel_train.trainers import checkpoints
@@ -63,6 +70,35 @@ def test_a_dataset_without_pairs_names_the_recipe(case):
     with pytest.raises(RunFailed, match="has no pairs") as caught:
         case(preference=PREFERENCE).train()
     assert caught.value.field == "train.preference"
+
+
+def test_an_example_is_a_desirable_answer(encoded, tiny):
+    found = desirable(encoded[0])
+    (side,) = found.sides()
+    assert (side.input_ids, side.mask) == (encoded[0].input_ids[:-1], encoded[0].mask[:-1])  # the line break
+    assert tiny[1].decode(found.chosen_ids) == '{"category": "billing"}<|im_end|>'
+    assert len(found) == len(side)
+
+
+@pytest.mark.parametrize(
+    ("told", "weights"),
+    [
+        ({}, (1.0, 0.25)),
+        ({"desirable_weight": 2.0}, (2.0, 0.5)),
+        ({"undesirable_weight": 0.1}, (0.4, 0.1)),
+        ({"desirable_weight": 3.0, "undesirable_weight": 5.0}, (3.0, 5.0)),
+    ],
+    ids=["by their numbers", "desirable", "undesirable", "both"],
+)
+def test_both_kinds_of_answers_weigh_alike_unless_the_recipe_says_otherwise(told, weights):
+    desirable, undesirable = (1, 2), (3, 4)
+    pairs = [EncodedPair("p", (0,), desirable, (), ())] * 3
+    pairs += [EncodedPair("p", (0,), (), undesirable, ())] * 15
+    pairs.append(EncodedPair("p", (0,), desirable, undesirable, ()))  # 4 and 16
+    found = class_weights(pairs, PreferenceSpec.model_validate({"method": "kto"} | told))
+    assert found == pytest.approx(weights)
+    if len(told) < 2:
+        assert 1 <= found[0] * 4 / (found[1] * 16) * (1 + 1e-9) <= 4 / 3
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from tunewheel_train.data.preferences import encode_negatives, encode_pairs
+from tunewheel_train.data.preferences import encode_answers, encode_pairs
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.progress import Completed, Planned, Progressed, Started
 from tunewheel_train.trainers import checkpoints
@@ -135,22 +135,53 @@ def test_a_whole_model_learns_odds_ratios_after_the_examples(case, pairs_path):
     assert {p.name for p in run.job.output_dir.iterdir()} >= {"config.json", "model.safetensors"}
 
 
+def rated_down(pair_of, count: int, folder: Path, rejected: str = "Go away") -> Path:
+    """A file of so many answers to avoid, with nothing to prefer to them."""
+    rows = [pair_of(number, rejected) for number in range(20, 20 + count)]
+    path = folder / "negatives.parquet"
+    pl.DataFrame(rows).drop("chosen").rename({"pair_id": "negative_id"}).write_parquet(path)
+    return path
+
+
 def test_an_answer_that_was_rated_down_is_undesirable_by_itself(
     cases, pairs_path, pair_of, tmp_path: Path
 ) -> None:
-    rows = [pair_of(number, "Go away") for number in range(20, 24)]
-    frame = pl.DataFrame(rows).drop("chosen").rename({"pair_id": "negative_id"})
-    frame.write_parquet(tmp_path / "negatives.parquet")
-    paths = {"preferences_path": pairs_path, "negatives_path": tmp_path / "negatives.parquet"}
+    paths = {"preferences_path": pairs_path, "negatives_path": rated_down(pair_of, 4, tmp_path)}
     options = preference("kto", epochs=1.0) | paths
     whole = cases(tmp_path / "whole")(**options)
     outcome = whole.train()
     assert outcome.steps == 3, "of four, as eight pairs have two"
     assert outcome.metrics["preference_kl"] >= 0
+    assert outcome.metrics["undesirable_weight"] == pytest.approx(8 / 12)
     pieces = cases(tmp_path / "pieces")(**options, micro_batch_size=1)
     pieces.train()
     losses = [m.loss for m in whole.heard(Progressed)]
     assert [m.loss for m in pieces.heard(Progressed)] == pytest.approx(losses, abs=1e-4)
+
+
+def test_without_a_pair_the_examples_are_what_is_desirable(cases, pair_of, tmp_path: Path) -> None:
+    run = cases(tmp_path)(**preference("kto", epochs=1.0), negatives_path=rated_down(pair_of, 4, tmp_path))
+    outcome = run.train()
+    assert outcome.steps == 7, "of four, as there are 24 examples and four negatives"
+    assert outcome.metrics["desirable_weight"] == pytest.approx(4 / 24)
+    assert outcome.metrics["undesirable_weight"] == 1.0
+    assert outcome.metrics["preference_kl"] >= 0
+
+
+def test_answers_rated_down_that_are_all_too_long_name_the_field(case, pair_of, tmp_path: Path) -> None:
+    path = rated_down(pair_of, 2, tmp_path, rejected="word " * 400)
+    with pytest.raises(RunFailed, match="leaves none of 2 answers rated down") as caught:
+        case(**preference("kto"), negatives_path=path, max_tokens=200).train()
+    assert caught.value.field == "train.max_tokens"
+
+
+@pytest.mark.parametrize("method", ["dpo", "orpo"])
+def test_what_learns_from_pairs_refuses_answers_without_one(
+    case, pair_of, tmp_path: Path, method: str
+) -> None:
+    with pytest.raises(RunFailed, match="has only answers that were rated down; choose kto") as caught:
+        case(**preference(method), negatives_path=rated_down(pair_of, 2, tmp_path)).train()
+    assert caught.value.field == "train.preference.method"
 
 
 def test_every_pair_is_measured_against_another_of_its_step(tiny, pair_of):
@@ -167,7 +198,7 @@ def test_every_pair_is_measured_against_another_of_its_step(tiny, pair_of):
     desirable, undesirable = alone.as_rows()
     assert (desirable["label"], undesirable["label"]) == (True, False)
     unpaired = {key: value for key, value in pair_of(3).items() if key != "chosen"}
-    (negative,), _ = encode_negatives([unpaired], tiny[1], max_tokens=512)
+    (negative,), _ = encode_answers([unpaired], tiny[1], max_tokens=512)
     assert (negative.prompt_ids, negative.rejected_ids) == (pair_of_3.prompt_ids, pair_of_3.rejected_ids)
     arranged = DesirabilityTrainer.arrange(trainer, [pairs[0], negative])
     assert [[row["label"] for row in item.as_rows()] for item in arranged] == [[True, False], [False]]

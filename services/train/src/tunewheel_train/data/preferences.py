@@ -1,4 +1,4 @@
-"""Pairs of answers to one prompt, one to prefer to the other, as token ids."""
+"""Answers to prefer and to avoid as token ids: pairs of them to one prompt, and single ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewheel_contracts.formats.recipe import PreferenceMethod
+from tunewheel_contracts.formats.recipe import PreferenceMethod, PreferenceSpec
 
 from tunewheel_train.data.datasets import Encoded, Limits, Refused, encode_examples
 from tunewheel_train.errors import RunFailed
@@ -21,8 +21,8 @@ _COLUMNS = ("pair_id", "prompt", "chosen", "rejected", "record_id")
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """``prompt_ids`` followed by either answer is a whole conversation. An answer that was rated down has no
-    ``chosen_ids`` beside it."""
+    """``prompt_ids`` followed by either answer is a whole conversation. One of the answers may be missing: of
+    what was only rated down there is no better one, of an example no worse one."""
 
     pair_id: str
     prompt_ids: tuple[int, ...]
@@ -31,17 +31,12 @@ class EncodedPair:
     record_ids: tuple[str, ...]
 
     def __len__(self) -> int:
-        both = (1 + self.is_paired) * len(self.prompt_ids)
-        return both + len(self.chosen_ids) + len(self.rejected_ids)
-
-    @property
-    def is_paired(self) -> bool:
-        return bool(self.chosen_ids)
+        return sum(len(side) for side in self.sides())
 
     def sides(self) -> tuple[Encoded, ...]:
-        """The chosen, if there is one, and the rejected conversation, with only their answers to learn."""
-        chosen = (self._side(self.chosen_ids),) if self.is_paired else ()
-        return (*chosen, self._side(self.rejected_ids))
+        """The chosen and the rejected conversation, as far as there are both, with only their answers to
+        learn."""
+        return tuple(self._side(answer) for answer in (self.chosen_ids, self.rejected_ids) if answer)
 
     def _side(self, answer: tuple[int, ...]) -> Encoded:
         mask = (0,) * len(self.prompt_ids) + (1,) * len(answer)
@@ -65,7 +60,7 @@ def read_pairs(path: Path) -> list[dict[str, Any]]:
 
 
 def read_negatives(path: Path) -> list[dict[str, Any]]:
-    """Rows of ``negatives.parquet``, as ``encode_negatives`` takes them. Raises RunFailed likewise."""
+    """Rows of ``negatives.parquet``, as ``encode_answers`` takes them. Raises RunFailed likewise."""
     rows = _rows(path, _NEGATIVE_COLUMNS, field="dataset.negatives")
     return [{"pair_id": row.pop("negative_id"), **row} for row in rows]
 
@@ -79,12 +74,48 @@ def _rows(path: Path, columns: Sequence[str], *, field: str) -> list[dict[str, A
         raise RunFailed(field=field, reason=f"cannot be read ({error}); build the dataset again") from error
 
 
-def no_pairs() -> RunFailed:
+def no_pairs(*, negatives: bool = False) -> RunFailed:
+    """The failure of a run whose method needs pairs, on a dataset that at most has ``negatives``."""
+    if negatives:
+        return RunFailed(
+            field="train.preference.method",
+            reason="learns from pairs, but the dataset has only answers that were rated down; choose kto, "
+            "which learns from these, or publish examples with rejected answers",
+        )
     return RunFailed(
         field="train.preference",
         reason="asks for preference training, but the dataset has no pairs; publish examples with rejected "
         "answers, or remove it",
     )
+
+
+def desirable(example: Encoded) -> EncodedPair:
+    """``example``'s answer as one to prefer, with none beside it to avoid."""
+    start, end = _answer(example)
+    return EncodedPair(
+        pair_id=example.example_id,
+        prompt_ids=example.input_ids[:start],
+        chosen_ids=example.input_ids[start:end],
+        rejected_ids=(),
+        record_ids=example.record_ids,
+    )
+
+
+def class_weights(pairs: Sequence[EncodedPair], preference: PreferenceSpec) -> tuple[float, float]:
+    """What the loss of a desirable answer (λ_D), and of an undesirable one (λ_U), counts.
+
+    Both kinds are to weigh alike: ``λ_D n_D / (λ_U n_U)`` within 1 to 4/3 (arXiv:2402.01306, equation 8; 1
+    here), by less weight for the kind that there is more of: more for the other would be clipped away with
+    its gradients. What ``preference`` says stands, and the other follows from it.
+    """
+    n_desirable = sum(bool(pair.chosen_ids) for pair in pairs)
+    n_undesirable = sum(bool(pair.rejected_ids) for pair in pairs)
+    told, told_other = preference.desirable_weight, preference.undesirable_weight
+    if told is not None:
+        return told, told_other if told_other is not None else told * n_desirable / n_undesirable
+    if told_other is not None:
+        return told_other * n_undesirable / n_desirable, told_other
+    return min(1.0, n_undesirable / n_desirable), min(1.0, n_desirable / n_undesirable)
 
 
 def demand_enough(pairs: Sequence[EncodedPair], method: PreferenceMethod) -> None:
@@ -105,23 +136,28 @@ def encode_pairs(
     limits: Limits = Limits(),
 ) -> tuple[list[EncodedPair], list[Refused]]:
     """Encode every pair whose two conversations both fit. Raises RunFailed when none does."""
-    kept, refused = encode_negatives(rows, tokenizer, max_tokens=max_tokens, limits=limits)
+    kept, refused = encode_answers(rows, tokenizer, max_tokens=max_tokens, limits=limits)
     if not kept:
-        first = refused[0]
-        raise RunFailed(
-            field=first.field, reason=f"leaves none of {len(rows)} pairs ({first.example_id} {first.reason})"
-        )
+        raise none_left(refused, len(rows), "pairs")
     return kept, refused
 
 
-def encode_negatives(
+def none_left(refused: Sequence[Refused], rows: int, what: str) -> RunFailed:
+    """The failure of a run all of whose ``rows`` pairs or answers (``what``) were refused."""
+    first = refused[0]
+    return RunFailed(
+        field=first.field, reason=f"leaves none of {rows} {what} ({first.example_id} {first.reason})"
+    )
+
+
+def encode_answers(
     rows: Sequence[dict[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_tokens: int,
     limits: Limits = Limits(),
 ) -> tuple[list[EncodedPair], list[Refused]]:
-    """Encode every row whose conversations fit; a row without ``chosen`` has one."""
+    """Encode every row whose conversations fit: of a pair both, of a row without ``chosen`` its one."""
     kept: list[EncodedPair] = []
     refused: list[Refused] = []
     for row in rows:

@@ -15,6 +15,7 @@ from tunewheel_basemodel.precision import Precision
 from tunewheel_contracts.formats.recipe import PreferenceMethod, PreferenceSpec, TrainMethod, TrainSpec
 
 from tunewheel_train.data.datasets import Encoded
+from tunewheel_train.data.preferences import EncodedPair, class_weights
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.model.attention import use_packed_attention
@@ -228,14 +229,18 @@ def examples_config(common: dict[str, Any]) -> Any:
     return SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True}, shuffle_dataset=False)
 
 
-def preference_config(common: dict[str, Any], preference: PreferenceSpec) -> Any:
-    """TRL's configuration of training on pairs."""
+def preference_config(
+    common: dict[str, Any], preference: PreferenceSpec, pairs: Sequence[EncodedPair]
+) -> Any:
+    """TRL's configuration of training on ``pairs``."""
     if preference.method is PreferenceMethod.ORPO:
         return examples_config(common)
     common = common | {"beta": preference.beta, "remove_unused_columns": False}
     if preference.method is PreferenceMethod.KTO:
         from trl.trainer.kto_config import KTOConfig
 
+        desirable, undesirable = class_weights(pairs, preference)
+        common |= {"desirable_weight": desirable, "undesirable_weight": undesirable}
         # An item is a whole step, but TRL asks for more than one to measure how far the model has moved.
         in_order = {"train_sampling_strategy": "sequential", "per_device_train_batch_size": 2}
         return KTOConfig(**common | in_order)

@@ -129,7 +129,8 @@ class Attempt:
         preferences = run.preferences if run.recipe.preference else None
         preferences_path = await self._fetch(preferences, "dataset.preferences") if preferences else None
         unpaired = run.recipe.preference and run.recipe.preference.method is PreferenceMethod.KTO
-        negatives = run.negatives if unpaired else None
+        # Another method cannot use them; where it has nothing else, it is told of them.
+        negatives = run.negatives if unpaired or (run.recipe.preference and not preferences) else None
         negatives_path = await self._fetch(negatives, "dataset.negatives") if negatives else None
         start_from = await fetch_start(self._store, run, directory / "start")
         await remote_checkpoints.download(self._store, run.checkpoints_prefix, directory / "work")

@@ -26,8 +26,10 @@ class Mismatched:
     def as_rows(self) -> list[dict[str, Any]]:
         """As TRL's collator for unpaired preferences takes them."""
         prompt, pair, other = list(self.pair.prompt_ids), self.pair, self.other
-        foreign = other.chosen_ids or other.rejected_ids
-        sides = ((pair.chosen_ids, foreign, True), (pair.rejected_ids, other.rejected_ids, False))
+        sides = (
+            (pair.chosen_ids, other.chosen_ids or other.rejected_ids, True),
+            (pair.rejected_ids, other.rejected_ids or other.chosen_ids, False),
+        )
         return [
             {
                 "prompt_ids": prompt,
@@ -41,9 +43,9 @@ class Mismatched:
 
 
 class DesirabilityTrainer(PlannedSteps, KTOTrainer):
-    """Trains the adapter of a PEFT model on the answers of every pair of ``course``, of some only the one to
-    avoid; what it is before the
-    first step is the reference, which TRL keeps as a second, frozen adapter ``ref``.
+    """Trains the adapter of a PEFT model on the answers of every pair of ``course``, some of which have but
+    one; what it is before the first step is the reference, which TRL keeps as a second, frozen adapter
+    ``ref``.
 
     TRL measures how far the model has moved on each micro-batch. Here it is measured once per step and on all
     of it, so that a step means the same in whatever pieces it is done.
