@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_train import execution
 from tunewheel_train.progress import Failed
 from tunewheel_train.worker import of_shortage
 
@@ -105,6 +107,23 @@ async def test_a_machine_too_small_to_convert_the_base_is_told_as_such(bench, er
     assert isinstance(event, TrainFailed)
     assert event.field == field
     assert words in event.reason
+
+
+async def test_a_search_that_keeps_dying_fails_the_run_and_not_the_service(bench):
+    made = (await bench()).whose_worker_first_runs("'train' in sys.argv or sys.exit('a file nobody foresaw')")
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert event.field == "base_model"
+    assert event.reason.startswith("could not be loaded: 3 processes that looked for it died, the last: ")
+    assert "a file nobody foresaw" in event.reason
+
+
+async def test_a_search_that_the_kernel_killed_for_want_of_memory_is_told_as_such(bench, monkeypatch):
+    monkeypatch.setattr(execution, "oom_kills", itertools.count().__next__)
+    made = (await bench()).whose_worker_first_runs("import os; os.kill(os.getpid(), 9)")
+    event = await made.train()
+    assert isinstance(event, TrainFailed)
+    assert (event.field, event.reason) == ("base_model", "cannot be converted in this machine's memory")
 
 
 async def test_runs_that_begin_together_each_find_their_own_base(bench, tmp_path: Path):

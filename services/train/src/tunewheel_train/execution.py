@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,12 +23,12 @@ from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed, Located, Message
 from tunewheel_train.runs import adapters, remote_checkpoints
-from tunewheel_train.runs.attempts import Attempt, Lease, Tell
+from tunewheel_train.runs.attempts import BEATS, Attempt, Lease, Tell
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.mlflow_store import MlflowStore
-from tunewheel_train.runs.process import WORKER, Last, ProcessDied, run_process
+from tunewheel_train.runs.process import WORKER, Last, Patience, ProcessDied, run_process
 from tunewheel_train.runs.runs import Run, completed, failed, plan_run, read_dataset, unresolved_base
-from tunewheel_train.runs.shortage import disk_full, is_disk_full
+from tunewheel_train.runs.shortage import disk_full, is_disk_full, oom_kills, out_of_memory
 from tunewheel_train.runs.slots import Slots
 from tunewheel_train.runs.tracking import Tracker
 from tunewheel_train.settings import Settings
@@ -76,6 +77,7 @@ class Trainings:
             return await self._trained(run, lease, tell)
 
     async def _trained(self, run: Run, lease: Lease, tell: Tell) -> Outcome:
+        run_dir = self._settings.runs_dir / run.run_id
         found = await adapters.find(self._store, run)
         if found is not None:
             return completed(*found)
@@ -85,7 +87,6 @@ class Trainings:
             corrections=self._calibration.corrections(run.recipe.method), slots=self._slots,
             tracker=tracker, worker=self._worker,
         )  # fmt: skip
-        run_dir = self._settings.runs_dir / run.run_id
         try:
             with _full_disk_fails():
                 result = await attempt.finish()
@@ -132,8 +133,6 @@ class Trainings:
             await asyncio.wait({locating, losing}, return_when=asyncio.FIRST_COMPLETED)
             lease.check()
             return await locating
-        except ProcessDied as error:
-            raise TransientError(f"cannot look for the base model {name!r}: {error}") from error
         except TransientError as error:
             raise RunFailed(field="base_model", reason=str(error)) from error
         finally:
@@ -144,7 +143,7 @@ class Trainings:
     async def _locate(self, name: str) -> Base:
         """Find the base model in a process of its own: converting one takes gigabytes."""
         async with self._locating:  # they share a directory
-            last = await self._locating_process(name)
+            last = await self._last_word(name)
         if isinstance(last, Located):
             return BaseModelRef(name=last.name, revision=last.revision), last.facts
         if not isinstance(last, Failed):
@@ -155,11 +154,32 @@ class Trainings:
             raise RunFailed(field="base_model", reason="cannot be converted in this machine's memory")
         raise RunFailed(field=last.field, reason=last.reason)
 
+    async def _last_word(self, name: str) -> Last:
+        """Search until a process lives to say what it found. Raises RunFailed: one that dies each time is no
+        outage, and must not keep the service from other runs."""
+        attempts = self._settings.train_attempts
+        for attempt in range(1, attempts + 1):
+            kills = oom_kills()
+            try:
+                return await self._locating_process(name)
+            except ProcessDied as error:
+                log.warning("search_died", base_model=name, attempt=attempt, error=str(error))
+                if error.code == -signal.SIGKILL and oom_kills() > kills:
+                    return out_of_memory()
+                if attempt == attempts:
+                    raise RunFailed(
+                        field="base_model",
+                        reason=f"could not be loaded: {attempts} processes that looked for it died, the "
+                        f"last: {error}",
+                    ) from error
+        raise AssertionError("unreachable: attempts is at least one")
+
     async def _locating_process(self, name: str) -> Last:
         directory = self._settings.runs_dir.parent / "locating"
         job = Job(
             run_id="locate", base_model=name, cache_dir=self._settings.cache_dir,
             train_path=directory, output_dir=directory, work_dir=directory,
+            alive_seconds=self._settings.silent_seconds / BEATS,
         )  # fmt: skip
 
         async def ignore(message: Message) -> None: ...
@@ -167,6 +187,7 @@ class Trainings:
         return await run_process(
             "locate", job, directory=directory, threads=self._settings.train_threads,
             stop=asyncio.Event(), stop_seconds=1.0, on_message=ignore, worker=self._worker,
+            patience=Patience(self._settings.silent_seconds, self._settings.stuck_seconds),
         )  # fmt: skip
 
     async def _forget(self, run: Run) -> None:

@@ -5,6 +5,38 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from pathlib import Path
+
+from tunewheel_train.progress import Alive, Message, Searching
+
+_IO = Path("/proc/self/io")
+_MUCH = 1 << 20
+"""Bytes between two signs; what a process writes that waits for ever, a log, is less."""
+
+
+def moved_bytes() -> int:
+    """What this process has read from files and written to them so far (proc_pid_io(5)); 0 where the system
+    does not say."""
+    try:
+        counted = dict(line.split(": ") for line in _IO.read_text().splitlines())
+    except OSError:
+        return 0
+    return int(counted["rchar"]) + int(counted["wchar"])
+
+
+class SearchSigns:
+    """The signs of a process that looks for a base model: a download of hours has no steps to tell of."""
+
+    def __init__(self, moved: Callable[[], int] = moved_bytes) -> None:
+        self._moved = moved
+        self._told = moved()
+
+    def __call__(self) -> Message:
+        now = self._moved()
+        if now - self._told < _MUCH:
+            return Alive()
+        self._told = now
+        return Searching(moved_bytes=now)
 
 
 class Heartbeat:

@@ -2,7 +2,7 @@
 
 planned → started → (progressed | checkpointed | warned)* → completed | stopped | failed
 
-and alive between any two of them.
+or, where it looks for a base model, searching* → located | failed; and alive between any two of them.
 """
 
 from __future__ import annotations
@@ -71,6 +71,15 @@ class Alive(_Message):
     kind: Literal["alive"] = "alive"
 
 
+class Searching(_Message):
+    """While a base model is looked for, in place of ``Alive`` where much was read or written since the last
+    one: it is downloaded, converted or hashed."""
+
+    kind: Literal["searching"] = "searching"
+    moved_bytes: int
+    """Since the process began."""
+
+
 class Warned(_Message):
     kind: Literal["warned"] = "warned"
     reason: str
@@ -108,7 +117,17 @@ class Failed(_Message):
 
 
 Message = Annotated[
-    Located | Planned | Started | Progressed | Checkpointed | Alive | Warned | Completed | Stopped | Failed,
+    Located
+    | Searching
+    | Planned
+    | Started
+    | Progressed
+    | Checkpointed
+    | Alive
+    | Warned
+    | Completed
+    | Stopped
+    | Failed,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)

@@ -28,7 +28,7 @@ from tunewheel_basemodel.errors import BaseModelUnreachable
 from tunewheel_contracts.formats.run import BaseModelFacts
 
 from tunewheel_train.errors import RunFailed, RunStopped
-from tunewheel_train.heartbeat import Heartbeat
+from tunewheel_train.heartbeat import Heartbeat, SearchSigns
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Alive, Failed, Located, Message, Stopped, write
 from tunewheel_train.runs.shortage import disk_full, is_disk_full, is_out_of_memory, out_of_memory
@@ -88,7 +88,8 @@ def main(arguments: list[str] | None = None, *, recipe: Recipe | None = None) ->
     die_with_parent()
     voice = Voice(claim_stdout())
     job = Job.model_validate_json(Path(path).read_text())
-    with Heartbeat(lambda: voice.report(Alive()), job.alive_seconds):
+    sign = SearchSigns() if action == "locate" else Alive
+    with Heartbeat(lambda: voice.report(sign()), job.alive_seconds):
         return _run(action, job, voice, stop, recipe)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tunewheel_train.job import Job
-from tunewheel_train.progress import Alive, Message, Stopped
+from tunewheel_train.progress import Alive, Message, Searching, Stopped
 from tunewheel_train.runs.process import Last, Patience, ProcessDied, run_process
 
 HOUR = 3_600.0
@@ -54,6 +54,13 @@ async def test_a_slow_step_whose_process_lives_is_waited_for(run):
 async def test_one_that_lives_and_comes_no_further_is_killed(run):
     with pytest.raises(ProcessDied, match=r"it lived, but came no further for 1800 s \(TUNEWHEEL_STUCK_SEC"):
         await run([Alive(), Alive()], an_hour_passes(patience=HOUR / 2), "input()")
+
+
+async def test_a_search_that_moves_bytes_comes_further(run):
+    words = [Searching(moved_bytes=number << 20) for number in range(9)]
+    last, heard = await run([*words, Alive(), Stopped(step=1)], an_hour_passes(patience=1.5 * HOUR))
+    assert last == Stopped(step=1)
+    assert heard == [*words, Alive()]
 
 
 async def test_one_that_gives_no_sign_of_life_is_killed(run):
