@@ -89,7 +89,9 @@ async def test_a_version_becomes_an_adapter_once(bench):
     assert [n.step for n in made.told if isinstance(n, TrainProgressed)] == [1, 2, 3, 4, 5, 6]
     assert await made.store.list(f"runs/{event.run_id}") == [event.manifest.path]
     made.told.clear()
+    await made.store.put(f"runs/{event.run_id}/checkpoints/one/of", b"a worker killed before it tidied up")
     again = await made.train()
+    assert await made.store.list(f"runs/{event.run_id}") == [event.manifest.path]
     assert again == event
     assert new_event(again, source="/t").id == new_event(event, source="/t").id
     assert made.told == []
@@ -129,6 +131,10 @@ async def test_a_lost_lease_leaves_a_checkpoint_that_another_machine_resumes_fro
     assert len(made.told) == heard
     (started,) = [news for news in other.told if isinstance(news, TrainStarted)]
     assert started.resumed_from_step > 0
+    assert (made.settings.runs_dir / event.run_id).exists()
+    made.lease.lost.clear()
+    assert await made.train() == event
+    assert not (made.settings.runs_dir / event.run_id).exists()
 
 
 async def test_a_killed_training_process_is_started_again_and_ends_alike(bench, tmp_path: Path):

@@ -22,7 +22,7 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed, Located, Message
-from tunewheel_train.runs import adapters, remote_checkpoints
+from tunewheel_train.runs import adapters, leftovers, remote_checkpoints
 from tunewheel_train.runs.attempts import BEATS, Attempt, Lease, Tell
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.mlflow_store import MlflowStore
@@ -80,7 +80,9 @@ class Trainings:
         run_dir = self._settings.runs_dir / run.run_id
         found = await adapters.find(self._store, run)
         if found is not None:
+            await self._clean(run, run_dir)  # whoever completed it may have been killed before it did
             return completed(*found)
+        await leftovers.sweep(self._store, self._settings.runs_dir)
         tracker = Tracker(run, self._tracking)
         attempt = Attempt(
             run, store=self._store, settings=self._settings, controls=self._controls, lease=lease, tell=tell,

@@ -22,6 +22,11 @@ MAX_RECORD_IDS = 200
 """As many as an event names."""
 
 
+def manifest_path(run_id: str) -> str:
+    """Of what makes a run complete, in the object store."""
+    return f"runs/{run_id}/manifest.json"
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run. Equal dataset, base revision and recipe give equal names."""
@@ -42,7 +47,7 @@ class Run:
 
     @property
     def manifest_path(self) -> str:
-        return f"runs/{self.run_id}/manifest.json"
+        return manifest_path(self.run_id)
 
     @property
     def checkpoints_prefix(self) -> str:
