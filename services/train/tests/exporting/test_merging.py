@@ -143,6 +143,15 @@ async def test_what_cannot_be_exported_is_said_and_leaves_nothing(bench, trained
     assert (tmp_path / "taken" / "mine.txt").read_text() == "mine"
 
 
+def test_what_could_not_be_trained_on_is_no_prompt(tiny, conversation_of):
+    rows = [conversation_of(number) for number in range(30)]
+    rows[3]["messages"][-1]["content"] = " "  # the chat template refuses it
+    found = export._prompts(rows, tiny[1], 512)
+    expected = encode_examples([*rows[:3], *rows[4:21]], tiny[1], max_tokens=512)[0]
+    assert found == [list(example.input_ids) for example in expected]
+    assert len(found) == 20
+
+
 async def test_a_file_that_is_damaged_in_the_store_is_not_exported(bench, trained, tmp_path, exporting):
     run_id = await published(bench, trained)
     (weights,) = (tmp_path / "store" / "adapters").rglob("adapter_model.safetensors")

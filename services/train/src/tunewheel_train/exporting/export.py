@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import io
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,7 +145,7 @@ def _fetch(store: ObjectStore, manifest: RunManifest, folder: Path, settings: Se
 
 
 async def _read(store: ObjectStore, run_id: str) -> tuple[RunManifest, list[dict[str, Any]]]:
-    """The run's manifest, and the first training examples by id."""
+    """The run's manifest, and the training examples by id."""
     import polars as pl
 
     content = await store.read(f"runs/{run_id}/manifest.json")
@@ -153,13 +154,21 @@ async def _read(store: ObjectStore, run_id: str) -> tuple[RunManifest, list[dict
     manifest = RunManifest.model_validate_json(content)
     dataset = DatasetManifest.model_validate_json(await store.get(manifest.dataset))
     frame = pl.read_parquet(io.BytesIO(await store.get(dataset.train)))
-    return manifest, frame.sort("example_id").head(PROMPTS).to_dicts()
+    return manifest, frame.sort("example_id").to_dicts()
 
 
-def _prompts(rows: list[dict[str, Any]], tokenizer: Any, max_tokens: int) -> list[list[int]]:
+def _prompts(rows: Iterable[dict[str, Any]], tokenizer: Any, max_tokens: int) -> list[list[int]]:
+    """The first of ``rows`` that could be trained on: of the others nothing was learnt."""
     from tunewheel_basemodel.chat import encode_chat
+    from tunewheel_basemodel.errors import InvalidChat
 
-    return [encode_chat(tokenizer, row["messages"])[0][:max_tokens] for row in rows]
+    prompts: list[list[int]] = []
+    for row in rows:
+        with contextlib.suppress(InvalidChat):
+            prompts.append(encode_chat(tokenizer, row["messages"])[0][:max_tokens])
+        if len(prompts) == PROMPTS:
+            break
+    return prompts
 
 
 if __name__ == "__main__":
