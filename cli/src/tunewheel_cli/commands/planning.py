@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tunewheel_contracts.formats.run import RunManifest
     from tunewheel_contracts.formats.spec import ProjectSpec
     from tunewheel_contracts.planning.advice import Advice
-    from tunewheel_contracts.planning.plan import DatasetStats
 
+    from tunewheel_cli.datasets.statistics import Measured
     from tunewheel_cli.datasets.versions import Version
     from tunewheel_cli.planning import Planned
 
@@ -77,16 +77,18 @@ def plan(
         project = _project(spec, version)
         name = model or (project.base_model if project else None)
         models = {name: planning.find_shape(name)} if name else planning.FROM_1B
-        stats = _statistics(version) or planning.stats_of(
+        measured = _measured(version)
+        stats = measured.stats if measured else planning.stats_of(
             examples=examples, tokens=tokens_per_example, answer=answer_tokens, prompt=prompt_tokens
-        )
+        )  # fmt: skip
         methods = method or ([project.train.method] if project else list(TrainMethod))
         recipes = [planning.recipe_of(project, m, epochs=epochs) for m in methods]
         known = read_catalogue(devices) if devices else catalogue()
         found = [as_it_ran(one, runs) for one in planning.find_devices(device or [], known)]
         rows = list(planning.plan_all(models, recipes, found, stats, calibrated_by(runs)))
         advice, priced = _advice(knowledge_changes, consistency), known.as_of.isoformat()
-        _print_json(rows, advice, priced) if as_json else _print(rows, advice, priced)
+        show = _print_json if as_json else _print
+        show(rows, advice, priced, measured)
 
     partial(told, as_json=as_json)(work)()
 
@@ -116,7 +118,7 @@ def _project(spec: Path | None, version: Version | None) -> ProjectSpec | None:
     return version.manifest.spec if version else None
 
 
-def _statistics(version: Version | None) -> DatasetStats | None:
+def _measured(version: Version | None) -> Measured | None:
     from tunewheel_cli.datasets.statistics import training_stats
     from tunewheel_cli.kafka.broker import run_async
 
@@ -136,17 +138,19 @@ def _advice(changes: Change | None, consistency: Consistency | None) -> Advice |
     return None
 
 
-def _print_json(rows: list[Planned], advice: Advice | None, priced: str) -> None:
+def _print_json(rows: list[Planned], advice: Advice | None, priced: str, measured: Measured | None) -> None:
+    tokens = {"tokenizer": measured.tokenizer, "estimated_because": measured.reason} if measured else None
     print_json(
         {
             "advice": advice.model_dump(mode="json") if advice else None,
             "prices_as_of": priced,
+            "tokens": tokens,
             "plans": [row.as_json() for row in rows],
         }
     )
 
 
-def _print(rows: list[Planned], advice: Advice | None, priced: str) -> None:
+def _print(rows: list[Planned], advice: Advice | None, priced: str, measured: Measured | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -164,6 +168,10 @@ def _print(rows: list[Planned], advice: Advice | None, priced: str) -> None:
         "\nGB at the peak; * activations are recomputed. Ranges hold four runs of five. Prices are assumed "
         f"as of {priced}; --devices FILE gives yours."
     )
+    if measured and measured.tokenizer:
+        console.print(f"The examples are counted in tokens of {measured.tokenizer}.")
+    elif measured:
+        console.print(f"The examples are estimated at four characters a token: {measured.reason}.")
     if corrected := sum(row.plan.calibrated_by > 0 for row in rows):
         console.print(f"{corrected} of {len(rows)} plans are corrected by what earlier runs took.")
 

@@ -4,35 +4,97 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.planning.plan import DatasetStats
 
+from tunewheel_cli.datasets.tokenizers import NoTokenizer, open_tokenizer_of
+
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from tunewheel_cli.datasets.versions import Version
 
 CHARACTERS_PER_TOKEN = 4
-"""The usual estimate for English, and curate's where it has no tokenizer: the command line has none."""
+"""The usual estimate for English, and curate's, where there is no tokenizer."""
 AROUND = 5
 """Tokens that a chat template writes around a message."""
+MOST_COUNTED = 2_000
+"""Conversations; of more, every n-th stands for n. One takes a millisecond."""
+LONGEST = 20
+"""Conversations of most characters, among which the one of most tokens is looked for."""
 
 
-async def training_stats(version: Version) -> DatasetStats:
-    """Statistics of the rows that ``version`` trains on, tokens estimated from characters.
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """``tokenizer`` is the base model's whose tokens ``stats`` counts; None: they are estimated, because of
+    ``reason``."""
+
+    stats: DatasetStats
+    tokenizer: str | None
+    reason: str | None = None
+
+
+async def training_stats(version: Version) -> Measured:
+    """Statistics of the rows that ``version`` trains on.
 
     Raises:
         InvalidSpec: there are no such rows.
         ArtifactMissing, CorruptArtifact, TransientError: the store does not hold them.
     """
     frame = await version.frame(version.manifest.train)
-    return stats_of_rows(frame["messages"].to_list())
-
-
-def stats_of_rows(conversations: Sequence[Sequence[Mapping[str, Any]]]) -> DatasetStats:
-    """Of each conversation the last answer is learnt; the system prompt that all begin with is shared."""
-    if not conversations:
+    rows = frame.select(name for name in frame.columns if name in ("messages", "format")).to_dicts()
+    if not rows:
         raise InvalidSpec(field="dataset", reason="has no rows to train on; build the dataset again")
+    try:
+        tokenizer = await open_tokenizer_of(version)
+        return Measured(count_tokens(rows, tokenizer), version.manifest.spec.base_model)
+    except NoTokenizer as error:
+        return Measured(estimate_tokens([row["messages"] for row in rows]), None, str(error))
+
+
+def count_tokens(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> DatasetStats:
+    """Statistics of ``rows`` (``messages`` and maybe ``format``) in tokens, as training encodes them.
+
+    Raises NoTokenizer where the chat template refuses all.
+    """
+    every = math.ceil(len(rows) / MOST_COUNTED)
+    by_characters = sorted(rows, key=lambda row: sum(len(turn["content"]) for turn in row["messages"]))
+    counted = [found for row in rows[::every] if (found := _encoded(row, tokenizer)) is not None]
+    long = [found for row in by_characters[-LONGEST:] if (found := _encoded(row, tokenizer)) is not None]
+    if not counted:
+        raise NoTokenizer("the base model's chat template takes none of the examples")
+    conversations = [ids for ids, _ in counted]
+    scale = len(rows) / len(counted)
+    return DatasetStats(
+        examples=len(rows),
+        tokens=round(scale * sum(map(len, conversations))),
+        longest=max(len(ids) for ids, _ in (*counted, *long)),
+        learnt=round(scale * sum(sum(mask) for _, mask in counted)),
+        prefix=_shared(min(conversations), max(conversations)) if len(rows) > 1 else 0,
+    )
+
+
+def _encoded(
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[int], list[int]] | None:
+    """Token ids, and which of them are learnt: the last answer, of general data every one."""
+    from tunewheel_basemodel.chat import encode_chat, last_answer
+    from tunewheel_basemodel.errors import InvalidChat
+
+    try:
+        ids, mask = encode_chat(tokenizer, row["messages"])
+    except InvalidChat:
+        return None
+    return ids, mask if row.get("format") == ExampleFormat.REPLAY else last_answer(mask)
+
+
+def estimate_tokens(conversations: Sequence[Sequence[Mapping[str, Any]]]) -> DatasetStats:
+    """The same by four characters a token: of each conversation the last answer is learnt; the system prompt
+    that all begin with is shared."""
     lengths = [sum(_tokens(message["content"]) for message in turns) for turns in conversations]
     learnt = sum(_tokens(turns[-1]["content"]) for turns in conversations)
     first = [turns[0]["content"] if turns[0]["role"] == "system" else "" for turns in conversations]
@@ -42,8 +104,8 @@ def stats_of_rows(conversations: Sequence[Sequence[Mapping[str, Any]]]) -> Datas
     )  # fmt: skip
 
 
-def _shared(least: str, most: str) -> int:
-    """Characters that two texts begin with; all that lie between them in order begin with these too."""
+def _shared(least: Sequence[Any], most: Sequence[Any]) -> int:
+    """How much two sequences begin with alike; all that lie between them in order begin with it too."""
     pairs = enumerate(zip(least, most, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(least), len(most)))
 

@@ -93,7 +93,7 @@ def encode_examples(
 
     Raises RunFailed when nothing is left to train on, or the tokenizer belongs to another model.
     """
-    from tunewheel_basemodel.chat import encode_chat
+    from tunewheel_basemodel.chat import encode_chat, last_answer
     from tunewheel_basemodel.errors import InvalidChat
 
     kept: list[Encoded] = []
@@ -102,7 +102,7 @@ def encode_examples(
         example_id = str(row["example_id"])
         try:
             ids, mask = encode_chat(tokenizer, row["messages"])
-            mask = mask if row.get("format") == ExampleFormat.REPLAY else _last_answer(mask)
+            mask = mask if row.get("format") == ExampleFormat.REPLAY else last_answer(mask)
         except InvalidChat as error:
             refused.append(Refused(example_id, "dataset.train", str(error)))
             continue
@@ -117,16 +117,6 @@ def encode_examples(
     if not kept:
         raise _nothing_left(refused, len(rows))
     return kept, refused
-
-
-def _last_answer(mask: Sequence[int]) -> list[int]:
-    """Return ``mask`` without the turns before the answer: they are what was said in the thread, and nobody
-    vouches for them."""
-    end = len(mask) - next((place for place, one in enumerate(reversed(mask)) if one), len(mask))
-    start = end
-    while start and mask[start - 1]:
-        start -= 1
-    return [int(start <= place < end) for place in range(len(mask))]
 
 
 def _complaint(
