@@ -161,8 +161,8 @@ def make_trainer(
     examples: Sequence[Any],
     plan: Sequence[Sequence[int]],
 ) -> Any:
-    from tunewheel_train.data.course import Course
     from tunewheel_train.model import modeling
+    from tunewheel_train.trainers.course import Course
     from tunewheel_train.trainers.trainer import AssistantTrainer
 
     if name.startswith("trl"):

@@ -15,7 +15,7 @@ from tunewheel_contracts.events.data import RecordIngested, RecordKind, Trust
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage, DatasetManifest, PreferencePair
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
-from tunewheel_curate.holdout.sides import Given
+from tunewheel_curate.given import Given
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.records.arrivals import rows_of
 from tunewheel_curate.versions.versioning import write_version

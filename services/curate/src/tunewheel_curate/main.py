@@ -7,12 +7,12 @@ from tunewheel_runtime.service import Service
 
 from tunewheel_curate.builds.building import Builder
 from tunewheel_curate.builds.known import TOPICS, Known
-from tunewheel_curate.builds.watching import Watch
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.handlers import register
 from tunewheel_curate.records.catching_up import catch_up
 from tunewheel_curate.records.table import RecordTable, table_url
 from tunewheel_curate.settings import Settings
+from tunewheel_curate.watching import Watch
 
 
 def make_app(settings: Settings) -> Service:

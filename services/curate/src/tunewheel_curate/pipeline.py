@@ -16,7 +16,6 @@ from tunewheel_contracts.formats.dataset import DatasetCounts, ExampleFormat, Fu
 from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, SemanticReport
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_curate.builds.outside import Outside
 from tunewheel_curate.cleaning.normalization import comparison_keys
 from tunewheel_curate.documents.examples import add_documents, handed_over, with_documents
 from tunewheel_curate.duplicates.exact import drop_exact_duplicates
@@ -28,13 +27,11 @@ from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import decontaminate
 from tunewheel_curate.examples.conversations import asked_text
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, format_examples
-from tunewheel_curate.examples.negatives import Negatives
 from tunewheel_curate.examples.output_rules import check_rules
 from tunewheel_curate.examples.output_validation import validate_outputs
-from tunewheel_curate.examples.preferences import Preferences
 from tunewheel_curate.examples.preparation import cleaning, fitting
+from tunewheel_curate.given import Given, Outside
 from tunewheel_curate.holdout.memory import HoldoutMemory
-from tunewheel_curate.holdout.sides import COMPARED, Given, complete, part
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.labels.conflicts import drop_conflicts
 from tunewheel_curate.labels.quality import Quality
@@ -47,13 +44,16 @@ from tunewheel_curate.labels.review import (
     suspected,
 )
 from tunewheel_curate.labels.suspects import find_suspects
+from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, lineage_of
+from tunewheel_curate.preferences.negatives import Negatives
+from tunewheel_curate.preferences.pairs import Preferences
 from tunewheel_curate.records.ratings import with_ratings
 from tunewheel_curate.records.selection import distinct_records, select_usable
+from tunewheel_curate.records.sources import SourceCount, count_sources
 from tunewheel_curate.records.withdrawals import drop_withdrawn
 from tunewheel_curate.replay.mixing import Replayed
+from tunewheel_curate.sides import COMPARED, complete, part
 from tunewheel_curate.stage import Stage, without_texts
-from tunewheel_curate.versions.card_sources import SourceCount, count_sources
-from tunewheel_curate.versions.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, lineage_of
 
 
 @dataclass(frozen=True)

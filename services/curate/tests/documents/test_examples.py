@@ -8,12 +8,11 @@ import polars as pl
 import pytest
 from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat, TeacherUse
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_curate.builds.outside import Outside
 from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.documents.examples import question_sections
 from tunewheel_curate.documents.teaching import Lesson, QuestionAnswer
+from tunewheel_curate.given import Given, Outside
 from tunewheel_curate.holdout.memory import HoldoutMemory, marks_of_examples
-from tunewheel_curate.holdout.sides import Given
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.stage import dropped_frame
 from tunewheel_curate.versions.card import data_card

@@ -4,9 +4,9 @@ import json
 
 import pytest
 from tunewheel_contracts.formats.spec import PiiPolicy
+from tunewheel_curate.cleaning.histories import cleaned_history
 from tunewheel_curate.examples.conversations import (
     asked_text,
-    cleaned_history,
     conversation,
     redact_conversations,
 )

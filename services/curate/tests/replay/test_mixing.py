@@ -14,8 +14,8 @@ from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat
 from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, regression_benchmark
+from tunewheel_curate.given import Given
 from tunewheel_curate.holdout.memory import HoldoutMemory, marks_of_examples
-from tunewheel_curate.holdout.sides import Given
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.replay.sources import conversation, pool_of, read_replay
 from tunewheel_curate.stage import dropped_frame

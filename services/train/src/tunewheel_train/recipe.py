@@ -22,8 +22,8 @@ from tunewheel_train.progress import Completed, Message, Warned
 if TYPE_CHECKING:
     from tunewheel_basemodel.locate import BaseModel
 
-    from tunewheel_train.data.course import Course
     from tunewheel_train.preparation import Prepared
+    from tunewheel_train.trainers.course import Course
 
 
 def train(

@@ -11,7 +11,6 @@ from transformers import TrainerState
 from tunewheel_basemodel.precision import Precision
 from tunewheel_contracts.formats.recipe import PreferenceMethod
 
-from tunewheel_train.data.course import Course
 from tunewheel_train.data.schedule import plan_steps
 from tunewheel_train.data.validation import Patience
 from tunewheel_train.errors import RunStopped
@@ -21,6 +20,7 @@ from tunewheel_train.model.kernels import Kernels
 from tunewheel_train.preparation import Prepared
 from tunewheel_train.progress import Message, Started
 from tunewheel_train.trainers import checkpoints
+from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.progress_callback import ProgressCallback
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -24,13 +22,13 @@ from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_curate.documents.examples import question_sections
 from tunewheel_curate.documents.taught import note_sources
-from tunewheel_curate.documents.teaching import Lesson, ask_teacher, read_lessons
+from tunewheel_curate.documents.teaching import ask_teacher, read_lessons
 from tunewheel_curate.examples.tokens import ModelTokens, Tokens, estimating
+from tunewheel_curate.given import Outside
 
 log = structlog.get_logger(__name__)
 
 NOT_HERE = "its tokenizer was not to be had where this version was built"
-NOT_ASKED = "no tokenizer was asked for"
 
 
 class TokenizerChoice(Frozen):
@@ -46,17 +44,6 @@ class BuildInputs(Frozen):
     tokenizer: TokenizerChoice = TokenizerChoice()
     lessons: tuple[Sha256, ...] = ()
     """Names of the teacher's answers that the build uses."""
-
-
-@dataclass(frozen=True)
-class Outside:
-    """What ``build`` is given beside records and spec."""
-
-    tokens: Tokens = field(default_factory=lambda: estimating("", NOT_ASKED))
-    lessons: Mapping[str, Lesson] = field(default_factory=dict)
-    teacher: TeacherUse | None = None
-    secret: str = field(default="", repr=False)
-    """Of pseudonyms; empty: they are hashes that anybody can make."""
 
 
 async def take_from_outside(

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     import polars as pl
     from tunewheel_runtime.store import ObjectStore
 
-    from tunewheel_curate.builds.outside import Outside
+    from tunewheel_curate.given import Given, Outside
     from tunewheel_curate.holdout.memory import HoldoutMemory
-    from tunewheel_curate.holdout.sides import Given
     from tunewheel_curate.pipeline import Build
 
 
@@ -162,7 +161,7 @@ async def _outside(order: BuildOrder, build_id: str, records: pl.DataFrame, stor
 
 
 async def _given(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -> Given:
-    from tunewheel_curate.holdout.sides import Given
+    from tunewheel_curate.given import Given
     from tunewheel_curate.replay.pins import pinned_replay
 
     asked = order.model_dump(mode="json", include={"records_upto", "withdrawals", "erasures", "previous"})

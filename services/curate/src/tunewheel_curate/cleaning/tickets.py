@@ -10,10 +10,10 @@ from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.cleaning.boilerplate import without_disclaimers, without_greeting, without_signature
+from tunewheel_curate.cleaning.histories import cleaned_history
 from tunewheel_curate.cleaning.injections import CONTROL_TOKENS, PROMPT_INJECTION, broken_up, injected
 from tunewheel_curate.cleaning.quotation import without_quotation
 from tunewheel_curate.cleaning.truncation import is_truncated
-from tunewheel_curate.examples.conversations import cleaned_history
 from tunewheel_curate.stage import Stage, drop
 
 WRITTEN = ("ticket", "feedback")

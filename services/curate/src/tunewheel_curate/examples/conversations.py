@@ -1,42 +1,17 @@
-"""Earlier turns of a thread: kept with the question they lead to, cleaned and redacted like it."""
+"""A question with the turns that led to it, as one conversation, redacted together."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
 from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.identity import canonical_json
 
-from tunewheel_curate.cleaning.normalization import normalize_text
+from tunewheel_curate.cleaning.histories import Turn, turns_of
 from tunewheel_curate.privacy.redaction import redact_records
 from tunewheel_curate.stage import Stage
-
-Turn = dict[str, str]
-ROLES = ("user", "assistant")
-
-
-def turns_of(history: str | None) -> list[Turn]:
-    """Return the turns in a record's ``history`` column, oldest first."""
-    turns: list[Turn] = json.loads(history) if history else []
-    return turns
-
-
-def cleaned_history(history: str | None, cuts: Mapping[str, Callable[[str], str]]) -> str | None:
-    """Normalise the turns, cut what ``cuts`` cut from the user's, leave out empty ones and foreign roles.
-
-    A conversation that the assistant opened starts with its first question: templates ask for that.
-    """
-    turns: list[Turn] = []
-    for turn in turns_of(history):
-        text = normalize_text(turn["content"])
-        for cut in cuts.values() if turn["role"] == "user" else ():
-            text = cut(text)
-        if text and turn["role"] in ROLES and (turns or turn["role"] == "user"):
-            turns.append({"role": turn["role"], "content": text})
-    return canonical_json(turns).decode() if turns else None
 
 
 def conversation(title: str, text: str, history: str | None) -> list[Turn]:

@@ -8,7 +8,8 @@ import polars as pl
 from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.identity import content_id
 
-from tunewheel_curate.examples.conversations import Turn, conversation
+from tunewheel_curate.cleaning.histories import Turn
+from tunewheel_curate.examples.conversations import conversation
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.stage import Stage, drop
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from tunewheel_curate.examples.conversations import Turn, conversation
+from tunewheel_curate.cleaning.histories import Turn
+from tunewheel_curate.examples.conversations import conversation
 from tunewheel_curate.stage import Stage, drop
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""A build as an immutable version: its files, its card, its lineage."""
+"""A build as an immutable version: its files, its card, its suite."""

@@ -7,8 +7,8 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.labels.quality import quality_sections
 from tunewheel_curate.pipeline import Build, label_counts
+from tunewheel_curate.records.sources import SourceCount
 from tunewheel_curate.versions.card_formats import documents_section, tokens_section
-from tunewheel_curate.versions.card_sources import SourceCount
 
 FEW_EXAMPLES = 10
 NOTHING = "–"  # noqa: RUF001

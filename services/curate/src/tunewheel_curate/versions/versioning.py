@@ -14,11 +14,11 @@ from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id, content_sha256
 
-from tunewheel_curate.examples.negatives import Negatives
-from tunewheel_curate.examples.preferences import Preferences
 from tunewheel_curate.examples.templates import VERIFIED
 from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.pipeline import Build
+from tunewheel_curate.preferences.negatives import Negatives
+from tunewheel_curate.preferences.pairs import Preferences
 from tunewheel_curate.versions.card import data_card
 
 VERSIONED = (

@@ -10,8 +10,8 @@ import torch
 from transformers import PrinterCallback
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
-from tunewheel_train.data.course import Course
 from tunewheel_train.data.preferences import EncodedPair
+from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.stepping import PlannedSteps, Step, on_device
 
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from transformers import PrinterCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
-from tunewheel_train.data.course import Course
 from tunewheel_train.data.packing import PackedBatch, pack, pad
 from tunewheel_train.data.preferences import EncodedPair
+from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.loss import TokenCrossEntropy
 from tunewheel_train.trainers.stepping import PlannedSteps, on_device
 

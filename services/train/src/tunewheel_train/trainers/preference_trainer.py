@@ -9,8 +9,8 @@ import torch
 from transformers import PrinterCallback
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
-from tunewheel_train.data.course import Course
 from tunewheel_train.data.preferences import EncodedPair
+from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.stepping import PlannedSteps
 
 

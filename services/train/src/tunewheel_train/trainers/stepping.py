@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from tunewheel_train.data.course import Course
 from tunewheel_train.data.schedule import micro_batches
 from tunewheel_train.trainers import checkpoints
+from tunewheel_train.trainers.course import Course
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from transformers import PrinterCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
-from tunewheel_train.data.course import Course
 from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.packing import PackedBatch, pack, pad
 from tunewheel_train.data.schedule import micro_batches
+from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.loss import TokenCrossEntropy
 from tunewheel_train.trainers.stepping import PlannedSteps, on_device
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunewheel_curate.duplicates.shingling import shingles
-from tunewheel_curate.holdout.sides import Given
+from tunewheel_curate.given import Given
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
 from tunewheel_curate.pipeline import build
 

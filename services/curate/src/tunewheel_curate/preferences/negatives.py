@@ -21,11 +21,11 @@ from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import given_away
 from tunewheel_curate.examples.conversations import asked_text
 from tunewheel_curate.examples.formatting import MESSAGE, format_examples
-from tunewheel_curate.examples.preferences import spelt
 from tunewheel_curate.examples.preparation import cleaning, fitting
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import HoldoutMemory, Seen, marks_of_examples
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
+from tunewheel_curate.preferences.pairs import spelt
 from tunewheel_curate.stage import DROPPED_SCHEMA, RATED_DOWN, Stage, drop
 
 STAGE = "negatives"

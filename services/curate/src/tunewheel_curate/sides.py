@@ -7,18 +7,16 @@ preference pairs from the training side and general data beside it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import polars as pl
 from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_curate.builds.outside import Outside
 from tunewheel_curate.duplicates.similarity import SimilarPair
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
-from tunewheel_curate.examples.negatives import Negatives, negatives_of
-from tunewheel_curate.examples.preferences import Preferences, preference_pairs
 from tunewheel_curate.examples.tokens import Tokens
+from tunewheel_curate.given import Given
 from tunewheel_curate.holdout.memory import (
     HELD_OUT_BEFORE,
     HoldoutMemory,
@@ -28,25 +26,13 @@ from tunewheel_curate.holdout.memory import (
     trained_marks,
 )
 from tunewheel_curate.holdout.splitting import Split, split_examples
-from tunewheel_curate.records.withdrawals import Withdrawal
-from tunewheel_curate.replay.mixing import Replayed, ReplayPool, choose_replay
+from tunewheel_curate.preferences.negatives import Negatives, negatives_of
+from tunewheel_curate.preferences.pairs import Preferences, preference_pairs
+from tunewheel_curate.replay.mixing import Replayed, choose_replay
 from tunewheel_curate.stage import RATED, Stage, dropped_frame
 
 COMPARED = "conflicts"
 """The stage whose records were good enough to be compared with others."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a build depends on besides the records and the spec."""
-
-    withdrawals: tuple[Withdrawal, ...] = ()
-    memory: HoldoutMemory = field(default_factory=HoldoutMemory)
-    """Of the project's version before."""
-    replay: ReplayPool | None = None
-    """What ``dataset.replay`` names; None where it names nothing."""
-    outside: Outside = field(default_factory=Outside)
-    """The base model's tokenizer, and what a teacher made of documents."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Answers to avoid: pairs with the better one, and those that were only rated down."""
