@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tunewheel_basemodel.precision import Precision
 from tunewheel_train.runs.process import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +62,8 @@ def main() -> None:
     if {"lora", "llamafactory"} <= figures.keys():
         ours, theirs = (figures[name]["tokens_per_cpu_second"] for name in ("lora", "llamafactory"))
         ratios["lora/llamafactory tokens_per_cpu_second"] = ours / theirs
+        apart = loss_difference(figures["llamafactory"], figures["lora"])
+        ratios["llamafactory: largest difference of a step's loss"] = apart
     write_report(
         "train",
         packages=("torch", "transformers", "trl", "peft", "bitsandbytes"),
@@ -111,9 +114,8 @@ def measure(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
     plan = plan_steps([len(e) for e in examples], batch_size=BATCH, epochs=1, seed=17)[: chosen.steps + 1]
     clock = Clock([sum(len(examples[i]) for i in step) for step in plan])
     if name == "llamafactory":
-        return with_factory(
-            chosen, [rows[examples[i].example_id] for s in plan for i in s], base, clock, number
-        )
+        ordered = [rows[examples[i].example_id] for step in plan for i in step]
+        return with_factory(chosen, ordered, base, recipe, clock, number)
     model, tokenizer = modeling.load(base, recipe, precision=number)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -138,19 +140,33 @@ def measure(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def with_factory(
-    chosen: argparse.Namespace, rows: list[dict[str, Any]], base: Any, clock: Clock, number: str
+    chosen: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    base: Any,
+    recipe: Any,
+    clock: Clock,
+    number: Precision,
 ) -> dict[str, Any]:
     import factory
+    from tunewheel_train.model import modeling
 
     with tempfile.TemporaryDirectory() as scratch:
-        marks, losses = factory.run(
-            chosen.llamafactory, rows, model=base.path, folder=Path(scratch), batch=BATCH,
+        adapter = Path(scratch) / "adapter"
+        model, _ = modeling.load(base, recipe, precision=number)
+        model.save_pretrained(adapter)
+        del model
+        told = factory.run(
+            chosen.llamafactory, rows, model=base.path, adapter=adapter, folder=Path(scratch), batch=BATCH,
             steps=len(rows) // BATCH, bf16=number == "bfloat16",
         )  # fmt: skip
-    clock.marks.extend(marks)
-    figures = clock.figures()
-    del figures["peak_rss_bytes"]  # of this process, which did not train
-    return {**figures, "dtype": number, "losses": [round(loss, 4) for loss in losses]}
+    clock.marks.extend((wall, cpu) for wall, cpu in told["marks"])
+    return {
+        **clock.figures(),
+        "peak_rss_bytes": told["peak_rss_bytes"],
+        "dtype": number,
+        "losses": [round(loss, 4) for loss in told["losses"]],
+        "versions": told["versions"],
+    }
 
 
 def make_trainer(
