@@ -82,7 +82,8 @@ class Trainings:
         if found is not None:
             await self._clean(run, run_dir)  # whoever completed it may have been killed before it did
             return completed(*found)
-        await leftovers.sweep(self._store, self._settings.runs_dir)
+        busy = {run_id for run_id, turn in self._turns.items() if turn.locked()}
+        await leftovers.sweep(self._store, self._settings.runs_dir, busy=busy)
         tracker = Tracker(run, self._tracking)
         attempt = Attempt(
             run, store=self._store, settings=self._settings, controls=self._controls, lease=lease, tell=tell,
