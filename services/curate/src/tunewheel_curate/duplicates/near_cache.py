@@ -100,18 +100,13 @@ def _is_whole(index: NearIndex) -> bool:
     texts, pairs = index.high.shape, index.codes.shape
     wanted = {
         "high": (np.uint64, texts), "low": (np.uint64, texts), "sizes": (np.uint32, texts),
-        "bands": (np.uint64, (BANDS, *texts)), "codes": (np.uint64, pairs), "shared": (np.uint32, pairs),
+        "bands": (np.uint32, (BANDS, *texts)), "codes": (np.uint64, pairs), "shared": (np.uint32, pairs),
     }  # fmt: skip
     shaped = all(
         (array := getattr(index, name)).dtype == kind and array.shape == shape
         for name, (kind, shape) in wanted.items()
     )
-    low = np.uint64(0xFFFFFFFF)
-    return (
-        shaped
-        and bool(((index.bands & low) < len(index)).all())
-        and bool(((index.codes & low) < len(index)).all())
-    )
+    return shaped and bool(((index.codes & np.uint64(0xFFFFFFFF)) < len(index)).all())
 
 
 def _folder(project: str) -> str:

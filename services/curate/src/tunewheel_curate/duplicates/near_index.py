@@ -11,7 +11,7 @@ flood of a million alike texts would make 10^12 comparisons; they still end in o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,6 @@ import numpy.typing as npt
 import polars as pl
 
 from tunewheel_curate.duplicates.shingling import (
-    CHUNK_ROWS,
     HASH_BITS,
     Integers,
     ShingleSets,
@@ -38,9 +37,8 @@ UInt32s = npt.NDArray[np.uint32]
 
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
-_BATCH_SHINGLES = 1 << 20
+_BATCH_SHINGLES = 1 << 17
 _MERGE_CODES = 1 << 22
-_PAIR_SHIFT = np.uint64(HASH_BITS)
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,8 @@ class NearIndex:
     low: UInt64s
     sizes: UInt32s
     """(texts,): shingles per text."""
-    bands: UInt64s
-    """(BANDS, texts), each ascending: band key << 32 | text number."""
+    bands: UInt32s
+    """(BANDS, texts): the key of every band of every text."""
     codes: UInt64s
     """(pairs,), ascending: smaller text number << 32 | greater one; every candidate pair."""
     shared: UInt32s
@@ -74,7 +72,7 @@ class NearIndex:
 def empty_index() -> NearIndex:
     """Return the index of no texts."""
     none64, none32 = np.empty(0, np.uint64), np.empty(0, np.uint32)
-    return NearIndex(none64, none64, none32, np.empty((BANDS, 0), np.uint64), none64, none32)
+    return NearIndex(none64, none64, none32, np.empty((BANDS, 0), np.uint32), none64, none32)
 
 
 def grow(index: NearIndex, keys: pl.Series) -> tuple[NearIndex, Integers]:
@@ -94,14 +92,15 @@ def grow(index: NearIndex, keys: pl.Series) -> tuple[NearIndex, Integers]:
     high, low = high[fresh], low[fresh]
 
     moved = _places(index, high, low)
+    stays = moved >= 0
     known = np.zeros(len(high), np.bool_)
-    known[moved[moved >= 0]] = True
+    known[moved[stays]] = True
     new = np.flatnonzero(~known)
     sets = shingle_sets(keys.gather(positions[new]))
     sizes = np.empty(len(high), np.uint32)
-    sizes[moved[moved >= 0]] = index.sizes[moved >= 0]
-    sizes[new] = sets.sizes
-    bands = _merged_bands(index, moved, new, band_keys(sets))
+    sizes[moved[stays]], sizes[new] = index.sizes[stays], sets.sizes
+    bands = np.empty((BANDS, len(high)), np.uint32)
+    bands[:, moved[stays]], bands[:, new] = index.bands[:, stays], band_keys(sets)
     codes = _candidates(bands, sizes)
     shared = _shared(index, moved, codes, new, sets, keys, positions)
     return NearIndex(high, low, sizes, bands, codes, shared), numbers
@@ -120,7 +119,7 @@ def sharing_bands(index: NearIndex, keys: UInt32s) -> tuple[Integers, Integers]:
     """Return which queries, texts whose band ``keys`` these are (BANDS, queries), share a band with which
     texts of ``index``: pairs (query, text number), each once."""
     found: list[UInt64s] = [np.empty(0, np.uint64)]
-    for band, wanted in zip(index.bands, keys, strict=True):
+    for band, wanted in zip(_ordered(index.bands), keys, strict=True):
         held = band >> _HALF
         starts = np.searchsorted(held, wanted, side="left")
         counts = np.searchsorted(held, wanted, side="right") - starts
@@ -147,23 +146,17 @@ def _places(index: NearIndex, high: UInt64s, low: UInt64s) -> Integers:
     return np.where(same, inside, -1)
 
 
-def _merged_bands(index: NearIndex, moved: Integers, new: Integers, keys: UInt32s) -> UInt64s:
-    # Numbers keep their order when texts come and go, so what was sorted stays sorted.
-    kept = int((moved >= 0).sum())
-    merged = np.empty((BANDS, kept + len(new)), np.uint64)
-    for band in range(BANDS):
-        owners = moved[(index.bands[band] & _LOW).astype(np.int64)]
-        stays = owners >= 0
-        old = (index.bands[band][stays] & ~_LOW) | owners[stays].astype(np.uint64)
-        added = np.sort((keys[band].astype(np.uint64) << _HALF) | new.astype(np.uint64))
-        merged[band] = np.insert(old, np.searchsorted(old, added), added) if len(old) else added
-    return merged
+def _ordered(bands: UInt32s) -> Iterator[UInt64s]:
+    """Yield, for each band, key << 32 | text number of every text, ascending."""
+    numbers = np.arange(bands.shape[1], dtype=np.uint64)
+    for keys in bands:
+        yield np.sort((keys.astype(np.uint64) << _HALF) | numbers)
 
 
-def _candidates(bands: UInt64s, sizes: UInt32s) -> UInt64s:
+def _candidates(bands: UInt32s, sizes: UInt32s) -> UInt64s:
     """Return the codes of all pairs worth comparing, ascending."""
     merged, waiting, count = np.empty(0, np.uint64), list[UInt64s](), 0
-    for band in bands:
+    for band in _ordered(bands):
         for codes in _bucket_pairs(band):
             waiting.append(codes)
             count += len(codes)
@@ -232,7 +225,7 @@ def _shared(
     one, other = (unknown >> _HALF).astype(np.int64), (unknown & _LOW).astype(np.int64)
     row_of = np.full(len(positions), -1, np.int64)
     row_of[new] = np.arange(len(new))
-    touched = np.unique(np.concatenate([one, other]))
+    touched = distinct(np.concatenate([unknown >> _HALF, unknown & _LOW])).astype(np.int64)
     missing = touched[row_of[touched] < 0]
     row_of[missing] = len(new) + np.arange(len(missing))
     sets = sets.joined(shingle_sets(keys.gather(positions[missing])))
@@ -242,24 +235,18 @@ def _shared(
 
 def shared_counts(sets: ShingleSets, one: Integers, other: Integers) -> UInt32s:
     """Return how many shingles the sets ``one[i]`` and ``other[i]`` have in common: (pairs,)."""
-    counts = np.zeros(len(one), np.uint32)
-    sizes = sets.sizes
-    total = np.cumsum(sizes[one] + sizes[other])
+    from scipy.sparse import csr_array
+
+    # Rows of a matrix that nobody could hold, as their ascending columns: a product of two merges them.
+    shape = (len(sets.sizes), 1 << HASH_BITS)
+    rows = csr_array((np.ones(len(sets.values), np.bool_), sets.values.view(np.int64), sets.offsets), shape)
+    counts = np.empty(len(one), np.uint32)
+    total = np.cumsum(sets.sizes[one] + sets.sizes[other])
     start = 0
     while start < len(one):
         begun = total[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(total, begun + _BATCH_SHINGLES)))
-        stop = min(stop, start + CHUNK_ROWS, len(one))
-        counts[start:stop] = _batch_shared(sets, one[start:stop], other[start:stop])
+        both = rows[one[start:stop]].multiply(rows[other[start:stop]])
+        counts[start:stop] = np.diff(both.indptr)
         start = stop
     return counts
-
-
-def _batch_shared(sets: ShingleSets, one: Integers, other: Integers) -> Integers:
-    # A shingle that both sets hold stands twice in a row once pair number and hash are sorted as one word.
-    rows = np.concatenate([one, other])
-    sizes = sets.sizes[rows]
-    pair = np.repeat(np.tile(np.arange(len(one), dtype=np.uint64), 2), sizes)
-    both = np.sort((pair << _PAIR_SHIFT) | sets.values[_ranges(sets.offsets[rows], sizes)])
-    twice = both[1:][both[1:] == both[:-1]]
-    return np.bincount((twice >> _PAIR_SHIFT).astype(np.int64), minlength=len(one))

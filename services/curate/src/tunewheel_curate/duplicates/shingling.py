@@ -20,14 +20,13 @@ from tunewheel_curate.cleaning.normalization import comparison_key
 
 SHINGLE_WORDS = 2
 HASH_BITS = 50
-CHUNK_ROWS = 1 << (64 - HASH_BITS)
-"""Rows hashed at once: row number and hash share one 64-bit word, so that one sort orders both."""
 
 UInt64s = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.int64]
 
 _ROWS_AT_ONCE = 1 << 12
-"""Fewer than there could be: what is in between takes 2 kB a row."""
+"""Row number and hash share one 64-bit word, so that one sort orders both. There is room for more rows, but
+what is in between takes 2 kB a row."""
 _WORD = re.compile(r"\w+")
 _HASH_MASK = np.uint64((1 << HASH_BITS) - 1)
 _ROW_SHIFT = np.uint64(HASH_BITS)

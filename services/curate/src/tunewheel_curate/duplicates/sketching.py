@@ -16,7 +16,7 @@ PERMUTATIONS = 128
 BANDS = 32
 """With 4 rows each: a pair of similarity 0.6 is found with probability 0.99, one of 0.8 nearly always."""
 SEED = 17
-ALGORITHM = f"bigrams50-rminhash{RMinHash.ALGORITHM_VERSION}-{PERMUTATIONS}x{BANDS}-seed{SEED}-1"
+ALGORITHM = f"bigrams50-rminhash{RMinHash.ALGORITHM_VERSION}-{PERMUTATIONS}x{BANDS}-seed{SEED}-2"
 """Names everything that a signature depends on; another name means that none can be taken over."""
 
 _ROWS_AT_ONCE = 2_048
