@@ -5,6 +5,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tunewheel_contracts.formats.data_quality import ContaminationPolicy
 from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
 from tunewheel_curate.duplicates.near_index import empty_index, grow
@@ -44,6 +46,26 @@ def overlaps(
 def test_same_run_near_or_nothing(text: str, item: str, how: str | None, known: bool) -> None:
     found = overlaps(("nothing of the kind is said here", text, text), ("another item", item), known)
     assert found == ([] if how is None else [(1, 1, how), (2, 1, how)])
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=24).map(" ".join), min_size=2), st.integers(5, 8))
+def test_no_run_is_missed(texts: list[str], words: int) -> None:
+    """Of so few words texts hold many runs, at every place."""
+    half = len(texts) // 2
+    said, items = texts[:half], texts[half:]
+    found = find_overlaps(keys(*said), keys(*items), words=words, threshold=1.0, index=empty_index())
+    runs = [_runs_of(text, words) for text in texts]
+    for place, text in enumerate(said):
+        for number, item in enumerate(items):
+            together = found.filter((pl.col("text") == place) & (pl.col("item") == number))["how"].to_list()
+            if text != item and runs[place] & runs[half + number]:
+                assert together == ["run"]
+            assert ("run" in together) <= bool(runs[place] & runs[half + number])
+
+
+def _runs_of(text: str, words: int) -> set[str]:
+    said = text.split()
+    return {" ".join(said[at : at + words]) for at in range(len(said) - words + 1)}
 
 
 def example(number: int, text: str) -> dict[str, object]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from tunewheel_contracts.formats.data_quality import ContaminationPolicy
 from tunewheel_contracts.formats.quality_report import BenchmarkOverlap
@@ -31,6 +32,8 @@ from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.stage import Stage, dropped_frame
 
 REASON = "contaminated"
+_PIECES_AT_ONCE = 20_000
+"""They are looked for together, by an automaton that takes about a kilobyte for each."""
 
 OVERLAP_SCHEMA: dict[str, pl.DataType] = {
     "text": pl.Int64(),
@@ -111,26 +114,47 @@ def find_overlaps(
 ) -> pl.DataFrame:
     """Return ``OVERLAP_SCHEMA`` rows for ``keys`` and ``items``, texts as ``comparison_key`` returns them."""
     distinct = keys.unique(maintain_order=True)
-    parts = [_same(distinct, items), _runs(distinct, items, words), _near(distinct, items, threshold, index)]
+    said, asked = _only_words(distinct), _only_words(items)
+    worth = np.flatnonzero(_may_hold_runs(said, asked, words))
+    parts = [
+        _same(said, asked),
+        _runs(distinct.gather(worth), items, words, worth),
+        _near(distinct, items, threshold, index),
+    ]
     found = pl.concat(parts).unique(["text", "item"], keep="first", maintain_order=True)
     named = found.with_columns(distinct.gather(found["text"]).alias("key")).drop("text")
     texts = pl.DataFrame({"key": keys}).with_row_index("text").cast({"text": pl.Int64})
     return texts.join(named, on="key").select(OVERLAP_SCHEMA.keys()).sort("text", "item")
 
 
-def _same(keys: pl.Series, items: pl.Series) -> pl.DataFrame:
-    texts = pl.DataFrame({"words": _only_words(keys)}).with_row_index("text").filter(pl.col("words") != "")
-    wanted = pl.DataFrame({"words": _only_words(items)}).with_row_index("item")
+def _same(said: pl.Series, asked: pl.Series) -> pl.DataFrame:
+    texts = pl.DataFrame({"words": said}).with_row_index("text").filter(pl.col("words") != "")
+    wanted = pl.DataFrame({"words": asked}).with_row_index("item")
     return _overlaps(texts.join(wanted, on="words"), "same")
 
 
-def _runs(keys: pl.Series, items: pl.Series, words: int) -> pl.DataFrame:
+def _runs(keys: pl.Series, items: pl.Series, words: int, positions: Integers) -> pl.DataFrame:
     item, wanted = word_runs(items, words)
-    if not len(wanted):
-        return pl.DataFrame(schema=OVERLAP_SCHEMA)
     text, held = word_runs(keys, words, wanted=wanted)
-    texts = pl.DataFrame({"text": text, "run": held}).unique()
+    texts = pl.DataFrame({"text": positions[text], "run": held}).unique()
     return _overlaps(texts.join(pl.DataFrame({"item": item, "run": wanted}).unique(), on="run"), "run")
+
+
+def _may_hold_runs(said: pl.Series, asked: pl.Series, words: int) -> npt.NDArray[np.bool_]:
+    """Tell which texts are worth searching for runs of ``words`` words of an item: (texts,). Both are as
+    ``_only_words`` returns them.
+
+    An item is cut into pieces of half that many words, so that every run of it holds one of them whole. To
+    look for those is quicker than to hash all runs there are.
+    """
+    half = (words + 1) // 2
+    items = [item.split(" ") for item in asked.to_list()]
+    cut = [item[at : at + half] for item in items if len(item) >= words for at in range(0, len(item), half)]
+    pieces = sorted({f" {' '.join(piece)} " for piece in cut if len(piece) == half})
+    texts, may = pl.select(" " + said + " ").to_series(), np.zeros(len(said), np.bool_)
+    for start in range(0, len(pieces), _PIECES_AT_ONCE):
+        may |= texts.str.contains_any(pieces[start : start + _PIECES_AT_ONCE]).to_numpy()
+    return may
 
 
 def _near(keys: pl.Series, items: pl.Series, threshold: float, index: NearIndex) -> pl.DataFrame:
