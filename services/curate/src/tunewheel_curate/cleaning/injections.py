@@ -13,7 +13,8 @@ import polars as pl
 PROMPT_INJECTION = "prompt_injection"
 CONTROL_TOKENS = "control_tokens"
 
-# Run by polars on Rust's regex crate, which is linear in the text whatever the pattern.
+# Run by polars on Rust's regex crate, which is linear in the text whatever the pattern. Words end where ASCII
+# says so: the crate's fast engine knows no other borders, and leaves texts beyond ASCII to a slow one.
 _INJECTION = (
     r"(?i)\b(?:ignore|disregard|forget|override|bypass)\b[^\n.!?]{0,40}"
     r"\b(?:instructions?|prompts?|rules|directions|guidelines)\b"
@@ -25,7 +26,7 @@ _INJECTION = (
     r"|\bignore[zrs]?\b[^\n.!?]{0,40}\b(?:instruction|consigne|instruccion|instrucción)\w{0,3}\b"
     r"|(?m)^\s{0,8}#{0,6}\s?(?:system|assistant)\s?:"
     r"|<\|[a-z0-9_.-]{1,64}\|>|\[/?inst\]|<</?sys>>"
-)
+).replace(r"\b", r"(?-u:\b)")
 _CONTROL = re.compile(
     r"<\|([\w.\-]{1,64})\|>|<(/?(?:s|bos|eos|pad|unk|mask|start_of_turn|end_of_turn))>|\[(/?INST)\]|<<(/?SYS)>>"
 )
@@ -41,6 +42,15 @@ def broken_up(text: str) -> str:
     if "<" not in text and "[" not in text:
         return text
     return _CONTROL.sub(_spaced, text)
+
+
+def all_broken_up(texts: pl.Series) -> pl.Series:
+    """Return ``texts``, some of them null, each as ``broken_up`` returns it."""
+    places = texts.str.contains(r"[<\[]").arg_true()
+    broken = texts.to_list() if len(places) else []
+    for place in places:
+        broken[place] = broken_up(broken[place])
+    return pl.Series(texts.name, broken, dtype=pl.String) if broken else texts
 
 
 def _spaced(match: re.Match[str]) -> str:

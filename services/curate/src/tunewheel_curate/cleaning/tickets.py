@@ -11,7 +11,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.cleaning.boilerplate import without_disclaimers, without_greeting, without_signature
 from tunewheel_curate.cleaning.histories import cleaned_history
-from tunewheel_curate.cleaning.injections import CONTROL_TOKENS, PROMPT_INJECTION, broken_up, injected
+from tunewheel_curate.cleaning.injections import CONTROL_TOKENS, PROMPT_INJECTION, all_broken_up, injected
 from tunewheel_curate.cleaning.quotation import without_quotation
 from tunewheel_curate.cleaning.truncation import is_truncated
 from tunewheel_curate.stage import Stage, drop
@@ -68,6 +68,8 @@ def _cuts(policy: CleaningSpec, *, question: bool) -> dict[str, Cut]:
 
 
 def _without(text: str, cuts: dict[str, Cut], tally: Counter[str]) -> str:
+    if "\n" not in text:  # lines are cut, and never the only one
+        return text
     for name, cut in cuts.items():
         shorter = cut(text)
         if shorter != text:
@@ -78,12 +80,7 @@ def _without(text: str, cuts: dict[str, Cut], tally: Counter[str]) -> str:
 
 def _marked(records: pl.DataFrame, tally: Counter[str]) -> pl.DataFrame:
     """Break up control signs, and name in ``flags`` what addresses the model."""
-    broken = records.with_columns(
-        pl.Series(
-            name, [text if text is None else broken_up(text) for text in records[name]], dtype=pl.String
-        )
-        for name in TEXTS
-    )
+    broken = records.with_columns(all_broken_up(records[name]) for name in TEXTS)
     control = pl.select(
         pl.any_horizontal(pl.lit(broken[name].ne_missing(records[name])) for name in TEXTS)
     ).to_series()
@@ -104,17 +101,18 @@ def _marked(records: pl.DataFrame, tally: Counter[str]) -> pl.DataFrame:
     return broken.with_columns(pl.when(pl.lit(injection | control)).then(flags).alias("flags"))
 
 
-def _reasons(cleaned: pl.DataFrame, spec: ProjectSpec) -> pl.Series:
-    policy = spec.dataset.cleaning
-    reasons: list[str | None] = []
-    for text, output in cleaned.select("input", "output").iter_rows():
-        reason = None
-        if len(text) < spec.dataset.min_characters:
-            reason = "near_empty"
-        elif spec.task.output_schema is None and output is not None:
-            if sum(character.isalnum() for character in output) < policy.min_answer_characters:
-                reason = "near_empty_answer"
-            elif policy.truncated_answers and is_truncated(output):
-                reason = "truncated_answer"
-        reasons.append(reason)
-    return pl.Series(reasons, dtype=pl.String)
+def _reasons(cleaned: pl.DataFrame, spec: ProjectSpec) -> pl.Expr:
+    flaw = pl.lit(None, dtype=pl.String)
+    if spec.task.output_schema is None:
+        flaws = [_flaw(answer, spec.dataset.cleaning) for answer in cleaned["output"].to_list()]
+        flaw = pl.lit(pl.Series(flaws, dtype=pl.String))
+    short = pl.col("input").str.len_chars() < spec.dataset.min_characters
+    return pl.when(short).then(pl.lit("near_empty")).otherwise(flaw)
+
+
+def _flaw(answer: str | None, policy: CleaningSpec) -> str | None:
+    if answer is None:
+        return None
+    if sum(character.isalnum() for character in answer) < policy.min_answer_characters:
+        return "near_empty_answer"
+    return "truncated_answer" if policy.truncated_answers and is_truncated(answer) else None

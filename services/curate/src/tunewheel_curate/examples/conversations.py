@@ -17,6 +17,8 @@ from tunewheel_curate.stage import Stage
 def conversation(title: str, text: str, history: str | None) -> list[Turn]:
     """Return the turns up to the answer: the subject belongs to the first, and turns of one role in a row
     are one. The last is the user's."""
+    if not history:  # as in most records
+        return [{"role": "user", "content": f"{title}\n\n{text}" if title else text}]
     turns = [*turns_of(history), {"role": "user", "content": text}]
     if title:
         turns[0] = turns[0] | {"content": f"{title}\n\n{turns[0]['content']}"}

@@ -37,8 +37,9 @@ def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSp
     answers, schema = records["output"], task.output_schema
     known = (SchemaCheck(schema), AnswerShape(schema)) if schema is not None else None
     # Each once: many questions have the same answer.
-    settled = {text: _validated(text, known, task, cleaning) for text in answers.unique()}
-    columns = [[settled[text][place] for text in answers] for place in range(3)]
+    settled = {text: _validated(text, known, task, cleaning) for text in answers.unique().to_list()}
+    rows = [settled[text] for text in answers.to_list()]
+    columns = [[row[place] for row in rows] for place in range(3)]
     checked = records.with_columns(
         pl.Series("output", columns[0], dtype=pl.String), pl.Series("label", columns[1], dtype=pl.String)
     )
@@ -69,7 +70,7 @@ def _has_unknown_label(text: str, alone: SchemaCheck, field: str) -> bool:
 def canonical_output(value: Any, shape: AnswerShape) -> str:
     """Return ``value`` as JSON with keys in the order of the schema's properties (others after, sorted), so
     that the model has one form to learn."""
-    return json.dumps(_ordered(value, shape, shape.whole), ensure_ascii=False)
+    return _ENCODER.encode(_ordered(value, shape, shape.whole))
 
 
 def label_of(value: Any, label_field: str | None) -> str | None:
@@ -113,7 +114,7 @@ def _parsed(text: str) -> Any:
         ValueError: it is no such JSON.
         RecursionError: nor can it be parsed.
     """
-    value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    value = _DECODER.decode(text)
     if text.count("[") + text.count("{") > DEEPEST and _is_deeper(value, DEEPEST):
         raise ValueError(f"is nested deeper than {DEEPEST} levels")
     if "\\ud" in text.lower():
@@ -141,6 +142,11 @@ def _finite(digits: str) -> float:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
+
+
+# Made once: json.loads and json.dumps make one for every call that asks for something of its own.
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def _normalized(value: Any) -> Any:
