@@ -11,11 +11,12 @@ from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_curate.examples.tokens import estimating
+from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.versions.card import NOTHING, data_card
 from tunewheel_curate.versions.observations import observed
 from tunewheel_curate.versions.suite import run_suite
-from tunewheel_curate.versions.versioning import write_version
+from tunewheel_curate.versions.versioning import rows_sha256, write_version
 
 TOKENS = estimating("some/model", "no hub")
 
@@ -39,6 +40,14 @@ def test_a_version_is_what_its_manifest_says(made, spec, tmp_path: Path) -> None
         assert content_sha256((tmp_path / name).read_bytes()) == ref.sha256
     rows = pl.read_parquet(tmp_path / "train.parquet").to_dicts()
     assert len([ChatExample.model_validate(row) for row in rows]) == manifest.counts.train
+
+
+def test_rows_are_hashed_as_the_json_of_all_of_them(made) -> None:
+    many = pl.concat([made.split.train] * 200)
+    assert many.height > 4_096
+    rows = {"train": many.sort("example_id").to_dicts(), "holdout": made.split.holdout.to_dicts()}
+    assert rows_sha256(Split(many, made.split.holdout)) == content_sha256(rows)
+    assert rows_sha256(Split(many, many.clear())) == content_sha256(rows | {"holdout": []})
 
 
 def test_the_same_build_writes_the_same_bytes(made, spec, tmp_path: Path) -> None:

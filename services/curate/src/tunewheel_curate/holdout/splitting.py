@@ -10,13 +10,13 @@ resembles it.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
-from tunewheel_curate.duplicates.similarity import SimilarPair, components
+from tunewheel_curate.duplicates.similarity import SimilarPair, SimilarPairs, components
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.holdout.memory import Seen
 from tunewheel_curate.holdout.stratification import Side, Unit, choose_holdout
@@ -96,14 +96,14 @@ def _side(unit: _Rows, largest: float) -> Side:
 
 def _units(examples: pl.DataFrame, pairs: Sequence[SimilarPair], seen: Sequence[Seen]) -> dict[str, _Rows]:
     """Return the units by name, which is that of their first group."""
-    groups = sorted(examples["group"].unique())
-    place = {group: number for number, group in enumerate(groups)}
-    of_row = [place[group] for group in examples["group"]]
-    edges = ((of_row[p.first], of_row[p.second]) for p in pairs)
+    groups = examples["group"].unique().sort().to_list()
+    of_row = (examples["group"].rank("dense").cast(pl.Int64) - 1).to_numpy()
+    columns = SimilarPairs.of(pairs)
+    edges = SimilarPairs(of_row[columns.first], of_row[columns.second], columns.similarity)
     roots = components(len(groups), edges)
-    units: dict[str, _Rows] = {}
-    for row, group in enumerate(of_row):
-        unit = units.setdefault(groups[roots[group]], _Rows())
+    units = defaultdict[str, _Rows](_Rows)
+    for row, group in enumerate(of_row.tolist()):
+        unit = units[groups[roots[group]]]
         unit.all.append(row)
         if seen:
             unit.seen = max(unit.seen, seen[row])

@@ -102,6 +102,8 @@ class _Choice:
         self.names: set[str] = set()
         self.held = Counter[str]()
         self._goals = goals_of(self.totals, fraction)
+        self._lacking = {label for label, goal in self._goals.items() if goal > 0}
+        """Labels of which less is held out than should be: without one of them no unit brings it nearer."""
         self._largest = max(1.0, fraction * self.totals.total())
         self._units_in_training = Counter(label for unit in units for label in unit.labels)
         for unit in units:
@@ -113,6 +115,7 @@ class _Choice:
     def take(self, unit: Unit) -> None:
         self.names.add(unit.name)
         self.held.update(unit.labels)
+        self._lacking.difference_update(label for label in unit.labels if self._missing(label) <= 0)
         self._units_in_training.subtract(unit.labels.keys())
 
     def take_first(self, units: Iterable[Unit]) -> None:
@@ -127,7 +130,9 @@ class _Choice:
         """Take of ``units`` those that bring the holdout nearer to its goals; tell whether there were any."""
         before = len(self.names)
         for unit in units:
-            if unit.name not in self.names and self._gain(unit) > 0 and self.can_spare(unit):
+            if self._lacking.isdisjoint(unit.labels) or unit.name in self.names:
+                continue
+            if self._gain(unit) > 0 and self.can_spare(unit):
                 self.take(unit)
         return len(self.names) > before
 
@@ -138,6 +143,7 @@ class _Choice:
             if unit.name in self.names and self._loss(unit) > 0:
                 self.names.remove(unit.name)
                 self.held.subtract(unit.labels)
+                self._lacking.update(label for label in unit.labels if self._missing(label) > 0)
                 self._units_in_training.update(unit.labels.keys())
         return len(self.names) < before
 

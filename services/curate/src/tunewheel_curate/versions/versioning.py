@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.identity import content_id, content_sha256
+from tunewheel_contracts.identity import canonical_json, content_id, content_sha256
 
 from tunewheel_curate.examples.templates import VERIFIED
 from tunewheel_curate.holdout.splitting import Split
@@ -28,6 +28,7 @@ VERSIONED = (
 DATA_DOCS = "data_docs"
 DATA_DOCS_INDEX = f"{DATA_DOCS}/index.html"
 HOLDOUT_MEMORY = "holdout_memory.parquet"
+_ROWS_AT_ONCE = 2_048
 
 
 def rows_sha256(
@@ -35,15 +36,27 @@ def rows_sha256(
 ) -> str:
     """Return the SHA-256 of the canonical rows of both splits, and of the preference pairs and the negatives
     where there are any."""
-    rows: dict[str, list[dict[str, Any]]] = {
-        "train": split.train.sort("example_id").to_dicts(),
-        "holdout": split.holdout.sort("example_id").to_dicts(),
-    }
+    rows = {"train": split.train.sort("example_id"), "holdout": split.holdout.sort("example_id")}
     if preferences is not None and not preferences.pairs.is_empty():
-        rows["preferences"] = preferences.pairs.to_dicts()
+        rows["preferences"] = preferences.pairs
     if negatives is not None and not negatives.rows.is_empty():
-        rows["negatives"] = negatives.rows.to_dicts()
-    return content_sha256(rows)
+        rows["negatives"] = negatives.rows
+    digest = hashlib.sha256()
+    for part in _canonical(rows):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _canonical(frames: Mapping[str, pl.DataFrame]) -> Iterator[bytes]:
+    """Yield ``canonical_json`` of the rows of ``frames`` in pieces: whole, it takes more than a build."""
+    for number, name in enumerate(sorted(frames)):
+        yield b"," if number else b"{"
+        yield canonical_json(name) + b":["
+        for place, rows in enumerate(frames[name].iter_slices(_ROWS_AT_ONCE)):
+            yield b"," if place else b""
+            yield canonical_json(rows.to_dicts())[1:-1]
+        yield b"]"
+    yield b"}"
 
 
 def dataset_id_of(
