@@ -50,8 +50,9 @@ def normalize_remark(text: str) -> str:
 def normalize_texts(texts: pl.Series) -> pl.Series:
     """Return ``texts``, none of them null, each as ``normalize_text`` returns it."""
     normal = texts.str.strip_chars().to_list()
-    for place in texts.str.contains(DOUBTFUL).arg_true():
-        normal[place] = _regular(_repaired(texts[place]))
+    places = texts.str.contains(DOUBTFUL).arg_true()
+    for place, text in zip(places, texts.gather(places).to_list(), strict=True):
+        normal[place] = _regular(_repaired(text))
     return pl.Series(texts.name, normal, dtype=pl.String)
 
 
@@ -106,8 +107,9 @@ def comparison_keys(texts: pl.Series) -> pl.Series:
     """Return ``texts``, none of them null, each as ``comparison_key`` returns it."""
     spaced = texts.str.to_lowercase().str.replace_all(r"[\t-\r\x1c- ]+", " ")
     keys = spaced.str.strip_chars(" ").to_list()
-    for place in texts.str.contains(r"[^\x00-\x7f]").arg_true():
-        keys[place] = comparison_key(texts[place])
+    places = texts.str.contains(r"[^\x00-\x7f]").arg_true()
+    for place, text in zip(places, texts.gather(places).to_list(), strict=True):
+        keys[place] = comparison_key(text)
     return pl.Series(texts.name, keys, dtype=pl.String)
 
 

@@ -56,9 +56,10 @@ def find_all(texts: pl.Series, entities: Sequence[str]) -> dict[int, list[Findin
     position in ``texts``."""
     found: dict[int, list[Finding]] = {}
     for entity in entities:
-        for place in may_contain(entity, texts).arg_true():
+        places = may_contain(entity, texts).arg_true()
+        for place, text in zip(places, texts.gather(places).to_list(), strict=True):
             for find in recognizers_of(entity):
-                found.setdefault(place, []).extend(find(texts[place]))
+                found.setdefault(place, []).extend(find(text))
     return found
 
 
