@@ -211,7 +211,7 @@ def _keys(texts: Sequence[str]) -> pl.Series:
 
 
 def _only_words(keys: pl.Series) -> pl.Series:
-    return keys.str.replace_all(r"\W+", " ").str.strip_chars()
+    return keys.str.replace_all(r"[^\w ]\W*| \W+", " ").str.strip_chars()  # single blanks stay as they are
 
 
 def _without(split: Split, reasons: dict[int, str], reports: tuple[BenchmarkOverlap, ...]) -> Decontaminated:
