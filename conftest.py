@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
+
 _FIRST = ("chaos", "e2e", "integration", "model")
+_TRAIN = "services/train/tests/"
+_TOGETHER = (
+    ("tests/engine/",),
+    (f"{_TRAIN}test_kills.py", f"{_TRAIN}trainers/test_sharded.py", f"{_TRAIN}trainers/test_together.py"),
+)
+"""Files that go to one worker: they share an engine, or a process that training is forked from, and to start
+either takes ten seconds of a processor."""
 _OF_THE_MACHINE = ("this processor", "this machine", "this torch", "vLLM")
 
 
@@ -26,6 +37,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _rank(item: pytest.Item) -> int:
     return next((n for n, tier in enumerate(_FIRST) if item.get_closest_marker(tier)), len(_FIRST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling:
+    """Hand out file by file, and ``_TOGETHER`` as if it were one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            shared = (files[0] for files in _TOGETHER if nodeid.startswith(files))
+            return next(shared, super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
