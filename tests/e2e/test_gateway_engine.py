@@ -46,6 +46,9 @@ class Engine:
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
+        """Return once it answers; one that runs already goes on."""
+        if self._process is not None:
+            return
         environment = os.environ | {
             "TUNEWHEEL_CACHE_DIR": os.environ.get("TUNEWHEEL_CACHE_DIR") or str(user_cache_path("tunewheel")),
             "TUNEWHEEL_ADAPTER_ROOTS": json.dumps([str(self.folder / "adapters")]),
@@ -74,17 +77,17 @@ class Engine:
             self._process = None
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = Engine(tmp_path)
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    made = Engine(tmp_path_factory.mktemp("engine"))
     yield made
     made.kill()
 
 
 @pytest.fixture
-async def adapter(tmp_path: Path, project: str) -> AdapterRef:
+async def adapter(engine: Engine, project: str) -> AdapterRef:
     """An adapter of random weights, large enough to change what is said."""
-    store = ObjectStore((tmp_path / "store").as_uri())
+    store = ObjectStore((engine.folder / "store").as_uri())
     random = np.random.default_rng(7)
     weights: dict[str, np.ndarray[Any, Any]] = {}
     for layer in range(LAYERS):
@@ -122,14 +125,14 @@ async def streamed(client: openai.AsyncOpenAI, model: str) -> tuple[str, Any]:
 
 
 async def test_both_protocols_give_the_same_words(
-    fresh_kafka: str, tmp_path: Path, project: str, engine: Engine, adapter: AdapterRef
+    fresh_kafka: str, project: str, engine: Engine, adapter: AdapterRef
 ):
     await engine.start()
     words: dict[str, dict[str, str]] = {}
     async with Bus(fresh_kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
         for protocol in ("openai", "tgi"):
-            service = gateway(fresh_kafka, tmp_path, engine.url, engine_protocol=protocol)
+            service = gateway(fresh_kafka, engine.folder, engine.url, engine_protocol=protocol)
             async with running(service), client_of(service) as client:
                 await answered_by(client, project, adapter.model_id)
                 tuned, base = await said(client, project), await said(client, f"{project}/base")
@@ -152,12 +155,12 @@ async def test_both_protocols_give_the_same_words(
 
 
 async def test_a_killed_engine_gets_its_adapters_again(
-    fresh_kafka: str, tmp_path: Path, project: str, engine: Engine, adapter: AdapterRef
+    fresh_kafka: str, project: str, engine: Engine, adapter: AdapterRef
 ):
     await engine.start()
     async with Bus(fresh_kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
-        service = gateway(fresh_kafka, tmp_path, engine.url)
+        service = gateway(fresh_kafka, engine.folder, engine.url)
         async with running(service), client_of(service) as client:
             await answered_by(client, project, adapter.model_id)
             before = await said(client, project)
