@@ -203,7 +203,9 @@ def main() -> None:
     """Serve orders one after the other, until stdin ends or a build dies."""
     answers = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; stdout is for the answers
+    gc.disable()  # and frozen, as gc.freeze says, so that no fork looks through or copies what it shares
     load()
+    gc.freeze()
     while line := sys.stdin.readline():
         # Nothing has computed here, so the libraries have no thread pools yet and each fork makes its own.
         build = os.fork()
@@ -218,6 +220,7 @@ def main() -> None:
 def _answer(order: BuildOrder, answers: int) -> NoReturn:
     """Carry ``order`` out and end the process."""
     code = 1
+    gc.enable()
     try:
         threading.Thread(target=_end_with_service, args=(order,), daemon=True).start()
         line = run_build(order).model_dump_json() + "\n"
