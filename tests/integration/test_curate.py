@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_runtime.service import Service
 
 from .bus import Bus, running
+from .nursery import forked
 from .specs import declared
 
 pytestmark = pytest.mark.integration
@@ -37,11 +39,13 @@ SOPS = Path(__file__).resolve().parents[2] / "examples" / "helpdesk" / "sops"
 FAULTS = ("is silent", "rings by itself", "fell off on the road", "came in the wrong colour", "rattles")
 
 
-def curate(kafka: str, store: Path) -> Service:
+def curate(kafka: str, store: Path, *, worker: Sequence[str] = ()) -> Service:
+    """``worker`` is the command of its builds' process: by default forked from one that is loaded."""
     from tunewheel_curate.main import make_app
     from tunewheel_curate.settings import Settings
 
-    return make_app(Settings(bootstrap_servers=kafka, store_url=store.as_uri(), policy_seconds=0.1))
+    settings = Settings(bootstrap_servers=kafka, store_url=store.as_uri(), policy_seconds=0.1)
+    return make_app(settings, worker=worker or forked("tunewheel_curate.builds.worker"))
 
 
 def records(project: str) -> list[Envelope[RecordIngested]]:

@@ -23,6 +23,7 @@ from tunewheel_runtime.service import Service
 
 from .bus import Bus, running, until
 from .evaluations import Ground, make_ground
+from .nursery import forked
 
 pytestmark = pytest.mark.integration
 
@@ -52,7 +53,7 @@ def settings(kafka: str, shared: Ground, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def service(settings: Settings) -> Service:
-    return make_app(settings)
+    return make_app(settings, worker=forked("tunewheel_eval.worker"))
 
 
 def review(

@@ -37,6 +37,7 @@ from tunewheel_train.settings import Settings
 from tunewheel_train.trainers import checkpoints
 
 from .bus import Bus, running, until
+from .nursery import forked
 from .specs import small_spec
 
 pytestmark = pytest.mark.integration
@@ -111,7 +112,7 @@ def ground(broker_factory: Callable[..., Any], tmp_path: Path) -> Ground:
 
 def service(ground: Ground, name: str, *, machine: str | None = None) -> Service:
     """A worker whose events say ``name``; all share the consumer group."""
-    made = make_app(ground.settings(machine or name))
+    made = make_app(ground.settings(machine or name), worker=forked("tunewheel_train.worker"))
     made.name = name
     return made
 

@@ -23,6 +23,7 @@ from tunewheel_contracts.events.data import (
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.identity import content_id
+from tunewheel_curate.builds.building import WORKER
 from tunewheel_runtime.service import Service
 
 from ..conftest import BrokerFactory
@@ -65,13 +66,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 async def two_versions(
     kafka: str, store: Path, told: list[Envelope[RecordIngested]], general: Path, *, replicas: int
 ) -> list[Envelope[DatasetVersioned]]:
-    """Build a version of thirty records, then one of forty that remembers its holdout."""
+    """Build a version of thirty records, then one of forty that remembers its holdout.
+
+    In processes that are started: forks of one process would hash strings alike, and hide what depends on it.
+    """
     project = told[0].project
     half, fifth = (rich_dataset(general) | {"holdout_fraction": fraction} for fraction in (0.5, 0.2))
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(Bus(kafka))
         for _ in range(replicas):
-            await stack.enter_async_context(running(curate(kafka, store)))
+            await stack.enter_async_context(running(curate(kafka, store, worker=WORKER)))
         await bus.publish(spec_of(project, half, **SILENT), *told[:30], command(project, "one"))
         await versions(bus, project)
         rest = [*reversed(told[20:]), command(project, "two")]
@@ -99,7 +103,7 @@ async def test_the_same_versions_come_of_one_process_two_replicas_and_a_replay(
     holds_all_kinds(first[1].data, alone)
 
     shutil.rmtree(alone)
-    async with Bus(kafka) as bus, running(curate(kafka, alone)):
+    async with Bus(kafka) as bus, running(curate(kafka, alone, worker=WORKER)):
         await bus.publish(command(project, "three"))
         (rejected,) = await rejections(bus, project)
     assert first[1].data.dataset_id in rejected.data.reasons[0]

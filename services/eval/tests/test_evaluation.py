@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from tunewheel_runtime.store import ObjectStore
 MakeRun = Callable[..., Awaitable[TrainCompleted]]
 
 
-async def measured_here(job: Path, *, lost: asyncio.Event, on_progress: OnProgress) -> None:
+async def measured_here(
+    job: Path, *, lost: asyncio.Event, on_progress: OnProgress, worker: Sequence[str]
+) -> None:
     """``run_worker`` without the seconds that a process needs to import torch."""
     if lost.is_set():
         raise Stopped

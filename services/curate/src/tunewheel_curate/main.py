@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunewheel_contracts import topics
 from tunewheel_runtime.service import Service
 
-from tunewheel_curate.builds.building import Builder
+from tunewheel_curate.builds.building import WORKER, Builder
 from tunewheel_curate.builds.known import TOPICS, Known
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.handlers import register
@@ -15,15 +17,19 @@ from tunewheel_curate.settings import Settings
 from tunewheel_curate.watching import Watch
 
 
-def make_app(settings: Settings) -> Service:
-    """Build the service; nothing runs yet.
+def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
+    """Build the service; nothing runs yet. ``worker`` is the command of a process that carries out builds.
 
     Raises:
         ValueError: the store's URL cannot hold the record table.
     """
     service = Service("curate", settings)
     known = Known()
-    builder = Builder(regression_set=settings.eval_regression_set, pseudonym_secret=settings.pseudonym_secret)
+    builder = Builder(
+        regression_set=settings.eval_regression_set,
+        pseudonym_secret=settings.pseudonym_secret,
+        worker=worker,
+    )
     table = RecordTable(table_url(service.store.url, service.store.local_root))
 
     async def fill() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 from tunewheel_contracts.events.training import TrainCompleted
@@ -26,7 +26,7 @@ from tunewheel_eval.plan import Champion, EvaluationPlan, make_plan, pin, read_m
 from tunewheel_eval.reviews import read_scorecard
 from tunewheel_eval.scorecards import Verdict, build_scorecard, generation_lines, refusal, verdict_of
 from tunewheel_eval.settings import Settings
-from tunewheel_eval.worker_process import Stopped, run_worker
+from tunewheel_eval.worker_process import WORKER, Stopped, run_worker
 
 log = structlog.get_logger(__name__)
 
@@ -34,8 +34,8 @@ log = structlog.get_logger(__name__)
 class Evaluator:
     """Evaluates runs. Nothing is kept in memory between two of them."""
 
-    def __init__(self, store: ObjectStore, settings: Settings) -> None:
-        self._store, self._settings = store, settings
+    def __init__(self, store: ObjectStore, settings: Settings, *, worker: Sequence[str] = WORKER) -> None:
+        self._store, self._settings, self._worker = store, settings, worker
         self._items: tuple[RegressionItem, ...] = ()
 
     async def prepare(self) -> None:
@@ -97,7 +97,7 @@ class Evaluator:
                 await keep_measurement(self._store, measurement, dataset_id=contest.plan.dataset_id)
 
         try:
-            await run_worker(contest.job_path, lost=lease.lost, on_progress=on_progress)
+            await run_worker(contest.job_path, lost=lease.lost, on_progress=on_progress, worker=self._worker)
         except Stopped:
             lease.check()
             raise

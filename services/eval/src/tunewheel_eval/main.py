@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunewheel_runtime.service import Service
 
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.handlers import register
 from tunewheel_eval.settings import Settings
+from tunewheel_eval.worker_process import WORKER
 
 
-def make_app(settings: Settings) -> Service:
-    """Build the service; nothing runs yet."""
+def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
+    """Build the service; nothing runs yet. ``worker`` is the command of a measuring process."""
     service = Service("eval", settings)
-    evaluator = Evaluator(service.store, settings)
+    evaluator = Evaluator(service.store, settings, worker=worker)
     service.on_startup(evaluator.prepare)
     register(service, evaluator)
     return service

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -17,6 +17,9 @@ from tunewheel_eval.job import UNFIT_EXIT, UNREACHABLE_EXIT, Progress, Unfit, Wo
 
 OnProgress = Callable[[Progress], Awaitable[None]]
 
+WORKER = (sys.executable, "-m", "tunewheel_eval.worker")
+"""The command of a measuring process, without its job."""
+
 _LINE: TypeAdapter[Progress | Unfit] = TypeAdapter(WorkerLine)
 _TERMINATE_SECONDS = 5.0
 
@@ -25,7 +28,9 @@ class Stopped(Exception):
     """The worker was stopped because ``lost`` was set; what it had measured is on disk."""
 
 
-async def run_worker(job: Path, *, lost: asyncio.Event, on_progress: OnProgress) -> None:
+async def run_worker(
+    job: Path, *, lost: asyncio.Event, on_progress: OnProgress, worker: Sequence[str] = WORKER
+) -> None:
     """Run the measuring process on the job file ``job`` until it is done or ``lost`` is set.
 
     Raises:
@@ -35,7 +40,7 @@ async def run_worker(job: Path, *, lost: asyncio.Event, on_progress: OnProgress)
         WorkerFailed: the process ended in any other way.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tunewheel_eval.worker", str(job),
+        *worker, str(job),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=_environment(),
     )  # fmt: skip
     listening = asyncio.create_task(_listen(process, on_progress))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import DatasetVersioned
@@ -11,13 +13,14 @@ from tunewheel_runtime.service import Lease, Service
 
 from tunewheel_train.execution import Trainings
 from tunewheel_train.runs.controls import Controls
+from tunewheel_train.runs.process import WORKER
 from tunewheel_train.settings import Settings
 
 
-def register(service: Service, settings: Settings) -> None:
+def register(service: Service, settings: Settings, *, worker: Sequence[str] = WORKER) -> None:
     """Subscribe to dataset versions and to commands."""
     controls, calibration = Controls(), Calibration()
-    trainings = Trainings(service.store, settings, controls, calibration)
+    trainings = Trainings(service.store, settings, controls, calibration, worker=worker)
     # Every worker needs every command and every outcome, also from before it started: no consumer group.
     service.replay((topics.TRAIN_CONTROL,), controls.apply)
     service.replay((topics.TRAIN_COMPLETED,), lambda e: calibration.learn(e.data.plan, e.data.usage))

@@ -8,13 +8,16 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from pydantic import SecretStr
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
 from tunewheel_curate.builds.worker import SCRATCH_PREFIX, BuildOrder, BuildOutcome
+
+WORKER = (sys.executable, "-m", "tunewheel_curate.builds.worker")
+"""The command of a worker that carries out builds."""
 
 STDERR_TAIL = 2_000
 _LINE_LIMIT = 64 * 1024 * 1024
@@ -32,8 +35,13 @@ class Builder:
     """Runs one build at a time, in a worker started ahead of need (``prepare``) or on demand, and kept."""
 
     def __init__(
-        self, *, regression_set: Path | None = None, pseudonym_secret: SecretStr | None = None
+        self,
+        *,
+        regression_set: Path | None = None,
+        pseudonym_secret: SecretStr | None = None,
+        worker: Sequence[str] = WORKER,
     ) -> None:
+        self._command = worker
         self._regression_set = None if regression_set is None else str(regression_set)
         self._pseudonym_secret = pseudonym_secret or SecretStr("")
         self._worker: asyncio.subprocess.Process | None = None
@@ -43,7 +51,7 @@ class Builder:
         """Have a worker load its libraries now, so that the next build starts at once."""
         if self._worker is not None and self._worker.returncode is None:
             return
-        self._worker = await _start_worker()
+        self._worker = await _start_worker(self._command)
 
     async def close(self) -> None:
         """End the worker."""
@@ -103,11 +111,9 @@ class Builder:
         return outcome
 
 
-async def _start_worker() -> asyncio.subprocess.Process:
+async def _start_worker(command: Sequence[str]) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tunewheel_curate.builds.worker",
+        *command,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
