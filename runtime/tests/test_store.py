@@ -54,6 +54,7 @@ async def test_directories_travel_whole(store: ObjectStore, tmp_path: Path) -> N
     refs = await store.put_directory("things/x", source)
     assert [ref.path for ref in refs] == ["things/x/a.txt", "things/x/deep/b.bin"]
     assert await store.list("things") == ["things/x/a.txt", "things/x/deep/b.bin"]
+    assert [await store.folders(at) for at in ("things", "things/x", "elsewhere")] == [["x"], ["deep"], []]
 
     destination = await store.fetch_directory(refs, "things/x", tmp_path / "cache" / "x")
     assert (destination / "deep" / "b.bin").read_bytes() == b"\x00b"

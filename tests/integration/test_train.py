@@ -28,6 +28,8 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
+from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, RunManifest
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
@@ -300,10 +302,17 @@ FOREIGN = "foreign-0123456789ab"
 
 async def foreign_adapter(ground: Ground) -> str:
     """An adapter of the project ``foreign`` that was made on another base."""
-    told = {"base_model": "some/other", "base_revision": "abc", "quantization": None}
-    files = {"tunewheel.json": json.dumps(told), "adapter_config.json": "{}", "adapter_model.safetensors": ""}
-    for name, content in files.items():
-        await ground.store.put(f"adapters/{FOREIGN}/{name}", content.encode())
+    file = await ground.store.put(f"adapters/{FOREIGN}/adapter_config.json", b"{}")
+    adapter = AdapterRef(
+        model_id=FOREIGN, path=f"adapters/{FOREIGN}", files=(file,), method=TrainMethod.LORA,
+        base=BaseModelRef(name="some/other", revision="abc"),
+    )  # fmt: skip
+    manifest = RunManifest(
+        run_id="run-0123456789ab01234567", project="foreign", dataset_id="ds-before", dataset=file,
+        criteria_sha256="0" * 64, recipe=TrainSpec(), adapter=adapter, dtype="float32", seed=1, versions={},
+        steps=1, tokens=1, wall_seconds=1.0, metrics={},
+    )  # fmt: skip
+    await ground.store.put(f"runs/{manifest.run_id}/manifest.json", manifest.model_dump_json().encode())
     return FOREIGN
 
 

@@ -156,6 +156,14 @@ class ObjectStore:
             raise TransientError(f"cannot list {prefix}: {error}") from error
         return times
 
+    async def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders right below ``prefix``, sorted."""
+        try:
+            found = await obstore.list_with_delimiter_async(self._store, prefix)
+        except (BaseError, OSError) as error:
+            raise TransientError(f"cannot list {prefix}: {error}") from error
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
+
     async def delete(self, paths: Sequence[str]) -> None:
         """Remove what is no artifact, such as an old checkpoint; absent paths are fine."""
         for path in paths:

@@ -28,7 +28,7 @@ from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
 from tunewheel_contracts.formats.recipe import TrainSpec
-from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, RunManifest
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.data.datasets import Encoded, encode_examples
@@ -367,3 +367,32 @@ async def store_dataset(
         criteria_sha256=spec.criteria_sha256, rows_sha256="0" * 64, train=rows, holdout=rows,
         counts=DatasetCounts(records=24, examples=24, train=24, holdout=0), funnel=(),
     )  # fmt: skip
+
+
+@pytest.fixture
+def store_run() -> Callable[..., Awaitable[None]]:
+    """Store a completed run of another dataset: its manifest and the adapter ``model_id``, whose fields
+    keywords replace. ``beside``: the adapter lies where a second worker put it."""
+
+    async def put(store: ObjectStore, model_id: str, *, beside: str = "", **adapter: Any) -> None:
+        path = f"adapters/{model_id}{beside}"
+        files = [
+            await store.put(f"{path}/{name}", content)
+            for name, content in (
+                ("adapter_config.json", b"{}"),
+                ("adapter_model.safetensors", b"weights"),
+                ("tunewheel.json", b"{}"),
+                ("README.md", b"of no use here"),
+            )
+        ]
+        told = {"base": BaseModelRef(name="some/model", revision="abc"), "method": "lora"} | adapter
+        run_id = f"run-{model_id.rpartition('-')[2]}01234567"
+        manifest = RunManifest(
+            run_id=run_id, project=model_id.rpartition("-")[0], dataset_id="ds-before", dataset=files[0],
+            criteria_sha256="0" * 64, recipe=TrainSpec(), dtype="float32", seed=1, versions={}, steps=1,
+            tokens=1, wall_seconds=1.0, metrics={},
+            adapter=AdapterRef.model_validate({"model_id": model_id, "path": path, "files": files} | told),
+        )  # fmt: skip
+        await store.put(f"runs/{run_id}/manifest.json", manifest.model_dump_json().encode())
+
+    return put

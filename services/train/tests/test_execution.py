@@ -22,7 +22,7 @@ from tunewheel_contracts.events.training import (
     TrainProgressed,
     TrainStarted,
 )
-from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_contracts.formats.run import BaseModelRef, RunManifest
 from tunewheel_train.progress import Failed, Message, Stopped
 from tunewheel_train.runs import attempts
 from tunewheel_train.runs.process import Patience
@@ -229,20 +229,16 @@ async def test_an_adapter_to_go_on_from_that_is_missing_fails_before_training(be
     assert made.told == []
 
 
-async def test_an_adapter_of_another_base_fails_before_training_with_nothing_published(bench):
+async def test_an_adapter_of_another_base_fails_before_training_with_nothing_published(bench, store_run):
     made = await bench(continue_from=OTHER)
-    told = {"base_model": "some/other", "base_revision": "abc", "quantization": None}
-    for name, content in (("tunewheel.json", json.dumps(told)), ("adapter_config.json", "{}")):
-        await made.store.put(f"adapters/{OTHER}/{name}", content.encode())
-    await made.store.put(f"adapters/{OTHER}/adapter_model.safetensors", b"weights")
-    before = await made.store.list("adapters")
+    await store_run(made.store, OTHER, base=BaseModelRef(name="some/other", revision="abc"))
+    before = await made.store.list("")
     event = await made.train()
     assert isinstance(event, TrainFailed)
     assert event.field == "train.continue_from"
     assert "was trained on some/other at abc" in event.reason
     assert made.told == []
-    assert await made.store.list("adapters") == before
-    assert await made.store.list("runs") == []
+    assert await made.store.list("") == before
 
 
 async def test_criteria_of_another_hash_are_an_invalid_event_with_nothing_published(bench):

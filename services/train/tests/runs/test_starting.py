@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -13,20 +12,25 @@ BASE = BaseModelRef(name="some/model", revision="abc")
 MODEL = "helpdesk-0123456789ab"
 
 
-async def planned(bench, *, told: dict | None = None, **train):
+async def planned(bench, **train):
     made = await bench(**({"continue_from": MODEL} | train))
-    if told is not None:
-        whole = {"base_model": "some/model", "base_revision": "abc", "quantization": None} | told
-        await made.store.put(f"adapters/{MODEL}/tunewheel.json", json.dumps(whole).encode())
-        await made.store.put(f"adapters/{MODEL}/adapter_config.json", b"{}")
-        await made.store.put(f"adapters/{MODEL}/adapter_model.safetensors", b"weights")
     return made.store, plan_run(made.manifest, made.event.manifest, BASE)
 
 
-async def test_the_adapters_files_are_brought_here(bench, tmp_path: Path):
-    store, run = await planned(bench, told={})
+@pytest.mark.parametrize("beside", ["", ".fedcba987654"])
+async def test_the_adapters_files_are_brought_from_where_its_run_put_them(
+    bench, store_run, tmp_path: Path, beside: str
+):
+    store, run = await planned(bench)
+    if beside:  # what another worker began lies at the usual place
+        await store.put(f"adapters/{MODEL}/adapter_model.safetensors", b"of a worker that died")
+    await store_run(store, MODEL, beside=beside)
+    await store_run(store, "helpdesk-0123456789ac")
     directory = await fetch_start(store, run, tmp_path / "start")
     assert directory == tmp_path / "start"
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "adapter_config.json", "adapter_model.safetensors", "tunewheel.json",
+    ]  # fmt: skip
     assert (directory / "adapter_model.safetensors").read_bytes() == b"weights"
 
 
@@ -40,18 +44,37 @@ async def test_a_run_that_starts_anew_brings_nothing(bench, tmp_path: Path):
     ("told", "train", "words"),
     [
         (
-            {"base_revision": "xyz"},
+            {"base": BaseModelRef(name="some/other", revision="xyz")},
             {},
-            "was trained on some/model at xyz, this run's base is some/model at abc",
+            "was trained on some/other at xyz, this run's base is some/model at abc",
         ),
         ({"quantization": "nf4"}, {}, "trained on a base that is nf4; train by method qlora"),
         ({}, {"method": "qlora"}, "trained on a base that is unquantised; train by method lora"),
+        ({"method": "full"}, {}, "is a whole model and no adapter"),
         (None, {}, "is not in the store; name the model_id of a completed run"),
+        ({}, {"continue_from": "helpdesk-0123"}, "is not in the store"),
         ({}, {"continue_from": "other-0123456789ab"}, "is no model of helpdesk"),
     ],
 )
-async def test_an_adapter_that_does_not_belong_is_refused(bench, tmp_path: Path, told, train, words):
-    store, run = await planned(bench, told=told, **train)
+async def test_an_adapter_that_does_not_belong_is_refused(
+    bench, store_run, tmp_path: Path, told, train, words
+):
+    store, run = await planned(bench, **train)
+    if told is not None:
+        await store_run(store, MODEL, **told)
     with pytest.raises(RunFailed, match=words) as caught:
         await fetch_start(store, run, tmp_path / "start")
     assert caught.value.field == "train.continue_from"
+
+
+@pytest.mark.parametrize("damage", [b"other weights", None])
+async def test_a_damaged_adapter_is_refused_and_nothing_is_left_of_it(
+    bench, store_run, tmp_path: Path, damage: bytes | None
+):
+    store, run = await planned(bench)
+    await store_run(store, MODEL)
+    weights = tmp_path / "store" / "adapters" / MODEL / "adapter_model.safetensors"
+    weights.unlink() if damage is None else weights.write_bytes(damage)
+    with pytest.raises(RunFailed, match=r"is damaged in the store: .*bring the file back"):
+        await fetch_start(store, run, tmp_path / "start")
+    assert not (tmp_path / "start").exists()

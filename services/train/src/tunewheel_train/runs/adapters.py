@@ -11,7 +11,7 @@ from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
-from tunewheel_train.runs.runs import Result, Run, make_adapter, make_manifest
+from tunewheel_train.runs.runs import Result, Run, make_adapter, make_manifest, manifest_path
 
 CONTENTS = "contents.json"
 """Beside an adapter's files: their names and SHA-256, written before any of them."""
@@ -24,6 +24,16 @@ async def find(store: ObjectStore, run: Run) -> tuple[RunManifest, ArtifactRef] 
         return None
     ref = ArtifactRef(path=run.manifest_path, sha256=content_sha256(content), size_bytes=len(content))
     return RunManifest.model_validate_json(content), ref
+
+
+async def find_model(store: ObjectStore, model_id: str) -> RunManifest | None:
+    """The manifest of the completed run that made ``model_id``, whose digits its run's begin with; None where
+    there is none. Raises TransientError."""
+    digits = model_id.rpartition("-")[2]
+    for run_id in await store.folders("runs"):
+        if run_id.startswith(f"run-{digits}") and (content := await store.read(manifest_path(run_id))):
+            return RunManifest.model_validate_json(content)
+    return None
 
 
 async def publish(

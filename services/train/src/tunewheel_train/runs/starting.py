@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from pathlib import Path, PurePosixPath
 
 from tunewheel_contracts.formats.recipe import TrainMethod
-from tunewheel_runtime.store import ObjectStore
+from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_train.errors import RunFailed
+from tunewheel_train.runs import adapters
 from tunewheel_train.runs.runs import Run
 
 FIELD = "train.continue_from"
@@ -17,10 +17,11 @@ _FILES = ("adapter_config.json", "adapter_model.safetensors", "tunewheel.json")
 
 
 async def fetch_start(store: ObjectStore, run: Run, directory: Path) -> Path | None:
-    """Bring the adapter that the recipe continues from to ``directory``; None where it starts anew.
+    """Bring the adapter that the recipe continues from to ``directory``, as its own run published it; None
+    where it starts anew.
 
-    Raises RunFailed when there is no such adapter of this project, or it belongs to another base or to
-    another form of it. Raises TransientError.
+    Raises RunFailed when there is no such adapter of this project, it belongs to another base or to another
+    form of it, or is damaged. Raises TransientError.
     """
     model_id = run.recipe.continue_from
     if model_id is None:
@@ -29,31 +30,38 @@ async def fetch_start(store: ObjectStore, run: Run, directory: Path) -> Path | N
         raise RunFailed(
             field=FIELD, reason=f"{model_id} is no model of {run.project}; name one of this project"
         )
-    paths = {PurePosixPath(path).name: path for path in await store.list(f"adapters/{model_id}")}
-    if not set(_FILES) <= set(paths):
+    found = await adapters.find_model(store, model_id)
+    if found is None or found.adapter.model_id != model_id:
         raise RunFailed(
             field=FIELD, reason=f"{model_id} is not in the store; name the model_id of a completed run"
         )
-    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-    for name in _FILES:
-        content = await store.read(paths[name])
-        if name == "tunewheel.json":
-            _demand_base(model_id, json.loads(content or b"{}"), run)
-        await asyncio.to_thread((directory / name).write_bytes, content or b"")
-    return directory
+    adapter = found.adapter
+    _demand_base(adapter, run)
+    wanted = [ref for ref in adapter.files if PurePosixPath(ref.path).name in _FILES]
+    try:
+        return await store.fetch_directory(wanted, adapter.path, directory)
+    except (ArtifactMissing, CorruptArtifact) as error:
+        reason = f"{model_id} is damaged in the store: {error}; bring the file back, or remove it"
+        raise RunFailed(field=FIELD, reason=reason) from error
 
 
-def _demand_base(model_id: str, told: dict[str, object], run: Run) -> None:
-    if told.get("base_revision") != run.base.revision:
+def _demand_base(adapter: AdapterRef, run: Run) -> None:
+    if adapter.method is TrainMethod.FULL:
         raise RunFailed(
             field=FIELD,
-            reason=f"{model_id} was trained on {told.get('base_model')} at {told.get('base_revision')}, this "
+            reason=f"{adapter.model_id} is a whole model and no adapter; name an adapter, or remove it",
+        )
+    if adapter.base.revision != run.base.revision:
+        raise RunFailed(
+            field=FIELD,
+            reason=f"{adapter.model_id} was trained on {adapter.base.name} at {adapter.base.revision}, this "
             f"run's base is {run.base.name} at {run.base.revision}; name an adapter of it, or remove it",
         )
     quantization = "nf4" if run.recipe.method is TrainMethod.QLORA else None
-    if told.get("quantization") != quantization:
+    if adapter.quantization != quantization:
         raise RunFailed(
             field=FIELD,
-            reason=f"{model_id} was trained on a base that is {told.get('quantization') or 'unquantised'}; "
+            reason=f"{adapter.model_id} was trained on a base that is "
+            f"{adapter.quantization or 'unquantised'}; "
             f"train by method {'lora' if quantization else 'qlora'}, or remove it",
         )
