@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, Field
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_curate.examples.answer_shape import AnswerShape
+from tunewheel_curate.examples.answer_shape import shape_of
 from tunewheel_curate.examples.free_text import free_texts
 from tunewheel_curate.examples.output_validation import canonical_output, validate_outputs
 
@@ -27,7 +27,7 @@ class Answer(BaseModel):
 
 
 def texts(value: object, schema: dict[str, object]) -> dict[str, str]:
-    return dict(free_texts(value, AnswerShape(schema)))
+    return dict(free_texts(value, shape_of(schema)))
 
 
 def test_the_schema_of_a_model_of_classes_is_followed() -> None:
@@ -40,7 +40,7 @@ def test_the_schema_of_a_model_of_classes_is_followed() -> None:
     assert texts(value, schema) == {
         "reply": "Oil it.", "note": "Ring.", "steps.say": "Now.", "again.say": "Once more.",
     }  # fmt: skip
-    spelt = json.loads(canonical_output(value, AnswerShape(schema)))
+    spelt = json.loads(canonical_output(value, shape_of(schema)))
     assert list(spelt) == ["reply", "note", "code", "steps", "again"]
     assert [list(spelt["steps"][0]), list(spelt["again"])] == [["tool", "say"]] * 2
 
@@ -76,7 +76,7 @@ def test_lists_of_given_places_and_properties_of_any_name_are_looked_into() -> N
     text = {"type": "string"}
     assert texts({"x": "Ring."}, {"additionalProperties": text}) == {"x": "Ring."}
     pair = {"prefixItems": [{"enum": ["bell"]}], "items": text}
-    assert list(free_texts(["bell", "Ring.", "Now."], AnswerShape(pair))) == [("", "Ring."), ("", "Now.")]
+    assert list(free_texts(["bell", "Ring.", "Now."], shape_of(pair))) == [("", "Ring."), ("", "Now.")]
 
 
 def test_a_schema_that_refers_to_itself_is_followed_as_deep_as_the_answer() -> None:

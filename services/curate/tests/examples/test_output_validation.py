@@ -5,7 +5,7 @@ import json
 import pytest
 from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_curate.examples.answer_shape import AnswerShape
+from tunewheel_curate.examples.answer_shape import shape_of
 from tunewheel_curate.examples.output_validation import canonical_output, label_of, validate_outputs
 
 GOOD = '{"reply": "Ring  twice. ", "category": "bell"}'
@@ -73,7 +73,7 @@ def test_good_outputs_have_one_spelling(records, spec) -> None:
 
 def test_nested_objects_follow_the_schema_too() -> None:
     schema = {"properties": {"b": {"items": {"properties": {"z": {}, "a": {}}}}, "a": {}}}
-    spelt = canonical_output({"a": 1, "x": 2, "b": [{"a": 1, "z": 2}]}, AnswerShape(schema))
+    spelt = canonical_output({"a": 1, "x": 2, "b": [{"a": 1, "z": 2}]}, shape_of(schema))
     assert spelt == json.dumps({"b": [{"z": 2, "a": 1}], "a": 1, "x": 2})
 
 

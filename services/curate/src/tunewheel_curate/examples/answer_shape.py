@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from referencing import Registry
@@ -16,46 +17,65 @@ if TYPE_CHECKING:
 _COMBINATIONS = ("allOf", "anyOf", "oneOf")
 _CONSEQUENCES = ("then", "else")
 
-Parts = tuple[dict[str, Any], ...]
-"""Schemas that all say something of one value."""
-
 
 class AnswerShape:
-    """Of a schema that ``check_output_schema`` let pass. References that nested ``$id``s change the meaning
-    of are taken as the schema's own; dynamic ones are not followed."""
+    """All that is said of an answer, or of one part of it; see ``shape_of``."""
+
+    def __init__(self, parts: tuple[dict[str, Any], ...], source: _Source) -> None:
+        self.parts = parts
+        """Schemas that each say something of the value."""
+        self._source = source
+        self._members: dict[str, AnswerShape] = {}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The properties that are named, in their order, each once."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.get("properties", {})))
+
+    def member(self, name: str) -> AnswerShape:
+        """Return what is said of an object's property ``name``."""
+        if name not in self.names:
+            return self._other_member
+        if name not in self._members:
+            named = [part["properties"][name] for part in self.parts if name in part.get("properties", {})]
+            self._members[name] = self._source.shape(named)
+        return self._members[name]
+
+    @cached_property
+    def _other_member(self) -> AnswerShape:
+        return self._source.shape([part.get("additionalProperties") for part in self.parts])
+
+    def item(self, place: int) -> AnswerShape:
+        """Return what is said of an array's item at ``place``."""
+        said: list[Any] = []
+        for part in self.parts:
+            first = part.get("prefixItems", [])
+            said.append(first[place] if place < len(first) else part.get("items"))
+        return self._source.shape(said)
+
+
+def shape_of(schema: dict[str, Any]) -> AnswerShape:
+    """Return the shape of what fits ``schema``, which ``check_output_schema`` let pass.
+
+    References whose meaning a nested ``$id`` changes are not followed, nor are dynamic ones.
+    """
+    return _Source(schema).shape([schema])
+
+
+class _Source:
+    """One whole schema. Its parts are known by their identity: it stays, and so do they."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         registry: Registry[Any] = Registry()
         self._resolver: Resolver[Any] = registry.resolver_with_root(DRAFT202012.create_resource(schema))
-        self._parts: dict[int, Parts] = {}  # by identity: the schema, and so each part of it, stays
-        self.whole = self._parts_of([schema])
+        self._shapes: dict[tuple[int, ...], AnswerShape] = {}
 
-    def names(self, parts: Parts) -> list[str]:
-        """Return the properties that ``parts`` name, in their order, each once."""
-        return list(dict.fromkeys(name for part in parts for name in part.get("properties", {})))
-
-    def member(self, parts: Parts, name: str) -> Parts:
-        """Return what ``parts``, of an object, say of its property ``name``."""
-        named = [part["properties"][name] for part in parts if name in part.get("properties", {})]
-        return self._parts_of(named or [part.get("additionalProperties") for part in parts])
-
-    def item(self, parts: Parts, place: int) -> Parts:
-        """Return what ``parts``, of an array, say of its item at ``place``."""
-        said: list[Any] = []
-        for part in parts:
-            first = part.get("prefixItems", [])
-            said.append(first[place] if place < len(first) else part.get("items"))
-        return self._parts_of(said)
-
-    def _parts_of(self, schemas: Sequence[Any]) -> Parts:
-        return tuple(part for schema in schemas for part in self._followed(schema))
-
-    def _followed(self, schema: Any) -> Parts:
-        if not isinstance(schema, dict):
-            return ()
-        if id(schema) not in self._parts:
-            self._parts[id(schema)] = tuple(self._follow(schema, set()))
-        return self._parts[id(schema)]
+    def shape(self, schemas: Sequence[Any]) -> AnswerShape:
+        known = tuple(map(id, schemas))
+        if known not in self._shapes:
+            parts = tuple(part for schema in schemas for part in self._follow(schema, set()))
+            self._shapes[known] = AnswerShape(parts, self)
+        return self._shapes[known]
 
     def _follow(self, schema: Any, seen: set[int]) -> Iterator[dict[str, Any]]:
         if not isinstance(schema, dict) or id(schema) in seen:

@@ -9,12 +9,12 @@ from typing import Any
 from tunewheel_contracts.formats.example_formats import CleaningSpec
 
 from tunewheel_curate.cleaning.truncation import is_truncated
-from tunewheel_curate.examples.answer_shape import AnswerShape, Parts
+from tunewheel_curate.examples.answer_shape import AnswerShape
 
 
-def is_free_text(parts: Parts) -> bool:
-    """Tell whether ``parts`` describe a text in nobody's words but the writer's."""
-    return any(map(_is_text, parts)) and not any(map(_is_bounded, parts))
+def is_free_text(shape: AnswerShape) -> bool:
+    """Tell whether ``shape`` is that of a text in nobody's words but the writer's."""
+    return any(map(_is_text, shape.parts)) and not any(map(_is_bounded, shape.parts))
 
 
 def _is_text(part: dict[str, Any]) -> bool:
@@ -27,22 +27,17 @@ def _is_bounded(part: dict[str, Any]) -> bool:
     return "pattern" in part or "format" in part or any(isinstance(value, str) for value in allowed)
 
 
-def free_texts(
-    value: Any, shape: AnswerShape, parts: Parts | None = None, where: str = ""
-) -> Iterator[tuple[str, str]]:
-    """Yield the path and the words of every free text in ``value``: an answer of that ``shape``, or a piece
-    of one that ``parts`` describe."""
-    parts = shape.whole if parts is None else parts
+def free_texts(value: Any, shape: AnswerShape, where: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path and the words of every free text in ``value``, which is of that ``shape``."""
     if isinstance(value, str):
-        if is_free_text(parts):
+        if is_free_text(shape):
             yield where, value
     elif isinstance(value, dict):
-        for name in dict.fromkeys([*shape.names(parts), *value]):
-            inner = f"{where}.{name}" if where else name
-            yield from free_texts(value.get(name), shape, shape.member(parts, name), inner)
+        for name in dict.fromkeys([*shape.names, *value]):
+            yield from free_texts(value.get(name), shape.member(name), f"{where}.{name}" if where else name)
     elif isinstance(value, list):
         for place, item in enumerate(value):
-            yield from free_texts(item, shape, shape.item(parts, place), where)
+            yield from free_texts(item, shape.item(place), where)
 
 
 def flaw_of_texts(

@@ -12,7 +12,7 @@ from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.cleaning.normalization import normalize_remark, normalize_text
-from tunewheel_curate.examples.answer_shape import AnswerShape, Parts
+from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of
 from tunewheel_curate.examples.free_text import flaw_of_texts
 from tunewheel_curate.examples.schemas import SchemaCheck
 from tunewheel_curate.stage import Stage, drop
@@ -35,7 +35,7 @@ def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSp
     says, of the free text in an answer, ``near_empty_answer`` and ``truncated_answer: <where>``.
     """
     answers, schema = records["output"], task.output_schema
-    known = (SchemaCheck(schema), AnswerShape(schema)) if schema is not None else None
+    known = (SchemaCheck(schema), shape_of(schema)) if schema is not None else None
     # Each once: many questions have the same answer.
     settled = {text: _validated(text, known, task, cleaning) for text in answers.unique().to_list()}
     rows = [settled[text] for text in answers.to_list()]
@@ -70,7 +70,7 @@ def _has_unknown_label(text: str, alone: SchemaCheck, field: str) -> bool:
 def canonical_output(value: Any, shape: AnswerShape) -> str:
     """Return ``value`` as JSON with keys in the order of the schema's properties (others after, sorted), so
     that the model has one form to learn."""
-    return _ENCODER.encode(_ordered(value, shape, shape.whole))
+    return _ENCODER.encode(_ordered(value, shape))
 
 
 def label_of(value: Any, label_field: str | None) -> str | None:
@@ -159,11 +159,11 @@ def _normalized(value: Any) -> Any:
     return value
 
 
-def _ordered(value: Any, shape: AnswerShape, parts: Parts) -> Any:
+def _ordered(value: Any, shape: AnswerShape) -> Any:
     if isinstance(value, dict):
-        place = {key: number for number, key in enumerate(shape.names(parts))}
+        place = {key: number for number, key in enumerate(shape.names)}
         keys = sorted(value, key=lambda key: (place.get(key, len(place)), key))
-        return {key: _ordered(value[key], shape, shape.member(parts, key)) for key in keys}
+        return {key: _ordered(value[key], shape.member(key)) for key in keys}
     if isinstance(value, list):
-        return [_ordered(item, shape, shape.item(parts, place)) for place, item in enumerate(value)]
+        return [_ordered(item, shape.item(place)) for place, item in enumerate(value)]
     return value

@@ -16,7 +16,7 @@ from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.duplicates.similarity import SimilarPair, SimilarPairs, components
-from tunewheel_curate.examples.answer_shape import AnswerShape
+from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of
 from tunewheel_curate.examples.free_text import is_free_text
 from tunewheel_curate.examples.output_validation import label_of, with_unknown_labels
 from tunewheel_curate.labels.conflicts import agreeing, contradicting
@@ -80,12 +80,12 @@ def _decisive(output: str, shape: AnswerShape | None) -> str:
     value = json.loads(output) if shape is not None else None
     if shape is None or not isinstance(value, dict):
         return output
-    kept = {name: part for name, part in value.items() if not is_free_text(shape.member(shape.whole, name))}
+    kept = {name: part for name, part in value.items() if not is_free_text(shape.member(name))}
     return json.dumps(kept, sort_keys=True) if kept else output
 
 
 def _shape(task: TaskSpec) -> AnswerShape | None:
-    return None if task.output_schema is None else AnswerShape(task.output_schema)
+    return None if task.output_schema is None else shape_of(task.output_schema)
 
 
 def near_conflicting(before: pl.DataFrame, pairs: Sequence[SimilarPair]) -> pl.DataFrame:

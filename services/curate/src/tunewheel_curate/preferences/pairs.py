@@ -18,7 +18,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 
 from tunewheel_curate.cleaning.normalization import normalize_text
-from tunewheel_curate.examples.answer_shape import AnswerShape
+from tunewheel_curate.examples.answer_shape import shape_of
 from tunewheel_curate.examples.formatting import MESSAGE, format_examples
 from tunewheel_curate.examples.output_validation import canonical_output
 from tunewheel_curate.examples.tokens import Tokens
@@ -91,7 +91,7 @@ def spelt(text: str, spec: ProjectSpec) -> str:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return canonical_output(value, AnswerShape(spec.task.output_schema))
+    return canonical_output(value, shape_of(spec.task.output_schema))
 
 
 def _pair(example: Mapping[str, object], record_id: str, rejected: str) -> dict[str, object]:
