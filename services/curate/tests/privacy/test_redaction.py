@@ -37,6 +37,13 @@ the recognisers must reach, a little under what docs/benchmarks.md tells."""
         ("Call me: +44 20 7946 0321!", "Call me: <PHONE_NUMBER>!"),
         ("ring 60-56-85-91 tonight", "ring <PHONE_NUMBER> tonight"),
         ("from 203.0.113.77 it works", "from <IP_ADDRESS> it works"),
+        ("from 2001:db8::ff00:42:8329.", "from <IP_ADDRESS>."),
+        ("fe80::1: no route, ::1 has", "<IP_ADDRESS>: no route, <IP_ADDRESS> has"),
+        ("::ffff:203.0.113.77 and 1:2:3:4:5:6:7:8", "<IP_ADDRESS> and <IP_ADDRESS>"),
+        (
+            "std::vector, nsFoo::Bar at 10:20:30 :: 203.0.113.77",
+            "std::vector, nsFoo::Bar at 10:20:30 :: <IP_ADDRESS>",
+        ),
         ("VAT no. 448 2231 09, order 20931, 2026-03-01", "VAT no. 448 2231 09, order 20931, 2026-03-01"),
         ("Serial H24-1302 costs 1,200.50", "Serial H24-1302 costs 1,200.50"),
         ("call by 2026-03-01 at the latest", "call by 2026-03-01 at the latest"),

@@ -6,6 +6,7 @@ No language model and no download: each recogniser is called by itself, without 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import re
 import sys
@@ -35,6 +36,9 @@ _TIME_SHAPE = re.compile(r"\d{14,}|\(?(?:19|20)\d\d-\d\d-\d\d(?:\D{1,2}\d\d:\d\d
 _WINDOW_CHARACTERS = 16
 _REMEMBERED_WINDOWS = 1 << 15
 _CARD_SHAPE = re.compile(r"(?<![\w-])\d(?:[ -]?\d){11,18}(?![\w-])")
+_IPV6_SHAPE = re.compile(r"(?<![\w:.])[0-9A-Fa-f:.]{2,45}(?![\w:])")
+_HAS_DIGIT = re.compile(r"\d")
+_WORD = re.compile(r"\w")
 _IBAN_SHAPE = re.compile(r"\b[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]{4}){2,7}(?: ?[A-Za-z0-9]{1,4})?\b")
 _DATE_SHAPE = re.compile(r"^(?:\d{4}[-. ]\d{1,2}[-. ]\d{1,2}|\d{1,2}[-. ]\d{1,2}[-. ]\d{4})$")
 
@@ -78,7 +82,7 @@ def recognizers_of(entity: str) -> tuple[Recognizer, ...]:
     for name in ENTITIES[entity]:
         options = {"supported_regions": PHONE_REGIONS} if name == "PhoneRecognizer" else {}
         find = _adapted(getattr(predefined_recognizers, name)(**options), entity)
-        found.append(_near_digits(find) if name == "PhoneRecognizer" else find)
+        found.append(_NARROWED[name](find) if name in _NARROWED else find)
     return (*found, *_OURS.get(entity, ()))
 
 
@@ -111,13 +115,25 @@ def find_ibans(text: str) -> list[Finding]:
     return findings
 
 
+def find_ipv6(text: str) -> list[Finding]:
+    """Find IPv6 addresses (RFC 4291 §2.2) that hold a digit: ``::`` stands between names of programs too."""
+    findings: list[Finding] = []
+    for match in _IPV6_SHAPE.finditer(text):
+        run = match.group()
+        for address in (run, run.rstrip("."), run.rstrip(".:")):
+            if _HAS_DIGIT.search(address) and _is_ipv6(address):
+                findings.append(Finding("IP_ADDRESS", match.start(), match.start() + len(address), 0.95))
+                break
+    return findings
+
+
 _ANNOUNCED = rf"(?is:{_PHONE_WORD}.{{0,42}}\d(?:[ ().\-]{{0,2}}\d){{6}})"
 SIGNS = {
     "EMAIL_ADDRESS": r"\S@[^\s@]+\.\S",
     "PHONE_NUMBER": f"{_NATIONAL_SHAPE.pattern}|{_ANNOUNCED}",
     "CREDIT_CARD": r"\d(?:[ -]?\d){11}",
     "IBAN_CODE": r"[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2}",
-    "IP_ADDRESS": r"\d\.\d{1,3}\.\d{1,3}\.\d|::|(?:[0-9A-Fa-f]{1,4}:){7}",
+    "IP_ADDRESS": r"\d\.\d{1,3}\.\d{1,3}\.\d|::[0-9A-Fa-f:]*\d|\d[0-9A-Fa-f:]*::|(?:[0-9A-Fa-f]{1,4}:){7}",
     "US_SSN": r"\d(?:[-. ]?\d){8}",
 }
 """What every text holds in which the costly recognisers could find something: most texts hold none of it.
@@ -133,6 +149,7 @@ _OURS: dict[str, tuple[Recognizer, ...]] = {
     "PHONE_NUMBER": (find_loose_phones,),
     "CREDIT_CARD": (find_luhn_numbers,),
     "IBAN_CODE": (find_ibans,),
+    "IP_ADDRESS": (find_ipv6,),
 }
 
 
@@ -143,6 +160,14 @@ def _passes_luhn(digits: list[int]) -> bool:
 
 def _passes_mod97(iban: str) -> bool:
     return int("".join(str(int(char, 36)) for char in iban[4:] + iban[:4])) % 97 == 1
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _adapted(recognizer: object, entity: str) -> Recognizer:
@@ -171,6 +196,27 @@ def _near_digits(find: Recognizer) -> Recognizer:
         return list(dict.fromkeys(findings))
 
     return find_near_digits
+
+
+def _whole(find: Recognizer) -> Recognizer:
+    """Keep of what ``find`` finds what is no part of a longer word or number and holds a digit: to presidio
+    the ``::`` of ``std::vector`` is an address, and of ``fe80::1`` all but the end."""
+
+    def find_whole(text: str) -> list[Finding]:
+        around = [(f, text[max(f.start - 1, 0) : f.start] + text[f.end : f.end + 1]) for f in find(text)]
+        return [
+            finding
+            for finding, beside in around
+            if _HAS_DIGIT.search(text, finding.start, finding.end) and not _WORD.search(beside)
+        ]
+
+    return find_whole
+
+
+_NARROWED: dict[str, Callable[[Recognizer], Recognizer]] = {
+    "PhoneRecognizer": _near_digits,
+    "IpRecognizer": _whole,
+}
 
 
 @cache
