@@ -27,10 +27,10 @@ import polars as pl
 from corpus import DATA, require_data
 from report import BENCH_DIR, write_report
 from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
-from tunewheel_curate.duplicates.near_index import empty_index
 from tunewheel_curate.duplicates.semantics import semantic_pairs
-from tunewheel_curate.duplicates.shingling import jaccard, shingles
-from tunewheel_curate.duplicates.similarity import near_pairs
+from tunewheel_curate.similarity.near_index import empty_index
+from tunewheel_curate.similarity.pairs import near_pairs
+from tunewheel_curate.similarity.shingling import jaccard, shingles
 
 THRESHOLD = 0.8
 PERMUTATIONS = 128

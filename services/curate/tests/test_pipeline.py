@@ -7,8 +7,8 @@ import polars as pl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_curate.duplicates.near_cache import packed
 from tunewheel_curate.pipeline import LINEAGE_COLUMNS, build
+from tunewheel_curate.similarity.near_cache import packed
 from tunewheel_curate.versions.card import data_card
 from tunewheel_curate.versions.versioning import dataset_id_of, rows_sha256
 

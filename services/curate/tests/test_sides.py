@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tunewheel_curate.duplicates.shingling import shingles
 from tunewheel_curate.given import Given
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
 from tunewheel_curate.pipeline import build
+from tunewheel_curate.similarity.shingling import shingles
 
 SMALL = {"min_examples": 2, "comfortable_examples": 10}
 

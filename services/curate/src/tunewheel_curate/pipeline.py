@@ -20,9 +20,7 @@ from tunewheel_curate.cleaning.normalization import comparison_keys
 from tunewheel_curate.documents.examples import add_documents, handed_over, with_documents
 from tunewheel_curate.duplicates.exact import drop_exact_duplicates
 from tunewheel_curate.duplicates.near import settle_near_duplicates
-from tunewheel_curate.duplicates.near_index import NearIndex, empty_index
 from tunewheel_curate.duplicates.semantics import settle_semantic_duplicates
-from tunewheel_curate.duplicates.similarity import SimilarPairs, pairs_among
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import decontaminate
 from tunewheel_curate.examples.conversations import asked_text
@@ -53,6 +51,8 @@ from tunewheel_curate.records.sources import SourceCount, count_sources
 from tunewheel_curate.records.withdrawals import drop_withdrawn
 from tunewheel_curate.replay.mixing import Replayed
 from tunewheel_curate.sides import COMPARED, complete, part
+from tunewheel_curate.similarity.near_index import NearIndex, empty_index
+from tunewheel_curate.similarity.pairs import SimilarPairs, pairs_among
 from tunewheel_curate.stage import Stage, without_texts
 
 

@@ -13,7 +13,6 @@ import polars as pl
 from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_curate.duplicates.similarity import SimilarPair
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.given import Given
@@ -29,6 +28,7 @@ from tunewheel_curate.holdout.splitting import Split, split_examples
 from tunewheel_curate.preferences.negatives import Negatives, negatives_of
 from tunewheel_curate.preferences.pairs import Preferences, preference_pairs
 from tunewheel_curate.replay.mixing import Replayed, choose_replay
+from tunewheel_curate.similarity.pairs import SimilarPair
 from tunewheel_curate.stage import RATED, Stage, dropped_frame
 
 COMPARED = "conflicts"

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.formats.data_quality import ContaminationPolicy
 from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
-from tunewheel_curate.duplicates.near_index import empty_index, grow
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, regression_benchmark
 from tunewheel_curate.evaluation.contamination import decontaminate, find_overlaps
 from tunewheel_curate.examples.conversations import asked_text
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.pipeline import build
+from tunewheel_curate.similarity.near_index import empty_index, grow
 
 LONG = "a ship left the harbour at noon with ninety crates of oranges and came back with eleven"
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewheel_curate.duplicates.similarity import SimilarPair
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.holdout.memory import Seen
 from tunewheel_curate.holdout.splitting import split_examples
+from tunewheel_curate.similarity.pairs import SimilarPair
 
 
 def examples(*rows: tuple[str, str | None]) -> pl.DataFrame:

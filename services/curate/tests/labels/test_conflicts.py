@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import polars as pl
-from tunewheel_curate.duplicates.similarity import SimilarPair
 from tunewheel_curate.labels.conflicts import drop_conflicts, drop_near_conflicts
+from tunewheel_curate.similarity.pairs import SimilarPair
 
 
 def labelled(records, *rows: tuple[str, str | None]) -> pl.DataFrame:

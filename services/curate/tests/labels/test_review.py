@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 import polars as pl
 import pytest
-from tunewheel_curate.duplicates.similarity import SimilarPair
 from tunewheel_curate.examples.output_validation import validate_outputs
 from tunewheel_curate.labels.conflicts import drop_conflicts
 from tunewheel_curate.labels.review import (
@@ -20,6 +19,7 @@ from tunewheel_curate.labels.review import (
     suspected,
 )
 from tunewheel_curate.pipeline import build
+from tunewheel_curate.similarity.pairs import SimilarPair
 
 JUNE = datetime(2026, 6, 1, tzinfo=UTC)
 

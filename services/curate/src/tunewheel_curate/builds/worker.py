@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SCRATCH_PREFIX = "tunewheel-curate-"
 """Of the temporary folders that builds are given; the order's folder lies in one."""
 
-NEEDED = ("duplicates.near_cache", "pipeline", "records.table", "versions.suite", "versions.versioning")
+NEEDED = ("similarity.near_cache", "pipeline", "records.table", "versions.suite", "versions.versioning")
 """Modules of curate that a build imports: with what they import, seconds of loading."""
 
 
@@ -127,12 +127,12 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     """
     from tunewheel_runtime.store import ObjectStore
 
-    from tunewheel_curate.duplicates.near_cache import NearCache
     from tunewheel_curate.evaluation.benchmarks import read_benchmarks, regression_benchmark
     from tunewheel_curate.pipeline import build, refused
     from tunewheel_curate.records.ratings import with_ratings
     from tunewheel_curate.records.selection import distinct_records
     from tunewheel_curate.records.table import store_of
+    from tunewheel_curate.similarity.near_cache import NearCache
 
     spec, store = order.spec, ObjectStore(store_of(order.table_url))
     regression = regression_benchmark(Path(order.regression_set) if order.regression_set else None)

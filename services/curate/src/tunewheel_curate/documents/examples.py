@@ -18,7 +18,6 @@ from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.documents.drafts import drafts_of, is_told
 from tunewheel_curate.documents.sections import Section, read_sections
 from tunewheel_curate.documents.teaching import Lesson, section_key
-from tunewheel_curate.duplicates.near_index import empty_index
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import decontaminate
 from tunewheel_curate.examples.formatting import drop_long, format_examples
@@ -26,6 +25,7 @@ from tunewheel_curate.examples.templates import check_conversations
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import HELD_OUT_BEFORE, HoldoutMemory
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
+from tunewheel_curate.similarity.near_index import empty_index
 from tunewheel_curate.stage import RECORD_SCHEMA, Stage, drop, dropped_frame
 
 DOCUMENT = "document"

@@ -1,1 +1,1 @@
-"""Which texts are the same, or nearly."""
+"""What goes because another is the same, or nearly."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from tunewheel_curate.duplicates.similarity import SimilarPair, SimilarPairs, components
+from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs, components
 from tunewheel_curate.stage import Stage, dropped_frame, trust_rank
 
 

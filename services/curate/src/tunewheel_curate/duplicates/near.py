@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from tunewheel_curate.duplicates.exact import drop_near_duplicates
-from tunewheel_curate.duplicates.near_index import NearIndex
-from tunewheel_curate.duplicates.similarity import SimilarPairs, near_pairs, pairs_among
 from tunewheel_curate.labels.conflicts import drop_near_conflicts
 from tunewheel_curate.labels.review import near_conflicting
+from tunewheel_curate.similarity.near_index import NearIndex
+from tunewheel_curate.similarity.pairs import SimilarPairs, near_pairs, pairs_among
 from tunewheel_curate.stage import Stage
 
 

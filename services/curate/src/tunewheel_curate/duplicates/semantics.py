@@ -19,9 +19,9 @@ from tunewheel_contracts.formats.quality_report import SemanticReport
 from tunewheel_runtime.static_embedding import Projection, StaticEmbedder, Vectors
 
 from tunewheel_curate.duplicates.exact import drop_clusters
-from tunewheel_curate.duplicates.shingling import text_hashes
-from tunewheel_curate.duplicates.similarity import SimilarPairs, components
 from tunewheel_curate.labels.conflicts import contradicting
+from tunewheel_curate.similarity.pairs import SimilarPairs, components
+from tunewheel_curate.similarity.shingling import text_hashes
 from tunewheel_curate.stage import Stage
 
 LEVELS = 4_096

@@ -17,7 +17,9 @@ from tunewheel_contracts.formats.data_quality import ContaminationPolicy
 from tunewheel_contracts.formats.quality_report import BenchmarkOverlap
 
 from tunewheel_curate.cleaning.normalization import comparison_keys, normalize_texts
-from tunewheel_curate.duplicates.near_index import (
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.holdout.splitting import Split
+from tunewheel_curate.similarity.near_index import (
     NearIndex,
     empty_index,
     grow,
@@ -25,10 +27,8 @@ from tunewheel_curate.duplicates.near_index import (
     shared_counts,
     sharing_bands,
 )
-from tunewheel_curate.duplicates.shingling import Integers, shingle_sets, word_runs
-from tunewheel_curate.duplicates.sketching import band_keys
-from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
-from tunewheel_curate.holdout.splitting import Split
+from tunewheel_curate.similarity.shingling import Integers, shingle_sets, word_runs
+from tunewheel_curate.similarity.sketching import band_keys
 from tunewheel_curate.stage import Stage, dropped_frame
 
 REASON = "contaminated"

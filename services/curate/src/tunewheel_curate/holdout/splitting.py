@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from tunewheel_curate.duplicates.similarity import SimilarPair, SimilarPairs, components
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.holdout.memory import Seen
 from tunewheel_curate.holdout.stratification import Side, Unit, choose_holdout
+from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs, components
 
 LEAK_SIMILARITY = 0.6
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tunewheel_curate.duplicates.similarity import SimilarPair, SimilarPairs
+from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs
 from tunewheel_curate.stage import Stage, drop, trust_rank
 
 REASON = "conflicting_label"

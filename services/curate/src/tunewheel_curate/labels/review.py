@@ -15,11 +15,11 @@ import polars as pl
 from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.spec import TaskSpec
 
-from tunewheel_curate.duplicates.similarity import SimilarPair, SimilarPairs, components
 from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of
 from tunewheel_curate.examples.free_text import is_free_text
 from tunewheel_curate.examples.output_validation import label_of, with_unknown_labels
 from tunewheel_curate.labels.conflicts import agreeing, contradicting
+from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs, components
 from tunewheel_curate.stage import Stage
 
 CONFLICT, NEAR_CONFLICT, OFF_SCHEMA, SUSPECT = "conflict", "near_conflict", "off_schema", "suspect"

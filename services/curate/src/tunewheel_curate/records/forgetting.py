@@ -24,9 +24,9 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_curate.documents.taught import forget_taught, taught_of
-from tunewheel_curate.duplicates.near_cache import NearCache
 from tunewheel_curate.records.erasures import Erasure
 from tunewheel_curate.records.table import RecordTable
+from tunewheel_curate.similarity.near_cache import NearCache
 
 log = structlog.get_logger(__name__)
 

@@ -18,12 +18,12 @@ from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_contracts.identity import content_id
 
 from tunewheel_curate.cleaning.normalization import comparison_key
-from tunewheel_curate.duplicates.similarity import similar_pairs
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import given_away
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.similarity.pairs import similar_pairs
 
 STAGE = "replay"
 LIKE_OURS = 0.6

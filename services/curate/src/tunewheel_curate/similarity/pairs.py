@@ -15,8 +15,8 @@ import numpy.typing as npt
 import polars as pl
 
 from tunewheel_curate.cleaning.normalization import comparison_key
-from tunewheel_curate.duplicates.near_index import NearIndex, empty_index, grow
-from tunewheel_curate.duplicates.shingling import Integers
+from tunewheel_curate.similarity.near_index import NearIndex, empty_index, grow
+from tunewheel_curate.similarity.shingling import Integers
 
 Floats = npt.NDArray[np.float64]
 

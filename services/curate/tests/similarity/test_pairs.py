@@ -4,14 +4,14 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tunewheel_curate.duplicates.shingling import jaccard, shingles
-from tunewheel_curate.duplicates.similarity import (
+from tunewheel_curate.similarity.pairs import (
     SimilarPair,
     SimilarPairs,
     components,
     pairs_among,
     similar_pairs,
 )
+from tunewheel_curate.similarity.shingling import jaccard, shingles
 
 WORDS = [f"word{number}" for number in range(60)]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
-from tunewheel_curate.duplicates.shingling import ShingleSets
+from tunewheel_curate.similarity.shingling import ShingleSets
 
 PERMUTATIONS = 128
 BANDS = 32

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tunewheel_curate.duplicates.shingling import (
+from tunewheel_curate.similarity.shingling import (
     HASH_BITS,
     Integers,
     ShingleSets,
@@ -26,7 +26,7 @@ from tunewheel_curate.duplicates.shingling import (
     distinct,
     shingle_sets,
 )
-from tunewheel_curate.duplicates.sketching import BANDS, band_keys
+from tunewheel_curate.similarity.sketching import BANDS, band_keys
 
 FULL_BUCKET = 48
 PIVOTS = 4

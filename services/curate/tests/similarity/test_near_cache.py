@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from tunewheel_curate.duplicates.near_cache import NearCache, packed, unpacked
-from tunewheel_curate.duplicates.near_index import NearIndex, empty_index, grow
+from tunewheel_curate.similarity.near_cache import NearCache, packed, unpacked
+from tunewheel_curate.similarity.near_index import NearIndex, empty_index, grow
 from tunewheel_runtime.store import ObjectStore
 
 TEXTS = pl.Series([f"text number {number} of many that nobody will ever read twice" for number in range(30)])

@@ -1,0 +1,1 @@
+"""How alike texts are: their bigrams, and an index of them that grows."""
