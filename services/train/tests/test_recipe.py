@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tunewheel_basemodel.loading import check_adapter
 from tunewheel_train.errors import RunFailed
+from tunewheel_train.preparation import Prepared, follow_plan
 from tunewheel_train.progress import Planned, Progressed, Started, Warned
 from tunewheel_train.runs.shortage import is_disk_full
 from tunewheel_train.trainers import checkpoints
@@ -61,6 +62,18 @@ def test_a_run_is_planned_before_it_starts(trained):
     assert isinstance(run.messages[0], Planned)
     plan = run.messages[0].plan
     assert (plan.method, plan.device, plan.fits, plan.tokens) == ("lora", "cpu", True, outcome.tokens)
+
+
+def test_a_model_that_the_planner_does_not_know_is_trained_without_a_plan_and_told_of(case):
+    told = []
+    job = case().job.model_copy(update={"gradient_checkpointing": None})
+    unknown = Prepared((), (), (), {"model_type": "mamba", "hidden_size": 64})
+    assert follow_plan(job, unknown, "float32", told.append).gradient_checkpointing is False
+    (warning,) = told
+    assert isinstance(warning, Warned)
+    assert warning.reason.startswith(
+        "is trained without a plan: base_model: has a config.json that the planner"
+    )
 
 
 @pytest.mark.parametrize(

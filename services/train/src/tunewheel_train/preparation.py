@@ -124,10 +124,13 @@ def _warn(report: Report, what: str, refused: Sequence[Refused], total: int) -> 
 
 
 def follow_plan(job: Job, prepared: Prepared, precision: Precision, report: Report) -> Job:
-    """Plan ``job`` on this machine, report the plan, and return the job as it is planned."""
+    """Plan ``job`` on this machine, report the plan, and return the job as it is planned. A model whose shape
+    the formulas do not know has no plan; a warning says so."""
     device = this_device(precision, read_catalogue(job.devices) if job.devices else catalogue())
-    plan = make(prepared, job, device, precision)
-    if plan is None:
+    try:
+        plan = make(prepared, job, device, precision)
+    except InvalidSpec as error:
+        report(Warned(reason=f"is trained without a plan: {error}"))
         return job if job.gradient_checkpointing is not None else _with(job, checkpointing=False)
     report(Planned(plan=plan))
     if job.gradient_checkpointing is not None:
@@ -140,12 +143,9 @@ def _with(job: Job, *, checkpointing: bool) -> Job:
     return job.model_copy(update={"gradient_checkpointing": checkpointing})
 
 
-def make(prepared: Prepared, job: Job, device: Device, precision: Precision) -> TrainPlan | None:
-    """What ``job`` will take; None for a model whose shape the formulas do not know."""
-    try:
-        shape = shape_of(prepared.config)
-    except InvalidSpec:
-        return None
+def make(prepared: Prepared, job: Job, device: Device, precision: Precision) -> TrainPlan:
+    """What ``job`` will take. Raises InvalidSpec for a model whose shape the formulas do not know."""
+    shape = shape_of(prepared.config)
     stats, recipe = _trained_on(prepared, job)
     return make_plan(
         shape, stats, recipe, device, precision=precision,
