@@ -100,8 +100,10 @@ def _progress(step: int, total: int) -> Progressed:
 
 
 def write_checkpoint(work_dir: Path, step: int, weights: str = "", resumed: tuple[int, ...] = ()) -> Path:
-    """A whole checkpoint as far as its manifest goes; replaces one of the same step."""
-    scratch, target = work_dir / f".{step}", work_dir / checkpoints.name_of(step)
+    """A whole checkpoint as far as its manifest goes. What a kill leaves of one bears the name by which the
+    next process knows it."""
+    target = work_dir / checkpoints.name_of(step)
+    scratch = work_dir / f".{target.name}"
     scratch.mkdir(parents=True)
     (scratch / checkpoints.WEIGHTS).write_text(weights)
     (scratch / checkpoints.OPTIMIZER).write_text(f"moments {step}")
