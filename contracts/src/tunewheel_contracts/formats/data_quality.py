@@ -63,10 +63,8 @@ class PiiPolicy(Strict):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        names = [pattern.name for pattern in self.patterns]
-        named = () if self.named_entities is None else self.named_entities.entities
-        for name in names:
-            if names.count(name) > 1 or name in self.entities or name in named:
+        for name in (pattern.name for pattern in self.patterns):
+            if self.placeholders.count(name) > 1:
                 raise inconsistent("patterns", f"name {name!r} twice; give each pattern a name of its own")
         return self
 

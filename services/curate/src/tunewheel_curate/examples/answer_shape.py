@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
+from tunewheel_contracts.formats.spec import TaskSpec
 
 if TYPE_CHECKING:
     from referencing._core import Resolver
@@ -60,6 +61,11 @@ def shape_of(schema: dict[str, Any]) -> AnswerShape:
     References whose meaning a nested ``$id`` changes are not followed, nor are dynamic ones.
     """
     return _Source(schema).shape([schema])
+
+
+def shape_of_answers(task: TaskSpec) -> AnswerShape | None:
+    """Return the shape of the answers to ``task``; None where they are free text."""
+    return None if task.output_schema is None else shape_of(task.output_schema)
 
 
 class _Source:

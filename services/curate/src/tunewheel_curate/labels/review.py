@@ -15,7 +15,7 @@ import polars as pl
 from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.spec import TaskSpec
 
-from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of
+from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of_answers
 from tunewheel_curate.examples.free_text import is_free_text
 from tunewheel_curate.examples.output_validation import label_of, with_unknown_labels
 from tunewheel_curate.labels.conflicts import agreeing, contradicting
@@ -69,7 +69,7 @@ def answer_conflicting(records: pl.DataFrame, task: TaskSpec) -> pl.DataFrame:
     """
     expert = records.filter(pl.lit(pl.Series(_of_experts(records))))
     rows = expert.filter(pl.len().over("key") > 1).sort("record_id")
-    shape = _shape(task)
+    shape = shape_of_answers(task)
     decisive = [_decisive(output, shape) for output in rows["output"]]
     rows = rows.with_columns(pl.Series("_decisive", decisive, dtype=pl.String))
     rows = rows.filter(pl.col("_decisive").n_unique().over("key") > 1)
@@ -82,10 +82,6 @@ def _decisive(output: str, shape: AnswerShape | None) -> str:
         return output
     kept = {name: part for name, part in value.items() if not is_free_text(shape.member(name))}
     return json.dumps(kept, sort_keys=True) if kept else output
-
-
-def _shape(task: TaskSpec) -> AnswerShape | None:
-    return None if task.output_schema is None else shape_of(task.output_schema)
 
 
 def near_conflicting(before: pl.DataFrame, pairs: Sequence[SimilarPair]) -> pl.DataFrame:
@@ -102,7 +98,7 @@ def near_answer_conflicting(
     agreed = agreeing(before, pairs)
     told = agreed.where(expert[agreed.first] & expert[agreed.second])
     involved = np.unique(np.concatenate([told.first, told.second]))
-    shape = _shape(task)
+    shape = shape_of_answers(task)
     decisive = [_decisive(output, shape) for output in before["output"].gather(involved)]
     answers = np.zeros(before.height, np.int64)
     answers[involved] = pl.Series(decisive, dtype=pl.String).rank("dense").to_numpy()

@@ -19,6 +19,7 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import given_away
+from tunewheel_curate.examples.answer_shape import shape_of_answers
 from tunewheel_curate.examples.conversations import asked_text
 from tunewheel_curate.examples.formatting import MESSAGE, format_examples
 from tunewheel_curate.examples.preparation import cleaning, fitting
@@ -118,7 +119,8 @@ def _prepared(handed: pl.DataFrame, spec: ProjectSpec, tokens: Tokens, secret: s
     for step in cleaning(spec, secret=secret):
         stages.append(step(kept))
         kept = stages[-1].kept
-    said = [spelt(normalize_text(text), spec) for text in kept["output"]]
+    shape = shape_of_answers(spec.task)
+    said = [spelt(normalize_text(text), shape) for text in kept["output"]]
     kept = kept.with_columns(pl.Series("output", said, dtype=pl.String))
     for step in fitting(spec, tokens):
         stages.append(step(kept))

@@ -18,7 +18,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 
 from tunewheel_curate.cleaning.normalization import normalize_text
-from tunewheel_curate.examples.answer_shape import shape_of
+from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of_answers
 from tunewheel_curate.examples.formatting import MESSAGE, format_examples
 from tunewheel_curate.examples.output_validation import canonical_output
 from tunewheel_curate.examples.tokens import Tokens
@@ -67,10 +67,11 @@ def preference_pairs(
         reasons["held_out"] = held
     rejected: dict[str, str] = dict(ours.select("record_id", "rejected_output").iter_rows())
     pairs: dict[str, dict[str, object]] = {}
+    shape = shape_of_answers(spec.task)
     examples = format_examples(ours, system_prompt=spec.task.system_prompt)
     for example in examples.sort(pl.col("record_ids").list.first()).iter_rows(named=True):
         record_id = example["record_ids"][0]
-        pair = _pair(example, record_id, spelt(normalize_text(rejected[record_id]), spec))
+        pair = _pair(example, record_id, spelt(normalize_text(rejected[record_id]), shape))
         reason = "repeated" if pair["pair_id"] in pairs else _refusal(pair, spec.dataset.max_tokens, tokens)
         if reason is None:
             pairs[str(pair["pair_id"])] = pair
@@ -83,15 +84,16 @@ def preference_pairs(
     return Preferences(frame, funnel)
 
 
-def spelt(text: str, spec: ProjectSpec) -> str:
-    """Return JSON in the spelling that valid answers have: blanks and order are no reason to reject."""
-    if spec.task.output_schema is None:
+def spelt(text: str, shape: AnswerShape | None) -> str:
+    """Return JSON in the spelling that valid answers, of that ``shape``, have: blanks and order are no reason
+    to reject. Free text is returned as it is."""
+    if shape is None:
         return text
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return canonical_output(value, shape_of(spec.task.output_schema))
+    return canonical_output(value, shape)
 
 
 def _pair(example: Mapping[str, object], record_id: str, rejected: str) -> dict[str, object]:

@@ -28,6 +28,7 @@ from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_train.errors import NotExported
+from tunewheel_train.runs.runs import manifest_path
 from tunewheel_train.settings import Settings
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ async def _read(store: ObjectStore, run_id: str) -> tuple[RunManifest, list[dict
     """The run's manifest, and the training examples by id."""
     import polars as pl
 
-    content = await store.read(f"runs/{run_id}/manifest.json")
+    content = await store.read(manifest_path(run_id))
     if content is None:
         raise NotExported(f"{run_id} has no manifest in the store; name a run that is complete")
     manifest = RunManifest.model_validate_json(content)

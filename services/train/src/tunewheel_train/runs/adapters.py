@@ -32,7 +32,9 @@ async def find_model(store: ObjectStore, model_id: str) -> RunManifest | None:
     digits = model_id.rpartition("-")[2]
     for run_id in await store.folders("runs"):
         if run_id.startswith(f"run-{digits}") and (content := await store.read(manifest_path(run_id))):
-            return RunManifest.model_validate_json(content)
+            manifest = RunManifest.model_validate_json(content)
+            if manifest.adapter.model_id == model_id:
+                return manifest
     return None
 
 

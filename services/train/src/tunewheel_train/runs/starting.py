@@ -31,7 +31,7 @@ async def fetch_start(store: ObjectStore, run: Run, directory: Path) -> Path | N
             field=FIELD, reason=f"{model_id} is no model of {run.project}; name one of this project"
         )
     found = await adapters.find_model(store, model_id)
-    if found is None or found.adapter.model_id != model_id:
+    if found is None:
         raise RunFailed(
             field=FIELD, reason=f"{model_id} is not in the store; name the model_id of a completed run"
         )
