@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
+import pytest
 import uvicorn
 from tunewheel_runtime.http import PatientHttp
 
@@ -16,6 +17,25 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Impatient(PatientHttp):
     head_bytes = 2_000
     patience_seconds = 0.3
+
+
+class LooksWhenTold(PatientHttp):
+    """Looks after its connection when the test says so: no test of patience needs any."""
+
+    newest: ClassVar[LooksWhenTold | None] = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        LooksWhenTold.newest = self
+
+    def is_waiting_for_us(self) -> bool:
+        return self.cycle is not None and self._is_waiting_for_us()
+
+    def look_again(self) -> None:
+        self._look_after()
+
+    def _look_in(self, seconds: float) -> None:
+        assert seconds > 0
 
 
 class App:
@@ -40,8 +60,9 @@ class App:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: App) -> AsyncIterator[int]:
-    config = uvicorn.Config(app, port=0, lifespan="off", http=Impatient, log_config=None)
+async def serving(app: App, protocol: type[PatientHttp] = Impatient) -> AsyncIterator[int]:
+    LooksWhenTold.newest = None
+    config = uvicorn.Config(app, port=0, lifespan="off", http=protocol, log_config=None)
     server = uvicorn.Server(config)
     listener = config.bind_socket()
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -108,26 +129,43 @@ async def test_a_body_that_stops_arriving_ends_the_connection() -> None:
         assert await status(reader) == 408
 
 
-async def test_a_body_that_waits_for_the_service_is_waited_for() -> None:
+@pytest.mark.parametrize("expecting", [b"", b"Expect: 100-continue\r\n"], ids=["at once", "when told"])
+async def test_a_body_that_waits_for_the_service_is_waited_for(expecting: bytes) -> None:
+    app, size = App(), 1 << 20
+    app.may_read.clear()
+    async with serving(app, LooksWhenTold) as port, connected(port) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % size + expecting + b"\r\n")
+        if not expecting:
+            writer.write(b"0" * size)
+        while not (looking := LooksWhenTold.newest) or not looking.is_waiting_for_us():
+            await asyncio.sleep(0.01)
+        for _ in range(4):
+            looking.look_again()
+        app.may_read.set()
+        while looking.is_waiting_for_us():
+            await asyncio.sleep(0)
+        looking.look_again()  # before a byte that it now asks for has come
+        if expecting:
+            assert await status(reader) == 100
+            await reader.readline()
+            writer.write(b"0" * size)
+        assert await status(reader) == 200
+
+
+async def test_a_client_that_sends_nothing_when_it_is_no_longer_kept_waiting_is_not_waited_for() -> None:
     app = App()
     app.may_read.clear()
-    size = 1 << 20
-    for expecting in (b"", b"Expect: 100-continue\r\n"):
-        app.may_read.clear()
-        async with serving(app) as port, connected(port) as (reader, writer):
-            head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % size
-            writer.write(head + expecting + b"\r\n")
-            if not expecting:
-                writer.write(b"0" * size)
-            await asyncio.sleep(4 * Impatient.patience_seconds)  # it would be closed in the meantime
-            app.may_read.set()
-            found = await status(reader)
-            if expecting:
-                assert found == 100
-                await reader.readline()
-                writer.write(b"0" * size)
-                found = await status(reader)
-            assert found == 200
+    async with serving(app, LooksWhenTold) as port, connected(port) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        while not (looking := LooksWhenTold.newest) or not looking.is_waiting_for_us():
+            await asyncio.sleep(0.01)
+        looking.look_again()
+        app.may_read.set()
+        assert await status(reader) == 100
+        await reader.readline()
+        looking.look_again()
+        looking.look_again()
+        assert await status(reader) == 408
 
 
 async def test_an_answer_may_take_longer_than_a_request() -> None:

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+_NOTHING_YET = -1
+
 
 class PatientHttp(HttpToolsProtocol):
     """uvicorn's protocol, patient within limits."""
@@ -75,10 +77,12 @@ class PatientHttp(HttpToolsProtocol):
             else:
                 self._look_in(left)
         elif self._in_body:
-            if self._received == self._seen and not self._is_waiting_for_us():
+            is_ours = self._is_waiting_for_us()
+            if self._received == self._seen and not is_ours:
                 self._refuse(408, f"No more of the body arrived within {self.patience_seconds:g} s.")
             else:
-                self._seen = self._received
+                # A client that we keep waiting has a whole spell from when we no longer do.
+                self._seen = _NOTHING_YET if is_ours else self._received
                 self._look_in(self.patience_seconds)
 
     def _is_waiting_for_us(self) -> bool:
