@@ -31,6 +31,7 @@ def test_what_says_more_than_hello_stays(text: str) -> None:
     "tail",
     ["-- \nAnna Smith\nLarkspur Mobility", "--\nAnna", "Best regards,\nAnna Smith\n+49 30 1234567", "Thanks!",
      "Thank you so much,\nAnna", "Kind regards, Anna Smith", "Mit freundlichen Grüßen\nJörg",
+     "Best regards,\n\nAnna Smith\n\nLarkspur\nFleet\n1 Main Street\nSpringfield\n\nTel +49 30 1234567",
      "Sent from my iPhone", "Cheers\n\nSent from my iPhone", "Cordialement,\nZoé"],
 )  # fmt: skip
 def test_a_signature_is_cut(tail: str) -> None:
@@ -43,6 +44,7 @@ def test_a_signature_is_cut(tail: str) -> None:
         f"{OWN}\n\nThanks,\nAnna\nPS: the lamp is dark too",
         f"{OWN}\n\nThanks\nmy order is number 4711",
         f"{OWN}\n\nThanks\nIs that all right?",
+        f"{OWN}\n\nThanks\n1. I oiled it\n2. I rang it",
         f"{OWN}\n\nThanks for nothing, it broke again on the road",
         f"{OWN}\n\nRegards\n" + "\n".join(f"line {n}" for n in range(12)),
         "Thanks",

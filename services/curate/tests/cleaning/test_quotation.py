@@ -19,15 +19,30 @@ OWN = "The bell is silent again.\nWhat now?"
         "From: Help Desk\nSent: Monday\nTo: Me\nSubject: Bell\n\nPlease oil it.",
         "Von: Help Desk\nGesendet: Montag\nAn: Mich\nBetreff: Klingel\n\nBitte ölen.",
         "> Please oil it.\n> Regards",
+        f"{'_' * 32}\nFrom: Help Desk\nSent: Monday\nTo: Me\nSubject: Bell\n\nPlease oil it.",
+        "*From:* Help Desk\n*Sent:* Monday\n*To:* Me\n*Subject:* Bell\n\nPlease oil it.",
+        "De : Help Desk\nEnvoyé : lundi\nÀ : Moi\nObjet : Sonnette\n\nHuilez-la.",
+        "发件人: Help Desk\n发送时间: 2026年1月5日\n收件人: Me\n主题: Bell\n\nPlease oil it.",
+        "On Mon, 5 Jan 2026 at 10:02, The Help Desk of Larkspur Mobility\n"
+        "<help-desk-of-the-north@larkspur-mobility.example.com>\nwrote:\n\nPlease oil it.",
+        "2026年1月5日(月) 10:02 Help Desk <help@example.com>:\n\n> Please oil it.",
+        "##- Please type your reply above this line -##\n\nPlease oil it.",
     ],
 )
 def test_what_was_quoted_is_cut(tail: str) -> None:
     assert without_quotation(f"{OWN}\n\n{tail}") == OWN
 
 
-def test_an_answer_below_its_quotation_is_kept() -> None:
-    text = f"On Monday, the help desk wrote:\n> Please oil it.\n\n{OWN}"
-    assert without_quotation(text) == OWN
+@pytest.mark.parametrize(
+    "head",
+    [
+        "On Monday, the help desk wrote:\n> Please oil it.",
+        "##- Please type your reply above this line -##",
+        f"{'_' * 32}\nFrom: Me\nSent: Monday\nTo: Help Desk\nSubject: Bell",
+    ],
+)
+def test_an_answer_below_its_quotation_is_kept(head: str) -> None:
+    assert without_quotation(f"{head}\n\n{OWN}") == OWN
 
 
 @pytest.mark.parametrize(
@@ -36,6 +51,9 @@ def test_an_answer_below_its_quotation_is_kept() -> None:
         OWN,
         "From: where do I order?\nTo be honest I forgot.",
         "On the bell it says:\nring me",
+        "On Monday I called you.\nYou were nice, and somebody\nwrote:\noil it",
+        "Write to help <help@example.com>:\nthat is what the bell says",
+        "The log says\n__________\nwhat now?",
         "It reads > 5 volts\n> is what I see",
         "> all of it is quoted\n> and nothing else",
         "",

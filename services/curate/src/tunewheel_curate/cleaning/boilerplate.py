@@ -9,6 +9,7 @@ import re
 
 LONGEST_LINE = 80
 SIGNATURE_LINES = 8
+"""Below its first, blank ones aside."""
 _NAME = (
     r"(?:\s+(?-i:[^\W\d_a-zß-öø-ÿ][\w.'-]{0,30})|\s+(?:team|support|there|all|everybody|everyone|folks|sirs?|"
 )
@@ -36,7 +37,7 @@ _DEVICE = (
     "enviado desde mi ",
 )  # fmt: skip
 _CARRIES_FACTS = re.compile(
-    r"p\.?\s?s\.?\b|.{0,20}\b(?:order|ticket|invoice|case|serial|reference|ref|bestell|rechnung)\w{0,20}\b.{0,30}\d",
+    r"p\.?\s?s\.?\b|\d{1,2}[.)]\s|.{0,20}\b(?:order|ticket|invoice|case|serial|reference|ref|bestell|rechnung)\w{0,20}\b.{0,30}\d",
     re.IGNORECASE,
 )
 _DISCLAIMER_STARTS = (
@@ -67,12 +68,11 @@ def without_signature(text: str) -> str:
     """Return ``text`` without its signature: what follows ``--`` (RFC 3676 §4.3), a sign-off or a device's
     own line near the end. Lines that seem to carry a fact (a postscript, an order's number) keep it."""
     lines = text.rstrip().split("\n")
-    for index in range(max(1, len(lines) - SIGNATURE_LINES - 1), len(lines)):
-        tail = [line.strip() for line in lines[index:] if line.strip()]
-        if not tail or not any(line.strip() for line in lines[:index]):
-            continue
-        if _opens_signature(tail[0]) and lines[index].strip() and all(map(_is_signature, tail[1:])):
-            return "\n".join(lines[:index]).rstrip()
+    filled = [number for number, line in enumerate(lines) if line.strip()]
+    for place in range(max(1, len(filled) - SIGNATURE_LINES - 1), len(filled)):
+        opening, *others = (lines[number].strip() for number in filled[place:])
+        if _opens_signature(opening) and all(map(_is_signature, others)):
+            return "\n".join(lines[: filled[place]]).rstrip()
     return text
 
 
