@@ -10,6 +10,7 @@ from tunewheel_ingest.parsing.document import Unreadable
 from tunewheel_ingest.parsing.formats import parse_file
 from tunewheel_ingest.parsing.text import decode, decode_python
 
+RUSSIAN = "\u0417\u0432\u043e\u043d\u043e\u043a \u043d\u0435 \u0437\u0432\u043e\u043d\u0438\u0442. "
 GREEK = "\u03b7 \u03bc\u03c0\u03b1\u03c4\u03b1\u03c1\u03af\u03b1 \u03bb\u03ac\u03bc\u03c0\u03b5\u03b9 " * 8
 
 
@@ -26,6 +27,18 @@ GREEK = "\u03b7 \u03bc\u03c0\u03b1\u03c4\u03b1\u03c1\u03af\u03b1 \u03bb\u03ac\u0
 def test_the_encoding_is_told_from_the_bytes(data: bytes, text: str, encoding: str | None) -> None:
     assert decode(data)[0] == text
     assert encoding in (None, decode(data)[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Na\u00efve caf\u00e9 \u2013 the \u201cbell\u201d", "cp1252"),
+        (RUSSIAN * 3, "cp1251"),
+        ("Dzwonek nie dzia\u0142a, prosz\u0119 o pomoc, gdy\u017c nie dzwoni " * 3, "cp1250"),
+    ],
+)
+def test_few_accents_are_read_as_windows_wrote_them(text: str, encoding: str) -> None:
+    assert decode(text.encode(encoding)) == (text, encoding)
 
 
 @pytest.mark.parametrize(

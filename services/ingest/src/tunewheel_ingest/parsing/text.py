@@ -18,6 +18,10 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """The longer before those they begin with."""
+USUAL = ("cp1252", "cp1251", "cp1250")
+"""What Windows writes where nobody asks for UTF-8: western, Cyrillic, central European."""
+SLACK = 0.1
+"""Of charset_normalizer's coherence (0 to 1), within which two encodings fit about as well."""
 SAMPLE_BYTES = 256 * 1024
 """What an unknown encoding is told from: looking at more is slow and tells no more."""
 
@@ -75,11 +79,20 @@ def parse_plain(text: str) -> ParsedDocument:
 
 
 def _guess(data: bytes, where: int) -> str:
+    """Return the encoding that the bytes around ``where`` look like; one of ``USUAL`` where it fits about as
+    well: with few accents to go by many do, and the first by name is seldom what people saved."""
     from charset_normalizer import from_bytes
 
     # a sample around the first byte that is no ASCII: the beginning may be ASCII for long
     start = max(0, where - SAMPLE_BYTES // 8)
-    best = from_bytes(data[start : start + SAMPLE_BYTES]).best()
+    found = from_bytes(data[start : start + SAMPLE_BYTES])
+    best = found.best()
     if best is None:
         raise Unreadable(f"is no text in any known encoding (byte {where}); save it as UTF-8")
-    return best.encoding
+    as_good = {
+        name
+        for match in found
+        if match.chaos <= best.chaos and match.coherence >= best.coherence - SLACK
+        for name in match.could_be_from_charset
+    }
+    return next((name for name in USUAL if name in as_good), best.encoding)
