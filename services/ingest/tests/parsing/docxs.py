@@ -51,6 +51,15 @@ def table(*rows: tuple[str, ...]) -> str:
     return f"<w:tbl>{''.join(f'<w:tr>{row}</w:tr>' for row in cells)}</w:tbl>"
 
 
+def merged(*rows: tuple[tuple[str, str], ...]) -> str:
+    """Return a table of cells, each a text and its properties (ECMA-376 part 1 §17.4.17, §17.4.84)."""
+    cells = (
+        "".join(f"<w:tc><w:tcPr>{properties}</w:tcPr>{paragraph(text)}</w:tc>" for text, properties in row)
+        for row in rows
+    )
+    return f"<w:tbl>{''.join(f'<w:tr>{row}</w:tr>' for row in cells)}</w:tbl>"
+
+
 def make_docx(body: str, *, prolog: str = "", more: dict[str, bytes] | None = None) -> bytes:
     """Return a DOCX with ``body`` in it; ``prolog`` stands before the document's root, ``more`` are parts."""
     document = f"{prolog}<w:document {W}><w:body>{body}</w:body></w:document>"

@@ -56,6 +56,35 @@ def test_python_is_cut_into_functions_and_classes_with_their_lines() -> None:
     assert parsed.markdown == f"```python\n{SOURCE.strip()}\n```"
 
 
+def test_functions_that_depend_on_a_version_or_an_import_are_functions() -> None:
+    source = """\
+if sys.version_info >= (3, 11):
+    def read():
+        \"\"\"Read by the library.\"\"\"
+        return tomllib
+else:
+    try:
+        import tomli
+    except ImportError:
+        def read():
+            \"\"\"Give up.\"\"\"
+            raise SystemExit
+"""
+    found = [(s.name, s.summary, s.first_line, s.last_line) for s in parse_code(source, "a.py").sections]
+    assert found == [
+        (None, None, 1, 1),
+        ("read", "Read by the library.", 2, 4),
+        (None, None, 5, 8),
+        ("read", "Give up.", 9, 11),
+    ]
+
+
+def test_a_chain_of_conditions_without_end_is_followed() -> None:
+    branches = (f"elif x == {n}:\n    def f(): pass\n" for n in range(900))
+    sections = parse_code("if x:\n    pass\n" + "".join(branches), "a.py").sections
+    assert sum(section.name == "f" for section in sections) in (0, 900)  # 0: too deep for Python's own parser
+
+
 @pytest.mark.parametrize("source", ["print 'two'\n", "{{ template }}", "def broken(:\n", "x = 1\n\x00"])
 def test_python_that_does_not_parse_is_one_piece(source: str) -> None:
     parsed = parse_code(source, "old.py")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
 from tunewheel_ingest.parsing.docx import MAX_ENTRIES, OLE_MAGIC, parse_docx
 
-from .docxs import MANUAL, OFFICE, make_docx, paragraph, relations
+from .docxs import MANUAL, OFFICE, make_docx, merged, paragraph, relations
 
 BILLION_LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>'
 
@@ -39,6 +39,17 @@ def test_headings_lists_tables_and_code_are_kept(tmp_path: Path) -> None:
         (("Trail 2", "Battery"), "table"),
         (("Trail 2", "Battery"), "code"),
     ]
+
+
+def test_merged_cells_leave_every_value_below_its_head(tmp_path: Path) -> None:
+    begins, goes_on, wide = '<w:vMerge w:val="restart"/>', "<w:vMerge/>", '<w:gridSpan w:val="2"/>'
+    body = merged(
+        (("Region", ""), ("Sales", wide)),
+        (("EU", begins), ("1", ""), ("2", "")),
+        (("", goes_on), ("3", ""), ("4", "")),
+    )
+    table = "| Region | Sales | |\n| --- | --- | --- |\n| EU | 1 | 2 |\n| EU | 3 | 4 |"
+    assert parse(tmp_path, make_docx(body)).markdown == table
 
 
 def entries(count: int) -> dict[str, bytes]:

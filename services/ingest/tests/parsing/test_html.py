@@ -66,6 +66,18 @@ def test_the_main_part_is_taken_where_the_page_names_it(wrap: str) -> None:
     assert parse_html(f"<div>menu</div>{wrap.format('<p>text</p>')}").markdown == "text"
 
 
+def test_an_empty_main_part_and_a_form_around_the_page_hide_nothing() -> None:
+    assert parse_html("<main> </main><h1>Real</h1><p>text").markdown == "# Real\n\ntext"
+    page = "<form id=aspnetForm><h1>Policy</h1><p>Read it.</p><form><label>Search</label></form></form>"
+    assert parse_html(page).markdown.startswith("# Policy\n\nRead it.")
+    assert "Search" not in parse_html(page.replace("</p><form>", "</p></form><form>")).markdown
+
+
+def test_a_summary_stands_apart_from_its_details_and_a_power_from_its_base() -> None:
+    page = "<details><summary>More</summary>at 10<sup>6</sup> K, on the 1<sup>st</sup> day</details>"
+    assert parse_html(page).markdown == "More\n\nat 10^6 K, on the 1st day"
+
+
 def test_the_declared_encoding_is_used() -> None:
     page = '<meta charset="windows-1251"><p>\u043f\u0440\u0438\u0432\u0435\u0442</p>'
     assert parse_html(page.encode("cp1251")).markdown == "\u043f\u0440\u0438\u0432\u0435\u0442"

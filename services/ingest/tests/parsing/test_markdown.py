@@ -43,6 +43,15 @@ Ring.
 """
 
 
+def test_code_in_a_list_loses_the_indentation_of_the_list_and_no_other() -> None:
+    text = "1. Call\n\n   ```python\n   if bike:\n       charge()\n\n  odd()\n   ```\n2. Wait"
+    assert [(s.kind, s.text) for s in sections_of(text)] == [
+        ("prose", "1. Call"),
+        ("code", "if bike:\n    charge()\n\nodd()"),
+        ("prose", "2. Wait"),
+    ]
+
+
 def test_structure_becomes_sections_with_their_headings() -> None:
     found = [(s.kind, s.path, s.text, s.language) for s in sections_of(SOP)]
     battery = ("Batteries", "Trail 2 and Trail 3")

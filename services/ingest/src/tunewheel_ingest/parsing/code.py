@@ -14,6 +14,8 @@ from tunewheel_ingest.parsing.document import ParsedDocument
 from tunewheel_ingest.parsing.markdown import fenced
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+_BRANCHING = (ast.If, ast.Try, ast.ExceptHandler, ast.With)
+_BRANCHES = ("body", "handlers", "orelse", "finalbody")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,7 @@ def _fill(whole: _Piece, body: list[ast.stmt], path: tuple[str, ...]) -> Iterato
     """Yield ``whole`` as the definitions in ``body`` and what is between them. The first of the rest bears
     the name and the docstring of the whole."""
     start, place, name, summary = whole.first, whole.path, whole.name, whole.summary
-    for node in body:
-        if not isinstance(node, Function | ast.ClassDef):
-            continue
+    for node in _definitions(body):
         first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
         last = node.end_lineno or node.lineno
         if first < start:
@@ -76,6 +76,18 @@ def _fill(whole: _Piece, body: list[ast.stmt], path: tuple[str, ...]) -> Iterato
         start = last + 1
     if start <= whole.last:
         yield _Piece(start, whole.last, place, name, summary)
+
+
+def _definitions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """Yield functions and classes in their order, also those that depend on a version or an import."""
+    waiting: list[ast.AST] = [*reversed(body)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Function | ast.ClassDef):
+            yield node
+        elif isinstance(node, _BRANCHING):
+            inner = [part for name in _BRANCHES for part in getattr(node, name, ())]
+            waiting += inner[::-1]
 
 
 def _section(piece: _Piece, lines: list[str], language: str | None) -> DocumentSection | None:

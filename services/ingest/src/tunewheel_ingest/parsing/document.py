@@ -5,7 +5,7 @@ from __future__ import annotations
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.document import DocumentSection
 
-PARSER_VERSION = 1
+PARSER_VERSION = 2
 """Counts up when a document would be read in another way: the same document then is a new record."""
 
 

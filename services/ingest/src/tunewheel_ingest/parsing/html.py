@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_ingest.normalising import normalise
 from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.html_tables import settle_tables
 from tunewheel_ingest.parsing.markdown import sections_of, title_of
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
 DROPPED = (
-    "script", "style", "noscript", "template", "nav", "aside", "form", "iframe", "frame", "object", "embed",
+    "script", "style", "noscript", "template", "nav", "aside", "iframe", "frame", "object", "embed",
     "applet", "svg", "canvas", "audio", "video", "head", "button", "input", "select", "textarea", "dialog",
 )  # fmt: skip
 PERMALINKS = frozenset({"", "#", "\u00a7", "\u00b6", "\U0001f517"})
 """What generators of documentation write into a heading as a link to itself."""
 RUNNING_SCHEMES = ("javascript:", "vbscript:", "data:")
+HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+BLOCKS = {"details": "div", "center": "div", "fieldset": "div", "summary": "p", "legend": "p"}
+"""What markdownify takes for words within a line, and what it knows instead."""
+_POWER = re.compile(r"[+\u2212-]?\d{1,9}")
 
 
 def parse_html(html: str | bytes) -> ParsedDocument:
@@ -40,9 +46,16 @@ def parse_html(html: str | bytes) -> ParsedDocument:
 
 
 def to_markdown(tree: Tag) -> str:
-    """Return a tree as Markdown, words unescaped: they are read by a model, not rendered."""
+    """Return a tree as Markdown, words unescaped: they are read by a model, not rendered. The tree is
+    changed."""
     from markdownify import MarkdownConverter
 
+    settle_tables(tree)
+    for tag in tree.find_all(list(BLOCKS)):
+        tag.name = BLOCKS[tag.name]
+    for tag in tree.find_all("sup"):
+        if _POWER.fullmatch(tag.get_text(strip=True)):  # or 10 to the 6th becomes 106, and a note a figure
+            tag.insert(0, "^")
     converter = MarkdownConverter(
         heading_style="atx",
         bullets="-",
@@ -62,6 +75,11 @@ def _clean(soup: BeautifulSoup) -> None:
 
     for tag in soup.find_all(DROPPED):
         tag.decompose()
+    for tag in soup.find_all("form"):
+        if tag.find(HEADINGS) is None:
+            tag.decompose()
+        else:  # ASP.NET wraps a whole page in one
+            tag.unwrap()
     for tag in soup.find_all(_is_hidden):
         tag.decompose()
     for note in soup.find_all(string=lambda s: isinstance(s, Comment | Declaration | Doctype)):
@@ -90,7 +108,7 @@ def _is_hidden(tag: Tag) -> bool:
 def _main_part(soup: BeautifulSoup) -> Any:
     """Return ``<main>``, or the only ``<article>``, or the body without the page's own header and footer."""
     main = soup.find("main") or soup.find(role="main")
-    if main is not None:
+    if main is not None and main.get_text(strip=True):
         return main
     articles = soup.find_all("article")
     if len(articles) == 1:

@@ -115,7 +115,9 @@ def _special(lines: list[str], number: int) -> tuple[_Block | None, int]:
         end = next((n for n in range(number + 1, len(lines)) if _closes(fence, lines[n])), len(lines))
         words = line.strip().strip(fence[0]).split()
         language = words[0].strip("{}.").lower() if words else ""
-        return _Block("code", lines[number + 1 : end], language=language or None), end + 1
+        indent = len(line) - len(line.lstrip(" "))
+        inside = [_outdented(inner, indent) for inner in lines[number + 1 : end]]
+        return _Block("code", inside, language=language or None), end + 1
     if heading := _heading(line):
         return _Block("heading", [heading[1]], level=heading[0]), number + 1
     if "|" in line and number + 1 < len(lines) and _is_delimiter_row(lines[number + 1]):
@@ -144,6 +146,11 @@ def _opening_fence(line: str) -> str | None:
         if length >= 3 and not (mark == "`" and "`" in stripped[length:]):
             return mark * length
     return None
+
+
+def _outdented(line: str, indent: int) -> str:
+    """Return a line of code without the indentation of its fence: that of the list it stands in."""
+    return line[min(indent, len(line) - len(line.lstrip(" "))) :]
 
 
 def _closes(fence: str, line: str) -> bool:
