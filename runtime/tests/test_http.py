@@ -15,13 +15,13 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Impatient(PatientHttp):
-    head_bytes = 2_000
     patience_seconds = 0.3
 
 
 class LooksWhenTold(PatientHttp):
     """Looks after its connection when the test says so: no test of patience needs any."""
 
+    head_bytes = 2_000
     newest: ClassVar[LooksWhenTold | None] = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -33,6 +33,13 @@ class LooksWhenTold(PatientHttp):
 
     def look_again(self) -> None:
         self._look_after()
+
+    def let_patience_pass(self) -> None:
+        """Make it as late as if the head had begun to come so long before."""
+        self._head_began -= self.patience_seconds
+
+    def has_received(self, size: int) -> bool:
+        return self._received >= size
 
     def _look_in(self, seconds: float) -> None:
         assert seconds > 0
@@ -60,9 +67,11 @@ class App:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: App, protocol: type[PatientHttp] = Impatient) -> AsyncIterator[int]:
+async def serving(app: App, protocol: type[PatientHttp] = LooksWhenTold) -> AsyncIterator[int]:
     LooksWhenTold.newest = None
-    config = uvicorn.Config(app, port=0, lifespan="off", http=protocol, log_config=None)
+    config = uvicorn.Config(
+        app, port=0, lifespan="off", http=protocol, log_config=None, timeout_keep_alive=600
+    )
     server = uvicorn.Server(config)
     listener = config.bind_socket()
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -107,25 +116,44 @@ async def test_headers_without_end_are_refused() -> None:
             pouring.cancel()
 
 
-async def test_a_head_that_does_not_arrive_ends_the_connection() -> None:
-    async with serving(App()) as port, connected(port) as (reader, writer):
-        dripping = asyncio.create_task(pour_slowly(writer, b"GET / HTTP/1.1\r\nHost: " + b"x" * 1_000))
+async def connection(*, received: int = 0) -> LooksWhenTold:
+    """The server's end of the only connection, once it is there and has received so many bytes."""
+    while (found := LooksWhenTold.newest) is None or not found.has_received(received):
+        await asyncio.sleep(0.01)
+    return found
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GET / HTTP/1.1\r\nHost: x", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"]
+)
+async def test_one_that_stops_sending_is_answered_and_closed(sent: bytes) -> None:
+    """Its connection is looked after by itself, in head and body."""
+    async with serving(App(), Impatient) as port, connected(port) as (reader, writer):
+        writer.write(sent)
         assert await status(reader) == 408
         assert (await asyncio.wait_for(reader.read(), 60)).endswith(b"within 0.3 s.")
-        dripping.cancel()
 
 
-async def pour_slowly(writer: asyncio.StreamWriter, data: bytes) -> None:
-    with contextlib.suppress(ConnectionError):
-        for n in range(len(data)):
-            writer.write(data[n : n + 1])
-            await writer.drain()
-            await asyncio.sleep(0.02)
+async def test_a_head_that_comes_byte_by_byte_has_no_longer_than_any_other() -> None:
+    async with serving(App()) as port, connected(port) as (reader, writer):
+        for received in (1, 2):
+            writer.write(b"G" if received == 1 else b"E")
+            server = await connection(received=received)
+            server.look_again()
+        server.let_patience_pass()
+        writer.write(b"T")
+        (await connection(received=3)).look_again()
+        assert await status(reader) == 408
 
 
 async def test_a_body_that_stops_arriving_ends_the_connection() -> None:
+    head, received = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", 0
     async with serving(App()) as port, connected(port) as (reader, writer):
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+        for piece in (head, b"ha", b"lf"):
+            writer.write(piece)
+            received += len(piece)
+            (await connection(received=received)).look_again()
+        (await connection()).look_again()
         assert await status(reader) == 408
 
 
@@ -133,18 +161,19 @@ async def test_a_body_that_stops_arriving_ends_the_connection() -> None:
 async def test_a_body_that_waits_for_the_service_is_waited_for(expecting: bytes) -> None:
     app, size = App(), 1 << 20
     app.may_read.clear()
-    async with serving(app, LooksWhenTold) as port, connected(port) as (reader, writer):
+    async with serving(app) as port, connected(port) as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % size + expecting + b"\r\n")
         if not expecting:
             writer.write(b"0" * size)
-        while not (looking := LooksWhenTold.newest) or not looking.is_waiting_for_us():
+        server = await connection()
+        while not server.is_waiting_for_us():
             await asyncio.sleep(0.01)
         for _ in range(4):
-            looking.look_again()
+            server.look_again()
         app.may_read.set()
-        while looking.is_waiting_for_us():
+        while server.is_waiting_for_us():
             await asyncio.sleep(0)
-        looking.look_again()  # before a byte that it now asks for has come
+        server.look_again()  # before a byte that it now asks for has come
         if expecting:
             assert await status(reader) == 100
             await reader.readline()
@@ -155,16 +184,17 @@ async def test_a_body_that_waits_for_the_service_is_waited_for(expecting: bytes)
 async def test_a_client_that_sends_nothing_when_it_is_no_longer_kept_waiting_is_not_waited_for() -> None:
     app = App()
     app.may_read.clear()
-    async with serving(app, LooksWhenTold) as port, connected(port) as (reader, writer):
+    async with serving(app) as port, connected(port) as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
-        while not (looking := LooksWhenTold.newest) or not looking.is_waiting_for_us():
+        server = await connection()
+        while not server.is_waiting_for_us():
             await asyncio.sleep(0.01)
-        looking.look_again()
+        server.look_again()
         app.may_read.set()
         assert await status(reader) == 100
         await reader.readline()
-        looking.look_again()
-        looking.look_again()
+        server.look_again()
+        server.look_again()
         assert await status(reader) == 408
 
 
@@ -173,7 +203,10 @@ async def test_an_answer_may_take_longer_than_a_request() -> None:
     app.may_read.clear()
     async with serving(app) as port, connected(port) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        await asyncio.sleep(4 * Impatient.patience_seconds)
+        server = await connection(received=1)
+        for _ in range(4):
+            server.let_patience_pass()
+            server.look_again()
         app.may_read.set()
         assert await status(reader) == 200
 
@@ -186,4 +219,6 @@ async def test_a_connection_that_is_kept_takes_one_request_after_another() -> No
             while (await reader.readline()).strip():
                 pass
             assert await reader.readexactly(1) == b"4"
-            await asyncio.sleep(Impatient.patience_seconds / 2)
+            server = await connection()
+            server.let_patience_pass()
+            server.look_again()
