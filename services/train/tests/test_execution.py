@@ -29,9 +29,13 @@ from tunewheel_train.runs.process import Patience
 from tunewheel_train.runs.runs import MAX_RECORD_IDS
 from tunewheel_train.trainers import checkpoints
 
-LONG = 100.0
 OTHER = "helpdesk-0123456789ab"
-"""Epochs of six steps that a test interrupts and does not want to see the end of."""
+
+
+@pytest.fixture
+def in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs stay in their middle until they are interrupted; see ``light_worker.wait_at``."""
+    monkeypatch.setenv("LIGHT_WAIT", "1")
 
 
 async def until(condition) -> None:
@@ -115,8 +119,9 @@ async def test_a_manifest_that_is_gone_is_an_invalid_event(bench):
         await made.train()
 
 
+@pytest.mark.usefixtures("in_the_middle")
 async def test_a_lost_lease_leaves_a_checkpoint_that_another_machine_resumes_from(bench, tmp_path: Path):
-    made = await bench(epochs=40, method="full", keep_checkpoints=1)
+    made = await bench(method="full", keep_checkpoints=1)
     task = asyncio.create_task(made.train())
     await until(lambda: progressed(made))
     made.lease.lost.set()
@@ -137,8 +142,11 @@ async def test_a_lost_lease_leaves_a_checkpoint_that_another_machine_resumes_fro
     assert not (made.settings.runs_dir / event.run_id).exists()
 
 
-async def test_a_killed_training_process_is_started_again_and_ends_alike(bench, tmp_path: Path):
-    made = await bench(epochs=40)
+@pytest.mark.usefixtures("in_the_middle")
+async def test_a_killed_training_process_is_started_again_and_ends_alike(
+    bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = await bench()
     task = asyncio.create_task(made.train())
     runs = made.settings.runs_dir
     await until(lambda: any(checkpoints.latest(path) for path in runs.glob("*/work")))
@@ -152,6 +160,7 @@ async def test_a_killed_training_process_is_started_again_and_ends_alike(bench, 
     manifest = json.loads(await made.store.get(event.manifest))
     assert manifest["resumed_from_steps"] == [started[1]]
     await made.store.delete(await made.store.list("adapters") + [event.manifest.path])
+    monkeypatch.delenv("LIGHT_WAIT")
     alone = await made.on_another_machine(tmp_path / "alone").train()
     assert [ref.sha256 for ref in alone.adapter.files] == [ref.sha256 for ref in event.adapter.files]
 
@@ -250,8 +259,9 @@ async def test_criteria_of_another_hash_are_an_invalid_event_with_nothing_publis
     assert await made.store.list("runs") == await made.store.list("adapters") == []
 
 
+@pytest.mark.usefixtures("in_the_middle")
 async def test_cancel_ends_the_run_and_holds_for_later_deliveries(bench):
-    made = await bench(epochs=LONG)
+    made = await bench()
     task = asyncio.create_task(made.train())
     await until(lambda: progressed(made))
     run_id = made.told[0].run_id
@@ -265,8 +275,9 @@ async def test_cancel_ends_the_run_and_holds_for_later_deliveries(bench):
     assert training_processes() == []
 
 
+@pytest.mark.usefixtures("in_the_middle")
 async def test_pause_frees_the_machine_and_resume_goes_on(bench):
-    made = await bench(epochs=40)
+    made = await bench()
     task = asyncio.create_task(made.train())
     await until(lambda: progressed(made))
     run_id = made.told[0].run_id
@@ -278,12 +289,13 @@ async def test_pause_frees_the_machine_and_resume_goes_on(bench):
     assert [n.resumed_from_step > 0 for n in made.told if isinstance(n, TrainStarted)] == [False, True]
 
 
+@pytest.mark.usefixtures("in_the_middle")
 async def test_a_paused_run_lets_another_train(bench):
-    made = await bench(epochs=LONG)
+    made = await bench()
     trainings = made.trainings
     first = asyncio.create_task(trainings.train(made.event, lease=made.lease, tell=made.tell))
     await until(lambda: progressed(made))
-    other = await bench(epochs=LONG, dataset_id="ds-other")
+    other = await bench(dataset_id="ds-other")
     waiting = asyncio.create_task(trainings.train(other.event, lease=other.lease, tell=other.tell))
     first_id = made.told[0].run_id
     assert not progressed(other)
@@ -297,9 +309,10 @@ async def test_a_paused_run_lets_another_train(bench):
         await waiting
 
 
+@pytest.mark.usefixtures("in_the_middle")
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the environment of a process from /proc")
 async def test_the_process_gets_its_threads_and_allocator_settings(bench):
-    made = await bench(epochs=LONG)
+    made = await bench()
     task = asyncio.create_task(made.train())
     await until(lambda: progressed(made))
     (process,) = training_processes()
