@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from contextlib import aclosing
 
 import pytest
@@ -18,6 +20,26 @@ async def running(engine: Engine):
     engine.scheduler.start(asyncio.get_running_loop())
     yield engine
     await asyncio.to_thread(engine.scheduler.stop)
+
+
+@pytest.fixture
+def may_step(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    return steps_of(engine, monkeypatch)
+
+
+def steps_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """While it is clear, requests join and leave, and none comes further: who runs is found running."""
+    (lane,) = engine.scheduler._lanes.values()
+    stepping, step = threading.Event(), lane._step
+
+    def step_if_told() -> None:
+        if stepping.is_set():
+            step()
+        else:
+            time.sleep(0.001)
+
+    monkeypatch.setattr(lane, "_step", step_if_told)
+    return stepping
 
 
 def endless() -> Generation:
@@ -53,7 +75,7 @@ async def test_a_prompt_longer_than_one_reading(running: Engine) -> None:
     await beside
 
 
-async def test_a_full_queue_turns_away_and_recovers(running: Engine) -> None:
+async def test_a_full_queue_turns_away_and_recovers(running: Engine, may_step: threading.Event) -> None:
     room = running.settings.max_batch + running.settings.max_queue
     requests = [endless() for _ in range(room)]
     streams = [running.start(one) for one in requests]
@@ -66,6 +88,7 @@ async def test_a_full_queue_turns_away_and_recovers(running: Engine) -> None:
     for stream in streams:
         await stream.aclose()
     await until(lambda: running.scheduler.running + running.scheduler.waiting == 0)
+    may_step.set()
     assert len(await collect(running, endless())) == 100
 
 
@@ -79,13 +102,17 @@ async def test_leaving_frees_the_row_and_the_others_go_on(running: Engine) -> No
     assert await stays == alone
 
 
-async def test_a_cancelled_request_that_waits_is_forgotten(running: Engine) -> None:
+async def test_a_cancelled_request_that_waits_is_forgotten(
+    running: Engine, may_step: threading.Event
+) -> None:
     first = [asyncio.create_task(collect(running, endless())) for _ in range(running.settings.max_batch)]
     await until(lambda: running.scheduler.running == running.settings.max_batch)
     waiting = endless()
     steps = running.start(waiting)
     waiting.cancel()
     await steps.aclose()
+    await until(lambda: running.scheduler.waiting == 0)
+    may_step.set()
     await asyncio.gather(*first)
     await until(lambda: running.scheduler.running + running.scheduler.waiting == 0)
 
@@ -106,24 +133,27 @@ async def test_the_end_token_ends_an_answer(running: Engine, monkeypatch) -> Non
 async def test_when_generation_breaks_everyone_is_told(settings, monkeypatch) -> None:
     broke = asyncio.Event()
     engine = load_engine(settings, on_failure=broke.set)
+    may_step = steps_of(engine, monkeypatch)
     engine.scheduler.start(asyncio.get_running_loop())
     requests = [asyncio.create_task(collect(engine, endless())) for _ in range(4)]
     await until(lambda: engine.scheduler.running == 3)
-    lane = next(iter(engine.scheduler._lanes.values()))
+    (lane,) = engine.scheduler._lanes.values()
 
     def step(*_: object) -> None:
         raise RuntimeError("the kernel is unhappy")
 
     monkeypatch.setattr(lane._runner, "step", step)
+    may_step.set()
     results = await asyncio.gather(*requests, return_exceptions=True)
     assert all(isinstance(result, EngineFailed) for result in results)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await broke.wait()
     assert not engine.scheduler.healthy
     with pytest.raises(EngineFailed):
         engine.start(endless())
 
 
+@pytest.mark.usefixtures("may_step")
 async def test_stopping_tells_those_under_way(engine: Engine) -> None:
     engine.scheduler.start(asyncio.get_running_loop())
     request = asyncio.create_task(collect(engine, endless()))

@@ -21,6 +21,24 @@ from tunewheel_eval.measurement import read_measurement
 from tunewheel_eval.worker_process import Stopped, run_worker
 
 GENEROUS_SECONDS = 120.0
+WAITS_AT_THE_THIRD_ROW = """
+import signal
+from tunewheel_eval import measuring
+from tunewheel_eval.worker import main
+
+tell = measuring._Work.tell
+
+def tell_and_wait(work):
+    tell(work)
+    if len(work._file.rows) == 3:
+        while True:
+            signal.pause()
+
+measuring._Work.tell = tell_and_wait
+main()
+"""
+WAITING = (sys.executable, "-c", WAITS_AT_THE_THIRD_ROW)
+"""The measuring process, which comes no further than its third row: whoever interrupts it is not too late."""
 
 
 @pytest.fixture
@@ -50,9 +68,14 @@ def job(
 
 
 def workers() -> list[psutil.Process]:
-    return [
-        one for one in psutil.Process().children(recursive=True) if "tunewheel_eval.worker" in one.cmdline()
-    ]
+    return [one for one in psutil.Process().children(recursive=True) if _is_worker(one)]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return tuple(process.cmdline()[1:3]) == WAITING[1:]
+    except psutil.NoSuchProcess:  # a zombie too
+        return False
 
 
 async def finish(job: Path) -> list[Progress]:
@@ -84,7 +107,7 @@ async def test_killed_worker_stops_the_service_and_the_next_one_resumes(job: Pat
             workers()[0].send_signal(signal.SIGKILL)
 
     with pytest.raises(WorkerFailed, match="status -9"):
-        await run_worker(job, lost=asyncio.Event(), on_progress=kill)
+        await run_worker(job, lost=asyncio.Event(), on_progress=kill, worker=WAITING)
     survived = read_measurement((tmp_path / "candidate.jsonl").read_text())
     assert survived is not None
     assert len(survived.rows) >= 3
@@ -113,7 +136,9 @@ async def test_lost_lease_ends_the_worker(job: Path) -> None:
 
     losing = asyncio.create_task(lose())
     with pytest.raises(Stopped):
-        await asyncio.wait_for(run_worker(job, lost=lost, on_progress=nothing), GENEROUS_SECONDS)
+        await asyncio.wait_for(
+            run_worker(job, lost=lost, on_progress=nothing, worker=WAITING), GENEROUS_SECONDS
+        )
     await losing
     assert workers() == []
 
@@ -126,7 +151,8 @@ async def test_worker_ends_with_its_parent_however_that_dies(job: Path) -> None:
         "import asyncio, pathlib, sys\n"
         "from tunewheel_eval.worker_process import run_worker\n"
         "async def go(line): ...\n"
-        "asyncio.run(run_worker(pathlib.Path(sys.argv[1]), lost=asyncio.Event(), on_progress=go))\n"
+        f"asyncio.run(run_worker(pathlib.Path(sys.argv[1]), lost=asyncio.Event(), on_progress=go,"
+        f" worker={WAITING!r}))\n"
     )
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, str(job))
     worker = await started_worker()
