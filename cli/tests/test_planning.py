@@ -107,12 +107,24 @@ def test_a_broken_file_of_devices_names_the_field(tmp_path: Path) -> None:
     assert "devices.devices.0.kind" in err
 
 
-def test_the_table_is_for_people(tmp_path: Path) -> None:
+def test_the_table_is_for_people() -> None:
     code, out, _ = run("--device", "t4", "--model", "meta-llama/Llama-3.1-8B-Instruct",
                        "--knowledge-changes", "daily", "--consistency", "high")  # fmt: skip
     assert code == 0
     assert out.startswith("hybrid: ")
     assert "Prices are assumed as of 20" in " ".join(out.split())
+
+
+def test_no_figure_of_the_table_is_cut_off_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    code, out, _ = run("--device", "h100-80", "--model", "mistralai/Mistral-7B-Instruct-v0.3")
+    assert code == 0
+    rows = [line for line in out.splitlines() if line.startswith("Mistral-7B-Instruct-v0.3 ")]
+    planned = plans("--device", "h100-80", "--model", "mistralai/Mistral-7B-Instruct-v0.3")
+    for row, plan in zip(rows, planned, strict=True):
+        figures = [f"{plan[name]['low']:.2f}-{plan[name]['high']:.2f}" for name in ("hours", "dollars")]
+        assert row.split()[-2:] == figures if plan["fits"] else row.endswith(plan["advice"].split(": ")[1])
+    assert {plan["fits"] for plan in planned} == {True, False}
 
 
 @pytest.mark.parametrize(

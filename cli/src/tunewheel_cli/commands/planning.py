@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tunewheel_cli.planning import Planned
 
 
+_WIDEST = 300
+"""Columns that no table of plans needs."""
+
+
 def register(app: typer.Typer) -> None:
     app.command()(plan)
 
@@ -152,6 +156,7 @@ def _print_json(rows: list[Planned], advice: Advice | None, priced: str, measure
 
 def _print(rows: list[Planned], advice: Advice | None, priced: str, measured: Measured | None) -> None:
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     console = Console(highlight=False)
@@ -163,7 +168,12 @@ def _print(rows: list[Planned], advice: Advice | None, priced: str, measured: Me
     )  # fmt: skip
     for row in rows:
         table.add_row(*_cells(row))
-    console.print(table)
+    # As wide as it is, on a narrow terminal or in a file too: a figure whose end is cut off is another one.
+    needed = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
+    wide = Console(highlight=False, width=max(needed, console.width))
+    with wide.capture() as held:
+        wide.print(table)
+    print("\n".join(line.rstrip() for line in held.get().splitlines()))
     console.print(
         "\nGB at the peak; * activations are recomputed. Ranges hold four runs of five. Prices are assumed "
         f"as of {priced}; --devices FILE gives yours."

@@ -7,13 +7,13 @@ from datetime import date
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from tunewheel_contracts.errors import InvalidSpec, first_complaint
-from tunewheel_contracts.fields import Frozen
-from tunewheel_contracts.formats.plan import Interval
+from tunewheel_contracts.errors import InvalidSpec, first_complaint, inconsistent
+from tunewheel_contracts.fields import Frozen, NonNegative
+from tunewheel_contracts.formats.plan import Interval, Positive
 from tunewheel_contracts.planning.memory import Precision
 
 GIB = 1 << 30
@@ -27,17 +27,28 @@ ON_CPU = Interval(low=0.35, expected=0.56, high=0.75)
 class Device(Frozen):
     """Something to train on."""
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     kind: Literal["cuda", "cpu"]
-    memory_gib: Annotated[float, Field(gt=0)]
+    memory_gib: Positive
     """What a process can use."""
-    teraflops: Annotated[float, Field(gt=0)]
+    teraflops: Positive
     """In bf16 where the device has it."""
-    teraflops_float32: Annotated[float, Field(gt=0)] | None = None
+    teraflops_float32: Positive | None = None
     """Of a GPU without bf16, which trains in fp32; None: ``teraflops`` holds for both."""
-    dollars_per_hour: tuple[float, float] | None = None
+    dollars_per_hour: tuple[NonNegative, NonNegative] | None = None
+    """The least and the most that one pays."""
     bfloat16: bool = True
     efficiency: Interval = ON_GPU
+    """Shares of the peak, up to 1."""
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        if self.dollars_per_hour is not None and self.dollars_per_hour[0] > self.dollars_per_hour[1]:
+            raise inconsistent("dollars_per_hour", "are the least and the most; give the smaller one first")
+        share = self.efficiency
+        if not 0 < share.low <= share.expected <= share.high <= 1:
+            raise inconsistent("efficiency", "must rise from low to high, above 0 and up to 1")
+        return self
 
     def teraflops_in(self, precision: Precision) -> float:
         return (precision == "float32" and self.teraflops_float32) or self.teraflops

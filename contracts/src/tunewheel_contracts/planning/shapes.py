@@ -61,12 +61,28 @@ class ModelShape(Frozen):
         return self.layers * sum(rank * (a + b) for a, b in self.linears)
 
 
+_NAMES = {
+    "hidden": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads", "head_size": "head_dim", "intermediate": "intermediate_size",
+    "vocabulary": "vocab_size", "context": "max_position_embeddings",
+}  # fmt: skip
+"""Sizes as ``config.json`` calls them."""
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a ``config.json`` that is about text: models that also see have one of its own."""
+    told = config.get("text_config")
+    return told if told and isinstance(told, Mapping) else config
+
+
 def shape_of(config: Mapping[str, Any]) -> ModelShape:
     """Read a transformers ``config.json``.
 
     Raises InvalidSpec naming ``base_model`` when it describes no model that the formulas know.
     """
-    told: Mapping[str, Any] = config.get("text_config") or config
+    told = text_config(config)
+    _demand_one_expert(told)
     heads, hidden = told.get("num_attention_heads"), told.get("hidden_size")
     per_head = hidden // heads if isinstance(heads, int) and isinstance(hidden, int) and heads > 0 else None
     try:
@@ -85,11 +101,24 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         )
     except ValidationError as error:
         field, reason = first_complaint(error)
-        raise InvalidSpec(
-            field="base_model",
-            reason=f"has a config.json that the planner cannot read ({field} {reason}); "
-            "it knows decoders with a gated MLP, such as Llama, Mistral and Qwen",
-        ) from error
+        name = _NAMES.get(field, field)
+        said = f"{name} {reason}" if told.get(name) is not None else f"it has no {name}"
+        raise _unreadable(said) from error
+
+
+def _demand_one_expert(told: Mapping[str, Any]) -> None:
+    for name in _EXPERTS:
+        experts = told.get(name)
+        if isinstance(experts, int) and experts > 1:
+            raise _unreadable(f"{name} is {experts}, and it counts no mixtures of experts")
+
+
+def _unreadable(why: str) -> InvalidSpec:
+    return InvalidSpec(
+        field="base_model",
+        reason=f"has a config.json that the planner cannot read ({why}); "
+        "it knows decoders with a gated MLP, such as Llama, Mistral and Qwen",
+    )
 
 
 def _shape(*sizes: int, tied: bool = False) -> ModelShape:

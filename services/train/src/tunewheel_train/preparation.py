@@ -14,7 +14,7 @@ from tunewheel_contracts.planning.calibration import Correction, key
 from tunewheel_contracts.planning.devices import Device, catalogue, read_catalogue
 from tunewheel_contracts.planning.memory import Precision
 from tunewheel_contracts.planning.plan import DatasetStats, make_plan
-from tunewheel_contracts.planning.shapes import shape_of
+from tunewheel_contracts.planning.shapes import shape_of, text_config
 
 from tunewheel_train.data.datasets import (
     Encoded,
@@ -102,7 +102,7 @@ def _told_apart(
 
 def limits_of(config: Mapping[str, Any], tokenizer: Any) -> Limits:
     """What the model can take, by its config and its tokenizer."""
-    told = config.get("text_config") or config
+    told = text_config(config)
     unknown = tokenizer.unk_token_id
     # Byte-level vocabularies know every character; theirs is another special token by a second name.
     if unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id):
