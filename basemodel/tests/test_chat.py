@@ -27,6 +27,10 @@ THINKING = (
     "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+HEADERS_ALONE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 NO_END = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
 REWRITES = "{% for m in messages %}{{ m['content'] | upper | replace('\u2042', '') }}{% endfor %}"
 # SmolLM2's own template, with the markers that transformers wants and it lacks.
@@ -85,6 +89,17 @@ def test_a_template_that_treats_the_last_turn_differently(tokenizer) -> None:
         "Charge it.<|im_end|>",
         '<think>\n\n</think>\n\n{"category": "battery"}<|im_end|>',
     ]
+
+
+@pytest.mark.parametrize("eos", ["<|endoftext|>", None])
+def test_a_turn_that_ends_with_another_special_token_than_eos(tokenizer, eos: str | None) -> None:
+    tokenizer.eos_token = eos  # Gemma's is <eos>, and its turns end with <end_of_turn>
+    assert masked(tokenizer, CONVERSATION) == ["Charge it.<|im_end|>", '{"category": "battery"}<|im_end|>']
+
+
+def test_what_opens_the_next_turn_ends_none(tokenizer) -> None:
+    tokenizer.chat_template = HEADERS_ALONE
+    assert masked(tokenizer, CONVERSATION) == ["Charge it.", '{"category": "battery"}']
 
 
 def test_a_template_without_an_end_of_turn(tokenizer) -> None:

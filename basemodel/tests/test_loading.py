@@ -45,12 +45,34 @@ def test_what_loads_models_does_not_import_torch_s_compiler(tiny_base: BaseModel
     assert done.stdout.split() == ["False"]
 
 
+@pytest.mark.parametrize(
+    ("config", "quantization", "reason"),
+    [
+        ({"model_type": "no-such-type"}, None, "no-such-type"),
+        ({"max_position_embeddings": "many"}, None, "max_position_embeddings"),
+        ({"intermediate_size": 128}, None, "other sizes than its config.json says"),
+        ({"num_hidden_layers": 3}, None, r"lack 9 weights, the first model\.layers\.2\."),  # else random ones
+        ({"num_hidden_layers": 3}, "nf4", r"lack 9 weights, the first model\.layers\.2\."),
+    ],
+    ids=str,
+)
+def test_a_config_that_is_not_the_weights_own_is_refused(
+    tmp_path: Path, config, quantization, reason
+) -> None:
+    path = write_tiny_model(tmp_path / "a")
+    base = locate_base_model(str(path), cache_dir=tmp_path)
+    written = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(written | config))
+    with pytest.raises(BaseModelNotFound, match=f"does not load from .*{reason}.*; restore its files"):
+        load_base(base, device="cpu", dtype="float32", quantization=quantization)
+
+
 def test_a_broken_weight_file_is_named(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path / "a")
     base = locate_base_model(str(path), cache_dir=tmp_path)
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps({**config, "model_type": "no-such-type"}))
-    with pytest.raises(BaseModelNotFound, match="does not load from"):
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(BaseModelNotFound, match=r"does not load from .*; restore its files"):
         load_base(base, device="cpu")
 
 

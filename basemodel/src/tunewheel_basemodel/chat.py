@@ -30,7 +30,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, add_generatio
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
         )
-    except (TemplateError, TypeError, KeyError) as error:
+    except (TemplateError, TypeError, KeyError, ValueError) as error:
         raise InvalidChat(f"the model's chat template refuses them ({error}); check the roles") from error
     return str(text)
 
@@ -78,10 +78,21 @@ def _assistant_span(
         # What a template puts between header and content (an empty think block) is the model's to write.
         if text.startswith(header) and len(header) <= start:
             start = len(header)
-    end_of_turn = str(tokenizer.eos_token or "")
-    if end_of_turn and text.startswith(end_of_turn, stop):
-        stop += len(end_of_turn)
-    return start, stop
+    return start, stop + len(_end_of_turn(tokenizer, messages, index, text[stop:]))
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, messages: Messages, index: int, after: str) -> str:
+    """What ends message ``index``, of ``after``, which stands behind its content: ``eos_token``, or what the
+    template has in its place (Gemma's ``<end_of_turn>``); not what opens the next message."""
+    eos = str(tokenizer.eos_token or "")
+    if eos and after.startswith(eos):
+        return eos
+    special = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    found = max((token for token in special if token and after.startswith(token)), key=len, default="")
+    if found and index + 1 < len(messages):
+        alone = render(tokenizer, messages[: index + 1], False)
+        return found if alone.rstrip().endswith(found) else ""
+    return found
 
 
 def _content_span(

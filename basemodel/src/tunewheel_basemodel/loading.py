@@ -36,9 +36,11 @@ def load_base(
     ``quantization`` "nf4" loads the linear layers, the head excepted, as 4-bit NormalFloat with double
     quantisation (QLoRA, arXiv:2305.14314) and ``dtype`` to compute in. ``shards``: as many processes of a
     group call this together, and each reads and keeps its part of every weight (FSDP2, arXiv:2304.11277);
-    ``device`` is then the process's own. Raises BaseModelNotFound when the files do not load.
+    ``device`` is then the process's own. Raises BaseModelNotFound when the files do not load, or are not all.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     import_bitsandbytes()
@@ -52,18 +54,30 @@ def load_base(
 
         options |= {"device_map": None, "distributed_config": DistributedConfig(fsdp_size=shards)}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(base.path), use_safetensors=True, trust_remote_code=False, **options
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(base.path), use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
         )
         tokenizer = AutoTokenizer.from_pretrained(str(base.path), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise BaseModelNotFound(
-            f"{base.name!r} does not load from {base.path} ({error}); restore its files, or name a causal "
-            "language model that transformers knows without remote code"
-        ) from error
+    except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
+        raise _does_not_load(base, str(error)) from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise _does_not_load(base, "its weights have other sizes than its config.json says") from error
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):  # transformers makes them up, at random
+        raise _does_not_load(base, f"its files lack {len(missing)} weights, the first {missing[0]}")
     if quantization is not None:
         keep_linear4bit_unpacked(model)
     return model.eval(), tokenizer
+
+
+def _does_not_load(base: BaseModel, why: str) -> BaseModelNotFound:
+    first_lines = " ".join(why.strip().split("\n\n")[0].split())
+    return BaseModelNotFound(
+        f"{base.name!r} does not load from {base.path} ({first_lines}); restore its files, or name a causal "
+        "language model that transformers knows without remote code"
+    )
 
 
 def _nf4(compute: Any) -> Any:

@@ -114,6 +114,8 @@ class TrainSpec(Strict):
                 + ("4-bit weights cannot be updated: " if self.method is TrainMethod.FULL else "")
                 + "choose method qlora, or remove quantization",
             )
+        if not self.target_modules:
+            raise inconsistent("target_modules", "names none; name layers to adapt, or use 'all-linear'")
         self._demand_preferable()
         if self.method is TrainMethod.FULL:
             for name in ("rslora", "dora", "continue_from"):

@@ -72,8 +72,8 @@ _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a ``config.json`` that is about text: models that also see have one of its own."""
-    told = config.get("text_config")
-    return told if told and isinstance(told, Mapping) else config
+    told: Mapping[str, Any] | None = config.get("text_config")
+    return told if told and hasattr(told, "get") else config
 
 
 def shape_of(config: Mapping[str, Any]) -> ModelShape:

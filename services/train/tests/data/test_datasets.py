@@ -74,6 +74,13 @@ def test_a_tokenizer_of_another_model_ends_the_run_at_its_first_impossible_token
     assert "has 50 embeddings" in caught.value.reason
 
 
+def test_a_base_without_a_chat_template_is_named_and_not_the_dataset(tiny, conversation_of):
+    tiny[1].chat_template = None
+    with pytest.raises(RunFailed, match="has no chat template; name an instruct model") as caught:
+        encode_examples([conversation_of(0)], tiny[1], max_tokens=512)
+    assert caught.value.field == "base_model"
+
+
 def test_an_unknown_token_in_the_question_is_no_harm(tiny, conversation_of):
     # every conversation begins with token 1
     kept, _ = encode_examples([conversation_of(0)], tiny[1], max_tokens=512, limits=Limits(unknown=1))

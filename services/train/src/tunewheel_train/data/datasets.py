@@ -96,6 +96,10 @@ def encode_examples(
     from tunewheel_basemodel.chat import encode_chat, last_answer
     from tunewheel_basemodel.errors import InvalidChat
 
+    if not tokenizer.chat_template:
+        raise RunFailed(
+            field="base_model", reason="has no chat template; name an instruct model, or add the template"
+        )
     kept: list[Encoded] = []
     refused: list[Refused] = []
     for row in rows:
