@@ -326,6 +326,7 @@ async def test_the_process_gets_its_threads_and_allocator_settings(bench):
         await task
     assert environ["OMP_NUM_THREADS"] == "1"
     assert int(environ["MALLOC_TOP_PAD_"]) >= 1 << 28
+    assert environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert os.environ.get("MALLOC_TOP_PAD_") is None
 
 

@@ -77,6 +77,27 @@ def test_an_adapter_of_another_shape_names_the_field(trained, case, changes, fie
     assert caught.value.field == field
 
 
+def test_a_continued_adapter_has_to_adapt_the_same_layers(case):
+    narrow = case("narrow", target_modules=("v_proj", "q_proj"), epochs=0.1)
+    narrow.train()
+    with pytest.raises(RunFailed, match=r"continue from has, \[q_proj, v_proj\]; set it to that") as caught:
+        case(start_from=narrow.job.output_dir).train()
+    assert caught.value.field == "train.target_modules"
+    case(start_from=narrow.job.output_dir, target_modules=("q_proj", "v_proj"), epochs=0.1).train()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_continued_adapter_is_trained_by_the_new_recipes_dropout(trained, tiny_base, dropout):
+    from tunewheel_contracts.formats.recipe import TrainSpec
+    from tunewheel_train.model import modeling
+
+    recipe = TrainSpec(rank=4, alpha=8, dropout=dropout)
+    directory = trained("lora", 0.1)[0].job.output_dir
+    model, _ = modeling.load(tiny_base, recipe, precision="float32", start_from=directory)
+    found = {m.p for name, m in model.named_modules() if "lora_dropout" in name and hasattr(m, "p")}
+    assert found == ({dropout} if dropout else set())
+
+
 def test_an_adapter_that_is_broken_or_of_another_size_names_the_field(trained, case, tmp_path: Path):
     from tunewheel_basemodel.tiny import write_tiny_model
 

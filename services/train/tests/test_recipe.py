@@ -185,9 +185,14 @@ def test_a_base_model_that_does_not_exist_names_the_field(case, tmp_path: Path):
     assert caught.value.field == "base_model"
 
 
-def test_target_modules_that_the_base_lacks_name_the_field(case):
-    with pytest.raises(RunFailed, match="use 'all-linear'") as caught:
-        case(target_modules=("no_such_layer",)).train()
+@pytest.mark.parametrize(
+    "targets", [("no_such",), ("no_such", "q_proj"), ("lm_head",), ("lm_head", "v_proj")]
+)
+def test_target_modules_that_cannot_be_adapted_name_the_field(case, targets):
+    with pytest.raises(
+        RunFailed, match=rf"names {targets[0]}, but .*are down_proj, .*'all-linear'"
+    ) as caught:
+        case(target_modules=targets).train()
     assert caught.value.field == "train.target_modules"
 
 
@@ -213,6 +218,28 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_learning_rate_and_recor
     assert len(caught.value.record_ids) == 4
     assert set(caught.value.record_ids) < {f"rec-{number}" for number in range(24)}
     assert [checkpoints.step_of(p) for p in checkpoints.candidates(run.job.work_dir)] == [2]
+
+
+def test_gradients_that_are_no_numbers_end_the_run_at_their_own_step_be_it_the_last(case, monkeypatch):
+    from tunewheel_train.trainers.loss import TokenCrossEntropy
+
+    calls = []
+    original = TokenCrossEntropy.apply
+
+    def diverging(logits, targets):
+        calls.append(len(targets))
+        losses = original(logits, targets)
+        if len(calls) > 2 * 5:
+            losses.register_hook(lambda gradient: gradient * float("nan"))
+        return losses
+
+    monkeypatch.setattr(TokenCrossEntropy, "apply", diverging)
+    run = case()
+    with pytest.raises(RunFailed, match="made the gradients diverge to no number") as caught:
+        run.train()
+    assert (caught.value.field, caught.value.step) == ("train.learning_rate", 6)
+    assert len(calls) == 2 * 6
+    assert not run.job.output_dir.exists()
 
 
 def test_a_loss_that_left_before_an_interruption_ends_the_run_after_it(case, monkeypatch):

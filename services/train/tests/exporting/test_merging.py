@@ -143,6 +143,20 @@ async def test_what_cannot_be_exported_is_said_and_leaves_nothing(bench, trained
     assert (tmp_path / "taken" / "mine.txt").read_text() == "mine"
 
 
+async def test_hidden_folders_that_are_called_like_the_target_are_left_alone(
+    bench, trained, tmp_path: Path, exporting
+):
+    run_id = await published(bench, trained)
+    for name in (".venv", ".venv.fetched"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "mine.txt").write_text("mine")
+    code, _, _ = await exporting(run_id, tmp_path / "out" / "venv")
+    assert code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".venv", ".venv.fetched", "venv"]
+    assert (tmp_path / "out" / ".venv" / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "out" / ".venv.fetched" / "mine.txt").read_text() == "mine"
+
+
 def test_what_could_not_be_trained_on_is_no_prompt(tiny, conversation_of):
     rows = [conversation_of(number) for number in range(30)]
     rows[3]["messages"][-1]["content"] = " "  # the chat template refuses it

@@ -67,6 +67,18 @@ async def test_an_adapter_that_does_not_belong_is_refused(
     assert caught.value.field == "train.continue_from"
 
 
+async def test_another_projects_adapter_is_refused_though_its_name_begins_alike(
+    bench, store_run, tmp_path: Path
+):
+    model = "helpdesk-eu-0123456789ab"
+    store, run = await planned(bench, continue_from=model)
+    await store_run(store, model)
+    with pytest.raises(RunFailed, match=f"{model} is a model of helpdesk-eu; name one of helpdesk") as caught:
+        await fetch_start(store, run, tmp_path / "start")
+    assert caught.value.field == "train.continue_from"
+    assert not (tmp_path / "start").exists()
+
+
 @pytest.mark.parametrize("damage", [b"other weights", None])
 async def test_a_damaged_adapter_is_refused_and_nothing_is_left_of_it(
     bench, store_run, tmp_path: Path, damage: bytes | None

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import io
 import json
-import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -88,12 +88,11 @@ def export(run_id: str, directory: Path, form: str, dtype: str, settings: Settin
     check_target(directory)
     store = ObjectStore(settings.store_url)
     manifest, rows = asyncio.run(_read(store, run_id))
-    fetched = directory.absolute().parent / f".{directory.name}.fetched"
-    try:
-        trained = _fetch(store, manifest, fetched, settings)
+    from tunewheel_train.exporting.merging import beside
+
+    with beside(directory.absolute()) as folder:
+        trained = _fetch(store, manifest, folder / "fetched", settings)
         return _write(trained, directory.absolute(), rows, manifest, _form(form, dtype), tell)
-    finally:
-        shutil.rmtree(fetched, ignore_errors=True)
 
 
 def check_target(directory: Path) -> None:
@@ -173,4 +172,5 @@ def _prompts(rows: Iterable[dict[str, Any]], tokenizer: Any, max_tokens: int) ->
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else what was fetched stays behind
     sys.exit(main())

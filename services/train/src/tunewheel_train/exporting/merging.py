@@ -6,8 +6,10 @@ original: rounding the sum to 4 bits again would lose what was learnt, and the o
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -93,10 +95,9 @@ def export_merged(
     del model
     on_step("merge")
     merged = _merged(trained, form.precision)
-    scratch = output_dir.parent / f".{output_dir.name}"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
+    with beside(output_dir) as folder:
+        scratch = folder / output_dir.name
+        scratch.mkdir()
         on_step("write")
         _write(merged, tokenizer, trained.name, scratch, form)
         del merged
@@ -107,9 +108,16 @@ def export_merged(
         _demand_equal(parity)
         shutil.rmtree(output_dir, ignore_errors=True)
         scratch.rename(output_dir)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return parity
+
+
+@contextlib.contextmanager
+def beside(directory: Path) -> Iterator[Path]:
+    """A new folder on the file system of ``directory``, gone after the body. Nobody else's bears its name: a
+    hidden one that is called like ``directory`` may be somebody's (``.venv`` beside ``venv``)."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as made:
+        yield Path(made)
 
 
 def _loaded(trained: Trained, precision: Precision) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,8 +97,9 @@ def load_tokenizer(base: BaseModel) -> Any:
 
 
 def give_padding(tokenizer: Any) -> None:
+    """Any token will do: it is masked, and nothing is learnt of it."""
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
 
 
 def _with_adapter(model: Any, recipe: TrainSpec) -> Any:
@@ -106,6 +107,7 @@ def _with_adapter(model: Any, recipe: TrainSpec) -> Any:
     from transformers import set_seed
 
     targets = recipe.target_modules
+    _demand_modules(model, targets)
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
@@ -121,18 +123,52 @@ def _with_adapter(model: Any, recipe: TrainSpec) -> Any:
         ) from error
 
 
+def _demand_modules(model: Any, targets: str | Sequence[str]) -> None:
+    """PEFT is content with one that it finds, and trains less than was asked for without a word."""
+    if isinstance(targets, str):
+        return
+    head = next((name for name, one in model.named_modules() if one is model.get_output_embeddings()), None)
+    # TRL takes the head's weights as they are
+    wrong = [target for target in targets if not (found := _adapted(model, [target])) or head in found]
+    if wrong:
+        fit = _last_parts(_adapted(model, "all-linear"))
+        raise RunFailed(
+            field="train.target_modules",
+            reason=f"names {', '.join(wrong)}, but in this base model there are {fit}; correct it, or use "
+            "'all-linear'",
+        )
+
+
+def _adapted(model: Any, targets: str | Sequence[str]) -> set[str]:
+    """Names of the layers that ``targets`` mean."""
+    if targets == "all-linear":
+        head = model.get_output_embeddings()
+        layers = ((name, layer) for name, layer in model.named_modules() if layer is not head)
+        return {name for name, layer in layers if isinstance(layer, torch.nn.Linear)}
+    names = (name for name, _ in model.named_modules() if name)
+    return {name for name in names if any(f".{name}".endswith(f".{target}") for target in targets)}
+
+
+def _last_parts(names: Iterable[str]) -> str:
+    return ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+
+
 def continue_adapter(model: Any, recipe: TrainSpec, directory: Path) -> Any:
     """The adapter in ``directory`` on ``model``, to be trained further.
 
     Raises RunFailed when it was made with other parameters, or does not fit the base.
     """
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from tunewheel_basemodel.errors import InvalidAdapter
     from tunewheel_basemodel.loading import check_adapter
 
     try:
-        _demand_same_shape(check_adapter(directory), recipe)
-        return PeftModel.from_pretrained(model, str(directory), is_trainable=True)
+        written = check_adapter(directory)
+        _demand_same_shape(written, recipe)
+        _demand_same_modules(model, written, recipe)
+        config: Any = LoraConfig.from_pretrained(str(directory))
+        config.lora_dropout = recipe.dropout
+        return PeftModel.from_pretrained(model, str(directory), is_trainable=True, config=config)
     except InvalidAdapter as error:
         raise RunFailed(field="train.continue_from", reason=str(error)) from error
     except (ValueError, KeyError, RuntimeError) as error:
@@ -153,6 +189,15 @@ def _demand_same_shape(written: dict[str, Any], recipe: TrainSpec) -> None:
                 field=f"train.{name}",
                 reason=f"is {wanted}, but the adapter to continue from has {found}; set it to that",
             )
+
+
+def _demand_same_modules(model: Any, written: dict[str, Any], recipe: TrainSpec) -> None:
+    found = _adapted(model, written.get("target_modules") or ())
+    if found != _adapted(model, recipe.target_modules):
+        raise RunFailed(
+            field="train.target_modules",
+            reason=f"is not what the adapter to continue from has, [{_last_parts(found)}]; set it to that",
+        )
 
 
 def use_packed_rows(model: Any, examples: Sequence[Encoded]) -> bool:

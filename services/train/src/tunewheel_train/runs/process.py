@@ -69,6 +69,8 @@ def environment(threads: int, devices: Sequence[str] = ()) -> dict[str, str]:
         **os.environ, **_MALLOC, **seen, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count,
         "GOMP_SPINCOUNT": "2000", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
+        # Without it products on a GPU are no two times the same, whatever PyTorch is told.
+        "CUBLAS_WORKSPACE_CONFIG": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
     }  # fmt: skip
 
 

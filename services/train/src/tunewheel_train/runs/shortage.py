@@ -14,6 +14,7 @@ from tunewheel_train.progress import Failed
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # safetensors and polars put the kernel's number into their message only
 _OS_ERROR = re.compile(r"os error (\d+)")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 _OOM_KILL = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 _COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 """Of this control group (version 2, which a container sees as the root), else of the machine."""
@@ -37,7 +38,7 @@ def out_of_memory() -> Failed:
 def is_out_of_memory(error: BaseException) -> bool:
     """True for what Python and PyTorch raise when an allocation is refused."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
 
 
 def is_disk_full(error: BaseException) -> bool:

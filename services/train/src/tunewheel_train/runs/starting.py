@@ -35,6 +35,10 @@ async def fetch_start(store: ObjectStore, run: Run, directory: Path) -> Path | N
         raise RunFailed(
             field=FIELD, reason=f"{model_id} is not in the store; name the model_id of a completed run"
         )
+    if found.project != run.project:  # helpdesk-eu's begin like helpdesk's
+        raise RunFailed(
+            field=FIELD, reason=f"{model_id} is a model of {found.project}; name one of {run.project}"
+        )
     adapter = found.adapter
     _demand_base(adapter, run)
     wanted = [ref for ref in adapter.files if PurePosixPath(ref.path).name in _FILES]

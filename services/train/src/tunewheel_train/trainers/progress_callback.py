@@ -3,6 +3,7 @@ validation, and those of a loss that has left for good."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,8 @@ class ProgressCallback(TrainerCallback):
             return
         course = self._trainer.course
         step = course.first_step + state.global_step
-        self._demand_convergence(float(logs["loss"]), state.global_step)
+        norm = float(logs["grad_norm"]) if logs.get("grad_norm") is not None else None
+        self._demand_convergence(float(logs["loss"]), norm, state.global_step)
         began, tokens, first = self._began
         elapsed = max(time.monotonic() - began, 1e-9)
         per_step = elapsed / max(state.global_step - first, 1)
@@ -84,7 +86,7 @@ class ProgressCallback(TrainerCallback):
                 epoch=state.global_step * course.epochs / max(len(course.steps), 1),
                 loss=float(logs["loss"]),
                 learning_rate=float(logs.get("learning_rate", 0.0)),
-                grad_norm=float(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
+                grad_norm=norm,
                 tokens_per_second=(course.tokens_seen - tokens) / elapsed,
                 eta_seconds=(course.total_steps - step) * per_step,
                 memory_bytes=present_bytes(),
@@ -93,10 +95,13 @@ class ProgressCallback(TrainerCallback):
             )
         )
 
-    def _demand_convergence(self, loss: float, stage_step: int) -> None:
+    def _demand_convergence(self, loss: float, norm: float | None, stage_step: int) -> None:
         """Raise RunFailed when training diverged: no later step mends such weights."""
         course = self._trainer.course
         complaint = course.divergence.saw(loss)
+        if complaint is None and norm is not None and not math.isfinite(norm):
+            # the next loss would be none either, of another batch, and after the last step there is none
+            complaint = "made the gradients diverge to no number"
         if complaint is None:
             return
         of_pairs = course.stage == "preferences"
