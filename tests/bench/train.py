@@ -179,12 +179,12 @@ def make_trainer(
 ) -> Any:
     from tunewheel_train.model import modeling
     from tunewheel_train.trainers.course import Course
-    from tunewheel_train.trainers.trainer import AssistantTrainer
+    from tunewheel_train.trainers.sft_trainer import SftTrainer
 
     if name.startswith("trl"):
         return stock_trainer(model, tokenizer, arguments, [examples[i] for step in plan for i in step])
     packed = name != "lora_padded" and modeling.use_packed_rows(model, examples)
-    trainer = AssistantTrainer(
+    trainer = SftTrainer(
         course=Course(examples, plan, BATCH), model=model, processing_class=tokenizer, args=arguments,
         train_dataset=modeling.as_dataset([{"input_ids": list(e.input_ids)} for e in examples]),
         packed=packed, share_prefix=True,

@@ -29,7 +29,7 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_runtime.service import Service
 
 from .bus import Bus, running
-from .nursery import forked
+from .fork_server import forked
 from .specs import declared
 
 pytestmark = pytest.mark.integration

@@ -23,7 +23,7 @@ from tunewheel_runtime.service import Service
 
 from .bus import Bus, running, until
 from .evaluations import Ground, make_ground
-from .nursery import forked
+from .fork_server import forked
 
 pytestmark = pytest.mark.integration
 

@@ -370,7 +370,7 @@ async def test_jobs_beside_each_other_are_committed_without_a_gap(
     def worker() -> Service:
         made = service(kafka, tmp_path, project)
 
-        @made.job(topics.DATASET_REQUESTED, beside=True)
+        @made.job(topics.DATASET_REQUESTED, concurrent=True)
         async def work(event: Envelope[DatasetRequested], lease: Lease) -> Envelope[TrainControl] | None:
             if event.project != project:
                 return None

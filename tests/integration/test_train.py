@@ -39,7 +39,7 @@ from tunewheel_train.settings import Settings
 from tunewheel_train.trainers import checkpoints
 
 from .bus import Bus, running, until
-from .nursery import forked
+from .fork_server import forked
 from .specs import small_spec
 
 pytestmark = pytest.mark.integration

@@ -107,13 +107,15 @@ class Service:
         """Hand a whole batch of ``Delivery`` to the handler."""
         return self._subscriptions.batch(topic, group, max_records)
 
-    def job(self, topic: TopicSpec, *, group: str | None = None, beside: bool = False) -> Callable[[H], H]:
+    def job(
+        self, topic: TopicSpec, *, group: str | None = None, concurrent: bool = False
+    ) -> Callable[[H], H]:
         """Run long work under a ``Lease`` on the event's partition.
 
-        ``beside``: the handler is called for every event as it comes, and chooses itself which goes first;
-        otherwise for one event after another.
+        ``concurrent``: the handler is called for every event as it comes, and chooses itself which goes
+        first; otherwise for one event after another.
         """
-        return self._subscriptions.job(topic, group, beside=beside)
+        return self._subscriptions.job(topic, group, concurrent=concurrent)
 
     def view(self, topic: TopicSpec) -> View[Any]:
         """Materialise the latest event per key; complete before any handler runs."""

@@ -18,7 +18,7 @@ from faststream.message import StreamMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.beside import Beside
+from tunewheel_runtime.concurrent_jobs import ConcurrentJobs
 from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, Record, commit
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
 from tunewheel_runtime.kafka import client_options
@@ -50,7 +50,7 @@ class Subscriptions:
         self._consumption = consumption
         self._failed = failed
         self._listeners: list[LeaseListener] = []
-        self._beside = Beside(self._guard)
+        self._concurrent = ConcurrentJobs(self._guard)
         self.broker = make_broker(name, settings, telemetry)
 
     async def start(self) -> None:
@@ -63,7 +63,7 @@ class Subscriptions:
     async def stop(self) -> None:
         for listener in self._listeners:
             listener.close("the service is stopping")
-        await self._beside.ended()
+        await self._concurrent.ended()
         await self.broker.stop()
 
     def single(self, topic: TopicSpec, group: str | None) -> Callable[[H], H]:
@@ -87,7 +87,7 @@ class Subscriptions:
 
         return self._register(topic, group, consume, max_records=max_records)
 
-    def job(self, topic: TopicSpec, group: str | None, *, beside: bool = False) -> Callable[[H], H]:
+    def job(self, topic: TopicSpec, group: str | None, *, concurrent: bool = False) -> Callable[[H], H]:
         listener = LeaseListener()
         self._listeners.append(listener)
 
@@ -97,8 +97,8 @@ class Subscriptions:
             async def work(settle: Settle) -> None:
                 await consume_job(self._consumption, topic, handler, listener, record, consumer, settle)
 
-            if beside:
-                self._beside.start(record, consumer, lambda: work(self._beside.settle))
+            if concurrent:
+                self._concurrent.start(record, consumer, lambda: work(self._concurrent.settle))
             else:
                 await work(_settle_alone)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from tunewheel_engine.generation import Adapter, BaseForm, Generation
-from tunewheel_engine.keeping import KeptRows
 from tunewheel_engine.lane import Lane
 from tunewheel_engine.lora import read_lora
+from tunewheel_engine.prefix_cache import PrefixCache
 from tunewheel_engine.runner import load_runner
 
 SYSTEM = [5, 9, 33, 70, 101, 7, 250, 12, 88, 91]
@@ -52,7 +52,7 @@ def answer(runner) -> Callable[..., list[list[int]]]:
         waiting = list(requests)
         while waiting or lane.running:
             if fresh and not lane.running:
-                lane._staged, lane._kept = (None, []), KeptRows(runner.kept)
+                lane._staged, lane._kept = (None, []), PrefixCache(runner.kept)
             if alone or fresh:
                 lane.work(lambda: waiting.pop(0) if waiting and not lane.running else None)
             else:

@@ -23,7 +23,7 @@ STEP = 4
 
 def main() -> None:
     import tunewheel_train.stages
-    import tunewheel_train.trainers.trainer  # noqa: F401
+    import tunewheel_train.trainers.sft_trainer  # noqa: F401
 
     for line in sys.stdin:
         request = json.loads(line)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunewheel_engine.detokenizing import Detokenizer
 from tunewheel_engine.generation import Generation, Progress, Token
-from tunewheel_engine.keeping import KeptRows, common
+from tunewheel_engine.prefix_cache import PrefixCache, common
 from tunewheel_engine.sampling import Sampler, choose_tokens, logprobs_of
 from tunewheel_engine.stopping import StopMatcher
 
@@ -48,7 +48,7 @@ class Lane:
         self._rows: list[Row] = []
         self._joining: Row | None = None
         self._staged: tuple[LoraWeights | None, list[int]] = (None, [])
-        self._kept = KeptRows(runner.kept)
+        self._kept = PrefixCache(runner.kept)
         self._special = frozenset(runner.tokenizer.all_special_ids)
 
     @property

@@ -13,9 +13,9 @@ from tunewheel_basemodel.loading import Quantization, load_base
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.precision import Precision
 
+from tunewheel_engine.kv_cache import KvCache
 from tunewheel_engine.linear import Deltas, Layout, can_pack, replace_linears
 from tunewheel_engine.lora import LoraWeights, Mixture
-from tunewheel_engine.rowcache import RowCache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,7 +57,7 @@ class Runner:
             parameter.data = copies[at]
             parameter.requires_grad_(False)
         self._model = model
-        self._cache = RowCache(
+        self._cache = KvCache(
             layers=model.config.num_hidden_layers, rows=rows, kept=KEPT_ROWS, tokens=self.max_tokens
         )
         self.kept = range(rows + 1, rows + 1 + KEPT_ROWS)

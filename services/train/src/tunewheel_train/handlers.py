@@ -25,7 +25,7 @@ def register(service: Service, settings: Settings, *, worker: Sequence[str] = WO
     service.replay((topics.TRAIN_CONTROL,), controls.apply)
     service.replay((topics.TRAIN_COMPLETED,), lambda e: calibration.learn(e.data.plan, e.data.usage))
 
-    @service.job(topics.DATASET_VERSIONED, beside=True)
+    @service.job(topics.DATASET_VERSIONED, concurrent=True)
     async def on_dataset_versioned(
         event: Envelope[DatasetVersioned], lease: Lease
     ) -> Envelope[TrainCompleted | TrainFailed]:

@@ -98,11 +98,11 @@ def _started(frame: Frame, prepared: Prepared, total: int, resumed: Path | None)
 
 
 def _train_on_examples(frame: Frame, course: Course) -> Any:
-    from tunewheel_train.trainers.trainer import AssistantTrainer
+    from tunewheel_train.trainers.sft_trainer import SftTrainer
 
     job, rate = frame.job, frame.job.recipe.learning_rate
     takes_packed = job.packed and modeling.use_packed_rows(frame.model, course.items)
-    trainer = AssistantTrainer(
+    trainer = SftTrainer(
         course=course, packed=takes_packed, share_prefix=job.recipe.dropout == 0.0, model=frame.model,
         processing_class=frame.tokenizer, args=modeling.examples_config(_arguments(frame, course, rate)),
         train_dataset=modeling.as_dataset([{"input_ids": list(e.input_ids)} for e in course.items]),
@@ -141,24 +141,24 @@ def _preference_trainer(method: PreferenceMethod) -> Callable[..., Any]:
 
 
 def _dpo_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
-    from tunewheel_train.trainers.preference_trainer import PreferenceTrainer
+    from tunewheel_train.trainers.dpo_trainer import DpoTrainer
 
-    return PreferenceTrainer(course=course, **trl)
+    return DpoTrainer(course=course, **trl)
 
 
 def _kto_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
-    from tunewheel_train.trainers.desirability_trainer import DesirabilityTrainer
+    from tunewheel_train.trainers.kto_trainer import KtoTrainer
 
-    return DesirabilityTrainer(course=course, **trl)
+    return KtoTrainer(course=course, **trl)
 
 
 def _orpo_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
-    from tunewheel_train.trainers.odds_ratio_trainer import OddsRatioTrainer
+    from tunewheel_train.trainers.orpo_trainer import OrpoTrainer
 
     job, preference = frame.job, frame.job.recipe.preference
     assert preference is not None
     sides = [side for pair in course.items for side in pair.sides()]
-    return OddsRatioTrainer(
+    return OrpoTrainer(
         course=course, packed=job.packed and modeling.use_packed_rows(frame.model, sides),
         share_prefix=job.recipe.dropout == 0.0, beta=preference.beta, **trl,
     )  # fmt: skip

@@ -102,7 +102,7 @@ def test_odds_ratios_of_packed_and_padded_pairs_agree(preferred, case, pairs_pat
 
 
 def test_the_odds_ratio_is_trls(monkeypatch):
-    from tunewheel_train.trainers.odds_ratio_trainer import odds_ratio_loss
+    from tunewheel_train.trainers.orpo_trainer import odds_ratio_loss
 
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     from trl.experimental.orpo import ORPOTrainer
@@ -116,7 +116,7 @@ def test_the_odds_ratio_is_trls(monkeypatch):
 
 
 def test_an_answer_that_is_certain_has_a_gradient():
-    from tunewheel_train.trainers.odds_ratio_trainer import odds_ratio_loss
+    from tunewheel_train.trainers.orpo_trainer import odds_ratio_loss
 
     chosen = torch.zeros(1, requires_grad=True)
     losses, _ = odds_ratio_loss(chosen, torch.full((1,), -3.0), 0.1)
@@ -185,25 +185,25 @@ def test_what_learns_from_pairs_refuses_answers_without_one(
 
 
 def test_every_pair_is_measured_against_another_of_its_step(tiny, pair_of):
-    from tunewheel_train.trainers.desirability_trainer import DesirabilityTrainer
+    from tunewheel_train.trainers.kto_trainer import KtoTrainer
 
     (*pairs, pair_of_3), _ = encode_pairs([pair_of(number) for number in range(4)], tiny[1], max_tokens=512)
     trainer: Any = SimpleNamespace(course=SimpleNamespace(items=pairs))
-    arranged = DesirabilityTrainer.arrange(trainer, pairs)
+    arranged = KtoTrainer.arrange(trainer, pairs)
     assert [(m.pair.pair_id, m.other.pair_id) for m in arranged] == [
         ("pair-0", "pair-2"), ("pair-1", "pair-0"), ("pair-2", "pair-1"),
     ]  # fmt: skip
-    (alone,) = DesirabilityTrainer.arrange(trainer, pairs[:1])
+    (alone,) = KtoTrainer.arrange(trainer, pairs[:1])
     assert (alone.pair.pair_id, alone.other.pair_id) == ("pair-0", "pair-1")
     desirable, undesirable = alone.as_rows()
     assert (desirable["label"], undesirable["label"]) == (True, False)
     unpaired = {key: value for key, value in pair_of(3).items() if key != "chosen"}
     (negative,), _ = encode_answers([unpaired], tiny[1], max_tokens=512)
     assert (negative.prompt_ids, negative.rejected_ids) == (pair_of_3.prompt_ids, pair_of_3.rejected_ids)
-    arranged = DesirabilityTrainer.arrange(trainer, [pairs[0], negative])
+    arranged = KtoTrainer.arrange(trainer, [pairs[0], negative])
     assert [[row["label"] for row in item.as_rows()] for item in arranged] == [[True, False], [False]]
     assert all(row["KL_completion_ids"] for item in arranged for row in item.as_rows())
-    assert DesirabilityTrainer.weight_of(trainer, arranged) == 3
+    assert KtoTrainer.weight_of(trainer, arranged) == 3
     assert desirable["KL_completion_ids"] == list(pairs[1].chosen_ids)
 
 

@@ -37,7 +37,7 @@ class PairBatch:
         return PairBatch(on_device(self.row, device), self.lengths)
 
 
-class OddsRatioTrainer(PlannedSteps, SFTTrainer):
+class OrpoTrainer(PlannedSteps, SFTTrainer):
     """Trains on the pairs of ``course``; ``beta`` weighs the odds ratio against learning the chosen answer.
 
     ``packed``: the model takes packed rows (``model/attention.py``), else padded batches.

@@ -22,7 +22,7 @@ Place = tuple[TopicPartition, int]
 Work = Callable[[], Awaitable[None]]
 
 
-class Beside:
+class ConcurrentJobs:
     """Runs the jobs of a service as they come; whoever is called may let them wait.
 
     ``guard`` is what awaits a job, and sees its error.

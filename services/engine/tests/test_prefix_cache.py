@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-from tunewheel_engine.keeping import KeptRows, common
+from tunewheel_engine.prefix_cache import PrefixCache, common
 
 HELP, SALES = list(range(100, 120)), list(range(200, 220))
 
 
-def held(rows: KeptRows) -> dict[int, list[int]]:
+def held(rows: PrefixCache) -> dict[int, list[int]]:
     return {row: tokens for _, tokens, row in rows}
 
 
 def test_a_busy_system_prompt_takes_one_row_and_leaves_the_others() -> None:
-    rows = KeptRows([5, 6])
+    rows = PrefixCache([5, 6])
     sales = rows.replace(None, [*SALES, 1])
     taken = {rows.replace(None, [*HELP, question]) for question in range(10)}
     assert len(taken) == 1
@@ -18,7 +18,7 @@ def test_a_busy_system_prompt_takes_one_row_and_leaves_the_others() -> None:
 
 
 def test_the_row_that_was_of_no_use_for_longest_goes_first() -> None:
-    rows = KeptRows([5, 6])
+    rows = PrefixCache([5, 6])
     first, second = rows.replace(None, HELP), rows.replace(None, SALES)
     rows.touch(first)
     assert rows.replace(None, [1, 2, 3]) == second
@@ -26,12 +26,12 @@ def test_the_row_that_was_of_no_use_for_longest_goes_first() -> None:
 
 
 def test_adapters_do_not_share() -> None:
-    rows, adapter = KeptRows([5, 6]), object()
+    rows, adapter = PrefixCache([5, 6]), object()
     assert rows.replace(None, HELP) != rows.replace(adapter, HELP)  # type: ignore[arg-type]
 
 
 def test_a_row_that_is_not_kept_is_not_touched() -> None:
-    rows = KeptRows([5])
+    rows = PrefixCache([5])
     rows.touch(0)
     assert list(held(rows)) == [5]
 

@@ -42,7 +42,7 @@ class Mismatched:
         ]
 
 
-class DesirabilityTrainer(PlannedSteps, KTOTrainer):
+class KtoTrainer(PlannedSteps, KTOTrainer):
     """Trains the adapter of a PEFT model on the answers of every pair of ``course``, some of which have but
     one; what it is before the first step is the reference, which TRL keeps as a second, frozen adapter
     ``ref``.

@@ -39,31 +39,31 @@ Main = Callable[[], int | None]
 @functools.cache
 def forked(module: str) -> tuple[str, ...]:
     """Return a command that does what ``python -m module`` does, on one thread."""
-    address = Path(tempfile.mkdtemp(prefix="tunewheel-nursery-")) / "socket"
-    nursery = subprocess.Popen(
+    address = Path(tempfile.mkdtemp(prefix="tunewheel-server-")) / "socket"
+    server = subprocess.Popen(
         [sys.executable, __file__, "bear", f"{module} at {address}"],  # not a worker's command line
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    atexit.register(_close, nursery)
-    assert nursery.stdout is not None
-    assert nursery.stdout.readline() == b"ready\n"
+    atexit.register(_close, server)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
     return sys.executable, "-I", "-S", __file__, "ask", module, str(address)
 
 
-def _close(nursery: subprocess.Popen[bytes]) -> None:
-    assert nursery.stdin is not None
-    nursery.stdin.close()
-    nursery.wait(60)
+def _close(server: subprocess.Popen[bytes]) -> None:
+    assert server.stdin is not None
+    server.stdin.close()
+    server.wait(60)
 
 
 def ask(address: str, arguments: list[str]) -> int:
     """Be the worker for whoever started this process; returns its exit code."""
     given = {"arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd())}
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as nursery:
-        nursery.connect(address)
-        signal.signal(signal.SIGTERM, lambda *_: nursery.send(TERMINATE))
-        socket.send_fds(nursery, [json.dumps(given).encode()], [0, 1, 2])
-        code = int(nursery.recv(8) or b"1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        server.connect(address)
+        signal.signal(signal.SIGTERM, lambda *_: server.send(TERMINATE))
+        socket.send_fds(server, [json.dumps(given).encode()], [0, 1, 2])
+        code = int(server.recv(8) or b"1")
     return code if code >= 0 else 128 - code
 
 
@@ -135,7 +135,7 @@ def _train() -> Main:
     from tunewheel_basemodel.loading import import_bitsandbytes
 
     import_bitsandbytes()
-    for name in ("stages", "trainers.trainer"):
+    for name in ("stages", "trainers.sft_trainer"):
         importlib.import_module(f"tunewheel_train.{name}")
     return importlib.import_module("tunewheel_train.worker").main
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tunewheel_engine.lora import LoraWeights
 
 
-class KeptRows:
+class PrefixCache:
     """Which tokens lie in the rows that are kept, and for which adapter."""
 
     def __init__(self, rows: Iterable[int]) -> None:

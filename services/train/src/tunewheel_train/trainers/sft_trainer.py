@@ -19,7 +19,7 @@ from tunewheel_train.trainers.stepping import PlannedSteps, on_device
 Micro = PackedBatch | dict[str, torch.Tensor]
 
 
-class AssistantTrainer(PlannedSteps, SFTTrainer):
+class SftTrainer(PlannedSteps, SFTTrainer):
     """Trains on the examples of ``course``.
 
     ``packed``: the model takes packed rows (``model/attention.py``); else padded batches go through TRL's

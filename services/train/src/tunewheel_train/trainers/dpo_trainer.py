@@ -14,7 +14,7 @@ from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.stepping import PlannedSteps
 
 
-class PreferenceTrainer(PlannedSteps, DPOTrainer):
+class DpoTrainer(PlannedSteps, DPOTrainer):
     """Trains the adapter of a PEFT model on the pairs of ``course``; what it is before the first step is the
     reference, which TRL keeps as a second, frozen adapter ``ref``."""
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from aiokafka import TopicPartition
-from tunewheel_runtime.beside import Beside
+from tunewheel_runtime.concurrent_jobs import ConcurrentJobs
 
 
 class Consumer:
@@ -29,11 +29,11 @@ class Consumer:
 
 
 class Jobs:
-    """Jobs that end when they are told to, on a ``Beside`` and a ``Consumer``."""
+    """Jobs that end when they are told to, on a ``ConcurrentJobs`` and a ``Consumer``."""
 
     def __init__(self) -> None:
         self.consumer: Any = Consumer()
-        self.beside = Beside(_bare)
+        self.concurrent = ConcurrentJobs(_bare)
         self.began: list[int] = []
         self._ends: dict[int, asyncio.Event] = {}
         self._lost: set[int] = set()
@@ -42,7 +42,7 @@ class Jobs:
         for offset in offsets:
             record: Any = SimpleNamespace(topic="t", partition=partition, offset=offset)
             self._ends.setdefault(offset, asyncio.Event())
-            self.beside.start(record, self.consumer, self._work(record))
+            self.concurrent.start(record, self.consumer, self._work(record))
         await _settled()
 
     def _work(self, record: Any) -> Callable[[], Awaitable[None]]:
@@ -50,7 +50,7 @@ class Jobs:
             self.began.append(record.offset)
             await self._ends[record.offset].wait()
             if record.offset not in self._lost:
-                await self.beside.settle(record, self.consumer)
+                await self.concurrent.settle(record, self.consumer)
 
         return work
 
@@ -92,7 +92,7 @@ async def test_nothing_is_committed_past_a_job_that_has_not_ended() -> None:
     assert jobs.consumer.committed == [(1, 8)]
     await jobs.end(1)
     assert jobs.consumer.committed == [(1, 8), (0, 4)]
-    await jobs.beside.ended()
+    await jobs.concurrent.ended()
 
 
 async def test_a_record_that_comes_again_is_not_worked_on_twice() -> None:

@@ -15,7 +15,7 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 
-class RowCache(Cache):
+class KvCache(Cache):
     """A transformers cache for ``rows`` requests of up to ``tokens`` tokens each, and ``kept`` former ones.
 
     On a CPU, what was never written takes no memory.
