@@ -97,22 +97,22 @@ def export(
     store: Store = None,
 ) -> None:
     """Write a version's rows, manifest and card to a folder, for other tools."""
-    from tunewheel_cli.commands.progress import RowsDisplay
+    from tunewheel_cli.commands.bars import Rows, rows_bar
     from tunewheel_cli.datasets.exporting import check_folder, read_contents, write_contents
     from tunewheel_cli.datasets.versions import open_version
     from tunewheel_cli.kafka.broker import run_async
 
     folder = to or Path(dataset_id)
 
-    async def read(display: RowsDisplay) -> Contents:
+    async def read(bar: Rows) -> Contents:
         version = await open_version(dataset_id, store or reach.var.store_url)
         check_folder(folder)  # after the id is known for one: the folder's name may come from it
         counts = version.manifest.counts
-        display.expect(counts.train + counts.holdout + counts.preferences + counts.negatives)
+        bar.expect(counts.train + counts.holdout + counts.preferences + counts.negatives)
         return await read_contents(version)
 
-    with RowsDisplay(silent=reach.as_json) as display:
-        rows = write_contents(run_async(read(display)), folder, form, on_rows=display.note)
+    with rows_bar(silent=reach.as_json) as bar:
+        rows = write_contents(run_async(read(bar)), folder, form, on_rows=bar.note)
     told: dict[str, Any] = {"dataset_id": dataset_id, "folder": str(folder.resolve()), "format": form.value}
     if reach.as_json:
         print_json(told | {"rows": rows})

@@ -41,13 +41,13 @@ def export(
 
     The files are read back; unless they answer 20 training prompts as the trained model does, none is left.
     """
-    from tunewheel_cli.commands.progress import StepsDisplay
+    from tunewheel_cli.commands.bars import steps_bar
     from tunewheel_cli.model_export import export_model
 
-    with StepsDisplay(silent=reach.as_json) as display:
+    with steps_bar(silent=reach.as_json) as note:
         told = export_model(
             run_id, directory, form=form.value, dtype=dtype.value if dtype else None,
-            store_url=store or reach.var.store_url, on_step=display.note,
+            store_url=store or reach.var.store_url, on_step=note,
         )  # fmt: skip
     if reach.as_json:
         print_json(told)

@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from tunewheel_cli.supervisor import Kept, State
 
 if TYPE_CHECKING:
     from tunewheel_cli.launch import Wheel
-    from tunewheel_cli.publishing.publish import Summary
     from tunewheel_cli.run_state import RunState
 
 _COLOURS = {
@@ -107,97 +104,3 @@ class StartDisplay:
         self._progress.stop()
         self._live = False
         self._console.print("stopping …")
-
-
-class PublishDisplay:
-    """A bar of bytes, with what was published and refused beside it."""
-
-    def __init__(self, *, silent: bool = False) -> None:
-        console = Console(file=sys.stderr, quiet=silent, highlight=False)
-        self._progress = Progress(
-            TextColumn("publishing"),
-            BarColumn(),
-            DownloadColumn(),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=silent or not console.is_terminal,
-        )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._progress.stop()
-
-    def note(self, summary: Summary) -> None:
-        """Show how far it is; ``publish_path`` calls it."""
-        if self._task is None:
-            self._task = self._progress.add_task("", total=summary.total_bytes)
-        words = f"{summary.events:,} published" + (
-            f", [red]{summary.refused:,} refused[/]" if summary.refused else ""
-        )
-        self._progress.update(self._task, completed=summary.read_bytes, description=words)
-
-
-class RowsDisplay:
-    """A bar of rows, on standard error."""
-
-    def __init__(self, *, silent: bool = False) -> None:
-        console = Console(file=sys.stderr, quiet=silent, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=silent or not console.is_terminal,
-        )
-        self._task = self._progress.add_task("reading", total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._progress.stop()
-
-    def expect(self, rows: int) -> None:
-        """Say how many rows there are in all."""
-        self._progress.update(self._task, total=rows)
-
-    def note(self, name: str, rows: int) -> None:
-        """Show that the ``rows`` of one file are written."""
-        self._progress.update(self._task, advance=rows, description=f"wrote {name}")
-
-
-class StepsDisplay:
-    """A bar of named steps, on standard error."""
-
-    def __init__(self, *, silent: bool = False) -> None:
-        console = Console(file=sys.stderr, quiet=silent, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=silent or not console.is_terminal,
-        )
-        self._task = self._progress.add_task("starting", total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._progress.stop()
-
-    def note(self, step: str, done: int, of: int) -> None:
-        """Show that ``step`` begins after ``done`` of ``of``."""
-        self._progress.update(self._task, completed=done, total=of, description=step)

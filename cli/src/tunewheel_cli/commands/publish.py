@@ -88,23 +88,23 @@ def publish(
 async def _publish(
     reach: Reach, path: str, project: str, kind: Kind | None, maps: list[str], ingest: str
 ) -> Summary:
-    from tunewheel_cli.commands.progress import PublishDisplay
+    from tunewheel_cli.commands.bars import published_bar
     from tunewheel_cli.known import require_project
     from tunewheel_cli.publishing.publish import publish_path
     from tunewheel_cli.publishing.remote import is_url, publish_url
 
     options = reach.client_options()
     await require_project(options, project)
-    with PublishDisplay(silent=reach.as_json) as display:
+    with published_bar(silent=reach.as_json) as note:
         if not is_url(path):
             return await publish_path(
                 Path(path), project=project, options=options, kind=kind, maps=maps, ingest=ingest,
-                on_progress=display.note,
+                on_progress=note,
             )  # fmt: skip
         if maps:
             raise InvalidOption("--map: is for CSV files; fetch the file and publish it by its path")
         return await publish_url(
-            path, project=project, options=options, kind=kind, ingest=ingest, on_progress=display.note
+            path, project=project, options=options, kind=kind, ingest=ingest, on_progress=note
         )
 
 
