@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import psutil
@@ -33,6 +34,14 @@ def order(tmp_path: Path, records, spec, varied_rows) -> BuildOrder:
     return BuildOrder(table_url=str(tmp_path / "records"), spec=spec(), records_upto=ends_of(rows), folder="")
 
 
+@pytest.fixture
+def waiting(builder: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds wait for a regression set that never comes: who interrupts one is not too late."""
+    pipe = tmp_path / "regression.jsonl"
+    os.mkfifo(pipe)
+    monkeypatch.setattr(builder, "_regression_set", str(pipe))
+
+
 @of_one_worker
 async def test_builds_of_one_worker_leave_their_files_until_they_are_taken(
     builder: Builder, order: BuildOrder
@@ -50,6 +59,7 @@ async def test_builds_of_one_worker_leave_their_files_until_they_are_taken(
 
 
 @of_one_worker
+@pytest.mark.usefixtures("waiting")
 async def test_a_build_that_dies_is_a_loud_failure(builder: Builder, order: BuildOrder) -> None:
     await builder.prepare()
     assert builder._worker is not None
@@ -60,6 +70,7 @@ async def test_a_build_that_dies_is_a_loud_failure(builder: Builder, order: Buil
 
 
 @of_one_worker
+@pytest.mark.usefixtures("waiting")
 async def test_a_build_stops_when_told_and_its_processes_end(builder: Builder, order: BuildOrder) -> None:
     await builder.prepare()
     assert builder._worker is not None
@@ -70,7 +81,7 @@ async def test_a_build_stops_when_told_and_its_processes_end(builder: Builder, o
     with pytest.raises(BuildStopped):
         await building
     assert not worker.is_running()
-    while fork.is_running() and fork.status() != psutil.STATUS_ZOMBIE:
+    while _runs(fork):
         await asyncio.sleep(0.01)
 
 
@@ -92,6 +103,13 @@ async def _fork_of(worker: psutil.Process) -> psutil.Process:
     while not (forks := worker.children()):
         await asyncio.sleep(0.01)
     return forks[0]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_records_that_are_not_there_yet_are_waited_for(order: BuildOrder) -> None:

@@ -45,7 +45,7 @@ def teacher() -> Iterator[Teacher]:
 
 @pytest.fixture
 def order(tmp_path: Path, records, varied_rows, spec, teacher: Teacher) -> BuildOrder:
-    asked = {"base_url": teacher.url, "model": "some/teacher", "timeout_seconds": 5}
+    asked = {"base_url": teacher.url, "model": "some/teacher"}
     questions = {"enabled": True, "method": "teacher", "teacher": asked}
     documents = [
         {
