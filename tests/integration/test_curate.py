@@ -28,7 +28,7 @@ from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.identity import content_id
 from tunewheel_runtime.service import Service
 
-from .bus import Bus, running
+from .bus import PATIENCE_SECONDS, Bus, running
 from .fork_server import forked
 from .specs import declared
 
@@ -227,7 +227,8 @@ async def test_a_new_text_of_a_document_alone_becomes_a_version_even_after_a_res
     added = "Bells that ring by themselves go back to the workshop in Tallowmere on Thursdays."
     async with Bus(kafka) as bus:
         async with running(curate(kafka, store)):
-            await bus.publish(spec_of(project, formats, **silent), *records(project), sop)
+            # The spec last: a stall of whoever publishes is a silence.
+            await bus.publish(*records(project), sop, spec_of(project, formats, **silent))
             (first,) = await versions(bus, project)
         # While nobody curates: the text that was built again, and another one.
         await bus.publish(sop, version_of(sop, added))
@@ -302,6 +303,6 @@ async def _table_holds(service: Service, project: str, count: int) -> None:
 
     assert service.store.local_root is not None
     table = RecordTable(str(service.store.local_root / "records"))
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while table.arrivals().filter(pl.col("project") == project).height < count:
             await asyncio.sleep(0.1)

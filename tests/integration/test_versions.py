@@ -27,7 +27,7 @@ from tunewheel_curate.builds.building import WORKER
 from tunewheel_runtime.service import Service
 
 from ..conftest import BrokerFactory
-from .bus import Bus, running
+from .bus import PATIENCE_SECONDS, Bus, running
 from .desk_records import desk_records, general_rows, rich_dataset
 from .test_curate import curate, records, spec_of, versions
 
@@ -135,7 +135,7 @@ async def widen(kafka: str, topic: str, partitions: int) -> None:
     await admin.start()
     try:
         await admin.create_partitions({topic: NewPartitions(partitions)})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while len((await admin.describe_topics([topic]))[0]["partitions"]) < partitions:
                 await asyncio.sleep(0.1)
     finally:

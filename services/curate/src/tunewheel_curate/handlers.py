@@ -13,12 +13,13 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureReques
 from tunewheel_runtime.service import Delivery, Lease, Service
 
 from tunewheel_curate.curation import Curation
+from tunewheel_curate.records.backlog import GROUP
 
 
 def register(service: Service, curation: Curation, *, append_batch: int) -> None:
     """Attach the handlers."""
 
-    @service.on_batch(topics.RECORD_INGESTED, max_records=append_batch)
+    @service.on_batch(topics.RECORD_INGESTED, group=GROUP, max_records=append_batch)
     async def on_record_ingested(deliveries: Sequence[Delivery[RecordIngested]]) -> None:
         await curation.keep(deliveries)
 

@@ -11,6 +11,7 @@ from tunewheel_curate.builds.building import WORKER, Builder
 from tunewheel_curate.builds.known import TOPICS, Known
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.handlers import register
+from tunewheel_curate.records.backlog import read_backlog
 from tunewheel_curate.records.catching_up import catch_up
 from tunewheel_curate.records.table import RecordTable, table_url
 from tunewheel_curate.settings import Settings
@@ -44,7 +45,13 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
         builder=builder,
         catch_up=fill,
     )
-    watch = Watch(service, curation, seconds=settings.policy_seconds, compact_files=settings.compact_files)
+    watch = Watch(
+        service,
+        curation,
+        seconds=settings.policy_seconds,
+        compact_files=settings.compact_files,
+        read_backlog=lambda: read_backlog(settings),
+    )
 
     register(service, curation, append_batch=settings.append_batch)
     service.on_startup(fill)

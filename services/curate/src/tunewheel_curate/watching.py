@@ -1,7 +1,8 @@
 """Asks the build policies, again and again, whether a version is due.
 
 The answer follows from the table and the history alone, not from the events that happen to pass by, so a
-restart, a rebalance or a project declared after its records lose nothing.
+restart, a rebalance or a project declared after its records lose nothing. A table that does not grow while
+records wait on the log is no silence: whoever appends them is busy, or was stalled.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import polars as pl
 import structlog
 from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.events.data import BuildReason
 from tunewheel_runtime.service import Service
 
 from tunewheel_curate.builds.policy import due, pending_records
 from tunewheel_curate.curation import Curation
+from tunewheel_curate.records.backlog import ReadBacklog
 
 log = structlog.get_logger(__name__)
 
@@ -32,16 +35,22 @@ class Watch:
         *,
         seconds: float,
         compact_files: int,
+        read_backlog: ReadBacklog,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
         self._curation = curation
         self._seconds = seconds
         self._compact_files = compact_files
+        self._read_backlog = read_backlog
         self._clock = clock
         self._version: int | None = None
         self._arrivals: dict[str, pl.DataFrame] = {}
         self._last_arrival: dict[str, float] = {}
+        self._awaited: dict[str, Mapping[int, int]] = {}
+        """By project that seems silent: where the log ended then."""
+        self._silent: set[str] = set()
+        """Projects of which everything before that end is in the table."""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -81,11 +90,27 @@ class Watch:
             )
             quiet = self._clock() - self._last_arrival[project]
             reason = due(dataset.build, count=pending.count, quiet_seconds=quiet)
+            if reason is BuildReason.QUIET and not await self._is_silent(project):
+                continue
             if reason is not None:
                 request = self._curation.request_for_policy(project, reason, pending)
                 log.info("dataset_requested", project=project, reason=reason, records=pending.count)
                 await self._service.publish(request)
                 self._curation.known.history.apply(request)
+                self._hear(project)
+
+    async def _is_silent(self, project: str) -> bool:
+        """Tell whether the table held all of ``project`` already when it was read for this look."""
+        if project in self._silent:
+            return True
+        backlog = await self._read_backlog()
+        if backlog.has_kept(self._awaited.setdefault(project, backlog.ends)):
+            self._silent.add(project)  # the next look reads what was appended since this one began
+        return False
+
+    def _hear(self, project: str) -> None:
+        self._awaited.pop(project, None)
+        self._silent.discard(project)
 
     async def _sweep(self) -> None:
         """Erase what another replica appended before it knew of an erasure."""
@@ -108,6 +133,7 @@ class Watch:
             known = self._arrivals.get(project)
             if known is None or _written(known) != _written(frame):
                 self._last_arrival[project] = self._clock()
+                self._hear(project)
             self._arrivals[project] = frame
         self._version = version
         with contextlib.suppress(TransientError):

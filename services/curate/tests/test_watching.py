@@ -1,0 +1,140 @@
+"""Silence is a table that does not grow although nothing is left on the log; no clock but the test's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_curate.builds.known import Known
+from tunewheel_curate.records.backlog import Backlog
+from tunewheel_curate.records.table import RecordTable
+from tunewheel_curate.watching import Watch
+
+HOUR = 3_600.0
+
+
+class Shop:
+    """One project, what is on the log of its records, and what of that is in the table."""
+
+    def __init__(self, folder: Path, spec: Any, records: Any) -> None:
+        self.table = RecordTable(str(folder / "records"))
+        self.published: list[Envelope[DatasetRequested]] = []
+        self.now = 0.0
+        self._records = records
+        self.logged = self.kept = 0
+        self.asked = 0
+        declared = new_event(
+            ProjectDeclared(project="shop", spec=spec(build={"min_new_records": 99, "quiet_seconds": 5})),
+            source="/test",
+        )
+        curation: Any = SimpleNamespace(
+            table=self.table,
+            projects={"shop": declared},
+            known=Known(),
+            request_for_policy=lambda project, reason, pending: new_event(
+                DatasetRequested(
+                    project=project, reason=reason, request=pending.request, records_upto=pending.upto
+                ),
+                source="/test",
+            ),
+        )
+        service: Any = SimpleNamespace(publish=self._publish)
+        self._watch = Watch(
+            service, curation, seconds=1, compact_files=99, read_backlog=self._backlog, clock=lambda: self.now
+        )
+
+    async def _publish(self, event: Envelope[DatasetRequested]) -> None:
+        self.published.append(event)
+
+    async def _backlog(self) -> Backlog:
+        self.asked += 1
+        return Backlog({0: self.logged}, {0: self.kept})
+
+    def log(self, count: int) -> None:
+        self.logged += count
+
+    def keep(self, count: int) -> None:
+        rows = [{"record_id": f"rec-{n}", "partition": 0, "offset": n} for n in range(self.kept + count)]
+        self.table.append(self._records(*rows)[self.kept :])
+        self.kept += count
+
+    async def look(self, *, times: int = 3) -> None:
+        for _ in range(times):
+            await self._watch.look()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, spec, records) -> Shop:
+    return Shop(tmp_path, spec, records)
+
+
+def counts(shop: Shop) -> list[dict[str, int] | None]:
+    assert {event.data.reason for event in shop.published} <= {BuildReason.QUIET}
+    return [event.data.records_upto for event in shop.published]
+
+
+async def test_what_waits_on_the_log_is_in_the_build_that_silence_asks_for(shop: Shop) -> None:
+    shop.log(5)
+    shop.keep(3)
+    await shop.look()
+    shop.now += HOUR  # whoever appends was stalled
+    await shop.look()
+    assert counts(shop) == []
+    shop.keep(2)
+    await shop.look()
+    assert counts(shop) == [], "the last of them came just now"
+    shop.now += HOUR
+    await shop.look()
+    assert counts(shop) == [{"0": 5}]
+
+
+async def test_what_others_publish_meanwhile_is_not_waited_for(shop: Shop) -> None:
+    shop.log(5)
+    shop.keep(3)
+    await shop.look()
+    shop.now += HOUR
+    await shop.look()
+    shop.log(100)
+    shop.kept = 5  # two of another project
+    await shop.look()
+    assert counts(shop) == [{"0": 3}]
+
+
+async def test_what_is_appended_between_two_looks_is_in_the_build(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.log(5)
+    shop.keep(3)
+    await shop.look()
+    shop.now += HOUR
+    read = shop._watch._read_backlog
+
+    async def after_the_last_came() -> Backlog:
+        shop.keep(2)  # this look has read the table already
+        return await read()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shop._watch, "_read_backlog", after_the_last_came)
+        await shop.look(times=1)
+    await shop.look()
+    assert counts(shop) == []
+    shop.now += HOUR
+    await shop.look()
+    assert counts(shop) == [{"0": 5}]
+
+
+async def test_the_log_is_asked_when_silence_is_at_hand_and_not_before(shop: Shop) -> None:
+    shop.log(3)
+    shop.keep(3)
+    await shop.look()
+    assert shop.asked == 0
+    shop.now += HOUR
+    await shop.look()
+    assert counts(shop) == [{"0": 3}]
+    await shop.look()
+    assert shop.asked == 1
