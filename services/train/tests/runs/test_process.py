@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Alive, Message, Searching, Stopped
-from tunewheel_train.runs.process import Last, Patience, ProcessDied, run_process
+from tunewheel_train.runs.process import SPELLS, Last, Patience, ProcessDied, run_process
 
 HOUR = 3_600.0
 
@@ -67,3 +67,10 @@ async def test_one_that_gives_no_sign_of_life_is_killed(run):
     patience = Patience(silent_seconds=90.0, silence=lambda seconds: asyncio.timeout(0))
     with pytest.raises(ProcessDied, match=r"no sign of life for 90 s \(TUNEWHEEL_SILENT_SECONDS\)"):
         await run([], patience, "import signal; signal.pause()")
+
+
+async def test_a_service_that_was_stalled_itself_still_hears_what_was_said_meanwhile(run):
+    spells = itertools.count(1)
+    patience = Patience(silence=lambda seconds: asyncio.timeout(0 if next(spells) < SPELLS else None))
+    last, _ = await run([Stopped(step=1)], patience)
+    assert last == Stopped(step=1)

@@ -24,6 +24,8 @@ def step(number: int) -> Progressed:
 
 @pytest.fixture
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    import mlflow.tracking  # noqa: F401  - a run waits for its tracker some seconds, for this import too
+
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     return (tmp_path / "mlflow").as_uri()
 

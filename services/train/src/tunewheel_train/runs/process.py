@@ -36,6 +36,10 @@ class Patience:
 WORKER = (sys.executable, "-m", "tunewheel_train.worker")
 """The command of a training process, without action and job."""
 
+SPELLS = 10
+"""A silence is waited out in so many parts. One in which this service was stalled itself ends at once however
+long it was: the others are for what the process had to say meanwhile."""
+
 _LONGEST_LINE = 16 << 20
 """Bytes of a message; a failure names the records of its step, which asyncio's 64 KiB do not hold."""
 
@@ -135,11 +139,7 @@ async def _messages(process: asyncio.subprocess.Process, patience: Patience) -> 
     assert process.stdout is not None
     last_news = patience.clock()
     while True:
-        try:
-            async with patience.silence(patience.silent_seconds):
-                line = await process.stdout.readline()
-        except TimeoutError:
-            raise _gave_no_sign(patience) from None
+        line = await _next_line(process.stdout, patience)
         if not line:
             return
         message = parse(line)
@@ -149,6 +149,14 @@ async def _messages(process: asyncio.subprocess.Process, patience: Patience) -> 
             raise _came_no_further(patience)
         if message is not None:
             yield message
+
+
+async def _next_line(stdout: asyncio.StreamReader, patience: Patience) -> bytes:
+    for _ in range(SPELLS):
+        with contextlib.suppress(TimeoutError):
+            async with patience.silence(patience.silent_seconds / SPELLS):
+                return await stdout.readline()
+    raise _gave_no_sign(patience)
 
 
 def _gave_no_sign(patience: Patience) -> ProcessDied:
