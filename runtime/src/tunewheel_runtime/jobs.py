@@ -105,7 +105,7 @@ async def consume_job(
     consumer: AIOKafkaConsumer,
     settle: Settle,
 ) -> None:
-    """Run the job of one record; publish and ``settle`` only while the lease holds."""
+    """Run the job of one record; publish only while the lease holds, and ``settle`` what was published."""
     consumption.instruments.consumed.add(1, {"topic": spec.name})
     try:
         delivery = consumption.decode(spec, record)
@@ -119,7 +119,7 @@ async def consume_job(
         lease.lose(f"{partition} moved to another worker")
     try:
         await _run(consumption, spec, handler, lease, record, delivery)
-        lease.check()
+        # Also where the service was told to stop since: what is on the log need not be done again.
         await settle(record, consumer)
     except LeaseLost as error:
         if not lease.lost.is_set():
