@@ -8,7 +8,6 @@ TUNEWHEEL_ENGINE_ADAPTERS  a directory that both this test and the engine see
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from platformdirs import user_cache_path
 from tunewheel_basemodel.chat import render
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import locate_base_model
+from tunewheel_cli.kafka.ports import free_port
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MAX_BATCH, MAX_QUEUE = 6, 3
@@ -107,9 +107,7 @@ def engine(
         model = os.environ.get("TUNEWHEEL_ENGINE_MODEL", SMOLLM2)
         yield EngineUnderTest(url, model, adapter_dir, httpx.get(f"{url}/info").status_code == 200)
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = {"--cache-dir": cache_dir, "--adapter-root": adapter_dir, "--port": port}
     options |= {"--max-batch": MAX_BATCH, "--max-queue": MAX_QUEUE}
     command = [str(Path(sys.executable).with_name("tunewheel-engine"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 from tunewheel_cli.kafka.errors import PortInUse
 
@@ -19,11 +20,24 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
+_reserved: list[socket.socket] = []
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, for a server that may start seconds later.
+
+    On Linux the system gives it to nobody who asks for any port meanwhile, for as long as this process lives:
+    it stays bound here, and Linux lets a server that names it (``SO_REUSEADDR``) listen all the same.
+    """
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind((host, 0))
+    port = int(probe.getsockname()[1])
+    if sys.platform.startswith("linux"):
+        _reserved.append(probe)
+    else:
+        probe.close()
+    return port
 
 
 def require_free(port: int) -> None:
