@@ -12,6 +12,9 @@ from nicegui.testing.user_simulation import user_simulation
 from tunewheel_console.page import Page
 from tunewheel_contracts.errors import TransientError
 
+PATIENT = 600
+"""Looks, a tenth of a second apart, at what comes of a click or of an event."""
+
 
 class Recorder:
     """Stands where events are published."""
@@ -69,9 +72,9 @@ async def test_the_whole_turn_is_on_the_page(user: User, state: Any, desk: Any):
 async def test_news_appear_without_reloading(user: User, state: Any, desk: Any):
     await user.open("/")
     state.apply(desk.declared())
-    await user.should_see(marker="project-desk", retries=100)
+    await user.should_see(marker="project-desk", retries=PATIENT)
     state.count_dead_letters({"ticket.published": 1})
-    await user.should_see("1 dead letter", retries=100)
+    await user.should_see("1 dead letter", retries=PATIENT)
 
 
 async def test_traffic_redraws_nothing_and_a_turn_only_its_project(user: User, state: Any, make_desk: Any):
@@ -91,11 +94,11 @@ async def test_traffic_redraws_nothing_and_a_turn_only_its_project(user: User, s
         before = {project: drawn(project) for project in ("desk", "other")}
     for n in range(1, 5):
         state.apply(desk.completion(n))
-    await user.should_see("inference.completed 5", retries=100)
+    await user.should_see("inference.completed 5", retries=PATIENT)
     with user:
         assert {project: drawn(project) for project in before} == before
     state.apply(desk.review_requested(run_id="run-2"))
-    await user.should_see("run-2 met its criteria", retries=100)
+    await user.should_see("run-2 met its criteria", retries=PATIENT)
     with user:
         assert drawn("other") == before["other"]
         assert not drawn("desk") & before["desk"]
@@ -117,12 +120,12 @@ async def test_a_review_is_signed_and_sent(user: User, state: Any, desk: Any, ac
     state.apply(desk.review_requested())
     await user.open("/")
     user.find("Approve").click()
-    await user.should_see("Enter your name first")
+    await user.should_see("Enter your name first", retries=PATIENT)
     assert not actions.done
     user.find(marker="reviewer").type("ann")
     user.find(marker="comment").type("reads well")
     user.find("Approve").click()
-    await user.should_see("run-1 approved")
+    await user.should_see("run-1 approved", retries=PATIENT)
     assert actions.done == [("approved", "desk", "run-1", "ann", "reads well")]
 
 
@@ -130,9 +133,9 @@ async def test_build_and_cancel_are_commands(user: User, state: Any, desk: Any, 
     state.apply(desk.started())
     await user.open("/")
     user.find("Build").click()
-    await user.should_see("asked for a new version of desk")
+    await user.should_see("asked for a new version of desk", retries=PATIENT)
     user.find("cancel").click()
-    await user.should_see("cancel sent to run-1")
+    await user.should_see("cancel sent to run-1", retries=PATIENT)
     assert actions.done == [("build", "desk"), ("cancel", "desk", "run-1")]
 
 
@@ -141,4 +144,4 @@ async def test_a_command_that_was_not_sent_says_so(user: User, state: Any, desk:
     state.apply(desk.declared())
     await user.open("/")
     user.find("Build").click()
-    await user.should_see("not sent: the broker is not connected yet")
+    await user.should_see("not sent: the broker is not connected yet", retries=PATIENT)

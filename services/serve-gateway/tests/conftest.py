@@ -34,7 +34,7 @@ from tunewheel_serve_gateway.gateway import Gateway
 from tunewheel_serve_gateway.settings import Settings
 
 BASE = BaseModelRef(name="org/Tiny-Base", revision="sha256:" + "0" * 64)
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 
 async def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
@@ -311,7 +311,10 @@ class World:
 @asynccontextmanager
 async def served(app: Any) -> AsyncIterator[str]:
     """Serve an ASGI app over a real socket."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off")
+    # A connection that the test keeps must not be closed just when it asks again.
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_config=None, lifespan="off", timeout_keep_alive=600
+    )
     listener = config.bind_socket()
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the runtime does
     server = uvicorn.Server(config)
