@@ -54,8 +54,8 @@ def test_a_record_without_id_is_named_by_its_content_when_the_kind_is_said() -> 
     ("fields", "field", "words"),
     [
         ({"body": "help"}, "(kind)", "cannot be told; add one of ticket_id, example_id, document_id"),
-        (TICKET | {"example_id": "E"}, "(kind)", "cannot be told"),
-        (TICKET | {"body": 5}, "body", "should be a valid string"),
+        (TICKET | {"example_id": "E"}, "(kind)", "by ticket_id, example_id; keep one"),
+        (TICKET | {"body": 5}, "body", "is a number; give text in quotes"),
         ({"ticket_id": "T-1"}, "body", "is missing; add it"),
         (TICKET | {"priority": "high"}, "priority", "is no known field"),
         (TICKET | {"project": "other"}, "project", "is 'other', not 'p'"),

@@ -62,6 +62,14 @@ def test_unreadable_documents_are_refused_by_themselves(folder: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_file_that_bears_the_mark_of_its_encoding_is_left_to_ingest(folder: Path, encoding: str) -> None:
+    (folder / "marked.md").write_bytes("# caf\u00e9".encode(encoding))
+    found = read(folder)["marked.md"]
+    assert isinstance(found, FoundFile)
+    assert (found.document_id, found.media_type) == ("marked.md", "text/markdown")
+
+
 def write(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)

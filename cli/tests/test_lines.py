@@ -44,7 +44,7 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"nonsense", "is not JSON"),
+        (b"nonsense", "is not JSON: expected ident at column 2; write one whole object a line"),
         (b'{"a": 1', "is not JSON"),
         (b'{"a": NaN}', "is not JSON"),
         (b"[1]", "not an object"),

@@ -38,6 +38,13 @@ def test_columns_called_like_fields_need_no_map(tmp_path: Path) -> None:
         (b"text\nhi\n", [], "no column is a field"),
         (b"text\nhi\n", ["text"], "is not column=field"),
         (b"a,b\nhi,x\n", ["a=input", "b=input"], "a second time"),
+        (b"input,input\nhi,x\n", [], "two columns are 'input'; rename"),
+        (b"input,text\nhi,x\n", ["text=input"], "two columns are 'input'"),
+        (b"output,cat\nhi,x\n", ["cat=output.category"], "'output' and another 'output.category'"),
+        (b"cat,output\nhi,x\n", ["cat=output.category"], "'output' and another 'output.category'"),
+        (b"input;output\nhi;x\n", [], "parted by ';'; save it with commas"),
+        (b"input\toutput\nhi\tx\n", [], r"parted by '\\t'"),
+        ("input,output\nhi,x\n".encode("utf-16"), [], "header is not UTF-8; save the file as UTF-8"),
     ],
 )
 def test_what_cannot_work_says_so_before_anything_is_read(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import BaseModel, ValidationError, model_validator
 from tunewheel_contracts.errors import (
@@ -45,6 +47,33 @@ def test_the_branches_of_a_union_are_no_fields() -> None:
 
 def test_other_wrong_fields_are_counted() -> None:
     assert _complaint({"inner": {"low": {}, "high": {}}, "str": "x"})[1].endswith("(and 2 more)")
+
+
+class _Told(BaseModel):
+    answer: dict[str, int] | str = ""
+    turns: tuple[int, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "reason"),
+    [
+        ({"answer": 5}, "answer", "is a number; give an object in braces or text in quotes"),
+        ({"answer": True}, "answer", "is true or false; give an object in braces or text in quotes"),
+        ({"answer": ["a"]}, "answer", "is a list; give an object in braces or text in quotes"),
+        ({"turns": "abc"}, "turns", "is text; give a list in brackets"),
+        ({"turns": {}}, "turns", "is an object; give a list in brackets"),
+        ({"turns": None}, "turns", "is null; give a list in brackets, or leave an optional field out"),
+    ],
+)
+def test_a_value_of_another_type_is_named_as_json_names_it(
+    data: dict[str, object], field: str, reason: str
+) -> None:
+    for told in (data, json.dumps(data)):
+        with pytest.raises(ValidationError) as caught:
+            _Told.model_validate_json(told, strict=True) if isinstance(told, str) else _Told.model_validate(
+                told
+            )
+        assert first_complaint(caught.value) == (field, reason)
 
 
 def test_a_field_that_is_called_like_a_type_keeps_its_name() -> None:

@@ -230,7 +230,7 @@ def test_a_message_that_is_no_cloud_event_is_told_what_to_be() -> None:
         (b'{"project": "helpdesk"', "(body)", "JSON"),
         (b"[]", "(body)", "object"),
         (b'{"project": "helpdesk", "ticket_id": "T-1"}', "body", "missing"),
-        (b'{"project": "helpdesk", "ticket_id": 1, "body": "b"}', "ticket_id", "string"),
+        (b'{"project": "helpdesk", "ticket_id": 1, "body": "b"}', "ticket_id", "text in quotes"),
         (b'{"project": "../x", "ticket_id": "T-1", "body": "b"}', "project", "pattern"),
     ],
 )

@@ -63,6 +63,14 @@ _REASONS = {
     "missing": "is missing; add it",
     "extra_forbidden": "is no known field; correct its name or remove it",
 }
+_WANTED = {
+    "string_type": "text in quotes",
+    "dict_type": "an object in braces",
+    "tuple_type": "a list in brackets",
+    "list_type": "a list in brackets",
+}
+"""What to give instead, by pydantic's types of error, which speak of Python's types."""
+_GIVEN = {str: "text", bool: "true or false", int: "a number", float: "a number", dict: "an object"}
 
 
 def first_complaint(error: ValidationError) -> tuple[str, str]:
@@ -71,6 +79,9 @@ def first_complaint(error: ValidationError) -> tuple[str, str]:
     first = complaints[0]
     parts = _parts(first)
     reason = _REASONS.get(first["type"], first["msg"].removeprefix("Value error, "))
+    wanted = [_WANTED[c["type"]] for c in complaints if c["type"] in _WANTED and _parts(c) == parts]
+    if first["type"] in _WANTED:
+        reason = _of_another_type(first["input"], wanted)
     if first["type"] == "json_invalid":
         parts, reason = (), f"is not JSON: {reason.removeprefix('Invalid JSON: ')}"
     # a list that lost its only item to an error is then also called too short: no news
@@ -78,6 +89,13 @@ def first_complaint(error: ValidationError) -> tuple[str, str]:
     if others:
         reason = f"{reason} (and {len(others)} more)"
     return ".".join(parts) or "(body)", reason
+
+
+def _of_another_type(given: object, wanted: list[str]) -> str:
+    reason = (
+        f"is {'null' if given is None else _GIVEN.get(type(given), 'a list')}; give {' or '.join(wanted)}"
+    )
+    return f"{reason}, or leave an optional field out" if given is None else reason
 
 
 def _parts(complaint: ErrorDetails) -> tuple[str, ...]:

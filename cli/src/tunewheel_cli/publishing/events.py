@@ -39,6 +39,9 @@ def make_event(found: Found, *, project: str, kind: Kind | None) -> Envelope[Any
     """
     known = kind or _tell_kind(found.fields)
     if known is None:
+        names = ", ".join(name for name in IDS.values() if name in found.fields)
+        if names:
+            return _refuse(found, "(kind)", f"cannot be told by {names}; keep one of them, or say --kind")
         names = ", ".join(IDS.values())
         return _refuse(found, "(kind)", f"cannot be told; add one of {names}, or say --kind")
     fields = dict(found.fields)

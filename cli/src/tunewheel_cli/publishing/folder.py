@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import subprocess
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def read_document(
     except OSError as error:
         return Refusal(name, None, "(file)", f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
-        if media_type in DECLARING_TYPES:
+        if media_type in DECLARING_TYPES or _is_marked(path):
             return _counted(FoundFile(name, path, name, media_type, size), on_bytes)
         return Refusal(name, None, "content", f"is not UTF-8 (byte {error.start}); save the file as UTF-8")
     if on_bytes:
@@ -88,6 +89,12 @@ def read_document(
     if media_type != "text/html":  # whose title ingest reads out of it
         fields["title"] = _title(content, media_type, path)
     return Found(name, None, fields)
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a file begins with the mark of UTF-16 (or UTF-32 in that order): it says how it is encoded."""
+    with path.open("rb") as file:
+        return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def _counted(file: FoundFile, on_bytes: OnBytes | None) -> FoundFile:

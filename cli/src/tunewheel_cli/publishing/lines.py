@@ -57,7 +57,8 @@ def parse_object(number: int, line: bytes) -> Found | Refusal:
     except UnicodeDecodeError as error:
         return _refuse(number, "(line)", f"is not UTF-8 (byte {error.start}); save the file as UTF-8")
     except ValueError as error:
-        return _refuse(number, "(line)", f"is not JSON: {error}")
+        what = str(error).replace(" at line 1 column", " at column")  # of this line, which has a number
+        return _refuse(number, "(line)", f"is not JSON: {what}; write one whole object a line")
     if not isinstance(value, dict):
         return _refuse(number, "(line)", 'is JSON, but not an object; write {"field": value, …}')
     return Found(f"line {number}", number, value)

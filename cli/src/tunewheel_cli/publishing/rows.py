@@ -93,7 +93,10 @@ class _Lines:
 
 def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
     try:
-        return [name.strip() for name in next(reader)]
+        names = [name.strip() for name in next(reader)]
+        if any("\udc80" <= char <= "\udcff" for name in names for char in name):
+            raise SourceUnusable(f"{path}: its header is not UTF-8; save the file as UTF-8")
+        return names
     except (StopIteration, csv.Error) as error:
         raise SourceUnusable(f"{path}: has no header line; name the columns in the first line") from error
 
@@ -110,12 +113,29 @@ def _field_names(
                 f"--map: there is no field {field!r}; choose from {', '.join(sorted(fields))}"
             )
     names = [mapping.get(column, column if column in fields else None) for column in header]
+    _check_names(path, [name for name in names if name is not None])
     if not any(names):
+        separator = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)
+        if separator is not None:
+            raise SourceUnusable(f"{path}: its columns are parted by {separator!r}; save it with commas")
         raise SourceUnusable(
             f"{path}: no column is a field; map them with --map column=field (columns: {', '.join(header)}; "
             f"fields: {', '.join(sorted(fields))})"
         )
     return names
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Refuse a header whose columns would write over each other."""
+    whole = {name for name in names if "." not in name}
+    for name in names:
+        if names.count(name) > 1:
+            raise SourceUnusable(f"{path}: two columns are {name!r}; rename one, or map it to another field")
+        parent = name.partition(".")[0]
+        if "." in name and parent in whole:
+            raise SourceUnusable(
+                f"{path}: a column is {parent!r} and another {name!r}, a part of it; rename one, or map both"
+            )
 
 
 def _found(line: int, row: list[str], names: list[str | None]) -> Found | Refusal:
