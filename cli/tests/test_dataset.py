@@ -12,7 +12,7 @@ import pytest
 from tunewheel_cli.kafka.broker import run_async
 from tunewheel_cli.main import app
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, PreferencePair
+from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, ExampleFormat, PreferencePair
 from tunewheel_runtime.store import ObjectStore
 from typer.testing import CliRunner
 
@@ -66,15 +66,18 @@ def put(store: ObjectStore, name: str, train: list[dict[str, Any]], holdout: lis
 
 @pytest.fixture
 def versions(store: ObjectStore) -> None:
-    counts = DatasetManifest.model_validate(example("dataset-manifest", "preliminary")).counts
+    manifest = DatasetManifest.model_validate(example("dataset-manifest", "preliminary"))
+    counts = manifest.counts
     put(store, "ds-one", [chat(n) for n in range(4)], [chat(9)])
     put(
         store,
         "ds-two",
         [chat(0), chat(1, answer="another answer"), chat(5, label="horn")],
         [chat(9), chat(2)],
-        counts=counts.model_copy(update={"records": 400}),
+        counts=counts.model_copy(update={"records": 400, "formats": {ExampleFormat.ANSWER: 5}}),
     )
+    other = manifest.spec.model_copy(update={"project": "other"})
+    put(store, "ds-other", [chat(0)], [chat(9)], project="other", spec=other)
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -112,7 +115,7 @@ def test_a_difference_names_what_changed() -> None:
     assert told["answers_changed"] == 1
     assert told["changed_questions"] == ["Question 1?"]
     assert told["labels"] == {"bell": [4, 2], "horn": [None, 1]}
-    assert told["counts"] == {"records": [320, 400]}
+    assert told["counts"] == {"records": [320, 400], "formats": [{}, None], "formats.answer": [None, 5]}
     assert told["spec"] == told["funnel"] == {}
     code, out, _ = run("diff", "ds-one", "ds-two")
     assert code == 0
@@ -124,6 +127,14 @@ def test_a_difference_names_what_changed() -> None:
 def test_a_version_does_not_differ_from_itself() -> None:
     told = json.loads(run("diff", "ds-one", "ds-one", "--json")[1])
     assert not any(told[name] for name in told if name not in ("before", "after"))
+    assert "nothing differs" in run("diff", "ds-one", "ds-one")[1]
+
+
+@pytest.mark.usefixtures("versions")
+def test_versions_of_two_projects_are_compared_and_named_as_such() -> None:
+    code, out, _ = run("diff", "ds-one", "ds-other")
+    assert code == 0
+    assert "of two projects: helpdesk and other" in out
 
 
 @pytest.mark.usefixtures("versions")
@@ -165,12 +176,22 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("versions")
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "hf"])
+def test_a_folder_that_cannot_be_made_is_told(form: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    code, _, errors = run("export", "ds-one", "--to", str(tmp_path / "file" / "below"), "--format", form)
+    assert code == 1
+    assert "--to:" in errors
+    assert "cannot be written (Not a directory)" in errors
+
+
+@pytest.mark.usefixtures("versions")
 @pytest.mark.parametrize("name", ["ds-three", "../../etc"])
 def test_an_unknown_version_is_told_with_those_there_are(name: str) -> None:
     for command in (("show", name), ("diff", "ds-one", name), ("export", name)):
         code, _, errors = run(*command)
         assert code == 1
-        assert "ds-one, ds-two" in errors
+        assert "ds-one, ds-other, ds-two" in errors
 
 
 def test_an_empty_store_says_so(store: ObjectStore) -> None:

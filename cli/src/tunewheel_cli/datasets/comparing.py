@@ -42,6 +42,11 @@ class Difference:
     spec: dict[str, Change]
     """By dotted path."""
 
+    @property
+    def is_none(self) -> bool:
+        """Whether the versions are alike in everything that is compared."""
+        return not any(value for name, value in asdict(self).items() if name not in ("before", "after"))
+
     def as_json(self) -> dict[str, Any]:
         """Return the difference for machines; a change is [before, after]."""
         return asdict(self)
@@ -64,7 +69,10 @@ async def compare(one: Version, other: Version) -> Difference:
     return Difference(
         before=one.manifest.dataset_id,
         after=other.manifest.dataset_id,
-        counts=_changes(one.manifest.counts.model_dump(), other.manifest.counts.model_dump()),
+        counts=_changes(
+            _flat(one.manifest.counts.model_dump(mode="json")),
+            _flat(other.manifest.counts.model_dump(mode="json")),
+        ),
         added=_by_side(after.sides, before.sides),
         removed=_by_side(before.sides, after.sides),
         moved=dict(sorted(moves.items())),

@@ -28,6 +28,10 @@ class FolderTaken(TunewheelError):
     """The folder to export to holds something already."""
 
 
+class FolderUnusable(TunewheelError):
+    """The folder to export to cannot be written."""
+
+
 @dataclass(frozen=True)
 class Contents:
     """What an export writes."""
@@ -73,8 +77,24 @@ def write_contents(
 
     ``on_rows`` is called with a split's name and rows when it was written. ``hf`` is a folder for
     ``datasets.load_from_disk``; what has other columns than examples lies in folders of its own.
+
+    Raises:
+        FolderUnusable: it cannot be written, or not to its end.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_all(contents, folder, form, on_rows)
+    except OSError as error:
+        reason = error.strerror or error
+        raise FolderUnusable(
+            f"--to: {folder} cannot be written ({reason}); make room, or name another folder"
+        ) from error
+    return {name: frame.height for name, frame in contents.frames.items()}
+
+
+def _write_all(
+    contents: Contents, folder: Path, form: ExportFormat, on_rows: Callable[[str, int], None]
+) -> None:
     for name, frame in contents.frames.items():
         if form is not ExportFormat.HF:
             _write(frame, folder / f"{name}.{form.value}", form)
@@ -84,7 +104,6 @@ def write_contents(
     (folder / "manifest.json").write_text(contents.manifest, "utf-8")
     if contents.card is not None:
         (folder / "card.md").write_text(contents.card, "utf-8")
-    return {name: frame.height for name, frame in contents.frames.items()}
 
 
 def _write(frame: pl.DataFrame, path: Path, form: ExportFormat) -> None:

@@ -59,6 +59,12 @@ def print_difference(difference: Difference) -> None:
     """Print what changed."""
     console = Console(highlight=False)
     console.print(Text.assemble((difference.before, "bold"), " → ", (difference.after, "bold")))
+    if difference.is_none:
+        console.print("nothing differs")
+        return
+    if "project" in difference.spec:
+        one, other = difference.spec["project"]
+        console.print(Text(f"of two projects: {one} and {other}", style="yellow"))
     sides = _table("examples", "train", "holdout")
     for name, figures in (("added", difference.added), ("removed", difference.removed)):
         sides.add_row(name, f"{figures.get('train', 0):,}", f"{figures.get('holdout', 0):,}")
