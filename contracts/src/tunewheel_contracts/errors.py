@@ -70,7 +70,10 @@ _WANTED = {
     "list_type": "a list in brackets",
 }
 """What to give instead, by pydantic's types of error, which speak of Python's types."""
-_GIVEN = {str: "text", bool: "true or false", int: "a number", float: "a number", dict: "an object"}
+_GIVEN: dict[type, str] = {
+    type(None): "null", str: "text", bool: "true or false", int: "a number", float: "a number",
+    dict: "an object",
+}  # fmt: skip
 
 
 def first_complaint(error: ValidationError) -> tuple[str, str]:
@@ -92,9 +95,7 @@ def first_complaint(error: ValidationError) -> tuple[str, str]:
 
 
 def _of_another_type(given: object, wanted: list[str]) -> str:
-    reason = (
-        f"is {'null' if given is None else _GIVEN.get(type(given), 'a list')}; give {' or '.join(wanted)}"
-    )
+    reason = f"is {_GIVEN.get(type(given), 'a list')}; give {' or '.join(wanted)}"
     return f"{reason}, or leave an optional field out" if given is None else reason
 
 

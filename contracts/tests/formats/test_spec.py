@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,29 @@ def test_the_reason_says_what_to_do() -> None:
     with pytest.raises(InvalidSpec) as caught:
         _spec(criteria=[{"metric": "rouge_l", "minimum": 0.9, "maximum": 0.1}])
     assert str(caught.value) == "criteria.0.minimum: 0.9 contradicts maximum 0.1, which is smaller; swap them"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "told"),
+    [
+        (
+            {"languages": ["en", "jp"]},
+            "dataset.languages.1: 'jp' is no language that can be told apart: is 'ja' meant?",
+        ),
+        (
+            {"languages": ["qq"]},
+            "dataset.languages.0: 'qq' is no language that can be told apart; give an ISO 639-1 code",
+        ),
+        (
+            {"pii": {"entities": ["EMAIL"]}},
+            "dataset.pii.entities.0: 'EMAIL' has no pattern recogniser; choose",
+        ),
+    ],
+)
+def test_what_no_build_can_look_for_is_not_declared(dataset: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidSpec, match=re.escape(told)):
+        _spec(dataset=dataset)
+    ProjectSpec.model_validate(_raw(dataset=dataset))  # what is on the log already stays valid
 
 
 def test_to_learn_fast_without_replay_is_cautioned_against() -> None:

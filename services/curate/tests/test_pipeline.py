@@ -61,6 +61,11 @@ def test_every_fault_is_caught_and_accounted_for(records, spec, varied_rows) -> 
         assert before.left == after.entered
 
 
+def test_a_project_without_an_example_is_told_of_that_alone(records, spec) -> None:
+    (reason,) = build(records({"kind": "document", "output": None}), spec()).rejections
+    assert reason.startswith("dataset.min_examples: 0 clean examples where 2 are needed")
+
+
 def test_contradictions_are_listed_for_review(records, spec, varied_rows) -> None:
     review = build(messy(records, varied_rows), spec()).quality.review
     assert review.select("kind", "record_id", "label").rows() == [

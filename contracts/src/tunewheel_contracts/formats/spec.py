@@ -31,6 +31,7 @@ from tunewheel_contracts.formats.example_formats import CleaningSpec, FormatsSpe
 from tunewheel_contracts.formats.output_rules import OutputRule
 from tunewheel_contracts.formats.output_schema import OutputSchema
 from tunewheel_contracts.formats.recipe import TrainSpec
+from tunewheel_contracts.formats.recognised import check_recognised
 from tunewheel_contracts.identity import content_sha256
 
 MILD_LEARNING_RATE = 1e-4
@@ -245,7 +246,9 @@ def parse_spec(text: str) -> ProjectSpec:
     if not isinstance(raw, dict):
         raise InvalidSpec(field="(file)", reason="is not a mapping; start with 'project: <name>'")
     try:
-        return ProjectSpec.model_validate(raw)
+        spec = ProjectSpec.model_validate(raw)
     except ValidationError as error:
         field, reason = first_complaint(error)
         raise InvalidSpec(field=field, reason=reason) from error
+    check_recognised(languages=spec.dataset.languages, pii_entities=spec.dataset.pii.entities)
+    return spec

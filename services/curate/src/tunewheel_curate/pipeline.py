@@ -236,7 +236,7 @@ def _rejections(examples: pl.DataFrame, split: Split, spec: ProjectSpec) -> tupl
             f"dataset.min_examples: {examples.height} clean examples where {wanted} are needed; "
             "publish more answered records, or lower it"
         )
-    if split.holdout.is_empty() or split.train.is_empty():
+    if examples.height and (split.holdout.is_empty() or split.train.is_empty()):
         groups = examples["group"].n_unique()
         reasons.append(
             f"group: {groups} groups leave nothing to hold out or nothing to train on; "

@@ -86,7 +86,8 @@ def test_free_text_is_valid_without_a_schema(records) -> None:
 
 def test_labels_are_text() -> None:
     assert label_of({"c": "x"}, "c") == "x"
-    assert label_of({"c": 3}, "c") == "3"
+    assert label_of({"c": 3}, "c") == label_of({"c": 3.0}, "c") == "3"
+    assert label_of({"c": 0.5}, "c") == "0.5"
     assert label_of({"c": None}, "c") is None
     assert label_of(["x"], "c") is None
     assert label_of({"c": "x"}, None) is None

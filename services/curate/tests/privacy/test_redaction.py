@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.recognised import PII_ENTITIES
 from tunewheel_contracts.formats.spec import PiiPolicy
 from tunewheel_curate.examples.conversations import redact_conversations
 from tunewheel_curate.privacy.recognizers import ENTITIES, SIGNS, may_contain, recognizers_of
@@ -25,6 +26,10 @@ FLOORS = {
 }
 """By half of presidio's own synthetic templates: how many are labelled, and the precision and the recall that
 the recognisers must reach, a little under what docs/benchmarks.md tells."""
+
+
+def test_a_spec_may_name_what_has_a_recogniser_and_no_more() -> None:
+    assert ENTITIES.keys() == PII_ENTITIES
 
 
 @pytest.mark.parametrize(

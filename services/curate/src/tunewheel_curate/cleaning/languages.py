@@ -11,15 +11,32 @@ from tunewheel_curate.stage import Stage, drop
 
 LEAST_LETTERS = 24
 """Below that a guess is a coin toss."""
+LETTERS_OF_A_SIGN = 3
+"""What a character of Chinese, Japanese or Korean says, in letters of an alphabet."""
+FIRST_SIGN = "\u2e80"
 LEAST_PROBABILITY = 0.9
+ALIKE = (("ar", "ary", "arz"), ("zh", "wuu", "yue"), ("no", "nb", "nn"), ("hr", "bs", "sr"), ("id", "ms"))
+"""Languages that share their n-grams: none of them is certain by itself, and together they are."""
+_FAMILY = {code: family[0] for family in ALIKE for code in family}
 
 
 def language_of(text: str) -> str | None:
-    """Return the ISO 639-1 code of ``text``'s language; None where that is not certain."""
-    if sum(character.isalpha() for character in text[:2_000]) < LEAST_LETTERS:
+    """Return the ISO 639-1 code of ``text``'s language, of ``ALIKE`` ones the first; None where that is not
+    certain."""
+    start = text[:2_000]
+    if sum(_letters(character) for character in start) < LEAST_LETTERS:
         return None
-    language, probability = _identifier().classify(text[:2_000])
-    return str(language) if probability >= LEAST_PROBABILITY else None
+    language, probability = _identifier().classify(start)
+    family = _FAMILY.get(str(language), str(language))
+    if family in _FAMILY and probability < LEAST_PROBABILITY:
+        probability = sum(p for code, p in _identifier().rank(start) if _FAMILY.get(code) == family)
+    return family if probability >= LEAST_PROBABILITY else None
+
+
+def _letters(character: str) -> int:
+    if not character.isalpha():
+        return 0
+    return 1 if character < FIRST_SIGN else LETTERS_OF_A_SIGN
 
 
 def keep_languages(records: pl.DataFrame, languages: tuple[str, ...]) -> Stage:
@@ -28,7 +45,8 @@ def keep_languages(records: pl.DataFrame, languages: tuple[str, ...]) -> Stage:
     ``counts`` says how many were kept unsure.
     """
     found = [language_of(text) for text in records["input"]]
-    wrong = [f"language: {code}" if code and code not in languages else None for code in found]
+    wanted = {_FAMILY.get(code, code) for code in languages}
+    wrong = [f"language: {code}" if code and code not in wanted else None for code in found]
     stage = drop("language", records, pl.Series(wrong, dtype=pl.String))
     unsure = sum(code is None for code in found)
     return Stage(stage.name, stage.kept, stage.dropped, {"unsure": unsure} if unsure else {})

@@ -74,10 +74,13 @@ def canonical_output(value: Any, shape: AnswerShape) -> str:
 
 
 def label_of(value: Any, label_field: str | None) -> str | None:
-    """Return the label in a parsed output, as text, or None."""
+    """Return the label in a parsed output, as text, or None. 1.0 is the label 1: to JSON Schema they are
+    equal."""
     if label_field is None or not isinstance(value, dict) or value.get(label_field) is None:
         return None
     label = value[label_field]
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
     return label if isinstance(label, str) else json.dumps(label, sort_keys=True, ensure_ascii=False)
 
 

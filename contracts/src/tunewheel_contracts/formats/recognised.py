@@ -1,0 +1,46 @@
+"""What curation can tell apart: languages and kinds of personal data that a spec may name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tunewheel_contracts.errors import InvalidSpec
+
+_CODES = """
+af am an ar as az ba be bg bn br bs ca cs cy da de dz el en eo es et eu fa fi fo fr fy ga gd gl gu ha he
+hi hr ht hu hy id ig is it ja jv ka kk km kn ko ku ky la lb lg ln lo lt lv mg mk ml mn mr ms mt my nb ne
+nl nn no oc om or pa pl ps pt qu ro ru rw sa se si sk sl sn so sq sr st sv sw ta te tg th tk tl tr tt ug
+uk ur uz vi vo wa xh yo zh zu
+"""
+LANGUAGES = frozenset(_CODES.split())
+"""ISO 639-1 codes."""
+_MISTAKEN = {"cz": "cs", "dk": "da", "gr": "el", "jp": "ja", "kr": "ko", "ua": "uk", "cn": "zh", "iw": "he"}
+"""Codes of countries, and an old one, that are taken for codes of languages."""
+PII_ENTITIES = frozenset(
+    {
+        "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN", "US_PASSPORT",
+        "US_ITIN", "UK_NHS", "CRYPTO", "MAC_ADDRESS", "URL",
+    }
+)  # fmt: skip
+"""Personal data that has a recogniser by pattern."""
+
+
+def check_recognised(*, languages: Iterable[str], pii_entities: Iterable[str]) -> None:
+    """Refuse what no build could look for. Only people's specs are checked: what is on the log stays valid.
+
+    Raises:
+        InvalidSpec: a language or an entity is unknown; ``field`` is its path in a spec.
+    """
+    for number, code in enumerate(languages):
+        if code not in LANGUAGES:
+            meant = f": is {_MISTAKEN[code]!r} meant?" if code in _MISTAKEN else ""
+            raise InvalidSpec(
+                field=f"dataset.languages.{number}",
+                reason=f"{code!r} is no language that can be told apart{meant or '; give an ISO 639-1 code'}",
+            )
+    for number, entity in enumerate(pii_entities):
+        if entity not in PII_ENTITIES:
+            raise InvalidSpec(
+                field=f"dataset.pii.entities.{number}",
+                reason=f"{entity!r} has no pattern recogniser; choose from {', '.join(sorted(PII_ENTITIES))}",
+            )
