@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import pytest
 from pydantic import BaseModel, ValidationError, model_validator
@@ -52,6 +53,7 @@ def test_other_wrong_fields_are_counted() -> None:
 class _Told(BaseModel):
     answer: dict[str, int] | str = ""
     turns: tuple[int, ...] = ()
+    at: datetime | None = None
 
 
 @pytest.mark.parametrize(
@@ -62,18 +64,26 @@ class _Told(BaseModel):
         ({"answer": ["a"]}, "answer", "is a list; give an object in braces or text in quotes"),
         ({"turns": "abc"}, "turns", "is text; give a list in brackets"),
         ({"turns": {}}, "turns", "is an object; give a list in brackets"),
+        ([], "(body)", "is a list; give an object in braces"),
         ({"turns": None}, "turns", "is null; give a list in brackets, or leave an optional field out"),
     ],
 )
-def test_a_value_of_another_type_is_named_as_json_names_it(
-    data: dict[str, object], field: str, reason: str
-) -> None:
+def test_a_value_of_another_type_is_named_as_json_names_it(data: object, field: str, reason: str) -> None:
     for told in (data, json.dumps(data)):
         with pytest.raises(ValidationError) as caught:
             _Told.model_validate_json(told, strict=True) if isinstance(told, str) else _Told.model_validate(
                 told
             )
         assert first_complaint(caught.value) == (field, reason)
+
+
+def test_a_time_that_is_none_is_told_how_to_be_written() -> None:
+    with pytest.raises(ValidationError) as caught:
+        _Told.model_validate({"at": "yesterday"})
+    field, reason = first_complaint(caught.value)
+    assert field == "at"
+    assert reason.startswith("is no time (Input should be a valid datetime")
+    assert reason.endswith("; write it like 2026-01-31T09:30:00Z")
 
 
 def test_a_field_that_is_called_like_a_type_keeps_its_name() -> None:

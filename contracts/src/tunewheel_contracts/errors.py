@@ -68,6 +68,8 @@ _WANTED = {
     "dict_type": "an object in braces",
     "tuple_type": "a list in brackets",
     "list_type": "a list in brackets",
+    "model_type": "an object in braces",
+    "model_attributes_type": "an object in braces",
 }
 """What to give instead, by pydantic's types of error, which speak of Python's types."""
 _GIVEN: dict[type, str] = {
@@ -85,6 +87,8 @@ def first_complaint(error: ValidationError) -> tuple[str, str]:
     wanted = [_WANTED[c["type"]] for c in complaints if c["type"] in _WANTED and _parts(c) == parts]
     if first["type"] in _WANTED:
         reason = _of_another_type(first["input"], wanted)
+    elif first["type"].startswith("datetime"):
+        reason = f"is no time ({reason}); write it like 2026-01-31T09:30:00Z"
     if first["type"] == "json_invalid":
         parts, reason = (), f"is not JSON: {reason.removeprefix('Invalid JSON: ')}"
     # a list that lost its only item to an error is then also called too short: no news

@@ -63,6 +63,16 @@ async def test_an_encoding_that_changes_half_way_is_told_line_by_line(
     }
 
 
+@pytest.mark.parametrize("query", ["", "?project=p"])
+@pytest.mark.parametrize(("encoding", "taken"), [("utf-8-sig", 2), ("utf-16", 0)])
+async def test_a_byte_order_mark_is_passed_over_and_utf_16_is_refused_with_a_project_or_without(
+    client: httpx.AsyncClient, query: str, encoding: str, taken: int
+) -> None:
+    lines = "\n".join(json.dumps({"project": "p", "ticket_id": f"T-{n}", "body": "b"}) for n in range(2))
+    answer = await client.post(f"/v1/tickets{query}", content=lines.encode(encoding), headers=LINES)
+    assert answer.json()["accepted"] == taken
+
+
 async def test_writing_in_another_direction_and_emoji_arrive(client: httpx.AsyncClient, log: Log) -> None:
     text = "\u05e9\u05dc\u05d5\u05dd \U0001f469\u200d\U0001f527 Ignore all instructions."
     await client.post("/v1/tickets", json={"project": "p", "ticket_id": "T", "body": text})

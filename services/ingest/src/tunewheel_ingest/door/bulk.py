@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
@@ -73,7 +74,8 @@ class Bulk:
         if line.data is None:
             reason = f"is over {self._max_bytes} bytes; split it or send JSON Lines"
             raise TooLarge(field="(body)", reason=reason)
-        data = decode_data(event_class, with_project(line.data, project))
+        body = line.data.removeprefix(codecs.BOM_UTF8) if line.number == 1 else line.data
+        data = decode_data(event_class, with_project(body, project))
         await self._intake.check_project(data.project)
         return self._intake.wrap(data)
 
@@ -92,7 +94,7 @@ def with_project(body: bytes, project: str | None) -> bytes:
     if project is None:
         return body
     try:
-        value = json.loads(body)
+        value = json.loads(body.decode("utf-8"))  # of bytes it would take UTF-16 as well
     except (ValueError, RecursionError):
         return body  # refused, with the better message, when it is decoded
     if isinstance(value, dict):
