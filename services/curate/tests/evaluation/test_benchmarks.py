@@ -29,6 +29,12 @@ async def test_files_and_inline_texts_are_read(store: ObjectStore) -> None:
     assert file.sha256 == content_sha256(["a plain line", "and a field"])
 
 
+async def test_half_an_emoji_in_a_text_ends_no_build(store: ObjectStore) -> None:
+    await store.put("b.jsonl", b'"the bell \\ud83d"')
+    (read,) = await read_benchmarks([Benchmark(name="mine", path="b.jsonl")], store)
+    assert read.texts == ("the bell ?",)
+
+
 @pytest.mark.parametrize(
     ("data", "options", "complaint"),
     [
@@ -37,6 +43,7 @@ async def test_files_and_inline_texts_are_read(store: ObjectStore) -> None:
         (b'"ok"\n{"text"', {}, "line 2 is not JSON"),
         (b'{"other": "a"}', {}, "line 1 has no text in 'text'"),
         (b"\xff\xfe", {}, "line 1 is not JSON"),
+        (b"[" * 100_000, {}, "line 1 is not JSON"),
         (b"\n", {}, "holds no texts"),
     ],
 )

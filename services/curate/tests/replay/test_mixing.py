@@ -201,7 +201,8 @@ def test_files_are_read_plain_and_packed(tmp_path: Path) -> None:
     plain = read_replay(write(tmp_path / "a.jsonl", lines))
     packed = read_replay(write(tmp_path / "b.jsonl.gz", gzip.compress(lines)))
     url = read_replay(ReplaySpec(source=(tmp_path / "a.jsonl").as_uri()))
-    assert plain == packed == url
+    listed = read_replay(write(tmp_path / "c.json", json.dumps(general(3), indent=1).encode()))
+    assert plain == packed == url == listed
     assert len(plain.conversations) == 3
     pinned = ReplaySpec(source=str(tmp_path / "a.jsonl"), sha256=plain.sha256)
     assert read_replay(pinned) == plain
@@ -216,6 +217,10 @@ def test_files_are_read_plain_and_packed(tmp_path: Path) -> None:
         ("a.jsonl.gz", b"\x1f\x8bgarbage", "no whole gzip"),
         ("a.jsonl.gz", gzip.compress(b"x" * 99, mtime=0)[:12] + b"\xff" * 30, "no whole gzip"),
         ("a.jsonl", b"\n" * 200_001, "has over 200,000 lines"),
+        ("a.jsonl", b'{"a":' * 100_000, "line 1 is not JSON"),
+        ("a.json", b'[{"a": 1}', "is no whole list in JSON"),
+        ("a.json", b"[" * 100_000, "is no whole list in JSON"),
+        ("a.json", b"[" + b"{}," * 200_000 + b"{}]", "has over 200,000 rows"),
     ],
 )
 def test_a_bad_source_is_named_with_the_fix(tmp_path: Path, name: str, data: bytes, told: str) -> None:

@@ -72,13 +72,13 @@ def _texts(data: bytes, field: str, where: str) -> list[str]:
             continue
         try:
             value: Any = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidSpec(field=where, reason=f"line {number} is not JSON ({error}); mend it") from error
         text = value.get(field) if isinstance(value, dict) else value
         if not isinstance(text, str):
             reason = f"line {number} has no text in {field!r}; name the right field in 'field'"
             raise InvalidSpec(field=where, reason=reason)
-        texts.append(text)
+        texts.append(text.encode("utf-8", "replace").decode())  # JSON may name half a surrogate pair
     if not texts:
         raise InvalidSpec(field=where, reason="holds no texts; give at least one")
     return texts

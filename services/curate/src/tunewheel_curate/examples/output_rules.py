@@ -22,6 +22,7 @@ from tunewheel_contracts.formats.output_rules import (
     TableRule,
 )
 
+from tunewheel_curate.answers import parse_answer
 from tunewheel_curate.examples.conversations import asked_text
 from tunewheel_curate.stage import Stage, drop
 
@@ -51,7 +52,7 @@ def check_rules(records: pl.DataFrame, rules: Sequence[OutputRule]) -> Stage:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_answer(text)
     except (ValueError, RecursionError):
         return None
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
 from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import TaskSpec
 
+from tunewheel_curate.answers import parse_answer
 from tunewheel_curate.cleaning.normalization import normalize_remark, normalize_text
 from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of
 from tunewheel_curate.examples.free_text import flaw_of_texts
@@ -19,9 +18,6 @@ from tunewheel_curate.stage import Stage, drop
 
 LONGEST_REMARK = 1_000
 """Characters of a string that is worth remembering."""
-DEEPEST = 100
-"""Levels of arrays and objects in an answer."""
-
 _SAID_OF_PARTS = {"$schema", "$id", "$defs", "definitions", "properties"}
 """What a schema says of single properties, and what that may refer to; not which of them there must be."""
 
@@ -59,7 +55,7 @@ def with_unknown_labels(outputs: pl.Series, task: TaskSpec) -> pl.Series:
 
 def _has_unknown_label(text: str, alone: SchemaCheck, field: str) -> bool:
     try:
-        value = _parsed(text)
+        value = parse_answer(text)
         if label_of(value, field) is None:
             return False
         return alone.error({field: _normalized(value[field])}) is not None
@@ -88,7 +84,7 @@ def _validated(
     text: str, known: tuple[SchemaCheck, AnswerShape] | None, task: TaskSpec, cleaning: CleaningSpec
 ) -> tuple[str, str | None, str | None]:
     try:
-        value = _parsed(text)
+        value = parse_answer(text)
     except (ValueError, RecursionError):
         if known is None:
             return normalize_text(text), None, None
@@ -108,48 +104,8 @@ def _validated(
     return canonical_output(value, shape), label_of(value, task.label_field), flaw
 
 
-def _parsed(text: str) -> Any:
-    """Parse JSON that can be judged and written again: no infinite numbers, no halves of surrogate pairs, no
-    more than ``DEEPEST`` levels. How deep Python itself can go depends on where it is called from, and a
-    version must not.
-
-    Raises:
-        ValueError: it is no such JSON.
-        RecursionError: nor can it be parsed.
-    """
-    value = _DECODER.decode(text)
-    if text.count("[") + text.count("{") > DEEPEST and _is_deeper(value, DEEPEST):
-        raise ValueError(f"is nested deeper than {DEEPEST} levels")
-    if "\\ud" in text.lower():
-        json.dumps(value, ensure_ascii=False).encode()  # raises a ValueError on half a pair
-    return value
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    row = [value]
-    for _ in range(levels):
-        row = [item for part in row if isinstance(part, dict | list) for item in _items(part)]
-    return any(isinstance(item, dict | list) for item in row)
-
-
-def _items(part: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return part.values() if isinstance(part, dict) else part
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError(f"{digits} is too large a number")
-    return number
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
-
-
-# Made once: json.loads and json.dumps make one for every call that asks for something of its own.
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
+"""Made once: json.dumps makes one for every call that asks for something of its own."""
 
 
 def _normalized(value: Any) -> Any:

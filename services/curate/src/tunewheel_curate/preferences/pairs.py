@@ -7,7 +7,6 @@ with it. A pair belongs to the training side: its record, or the one it gave way
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 
+from tunewheel_curate.answers import parse_answer
 from tunewheel_curate.cleaning.normalization import normalize_text
 from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of_answers
 from tunewheel_curate.examples.formatting import MESSAGE, format_examples
@@ -90,7 +90,7 @@ def spelt(text: str, shape: AnswerShape | None) -> str:
     if shape is None:
         return text
     try:
-        value = json.loads(text)
+        value = parse_answer(text)
     except (ValueError, RecursionError):
         return text
     return canonical_output(value, shape)

@@ -14,6 +14,7 @@ from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.identity import canonical_json, content_sha256
 
+from tunewheel_curate.answers import parse_answer
 from tunewheel_curate.privacy.named_entities import find_named_entities
 from tunewheel_curate.privacy.project_patterns import check_patterns, find_by_patterns
 from tunewheel_curate.privacy.recognizers import ENTITIES, Finding, may_contain, recognizers_of
@@ -189,7 +190,7 @@ def _parsed(output: str | None) -> Any:
     if output is None or not 0 < output.count("{") + output.count("[") <= MAX_BRACKETS:
         return output
     try:
-        value = json.loads(output)
+        value = parse_answer(output)
     except (ValueError, RecursionError):
         return output
     return value if isinstance(value, dict | list) else output

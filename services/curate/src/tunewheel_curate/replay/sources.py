@@ -1,4 +1,5 @@
-"""Reads general instruction data: JSON Lines from a file or URL, or a Hugging Face dataset.
+"""Reads general instruction data: JSON from a file or URL, a row a line or in one list, or a Hugging Face
+dataset.
 
 Whatever the source, it becomes the same thing: conversations, each once, ordered by their hash, and the hash
 of them all. Two machines that read the same content agree on both; the hash in the spec refuses any other.
@@ -28,6 +29,8 @@ from tunewheel_curate.cleaning.normalization import normalize_text
 from tunewheel_curate.replay.mixing import ReplayPool, Turns
 
 MAX_BYTES = 256 << 20
+MAX_LISTED_BYTES = 64 << 20
+"""Of a file that is one list: it is read at once."""
 MAX_ROWS = 200_000
 TIMEOUT_SECONDS = 60
 _FIELD = "dataset.replay.source"
@@ -154,6 +157,9 @@ def _download(url: str) -> bytes:
 def _jsonl_rows(data: bytes) -> Iterator[Mapping[str, Any]]:
     if data[:2] == b"\x1f\x8b":
         data = _unzipped(data)
+    if data.lstrip()[:1] == b"[":
+        yield from _listed_rows(data)
+        return
     for number, line in enumerate(io.BytesIO(data), start=1):
         if number > MAX_ROWS:
             raise InvalidSpec(field=_FIELD, reason=f"has over {MAX_ROWS:,} lines; take a part of it")
@@ -161,11 +167,28 @@ def _jsonl_rows(data: bytes) -> Iterator[Mapping[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             reason = f"line {number} is not JSON ({error}); it must be JSON Lines in UTF-8"
             raise InvalidSpec(field=_FIELD, reason=reason) from error
         if isinstance(row, dict):
             yield row
+
+
+def _listed_rows(data: bytes) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a file that is one list, as Alpaca's."""
+    if len(data) > MAX_LISTED_BYTES:
+        raise InvalidSpec(
+            field=_FIELD, reason=f"is a list of over {MAX_LISTED_BYTES >> 20} MiB; write it as JSON Lines"
+        )
+    try:
+        rows = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidSpec(
+            field=_FIELD, reason=f"is no whole list in JSON ({error}); mend it, or write it as JSON Lines"
+        ) from error
+    if len(rows) > MAX_ROWS:
+        raise InvalidSpec(field=_FIELD, reason=f"has over {MAX_ROWS:,} rows; take a part of it")
+    yield from (row for row in rows if isinstance(row, dict))
 
 
 def _unzipped(data: bytes) -> bytes:
