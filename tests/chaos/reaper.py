@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 from tunewheel_cli.launch import Wheel
@@ -21,13 +22,18 @@ class Reaper:
     wheel: Wheel
     killed: list[str] = field(default_factory=list)
 
-    async def kill(self, service: str, when: Callable[[], bool]) -> None:
-        """Kill ``service`` as soon as ``when`` holds; return once it is back and its helpers are gone."""
+    async def kill(self, service: str, when: Callable[[], bool], *, hold: Path | None = None) -> None:
+        """Kill ``service`` as soon as ``when`` holds; return once it is back and its helpers are gone.
+
+        ``hold`` is the file that keeps it from coming further (``held.py``); the next process may.
+        """
         kept = self.wheel.supervisor[service]
         await until(when, patience=PATIENCE_SECONDS)
         process = psutil.Process(kept.program.pid)
         helpers = process.children(recursive=True)
         process.kill()
+        if hold is not None:
+            hold.unlink()
         self.killed.append(service)
         await until(lambda: kept.restarts == 1 and kept.state is State.READY, patience=PATIENCE_SECONDS)
         await until(lambda: not any(is_alive(helper) for helper in helpers))

@@ -171,6 +171,12 @@ async def served(feed: EventFeed, *, project: str = PROJECT) -> Envelope[Any]:
         return event.project == project and any(route.adapter for route in event.data.desired.routes)
 
     await feed.first(topics.EVAL_PASSED, lambda e: e.project == project, patience=PATIENCE_SECONDS)
+    for kind in ("base", "adapter"):
+        await feed.first(
+            topics.MODEL_REGISTERED,
+            lambda e, kind=kind: (e.project, e.data.kind) == (project, kind),
+            patience=PATIENCE_SECONDS,
+        )
     await feed.first(topics.MODEL_PROMOTED, in_production, patience=PATIENCE_SECONDS)
     return await feed.first(topics.SERVING_DESIRED, has_adapter, patience=PATIENCE_SECONDS)
 

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,10 @@ from tunewheel_curate.versions.versioning import dataset_id_of, rows_sha256
 from tunewheel_runtime.service import Delivery, Position
 
 from ..integration.bus import Bus, until
+from ..integration.held import FOLDER as HELD_IN
+from ..integration.held import held_service
 from ..integration.specs import declared, small_spec
+from .reaper import is_alive
 
 pytestmark = pytest.mark.chaos
 
@@ -77,6 +79,8 @@ class Curate:
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         self.store = folder / "store"
+        self.held = folder / "held"
+        self.held.mkdir()
         self.log = folder / "curate.log"
         self._environment = os.environ | {
             "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
@@ -84,12 +88,20 @@ class Curate:
             "TUNEWHEEL_APPEND_BATCH": "20",
             "TUNEWHEEL_POLICY_SECONDS": "0.1",
             "TMPDIR": str(self.scratch),
+            HELD_IN: str(self.held),
         }
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tunewheel_curate.main"]
         with self.log.open("ab") as log:
+            command = held_service("tunewheel_curate")
             return subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+
+    @contextlib.contextmanager
+    def holding(self, point: str) -> Iterator[None]:
+        """Let it come no further than the middle of its work meanwhile: who is to kill it may be late."""
+        (file := self.held / point).touch()
+        yield
+        file.unlink()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -115,7 +127,7 @@ class Curate:
             process.kill()
             process.wait(60)
         await publishing
-        await until(lambda: not any(child.is_running() for child in children))
+        await until(lambda: not any(is_alive(child) for child in children))
 
     def appended(self) -> int:
         return RecordTable(str(self.store / "records")).arrivals().height
@@ -128,7 +140,8 @@ async def test_killed_while_it_appends_no_record_is_lost_or_doubled(fresh_kafka:
     curate = Curate(fresh_kafka, tmp_path)
     async with Bus(fresh_kafka) as bus:
         await bus.publish(declared(PROJECT, dataset=BUILD))
-        await curate.killed(lambda: 0 < curate.appended() < COUNT, publish=lambda: publish_all(bus))
+        with curate.holding("appending"):
+            await curate.killed(lambda: 0 < curate.appended() < COUNT, publish=lambda: publish_all(bus))
         assert curate.appended() < COUNT
         async with curate.running():
             (event,) = await bus.collect(topics.DATASET_VERSIONED, 1, patience=PATIENCE)
@@ -141,8 +154,9 @@ async def test_a_build_killed_again_and_again_is_answered_once(fresh_kafka: str,
     curate = Curate(fresh_kafka, tmp_path)
     async with Bus(fresh_kafka) as bus:
         await bus.publish(declared(PROJECT, dataset=BUILD))
-        await curate.killed(curate.is_building, publish=lambda: publish_all(bus))
-        await curate.killed(curate.is_building, publish=nothing)
+        with curate.holding("building"):
+            await curate.killed(curate.is_building, publish=lambda: publish_all(bus))
+            await curate.killed(curate.is_building, publish=nothing)
         async with curate.running():
             (event,) = await bus.collect(topics.DATASET_VERSIONED, 1, patience=PATIENCE)
             command = DatasetRequested(project=PROJECT, reason=BuildReason.COMMAND, request="again")

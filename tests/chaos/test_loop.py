@@ -12,6 +12,8 @@ from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Wheel
 from tunewheel_contracts import topics
 
+from ..integration.held import FOLDER as HELD_IN
+from ..integration.held import held_service
 from ..integration.wheels import turning
 from .reaper import Reaper
 from .small_loop import (
@@ -25,6 +27,9 @@ from .small_loop import (
 )
 
 pytestmark = pytest.mark.chaos
+
+POINTS = {"curate": "building", "train": "training", "eval": "measuring"}
+"""Where services wait to be killed."""
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +51,14 @@ def disturbed(base_model: str, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """The same turn with one kill for each service."""
 
     async def run(root: Path) -> tuple[Traces, Reaper]:
-        environment = ENVIRONMENT | {"TMPDIR": str(root / "scratch")}
-        (root / "scratch").mkdir()
-        async with turning(root, SERVICES, environment=environment) as (wheel, feed):
+        for name in ("scratch", "held"):
+            (root / name).mkdir()
+        environment = ENVIRONMENT | {"TMPDIR": str(root / "scratch"), HELD_IN: str(root / "held")}
+        holds = {service: root / "held" / point for service, point in POINTS.items()}
+        for hold in holds.values():
+            hold.touch()
+        commands = {service: held_service(f"tunewheel_{service}") for service in holds}
+        async with turning(root, SERVICES, environment=environment, commands=commands) as (wheel, feed):
             reaper, half_sent = Reaper(wheel), asyncio.Event()
 
             async def publish(url: str) -> None:
@@ -56,7 +66,7 @@ def disturbed(base_model: str, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
             async with asyncio.TaskGroup() as tasks:
                 for service, moment in moments(wheel, feed, half_sent).items():
-                    tasks.create_task(reaper.kill(service, moment))
+                    tasks.create_task(reaper.kill(service, moment, hold=holds.get(service)))
                 turned = tasks.create_task(turn(wheel, feed, base_model=base_model, publish=publish))
             return turned.result(), reaper
 
@@ -77,7 +87,7 @@ def moments(wheel: Wheel, feed: EventFeed, half_sent: asyncio.Event) -> dict[str
         return feed.find(topics.TRAIN_PROGRESSED, lambda e: e.data.step > 30) is not None
 
     def mid_generation() -> bool:
-        # Its first line is the header; the base, which comes second, has not begun.
+        # Its first line is the header; it is held a little later.
         rows = list((wheel.plan.var.work / "eval").glob("*/candidate.jsonl"))
         return any(path.read_bytes().count(b"\n") > 1 for path in rows)
 

@@ -137,6 +137,7 @@ def _train() -> Main:
     import_bitsandbytes()
     for name in ("stages", "trainers.sft_trainer"):
         importlib.import_module(f"tunewheel_train.{name}")
+    importlib.import_module("held").hold_training()
     return importlib.import_module("tunewheel_train.worker").main
 
 

@@ -40,6 +40,8 @@ from tunewheel_train.trainers import checkpoints
 
 from .bus import Bus, running, until
 from .fork_server import forked
+from .held import FOLDER as HELD_IN
+from .held import held_service
 from .specs import small_spec
 
 pytestmark = pytest.mark.integration
@@ -48,8 +50,8 @@ TRAIN = {
     "rank": 4, "alpha": 8, "learning_rate": 1e-3, "batch_size": 4, "micro_batch_size": 4,
     "checkpoint_steps": 10, "max_tokens": 256,
 }  # fmt: skip
-LONG = 100.0
-"""Epochs of six steps: some 600 steps, so that there is a middle."""
+LONG = 20.0
+"""Epochs of six steps: so many that a run can be held in its middle three times."""
 
 
 @dataclass
@@ -64,12 +66,12 @@ class Ground:
     def store(self) -> ObjectStore:
         return ObjectStore(f"file://{self.folder}/store")
 
-    def settings(self, name: str) -> Settings:
+    def settings(self, name: str, *, session_timeout_ms: int = 30_000) -> Settings:
         """Of the service ``name``: its own disk, the common store."""
         return Settings(
             bootstrap_servers=self.kafka, store_url=f"file://{self.folder}/store", http_port=0,
             cache_dir=self.folder / name, train_threads=1, train_dtype="float32", progress_seconds=0.0,
-            session_timeout_ms=6_000,
+            session_timeout_ms=session_timeout_ms,
         )  # fmt: skip
 
     async def dataset(self, project: str, words: int = 5, **train: Any) -> Envelope[DatasetVersioned]:
@@ -117,6 +119,14 @@ def service(ground: Ground, name: str, *, machine: str | None = None) -> Service
     made = make_app(ground.settings(machine or name), worker=forked("tunewheel_train.worker"))
     made.name = name
     return made
+
+
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """While this file is there, no run comes further than its middle."""
+    monkeypatch.setenv(HELD_IN, str(tmp_path))
+    (file := tmp_path / "training").touch()
+    return file
 
 
 async def everything(kafka: str, topic: TopicSpec) -> list[Envelope[Any]]:
@@ -167,18 +177,19 @@ def assert_same(expected: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 async def test_a_run_stops_when_its_partition_moves_and_only_the_new_owner_completes_it(
-    ground: Ground, uninterrupted: dict[str, Any]
+    ground: Ground, uninterrupted: dict[str, Any], held: Path
 ) -> None:
     # Whoever joins a worker that has all four partitions is given the last two: this project is in one.
     event = await ground.dataset("moving", epochs=LONG)
     async with Bus(ground.kafka) as bus, running(service(ground, "first")):
         await bus.publish(event)
-        await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12, patience=240)
+        await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12)
         async with running(service(ground, "second")):
             (started,) = await bus.collect(
-                topics.TRAIN_STARTED, 1, where=lambda e: e.source == "/tunewheel/second", patience=240
+                topics.TRAIN_STARTED, 1, where=lambda e: e.source == "/tunewheel/second"
             )
-            (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1, patience=240)
+            held.unlink()
+            (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1)
             progress = await everything(ground.kafka, topics.TRAIN_PROGRESSED)
             results = await everything(ground.kafka, topics.TRAIN_COMPLETED)
     assert completed.source == "/tunewheel/second"
@@ -199,9 +210,7 @@ async def process(settings: Settings) -> AsyncIterator[asyncio.subprocess.Proces
         for name, value in settings.model_dump().items()
         if value is not None and name in settings.model_fields_set
     }
-    made = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "from tunewheel_train.main import main; main()", env=os.environ | told
-    )
+    made = await asyncio.create_subprocess_exec(*held_service("tunewheel_train"), env=os.environ | told)
     try:
         yield made
     finally:
@@ -212,13 +221,13 @@ async def process(settings: Settings) -> AsyncIterator[asyncio.subprocess.Proces
 
 @pytest.mark.chaos
 async def test_a_service_killed_in_the_middle_ends_with_the_same_adapter(
-    ground: Ground, uninterrupted: dict[str, Any]
+    ground: Ground, uninterrupted: dict[str, Any], held: Path
 ) -> None:
     event = await ground.dataset("killed", epochs=LONG)
     async with Bus(ground.kafka) as bus:
-        async with process(ground.settings("one")) as first:
+        async with process(ground.settings("one", session_timeout_ms=6_000)) as first:
             await bus.publish(event)
-            await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12, patience=240)
+            await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12)
             # Uploads come after the steps they hold: a kill before the second leaves one to resume from.
             await until(lambda: len(uploaded(ground)) > 1)
             workers = psutil.Process(first.pid).children(recursive=True)
@@ -226,11 +235,12 @@ async def test_a_service_killed_in_the_middle_ends_with_the_same_adapter(
             first.send_signal(signal.SIGKILL)
             await first.wait()
             await until(lambda: not any(is_alive(worker) for worker in workers))
+        held.unlink()
         damaged, whole = uploaded(ground)[-1:-3:-1]
         (damaged / checkpoints.WEIGHTS).write_bytes(b"other weights")
         # Another machine: it has the common store only.
         async with process(ground.settings("two")):
-            (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1, patience=240)
+            (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1)
             starts = await bus.collect(topics.TRAIN_STARTED, 2)
         results = await everything(ground.kafka, topics.TRAIN_COMPLETED)
     assert starts[1].data.resumed_from_step == step_of(whole) < step_of(damaged)
@@ -270,8 +280,8 @@ async def test_what_cannot_be_trained_on_is_told_and_the_next_run_still_flows(gr
     ]
     async with Bus(ground.kafka) as bus, running(service(ground, "train")):
         await bus.publish(*bad, await ground.dataset("good", epochs=1.0))
-        failures = await bus.collect(topics.TRAIN_FAILED, 5, patience=240)
-        (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1, patience=240)
+        failures = await bus.collect(topics.TRAIN_FAILED, 5)
+        (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1)
         (letter,) = await bus.dead_letters(topics.DATASET_VERSIONED.name, 1)
         progress = await bus.collect(topics.TRAIN_PROGRESSED, 6, where=lambda e: e.project == "good")
     failed = {event.project: event.data for event in failures}
@@ -333,6 +343,7 @@ def with_no_number(model: Path) -> str:
     return str(copy)
 
 
+@pytest.mark.usefixtures("held")
 async def test_commands_on_the_log_pause_resume_and_cancel_a_run_and_another_takes_it_up_again(
     ground: Ground,
 ) -> None:
@@ -343,19 +354,19 @@ async def test_commands_on_the_log_pause_resume_and_cancel_a_run_and_another_tak
             await control("unwanted", run_id, action, request, options)
 
         await bus.publish(await ground.dataset("unwanted", epochs=LONG))
-        (started,) = await bus.collect(topics.TRAIN_STARTED, 1, patience=240)
+        (started,) = await bus.collect(topics.TRAIN_STARTED, 1)
         run_id = started.data.run_id
-        await bus.collect(topics.TRAIN_PROGRESSED, 1, patience=240)
+        await bus.collect(topics.TRAIN_PROGRESSED, 1)
         await command(TrainAction.PAUSE, "one")
         await until(lambda: not training_processes())
         await command(TrainAction.RESUME, "two")
-        starts = await bus.collect(topics.TRAIN_STARTED, 2, patience=240)
+        starts = await bus.collect(topics.TRAIN_STARTED, 2)
         assert starts[1].data.resumed_from_step > 0
         await command(TrainAction.CANCEL, "three")
-        (failed,) = await bus.collect(topics.TRAIN_FAILED, 1, patience=240)
+        (failed,) = await bus.collect(topics.TRAIN_FAILED, 1)
         await command(TrainAction.RESUME, "four")
         assert await train_again(run_id, options)
-        starts = await bus.collect(topics.TRAIN_STARTED, 3, patience=240)
+        starts = await bus.collect(topics.TRAIN_STARTED, 3)
         assert not await train_again(run_id, options)
     assert failed.data.field == "(run)"
     assert failed.data.reason.startswith("was cancelled")
@@ -368,5 +379,12 @@ def training_processes() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children(recursive=True)
-        if is_alive(child) and "tunewheel_train.worker" in child.cmdline()
+        if is_alive(child) and "tunewheel_train.worker" in command_line(child)
     ]
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from tunewheel_cli import launch, roster
 from tunewheel_cli.connection import Connection
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.kafka.errors import JarUnavailable
@@ -25,8 +26,12 @@ async def turning(
     *,
     environment: Mapping[str, str] | None = None,
     base_model: str | None = None,
+    commands: Mapping[str, Sequence[str]] | None = None,
 ) -> AsyncIterator[tuple[Wheel, EventFeed]]:
-    """Start ``services`` on a broker and a store below ``root``; a failure inside shows the logs' ends."""
+    """Start ``services`` on a broker and a store below ``root``; a failure inside shows the logs' ends.
+
+    ``commands`` start services, by their names, in other ways than the wheel does.
+    """
     members = choose(services)
     # The cache of the machine stays as it is; only a converted base model may be shared with it.
     own = {"TUNEWHEEL_CACHE_DIR": str(root / "cache"), "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000"}
@@ -42,7 +47,10 @@ async def turning(
         )
     )
     try:
-        await wheel.start()
+        with pytest.MonkeyPatch.context() as patched:
+            others = {name: list(command) for name, command in (commands or {}).items()}
+            patched.setattr(launch, "command", lambda m: others.get(m.name) or roster.command(m))
+            await wheel.start()
         settings = Connection(bootstrap_servers=wheel.bootstrap_servers).settings()
         async with EventFeed(settings) as feed:
             yield wheel, feed
