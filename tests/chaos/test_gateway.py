@@ -16,10 +16,12 @@ from typing import Any
 import aiohttp
 import pytest
 from tunewheel_cli.kafka.ports import free_port
+from tunewheel_cli.reading import read_topics
 from tunewheel_contracts import topics
+from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.store import ObjectStore
 
-from ..integration.bus import Bus, until
+from ..integration.bus import PATIENCE_SECONDS, Bus, until
 from ..integration.engine_stub import EngineStub
 from ..integration.specs import declared
 from ..integration.test_gateway import desired
@@ -117,18 +119,18 @@ async def test_killed_twice_under_load_it_comes_back_and_nothing_is_lost(
         finally:
             process.terminate()
             assert process.wait(60) in (0, -signal.SIGTERM)
-        await check(bus, load)
+        await check(fresh_kafka, load)
     assert load.models == {adapter.model_id}
     assert not list((tmp_path / "work" / "serve-gateway" / "completions").glob("*.jsonl"))
 
 
-async def check(bus: Bus, load: Load) -> None:
+async def check(kafka: str, load: Load) -> None:
     completions: list[tuple[str, str]] = []
     ratings: list[tuple[str, str]] = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not (set(load.answered) <= names(completions) and load.rated <= names(ratings)):
-            completions = await everything(bus, topics.INFERENCE_COMPLETED, "completion_id")
-            ratings = await everything(bus, topics.FEEDBACK_RECEIVED, "feedback_id")
+            completions = await everything(kafka, topics.INFERENCE_COMPLETED, "completion_id")
+            ratings = await everything(kafka, topics.FEEDBACK_RECEIVED, "feedback_id")
     # What was on its way to the broker when the kill came may be there twice, as the same event.
     assert len(set(completions)) == len(names(completions))
 
@@ -137,14 +139,7 @@ def names(found: list[tuple[str, str]]) -> set[str]:
     return {name for name, _ in found}
 
 
-async def everything(bus: Bus, topic: Any, name: str) -> list[tuple[str, str]]:
+async def everything(kafka: str, topic: TopicSpec, name: str) -> list[tuple[str, str]]:
     """Return field ``name`` and the event id of every event of ``topic`` that is there by now."""
-    found: list[tuple[str, str]] = []
-
-    def note(event: Any) -> bool:
-        found.append((getattr(event.data, name), event.id))
-        return False
-
-    with pytest.raises(TimeoutError):
-        await bus.collect(topic, 1, where=note, patience=5.0)
-    return found
+    options = {"bootstrap_servers": kafka}
+    return [(getattr(event.data, name), event.id) async for event in read_topics(options, (topic,))]

@@ -15,7 +15,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ModelPromoted
 
-from ..integration.bus import Bus
+from ..integration.bus import PATIENCE_SECONDS, Bus
 from ..integration.specs import declared
 from ..integration.verdicts import adapter_of, passed, trained
 
@@ -73,7 +73,7 @@ async def test_whatever_is_cut_off_is_made_up_for_and_nothing_is_doubled(
         await bus.publish(declared(project), trained(project, 1), passed(project, 1), passed(project, 2))
         for dies_after in (3, 1, 2):
             with registry(fresh_kafka, tmp_path, dies_after=dies_after) as process:
-                assert process.wait(90) == -signal.SIGKILL
+                assert process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
         with registry(fresh_kafka, tmp_path, dies_after=-1):
             (desired,) = await bus.collect(
                 topics.SERVING_DESIRED, 1, where=lambda e: len(e.data.desired.routes) == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import openai
 import pytest
 from tunewheel_contracts import topics
@@ -63,7 +64,9 @@ def desired(project: str, generation: int, *shares: tuple[AdapterRef, int]) -> E
 @asynccontextmanager
 async def client_of(service: Service) -> AsyncIterator[openai.AsyncOpenAI]:
     url = f"http://127.0.0.1:{service.http_port}/v1"
-    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+    # No connection is kept: the gateway would close it just when the test asks again.
+    http = openai.DefaultAsyncHttpxClient(limits=httpx.Limits(max_keepalive_connections=0))
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, http_client=http) as client:
         yield client
 
 

@@ -27,7 +27,7 @@ from tunewheel_contracts.topics import (
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
 
-from .bus import Bus, running, until
+from .bus import PATIENCE_SECONDS, Bus, running, until
 from .specs import declared
 
 pytestmark = pytest.mark.integration
@@ -181,7 +181,7 @@ async def test_a_watched_folder_is_kept_in_step(
     watch = FolderWatch(root, project, {"bootstrap_servers": kafka}, NOWHERE, withdraw)
     async with Bus(kafka) as bus:
         task = asyncio.create_task(watch.run(steps.append, stop=stop))
-        await until(lambda: len(steps) == 1)
+        await until(lambda: len(steps) >= 1)
         assert steps[0].summary.published == {"document.published": 2}
         (root / "a.md").write_text("one, changed")
         (root / "c.md").write_text("three")
@@ -189,7 +189,7 @@ async def test_a_watched_folder_is_kept_in_step(
         (root / "b.md").unlink()
         await until(lambda: any(step.gone for step in steps))
         stop.set()
-        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(task, PATIENCE_SECONDS)
         events = await bus.collect(DOCUMENT_PUBLISHED, 4, where=mine(project))
         assert [e.data.content for e in events if e.data.document_id == "a.md"] == ["one", "one, changed"]
         assert [(step.gone, step.withdrawn) for step in steps if step.gone] == [(("b.md",), withdraw)]
@@ -216,7 +216,7 @@ async def test_what_is_deleted_while_nothing_watches_is_gone_for_the_next_watch(
         task = asyncio.create_task(watch.run(steps.append, stop=stop))
         await until(lambda: bool(steps) or task.done())
         stop.set()
-        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(task, PATIENCE_SECONDS)
         return steps[0]
 
     async with Bus(kafka) as bus:
@@ -245,7 +245,7 @@ async def test_a_watch_that_cannot_publish_forgets_nothing(tmp_path: Path, proje
     (tmp_path / "new.md").unlink()
     await until(lambda: len(steps) > 1)
     stop.set()
-    await asyncio.wait_for(task, 60)
+    await asyncio.wait_for(task, PATIENCE_SECONDS)
     assert all(step.error is not None for step in steps)
     assert watched.read() == {"gone.md", "new.md"}, "new.md may have been published before Kafka went away"
 
@@ -256,9 +256,9 @@ async def test_a_watch_outlives_a_kafka_that_is_away(tmp_path: Path, project: st
     stop = asyncio.Event()
     watch = FolderWatch(tmp_path, project, {"bootstrap_servers": "127.0.0.1:9"}, NOWHERE)
     task = asyncio.create_task(watch.run(steps.append, stop=stop))
-    await until(lambda: len(steps) == 2)
+    await until(lambda: len(steps) >= 2)
     stop.set()
-    await asyncio.wait_for(task, 60)
+    await asyncio.wait_for(task, PATIENCE_SECONDS)
     assert all(step.error is not None and step.summary.events == 0 for step in steps)
 
 
@@ -302,7 +302,7 @@ async def tunewheel(*arguments: str, kafka: str, code: int = 0) -> dict[str, Any
     """Run a command; returned is what it says, and the most memory it had, in MiB."""
     command = [sys.executable, "-c", MEASURED, *arguments, "--bootstrap-servers", kafka, "--json"]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-    out, _ = await asyncio.wait_for(process.communicate(), 120)
+    out, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     assert process.returncode == code, out
     said, peak = out.splitlines()
     return json.loads(said) | json.loads(peak)

@@ -37,7 +37,8 @@ pytestmark = pytest.mark.integration
 
 def service(kafka: str, tmp_path: Path, name: str, **options: Any) -> Service:
     telemetry = options.pop("telemetry", None)
-    quick = {"retry_first_delay_seconds": 0.01, "retry_max_delay_seconds": 0.05, "session_timeout_ms": 6_000}
+    # Nobody here is to be taken for dead: a test that stalls for longer than that sees events twice.
+    quick = {"retry_first_delay_seconds": 0.01, "retry_max_delay_seconds": 0.05, "session_timeout_ms": 30_000}
     settings = ServiceSettings(
         bootstrap_servers=kafka, store_url=(tmp_path / "store").as_uri(), **(quick | options)
     )
@@ -452,7 +453,7 @@ async def test_one_trace_spans_every_hop(kafka: str, tmp_path: Path, project: st
         first = record(project, 1).to_kafka()
         headers = first.headers | {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01".encode()}
         await bus.send(first.topic, first.key, first.value, headers)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             async for raw in bus.read("train.control"):
                 event = Envelope.from_kafka(TrainControl, raw.value, raw.headers)
                 if event.project == project:
@@ -466,7 +467,7 @@ async def test_health_tells_live_from_ready(kafka: str, tmp_path: Path, project:
     async with httpx.AsyncClient() as client:
         await until(lambda: made.http_port is not None)
         url = f"http://127.0.0.1:{made.http_port}/health"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 try:
                     live = await client.get(f"{url}/live")
@@ -490,7 +491,7 @@ async def test_a_signal_stops_it_cleanly(kafka: str, tmp_path: Path) -> None:
         limit=8 << 20,  # a dead letter that another test left may be logged
     )  # fmt: skip
     assert process.stderr is not None
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for line in process.stderr:
             if b'"event": "ready"' in line:
                 break
