@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -28,7 +29,8 @@ def stop_wheel(var: Var, *, patience: float = PATIENCE_SECONDS) -> bool:
     state = living(var.run_file)
     if state is None:
         return False
-    os.kill(state.supervisor_pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it ended just now
+        os.kill(state.supervisor_pid, signal.SIGTERM)
     deadline = time.monotonic() + patience
     while started(state.supervisor_pid) == state.supervisor_started:
         if time.monotonic() > deadline:

@@ -109,12 +109,13 @@ def start_detached(reach: Reach, plan: Plan) -> None:
     deadline = time.monotonic() + BACKGROUND_SECONDS
     with StartDisplay(silent=reach.as_json) as display:
         while True:
+            ended = process.poll() is not None  # before its last word is read, or that is missed
             state = RunState.read(plan.var.run_file)
             if state is not None:
                 display.state(state)
             if state is not None and state.phase == "running":
                 break
-            if process.poll() is not None:
+            if ended:
                 reason = state.error if state and state.error else f"the supervisor ended; its log is {log}"
                 leave(StartFailed(reason), as_json=reach.as_json)
             if time.monotonic() > deadline:

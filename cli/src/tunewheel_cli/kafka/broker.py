@@ -156,13 +156,13 @@ class LocalKafka:
         assert self.process is not None
         deadline = time.monotonic() + patience
         while True:
+            # Asked first: who waits may have been stalled itself, and the broker is ready by now.
             code = self.process.poll()
-            late = time.monotonic() > deadline
-            if code is not None or late:
+            if code is None and _accepts(self.port) and run_async(_answers(self.bootstrap_servers)):
+                return
+            if code is not None or time.monotonic() > deadline:
                 reason = f"not ready after {patience:g} s" if code is None else f"exited with code {code}"
                 raise diagnose(log=self.log, start=mark, data=self.data, port=self.port, reason=reason)
-            if _accepts(self.port) and run_async(_answers(self.bootstrap_servers)):
-                return
             time.sleep(0.05)
 
     def read_log(self) -> str:
