@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
-from tunewheel_contracts.topics import TOPICS
+from tunewheel_contracts import topics
+from tunewheel_contracts.topics import TOPICS, TopicSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml"))
@@ -60,6 +62,17 @@ def test_the_readme_names_what_the_service_consumes_and_produces(service: Path) 
     topics = [spec.name for spec in TOPICS if service.name in (*spec.producers, *spec.consumers)]
     missing = [name for name in topics if f"`{name}`" not in text]
     assert not missing, f"services/{service.name}/README.md does not name {missing}"
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
+def test_a_service_reads_the_topics_that_name_it_as_a_consumer(service: Path) -> None:
+    """Operators give rights by these names. The console, which reads nearly all, is named nowhere."""
+    constants = {name: value.name for name, value in vars(topics).items() if isinstance(value, TopicSpec)}
+    assert len(constants) == len(TOPICS)
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (service / "src").rglob("*.py"))
+    read = {constants[word] for word in re.findall(r"\b[A-Z]+_[A-Z]+\b", source) if word in constants}
+    consumed = {spec.name for spec in TOPICS if service.name in spec.consumers}
+    assert consumed == (set() if service.name == "console" else read)
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)

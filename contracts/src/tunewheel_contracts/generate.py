@@ -1,4 +1,4 @@
-"""Write everything that is generated from the models: schemas, AsyncAPI documents, the event catalogue.
+"""Write everything that is generated from the models: schemas, AsyncAPI documents, events and project.yaml.
 
 python -m tunewheel_contracts.generate            write what changed, remove what has no source any more
 python -m tunewheel_contracts.generate --check    change nothing; exit 1 and list what is stale
@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tunewheel_contracts.generation import asyncapi, catalogue, schemas
+from tunewheel_contracts.generation import asyncapi, catalogue, schemas, spec_page
 
 FOLDERS = (schemas.FOLDER, asyncapi.FOLDER)
 
@@ -23,7 +23,8 @@ def repository_root() -> Path:
 
 def generated() -> dict[str, str]:
     """Return text by path, relative to the repository's root; the same on every machine."""
-    return schemas.schema_files() | asyncapi.asyncapi_files() | catalogue.catalogue_files()
+    pages = catalogue.catalogue_files() | spec_page.spec_files()
+    return schemas.schema_files() | asyncapi.asyncapi_files() | pages
 
 
 def stale(root: Path, wanted: dict[str, str]) -> list[str]:

@@ -78,8 +78,8 @@ PROJECT_DECLARED = TopicSpec(
 
 RECORD_INGESTED = TopicSpec(data.RecordIngested, ("ingest",), ("curate",), 3)
 DATASET_REQUESTED = TopicSpec(data.DatasetRequested, ("curate", "cli", "console"), ("curate",), 3)
-DATASET_VERSIONED = TopicSpec(data.DatasetVersioned, ("curate",), ("train",), 4)
-DATASET_REJECTED = TopicSpec(data.DatasetRejected, ("curate",), (), 1)
+DATASET_VERSIONED = TopicSpec(data.DatasetVersioned, ("curate",), ("curate", "train"), 4)
+DATASET_REJECTED = TopicSpec(data.DatasetRejected, ("curate",), ("curate",), 1)
 
 TRAIN_CONTROL = TopicSpec(training.TrainControl, ("console", "cli"), ("train",), 1)
 TRAIN_PLANNED = TopicSpec(training.TrainPlanned, ("train",), (), 1)
@@ -90,8 +90,8 @@ TRAIN_FAILED = TopicSpec(training.TrainFailed, ("train",), (), 1)
 
 EVAL_PASSED = TopicSpec(evaluation.EvalPassed, ("eval",), ("registry", "monitor"), 1)
 EVAL_FAILED = TopicSpec(evaluation.EvalFailed, ("eval",), ("registry",), 1)
-REVIEW_REQUESTED = TopicSpec(evaluation.ReviewRequested, ("eval",), ("eval",), 1)
-REVIEW_SUBMITTED = TopicSpec(evaluation.ReviewSubmitted, ("console", "cli"), ("eval",), 1)
+REVIEW_REQUESTED = TopicSpec(evaluation.ReviewRequested, ("eval",), (), 1)
+REVIEW_SUBMITTED = TopicSpec(evaluation.ReviewSubmitted, ("console",), ("eval",), 1)
 
 MODEL_REGISTERED = TopicSpec(lifecycle.ModelRegistered, ("registry",), ("registry",), 1)
 MODEL_PROMOTED = TopicSpec(lifecycle.ModelPromoted, ("registry",), ("registry", "monitor"), 1)
@@ -103,8 +103,8 @@ SERVING_DESIRED = TopicSpec(
 INFERENCE_COMPLETED = TopicSpec(
     production.InferenceCompleted, ("serve-gateway",), ("monitor",), 3, retention_ms=30 * DAY_MS
 )
-DRIFT_DETECTED = TopicSpec(production.DriftDetected, ("monitor",), ("curate",), 1)
-ROLLOUT_JUDGED = TopicSpec(production.RolloutJudged, ("monitor",), ("registry",), 1)
+DRIFT_DETECTED = TopicSpec(production.DriftDetected, ("monitor",), ("curate", "monitor"), 1)
+ROLLOUT_JUDGED = TopicSpec(production.RolloutJudged, ("monitor",), ("registry", "monitor"), 1)
 
 TOPICS: tuple[TopicSpec, ...] = tuple(v for v in list(globals().values()) if isinstance(v, TopicSpec))
 BY_NAME: dict[str, TopicSpec] = {spec.name: spec for spec in TOPICS}

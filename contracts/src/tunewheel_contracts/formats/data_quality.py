@@ -59,7 +59,7 @@ class PiiPolicy(Strict):
     )  # fmt: skip
     patterns: Annotated[tuple[PiiPattern, ...], Field(max_length=50)] = ()
     named_entities: Annotated[NamedEntities | None, Field(exclude_if=operator.not_)] = None
-    """None: names of people and places stay where they are."""
+    """null: names of people and places stay where they are."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -83,6 +83,7 @@ class SemanticDuplicates(Strict):
     threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.9
     """Cosine similarity from which two inputs count as one."""
     action: Literal["report", "drop"] = "report"
+    """drop: all but one of those that say the same, where their labels agree."""
 
 
 class Benchmark(Strict):

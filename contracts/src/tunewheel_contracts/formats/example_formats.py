@@ -56,6 +56,7 @@ class QuestionFormat(Strict):
     per_section: Annotated[int, Field(ge=1, le=10)] = 2
     """Pairs that a teacher is asked for; the extractive method makes one."""
     max_answer_tokens: Tokens = 192
+    """Longest answer, in the model's own tokens."""
     teacher: TeacherSpec | None = None
     when_unavailable: Literal["extractive", "wait"] = "extractive"
     """Without the teacher, sections it never answered for are asked extractively in this version, or the

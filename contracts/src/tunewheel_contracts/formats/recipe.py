@@ -43,7 +43,7 @@ class PreferenceSpec(Strict):
     alone: bool = False
     """True: the pairs only; else after training on the examples."""
     desirable_weight: Weight = None
-    """Of ``kto``: what the loss of a desirable answer counts. None: as the numbers of both kinds ask for."""
+    """Of ``kto``: what the loss of a desirable answer counts. null: as the numbers of both kinds ask for."""
     undesirable_weight: Weight = None
     """Of ``kto``: the same of an answer to avoid."""
 
@@ -63,10 +63,13 @@ class TrainSpec(Strict):
     """The recipe. Defaults suit real models; tiny ones want a larger learning rate."""
 
     method: TrainMethod = TrainMethod.LORA
+    """``lora``; ``qlora``: on a 4-bit base; ``full``: every weight of the base."""
     rank: Annotated[int, Field(gt=0, le=512)] = 16
     alpha: Annotated[int, Field(gt=0, le=1024)] = 32
+    """The adapter's output is scaled by alpha/rank."""
     dropout: Fraction = 0.0
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Layers that get an adapter, by the ends of their names."""
     rslora: bool = False
     """Scale the adapter by alpha/√rank instead of alpha/rank, for large ranks (arXiv:2312.03732)."""
     dora: bool = False
@@ -80,11 +83,16 @@ class TrainSpec(Strict):
     batch_size: PositiveInt = 8
     """Examples per optimizer step, reached by accumulation where memory is short."""
     micro_batch_size: PositiveInt = 8
+    """Examples that go through the model at once; divides batch_size."""
     warmup_fraction: Fraction = 0.05
+    """Share of the steps in which the learning rate rises from 0."""
     weight_decay: NonNegative = 0.0
     max_grad_norm: NonNegative = 1.0
+    """Longer gradients are scaled down to it; 0: none is."""
     scheduler: Literal["linear", "cosine", "constant"] = "cosine"
+    """How the learning rate goes on after it."""
     max_tokens: PositiveInt = 1024
+    """Longest example that is trained on, in the base model's tokens; longer ones are left out."""
     validation_fraction: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.05
     """Share of the training groups (never of the holdout) to stop early by; small datasets keep theirs."""
     patience: Annotated[int, Field(ge=0)] = 3

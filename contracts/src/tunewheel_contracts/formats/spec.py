@@ -50,6 +50,7 @@ class TaskSpec(Strict):
     output_rules: Annotated[tuple[OutputRule, ...], Field(max_length=50)] = ()
     """What else an answer must hold to be learnt from."""
     max_output_tokens: Annotated[int, Field(gt=0, le=8192)] = 256
+    """Of an answer: in evaluation, and at the gateway where the client sets no limit."""
 
 
 class BuildPolicy(Strict):
@@ -71,7 +72,7 @@ class ReplaySpec(Strict):
     split: Annotated[str, Field(min_length=1, max_length=64)] = "train"
     """Of a Hugging Face dataset."""
     revision: Annotated[str | None, Field(min_length=1, max_length=64, exclude_if=operator.not_)] = None
-    """Of a Hugging Face dataset: a commit, tag or branch; None: what its main branch holds."""
+    """Of a Hugging Face dataset: a commit, tag or branch; null: what its main branch holds."""
     sha256: Sha256 | None = None
     """Refuse the source where its conversations hash to anything else, as a version's manifest says."""
     license: Annotated[str, Field(min_length=1, max_length=128)] | None = None
@@ -128,15 +129,18 @@ class ReviewSpec(Strict):
     required: bool = False
     """True: an automated pass waits for a person; a rejection is final for that version."""
     sample: PositiveInt = 20
+    """Has no effect; specs that name it stay valid."""
 
 
 class StagePolicy(Strict):
     """How much traffic a stage must see before it is judged."""
 
     min_requests: PositiveInt = 20
+    """Candidate and champion each answer so many before the stage is judged."""
     max_invalid_increase: Fraction = 0.05
     """Largest tolerated rise of the invalid-output rate over the champion's."""
     max_error_rate: Fraction = 0.05
+    """Largest tolerated share of the candidate's requests that fail."""
 
 
 class ShadowPolicy(StagePolicy):
@@ -146,6 +150,7 @@ class ShadowPolicy(StagePolicy):
 class CanaryPolicy(StagePolicy):
     enabled: bool = True
     percent: Percent = 20
+    """Of the requests, those that the canary answers."""
 
 
 class RolloutSpec(Strict):
@@ -160,11 +165,13 @@ class DriftSpec(Strict):
     window: Annotated[int, Field(ge=10)] = 100
     """Completions per window."""
     p_value: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """A detector speaks where it finds a smaller one; where nothing changed, in that share of windows."""
     detectors: tuple[Literal["input", "format", "feedback"], ...] = ("input", "format", "feedback")
     cooldown_completions: Annotated[int, Field(ge=0)] = 100
     """After a detection the same detector says nothing of windows that end with one of the next so many
     completions (ratings, for ``feedback``): one as long as ``window`` silences the next window."""
     rebuild: bool = True
+    """Build a new dataset version after drift."""
 
 
 class ProjectSpec(Strict):
@@ -173,6 +180,7 @@ class ProjectSpec(Strict):
     project: Slug
     description: Text = ""
     base_model: Annotated[str, Field(min_length=1, max_length=512)]
+    """A Hugging Face id or a local path; safetensors only."""
     task: TaskSpec
     dataset: DatasetSpec = DatasetSpec()
     train: TrainSpec = TrainSpec()

@@ -21,7 +21,7 @@ caused this one, `ce_correlationid` the turn of the wheel. Topics with consumers
 `<topic>.dlq` beside them: the original bytes and headers, with `dlq_service`, `dlq_field`, `dlq_reason`,
 `dlq_source_topic`, `dlq_source_partition` and `dlq_source_offset` added. A service that is killed before its
 offset moves may write a letter again: count letters by service and source, as the console and the command
-line do. The console reads every topic.
+line do. The console reads every topic but those whose content comes again as `record.ingested`.
 The column "key" names the field whose value is the record key: events of one key keep their order.
 
 Evolution: optional fields may be added; everything else is a new topic `<topic>.v2`.
@@ -85,7 +85,7 @@ def _section(name: str, schema: dict[str, Any], note: str, *, level: int = 3) ->
     for field, body in schema["properties"].items():
         need = "required" if field in required else _default(body)
         text = " ".join(str(body.get("description", "")).split()).replace("|", "\\|")
-        lines.append(f"| `{field}` | {_type(body, schema)} | {need} | {text} |")
+        lines.append(f"| `{field}` | {type_name(body, schema)} | {need} | {text} |")
     return "\n".join(lines)
 
 
@@ -96,23 +96,23 @@ def _default(body: dict[str, Any]) -> str:
     return f"default `{value}`"
 
 
-def _type(body: dict[str, Any], root: dict[str, Any]) -> str:
+def type_name(body: dict[str, Any], root: dict[str, Any]) -> str:
     """Return a short name of a field's type, bounds included."""
     if "$ref" in body:
         target = body["$ref"].rsplit("/", 1)[-1]
         definition = root.get("$defs", {}).get(target, {})
         return _literals(definition["enum"]) if "enum" in definition else target
     if "anyOf" in body:
-        names = [_type(branch, root) for branch in body["anyOf"]]
+        names = [type_name(branch, root) for branch in body["anyOf"]]
         return " or ".join(name for name in names if name != "null")
     if "enum" in body:
         return _literals(body["enum"])
     if "const" in body:
         return f"`{body['const']}`"
     if body.get("type") == "array":
-        return f"list of {_type(body.get('items', {}), root)}"
+        return f"list of {type_name(body.get('items', {}), root)}"
     if body.get("type") == "object" and isinstance(body.get("additionalProperties"), dict):
-        return f"map of {_type(body['additionalProperties'], root)}"
+        return f"map of {type_name(body['additionalProperties'], root)}"
     return f"{body.get('format') or body.get('type', 'any')}{_bounds(body)}"
 
 
