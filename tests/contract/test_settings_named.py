@@ -1,4 +1,7 @@
-"""Every environment variable that a page, an image or a message names is one that something reads."""
+"""Every environment variable that a page, an image or a message names is one that something reads.
+
+And every one that a service reads is on a page.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ import re
 from pathlib import Path
 
 import pytest
+from tunewheel_runtime.settings import ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml"))
 NAME = re.compile(r"TUNEWHEEL_[A-Z0-9_]*[A-Z0-9]")
+OF_OTHERS = ("TUNEWHEEL_ENGINE_URL",)
+"""Named by a service that does not read it: the engine's tests are pointed at another engine by it."""
 PAGES = sorted(
     path
     for pattern in (
@@ -18,6 +24,7 @@ PAGES = sorted(
         "docs/**/*.md",
         "deploy/**/*.md",
         "cli/*.md",
+        "runtime/*.md",
         "services/*/README.md",
         "examples/**/*.md",
     )
@@ -51,6 +58,25 @@ def test_pages_name_only_what_is_read(readable: set[str]) -> None:
     assert len(told) > 40
     assert "TUNEWHEEL_NO_SUCH_THING" not in readable
     assert {(page, name) for page, name in told if name not in readable} == set()
+
+
+def listed(page: Path) -> set[str]:
+    """Return the names in a page, those of tables whose head says ``TUNEWHEEL_…`` once for all rows too."""
+    text = page.read_text(encoding="utf-8")
+    found = set(NAME.findall(text))
+    for table in re.findall(r"^\| `TUNEWHEEL_…` \|.*\n((?:\|.*\n)+)", text, re.MULTILINE):
+        cells = (row.split("|")[1] for row in table.splitlines())
+        found |= {f"TUNEWHEEL_{name}" for cell in cells for name in re.findall(r"`([A-Z0-9_]+)`", cell)}
+    return found
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
+def test_a_readme_lists_what_its_service_reads(service: Path) -> None:
+    own = listed(service / "README.md")
+    shared = listed(ROOT / "runtime" / "README.md")
+    assert {f"TUNEWHEEL_{name.upper()}" for name in ServiceSettings.model_fields} <= shared
+    assert settings_of(service) - shared <= own
+    assert own - settings_of(service) <= shared | set(OF_OTHERS)
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)

@@ -1,0 +1,62 @@
+"""What the guide to one's own project shows is what the spec's models take, and say."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.spec import parse_spec
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = (ROOT / "docs/bring-your-own-project.md").read_text(encoding="utf-8")
+SPEC, *FRAGMENTS = (textwrap.dedent(text) for text in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL))
+
+
+def merged(spec: dict[str, Any], fragment: dict[str, Any]) -> dict[str, Any]:
+    """Return ``spec`` with the sections of ``fragment`` laid over it."""
+    found = dict(spec)
+    for name, value in fragment.items():
+        within = found.get(name)
+        found[name] = merged(within, value) if isinstance(within, dict) and isinstance(value, dict) else value
+    return found
+
+
+def complaint(**changed: Any) -> str:
+    """Return what is said of the guide's spec where ``changed`` sections are None (left out) or otherwise."""
+    spec = {name: value for name, value in (yaml.safe_load(SPEC) | changed).items() if value is not None}
+    with pytest.raises(InvalidSpec) as caught:
+        parse_spec(yaml.safe_dump(spec))
+    return str(caught.value)
+
+
+def test_the_whole_spec_is_one() -> None:
+    assert parse_spec(SPEC).project == "returns-desk"
+
+
+@pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda text: " ".join(text.split()[:4]))
+def test_a_fragment_fits_into_it(fragment: str) -> None:
+    shown = yaml.safe_load(fragment)
+    if "questions" in shown:  # shown on its own, below the section that it belongs to
+        shown = {"dataset": {"formats": {"documents": shown}}}
+    spec = merged(yaml.safe_load(SPEC), shown)
+    parse_spec(yaml.safe_dump(spec))
+
+
+def test_all_fragments_are_seen() -> None:
+    assert len(FRAGMENTS) >= 6
+    inline = re.findall(r"`(\{source: .*?\})`", GUIDE)
+    assert inline
+    for shown in inline:
+        spec = merged(yaml.safe_load(SPEC), {"dataset": {"replay": yaml.safe_load(shown)}})
+        assert parse_spec(yaml.safe_dump(spec)).dataset.replay is not None
+
+
+def test_complaints_are_quoted_as_they_are_said() -> None:
+    contradiction = [{"metric": "valid_output", "minimum": 0.9, "maximum": 0.5}]
+    for said in (complaint(criteria=None), complaint(criteria=contradiction)):
+        assert f"\n{said}\n" in GUIDE

@@ -1,0 +1,102 @@
+"""What pages point to is there: links, files, make targets, benches; and their snippets are well-formed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = (
+    "basemodel",
+    "cli",
+    "contracts",
+    "runtime",
+    *(f"services/{p.name}" for p in ROOT.glob("services/*")),
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+PYTHON_FILE = re.compile(r"`([\w/-]+\.py)`")
+
+
+def _tracked() -> list[str]:
+    command = ["git", "-C", str(ROOT), "ls-files"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"git does not list the tracked files here: {error}")
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[str]:
+    return _tracked()
+
+
+@pytest.fixture(scope="module")
+def pages(tracked: list[str]) -> dict[str, str]:
+    """Text by path. The documents of an example are data."""
+    names = [name for name in tracked if name.endswith(".md") and "/sops" not in name]
+    found = {name: (ROOT / name).read_text(encoding="utf-8") for name in names if (ROOT / name).is_file()}
+    assert len(found) >= 30
+    return found
+
+
+def _anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_within_the_repository_lead_somewhere(pages: dict[str, str]) -> None:
+    broken: list[str] = []
+    followed = 0
+    for name, text in pages.items():
+        for link in LINK.findall(text):
+            if "://" in link:
+                continue
+            followed += 1
+            path, _, anchor = link.partition("#")
+            target = (ROOT / name).parent / path if path else ROOT / name
+            if not target.exists():
+                broken.append(f"{name}: {link}")
+            elif anchor and anchor not in _anchors(target.read_text(encoding="utf-8")):
+                broken.append(f"{name}: {link} has no such heading")
+    assert followed > 60
+    assert broken == []
+
+
+def test_python_files_that_a_page_names_exist(pages: dict[str, str], tracked: list[str]) -> None:
+    """In a package's own README a module is one of that package, unless its path begins at the root."""
+    named, missing = 0, list[str]()
+    for name, text in pages.items():
+        package = next((one for one in PACKAGES if name == f"{one}/README.md"), "")
+        for module in PYTHON_FILE.findall(text):
+            named += 1
+            own = [path for path in tracked if path.startswith(package)]
+            if module not in tracked and not any(path.endswith(f"/{module}") for path in own):
+                missing.append(f"{name}: {module}")
+    assert named > 100
+    assert missing == []
+
+
+def test_make_targets_and_benches_that_a_page_names_exist(pages: dict[str, str]) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    benches = {path.stem for path in (ROOT / "tests/bench").glob("*.py")}
+    text = "\n".join(pages.values())
+    asked = set(re.findall(r"[`\n]make ([a-z-]+)", text))
+    measured = {one for names in re.findall(r"make bench NAME=([a-z|]+)", text) for one in names.split("|")}
+    assert {"demo", "test", "bench"} <= asked <= targets
+    assert len(measured) >= 10
+    assert measured <= benches
+
+
+def test_python_snippets_parse(pages: dict[str, str]) -> None:
+    snippets = [
+        code for text in pages.values() for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    ]
+    assert snippets
+    for code in snippets:
+        ast.parse(code)
