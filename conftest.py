@@ -1,4 +1,4 @@
-"""For the tests of all packages: the order they run in, and what may be skipped."""
+"""For the tests of all packages: their order, what may be skipped, and no deadline for examples."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
+
+# Property tests do not depend on how busy the machine is.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 _FIRST = ("chaos", "e2e", "integration", "model")
 _TRAIN = "services/train/tests/"

@@ -151,7 +151,7 @@ def test_threads_with_equal_last_words_are_different_questions(records, spec, va
     assert made.counts.examples == 20
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_order_partitions_and_redelivery_do_not_matter(data, records, spec, varied_rows) -> None:
     frame = messy(records, varied_rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_monitor.windows import Item, Silence, Stream, Window
 
@@ -48,7 +48,6 @@ def test_what_is_in_a_closed_window_or_waits_is_not_taken_again():
     assert stream.absorb(item(0, partition=1))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 7), st.integers(0, 60), st.integers(0, 60), st.randoms(use_true_random=False))
 def test_a_restart_anywhere_neither_loses_nor_doubles_an_item(
     size: int, count: int, crash: int, rng: random.Random

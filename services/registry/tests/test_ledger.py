@@ -95,7 +95,7 @@ def triggers_of(desk: Any) -> list[Envelope[Any]]:
     return everything
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data(), shadow=st.booleans(), canary=st.booleans())
 def test_kills_and_redeliveries_end_in_the_same_log(make_desk: Any, data: Any, shadow: bool, canary: bool):
     desk = make_desk(shadow=shadow, canary=canary)
@@ -107,7 +107,7 @@ def test_kills_and_redeliveries_end_in_the_same_log(make_desk: Any, data: Any, s
     assert rough.desired() == calm.desired()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_the_state_does_not_depend_on_how_the_topics_interleave(make_desk: Any, data: Any):
     desk = make_desk()
@@ -123,7 +123,7 @@ def test_the_state_does_not_depend_on_how_the_topics_interleave(make_desk: Any, 
     assert mixed.state(desk.project).champion == straight.state(desk.project).champion
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), shadow=st.booleans(), canary=st.booleans())
 def test_there_is_never_more_than_one_champion_and_one_candidate(
     make_desk: Any, data: Any, shadow: bool, canary: bool

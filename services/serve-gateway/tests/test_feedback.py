@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import FeedbackReceived
@@ -143,7 +143,6 @@ async def test_what_is_remembered_is_bounded(make_world: Any):
     assert statuses == [422, 202, 202]
 
 
-@settings(deadline=None)
 @given(st.one_of(BODY, BODY, BODY, ANYTHING).map(json.dumps).map(str.encode) | st.binary(max_size=40))
 @example(b'{"completion_id": "c", "rating": "up", "project": "desk", "comment": "\\ud800"}')
 @example(b"[" * 100_000)

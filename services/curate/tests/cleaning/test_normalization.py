@@ -49,7 +49,7 @@ PLAIN = st.text("ab .\n&;<#", max_size=40)
 MOJIBAKE = st.text("aâ€™Ã©\u00a0\u0301ﬁ\x9f\u2028 ’–é漢ｱ\n", max_size=40)  # noqa: RUF001
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(ASCII, PLAIN, MOJIBAKE, st.text(max_size=40)))
 def test_the_short_way_is_the_long_way(text: str) -> None:
     """What is left alone without asking ftfy is what ftfy leaves alone."""
@@ -61,7 +61,7 @@ def test_the_short_way_is_the_long_way(text: str) -> None:
     assert normalize_texts(pl.Series(["before  ", text])).to_list() == ["before", slow]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.one_of(MOJIBAKE, ASCII), min_size=2, max_size=5), st.integers(0, 200))
 def test_signs_of_mojibake_are_found_among_many_words(parts: list[str], between: int) -> None:
     text = ("word " * between).join(parts)
@@ -74,7 +74,6 @@ def test_no_sign_of_mojibake_is_longer_than_what_is_looked_at() -> None:
     assert not BADNESS_RE.flags & re.MULTILINE
 
 
-@settings(deadline=None)
 @given(st.one_of(ASCII, st.text(max_size=40)))
 def test_keys_are_folded_alike_whatever_the_alphabet(text: str) -> None:
     quotes = str.maketrans(normalization._QUOTES)

@@ -83,7 +83,7 @@ def test_turns_of_a_thread_are_cleaned_like_the_question(records, spec) -> None:
     ]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.text(
         alphabet=st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=3, max_size=80

@@ -75,7 +75,7 @@ def test_the_models_own_tokenizer_sets_the_budget(own_tokens, tokenizer) -> None
     assert max(len(tokenizer(passage).input_ids) for passage in made) <= 60
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pieces=st.lists(
         st.builds(

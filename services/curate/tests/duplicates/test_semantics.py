@@ -30,7 +30,7 @@ def test_paraphrases_are_pairs_and_the_rest_is_not() -> None:
     assert not semantic_pairs(["", "?!"], threshold=0.5)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.permutations(TEXTS))
 def test_order_does_not_matter(order: list[str]) -> None:
     assert pairs_of(order, 0.3) == pairs_of(TEXTS, 0.3)

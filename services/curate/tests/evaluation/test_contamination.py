@@ -48,7 +48,7 @@ def test_same_run_near_or_nothing(text: str, item: str, how: str | None, known: 
     assert found == ([] if how is None else [(1, 1, how), (2, 1, how)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.sampled_from("abc"), max_size=24).map(" ".join), min_size=2), st.integers(5, 8))
 def test_no_run_is_missed(texts: list[str], words: int) -> None:
     """Of so few words texts hold many runs, at every place."""

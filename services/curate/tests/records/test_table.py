@@ -32,7 +32,7 @@ def test_what_was_appended_is_read(table, records) -> None:
     assert read.sort("record_id").equals(rows.filter(pl.col("project") == "shop").sort("record_id"))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_redelivered_batches_add_nothing(data, tmp_path_factory, records) -> None:
     table = RecordTable(str(tmp_path_factory.mktemp("delta") / "records"))

@@ -34,7 +34,7 @@ def assert_same(one: NearIndex, other: NearIndex) -> None:
         assert np.array_equal(getattr(one, field.name), getattr(other, field.name)), field.name
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_whatever_it_grew_from_the_index_is_the_same(data) -> None:
     pool = TEXTS + FLOOD

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_curate.similarity.pairs import (
     SimilarPair,
@@ -43,7 +43,6 @@ def test_every_similar_pair_is_found_and_no_other() -> None:
     assert not similar_pairs([], minimum=0.8)
 
 
-@settings(deadline=None)
 @given(st.permutations(range(12)))
 def test_pairs_do_not_depend_on_order(order: list[int]) -> None:
     texts = [" ".join(WORDS[number // 2 : number // 2 + 15]) + f" {number}" for number in range(12)]

@@ -56,7 +56,6 @@ def test_every_route_and_body_is_described() -> None:
 @schema.parametrize()
 @settings(
     max_examples=25,
-    deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
