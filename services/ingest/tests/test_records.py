@@ -102,6 +102,8 @@ def test_documents_and_examples() -> None:
     document = document_record(wrap(published), parse_markdown(published.content))
     assert (document.title, document.group, document.output) == ("T", "a/b.md", None)
     assert [(s.path, s.text) for s in document.sections] == [(("T",), "text")]
+    untitled = published.model_copy(update={"content": "text\n\n## A part\n\nmore"})
+    assert document_record(wrap(untitled), parse_markdown(untitled.content)).title == "b"
     example = example_record(
         wrap(ExamplePublished(project="p", example_id="e", input="q", output="a", validated_by="eve"))
     )

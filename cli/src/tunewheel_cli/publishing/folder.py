@@ -19,6 +19,8 @@ VENDORED = frozenset(
 DECLARING_TYPES = frozenset({"text/html", "text/x-python"})
 """Types whose files may declare an encoding of their own, which ingest honours."""
 CODE_TYPES = frozenset({"text/x-python", "text/x-source"})
+TITLED_TYPES = frozenset({"text/markdown", "text/html"})
+"""Types whose title ingest reads out of the text."""
 GIT_SECONDS = 60
 
 
@@ -86,8 +88,8 @@ def read_document(
     if media_type in CODE_TYPES and not content.strip():
         return None
     fields = {"document_id": name, "content": content, "media_type": media_type}
-    if media_type != "text/html":  # whose title ingest reads out of it
-        fields["title"] = _title(content, media_type, path)
+    if media_type not in TITLED_TYPES:
+        fields["title"] = path.name if media_type in CODE_TYPES else path.stem
     return Found(name, None, fields)
 
 
@@ -101,24 +103,6 @@ def _counted(file: FoundFile, on_bytes: OnBytes | None) -> FoundFile:
     if on_bytes:
         on_bytes(file.size)
     return file
-
-
-def _title(content: str, media_type: str, path: Path) -> str:
-    heading = _first_heading(content) if media_type == "text/markdown" else ""
-    return heading or (path.name if media_type in CODE_TYPES else path.stem)
-
-
-def _first_heading(content: str) -> str:
-    for line in content.splitlines():
-        marks, _, name = line.partition(" ")
-        if (
-            marks
-            and len(marks) <= 6
-            and not marks.strip("#")
-            and (title := name.strip().rstrip("#").rstrip())
-        ):
-            return title
-    return ""
 
 
 def _is_shown(path: Path) -> bool:

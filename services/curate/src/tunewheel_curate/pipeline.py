@@ -239,8 +239,9 @@ def _rejections(examples: pl.DataFrame, split: Split, spec: ProjectSpec) -> tupl
     if examples.height and (split.holdout.is_empty() or split.train.is_empty()):
         groups = examples["group"].n_unique()
         reasons.append(
-            f"group: {groups} groups leave nothing to hold out or nothing to train on; "
-            "give unrelated records different groups (customers, threads)"
+            f"group: {groups} groups leave nothing to hold out or nothing to train on, for those whose "
+            "questions are much alike stay together; give unrelated records different groups (customers, "
+            "threads), and publish questions that differ"
         )
     if spec.task.label_field is not None and examples.height and examples["label"].n_unique() < 2:
         only = examples["label"].unique().to_list()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from tunewheel_contracts.events.upstream import (
     TicketPublished,
 )
 from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.formats.document import PROSE_TYPES
 from tunewheel_contracts.identity import content_id
 
 from tunewheel_ingest.normalising import normalise
@@ -56,7 +58,7 @@ def document_record(event: Envelope[DocumentPublished], parsed: ParsedDocument) 
         event,
         kind=RecordKind.DOCUMENT,
         source_id=document.document_id,
-        title=document.title or parsed.title or document.document_id,
+        title=document.title or parsed.title or _name_of(document),
         input=parsed.markdown,
         output=None,
         group=document.document_id,
@@ -166,6 +168,11 @@ def _record(
         )
     except ValidationError as error:  # normalising, or writing an answer as JSON, made a text too long
         raise InvalidEvent.from_validation(error) from error
+
+
+def _name_of(document: DocumentPublished) -> str:
+    path = PurePosixPath(document.document_id)
+    return path.stem if document.media_type in PROSE_TYPES.values() else str(path)
 
 
 def _turns(messages: Iterable[ChatMessage]) -> tuple[ChatMessage, ...]:

@@ -75,6 +75,21 @@ def test_front_matter_gives_the_title_where_no_heading_does() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("## Bells\n\ntext\n\n# Horns", "Bells"),
+        ("Read this first.\n\n## Bells\n\ntext", ""),
+        ("Read this first.\n\n## Bells\n\n# Horns", "Horns"),
+        ("```\n# no heading\n```\n\n## Bells", ""),
+        ("---\ntitle: Rings\n---\nRead this first.\n\n## Bells", "Rings"),
+        ("#\n# a" + " " * 400_000 + "x", ""),
+    ],
+)
+def test_a_heading_of_a_part_is_no_title(text: str, title: str) -> None:
+    assert parse_markdown(text).title == title
+
+
+@pytest.mark.parametrize(
     ("text", "paths"),
     [
         ("#hash\n\ntext", [()]),

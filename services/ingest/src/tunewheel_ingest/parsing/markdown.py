@@ -61,8 +61,14 @@ class HeadingPath:
 
 
 def title_of(text: str) -> str:
-    """Return the first heading, empty where there is none."""
-    return next((block.lines[0] for block in _blocks(text.split("\n")) if block.kind == "heading"), "")
+    """Return the heading that a text begins with, else its first of level 1; empty where there is none: a
+    deeper one below other text names a part of it."""
+    begun = False
+    for block in _blocks(text.split("\n")):
+        if block.kind == "heading" and (block.level == 1 or not begun):
+            return block.lines[0]
+        begun = begun or block.kind == "heading" or any(line.strip() for line in block.lines)
+    return ""
 
 
 def front_matter_title(text: str) -> str:
