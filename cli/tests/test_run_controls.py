@@ -1,17 +1,43 @@
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from tunewheel_cli.connection import InvalidOption
+from tunewheel_cli.main import app
 from tunewheel_cli.run_controls import last_failure, make_control
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.training import TrainAction, TrainFailed, TrainStarted
 from tunewheel_contracts.formats.run import BaseModelRef
+from typer.testing import CliRunner
 
 
 def test_the_same_request_is_the_same_command() -> None:
     first, again, other = (make_control("p", "run-1", TrainAction.PAUSE, r) for r in ("a", "a", "b"))
     assert first.id == again.id != other.id
     assert first.data.action is TrainAction.PAUSE
+
+
+@pytest.mark.parametrize("unknown", [True, False])
+def test_a_command_to_a_run_that_no_event_names_is_sent_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, unknown: bool
+) -> None:
+    async def answer(*_: Any, **__: Any) -> Any:
+        return make_control("p", "run-1", TrainAction.PAUSE, "r")
+
+    async def heard(*_: Any) -> bool:
+        return unknown
+
+    monkeypatch.setattr("tunewheel_cli.known.require_project", answer)
+    monkeypatch.setattr("tunewheel_cli.run_controls.control", answer)
+    monkeypatch.setattr("tunewheel_cli.run_controls.unheard_of", heard)
+    command = ["train", "pause", "run-1", "--project", "p", "--bootstrap-servers", "127.0.0.1:9"]
+    said = CliRunner().invoke(app, command)
+    assert said.exit_code == 0, said.output
+    assert said.stdout.startswith("pause asked of run-1\n")
+    assert ("no event names this run so far" in said.stdout) is unknown
+    assert json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["known"] is not unknown
 
 
 def test_a_run_id_that_cannot_be_one_is_refused() -> None:

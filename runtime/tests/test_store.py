@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store import (
@@ -80,6 +81,15 @@ async def test_a_file_outside_the_prefix_is_refused(store: ObjectStore, tmp_path
     with pytest.raises(CorruptArtifact, match="does not lie below"):
         await store.fetch_directory([ref], "things", tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+async def test_what_ails_it_is_said_in_one_line(tmp_path: Path) -> None:
+    store = ObjectStore((tmp_path / "store").as_uri())
+    (tmp_path / "store").rmdir()
+    (tmp_path / "store").write_text("a file in the place of a folder")
+    with pytest.raises(TransientError, match=r"^cannot write a/b: .*os error 20\)$") as caught:
+        await store.put("a/b", b"one")
+    assert "\n" not in str(caught.value)
 
 
 async def test_deleting_what_is_gone_is_fine(store: ObjectStore) -> None:

@@ -22,7 +22,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from safetensors.torch import load, save_file
 from tunewheel_basemodel.tiny import write_tiny_model
-from tunewheel_cli.run_controls import control, train_again
+from tunewheel_cli.run_controls import control, train_again, unheard_of
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import DatasetVersioned
@@ -356,6 +356,8 @@ async def test_commands_on_the_log_pause_resume_and_cancel_a_run_and_another_tak
         await bus.publish(await ground.dataset("unwanted", epochs=LONG))
         (started,) = await bus.collect(topics.TRAIN_STARTED, 1)
         run_id = started.data.run_id
+        assert not await unheard_of(run_id, options)
+        assert await unheard_of(f"{run_id}0", options)
         await bus.collect(topics.TRAIN_PROGRESSED, 1)
         await command(TrainAction.PAUSE, "one")
         await until(lambda: not training_processes())

@@ -9,7 +9,13 @@ from pydantic import ValidationError
 from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.training import TrainAction, TrainControl, TrainFailed
-from tunewheel_contracts.topics import DATASET_VERSIONED, TRAIN_COMPLETED, TRAIN_FAILED, TRAIN_STARTED
+from tunewheel_contracts.topics import (
+    DATASET_VERSIONED,
+    TRAIN_COMPLETED,
+    TRAIN_FAILED,
+    TRAIN_PLANNED,
+    TRAIN_STARTED,
+)
 
 from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.publishing.events import SOURCE
@@ -36,6 +42,12 @@ async def control(
     envelope = make_control(project, run_id, action, request)
     await publish_events(options, envelope)
     return envelope
+
+
+async def unheard_of(run_id: str, options: Mapping[str, Any]) -> bool:
+    """Tell whether no event names this run. One that waits for a machine has none yet either."""
+    told = (TRAIN_PLANNED, *ENDS)
+    return not any([event.data.run_id == run_id async for event in read_topics(options, told)])
 
 
 async def train_again(run_id: str, options: Mapping[str, Any]) -> bool:

@@ -69,7 +69,7 @@ class ObjectStore:
             if existing is None or content_sha256(existing) != ref.sha256:
                 raise ArtifactConflict(f"{path} already holds other content") from None
         except (BaseError, OSError) as error:
-            raise TransientError(f"cannot write {path}: {error}") from error
+            raise TransientError(f"cannot write {path}: {_said(error)}") from error
         return ref
 
     async def read(self, path: str) -> bytes | None:
@@ -84,7 +84,7 @@ class ObjectStore:
         except FileNotFoundError:
             return None
         except (BaseError, OSError) as error:
-            raise TransientError(f"cannot read {path}: {error}") from error
+            raise TransientError(f"cannot read {path}: {_said(error)}") from error
 
     async def get(self, ref: ArtifactRef) -> bytes:
         """Return the verified bytes of ``ref``.
@@ -111,7 +111,7 @@ class ObjectStore:
         try:
             await obstore.put_async(self._store, ref.path, file, chunk_size=PART_BYTES, max_concurrency=2)
         except (BaseError, OSError) as error:
-            raise TransientError(f"cannot write {path}: {error}") from error
+            raise TransientError(f"cannot write {path}: {_said(error)}") from error
         return ref
 
     async def download(self, ref: ArtifactRef, destination: Path) -> None:
@@ -128,7 +128,7 @@ class ObjectStore:
         except FileNotFoundError as error:
             raise ArtifactMissing(f"{ref.path} is not in {self.url}") from error
         except (BaseError, OSError) as error:
-            raise TransientError(f"cannot read {ref.path}: {error}") from error
+            raise TransientError(f"cannot read {ref.path}: {_said(error)}") from error
         if digest.hexdigest() != ref.sha256:
             raise CorruptArtifact(f"{ref.path} hashes to {digest.hexdigest()}, not to {ref.sha256}")
 
@@ -139,7 +139,7 @@ class ObjectStore:
         except FileNotFoundError:
             return False
         except (BaseError, OSError) as error:
-            raise TransientError(f"cannot reach {path}: {error}") from error
+            raise TransientError(f"cannot reach {path}: {_said(error)}") from error
         return True
 
     async def list(self, prefix: str) -> list[str]:
@@ -153,7 +153,7 @@ class ObjectStore:
             async for chunk in obstore.list(self._store, prefix):
                 times |= {meta["path"]: meta["last_modified"] for meta in chunk}
         except (BaseError, OSError) as error:
-            raise TransientError(f"cannot list {prefix}: {error}") from error
+            raise TransientError(f"cannot list {prefix}: {_said(error)}") from error
         return times
 
     async def folders(self, prefix: str) -> list[str]:
@@ -161,7 +161,7 @@ class ObjectStore:
         try:
             found = await obstore.list_with_delimiter_async(self._store, prefix)
         except (BaseError, OSError) as error:
-            raise TransientError(f"cannot list {prefix}: {error}") from error
+            raise TransientError(f"cannot list {prefix}: {_said(error)}") from error
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
 
     async def delete(self, paths: Sequence[str]) -> None:
@@ -172,7 +172,7 @@ class ObjectStore:
             except FileNotFoundError:
                 continue
             except (BaseError, OSError) as error:
-                raise TransientError(f"cannot delete {path}: {error}") from error
+                raise TransientError(f"cannot delete {path}: {_said(error)}") from error
 
     async def put_directory(self, prefix: str, directory: Path) -> tuple[ArtifactRef, ...]:
         """Create every file of ``directory`` below ``prefix``; see ``put`` for errors."""
@@ -210,6 +210,11 @@ def _local_root(url: str) -> Path | None:
     if parts.scheme == "file":
         return Path(unquote(parts.netloc + parts.path)).resolve()
     return Path(url).resolve() if not parts.scheme else None
+
+
+def _said(error: Exception) -> str:
+    """The message without the dump of Rust's data that obstore puts below it."""
+    return str(error).partition("\n\nDebug source:")[0]
 
 
 def _files_below(directory: Path) -> list[Path]:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from tunewheel_basemodel.digest import sha256_file
 from tunewheel_contracts.formats.plan import TrainPlan
+from tunewheel_contracts.formats.run import Usage
+from tunewheel_contracts.planning.calibration import Correction, key
 from tunewheel_contracts.planning.devices import processor
 from tunewheel_contracts.planning.plan import DatasetStats, make_plan
 from tunewheel_contracts.planning.shapes import KNOWN
@@ -62,6 +64,7 @@ def light_recipe(
     return Completed(
         steps=total, tokens=total * 40, wall_seconds=1.0, dtype="float32", metrics={"final_loss": 0.5},
         versions={"devices": os.environ.get("CUDA_VISIBLE_DEVICES", "")}, resumed_from_steps=resumed,
+        usage=Usage(tokens_per_second=40.0, peak_bytes=1 << 30),
     )  # fmt: skip
 
 
@@ -69,7 +72,9 @@ def plan_of(job: Job) -> TrainPlan:
     """Of a machine that is large enough."""
     stats = DatasetStats(examples=24, tokens=240, longest=20, learnt=48)
     large = processor(memory_bytes=64 << 30, teraflops=1.0, bfloat16=True)
-    return make_plan(KNOWN["meta-llama/Llama-3.2-1B-Instruct"], stats, job.recipe, large)
+    shape = KNOWN["meta-llama/Llama-3.2-1B-Instruct"]
+    known = job.corrections.get(key(large.name, shape.parameters), Correction())
+    return make_plan(shape, stats, job.recipe, large, correction=known)
 
 
 def misbehave(job: Job, step: int) -> None:

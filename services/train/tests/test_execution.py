@@ -143,6 +143,19 @@ async def test_a_lost_lease_leaves_a_checkpoint_that_another_machine_resumes_fro
 
 
 @pytest.mark.usefixtures("in_the_middle")
+async def test_whole_models_checkpoints_stay_on_the_worker_where_it_is_told_so(bench, tmp_path: Path):
+    made = await bench(method="full")
+    made.settings = made.settings.model_copy(update={"upload_full_checkpoints": False})
+    task = asyncio.create_task(made.train())
+    await until(lambda: progressed(made))
+    made.lease.lost.set()
+    with pytest.raises(made.lease.Lost):
+        await task
+    assert checkpoints.latest(made.settings.runs_dir / made.told[0].run_id / "work") is not None
+    assert await made.store.list("runs") == []
+
+
+@pytest.mark.usefixtures("in_the_middle")
 async def test_a_killed_training_process_is_started_again_and_ends_alike(
     bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
+from tunewheel_contracts.event import Envelope, Event, new_event
+from tunewheel_contracts.events.training import TrainCompleted, TrainPlanned
+from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_train.handlers import register
 from tunewheel_train.main import make_app
 from tunewheel_train.settings import Settings
 
@@ -10,6 +16,44 @@ def test_an_app_is_made_without_a_broker_and_without_torch(tmp_path: Path):
     service = make_app(Settings(store_url=f"file://{tmp_path}/store", cache_dir=tmp_path / "cache"))
     assert service.name == "train"
     assert [s.topic_names for s in service.broker.subscribers] == [["dataset.versioned"]]
+
+
+class Subscribed:
+    """What the service subscribed to, to be called by hand."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.replayed: dict[str, Any] = {}
+        self.told: list[Event] = []
+        self.on_dataset_versioned: Any = None
+
+    def replay(self, topics: Any, apply: Any) -> None:
+        self.replayed |= {topic.name: apply for topic in topics}
+
+    def job(self, topic: Any, **_: Any) -> Any:
+        return lambda handler: setattr(self, "on_dataset_versioned", handler)
+
+    def new(self, data: Event, *, cause: Envelope[Any]) -> Envelope[Any]:
+        return new_event(data, source="/test", cause=cause)
+
+    async def publish(self, event: Envelope[Any]) -> None:
+        self.told.append(event.data)
+
+
+async def test_what_a_run_took_is_kept_beside_its_plan_and_corrects_the_next_ones(bench):
+    made, other = await bench(), await bench(dataset_id="ds-other")
+    service: Any = Subscribed(made.store)
+    register(service, made.settings, worker=made.worker)
+    done = await service.on_dataset_versioned(new_event(made.event, source="/t"), made.lease)
+    assert isinstance(done.data, TrainCompleted)
+    manifest = RunManifest.model_validate_json(await made.store.get(done.data.manifest))
+    assert manifest.plan is not None
+    assert manifest.usage is not None
+    service.replayed["train.completed"](done)
+    await service.on_dataset_versioned(new_event(other.event, source="/t"), other.lease)
+    first, second = (news.plan for news in service.told if isinstance(news, TrainPlanned))
+    assert (first, first.calibrated_by, second.calibrated_by) == (manifest.plan, 0, 1)
+    assert second.tokens_per_second.expected == pytest.approx(manifest.usage.tokens_per_second)
 
 
 def test_runs_lie_below_the_cache_unless_told_otherwise(tmp_path: Path):

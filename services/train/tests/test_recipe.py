@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tunewheel_basemodel.loading import check_adapter
+from tunewheel_contracts.planning.calibration import Correction, key
 from tunewheel_train.errors import RunFailed
-from tunewheel_train.preparation import Prepared, follow_plan
+from tunewheel_train.preparation import Prepared, follow_plan, prepare
 from tunewheel_train.progress import Planned, Progressed, Started, Warned
 from tunewheel_train.runs.shortage import is_disk_full
 from tunewheel_train.trainers import checkpoints
@@ -62,6 +63,20 @@ def test_a_run_is_planned_before_it_starts(trained):
     assert isinstance(run.messages[0], Planned)
     plan = run.messages[0].plan
     assert (plan.method, plan.device, plan.fits, plan.tokens) == ("lora", "cpu", True, outcome.tokens)
+
+
+def test_earlier_runs_of_its_size_on_this_device_correct_a_runs_plan(trained, tiny_base):
+    run, _ = trained("lora")
+    planned = run.messages[0].plan
+    prepared = prepare(tiny_base, run.job, lambda message: None)
+    told = []
+    for name in (key(planned.device, planned.parameters), key(planned.device, 10 * planned.parameters)):
+        job = run.job.model_copy(update={"corrections": {name: Correction(speed=2.0, memory=0.5, runs=3)}})
+        follow_plan(job, prepared, "float32", told.append)
+    corrected, of_others = (message.plan for message in told)
+    assert (corrected.calibrated_by, corrected.speed_factor, corrected.memory_factor) == (3, 2.0, 0.5)
+    assert corrected.peak_bytes == round(planned.memory.total * 0.5)
+    assert of_others.calibrated_by == 0
 
 
 def test_a_model_that_the_planner_does_not_know_is_trained_without_a_plan_and_told_of(case):

@@ -35,19 +35,23 @@ def train(
     import uuid
 
     from tunewheel_cli.known import require_project
-    from tunewheel_cli.run_controls import control, train_again
+    from tunewheel_cli.run_controls import control, train_again, unheard_of
 
-    async def send() -> tuple[str, bool]:
+    async def send() -> tuple[str, bool, bool]:
         options = reach.client_options()
         await require_project(options, project)
+        unknown = await unheard_of(run_id, options)
         event = await control(project, run_id, action, request or str(uuid.uuid4()), options)
-        return event.id, action is TrainAction.RESUME and await train_again(run_id, options)
+        again = action is TrainAction.RESUME and await train_again(run_id, options)
+        return event.id, unknown, again
 
-    event_id, again = asyncio.run(send())
+    event_id, unknown, again = asyncio.run(send())
     if reach.as_json:
         print_json(
             {"project": project, "run_id": run_id, "action": action.value, "event_id": event_id,
-             "trained_again": again}
+             "known": not unknown, "trained_again": again}
         )  # fmt: skip
     else:
         print(f"{action.value} asked of {run_id}" + (", which had failed: it is trained again" * again))
+        if unknown:
+            print("no event names this run so far: is its id right? The command holds once it begins")

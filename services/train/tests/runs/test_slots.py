@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+import structlog.testing
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.run import BaseModelRef
@@ -151,3 +152,15 @@ def test_what_the_worker_may_see_is_what_its_slots_are_given(monkeypatch):
 def test_more_slots_than_gpus_name_the_settings():
     with pytest.raises(ValueError, match=r"TRAIN_GPUS .* names 3 GPUs, but 2 slots of 2 processes need 4"):
         Settings(train_slots=2, train_processes=2, train_gpus="0,1,2")
+
+
+async def test_who_has_to_wait_is_named_in_the_log(yard: Yard):
+    with structlog.testing.capture_logs() as told:
+        for name in ("a", "b", "c"):
+            await yard.arrive(run(name, project=f"of-{name}"))
+    assert told == [
+        {"event": "run_waits", "log_level": "info", "run_id": name, "project": f"of-{name}", "ahead": ahead}
+        for name, ahead in (("b", 0), ("c", 1))
+    ]
+    for name in ("a", "b", "c"):
+        await yard.end(name)

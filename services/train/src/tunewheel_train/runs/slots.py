@@ -8,7 +8,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
 from tunewheel_train.runs.runs import Run
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False)
@@ -43,6 +47,8 @@ class Slots:
         self._arrivals += 1
         self._waiting.append(mine)
         self._admit()
+        if mine.slot is None:  # no event names it before it begins
+            log.info("run_waits", run_id=run.run_id, project=run.project, ahead=len(self._waiting) - 1)
         try:
             await _first(mine.turn, lost)
             yield mine.slot
