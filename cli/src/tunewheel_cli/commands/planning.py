@@ -35,10 +35,17 @@ def plan(
     spec: Annotated[Path | None, typer.Argument(help="A project's YAML: its model and its recipe.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Hub id of a known model, or path of a config.json; all from 1B to 70B."),
+        typer.Option(
+            help="Hub id of a known model, or path of a config.json.", show_default="the spec's, or all"
+        ),
     ] = None,
-    method: Annotated[list[TrainMethod] | None, typer.Option(help="Repeatable; all without it.")] = None,
-    device: Annotated[list[str] | None, typer.Option(help="Repeatable; all without it.")] = None,
+    method: Annotated[
+        list[TrainMethod] | None,
+        typer.Option(help="Only this method; may be repeated.", show_default="the spec's, or all"),
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Only this one; may be repeated.", show_default="all")
+    ] = None,
     devices: Annotated[
         Path | None,
         typer.Option(
@@ -59,16 +66,23 @@ def plan(
             show_default="that of the folder",
         ),
     ] = None,
-    examples: Annotated[int, typer.Option(min=1, help="Training examples.")] = 1000,
-    tokens_per_example: Annotated[int, typer.Option(min=2, help="On average.")] = 400,
-    answer_tokens: Annotated[int, typer.Option(min=1, help="Of an example's tokens, those to learn.")] = 100,
-    prompt_tokens: Annotated[int, typer.Option(min=0, help="The system prompt that all begin with.")] = 0,
-    epochs: Annotated[float | None, typer.Option(help="Else the recipe's.")] = None,
-    knowledge_changes: Annotated[Change | None, typer.Option(help="How often facts change.")] = None,
-    consistency: Annotated[
-        Consistency | None, typer.Option(help="How much equal answers to equal questions matter.")
+    examples: Annotated[
+        int, typer.Option(min=1, help="Training examples, where there is no --dataset.")
+    ] = 1000,
+    tokens_per_example: Annotated[int, typer.Option(min=2, help="Tokens of an example, on average.")] = 400,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="Of these, tokens to learn.")] = 100,
+    prompt_tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens of the system prompt that all begin with.")
+    ] = 0,
+    epochs: Annotated[float | None, typer.Option(help="Epochs.", show_default="the recipe's")] = None,
+    knowledge_changes: Annotated[
+        Change | None, typer.Option(help="How often facts change; with --consistency: fine-tune at all?")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    consistency: Annotated[
+        Consistency | None,
+        typer.Option(help="How much equal answers to equal questions matter; with --knowledge-changes."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Say whether to fine-tune, and what memory, hours and dollars it takes; nothing is run or downloaded."""
     from tunewheel_contracts.planning.devices import catalogue, read_catalogue

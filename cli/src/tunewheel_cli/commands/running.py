@@ -50,7 +50,10 @@ def up(
     ] = None,
     engine_url: Annotated[
         str | None,
-        typer.Option(help="A vLLM or TGI that already runs, instead.", rich_help_panel=_START),
+        typer.Option(
+            help="URL of a vLLM or TGI that already runs, instead of the local engine.",
+            rich_help_panel=_START,
+        ),
     ] = None,
 ) -> None:
     """Start Kafka, the topics and the services, and keep them running until Ctrl-C.
