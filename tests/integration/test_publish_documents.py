@@ -193,6 +193,7 @@ async def test_a_watched_folder_is_kept_in_step(
         events = await bus.collect(DOCUMENT_PUBLISHED, 4, where=mine(project))
         assert [e.data.content for e in events if e.data.document_id == "a.md"] == ["one", "one, changed"]
         assert [(step.gone, step.withdrawn) for step in steps if step.gone] == [(("b.md",), withdraw)]
+        assert sum(step.summary.published["document.withdrawn"] for step in steps) == withdraw
         if withdraw:
             (gone,) = await bus.collect(DOCUMENT_WITHDRAWN, 1, where=mine(project))
             assert (gone.data.document_id, gone.data.reason) == ("b.md", "its file was deleted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,13 @@ import pytest
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.example_formats import QuestionFormat
 from tunewheel_curate.documents.sections import Section
-from tunewheel_curate.documents.teaching import Lesson, ask_teacher, read_lessons, section_key
+from tunewheel_curate.documents.teaching import (
+    Lesson,
+    ask_teacher,
+    lesson_path,
+    read_lessons,
+    section_key,
+)
 from tunewheel_runtime.store import ObjectStore
 
 from .teachers import PAIRS, Teacher
@@ -50,6 +57,21 @@ async def test_a_section_is_asked_about_once(teacher: Teacher, store: ObjectStor
     (request,) = teacher.asked
     assert (request["temperature"], request["response_format"]) == (0, {"type": "json_object"})
     assert "Press the button twice." in request["messages"][-1]["content"]
+
+
+async def test_of_two_that_ask_at_once_the_first_answer_stands(teacher: Teacher, store: ObjectStore) -> None:
+    asked = questions(teacher)
+    wanted = sections(asked, "Press the button twice.")
+    (key,) = wanted
+    other = Lesson.model_validate({"pairs": [{"question": "Is it reset?", "answer": "Press it twice."}]})
+
+    def overtaken(_: str) -> str:
+        asyncio.run(store.put(lesson_path(key), other.model_dump_json().encode()))
+        return json.dumps(PAIRS)
+
+    teacher.replies = [overtaken]
+    assert await ask_teacher(store, wanted, asked) == {key: other}
+    assert await read_lessons(store, [key]) == {key: other}
 
 
 async def test_another_text_model_or_count_is_another_question(teacher: Teacher) -> None:

@@ -44,6 +44,17 @@ def test_a_template_that_loses_something_is_noticed(tokenizer, template, source:
     assert flaw_of(answers, tokenizer) == flaw
 
 
+def test_a_template_that_leaves_an_answer_out_is_noticed(tokenizer, template) -> None:
+    """As those do that keep what was thought of the last turn alone."""
+    said = "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    template(
+        "{% for m in messages %}{% if m['content'] != 'Sunday, then.' %}" + said + "{% endif %}{% endfor %}"
+    )
+    again = [{"role": "user", "content": "Sunday"}, {"role": "assistant", "content": "Sunday, then."}]
+    assert flaw_of(TURNS, tokenizer) is None
+    assert flaw_of([*TURNS, *again], tokenizer) == "refused"
+
+
 def test_a_tokenizer_that_loses_something_is_noticed(tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tokenizer.decode
     monkeypatch.setattr(tokenizer, "decode", lambda ids, **options: whole(ids, **options).lower())

@@ -60,6 +60,8 @@ def test_the_newest_of_a_source_counts(records) -> None:
 
     assert winner({"validated_at": NEW}, {"validated_at": OLD}) == "rec-0000"
     assert winner({"trust": "expert"}, {"trust": "unverified"}) == "rec-0000"
+    dated = {"validated_at": OLD, "trust": "expert"}, {"validated_at": NEW, "trust": "unverified"}
+    assert winner(*dated) == "rec-0001", "later by its own words"
     assert winner({}, {}) == "rec-0001", "published later"
     assert winner({"published_at": OLD}, {"published_at": OLD}) == "rec-0001", "greater id"
 

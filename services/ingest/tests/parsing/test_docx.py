@@ -78,9 +78,13 @@ def archive(**parts: bytes) -> bytes:
             make_docx(paragraph("&b;"), prolog=BILLION_LAUGHS),
             "declares a DTD or entities in 'word/document.xml'",
         ),
+        (
+            make_docx(paragraph("x"), prolog="<!DOCTYPE x [<!ELEMENT x ANY>]>"),
+            "declares a DTD or entities in 'word/document.xml'",
+        ),
         (make_docx("<w:p>"), "word/document.xml: "),
     ],
-    ids=["empty", "magic only", "ole", "zip", "bomb", "ratio", "parts", "entities", "xml"],
+    ids=["empty", "magic only", "ole", "zip", "bomb", "ratio", "parts", "entities", "dtd", "xml"],
 )
 def test_what_cannot_be_read_says_why(tmp_path: Path, data: bytes, words: str) -> None:
     with pytest.raises(Unreadable, match=re.escape(words)):
