@@ -1,7 +1,8 @@
-"""Every command is in the README, and explains each of its options."""
+"""Every command is in the README, and explains each of its options; what people are told to type exists."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import typer.main
 from tunewheel_cli.main import app
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "cli" / "README.md").read_text("utf-8")
+TELLING = (
+    "*.md", "docs/**/*.md", "deploy/*/*.md", "*/README.md", "services/*/README.md", "*/src/**/*.py",
+    "services/*/src/**/*.py",
+)  # fmt: skip
+"""Pages, and the sources of messages."""
+CALL = re.compile(r"(?:^|[$&] )tunewheel (?P<command>[a-z-]+)(?: (?P<inner>[a-z]+))?(?P<rest>[^#]*)")
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -43,3 +51,26 @@ def test_every_command_and_option_is_explained() -> None:
     ]
     assert silent == []
     assert [path for path, command in FOUND.items() if not (command.help or "").strip()] == []
+
+
+def _calls() -> Iterator[tuple[str, str, tuple[str, ...], set[str]]]:
+    """Yield (file, line, command, options) of what pages and messages tell people to type."""
+    for file in (path for pattern in TELLING for path in ROOT.glob(pattern)):
+        text = file.read_text("utf-8")
+        blocks = "\n".join(re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL))
+        for told in [*re.findall(r"`(tunewheel [^`]+)`", text), *blocks.splitlines()]:
+            found = CALL.search(" ".join(told.split()))
+            if found is not None:
+                inner = (found["command"], found["inner"])
+                options = set(re.findall(r"(?<!\S)-{1,2}[a-z][a-z-]*", found["rest"]))
+                yield file.name, told, inner if inner in FOUND else inner[:1], options
+
+
+def test_what_people_are_told_to_type_is_a_command_with_these_options() -> None:
+    calls = list(_calls())
+    assert len(calls) >= 50
+    unknown = [f"{name}: {told}" for name, told, words, _ in calls if words not in FOUND]
+    assert unknown == []
+    for name, told, words, options in calls:
+        known = {spelt for option in FOUND[words].params for spelt in (*option.opts, *option.secondary_opts)}
+        assert options <= known | {"--help"}, f"{name}: {told}"
