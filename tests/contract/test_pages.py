@@ -101,3 +101,10 @@ def test_python_snippets_parse(pages: dict[str, str]) -> None:
     assert snippets
     for code in snippets:
         ast.parse(code)
+
+
+def test_the_metrics_that_the_runtime_makes_are_on_its_page(pages: dict[str, str]) -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "runtime/src").rglob("*.py"))
+    made = set(re.findall(r"create_(?:counter|histogram)\(\"(tunewheel\.[a-z_.]+)\"", source))
+    assert len(made) >= 4
+    assert set(re.findall(r"`(tunewheel\.[a-z_.]+)`", pages["runtime/README.md"])) == made

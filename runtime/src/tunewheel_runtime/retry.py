@@ -1,4 +1,4 @@
-"""Retry with exponential backoff and full jitter (Brooker, 2015, AWS Architecture Blog)."""
+"""Retry with exponential backoff and equal jitter (Brooker, 2015, AWS Architecture Blog)."""
 
 # aiokafka has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -21,7 +21,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """``attempts`` calls in all; the n-th wait is drawn from 0..min(longest, first · 2ⁿ) seconds."""
+    """``attempts`` calls in all; the n-th wait is drawn between a half and the whole of
+    min(longest, first · 2ⁿ) seconds, n from 0."""
 
     attempts: int
     first: float

@@ -1,7 +1,7 @@
 """OpenTelemetry: one trace spans a turn of the wheel.
 
 Metric names (all prefixed ``tunewheel.``): ``events.consumed``, ``events.published``,
-``events.dead_lettered``, ``events.retried`` (counters, by topic) and ``handler.seconds`` (histogram).
+``events.dead_lettered`` (counters, by topic) and ``handler.seconds`` (histogram).
 """
 
 from __future__ import annotations
