@@ -39,16 +39,27 @@ def test_output_goes_to_the_log_and_a_bad_command_raises(tmp_path: Path) -> None
 
 
 def test_a_child_lives_on_when_the_thread_that_asked_for_it_ends(tmp_path: Path) -> None:
+    log, question = tmp_path / "x.log", tmp_path / "question"
+    answering = (
+        "import pathlib, sys, time\n"
+        "while not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)\n"
+        "print('alive', flush=True); time.sleep(600)"
+    )
     started: list[subprocess.Popen[bytes]] = []
-    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
-    asking = threading.Thread(target=lambda: started.append(leash.spawn(sleeper, log=tmp_path / "x.log")))
+
+    def ask() -> None:
+        started.append(leash.spawn([sys.executable, "-c", answering, question], log=log))
+
+    asking = threading.Thread(target=ask)
     asking.start()
     asking.join()
+    thread = Path(f"/proc/self/task/{asking.native_id}")
+    wait_for(lambda: not thread.exists())  # a signal would be on its way by now, and come before the answer
+    question.touch()
     try:
-        with pytest.raises(subprocess.TimeoutExpired):
-            started[0].wait(0.3)
+        wait_for(lambda: log.read_text() == "alive\n")
     finally:
-        assert leash.stop(started[0], patience=30)
+        assert leash.stop(started[0], patience=60)
     assert started[0].returncode == -signal.SIGTERM
 
 
