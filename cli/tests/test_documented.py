@@ -72,5 +72,9 @@ def test_what_people_are_told_to_type_is_a_command_with_these_options() -> None:
     unknown = [f"{name}: {told}" for name, told, words, _ in calls if words not in FOUND]
     assert unknown == []
     for name, told, words, options in calls:
-        known = {spelt for option in FOUND[words].params for spelt in (*option.opts, *option.secondary_opts)}
+        params = FOUND[words].params
+        known = {spelt for option in params for spelt in (*option.opts, *option.secondary_opts)}
         assert options <= known | {"--help"}, f"{name}: {told}"
+        if options:  # else it is named rather than shown
+            needed = [set(option.opts) for option in params if option.required and option.opts[0][0] == "-"]
+            assert all(options & spelt for spelt in needed), f"{name}: {told}"

@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 @reaching
 def withdraw(
     reach: Reach,
-    documents: Annotated[list[str], typer.Argument(help="Ids of documents: their paths as published.")],
+    documents: Annotated[
+        list[str], typer.Argument(help="Ids of documents: their paths below what was published.")
+    ],
     project: Project,
     reason: Reason = "",
 ) -> None:
