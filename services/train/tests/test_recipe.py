@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tunewheel_basemodel.loading import check_adapter
 from tunewheel_contracts.planning.calibration import Correction, key
+from tunewheel_contracts.planning.devices import processor
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.preparation import Prepared, follow_plan, prepare
 from tunewheel_train.progress import Planned, Progressed, Started, Warned
@@ -177,9 +178,12 @@ def test_the_last_two_checkpoints_are_kept_without_a_pickle(trained):
     assert suffixes == {".safetensors", ".json"}
 
 
-def test_packed_and_padded_training_agree(trained, case):
+def test_packed_and_padded_training_agree(trained, case, monkeypatch):
+    from tunewheel_train.trainers.loss import TokenCrossEntropy
+
     run, packed = trained("lora")
     padded = case(packed=False)
+    monkeypatch.delattr(TokenCrossEntropy, "forward")  # of packed rows alone
     stock = padded.train()
     assert packed.tokens == stock.tokens
     assert packed.metrics["final_loss"] == pytest.approx(stock.metrics["final_loss"], abs=1e-3)
@@ -187,11 +191,43 @@ def test_packed_and_padded_training_agree(trained, case):
         torch.testing.assert_close(run.weights()[name], value, rtol=0.05, atol=2e-3)
 
 
-@pytest.mark.parametrize("change", [{"micro_batch_size": 4}, {"gradient_checkpointing": True}], ids=str)
-def test_micro_batches_and_recomputing_change_nothing_but_memory(trained, case, change):
-    assert case(**change).train().metrics["final_loss"] == pytest.approx(
-        trained("lora")[1].metrics["final_loss"], abs=1e-4
-    )
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [
+        ({}, 2),  # of two examples each
+        ({"micro_batch_size": 4}, 1),
+        ({"gradient_checkpointing": True}, 4),  # and once more for their gradients
+    ],
+    ids=str,
+)
+def test_micro_batches_and_recomputing_change_nothing_but_memory(trained, case, monkeypatch, change, passes):
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    expected = trained("lora")[1].metrics["final_loss"]
+    forward, seen = LlamaMLP.forward, []
+
+    def counted(self, x):
+        seen.append(self.training)
+        return forward(self, x)
+
+    monkeypatch.setattr(LlamaMLP, "forward", counted)
+    assert case(**change).train().metrics["final_loss"] == pytest.approx(expected, abs=1e-4)
+    assert sum(seen) == passes * 6 * 2  # by six steps and two layers
+
+
+def test_a_run_is_done_as_it_was_planned_unless_it_says_how(trained, tiny_base, monkeypatch):
+    run, _ = trained("lora")
+    prepared = prepare(tiny_base, run.job, lambda message: None)
+
+    def planned_in(memory_bytes: int, **job: bool) -> tuple[bool | None, int]:
+        device = processor(memory_bytes=memory_bytes, teraflops=1.0, bfloat16=False)
+        monkeypatch.setattr("tunewheel_train.preparation.this_device", lambda *_: device)
+        found = follow_plan(run.job.model_copy(update=job), prepared, "float32", lambda message: None)
+        return found.gradient_checkpointing, found.recipe.micro_batch_size
+
+    assert planned_in(64 << 30) == (False, 2)
+    assert planned_in(1 << 20) == (True, 1)
+    assert planned_in(1 << 20, gradient_checkpointing=False) == (False, 2)
 
 
 def test_a_base_model_that_does_not_exist_names_the_field(case, tmp_path: Path):

@@ -123,6 +123,15 @@ def test_what_is_not_known_is_refused_by_name(tiny, change, named):
         architecture_of(config)
 
 
+def test_a_special_token_that_the_model_has_no_row_for_is_refused(tiny, tmp_path: Path):
+    model, tokenizer = tiny
+    tokenizer.add_special_tokens({"bos_token": "<begin>"})
+    with pytest.raises(
+        NotExported, match="bos token is 384, but the model has 384 embeddings; export safetensors"
+    ):
+        gguf_writing.write_gguf(model, tokenizer, tmp_path / "m.gguf", encoding="float32", name="tiny")
+
+
 def test_weights_beyond_half_precision_are_refused(tiny, tmp_path: Path):
     model, tokenizer = tiny
     model.model.embed_tokens.weight.data[0, 0] = 1e6

@@ -143,6 +143,17 @@ async def test_what_cannot_be_exported_is_said_and_leaves_nothing(bench, trained
     assert (tmp_path / "taken" / "mine.txt").read_text() == "mine"
 
 
+def test_what_was_put_there_meanwhile_is_left_alone(left_by, tmp_path: Path, prompts):
+    def put(step: str) -> None:
+        if step == "write":
+            (tmp_path / "merged").mkdir()
+            (tmp_path / "merged" / "mine.txt").write_text("mine")
+
+    with pytest.raises(OSError, match="not empty"):
+        export_merged(left_by("lora"), tmp_path / "merged", prompts=prompts[:2], on_step=put)
+    assert [path.name for path in tmp_path.rglob("*")] == ["merged", "mine.txt"]
+
+
 async def test_hidden_folders_that_are_called_like_the_target_are_left_alone(
     bench, trained, tmp_path: Path, exporting
 ):

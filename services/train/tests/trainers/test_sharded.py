@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_train.model.sharding import shards_of, why_whole
 from tunewheel_train.progress import Completed, Progressed, Warned, parse
+from tunewheel_train.trainers import checkpoints
 
 
 def messages(job_file: Path) -> list:
@@ -51,6 +54,32 @@ def test_halves_learn_the_preferences_that_a_whole_does(case, pairs_path, forge,
     losses = [m.loss for m in messages(job_file) if isinstance(m, Progressed)]
     assert losses == pytest.approx([m.loss for m in alone.heard(Progressed)], abs=1e-4)
     agree(halves.weights(), alone.weights())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_parts_come_together_one_by_one_and_in_the_first_process_alone(monkeypatch, first):
+    at_once, held = [], []
+
+    def gather(tensor: torch.Tensor) -> torch.Tensor:
+        at_once.append(sum(reference() is not None for reference in held))
+        copy = tensor.clone()
+        held.append(weakref.ref(copy))
+        vars(copy)["to"] = lambda *_: torch.zeros(1)  # as from a GPU: what is kept is another copy
+        return copy
+
+    layer = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(3)))
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(4)).sum().backward()
+    optimizer.step()
+    monkeypatch.setattr(checkpoints, "whole", gather)
+    trainer = SimpleNamespace(model=layer, optimizer=optimizer)
+    files = checkpoints._tensors(trainer, keep=first)
+    assert len(held) == 6 + 3 * 6
+    assert {name: len(tensors) for name, tensors in files.items()} == (
+        {checkpoints.WEIGHTS: 6, checkpoints.OPTIMIZER: 18} if first
+        else {checkpoints.WEIGHTS: 0, checkpoints.OPTIMIZER: 0}
+    )  # fmt: skip
+    assert max(at_once) <= 1
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,11 @@ def add_vocabulary(writer: GGUFWriter, tokenizer: Any, *, rows: int) -> None:
     writer.add_token_merges([" ".join(pair) for pair in described["model"]["merges"]])
     for name in _SPECIAL:
         token = getattr(tokenizer, f"{name}_token_id")
+        if token is not None and token >= rows:
+            raise NotExported(
+                f"its tokenizer's {name} token is {token}, but the model has {rows} embeddings; export "
+                "safetensors"
+            )
         if token is not None:
             getattr(writer, f"add_{name}_token_id")(int(token))
     # The chat template writes the special tokens; whether plain text gets one is the tokenizer's to say.

@@ -83,7 +83,7 @@ def save(trainer: Any, run_dir: Path) -> Path:
     call this together; the first writes.
     """
     course = trainer.course
-    tensors = _tensors(trainer)
+    tensors = _tensors(trainer, keep=trainer.accelerator.is_main_process)
     step = course.first_step + trainer.state.global_step
     target = run_dir / name_of(step)
     if not trainer.accelerator.is_main_process:
@@ -124,19 +124,27 @@ def _write(trainer: Any, tensors: dict[str, dict[str, Any]], scratch: Path, step
         _sync(file)
 
 
-def _tensors(trainer: Any) -> dict[str, dict[str, Any]]:
-    """What each file holds, whole, wherever its parts are."""
+def _tensors(trainer: Any, *, keep: bool) -> dict[str, dict[str, Any]]:
+    """What each file holds, whole, wherever its parts are; nothing where ``keep`` is false."""
     parameters = dict(trainable(trainer.model))
-    files = {
-        WEIGHTS: {name: whole(value.detach()).contiguous() for name, value in parameters.items()},
-        OPTIMIZER: _moments(trainer, parameters),
-    }
     frozen = {
-        name.replace(".ref.", ".default."): whole(value.detach()).contiguous()
+        name.replace(".ref.", ".default."): value
         for name, value in trainer.model.named_parameters()
         if ".ref." in name
     }
-    return files | ({REFERENCE: frozen} if frozen else {})
+    files = {WEIGHTS: parameters, OPTIMIZER: _moments(trainer, parameters)}
+    files |= {REFERENCE: frozen} if frozen else {}
+    # One after the other: a model that is cut because no GPU holds it must not come together on one here.
+    return {name: _gathered(tensors, keep=keep) for name, tensors in files.items()}
+
+
+def _gathered(tensors: dict[str, Any], *, keep: bool) -> dict[str, Any]:
+    held: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        gathered = whole(tensor.detach())
+        if keep:
+            held[name] = gathered.to("cpu").contiguous()
+    return held
 
 
 def _write_tensors(trainer: Any, files: dict[str, dict[str, Any]], directory: Path) -> None:
@@ -152,7 +160,7 @@ def _moments(trainer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
 
     states = _optimizer(trainer).state
     return {
-        f"{name}|{key}": whole(value.detach()).contiguous() if torch.is_tensor(value) else torch.tensor(value)
+        f"{name}|{key}": value if torch.is_tensor(value) else torch.tensor(value)
         for name, parameter in parameters.items()
         for key, value in states.get(parameter, {}).items()
     }
