@@ -76,6 +76,14 @@ def test_what_no_build_can_look_for_is_not_declared(dataset: dict[str, Any], tol
     ProjectSpec.model_validate(_raw(dataset=dataset))  # what is on the log already stays valid
 
 
+@pytest.mark.parametrize("targets", ["q_proj", [], [1], ["q_proj", None], 7])
+def test_layers_to_adapt_are_a_list_of_names_and_the_reason_says_so(targets: Any) -> None:
+    with pytest.raises(InvalidSpec, match=r"a list of layers' names such as \[q_proj, v_proj\]$") as caught:
+        _spec(train={"target_modules": targets})
+    assert caught.value.field == "train.target_modules"
+    assert _spec(train={"target_modules": ["q_proj"]}).train.target_modules == ("q_proj",)
+
+
 def test_to_learn_fast_without_replay_is_cautioned_against() -> None:
     (caution,) = _spec(train={"learning_rate": 0.001}).cautions
     assert caution.startswith("train.learning_rate 0.001 is above 0.0001 and dataset.replay is not set")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.fields import Fraction, NonNegative, PositiveInt, Slug, Strict
@@ -59,6 +59,9 @@ class PreferenceSpec(Strict):
         return self
 
 
+_NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(Annotated[tuple[str, ...], Field(min_length=1)])
+
+
 class TrainSpec(Strict):
     """The recipe. Defaults suit real models; tiny ones want a larger learning rate."""
 
@@ -108,6 +111,15 @@ class TrainSpec(Strict):
     """Of runs that wait for one machine, the highest goes first."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
 
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _are_names(cls, value: Any) -> Any:
+        try:
+            return value if value == "all-linear" else _NAMES.validate_python(value)
+        except ValidationError:
+            reason = "must be 'all-linear', or a list of layers' names such as [q_proj, v_proj]"
+            raise ValueError(reason) from None
+
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
         if self.batch_size % self.micro_batch_size:
@@ -122,8 +134,6 @@ class TrainSpec(Strict):
                 + ("4-bit weights cannot be updated: " if self.method is TrainMethod.FULL else "")
                 + "choose method qlora, or remove quantization",
             )
-        if not self.target_modules:
-            raise inconsistent("target_modules", "names none; name layers to adapt, or use 'all-linear'")
         self._demand_preferable()
         if self.method is TrainMethod.FULL:
             for name in ("rslora", "dora", "continue_from"):
