@@ -65,7 +65,18 @@ def test_a_value_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"\b[A-Z]{2}-\d{4}\b", r"^(?:yes|no)$", r"(?i)order\s+#?(\d+)", r"\(?=", r"[(?=]x", r"\\+"]
+    "pattern",
+    [
+        r"\b[A-Z]{2}-\d{4}\b",
+        r"^(?:yes|no)$",
+        r"(?i)order\s+#?(\d+)",
+        r"\(?=",
+        r"[(?=]x",
+        r"\\+",
+        r"\p{Lu}+\w+",
+        r"\d+\s+\w*[a-z]+[0-9]+$",
+        r"(?<name>a)",
+    ],
 )
 def test_a_pattern_for_a_linear_engine_is_kept(pattern: str) -> None:
     assert PATTERN.validate_python(pattern) == pattern

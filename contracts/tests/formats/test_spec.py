@@ -84,6 +84,15 @@ def test_layers_to_adapt_are_a_list_of_names_and_the_reason_says_so(targets: Any
     assert _spec(train={"target_modules": ["q_proj"]}).train.target_modules == ("q_proj",)
 
 
+@pytest.mark.parametrize("rule", ["pattern", "cited"])
+def test_a_pattern_that_no_build_knows_is_not_declared(rule: str) -> None:
+    raw = _raw()
+    raw["task"]["output_rules"] = [{"rule": "table", "columns": ["a"]}, {"rule": rule, "pattern": r"^\d+\Z"}]
+    with pytest.raises(InvalidSpec, match=r"^task\.output_rules\.1\.pattern: .*unrecognized escape sequence"):
+        parse_spec(yaml.safe_dump(raw))
+    ProjectSpec.model_validate(raw)  # what is on the log already stays valid
+
+
 def test_to_learn_fast_without_replay_is_cautioned_against() -> None:
     (caution,) = _spec(train={"learning_rate": 0.001}).cautions
     assert caution.startswith("train.learning_rate 0.001 is above 0.0001 and dataset.replay is not set")

@@ -6,10 +6,10 @@ import operator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
-from pydantic_core import SchemaError, SchemaValidator, ValidationError, core_schema
+from pydantic_core import SchemaValidator, ValidationError, core_schema
 
 from tunewheel_contracts.errors import inconsistent
-from tunewheel_contracts.fields import RelativePath, Sha256, Slug, Strict, Text
+from tunewheel_contracts.fields import RelativePath, Sha256, Slug, Strict, Text, linear_complaint
 
 
 class PiiPattern(Strict):
@@ -23,13 +23,10 @@ class PiiPattern(Strict):
 
     @model_validator(mode="after")
     def _linear(self) -> Self:
-        try:
-            # pydantic-core's own engine is Rust's regex: what it compiles cannot backtrack.
-            engine = SchemaValidator(core_schema.str_schema(pattern=self.regex, regex_engine="rust-regex"))
-        except SchemaError as error:
-            cause = str(error).splitlines()[-1].strip()
+        if (cause := linear_complaint(self.regex)) is not None:
             reason = f"cannot be matched in linear time ({cause}); use no look-around or back-reference"
-            raise inconsistent("regex", reason) from error
+            raise inconsistent("regex", reason)
+        engine = SchemaValidator(core_schema.str_schema(pattern=self.regex, regex_engine="rust-regex"))
         try:
             engine.validate_python("")
         except ValidationError:

@@ -1,10 +1,11 @@
-"""What curation can tell apart: languages and kinds of personal data that a spec may name."""
+"""What curation can tell apart: languages, kinds of personal data and patterns that a spec may name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.fields import linear_complaint
 
 _CODES = """
 af am an ar as az ba be bg bn br bs ca cs cy da de dz el en eo es et eu fa fi fo fr fy ga gd gl gu ha he
@@ -25,12 +26,20 @@ PII_ENTITIES = frozenset(
 """Personal data that has a recogniser by pattern."""
 
 
-def check_recognised(*, languages: Iterable[str], pii_entities: Iterable[str]) -> None:
+def check_recognised(
+    *, languages: Iterable[str], pii_entities: Iterable[str], patterns: Mapping[str, str]
+) -> None:
     """Refuse what no build could look for. Only people's specs are checked: what is on the log stays valid.
 
     Raises:
-        InvalidSpec: a language or an entity is unknown; ``field`` is its path in a spec.
+        InvalidSpec: a language or an entity is unknown, or one of ``patterns`` (by field); ``field`` is its
+            path in a spec.
     """
+    for field, pattern in patterns.items():
+        if (cause := linear_complaint(pattern)) is not None:
+            raise InvalidSpec(
+                field=field, reason=f"is no pattern of Rust's regex crate ({cause}); write it in its syntax"
+            )
     for number, code in enumerate(languages):
         if code not in LANGUAGES:
             meant = f": is {_MISTAKEN[code]!r} meant?" if code in _MISTAKEN else ""

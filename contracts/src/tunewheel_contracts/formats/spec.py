@@ -28,7 +28,7 @@ from tunewheel_contracts.formats.data_quality import (
     SemanticDuplicates,
 )
 from tunewheel_contracts.formats.example_formats import CleaningSpec, FormatsSpec
-from tunewheel_contracts.formats.output_rules import OutputRule
+from tunewheel_contracts.formats.output_rules import CitedRule, OutputRule, PatternRule
 from tunewheel_contracts.formats.output_schema import OutputSchema
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.recognised import check_recognised
@@ -258,5 +258,13 @@ def parse_spec(text: str) -> ProjectSpec:
     except ValidationError as error:
         field, reason = first_complaint(error)
         raise InvalidSpec(field=field, reason=reason) from error
-    check_recognised(languages=spec.dataset.languages, pii_entities=spec.dataset.pii.entities)
+    check_recognised(
+        languages=spec.dataset.languages,
+        pii_entities=spec.dataset.pii.entities,
+        patterns={
+            f"task.output_rules.{number}.pattern": rule.pattern
+            for number, rule in enumerate(spec.task.output_rules)
+            if isinstance(rule, PatternRule | CitedRule)
+        },
+    )
     return spec
