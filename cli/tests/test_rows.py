@@ -25,6 +25,13 @@ def test_columns_are_mapped_and_dotted_fields_make_objects(tmp_path: Path) -> No
     ]
 
 
+def test_fields_of_several_dots_make_objects_in_objects(tmp_path: Path) -> None:
+    found = rows(tmp_path, b"q,a,b\nhi,x,y\n", "q=input", "a=output.place.city", "b=output.place.zip")
+    assert [item.fields for item in found if isinstance(item, Found)] == [
+        {"input": "hi", "output": {"place": {"city": "x", "zip": "y"}}}
+    ]
+
+
 def test_columns_called_like_fields_need_no_map(tmp_path: Path) -> None:
     assert list(rows(tmp_path, b"input,other\nhi,x\n")) == [Found("line 2", 2, {"input": "hi"})]
 
@@ -42,6 +49,7 @@ def test_columns_called_like_fields_need_no_map(tmp_path: Path) -> None:
         (b"input,text\nhi,x\n", ["text=input"], "two columns are 'input'"),
         (b"output,cat\nhi,x\n", ["cat=output.category"], "'output' and another 'output.category'"),
         (b"cat,output\nhi,x\n", ["cat=output.category"], "'output' and another 'output.category'"),
+        (b"a,b\nhi,x\n", ["a=output.x.y", "b=output.x"], "'output.x' and another 'output.x.y'"),
         (b"input;output\nhi;x\n", [], "parted by ';'; save it with commas"),
         (b"input\toutput\nhi\tx\n", [], r"parted by '\\t'"),
         ("input,output\nhi,x\n".encode("utf-16"), [], "header is not UTF-8; save the file as UTF-8"),

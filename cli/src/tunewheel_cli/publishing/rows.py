@@ -127,15 +127,17 @@ def _field_names(
 
 def _check_names(path: Path, names: list[str]) -> None:
     """Refuse a header whose columns would write over each other."""
-    whole = {name for name in names if "." not in name}
     for name in names:
         if names.count(name) > 1:
             raise SourceUnusable(f"{path}: two columns are {name!r}; rename one, or map it to another field")
-        parent = name.partition(".")[0]
-        if "." in name and parent in whole:
-            raise SourceUnusable(
-                f"{path}: a column is {parent!r} and another {name!r}, a part of it; rename one, or map both"
-            )
+        parent = name
+        while "." in parent:
+            parent = parent.rpartition(".")[0]
+            if parent in names:
+                raise SourceUnusable(
+                    f"{path}: a column is {parent!r} and another {name!r}, a part of it; rename one, or map "
+                    "both"
+                )
 
 
 def _found(line: int, row: list[str], names: list[str | None]) -> Found | Refusal:
@@ -150,9 +152,9 @@ def _found(line: int, row: list[str], names: list[str | None]) -> Found | Refusa
             continue
         if any("\udc80" <= char <= "\udcff" for char in cell):
             return Refusal(where, line, name, "is not UTF-8; save the file as UTF-8")
-        parent, _, child = name.partition(".")
-        if child:
-            fields.setdefault(parent, {})[child] = cell
-        else:
-            fields[parent] = cell
+        *parents, last = name.split(".")
+        inner = fields
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = cell
     return Found(where, line, fields)
