@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -173,4 +174,7 @@ def _prompts(rows: Iterable[dict[str, Any]], tokenizer: Any, max_tokens: int) ->
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else what was fetched stays behind
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads of polars and the store, caught beginning by the interpreter's end, abort it
