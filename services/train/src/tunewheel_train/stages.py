@@ -117,7 +117,7 @@ def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
     are in it."""
     preference = frame.job.recipe.preference
     assert preference is not None
-    modeling.leave_packed_rows(frame.model, frame.kernels.attention)
+    modeling.leave_packed_rows(frame.model)
     if begun is not None and (begun / checkpoints.REFERENCE).exists():
         checkpoints.put_weights(frame.model, begun / checkpoints.REFERENCE)
     arguments = _arguments(frame, course, preference.learning_rate)

@@ -123,6 +123,7 @@ def use_packed_attention(model: Any, examples: Sequence[Encoded]) -> bool:
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, packed_attention)
+    before = model.config._attn_implementation
     longest = sorted(examples, key=len)[-2:]
     was_training = model.training
     model.eval()
@@ -136,7 +137,15 @@ def use_packed_attention(model: Any, examples: Sequence[Encoded]) -> bool:
         return False
     finally:
         model.train(was_training)
+    model.before_packed = before
     return True
+
+
+def leave_packed_attention(model: Any) -> None:
+    """Give ``model`` the attention back that it had: not every one can compute by the same (Gemma 2)."""
+    before = vars(model).pop("before_packed", None)
+    if before is not None:
+        model.set_attn_implementation(before)
 
 
 class NotEquivalent(Exception):

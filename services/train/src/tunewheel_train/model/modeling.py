@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers.pytorch_utils import Conv1D
 from tunewheel_basemodel.errors import ModelFilesError
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel
@@ -18,7 +19,7 @@ from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.preferences import EncodedPair, class_weights
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
-from tunewheel_train.model.attention import use_packed_attention
+from tunewheel_train.model.attention import leave_packed_attention, use_packed_attention
 from tunewheel_train.model.projection import fuse_lora, unfuse_lora
 
 
@@ -144,7 +145,7 @@ def _adapted(model: Any, targets: str | Sequence[str]) -> set[str]:
     if targets == "all-linear":
         head = model.get_output_embeddings()
         layers = ((name, layer) for name, layer in model.named_modules() if layer is not head)
-        return {name for name, layer in layers if isinstance(layer, torch.nn.Linear)}
+        return {name for name, layer in layers if isinstance(layer, torch.nn.Linear | Conv1D)}
     names = (name for name, _ in model.named_modules() if name)
     return {name for name in names if any(f".{name}".endswith(f".{target}") for target in targets)}
 
@@ -206,11 +207,10 @@ def use_packed_rows(model: Any, examples: Sequence[Encoded]) -> bool:
     return use_packed_attention(base, examples)
 
 
-def leave_packed_rows(model: Any, attention: str) -> None:
-    """Undo ``use_packed_rows`` and the fused layers: the model takes padded batches, by ``attention``."""
+def leave_packed_rows(model: Any) -> None:
+    """Undo ``use_packed_rows`` and the fused layers: the model takes padded batches."""
     unfuse_lora(model)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    base.set_attn_implementation(attention)
+    leave_packed_attention(model.get_base_model() if hasattr(model, "get_base_model") else model)
 
 
 def prepare_parameters(model: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.precision import Precision
 
+from tunewheel_train.model.attention import leave_packed_attention
 from tunewheel_train.model.projection import unfuse_lora
 from tunewheel_train.model.sharding import reshard, whole
 
@@ -31,7 +32,7 @@ def save(trainer: Any, base: BaseModel, number: Precision, directory: Path) -> N
         if first:
             _save_adapter(model, base, directory)
         return
-    model.set_attn_implementation("sdpa")
+    leave_packed_attention(model)
     model.config.use_cache = True
     wanted = torch.bfloat16 if number == "bfloat16" else torch.float32
     weights = _whole_weights(model, wanted, keep=first)
