@@ -62,7 +62,7 @@ def bad_records(project: str) -> list[Bad]:
     return [
         Bad("(body)", "JSON", as_json(whole)[:-2]),
         Bad("(body)", "UTF-8", b'{"project": "\xff\xfe"}'),
-        Bad("body", "string", as_json(whole | {"body": {"text": "x"}})),
+        Bad("body", "is an object; give text in quotes", as_json(whole | {"body": {"text": "x"}})),
         Bad("body", "missing", as_json({k: v for k, v in whole.items() if k != "body"})),
         Bad("project", "not declared", as_json(whole | {"project": "nobody"})),
         Bad("document_id", "'..'", as_json(document | {"document_id": "../../etc/passwd"}), documents),
