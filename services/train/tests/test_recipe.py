@@ -191,6 +191,18 @@ def test_packed_and_padded_training_agree(trained, case, monkeypatch):
         torch.testing.assert_close(run.weights()[name], value, rtol=0.05, atol=2e-3)
 
 
+def test_a_model_that_takes_no_packed_rows_is_trained_without_and_says_so(trained, case, monkeypatch):
+    trained("lora")
+    monkeypatch.setattr("tunewheel_train.model.attention._HIDDEN", 0.0)  # as if it were not causal
+    run = case()
+    assert run.train().metrics["final_loss"] == pytest.approx(
+        trained("lora")[1].metrics["final_loss"], abs=1e-3
+    )
+    (warning,) = run.heard(Warned)
+    assert warning.reason.startswith("is trained in padded batches")
+    assert trained("lora")[0].heard(Warned) == []
+
+
 @pytest.mark.parametrize(
     ("change", "passes"),
     [

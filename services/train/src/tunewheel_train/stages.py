@@ -11,6 +11,7 @@ from transformers import TrainerState
 from tunewheel_basemodel.precision import Precision
 from tunewheel_contracts.formats.recipe import PreferenceMethod
 
+from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.schedule import plan_steps
 from tunewheel_train.data.validation import Patience
 from tunewheel_train.errors import RunStopped
@@ -18,7 +19,7 @@ from tunewheel_train.job import Job
 from tunewheel_train.model import modeling
 from tunewheel_train.model.kernels import Kernels
 from tunewheel_train.preparation import Prepared
-from tunewheel_train.progress import Message, Started
+from tunewheel_train.progress import Message, Started, Warned
 from tunewheel_train.trainers import checkpoints
 from tunewheel_train.trainers.course import Course
 from tunewheel_train.trainers.progress_callback import ProgressCallback
@@ -101,7 +102,7 @@ def _train_on_examples(frame: Frame, course: Course) -> Any:
     from tunewheel_train.trainers.sft_trainer import SftTrainer
 
     job, rate = frame.job, frame.job.recipe.learning_rate
-    takes_packed = job.packed and modeling.use_packed_rows(frame.model, course.items)
+    takes_packed = _takes_packed(frame, course.items)
     trainer = SftTrainer(
         course=course, packed=takes_packed, share_prefix=job.recipe.dropout == 0.0, model=frame.model,
         processing_class=frame.tokenizer, args=modeling.examples_config(_arguments(frame, course, rate)),
@@ -110,6 +111,15 @@ def _train_on_examples(frame: Frame, course: Course) -> Any:
     modeling.prepare_parameters(trainer.model)
     _run(trainer, frame)
     return trainer
+
+
+def _takes_packed(frame: Frame, examples: Sequence[Encoded]) -> bool:
+    if not frame.job.packed:
+        return False
+    taken = modeling.use_packed_rows(frame.model, examples)
+    if not taken:
+        frame.report(Warned(reason="is trained in padded batches: packed rows change this model's answers"))
+    return taken
 
 
 def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:
@@ -159,7 +169,7 @@ def _orpo_trainer(frame: Frame, course: Course, **trl: Any) -> Any:
     assert preference is not None
     sides = [side for pair in course.items for side in pair.sides()]
     return OrpoTrainer(
-        course=course, packed=job.packed and modeling.use_packed_rows(frame.model, sides),
+        course=course, packed=_takes_packed(frame, sides),
         share_prefix=job.recipe.dropout == 0.0, beta=preference.beta, **trl,
     )  # fmt: skip
 
