@@ -73,14 +73,25 @@ _CLASS = re.compile(r"\[\]?[^\]]*\]")
 _NOT_LINEAR = re.compile(r"\(\?(?:<?[=!]|>|\(|P=)|\\[1-9]|[*+?}]\+")
 
 
-def linear_complaint(pattern: str) -> str | None:
-    """Return what Rust's ``regex``, which matches in linear time whatever the text, has against ``pattern``;
-    None for one that it knows."""
+def linear_engine(pattern: str) -> SchemaValidator:
+    """Return what takes texts that ``pattern`` matches by Rust's ``regex``: in linear time, whatever text.
+
+    Raises:
+        ValueError: what that crate has against the pattern.
+    """
     try:
         # pydantic-core's own engine is that crate: what it compiles cannot backtrack
-        SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
+        return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
     except SchemaError as error:
-        return str(error).splitlines()[-1].strip()
+        raise ValueError(str(error).splitlines()[-1].strip()) from error
+
+
+def linear_complaint(pattern: str) -> str | None:
+    """Return what Rust's ``regex`` has against ``pattern``; None for one that it knows."""
+    try:
+        linear_engine(pattern)
+    except ValueError as error:
+        return str(error)
     return None
 
 

@@ -6,10 +6,10 @@ import operator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
-from pydantic_core import SchemaValidator, ValidationError, core_schema
+from pydantic_core import ValidationError
 
 from tunewheel_contracts.errors import inconsistent
-from tunewheel_contracts.fields import RelativePath, Sha256, Slug, Strict, Text, linear_complaint
+from tunewheel_contracts.fields import RelativePath, Sha256, Slug, Strict, Text, linear_engine
 
 
 class PiiPattern(Strict):
@@ -23,10 +23,11 @@ class PiiPattern(Strict):
 
     @model_validator(mode="after")
     def _linear(self) -> Self:
-        if (cause := linear_complaint(self.regex)) is not None:
+        try:
+            engine = linear_engine(self.regex)
+        except ValueError as cause:
             reason = f"cannot be matched in linear time ({cause}); use no look-around or back-reference"
-            raise inconsistent("regex", reason)
-        engine = SchemaValidator(core_schema.str_schema(pattern=self.regex, regex_engine="rust-regex"))
+            raise inconsistent("regex", reason) from cause
         try:
             engine.validate_python("")
         except ValidationError:

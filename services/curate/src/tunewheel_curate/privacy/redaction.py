@@ -12,12 +12,13 @@ from typing import Any
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.data_quality import PiiPolicy
+from tunewheel_contracts.formats.recognised import entity_complaint
 from tunewheel_contracts.identity import canonical_json, content_sha256
 
 from tunewheel_curate.answers import parse_answer
 from tunewheel_curate.privacy.named_entities import find_named_entities
 from tunewheel_curate.privacy.project_patterns import check_patterns, find_by_patterns
-from tunewheel_curate.privacy.recognizers import ENTITIES, Finding, may_contain, recognizers_of
+from tunewheel_curate.privacy.recognizers import Finding, may_contain, recognizers_of
 from tunewheel_curate.stage import Stage, drop
 
 TEXTS = ("title", "input")
@@ -33,13 +34,11 @@ def check_entities(entities: Iterable[str]) -> None:
     """Refuse what no pattern can find.
 
     Raises:
-        InvalidSpec: an entity that is not in ``ENTITIES``.
+        InvalidSpec: an entity that is not in ``PII_ENTITIES``.
     """
     for entity in entities:
-        if entity not in ENTITIES:
-            known = ", ".join(sorted(ENTITIES))
-            reason = f"{entity!r} has no pattern recogniser; choose from {known}"
-            raise InvalidSpec(field="dataset.pii.entities", reason=reason)
+        if (complaint := entity_complaint(entity)) is not None:
+            raise InvalidSpec(field="dataset.pii.entities", reason=complaint)
 
 
 def find_entities(texts: Sequence[str], entities: Sequence[str]) -> list[list[Finding]]:
