@@ -21,10 +21,10 @@ from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.duplicates.near import settle_near_duplicates
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
 from tunewheel_curate.pipeline import build
-from tunewheel_curate.privacy.recognizers import ENTITIES, recognizers_of
-from tunewheel_curate.privacy.redaction import find_entities
 from tunewheel_curate.similarity.near_cache import NearCache
 from tunewheel_curate.similarity.near_index import empty_index, grow
+from tunewheel_redaction.recognizers import ENTITIES, recognizers_of
+from tunewheel_redaction.redaction import find_entities
 from tunewheel_runtime.store import ObjectStore
 
 KNOWN, NEW = 100_000, 1_000

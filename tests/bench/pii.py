@@ -15,8 +15,8 @@ from typing import Any
 from corpus import DATA
 from report import write_report
 from tunewheel_contracts.formats.data_quality import PiiPolicy
-from tunewheel_curate.privacy.recognizers import recognizers_of
-from tunewheel_curate.privacy.redaction import find_entities
+from tunewheel_redaction.recognizers import recognizers_of
+from tunewheel_redaction.redaction import find_entities
 
 ENTITIES = PiiPolicy().entities
 FILE = DATA / "pii_presidio/data/synth_dataset_v2.json"

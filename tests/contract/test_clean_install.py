@@ -17,6 +17,7 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
 UV = shutil.which("uv") or shutil.which(ROOT / ".uv/bin/uv")
 SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml"))
+SHARED = ("contracts", "runtime", "basemodel", "redaction")
 HEAVY = {"train", "eval", "engine"}
 """They bring torch: gigabytes, which uv links from its cache where that is on the same disk."""
 BANNED = ("torch", "transformers", "peft", "trl")
@@ -59,9 +60,9 @@ def _python(environment: Path) -> Path:
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a wheel of every workspace package, built by the hatchling of this environment."""
     folder = tmp_path_factory.mktemp("wheels")
-    for project in (*SERVICES, *(ROOT / name for name in ("contracts", "runtime", "basemodel"))):
+    for project in (*SERVICES, *(ROOT / name for name in SHARED)):
         _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=project)
-    assert len(list(folder.glob("*.whl"))) == len(SERVICES) + 3
+    assert len(list(folder.glob("*.whl"))) == len(SERVICES) + len(SHARED)
     return folder
 
 

@@ -14,6 +14,7 @@ PACKAGES = (
     "basemodel",
     "cli",
     "contracts",
+    "redaction",
     "runtime",
     *(f"services/{p.name}" for p in ROOT.glob("services/*")),
 )

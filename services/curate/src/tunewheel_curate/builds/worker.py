@@ -185,8 +185,7 @@ def _memory(order: BuildOrder) -> HoldoutMemory:
 def load() -> None:
     """Import what takes seconds, so that a waiting worker starts at once."""
     from tunewheel_basemodel.tokenizer import import_library
-
-    from tunewheel_curate.privacy.recognizers import ENTITIES, recognizers_of
+    from tunewheel_redaction.recognizers import ENTITIES, recognizers_of
 
     import_library(hide_torch=True)
     for name in NEEDED:

@@ -14,7 +14,7 @@ from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.document import DocumentSection
 
 from tunewheel_curate.cleaning.injections import broken_up
-from tunewheel_curate.privacy.redaction import redact_records
+from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.stage import Stage
 
 _REPAIR = ftfy.TextFixerConfig(uncurl_quotes=False, explain=False)

@@ -10,7 +10,7 @@ from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.identity import canonical_json
 
 from tunewheel_curate.cleaning.histories import Turn, turns_of
-from tunewheel_curate.privacy.redaction import redact_records
+from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.stage import Stage
 
 

@@ -9,12 +9,12 @@ import polars as pl
 from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.formats.output_schema import answer_validator
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_redaction.redaction import Redactor
 
 from tunewheel_curate.examples.output_rules import check_rules
 from tunewheel_curate.examples.output_validation import label_of
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.splitting import Split
-from tunewheel_curate.privacy.redaction import Redactor
 
 NO_LABEL = ""
 """Of what is no answer."""

@@ -15,15 +15,10 @@ from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.recognised import entity_complaint
 from tunewheel_contracts.identity import canonical_json, content_sha256
 
-from tunewheel_curate.answers import parse_answer
-from tunewheel_curate.privacy.named_entities import find_named_entities
-from tunewheel_curate.privacy.project_patterns import check_patterns, find_by_patterns
-from tunewheel_curate.privacy.recognizers import Finding, may_contain, recognizers_of
-from tunewheel_curate.stage import Stage, drop
+from tunewheel_redaction.named_entities import find_named_entities
+from tunewheel_redaction.project_patterns import check_patterns, find_by_patterns
+from tunewheel_redaction.recognizers import Finding, may_contain, recognizers_of
 
-TEXTS = ("title", "input")
-ANSWERS = ("output", "rejected_output")
-COLUMNS = (*TEXTS, *ANSWERS)
 MAX_BRACKETS = 500
 """An answer with more is redacted as plain text: it could be nested deeper than Python's stack is high."""
 STAND_IN_DIGITS = 4
@@ -158,38 +153,14 @@ def redact_text(text: str, entities: Sequence[str]) -> str:
     return Redactor(PiiPolicy(entities=tuple(entities))).clean(pl.Series([text]), pl.Series([""]))[0]
 
 
-def redact_records(records: pl.DataFrame, policy: PiiPolicy, *, secret: str = "") -> Stage:
-    """Apply ``policy`` to ``COLUMNS``.
-
-    ``redact`` puts placeholders, ``pseudonymise`` stand-ins that agree within a group, ``reject`` drops with
-    reason ``pii``, ``keep`` changes nothing. With a ``secret`` a stand-in is an HMAC (RFC 2104): without
-    it nobody can confirm a guess. ``counts`` of the stage holds what was found, by entity.
-
-    Raises:
-        InvalidSpec: see ``Redactor``.
-    """
-    redactor = Redactor(policy, project=records["project"][0] if records.height else "", secret=secret)
-    if policy.action == "keep":
-        return drop("redaction", records, pl.lit(None, dtype=pl.String))
-    groups = records["group"]
-    clean = records.with_columns(
-        *(redactor.clean(records[name], groups) for name in TEXTS),
-        *(redactor.clean_outputs(records[name], groups) for name in ANSWERS),
-    )
-    touched = pl.Series([False]).new_from_index(0, records.height)
-    for name in COLUMNS:
-        touched |= clean[name].ne_missing(records[name])
-    rejects = pl.lit(touched) & pl.lit(policy.action == "reject")
-    stage = drop("redaction", clean, pl.when(rejects).then(pl.lit("pii")))
-    return Stage(stage.name, stage.kept, stage.dropped, dict(sorted(redactor.tally.items())))
-
-
 def _parsed(output: str | None) -> Any:
     """Return a JSON object or array; anything else as the text it is."""
     if output is None or not 0 < output.count("{") + output.count("[") <= MAX_BRACKETS:
         return output
     try:
-        value = parse_answer(output)
+        value = json.loads(output)
+        if "\\ud" in output.lower():
+            json.dumps(value, ensure_ascii=False).encode()  # a ValueError on half of a surrogate pair
     except (ValueError, RecursionError):
         return output
     return value if isinstance(value, dict | list) else output

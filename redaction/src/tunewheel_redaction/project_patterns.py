@@ -8,7 +8,7 @@ import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.data_quality import PiiPattern
 
-from tunewheel_curate.privacy.recognizers import ENTITIES, Finding
+from tunewheel_redaction.recognizers import ENTITIES, Finding
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 """Unicode noncharacters, for use inside a process (Unicode 16, §23.7)."""

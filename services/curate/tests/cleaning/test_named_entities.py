@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 from tunewheel_contracts.formats.data_quality import NamedEntities, PiiPolicy
+from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.pipeline import build
-from tunewheel_curate.privacy import named_entities
-from tunewheel_curate.privacy.redaction import redact_records
 from tunewheel_curate.versions.observations import observed
+from tunewheel_redaction import named_entities
 
 NAME, VERSION = "en_larkspur_names", "1.2.0"
 KNOWN = {"PERSON": "Anna Berg", "GPE": "Tollerby", "FAC": "Mill Lane 7", "ORG": "Larkspur", "NORP": "Frisian"}

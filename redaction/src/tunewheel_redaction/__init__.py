@@ -1,0 +1,1 @@
+"""Personal data: found by patterns, and taken out of texts and structured answers."""

@@ -1,0 +1,39 @@
+"""Personal data out of the questions and answers of records."""
+
+from __future__ import annotations
+
+import polars as pl
+from tunewheel_contracts.formats.data_quality import PiiPolicy
+from tunewheel_redaction.redaction import Redactor
+
+from tunewheel_curate.stage import Stage, drop
+
+TEXTS = ("title", "input")
+ANSWERS = ("output", "rejected_output")
+COLUMNS = (*TEXTS, *ANSWERS)
+
+
+def redact_records(records: pl.DataFrame, policy: PiiPolicy, *, secret: str = "") -> Stage:
+    """Apply ``policy`` to ``COLUMNS``.
+
+    ``redact`` puts placeholders, ``pseudonymise`` stand-ins that agree within a group, ``reject`` drops with
+    reason ``pii``, ``keep`` changes nothing. With a ``secret`` a stand-in is an HMAC (RFC 2104): without
+    it nobody can confirm a guess. ``counts`` of the stage holds what was found, by entity.
+
+    Raises:
+        InvalidSpec: see ``Redactor``.
+    """
+    redactor = Redactor(policy, project=records["project"][0] if records.height else "", secret=secret)
+    if policy.action == "keep":
+        return drop("redaction", records, pl.lit(None, dtype=pl.String))
+    groups = records["group"]
+    clean = records.with_columns(
+        *(redactor.clean(records[name], groups) for name in TEXTS),
+        *(redactor.clean_outputs(records[name], groups) for name in ANSWERS),
+    )
+    touched = pl.Series([False]).new_from_index(0, records.height)
+    for name in COLUMNS:
+        touched |= clean[name].ne_missing(records[name])
+    rejects = pl.lit(touched) & pl.lit(policy.action == "reject")
+    stage = drop("redaction", clean, pl.when(rejects).then(pl.lit("pii")))
+    return Stage(stage.name, stage.kept, stage.dropped, dict(sorted(redactor.tally.items())))

@@ -1,1 +1,0 @@
-"""Personal data: found by patterns, and taken out."""
