@@ -131,6 +131,29 @@ def test_a_file_that_cannot_be_named_leaves_nothing_open(directory: Path, monkey
     assert spool.append(exchange(9)) is not None
 
 
+def test_a_file_that_cannot_be_emptied_is_given_up_and_its_descriptor_never_written_to_again(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    spool = Spool(directory)
+    before = psutil.Process().num_fds()
+    segment = spool.append(exchange(1))
+    assert segment is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "ftruncate", refuse)
+        spool.acknowledge(segment)
+    assert psutil.Process().num_fds() == before
+    # The next file that this process opens, a client's socket for one, gets the number that was given back.
+    with (tmp_path / "of somebody else").open("wb") as stream:
+        assert stream.fileno() == segment.descriptor
+        assert spool.append(exchange(2)) is not None
+        assert os.fstat(stream.fileno()).st_size == 0
+    spool.close()
+    assert names(Spool(directory).take_over()) == ["c-2"]
+
+
 def test_text_that_is_no_unicode_is_not_kept_and_breaks_nothing(directory: Path):
     spool = Spool(directory)
     assert spool.append(exchange(1, text="\ud800")) is None

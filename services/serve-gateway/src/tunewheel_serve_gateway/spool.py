@@ -146,16 +146,23 @@ class Spool:
         return segment
 
     def _drop_if_done(self, segment: Segment) -> None:
+        """Empty or delete a file of which the broker has all. A file that stays is published once more, under
+        the same event ids."""
         if segment.waiting:
             return
-        with contextlib.suppress(OSError):  # what stays is published once more, under the same ids
-            if segment is self._current:
+        if segment is self._current:
+            try:
                 os.ftruncate(segment.descriptor, 0)
+            except OSError:
+                self._current = None  # its descriptor is closed below and may be another file's next
+            else:
                 segment.size = 0
                 return
-            segment.path.unlink(missing_ok=True)
-        os.close(segment.descriptor)
         self._segments.discard(segment)
+        with contextlib.suppress(OSError):
+            segment.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.close(segment.descriptor)
 
     def _give_up(self, error: Exception) -> None:
         """Begin anew with the next completion: the file may end in half a line."""
