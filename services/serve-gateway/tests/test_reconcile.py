@@ -55,6 +55,16 @@ async def test_a_failed_load_is_tried_again_until_it_works(world: Any, eventuall
     assert world.gateway.reconciler.failures == {}
 
 
+async def test_a_project_without_routes_is_answered_by_the_base_and_gets_routes_again(world: Any):
+    await world.desire()
+    await world.serving(production="org/Tiny-Base")
+    assert await world.said() == "org/Tiny-Base: hello"
+    await world.desire(shadow=("desk-2", 100))
+    await world.serving(production="org/Tiny-Base", shadow="desk-2")
+    await world.desire(production=("desk-3", 100))
+    await world.serving(production="desk-3")
+
+
 async def test_what_is_no_longer_desired_is_unloaded(world: Any, eventually: Any):
     await world.desire(production=("desk-2", 100))
     await world.serving(production="desk-2")

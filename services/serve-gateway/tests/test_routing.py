@@ -95,6 +95,13 @@ def test_a_stand_in_is_not_forgotten_while_the_engine_has_lost_it():
     assert back.find("desk", draw=0.5).model_id == "a"
 
 
+def test_without_a_route_for_production_the_base_answers():
+    assert built(desired()).find("desk", draw=0.5).upstream_model == "org/Base"
+    shadowed = built(desired(shadow=("b", 100)), ready="b").projects["desk"]
+    assert shadowed.production is not None
+    assert (shadowed.production.upstream_model, shadowed.waiting_for) == ("org/Base", None)
+
+
 def test_the_base_goes_on_until_the_first_champion_is_loaded():
     first = built(desired())
     second = built(desired(production=("a", 100)), previous=first)

@@ -22,7 +22,8 @@ class Catalog:
         known = self._desired.get(event.project)
         if known is None or event.data.generation >= known.data.generation:
             self._desired[event.project] = event
-            if known is not None and (before := _in_production(known)) != _in_production(event):
+            before = _in_production(known) if known is not None else None
+            if before is not None and before != _in_production(event):
                 self._previous[event.project] = before
 
     def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
@@ -62,6 +63,7 @@ class Catalog:
         )
 
 
-def _in_production(event: Envelope[ServingDesired]) -> str:
+def _in_production(event: Envelope[ServingDesired]) -> str | None:
+    """Return the model that answers for the project; None where no route says so and the bare base does."""
     routes = event.data.desired.routes
-    return next(route.model_id for route in routes if route.role is RouteRole.PRODUCTION)
+    return next((route.model_id for route in routes if route.role is RouteRole.PRODUCTION), None)
