@@ -13,6 +13,7 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.recent import RecentCompletions
 from tunewheel_serve_gateway.spool import Spool
 
 
@@ -98,6 +99,34 @@ async def test_the_queue_is_bounded_in_bytes_too(make_log: Any):
     assert log.log.offer(exchange(0, text="x" * 2_000))
     assert not log.log.offer(exchange(1, text="x" * 2_000))
     assert log.log.offer(exchange(2))
+
+
+LARGE = "x" * 3_000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"user": LARGE},
+        {"error": LARGE},
+        {"finish_reason": LARGE},
+        {"output": LARGE},
+        {"output": "🚲" * 700},  # four bytes each
+        {"messages": (("user", "🚲" * 700),)},
+        {"messages": (("user", ""),) * 40},
+    ],
+    ids=["user", "error", "finish_reason", "output", "wide output", "wide text", "many messages"],
+)
+def test_whatever_makes_a_completion_large_counts(make_log: Any, changes: dict[str, Any]):
+    log = make_log(limit_bytes=6_500)
+    recent = RecentCompletions(limit=100, limit_bytes=6_500)
+    for n in range(2):
+        large = exchange(n)
+        for name, value in changes.items():
+            setattr(large, name, value)
+        assert log.log.offer(large) == (n == 0)
+        recent.remember(large)
+    assert (len(recent), recent.get("c-0")) == (1, None)
 
 
 async def test_a_broker_that_comes_back_gets_everything(make_log: Any, eventually: Any):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from sys import getsizeof
 from typing import Any
 
 from tunewheel_contracts.events.production import InferenceCompleted
@@ -15,6 +17,8 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_serve_gateway.chat_request import Messages
 
 OVERHEAD_BYTES = 512
+MESSAGE_BYTES = 64
+"""Of a message beside its text: the pair, and the reference to it."""
 
 
 def new_completion_id() -> str:
@@ -47,11 +51,21 @@ class Exchange:
     completed_at: float = 0.0
     """Unix seconds."""
     _parts: list[str] = field(default_factory=list[str])
+    _size: int = field(default=0, compare=False)
 
     @property
     def size_bytes(self) -> int:
-        """About what it holds in memory."""
-        return OVERHEAD_BYTES + len(self.output) + sum(len(content) for _, content in self.messages)
+        """About what it holds in memory once it is finished. It is the same whenever it is asked for, so that
+        what was added to a sum can be taken from it."""
+        if not self._size:
+            self._size = OVERHEAD_BYTES + sum(map(getsizeof, self._texts()))
+            self._size += MESSAGE_BYTES * len(self.messages)
+        return self._size
+
+    def _texts(self) -> Iterator[str | None]:
+        """Every text whose length a client or an engine decides."""
+        yield from (self.user, self.output, self.finish_reason, self.error)
+        yield from (content for _, content in self.messages)
 
     def take(self, answer: dict[str, Any]) -> None:
         """Take over a whole ``chat.completion``."""
