@@ -27,10 +27,12 @@ async def turning(
     environment: Mapping[str, str] | None = None,
     base_model: str | None = None,
     commands: Mapping[str, Sequence[str]] | None = None,
+    kafka: str | None = None,
 ) -> AsyncIterator[tuple[Wheel, EventFeed]]:
     """Start ``services`` on a broker and a store below ``root``; a failure inside shows the logs' ends.
 
-    ``commands`` start services, by their names, in other ways than the wheel does.
+    ``commands`` start services, by their names, in other ways than the wheel does. ``kafka`` names a broker
+    that already runs.
     """
     members = choose(services)
     # The cache of the machine stays as it is; only a converted base model may be shared with it.
@@ -39,6 +41,7 @@ async def turning(
         Plan(
             var=Var(root),
             members=members,
+            connection=Connection(bootstrap_servers=kafka),
             kafka_port=free_port(),
             ports={member.name: free_port() for member in members},
             auto_ports=True,

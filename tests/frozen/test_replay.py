@@ -1,0 +1,62 @@
+"""What earlier versions wrote leads every later version to the same state, under the same names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_contracts import topics
+
+from ..chaos.small_loop import ENVIRONMENT
+from ..integration.wheels import turning
+from .record import BASE, PROJECT
+from .snapshot import Line, load_log, load_state, read_log, read_state, settled, unpack_store, write_log
+
+pytestmark = pytest.mark.integration
+
+SNAPSHOTS = sorted(path.parent for path in Path(__file__).parent.glob("*/log.jsonl.gz"))
+SERVICES = ("ingest", "curate", "train", "eval", "registry", "monitor", "console")
+REBUILT = ("records", "caches")
+"""Folders of the store that curate makes of the log: they are left out, so that it has to."""
+MAY_GROW = {topics.ERASURE_COMPLETED.name}
+"""Topics on which a later version may say more of old events: more services prove what they erased."""
+
+
+def test_there_is_a_snapshot() -> None:
+    assert SNAPSHOTS
+    for folder in SNAPSHOTS:
+        state = load_state(folder)
+        assert len(load_log(folder)) > 300
+        assert len(state["records"]) >= 60
+        assert {model["stage"] for model in state["models"]} == {"registered", "retired", "production"}
+
+
+@pytest.mark.parametrize("folder", SNAPSHOTS, ids=lambda path: path.name)
+async def test_an_old_log_leads_to_the_same_state_under_the_same_names(
+    folder: Path, fresh_kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await asyncio.to_thread(write_tiny_model, tmp_path / BASE)
+    lines = load_log(folder)
+    await write_log(fresh_kafka, lines)
+    store = tmp_path / "store"
+    unpack_store(folder, store, without=REBUILT)
+    async with turning(tmp_path, SERVICES, environment=ENVIRONMENT, kafka=fresh_kafka) as (wheel, _):
+        await settled(fresh_kafka)
+        state = await read_state(wheel.url_of("registry"), store, PROJECT)
+    assert state == load_state(folder)
+    before, after = names(lines), names(await read_log(fresh_kafka))
+    for topic in before.keys() | after.keys():
+        assert before[topic] <= after[topic], topic
+        assert topic in MAY_GROW or after[topic] <= before[topic], topic
+
+
+def names(lines: Iterable[Line]) -> defaultdict[str, set[str]]:
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for line in lines:
+        found[line.topic].add(line.name)
+    return found
