@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from tunewheel_cli.topics import Difference, compare, wanted_topics
+from tunewheel_cli.topics import Difference, Topic, compare, settled, wanted_topics
 from tunewheel_contracts.topics import BY_NAME, DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES, TOPICS
 
 
@@ -39,3 +40,20 @@ def test_partitions_can_grow_but_not_shrink() -> None:
     assert Difference("t", "partitions", wanted="3", actual="1").curable
     assert not Difference("t", "partitions", wanted="1", actual="3").curable
     assert Difference("t", "retention.ms", wanted="1", actual="3").curable
+
+
+async def test_what_was_altered_is_compared_only_once_the_brokers_have_heard_of_it() -> None:
+    """What nobody altered, such as partitions that cannot be taken away, is reported without waiting."""
+    wanted = Topic("t", 1, {"retention.ms": "-1"})
+    stale = replace(wanted, partitions=3, configs={"retention.ms": "5"})
+    heard = replace(stale, configs={"retention.ms": "-1"})
+    readings = iter([{}, {"t": stale}, {"t": stale}, {"t": heard}])
+
+    async def read() -> Mapping[str, Topic]:
+        return next(readings)
+
+    altered = compare([wanted], {"t": stale}).differences[1:]
+    assert [d.setting for d in altered] == ["retention.ms"]
+    report = await settled(read, (wanted,), altered=altered)
+    assert [d.setting for d in report.differences] == ["partitions"]
+    assert next(readings, None) is None

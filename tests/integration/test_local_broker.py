@@ -121,7 +121,8 @@ def test_a_corrupt_data_directory_says_so(tmp_path: Path) -> None:
 
 async def test_a_changed_spec_is_reported_and_applied_only_when_asked(kafka: str, project: str) -> None:
     options = {"bootstrap_servers": kafka}
-    before = Topic(project, 2, {"retention.ms": "60000", "cleanup.policy": "delete"})
+    theirs = {"segment.ms": "7654321"}
+    before = Topic(project, 2, {"retention.ms": "60000", "cleanup.policy": "delete", **theirs})
     assert (await ensure_topics(options, [before])).created == (project,)
     wanted = replace(before, partitions=3, configs={"retention.ms": "-1", "cleanup.policy": "compact"})
 
@@ -131,6 +132,8 @@ async def test_a_changed_spec_is_reported_and_applied_only_when_asked(kafka: str
 
     applied = await ensure_topics(options, [wanted], apply=True)
     assert applied.in_order
+    kept = await check_topics(options, [replace(wanted, configs=theirs)])
+    assert kept.in_order, "an operator's own setting was reset"
     fewer = await ensure_topics(options, [replace(wanted, partitions=1)], apply=True)
     assert [str(d) for d in fewer.differences] == [f"{project}: partitions is 3, the spec says 1"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, FOREVER, TOPICS, TopicSpec
 
 from tunewheel_cli.connection import unreachable
+from tunewheel_cli.topic_configs import set_configs
 
 if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient
@@ -127,9 +128,8 @@ async def ensure_topics(
         before = compare(wanted, await _read(admin, wanted))
         await _create(admin, [topic for topic in wanted if topic.name in before.missing])
         curable = [d for d in before.differences if apply and d.curable]
-        if curable:
-            await _alter(admin, curable, {topic.name: topic for topic in wanted})
-        after = await _settled(admin, wanted)
+        await _alter(admin, curable)
+        after = await settled(lambda: _read(admin, wanted), wanted, altered=curable)
     return TopicReport(after.missing, before.missing, tuple(curable), after.differences)
 
 
@@ -178,12 +178,20 @@ async def _read(admin: Any, wanted: Iterable[Topic]) -> dict[str, Topic]:
     return found
 
 
-async def _settled(admin: AIOKafkaAdminClient, wanted: tuple[Topic, ...]) -> TopicReport:
-    """Compare once the brokers have heard from the controller of what was just made."""
+async def settled(
+    read: Callable[[], Awaitable[Mapping[str, Topic]]],
+    wanted: tuple[Topic, ...],
+    *,
+    altered: Collection[Difference],
+) -> TopicReport:
+    """Compare once the brokers have heard from the controller of what was just made and ``altered``; what
+    they have not heard of within ``SETTLE_SECONDS`` is in the report."""
     deadline = time.monotonic() + SETTLE_SECONDS
+    mended = {(difference.topic, difference.setting) for difference in altered}
     while True:
-        report = compare(wanted, await _read(admin, wanted))
-        if not report.missing or time.monotonic() > deadline:
+        report = compare(wanted, await read())
+        stale = mended & {(difference.topic, difference.setting) for difference in report.differences}
+        if not (report.missing or stale) or time.monotonic() > deadline:
             return report
         await asyncio.sleep(0.05)
 
@@ -202,26 +210,20 @@ async def _create(admin: Any, topics: list[Topic]) -> None:
             raise TopicRefused(f"{name}: Kafka does not make the topic ({message or f'error {code}'})")
 
 
-async def _alter(admin: Any, differences: list[Difference], wanted: Mapping[str, Topic]) -> None:
+async def _alter(admin: Any, differences: list[Difference]) -> None:
     from aiokafka.admin import NewPartitions
-    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
     from aiokafka.errors import KafkaError
 
     more = {d.topic: NewPartitions(int(d.wanted)) for d in differences if d.setting == _PARTITIONS}
-    others = {d.topic for d in differences if d.setting != _PARTITIONS}
+    changes: dict[str, dict[str, str]] = {}
+    for difference in differences:
+        if difference.setting != _PARTITIONS:
+            changes.setdefault(difference.topic, {})[difference.setting] = difference.wanted
     try:
         if more:
             await admin.create_partitions(more)
     except KafkaError as error:
         raise TopicRefused(f"partitions: {error}") from error
-    if not others:
-        return
-    resources = [
-        ConfigResource(ConfigResourceType.TOPIC, name, dict(wanted[name].configs)) for name in others
-    ]
-    for response in await admin.alter_configs(resources):
-        for code, message, _, name in response.resources:
-            if code:
-                raise TopicRefused(
-                    f"{name}: Kafka does not alter its settings ({message or f'error {code}'})"
-                )
+    for code, message, _, name in await set_configs(admin, changes) if changes else ():
+        if code:
+            raise TopicRefused(f"{name}: Kafka does not alter its settings ({message or f'error {code}'})")
