@@ -43,3 +43,10 @@ def test_a_topic_with_consumers_has_a_dead_letter_topic() -> None:
     assert BY_NAME["dataset.versioned"].dead_letter == "dataset.versioned.dlq"
     assert BY_NAME["dataset.versioned"].dead_letter_exists
     assert not BY_NAME["train.failed"].dead_letter_exists
+
+
+@pytest.mark.parametrize("spec", TOPICS, ids=lambda spec: spec.name)
+def test_a_topic_with_consumers_has_a_group_that_writes_its_dead_letters(spec: TopicSpec) -> None:
+    """Who only replays a topic writes none: each process reads it, at each start, all of it again."""
+    assert set(spec.replayed_by) <= set(spec.consumers)
+    assert (set(spec.consumers) > set(spec.replayed_by)) == spec.dead_letter_exists

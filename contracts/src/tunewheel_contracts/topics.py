@@ -24,7 +24,10 @@ class TopicSpec:
     """How one topic is to exist.
 
     ``retention_ms`` is milliseconds, ``FOREVER`` for topics that are the truth of some state. A topic with
-    consumers other than the console has a dead-letter topic beside it.
+    consumers has a dead-letter topic beside it. A consumer shares the topic's partitions in the consumer
+    group ``<service>.<topic>``; one of ``replayed_by`` only reads the whole topic in every process, without
+    a group. Of the services that ``elects`` names, the group ``<service>.active`` on this topic chooses the
+    one active process. The console reads every topic but ``COMES_AGAIN`` and is named nowhere.
     """
 
     event: type[Event]
@@ -34,6 +37,8 @@ class TopicSpec:
     cleanup: Literal["delete", "compact"] = "delete"
     retention_ms: int = FOREVER
     max_message_bytes: int = MAX_MESSAGE_BYTES
+    replayed_by: tuple[Service, ...] = ()
+    elects: tuple[Service, ...] = ()
 
     @property
     def name(self) -> str:
@@ -50,7 +55,16 @@ class TopicSpec:
 
     @property
     def dead_letter_exists(self) -> bool:
-        return any(consumer != "console" for consumer in self.consumers)
+        return bool(self.consumers)
+
+    def groups_of(self, service: str) -> tuple[str, ...]:
+        """Return the consumer groups of ``service`` on this topic."""
+        groups: list[str] = []
+        if service in self.consumers and service not in self.replayed_by:
+            groups.append(f"{service}.{self.name.replace('.', '-')}")
+        if service in self.elects:
+            groups.append(f"{service}.active")
+        return tuple(groups)
 
     @property
     def summary(self) -> str:
@@ -74,37 +88,59 @@ PROJECT_DECLARED = TopicSpec(
     ("cli",),
     ("ingest", "curate", "registry", "serve-gateway", "monitor"),
     cleanup="compact",
+    replayed_by=("ingest", "curate", "serve-gateway", "monitor"),
+    elects=("registry", "monitor"),
 )
 
 RECORD_INGESTED = TopicSpec(data.RecordIngested, ("ingest",), ("curate",), 3)
 DATASET_REQUESTED = TopicSpec(data.DatasetRequested, ("curate", "cli", "console"), ("curate",), 3)
-DATASET_VERSIONED = TopicSpec(data.DatasetVersioned, ("curate",), ("curate", "train"), 4)
+DATASET_VERSIONED = TopicSpec(
+    data.DatasetVersioned, ("curate",), ("curate", "train"), 4, replayed_by=("curate",)
+)
 DATASET_REJECTED = TopicSpec(data.DatasetRejected, ("curate",), ("curate",), 1)
 
 TRAIN_CONTROL = TopicSpec(training.TrainControl, ("console", "cli"), ("train",), 1)
 TRAIN_PLANNED = TopicSpec(training.TrainPlanned, ("train",), (), 1)
 TRAIN_STARTED = TopicSpec(training.TrainStarted, ("train",), (), 1)
 TRAIN_PROGRESSED = TopicSpec(training.TrainProgressed, ("train",), (), 1, retention_ms=7 * DAY_MS)
-TRAIN_COMPLETED = TopicSpec(training.TrainCompleted, ("train",), ("train", "eval", "registry"), 4)
+TRAIN_COMPLETED = TopicSpec(
+    training.TrainCompleted, ("train",), ("train", "eval", "registry"), 4, replayed_by=("train",)
+)
 TRAIN_FAILED = TopicSpec(training.TrainFailed, ("train",), (), 1)
 
-EVAL_PASSED = TopicSpec(evaluation.EvalPassed, ("eval",), ("registry", "monitor"), 1)
+EVAL_PASSED = TopicSpec(
+    evaluation.EvalPassed, ("eval",), ("registry", "monitor"), 1, replayed_by=("monitor",)
+)
 EVAL_FAILED = TopicSpec(evaluation.EvalFailed, ("eval",), ("registry",), 1)
 REVIEW_REQUESTED = TopicSpec(evaluation.ReviewRequested, ("eval",), (), 1)
 REVIEW_SUBMITTED = TopicSpec(evaluation.ReviewSubmitted, ("console",), ("eval",), 1)
 
 MODEL_REGISTERED = TopicSpec(lifecycle.ModelRegistered, ("registry",), ("registry",), 1)
-MODEL_PROMOTED = TopicSpec(lifecycle.ModelPromoted, ("registry",), ("registry", "monitor"), 1)
-MODEL_ROLLEDBACK = TopicSpec(lifecycle.ModelRolledback, ("registry",), ("registry", "monitor"), 1)
+MODEL_PROMOTED = TopicSpec(
+    lifecycle.ModelPromoted, ("registry",), ("registry", "monitor"), 1, replayed_by=("monitor",)
+)
+MODEL_ROLLEDBACK = TopicSpec(
+    lifecycle.ModelRolledback, ("registry",), ("registry", "monitor"), 1, replayed_by=("monitor",)
+)
 SERVING_DESIRED = TopicSpec(
-    lifecycle.ServingDesired, ("registry",), ("serve-gateway", "eval", "monitor"), cleanup="compact"
+    lifecycle.ServingDesired,
+    ("registry",),
+    ("serve-gateway", "eval", "monitor"),
+    cleanup="compact",
+    replayed_by=("serve-gateway", "monitor"),
 )
 
 INFERENCE_COMPLETED = TopicSpec(
     production.InferenceCompleted, ("serve-gateway",), ("monitor",), 3, retention_ms=30 * DAY_MS
 )
-DRIFT_DETECTED = TopicSpec(production.DriftDetected, ("monitor",), ("curate", "monitor"), 1)
-ROLLOUT_JUDGED = TopicSpec(production.RolloutJudged, ("monitor",), ("registry", "monitor"), 1)
+DRIFT_DETECTED = TopicSpec(
+    production.DriftDetected, ("monitor",), ("curate", "monitor"), 1, replayed_by=("monitor",)
+)
+ROLLOUT_JUDGED = TopicSpec(
+    production.RolloutJudged, ("monitor",), ("registry", "monitor"), 1, replayed_by=("monitor",)
+)
 
 TOPICS: tuple[TopicSpec, ...] = tuple(v for v in list(globals().values()) if isinstance(v, TopicSpec))
+COMES_AGAIN = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED)
+"""Their content comes again as ``record.ingested``."""
 BY_NAME: dict[str, TopicSpec] = {spec.name: spec for spec in TOPICS}

@@ -70,9 +70,25 @@ def test_the_whole_names_every_topic_with_its_consumers_groups() -> None:
     assert "train.send.dataset-versioned-dlq" in body["operations"]
 
 
-def test_a_materialised_topic_has_no_group() -> None:
-    body = document(("curate",), title="curate")
-    assert "bindings" not in body["operations"]["curate.receive.project-declared"]
+def test_a_replayed_topic_has_no_group_and_gets_no_dead_letter_from_who_replays_it() -> None:
+    operations = document(("curate",), title="curate")["operations"]
+    assert "bindings" not in operations["curate.receive.project-declared"]
+    assert "curate.send.project-declared-dlq" not in operations
+
+
+def test_a_topic_names_the_group_that_chooses_the_active_process() -> None:
+    def groups(service: str) -> list[str]:
+        operation = document((service,), title=service)["operations"][f"{service}.receive.project-declared"]
+        return operation["bindings"]["kafka"]["groupId"]["enum"]
+
+    assert groups("registry") == ["registry.project-declared", "registry.active"]
+    assert groups("monitor") == ["monitor.active"]
+
+
+def test_the_console_reads_what_is_published_as_the_records_that_ingest_makes_of_it() -> None:
+    channels = set(document(("console",), title="console")["channels"])
+    assert {"record.ingested", "train.progressed"} <= channels
+    assert not {"ticket.published", "document.published", "example.published"} & channels
 
 
 def test_a_service_sees_only_its_own_channels() -> None:

@@ -87,6 +87,11 @@ class Leadership(ConsumerRebalanceListener):
         self._polling: asyncio.Task[None] | None = None
 
     @property
+    def group(self) -> tuple[str, str]:
+        """The consumer group and its topic."""
+        return self._group, self._partition.topic
+
+    @property
     def held(self) -> bool:
         return self._gained.is_set()
 

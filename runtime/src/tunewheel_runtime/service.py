@@ -117,6 +117,17 @@ class Service:
         """
         return self._subscriptions.job(topic, group, concurrent=concurrent)
 
+    def check(self, topic: TopicSpec) -> None:
+        """Write a dead letter for every event of ``topic`` that cannot be decoded.
+
+        For a topic that all its consumers only replay: a replay skips such an event, in every process and at
+        every start, and nobody would be told.
+        """
+
+        @self.on_batch(topic)
+        async def accept(_: Sequence[Delivery[Any]]) -> None:
+            """What can be decoded is the replays' matter."""
+
     def view(self, topic: TopicSpec) -> View[Any]:
         """Materialise the latest event per key; complete before any handler runs."""
         view: View[Any] = View(self.settings, topic, failed=self.fail)
@@ -139,6 +150,17 @@ class Service:
         ``topic`` is what the consumer group hangs on that decides who it is: any that exists and is quiet.
         """
         self._leadership = Leadership(self.settings, topic, group=f"{self.name}.active", lost=self.fail)
+
+    @property
+    def groups(self) -> set[tuple[str, str]]:
+        """The consumer groups of this process, each with its topic."""
+        groups = set(self._subscriptions.groups)
+        return groups if self._leadership is None else groups | {self._leadership.group}
+
+    @property
+    def replayed(self) -> set[str]:
+        """The topics that this process reads whole, without a group."""
+        return {name for reader in self._readers for name in reader.names}
 
     def mount(self, app: ASGIApp) -> None:
         """Serve ``app`` beside the health endpoints."""

@@ -49,6 +49,8 @@ class Subscriptions:
         self._settings = settings
         self._consumption = consumption
         self._failed = failed
+        self.groups: list[tuple[str, str]] = []
+        """Consumer group and topic of every subscription."""
         self._listeners: list[LeaseListener] = []
         self._concurrent = ConcurrentJobs(self._guard)
         self.broker = make_broker(name, settings, telemetry)
@@ -114,8 +116,10 @@ class Subscriptions:
         listener: LeaseListener | None = None,
     ) -> Callable[[H], H]:
         settings = self._settings
+        group = group or f"{self._name}.{topic.name.replace('.', '-')}"
+        self.groups.append((group, topic.name))
         options: dict[str, Any] = {
-            "group_id": group or f"{self._name}.{topic.name.replace('.', '-')}",
+            "group_id": group,
             "auto_offset_reset": "earliest",
             "ack_policy": AckPolicy.MANUAL,
             "session_timeout_ms": settings.session_timeout_ms,

@@ -60,6 +60,11 @@ class LogReader:
         self._applied: dict[TopicPartition, int] = {}
         self._announced: set[TopicPartition] = set()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the topics."""
+        return tuple(self._names)
+
     async def start(self) -> None:
         """Read up to the present end, then keep following in the background.
 

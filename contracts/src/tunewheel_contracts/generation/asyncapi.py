@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 
 from tunewheel_contracts.binding import CONTENT_TYPE, REQUIRED_HEADERS
-from tunewheel_contracts.topics import TOPICS, Service, TopicSpec
+from tunewheel_contracts.topics import COMES_AGAIN, TOPICS, Service, TopicSpec
 
 FOLDER = "contracts/asyncapi"
 BINDING = {"bindingVersion": "0.5.0"}
@@ -28,19 +28,14 @@ HEADER = "# Generated from the event models and topics; run `python -m tunewheel
 
 
 def consumed_by(service: str) -> tuple[TopicSpec, ...]:
-    """Return the topics that ``service`` reads; the console reads them all."""
-    return tuple(s for s in TOPICS if service in s.consumers or service == "console")
+    """Return the topics that ``service`` reads."""
+    if service == "console":
+        return tuple(spec for spec in TOPICS if spec not in COMES_AGAIN)
+    return tuple(spec for spec in TOPICS if service in spec.consumers)
 
 
 def produced_by(service: str) -> tuple[TopicSpec, ...]:
     return tuple(s for s in TOPICS if service in s.producers)
-
-
-def group_of(service: str, spec: TopicSpec) -> str | None:
-    """Return the consumer group, None where every instance reads the whole topic for itself."""
-    if spec.cleanup == "compact" or service == "console":
-        return None
-    return f"{service}.{_dashed(spec.name)}"
 
 
 def document(services: tuple[str, ...], *, title: str) -> dict[str, Any]:
@@ -51,7 +46,7 @@ def document(services: tuple[str, ...], *, title: str) -> dict[str, Any]:
             operations[f"{service}.send.{_dashed(spec.name)}"] = _operation("send", service, spec)
         for spec in consumed_by(service):
             operations[f"{service}.receive.{_dashed(spec.name)}"] = _operation("receive", service, spec)
-            if spec.dead_letter_exists and service in spec.consumers:
+            if service in spec.consumers and service not in spec.replayed_by:
                 operations[f"{service}.send.{_dashed(spec.dead_letter)}"] = _dead_letter_operation(spec)
     used = {op["channel"]["$ref"].removeprefix("#/channels/") for op in operations.values()}
     channels: dict[str, Any] = {}
@@ -140,9 +135,9 @@ def _operation(action: str, service: str, spec: TopicSpec) -> dict[str, Any]:
         "channel": {"$ref": f"#/channels/{spec.name}"},
         "messages": [{"$ref": f"#/channels/{spec.name}/messages/{spec.event.__name__}"}],
     }
-    group = group_of(service, spec) if action == "receive" else None
-    if group:
-        operation["bindings"] = {"kafka": {"groupId": {"type": "string", "enum": [group]}, **BINDING}}
+    groups = spec.groups_of(service) if action == "receive" else ()
+    if groups:
+        operation["bindings"] = {"kafka": {"groupId": {"type": "string", "enum": list(groups)}, **BINDING}}
     return operation
 
 

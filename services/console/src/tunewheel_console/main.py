@@ -15,15 +15,13 @@ from tunewheel_console.traffic import Traffic
 
 TRAFFIC = (topics.RECORD_INGESTED, topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
 """Only the latest of these are read."""
-UNREAD = (topics.TICKET_PUBLISHED, topics.DOCUMENT_PUBLISHED, topics.EXAMPLE_PUBLISHED)
-"""Their content comes again as ``record.ingested``."""
 
 
 def make_app(settings: Settings) -> Service:
     """Build the service. One per process: NiceGUI keeps its app in a module."""
     service = Service("console", settings)
     state = ConsoleState()
-    service.replay([topic for topic in TOPICS if topic not in (*TRAFFIC, *UNREAD)], state.apply)
+    service.replay([topic for topic in TOPICS if topic not in (*TRAFFIC, *topics.COMES_AGAIN)], state.apply)
     traffic = Traffic(settings, TRAFFIC, state.apply, state.count_dead_letters, latest=settings.recent_events)
     service.on_startup(traffic.start)
     service.on_shutdown(traffic.stop)

@@ -37,6 +37,8 @@ def register(service: Service, curation: Curation, *, append_batch: int) -> None
     async def on_erasure_requested(event: Envelope[ErasureRequested]) -> list[Envelope[Any]]:
         return await curation.erase(event)
 
+    service.check(topics.DATASET_REJECTED)
+
     @service.job(topics.DATASET_REQUESTED)
     async def on_dataset_requested(event: Envelope[DatasetRequested], lease: Lease) -> Envelope[Any] | None:
         return await curation.answer(event, lease)

@@ -17,6 +17,7 @@ from tunewheel_eval.scorecards import Verdict
 def register(service: Service, evaluator: Evaluator) -> None:
     """Subscribe to finished runs and to people's reviews."""
     serving = service.view(topics.SERVING_DESIRED)
+    service.check(topics.SERVING_DESIRED)
 
     @service.job(topics.TRAIN_COMPLETED)
     async def on_train_completed(event: Envelope[TrainCompleted], lease: Lease) -> Envelope[Verdict]:

@@ -36,6 +36,8 @@ def make_app(settings: Settings) -> Service:
 
     ledger = Ledger(service, find_spec, catch_up)
     log = service.replay(LIFECYCLE, ledger.replay)
+    for topic in LIFECYCLE:
+        service.check(topic)
     register(service, ledger)
     service.mount(make_api(ledger, known_spec))
     return service

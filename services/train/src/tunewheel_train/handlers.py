@@ -23,6 +23,7 @@ def register(service: Service, settings: Settings, *, worker: Sequence[str] = WO
     trainings = Trainings(service.store, settings, controls, calibration, worker=worker)
     # Every worker needs every command and every outcome, also from before it started: no consumer group.
     service.replay((topics.TRAIN_CONTROL,), controls.apply)
+    service.check(topics.TRAIN_CONTROL)
     service.replay((topics.TRAIN_COMPLETED,), lambda e: calibration.learn(e.data.plan, e.data.usage))
 
     @service.job(topics.DATASET_VERSIONED, concurrent=True)
