@@ -16,12 +16,13 @@ WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 TESTS ?=
+ROUNDS ?= 10
 
 # Many an image sets it, and uv compiles nothing: each process would compile its libraries anew, which is half
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-unit test-integration test-e2e test-vllm lint fmt bench generate lock clean
+.PHONY: help install demo test test-unit test-integration test-e2e test-vllm fuzz lint fmt bench generate lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +54,11 @@ test-e2e: install ## the loop and the engine on the real model, and kill -9 at e
 
 test-vllm: install ## the engine's conformance suite against real vLLM (6 GB to install, minutes to start)
 	deploy/vllm/run_conformance.sh
+
+fuzz: install ## property tests on new random examples, ROUNDS times over; what fails is in .hypothesis
+	for round in $$(seq $(ROUNDS)); do \
+	    echo "round $$round of $(ROUNDS)"; $(PYTEST) -q -m hypothesis --hypothesis-profile fuzz $(TESTS); \
+	done
 
 lint: install ## ruff, pyright, import rules, and what is generated is fresh
 	$(BIN)/ruff check .

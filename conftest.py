@@ -1,4 +1,4 @@
-"""For the tests of all packages: their order, what may be skipped, and no deadline for examples."""
+"""For the tests of all packages: their order, what may be skipped, and what properties are tried on."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
 
-# Property tests do not depend on how busy the machine is.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
+# Property tests depend neither on how busy the machine is nor on luck: the same code is tried on the same
+# examples. `make fuzz` looks for new ones.
+_UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("fixed", _UNHURRIED, derandomize=True)
+settings.register_profile("fuzz", _UNHURRIED, derandomize=False, max_examples=1_000)
+settings.load_profile("fixed")
 
 _FIRST = ("chaos", "e2e", "integration", "model")
 _TRAIN = "services/train/tests/"
