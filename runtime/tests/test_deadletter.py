@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from aiokafka import ConsumerRecord
 from opentelemetry.metrics import NoOpMeterProvider
 from tunewheel_contracts.errors import InvalidEvent
@@ -11,7 +10,7 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 from tunewheel_runtime.deadletter import (
     LONGEST_FIELD,
-    DeadLetterLimitExceeded,
+    MOST_STREAMS,
     DeadLetters,
     Position,
     Undecoded,
@@ -62,30 +61,75 @@ class Sent:
         self.records.extend(records)
 
 
-def letters(sent: Any, *, limit: int, window: int) -> DeadLetters:
+Told = list[tuple[str, str | None]]
+
+
+def letters(sent: Any, told: Told, *, limit: int, window: int) -> DeadLetters:
+    def warn(name: str, text: str | None) -> None:
+        told.append((name, text))
+
     counter = NoOpMeterProvider().get_meter("test").create_counter("test")
     backoff = Backoff(1, 0.001, 0.001)
-    return DeadLetters(sent, backoff, counter, service="ingest", limit=limit, window=window)
+    return DeadLetters(sent, backoff, counter, warn, service="ingest", limit=limit, window=window)
 
 
-async def test_a_flood_stops_the_service_instead_of_dead_lettering_everything() -> None:
-    sent = Sent()
-    dead = letters(sent, limit=3, window=10)
+def refused_of(project: str, topic: str = "ticket.published") -> Undecoded:
+    return Undecoded(Position(topic, 0, 1), b"key", b"{}", {"ce_project": project.encode()})
+
+
+async def test_a_flood_is_told_once_and_every_refused_message_still_becomes_a_letter() -> None:
+    sent, told = Sent(), Told()
+    dead = letters(sent, told, limit=3, window=10)
+    for _ in range(20):
+        await dead.write(refused_of("desk"), ERROR)
+    assert len(sent.records) == 20
+    ((name, text),) = told
+    assert name == "dead letters on ticket.published of project 'desk'"
+    assert text is not None
+    assert "4 of the latest 4 messages" in text
+    assert "is blank; send text" in text
+
+
+async def test_the_limit_holds_per_topic_and_project() -> None:
+    told = Told()
+    dead = letters(Sent(), told, limit=3, window=10)
     for _ in range(3):
-        await dead.write(RECORD, ERROR)
-    with pytest.raises(DeadLetterLimitExceeded, match="Mend the upstream"):
-        await dead.write(RECORD, ERROR)
-    assert len(sent.records) == 3
+        await dead.write(refused_of("desk"), ERROR)
+        await dead.write(refused_of("shop"), ERROR)
+        await dead.write(refused_of("desk", topic="document.published"), ERROR)
+    assert told == []
 
 
-async def test_a_bad_one_now_and_then_never_stops_it() -> None:
-    sent = Sent()
-    dead = letters(sent, limit=3, window=10)
+async def test_a_flood_is_over_once_enough_messages_of_the_project_were_fine() -> None:
+    told = Told()
+    dead = letters(Sent(), told, limit=3, window=10)
+    for _ in range(5):
+        await dead.write(refused_of("desk"), ERROR)
+    for _ in range(20):
+        dead.passed("ticket.published", "shop")
+    assert len(told) == 1
+    for _ in range(7):
+        dead.passed("ticket.published", "desk")
+    assert [text is None for _, text in told] == [False, True]
+
+
+async def test_a_bad_one_now_and_then_is_no_flood() -> None:
+    sent, told = Sent(), Told()
+    dead = letters(sent, told, limit=3, window=10)
     for _ in range(50):
-        await dead.write(RECORD, ERROR)
+        await dead.write(refused_of("desk"), ERROR)
         for _ in range(9):
-            dead.passed()
-    assert len(sent.records) == 50
+            dead.passed("ticket.published", "desk")
+    assert (len(sent.records), told) == (50, [])
+
+
+async def test_made_up_projects_do_not_fill_the_memory() -> None:
+    told = Told()
+    dead = letters(Sent(), told, limit=1, window=10)
+    for n in range(MOST_STREAMS + 10):
+        for _ in range(2):
+            dead.refuse(refused_of(f"made-up-{n}"), ERROR)
+    assert sum(1 if text is not None else -1 for _, text in told) == MOST_STREAMS
 
 
 def test_what_names_the_field_is_kept_short_for_it_may_come_from_the_message() -> None:

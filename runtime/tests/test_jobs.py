@@ -40,7 +40,7 @@ class Worker:
         meter = NoOpMeterProvider().get_meter("test")
         instruments = Instruments(meter.create_counter("consumed"), meter.create_histogram("seconds"))
         publisher: Any = self
-        letters: Any = SimpleNamespace(passed=lambda: None)
+        letters: Any = SimpleNamespace(passed=lambda *_: None)
         sent = EVENT.to_kafka()
         record: Any = ConsumerRecord(
             PARTITION.topic, 0, 7, 0, 0, sent.key, sent.value, None, 0, 0, tuple(sent.headers.items())

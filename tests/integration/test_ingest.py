@@ -13,17 +13,17 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import TicketPublished
 
-from .bus import Bus, running
+from .bus import Bus, running, until
 from .specs import declared
 
 pytestmark = pytest.mark.integration
 
 
-def ingest(kafka: str, tmp_path):
+def ingest(kafka: str, tmp_path, **settings):
     from tunewheel_ingest.main import make_app
     from tunewheel_ingest.settings import Settings
 
-    return make_app(Settings(bootstrap_servers=kafka, store_url=(tmp_path / "store").as_uri()))
+    return make_app(Settings(bootstrap_servers=kafka, store_url=(tmp_path / "store").as_uri(), **settings))
 
 
 async def test_good_and_bad_tickets(kafka: str, tmp_path, project: str) -> None:
@@ -66,6 +66,30 @@ async def test_good_and_bad_tickets(kafka: str, tmp_path, project: str) -> None:
     }  # fmt: skip
     assert {letter.service for letter in shown if "tickte_id" in letter.message} == {"ingest"}
     assert (await dead_letter_counts(options))["ticket.published"] == len(shown)
+
+
+async def test_a_flood_of_an_undeclared_project_stops_nobody_even_after_a_restart(
+    kafka: str, tmp_path, project: str
+) -> None:
+    stranger = f"undeclared-{project}"
+
+    def ticket(owner: str, name: str):
+        return new_event(TicketPublished(project=owner, ticket_id=name, body=f"bell {name}"), source="/test")
+
+    async with Bus(kafka) as bus:
+        await bus.publish(declared(project))
+        for start in ("first", "second"):
+            service = ingest(kafka, tmp_path, dead_letter_limit=5, dead_letter_window=10)
+            async with running(service):
+                await bus.publish(*(ticket(stranger, f"{start} {n}") for n in range(30)))
+                await bus.publish(ticket(project, start))
+                await until(lambda made=service: stranger in str(made.state().get("warnings")))
+                await bus.collect(
+                    topics.RECORD_INGESTED, 1, where=lambda e, name=start: e.data.source_id == name
+                )
+                assert service.failure is None
+        letters = await bus.dead_letters("ticket.published", 60, about=stranger)
+        assert {letter.field for letter in letters} == {"project"}
 
 
 async def test_http_takes_json_lines_and_names_the_bad_one(kafka: str, tmp_path, project: str) -> None:

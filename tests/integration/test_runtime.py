@@ -89,6 +89,23 @@ async def test_transient_is_retried_invalid_is_dead_lettered_and_the_next_still_
         assert (letter.field, letter.reason) == ("request", "is bad; send a good one")
 
 
+async def test_what_is_only_replayed_and_cannot_be_read_becomes_a_dead_letter(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    made, known = service(kafka, tmp_path, project), list[str]()
+    made.replay((topics.TRAIN_CONTROL,), lambda event: known.append(event.project))
+    made.check(topics.TRAIN_CONTROL)
+    data = TrainControl(project=project, run_id="run-1", action=TrainAction.PAUSE, request="one")
+    good = new_event(data, source="/test")
+    async with Bus(kafka) as bus, running(made):
+        wrong = good.to_kafka().value.replace(b'"pause"', b'"paws"')
+        await bus.send("train.control", b"run-1", wrong, good.to_kafka().headers)
+        await bus.publish(good)
+        (letter,) = await bus.dead_letters("train.control", 1, about=project)
+        await until(lambda: project in known)
+    assert (letter.field, letter.value) == ("action", wrong)
+
+
 async def test_any_other_error_stops_the_service_and_a_restart_sees_the_event_again(
     kafka: str, tmp_path: Path, project: str
 ) -> None:

@@ -82,11 +82,7 @@ class Consumption:
     def decode_all(
         self, spec: TopicSpec, records: Sequence[Record]
     ) -> tuple[list[Delivery[Any]], list[Refusal]]:
-        """Decode records in order; returned beside them is what cannot be decoded.
-
-        Raises:
-            DeadLetterLimitExceeded: see ``DeadLetters.refuse``.
-        """
+        """Decode records in order; returned beside them is what cannot be decoded."""
         deliveries: list[Delivery[Any]] = []
         refusals: list[Refusal] = []
         for record in records:
@@ -95,7 +91,7 @@ class Consumption:
             except InvalidEvent as error:
                 refusals.append(self._refuse(record, error))
             else:
-                self.dead_letters.passed()
+                self.dead_letters.passed(spec.name, deliveries[-1].event.project)
         self.instruments.consumed.add(len(records), {"topic": spec.name})
         return deliveries, refusals
 
@@ -118,7 +114,7 @@ class Consumption:
         except InvalidEvent as error:
             await self.dead_letters.write(undecoded(record), error)
         else:
-            self.dead_letters.passed()
+            self.dead_letters.passed(spec.name, delivery.event.project)
         self.instruments.seconds.record(time.perf_counter() - started, {"topic": spec.name})
 
     async def _handle_and_publish(self, handler: Handler, delivery: Delivery[Any]) -> None:
@@ -139,7 +135,7 @@ class Consumption:
             except InvalidEvent as error:
                 refusals.append(self._refuse(record, error))
                 continue
-            self.dead_letters.passed()
+            self.dead_letters.passed(spec.name, delivery.event.project)
             made.append((record, [traced(envelope, delivery) for envelope in produced]))
         self.instruments.consumed.add(len(records), {"topic": spec.name})
         refusals += await self._send_all(spec, made)

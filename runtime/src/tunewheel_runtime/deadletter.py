@@ -1,18 +1,22 @@
-"""Dead letters: the original bytes, why they were refused, and where they came from."""
+"""Dead letters: the original bytes, why they were refused, and where they came from.
+
+How many a project has on a topic never stops the service: others share its topics. A flood is told instead
+(``docs/adr/0013-a-flood-of-refusals-is-told.md``).
+"""
 
 # aiokafka has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 from aiokafka import ConsumerRecord
 from opentelemetry import metrics
-from tunewheel_contracts.errors import InvalidEvent, TunewheelError
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import KafkaRecord
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES
@@ -29,10 +33,8 @@ LONGEST_REASON = 2_000
 LARGEST = MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD // 2
 """Of key, value and headers together: what every dead-letter topic takes."""
 LARGEST_KEY = 4_096
-
-
-class DeadLetterLimitExceeded(TunewheelError):
-    """So many messages were refused that the fault lies with the service or a whole upstream."""
+MOST_STREAMS = 1_000
+"""Topics and projects whose refusals are counted; made-up projects push out who was silent longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +59,19 @@ class Undecoded:
 Refusal = tuple[Undecoded, InvalidEvent]
 
 
+Warn = Callable[[str, str | None], None]
+"""Tells users of a trouble by its name; None for the text: it is over."""
+
+
 class DeadLetters:
-    """Writes dead letters of one service, and stops it when they get out of hand."""
+    """Writes dead letters of one service, and says when they get out of hand."""
 
     def __init__(
         self,
         publisher: Publisher,
         backoff: Backoff,
         counter: metrics.Counter,
+        warn: Warn,
         *,
         service: str,
         limit: int,
@@ -74,29 +81,16 @@ class DeadLetters:
         self._backoff = backoff
         self._counter = counter
         self._service = service
-        self._limit = limit
-        self._recent: deque[bool] = deque(maxlen=window)
+        self._flood = Flood(warn, limit=limit, window=window)
 
-    def passed(self) -> None:
+    def passed(self, topic: str, project: str) -> None:
         """Note a message that was fine: only the share of refused ones counts. Call it once a message, in
         the order of the log: behind a batch's refusals its other messages would come too late."""
-        self._recent.append(False)
+        self._flood.note(topic, project)
 
     def refuse(self, record: Undecoded, error: InvalidEvent) -> None:
-        """Note a refused message, in its turn like ``passed``; its letter is to be ``put``.
-
-        Raises:
-            DeadLetterLimitExceeded: too many among the latest messages.
-        """
-        self._recent.append(True)
-        if sum(self._recent) > self._limit:
-            at = record.position
-            raise DeadLetterLimitExceeded(
-                f"{sum(self._recent)} of the latest {len(self._recent)} messages were refused, the limit is "
-                f"{self._limit}; latest: {at.topic}[{at.partition}]@{at.offset}: {error}. Mend the upstream; "
-                "what is on the log already is refused again: restart with a higher "
-                "TUNEWHEEL_DEAD_LETTER_LIMIT to let it into the dead letters"
-            )
+        """Note a refused message, in its turn like ``passed``; its letter is to be ``put``."""
+        self._flood.note(record.position.topic, _project_of(record), refused=str(error))
 
     async def put(self, refusals: Sequence[Refusal]) -> None:
         """Put refused records on their dead-letter topics. Do it last before the offset moves: a letter is
@@ -119,10 +113,64 @@ class DeadLetters:
             )
 
     async def write(self, record: Undecoded, error: InvalidEvent) -> None:
-        """Note a refused message and put it on its dead-letter topic; see ``refuse`` and ``put`` for errors.
-        Where the limit is exceeded nothing is written."""
+        """Note a refused message and put it on its dead-letter topic; see ``put`` for errors."""
         self.refuse(record, error)
         await self.put([(record, error)])
+
+
+class Flood:
+    """Tells a topic and project of whose latest ``window`` messages more than ``limit`` were refused."""
+
+    def __init__(self, warn: Warn, *, limit: int, window: int) -> None:
+        self._warn = warn
+        self._limit = limit
+        self._window = window
+        self._recent: OrderedDict[tuple[str, str], deque[bool]] = OrderedDict()
+        """By topic and project: was each of the latest messages refused? Kept from the first refusal on."""
+        self._told: set[tuple[str, str]] = set()
+
+    def note(self, topic: str, project: str, *, refused: str = "") -> None:
+        """Note one message, and why it was ``refused`` where it was."""
+        stream = topic, project
+        recent = self._recent.get(stream)
+        if recent is None:
+            if not refused:
+                return
+            recent = self._recent[stream] = deque(maxlen=self._window)
+        recent.append(bool(refused))
+        self._recent.move_to_end(stream)
+        if refused or stream in self._told:
+            self._tell(stream, sum(recent), len(recent), refused)
+        if len(self._recent) > MOST_STREAMS:
+            self._forget(next(iter(self._recent)))
+
+    def _tell(self, stream: tuple[str, str], count: int, among: int, latest: str) -> None:
+        topic, project = stream
+        if count > self._limit and stream not in self._told:
+            self._told.add(stream)
+            text = (
+                f"{count} of the latest {among} messages of project {project!r} on {topic} were refused, the "
+                f"latest: {latest}. Mend what publishes them; `tunewheel dead-letters` shows them all"
+            )
+            self._warn(_named(stream), text)
+        elif count <= self._limit and stream in self._told:
+            self._told.discard(stream)
+            self._warn(_named(stream), None)
+
+    def _forget(self, stream: tuple[str, str]) -> None:
+        del self._recent[stream]
+        if stream in self._told:
+            self._told.discard(stream)
+            self._warn(_named(stream), None)
+
+
+def _named(stream: tuple[str, str]) -> str:
+    return f"dead letters on {stream[0]} of project {stream[1]!r}"
+
+
+def _project_of(record: Undecoded) -> str:
+    """Return the project that the headers name: what is refused may have nothing else that can be read."""
+    return record.headers.get("ce_project", b"")[:LONGEST_FIELD].decode("utf-8", "replace")
 
 
 def refused(record: ConsumerRecord[bytes, bytes]) -> tuple[str, Position]:

@@ -149,4 +149,4 @@ async def _run(
     except InvalidEvent as error:
         await consumption.dead_letters.write(undecoded(record), error)
     else:
-        consumption.dead_letters.passed()
+        consumption.dead_letters.passed(spec.name, delivery.event.project)

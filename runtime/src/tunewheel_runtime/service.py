@@ -71,6 +71,8 @@ class Service:
         self._ready = False
         self._stopping = asyncio.Event()
         self.failure: BaseException | None = None
+        self.warnings: dict[str, str] = {}
+        """By name: see ``warn``."""
         self.http_port: int | None = None
 
     def _make_consumption(self) -> Consumption:
@@ -79,6 +81,7 @@ class Service:
             self.publisher,
             self._backoff,
             counter,
+            self.warn,
             service=self.name,
             limit=self.settings.dead_letter_limit,
             window=self.settings.dead_letter_window,
@@ -235,11 +238,22 @@ class Service:
         if self._leadership is not None:
             await self._leadership.resign()
 
+    def warn(self, name: str, text: str | None) -> None:
+        """Tell users of a trouble in which the service goes on: an error in the log, and a line at
+        ``/health/ready`` until ``text`` is None for the same ``name``."""
+        if text is not None:
+            self.warnings[name] = text
+            log.error("warning", name=name, text=text)
+        elif self.warnings.pop(name, None) is not None:
+            log.info("warning_over", name=name)
+
     def state(self) -> dict[str, object]:
         """Return what ``/health/ready`` answers."""
         state: dict[str, object] = {"service": self.name, "ready": self._ready and self.failure is None}
         if self._leadership is not None:
             state["standby"] = self._leadership.stands_by
+        if self.warnings:
+            state["warnings"] = list(self.warnings.values())
         return state
 
     def asgi(self) -> Starlette:

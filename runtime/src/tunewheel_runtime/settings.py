@@ -48,8 +48,8 @@ class ServiceSettings(BaseSettings):
     retry_first_delay_seconds: float = Field(default=0.2, gt=0)
     retry_max_delay_seconds: float = Field(default=30.0, gt=0)
     dead_letter_limit: int = Field(default=500, ge=1)
-    """More dead letters than this among ``dead_letter_window`` messages stop the service: by then it is
-    the service, or a whole upstream, that is wrong."""
+    """More dead letters than this among the latest ``dead_letter_window`` messages of one project on one
+    topic are told as an error, and at ``/health/ready``."""
     dead_letter_window: int = Field(default=1_000, ge=1)
     shutdown_seconds: float = Field(default=30.0, gt=0)
 
