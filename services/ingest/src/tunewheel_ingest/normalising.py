@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and halves of surrogate pairs, which UTF-8 cannot hold."""
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def normalise(text: str) -> str:
-    """Return ``text`` in Unicode NFC (UAX #15) with LF line ends, without control characters, trailing
-    spaces and runs of blank lines. Words, case and spelling are left as people wrote them."""
+    """Return ``text`` in Unicode NFC (UAX #15) with LF line ends, without control characters, lone
+    surrogates, trailing spaces and runs of blank lines. Words, case and spelling are left as people wrote
+    them."""
     if text.isprintable() and unicodedata.is_normalized("NFC", text):
         return text.strip()  # one line without control characters, as titles and most questions are
     text = unicodedata.normalize("NFC", _CONTROL.sub("", text)).replace("\r\n", "\n").replace("\r", "\n")

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_ingest.normalising import normalise
-from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.document import ParsedDocument, refusing_damage
 from tunewheel_ingest.parsing.html_tables import settle_tables
 from tunewheel_ingest.parsing.markdown import sections_of, title_of
 
@@ -32,14 +32,15 @@ def parse_html(html: str | bytes) -> ParsedDocument:
     Bytes are decoded as HTML 5 has it: byte-order mark, ``<meta charset>``, else by their look.
 
     Raises:
-        Unreadable: it is nested too deeply to be read.
+        Unreadable: it is damaged, or nested too deeply to be read.
     """
     from bs4 import BeautifulSoup
 
-    soup = BeautifulSoup(html, "html.parser")
-    named = soup.title.get_text(" ", strip=True) if soup.title else ""
-    _clean(soup)
-    markdown = to_markdown(_main_part(soup))
+    with refusing_damage("HTML page", "simplify or mend its markup"):
+        soup = BeautifulSoup(html, "html.parser")
+        named = normalise(soup.title.get_text(" ", strip=True)) if soup.title else ""
+        _clean(soup)
+        markdown = to_markdown(_main_part(soup))
     return ParsedDocument(
         markdown=markdown, sections=sections_of(markdown), title=title_of(markdown) or " ".join(named.split())
     )
@@ -64,10 +65,7 @@ def to_markdown(tree: Tag) -> str:
         table_infer_header=True,
         code_language_callback=_language,
     )
-    try:
-        return normalise(converter.convert_soup(tree))
-    except RecursionError as error:
-        raise Unreadable("is nested too deeply to be read; simplify its markup") from error
+    return normalise(converter.convert_soup(tree))
 
 
 def _clean(soup: BeautifulSoup) -> None:

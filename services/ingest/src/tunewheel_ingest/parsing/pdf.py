@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewheel_ingest.normalising import normalise
-from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable, refusing_damage
 from tunewheel_ingest.parsing.pdf_columns import Columns
 from tunewheel_ingest.parsing.pdf_layout import lay_out
 from tunewheel_ingest.parsing.pdf_pieces import WORD_GAP, PdfLine, PdfTable, Piece
@@ -46,8 +46,8 @@ def parse_pdf(path: Path) -> ParsedDocument:
             pieces.extend(_pieces(page, widths))
             page.close()  # else every page's characters stay in memory
         title = _told_title(pdf.metadata)
-    _require_text(pieces, pages)
-    markdown, sections = lay_out(pieces, _fixed(widths))
+        _require_text(pieces, pages)
+        markdown, sections = lay_out(pieces, _fixed(widths))
     heading = next((section.path[0] for section in sections if section.path), "")
     return ParsedDocument(
         markdown=markdown, sections=sections, title=heading or title, attributes={"pages": str(pages)}
@@ -61,26 +61,17 @@ def _opened(path: Path) -> Iterator[Any]:
     from pdfminer.psexceptions import PSException
     from pdfplumber.utils.exceptions import MalformedPDFException, PdfminerException
 
-    try:
-        with pdfplumber.open(path) as pdf:
-            yield pdf
-    except Unreadable:
-        raise
-    except (PdfminerException, MalformedPDFException, PSException) as error:
-        cause = error.args[0] if error.args else error
-        if isinstance(cause, MemoryError):  # pdfplumber wraps whatever pdfminer ends with
-            raise cause from error
-        if isinstance(cause, PDFEncryptionError) or isinstance(error, PDFEncryptionError):
-            raise Unreadable(
-                "is encrypted; publish it decrypted (qpdf --password=… --decrypt in.pdf out.pdf)"
-            ) from error
-        raise Unreadable(f"is no readable PDF ({cause!r}); print it to PDF anew") from error
-    except RecursionError as error:
-        raise Unreadable("is nested too deeply to be read; print it to PDF anew") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # what a damaged file leads pdfminer to may be of any class
-        raise Unreadable(f"is no readable PDF ({error!r}); print it to PDF anew") from error
+    with refusing_damage("PDF", "print it to PDF anew"):
+        try:
+            with pdfplumber.open(path) as pdf:
+                yield pdf
+        except (PdfminerException, MalformedPDFException, PSException) as error:
+            cause = error.args[0] if error.args else error  # pdfplumber wraps whatever pdfminer ends with
+            if isinstance(cause, PDFEncryptionError) or isinstance(error, PDFEncryptionError):
+                raise Unreadable(
+                    "is encrypted; publish it decrypted (qpdf --password=… --decrypt in.pdf out.pdf)"
+                ) from error
+            raise (cause if isinstance(cause, Exception) else error) from error
 
 
 def _pieces(page: Any, widths: Widths) -> list[Piece]:

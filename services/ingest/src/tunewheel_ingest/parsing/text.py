@@ -7,7 +7,7 @@ import io
 import tokenize
 
 from tunewheel_ingest.normalising import normalise
-from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable
+from tunewheel_ingest.parsing.document import ParsedDocument, Unreadable, refusing_damage
 from tunewheel_ingest.parsing.markdown import front_matter_title, sections_of, title_of
 
 _MARKS = (
@@ -38,14 +38,15 @@ def decode(data: bytes) -> tuple[str, str]:
     except UnicodeDecodeError as error:
         if encoding != "utf-8":
             raise Unreadable(f"is no valid {encoding} (byte {error.start}); save it as UTF-8") from error
-        encoding = _guess(data, error.start)
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError as other:
-            raise Unreadable(
-                f"is neither UTF-8 (byte {error.start}) nor {encoding} (byte {other.start}): the encoding "
-                "changes within it; save it as UTF-8"
-            ) from other
+        with refusing_damage("text", "save it as UTF-8"):
+            encoding = _guess(data, error.start)
+            try:
+                text = _whole(data, encoding)
+            except UnicodeDecodeError as other:
+                raise Unreadable(
+                    f"is neither UTF-8 (byte {error.start}) nor {encoding} (byte {other.start}): the "
+                    "encoding changes within it; save it as UTF-8"
+                ) from other
     if "\x00" in text:
         raise Unreadable("is no text (it holds NUL bytes); publish it as what it is, or convert it")
     return text, encoding
@@ -55,9 +56,21 @@ def decode_python(data: bytes) -> str:
     """Return Python source as text, in the encoding that it declares (PEP 263)."""
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        return data.decode(encoding)
-    except (SyntaxError, LookupError, UnicodeDecodeError):
+        return _whole(data, encoding)
+    except (SyntaxError, LookupError, UnicodeError):
         return decode(data)[0]
+
+
+def _whole(data: bytes, encoding: str) -> str:
+    """Return ``data`` as text that UTF-8 can hold: UTF-7 and unicode_escape also make halves of surrogate
+    pairs.
+
+    Raises:
+        UnicodeError: it is not in that encoding, or holds such a half.
+    """
+    text = data.decode(encoding)
+    text.encode("utf-8")
+    return text
 
 
 def parse_markdown(text: str) -> ParsedDocument:
