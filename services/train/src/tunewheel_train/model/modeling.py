@@ -72,6 +72,7 @@ def load(
     model.config.use_cache = False
     if full:
         return model, tokenizer
+    _demand_reachable(model, recipe.target_modules)
     if start_from is not None:
         return continue_adapter(model, recipe, start_from), tokenizer
     return _with_adapter(model, recipe), tokenizer
@@ -122,6 +123,27 @@ def _with_adapter(model: Any, recipe: TrainSpec) -> Any:
             field="train.target_modules",
             reason=f"does not fit this base model ({str(error).splitlines()[0]}); use 'all-linear'",
         ) from error
+
+
+def _demand_reachable(model: Any, targets: str | Sequence[str]) -> None:
+    """``all-linear`` must mean all: experts that lie in one tensor are no layers, and get no adapter."""
+    if targets != "all-linear":
+        return
+    experts = sum(_holds_experts(module) for module in model.modules())
+    if experts:
+        reached = _last_parts(_adapted(model, "all-linear"))
+        raise RunFailed(
+            field="train.target_modules",
+            reason=f"is 'all-linear', but no adapter reaches the experts of this mixture, which lie in "
+            f"{experts} layers; choose a dense base_model, or name the layers to train without them, of "
+            f"{reached}",
+        )
+
+
+def _holds_experts(module: torch.nn.Module) -> bool:
+    """Whether ``module`` keeps matrices, an expert each, in one tensor [experts, …, …]."""
+    stacked = any(parameter.ndim == 3 for parameter in module.parameters(recurse=False))
+    return stacked and not isinstance(module, torch.nn.modules.conv._ConvNd)
 
 
 def _demand_modules(model: Any, targets: str | Sequence[str]) -> None:
@@ -201,10 +223,9 @@ def _demand_same_modules(model: Any, written: dict[str, Any], recipe: TrainSpec)
         )
 
 
-def use_packed_rows(model: Any, examples: Sequence[Encoded]) -> bool:
-    """Let the model take packed rows, where it provably can."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return use_packed_attention(base, examples)
+def use_packed_rows(model: Any, examples: Sequence[Encoded]) -> None:
+    """Let the model take packed rows of ``examples``, where it provably can. Raises NotEquivalent."""
+    use_packed_attention(model.get_base_model() if hasattr(model, "get_base_model") else model, examples)
 
 
 def leave_packed_rows(model: Any) -> None:
@@ -260,6 +281,9 @@ def trl_arguments(
         "seed": recipe.seed,
         "use_cpu": not cuda,
         "ddp_backend": group_backend(),
+        "average_tokens_across_devices": False,  # ``PlannedSteps`` weighs every process's share itself
+        # TRL adds a router's balance loss once per micro-batch, however many make up a step.
+        "router_aux_loss_coef": 0.0,
         "dataloader_pin_memory": False,
         "report_to": [],
         "disable_tqdm": True,

@@ -44,7 +44,8 @@ class SftTrainer(PlannedSteps, SFTTrainer):
 
     def loss_of(self, model: Any, piece: Micro, weight: float) -> torch.Tensor:
         if isinstance(piece, dict):
-            return self.compute_loss(model, dict(piece), num_items_in_batch=torch.tensor(weight))
+            # TRL divides by at least one token, and a process's share of them can be less.
+            return self.compute_loss(model, dict(piece), num_items_in_batch=torch.tensor(1.0)) / weight
         logits = model(
             input_ids=piece.input_ids, position_ids=piece.position_ids, use_cache=False,
             logits_to_keep=piece.predicting, packed=piece.layout,
