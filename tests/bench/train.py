@@ -183,7 +183,9 @@ def make_trainer(
 
     if name.startswith("trl"):
         return stock_trainer(model, tokenizer, arguments, [examples[i] for step in plan for i in step])
-    packed = name != "lora_padded" and modeling.use_packed_rows(model, examples)
+    packed = name != "lora_padded"
+    if packed:
+        modeling.use_packed_rows(model, examples)
     trainer = SftTrainer(
         course=Course(examples, plan, BATCH), model=model, processing_class=tokenizer, args=arguments,
         train_dataset=modeling.as_dataset([{"input_ids": list(e.input_ids)} for e in examples]),

@@ -17,6 +17,7 @@ from tunewheel_train.data.validation import Patience
 from tunewheel_train.errors import RunStopped
 from tunewheel_train.job import Job
 from tunewheel_train.model import modeling
+from tunewheel_train.model.attention import NotEquivalent
 from tunewheel_train.model.kernels import Kernels
 from tunewheel_train.preparation import Prepared
 from tunewheel_train.progress import Message, Started, Warned
@@ -102,7 +103,7 @@ def _train_on_examples(frame: Frame, course: Course) -> Any:
     from tunewheel_train.trainers.sft_trainer import SftTrainer
 
     job, rate = frame.job, frame.job.recipe.learning_rate
-    takes_packed = _takes_packed(frame, course.items)
+    takes_packed = _takes_packed(frame, [*course.items, *course.validation])
     trainer = SftTrainer(
         course=course, packed=takes_packed, share_prefix=job.recipe.dropout == 0.0, model=frame.model,
         processing_class=frame.tokenizer, args=modeling.examples_config(_arguments(frame, course, rate)),
@@ -116,10 +117,12 @@ def _train_on_examples(frame: Frame, course: Course) -> Any:
 def _takes_packed(frame: Frame, examples: Sequence[Encoded]) -> bool:
     if not frame.job.packed:
         return False
-    taken = modeling.use_packed_rows(frame.model, examples)
-    if not taken:
-        frame.report(Warned(reason="is trained in padded batches: packed rows change this model's answers"))
-    return taken
+    try:
+        modeling.use_packed_rows(frame.model, examples)
+    except NotEquivalent as error:
+        frame.report(Warned(reason=f"is trained in padded batches: {error}"))
+        return False
+    return True
 
 
 def _train_on_pairs(frame: Frame, course: Course, begun: Path | None) -> Any:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from tunewheel_train.data.datasets import Encoded
 from tunewheel_train.data.packing import pack, pad, shared_prefix
-from tunewheel_train.model.attention import NAME, use_packed_attention
+from tunewheel_train.model.attention import NAME, NotEquivalent, packed_attention, use_packed_attention
 
 
 def one_by_one(model, examples: list[Encoded]) -> torch.Tensor:
@@ -40,7 +40,7 @@ def test_loss_and_gradients_are_those_of_each_example_alone(tiny, encoded, share
     examples = encoded[:6]
     expected_loss = one_by_one(model, examples)
     expected = gradients(model, expected_loss)
-    assert use_packed_attention(model, encoded)
+    use_packed_attention(model, encoded)
     loss = packed(model, examples, share_prefix=share_prefix)
     torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=1e-5)
     found = gradients(model, loss)
@@ -59,7 +59,7 @@ def test_loss_and_gradients_are_those_of_each_example_alone(tiny, encoded, share
 def test_long_rows_take_the_other_kernel_and_agree(tiny, encoded, monkeypatch):
     model, _ = tiny
     expected = one_by_one(model, encoded[:4])
-    assert use_packed_attention(model, encoded)
+    use_packed_attention(model, encoded)
     monkeypatch.setattr("tunewheel_train.model.attention._EXPLICIT_UP_TO", 0)
     torch.testing.assert_close(packed(model, encoded[:4]), expected, rtol=1e-5, atol=1e-5)
 
@@ -75,7 +75,7 @@ def test_the_prefix_is_stored_once(encoded):
 def test_equal_examples_still_predict_their_answers_from_their_own_part(tiny, encoded):
     model, _ = tiny
     expected = one_by_one(model, [encoded[0], encoded[0]])
-    assert use_packed_attention(model, encoded)
+    use_packed_attention(model, encoded)
     torch.testing.assert_close(packed(model, [encoded[0], encoded[0]]), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -88,8 +88,48 @@ def test_a_model_that_attends_otherwise_is_refused(tiny, encoded, monkeypatch):
     model, _ = tiny
     before = model.config._attn_implementation
     monkeypatch.setattr("tunewheel_train.model.attention._HIDDEN", 0.0)  # as if the model were not causal
-    assert not use_packed_attention(model, encoded)
+    with pytest.raises(NotEquivalent, match="log-probabilities"):
+        use_packed_attention(model, encoded)
     assert model.config._attn_implementation == before != NAME
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ({"softcap": 50.0}, "softcap 50.0"),
+        ({"s_aux": torch.zeros(4)}, "s_aux"),
+        ({"sliding_window": 8}, "sliding_window 8"),
+        ({"position_bias": torch.zeros(1)}, "position_bias"),
+        ({"is_causal": False}, "is_causal False"),
+    ],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else "",
+)
+def test_another_attention_than_causal_is_refused_by_its_argument(encoded, argument, said):
+    batch = pack(encoded[:2])
+    heads = torch.zeros(1, 2, batch.input_ids.numel(), 4)
+    with pytest.raises(NotEquivalent, match=f"its attention takes {said}, which"):
+        packed_attention(torch.nn.Module(), heads, heads, heads, None, packed=batch.layout, **argument)
+
+
+def test_arguments_that_leave_the_attention_as_it_is_are_taken(encoded):
+    batch = pack(encoded[:2])
+    heads = torch.zeros(1, 2, batch.input_ids.numel(), 4)
+    harmless = {
+        "softcap": None, "s_aux": None, "is_causal": True, "output_router_logits": False,
+        "position_ids": batch.position_ids, "sliding_window": max(map(len, encoded[:2])),
+    }  # fmt: skip
+    packed_attention(torch.nn.Module(), heads, heads, heads, None, packed=batch.layout, **harmless)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("attention_chunk_size", 16, "attention_chunk_size 16"), ("attention_dropout", 0.1, "has dropout")],
+)
+def test_another_attention_that_only_the_config_tells_of_is_refused(tiny, encoded, name, value, said):
+    model, _ = tiny
+    setattr(model.config, name, value)
+    with pytest.raises(NotEquivalent, match=said):
+        use_packed_attention(model, encoded)
 
 
 def test_padding_is_masked_and_not_learnt(encoded):

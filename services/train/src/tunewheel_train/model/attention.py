@@ -1,14 +1,14 @@
 """Attention over a packed row (``data/packing.py``), and the proof that a model can be trained with it.
 
-Each rest attends to the prefix and, causally, to itself; the prefix to itself. Models whose tokens mix
-outside of transformers' attention interface, or in another pattern, fail the proof and are trained on padded
-batches instead.
+Each rest attends to the prefix and, causally, to itself; the prefix to itself. Models whose attention is
+given more than that (capped scores, sinks, a window shorter than the examples), or whose tokens mix outside
+of transformers' attention interface, are refused and are trained on padded batches instead.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,12 @@ NAME = "tunewheel_packed"
 # Up to here explicit matrix products beat PyTorch's CPU flash kernel, whose backward is slow on short rows.
 _EXPLICIT_UP_TO = 768
 _HIDDEN = -1e9
+_WITHOUT_EFFECT = frozenset(
+    {"dropout", "position_ids", "use_cache", "output_attentions", "output_hidden_states",
+     "output_router_logits", "return_dict"}
+)  # fmt: skip
+"""What models hand on to their attention that changes no score; ``dropout`` is looked up in the config, since
+the proof runs without."""
 
 
 class _Rearrange(torch.autograd.Function):
@@ -49,14 +55,15 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     packed: PackedLayout | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: query [1, heads, tokens, size], key and value [1, kv heads, …].
 
-    Returns [1, tokens, heads, size].
+    Returns [1, tokens, heads, size]. Raises NotEquivalent for an argument that asks for another attention.
     """
     if packed is None:
-        raise ValueError("packed attention needs the layout of the row: pass packed=")
+        raise NotEquivalent("its attention is not told the layout of the row")
+    _demand_plain(packed.prefix + packed.longest, others)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [tokens, heads, size]
     p = packed.prefix
@@ -73,6 +80,20 @@ def packed_attention(
         prefix = _attend(query[:, :, :p], key[:, :, :p], value[:, :, :p], scale)
         rows = torch.cat((prefix[0].transpose(0, 1).reshape(p, -1), rows))
     return rows.view(1, q.shape[0], q.shape[1], v.shape[2]), None
+
+
+def _demand_plain(longest: int, arguments: Mapping[str, Any]) -> None:
+    """Raise NotEquivalent unless ``arguments`` leave causal attention over ``longest`` tokens as it is."""
+    for name, value in arguments.items():
+        if name == "sliding_window":
+            plain = value is None or value >= longest
+        elif name == "is_causal":
+            plain = value is None or value is True
+        else:
+            plain = name in _WITHOUT_EFFECT or value is None or value is False
+        if not plain:
+            told = f"{name} {value}" if isinstance(value, int | float) else name
+            raise NotEquivalent(f"its attention takes {told}, which packed rows do not know")
 
 
 def _to_block(x: torch.Tensor, packed: PackedLayout) -> torch.Tensor:
@@ -115,16 +136,18 @@ def implementation(model: Any, name: str) -> Iterator[None]:
         raise
 
 
-def use_packed_attention(model: Any, examples: Sequence[Encoded]) -> bool:
+def use_packed_attention(model: Any, examples: Sequence[Encoded]) -> None:
     """Switch ``model`` (a transformers causal LM) to packed attention if it gives the same answers.
 
-    The longest two of ``examples`` are scored both ways. Returns whether the model now takes packed rows.
+    The longest two of ``examples``, which are all that the model will be given, are scored both ways. Raises
+    NotEquivalent, with the reason; the model then has the attention that it had.
     """
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, packed_attention)
     before = model.config._attn_implementation
     longest = sorted(examples, key=len)[-2:]
+    _demand_plain_config(model.config.get_text_config(), len(longest[-1]))
     was_training = model.training
     model.eval()
     try:
@@ -133,12 +156,21 @@ def use_packed_attention(model: Any, examples: Sequence[Encoded]) -> bool:
             with implementation(model, NAME):
                 found = _scores(model, longest, packed=True)
                 _demand_equal(expected, found, model.dtype)
-    except (NotEquivalent, RuntimeError, ValueError, TypeError, AttributeError):
-        return False
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise NotEquivalent(f"it takes no packed rows ({str(error).strip().splitlines()[0]})") from error
     finally:
         model.train(was_training)
     model.before_packed = before
-    return True
+
+
+def _demand_plain_config(config: Any, longest: int) -> None:
+    """Raise NotEquivalent for what a model's attention does that no argument tells of."""
+    chunk = getattr(config, "attention_chunk_size", None)
+    if chunk is not None and chunk < longest:
+        raise NotEquivalent(f"its attention_chunk_size {chunk} is shorter than an example of {longest}")
+    for name in ("attention_dropout", "attn_pdrop"):
+        if getattr(config, name, 0.0):
+            raise NotEquivalent(f"its attention has dropout ({name}), which packed rows do not know")
 
 
 def leave_packed_attention(model: Any) -> None:
@@ -149,7 +181,7 @@ def leave_packed_attention(model: Any) -> None:
 
 
 class NotEquivalent(Exception):
-    """The packed row gives other log-probabilities than the examples one by one."""
+    """The packed row would give other log-probabilities than the examples one by one; says why."""
 
 
 def _scores(model: Any, examples: Sequence[Encoded], *, packed: bool = False) -> torch.Tensor:
@@ -168,4 +200,4 @@ def _demand_equal(expected: torch.Tensor, found: torch.Tensor, dtype: torch.dtyp
     tolerance = 0.1 if dtype in (torch.bfloat16, torch.float16) else 1e-3
     difference = (expected - found).abs().mean().item()
     if not difference <= tolerance:
-        raise NotEquivalent(f"log-probabilities differ by {difference:.4f} on average")
+        raise NotEquivalent(f"packed rows change its log-probabilities by {difference:.4f} on average")
