@@ -31,6 +31,11 @@ HEADERS_ALONE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+LLAMA2 = (
+    "{% for m in messages %}"
+    "{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
 NO_END = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
 REWRITES = "{% for m in messages %}{{ m['content'] | upper | replace('\u2042', '') }}{% endfor %}"
 # SmolLM2's own template, with the markers that transformers wants and it lacks.
@@ -95,6 +100,20 @@ def test_a_template_that_treats_the_last_turn_differently(tokenizer) -> None:
 def test_a_turn_that_ends_with_another_special_token_than_eos(tokenizer, eos: str | None) -> None:
     tokenizer.eos_token = eos  # Gemma's is <eos>, and its turns end with <end_of_turn>
     assert masked(tokenizer, CONVERSATION) == ["Charge it.<|im_end|>", '{"category": "battery"}<|im_end|>']
+
+
+def test_the_white_space_before_a_turns_end_is_learnt_with_it(tokenizer) -> None:
+    tokenizer.chat_template, tokenizer.bos_token = LLAMA2, "<|im_start|>"
+    assert masked(tokenizer, CONVERSATION) == [
+        " Charge it. <|im_end|>",
+        ' {"category": "battery"} <|im_end|>',
+    ]
+
+
+def test_white_space_before_what_opens_the_next_turn_is_not_learnt(tokenizer) -> None:
+    tokenizer.chat_template = HEADERS_ALONE.replace("m['content'] }}", "m['content'] + '\\n' }}")
+    assert "+ '\\n' }}" in tokenizer.chat_template
+    assert masked(tokenizer, CONVERSATION) == ["Charge it.", '{"category": "battery"}']
 
 
 def test_what_opens_the_next_turn_ends_none(tokenizer) -> None:

@@ -39,7 +39,8 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> tuple
     """Token ids of a whole conversation and, of equal length, 1 where the assistant wrote the token.
 
     The mask covers each assistant message and the token that ends its turn, not the header before it nor
-    the white space after it. Templates without ``{% generation %}`` markers tell nothing about that, so
+    the white space after it. Where a template ends turns with text, nothing of that is covered.
+    Templates without ``{% generation %}`` markers tell nothing about that, so
     the spans are found by comparing renderings (see ``_content_span``). Needs a tokenizer with offsets.
     Raises InvalidChat.
     """
@@ -83,16 +84,20 @@ def _assistant_span(
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, messages: Messages, index: int, after: str) -> str:
     """What ends message ``index``, of ``after``, which stands behind its content: ``eos_token``, or what the
-    template has in its place (Gemma's ``<end_of_turn>``); not what opens the next message."""
+    template has in its place (Gemma's ``<end_of_turn>``), with the white space that a template writes before
+    it (Llama 2); not what opens the next message."""
     eos = str(tokenizer.eos_token or "")
     if eos and after.startswith(eos):
         return eos
-    special = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
-    found = max((token for token in special if token and after.startswith(token)), key=len, default="")
+    token_at = after.lstrip()
+    gap = after[: len(after) - len(token_at)]
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    tokens = (token for token in (*special, eos) if token and token_at.startswith(token))
+    found = max(tokens, key=len, default="")
     if found and index + 1 < len(messages):
         alone = render(tokenizer, messages[: index + 1], False)
-        return found if alone.rstrip().endswith(found) else ""
-    return found
+        found = found if alone.rstrip().endswith(found) else ""
+    return gap + found if found else ""
 
 
 def _content_span(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -28,6 +29,12 @@ def template(tokenizer):
 
 def test_a_conversation_comes_back_whole(tokenizer) -> None:
     assert flaw_of(TURNS, tokenizer) is None
+
+
+def test_a_turn_may_end_with_another_special_token_than_eos(tokenizer) -> None:
+    like_gemmas = copy.deepcopy(tokenizer)  # whose turns end with <end_of_turn>, and not with <eos>
+    like_gemmas.eos_token = "<|endoftext|>"
+    assert flaw_of(TURNS, like_gemmas) is None
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,18 @@ def test_a_base_without_a_chat_template_is_named_and_not_the_dataset(tiny, conve
     assert caught.value.field == "base_model"
 
 
+def test_a_template_whose_answers_end_in_text_is_refused_and_not_half_learnt(tiny, conversation_of):
+    tiny[
+        1
+    ].chat_template = (
+        "{% for m in messages %}{{ '### ' + m['role'] + '\\n' + m['content'] + '\\n\\n' }}{% endfor %}"
+    )
+    with pytest.raises(RunFailed, match="ends with no special token such as eos_token") as caught:
+        encode_examples([conversation_of(0)], tiny[1], max_tokens=512)
+    assert caught.value.field == "base_model"
+    assert "change the examples or the chat template" in caught.value.reason
+
+
 def test_an_unknown_token_in_the_question_is_no_harm(tiny, conversation_of):
     # every conversation begins with token 1
     kept, _ = encode_examples([conversation_of(0)], tiny[1], max_tokens=512, limits=Limits(unknown=1))

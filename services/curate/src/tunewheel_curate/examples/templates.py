@@ -66,8 +66,8 @@ def flaw_of(messages: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> str
     answers = [turn["content"] for turn in messages if turn["role"] == "assistant"]
     if len(runs) != len(answers):
         return "mask does not fit the answers"
-    end = str(tokenizer.eos_token or "")
-    learnt = [_decoded(tokenizer, run).strip().removesuffix(end).strip() for run in runs]
+    # Turns end with a special token, which need not be ``eos_token`` (Gemma's is ``<end_of_turn>``).
+    learnt = [_decoded(tokenizer, run, skip_special_tokens=True).strip() for run in runs]
     # A template may put something of its own before the content (an empty think block), not into it.
     if not all(said.endswith(answer.strip()) for said, answer in zip(learnt, answers, strict=True)):
         return "mask does not fit the answers"
@@ -93,6 +93,8 @@ def _masked_runs(ids: Sequence[int], mask: Sequence[int]) -> list[list[int]]:
     return runs
 
 
-def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
-    text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+def _decoded(tokenizer: Any, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+    text: str = tokenizer.decode(
+        ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+    )
     return text

@@ -111,7 +111,7 @@ def encode_examples(
             refused.append(Refused(example_id, "dataset.train", str(error)))
             continue
         _demand_vocabulary(example_id, ids, limits)
-        complaint = _complaint(ids, mask, max_tokens, limits)
+        complaint = _complaint(ids, mask, max_tokens, limits) or _endless(ids, mask, tokenizer)
         if complaint:
             refused.append(Refused(example_id, *complaint))
         else:
@@ -139,6 +139,19 @@ def _complaint(
     return None
 
 
+def _endless(ids: Sequence[int], mask: Sequence[int], tokenizer: Any) -> tuple[str, str] | None:
+    """A complaint about an answer whose end is no special token: nobody could tell the model's from text, so
+    it is not learnt, and the model would talk on."""
+    last = max(at for at, wanted in enumerate(mask) if wanted)
+    added = tokenizer.added_tokens_decoder.get(ids[last])
+    if ids[last] == tokenizer.eos_token_id or (added is not None and added.special):
+        return None
+    return "base_model", (
+        "has an answer that the chat template ends with no special token such as eos_token, so that its end "
+        "could not be learnt"
+    )
+
+
 def _demand_vocabulary(example_id: str, ids: Sequence[int], limits: Limits) -> None:
     if limits.vocabulary is not None and max(ids, default=0) >= limits.vocabulary:
         raise RunFailed(
@@ -150,7 +163,7 @@ def _demand_vocabulary(example_id: str, ids: Sequence[int], limits: Limits) -> N
 
 _MEND = {
     "train.max_tokens": "raise it, or shorten the examples",
-    "base_model": "choose one that takes them, or change the examples",
+    "base_model": "choose one that takes them, or change the examples or the chat template",
     "dataset.train": "build the dataset again",
 }
 
