@@ -38,6 +38,7 @@ def test_yaml_becomes_a_spec_with_defaults() -> None:
         ("project: 2026-13-45", "YAML"),
         ("a: !!python/object:os.system {}", "YAML"),
         ("project: a\x00b", "YAML"),
+        ("[" * 20_000, "YAML"),
     ],
 )
 def test_a_file_that_is_no_spec_says_so(text: str, word: str) -> None:

@@ -73,6 +73,13 @@ def test_loopback_may_be_open(host: str):
     require_loopback(host)
 
 
+def test_a_name_that_is_given_twice_is_refused_with_its_lines(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text(f"keys:\n  desk: {{sha256: {'0' * 64}}}\n  desk: {{sha256: {'1' * 64}}}\n")
+    with pytest.raises(InvalidKeys, match=r"keys\.desk is given in line 2 and again in line 3"):
+        load_keys(file)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
 def test_anything_else_may_not(host: str):
     with pytest.raises(InvalidKeys, match="TUNEWHEEL_API_KEYS_FILE"):

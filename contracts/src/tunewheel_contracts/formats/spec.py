@@ -33,6 +33,7 @@ from tunewheel_contracts.formats.output_schema import OutputSchema
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.recognised import check_recognised
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
 
 MILD_LEARNING_RATE = 1e-4
 """Up to here an adapter has not been seen to cost a model much of what it knew."""
@@ -245,11 +246,14 @@ def parse_spec(text: str) -> ProjectSpec:
     """Read a spec from YAML.
 
     Raises:
-        InvalidSpec: not YAML, or not a valid spec; ``field`` is the dotted path of the first offender.
+        InvalidSpec: not YAML, a key given twice, or not a valid spec; ``field`` is the dotted path of the
+            first offender.
     """
     try:
-        raw: Any = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raw: Any = read_yaml(text)
+    except DuplicateKey as error:
+        raise InvalidSpec(field=error.field, reason=error.reason) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidSpec(field="(file)", reason=f"is not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise InvalidSpec(field="(file)", reason="is not a mapping; start with 'project: <name>'")

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 from tunewheel_contracts.errors import TunewheelError, first_complaint
 from tunewheel_contracts.fields import Sha256, Slug, SourceId, Strict
+from tunewheel_contracts.yaml_reading import read_yaml
 
 from tunewheel_serve_gateway.errors import NotAuthenticated
 
@@ -93,12 +94,12 @@ def load_keys(path: Path | None) -> KeyRing:
     if path is None:
         return KeyRing()
     try:
-        return KeyRing(KeyFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).keys)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidKeys(f"TUNEWHEEL_API_KEYS_FILE {path} cannot be read: {error}") from error
+        return KeyRing(KeyFile.model_validate(read_yaml(path.read_text(encoding="utf-8"))).keys)
     except ValidationError as error:
         field, reason = first_complaint(error)
         raise InvalidKeys(f"TUNEWHEEL_API_KEYS_FILE {path}: {field}: {reason}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InvalidKeys(f"TUNEWHEEL_API_KEYS_FILE {path} cannot be read: {error}") from error
 
 
 def require_loopback(host: str) -> None:

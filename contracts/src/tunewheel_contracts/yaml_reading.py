@@ -1,0 +1,59 @@
+"""YAML that people write by hand: a key that is given twice is refused, where PyYAML keeps the last."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import yaml
+
+
+class DuplicateKey(yaml.YAMLError):
+    """``field`` is the dotted path of the key, ``reason`` names both lines."""
+
+    def __init__(self, field: str, first_line: int, second_line: int) -> None:
+        self.field = field
+        self.reason = f"is given in line {first_line} and again in line {second_line}; keep one of them"
+        super().__init__(f"{field} {self.reason}")
+
+
+def read_yaml(text: str) -> Any:
+    """Return what a YAML document holds; None where it is empty.
+
+    Raises:
+        DuplicateKey: a mapping has the same key twice (YAML 1.2.2 §3.2.1.3 forbids it).
+        yaml.YAMLError: it is not YAML, or asks for objects of Python.
+        ValueError: a date that does not exist.
+        RecursionError: it is nested too deeply.
+    """
+    loader: Any = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _require_single_keys(root)
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _require_single_keys(root: yaml.Node) -> None:
+    waiting: deque[tuple[yaml.Node, str]] = deque([(root, "")])
+    seen: set[int] = set()  # an alias is the same node again
+    while waiting:
+        node, path = waiting.popleft()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting.extend((item, f"{path}{number}.") for number, item in enumerate(node.value))
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[tuple[str, str], int] = {}
+            for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    continue  # SafeLoader refuses it
+                line = key.start_mark.line + 1
+                if (key.tag, key.value) in lines:
+                    raise DuplicateKey(f"{path}{key.value}", lines[key.tag, key.value], line)
+                lines[key.tag, key.value] = line
+                waiting.append((value, f"{path}{key.value}."))
