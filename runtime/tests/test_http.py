@@ -31,6 +31,9 @@ class LooksWhenTold(PatientHttp):
     def is_waiting_for_us(self) -> bool:
         return self.cycle is not None and self._is_waiting_for_us()
 
+    def is_waiting_for_its_reader(self) -> bool:
+        return self._unread is not None and not self._unread.cancelled()
+
     def look_again(self) -> None:
         self._look_after()
 
@@ -91,6 +94,27 @@ async def connected(port: int) -> AsyncIterator[Stream]:
         yield reader, writer
     finally:
         writer.close()
+
+
+class Endless:
+    """Answers without end; ``ended`` once it is told that nobody reads."""
+
+    def __init__(self, size: int) -> None:
+        self.ended = asyncio.Event()
+        self._piece = b"x" * size
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        answering = asyncio.create_task(self._answer(send))
+        assert (await receive())["type"] == "http.disconnect"
+        answering.cancel()
+        self.ended.set()
+
+    async def _answer(self, send: Any) -> None:
+        while True:
+            await send({"type": "http.response.body", "body": self._piece, "more_body": True})
+            await asyncio.sleep(0)
 
 
 async def status(reader: asyncio.StreamReader) -> int:
@@ -209,6 +233,30 @@ async def test_an_answer_may_take_longer_than_a_request() -> None:
             server.look_again()
         app.may_read.set()
         assert await status(reader) == 200
+
+
+async def test_one_that_reads_none_of_its_answer_is_cut_off() -> None:
+    app = Endless(1 << 16)
+    async with serving(app, Impatient) as port, connected(port) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(app.ended.wait(), 60)
+        # What lay between the two can still be read, and then there is no more.
+        with contextlib.suppress(ConnectionError):
+            while await asyncio.wait_for(reader.read(1 << 20), 60):
+                pass
+
+
+async def test_one_that_reads_is_sent_more_for_as_long_as_it_reads() -> None:
+    app = Endless(1 << 12)
+    async with serving(app, LooksWhenTold) as port, connected(port) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        server = await connection(received=1)
+        for _ in range(3):
+            while not server.is_waiting_for_its_reader():
+                await asyncio.sleep(0.01)
+            while server.is_waiting_for_its_reader():
+                assert await reader.read(1 << 16)
+        assert not app.ended.is_set()
 
 
 async def test_a_connection_that_is_kept_takes_one_request_after_another() -> None:

@@ -1,7 +1,8 @@
 """HTTP connections that cannot hold the server's memory or be held open for nothing.
 
-uvicorn bounds neither the head of a request nor the time it takes to arrive: headers without end fill the
-memory, and a client that sends a byte now and then (Slowloris) keeps its connection for ever.
+uvicorn bounds neither the head of a request, nor the time that it takes to arrive, nor the time that an
+answer takes to be read. Headers without end fill the memory. A client that sends a byte now and then
+(Slowloris), or reads none of its answer, keeps its connection and all that is held for it for ever.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class PatientHttp(HttpToolsProtocol):
     """Of the request line and headers together; beyond it the answer is 431 (RFC 6585 §5)."""
     patience_seconds: ClassVar[float] = 30.0
     """For a whole head to arrive, and for the next bytes of a body that is read; then the answer is 408 (RFC
-    9110 §15.5.9)."""
+    9110 §15.5.9). For an answer that waits for its reader too; then the connection is cut off."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -29,15 +30,27 @@ class PatientHttp(HttpToolsProtocol):
         self._head_began = self.loop.time()
         self._head_size = self._received = self._seen = 0
         self._look: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._look_in(self.patience_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._look is not None:
-            self._look.cancel()
+        for timer in (self._look, self._unread):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Called once the client has left unread what the socket and asyncio hold for it (64 KiB here)."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.patience_seconds, self._cut_off)
+
+    def resume_writing(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
@@ -84,6 +97,10 @@ class PatientHttp(HttpToolsProtocol):
                 # A client that we keep waiting has a whole spell from when we no longer do.
                 self._seen = _NOTHING_YET if is_ours else self._received
                 self._look_in(self.patience_seconds)
+
+    def _cut_off(self) -> None:
+        # close() would wait for ever until the client has read the rest.
+        self.transport.abort()
 
     def _is_waiting_for_us(self) -> bool:
         return self.flow.read_paused or self.cycle.waiting_for_100_continue

@@ -28,6 +28,7 @@ from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
+from tunewheel_runtime.http import PatientHttp
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.gateway import Gateway
@@ -50,8 +51,8 @@ class FakeEngine:
     """Speaks the wire protocol of vLLM over a real socket; answers with what it was asked.
 
     The text is ``<model>: <last message>``, sent word by word when streaming. ``fail_with`` holds
-    (status, body, headers) to answer chats with; ``gate`` holds answers back while it is clear, those of
-    model ``gated`` only if that is set.
+    (status, body, headers) to answer chats with, ``stream_instead`` the events to stream. ``gate`` holds
+    answers back while it is clear, those of model ``gated`` only if that is set.
     """
 
     def __init__(self) -> None:
@@ -59,8 +60,11 @@ class FakeEngine:
         self.asked: list[dict[str, Any]] = []
         self.loads: list[str] = []
         self.refuse_loads = False
+        self.models_instead: dict[str, Any] | None = None
+        self.load_instead: dict[str, Any] | None = None
         self.slow_load: str | None = None
         self.fail_with: tuple[int, dict[str, Any], dict[str, str]] | None = None
+        self.stream_instead: list[bytes] | None = None
         self.break_off_after: int | None = None
         self.gate = asyncio.Event()
         self.gate.set()
@@ -95,6 +99,8 @@ class FakeEngine:
         await self.start(port)
 
     async def _models(self, _: web.Request) -> web.Response:
+        if self.models_instead is not None:
+            return web.json_response(self.models_instead)
         names = [BASE.name, *self.adapters]
         return web.json_response({"object": "list", "data": [{"id": n, "object": "model"} for n in names]})
 
@@ -103,6 +109,8 @@ class FakeEngine:
         self.loads.append(body["lora_name"])
         while self.slow_load == body["lora_name"]:
             await asyncio.sleep(0.01)
+        if self.load_instead is not None:
+            return web.json_response(self.load_instead)
         if self.refuse_loads:
             return _error(400, "the adapter was made for another base model")
         if body["lora_name"] in self.adapters:
@@ -140,6 +148,10 @@ class FakeEngine:
     async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
+        if self.stream_instead is not None:
+            for event in self.stream_instead:
+                await response.write(b"data: " + event + b"\n\n")
+            return response
         for n, word in enumerate(_text(body).split(" ")):
             if n == self.break_off_after:
                 assert request.transport is not None
@@ -310,13 +322,19 @@ class World:
 
 @asynccontextmanager
 async def served(app: Any) -> AsyncIterator[str]:
-    """Serve an ASGI app over a real socket."""
+    """Serve an ASGI app over a real socket, as the runtime does."""
     # A connection that the test keeps must not be closed just when it asks again.
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, lifespan="off", timeout_keep_alive=600
+        app,
+        host="127.0.0.1",
+        port=0,
+        log_config=None,
+        lifespan="off",
+        timeout_keep_alive=600,
+        http=PatientHttp,
     )
     listener = config.bind_socket()
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the runtime does
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     await eventually(lambda: server.started or task.done(), "the server")

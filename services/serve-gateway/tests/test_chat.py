@@ -280,6 +280,64 @@ async def test_an_engine_that_breaks_is_502_and_counts_against_the_model(world: 
     assert event.finish_reason == "error"
 
 
+NO_ANSWERS: dict[str, Any] = {
+    "an error": {"error": {"message": "boom", "type": "server_error"}},
+    "an old error": {"object": "error", "message": "boom", "code": 500},
+    "no choices": {"object": "chat.completion", "choices": []},
+    "choices of nothing": {"choices": [None]},
+    "no message": {"choices": [{"index": 0, "message": None, "delta": "x"}]},
+    "no text": {"choices": [{"index": 0, "message": {"content": 3}, "delta": {"content": 3}}]},
+    "something else": {"status": "ok"},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("body", NO_ANSWERS.values(), ids=NO_ANSWERS)
+async def test_what_is_no_answer_is_none_under_whatever_status(world: Any, body: Any, stream: bool):
+    world.engine.fail_with = (200, body, {})
+    world.engine.stream_instead = [json.dumps(body).encode(), b"[DONE]"]
+    if stream:
+        world.engine.fail_with = None
+    async with await world.chat(stream=stream) as response:
+        assert response.status == 502, await response.text()
+        assert (await response.json())["error"]["code"] == "engine_error"
+    (event,) = await world.completions()
+    assert (event.finish_reason, event.output) == ("error", "")
+    assert world.gateway.metrics.value("completions.answered") == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("code", "status", "name"), [(400, 400, "max_tokens"), (429, 429, None), (503, 503, None)]
+)
+async def test_an_error_keeps_its_own_status_where_it_came_as_a_success(
+    world: Any, code: int, status: int, name: str | None, stream: bool
+):
+    body = {"error": {"message": "not so", "type": "some", "code": code, "param": name}}
+    world.engine.fail_with = None if stream else (200, body, {})
+    world.engine.stream_instead = [json.dumps(body).encode()]
+    async with await world.chat(stream=stream) as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["message"], error["param"]) == (status, "not so", name)
+    world.engine.fail_with = world.engine.stream_instead = None
+    await world.said()
+    assert len(await world.completions()) == 1  # says nothing of the model
+
+
+async def test_a_stream_that_ends_before_it_began_is_no_answer(world: Any):
+    world.engine.stream_instead = [b"[DONE]"]
+    async with await world.chat(stream=True) as response:
+        assert response.status == 502
+    world.engine.stream_instead = [
+        b'{"choices": []}',
+        b'{"choices": [{"delta": {"content": "hi"}}]}',
+        b'{"choices": [{"delta": null, "finish_reason": "stop"}]}',
+        b"[DONE]",
+    ]
+    async with await world.chat(stream=True) as response:
+        assert (response.status, '"hi"' in await response.text()) == (200, True)
+
+
 async def test_a_stream_that_breaks_off_ends_with_an_error(world: Any):
     world.engine.break_off_after = 2
     async with client_of(world) as client:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tunewheel_runtime.http import PatientHttp
 
 
 async def test_an_adapter_is_laid_out_loaded_and_only_then_routed(make_world: Any, tmp_path: Path):
@@ -65,6 +67,21 @@ async def test_a_project_without_routes_is_answered_by_the_base_and_gets_routes_
     await world.serving(production="desk-3")
 
 
+async def test_an_error_where_models_should_be_listed_takes_none_out_of_service(world: Any):
+    world.engine.models_instead = {"error": {"message": "boom"}}
+    await world.gateway.reconciler.reconcile()
+    assert "boom" in world.gateway.reconciler.engine_error
+    assert await world.said() == "desk-1: hello"
+
+
+async def test_a_load_that_is_answered_by_an_error_has_failed(world: Any, eventually: Any):
+    world.engine.load_instead = {"error": {"message": "no room", "code": 400}}
+    await world.desire(production=("desk-2", 100))
+    await eventually(lambda: "desk-2" in world.gateway.reconciler.failures)
+    assert world.gateway.reconciler.failures["desk-2"].reason == "no room"
+    assert await world.said() == "desk-1: hello"
+
+
 async def test_what_is_no_longer_desired_is_unloaded(world: Any, eventually: Any):
     await world.desire(production=("desk-2", 100))
     await world.serving(production="desk-2")
@@ -117,6 +134,21 @@ async def test_a_model_in_the_middle_of_an_answer_is_not_unloaded(world: Any, ev
     world.engine.gate.set()
     assert await asking == "desk-1: hello"
     await eventually(lambda: "desk-1" not in world.engine.adapters)
+
+
+async def test_a_client_that_never_reads_keeps_no_adapter_loaded(
+    world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(PatientHttp, "patience_seconds", 0.2)
+    piece = json.dumps({"choices": [{"index": 0, "delta": {"content": "x" * (1 << 16)}}]}).encode()
+    world.engine.stream_instead = [piece] * 2_000  # more than the sockets between them hold
+    async with await world.chat(stream=True) as response:
+        assert response.status == 200
+        await world.desire(production=("desk-2", 100))
+        await world.serving(production="desk-2")
+        await eventually(lambda: set(world.engine.adapters) == {"desk-2"}, "desk-1 unloaded")
+        assert world.engine.running == 0
+    assert world.gateway.metrics.value("completions.disconnected") == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -63,32 +63,58 @@ class OpenAiUpstream:
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         async with self._answer("POST", "/v1/chat/completions", body) as response:
-            return as_object(await response.read())
+            answer = as_object(await response.read())
+        if _said(answer, "message") is None:
+            raise self._no_answer(answer)
+        return answer
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
         async with self._answer("POST", "/v1/chat/completions", body) as response:
+            begun = False
             async for payload in read_data(response.content.iter_any()):
                 if payload == DONE:
+                    if not begun:
+                        raise UpstreamBroken("the engine ended its answer before it began; try again")
                     return
                 chunk = as_object(payload)
-                if "error" in chunk:
-                    raise UpstreamBroken(message_of(chunk) or "the engine failed in the middle of its answer")
-                yield chunk
+                if _said(chunk, "delta") is not None:
+                    begun = True
+                elif chunk.get("choices") != [] or chunk.get("error"):  # usage comes without a choice
+                    raise self._no_answer(chunk)
+                if begun:
+                    yield chunk
         raise UpstreamBroken("the engine broke off its answer; send the request again")
 
     async def list_models(self) -> set[str] | None:
         async with self._answer("GET", "/v1/models") as response:
-            models = as_object(await response.read()).get("data")
-        return {str(model["id"]) for model in models or [] if isinstance(model, dict) and "id" in model}
+            answer = as_object(await response.read())
+        models = answer.get("data")
+        if not isinstance(models, list):
+            raise self._no_answer(answer)
+        return {str(model["id"]) for model in models if isinstance(model, dict) and "id" in model}
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        body = {"lora_name": name, "lora_path": str(path)}
-        async with self._answer("POST", "/v1/load_lora_adapter", body) as response:
-            await response.read()
+        await self._change("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
 
     async def unload_adapter(self, name: str) -> None:
-        async with self._answer("POST", "/v1/unload_lora_adapter", {"lora_name": name}) as response:
-            await response.read()
+        await self._change("/v1/unload_lora_adapter", {"lora_name": name})
+
+    async def _change(self, path: str, body: dict[str, Any]) -> None:
+        async with self._answer("POST", path, body) as response:
+            answer = await response.read()
+        if answer.startswith(b"{") and (said := as_object(answer)).get("error"):
+            raise self._no_answer(said)  # success is told in plain text
+
+    def _no_answer(self, answer: dict[str, Any]) -> UpstreamError:
+        """Return the error that an answer of status 200 stands for which is none. Proxies before engines
+        answer so, and engines once a stream has begun."""
+        error = answer.get("error") or answer
+        code = error.get("code") if isinstance(error, dict) else None
+        if isinstance(code, int) and 400 <= code < 600:
+            body, retry_after = orjson.dumps(answer), self._retry_after
+            return failure(code, body, retry_after=None, default_retry_after=retry_after)
+        reason = message_of(answer) or "its answer holds none; is engine_url an OpenAI server?"
+        return UpstreamBroken(f"the engine failed: {reason}")
 
     @asynccontextmanager
     async def _answer(
@@ -151,6 +177,20 @@ def message_of(parsed: Any) -> str | None:
         return error
     found = error.get("message") or error.get("detail") if isinstance(error, dict) else None
     return str(found) if found else None
+
+
+def _said(answer: dict[str, Any], part: str) -> dict[str, Any] | None:
+    """Return ``part`` (``message`` or ``delta``) of the first choice; None where ``answer`` holds none."""
+    choices = answer.get("choices")
+    if (
+        answer.get("error")
+        or not isinstance(choices, list)
+        or not choices
+        or not isinstance(choices[0], dict)
+    ):
+        return None
+    said = choices[0].get(part) or ({} if part == "delta" else None)
+    return said if isinstance(said, dict) and isinstance(said.get("content"), str | None) else None
 
 
 def as_object(payload: bytes) -> dict[str, Any]:
