@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 from corpus import project, require_data, tickets
 from report import write_report
+from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.duplicates.near import settle_near_duplicates
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
@@ -34,6 +35,7 @@ def main() -> None:
     require_data()
     records, _, labels = tickets(KNOWN + NEW)
     spec = project(labels, label_review={"suspects": False})
+    task = spec.task.model_copy(update={"output_schema": None})  # broken answers are among these
     keys = pl.Series("key", [comparison_key(text) for text in records["input"]], dtype=pl.String)
     singles = records.with_columns(keys, pl.lit(None, dtype=pl.String).alias("label")).unique(
         "key", keep="first", maintain_order=True
@@ -44,9 +46,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cache = NearCache(ObjectStore(folder))
         asyncio.run(cache.write("bench", index))
-        _, stage_new = timed(lambda: stage(cache, singles))
+        _, stage_new = timed(lambda: stage(cache, singles, task))
         _, stage_whole = timed(lambda: settle_near_duplicates(
-            singles, threshold=0.8, related=LEAK_SIMILARITY, known=empty_index()))  # fmt: skip
+            singles, task, threshold=0.8, related=LEAK_SIMILARITY, known=empty_index()))  # fmt: skip
         size = sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
     start_anew()
     _, whole = timed(lambda: build(records, spec))
@@ -83,9 +85,9 @@ def start_anew() -> None:
     find_entities(["+44 20 7946 0321"], ["PHONE_NUMBER"])  # phonenumbers reads its tables at the first number
 
 
-def stage(cache: NearCache, singles: pl.DataFrame) -> None:
+def stage(cache: NearCache, singles: pl.DataFrame, task: TaskSpec) -> None:
     known = asyncio.run(cache.read("bench"))
-    outcome = settle_near_duplicates(singles, threshold=0.8, related=LEAK_SIMILARITY, known=known)
+    outcome = settle_near_duplicates(singles, task, threshold=0.8, related=LEAK_SIMILARITY, known=known)
     asyncio.run(cache.write("bench", outcome.index, known=known))
 
 

@@ -81,7 +81,7 @@ class SemanticDuplicates(Strict):
     threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.9
     """Cosine similarity from which two inputs count as one."""
     action: Literal["report", "drop"] = "report"
-    """drop: all but one of those that say the same, where their labels agree."""
+    """drop: all but one of those that say the same, where their answers say the same too."""
 
 
 class Benchmark(Strict):

@@ -189,14 +189,16 @@ def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside:
     _follow(stages, drop_exact_duplicates(stages[-1].kept))
     singles = stages[-1].kept
     near = settle_near_duplicates(
-        singles, threshold=dataset.near_duplicate_threshold, related=LEAK_SIMILARITY, known=known
+        singles, spec.task, threshold=dataset.near_duplicate_threshold, related=LEAK_SIMILARITY, known=known
     )
     review += [near.review, near_answer_conflicting(singles, near.alike, spec.task)]
     stages += near.stages
     pairs, report = near.pairs, None
     if dataset.semantic_duplicates.enabled:
         before = stages[-1].kept
-        semantic = settle_semantic_duplicates(before, dataset.semantic_duplicates)
+        semantic = settle_semantic_duplicates(
+            before, dataset.semantic_duplicates, spec.task, threshold=dataset.near_duplicate_threshold
+        )
         stages += [semantic.stage] if semantic.stage is not None else []
         names, left = before["record_id"].to_list(), stages[-1].kept["record_id"].to_list()
         pairs, report = pairs_among(pairs.joined(semantic.pairs), names, left), semantic.report

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -44,12 +46,24 @@ def records_of(records, *labels: str) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("action", "labels", "dropped"),
-    [("report", ("bell", "bell"), 0), ("drop", ("bell", "bell"), 1), ("drop", ("bell", "horn"), 0)],
+    ("action", "labels", "replies", "dropped"),
+    [
+        ("report", ("bell", "bell"), ("Oil it.", "Oil it."), 0),
+        ("drop", ("bell", "bell"), ("Oil it.", "Oil it!"), 1),
+        ("drop", ("bell", "horn"), ("Oil it.", "Oil it."), 0),
+        ("drop", ("bell", "bell"), ("Oil it.", "Send it to us."), 0),
+    ],
 )
-def test_dropped_only_where_asked_for_and_labels_agree(records, action, labels, dropped) -> None:
+def test_dropped_only_where_asked_for_and_answers_agree(
+    records, spec, action, labels, replies, dropped
+) -> None:
     policy = SemanticDuplicates(enabled=True, threshold=0.7, action=action)
-    outcome = settle_semantic_duplicates(records_of(records, *labels), policy)
+    frame = records_of(records, *labels)
+    said = [
+        json.dumps({"category": label, "reply": reply}) for label, reply in zip(labels, replies, strict=True)
+    ]
+    frame = frame.with_columns(pl.Series("output", [*said, *frame["output"][len(said) :]]))
+    outcome = settle_semantic_duplicates(frame, policy, spec().task, threshold=0.8)
     assert outcome.report.model_dump() == {
         "threshold": 0.7, "pairs": 1, "clusters": 1, "examples": 2, "dropped": dropped,
     }  # fmt: skip

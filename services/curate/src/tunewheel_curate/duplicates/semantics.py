@@ -16,10 +16,11 @@ import numpy.typing as npt
 import polars as pl
 from tunewheel_contracts.formats.data_quality import SemanticDuplicates
 from tunewheel_contracts.formats.quality_report import SemanticReport
+from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_runtime.static_embedding import Projection, StaticEmbedder, Vectors
 
+from tunewheel_curate.duplicates.answers import answered_alike
 from tunewheel_curate.duplicates.exact import drop_clusters
-from tunewheel_curate.labels.conflicts import contradicting
 from tunewheel_curate.similarity.pairs import SimilarPairs, components
 from tunewheel_curate.similarity.shingling import text_hashes
 from tunewheel_curate.stage import Stage
@@ -41,20 +42,22 @@ class SemanticOutcome:
     report: SemanticReport
 
 
-def settle_semantic_duplicates(records: pl.DataFrame, policy: SemanticDuplicates) -> SemanticOutcome:
-    """Find the records (columns ``key`` and ``label``) alike in meaning; drop all but the best where told to.
+def settle_semantic_duplicates(
+    records: pl.DataFrame, policy: SemanticDuplicates, task: TaskSpec, *, threshold: float
+) -> SemanticOutcome:
+    """Find the records (columns ``key``, ``label``, ``output``) alike in meaning; drop all but the best where
+    told to.
 
-    Pairs whose labels differ are reported and never dropped. Reason: ``semantic_duplicate``.
+    Pairs whose answers differ are reported and never dropped; ``threshold`` is the similarity from which two
+    answers say the same. Reason: ``semantic_duplicate``.
     """
     pairs = semantic_pairs(records["key"].to_list(), threshold=policy.threshold)
     roots = np.array(components(records.height, pairs), np.int64)
     sizes = np.bincount(roots, minlength=records.height)
     stage = None
     if policy.action == "drop":
-        contested = contradicting(records, pairs)
-        apart = set(zip(contested.first.tolist(), contested.second.tolist(), strict=True))
-        agreeing = [pair for pair in pairs if (pair.first, pair.second) not in apart]
-        stage = drop_clusters("semantic_duplicates", records, agreeing, reason="semantic_duplicate")
+        repeated = answered_alike(records, pairs, task, threshold=threshold)
+        stage = drop_clusters("semantic_duplicates", records, repeated, reason="semantic_duplicate")
     report = SemanticReport(
         threshold=policy.threshold,
         pairs=len(pairs),

@@ -40,6 +40,17 @@ def free_texts(value: Any, shape: AnswerShape, where: str = "") -> Iterator[tupl
             yield from free_texts(item, shape.item(place), where)
 
 
+def without_free_text(value: Any, shape: AnswerShape) -> Any:
+    """Return ``value``, which is of that ``shape``, with null for every free text in it."""
+    if isinstance(value, str):
+        return None if is_free_text(shape) else value
+    if isinstance(value, dict):
+        return {name: without_free_text(part, shape.member(name)) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_free_text(item, shape.item(place)) for place, item in enumerate(value)]
+    return value
+
+
 def flaw_of_texts(
     value: Any, shape: AnswerShape, policy: CleaningSpec, *, label_field: str | None = None
 ) -> str | None:

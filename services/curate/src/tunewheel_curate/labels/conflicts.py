@@ -1,6 +1,8 @@
 """Experts who contradict each other: the same question under different labels teaches noise.
 
-Who is trusted less contradicts nobody: an unverified record does not take an expert's out.
+Who is trusted less contradicts nobody: an unverified record does not take an expert's out. Where questions
+are only nearly the same, their difference may be the reason why the labels differ: of records that are
+trusted alike both stay.
 """
 
 from __future__ import annotations
@@ -33,14 +35,14 @@ def drop_conflicts(records: pl.DataFrame) -> Stage:
 
 
 def drop_near_conflicts(records: pl.DataFrame, pairs: Sequence[SimilarPair]) -> Stage:
-    """Drop, of every pair (positions in ``records``) whose labels differ, the one that is trusted less; both,
+    """Drop, of every pair (positions in ``records``) whose labels differ, the one that is trusted less; none,
     where neither is."""
     contested = contradicting(records, pairs)
     ranks = records.select(trust_rank()).to_series().to_numpy()
     one, other = ranks[contested.first], ranks[contested.second]
     members = np.zeros(records.height, np.bool_)
-    members[contested.first[one <= other]] = True
-    members[contested.second[other <= one]] = True
+    members[contested.first[one < other]] = True
+    members[contested.second[other < one]] = True
     reason = pl.when(pl.lit(pl.Series(members))).then(pl.lit(REASON))
     return drop("near_conflicts", records, reason)
 

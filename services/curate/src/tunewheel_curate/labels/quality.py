@@ -14,10 +14,10 @@ from tunewheel_curate.labels.suspects import Suspects
 _WHAT = {
     "conflict": "records ask the same question as another and are labelled differently: the most trusted "
     "stays, if it is alone",
-    "near_conflict": "records ask nearly the same as another and are labelled differently: the most trusted "
-    "stays, if it is alone",
-    "answer_conflict": "records of experts answer the same question, or nearly the same, differently: the "
-    "newest stays",
+    "near_conflict": "records ask nearly the same as another and are labelled differently: the less trusted "
+    "are left out, those trusted alike stay",
+    "answer_conflict": "records of experts answer the same question, or nearly the same, differently: of the "
+    "same question the newest stays, of nearly the same all whose answers differ in substance",
     "off_schema": "records bear a label that the schema does not know: left out",
     "suspect": "records bear a label that a classifier trained on the others doubts: kept",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of_answers
-from tunewheel_curate.examples.free_text import is_free_text
+from tunewheel_curate.examples.free_text import without_free_text
 from tunewheel_curate.examples.output_validation import label_of, with_unknown_labels
 from tunewheel_curate.labels.conflicts import agreeing, contradicting
 from tunewheel_curate.similarity.pairs import SimilarPair, SimilarPairs, components
@@ -80,8 +81,14 @@ def _decisive(output: str, shape: AnswerShape | None) -> str:
     value = json.loads(output) if shape is not None else None
     if shape is None or not isinstance(value, dict):
         return output
-    kept = {name: part for name, part in value.items() if not is_free_text(shape.member(name))}
-    return json.dumps(kept, sort_keys=True) if kept else output
+    bounded = without_free_text(value, shape)
+    return json.dumps(bounded, sort_keys=True) if _says_something(bounded) else output
+
+
+def _says_something(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_says_something, value.values() if isinstance(value, dict) else value))
+    return value is not None
 
 
 def near_conflicting(before: pl.DataFrame, pairs: Sequence[SimilarPair]) -> pl.DataFrame:
@@ -93,7 +100,7 @@ def near_answer_conflicting(
     before: pl.DataFrame, pairs: Sequence[SimilarPair], task: TaskSpec
 ) -> pl.DataFrame:
     """List experts' records that answer nearly the same question differently (``pairs`` of positions in
-    ``before``), though their labels agree; see ``answer_conflicting``."""
+    ``before``), though their labels agree. See ``answer_conflicting``."""
     expert = _of_experts(before)
     agreed = agreeing(before, pairs)
     told = agreed.where(expert[agreed.first] & expert[agreed.second])
