@@ -80,9 +80,11 @@ FEEDBACK_RECEIVED = TopicSpec(
     upstream.FeedbackReceived, ("upstream", "serve-gateway"), ("ingest", "monitor"), 3
 )
 ERASURE_REQUESTED = TopicSpec(
-    upstream.ErasureRequested, ("upstream", "ingest", "cli"), ("ingest", "curate"), 1
+    upstream.ErasureRequested,
+    ("upstream", "ingest", "cli"),
+    ("ingest", "curate"),
 )
-ERASURE_COMPLETED = TopicSpec(data.ErasureCompleted, ("curate",), (), 1)
+ERASURE_COMPLETED = TopicSpec(data.ErasureCompleted, ("curate", "eval"), ("eval",))
 PROJECT_DECLARED = TopicSpec(
     upstream.ProjectDeclared,
     ("cli",),
@@ -104,7 +106,11 @@ TRAIN_PLANNED = TopicSpec(training.TrainPlanned, ("train",), (), 1)
 TRAIN_STARTED = TopicSpec(training.TrainStarted, ("train",), (), 1)
 TRAIN_PROGRESSED = TopicSpec(training.TrainProgressed, ("train",), (), 1, retention_ms=7 * DAY_MS)
 TRAIN_COMPLETED = TopicSpec(
-    training.TrainCompleted, ("train",), ("train", "eval", "registry"), 4, replayed_by=("train",)
+    training.TrainCompleted,
+    ("train",),
+    ("curate", "train", "eval", "registry"),
+    4,
+    replayed_by=("curate", "train"),
 )
 TRAIN_FAILED = TopicSpec(training.TrainFailed, ("train",), (), 1)
 
@@ -134,7 +140,13 @@ INFERENCE_COMPLETED = TopicSpec(
     production.InferenceCompleted, ("serve-gateway",), ("monitor",), 3, retention_ms=30 * DAY_MS
 )
 DRIFT_DETECTED = TopicSpec(
-    production.DriftDetected, ("monitor",), ("curate", "monitor"), 1, replayed_by=("monitor",)
+    # it shows what users asked: no longer than the log keeps the completions themselves
+    production.DriftDetected,
+    ("monitor",),
+    ("curate", "monitor"),
+    1,
+    retention_ms=30 * DAY_MS,
+    replayed_by=("monitor",),
 )
 ROLLOUT_JUDGED = TopicSpec(
     production.RolloutJudged, ("monitor",), ("registry", "monitor"), 1, replayed_by=("monitor",)

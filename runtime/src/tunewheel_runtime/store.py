@@ -1,7 +1,7 @@
 """The object store: immutable artifacts, created once, verified when read.
 
 obstore's create-if-absent is atomic on every backend; compare-and-swap is missing on local disks, so
-nothing here is ever overwritten.
+nothing here is overwritten, but where text must go (``replace``).
 """
 
 from __future__ import annotations
@@ -71,6 +71,33 @@ class ObjectStore:
         except (BaseError, OSError) as error:
             raise TransientError(f"cannot write {path}: {_said(error)}") from error
         return ref
+
+    async def first(self, path: str, data: bytes) -> bytes:
+        """Create ``path``, or return what was put there first: the same for everybody who asks.
+
+        Raises:
+            TransientError: the store cannot be reached.
+        """
+        earlier = await self.read(path)
+        if earlier is not None:
+            return earlier
+        try:
+            await self.put(path, data)
+        except ArtifactConflict:  # another process was quicker
+            return await self.read(path) or data
+        return data
+
+    async def replace(self, path: str, data: bytes) -> None:
+        """Write ``data`` over what lies at ``path``, whole: where text must go from an object whose name no
+        event holds. Everything else is created once.
+
+        Raises:
+            TransientError: the store cannot be reached.
+        """
+        try:
+            await obstore.put_async(self._store, path, data, mode="overwrite")
+        except (BaseError, OSError) as error:
+            raise TransientError(f"cannot write {path}: {_said(error)}") from error
 
     async def read(self, path: str) -> bytes | None:
         """Return the bytes at ``path`` unverified, or None where there is nothing.

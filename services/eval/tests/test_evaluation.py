@@ -10,15 +10,21 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from tunewheel_contracts.erasures import proof_of
 from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
 from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval import evaluation
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.evaluation import Evaluator
+from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Job, Progress
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.plan import Champion, make_plan, pin, read_manifest
@@ -60,8 +66,13 @@ def settings(tmp_path: Path, regression_set: Path) -> Settings:
 
 
 @pytest.fixture
-async def evaluator(store: ObjectStore, settings: Settings) -> Evaluator:
-    made = Evaluator(store, settings)
+def erased() -> Erased:
+    return Erased()
+
+
+@pytest.fixture
+async def evaluator(store: ObjectStore, settings: Settings, erased: Erased) -> Evaluator:
+    made = Evaluator(store, settings, erased)
     await made.prepare()
     return made
 
@@ -84,6 +95,18 @@ def criteria(*entries: dict[str, Any]) -> ProjectSpec:
 
 async def read_scorecard(store: ObjectStore, verdict: EvalPassed | EvalFailed) -> Scorecard:
     return Scorecard.model_validate_json(await store.get(verdict.scorecard))
+
+
+async def proof(store: ObjectStore, dataset_id: str, *record_ids: str) -> Envelope[ErasureCompleted]:
+    """Return what curate says when it has erased ``record_ids`` of a version."""
+    found = ErasureFinding(records=len(record_ids), dataset_ids=(dataset_id,), record_ids=record_ids)
+    data = ErasureRequested(project="desk", erasure_id="letter", customer="g", requested_by="privacy")
+    told = {
+        "dataset_ids": (dataset_id,),
+        "finding": await store.put("found", found.model_dump_json().encode()),
+    }
+    done = proof_of(data, holder="curate", erased_by="curate", records=len(record_ids), **told)
+    return new_event(done, source="/test", cause=new_event(data, source="/test"))
 
 
 async def test_two_turns(
@@ -126,6 +149,26 @@ async def test_two_turns(
     )
     measured = [path for path in await store.list("measurements") if "/ds-2/" in path]
     assert len(measured) == 3
+
+
+async def test_an_erased_example_is_measured_no_more_and_its_late_rows_go(
+    real_run: MakeRun, store: ObjectStore, evaluator: Evaluator, erased: Erased, settings: Settings
+) -> None:
+    first = await real_run()
+    await evaluator.evaluate(first, None, lease())
+    event = await proof(store, first.dataset_id, "rec-2")
+    erased.apply(event)
+    again = first.model_copy(update={"run_id": "run-2"})
+    verdict = await evaluator.evaluate(again, None, lease())
+    assert isinstance(verdict, EvalPassed)
+    card = await read_scorecard(store, verdict)
+    assert card.contestants[0].metrics["examples"] == 5
+    assert card.generations is not None
+    assert b"ex-2" not in await store.get(card.generations)
+    await erased.forget_in(first.dataset_id, store)
+    left = [await store.read(path) or b"" for path in await store.list("scorecards") if "gener" in path]
+    assert len(left) == 2
+    assert not any(b"ex-2" in lines for lines in left)
 
 
 async def test_nothing_of_a_judged_run_stays_on_this_disk(
@@ -203,4 +246,4 @@ async def test_malformed_regression_set_stops_the_service(store: ObjectStore, se
     assert settings.eval_regression_set is not None
     settings.eval_regression_set.write_text("{}\n")
     with pytest.raises(ValueError, match=r"regression\.jsonl, line 1"):
-        await Evaluator(store, settings).prepare()
+        await Evaluator(store, settings, Erased()).prepare()

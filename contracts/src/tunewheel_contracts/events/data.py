@@ -135,14 +135,19 @@ class DatasetRejected(Event):
 
 
 class ErasureCompleted(Event):
-    """The proof that an erasure was carried out: what went, by whom, when, and which dataset versions had
-    held it."""
+    """The proof that one holder of data carried an erasure out: what went, by whom, when. Every holder gives
+    its own. Kafka's topics keep what was published until their retention ends."""
 
     type: ClassVar[str] = "erasure.completed"
     subject_field: ClassVar[str] = "erasure_id"
+    identity_when_given: ClassVar[tuple[str, ...]] = ("holder",)
 
     project: Slug
     erasure_id: SourceId
+    holder: Slug = "curate"
+    """Whose data it was: ``curate`` (records, dataset versions), ``ingest`` (stored files, dead letters),
+    ``eval`` (what models wrote on held-out examples), ``monitor`` (drift excerpts) or ``serve-gateway``
+    (completions that wait for the broker, or for feedback)."""
     customer: SourceId | None = None
     source_id: SourceId | None = None
     requested_by: SourceId
@@ -150,8 +155,13 @@ class ErasureCompleted(Event):
     """The service that carried it out."""
     completed_at: Timestamp
     records: Annotated[int, Field(ge=0)]
-    """Records that were known and are no more."""
+    """Records, files, letters, outputs, excerpts or completions that were known and are no more."""
     dataset_ids: tuple[Slug, ...] = ()
-    """Versions that held some of them, sorted."""
+    """Versions that held some of them, sorted; named by ``curate`` alone."""
     deleted_dataset_ids: tuple[Slug, ...] = ()
     """Of these, the versions whose rows were deleted with them; the others still hold them."""
+    model_ids: tuple[Slug, ...] = ()
+    """Adapters that were trained on these versions, sorted; they are not changed. One whose training ends
+    later names its version in ``train.completed``. Named by ``curate`` alone."""
+    finding: ArtifactRef | None = None
+    """JSON of ``ErasureFinding``: which records went; named by ``curate`` alone."""

@@ -38,6 +38,8 @@ class InferenceCompleted(Event):
     streamed: bool = False
     client: SourceId | None = None
     """Name of the API key, never the key."""
+    customer: SourceId | None = None
+    """Whose request it was, as the client's ``user`` says: the name under which an erasure finds it."""
     completed_at: Timestamp
 
 
@@ -52,6 +54,7 @@ class DriftWindow(Frozen):
 class DriftExample(Frozen):
     completion_id: str
     excerpt: Annotated[str, Field(max_length=300)]
+    """Beginning of what was asked or answered. Nobody stores it but this topic, until its retention ends."""
     score: FiniteFloat
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
+from tunewheel_contracts.erasures import proof_of
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import (
     BuildReason,
     DatasetRequested,
-    ErasureCompleted,
     RecordIngested,
     RecordKind,
 )
@@ -27,7 +26,7 @@ from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.making import Maker
 from tunewheel_curate.builds.policy import Pending
 from tunewheel_curate.records.arrivals import rows_of
-from tunewheel_curate.records.forgetting import forget
+from tunewheel_curate.records.forgetting import finding_ref, forget
 from tunewheel_curate.records.table import RecordTable, ends_of
 
 log = structlog.get_logger(__name__)
@@ -96,7 +95,7 @@ class Curation:
             TransientError: another writer was faster, or the store is away.
         """
         await self._followed.refresh()
-        declared, asked = self.projects.get(event.project), event.data
+        declared = self.projects.get(event.project)
         delete = declared is not None and declared.data.spec.dataset.erase_versions
         found = await forget(
             event,
@@ -105,17 +104,15 @@ class Curation:
             store=self._service.store,
             delete_versions=delete,
         )
-        proof = ErasureCompleted(
-            project=event.project,
-            erasure_id=asked.erasure_id,
-            customer=asked.customer,
-            source_id=asked.source_id,
-            requested_by=asked.requested_by,
+        proof = proof_of(
+            event.data,
+            holder="curate",
             erased_by=self._service.name,
-            completed_at=datetime.now(UTC),
             records=found.records,
             dataset_ids=found.dataset_ids,
             deleted_dataset_ids=found.dataset_ids if delete else (),
+            model_ids=self.known.adapters_of(found.dataset_ids),
+            finding=await finding_ref(event, self._service.store),
         )
         answers: list[Envelope[Any]] = [self._service.new(proof, cause=event)]
         latest = self.known.history.latest(event.project)

@@ -3,9 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import ErasureRequested
-from tunewheel_curate.records.erasures import Erasures, erased
+from tunewheel_curate.records.erasures import erased
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

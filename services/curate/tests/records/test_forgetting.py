@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
+from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.document import DocumentSection
+from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_curate.documents.sections import Section
 from tunewheel_curate.documents.taught import note_sources, taught_of
 from tunewheel_curate.documents.teaching import read_lessons
 from tunewheel_curate.pipeline import build
-from tunewheel_curate.records.erasures import Erasures
-from tunewheel_curate.records.forgetting import Finding, forget
+from tunewheel_curate.records.forgetting import finding_ref, forget
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.versions.versioning import write_version
 from tunewheel_runtime.store import ObjectStore
@@ -46,7 +48,7 @@ def letter(rows: pl.DataFrame, **subject: str):
     return new_event(data, source="/test", time=rows["published_at"].max() + timedelta(seconds=1))
 
 
-async def carried_out(event, **places) -> Finding:
+async def carried_out(event, **places) -> ErasureFinding:
     return await forget(event, Erasures().asked_by(event), **places)
 
 
@@ -64,11 +66,14 @@ async def test_the_proof_names_the_versions_and_says_the_same_when_repeated(
     await stored_version(rows[10:], spec(), store, tmp_path / "without")
     event = letter(rows, customer="person-3")
     found = await carried_out(event, table=table, store=store, delete_versions=False)
-    assert found == Finding(records=1, dataset_ids=(held,))
+    assert found == ErasureFinding(records=1, dataset_ids=(held,), record_ids=("rec-0003",))
     assert "person-3" not in table.read("shop", {})["group"].to_list()
     assert table.arrivals().height == 29
     again = await carried_out(event, table=table, store=store, delete_versions=False)
     assert again == found
+    ref = await finding_ref(event, store)
+    assert ref is not None
+    assert ErasureFinding.model_validate_json(await store.get(ref)) == found
     assert await store.exists(f"datasets/{held}/train.parquet")
 
 
@@ -84,13 +89,29 @@ async def test_a_version_that_holds_only_an_answer_to_avoid_is_named(
     table.append(rows)
     event = letter(rows, customer="person-x")
     found = await carried_out(event, table=table, store=store, delete_versions=False)
-    assert found == Finding(records=1, dataset_ids=(held,))
+    assert found == ErasureFinding(records=1, dataset_ids=(held,), record_ids=("rec-0030",))
+
+
+async def test_a_version_that_only_lists_a_contradiction_for_review_is_named(
+    store, records, varied_rows, spec, tmp_path: Path
+) -> None:
+    asked = {"input": "which of the two bells belongs on the left side of the handlebar"}
+    bell, horn = (asked | {"output": json.dumps({"category": said})} for said in ("bell", "horn"))
+    rows = records(*varied_rows(30), bell | {"group": "person-x"}, horn | {"group": "person-y"})
+    held = await stored_version(rows, spec(), store, tmp_path)
+    assert "person-x" not in pl.read_parquet(tmp_path / "version" / "train.parquet")["group"]
+    table = RecordTable(str(tmp_path / "records"))
+    table.append(rows)
+    event = letter(rows, customer="person-x")
+    found = await carried_out(event, table=table, store=store, delete_versions=True)
+    assert found == ErasureFinding(records=1, dataset_ids=(held,), record_ids=("rec-0030",))
+    assert not await store.exists(f"datasets/{held}/review.parquet")
 
 
 async def test_a_source_is_forgotten_too(table, store, rows, spec, tmp_path: Path) -> None:
     held = await stored_version(rows, spec(), store, tmp_path)
     found = await carried_out(letter(rows, source_id="T-5"), table=table, store=store, delete_versions=False)
-    assert found == Finding(records=1, dataset_ids=(held,))
+    assert found == ErasureFinding(records=1, dataset_ids=(held,), record_ids=("rec-0005",))
     assert table.arrivals().height == 29
 
 
@@ -102,7 +123,7 @@ async def test_a_version_is_known_by_its_rows_where_the_table_is_lost(
     found = await carried_out(
         letter(rows, customer="person-3"), table=empty, store=store, delete_versions=False
     )
-    assert found == Finding(records=0, dataset_ids=(held,))
+    assert found == ErasureFinding(records=0, dataset_ids=(held,), record_ids=("rec-0003",))
 
 
 async def test_rows_of_versions_go_where_the_project_says_so(
@@ -156,5 +177,5 @@ async def test_what_a_teacher_said_of_an_erased_document_goes_once(table, store,
 
 async def test_nobody_of_that_name_is_a_proof_of_nothing(table, store, rows) -> None:
     found = await carried_out(letter(rows, customer="nobody"), table=table, store=store, delete_versions=True)
-    assert found == Finding(records=0)
+    assert found == ErasureFinding(records=0)
     assert table.arrivals().height == 30

@@ -7,8 +7,8 @@ import pytest
 from deltalake import CommitProperties, Transaction, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import TransientError
-from tunewheel_curate.records.erasures import Erasure
 from tunewheel_curate.records.table import ForeignRecordTable, RecordTable, TableBehind, ends_of, table_url
 
 

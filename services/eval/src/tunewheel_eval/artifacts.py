@@ -89,14 +89,19 @@ def check_files(adapter: AdapterRef) -> None:
 
 async def keep_measurement(store: ObjectStore, measurement: Measurement, *, dataset_id: str) -> None:
     """Put a complete measurement where later evaluations of the same model look for it."""
-    prefix = _measurements(measurement.header.model_key, dataset_id)
+    # A conflict: another worker measured the same meanwhile, perhaps a last bit differently. The first stays.
+    with contextlib.suppress(ArtifactConflict):
+        await store.put(*measurement_file(measurement, dataset_id))
+
+
+def measurement_file(measurement: Measurement, dataset_id: str) -> tuple[str, bytes]:
+    """Return the path, which names the items, and the content of a stored measurement."""
     cause: dict[str, Any] = {
         "header": measurement.header.model_dump(mode="json"),
         "items": sorted(measurement.rows),
     }
-    # A conflict: another worker measured the same meanwhile, perhaps a last bit differently. The first stays.
-    with contextlib.suppress(ArtifactConflict):
-        await store.put(f"{prefix}/{content_id('rows', cause)}.jsonl", measurement.to_lines().encode())
+    folder = measurements_of(measurement.header.model_key, dataset_id)
+    return f"{folder}/{content_id('rows', cause)}.jsonl", measurement.to_lines().encode()
 
 
 async def fetch_measurements(
@@ -105,7 +110,7 @@ async def fetch_measurements(
     """Bring what is known of a model from evaluations on these datasets, the first given first."""
     found: list[Path] = []
     for dataset_id in dict.fromkeys(dataset_ids):
-        for path in await store.list(_measurements(model_key, dataset_id)):
+        for path in await store.list(measurements_of(model_key, dataset_id)):
             if (data := await store.read(path)) is not None:
                 target = destination / f"{dataset_id}-{PurePosixPath(path).name}"
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -114,5 +119,6 @@ async def fetch_measurements(
     return tuple(found)
 
 
-def _measurements(model_key: str, dataset_id: str) -> str:
+def measurements_of(model_key: str, dataset_id: str) -> str:
+    """Return the folder of what is known of a model from evaluations on a dataset version."""
     return f"measurements/{model_key}/{dataset_id}"

@@ -15,7 +15,7 @@ from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import fetch_candidate, fetch_champion, fetch_measurements
 from tunewheel_eval.job import ContestantJob, Job
-from tunewheel_eval.measurement import model_key
+from tunewheel_eval.measurement import example_key, model_key
 from tunewheel_eval.plan import EvaluationPlan
 from tunewheel_eval.settings import Settings
 
@@ -34,6 +34,14 @@ class Contest:
     @property
     def job_path(self) -> Path:
         return self.directory / "job.json"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What every contestant is measured on. Rows of an earlier attempt may name an example that was
+        erased since."""
+        limit = self.manifest.spec.task.max_output_tokens
+        asked = (example_key(one, max_output_tokens=limit) for one in self.examples)
+        return (*asked, *(item.key for item in self.items))
 
     def rows(self, role: Role) -> Path:
         return self.directory / f"{role.value}.jsonl"

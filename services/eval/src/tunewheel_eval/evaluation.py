@@ -12,19 +12,26 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.regression_items import RegressionItem, read_items
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
-from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_eval.artifacts import keep_measurement, read_holdout
 from tunewheel_eval.contest import Contest, prepare_job, roles
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
+from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Progress
 from tunewheel_eval.measurement import Measurement, read_measurement
 from tunewheel_eval.metrics import outcomes
 from tunewheel_eval.plan import Champion, EvaluationPlan, make_plan, pin, read_manifest
 from tunewheel_eval.reviews import read_scorecard
-from tunewheel_eval.scorecards import Verdict, build_scorecard, generation_lines, refusal, verdict_of
+from tunewheel_eval.scorecards import (
+    Verdict,
+    build_scorecard,
+    generation_lines,
+    generations_path,
+    refusal,
+    verdict_of,
+)
 from tunewheel_eval.settings import Settings
 from tunewheel_eval.worker_process import WORKER, Stopped, run_worker
 
@@ -34,13 +41,17 @@ log = structlog.get_logger(__name__)
 class Evaluator:
     """Evaluates runs. Nothing is kept in memory between two of them."""
 
-    def __init__(self, store: ObjectStore, settings: Settings, *, worker: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self, store: ObjectStore, settings: Settings, erased: Erased, *, worker: Sequence[str] = WORKER
+    ) -> None:
         self._store, self._settings, self._worker = store, settings, worker
+        self._erased = erased
         self._items: tuple[RegressionItem, ...] = ()
 
     async def prepare(self) -> None:
         """Read the regression set. Raises ValueError, which stops the service, where it is malformed."""
         self._items = await asyncio.to_thread(read_items, self._settings.eval_regression_set)
+        await self.sweep()
 
     async def evaluate(self, event: TrainCompleted, champion: Champion | None, lease: Lease) -> Verdict:
         """Return the verdict on the run that ``event`` completed; the same one for every delivery.
@@ -57,10 +68,10 @@ class Evaluator:
             contest = await self._contest(plan, manifest)
             scorecard = await self._play(contest, lease)
             known = await self._keep(plan, scorecard)
-        await self._sweep()
+        await self.sweep()
         return verdict_of(plan, *known)
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
         """Remove the work of every run that is judged: of this one, and of those whose lease moved away."""
         root = self._settings.work_for("eval")
         for directory in await asyncio.to_thread(lambda: list(root.glob("*"))):
@@ -69,6 +80,7 @@ class Evaluator:
 
     async def _contest(self, plan: EvaluationPlan, manifest: DatasetManifest) -> Contest:
         examples = await read_holdout(self._store, manifest.holdout)
+        examples = await self._erased.left_of(examples, plan.dataset_id, self._store)
         directory = self._settings.work_for("eval") / plan.scorecard_id
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
         return Contest(plan, manifest, examples, self._items, directory)
@@ -112,8 +124,7 @@ class Evaluator:
         }
         limit = spec.task.max_output_tokens
         lines = generation_lines(measured, contest.examples, max_output_tokens=limit)
-        path = f"scorecards/{plan.scorecard_id}.generations-{content_sha256(lines)[:12]}.jsonl"
-        generations = await self._store.put(path, lines)
+        generations = await self._store.put(generations_path(plan.scorecard_id, lines), lines)
         return await asyncio.to_thread(
             build_scorecard, plan, spec, judged, generations=generations, seconds=seconds
         )
@@ -134,4 +145,4 @@ def _read(contest: Contest, role: Role) -> Measurement:
     measurement = read_measurement(contest.rows(role).read_text("utf-8"))
     if measurement is None:
         raise WorkerFailed(f"{contest.rows(role)} has no header although the worker finished")
-    return measurement
+    return measurement.only(contest.keys)

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewSubmitted
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_runtime.service import Lease, Service
 
 from tunewheel_eval.evaluation import Evaluator
+from tunewheel_eval.forgetting import Erased, forget
 from tunewheel_eval.plan import champion_of
 from tunewheel_eval.reviews import settle
 from tunewheel_eval.scorecards import Verdict
 
 
-def register(service: Service, evaluator: Evaluator) -> None:
-    """Subscribe to finished runs and to people's reviews."""
+def register(service: Service, evaluator: Evaluator, erased: Erased) -> None:
+    """Subscribe to finished runs, to people's reviews and to what curate erased."""
     serving = service.view(topics.SERVING_DESIRED)
     service.check(topics.SERVING_DESIRED)
+    proofs = service.replay((topics.ERASURE_COMPLETED,), erased.apply)
 
     @service.job(topics.TRAIN_COMPLETED)
     async def on_train_completed(event: Envelope[TrainCompleted], lease: Lease) -> Envelope[Verdict]:
         await serving.refresh()
+        await proofs.refresh()
         desired = serving.get(event.project)
         champion = champion_of(desired.data if desired else None, candidate_id=event.data.adapter.model_id)
-        return service.new(await evaluator.evaluate(event.data, champion, lease), cause=event)
+        verdict = await evaluator.evaluate(event.data, champion, lease)
+        await proofs.refresh()  # while this run was measured, others may have erased without finding its rows
+        await erased.forget_in(event.data.dataset_id, service.store)
+        return service.new(verdict, cause=event)
 
     @service.on(topics.REVIEW_SUBMITTED)
     async def on_review_submitted(event: Envelope[ReviewSubmitted]) -> Envelope[EvalPassed | EvalFailed]:
         return service.new(await settle(service.store, event.data), cause=event)
+
+    @service.on(topics.ERASURE_COMPLETED)
+    async def on_erasure_completed(event: Envelope[ErasureCompleted]) -> Envelope[ErasureCompleted] | None:
+        proof = await forget(event, service.store)
+        return service.new(proof, cause=event) if proof is not None else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tunewheel_runtime.service import Service
 
 from tunewheel_eval.evaluation import Evaluator
+from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.handlers import register
 from tunewheel_eval.settings import Settings
 from tunewheel_eval.worker_process import WORKER
@@ -15,9 +16,10 @@ from tunewheel_eval.worker_process import WORKER
 def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     """Build the service; nothing runs yet. ``worker`` is the command of a measuring process."""
     service = Service("eval", settings)
-    evaluator = Evaluator(service.store, settings, worker=worker)
+    erased = Erased()
+    evaluator = Evaluator(service.store, settings, erased, worker=worker)
     service.on_startup(evaluator.prepare)
-    register(service, evaluator)
+    register(service, evaluator, erased)
     return service
 
 

@@ -11,6 +11,7 @@ from tunewheel_contracts.fields import ArtifactRef, SourceId
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.scorecard import Comparison, Contestant, Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_sha256
 
 from tunewheel_eval.comparisons import compare
 from tunewheel_eval.errors import UnfitCandidate
@@ -94,6 +95,11 @@ def failures(scorecard: Scorecard) -> tuple[str, ...]:
     if scorecard.reason is not None:
         return (f"{scorecard.field}: {scorecard.reason}",)
     return tuple(check.reason for check in scorecard.checks if not check.passed)
+
+
+def generations_path(scorecard_id: str, lines: bytes) -> str:
+    """Return where what the contestants wrote lies, by its content."""
+    return f"scorecards/{scorecard_id}.generations-{content_sha256(lines)[:12]}.jsonl"
 
 
 def generation_lines(

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.topics import DOCUMENT_WITHDRAWN, ERASURE_REQUESTED, PROJECT_DECLARED
+from tunewheel_contracts.topics import (
+    DOCUMENT_WITHDRAWN,
+    ERASURE_REQUESTED,
+    PROJECT_DECLARED,
+    TRAIN_COMPLETED,
+)
 from tunewheel_runtime.service import Position
 
 from tunewheel_curate.builds.history import TOPICS as HISTORY_TOPICS
 from tunewheel_curate.builds.history import History
-from tunewheel_curate.records.erasures import Erasures
 from tunewheel_curate.records.withdrawals import Withdrawals
 
-TOPICS = (PROJECT_DECLARED, DOCUMENT_WITHDRAWN, ERASURE_REQUESTED, *HISTORY_TOPICS)
+TOPICS = (PROJECT_DECLARED, DOCUMENT_WITHDRAWN, ERASURE_REQUESTED, TRAIN_COMPLETED, *HISTORY_TOPICS)
 
 
 class Known:
@@ -27,11 +34,19 @@ class Known:
         self.erasures = Erasures()
         self.specs: dict[str, ProjectSpec] = {}
         """By hash: every spec that the log still holds, the earlier ones too."""
+        self._adapters: dict[str, str] = {}
+        """By model id: the dataset version that an adapter was trained on."""
 
     def apply(self, envelope: Envelope[Any], position: Position) -> None:
         """Take note of one event on the log."""
         if isinstance(envelope.data, ProjectDeclared):
             self.specs[envelope.data.spec.sha256] = envelope.data.spec
+        if isinstance(envelope.data, TrainCompleted):
+            self._adapters[envelope.data.adapter.model_id] = envelope.data.dataset_id
         self.history.apply(envelope)
         self.withdrawals.apply(envelope, position.partition, position.offset)
         self.erasures.apply(envelope)
+
+    def adapters_of(self, dataset_ids: Collection[str]) -> tuple[str, ...]:
+        """Return the adapters that were trained on any of these versions, sorted."""
+        return tuple(sorted(model for model, version in self._adapters.items() if version in dataset_ids))

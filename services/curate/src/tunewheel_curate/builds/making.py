@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import structlog
+from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, DatasetVersioned, RecordKind
@@ -25,7 +26,6 @@ from tunewheel_curate.builds.building import Builder
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome
 from tunewheel_curate.documents.taught import forget_taught, taught_of
-from tunewheel_curate.records.erasures import Erasure
 from tunewheel_curate.versions.versioning import manifest_ref
 
 log = structlog.get_logger(__name__)
@@ -123,8 +123,8 @@ class Maker:
         store = self._service.store
         for erasure in self._known.erasures.of(project):
             if erasure not in before:
-                keys = await taught_of(store, project, erasure.document_id)
-                await forget_taught(store, project, erasure.document_id, keys)
+                keys = await taught_of(store, project, erasure.subject)
+                await forget_taught(store, project, erasure.subject, keys)
 
     async def _memory_of(self, version: DatasetVersioned, *, stop: asyncio.Event) -> bytes | None:
         """Return what ``version`` and those before it held out; None for one made before there was a memory.

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import SecretStr, field_serializer
+from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 
-from tunewheel_curate.records.erasures import Erasure
 from tunewheel_curate.records.withdrawals import Withdrawal
 
 if TYPE_CHECKING:

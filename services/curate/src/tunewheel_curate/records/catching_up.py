@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
+from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import RecordIngested
@@ -21,7 +22,6 @@ from tunewheel_runtime.service import Delivery, Position
 from tunewheel_runtime.settings import ServiceSettings
 
 from tunewheel_curate.records.arrivals import rows_of
-from tunewheel_curate.records.erasures import Erasure
 from tunewheel_curate.records.table import RecordTable
 
 log = structlog.get_logger(__name__)

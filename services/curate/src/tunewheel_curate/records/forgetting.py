@@ -9,22 +9,22 @@ service that dies half-way finds it again, and the proof says what there was, no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from functools import partial
 from io import BytesIO
 
 import polars as pl
 import structlog
-from pydantic import Field
+from tunewheel_contracts.erasures import Erasure, place_of
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ErasureRequested
-from tunewheel_contracts.fields import Frozen, Sha256, Slug
+from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_runtime.store import ArtifactConflict, ObjectStore
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_curate.documents.taught import forget_taught, taught_of
-from tunewheel_curate.records.erasures import Erasure
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.similarity.near_cache import NearCache
 
@@ -34,17 +34,6 @@ WITHOUT_ROWS = ("manifest.json", "holdout_memory.parquet")
 """What stays of a version whose rows are deleted: it holds hashes and counts, nobody's words."""
 
 
-class Finding(Frozen):
-    """What an erasure concerns."""
-
-    records: int = Field(ge=0)
-    """Distinct records in the table."""
-    dataset_ids: tuple[Slug, ...] = ()
-    """Versions of which some are part, sorted; also versions that were stored and never published."""
-    lessons: tuple[Sha256, ...] = ()
-    """Names of what a teacher answered about an erased document, sorted."""
-
-
 async def forget(
     event: Envelope[ErasureRequested],
     erasure: Erasure,
@@ -52,7 +41,7 @@ async def forget(
     table: RecordTable,
     store: ObjectStore,
     delete_versions: bool,
-) -> Finding:
+) -> ErasureFinding:
     """Erase what ``event`` asks for (``Erasures.asked_by``) and return what was found. Repeating it is
     harmless, also after the same was published and versioned again.
 
@@ -63,81 +52,97 @@ async def forget(
     finding = await _written_down(event, erasure, rows, store)
     if delete_versions:
         await _once(event, "versions", store, partial(_delete_versions, finding, store))
-    lessons = (event.project, erasure.document_id, finding.lessons)
+    lessons = (event.project, erasure.subject, finding.lessons)
     await _once(event, "lessons", store, partial(forget_taught, store, *lessons))
     await asyncio.to_thread(table.erase, rows)
     await NearCache(store).forget(event.project)
-    log.info("erased", erasure_id=event.data.erasure_id, **finding.model_dump())
+    log.info(
+        "erased", erasure_id=event.data.erasure_id, records=finding.records, dataset_ids=finding.dataset_ids
+    )
     return finding
 
 
-def _place(event: Envelope[ErasureRequested]) -> str:
-    return f"erasures/{event.project}/{content_sha256(event.id.encode())[:32]}"
+async def finding_ref(event: Envelope[ErasureRequested], store: ObjectStore) -> ArtifactRef | None:
+    """Return where what ``forget`` found for ``event`` is written down."""
+    path = f"{place_of(event.project, event.id)}.json"
+    data = await store.read(path)
+    return None if data is None else ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
 
 
 async def _written_down(
     event: Envelope[ErasureRequested], erasure: Erasure, rows: pl.DataFrame, store: ObjectStore
-) -> Finding:
-    path = f"{_place(event)}.json"
+) -> ErasureFinding:
+    path = f"{place_of(event.project, event.id)}.json"
     if (earlier := await store.read(path)) is not None:
-        return Finding.model_validate_json(earlier)
-    record_ids = rows["record_id"].unique().sort().to_list()
-    dataset_ids = await _versions_with(record_ids, erasure, store)
-    lessons = await taught_of(store, event.project, erasure.document_id)
-    finding = Finding(records=len(record_ids), dataset_ids=dataset_ids, lessons=lessons)
-    try:
-        await store.put(path, finding.model_dump_json().encode())
-    except ArtifactConflict:  # another replica looked at the same moment, before or after a record arrived
-        return Finding.model_validate_json(await store.read(path) or b"")
-    return finding
+        return ErasureFinding.model_validate_json(earlier)
+    known = set(rows["record_id"])
+    held = await _held_by_versions(known, erasure, store)
+    finding = ErasureFinding(
+        records=len(known),
+        dataset_ids=tuple(sorted(held)),
+        lessons=await taught_of(store, event.project, erasure.subject),
+        record_ids=tuple(sorted(known.union(*held.values()))),
+    )
+    # Another replica may have looked at the same moment, before or after a record arrived.
+    return ErasureFinding.model_validate_json(await store.first(path, finding.model_dump_json().encode()))
 
 
-async def _versions_with(record_ids: list[str], erasure: Erasure, store: ObjectStore) -> tuple[str, ...]:
-    """Return the versions in the store that hold one of the records, or an example of the person."""
-    found: list[str] = []
+async def _held_by_versions(
+    record_ids: Set[str], erasure: Erasure, store: ObjectStore
+) -> dict[str, set[str]]:
+    """Return, by version in the store that holds any, the records among ``record_ids`` and of the person."""
+    found: dict[str, set[str]] = {}
     for path in await store.list("datasets"):
         if not path.endswith("/manifest.json"):
             continue
         manifest = DatasetManifest.model_validate_json(await store.read(path) or b"")
-        if manifest.project == erasure.project and await _holds(manifest, record_ids, erasure, store):
-            found.append(manifest.dataset_id)
-    return tuple(sorted(found))
-
-
-async def _holds(
-    manifest: DatasetManifest, record_ids: list[str], erasure: Erasure, store: ObjectStore
-) -> bool:
-    # Read by path: the rows of a version may have been deleted by an earlier erasure.
-    lineage = await store.read(manifest.lineage.path) if manifest.lineage else None
-    if lineage is not None:
-        used = pl.read_parquet(BytesIO(lineage)).filter(pl.col("example_id").is_not_null())
-        if used["record_id"].is_in(record_ids).any():
-            return True
-    for ref in (manifest.preferences, manifest.negatives):
-        rows = await store.read(ref.path) if ref is not None else None
-        if rows is not None and pl.read_parquet(BytesIO(rows))["record_id"].is_in(record_ids).any():
-            return True
-    for ref in (manifest.train, manifest.holdout):
-        rows = await store.read(ref.path) if erasure.customer is not None else None
-        if rows is None:
+        if manifest.project != erasure.project:
             continue
-        if (pl.read_parquet(BytesIO(rows), columns=["group"])["group"] == erasure.customer).any():
-            return True
-    return False
+        if held := await _held(manifest, record_ids, erasure, store):
+            found[manifest.dataset_id] = held
+    return found
+
+
+async def _held(
+    manifest: DatasetManifest, record_ids: Set[str], erasure: Erasure, store: ObjectStore
+) -> set[str]:
+    """Return the records whose text is in one of the version's files."""
+    review = manifest.quality.review if manifest.quality else None
+    files = (manifest.lineage, manifest.train, manifest.holdout, manifest.preferences, manifest.negatives)
+    held: set[str] = set()
+    for ref in (*files, review):
+        # Read by path: the rows of a version may have been deleted by an earlier erasure.
+        data = await store.read(ref.path) if ref is not None else None
+        if data is not None:
+            held |= await asyncio.to_thread(_taken, BytesIO(data), record_ids, erasure)
+    return held
+
+
+def _taken(parquet: BytesIO, record_ids: Set[str], erasure: Erasure) -> set[str]:
+    columns = set(pl.read_parquet_schema(parquet)) & {"record_id", "record_ids", "group", "example_id"}
+    rows = pl.read_parquet(parquet, columns=sorted(columns))
+    if "record_ids" in columns:
+        rows = rows.explode("record_ids").rename({"record_ids": "record_id"})
+    if "example_id" in columns:  # lineage only names the records that became no example
+        rows = rows.filter(pl.col("example_id").is_not_null())
+    taken = pl.col("record_id").is_in(list(record_ids))
+    if erasure.customer is not None and "group" in columns:
+        taken |= pl.col("group") == erasure.customer
+    return set(rows.filter(taken)["record_id"].drop_nulls())
 
 
 async def _once(
     event: Envelope[ErasureRequested], what: str, store: ObjectStore, delete: Callable[[], Awaitable[None]]
 ) -> None:
     """Delete ``what``, once: the same may have been published since, and has the same name."""
-    done = f"{_place(event)}.{what}-deleted"
+    done = f"{place_of(event.project, event.id)}.{what}-deleted"
     if await store.exists(done):
         return
     await delete()
     await store.put(done, b"")
 
 
-async def _delete_versions(finding: Finding, store: ObjectStore) -> None:
+async def _delete_versions(finding: ErasureFinding, store: ObjectStore) -> None:
     for dataset_id in finding.dataset_ids:
         await _delete_rows(dataset_id, store)
 

@@ -15,9 +15,10 @@ from typing import Any
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
-from tunewheel_curate.records.erasures import Erasure, erased
+from tunewheel_curate.records.erasures import erased
 from tunewheel_curate.stage import RECORD_SCHEMA
 
 SUBJECT_COLUMNS = (

@@ -1,0 +1,164 @@
+"""Takes out of the store what models wrote about examples whose records were erased.
+
+Curate's proof (``erasure.completed``) says which dataset versions held them, and where the records are named.
+What is left of a file is written under a new name before the old file goes: a repetition finds one of them.
+The figures of scorecards stay: they are numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import polars as pl
+import structlog
+from tunewheel_contracts.erasures import place_of, proof_of
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import ErasureCompleted
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
+from tunewheel_contracts.formats.erasure import ErasureFinding
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_eval.artifacts import measurement_file, measurements_of
+from tunewheel_eval.measurement import example_key, read_measurement
+from tunewheel_eval.plan import read_plan
+from tunewheel_eval.scorecards import generations_path
+
+log = structlog.get_logger(__name__)
+HOLDER = "eval"
+
+
+class Erased:
+    """A fold over curate's proofs: which records of which dataset versions are erased. Applying a proof twice
+    changes nothing."""
+
+    def __init__(self) -> None:
+        self._findings: dict[str, dict[str, ArtifactRef]] = {}
+        """By dataset version and event id: where the erased records are named."""
+
+    def apply(self, event: Envelope[Any]) -> None:
+        """Take note of one event."""
+        data = event.data
+        if isinstance(data, ErasureCompleted) and data.holder == "curate" and data.finding is not None:
+            for dataset_id in data.dataset_ids:
+                self._findings.setdefault(dataset_id, {})[event.id] = data.finding
+
+    async def left_of(
+        self, examples: tuple[ChatExample, ...], dataset_id: str, store: ObjectStore
+    ) -> tuple[ChatExample, ...]:
+        """Return ``examples`` of a version without those that were made of erased records."""
+        for finding in self._findings.get(dataset_id, {}).values():
+            records = await _record_ids(finding, store) or frozenset()
+            examples = tuple(one for one in examples if records.isdisjoint(one.record_ids))
+        return examples
+
+    async def forget_in(self, dataset_id: str, store: ObjectStore) -> None:
+        """Take out what was written about a version's erased examples while nobody knew of the erasure."""
+        for finding in self._findings.get(dataset_id, {}).values():
+            records = await _record_ids(finding, store)
+            for file in await _files_of(dataset_id, records, store) if records is not None else ():
+                await file.rewrite(store)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A stored file, and what of it stays."""
+
+    path: str
+    taken: int
+    """Outputs that go."""
+    left: tuple[str, bytes] | None
+    """The new path and content; None where nothing stays."""
+
+    async def rewrite(self, store: ObjectStore) -> None:
+        if self.left is not None:
+            await store.first(*self.left)
+        await store.delete([self.path])
+
+
+async def forget(event: Envelope[ErasureCompleted], store: ObjectStore) -> ErasureCompleted | None:
+    """Carry out what curate's proof says; return eval's own proof, None where ``event`` is not curate's.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    data = event.data
+    if data.holder != "curate":
+        return None
+    records = await _record_ids(data.finding, store)
+    files = [file for name in data.dataset_ids for file in await _files_of(name, records, store)]
+    taken = str(sum(file.taken for file in files)).encode()
+    request_id = event.causation_id or event.id
+    first = await store.first(f"{place_of(data.project, request_id)}.{HOLDER}", taken)
+    for file in files:
+        await file.rewrite(store)
+    log.info("erased", erasure_id=data.erasure_id, files=len(files), outputs=int(taken))
+    return proof_of(data, holder=HOLDER, erased_by=HOLDER, records=int(first))
+
+
+async def _record_ids(finding: ArtifactRef | None, store: ObjectStore) -> frozenset[str] | None:
+    """Return the erased records; None where a proof of an earlier release does not name them."""
+    if finding is None:
+        return None
+    found = ErasureFinding.model_validate_json(await store.get(finding))
+    return None if found.records and not found.record_ids else frozenset(found.record_ids)
+
+
+async def _files_of(dataset_id: str, records: frozenset[str] | None, store: ObjectStore) -> list[_File]:
+    """Return the files with outputs on held-out examples of ``records``. Where the records, or the version's
+    rows, are known no more, all outputs on the version are concerned."""
+    manifest = await store.read(f"datasets/{dataset_id}/manifest.json")
+    if manifest is None:
+        return []
+    version = DatasetManifest.model_validate_json(manifest)
+    holdout = await store.read(version.holdout.path)
+    erased: list[ChatExample] | None = None
+    if holdout is not None and records is not None:
+        rows = await asyncio.to_thread(pl.read_parquet, BytesIO(holdout))
+        examples = [ChatExample.model_validate(row) for row in rows.iter_rows(named=True)]
+        erased = [one for one in examples if not records.isdisjoint(one.record_ids)]
+        if not erased:
+            return []
+    limit = version.spec.task.max_output_tokens
+    names = keys = None
+    if erased is not None:
+        names = {one.example_id for one in erased}
+        keys = {example_key(one, max_output_tokens=limit) for one in erased}
+    return [
+        *await _measurements(dataset_id, keys, store),
+        *await _generations(dataset_id, names, store),
+    ]
+
+
+async def _measurements(dataset_id: str, keys: set[str] | None, store: ObjectStore) -> list[_File]:
+    found: list[_File] = []
+    for model in await store.folders("measurements"):
+        for path in await store.list(measurements_of(model, dataset_id)):
+            measured = read_measurement((await store.read(path) or b"").decode("utf-8", "replace"))
+            rows = measured.rows if measured is not None else {}
+            left = [key for key in rows if keys is not None and key not in keys]
+            if measured is None or len(left) < len(rows):
+                kept = measurement_file(measured.only(left), dataset_id) if measured and left else None
+                found.append(_File(path, len(rows) - len(left), kept))
+    return found
+
+
+async def _generations(dataset_id: str, names: set[str] | None, store: ObjectStore) -> list[_File]:
+    plans = [await read_plan(store, run_id) for run_id in await store.folders("runs")]
+    cards = {plan.scorecard_id for plan in plans if plan is not None and plan.dataset_id == dataset_id}
+    found: list[_File] = []
+    for path in await store.list("scorecards") if cards else ():
+        card = path.removeprefix("scorecards/").partition(".generations-")[0]
+        if card not in cards or ".generations-" not in path:
+            continue
+        lines = (await store.read(path) or b"").splitlines(keepends=True)
+        left = [line for line in lines if names is not None and json.loads(line)["example_id"] not in names]
+        if len(left) < len(lines):
+            content = b"".join(left)
+            kept = (generations_path(card, content), content) if left else None
+            found.append(_File(path, len(lines) - len(left), kept))
+    return found

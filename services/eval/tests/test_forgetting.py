@@ -1,0 +1,154 @@
+"""What models wrote about erased examples leaves the store; what they wrote about others stays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+from tunewheel_contracts.erasures import proof_of
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import ErasureCompleted
+from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.erasure import ErasureFinding
+from tunewheel_eval.artifacts import keep_measurement
+from tunewheel_eval.forgetting import Erased, forget
+from tunewheel_eval.measurement import Header, HoldoutRow, Measurement, RegressionRow, example_key
+from tunewheel_eval.plan import make_plan, pin, read_manifest
+from tunewheel_eval.scorecards import generations_path
+from tunewheel_runtime.store import ObjectStore
+
+MakeRun = Callable[..., Awaitable[TrainCompleted]]
+PERSON, OTHERS = "rec-2", "what everybody else wrote"
+
+
+async def evaluated(
+    store: ObjectStore, event: TrainCompleted, examples: Sequence[ChatExample]
+) -> tuple[str, str]:
+    """Leave in the store what an evaluation of ``event`` leaves there; return the two paths."""
+    plan = await pin(store, make_plan(event, await read_manifest(store, event.dataset), None))
+    lines = b"".join(
+        json.dumps({"example_id": one.example_id, "prompt": one.record_ids[0]}).encode() + b"\n"
+        for one in examples
+    )
+    path = generations_path(plan.scorecard_id, lines)
+    await store.put(path, lines)
+    keys = [example_key(one, max_output_tokens=12) for one in examples]
+    rows = [
+        HoldoutRow(key=key, output=one.record_ids[0], complete=True, nll=1.0, tokens=1)
+        for key, one in zip(keys, examples, strict=True)
+    ]
+    general = RegressionRow(key="a" * 64, output="blue", correct=True)
+    measured = Measurement(
+        header=Header(model_key="model-1", dtype="float32"), rows={row.key: row for row in (*rows, general)}
+    )
+    await keep_measurement(store, measured, dataset_id=event.dataset_id)
+    (kept,) = [path for path in await store.list("measurements") if f"/{event.dataset_id}/" in path]
+    return path, kept
+
+
+async def curates(
+    store: ObjectStore, *dataset_ids: str, records: Sequence[str] = (PERSON,), named: bool = True
+) -> Envelope[ErasureCompleted]:
+    """Return curate's proof; ``named``: as this release gives it, with the records' names."""
+    asked = ErasureRequested(project="desk", erasure_id="letter", customer="g-2", requested_by="privacy")
+    found = ErasureFinding(records=1, dataset_ids=dataset_ids, record_ids=tuple(records) if named else ())
+    ref = await store.put("erasures/desk/found.json", found.model_dump_json().encode())
+    proof = proof_of(
+        asked, holder="curate", erased_by="curate", records=1, dataset_ids=dataset_ids, finding=ref
+    )
+    return new_event(proof, source="/test", cause=new_event(asked, source="/test"))
+
+
+async def stored(store: ObjectStore) -> bytes:
+    paths = [*await store.list("scorecards"), *await store.list("measurements")]
+    return b"".join([await store.read(path) or b"" for path in paths])
+
+
+async def test_outputs_on_the_erased_go_and_those_on_others_stay(
+    make_run: MakeRun, store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    event = await make_run()
+    before = await evaluated(store, event, examples)
+    other = await make_run(run_id="run-2", dataset_id="ds-2", holdout=examples[3:])
+    untouched = await evaluated(store, other, examples[3:])
+    asked = await curates(store, "ds-1", "ds-2")
+    proof = await forget(asked, store)
+    assert proof is not None
+    assert (proof.holder, proof.erased_by, proof.records, proof.customer) == ("eval", "eval", 2, "g-2")
+    held = await stored(store)
+    assert PERSON.encode() not in held
+    assert held.count(b"rec-4") == 4
+    assert b"blue" in held
+    assert [await store.exists(path) for path in (*before, *untouched)] == [False, False, True, True]
+    again = await forget(asked, store)
+    assert again is not None
+    assert again.records == 2
+    assert again.event_id() == proof.event_id() != asked.data.event_id()
+
+
+async def test_an_erasure_that_was_cut_short_is_finished_and_says_what_there_was(
+    make_run: MakeRun,
+    store: ObjectStore,
+    examples: tuple[ChatExample, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await evaluated(store, await make_run(), examples)
+    asked = await curates(store, "ds-1")
+    deleted: list[str] = []
+
+    async def die(paths: Sequence[str]) -> None:
+        if deleted:
+            raise ConnectionError("killed")
+        deleted.extend(paths)
+        await ObjectStore.delete(store, paths)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "delete", die)
+        with pytest.raises(ConnectionError):
+            await forget(asked, store)
+    assert PERSON.encode() in await stored(store)
+    proof = await forget(asked, store)
+    assert proof is not None
+    assert proof.records == 2
+    assert PERSON.encode() not in await stored(store)
+
+
+@pytest.mark.parametrize("known", ["rows deleted", "of an earlier release"])
+async def test_all_outputs_on_a_version_go_where_nobody_can_say_whose_they_are(
+    known: str, make_run: MakeRun, store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    await evaluated(store, await make_run(), examples)
+    if known == "rows deleted":
+        await store.delete(["datasets/ds-1/holdout.parquet"])
+    proof = await forget(await curates(store, "ds-1", named=known == "rows deleted"), store)
+    assert proof is not None
+    assert proof.records == 13
+    assert await stored(store) == b""
+
+
+async def test_the_proofs_of_others_ask_for_nothing(store: ObjectStore) -> None:
+    event = await curates(store, "ds-1")
+    ingests = event.data.model_copy(update={"holder": "ingest"})
+    assert await forget(new_event(ingests, source="/test"), store) is None
+
+
+async def test_examples_of_erased_records_are_left_out_from_then_on(
+    store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    erased, event = Erased(), await curates(store, "ds-1")
+    for _ in range(2):
+        erased.apply(event)
+    left = await erased.left_of(examples, "ds-1", store)
+    assert [one.record_ids[0] for one in left] == ["rec-0", "rec-1", "rec-3", "rec-4", "rec-5"]
+    assert await erased.left_of(examples, "ds-2", store) == examples
+
+
+async def test_a_proof_without_names_leaves_an_old_version_to_be_judged(
+    store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    erased = Erased()
+    erased.apply(await curates(store, "ds-1", named=False))
+    assert await erased.left_of(examples, "ds-1", store) == examples
