@@ -58,8 +58,11 @@ class FakeEngine:
     def __init__(self) -> None:
         self.adapters: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
+        self.calls: list[str] = []
         self.loads: list[str] = []
         self.refuse_loads = False
+        self.silent: set[str] = set()
+        """Paths that are asked in vain while they are named here."""
         self.models_instead: dict[str, Any] | None = None
         self.load_instead: dict[str, Any] | None = None
         self.slow_load: str | None = None
@@ -75,7 +78,7 @@ class FakeEngine:
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int = 0) -> None:
-        app = web.Application()
+        app = web.Application(middlewares=[self._keep_silent])
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/load_lora_adapter", self._load)
@@ -97,6 +100,13 @@ class FakeEngine:
         await self.stop()
         self.adapters.clear()
         await self.start(port)
+
+    @web.middleware
+    async def _keep_silent(self, request: web.Request, handler: Any) -> Any:
+        self.calls.append(request.path)
+        while request.path in self.silent:
+            await asyncio.sleep(0.01)
+        return await handler(request)
 
     async def _models(self, _: web.Request) -> web.Response:
         if self.models_instead is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tunewheel_runtime.http import PatientHttp
+from tunewheel_serve_gateway.upstream import openai
 
 
 async def test_an_adapter_is_laid_out_loaded_and_only_then_routed(make_world: Any, tmp_path: Path):
@@ -65,6 +66,40 @@ async def test_a_project_without_routes_is_answered_by_the_base_and_gets_routes_
     await world.serving(production="org/Tiny-Base", shadow="desk-2")
     await world.desire(production=("desk-3", 100))
     await world.serving(production="desk-3")
+
+
+async def test_a_rollback_takes_effect_while_the_engine_does_not_say_what_it_has(world: Any, eventually: Any):
+    await world.desire(production=("desk-1", 50), canary=("desk-2", 50))
+    await world.serving(production="desk-1", canary="desk-2")
+    world.engine.silent.add("/v1/models")
+    world.engine.calls.clear()
+    world.gateway.reconciler.wake()
+    await eventually(lambda: "/v1/models" in world.engine.calls)
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1", canary=None)
+    assert {await world.said() for _ in range(12)} == {"desk-1: hello"}
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/unload_lora_adapter"])
+async def test_a_model_is_loaded_and_served_while_the_engine_is_silent_elsewhere(
+    make_world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, path: str
+):
+    monkeypatch.setattr(openai, "CONTROL_SECONDS", 0.2)
+    world = await make_world()
+    world.declare()
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    world.engine.silent.add(path)
+    await world.desire(production=("desk-2", 100))
+    await world.serving(production="desk-2")
+    world.engine.calls.clear()
+    world.gateway.reconciler.wake()
+    await eventually(lambda: path in world.engine.calls)
+    await world.desire(production=("desk-3", 100))
+    await world.serving(production="desk-3")
+    assert await world.said() == "desk-3: hello"
+    world.engine.silent.clear()
+    await eventually(lambda: set(world.engine.adapters) == {"desk-3"})
 
 
 async def test_an_error_where_models_should_be_listed_takes_none_out_of_service(world: Any):

@@ -111,11 +111,15 @@ class Gateway:
 
     def on_serving_desired(self, event: Envelope[ServingDesired]) -> None:
         self.catalog.on_serving_desired(event)
-        self.reconciler.wake()
+        self._on_change()
 
     def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
         self.catalog.on_project_declared(event)
-        self.reconciler.wake()
+        self._on_change()
+
+    def _on_change(self) -> None:
+        if self._reconciling is not None:  # else the views are being read: one table at their end will do
+            self.reconciler.on_change()
 
     async def start(self) -> None:
         """Begin to answer. The engine may still be away: clients are told until it is there.

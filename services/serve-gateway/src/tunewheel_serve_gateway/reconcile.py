@@ -18,7 +18,13 @@ from tunewheel_serve_gateway.adapter_files import AdapterFiles
 from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import RouteTable, build_table
-from tunewheel_serve_gateway.upstream.protocol import ModelNotLoaded, Upstream, UpstreamError, UpstreamRefused
+from tunewheel_serve_gateway.upstream.protocol import (
+    ModelNotLoaded,
+    Upstream,
+    UpstreamAway,
+    UpstreamError,
+    UpstreamRefused,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -67,8 +73,13 @@ class Reconciler:
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._reloads: dict[str, asyncio.Task[None]] = {}
 
+    def on_change(self) -> None:
+        """Route by the changed desired state at once, whatever the engine is doing, and ask for a pass."""
+        self._rebuild()
+        self.wake()
+
     def wake(self) -> None:
-        """Ask for a pass soon: the desired state changed."""
+        """Ask for a pass soon."""
         self._changed.set()
 
     async def run(self) -> None:
@@ -125,18 +136,22 @@ class Reconciler:
                 listed = await self._upstream.list_models()
             except UpstreamError as error:
                 self._note_engine(str(error))
+                if not isinstance(error, UpstreamAway):
+                    self._load_missing()  # it may fail to answer this question alone
                 return
             self._note_engine(None)
-            wanted = self._wanted()
             if listed is not None:
                 # What was loaded since the question went out is not in the answer.
-                self._ready = (listed | self._ready - before) & set(wanted)
+                self._ready = (listed | self._ready - before) & set(self._wanted())
             self._rebuild()
-            for name, adapter in wanted.items():
-                if name not in self._ready and name not in self._loads and self._is_due(name):
-                    self._begin_load(adapter)
+            self._load_missing()
             await self._unload_stale(listed)
             await self._remove_unneeded(listed or set())
+
+    def _load_missing(self) -> None:
+        for name, adapter in self._wanted().items():
+            if name not in self._ready and name not in self._loads and self._is_due(name):
+                self._begin_load(adapter)
 
     def _wanted(self) -> dict[str, AdapterRef]:
         routes = (route for project in self._catalog.projects() for route in project.routes)
@@ -208,7 +223,9 @@ class Reconciler:
                 pass
             except UpstreamError as error:
                 log.warning("adapter_not_unloaded", model_id=name, reason=str(error))
-                continue
+                if isinstance(error, UpstreamRefused):
+                    continue
+                return  # it would keep us waiting for each of the others too
             self._ready.discard(name)
             self._loaded_here.discard(name)
             self._metrics.add("adapters.unloaded")

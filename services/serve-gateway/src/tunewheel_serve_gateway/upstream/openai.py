@@ -28,6 +28,8 @@ from tunewheel_serve_gateway.upstream.sse import DONE, read_data
 KEEPALIVE_SECONDS = 4.0
 """Below uvicorn's five: a connection is never reused while the engine is closing it."""
 CONNECT_SECONDS = 3.0
+CONTROL_SECONDS = 10.0
+"""For the engine to say what it has loaded, or to unload: no work, so a longer silence is a fault."""
 
 
 class OpenAiUpstream:
@@ -43,6 +45,7 @@ class OpenAiUpstream:
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_SECONDS, sock_read=timeout_seconds
         )
+        self._control = aiohttp.ClientTimeout(total=CONTROL_SECONDS, sock_connect=CONNECT_SECONDS)
         self._retry_after = str(retry_after)
         self._opened: aiohttp.ClientSession | None = None
 
@@ -86,7 +89,7 @@ class OpenAiUpstream:
         raise UpstreamBroken("the engine broke off its answer; send the request again")
 
     async def list_models(self) -> set[str] | None:
-        async with self._answer("GET", "/v1/models") as response:
+        async with self._answer("GET", "/v1/models", patience=self._control) as response:
             answer = as_object(await response.read())
         models = answer.get("data")
         if not isinstance(models, list):
@@ -97,10 +100,12 @@ class OpenAiUpstream:
         await self._change("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
 
     async def unload_adapter(self, name: str) -> None:
-        await self._change("/v1/unload_lora_adapter", {"lora_name": name})
+        await self._change("/v1/unload_lora_adapter", {"lora_name": name}, patience=self._control)
 
-    async def _change(self, path: str, body: dict[str, Any]) -> None:
-        async with self._answer("POST", path, body) as response:
+    async def _change(
+        self, path: str, body: dict[str, Any], *, patience: aiohttp.ClientTimeout | None = None
+    ) -> None:
+        async with self._answer("POST", path, body, patience=patience) as response:
             answer = await response.read()
         if answer.startswith(b"{") and (said := as_object(answer)).get("error"):
             raise self._no_answer(said)  # success is told in plain text
@@ -118,11 +123,18 @@ class OpenAiUpstream:
 
     @asynccontextmanager
     async def _answer(
-        self, method: str, path: str, body: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        patience: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         data = orjson.dumps(body) if body is not None else None
         try:
-            async with self._session.request(method, self._url + path, data=data) as response:
+            async with self._session.request(
+                method, self._url + path, data=data, timeout=patience or self._timeout
+            ) as response:
                 if response.status >= 400:
                     raise failure(
                         response.status,
@@ -134,7 +146,9 @@ class OpenAiUpstream:
         except TimeoutError as error:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise self._away(error) from error
-            raise UpstreamSilent("the engine did not answer in time; send a shorter request") from error
+            raise UpstreamSilent(
+                "the engine did not answer in time; try again, or send a shorter request"
+            ) from error
         except (aiohttp.ClientPayloadError, HttpProcessingError) as error:
             raise UpstreamBroken("the engine broke off its answer; send the request again") from error
         except (aiohttp.ClientError, OSError) as error:
