@@ -149,6 +149,24 @@ def test_an_event_that_is_silent_about_its_time_happened_when_it_was_logged() ->
     assert unknown.time > NOON
 
 
+@pytest.mark.parametrize(
+    ("sent", "counts"),
+    [
+        ("2026-02-28T12:00:00Z", NOON - timedelta(days=1)),
+        ("2026-03-01T12:00:00.000999Z", NOON + timedelta(microseconds=999)),
+        ("2026-03-01T12:00:00.001Z", NOON),
+        ("2026-03-01T14:00:00+01:00", NOON),
+        ("2099-01-01T00:00:00Z", NOON),
+    ],
+    ids=["earlier", "same millisecond", "next millisecond", "hour ahead", "years ahead"],
+)
+def test_no_event_happened_after_it_was_logged(sent: str, counts: datetime) -> None:
+    """What claims to be published in the future would escape erasures and withdrawals."""
+    logged = int(NOON.timestamp() * 1000)
+    headers = _headers(ce_time=sent.encode())
+    assert Envelope.from_kafka(TicketPublished, VALUE, headers, logged_ms=logged).time == counts
+
+
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
 def test_a_moment_that_utc_has_not_is_refused(moment: str) -> None:
     """The first is what some systems write for "no date"."""

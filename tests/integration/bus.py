@@ -64,8 +64,18 @@ class Bus:
             record = event.to_kafka()
             await self.send(record.topic, record.key, record.value, record.headers)
 
-    async def send(self, topic: str, key: bytes, value: bytes, headers: Mapping[str, bytes | None]) -> None:
-        await self._producer.send_and_wait(topic, value, key=key, headers=list(headers.items()))
+    async def send(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        headers: Mapping[str, bytes | None],
+        *,
+        timestamp_ms: int | None = None,
+    ) -> None:
+        await self._producer.send_and_wait(
+            topic, value, key=key, headers=list(headers.items()), timestamp_ms=timestamp_ms
+        )
 
     async def read(self, topic: str) -> AsyncIterator[Any]:
         """Yield the records of ``topic`` since the bus was opened, then follow it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -158,6 +159,21 @@ async def test_a_request_sent_again_under_its_key_is_carried_out_once_even_after
     (refused,) = changed.json()["refused"]
     assert refused["field"] == "Idempotency-Key"
     assert "was used for another request; choose another key" in refused["reason"]
+
+
+async def test_a_ticket_from_the_future_counts_as_published_when_it_was_logged(
+    kafka: str, tmp_path, project: str
+) -> None:
+    """Neither ``ce_time`` nor a producer's own timestamp may put a record beyond the reach of an erasure."""
+    async with Bus(kafka) as bus, running(ingest(kafka, tmp_path)):
+        await bus.publish(declared(project))
+        ahead = datetime.now(UTC) + timedelta(minutes=50)
+        ticket = TicketPublished(project=project, ticket_id="T-1", body="bell")
+        record = new_event(ticket, source="/test", time=ahead).to_kafka()
+        sent_ms = int(ahead.timestamp() * 1000)
+        await bus.send(record.topic, record.key, record.value, record.headers, timestamp_ms=sent_ms)
+        (made,) = await bus.collect(topics.RECORD_INGESTED, 1, where=lambda e: e.project == project)
+        assert made.time <= datetime.now(UTC)
 
 
 async def test_a_redelivered_event_makes_the_same_record(kafka: str, tmp_path, project: str) -> None:

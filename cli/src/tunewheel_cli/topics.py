@@ -79,6 +79,8 @@ def wanted_topics(specs: Iterable[TopicSpec] = TOPICS) -> tuple[Topic, ...]:
             "retention.ms": str(spec.retention_ms),
             "max.message.bytes": str(spec.max_message_bytes),
         }
+        if spec.stamped_by_log:
+            configs["message.timestamp.type"] = "LogAppendTime"
         topics.append(Topic(spec.name, spec.partitions, configs))
         if spec.dead_letter_exists:
             largest = str(spec.max_message_bytes + DEAD_LETTER_OVERHEAD)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -66,6 +66,8 @@ class UpstreamEvent(Event):
     )
 
 
+LOG_TICK = timedelta(milliseconds=1)
+"""The log counts whole milliseconds, rounded down."""
 E = TypeVar("E", bound=Event)
 M = TypeVar("M", bound=BaseModel)
 
@@ -122,7 +124,8 @@ class Envelope(Generic[E]):
         """Decode one record of ``event_class``'s topic.
 
         ``logged_ms`` is the record's own timestamp (milliseconds since 1970): when the event happened where
-        its headers do not say, so that it happened at the same time whenever it is read.
+        its headers do not say, so that it happened at the same time whenever it is read. An event that
+        claims a later time happened then too: a publication from the future would escape every erasure.
 
         Raises:
             InvalidEvent: the headers are not CloudEvents, or the value does not fit the schema; ``field``
@@ -201,16 +204,17 @@ def decode_data(model: type[M], value: bytes) -> M:
 
 
 def _read_time(sent: str | None, logged_ms: int | None) -> datetime:
-    """Return when an event happened: what it says (UTC where it names no zone), else when it was logged, else
-    now."""
+    """Return when an event happened: what it says (UTC where it names no zone), at the latest when it was
+    logged; where nobody says, now."""
     try:
+        logged = None
+        if logged_ms is not None and logged_ms >= 0:
+            logged = datetime.fromtimestamp(logged_ms / 1000, UTC)
         if not sent:
-            if logged_ms is None or logged_ms < 0:
-                return datetime.now(UTC)
-            return datetime.fromtimestamp(logged_ms / 1000, UTC)
+            return logged or datetime.now(UTC)
         time = datetime.fromisoformat(sent)
         time = time if time.tzinfo else time.replace(tzinfo=UTC)
         time.astimezone(UTC)  # or those who bring it there fail
     except (ValueError, OverflowError, OSError) as error:
         raise InvalidEvent(field="ce_time", reason=f"is unreadable: {error}") from error
-    return time
+    return time if logged is None or time < logged + LOG_TICK else logged

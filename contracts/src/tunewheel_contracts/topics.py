@@ -50,6 +50,12 @@ class TopicSpec:
         return self.event.key_field
 
     @property
+    def stamped_by_log(self) -> bool:
+        """Whether the broker's clock, not the producer's, says when a record was logged. It does where
+        others produce: no event counts as later than that (``Envelope.from_kafka``)."""
+        return "upstream" in self.producers
+
+    @property
     def dead_letter(self) -> str:
         return f"{self.name}.dlq"
 

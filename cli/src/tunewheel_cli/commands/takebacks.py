@@ -33,10 +33,8 @@ def withdraw(
     """Keep documents out of every dataset version from here on; publishing one again brings it back."""
     from tunewheel_contracts.events.upstream import DocumentWithdrawn
 
-    now = datetime.now(UTC)
     events = [
-        _checked(DocumentWithdrawn, project=project, document_id=name, reason=reason, withdrawn_at=now)
-        for name in documents
+        _checked(DocumentWithdrawn, project=project, document_id=name, reason=reason) for name in documents
     ]
     ids = asyncio.run(_send(reach, project, events))
     if reach.as_json:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +100,8 @@ class FolderWatch:
             await Pump(sender, uploader, summary, self.project).run(source)
 
     async def _withdraw(self, names: tuple[str, ...], summary: Summary) -> None:
-        now = datetime.now(UTC)
         withdrawn = [
-            DocumentWithdrawn(
-                project=self.project, document_id=name, reason="its file was deleted", withdrawn_at=now
-            )
+            DocumentWithdrawn(project=self.project, document_id=name, reason="its file was deleted")
             for name in names
         ]
         await publish_events(self.options, *(new_event(data, source=SOURCE) for data in withdrawn))

@@ -140,9 +140,23 @@ async def test_a_document_is_withdrawn_by_its_path(client: httpx.AsyncClient, lo
         "sops/07-battery.md",
         "old",
     )
-    assert event.withdrawn_at is not None
+    assert event.withdrawn_at is None, "up to the event's own time"
     refused = await client.delete("/v1/documents/sops/07-battery.md")
     assert refused.json()["refused"][0]["field"] == "project"
+
+
+async def test_a_withdrawal_is_named_by_what_is_asked_not_by_the_clock(
+    client: httpx.AsyncClient, log: Log
+) -> None:
+    asked = "/v1/documents/sops/07-battery.md?project=p&reason=old"
+    ids = [(await client.delete(url)).json()["event_ids"] for url in (asked, asked, f"{asked}er")]
+    assert ids[0] == ids[1] != ids[2]
+    first, again, _ = log.events
+    assert first.time < again.time, "the second takes what was published since the first"
+    key = {"idempotency-key": "withdrawal-1"}
+    answers = [await client.delete(asked, headers=key) for _ in range(2)]
+    assert [answer.headers.get("idempotency-replayed") for answer in answers] == [None, "true"]
+    assert len(log.events) == 4, "sent again under its key, it takes nothing that was published since"
 
 
 async def test_an_erasure_is_asked_for(client: httpx.AsyncClient, log: Log) -> None:

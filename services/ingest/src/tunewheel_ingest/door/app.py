@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request
@@ -54,7 +53,7 @@ def make_api(
     for path, event_class in PUBLISHED.items():
         _add_bulk(app, path, event_class, bulk, once)
     _add_files(app, files, once)
-    _add_withdrawal(app, bulk)
+    _add_withdrawal(app, bulk, once)
     app.exception_handler(HTTPException)(_no_route)
     describe(app, tuple(PUBLISHED.values()))
     return app
@@ -87,19 +86,23 @@ def _add_files(app: FastAPI, files: Files, once: Once) -> None:
         return await once.run(request, key, lambda body: files.take(request, body, fields))
 
 
-def _add_withdrawal(app: FastAPI, bulk: Bulk) -> None:
+def _add_withdrawal(app: FastAPI, bulk: Bulk, once: Once) -> None:
     missing = {"model": Receipt, "description": "The path leads nowhere"}
     taken: dict[str, Any] = {**TAKEN, "responses": {**RESPONSES, 404: missing}}
 
     @app.delete("/v1/documents/{document_id:path}", name="document.withdrawn", **taken)
     async def delete(
-        request: Request, document_id: str, project: Project = None, reason: str = ""
+        request: Request, document_id: str, project: Project = None, reason: str = "", key: Key = None
     ) -> JSONResponse:
-        """Withdraw a document: it is in no dataset version made from here on."""
-        now = datetime.now(UTC).isoformat()
-        told = {"project": project, "document_id": document_id, "reason": reason, "withdrawn_at": now}
+        """Withdraw a document: it is in no dataset version made from here on.
+
+        The event is named by what is asked, without a clock: the same request again is the same event. The
+        moment up to which it takes is the event's time, so that a request takes what was published since the
+        one before it.
+        """
+        told = {"project": project, "document_id": document_id, "reason": reason}
         body = json.dumps({name: value for name, value in told.items() if value is not None}).encode()
-        return await bulk.take(DocumentWithdrawn, request, _one(body), None)
+        return await once.run(request, key, lambda _: bulk.take(DocumentWithdrawn, request, _one(body), None))
 
 
 async def _no_route(_: Request, error: Exception) -> JSONResponse:
