@@ -69,6 +69,11 @@ def test_label_is_read_from_the_answer(output: str, label: Any) -> None:
     [
         ('{"c": "a"}', '{"c": "a", "d": 1}', True),
         ('{"c": 1}', '{"c": true}', False),
+        ('{"c": 1.0}', '{"c": 1}', True),
+        ('{"c": [{"d": 2, "e": 0}]}', '{"c": [{"e": 0.0, "d": 2.0}]}', True),
+        ('{"c": [1]}', '{"c": [true]}', False),
+        ('{"c": [1, 2]}', '{"c": [1]}', False),
+        ('{"c": {"d": 1}}', '{"c": {"e": 1}}', False),
         ('{"c": "1"}', '{"c": 1}', False),
         ('{"c": ["a"]}', '{"c": ["a"]}', True),
         ("{}", "{}", False),

@@ -193,6 +193,18 @@ def test_a_newer_candidate_supersedes_the_one_on_trial(make_desk: Any):
     assert stages(state, desk) == {1: "production", 2: "retired", 3: "shadow"}
 
 
+def test_a_person_who_rejects_a_superseded_candidate_leaves_an_event(desk: Any):
+    state = play(desk, desk.passed(2), desk.passed(3), state=with_champion(desk))
+    assert stages(state, desk) == {1: "production", 2: "retired", 3: "canary"}
+    rejection = desk.failed(2, field="review", reasons=("rejected by ada: promises refunds",))
+    (event,) = decide(state, rejection, desk.rollout)
+    assert (event.model_id, event.to_stage) == (desk.model_id(2), Stage.REJECTED)
+    after = play(desk, rejection, state=state)
+    assert stages(after, desk) == {1: "production", 2: "rejected", 3: "canary"}
+    assert decide(after, rejection, desk.rollout) == []
+    assert decide(after, desk.passed(2), desk.rollout) == []  # delivered again: it was acted on before
+
+
 @pytest.mark.parametrize("rollout", [{"canary": True}, {"shadow": True}, {"canary": False}])
 def test_a_verdict_that_comes_late_puts_no_older_version_before_a_newer(
     make_desk: Any, rollout: dict[str, bool]

@@ -157,15 +157,22 @@ async def test_a_redelivered_trigger_states_the_desired_state_again(desk: Any):
     assert len({e.id for e in log.events if isinstance(e.data, ServingDesired)}) == 1
 
 
-async def test_a_new_spec_changes_what_is_desired(desk: Any, make_desk: Any):
-    log = MemoryLog()
-    ledger = ledger_over(log, desk)
-    await ledger.handle(desk.passed(1))
-    await ledger.handle(desk.passed(2))
-    await ledger.redeclare(make_desk(percent=45).declared())
-    desired = log.desired()
-    assert desired is not None
-    assert [r.percent for r in desired.desired.routes] == [55, 45]
+async def test_a_new_spec_changes_what_is_desired_and_an_older_one_told_again_does_not(make_desk: Any):
+    log, older, newer = MemoryLog(), make_desk(percent=20), make_desk(percent=45)
+    newest = older
+
+    async def find_spec(_: str) -> Any:
+        return newest.spec()
+
+    ledger = Ledger(log, find_spec, nothing)
+    await ledger.handle(older.passed(1))
+    await ledger.handle(older.passed(2))
+    newest = newer
+    for declared in (newer.declared(), older.declared()):
+        await ledger.redeclare(declared)
+        desired = log.desired()
+        assert desired is not None
+        assert [r.percent for r in desired.desired.routes] == [55, 45]
 
 
 async def test_a_spec_that_came_while_a_decision_waited_is_the_one_that_is_served(make_desk: Any):

@@ -55,11 +55,20 @@ def label_of(output: str, label_field: str) -> Any:
 
 
 def same_label(output: str, expected: str, label_field: str) -> bool:
-    """True when both carry the label and the labels are the same JSON value (``1`` is not ``true``)."""
+    """True when both carry the label and the labels are the same JSON value: ``1`` is ``1.0`` and not ``true``
+    (JSON Schema 2020-12, §4.2.2)."""
     left, right = label_of(output, label_field), label_of(expected, label_field)
-    if left is MISSING or right is MISSING:
-        return False
-    return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
+    return MISSING not in (left, right) and _equal(left, right)
+
+
+def _equal(left: Any, right: Any) -> bool:
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_equal, left, right))
+    return left == right
 
 
 def _refuse_constant(name: str) -> Any:

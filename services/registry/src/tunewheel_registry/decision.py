@@ -92,7 +92,7 @@ def _after_pass(
     state: State, trigger: Envelope[EvalPassed], rollout: RolloutSpec
 ) -> Iterator[LifecycleEvent]:
     model = known_model(state, trigger.data.adapter.model_id)
-    if model.stage is Stage.REJECTED:
+    if model.stage is Stage.REJECTED and not model.was_decided_by(trigger.id):
         raise InvalidEvent(
             field="adapter.model_id", reason=f"{model.model_id} was rejected; that is final for a version"
         )
@@ -116,11 +116,12 @@ def _after_pass(
 
 def _after_fail(state: State, trigger: Envelope[EvalFailed]) -> Iterator[LifecycleEvent]:
     """A failed verdict, or a person's rejection, is final, also of what had passed or was approved before:
-    the model goes out of traffic, and if it served its predecessor does again."""
+    the model goes out of traffic, and if it served its predecessor does again. A version that has left traffic
+    is rejected too, so that the log says what the person decided."""
     model = known_model(state, trigger.data.adapter.model_id)
     reason = "; ".join(trigger.data.reasons)
-    retired_champion = model.stage is Stage.RETIRED and model.has_been(Stage.PRODUCTION)
-    if model.stage is Stage.REGISTERED or retired_champion:
+    has_left = model.stage is Stage.RETIRED and not model.was_decided_by(trigger.id)
+    if model.stage is Stage.REGISTERED or has_left:
         yield _promotion(state, model, Stage.REJECTED, trigger.id, reason)
     elif model.stage in (*CANDIDATE_STAGES, Stage.PRODUCTION):
         yield _rollback(state, model, trigger.id, reason)

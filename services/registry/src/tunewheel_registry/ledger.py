@@ -85,10 +85,16 @@ class Ledger:
             await self._publish_desired(trigger, spec)
 
     async def redeclare(self, declared: Envelope[Any]) -> None:
-        """Publish the desired state anew: the system prompt or the canary's share may have changed."""
+        """Publish the desired state anew: the system prompt or the canary's share may have changed.
+
+        The newest spec counts: ``declared`` may be an older one that is delivered again.
+
+        Raises:
+            InvalidEvent: the project is not declared.
+        """
         async with self._deciding:
             await self._catch_up()
-            await self._publish_desired(declared, declared.data.spec)
+            await self._publish_desired(declared, await self._spec(declared.project))
 
     async def _publish_desired(self, cause: Envelope[Event], spec: ProjectSpec) -> None:
         desired = desired_state(self.state(cause.project), spec)
