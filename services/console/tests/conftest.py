@@ -21,6 +21,7 @@ from tunewheel_contracts.events.training import (
     TrainAction,
     TrainCompleted,
     TrainControl,
+    TrainFailed,
     TrainProgressed,
     TrainStarted,
 )
@@ -132,6 +133,17 @@ class Desk:
                 final_loss=0.5,
                 tokens=10,
                 wall_seconds=1.0,
+            )
+        )
+
+    def failed_training(self, reason: str) -> Envelope[Any]:
+        return self.event(
+            TrainFailed(
+                project=self.project,
+                run_id=self.run_id,
+                dataset_id=self.dataset_id,
+                field="(run)",
+                reason=reason,
             )
         )
 

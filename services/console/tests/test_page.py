@@ -116,17 +116,39 @@ async def test_what_waits_for_a_person_shows_what_it_is_judged_by(user: User, st
     assert {row["role"] for row in table.rows} == {"base", "candidate"}
 
 
-async def test_a_review_is_signed_and_sent(user: User, state: Any, desk: Any, actions: Recorder):
+async def test_a_review_is_signed_confirmed_and_sent(user: User, state: Any, desk: Any, actions: Recorder):
     state.apply(desk.review_requested())
     await user.open("/")
     user.find("Approve").click()
     await user.should_see("Enter your name first", retries=PATIENT)
-    assert not actions.done
     user.find(marker="reviewer").type("ann")
-    user.find(marker="comment").type("reads well")
     user.find("Approve").click()
+    await user.should_see("Approve run-1 of desk?", retries=PATIENT)
+    assert not actions.done
+    user.find(marker="comment").type("reads well")
+    user.find(marker="confirm").click()
     await user.should_see("run-1 approved", retries=PATIENT)
     assert actions.done == [("approved", "desk", "run-1", "ann", "reads well")]
+
+
+async def test_a_comment_belongs_to_one_review(user: User, state: Any, make_desk: Any, actions: Recorder):
+    desk, other = make_desk("desk"), make_desk("other")
+    state.apply(desk.review_requested())
+    await user.open("/")
+    user.find(marker="reviewer").type("ann")
+    user.find("Approve").click()
+    await user.should_see(marker="comment", retries=PATIENT)
+    user.find(marker="comment").type("of desk")
+    user.find("Back").click()
+    await user.should_not_see(marker="comment", retries=PATIENT)
+    state.apply(desk.reviewed())  # by somebody else
+    state.apply(other.review_requested())
+    await user.should_see(marker="project-other", retries=PATIENT)
+    user.find("Reject").click()
+    await user.should_see("A rejection is final", retries=PATIENT)
+    user.find(marker="confirm").click()
+    await user.should_see("run-1 rejected", retries=PATIENT)
+    assert actions.done == [("rejected", "other", "run-1", "ann", "")]
 
 
 async def test_build_and_cancel_are_commands(user: User, state: Any, desk: Any, actions: Recorder):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from tunewheel_console.rows import contestant_rows, dataset_rows, loss_options, route_rows, run_rows
+from tunewheel_console.state import LOSS_POINTS
 from tunewheel_contracts.events.lifecycle import Stage
+from tunewheel_contracts.events.training import TrainAction
 
 
 def test_a_turn_adds_up(state: Any, desk: Any):
@@ -29,6 +32,37 @@ def test_a_run_that_trains_tells_every_figure_of_its_last_step(state: Any, desk:
     state.apply(desk.progressed(1, 2.0))
     (run,) = run_rows(state.projects["desk"])
     assert run["progress"] == "step 1 of 10, lr 0.001, gradient 0.5, 200 tok/s, 2.0 GiB, 9 s left"
+
+
+def test_a_run_that_is_trained_again_has_not_ended(state: Any, desk: Any):
+    first, cancelled, again = desk.started(), desk.failed_training("was cancelled"), desk.started()
+    assert first.id == again.id
+    for event in (first, again, cancelled):  # each has a topic of its own, so their order is anybody's
+        state.apply(event)
+    (run,) = run_rows(state.projects["desk"])
+    assert run["progress"].startswith("step 0 of 10")
+    state.apply(desk.completed())
+    (run,) = run_rows(state.projects["desk"])
+    assert run["progress"] == "completed"
+
+
+def test_what_was_asked_of_a_run_last_counts(state: Any, desk: Any):
+    pause, resume = desk.controlled(TrainAction.PAUSE), desk.controlled(TrainAction.RESUME)
+    for event in (desk.started(), resume, pause):
+        state.apply(event)
+    assert "paused" not in run_rows(state.projects["desk"])[0]["progress"]
+
+
+def test_a_long_run_keeps_its_whole_curve_in_bounded_room(state: Any, desk: Any):
+    steps = 3 * LOSS_POINTS
+    for step in range(1, steps + 1):
+        state.apply(desk.progressed(step, float(steps - step)))
+    curve = loss_options(state.projects["desk"])["series"][0]["data"]
+    assert LOSS_POINTS // 2 <= len(curve) <= LOSS_POINTS
+    assert curve[-1] == [steps, 0.0]
+    assert curve[0][0] < 10
+    gaps = [later[0] - earlier[0] for earlier, later in pairwise(curve)]
+    assert max(gaps) <= 2 * min(gaps[:-1])
 
 
 def test_an_event_read_twice_changes_nothing(state: Any, desk: Any):

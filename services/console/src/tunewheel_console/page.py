@@ -18,8 +18,8 @@ from tunewheel_console.state import ConsoleState, Project
 
 
 class Page:
-    """One open browser tab. A project's card is drawn anew when its turn has news, not with its traffic; the
-    review form stands outside, so that typing is never lost."""
+    """One open browser tab. A project's card is drawn anew when its turn has news, not with its traffic. The
+    reviewer's name and the dialog of each review stand outside the cards, so that typing is never lost."""
 
     def __init__(self, state: ConsoleState, actions: Actions, *, refresh_seconds: float) -> None:
         self._state = state
@@ -28,6 +28,8 @@ class Page:
         self._drawn = -1
         self._cards: dict[str, ui.card] = {}
         self._drawn_cards: dict[str, int] = {}
+        self._comments: dict[str, str] = {}
+        """What was typed about each request for a review, by the request's id."""
 
     def build(self) -> None:
         """Draw the page and keep it fresh."""
@@ -40,7 +42,7 @@ class Page:
                 self._letters_told = ui.tooltip("none")
         with ui.expansion("Reviewer", icon="rate_review", value=True).classes("w-full"), ui.row():
             self._reviewer = ui.input("your name").mark("reviewer")
-            self._comment = ui.input("comment").classes("w-96").mark("comment")
+        self._dialogs = ui.element()
         self._projects = ui.column().classes("w-full")
         with self._projects:
             self._empty = ui.label("No project is declared yet: tunewheel declare project.yaml")
@@ -79,15 +81,36 @@ class Page:
     async def control(self, project: str, run_id: str, action: TrainAction) -> None:
         await self._tell(self._actions.control(project, run_id, action), f"{action.value} sent to {run_id}")
 
-    async def review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None:
-        """Submit the verdict under the name in the form."""
-        reviewer = (self._reviewer.value or "").strip()
-        if not reviewer:
+    def review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None:
+        """Ask for a comment on this run alone, and send the verdict once it is confirmed."""
+        if not (self._reviewer.value or "").strip():
             ui.notify("Enter your name first: a review is signed", type="warning")
             return
+        asked, word = request.data, "Approve" if approved else "Reject"
+
+        async def send() -> None:
+            await self._send_review(request, approved=approved)
+            dialog.close()
+
+        with self._dialogs, ui.dialog() as dialog, ui.card().classes("w-96"):
+            ui.label(f"{word} {asked.run_id} of {asked.project}?").classes("text-subtitle1")
+            if not approved:
+                ui.label("A rejection is final for this version.").classes("text-caption")
+            comment = ui.textarea("comment").classes("w-full").mark("comment")
+            comment.bind_value(self._comments, request.id)
+            with ui.row().classes("w-full justify-end"):
+                ui.button("Back", on_click=dialog.close).props("flat")
+                ui.button(f"{word} this version", on_click=send).mark("confirm")
+        dialog.on_value_change(lambda change: None if change.value else dialog.delete())
+        dialog.open()
+
+    async def _send_review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None:
         verdict: Literal["approved", "rejected"] = "approved" if approved else "rejected"
         work = self._actions.review(
-            request, reviewer=reviewer, verdict=verdict, comment=self._comment.value or ""
+            request,
+            reviewer=(self._reviewer.value or "").strip(),
+            verdict=verdict,
+            comment=self._comments.get(request.id) or "",
         )
         await self._tell(work, f"{request.data.run_id} {verdict}")
 

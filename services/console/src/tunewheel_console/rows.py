@@ -40,7 +40,7 @@ def run_rows(project: Project) -> list[Row]:
             "run": run.run_id,
             "dataset": run.dataset_id,
             "progress": progress(run),
-            "loss": f"{run.curve()[-1][1]:.3f}" if run.losses else "",
+            "loss": f"{run.latest.loss:.3f}" if run.latest is not None else "",
             "verdict": verdict(run),
         }
         for run in reversed(project.runs.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRejected, DatasetVersioned, RecordIngested
@@ -28,7 +28,11 @@ from tunewheel_console.wheel import Place, place_after, says_the_same
 KEPT = 50
 """Latest drifts, judgements and rejections shown per project."""
 LOSS_POINTS = 2_000
+"""Most losses kept per run."""
+T = TypeVar("T", datetime, tuple[datetime, str], tuple[datetime, TrainAction])
 Verdict = EvalPassed | EvalFailed | ReviewRequested
+_REPEATED = (TrainStarted, TrainCompleted, TrainFailed, TrainControl)
+"""Events that happen anew under the id of an earlier one, where a run is trained again."""
 
 
 @dataclass
@@ -41,11 +45,15 @@ class Run:
     step: int = 0
     latest: TrainProgressed | None = None
     """The last step told of."""
-    ended: str | None = None
-    """``completed``, or why it failed."""
-    paused: bool = False
-    """Whether somebody asked for it; the step under way is still told of."""
-    losses: dict[int, float] = field(default_factory=dict[int, float])
+    started_at: datetime | None = None
+    """When it began last: a run that failed or was cancelled can be trained again."""
+    end: tuple[datetime, str] | None = None
+    """When it ended last, and how: ``completed``, or why it failed."""
+    control: tuple[datetime, TrainAction] | None = None
+    """What somebody asked for last."""
+    losses: dict[int, tuple[int, float]] = field(default_factory=dict[int, tuple[int, float]])
+    """(step, loss) by the number of its stretch of ``stretch`` steps: the last one told of in each."""
+    stretch: int = 1
     verdict: Verdict | None = None
     asked: Envelope[ReviewRequested] | None = None
     """The request for a person's verdict: a review is caused by it, so that lineage does not break here."""
@@ -55,9 +63,28 @@ class Run:
     def awaits_review(self) -> bool:
         return isinstance(self.verdict, ReviewRequested) and not self.reviews
 
+    @property
+    def ended(self) -> str | None:
+        """How it ended; None while it runs or waits, also where it began again since."""
+        if self.end is None or (self.started_at is not None and self.end[0] < self.started_at):
+            return None
+        return self.end[1]
+
+    @property
+    def paused(self) -> bool:
+        """Whether somebody asked for it; the step under way is still told of."""
+        return self.control is not None and self.control[1] is TrainAction.PAUSE
+
+    def add_loss(self, step: int, loss: float) -> None:
+        """Keep the loss of ``step``; beyond ``LOSS_POINTS`` of them, those of every other stretch go."""
+        self.losses[step // self.stretch] = step, loss
+        if len(self.losses) > LOSS_POINTS:
+            self.stretch *= 2
+            self.losses = {at // self.stretch: (at, value) for at, value in sorted(self.losses.values())}
+
     def curve(self) -> list[list[float]]:
         """Return (step, loss) in order, the last value of a step that was repeated after a resume."""
-        return [[step, self.losses[step]] for step in sorted(self.losses)]
+        return [[step, loss] for step, loss in sorted(self.losses.values())]
 
 
 @dataclass
@@ -112,9 +139,10 @@ class ConsoleState:
         data = envelope.data
         traffic = isinstance(data, RecordIngested | InferenceCompleted | FeedbackReceived)
         if not traffic and not isinstance(data, TrainProgressed):
-            if envelope.id in self._seen:
+            seen = f"{envelope.id} {envelope.time}" if isinstance(data, _REPEATED) else envelope.id
+            if seen in self._seen:
                 return
-            self._seen.add(envelope.id)
+            self._seen.add(seen)
         project = self.projects.setdefault(envelope.project, Project(envelope.project))
         before = project.place
         _fold(project, envelope)
@@ -137,9 +165,10 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
         case DatasetRejected() as data:
             project.rejections.append(data)
         case TrainStarted() | TrainProgressed() | TrainCompleted() | TrainFailed() as data:
-            _fold_training(project.run(data.run_id), data)
+            _fold_training(project.run(data.run_id), data, envelope.time)
         case TrainControl() as data:
-            project.run(data.run_id).paused = data.action is TrainAction.PAUSE
+            run = project.run(data.run_id)
+            run.control = _latest(run.control, (envelope.time, data.action))
         case EvalPassed() | EvalFailed() | ReviewRequested() as data:
             _fold_verdict(project.run(data.run_id), data)
             if isinstance(data, ReviewRequested):
@@ -164,19 +193,27 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
             pass
 
 
-def _fold_training(run: Run, data: TrainStarted | TrainProgressed | TrainCompleted | TrainFailed) -> None:
+def _fold_training(
+    run: Run, data: TrainStarted | TrainProgressed | TrainCompleted | TrainFailed, at: datetime
+) -> None:
+    """Fold one event of a run in. Each comes from a topic of its own, so the latest counts, not the last."""
     match data:
         case TrainStarted():
             run.dataset_id, run.total_steps = data.dataset_id, data.total_steps
+            run.started_at = _latest(run.started_at, at)
         case TrainProgressed():
             run.step, run.total_steps = max(run.step, data.step), data.total_steps
             run.latest = data
-            if len(run.losses) < LOSS_POINTS or data.step in run.losses:
-                run.losses[data.step] = data.loss
+            run.add_loss(data.step, data.loss)
         case TrainCompleted():
-            run.dataset_id, run.ended = data.dataset_id, "completed"
+            run.dataset_id, run.end = data.dataset_id, _latest(run.end, (at, "completed"))
         case TrainFailed():
-            run.dataset_id, run.ended = data.dataset_id, f"{data.field}: {data.reason}"
+            end = at, f"{data.field}: {data.reason}"
+            run.dataset_id, run.end = data.dataset_id, _latest(run.end, end)
+
+
+def _latest(known: T | None, new: T) -> T:
+    return new if known is None else max(known, new)
 
 
 def _fold_verdict(run: Run, data: Verdict) -> None:
