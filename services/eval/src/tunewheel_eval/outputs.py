@@ -55,7 +55,7 @@ def label_of(output: str, label_field: str) -> Any:
 
 
 def same_label(output: str, expected: str, label_field: str) -> bool:
-    """True when both carry the label and the labels are the same JSON value: ``1`` is ``1.0`` and not ``true``
+    """True when both carry the label, and it is the same JSON value: ``1`` is ``1.0`` and is not ``true``
     (JSON Schema 2020-12, §4.2.2)."""
     left, right = label_of(output, label_field), label_of(expected, label_field)
     return MISSING not in (left, right) and _equal(left, right)

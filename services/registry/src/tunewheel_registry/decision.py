@@ -116,8 +116,8 @@ def _after_pass(
 
 def _after_fail(state: State, trigger: Envelope[EvalFailed]) -> Iterator[LifecycleEvent]:
     """A failed verdict, or a person's rejection, is final, also of what had passed or was approved before:
-    the model goes out of traffic, and if it served its predecessor does again. A version that has left traffic
-    is rejected too, so that the log says what the person decided."""
+    the model goes out of traffic, and if it served its predecessor does again. A version that has left
+    traffic is rejected too, so that the log says what the person decided."""
     model = known_model(state, trigger.data.adapter.model_id)
     reason = "; ".join(trigger.data.reasons)
     has_left = model.stage is Stage.RETIRED and not model.was_decided_by(trigger.id)
