@@ -11,7 +11,15 @@ from urllib.parse import urlsplit
 
 import pytest
 from tunewheel_cli.kafka.ports import free_port
-from tunewheel_cli.supervisor import HttpProgram, Kept, StartFailed, State, Supervisor
+from tunewheel_cli.supervisor import (
+    PATIENCE_SECONDS,
+    READY_SECONDS,
+    HttpProgram,
+    Kept,
+    StartFailed,
+    State,
+    Supervisor,
+)
 
 SERVER = """
 import sys
@@ -112,4 +120,61 @@ async def test_one_that_cannot_be_run_fails_at_once(tmp_path: Path) -> None:
     nothing = HttpProgram("x", [str(tmp_path / "nothing")], env={}, log=tmp_path / "x.log", ready_url="")
     with pytest.raises(StartFailed, match=r"x: .*No such file"):
         await keeper.start(nothing)
+    await keeper.stop()
+
+
+class Outage:
+    """A program on a clock that passes only where somebody sleeps: from ``begin`` to ``end`` it exits right
+    after each start, or runs and never becomes ready."""
+
+    name = "a"
+    pid = None
+
+    def __init__(self, folder: Path, *, begin: float, end: float, exits: bool) -> None:
+        self.log = folder / "a.log"
+        self.log.write_text("the store is away\n")
+        self.now = 0.0
+        self._begin, self._end, self._exits = begin, end, exits
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    @property
+    def _is_away(self) -> bool:
+        return self._begin <= self.now < self._end
+
+    async def start(self) -> None: ...
+
+    async def is_ready(self) -> bool:
+        return not self._is_away
+
+    def exit_code(self) -> int | None:
+        return 1 if self._exits and self._is_away else None
+
+    async def stop(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("exits", [True, False], ids=["exits at once", "is never ready"])
+@pytest.mark.parametrize(("minutes", "state"), [(10, State.READY), (60, State.FAILED)])
+async def test_an_outage_of_ten_minutes_stops_no_program_for_good_and_one_without_end_does(
+    tmp_path: Path, minutes: int, state: State, exits: bool
+) -> None:
+    outage = Outage(tmp_path, begin=5.0, end=5.0 + minutes * 60, exits=exits)
+    keeper = Supervisor(now=lambda: outage.now, sleep=outage.sleep)
+    await keeper.start(outage)
+    if not exits:  # it dies once, and then hangs at its start
+        outage._exits = True
+        async with asyncio.timeout(60):
+            while keeper["a"].state is State.READY:
+                await asyncio.sleep(0)
+        outage._exits = False
+    async with asyncio.timeout(60):
+        while outage.now < 5.0 + minutes * 60 + READY_SECONDS and keeper["a"].state is not State.FAILED:
+            await asyncio.sleep(0)
+    assert keeper["a"].state is state
+    if state is State.FAILED:
+        assert PATIENCE_SECONDS < outage.now < PATIENCE_SECONDS + 2 * READY_SECONDS
+        assert "the store is away" in keeper["a"].note
     await keeper.stop()

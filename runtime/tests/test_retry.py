@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_runtime.retry import Backoff, retry
+from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.subscriptions import LONGEST_HANDLING_MS
 
 QUICK = Backoff(attempts=3, first=0.001, longest=0.002)
 
@@ -49,3 +51,45 @@ def test_delays_grow_up_to_the_longest() -> None:
     backoff = Backoff(attempts=9, first=1.0, longest=10.0)
     assert all(0.5 <= backoff.delay(0) <= 1.0 for _ in range(20))
     assert all(5.0 <= backoff.delay(8) <= 10.0 for _ in range(20))
+
+
+class Clock:
+    """Time that passes only where something sleeps, each draw of a wait at its ``least`` or its most."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, least: bool) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("random.uniform", min if least else max)
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def default_backoff(settings: ServiceSettings) -> Backoff:
+    return Backoff(
+        settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
+    )
+
+
+async def test_a_store_that_is_away_for_ten_minutes_stops_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, least=True)
+
+    async def read() -> str:
+        if clock.now < 600:
+            raise TransientError("the store is away")
+        return "done"
+
+    assert await retry(read, default_backoff(ServiceSettings()), what="test", sleep=clock.sleep) == "done"
+
+
+async def test_a_handler_keeps_its_partition_for_as_long_as_it_is_retried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, settings = Clock(monkeypatch, least=False), ServiceSettings()
+
+    async def publish() -> None:
+        clock.now += settings.publish_seconds
+        raise TransientError("the broker is away")
+
+    with pytest.raises(TransientError, match="gave up"):
+        await retry(publish, default_backoff(settings), what="test", sleep=clock.sleep)
+    assert clock.now * 1_000 < LONGEST_HANDLING_MS

@@ -14,7 +14,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import TicketPublished
 
-from .bus import Bus, running, until
+from .bus import PATIENCE_SECONDS, Bus, running, until
 from .specs import declared
 
 pytestmark = pytest.mark.integration
@@ -183,3 +183,30 @@ async def test_a_redelivered_event_makes_the_same_record(kafka: str, tmp_path, p
         await asyncio.gather(*(bus.publish(ticket) for _ in range(3)))
         records = await bus.collect(topics.RECORD_INGESTED, 3, where=lambda e: e.project == project)
         assert len({e.id for e in records}) == 1
+
+
+async def test_a_post_while_the_broker_is_away_answers_503_and_is_taken_once_it_is_back(
+    broker_factory, tmp_path, project: str
+) -> None:
+    broker = await asyncio.to_thread(broker_factory)
+    service = ingest(broker.bootstrap_servers, tmp_path, publish_seconds=1.0)
+
+    async def post(client: httpx.AsyncClient) -> httpx.Response:
+        return await client.post("/v1/tickets", json={"project": project, "ticket_id": "T-1", "body": "bell"})
+
+    async with Bus(broker.bootstrap_servers) as bus:
+        await bus.publish(declared(project))
+    async with running(service):
+        url = f"http://127.0.0.1:{service.http_port}"
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+            while (await post(client)).status_code != 202:
+                await asyncio.sleep(0.1)
+            await asyncio.to_thread(broker.kill)
+            away = await post(client)
+            assert (away.status_code, away.headers["retry-after"]) == (503, "5")
+            assert "the broker did not acknowledge within 1 s" in away.json()["error"]
+            await asyncio.to_thread(broker.start)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while (await post(client)).status_code != 202:
+                    await asyncio.sleep(0.1)
+    assert service.failure is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -23,8 +23,9 @@ STOP_SECONDS = 40.0
 """A service has 30 s to checkpoint and leave."""
 READY_SECONDS = 300.0
 """The first start of the engine converts its model."""
-MAX_CRASHES = 5
-"""So many crashes without ``STEADY_SECONDS`` of peace between them and a program is given up."""
+PATIENCE_SECONDS = 900.0
+"""A program that was ready once is given up after crashes for so long without ``STEADY_SECONDS`` of peace: a
+store or a broker may be away for ten minutes."""
 STEADY_SECONDS = 120.0
 MAX_FAILED_STARTS = 1
 """One that has never been ready is tried again so often only: what keeps it down is mostly a setting."""
@@ -138,6 +139,7 @@ class Kept:
     state: State = State.WAITING
     note: str = ""
     crashes: int = 0
+    crashing_since: float | None = None
     restarts: int = 0
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it is ready or given up."""
@@ -148,11 +150,20 @@ Report = Callable[[Kept], None]
 
 
 class Supervisor:
-    """Runs programs until told to stop. ``report`` is called at every change of one's state."""
+    """Runs programs until told to stop. ``report`` is called at every change of one's state; ``now`` and
+    ``sleep`` are the clock, in seconds."""
 
-    def __init__(self, report: Report | None = None) -> None:
+    def __init__(
+        self,
+        report: Report | None = None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
         self.kept: list[Kept] = []
         self._report = report or (lambda _: None)
+        self._now = now
+        self._sleep = sleep
 
     async def start(self, *programs: Program) -> None:
         """Start programs side by side and return when all are ready.
@@ -202,30 +213,37 @@ class Supervisor:
                     return
                 why = str(error)
             kept.crashes += 1
-            if kept.crashes > (MAX_CRASHES if kept.settled.is_set() else MAX_FAILED_STARTS):
+            if self._is_hopeless(kept):
                 again = f"given up after {kept.crashes - 1} restarts"
                 self._change(kept, State.FAILED, f"{why}; {again}.{_tail(kept)}")
                 return
             delay = min(0.5 * 2 ** (kept.crashes - 1), 15.0)
             self._change(kept, State.RESTARTING, f"{why}; again in {delay:g} s")
-            await asyncio.sleep(delay)
+            await self._sleep(delay)
             kept.restarts += 1
+
+    def _is_hopeless(self, kept: Kept) -> bool:
+        if not kept.settled.is_set():
+            return kept.crashes > MAX_FAILED_STARTS
+        if kept.crashing_since is None:
+            kept.crashing_since = self._now()
+        return self._now() - kept.crashing_since > PATIENCE_SECONDS
 
     async def _run_once(self, kept: Kept) -> str:
         """Start and watch one process to its end; return how it ended."""
         program = kept.program
-        began = time.monotonic()
+        began = self._now()
         await program.start()
         while program.exit_code() is None:
-            waited = time.monotonic() - began
+            waited = self._now() - began
             if kept.state is State.STARTING and await program.is_ready():
                 self._change(kept, State.READY)
             elif kept.state is State.STARTING and waited > READY_SECONDS:
                 await program.stop()
                 return f"not ready within {READY_SECONDS:g} s"
             if kept.state is State.READY and waited > STEADY_SECONDS:
-                kept.crashes = 0
-            await asyncio.sleep(POLL_SECONDS)
+                kept.crashes, kept.crashing_since = 0, None
+            await self._sleep(POLL_SECONDS)
         return f"exited with code {program.exit_code()}"
 
 

@@ -26,7 +26,7 @@ from aiokafka.errors import KafkaError
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka import client_options, stop_consumer
 from tunewheel_runtime.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -127,7 +127,7 @@ class Leadership(ConsumerRebalanceListener):
             await asyncio.gather(self._polling, return_exceptions=True)
             self._polling = None
         if self._consumer is not None:
-            await self._consumer.stop()
+            await stop_consumer(self._consumer)
             self._consumer = None
         self._give_up()
 

@@ -13,6 +13,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from tunewheel_contracts.errors import TransientError
 
+from tunewheel_runtime.kafka import stop_consumer
+
 NOTICE_MS = 10_000
 """``metadata_max_age_ms`` of consumers that follow: a new partition is read so long after it appears."""
 
@@ -93,7 +95,7 @@ class LogEnds:
     async def stop(self) -> None:
         if self._clients is not None:
             (admin, consumer), self._clients = self._clients, None
-            await consumer.stop()
+            await stop_consumer(consumer)
             await admin.close()
 
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
@@ -105,7 +107,7 @@ class LogEnds:
                     await admin.start()
                     await consumer.start()
                 except BaseException:
-                    await consumer.stop()
+                    await stop_consumer(consumer)
                     await admin.close()
                     raise
                 self._clients = admin, consumer

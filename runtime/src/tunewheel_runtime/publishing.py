@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from opentelemetry import metrics
@@ -22,6 +23,7 @@ from tunewheel_runtime.kafka import producer_options
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import Telemetry, inject
 
+log = structlog.get_logger(__name__)
 Produced = Envelope[Any] | Iterable[Envelope[Any]] | None
 
 
@@ -46,9 +48,16 @@ class Publisher:
         self._producer = producer
 
     async def stop(self) -> None:
-        if self._producer is not None:
-            await self._producer.stop()
-            self._producer = None
+        """Send what waits, for as long as a publish may take: in an outage it would wait for the broker."""
+        if self._producer is None:
+            return
+        producer, self._producer = self._producer, None
+        try:
+            async with asyncio.timeout(self._settings.publish_seconds):
+                await producer.stop()
+        except TimeoutError:
+            log.warning("stopped_unacknowledged")
+            await producer.client.close()
 
     async def publish(self, envelope: Envelope[Any]) -> None:
         """Publish one event and wait for it to be acknowledged.
@@ -71,15 +80,29 @@ class Publisher:
             await self.send([_with_trace(envelope.to_kafka(), carried) for envelope in envelopes])
 
     async def send(self, records: Sequence[KafkaRecord]) -> None:
-        """Put encoded records on the log as they are and wait until all are acknowledged."""
+        """Put encoded records on the log as they are and wait until all are acknowledged.
+
+        What was not acknowledged in time may still reach the log, once the broker is back: aiokafka never
+        drops an idempotent batch. To send it again is harmless, as ids follow from content.
+
+        Raises:
+            InvalidEvent: a record is larger than the topic takes.
+            TransientError: the broker did not acknowledge within ``publish_seconds``, or refuses for now.
+        """
         if self._producer is None:
             raise TransientError("the broker is not connected yet; try again shortly")
+        patience = self._settings.publish_seconds
         try:
-            futures = [
-                await self._producer.send(r.topic, r.value, key=r.key, headers=list(r.headers.items()))
-                for r in records
-            ]
-            await asyncio.gather(*futures)
+            async with asyncio.timeout(patience):
+                futures = [
+                    await self._producer.send(r.topic, r.value, key=r.key, headers=list(r.headers.items()))
+                    for r in records
+                ]
+                await asyncio.gather(*futures)
+        except TimeoutError as error:
+            raise TransientError(
+                f"the broker did not acknowledge within {patience:g} s; send it again, which is harmless"
+            ) from error
         except MessageSizeTooLargeError as error:
             raise InvalidEvent(
                 field="(body)", reason=f"is over {MAX_MESSAGE_BYTES} bytes; split it"

@@ -33,8 +33,15 @@ class Backoff:
         return random.uniform(ceiling / 2, ceiling)
 
 
-async def retry(call: Callable[[], Awaitable[T]], backoff: Backoff, *, what: str) -> T:
-    """Await ``call()`` until it returns, as long as it fails with what time may mend.
+async def retry(
+    call: Callable[[], Awaitable[T]],
+    backoff: Backoff,
+    *,
+    what: str,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> T:
+    """Await ``call()`` until it returns, as long as it fails with what time may mend. ``sleep`` waits for so
+    many seconds.
 
     Raises:
         TransientError: the last attempt's failure.
@@ -49,5 +56,5 @@ async def retry(call: Callable[[], Awaitable[T]], backoff: Backoff, *, what: str
             log.warning(
                 "retrying", what=what, attempt=attempt + 1, delay_seconds=round(delay, 3), error=str(error)
             )
-            await asyncio.sleep(delay)
+            await sleep(delay)
     raise AssertionError("unreachable: attempts is at least one")

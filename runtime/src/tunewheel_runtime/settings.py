@@ -44,7 +44,10 @@ class ServiceSettings(BaseSettings):
     log_json: bool = True
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    retry_attempts: int = Field(default=8, ge=1)
+    publish_seconds: float = Field(default=10.0, gt=0)
+    """How long a publish waits for the broker's acknowledgement; an HTTP request then answers 503."""
+    retry_attempts: int = Field(default=50, ge=1)
+    """With these waits, 11 to 22 minutes: a broker or a store that is away for some minutes stops nobody."""
     retry_first_delay_seconds: float = Field(default=0.2, gt=0)
     retry_max_delay_seconds: float = Field(default=30.0, gt=0)
     dead_letter_limit: int = Field(default=500, ge=1)

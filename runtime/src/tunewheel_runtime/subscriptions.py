@@ -21,11 +21,14 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.concurrent_jobs import ConcurrentJobs
 from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, Record, commit
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
-from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka import client_options, stop_in_full
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import Telemetry
 
 H = TypeVar("H", bound=Callable[..., Any])
+LONGEST_HANDLING_MS = 3_600_000
+"""Longer than a handler is retried: a member that does not poll for so long loses its partitions to another,
+which would find the same outage."""
 
 
 class Subscriptions:
@@ -59,14 +62,14 @@ class Subscriptions:
         try:
             await self.broker.start()
         except BaseException:
-            await self.broker.stop()
+            await stop_in_full(self.broker.stop)
             raise
 
     async def stop(self) -> None:
         for listener in self._listeners:
             listener.close("the service is stopping")
         await self._concurrent.ended()
-        await self.broker.stop()
+        await stop_in_full(self.broker.stop)
 
     def single(self, topic: TopicSpec, group: str | None) -> Callable[[H], H]:
         async def consume(handler: Handler, message: StreamMessage[Any]) -> None:
@@ -124,7 +127,7 @@ class Subscriptions:
             "ack_policy": AckPolicy.MANUAL,
             "session_timeout_ms": settings.session_timeout_ms,
             "heartbeat_interval_ms": settings.session_timeout_ms // 4,
-            "max_poll_interval_ms": LONGEST_JOB_MS if listener else 600_000,
+            "max_poll_interval_ms": LONGEST_JOB_MS if listener else LONGEST_HANDLING_MS,
             "max_partition_fetch_bytes": 8 << 20,
             # The assignor keeps what it was given in its class: shared, each group would claim another's.
             "partition_assignment_strategy": (type("Sticky", (StickyPartitionAssignor,), {}),),

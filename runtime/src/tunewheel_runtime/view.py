@@ -17,7 +17,7 @@ from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.topics import BY_NAME, TopicSpec
 
 from tunewheel_runtime.deadletter import Position
-from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka import client_options, stop_consumer
 from tunewheel_runtime.partitions import (
     NOTICE_MS,
     LogEnds,
@@ -96,7 +96,7 @@ class LogReader:
             self._follower = None
         await self._ends.stop()
         if self._consumer is not None:
-            await self._consumer.stop()
+            await stop_consumer(self._consumer)
             self._consumer = None
 
     async def refresh(self, *, timeout_seconds: float = 30.0) -> None:
@@ -108,11 +108,11 @@ class LogReader:
         if self._consumer is None:
             raise TransientError("the broker is not connected yet; try again shortly")
         try:
-            ends = await self._ends.ask()
-            self._announced |= ends.keys()
-            async with self._advanced:
-                reached = self._advanced.wait_for(lambda: self._has_reached(ends))
-                await asyncio.wait_for(reached, timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                ends = await self._ends.ask()
+                self._announced |= ends.keys()
+                async with self._advanced:
+                    await self._advanced.wait_for(lambda: self._has_reached(ends))
         except (KafkaError, TimeoutError) as error:
             raise TransientError(
                 f"cannot read {[t.name for t in self._topics]} to the end: {error!r}"

@@ -15,7 +15,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import BY_NAME, TOPICS, TopicSpec
 from tunewheel_runtime.deadletter import Position, refused
-from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka import client_options, stop_consumer
 from tunewheel_runtime.partitions import NOTICE_MS, added_partitions, all_partitions_of, read_also
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -67,7 +67,7 @@ class Traffic:
                 await asyncio.sleep(COUNT_SECONDS)
             finally:
                 with contextlib.suppress(KafkaError, OSError):
-                    await consumer.stop()
+                    await stop_consumer(consumer)
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         partitions = await all_partitions_of(self._options, self._names)

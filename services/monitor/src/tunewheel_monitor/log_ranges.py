@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TopicSpec
-from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka import client_options, stop_consumer
 from tunewheel_runtime.partitions import all_partitions_of
 from tunewheel_runtime.service import Delivery, Position
 from tunewheel_runtime.settings import ServiceSettings
@@ -96,7 +96,7 @@ class LogRanges:
         except (KafkaError, OSError) as error:
             raise TransientError(f"cannot read {topic.name}: {error!r}") from error
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)
 
 
 def merged(deliveries: Sequence[Delivery[Any]]) -> list[Delivery[Any]]:

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.topics import RECORD_INGESTED
-from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka import client_options, stop_consumer
 from tunewheel_runtime.partitions import all_partitions_of
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -53,5 +53,5 @@ async def read_backlog(settings: ServiceSettings) -> Backlog:
     except KafkaError as error:
         raise TransientError(f"cannot tell how far {RECORD_INGESTED.name} is read: {error}") from error
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
     return Backlog({p.partition: end for p, end in ends.items()}, kept)

@@ -17,7 +17,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.topics import RECORD_INGESTED
-from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka import client_options, stop_consumer
 from tunewheel_runtime.service import Delivery, Position
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -63,7 +63,7 @@ async def catch_up(
     except KafkaError as error:
         raise TransientError(f"cannot read {RECORD_INGESTED.name}: {error}") from error
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
     if new:
         log.info("records_caught_up", new=new)
     return new

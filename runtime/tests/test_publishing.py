@@ -1,0 +1,58 @@
+"""A publish ends, whatever becomes of the broker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.event import KafkaRecord
+from tunewheel_runtime.publishing import Publisher
+from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.telemetry import make_telemetry
+
+RECORD = KafkaRecord("ticket.published", b"T-1", b"{}", {})
+
+
+class Away:
+    """Stands where the producer does after the broker went: takes records, acknowledges none, for ever."""
+
+    def __init__(self) -> None:
+        self.client = self
+        self.closed = False
+        self.pending: list[asyncio.Future[None]] = []
+
+    async def send(self, *_: Any, **__: Any) -> asyncio.Future[None]:
+        self.pending.append(asyncio.get_running_loop().create_future())
+        return self.pending[-1]
+
+    async def stop(self) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> tuple[Publisher, Away]:
+    publisher, away = Publisher(ServiceSettings(publish_seconds=0.01), make_telemetry("test", None)), Away()
+    monkeypatch.setattr(publisher, "_producer", away)
+    return publisher, away
+
+
+async def test_what_the_broker_does_not_acknowledge_is_an_error_that_time_may_mend(
+    away: tuple[Publisher, Away],
+) -> None:
+    publisher, producer = away
+    with pytest.raises(TransientError, match=r"did not acknowledge within 0.01 s; send it again"):
+        await publisher.send([RECORD, RECORD])
+    assert len(producer.pending) == 2
+    assert all(future.cancelled() for future in producer.pending), "nobody would look at their errors"
+
+
+async def test_a_stop_in_an_outage_ends(away: tuple[Publisher, Away]) -> None:
+    publisher, producer = away
+    await publisher.stop()
+    assert producer.closed
+    await publisher.stop()
