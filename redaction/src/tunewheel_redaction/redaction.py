@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hmac
 import itertools
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
@@ -15,12 +13,12 @@ from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.recognised import entity_complaint
 from tunewheel_contracts.identity import canonical_json, content_sha256
 
+from tunewheel_redaction.answers import Kind, Part, parts_of, with_parts
+from tunewheel_redaction.folding import as_written, fold, fold_texts
 from tunewheel_redaction.named_entities import find_named_entities
 from tunewheel_redaction.project_patterns import check_patterns, find_by_patterns
 from tunewheel_redaction.recognizers import Finding, may_contain, recognizers_of
 
-MAX_BRACKETS = 500
-"""An answer with more is redacted as plain text: it could be nested deeper than Python's stack is high."""
 STAND_IN_DIGITS = 4
 """Hex digits of a stand-in. Few, so that trying all telephone numbers finds thousands that fit, not one."""
 
@@ -48,13 +46,16 @@ def find_entities(texts: Sequence[str], entities: Sequence[str]) -> list[list[Fi
 
 def find_all(texts: pl.Series, entities: Sequence[str]) -> dict[int, list[Finding]]:
     """Return what the recognisers of ``entities`` find, in their order, overlaps and all, by the text's
-    position in ``texts``."""
+    position in ``texts``. They are shown each text as people read it; positions are those in the text."""
     found: dict[int, list[Finding]] = {}
+    read, folded = fold_texts(texts)
     for entity in entities:
-        places = may_contain(entity, texts).arg_true()
-        for place, text in zip(places, texts.gather(places).to_list(), strict=True):
+        places = may_contain(entity, read).arg_true()
+        for place, text in zip(places, read.gather(places).to_list(), strict=True):
             for find in recognizers_of(entity):
                 found.setdefault(place, []).extend(find(text))
+    for place in found.keys() & set(folded):
+        found[place] = as_written(found[place], texts[place])
     return found
 
 
@@ -70,14 +71,20 @@ def without_overlaps(findings: Sequence[Finding]) -> list[Finding]:
 class Redactor:
     """Takes personal data out of texts as a policy says, and counts it.
 
+    ``own_words`` are the project's own: keys and strings of answers that are one of them stay, whatever they
+    look like. With a ``secret`` a stand-in is an HMAC (RFC 2104): without it nobody can confirm a guess.
+
     Raises:
         InvalidSpec: the policy names an unknown entity, or a pattern like a built-in one.
     """
 
-    def __init__(self, policy: PiiPolicy, *, project: str = "", secret: str = "") -> None:
+    def __init__(
+        self, policy: PiiPolicy, *, project: str = "", secret: str = "", own_words: Collection[str] = ()
+    ) -> None:
         check_entities(policy.entities)
         check_patterns(policy.patterns)
         self._policy, self._project, self._secret = policy, project, secret
+        self._own_words = frozenset(own_words)
         self.tally: Counter[str] = Counter()
 
     def clean(self, texts: pl.Series, groups: pl.Series) -> pl.Series:
@@ -93,7 +100,7 @@ class Redactor:
         return pl.Series(texts.name, cleaned, dtype=pl.String)
 
     def _findings(self, texts: pl.Series) -> dict[int, list[Finding]]:
-        found = find_by_patterns(texts, self._policy.patterns)
+        found = self._by_patterns(texts)
         for place, own in find_all(texts, self._policy.entities).items():
             found.setdefault(place, []).extend(own)
         if (named := self._policy.named_entities) is not None:
@@ -101,29 +108,41 @@ class Redactor:
                 found.setdefault(place, []).extend(own)
         return {place: without_overlaps(findings) for place, findings in found.items() if findings}
 
-    def clean_outputs(self, outputs: pl.Series, groups: pl.Series) -> pl.Series:
-        """Return ``outputs`` cleaned: a text, or the strings inside a JSON object or array."""
-        places = self._worth_reading(outputs).arg_true()
-        values = [_parsed(outputs[place]) for place in places]
-        strings = [list(_strings(value)) for value in values]
-        owners = [place for place, own in zip(places, strings, strict=True) for _ in own]
-        flat = pl.Series([string for own in strings for string in own], dtype=pl.String)
-        clean = iter(self.clean(flat, groups.gather(owners)).to_list())
-        cleaned = outputs.to_list()
-        for place, value, own in zip(places, values, strings, strict=True):
-            new = list(itertools.islice(clean, len(own)))
-            if new != own:
-                cleaned[place] = _spelt(_rebuilt(value, iter(new)))
-        return pl.Series(outputs.name, cleaned, dtype=pl.String)
+    def _by_patterns(self, texts: pl.Series) -> dict[int, list[Finding]]:
+        """A project's pattern may look for a sign that folding replaces: it is shown both."""
+        patterns = self._policy.patterns
+        found = find_by_patterns(texts, patterns)
+        read, folded = fold_texts(texts) if patterns else (texts, [])
+        for place, own in find_by_patterns(read.gather(folded), patterns).items():
+            written = folded[place]
+            found.setdefault(written, []).extend(as_written(own, texts[written]))
+        return found
 
-    def _worth_reading(self, outputs: pl.Series) -> pl.Series:
-        """Tell which outputs may hold something. A string in JSON stands there as it is, unless something is
+    def clean_answers(self, answers: pl.Series, groups: pl.Series) -> pl.Series:
+        """Return ``answers`` cleaned: the strings, keys and whole numbers of JSON, or the text."""
+        places = self._worth_reading(answers).arg_true().to_list()
+        parts = {place: self._parts(answers[place]) for place in places}
+        owners = [place for place, own in parts.items() for _ in own]
+        flat = pl.Series([part.text for own in parts.values() for part in own], dtype=pl.String)
+        clean = iter(self.clean(flat, groups.gather(owners)).to_list())
+        cleaned = answers.to_list()
+        for place, own in parts.items():
+            cleaned[place] = with_parts(cleaned[place], own, list(itertools.islice(clean, len(own))))
+        return pl.Series(answers.name, cleaned, dtype=pl.String)
+
+    def _parts(self, answer: str) -> list[Part]:
+        own = self._own_words
+        return [part for part in parts_of(answer) if part.kind is Kind.TEXT or part.text not in own]
+
+    def _worth_reading(self, answers: pl.Series) -> pl.Series:
+        """Tell which answers may hold something. A string in JSON stands there as it is, unless something is
         escaped; but a project's pattern may look for its ends, and names may stand anywhere."""
         if self._policy.patterns or self._policy.named_entities is not None:
-            return outputs.is_not_null()
-        worth = outputs.str.contains("\\", literal=True)
+            return answers.is_not_null()
+        worth = answers.str.contains("\\", literal=True)
+        read, _ = fold_texts(answers)
         for entity in self._policy.entities:
-            worth |= may_contain(entity, outputs)
+            worth |= may_contain(entity, read)
         return worth.fill_null(False)
 
     def _replaced(self, text: str, findings: Sequence[Finding], group: str) -> str:
@@ -139,7 +158,7 @@ class Redactor:
     def _placeholder(self, entity: str, value: str, group: str) -> str:
         if self._policy.action != "pseudonymise":
             return f"<{entity}>"
-        plain = "".join(char for char in value.casefold() if char.isalnum()) or value
+        plain = "".join(char for char in fold(value).casefold() if char.isalnum()) or value
         told = [self._project, group, entity, plain]
         if self._secret:
             hashed = hmac.new(self._secret.encode(), canonical_json(told), "sha256").hexdigest()
@@ -151,42 +170,3 @@ class Redactor:
 def redact_text(text: str, entities: Sequence[str]) -> str:
     """Replace each finding by ``<ENTITY>``."""
     return Redactor(PiiPolicy(entities=tuple(entities))).clean(pl.Series([text]), pl.Series([""]))[0]
-
-
-def _parsed(output: str | None) -> Any:
-    """Return a JSON object or array; anything else as the text it is."""
-    if output is None or not 0 < output.count("{") + output.count("[") <= MAX_BRACKETS:
-        return output
-    try:
-        value = json.loads(output)
-        if "\\ud" in output.lower():
-            json.dumps(value, ensure_ascii=False).encode()  # a ValueError on half of a surrogate pair
-    except (ValueError, RecursionError):
-        return output
-    return value if isinstance(value, dict | list) else output
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Yield the strings of ``value``, keys apart, in the order of ``_rebuilt``."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _strings(item)
-
-
-def _spelt(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _rebuilt(value: Any, strings: Iterator[str]) -> Any:
-    if isinstance(value, str):
-        return next(strings)
-    if isinstance(value, list):
-        return [_rebuilt(item, strings) for item in value]
-    if isinstance(value, dict):
-        return {key: _rebuilt(item, strings) for key, item in value.items()}
-    return value

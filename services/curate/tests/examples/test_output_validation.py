@@ -2,11 +2,24 @@ from __future__ import annotations
 
 import json
 
+import polars as pl
 import pytest
 from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_curate.examples.answer_shape import shape_of
-from tunewheel_curate.examples.output_validation import canonical_output, label_of, validate_outputs
+from tunewheel_curate.examples.output_validation import (
+    canonical_output,
+    label_of,
+    spelt_answers,
+    validate_outputs,
+)
+from tunewheel_curate.stage import Stage
+
+
+def checked(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSpec = CleaningSpec()) -> Stage:
+    """Return what is checked once it is spelt, as in a build."""
+    return validate_outputs(records.with_columns(spelt_answers(records["output"], task)), task, cleaning)
+
 
 GOOD = '{"reply": "Ring  twice. ", "category": "bell"}'
 
@@ -27,7 +40,7 @@ GOOD = '{"reply": "Ring  twice. ", "category": "bell"}'
     ],
 )
 def test_broken_outputs_are_dropped(records, spec, output: str, reason: str) -> None:
-    stage = validate_outputs(records({"output": output}, {"output": GOOD}), spec().task)
+    stage = checked(records({"output": output}, {"output": GOOD}), spec().task)
     assert stage.funnel.reasons == {reason: 1}
     assert stage.kept.height == 1
 
@@ -48,25 +61,25 @@ def test_broken_outputs_are_dropped(records, spec, output: str, reason: str) -> 
 def test_what_cannot_be_judged_is_dropped_and_ends_no_build(records, output: str, reason: str) -> None:
     schema = {"properties": {"n": {"multipleOf": 0.1}}, "items": {"$ref": "#"}}
     task = TaskSpec(system_prompt="Help.", output_schema=schema, label_field=None)
-    stage = validate_outputs(records({"output": output}, {"output": "{}"}), task)
+    stage = checked(records({"output": output}, {"output": "{}"}), task)
     assert stage.funnel.reasons == {reason: 1}
     assert stage.kept["output"].to_list() == ["{}"]
 
 
 @pytest.mark.parametrize("output", ['{"c": "\\ud800"}', "[" * 990 + "]" * 990, '{"c": 1e999}'])
 def test_without_a_schema_it_is_text_without_a_label(records, output: str) -> None:
-    kept = validate_outputs(records({"output": output}), TaskSpec(system_prompt="?", label_field="c")).kept
+    kept = checked(records({"output": output}), TaskSpec(system_prompt="?", label_field="c")).kept
     assert (kept["output"].to_list(), kept["label"].to_list()) == ([output], [None])
 
 
 @pytest.mark.parametrize("output", ["[" * 100 + "]" * 100, json.dumps([{}] * 200)])
 def test_answers_of_a_hundred_levels_are_read(records, output: str) -> None:
     task = TaskSpec(system_prompt="Help.", output_schema={"items": {"$ref": "#"}})
-    assert validate_outputs(records({"output": output}), task).kept.height == 1
+    assert checked(records({"output": output}), task).kept.height == 1
 
 
 def test_good_outputs_have_one_spelling(records, spec) -> None:
-    kept = validate_outputs(records({"output": GOOD}), spec().task).kept
+    kept = checked(records({"output": GOOD}), spec().task).kept
     assert kept["output"].to_list() == ['{"category": "bell", "reply": "Ring twice."}']
     assert kept["label"].to_list() == ["bell"]
 
@@ -79,7 +92,7 @@ def test_nested_objects_follow_the_schema_too() -> None:
 
 def test_free_text_is_valid_without_a_schema(records) -> None:
     task = TaskSpec(system_prompt="Help.")
-    kept = validate_outputs(records({"output": "Ring  it."}, {"output": '{"a": 1}'}), task).kept
+    kept = checked(records({"output": "Ring  it."}, {"output": '{"a": 1}'}), task).kept
     assert kept["output"].to_list() == ["Ring it.", '{"a": 1}']
     assert kept["label"].to_list() == [None, None]
 
@@ -118,5 +131,5 @@ def test_free_text_in_structured_answers_is_looked_at(records, texts, policy, re
     properties = {"reply": text, "steps": {"type": "array", "items": step}, "code": text | {"pattern": "."}}
     task = TaskSpec(system_prompt="?", output_schema={"type": "object", "properties": properties})
     frame = records({"output": json.dumps(texts)})
-    stage = validate_outputs(frame, task, CleaningSpec.model_validate(policy))
+    stage = checked(frame, task, CleaningSpec.model_validate(policy))
     assert stage.funnel.reasons == ({reason: 1} if reason else {})

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 import pytest
-from tunewheel_curate.examples.output_validation import validate_outputs
+from tunewheel_curate.examples.output_validation import spelt_answers, validate_outputs
 from tunewheel_curate.labels.conflicts import drop_conflicts
 from tunewheel_curate.labels.review import (
     REVIEW_SCHEMA,
@@ -162,6 +162,7 @@ def test_an_unknown_label_is_listed_whatever_else_is_wrong(records, spec, answer
     }
     task = spec().task.model_copy(update={"output_schema": schema})
     frame = records({"output": json.dumps(answer)}, {"output": "no JSON"})
+    frame = frame.with_columns(spelt_answers(frame["output"], task))
     checked = validate_outputs(frame, task)
     assert checked.kept.is_empty()
     found = off_schema(frame, checked, task)["record_id"].to_list()

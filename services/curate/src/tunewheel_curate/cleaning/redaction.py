@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import polars as pl
 from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_redaction.redaction import Redactor
@@ -13,23 +15,26 @@ ANSWERS = ("output", "rejected_output")
 COLUMNS = (*TEXTS, *ANSWERS)
 
 
-def redact_records(records: pl.DataFrame, policy: PiiPolicy, *, secret: str = "") -> Stage:
+def redact_records(
+    records: pl.DataFrame, policy: PiiPolicy, *, secret: str = "", own_words: Collection[str] = ()
+) -> Stage:
     """Apply ``policy`` to ``COLUMNS``.
 
     ``redact`` puts placeholders, ``pseudonymise`` stand-ins that agree within a group, ``reject`` drops with
-    reason ``pii``, ``keep`` changes nothing. With a ``secret`` a stand-in is an HMAC (RFC 2104): without
-    it nobody can confirm a guess. ``counts`` of the stage holds what was found, by entity.
+    reason ``pii``, ``keep`` changes nothing. ``secret`` and ``own_words`` are as ``Redactor`` takes them.
+    ``counts`` of the stage holds what was found, by entity.
 
     Raises:
         InvalidSpec: see ``Redactor``.
     """
-    redactor = Redactor(policy, project=records["project"][0] if records.height else "", secret=secret)
+    project = records["project"][0] if records.height else ""
+    redactor = Redactor(policy, project=project, secret=secret, own_words=own_words)
     if policy.action == "keep":
         return drop("redaction", records, pl.lit(None, dtype=pl.String))
     groups = records["group"]
     clean = records.with_columns(
         *(redactor.clean(records[name], groups) for name in TEXTS),
-        *(redactor.clean_outputs(records[name], groups) for name in ANSWERS),
+        *(redactor.clean_answers(records[name], groups) for name in ANSWERS),
     )
     touched = pl.Series([False]).new_from_index(0, records.height)
     for name in COLUMNS:

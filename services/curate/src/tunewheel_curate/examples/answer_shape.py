@@ -68,6 +68,19 @@ def shape_of_answers(task: TaskSpec) -> AnswerShape | None:
     return None if task.output_schema is None else shape_of(task.output_schema)
 
 
+def words_of(schema: Any) -> frozenset[str]:
+    """Return the names of properties and the listed values in ``schema``: the project's words."""
+    if isinstance(schema, list):
+        return frozenset().union(*map(words_of, schema))
+    if not isinstance(schema, dict):
+        return frozenset()
+    named, listed = schema.get("properties"), schema.get("enum")
+    values = [*(listed if isinstance(listed, list) else ()), schema.get("const")]
+    words = {str(value) for value in values if isinstance(value, str) or type(value) is int}
+    words.update(named if isinstance(named, dict) else ())
+    return frozenset(words).union(*map(words_of, schema.values()))
+
+
 class _Source:
     """One whole schema. Its parts are known by their identity: it stays, and so do they."""
 

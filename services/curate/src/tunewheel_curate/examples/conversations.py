@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import polars as pl
@@ -36,7 +36,9 @@ def asked_text(title: str, text: str, history: str | None) -> str:
     return "\n\n".join(turn["content"] for turn in conversation(title, text, history))
 
 
-def redact_conversations(records: pl.DataFrame, policy: PiiPolicy, *, secret: str = "") -> Stage:
+def redact_conversations(
+    records: pl.DataFrame, policy: PiiPolicy, *, secret: str = "", own_words: Collection[str] = ()
+) -> Stage:
     """Redact records together with their histories; see ``redact_records``.
 
     A turn is redacted as a record of the same group, so that stand-ins agree within a conversation. Where
@@ -44,8 +46,9 @@ def redact_conversations(records: pl.DataFrame, policy: PiiPolicy, *, secret: st
     """
     threads = records.filter(pl.col("history").is_not_null())
     if threads.is_empty():
-        return redact_records(records, policy, secret=secret)
-    stage = redact_records(pl.concat([records, _as_records(threads)]), policy, secret=secret)
+        return redact_records(records, policy, secret=secret, own_words=own_words)
+    both = pl.concat([records, _as_records(threads)])
+    stage = redact_records(both, policy, secret=secret, own_words=own_words)
     is_turn = pl.col("record_id").str.contains(_MARK, literal=True)
     kept, turns = stage.kept.filter(~is_turn), stage.kept.filter(is_turn)
     dropped = stage.dropped.with_columns(pl.col("record_id").str.split(_MARK).list.first())

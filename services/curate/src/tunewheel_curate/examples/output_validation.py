@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -11,7 +12,7 @@ from tunewheel_contracts.formats.spec import TaskSpec
 
 from tunewheel_curate.answers import parse_answer
 from tunewheel_curate.cleaning.normalization import normalize_remark, normalize_text
-from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of
+from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of, shape_of_answers
 from tunewheel_curate.examples.free_text import flaw_of_texts
 from tunewheel_curate.examples.schemas import SchemaCheck
 from tunewheel_curate.stage import Stage, drop
@@ -23,10 +24,10 @@ _SAID_OF_PARTS = {"$schema", "$id", "$defs", "definitions", "properties"}
 
 
 def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSpec = CleaningSpec()) -> Stage:
-    """Drop broken outputs; re-serialise the others and add the column ``label``.
+    """Drop broken outputs, spelt as ``spelt_answers`` spells them, and add the column ``label``.
 
-    Without an output schema every text is valid and only normalised, and there are no labels unless the
-    text is a JSON object that has ``label_field``. Reasons: ``not_json``, ``off_schema: <what>``,
+    Without an output schema every text is valid, and there are no labels unless the text is a JSON object
+    that has ``label_field``. Reasons: ``not_json``, ``off_schema: <what>``,
     ``off_schema: (root) too large`` (a number that the schema cannot be checked with); and as ``cleaning``
     says, of the free text in an answer, ``near_empty_answer`` and ``truncated_answer: <where>``.
     """
@@ -35,11 +36,29 @@ def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSp
     # Each once: many questions have the same answer.
     settled = {text: _validated(text, known, task, cleaning) for text in answers.unique().to_list()}
     rows = [settled[text] for text in answers.to_list()]
-    columns = [[row[place] for row in rows] for place in range(3)]
-    checked = records.with_columns(
-        pl.Series("output", columns[0], dtype=pl.String), pl.Series("label", columns[1], dtype=pl.String)
-    )
-    return drop("output_validation", checked, pl.Series(columns[2], dtype=pl.String))
+    labels, reasons = ([row[place] for row in rows] for place in range(2))
+    labelled = records.with_columns(pl.Series("label", labels, dtype=pl.String))
+    return drop("output_validation", labelled, pl.Series(reasons, dtype=pl.String))
+
+
+def spelt_answers(answers: pl.Series, task: TaskSpec) -> pl.Series:
+    """Return ``answers`` normalised, nulls left: JSON that has a schema in one spelling, all else as text.
+
+    It comes before redaction, and nothing that decodes or repairs a text may come after.
+    """
+    shape = shape_of_answers(task)
+    distinct = answers.drop_nulls().unique(maintain_order=True)
+    spelt = pl.Series([_spelt(text, shape) for text in distinct], dtype=pl.String)
+    return answers.replace_strict(distinct, spelt, return_dtype=pl.String)
+
+
+def _spelt(text: str, shape: AnswerShape | None) -> str:
+    normal = normalize_text(text)
+    # What is no JSON as it came may be JSON once its entities are resolved.
+    for said in (text, normal) if shape is not None else ():
+        with contextlib.suppress(ValueError, RecursionError):
+            return canonical_output(_normalized(parse_answer(said)), shape)
+    return normal
 
 
 def with_unknown_labels(outputs: pl.Series, task: TaskSpec) -> pl.Series:
@@ -58,7 +77,7 @@ def _has_unknown_label(text: str, alone: SchemaCheck, field: str) -> bool:
         value = parse_answer(text)
         if label_of(value, field) is None:
             return False
-        return alone.error({field: _normalized(value[field])}) is not None
+        return alone.error({field: value[field]}) is not None
     except (ValueError, RecursionError, ArithmeticError):
         return False
 
@@ -82,26 +101,23 @@ def label_of(value: Any, label_field: str | None) -> str | None:
 
 def _validated(
     text: str, known: tuple[SchemaCheck, AnswerShape] | None, task: TaskSpec, cleaning: CleaningSpec
-) -> tuple[str, str | None, str | None]:
+) -> tuple[str | None, str | None]:
     try:
         value = parse_answer(text)
     except (ValueError, RecursionError):
-        if known is None:
-            return normalize_text(text), None, None
-        return text, None, "not_json"
+        return None, None if known is None else "not_json"
     if known is None:
-        return normalize_text(text), label_of(value, task.label_field), None
+        return label_of(value, task.label_field), None
     schema, shape = known
-    value = _normalized(value)
     try:
         error = schema.error(value)
     except (ArithmeticError, RecursionError):
-        return text, None, "off_schema: (root) too large"
+        return None, "off_schema: (root) too large"
     if error is not None:
         where = ".".join(str(part) for part in error.absolute_path) or "(root)"
-        return text, None, f"off_schema: {where} {error.validator}"
+        return None, f"off_schema: {where} {error.validator}"
     flaw = flaw_of_texts(value, shape, cleaning, label_field=task.label_field)
-    return canonical_output(value, shape), label_of(value, task.label_field), flaw
+    return label_of(value, task.label_field), flaw
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)

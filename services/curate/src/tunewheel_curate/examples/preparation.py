@@ -10,9 +10,12 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.cleaning.languages import keep_languages
 from tunewheel_curate.cleaning.normalization import normalize_records
+from tunewheel_curate.cleaning.redaction import ANSWERS
 from tunewheel_curate.cleaning.tickets import clean_records
+from tunewheel_curate.examples.answer_shape import words_of
 from tunewheel_curate.examples.conversations import redact_conversations
 from tunewheel_curate.examples.formatting import drop_long
+from tunewheel_curate.examples.output_validation import spelt_answers
 from tunewheel_curate.examples.templates import check_conversations
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.stage import Stage
@@ -22,15 +25,21 @@ Step = Callable[[pl.DataFrame], Stage]
 
 
 def cleaning(spec: ProjectSpec, *, secret: str) -> list[Step]:
-    """Return what is done before anybody looks at the answers; ``secret`` is of pseudonyms."""
-    dataset = spec.dataset
-    steps: list[Step] = [
-        partial(normalize_records, min_characters=dataset.min_characters),
-        partial(clean_records, spec=spec),
-    ]
+    """Return what is done before anybody looks at the answers; ``secret`` is of pseudonyms.
+
+    Redaction comes last: a text must have its final form before personal data can be found in it.
+    """
+    dataset, own_words = spec.dataset, words_of(spec.task.output_schema)
+    steps: list[Step] = [partial(_normalize, spec=spec), partial(clean_records, spec=spec)]
     if dataset.languages:
         steps.append(partial(keep_languages, languages=dataset.languages))
-    return [*steps, partial(redact_conversations, policy=dataset.pii, secret=secret)]
+    redact = partial(redact_conversations, policy=dataset.pii, secret=secret, own_words=own_words)
+    return [*steps, redact]
+
+
+def _normalize(records: pl.DataFrame, spec: ProjectSpec) -> Stage:
+    spelt = [spelt_answers(records[name], spec.task) for name in ANSWERS]
+    return normalize_records(records.with_columns(spelt), min_characters=spec.dataset.min_characters)
 
 
 def fitting(spec: ProjectSpec, tokens: Tokens) -> list[Step]:

@@ -16,17 +16,15 @@ from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 
-from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
+from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import given_away
-from tunewheel_curate.examples.answer_shape import shape_of_answers
 from tunewheel_curate.examples.conversations import asked_text
 from tunewheel_curate.examples.formatting import MESSAGE, format_examples
 from tunewheel_curate.examples.preparation import cleaning, fitting
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import HoldoutMemory, Seen, marks_of_examples
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
-from tunewheel_curate.preferences.pairs import spelt
 from tunewheel_curate.stage import DROPPED_SCHEMA, RATED_DOWN, Stage, drop
 
 STAGE = "negatives"
@@ -119,9 +117,6 @@ def _prepared(handed: pl.DataFrame, spec: ProjectSpec, tokens: Tokens, secret: s
     for step in cleaning(spec, secret=secret):
         stages.append(step(kept))
         kept = stages[-1].kept
-    shape = shape_of_answers(spec.task)
-    said = [spelt(normalize_text(text), shape) for text in kept["output"]]
-    kept = kept.with_columns(pl.Series("output", said, dtype=pl.String))
     for step in fitting(spec, tokens):
         stages.append(step(kept))
         kept = stages[-1].kept

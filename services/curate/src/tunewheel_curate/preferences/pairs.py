@@ -16,11 +16,7 @@ from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 
-from tunewheel_curate.answers import parse_answer
-from tunewheel_curate.cleaning.normalization import normalize_text
-from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of_answers
 from tunewheel_curate.examples.formatting import MESSAGE, format_examples
-from tunewheel_curate.examples.output_validation import canonical_output
 from tunewheel_curate.examples.tokens import Tokens
 
 STAGE = "preferences"
@@ -67,11 +63,10 @@ def preference_pairs(
         reasons["held_out"] = held
     rejected: dict[str, str] = dict(ours.select("record_id", "rejected_output").iter_rows())
     pairs: dict[str, dict[str, object]] = {}
-    shape = shape_of_answers(spec.task)
     examples = format_examples(ours, system_prompt=spec.task.system_prompt)
     for example in examples.sort(pl.col("record_ids").list.first()).iter_rows(named=True):
         record_id = example["record_ids"][0]
-        pair = _pair(example, record_id, spelt(normalize_text(rejected[record_id]), shape))
+        pair = _pair(example, record_id, rejected[record_id])
         reason = "repeated" if pair["pair_id"] in pairs else _refusal(pair, spec.dataset.max_tokens, tokens)
         if reason is None:
             pairs[str(pair["pair_id"])] = pair
@@ -82,18 +77,6 @@ def preference_pairs(
         stage=STAGE, entered=offered.height, left=frame.height, reasons=dict(sorted(reasons.items()))
     )
     return Preferences(frame, funnel)
-
-
-def spelt(text: str, shape: AnswerShape | None) -> str:
-    """Return JSON in the spelling that valid answers, of that ``shape``, have: blanks and order are no reason
-    to reject. Free text is returned as it is."""
-    if shape is None:
-        return text
-    try:
-        value = parse_answer(text)
-    except (ValueError, RecursionError):
-        return text
-    return canonical_output(value, shape)
 
 
 def _pair(example: Mapping[str, object], record_id: str, rejected: str) -> dict[str, object]:

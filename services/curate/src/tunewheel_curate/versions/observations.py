@@ -11,6 +11,7 @@ from tunewheel_contracts.formats.output_schema import answer_validator
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_redaction.redaction import Redactor
 
+from tunewheel_curate.examples.answer_shape import words_of
 from tunewheel_curate.examples.output_rules import check_rules
 from tunewheel_curate.examples.output_validation import label_of
 from tunewheel_curate.examples.tokens import Tokens
@@ -109,8 +110,9 @@ def _personal_data(
     looked_at = (names.rank("ordinal") <= LOOKED_AT).arg_true()
     placeholder = f"<(?:{'|'.join(policy.placeholders)})(?:_[0-9a-f]+)?>"
     asked, said = (texts.gather(looked_at).str.replace_all(placeholder, "<>") for texts in (asked, said))
-    redactor = Redactor(policy.model_copy(update={"named_entities": None}))
+    own_words = words_of(spec.task.output_schema)
+    redactor = Redactor(policy.model_copy(update={"named_entities": None}), own_words=own_words)
     groups = groups.gather(looked_at)
     left = redactor.clean(asked, groups) != asked
-    left |= redactor.clean_outputs(said, groups) != said
+    left |= redactor.clean_answers(said, groups) != said
     return nothing.scatter(looked_at, left.cast(pl.Int64))

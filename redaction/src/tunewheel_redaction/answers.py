@@ -1,0 +1,128 @@
+"""Answers in parts, in which personal data is looked for: strings, keys and numbers of JSON, or text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+MAX_BRACKETS = 500
+"""JSON with more is taken for text: it could be nested deeper than Python's stack is high."""
+LONGEST_NUMBER = 40
+"""Digits of a number that could be somebody's."""
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(?P<key>\s*:)?|-?[0-9][0-9.eE+-]*', re.DOTALL)
+
+
+class Kind(Enum):
+    """What a part of an answer is."""
+
+    TEXT = "text"
+    STRING = "string"
+    KEY = "key"
+    NUMBER = "number"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What stands in an answer between two positions; ``text`` is what it says."""
+
+    kind: Kind
+    start: int
+    end: int
+    text: str
+
+
+def parts_of(answer: str) -> list[Part]:
+    """Return the strings, keys and whole numbers of JSON, in their order; of anything else the text it is.
+
+    A key that stands twice in an object is two parts: a reader sees both. Fractions are nobody's numbers.
+    """
+    if not _is_json(answer):
+        return [Part(Kind.TEXT, 0, len(answer), answer)]
+    return list(_parts(answer))
+
+
+def _parts(answer: str) -> Iterator[Part]:
+    for match in _TOKEN.finditer(answer):
+        token = match.group()
+        if token[0] != '"':
+            digits = _whole(token)
+            if digits is not None:
+                yield Part(Kind.NUMBER, match.start(), match.end(), digits)
+        elif match["key"] is None:
+            yield Part(Kind.STRING, match.start(), match.end(), _said(token))
+        else:
+            end = match.start("key")
+            yield Part(Kind.KEY, match.start(), end, _said(answer[match.start() : end]))
+
+
+def with_parts(answer: str, parts: Sequence[Part], said: Sequence[str]) -> str:
+    """Return ``answer`` in which ``parts`` of it say what ``said`` holds.
+
+    JSON stays JSON, and a number a number of its kind: one that says something else is 0. Keys of one object
+    that say the same now are numbered.
+    """
+    pieces: list[str] = []
+    last = 0
+    renamed = False
+    for part, new in zip(parts, said, strict=True):
+        if new == part.text:
+            continue
+        renamed |= part.kind is Kind.KEY
+        pieces += [answer[last : part.start], _spelt(part, new, answer[part.start : part.end])]
+        last = part.end
+    changed = "".join([*pieces, answer[last:]])
+    if not renamed:
+        return changed
+    return json.dumps(json.loads(changed, object_pairs_hook=_told_apart), ensure_ascii=False)
+
+
+def _is_json(answer: str) -> bool:
+    """Tell whether ``answer`` is a JSON object, array or string. A lone number may be text as well."""
+    if answer.lstrip()[:1] not in {"{", "[", '"'} or answer.count("{") + answer.count("[") > MAX_BRACKETS:
+        return False
+    try:
+        json.loads(answer)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _said(token: str) -> str:
+    text: str = json.loads(token, strict=False)
+    # Half of a surrogate pair, which no file holds.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _whole(token: str) -> str | None:
+    if token.isdigit():
+        return token
+    if len(token) > LONGEST_NUMBER:
+        return None
+    number = abs(Decimal(token))
+    if number.adjusted() > LONGEST_NUMBER or number != number.to_integral_value():
+        return None
+    return str(int(number))
+
+
+def _spelt(part: Part, said: str, token: str) -> str:
+    if part.kind is Kind.TEXT:
+        return said
+    if part.kind is Kind.NUMBER:
+        return "0" if token.lstrip("-").isdigit() else "0.0"
+    return json.dumps(said, ensure_ascii=False)
+
+
+def _told_apart(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for key, value in pairs:
+        name, number = key, 1
+        while name in members:
+            number += 1
+            name = f"{key} {number}"
+        members[name] = value
+    return members
