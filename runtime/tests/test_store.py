@@ -54,6 +54,7 @@ async def test_directories_travel_whole(store: ObjectStore, tmp_path: Path) -> N
     (source / "deep" / "b.bin").write_bytes(b"\x00b")
     refs = await store.put_directory("things/x", source)
     assert [ref.path for ref in refs] == ["things/x/a.txt", "things/x/deep/b.bin"]
+    assert (await store.put_directory("things/x", source, last="a.txt"))[-1].path == "things/x/a.txt"
     assert await store.list("things") == ["things/x/a.txt", "things/x/deep/b.bin"]
     assert [await store.folders(at) for at in ("things", "things/x", "elsewhere")] == [["x"], ["deep"], []]
 

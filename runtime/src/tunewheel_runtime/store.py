@@ -201,12 +201,17 @@ class ObjectStore:
             except (BaseError, OSError) as error:
                 raise TransientError(f"cannot delete {path}: {_said(error)}") from error
 
-    async def put_directory(self, prefix: str, directory: Path) -> tuple[ArtifactRef, ...]:
-        """Create every file of ``directory`` below ``prefix``; see ``put`` for errors."""
+    async def put_directory(self, prefix: str, directory: Path, *, last: str = "") -> tuple[ArtifactRef, ...]:
+        """Create every file of ``directory`` below ``prefix``; see ``put`` for errors.
+
+        ``last`` names the file that vouches for the others: it is not there before they are.
+        """
         refs: list[ArtifactRef] = []
-        for file in await asyncio.to_thread(_files_below, directory):
-            data = await asyncio.to_thread(file.read_bytes)
-            refs.append(await self.put(f"{prefix}/{file.relative_to(directory).as_posix()}", data))
+        files = await asyncio.to_thread(_files_below, directory)
+        names = [file.relative_to(directory).as_posix() for file in files]
+        for name in sorted(names, key=lambda name: name == last):
+            data = await asyncio.to_thread((directory / name).read_bytes)
+            refs.append(await self.put(f"{prefix}/{name}", data))
         return tuple(refs)
 
     async def fetch_directory(self, refs: Iterable[ArtifactRef], prefix: str, destination: Path) -> Path:

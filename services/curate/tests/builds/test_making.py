@@ -25,6 +25,7 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureReques
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_curate.builds.building import Builder
+from tunewheel_curate.builds.history import History
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.making import Maker
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome, run_build
@@ -33,6 +34,7 @@ from tunewheel_curate.documents.taught import note_sources
 from tunewheel_curate.documents.teaching import lesson_path
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
+from tunewheel_curate.versions import versioning
 from tunewheel_runtime.service import Position, Service
 
 LATER = datetime(2027, 1, 1, tzinfo=UTC)
@@ -128,6 +130,58 @@ async def test_a_version_that_cannot_be_built_again_is_named(bench, rows, spec, 
     assert isinstance(refused, DatasetRejected)
     assert refused.reasons[0].startswith(f"previous: {first.dataset_id} is missing from the store")
     assert "its spec is no longer on the log" in refused.reasons[0]
+
+
+async def test_a_lost_version_that_libraries_write_otherwise_now_is_left_unwritten(
+    bench, rows, spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.declare(spec())
+    bench.table.append(rows)
+    first = await bench.build(spec(), "one", rows[:30])
+    datasets = tmp_path / "store" / "datasets"
+    before = contents(datasets)
+    shutil.rmtree(datasets)
+    monkeypatch.setattr(versioning, "version", lambda _: "after the upgrade")
+    for request in ("two", "three"):
+        refused = await bench.build(spec(), request, rows)
+        assert isinstance(refused, DatasetRejected)
+        assert refused.reasons[0].startswith(f"previous: {first.dataset_id} ")
+        assert "libraries" in refused.reasons[0]
+    assert not datasets.exists(), "other content under its name would be taken for the version"
+    for name, data in before.items():
+        (datasets / name).parent.mkdir(parents=True, exist_ok=True)
+        (datasets / name).write_bytes(data)
+    assert isinstance(await bench.build(spec(), "four", rows), DatasetVersioned), "it was brought back"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "holdout_memory.parquet"])
+async def test_a_damaged_version_before_stops_its_own_project_alone(
+    bench, rows, spec, tmp_path: Path, name: str
+) -> None:
+    bench.declare(spec())
+    bench.table.append(rows)
+    first = await bench.build(spec(), "one", rows[:30])
+    damaged = tmp_path / "store" / "datasets" / first.dataset_id / name
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    refused = await bench.build(spec(), "two", rows)
+    assert isinstance(refused, DatasetRejected)
+    assert refused.reasons[0].startswith(f"previous: {first.dataset_id} ")
+    assert f"{name} hashes to" in refused.reasons[0]
+    if name == "manifest.json":
+        assert await bench.maker.uses(first, RecordKind.TICKET, "T-3"), "nobody can tell"
+
+
+async def test_what_lies_under_the_name_of_a_new_version_is_named(bench, rows, spec, tmp_path: Path) -> None:
+    """An attempt that was killed half-way, by libraries that wrote other bytes."""
+    bench.table.append(rows)
+    first = await bench.build(spec(), "one", rows)
+    folder = tmp_path / "store" / "datasets" / first.dataset_id
+    (folder / "manifest.json").unlink()
+    (folder / "train.parquet").write_bytes(b"other bytes")
+    bench.known.history = History()
+    refused = await bench.build(spec(), "two", rows)
+    assert isinstance(refused, DatasetRejected)
+    assert f"remove datasets/{first.dataset_id}" in refused.reasons[0]
 
 
 async def test_what_is_erased_while_a_build_runs_is_not_published(bench, rows, spec) -> None:

@@ -19,14 +19,14 @@ from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.service import Service
-from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing
+from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact
 from tunewheel_runtime.view import LogReader
 
 from tunewheel_curate.builds.building import Builder
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome
 from tunewheel_curate.documents.taught import forget_taught, taught_of
-from tunewheel_curate.versions.versioning import manifest_ref
+from tunewheel_curate.versions.versioning import MANIFEST, manifest_ref
 
 log = structlog.get_logger(__name__)
 
@@ -34,14 +34,19 @@ NO_ROWS = content_sha256(b"")
 Answer = Envelope[DatasetVersioned] | Envelope[DatasetRejected]
 
 
-class Unrestorable(TunewheelError):
-    """A version that the next one continues is missing from the store, for good."""
+class VersionLost(TunewheelError):
+    """The version that the next one continues is missing from the store or damaged, and only an operator can
+    bring it back."""
 
     def __init__(self, dataset_id: str, why: str) -> None:
         super().__init__(
-            f"previous: {dataset_id} is missing from the store and cannot be built again ({why}); bring back "
-            f"datasets/{dataset_id}, which knows what must never be trained on"
+            f"previous: {dataset_id} {why}; bring back datasets/{dataset_id}, which knows what must never be "
+            "trained on"
         )
+
+    @classmethod
+    def for_good(cls, dataset_id: str, why: str) -> VersionLost:
+        return cls(dataset_id, f"is missing from the store and cannot be built again ({why})")
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,12 @@ class Maker:
             )
             try:
                 memory = await self._memory_of(previous, stop=stop) if previous else None
-            except Unrestorable as error:
+                async with self._builder.build(order, stop=stop, memory=memory) as (outcome, folder):
+                    await self._followed.refresh()
+                    if self._basis(event) == basis:
+                        return await self._publishable(event, spec, basis, outcome, folder, previous=previous)
+            except VersionLost as error:
                 return self._rejected(event, spec, basis, BuildOutcome(rows_sha256=NO_ROWS), (str(error),))
-            async with self._builder.build(order, stop=stop, memory=memory) as (outcome, folder):
-                await self._followed.refresh()
-                if self._basis(event) == basis:
-                    return await self._publishable(event, spec, basis, outcome, folder, previous=previous)
             await self._forget_meanwhile(event.project, before=basis.erasures)
             log.info("build_repeated", project=event.project, reason="a source was taken back meanwhile")
 
@@ -105,7 +110,7 @@ class Maker:
         try:
             manifest = DatasetManifest.model_validate_json(await store.get(version.manifest))
             lineage = await store.get(manifest.lineage) if manifest.lineage else b""
-        except ArtifactMissing:
+        except (ArtifactMissing, CorruptArtifact):
             return True
         if not lineage:
             return True
@@ -132,8 +137,8 @@ class Maker:
         A version that the store has lost is built again from the log, and those it rests on.
 
         Raises:
-            Unrestorable: it cannot be.
-            CorruptArtifact, TransientError
+            VersionLost: it cannot be, or what the store holds of it is damaged.
+            TransientError
         """
         try:
             return await self._read_memory(version)
@@ -143,15 +148,21 @@ class Maker:
 
     async def _read_memory(self, version: DatasetVersioned) -> bytes | None:
         ref = (await self._manifest(version)).holdout_memory
-        return None if ref is None else await self._service.store.get(ref)
+        return None if ref is None else await self._read(version, ref)
 
     async def _manifest(self, version: DatasetVersioned) -> DatasetManifest:
-        return DatasetManifest.model_validate_json(await self._service.store.get(version.manifest))
+        return DatasetManifest.model_validate_json(await self._read(version, version.manifest))
+
+    async def _read(self, version: DatasetVersioned, ref: ArtifactRef) -> bytes:
+        try:
+            return await self._service.store.get(ref)
+        except CorruptArtifact as error:
+            raise VersionLost(version.dataset_id, f"is damaged in the store ({error})") from error
 
     async def _restore(self, version: DatasetVersioned, *, stop: asyncio.Event) -> None:
         name, spec = version.dataset_id, self._known.specs.get(version.spec_sha256)
         if spec is None:
-            raise Unrestorable(name, "its spec is no longer on the log")
+            raise VersionLost.for_good(name, "its spec is no longer on the log")
         earlier = self._known.history.before(version)
         before = next((one for one in earlier if one.dataset_id == version.previous), None)
         memory = await self._memory_of(before, stop=stop) if before else None
@@ -167,14 +178,19 @@ class Maker:
         )
         async with self._builder.build(order, stop=stop, memory=memory) as (outcome, folder):
             if outcome.manifest is None or outcome.manifest.dataset_id != name:
-                raise Unrestorable(
+                raise VersionLost.for_good(
                     name,
                     "its records now give another version: some were erased since, or "
                     "TUNEWHEEL_PSEUDONYM_SECRET changed",
                 )
-            _, ref = await self._store(outcome.manifest, folder)
-        if ref != version.manifest:
-            raise Unrestorable(name, "the libraries that write its files have changed since")
+            # The name must never hold other bytes: whoever read them would find the version damaged.
+            written = await asyncio.to_thread((folder / MANIFEST).read_bytes)
+            if manifest_ref(outcome.manifest, written) != version.manifest:
+                raise VersionLost.for_good(name, "the libraries that write its files have changed since")
+            try:
+                await self._store(outcome.manifest, folder)
+            except ArtifactConflict as error:
+                raise VersionLost(name, f"is damaged in the store ({error})") from error
         log.info("dataset_restored", dataset_id=name)
 
     async def _publishable(
@@ -193,7 +209,12 @@ class Maker:
         if previous is not None and _content(await self._manifest(previous)) == _content(manifest):
             unchanged = f"records: nothing changed since {previous.dataset_id}; publish new records first"
             return self._rejected(event, spec, basis, outcome, (unchanged,))
-        manifest, ref = await self._store(manifest, folder)
+        try:
+            manifest, ref = await self._store(manifest, folder)
+        except ArtifactConflict as error:
+            place = f"datasets/{manifest.dataset_id}"
+            leftover = f"store: {error}, from a build that never ended; remove {place} and ask again"
+            return self._rejected(event, spec, basis, outcome, (leftover,))
         data = DatasetVersioned(
             project=event.project,
             dataset_id=manifest.dataset_id,
@@ -236,11 +257,11 @@ class Maker:
         """Put the version's files; a version that lies there already is left as it is."""
         store, prefix = self._service.store, f"datasets/{manifest.dataset_id}"
         try:
-            refs = await store.put_directory(prefix, folder)
-            return manifest, next(ref for ref in refs if ref.path == f"{prefix}/manifest.json")
+            refs = await store.put_directory(prefix, folder, last=MANIFEST)
+            return manifest, refs[-1]
         except ArtifactConflict:
             # The same rows reached by other records (say, of a log since deleted): the first version stays.
-            data = await store.read(f"{prefix}/manifest.json")
+            data = await store.read(f"{prefix}/{MANIFEST}")
             if data is None:
                 raise
             existing = DatasetManifest.model_validate_json(data)

@@ -125,7 +125,7 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     Raises:
         TransientError: the store, or a source of general data, is away.
     """
-    from tunewheel_runtime.store import ObjectStore
+    from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
     from tunewheel_curate.evaluation.benchmarks import read_benchmarks, regression_benchmark
     from tunewheel_curate.pipeline import build, refused
@@ -139,9 +139,10 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     try:
         benchmarks = (regression, *await read_benchmarks(spec.dataset.benchmarks, store))
         given = await _given(order, records, store)
-    except InvalidSpec as error:
+    except (InvalidSpec, ArtifactMissing, CorruptArtifact) as error:
         counted = with_ratings(records, wanted=spec.dataset.ratings)
-        return refused(distinct_records(counted), str(error))
+        reason = str(error) if isinstance(error, InvalidSpec) else f"store: {error}; bring it back"
+        return refused(distinct_records(counted), reason)
     cache = NearCache(store)
     known = await cache.read(spec.project)
     made = build(records, spec, given, known=known, benchmarks=benchmarks)

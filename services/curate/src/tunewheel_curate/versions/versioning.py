@@ -25,6 +25,7 @@ VERSIONED = (
     "tunewheel-curate", "polars", "ftfy", "rensa", "presidio-analyzer", "great-expectations", "scikit-learn",
     "cleanlab", "py3langid", "transformers",
 )  # fmt: skip
+MANIFEST = "manifest.json"
 DATA_DOCS = "data_docs"
 DATA_DOCS_INDEX = f"{DATA_DOCS}/index.html"
 HOLDOUT_MEMORY = "holdout_memory.parquet"
@@ -121,7 +122,7 @@ def write_version(
         preliminary=build.preliminary,
         previous=previous,
     )
-    _write(folder, prefix, "manifest.json", manifest.model_dump_json(indent=2).encode())
+    _write(folder, prefix, MANIFEST, manifest.model_dump_json(indent=2).encode())
     return manifest
 
 
@@ -141,7 +142,7 @@ def _tokenizer(build: Build) -> TokenizerUse | None:
 
 def manifest_ref(manifest: DatasetManifest, data: bytes) -> ArtifactRef:
     """Return the reference of a manifest whose bytes are ``data``."""
-    path = f"datasets/{manifest.dataset_id}/manifest.json"
+    path = f"datasets/{manifest.dataset_id}/{MANIFEST}"
     return ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
 
 
