@@ -248,12 +248,13 @@ async def test_killed_in_the_middle_of_a_window_nothing_is_lost_or_said_twice(
                 started.wait(PATIENCE_SECONDS)
         (drift,) = await production.drifts(1)
         assert drift.data.window.completions == WINDOW
-        # Another whole window of drift, seen by a fifth process: were the first said again, it came before.
-        await production.ask(TAXES[:WINDOW])
+        # Drift of another kind, seen by a fifth process: were the first said again, it came before.
+        await production.ask(TAXES[:WINDOW], output="no JSON")
         with process(kafka, store, log) as started:
             await until_committed(kafka, 2 * WINDOW)
             found = await production.drifts(2)
             assert started.poll() is None, log.read_text()
     assert found[0].id == drift.id
+    assert [event.data.detector for event in found] == ["input", "format"], "the shift went on"
     starts = [event.data.window.first_completion_id for event in found]
     assert starts[0] < f"{project}-{WINDOW:05}" <= starts[1]

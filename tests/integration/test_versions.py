@@ -199,7 +199,7 @@ async def test_a_withdrawn_document_is_in_no_later_version_until_it_is_published
         withdrawal = new_event(withdrawn, source="/test")
         await bus.publish(withdrawal)  # and nobody asks for a version
         _, without = await versions(bus, project, 2)
-        asked = await bus.collect(topics.DATASET_REQUESTED, 4, where=lambda e: e.project == project)
+        asked = await bus.collect(topics.DATASET_REQUESTED, 3, where=lambda e: e.project == project)
         await bus.publish(document(project), command(project, "two"))
         *_, again = await versions(bus, project, 3)
         told = [await held(service, version.data) for version in (first, without, again)]

@@ -72,23 +72,29 @@ async def test_worse_ratings_are_feedback_drift(desk: Any):
     assert (drift.detector, drift.statistic, drift.examples[0].excerpt) == ("feedback", 1.0, "wrong")
 
 
-async def test_a_detector_is_quiet_during_its_cooldown(desk: Any):
-    await in_production(desk)
-    await desk.send(desk.ask(tax_texts(100)))
-    # Windows end at 20, 40, ... and 30 completions are silent: 20, 60, 100 speak.
-    lasts = [drift.window.last_completion_id for drift in desk.drifts]
-    assert lasts == ["c-00019", "c-00059", "c-00099"]
-
-
-async def test_a_cooldown_as_long_as_a_window_silences_the_next_one(desk: Any):
-    await in_production(desk, drift={"window": 20, "cooldown_completions": 20})
-    await desk.send(desk.ask(tax_texts(40)))
+@pytest.mark.parametrize("cooldown", [0, 20, 30])
+async def test_a_shift_that_lasts_is_one_alarm_also_after_a_restart(desk: Any, cooldown: int):
+    spec = {"drift": {"window": 20, "cooldown_completions": cooldown}}
+    await in_production(desk, **spec)
+    await desk.send(desk.ask(tax_texts(60)))
     desk.revive()
-    await desk.promote("desk-1", "ds-1", BIKES, drift={"window": 20, "cooldown_completions": 20})
+    await desk.promote("desk-1", "ds-1", BIKES, **spec)
     await desk.watch.start()
-    await desk.send(desk.ask(tax_texts(80)[40:]))
-    lasts = [drift.window.last_completion_id for drift in desk.drifts]
-    assert lasts == ["c-00019", "c-00059"]
+    await desk.send(desk.ask(tax_texts(120)[60:]))
+    assert [drift.window.last_completion_id for drift in desk.drifts] == ["c-00019"]
+
+
+async def test_a_shift_that_is_seen_in_every_other_window_is_one_alarm(desk: Any):
+    await in_production(desk)
+    for n in range(3):
+        await desk.send(desk.ask(tax_texts(20) + MORE_BIKES[20 * n : 20 * n + 20]))
+    assert [drift.window.last_completion_id for drift in desk.drifts] == ["c-00019"]
+
+
+async def test_a_shift_after_one_that_is_over_is_another_alarm(desk: Any):
+    await in_production(desk)
+    await desk.send(desk.ask(tax_texts(20) + MORE_BIKES[:60] + tax_texts(40)[20:]))
+    assert [drift.window.last_completion_id for drift in desk.drifts] == ["c-00019", "c-00099"]
 
 
 @pytest.mark.parametrize(

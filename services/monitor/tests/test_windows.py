@@ -79,11 +79,20 @@ def interleave(queues: list[list[Item]], rng: random.Random) -> list[Item]:
     return merged
 
 
-def test_a_detector_is_quiet_for_as_many_completions_as_asked():
-    silence = Silence().begin("input", 100)
-    assert silence.after(60).binds("input")
-    assert not silence.after(60).binds("format")
-    assert silence.after(60).after(40).binds("input")  # the window that ends with the hundredth
-    assert not silence.after(100).after(1).binds("input")
-    assert not silence.after(101).binds("input")
-    assert not Silence().begin("input", 0).binds("input")
+def test_an_alarm_is_open_until_enough_completions_in_a_row_were_calm():
+    def judged(silence: Silence, *drifted: bool, cooldown: int = 0) -> Silence:
+        for one in drifted:
+            silence = silence.after("input", 20, drifted=one, cooldown=cooldown)
+        return silence
+
+    assert not Silence().binds("input")
+    assert not judged(Silence(), False).binds("input")
+    opened = judged(Silence(), True)
+    assert opened.binds("input")
+    assert not opened.binds("format")
+    assert judged(opened, False, False).binds("input")
+    assert not judged(opened, False, False, False).binds("input")
+    assert judged(opened, False, False, True, False, False).binds("input"), "the shift went on"
+    longer = judged(Silence(), True, cooldown=100)
+    assert judged(longer, *[False] * 4, cooldown=100).binds("input")
+    assert not judged(longer, *[False] * 5, cooldown=100).binds("input")

@@ -170,10 +170,10 @@ class DriftSpec(Strict):
     """A detector speaks where it finds a smaller one; where nothing changed, in that share of windows."""
     detectors: tuple[Literal["input", "format", "feedback"], ...] = ("input", "format", "feedback")
     cooldown_completions: Annotated[int, Field(ge=0)] = 100
-    """After a detection the same detector says nothing of windows that end with one of the next so many
-    completions (ratings, for ``feedback``): one as long as ``window`` silences the next window."""
+    """One shift is one alarm: after a detection the same detector speaks again only once so many completions
+    in a row (ratings, for ``feedback``), and at least three windows of them, showed no drift."""
     rebuild: bool = True
-    """Build a new dataset version after drift."""
+    """Build a new dataset version after drift, unless one is being built already."""
 
 
 class ProjectSpec(Strict):

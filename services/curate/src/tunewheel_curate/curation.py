@@ -64,13 +64,16 @@ class Curation:
         log.info("records_kept", delivered=len(deliveries), new=new)
         await self._builder.prepare()
 
-    def request_for_drift(self, event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
-        """Ask for a rebuild where the project's spec wants one after drift."""
+    async def request_for_drift(self, event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
+        """Ask for a rebuild where the project's spec wants one after drift and none is under way."""
         declared = self.projects.get(event.project)
         if declared is None or not declared.data.spec.drift.rebuild:
             return None
-        data = DatasetRequested(project=event.project, reason=BuildReason.DRIFT, request=event.id)
-        return self._service.new(data, cause=event)
+        await self._followed.refresh()
+        if self.known.history.is_building(event.project):
+            log.info("drift_waits_for_build", project=event.project, drift=event.id)
+            return None
+        return await self._request_once(event, BuildReason.DRIFT)
 
     def request_for_policy(
         self, project: str, reason: BuildReason, pending: Pending
@@ -86,7 +89,7 @@ class Curation:
         await self._followed.refresh()
         if not await self._is_used(event.project, RecordKind.DOCUMENT, event.data.document_id):
             return None
-        return self._request_without(event)
+        return await self._request_once(event, BuildReason.COMMAND)
 
     async def erase(self, event: Envelope[ErasureRequested]) -> list[Envelope[Any]]:
         """Carry an erasure out; answer with the proof, and where needed ask for a version without the erased.
@@ -117,7 +120,8 @@ class Curation:
         answers: list[Envelope[Any]] = [self._service.new(proof, cause=event)]
         latest = self.known.history.latest(event.project)
         if latest is not None and latest.dataset_id in found.dataset_ids:
-            answers.append(self._request_without(event))
+            request = await self._request_once(event, BuildReason.COMMAND)
+            answers += [request] if request is not None else []
         return answers
 
     async def answer(self, event: Envelope[DatasetRequested], lease: Lease) -> Envelope[Any] | None:
@@ -148,12 +152,15 @@ class Curation:
         return answer
 
     async def _naming_records(self, event: Envelope[DatasetRequested]) -> Envelope[DatasetRequested]:
+        upto = await self._records_on_the_log(event.project)
+        data = event.data.model_copy(update={"request": event.id, "records_upto": upto})
+        return self._service.new(data, cause=event)
+
+    async def _records_on_the_log(self, project: str) -> dict[str, int]:
         # Records that were on the log before the request are part of it, delivered to us or not.
         await self._catch_up()
         arrivals = await asyncio.to_thread(self.table.arrivals)
-        upto = ends_of(arrivals.filter(arrivals["project"] == event.project))
-        data = event.data.model_copy(update={"request": event.id, "records_upto": upto})
-        return self._service.new(data, cause=event)
+        return ends_of(arrivals.filter(arrivals["project"] == project))
 
     async def _is_used(self, project: str, kind: RecordKind, source_id: str) -> bool:
         history = self.known.history
@@ -162,6 +169,13 @@ class Curation:
             return True
         return latest is not None and await self._maker.uses(latest, kind, source_id)
 
-    def _request_without(self, event: Envelope[Any]) -> Envelope[DatasetRequested]:
-        data = DatasetRequested(project=event.project, reason=BuildReason.COMMAND, request=event.id)
-        return self._service.new(data, cause=event)
+    async def _request_once(
+        self, event: Envelope[Any], reason: BuildReason
+    ) -> Envelope[DatasetRequested] | None:
+        """Return the request that ``event`` causes, for a version of the records on the log.
+
+        None where the request is on the log already: a second one would name later records."""
+        upto = await self._records_on_the_log(event.project)
+        data = DatasetRequested(project=event.project, reason=reason, request=event.id, records_upto=upto)
+        request = self._service.new(data, cause=event)
+        return None if self.known.history.has_requested(event.project, request.id) else request

@@ -25,7 +25,7 @@ def register(service: Service, curation: Curation, *, append_batch: int) -> None
 
     @service.on(topics.DRIFT_DETECTED)
     async def on_drift_detected(event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
-        return curation.request_for_drift(event)
+        return await curation.request_for_drift(event)
 
     @service.on(topics.DOCUMENT_WITHDRAWN)
     async def on_document_withdrawn(

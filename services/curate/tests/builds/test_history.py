@@ -49,6 +49,24 @@ def test_a_request_is_answered_by_what_it_caused() -> None:
     assert history.has_answered(named.id)
 
 
+def test_a_project_builds_while_its_newest_request_waits_for_its_outcome() -> None:
+    history = History()
+    dead_letter = request("before the project was declared", {"0": 1})
+    named = request("a", {"0": 3})
+    states: list[bool] = []
+    for event in (request("names nothing"), dead_letter, named, versioned(named, {"0": 3})):
+        history.apply(event)
+        states.append(history.is_building("p"))
+    assert states == [False, True, True, False]
+
+
+def test_the_same_request_with_later_records_covers_no_more_than_is_built() -> None:
+    history = History()
+    history.apply(request("a", {"0": 3}))
+    history.apply(request("a", {"0": 5}))
+    assert history.built_upto("p") == {"0": 3}
+
+
 def test_a_request_that_drift_caused_answers_nobody() -> None:
     history = History()
     cause = request("a")

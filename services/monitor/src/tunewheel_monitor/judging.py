@@ -110,15 +110,17 @@ def _record(
     baseline: tuple[int, int],
     seen: Sequence[Seen],
 ) -> WindowRecord:
-    silence = stream.silence.after(len(window.items))
+    silence = stream.silence
     last = window.items[-1]
     findings: list[DetectorRecord] = []
     detections: list[DriftDetected] = []
     for detector, finding, examples in seen:
         spoken = finding.drifted and not silence.binds(detector)
         findings.append(_finding(detector, finding, spoken=spoken))
+        silence = silence.after(
+            detector, len(window.items), drifted=finding.drifted, cooldown=drift.cooldown_completions
+        )
         if spoken:
-            silence = silence.begin(detector, drift.cooldown_completions)
             detections.append(_detection(stream, detector, finding, span, last.model_id, examples))
     return WindowRecord(
         project=stream.project,

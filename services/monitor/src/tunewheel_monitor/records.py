@@ -19,7 +19,7 @@ StreamName = Literal["completions", "feedback"]
 
 
 class DetectorRecord(Frozen):
-    """What one detector found in the window. ``spoken``: it drifted, and no cooldown held it back."""
+    """What one detector found in the window. ``spoken``: it drifted, and no alarm about it was open."""
 
     detector: str
     statistic_name: str
@@ -44,7 +44,7 @@ class WindowRecord(Frozen):
     """(bad, total) that later windows are compared with; the first window's own where nothing is known."""
     findings: tuple[DetectorRecord, ...]
     silence: dict[str, int]
-    """Detector → how many of the next completions it says nothing of; 0: it said nothing of this window."""
+    """Detector → how many completions in a row must still pass without drift before it speaks again."""
     detections: tuple[DriftDetected, ...]
     cause_id: str
     correlation_id: str | None = None

@@ -12,6 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+CALM_WINDOWS = 3
+"""Windows in a row without drift after which a shift is over, at least: one at the edge of what a window can
+show is seen in one window and not in the next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -89,21 +93,23 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Completions of which a detector says nothing, by detector: those that follow the window it spoke of.
+    """Which detectors say nothing, because their last alarm is still open: one shift is one alarm.
 
-    A window that ends with the last of them holds nothing else, so 0 are left and it is bound all the same:
-    a cooldown as long as a window silences one window.
+    ``left`` holds, by detector, how many completions in a row must still pass without drift until the shift
+    is over and the detector may speak again.
     """
 
     left: Mapping[str, int] = field(default_factory=dict[str, int])
 
-    def after(self, completions: int) -> Silence:
-        """Return what is left when ``completions`` more have passed, as it binds the window they end."""
-        return Silence({name: n - completions for name, n in self.left.items() if n >= completions})
-
     def binds(self, detector: str) -> bool:
-        return detector in self.left
+        return self.left.get(detector, 0) > 0
 
-    def begin(self, detector: str, completions: int) -> Silence:
-        """Return the silence with ``detector`` quiet for the next ``completions``."""
-        return Silence({**self.left, detector: completions}) if completions else self
+    def after(self, detector: str, completions: int, *, drifted: bool, cooldown: int) -> Silence:
+        """Return the silence once ``detector`` has judged a window of ``completions``.
+
+        A window with drift opens the alarm, or shows that its shift goes on; ``cooldown`` and at least
+        ``CALM_WINDOWS`` windows without drift in a row end it.
+        """
+        whole = max(cooldown, CALM_WINDOWS * completions)
+        calm = self.left.get(detector, 0) - completions
+        return Silence({**self.left, detector: whole if drifted else max(0, calm)})

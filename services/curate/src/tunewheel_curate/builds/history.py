@@ -19,20 +19,22 @@ class History:
     def __init__(self) -> None:
         self._built_upto: dict[str, dict[str, int]] = {}
         self._answered: set[str] = set()
-        self._named: dict[str, set[str]] = {}
-        """By project: the requests that name their records."""
+        self._requested: dict[str, dict[str, None]] = {}
+        """By project: the requests that name their records, in their order."""
         self._versions: dict[str, Envelope[DatasetVersioned]] = {}
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Take note of one event."""
         data = envelope.data
+        if self.has_requested(data.project, envelope.id):
+            return  # the first one is built, whatever records another of the same name would add
         if isinstance(data, DatasetRequested | DatasetVersioned | DatasetRejected):
             self.cover(data.project, data.records_upto or {})
         if isinstance(data, DatasetVersioned):
             self._versions.setdefault(data.dataset_id, envelope)
         names_its_records = isinstance(data, DatasetRequested) and data.records_upto is not None
         if names_its_records:
-            self._named.setdefault(data.project, set()).add(envelope.id)
+            self._requested.setdefault(data.project, {})[envelope.id] = None
         if envelope.causation_id and (names_its_records or not isinstance(data, DatasetRequested)):
             self._answered.add(envelope.causation_id)
 
@@ -45,6 +47,10 @@ class History:
     def built_upto(self, project: str) -> dict[str, int]:
         """Return, by partition, the offset up to which records were built or are being built."""
         return dict(self._built_upto.get(project, {}))
+
+    def has_requested(self, project: str, request_id: str) -> bool:
+        """Tell whether a ``dataset.requested`` that names its records is on the log."""
+        return request_id in self._requested.get(project, {})
 
     def has_answered(self, request_id: str) -> bool:
         """Tell whether a ``dataset.requested`` has its outcome on the log."""
@@ -65,5 +71,10 @@ class History:
         return versions[-1] if versions else None
 
     def is_building(self, project: str) -> bool:
-        """Tell whether a request that names its records waits for its outcome."""
-        return not self._named.get(project, set()) <= self._answered
+        """Tell whether a request that names its records waits for its outcome.
+
+        Requests of a project are answered in their order, so the newest tells; one that became a dead letter
+        waits for nothing once a later one is there.
+        """
+        newest = next(reversed(self._requested.get(project, {})), None)
+        return newest is not None and newest not in self._answered
