@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tunewheel_cli.launch import Plan, Wheel
 from tunewheel_cli.main import app
+from tunewheel_cli.places import Var
+from tunewheel_cli.run_state import RunState, started
 from typer.testing import CliRunner
 
 runner = CliRunner()
@@ -80,6 +84,39 @@ def test_an_invalid_spec_is_refused_before_anything_is_sent(tmp_path: Path, text
     code, _, err = run("declare", str(spec), "--bootstrap-servers", NOWHERE)
     assert code == 1
     assert err.startswith(f"tunewheel: {words}")
+
+
+@pytest.mark.parametrize(
+    ("servers", "folders", "refused"),
+    [(NOWHERE, "/elsewhere", True), (NOWHERE, "/data", False), ("localhost:2", "", False)],
+)
+def test_declare_refuses_what_the_wheel_on_this_machine_lets_no_spec_reach(
+    tmp_path: Path, servers: str, folders: str, refused: bool
+) -> None:
+    spec = tmp_path / "project.yaml"
+    spec.write_text(
+        "project: p\nbase_model: m\ntask: {system_prompt: s}\n"
+        "criteria: [{metric: perplexity, maximum: 9}]\n"
+        "dataset: {replay: {source: /data/general.jsonl}}\n"
+    )
+    RunState(
+        supervisor_pid=os.getpid(),
+        supervisor_started=started(os.getpid()) or 0.0,
+        phase="running",
+        bootstrap_servers=servers,
+        spec_folders=folders,
+    ).write(tmp_path / "run.json")
+    code, _, err = run("declare", str(spec), "--var", str(tmp_path), "--bootstrap-servers", NOWHERE)
+    assert code == (1 if refused else 5)
+    assert err.startswith("tunewheel: dataset.replay.source:") is refused
+
+
+def test_a_wheel_notes_what_its_environment_lets_specs_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEWHEEL_SPEC_FOLDERS", "/data")
+    state = Wheel(Plan(Var.at(tmp_path), (), extra_env={"TUNEWHEEL_SPEC_HOSTS": "teacher"})).state
+    assert (state.spec_hosts, state.spec_folders) == ("teacher", "/data")
 
 
 def test_a_missing_or_foreign_spec_file_says_so(tmp_path: Path) -> None:

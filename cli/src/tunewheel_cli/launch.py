@@ -82,6 +82,9 @@ class Wheel:
             bootstrap_servers="",
             store_url=plan.var.store_url,
         )
+        told = {**os.environ, **plan.extra_env}
+        for name in ("store_url", "spec_hosts", "spec_folders"):
+            setattr(self.state, name, told.get(f"TUNEWHEEL_{name.upper()}", getattr(self.state, name)))
 
     async def start(self) -> None:
         """Start everything and return when all of it is ready.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.formats.allowed_sources import DEFAULT_HOSTS
 
 
 class AlreadyRunning(TunewheelError):
@@ -31,6 +32,9 @@ class RunState:
     bootstrap_servers: str
     security_protocol: str = "PLAINTEXT"
     store_url: str = ""
+    spec_hosts: str = DEFAULT_HOSTS
+    spec_folders: str = ""
+    """With ``spec_hosts``: what its curate lets specs reach."""
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Per name: pid, port, url, state, restarts, log, note."""
     error: str = ""

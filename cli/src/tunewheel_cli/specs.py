@@ -10,10 +10,13 @@ from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 
+from tunewheel_cli.places import Var
 from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.sender import publish_events
+from tunewheel_cli.run_state import living
 
 MAX_SPEC_BYTES = 1 << 20
 
@@ -37,6 +40,20 @@ def read_spec(path: Path) -> ProjectSpec:
     except OSError as error:
         raise InvalidSpec(field="(file)", reason=f"{path} cannot be read: {error.strerror}") from error
     return parse_spec(text)
+
+
+def check_sources(spec: ProjectSpec, var: Var, bootstrap_servers: str) -> None:
+    """Refuse what the curate of the wheel on ``var`` would refuse. What another Kafka's curate lets specs
+    reach is not known here: it rejects the build.
+
+    Raises:
+        InvalidSpec: see ``AllowedSources.check``.
+    """
+    running = living(var.run_file)
+    if running is not None and running.bootstrap_servers == bootstrap_servers:
+        AllowedSources.configured(
+            hosts=running.spec_hosts, folders=running.spec_folders, store_url=running.store_url
+        ).check(spec)
 
 
 async def declare(spec: ProjectSpec, options: Mapping[str, Any]) -> Envelope[ProjectDeclared]:

@@ -25,10 +25,11 @@ def declare(
     reach: Reach, spec: Annotated[Path, typer.Argument(help="The project's YAML.", show_default=False)]
 ) -> None:
     """Check a project spec and put it in force."""
+    from tunewheel_cli.specs import check_sources, read_spec
     from tunewheel_cli.specs import declare as put_in_force
-    from tunewheel_cli.specs import read_spec
 
     checked = read_spec(spec)
+    check_sources(checked, reach.var, reach.connection.settings(reach.var).bootstrap_servers)
     event = asyncio.run(put_in_force(checked, reach.client_options()))
     if reach.as_json:
         print_json({"project": checked.project, "event_id": event.id, "spec_sha256": checked.sha256,

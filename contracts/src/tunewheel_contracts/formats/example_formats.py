@@ -34,13 +34,14 @@ class TeacherSpec(Strict):
     """A model behind an OpenAI-compatible endpoint that writes questions and answers about a section."""
 
     base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$", max_length=512)]
-    """Up to and including ``/v1``; without credentials."""
+    """Up to and including ``/v1``; without credentials. Curate asks only hosts that its operator lists in
+    ``TUNEWHEEL_SPEC_HOSTS``."""
     model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     api_key_env: Annotated[str, StringConstraints(pattern=r"^TUNEWHEEL_TEACHER_[A-Z0-9_]{1,64}$")] | None = (
         None
     )
     """The variable of curate's environment that holds the key. The prefix keeps a spec from asking for any
-    other secret."""
+    other secret; ``TUNEWHEEL_SPEC_HOSTS`` lists beside each host the keys that may go there."""
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 60.0
     min_grounding: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Least share of an answer's words that its section must hold; what says more is dropped."""

@@ -67,7 +67,9 @@ class ReplaySpec(Strict):
     """General instruction data among the training rows, so that the model keeps what it could do before."""
 
     source: Annotated[str, Field(min_length=1, max_length=512)]
-    """A JSON Lines file (path, ``file://`` or ``https://`` URL) or a Hugging Face dataset id."""
+    """A JSON Lines file (path, ``file://`` or ``https://`` URL) or a Hugging Face dataset id. Curate reads
+    what its operator lists: hosts in ``TUNEWHEEL_SPEC_HOSTS``, by default the hub's; folders in
+    ``TUNEWHEEL_SPEC_FOLDERS``, by default none but ``general/`` of a store that is a folder."""
     share: Annotated[float, Field(gt=0, le=0.9)] = 0.1
     """Of the training rows, replayed ones included. Fewer where the source has not as many."""
     split: Annotated[str, Field(min_length=1, max_length=64)] = "train"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunewheel_contracts import topics
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_runtime.service import Service
 
 from tunewheel_curate.builds.building import WORKER, Builder
@@ -29,6 +30,9 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     builder = Builder(
         regression_set=settings.eval_regression_set,
         pseudonym_secret=settings.pseudonym_secret,
+        allowed=AllowedSources.configured(
+            hosts=settings.spec_hosts, folders=settings.spec_folders, store_url=service.store.url
+        ),
         worker=worker,
     )
     table = RecordTable(table_url(service.store.url, service.store.local_root))

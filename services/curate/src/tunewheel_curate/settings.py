@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field, SecretStr
+from tunewheel_contracts.formats.allowed_sources import DEFAULT_HOSTS, Folders, Hosts
 from tunewheel_runtime.settings import ServiceSettings
 
 
@@ -19,5 +20,11 @@ class Settings(ServiceSettings):
     """Records appended to the table in one commit, at most."""
     eval_regression_set: Path | None = None
     """The regression set that eval uses (told to both services), so that no example gives it away."""
+    spec_hosts: Hosts = DEFAULT_HOSTS
+    """The hosts that specs may have curate ask (teachers, replay), and the variable whose key a host may get:
+    ``huggingface.co,hf.co,teacher.example=TUNEWHEEL_TEACHER_KEY``."""
+    spec_folders: Folders = ""
+    """The folders on curate's machine that specs may read general data from (replay), separated by commas;
+    ``general/`` of a store that is a folder may always be read."""
     pseudonym_secret: SecretStr | None = Field(default=None, min_length=16)
     """Keys the stand-ins of ``pii.action: pseudonymise``; the same wherever curate runs, and for good."""

@@ -22,6 +22,7 @@ from tunewheel_contracts.events.data import (
     RecordKind,
 )
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_curate.builds.building import Builder
@@ -52,7 +53,8 @@ class Bench:
 
     def __init__(self, store: Path) -> None:
         self.known = Known()
-        self.builder = BuilderHere()
+        allowed = AllowedSources.configured(hosts="", folders="", store_url=store.as_uri())
+        self.builder = BuilderHere(allowed=allowed)
         self.arriving: list[Callable[[], None]] = []
         self.service = Service("curate", Settings(store_url=store.as_uri()))
         self.table = RecordTable(str(store / "records"))
@@ -270,4 +272,22 @@ async def test_a_spec_that_asks_for_a_replay_that_is_not_there_is_refused(bench,
     bench.table.append(rows)
     refused = await bench.build(spec(replay={"source": "/no/such.jsonl"}), "one", rows)
     assert isinstance(refused, DatasetRejected)
-    assert refused.reasons[0].startswith("dataset.replay.source: /no/such.jsonl cannot be read")
+    assert refused.reasons[0].startswith("dataset.replay.source: /no/such.jsonl lies in no folder")
+
+
+async def test_general_data_that_the_store_lost_refuses_its_own_project_alone(
+    bench, rows, spec, tmp_path: Path
+) -> None:
+    """A build was killed after it had read the source, and before it was done."""
+    source = tmp_path / "store" / "general" / "a.jsonl"
+    source.parent.mkdir()
+    source.write_text('{"prompt": "Which day?", "response": "Monday."}\n')
+    bench.table.append(rows)
+    asked = spec(replay={"source": str(source)})
+    assert isinstance(await bench.build(asked, "one", rows), DatasetVersioned)
+    for kept in (tmp_path / "store" / "replay").iterdir():
+        kept.unlink()
+    bench.known = bench.maker._known = Known()
+    refused = await bench.build(asked, "two", rows)
+    assert isinstance(refused, DatasetRejected)
+    assert refused.reasons[0].startswith("store: replay/")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.errors import InvalidSpec, TransientError
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.builds.outside import NOT_HERE, choose_tokenizer, take_from_outside
 from tunewheel_curate.documents.examples import question_sections
@@ -12,6 +14,7 @@ from tunewheel_curate.examples.tokens import ModelTokens
 from tunewheel_runtime.store import ObjectStore
 
 TEACHER = {"base_url": "http://127.0.0.1:9/v1", "model": "some/teacher", "timeout_seconds": 1}
+take = partial(take_from_outside, allowed=AllowedSources(hosts="127.0.0.1"))
 TEXT = "Press the reset button twice within 5 seconds and wait for the green light. Then open the door."
 
 
@@ -34,13 +37,13 @@ def project(spec, base_model: str, **questions: Any) -> ProjectSpec:
 
 async def test_a_tokenizer_is_pinned_for_the_build(store, spec, records, model: Path, tokenizer) -> None:
     own = project(spec, str(model))
-    first = await take_from_outside(store, "build-1", own, records())
+    first = await take(store, "build-1", own, records())
     assert isinstance(first.tokens, ModelTokens)
     (model / "tokenizer.json").unlink()
-    again = await take_from_outside(store, "build-1", own, records())
+    again = await take(store, "build-1", own, records())
     assert again.tokens.use == first.tokens.use
     assert again.tokens.sizes([TEXT]) == [len(tokenizer(TEXT).input_ids)]
-    other = await take_from_outside(store, "build-2", own, records())
+    other = await take(store, "build-2", own, records())
     assert other.tokens.use.reason == NOT_HERE
 
 
@@ -48,11 +51,11 @@ async def test_an_estimate_is_pinned_for_the_build_too(
     store, spec, records, tokenizer, tmp_path: Path
 ) -> None:
     own = project(spec, str(tmp_path / "model"))
-    first = await take_from_outside(store, "build-1", own, records())
+    first = await take(store, "build-1", own, records())
     assert (first.tokens.use.sha256, first.tokens.use.reason) == (None, NOT_HERE)
     tokenizer.save_pretrained(tmp_path / "model")
-    assert (await take_from_outside(store, "build-1", own, records())).tokens.use == first.tokens.use
-    assert (await take_from_outside(store, "build-2", own, records())).tokens.use.sha256 is not None
+    assert (await take(store, "build-1", own, records())).tokens.use == first.tokens.use
+    assert (await take(store, "build-2", own, records())).tokens.use.sha256 is not None
 
 
 async def test_a_named_tokenizer_is_fetched_once(store, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,8 +71,8 @@ async def test_an_absent_teacher_is_waited_for_or_done_without(store, spec, reco
     asked = {"enabled": True, "method": "teacher", "teacher": TEACHER}
     waiting = project(spec, "/none", **asked, when_unavailable="wait")
     with pytest.raises(TransientError, match="answered for 0 of 1 sections"):
-        await take_from_outside(store, "build-1", waiting, document)
-    without = await take_from_outside(store, "build-2", project(spec, "/none", **asked), document)
+        await take(store, "build-1", waiting, document)
+    without = await take(store, "build-2", project(spec, "/none", **asked), document)
     assert without.lessons == {}
     (noted,) = await store.list("teacher-sources")
     assert noted.rpartition("/")[2] in question_sections(document, waiting)
@@ -80,8 +83,19 @@ async def test_an_absent_teacher_is_waited_for_or_done_without(store, spec, reco
 async def test_lessons_learnt_later_do_not_change_a_build(store, spec, records) -> None:
     document = records({"kind": "document", "output": None, "input": TEXT})
     own = project(spec, "/none", enabled=True, method="teacher", teacher=TEACHER)
-    await take_from_outside(store, "build-1", own, document)
+    await take(store, "build-1", own, document)
     (key,) = question_sections(document, own)
     await store.put(f"teacher/{key}.json", b'{"pairs":[]}')
-    assert (await take_from_outside(store, "build-1", own, document)).lessons == {}
-    assert set((await take_from_outside(store, "build-2", own, document)).lessons) == {key}
+    assert (await take(store, "build-1", own, document)).lessons == {}
+    assert set((await take(store, "build-2", own, document)).lessons) == {key}
+
+
+async def test_a_teacher_that_is_not_allowed_is_not_asked(store, spec, records) -> None:
+    document = records({"kind": "document", "output": None, "input": TEXT})
+    own = project(spec, "/none", enabled=True, method="teacher", teacher=TEACHER)
+    with pytest.raises(InvalidSpec, match=r"teacher\.base_url: 127\.0\.0\.1 is not a host"):
+        await take_from_outside(store, "build-1", own, document, allowed=AllowedSources())
+    assert await store.list("") == []
+    pinned = await take(store, "build-1", own, document)
+    again = await take_from_outside(store, "build-1", own, document, allowed=AllowedSources())
+    assert again.lessons == pinned.lessons, "what is pinned needs nobody"

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_curate.builds.worker import BuildOrder, run_build
 from tunewheel_curate.records.table import RecordTable, ends_of
@@ -65,6 +66,7 @@ def order(tmp_path: Path, records, varied_rows, spec, teacher: Teacher) -> Build
         spec=spec(formats={"documents": {"questions": questions}}),
         records_upto=ends_of(rows),
         folder="",
+        allowed=AllowedSources(hosts="127.0.0.1"),
     )
 
 

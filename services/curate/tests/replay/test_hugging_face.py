@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_curate.builds.worker import BuildOrder, run_build
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.replay.sources import pool_of, read_replay
+
+EVERYWHERE = AllowedSources(folders=("/",))
+read = partial(read_replay, allowed=EVERYWHERE)
 
 README = """---
 configs:
@@ -52,24 +57,24 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def test_a_split_is_read_whole_and_the_same_as_the_same_rows_in_lines(dataset: Path, tmp_path: Path) -> None:
-    pool = read_replay(ReplaySpec(source=str(dataset)))
+    pool = read(ReplaySpec(source=str(dataset)))
     assert pool == pool_of(chats(0, 40))
     assert len(pool.conversations) == 40
-    assert read_replay(ReplaySpec(source=str(dataset), split="validation")) == pool_of(chats(100, 5))
-    assert read_replay(ReplaySpec(source=str(dataset), split="train[:10]")) == pool_of(chats(0, 10))
+    assert read(ReplaySpec(source=str(dataset), split="validation")) == pool_of(chats(100, 5))
+    assert read(ReplaySpec(source=str(dataset), split="train[:10]")) == pool_of(chats(0, 10))
     lines = tmp_path / "same.jsonl"
     lines.write_text("\n".join(json.dumps(row) for row in reversed(chats(0, 40))))
-    assert read_replay(ReplaySpec(source=str(lines))).sha256 == pool.sha256
+    assert read(ReplaySpec(source=str(lines))).sha256 == pool.sha256
 
 
 def test_a_version_is_pinned_by_the_hash_of_its_conversations(dataset: Path) -> None:
-    sha256 = read_replay(ReplaySpec(source=str(dataset))).sha256
+    sha256 = read(ReplaySpec(source=str(dataset))).sha256
     pinned = ReplaySpec(source=str(dataset), sha256=sha256)
-    assert read_replay(pinned).sha256 == sha256
+    assert read(pinned).sha256 == sha256
     pl.DataFrame(chats(200, 20)).write_parquet(dataset / "data" / "train-1.parquet")
     with pytest.raises(InvalidSpec, match=r"dataset\.replay\.sha256.*bring back the old content"):
-        read_replay(pinned)
-    assert read_replay(ReplaySpec(source=str(dataset))) == pool_of([*chats(0, 20), *chats(200, 20)])
+        read(pinned)
+    assert read(ReplaySpec(source=str(dataset))) == pool_of([*chats(0, 20), *chats(200, 20)])
 
 
 def broken(folder: Path, name: str, data: bytes) -> None:
@@ -94,13 +99,13 @@ def test_what_is_no_dataset_is_refused_with_the_reason(
 ) -> None:
     broken(tmp_path / "broken", name, data)
     with pytest.raises(InvalidSpec, match=r"dataset\.replay\.source") as caught:
-        read_replay(ReplaySpec(source=str(tmp_path / "broken"), split=split))
+        read(ReplaySpec(source=str(tmp_path / "broken"), split=split))
     assert told in str(caught.value)
 
 
 def test_a_folder_that_is_not_there_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(InvalidSpec, match="is no data set that can be read"):
-        read_replay(ReplaySpec(source=str(tmp_path / "nowhere")))
+        read(ReplaySpec(source=str(tmp_path / "nowhere")))
 
 
 def test_the_revision_is_asked_of_the_hub(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,15 +113,15 @@ def test_the_revision_is_asked_of_the_hub(dataset: Path, monkeypatch: pytest.Mon
     import datasets
 
     asked: list[str | None] = []
-    load = datasets.load_dataset
+    load = datasets.load_dataset_builder
 
     def noted(source: str, *, revision: str | None, **options: Any) -> Any:
         asked.append(revision)
         return load(source, **options)
 
-    monkeypatch.setattr(datasets, "load_dataset", noted)
-    read_replay(ReplaySpec(source=str(dataset)))
-    read_replay(ReplaySpec(source=str(dataset), revision="bdd27f4"))
+    monkeypatch.setattr(datasets, "load_dataset_builder", noted)
+    read(ReplaySpec(source=str(dataset)))
+    read(ReplaySpec(source=str(dataset), revision="bdd27f4"))
     assert asked == [None, "bdd27f4"]
 
 
@@ -130,6 +135,7 @@ def test_a_version_replays_a_dataset_and_is_built_again_without_it(
         spec=spec(replay={"source": str(dataset), "share": 0.2, "license": "CC-BY-4.0"}),
         records_upto=ends_of(rows),
         folder=str(tmp_path / "first"),
+        allowed=EVERYWHERE,
     )
     Path(order.folder).mkdir()
     made = run_build(order).manifest
@@ -150,3 +156,29 @@ def test_a_version_replays_a_dataset_and_is_built_again_without_it(
     assert (tmp_path / "again" / "train.parquet").read_bytes() == (
         tmp_path / "first" / "train.parquet"
     ).read_bytes()
+
+
+def test_a_folder_is_read_only_where_it_is_allowed(dataset: Path) -> None:
+    with pytest.raises(InvalidSpec, match="TUNEWHEEL_SPEC_FOLDERS"):
+        read_replay(ReplaySpec(source=str(dataset)), AllowedSources())
+
+
+@pytest.mark.parametrize("named", ["{outside}/*.jsonl", "../outside/*.jsonl"])
+def test_a_card_leads_to_no_file_beside_its_data_set(tmp_path: Path, named: str) -> None:
+    folder, outside = tmp_path / "set", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.jsonl").write_text('{"prompt": "Which key?", "response": "This one."}\n')
+    folder.mkdir()
+    config = f'- config_name: default\n  data_files: "{named.format(outside=outside)}"\n'
+    (folder / "README.md").write_text(f"---\nconfigs:\n{config}---\n")
+    spec = ReplaySpec(source=str(folder))
+    assert len(read(spec).conversations) == 1, "the library would follow it"
+    with pytest.raises(InvalidSpec, match="TUNEWHEEL_SPEC_FOLDERS"):
+        read_replay(spec, AllowedSources(folders=(str(folder),)))
+
+
+def test_a_reader_of_the_library_is_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.json").write_text('{"prompt": "Which key?", "response": "This one."}\n')
+    with pytest.raises(InvalidSpec, match="json is no data set"):
+        read(ReplaySpec(source="json"))

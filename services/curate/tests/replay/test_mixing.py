@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidSpec, TransientError
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat
 from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, regression_benchmark
@@ -191,6 +195,9 @@ def test_any_row_is_read_or_left_out(row: dict[str, object]) -> None:
     assert turns is None or turns[-1]["role"] == "assistant"
 
 
+read = partial(read_replay, allowed=AllowedSources(hosts="127.0.0.1", folders=("/",)))
+
+
 def write(path: Path, data: bytes) -> ReplaySpec:
     path.write_bytes(data)
     return ReplaySpec(source=str(path))
@@ -198,14 +205,14 @@ def write(path: Path, data: bytes) -> ReplaySpec:
 
 def test_files_are_read_plain_and_packed(tmp_path: Path) -> None:
     lines = "\n".join(json.dumps(row) for row in general(3)).encode()
-    plain = read_replay(write(tmp_path / "a.jsonl", lines))
-    packed = read_replay(write(tmp_path / "b.jsonl.gz", gzip.compress(lines)))
-    url = read_replay(ReplaySpec(source=(tmp_path / "a.jsonl").as_uri()))
-    listed = read_replay(write(tmp_path / "c.json", json.dumps(general(3), indent=1).encode()))
+    plain = read(write(tmp_path / "a.jsonl", lines))
+    packed = read(write(tmp_path / "b.jsonl.gz", gzip.compress(lines)))
+    url = read(ReplaySpec(source=(tmp_path / "a.jsonl").as_uri()))
+    listed = read(write(tmp_path / "c.json", json.dumps(general(3), indent=1).encode()))
     assert plain == packed == url == listed
     assert len(plain.conversations) == 3
     pinned = ReplaySpec(source=str(tmp_path / "a.jsonl"), sha256=plain.sha256)
-    assert read_replay(pinned) == plain
+    assert read(pinned) == plain
 
 
 @pytest.mark.parametrize(
@@ -225,7 +232,7 @@ def test_files_are_read_plain_and_packed(tmp_path: Path) -> None:
 )
 def test_a_bad_source_is_named_with_the_fix(tmp_path: Path, name: str, data: bytes, told: str) -> None:
     with pytest.raises(InvalidSpec, match=r"dataset\.replay\.source") as caught:
-        read_replay(write(tmp_path / name, data))
+        read(write(tmp_path / name, data))
     assert told in str(caught.value)
 
 
@@ -237,7 +244,7 @@ def test_what_unpacks_to_too_much_is_not_unpacked_to_its_end(
     tracemalloc.start()
     try:
         with pytest.raises(InvalidSpec, match="is over 4 MiB unpacked; take a part of it"):
-            read_replay(spec)
+            read(spec)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -247,23 +254,69 @@ def test_what_unpacks_to_too_much_is_not_unpacked_to_its_end(
 def test_a_source_that_changed_or_is_gone_is_refused(tmp_path: Path) -> None:
     spec = write(tmp_path / "a.jsonl", json.dumps(general(1)[0]).encode())
     with pytest.raises(InvalidSpec, match=r"dataset\.replay\.sha256.*accept the new"):
-        read_replay(spec.model_copy(update={"sha256": "0" * 64}))
+        read(spec.model_copy(update={"sha256": "0" * 64}))
     with pytest.raises(InvalidSpec, match="cannot be read where curate runs"):
-        read_replay(ReplaySpec(source=str(tmp_path / "missing.jsonl")))
+        read(ReplaySpec(source=str(tmp_path / "missing.jsonl")))
 
 
 @pytest.mark.parametrize("source", ["s3://bucket/a.jsonl", "hf://datasets/a", "://a.jsonl"])
 def test_a_scheme_that_nothing_reads_is_refused(source: str) -> None:
     with pytest.raises(InvalidSpec, match=r"dataset\.replay\.source.*give a path, or a file://"):
-        read_replay(ReplaySpec(source=source))
+        read(ReplaySpec(source=source))
 
 
 def test_a_server_that_does_not_answer_is_waited_for() -> None:
     with pytest.raises(TransientError, match="cannot be read"):
-        read_replay(ReplaySpec(source="http://127.0.0.1:9/a.jsonl"))
+        read(ReplaySpec(source="http://127.0.0.1:9/a.jsonl"))
 
 
 def test_real_instruction_data_is_read(shared_data: Path) -> None:
-    pool = read_replay(ReplaySpec(source=str(shared_data / "dolly_hh_1k/dolly_hhrlhf_train_small.jsonl")))
+    pool = read(ReplaySpec(source=str(shared_data / "dolly_hh_1k/dolly_hhrlhf_train_small.jsonl")))
     assert len(pool.conversations) >= 900
     assert not [turns for turns in pool.conversations if "### Instruction" in turns[0]["content"]]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A server on this machine: ``/a.jsonl`` is data, anything else is sent on to the path after ``/to/``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/a.jsonl":
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(general(1)[0]).encode())
+                return
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+def test_a_server_is_asked_only_where_it_is_allowed_and_leads_nowhere_else(server: str) -> None:
+    def source(path: str) -> ReplaySpec:
+        return ReplaySpec(source=f"{server}{path}")
+
+    assert len(read(source("/a.jsonl")).conversations) == 1
+    assert len(read(source(f"/to/{server}/a.jsonl")).conversations) == 1
+    with pytest.raises(InvalidSpec, match=r"127\.0\.0\.1 is not a host that specs may name"):
+        read_replay(source("/a.jsonl"), AllowedSources())
+    elsewhere = server.replace("127.0.0.1", "localhost")
+    with pytest.raises(InvalidSpec, match="localhost is not a host that specs may name"):
+        read(source(f"/to/{elsewhere}/a.jsonl"))
+
+
+def test_a_file_is_read_only_where_it_is_allowed_there_or_not(
+    tmp_path: Path,
+) -> None:
+    there = write(tmp_path / "a.jsonl", json.dumps(general(1)[0]).encode())
+    for spec in (there, ReplaySpec(source=str(tmp_path / "missing.jsonl"))):
+        with pytest.raises(InvalidSpec, match="TUNEWHEEL_SPEC_FOLDERS"):
+            read_replay(spec, AllowedSources())
+    assert len(read_replay(there, AllowedSources(folders=(str(tmp_path),))).conversations) == 1

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_curate.replay.pins import pinned_replay
 from tunewheel_runtime.store import CorruptArtifact, ObjectStore
+
+HERE = AllowedSources(folders=("/",))
 
 
 @pytest.fixture
@@ -24,19 +27,19 @@ def store(tmp_path: Path) -> ObjectStore:
 
 async def test_a_build_repeated_takes_what_its_first_attempt_took(source: Path, store: ObjectStore) -> None:
     spec = ReplaySpec(source=str(source))
-    first = await pinned_replay(store, "build-1", spec)
+    first = await pinned_replay(store, "build-1", spec, HERE)
     assert len(first.conversations) == 3
     source.write_text(json.dumps({"prompt": "Something else", "response": "x"}))
-    assert await pinned_replay(store, "build-1", spec) == first
-    assert (await pinned_replay(store, "build-2", spec)).sha256 != first.sha256
+    assert await pinned_replay(store, "build-1", spec, HERE) == first
+    assert (await pinned_replay(store, "build-2", spec, HERE)).sha256 != first.sha256
     source.unlink()
-    assert await pinned_replay(store, "build-1", spec) == first
+    assert await pinned_replay(store, "build-1", spec, HERE) == first
     with pytest.raises(InvalidSpec, match="cannot be read"):
-        await pinned_replay(store, "build-3", spec)
+        await pinned_replay(store, "build-3", spec, HERE)
 
 
 async def test_what_was_kept_and_is_gone_is_told(source: Path, store: ObjectStore) -> None:
-    pool = await pinned_replay(store, "build-1", ReplaySpec(source=str(source)))
+    pool = await pinned_replay(store, "build-1", ReplaySpec(source=str(source)), HERE)
     await store.delete([f"replay/{pool.sha256}.jsonl"])
     with pytest.raises(CorruptArtifact, match="bring it back"):
-        await pinned_replay(store, "build-1", ReplaySpec(source=str(source)))
+        await pinned_replay(store, "build-1", ReplaySpec(source=str(source)), HERE)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 
 from tunewheel_curate.builds.worker import SCRATCH_PREFIX, BuildOrder, BuildOutcome
 
@@ -39,11 +40,13 @@ class Builder:
         *,
         regression_set: Path | None = None,
         pseudonym_secret: SecretStr | None = None,
+        allowed: AllowedSources | None = None,
         worker: Sequence[str] = WORKER,
     ) -> None:
         self._command = worker
         self._regression_set = None if regression_set is None else str(regression_set)
         self._pseudonym_secret = pseudonym_secret or SecretStr("")
+        self._allowed = allowed or AllowedSources()
         self._worker: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
@@ -66,7 +69,7 @@ class Builder:
         """Yield the outcome and the folder that holds the version's files, for as long as the block lasts.
 
         ``order.folder`` and ``order.memory`` are replaced by a fresh folder and a file that holds ``memory``,
-        ``order.regression_set`` and ``order.pseudonym_secret`` by the builder's.
+        ``order.regression_set``, ``order.pseudonym_secret`` and ``order.allowed`` by the builder's.
 
         Raises:
             BuildStopped: ``stop`` was set meanwhile.
@@ -84,6 +87,7 @@ class Builder:
                     "memory": None if memory is None else str(remembered),
                     "regression_set": self._regression_set,
                     "pseudonym_secret": self._pseudonym_secret,
+                    "allowed": self._allowed,
                 }
                 outcome = await self._run(order.model_copy(update=here), stop)
                 if outcome.behind is not None:

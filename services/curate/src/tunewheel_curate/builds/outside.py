@@ -15,6 +15,7 @@ import polars as pl
 import structlog
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import TeacherUse, TokenizerUse
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import canonical_json, content_id
@@ -47,7 +48,13 @@ class BuildInputs(Frozen):
 
 
 async def take_from_outside(
-    store: ObjectStore, build_id: str, spec: ProjectSpec, documents: pl.DataFrame, *, secret: str = ""
+    store: ObjectStore,
+    build_id: str,
+    spec: ProjectSpec,
+    documents: pl.DataFrame,
+    *,
+    allowed: AllowedSources,
+    secret: str = "",
 ) -> Outside:
     """Return what the build named ``build_id`` uses, deciding it where no attempt did before.
 
@@ -55,7 +62,7 @@ async def take_from_outside(
 
     Raises:
         TransientError: the store is away; or the teacher is, and the spec says to wait.
-        InvalidSpec: see ``question_sections``.
+        InvalidSpec: see ``question_sections``; or ``allowed`` does not list the teacher.
     """
     questions = spec.dataset.formats.documents.questions
     asks = questions.enabled and questions.method == "teacher" and questions.teacher is not None
@@ -65,6 +72,8 @@ async def take_from_outside(
     if data is not None:
         inputs = BuildInputs.model_validate_json(data)
     else:
+        if questions.teacher is not None and asks:
+            allowed.check_teacher(questions.teacher)
         await note_sources(store, spec.project, sections)
         lessons = await ask_teacher(store, sections, questions) if sections else {}
         if len(lessons) < len(sections) and questions.when_unavailable == "wait":

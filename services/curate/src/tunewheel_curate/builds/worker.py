@@ -24,6 +24,7 @@ from pydantic import SecretStr, field_serializer
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import InvalidSpec, TransientError
 from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
@@ -65,6 +66,8 @@ class BuildOrder(Frozen):
     """The file that holds the previous version's memory of what was held out."""
     pseudonym_secret: SecretStr = SecretStr("")
     """Empty: pseudonyms are hashes that anybody can make."""
+    allowed: AllowedSources = AllowedSources()
+    """What the spec may make the build reach."""
 
     @field_serializer("pseudonym_secret", when_used="json")
     def _for_the_worker(self, secret: SecretStr) -> str:
@@ -159,7 +162,9 @@ async def _outside(order: BuildOrder, build_id: str, records: pl.DataFrame, stor
     live = drop_withdrawn(records, order.withdrawals).kept
     documents = handed_over(live, select_usable(live))
     secret = order.pseudonym_secret.get_secret_value()
-    return await take_from_outside(store, build_id, order.spec, documents, secret=secret)
+    return await take_from_outside(
+        store, build_id, order.spec, documents, allowed=order.allowed, secret=secret
+    )
 
 
 async def _given(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -> Given:
@@ -172,7 +177,7 @@ async def _given(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -
     return Given(
         withdrawals=order.withdrawals,
         memory=_memory(order),
-        replay=await pinned_replay(store, build_id, replay) if replay is not None else None,
+        replay=await pinned_replay(store, build_id, replay, order.allowed) if replay is not None else None,
         outside=await _outside(order, build_id, records, store),
     )
 

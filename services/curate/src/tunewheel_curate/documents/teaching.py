@@ -108,11 +108,16 @@ async def ask_teacher(
 
 
 def _client(teacher: TeacherSpec) -> AsyncOpenAI:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
     key = os.environ.get(teacher.api_key_env, "") if teacher.api_key_env else ""
     return AsyncOpenAI(
-        base_url=teacher.base_url, api_key=key or "none", timeout=teacher.timeout_seconds, max_retries=2
+        base_url=teacher.base_url,
+        api_key=key or "none",
+        timeout=teacher.timeout_seconds,
+        max_retries=2,
+        # The host was allowed, not those that it may send us to.
+        http_client=DefaultAsyncHttpxClient(follow_redirects=False),
     )
 
 

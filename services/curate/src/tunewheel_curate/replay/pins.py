@@ -6,6 +6,7 @@ import asyncio
 import json
 
 from tunewheel_contracts.fields import Frozen, Sha256
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_runtime.store import ArtifactConflict, CorruptArtifact, ObjectStore
@@ -20,7 +21,9 @@ class ReplayPin(Frozen):
     sha256: Sha256
 
 
-async def pinned_replay(store: ObjectStore, build_id: str, spec: ReplaySpec) -> ReplayPool:
+async def pinned_replay(
+    store: ObjectStore, build_id: str, spec: ReplaySpec, allowed: AllowedSources
+) -> ReplayPool:
     """Return the conversations that the build named ``build_id`` takes from, reading the source only where no
     attempt did before.
 
@@ -31,7 +34,7 @@ async def pinned_replay(store: ObjectStore, build_id: str, spec: ReplaySpec) -> 
     path = f"builds/{build_id}/replay.json"
     if (data := await store.read(path)) is not None:
         return await _kept(store, ReplayPin.model_validate_json(data))
-    pool = await asyncio.to_thread(read_replay, spec)
+    pool = await asyncio.to_thread(read_replay, spec, allowed)
     lines = b"".join(canonical_json(turns) + b"\n" for turns in pool.conversations)
     await store.put(_path(pool.sha256), lines)
     try:

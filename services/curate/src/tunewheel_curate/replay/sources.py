@@ -19,9 +19,10 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from tunewheel_contracts.errors import InvalidSpec, TransientError
+from tunewheel_contracts.formats.allowed_sources import REPLAY_FIELD as _FIELD
+from tunewheel_contracts.formats.allowed_sources import AllowedSources, local_path
 from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_contracts.identity import canonical_json
 
@@ -33,7 +34,6 @@ MAX_LISTED_BYTES = 64 << 20
 """Of a file that is one list: it is read at once."""
 MAX_ROWS = 200_000
 TIMEOUT_SECONDS = 60
-_FIELD = "dataset.replay.source"
 _ALPACA = re.compile(
     r"\ABelow is an instruction.*?### Instruction:\n(?P<instruction>.*?)"
     r"(?:\n\n### Input:\n(?P<input>.*?))?\n\n### Response:\s*\Z",
@@ -47,14 +47,15 @@ _LISTS = ("messages", "conversations")
 _COLUMNS = frozenset((*_LISTS, *_QUESTIONS, *_CONTEXTS, *_ANSWERS))
 
 
-def read_replay(spec: ReplaySpec) -> ReplayPool:
+def read_replay(spec: ReplaySpec, allowed: AllowedSources) -> ReplayPool:
     """Read the source that ``spec`` names.
 
     Raises:
-        InvalidSpec: it does not exist, is too large, holds no conversation, or hashes to something else.
+        InvalidSpec: ``allowed`` does not list it, or it does not exist, is too large, holds no conversation,
+            or hashes to something else.
         TransientError: a server did not answer.
     """
-    rows = _jsonl_rows(_read_bytes(spec.source)) if spec.is_file else _dataset_rows(spec)
+    rows = _jsonl_rows(_read_bytes(spec.source, allowed)) if spec.is_file else _dataset_rows(spec, allowed)
     pool = pool_of(rows)
     if not pool.conversations:
         known = ", ".join(_QUESTIONS), ", ".join(_ANSWERS)
@@ -122,14 +123,14 @@ def _first_text(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
     return next((row[name] for name in names if isinstance(row.get(name), str) and row[name].strip()), None)
 
 
-def _read_bytes(source: str) -> bytes:
-    parts = urlsplit(source)
-    if parts.scheme in ("http", "https"):
-        return _download(source)
-    if "://" in source and parts.scheme != "file":
-        reason = f"{source} cannot be read by {parts.scheme}://; give a path, or a file:// or https:// URL"
+def _read_bytes(source: str, allowed: AllowedSources) -> bytes:
+    if "://" in source and (scheme := source.partition("://")[0]) not in ("http", "https", "file"):
+        reason = f"{source} cannot be read by {scheme}://; give a path, or a file:// or https:// URL"
         raise InvalidSpec(field=_FIELD, reason=reason)
-    path = Path(unquote(parts.netloc + parts.path)) if parts.scheme == "file" else Path(source)
+    allowed.check_source(source)
+    if source.startswith(("http://", "https://")):
+        return _download(source, allowed)
+    path = Path(local_path(source))
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InvalidSpec(field=_FIELD, reason=f"{path} is over {MAX_BYTES >> 20} MiB; take a part of it")
@@ -139,9 +140,21 @@ def _read_bytes(source: str) -> bytes:
         raise InvalidSpec(field=_FIELD, reason=reason) from error
 
 
-def _download(url: str) -> bytes:
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server only to what is allowed."""
+
+    def __init__(self, allowed: AllowedSources) -> None:
+        self._allowed = allowed
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        self._allowed.check_url(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _download(url: str, allowed: AllowedSources) -> bytes:
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+        opener = urllib.request.build_opener(_Redirects(allowed))
+        with opener.open(url, timeout=TIMEOUT_SECONDS) as answer:
             data = answer.read(MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
         if error.code >= 500 or error.code == 429:
@@ -204,10 +217,15 @@ def _unzipped(data: bytes) -> bytes:
     return plain
 
 
-def _dataset_rows(spec: ReplaySpec) -> Iterator[Mapping[str, Any]]:
+def _dataset_rows(spec: ReplaySpec, allowed: AllowedSources) -> Iterator[Mapping[str, Any]]:
+    is_local = Path(spec.source).is_absolute() or Path(spec.source).exists()
+    if is_local:
+        allowed.check_source(spec.source)
+    else:
+        allowed.check_hub()
     with tempfile.TemporaryDirectory(prefix="replay-") as scratch:
         # a folder whose card names its files is cached by its card: what changed in them would not be seen
-        rows = _dataset(spec, scratch if Path(spec.source).is_dir() else None)
+        rows = _dataset(spec, scratch if is_local else None, allowed)
         if len(rows) > MAX_ROWS:
             reason = f"{spec.source} has over {MAX_ROWS:,} rows; name a smaller split"
             raise InvalidSpec(field=_FIELD, reason=reason)
@@ -217,12 +235,18 @@ def _dataset_rows(spec: ReplaySpec) -> Iterator[Mapping[str, Any]]:
             yield dict(row)
 
 
-def _dataset(spec: ReplaySpec, cache: str | None) -> Any:
+def _dataset(spec: ReplaySpec, cache: str | None, allowed: AllowedSources) -> Any:
     import datasets
     from datasets.exceptions import DatasetsError
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
+    if spec.source in _PACKAGED_DATASETS_MODULES:  # it would read whatever lies where curate runs
+        raise InvalidSpec(field=_FIELD, reason=f"{spec.source} is no data set; name one, as owner/name")
     try:
-        return datasets.load_dataset(spec.source, split=spec.split, revision=spec.revision, cache_dir=cache)
+        builder = datasets.load_dataset_builder(spec.source, revision=spec.revision, cache_dir=cache)
+        _check_files(builder.config.data_files or {}, allowed)
+        builder.download_and_prepare()
+        return builder.as_dataset(split=spec.split)
     except (DatasetsError, FileNotFoundError, ValueError) as error:
         cause = error.__cause__  # what reading ended with; the error itself says only that it did
         if isinstance(cause, ConnectionError):
@@ -232,3 +256,10 @@ def _dataset(spec: ReplaySpec, cache: str | None) -> Any:
         raise InvalidSpec(field=_FIELD, reason=reason) from error
     except OSError as error:
         raise TransientError(f"{spec.source} cannot be fetched: {error}") from error
+
+
+def _check_files(data_files: Mapping[Any, Iterable[str]], allowed: AllowedSources) -> None:
+    """Refuse files that a data set's card names and that lie neither on the hub nor where specs may read."""
+    for name in (name for files in data_files.values() for name in files):
+        if not name.startswith("hf://datasets/"):
+            allowed.check_source(name)

@@ -1,0 +1,160 @@
+"""Which hosts and folders a project's spec may make curate reach: its operator says, not the spec."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Annotated, Self
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from pydantic import AfterValidator
+
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.example_formats import TeacherSpec
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+HUB = "huggingface.co"
+DEFAULT_HOSTS = f"{HUB},hf.co"
+TEACHER_FIELD = "dataset.formats.documents.questions.teacher"
+REPLAY_FIELD = "dataset.replay.source"
+
+_NAME, _IPV6 = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", r"[0-9a-f]*:[0-9a-f:.]*"
+_HOST = re.compile(rf"{_NAME}|{_IPV6}")
+_ENTRY = re.compile(
+    rf"(?P<host>{_NAME}|\[{_IPV6}\])(?::(?P<port>\d{{1,5}}))?(?:=(?P<key>TUNEWHEEL_TEACHER_[A-Z0-9_]{{1,64}}))?"
+)
+
+
+def listed(value: str) -> tuple[str, ...]:
+    """Return the entries of a list that is separated by commas."""
+    return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+
+
+def _are_hosts(value: str) -> str:
+    for entry in listed(value):
+        if not _ENTRY.fullmatch(entry):
+            raise ValueError(
+                f"{entry!r} is no host: write host, host:port or host=TUNEWHEEL_TEACHER_…, the variable "
+                "whose key that host may get; several of them separated by commas"
+            )
+    return value
+
+
+def _are_folders(value: str) -> str:
+    for folder in listed(value):
+        if not os.path.isabs(folder):
+            raise ValueError(f"{folder!r} is no absolute path; several of them are separated by commas")
+    return value
+
+
+Hosts = Annotated[str, AfterValidator(_are_hosts)]
+"""``host``, ``host:port``, or either with ``=VARIABLE``, separated by commas: the key in that variable may go
+there. A host stands for the hosts below it too (``hf.co`` for ``cdn.hf.co``)."""
+Folders = Annotated[str, AfterValidator(_are_folders)]
+"""Absolute paths, separated by commas."""
+
+
+class AllowedSources(Frozen):
+    """What a spec's teacher and replay may name."""
+
+    hosts: Hosts = DEFAULT_HOSTS
+    folders: tuple[str, ...] = ()
+    """What lies below them may be read."""
+
+    @classmethod
+    def configured(cls, *, hosts: str, folders: str, store_url: str) -> Self:
+        """Return what curate's settings allow, and ``general/`` of a store that is a folder."""
+        in_store = (f"{local_path(store_url)}/general",) if store_url.startswith("file://") else ()
+        return cls(hosts=hosts, folders=(*listed(folders), *in_store))
+
+    def check(self, spec: ProjectSpec) -> None:
+        """Refuse what ``spec`` must not reach, as far as the spec tells: paths that are relative depend on
+        where curate runs.
+
+        Raises:
+            InvalidSpec: ``field`` is the path of the host, the key or the folder in the spec.
+        """
+        questions, replay = spec.dataset.formats.documents.questions, spec.dataset.replay
+        if questions.enabled and questions.method == "teacher" and questions.teacher is not None:
+            self.check_teacher(questions.teacher)
+        if replay is None:
+            return
+        if "://" in replay.source or os.path.isabs(replay.source):
+            self.check_source(replay.source)
+        elif not replay.is_file:
+            self.check_hub()
+
+    def check_teacher(self, teacher: TeacherSpec) -> None:
+        """Refuse a teacher behind a host that is not listed, or a key that is not listed beside its host.
+
+        Raises:
+            InvalidSpec
+        """
+        self.check_url(teacher.base_url, f"{TEACHER_FIELD}.base_url")
+        key = teacher.api_key_env
+        if key is not None and key not in self._keys(urlsplit(teacher.base_url)):
+            host = urlsplit(teacher.base_url).hostname
+            reason = f"{key} must not go to {host}; have the operator of curate add {host}={key} to "
+            raise InvalidSpec(field=f"{TEACHER_FIELD}.api_key_env", reason=reason + "TUNEWHEEL_SPEC_HOSTS")
+
+    def check_url(self, url: str, field: str = REPLAY_FIELD) -> None:
+        """Refuse a URL of a host that is not listed.
+
+        Raises:
+            InvalidSpec
+        """
+        try:
+            parts = urlsplit(url)
+            known = any(True for _ in self._keys(parts))
+        except ValueError:
+            raise InvalidSpec(field=field, reason=f"{url} is no URL; correct it") from None
+        if not known:
+            host = parts.hostname or url
+            reason = f"{host} is not a host that specs may name here; have the operator of curate add it to "
+            raise InvalidSpec(field=field, reason=reason + "TUNEWHEEL_SPEC_HOSTS, or choose another")
+
+    def check_hub(self) -> None:
+        """Refuse data sets by their name on the Hugging Face hub where that is not listed.
+
+        Raises:
+            InvalidSpec
+        """
+        self.check_url(f"https://{HUB}/")
+
+    def check_source(self, source: str) -> None:
+        """Refuse a URL of a host, or a path in a folder, that is not listed.
+
+        Raises:
+            InvalidSpec
+        """
+        if "://" in source and not source.startswith("file://"):
+            return self.check_url(source)
+        path = os.path.realpath(local_path(source))
+        folders = [os.path.realpath(folder) for folder in self.folders]
+        if not any(os.path.commonpath([path, folder]) == folder for folder in folders):
+            reason = f"{source} lies in no folder that specs may read; have the operator of curate add its "
+            raise InvalidSpec(field=REPLAY_FIELD, reason=reason + "folder to TUNEWHEEL_SPEC_FOLDERS")
+
+    def _keys(self, parts: SplitResult) -> Iterator[str | None]:
+        """Yield, for every entry that stands for the host of ``parts``, the variable of its key."""
+        host = parts.hostname or ""
+        if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):
+            return
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        for entry in listed(self.hosts):
+            found = _ENTRY.fullmatch(entry)
+            assert found is not None
+            name = found["host"].strip("[]")
+            same_port = found["port"] is None or int(found["port"]) == port
+            if same_port and (host == name or host.endswith(f".{name}")):
+                yield found["key"]
+
+
+def local_path(source: str) -> str:
+    """Return the path that a ``file://`` URL, or a plain path, names."""
+    if not source.startswith("file://"):
+        return source
+    parts = urlsplit(source)
+    return unquote(parts.netloc + parts.path)

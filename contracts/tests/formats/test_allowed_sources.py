@@ -1,0 +1,118 @@
+"""Who may be asked, who gets which key, what may be read: the lists decide, whatever a spec says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+KEY = "TUNEWHEEL_TEACHER_KEY"
+
+
+def spec(
+    *, teacher: dict[str, Any] | None = None, source: str | None = None, **questions: Any
+) -> ProjectSpec:
+    asked = {"enabled": True, "method": "teacher", "teacher": {"model": "m"} | (teacher or {})} | questions
+    return ProjectSpec.model_validate(
+        {
+            "project": "shop",
+            "base_model": "some/model",
+            "task": {"system_prompt": "Answer."},
+            "criteria": [{"metric": "perplexity", "maximum": 9}],
+            "dataset": {
+                "formats": {"documents": {"questions": asked if teacher else {}}},
+                "replay": {"source": source} if source else None,
+            },
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "field"),
+    [
+        ("https://teacher.example:8000/v1", None, None),
+        ("https://teacher.example:8000/v1", KEY, None),
+        ("http://[::1]:8000/v1", None, None),
+        ("https://eu.api.example/v1", "TUNEWHEEL_TEACHER_OTHER", None),
+        ("https://eu.api.example/v1", KEY, "api_key_env"),
+        ("https://teacher.example/v1", None, "base_url"),
+        ("https://elsewhere.example/v1", KEY, "base_url"),
+        ("https://notapi.example/v1", None, "base_url"),
+        ("https://evil.example\\.api.example/v1", None, "base_url"),
+        ("https://api.example:port/v1", None, "base_url"),
+        ("https://[api.example/v1", None, "base_url"),
+        ("http://169.254.169.254/v1", None, "base_url"),
+    ],
+)
+def test_a_key_goes_to_the_hosts_it_is_listed_for(url: str, key: str | None, field: str | None) -> None:
+    hosts = f"teacher.example:8000, teacher.example:8000={KEY},api.example=TUNEWHEEL_TEACHER_OTHER,[::1]"
+    asked = spec(teacher={"base_url": url, "api_key_env": key})
+    if field is None:
+        AllowedSources(hosts=hosts).check(asked)
+        return
+    with pytest.raises(InvalidSpec, match=r"TUNEWHEEL_SPEC_HOSTS|is no URL") as refused:
+        AllowedSources(hosts=hosts).check(asked)
+    assert refused.value.field == f"dataset.formats.documents.questions.teacher.{field}"
+
+
+def test_a_teacher_that_is_not_asked_may_stay_in_the_spec() -> None:
+    AllowedSources().check(spec(teacher={"base_url": "http://anywhere/v1"}, method="extractive"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "some/dataset",
+        "https://huggingface.co/datasets/a/b/resolve/main/c.jsonl",
+        "https://cdn-lfs.hf.co/c.jsonl",
+        "relative/to/where/curate/runs.jsonl",
+    ],
+)
+def test_the_hub_may_be_read_by_default(source: str) -> None:
+    AllowedSources().check(spec(source=source))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://example.com/c.jsonl",
+        "http://localhost:8500/v1/kv/secret.json",
+        "http://huggingface.co@example.com/c.jsonl",
+        "ftp://huggingface.co/c.jsonl",
+        "/etc/tunewheel/secrets.json",
+        "/etc/tunewheel",
+        "file:///etc/tunewheel/secrets.json",
+    ],
+)
+def test_nothing_else_is_read_by_default(source: str) -> None:
+    with pytest.raises(InvalidSpec, match="TUNEWHEEL_SPEC_") as refused:
+        AllowedSources().check(spec(source=source))
+    assert refused.value.field == "dataset.replay.source"
+
+
+def test_what_leads_out_of_a_folder_is_not_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "general"
+    folder.mkdir()
+    (folder / "link.jsonl").symlink_to("/etc/passwd")
+    allowed = AllowedSources(folders=("/nowhere", str(folder)))
+    for name in (f"{folder}/a.jsonl", f"{folder}", f"file://{folder}/a%20b.jsonl"):
+        allowed.check_source(name)
+    for name in (f"{folder}/../b.jsonl", f"{folder}-b/a.jsonl", f"{folder}/link.jsonl", "link.jsonl"):
+        with pytest.raises(InvalidSpec, match="TUNEWHEEL_SPEC_FOLDERS"):
+            allowed.check_source(name)
+
+
+def test_a_hub_that_is_not_listed_is_not_asked() -> None:
+    with pytest.raises(InvalidSpec, match=r"huggingface\.co is not a host"):
+        AllowedSources(hosts="").check(spec(source="some/dataset"))
+
+
+@pytest.mark.parametrize("hosts", ["https://a", "a=KEY", "a b", "*", "a/b", "a:port"])
+def test_a_list_that_cannot_be_meant_is_refused(hosts: str) -> None:
+    with pytest.raises(ValidationError, match="separated by commas"):
+        AllowedSources(hosts=hosts)
