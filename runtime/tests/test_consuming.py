@@ -103,6 +103,21 @@ async def test_a_handler_that_refuses_everything_is_told() -> None:
     assert len(log.letters) == 10
 
 
+@pytest.mark.parametrize("how", ["consume_one", "consume_each", "consume_batch"])
+async def test_a_tombstone_is_no_event_and_no_dead_letter(how: str) -> None:
+    log, seen = Log(), list[Any]()
+    made = consumption(log, limit=5, window=10)
+    tombstone = ConsumerRecord("project.declared", 0, 0, 0, 0, b"desk", None, None, 0, 0, ())
+
+    async def handle(event: Any) -> None:
+        seen.append(event)
+
+    await getattr(made, how)(
+        topics.PROJECT_DECLARED, handle, tombstone if how == "consume_one" else [tombstone]
+    )
+    assert (log.sent, seen) == ([], [])
+
+
 async def test_what_the_log_refuses_of_a_batch_is_one_dead_letter_and_the_rest_is_published() -> None:
     log = Log()
     made = consumption(log, limit=5, window=10)

@@ -68,7 +68,7 @@ class Bus:
         self,
         topic: str,
         key: bytes,
-        value: bytes,
+        value: bytes | None,
         headers: Mapping[str, bytes | None],
         *,
         timestamp_ms: int | None = None,

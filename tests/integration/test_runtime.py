@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from tunewheel_cli.known import declared_projects
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
@@ -200,6 +201,31 @@ async def test_a_view_that_breaks_stops_the_service_instead_of_growing_old(
     assert isinstance(made.failure, ZeroDivisionError)
 
 
+async def test_a_tombstone_takes_a_project_from_views_that_follow_and_from_those_that_start(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    async def start() -> tuple[Service, View[Any]]:
+        made = service(kafka, tmp_path, project)
+        return made, made.view(topics.PROJECT_DECLARED)
+
+    removed: list[str] = []
+    (first, view), other = await start(), f"{project}-other"
+    view.on_removal(removed.append)
+    async with Bus(kafka) as bus, running(first):
+        await bus.publish(declared(project), declared(other))
+        assert await view.fresh(other) is not None
+        assert view.get(project) is not None
+        await bus.send("project.declared", project.encode(), None, {})
+        await until(lambda: view.get(project) is None)
+        assert project in removed
+        second, late = await start()
+        async with running(second):
+            assert (late.get(project), late.get(other) is None) == (None, False)
+        assert project not in await declared_projects({"bootstrap_servers": kafka})
+        await bus.publish(declared(project))
+        assert await view.fresh(project) is not None
+
+
 async def test_a_start_that_fails_at_its_last_step_is_repeated_from_the_first(
     kafka: str, tmp_path: Path, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +297,7 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
 
 ACTIVE = """
 import sys
+from tunewheel_cli.known import declared_projects
 from tunewheel_contracts import topics
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings

@@ -9,7 +9,7 @@ from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.topics import PROJECT_DECLARED
 
-from tunewheel_cli.reading import read_topics
+from tunewheel_cli.reading import read_latest
 
 
 class UnknownProject(TunewheelError):
@@ -18,7 +18,7 @@ class UnknownProject(TunewheelError):
 
 async def declared_projects(options: Mapping[str, Any]) -> dict[str, ProjectDeclared]:
     """Return the newest declaration of every project."""
-    return {e.data.project: e.data async for e in read_topics(options, (PROJECT_DECLARED,))}
+    return {key: event.data for key, event in (await read_latest(options, PROJECT_DECLARED)).items()}
 
 
 async def require_project(options: Mapping[str, Any], project: str) -> ProjectDeclared:

@@ -58,8 +58,21 @@ async def read_topics(
     """
     names = [topic.name for topic in topics]
     async for record in read_records(options, names):
+        if BY_NAME[record.topic].is_tombstone(record.value):
+            continue
         if (event := decode(record, skipped)) is not None:
             yield event
+
+
+async def read_latest(options: Mapping[str, Any], topic: TopicSpec) -> dict[str, Envelope[Any]]:
+    """Return the newest event per key of a compacted topic; a tombstone takes its key away."""
+    latest: dict[str, Envelope[Any]] = {}
+    async for record in read_records(options, [topic.name]):
+        if topic.is_tombstone(record.value):
+            latest.pop((record.key or b"").decode("utf-8", "replace"), None)
+        elif (event := decode(record)) is not None:
+            latest[event.data.record_key] = event
+    return latest
 
 
 async def read_records(

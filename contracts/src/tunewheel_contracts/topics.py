@@ -56,6 +56,15 @@ class TopicSpec:
         return "upstream" in self.producers
 
     @property
+    def is_kept_for_ever(self) -> bool:
+        """Whether every event ever written is to stay on the log."""
+        return self.cleanup == "delete" and self.retention_ms == FOREVER
+
+    def is_tombstone(self, value: bytes | None) -> bool:
+        """Tell whether a record with this value takes its key back: null, on a compacted topic."""
+        return value is None and self.cleanup == "compact"
+
+    @property
     def dead_letter(self) -> str:
         return f"{self.name}.dlq"
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -85,7 +85,7 @@ class Consumption:
         """Decode records in order; returned beside them is what cannot be decoded."""
         deliveries: list[Delivery[Any]] = []
         refusals: list[Refusal] = []
-        for record in records:
+        for record in _without_tombstones(spec, records):
             try:
                 deliveries.append(self.decode(spec, record))
             except InvalidEvent as error:
@@ -103,6 +103,8 @@ class Consumption:
     async def consume_one(self, spec: TopicSpec, handler: Handler, record: Record) -> None:
         """Handle one record and publish what came of it; an ``InvalidEvent`` becomes a dead letter."""
         self.instruments.consumed.add(1, {"topic": spec.name})
+        if spec.is_tombstone(record.value):
+            return
         started = time.perf_counter()
         try:
             delivery = self.decode(spec, record)
@@ -126,7 +128,7 @@ class Consumption:
         which something stops the service leaves none behind, to be written again with it."""
         made: list[tuple[Record, list[KafkaRecord]]] = []
         refusals: list[Refusal] = []
-        for record in records:
+        for record in _without_tombstones(spec, records):
             try:
                 delivery = self.decode(spec, record)
                 produced = await retry(
@@ -176,6 +178,11 @@ class Consumption:
             await retry(handle, self.backoff, what=f"handling {spec.name}")
             self.instruments.seconds.record(time.perf_counter() - started, {"topic": spec.name})
         await self.dead_letters.put(refusals)
+
+
+def _without_tombstones(spec: TopicSpec, records: Sequence[Record]) -> Iterator[Record]:
+    """Leave out what takes a key of a compacted topic back: views take note of it, handlers see events."""
+    return (record for record in records if not spec.is_tombstone(record.value))
 
 
 async def call(handler: Handler, event: Envelope[Any]) -> list[Envelope[Any]]:

@@ -32,7 +32,7 @@ from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.subscriptions import Subscriptions
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
-from tunewheel_runtime.view import Apply, ApplyAt, LogReader, View
+from tunewheel_runtime.view import Apply, ApplyAt, Forget, LogReader, View
 
 __all__ = ["Delivery", "Lease", "LeaseLost", "Position", "Service"]
 
@@ -137,13 +137,18 @@ class Service:
         self._readers.append(view.reader)
         return view
 
-    def replay(self, topics: Sequence[TopicSpec], apply: Apply) -> LogReader:
-        """Feed every event of ``topics`` to ``apply``, to the end before any handler runs, then on."""
-        return self.replay_at(topics, lambda envelope, _: apply(envelope))
+    def replay(
+        self, topics: Sequence[TopicSpec], apply: Apply, *, forget: Forget = lambda _topic, _key: None
+    ) -> LogReader:
+        """Feed every event of ``topics`` to ``apply``, to the end before any handler runs, then on; and the
+        tombstones of compacted topics to ``forget``."""
+        return self.replay_at(topics, lambda envelope, _: apply(envelope), forget=forget)
 
-    def replay_at(self, topics: Sequence[TopicSpec], apply: ApplyAt) -> LogReader:
+    def replay_at(
+        self, topics: Sequence[TopicSpec], apply: ApplyAt, *, forget: Forget = lambda _topic, _key: None
+    ) -> LogReader:
         """Like ``replay``; ``apply`` is also told where on the log each event lies."""
-        reader = LogReader(self.settings, topics, apply, failed=self.fail)
+        reader = LogReader(self.settings, topics, apply, failed=self.fail, forget=forget, warn=self.warn)
         self._readers.append(reader)
         return reader
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -16,7 +16,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.topics import BY_NAME, TopicSpec
 
-from tunewheel_runtime.deadletter import Position
+from tunewheel_runtime.deadletter import Position, Warn
 from tunewheel_runtime.kafka import client_options, stop_consumer
 from tunewheel_runtime.partitions import (
     NOTICE_MS,
@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=Event)
 Apply = Callable[[Envelope[Any]], None]
 ApplyAt = Callable[[Envelope[Any], Position], None]
+Forget = Callable[[TopicSpec, str], None]
+"""Told the topic and the key of a tombstone."""
 Failed = Callable[[BaseException], None]
 
 
@@ -41,18 +43,29 @@ class LogReader:
 
     Within a partition events come in log order. The initial read merges topics by log timestamp, and at
     equal timestamps in the order the topics were given. A record that cannot be decoded is skipped with an
-    error in the log: a view must not stop at what some producer once wrote. Any other error ends the reading
-    and goes to ``failed``: what is then held grows old, and nobody must go on working with it.
+    error in the log: a view must not stop at what some producer once wrote. A tombstone (null, on a compacted
+    topic) goes to ``forget``. Any other error ends the reading and goes to ``failed``: what is then held
+    grows old, and nobody must go on working with it. ``warn`` is told of a topic that is to be kept for ever
+    and begins later than at its first event: what was there before is missing from what is held.
     """
 
     def __init__(
-        self, settings: ServiceSettings, topics: Sequence[TopicSpec], apply: ApplyAt, *, failed: Failed
+        self,
+        settings: ServiceSettings,
+        topics: Sequence[TopicSpec],
+        apply: ApplyAt,
+        *,
+        failed: Failed,
+        forget: Forget = lambda _topic, _key: None,
+        warn: Warn = lambda _name, _text: None,
     ) -> None:
         self._options = client_options(settings)
         self._topics = tuple(topics)
         self._names = [topic.name for topic in topics]
         self._apply = apply
         self._failed = failed
+        self._forget = forget
+        self._warn = warn
         self._consumer: AIOKafkaConsumer | None = None
         self._ends = LogEnds(self._options, self._names)
         self._follower: asyncio.Task[None] | None = None
@@ -85,6 +98,7 @@ class LogReader:
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         self._applied = {tp: await consumer.position(tp) for tp in partitions}
+        self._warn_if_truncated(self._applied)
         await self._read_to(await consumer.end_offsets(partitions), consumer)
         self._follower = asyncio.create_task(self._follow(consumer), name="log-reader")
         self._follower.add_done_callback(self._follower_ended)
@@ -158,17 +172,29 @@ class LogReader:
                 self._applied |= begins
                 self._advanced.notify_all()
 
+    def _warn_if_truncated(self, begins: Mapping[TopicPartition, int]) -> None:
+        for partition, begin in begins.items():
+            if begin > 0 and BY_NAME[partition.topic].is_kept_for_ever:
+                text = (
+                    f"partition {partition.partition} of {partition.topic} begins at offset {begin}: earlier "
+                    "events are gone from the log, and this service knows nothing of them. The topic is to "
+                    "be kept for ever: compare its settings with `tunewheel topics`"
+                )
+                self._warn(f"truncated {partition.topic}[{partition.partition}]", text)
+
     def _follower_ended(self, follower: asyncio.Task[None]) -> None:
         error = None if follower.cancelled() else follower.exception()
         if error is not None:
             self._failed(error)
 
     def _decode_and_apply(self, record: ConsumerRecord[bytes, bytes]) -> None:
-        if record.value is None:
+        topic = BY_NAME[record.topic]
+        if topic.is_tombstone(record.value):
+            self._forget(topic, (record.key or b"").decode("utf-8", "replace"))
             return
         try:
             envelope = Envelope.from_kafka(
-                BY_NAME[record.topic].event, record.value, record.headers, logged_ms=record.timestamp
+                topic.event, record.value, record.headers, logged_ms=record.timestamp
             )
         except InvalidEvent as error:
             log.error("view_skipped_record", topic=record.topic, offset=record.offset, reason=str(error))
@@ -177,12 +203,13 @@ class LogReader:
 
 
 class View(Generic[E]):
-    """The latest event per record key of one topic."""
+    """The latest event per record key of one topic; a tombstone takes its key away."""
 
     def __init__(self, settings: ServiceSettings, topic: TopicSpec, *, failed: Failed) -> None:
         self._latest: dict[str, Envelope[E]] = {}
         self._observers: list[Callable[[Envelope[E]], None]] = []
-        self.reader = LogReader(settings, (topic,), self._remember, failed=failed)
+        self._removal_observers: list[Callable[[str], None]] = []
+        self.reader = LogReader(settings, (topic,), self._remember, failed=failed, forget=self._forget)
 
     def get(self, key: str) -> Envelope[E] | None:
         return self._latest.get(key)
@@ -193,6 +220,10 @@ class View(Generic[E]):
     def on_change(self, observer: Callable[[Envelope[E]], None]) -> None:
         """Call ``observer`` with every event, those of the initial read included."""
         self._observers.append(observer)
+
+    def on_removal(self, observer: Callable[[str], None]) -> None:
+        """Call ``observer`` with every key that a tombstone takes away."""
+        self._removal_observers.append(observer)
 
     async def refresh(self) -> None:
         """Read up to the present end; see ``LogReader.refresh``."""
@@ -208,3 +239,8 @@ class View(Generic[E]):
         self._latest[envelope.data.record_key] = envelope
         for observer in self._observers:
             observer(envelope)
+
+    def _forget(self, _: TopicSpec, key: str) -> None:
+        self._latest.pop(key, None)
+        for observer in self._removal_observers:
+            observer(key)

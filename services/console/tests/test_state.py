@@ -9,6 +9,7 @@ from tunewheel_console.rows import contestant_rows, dataset_rows, loss_options, 
 from tunewheel_console.state import LOSS_POINTS
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED
 
 
 def test_a_turn_adds_up(state: Any, desk: Any):
@@ -122,3 +123,17 @@ def test_contestants_show_all_metrics_that_any_of_them_has(desk: Any):
     metrics, rows = contestant_rows(desk.passed().data.contestants)
     assert metrics == ["rouge_l", "examples"]
     assert [row["role"] for row in rows] == ["base", "candidate"]
+
+
+def test_a_tombstone_takes_a_projects_spec_and_routes_away(state: Any, desk: Any):
+    for event in desk.turn():
+        state.apply(event)
+    project, version = state.projects["desk"], state.version
+    assert project.spec is not None
+    assert project.desired is not None
+    state.forget(PROJECT_DECLARED, "desk")
+    state.forget(SERVING_DESIRED, "desk")
+    state.forget(PROJECT_DECLARED, "nobody")
+    assert (project.spec, project.desired) == (None, None)
+    assert "nobody" not in state.projects
+    assert state.version > version

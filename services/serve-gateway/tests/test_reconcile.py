@@ -22,6 +22,23 @@ async def test_an_adapter_is_laid_out_loaded_and_only_then_routed(make_world: An
     assert await world.said() == "desk-1: hello"
 
 
+async def test_tombstones_bring_a_project_back_to_its_base_and_then_take_it_away(
+    make_world: Any, eventually: Any
+):
+    world = await make_world()
+    world.declare()
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    world.gateway.on_desired_removed("desk")
+    await world.serving(production="org/Tiny-Base")
+    assert await world.said() == "org/Tiny-Base: hello"
+    world.gateway.on_declaration_removed("desk")
+    await eventually(lambda: "desk" not in world.gateway.table.projects)
+    async with await world.chat() as response:
+        assert response.status == 404
+    assert world.gateway.catalog.predecessors == set()
+
+
 async def test_the_base_answers_while_the_first_champion_cannot_be_loaded(make_world: Any, eventually: Any):
     world = await make_world()
     world.declare()

@@ -22,7 +22,9 @@ caused this one, `ce_correlationid` the turn of the wheel. Topics with consumers
 `dlq_source_topic`, `dlq_source_partition` and `dlq_source_offset` added. A service that is killed before its
 offset moves may write a letter again: count letters by service and source, as the console and the command
 line do. The console reads every topic but those whose content comes again as `record.ingested`.
-The column "key" names the field whose value is the record key: events of one key keep their order.
+The column "key" names the field whose value is the record key: events of one key keep their order. On a topic
+that keeps the newest per key, a null value (a tombstone) takes the key back: the project is then declared, or
+served by a model, no longer.
 
 Evolution: optional fields may be added; everything else is a new topic `<topic>.v2`.
 

@@ -21,7 +21,11 @@ def make_app(settings: Settings) -> Service:
     """Build the service. One per process: NiceGUI keeps its app in a module."""
     service = Service("console", settings)
     state = ConsoleState()
-    service.replay([topic for topic in TOPICS if topic not in (*TRAFFIC, *topics.COMES_AGAIN)], state.apply)
+    service.replay(
+        [topic for topic in TOPICS if topic not in (*TRAFFIC, *topics.COMES_AGAIN)],
+        state.apply,
+        forget=state.forget,
+    )
     traffic = Traffic(settings, TRAFFIC, state.apply, state.count_dead_letters, latest=settings.recent_events)
     service.on_startup(traffic.start)
     service.on_shutdown(traffic.stop)

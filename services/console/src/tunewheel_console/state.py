@@ -22,6 +22,7 @@ from tunewheel_contracts.events.training import (
 )
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicSpec
 
 from tunewheel_console.wheel import Place, place_after, says_the_same
 
@@ -148,6 +149,18 @@ class ConsoleState:
         _fold(project, envelope)
         project.place = place_after(project.place, envelope)
         project.version += not (traffic and says_the_same(before, project.place))
+        self.version += 1
+
+    def forget(self, topic: TopicSpec, project: str) -> None:
+        """Take note of a tombstone: ``project`` is declared, or served, no longer."""
+        known = self.projects.get(project)
+        if known is None:
+            return
+        if topic is PROJECT_DECLARED:
+            known.spec = None
+        elif topic is SERVING_DESIRED:
+            known.desired = None
+        known.version += 1
         self.version += 1
 
     def count_dead_letters(self, counts: dict[str, int]) -> None:

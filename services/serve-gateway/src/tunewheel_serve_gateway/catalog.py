@@ -29,6 +29,15 @@ class Catalog:
     def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
         self._declared[event.project] = event
 
+    def on_desired_removed(self, project: str) -> None:
+        """Answer for ``project`` from its base again, if it is declared."""
+        self._desired.pop(project, None)
+        self._previous.pop(project, None)
+
+    def on_declaration_removed(self, project: str) -> None:
+        """Know ``project`` no longer, unless a desired state names it."""
+        self._declared.pop(project, None)
+
     @property
     def predecessors(self) -> set[str]:
         """Models that were in production before the present ones: what a rollback would ask for. Known as far

@@ -117,6 +117,14 @@ class Gateway:
         self.catalog.on_project_declared(event)
         self._on_change()
 
+    def on_desired_removed(self, project: str) -> None:
+        self.catalog.on_desired_removed(project)
+        self._on_change()
+
+    def on_declaration_removed(self, project: str) -> None:
+        self.catalog.on_declaration_removed(project)
+        self._on_change()
+
     def _on_change(self) -> None:
         if self._reconciling is not None:  # else the views are being read: one table at their end will do
             self.reconciler.on_change()

@@ -10,7 +10,10 @@ from tunewheel_serve_gateway.gateway import Gateway
 
 def register(service: Service, gateway: Gateway) -> None:
     """Both views are read to their end before the first request is answered, and followed from there."""
-    service.view(topics.PROJECT_DECLARED).on_change(gateway.on_project_declared)
-    service.view(topics.SERVING_DESIRED).on_change(gateway.on_serving_desired)
+    declared, desired = service.view(topics.PROJECT_DECLARED), service.view(topics.SERVING_DESIRED)
+    declared.on_change(gateway.on_project_declared)
+    declared.on_removal(gateway.on_declaration_removed)
+    desired.on_change(gateway.on_serving_desired)
+    desired.on_removal(gateway.on_desired_removed)
     service.on_startup(gateway.start)
     service.on_shutdown(gateway.close)

@@ -1,0 +1,69 @@
+"""What a view makes of the records that it is given; following a real log is an integration test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiokafka import ConsumerRecord, TopicPartition
+from structlog.testing import capture_logs
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.training import TrainAction, TrainControl
+from tunewheel_contracts.topics import TopicSpec
+from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.view import LogReader
+
+
+def record(topic: TopicSpec, value: bytes | None, key: bytes = b"desk") -> ConsumerRecord[bytes, bytes]:
+    headers = new_event(control(), source="/test").to_kafka().headers
+    return ConsumerRecord(topic.name, 0, 7, 0, 0, key, value, None, 0, 0, tuple(headers.items()))
+
+
+def control() -> TrainControl:
+    return TrainControl(project="desk", run_id="run-1", action=TrainAction.PAUSE, request="one")
+
+
+class Told:
+    """A reader of all topics that has read nothing yet, and all that it tells."""
+
+    def __init__(self) -> None:
+        self.applied: list[Envelope[Any]] = []
+        self.forgotten: list[tuple[TopicSpec, str]] = []
+        self.warned: list[tuple[str, str | None]] = []
+        self.reader = LogReader(
+            ServiceSettings(),
+            topics.TOPICS,
+            lambda envelope, _: self.applied.append(envelope),
+            failed=lambda error: None,
+            forget=lambda topic, key: self.forgotten.append((topic, key)),
+            warn=lambda name, text: self.warned.append((name, text)),
+        )
+
+    def read(self, one: ConsumerRecord[bytes, bytes]) -> None:
+        self.reader._decode_and_apply(one)  # pyright: ignore[reportPrivateUsage]
+
+    def begin(self, begins: dict[TopicPartition, int]) -> None:
+        self.reader._warn_if_truncated(begins)  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_tombstone_is_one_on_a_compacted_topic_alone() -> None:
+    told = Told()
+    told.read(record(topics.PROJECT_DECLARED, None))
+    assert told.forgotten == [(topics.PROJECT_DECLARED, "desk")]
+    with capture_logs() as logs:
+        told.read(record(topics.TRAIN_CONTROL, None))
+    assert (len(told.forgotten), told.applied) == (1, [])
+    assert [(line["event"], line["offset"]) for line in logs] == [("view_skipped_record", 7)]
+
+
+def test_a_log_that_lost_its_beginning_is_told_where_it_was_to_be_kept_for_ever() -> None:
+    told = Told()
+    told.begin({
+        TopicPartition("model.promoted", 0): 12,
+        TopicPartition("model.registered", 0): 0,
+        TopicPartition("inference.completed", 2): 9_000,
+        TopicPartition("project.declared", 0): 4,
+    })  # fmt: skip
+    ((name, text),) = told.warned
+    assert name == "truncated model.promoted[0]"
+    assert "begins at offset 12: earlier events are gone from the log" in (text or "")
