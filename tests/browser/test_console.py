@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
 import httpx
 import pytest
 from tunewheel_cli.kafka.ports import free_port
@@ -150,3 +152,24 @@ async def test_health_answers_beside_the_page(console: str):
         assert (await client.get("/health/live")).json() == {"status": "live"}
         page = await client.get("/")
     assert (page.status_code, "Tunewheel" in page.text) == (200, True)
+
+
+async def test_only_its_own_page_opens_the_pages_connection(console: str):
+    """The page acts over a websocket, or over posts of ``text/plain`` where none gets through."""
+    await until_ready(console)
+    socket = f"{console}/_nicegui_ws/socket.io/?EIO=4&transport="
+    ours, foreign = {"origin": console}, {"origin": "https://evil.example"}
+    async with aiohttp.ClientSession() as session:
+        async with session.ws_connect(f"{socket}websocket", headers=ours) as opened:
+            assert (await opened.receive_str()).startswith('0{"sid"')
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(f"{socket}websocket", headers=foreign)
+        assert refused.value.status == 403
+        async with session.get(f"{socket}polling", headers=ours) as answer:
+            sid = json.loads((await answer.text()).removeprefix("0"))["sid"]
+        async with session.post(f"{socket}polling&sid={sid}", data="40", headers=ours) as answer:
+            assert (answer.status, answer.request_info.headers["content-type"][:10]) == (200, "text/plain")
+        async with session.post(f"{socket}polling&sid={sid}", data="40", headers=foreign) as answer:
+            assert answer.status == 403
+        async with session.post(f"{console}/v1/projects/p/runs/r/cancel", headers=foreign) as answer:
+            assert answer.status == 403

@@ -109,7 +109,9 @@ async def test_http_takes_json_lines_and_names_the_bad_one(kafka: str, tmp_path,
             receipt = answer.json()
             assert receipt["accepted"] == 999
             assert [(r["line"], r["field"]) for r in receipt["refused"]] == [(500, "(body)")]
-            too_big = await client.post("/v1/tickets", content=b"x" * (20 << 20))
+            too_big = await client.post(
+                "/v1/tickets", content=b"x" * (20 << 20), headers={"content-type": "application/json"}
+            )
             assert too_big.status_code == 413
             assert "split it" in too_big.json()["refused"][0]["reason"]
             unknown = await client.post(

@@ -14,11 +14,13 @@ import structlog
 import uvicorn
 from faststream.kafka import KafkaBroker
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.topics import TopicSpec
 
+from tunewheel_runtime.admission import Admission, OpenToNetwork, require_authentication
 from tunewheel_runtime.consuming import Consumption, Delivery, Instruments
 from tunewheel_runtime.deadletter import DeadLetters, Position
 from tunewheel_runtime.health import health_routes
@@ -68,6 +70,8 @@ class Service:
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
         self._mounted: ASGIApp | None = None
+        self._asks_who_calls = True
+        self._any_content: Sequence[str] = ()
         self._ready = False
         self._stopping = asyncio.Event()
         self.failure: BaseException | None = None
@@ -170,9 +174,15 @@ class Service:
         """The topics that this process reads whole, without a group."""
         return {name for reader in self._readers for name in reader.names}
 
-    def mount(self, app: ASGIApp) -> None:
-        """Serve ``app`` beside the health endpoints."""
-        self._mounted = app
+    def mount(self, app: ASGIApp, *, asks_who_calls: bool = False, any_content: Sequence[str] = ()) -> None:
+        """Serve ``app`` beside the health endpoints.
+
+        Args:
+            asks_who_calls: ``app`` authenticates its callers. One that does not is served on loopback only,
+                unless something in front is said to authenticate.
+            any_content: beginnings of paths that take other bodies than JSON (``Admission``).
+        """
+        self._mounted, self._asks_who_calls, self._any_content = app, asks_who_calls, any_content
 
     def on_startup(self, hook: Hook) -> None:
         """Await ``hook`` after views are complete and before handlers run."""
@@ -266,7 +276,8 @@ class Service:
         routes: list[Any] = list(health_routes(self.state))
         if self._mounted is not None:
             routes.append(Mount("/", self._mounted))
-        return Starlette(routes=routes, lifespan=self._lifespan)
+        admission = Middleware(Admission, self.settings, any_content=self._any_content)
+        return Starlette(routes=routes, lifespan=self._lifespan, middleware=[admission])
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncGenerator[None]:
@@ -288,7 +299,13 @@ class Service:
             self.fail(error)
 
     async def serve(self) -> None:
-        """Run until stopped by ``stop`` or ``fail``; ``run`` adds the signals."""
+        """Run until stopped by ``stop`` or ``fail``; ``run`` adds the signals.
+
+        Raises:
+            OpenToNetwork: the address is open to a network, and nobody asks who calls.
+        """
+        if not self._asks_who_calls:
+            require_authentication(self.settings, service=self.name)
         config = uvicorn.Config(
             self.asgi(), host=self.settings.http_host, port=self.settings.http_port, log_config=None,
             access_log=False, timeout_graceful_shutdown=int(self.settings.shutdown_seconds),
@@ -318,9 +335,13 @@ class Service:
         await self.serve()
 
     def run(self) -> NoReturn:
-        """Run the process; exits 0 after a clean stop, 1 after a failure."""
+        """Run the process; exits 0 after a clean stop, 1 after a failure, 2 where it must not start."""
         configure_logs(service=self.name, level=self.settings.log_level, json=self.settings.log_json)
-        asyncio.run(self._serve_until_signalled())
+        try:
+            asyncio.run(self._serve_until_signalled())
+        except OpenToNetwork as error:
+            log.error("cannot_start", reason=str(error))
+            sys.exit(2)
         sys.exit(1 if self.failure else 0)
 
 

@@ -12,11 +12,53 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _ADDRESS = re.compile(r"([^\s:\[\]]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]*::[0-9a-fA-F:]*)(:(?P<port>\d{1,5}))?")
 
+_NAME = re.compile(r"[a-z0-9_.-]+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 
-class ServiceSettings(BaseSettings):
-    """Settings shared by all services; each service subclasses it once, as ``Settings``."""
+
+class HttpSettings(BaseSettings):
+    """Settings of everything that listens on HTTP, the engine too, which is not on the bus."""
 
     model_config = SettingsConfigDict(env_prefix="TUNEWHEEL_", extra="ignore")
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=0, ge=0, le=65_535)
+    """0 takes any free port."""
+    http_allowed_hosts: str = ""
+    """Names, separated by commas, that a request's ``Host`` may be, beside ``localhost`` and IP addresses.
+    Empty: no other name on loopback, any name elsewhere."""
+    http_allowed_origins: str = ""
+    """Origins such as ``https://console.example.org``, separated by commas, whose pages may call, beside this
+    service's own."""
+    authenticated_in_front: bool = False
+    """Whether something in front authenticates every request. Otherwise a service that does not ask who
+    calls listens on loopback only."""
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        return _listed(self.http_allowed_hosts)
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        return _listed(self.http_allowed_origins)
+
+    @field_validator("http_allowed_hosts")
+    @classmethod
+    def _are_names(cls, value: str) -> str:
+        if any(not _NAME.fullmatch(name) for name in _listed(value)):
+            raise ValueError("must be names without scheme and port, separated by commas")
+        return value
+
+    @field_validator("http_allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        if any(not _ORIGIN.fullmatch(origin) for origin in _listed(value)):
+            raise ValueError("must be scheme://host or scheme://host:port, separated by commas")
+        return value
+
+
+class ServiceSettings(HttpSettings):
+    """Settings shared by all services; each service subclasses it once, as ``Settings``."""
 
     bootstrap_servers: str = "localhost:9092"
     """``host:port``, several of them separated by commas."""
@@ -34,10 +76,6 @@ class ServiceSettings(BaseSettings):
     """What can be fetched or made again: base models, fetched artifacts."""
     work_dir: Path | None = None
     """Files of running jobs; ``<cache_dir>/work`` by default."""
-
-    http_host: str = "127.0.0.1"
-    http_port: int = Field(default=0, ge=0, le=65_535)
-    """0 takes any free port."""
 
     otlp_endpoint: str | None = None
     """OTLP/HTTP collector, such as ``http://localhost:4318``; telemetry is off without it."""
@@ -68,3 +106,7 @@ class ServiceSettings(BaseSettings):
     def work_for(self, service: str) -> Path:
         """Return where ``service`` keeps the files of its running jobs."""
         return (self.work_dir or self.cache_dir / "work") / service
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    return tuple(part.strip().lower() for part in value.split(",") if part.strip())

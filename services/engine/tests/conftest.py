@@ -71,5 +71,5 @@ def engine(settings: Settings) -> Engine:
 
 @pytest.fixture
 def http(engine: Engine) -> Iterator[TestClient]:
-    with TestClient(make_app(engine)) as client:
+    with TestClient(make_app(engine), base_url="http://127.0.0.1:8110") as client:
         yield client

@@ -14,6 +14,8 @@ CHAT = {
     "ignore_eos": True,
 }
 
+JSON = {"content-type": "application/json"}
+
 
 @pytest.fixture
 def chat(http: TestClient, tiny_base):
@@ -115,11 +117,31 @@ def test_a_body_that_is_no_json_object(http: TestClient, body: bytes) -> None:
         "/v1/load_lora_adapter",
         "/v1/unload_lora_adapter",
     ):
-        assert refusal(http.post(path, content=body))["code"] == "invalid_json"
+        assert refusal(http.post(path, content=body, headers=JSON))["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "param"),
+    [
+        ({"content-type": "text/plain"}, 415, "Content-Type"),
+        ({"content-type": "text/plain", "origin": "https://evil.example"}, 403, "Origin"),
+        ({"content-type": "application/json", "origin": "https://evil.example"}, 403, "Origin"),
+        ({"content-type": "application/json", "host": "evil.example"}, 421, "Host"),
+    ],
+)
+def test_no_website_loads_or_unloads_an_adapter(
+    http: TestClient, write_adapter, headers: dict[str, str], status: int, param: str
+) -> None:
+    path = write_adapter("a", seed=1)
+    body = json.dumps({"lora_name": "a", "lora_path": str(path)}).encode()
+    for url in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/chat/completions", "/generate"):
+        answer = http.post(url, content=body, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
+    assert len(http.get("/v1/models").json()["data"]) == 1, "the base alone"
 
 
 def test_a_body_over_the_limit(http: TestClient) -> None:
-    response = http.post("/v1/chat/completions", content=b" " * (5 << 20))
+    response = http.post("/v1/chat/completions", content=b" " * (5 << 20), headers=JSON)
     assert response.status_code == 413
     assert "TUNEWHEEL_MAX_BODY_BYTES" in response.json()["error"]["message"]
 

@@ -45,6 +45,19 @@ def test_a_base_model_that_is_not_there_is_named(tmp_path: Path, capsys) -> None
     assert "no directory" in logged
 
 
+@pytest.mark.usefixtures("default_logs")
+def test_it_does_not_start_on_a_network_where_nobody_asks_who_calls(tmp_path: Path, capsys) -> None:
+    from tunewheel_engine.main import configure_logs
+
+    settings = Settings(http_host="0.0.0.0", base_model=str(tmp_path / "none"), cache_dir=tmp_path)
+    configure_logs(settings)
+    assert serve(settings) == 2
+    assert "TUNEWHEEL_AUTHENTICATED_IN_FRONT=true" in capsys.readouterr().err
+    in_front = settings.model_copy(update={"authenticated_in_front": True})
+    assert serve(in_front) == 2
+    assert '"field": "base_model"' in capsys.readouterr().err, "which is looked for next"
+
+
 @pytest.mark.parametrize("module", ["main", "settings", "api_openai", "api_tgi", "scheduler"])
 def test_torch_is_not_imported_before_the_model_is_wanted(module: str) -> None:
     heavy = "{'torch', 'transformers', 'peft'} & set(sys.modules)"

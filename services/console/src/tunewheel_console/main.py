@@ -15,6 +15,8 @@ from tunewheel_console.traffic import Traffic
 
 TRAFFIC = (topics.RECORD_INGESTED, topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
 """Only the latest of these are read."""
+PAGE_SOCKET = "/_nicegui_ws/"
+"""The page's connection. Where no websocket gets through, its messages are posted as ``text/plain``."""
 
 
 def make_app(settings: Settings) -> Service:
@@ -29,7 +31,8 @@ def make_app(settings: Settings) -> Service:
     traffic = Traffic(settings, TRAFFIC, state.apply, state.count_dead_letters, latest=settings.recent_events)
     service.on_startup(traffic.start)
     service.on_shutdown(traffic.stop)
-    service.mount(make_web(state, Actions(service), refresh_seconds=settings.refresh_seconds))
+    web = make_web(state, Actions(service), refresh_seconds=settings.refresh_seconds)
+    service.mount(web, any_content=[PAGE_SOCKET])
     return service
 
 

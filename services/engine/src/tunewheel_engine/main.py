@@ -16,10 +16,12 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tunewheel_basemodel.errors import ModelFilesError
+from tunewheel_runtime.admission import Admission, OpenToNetwork, require_authentication
 
 from tunewheel_engine import api_adapters, api_openai, api_tgi
 from tunewheel_engine.engine import Engine, load_engine
@@ -62,6 +64,7 @@ def make_app(engine: Engine) -> Starlette:
             Route("/metrics", metrics, methods=["GET"]),
         ],
         lifespan=lifespan,
+        middleware=[Middleware(Admission, engine.settings)],
         exception_handlers={Refused: refuse, EngineFailed: refuse, HTTPException: _no_such_route},
     )
 
@@ -127,7 +130,11 @@ def serve(settings: Settings) -> int:
             server.should_exit = True
 
     try:
+        require_authentication(settings, service="the engine")
         engine = load_engine(settings, on_failure=stop_after_failure)
+    except OpenToNetwork as error:
+        log.error("cannot_start", reason=str(error))
+        return 2
     except ModelFilesError as error:
         log.error("cannot_start", field=error.field, reason=error.reason)
         return 2

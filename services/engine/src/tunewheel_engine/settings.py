@@ -7,13 +7,11 @@ from typing import Literal
 
 from platformdirs import user_cache_path
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from tunewheel_runtime.settings import HttpSettings
 
 
-class Settings(BaseSettings):
+class Settings(HttpSettings):
     """What the engine can be told from outside."""
-
-    model_config = SettingsConfigDict(env_prefix="TUNEWHEEL_", extra="ignore")
 
     base_model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """A Hugging Face id, or the path of a directory with safetensors and tokenizer."""
@@ -21,7 +19,6 @@ class Settings(BaseSettings):
     adapter_roots: list[Path] = []
     """Adapters are loaded from below these directories only (JSON list); default ``<cache_dir>/adapters``."""
 
-    http_host: str = "127.0.0.1"
     http_port: int = Field(default=8110, ge=0, le=65_535)
     max_body_bytes: int = Field(default=4 << 20, gt=0)
 

@@ -11,7 +11,7 @@ from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
 from tunewheel_ingest.documents import Documents
-from tunewheel_ingest.door.app import make_api
+from tunewheel_ingest.door.app import FILES, make_api
 from tunewheel_ingest.handlers import register, require_project
 from tunewheel_ingest.parsing.process import ParserProcess
 from tunewheel_ingest.settings import Settings
@@ -50,7 +50,8 @@ def make_app(settings: Settings) -> Service:
             max_body_bytes=settings.max_body_bytes,
             publish_batch=settings.publish_batch,
             max_document_bytes=settings.max_document_bytes,
-        )
+        ),
+        any_content=[FILES],
     )
     return service
 

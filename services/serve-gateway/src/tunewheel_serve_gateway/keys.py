@@ -6,7 +6,6 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 import yaml
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from tunewheel_contracts.errors import TunewheelError, first_complaint
 from tunewheel_contracts.fields import Sha256, Slug, SourceId, Strict
 from tunewheel_contracts.yaml_reading import read_yaml
+from tunewheel_runtime.admission import is_loopback
 
 from tunewheel_serve_gateway.errors import NotAuthenticated
 
@@ -108,11 +108,7 @@ def require_loopback(host: str) -> None:
     Raises:
         InvalidKeys: ``host`` is not a loopback address.
     """
-    try:
-        loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not is_loopback(host):
         raise InvalidKeys(
             f"TUNEWHEEL_HTTP_HOST {host} is open to the network, but there are no API keys; "
             "name a file of them in TUNEWHEEL_API_KEYS_FILE, or listen on 127.0.0.1"

@@ -29,6 +29,7 @@ from tunewheel_ingest.door.once import HEADER, Once
 Project = Annotated[str | None, Query(description="For events that name none.")]
 Key = Annotated[str | None, Header(alias=HEADER, description="Names the request, to be sent again safely.")]
 TAKEN: dict[str, Any] = {"status_code": 202, "response_model": Receipt, "responses": RESPONSES}
+FILES = "/v1/documents/files"
 PUBLISHED: dict[str, type[UpstreamEvent]] = {
     "/v1/tickets": TicketPublished,
     "/v1/documents": DocumentPublished,
@@ -66,7 +67,7 @@ def _add_bulk(app: FastAPI, path: str, event_class: type[UpstreamEvent], bulk: B
 
 
 def _add_files(app: FastAPI, files: Files, once: Once) -> None:
-    @app.post("/v1/documents/files", openapi_extra=FILE_BODY, name="document.file", **TAKEN)
+    @app.post(FILES, openapi_extra=FILE_BODY, name="document.file", **TAKEN)
     async def post(
         request: Request,
         project: Project = None,

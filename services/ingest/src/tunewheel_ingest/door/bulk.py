@@ -11,12 +11,12 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, UpstreamEvent, decode_data
+from tunewheel_runtime.admission import JSON_LINES
 
 from tunewheel_ingest.door.intake import Intake, Receipt, TooLarge, answer, encoded, unavailable
 from tunewheel_ingest.door.lines import Line, split_lines
 
 E = TypeVar("E", bound=UpstreamEvent)
-JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 FLUSH_BYTES = 8 << 20
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 from tunewheel_contracts.event import UpstreamEvent
+from tunewheel_runtime.admission import JSON_LINES
 
-from tunewheel_ingest.door.bulk import JSON_LINES
 from tunewheel_ingest.door.intake import Receipt
 
 RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -1,0 +1,183 @@
+"""Which HTTP requests are let in: none that another website made somebody's browser send.
+
+Most services do not ask who calls: whoever reaches them may write. A browser reaches whatever its user can,
+and any page can make it send forms there, and scripts' requests that look like a form's ("CORS-safelisted",
+Fetch §2.2.2). Three headers, which a page cannot forge, tell these requests from the others:
+
+- ``Host``. A page whose own name was made to lead to this machine (DNS rebinding) sends that name.
+- ``Origin``, or without it ``Sec-Fetch-Site``. It says which site the page is from. Go's
+  ``http.CrossOriginProtection`` judges by the same two.
+- ``Content-Type``. No form sends JSON, and a script of another site must ask first whether it may.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tunewheel_contracts.errors import TunewheelError
+
+from tunewheel_runtime.settings import HttpSettings
+
+log = structlog.get_logger(__name__)
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+"""They change nothing (RFC 9110 §9.2.1)."""
+JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
+DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+
+
+class OpenToNetwork(TunewheelError):
+    """A service that does not ask who calls must not listen here; the message names the settings."""
+
+
+def require_authentication(settings: HttpSettings, *, service: str) -> None:
+    """Refuse to listen on a network where nobody asks who calls.
+
+    Raises:
+        OpenToNetwork: the address is not loopback, and nothing in front is said to authenticate.
+    """
+    if not settings.authenticated_in_front and not is_loopback(settings.http_host):
+        raise OpenToNetwork(
+            f"TUNEWHEEL_HTTP_HOST {settings.http_host} is open to the network, but {service} does not ask "
+            "who calls; listen on 127.0.0.1, or put a proxy that authenticates in front, let nobody past it, "
+            "and set TUNEWHEEL_AUTHENTICATED_IN_FRONT=true"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches ``host``, an address or a name."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    status: int
+    field: str
+    reason: str
+
+    def body(self) -> bytes:
+        """Return the refusal as JSON, in the shape of OpenAI's errors."""
+        message = f"{self.field} {self.reason}"
+        kind = {"message": message, "type": "invalid_request_error", "param": self.field, "code": None}
+        return json.dumps({"error": kind}).encode()
+
+
+class Admission:
+    """ASGI middleware around a whole app, health included. A websocket is judged by its handshake.
+
+    Status 421: ``Host`` is not this service (RFC 9110 §15.5.20); 403: another site's page; 415: not JSON.
+    """
+
+    def __init__(self, app: ASGIApp, settings: HttpSettings, *, any_content: Sequence[str] = ()) -> None:
+        """``any_content``: beginnings of paths that take bodies of any content type."""
+        self._app = app
+        self._hosts = frozenset(settings.allowed_hosts)
+        self._origins = frozenset(settings.allowed_origins)
+        self._any_host = not self._hosts and not is_loopback(settings.http_host)
+        self._any_content = tuple(any_content)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._judge(scope) if scope["type"] in ("http", "websocket") else None
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        log.warning("request_refused", path=scope["path"][:200], field=refusal.field, reason=refusal.reason)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal.field})
+            return
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await send({"type": "http.response.body", "body": refusal.body()})
+
+    def _judge(self, scope: Scope) -> _Refusal | None:
+        headers: dict[bytes, str] = {}
+        for name, value in scope["headers"]:
+            if name == b"host" and name in headers:
+                return _Refusal(421, "Host", "is given twice; send one")
+            headers[name] = value.decode("latin-1")
+        host = headers.get(b"host", "").lower()
+        changes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
+        return (
+            self._judge_host(host)
+            or self._judge_origin(headers, host, changes=changes)
+            or (self._judge_content(headers, scope["path"]) if changes else None)
+        )
+
+    def _judge_host(self, host: str) -> _Refusal | None:
+        name = _name_of(host)
+        if self._any_host or name == "localhost" or name in self._hosts or _is_address(name):
+            return None
+        return _Refusal(
+            421,
+            "Host",
+            f"is {host[:80]!r}, which is not this service; call it as localhost, or name it in "
+            "TUNEWHEEL_HTTP_ALLOWED_HOSTS",
+        )
+
+    def _judge_origin(self, headers: dict[bytes, str], host: str, *, changes: bool) -> _Refusal | None:
+        origin = headers.get(b"origin")
+        if origin is None:
+            site = headers.get(b"sec-fetch-site", "none")
+            if not changes or site in ("none", "same-origin"):
+                return None
+            return _Refusal(403, "Sec-Fetch-Site", f"is {site[:20]!r}; send it from a page of this service")
+        if _is_of(origin, host) or origin.lower() in self._origins:
+            return None
+        return _Refusal(
+            403,
+            "Origin",
+            f"is {origin[:80]!r}, another website than {host[:80]!r}; call from a page of this service, or "
+            "name the origin in TUNEWHEEL_HTTP_ALLOWED_ORIGINS",
+        )
+
+    def _judge_content(self, headers: dict[bytes, str], path: str) -> _Refusal | None:
+        has_body = headers.get(b"content-length", "0") != "0" or b"transfer-encoding" in headers
+        if not has_body or path.startswith(self._any_content):
+            return None
+        sent = headers.get(b"content-type", "")
+        kind = sent.split(";")[0].strip().lower()
+        if kind == "application/json" or kind in JSON_LINES or _is_json(kind):
+            return None
+        told = f"is {sent[:80]!r}" if sent else "is missing"
+        return _Refusal(415, "Content-Type", f"{told}; send application/json")
+
+
+def _is_json(kind: str) -> bool:
+    return kind.startswith("application/") and kind.endswith("+json")
+
+
+def _name_of(authority: str) -> str:
+    """Return a host without its port: ``[::1]:80`` is ``::1``."""
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0]
+    return authority.partition(":")[0].rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    """Return whether ``name`` is an IP address: no DNS can make it lead anywhere else."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_of(origin: str, host: str) -> bool:
+    """Return whether ``origin`` is that of ``host``. Schemes are not compared: a proxy may speak TLS."""
+    try:
+        sent = urlsplit(origin.lower())
+        ours = urlsplit(f"{sent.scheme}://{host}")
+        default = DEFAULT_PORTS.get(sent.scheme)
+        same_port = (sent.port or default) == (ours.port or default)
+    except ValueError:
+        return False
+    return bool(sent.hostname) and sent.hostname == ours.hostname and same_port

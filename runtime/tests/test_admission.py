@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from tunewheel_runtime.admission import Admission, OpenToNetwork, require_authentication
+from tunewheel_runtime.service import Service
+from tunewheel_runtime.settings import HttpSettings, ServiceSettings
+
+EVIL = "https://evil.example"
+HERE = "http://localhost:8080"
+JSON = {"content-type": "application/json"}
+
+
+async def take(request: Request) -> Response:
+    return JSONResponse({"taken": len(await request.body())})
+
+
+async def talk(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.send_text("hello")
+    await socket.close()
+
+
+def client(base_url: str = HERE, **settings: object) -> TestClient:
+    app = Starlette(
+        routes=[
+            Route("/take", take, methods=["GET", "POST", "DELETE"]),
+            Route("/files/take", take, methods=["POST"]),
+            WebSocketRoute("/talk", talk),
+        ]
+    )
+    guarded = Admission(app, HttpSettings.model_validate(settings), any_content=["/files/"])
+    return TestClient(guarded, base_url=base_url)
+
+
+def refusal(answer: object) -> tuple[int, str]:
+    assert hasattr(answer, "json")
+    error = answer.json()["error"]
+    assert error["param"] in error["message"]
+    return answer.status_code, error["param"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
+)
+def test_what_a_form_can_send_is_no_json(kind: str) -> None:
+    headers = {"content-type": kind} if kind else {}
+    assert refusal(client().post("/take", content=b"{}", headers=headers)) == (415, "Content-Type")
+
+    def parts() -> object:
+        yield b"{}"
+
+    assert refusal(client().post("/take", content=parts(), headers=headers))[0] == 415, "of unknown length"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["application/json", "application/JSON; charset=utf-8", "application/x-ndjson", "application/jsonl",
+     "application/cloudevents+json"],
+)  # fmt: skip
+def test_json_is_let_in(kind: str) -> None:
+    assert client().post("/take", content=b"{}", headers={"content-type": kind}).json() == {"taken": 2}
+
+
+def test_no_body_and_the_paths_that_take_any_need_no_content_type() -> None:
+    assert client().post("/take").status_code == 200
+    assert client().post("/take", content=b"", headers={"content-type": "text/plain"}).status_code == 200
+    assert client().delete("/take").status_code == 200
+    assert client().post("/files/take", content=b"%PDF-", headers={"content-type": "text/plain"}).is_success
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        EVIL,
+        "null",
+        "http://localhost:9999",
+        "http://localhost",
+        "http://localhost.evil.example:8080",
+        "x",
+        "",
+    ],
+)
+def test_another_sites_page_is_refused_whatever_it_sends(origin: str) -> None:
+    headers = {"origin": origin, **JSON}
+    assert refusal(client().post("/take", content=b"{}", headers=headers)) == (403, "Origin")
+    assert refusal(client().post("/take", headers=headers)) == (403, "Origin"), "without a body too"
+    assert refusal(client().post("/files/take", content=b"x", headers=headers)) == (403, "Origin")
+    assert refusal(client().get("/take", headers=headers)) == (403, "Origin")
+    with (
+        pytest.raises(WebSocketDisconnect),
+        client().websocket_connect("ws://localhost:8080/talk", headers={"origin": origin}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("base_url", "origin"),
+    [
+        (HERE, HERE),
+        (HERE, "HTTP://LOCALHOST:8080"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://localhost", "http://localhost:80"),
+        ("http://localhost", "https://localhost"),
+        (HERE, "https://apps.example"),
+    ],
+    ids=["same", "case", "IPv4", "IPv6", "default port", "TLS in front", "allowed"],
+)
+def test_a_page_of_ones_own_is_let_in(base_url: str, origin: str) -> None:
+    ours = client(base_url, http_allowed_origins="https://other.example, https://apps.example")
+    assert ours.post("/take", content=b"{}", headers={"origin": origin, **JSON}).status_code == 200
+    socket = f"{base_url.replace('http', 'ws')}/talk"
+    with ours.websocket_connect(socket, headers={"origin": origin}) as talking:
+        assert talking.receive_text() == "hello"
+
+
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-site", 403), ("none", 200)])
+def test_a_browser_that_sends_no_origin_tells_by_its_fetch_metadata(site: str, status: int) -> None:
+    headers = {"sec-fetch-site": site, **JSON}
+    assert client().post("/take", content=b"{}", headers=headers).status_code == status
+    assert client().get("/take", headers=headers).status_code == 200, "a link leads here"
+
+
+@pytest.mark.parametrize("name", ["evil.example", "localhost.evil.example", "evil.example:8080", "", "1.2.3"])
+def test_a_name_that_leads_here_but_is_not_ours_is_refused(name: str) -> None:
+    """DNS rebinding: to the browser it is the page's own site, so there is no other ``Origin``."""
+    headers = {"host": name, "origin": f"http://{name}", **JSON}
+    assert refusal(client().post("/take", content=b"{}", headers=headers)) == (421, "Host")
+    assert refusal(client().get("/take", headers=headers)) == (421, "Host")
+    with (
+        pytest.raises(WebSocketDisconnect),
+        client().websocket_connect("ws://localhost/talk", headers=headers),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("localhost:8080", {}),
+        ("LOCALHOST", {}),
+        ("127.0.0.1:8080", {}),
+        ("[::1]:8080", {}),
+        ("10.1.2.3", {}),
+        ("Console.example.org:443", {"http_allowed_hosts": "console.example.org"}),
+        ("ingest:8080", {"http_host": "0.0.0.0"}),
+        ("localhost", {"http_host": "0.0.0.0", "http_allowed_hosts": "a.example"}),
+    ],
+)
+def test_names_of_ones_own_are_let_in(name: str, settings: dict[str, str]) -> None:
+    ours = client(**settings)
+    assert ours.post("/take", content=b"{}", headers={"host": name, **JSON}).status_code == 200
+
+
+def test_names_that_are_listed_are_the_only_ones_on_a_network_too() -> None:
+    ours = client(http_host="0.0.0.0", http_allowed_hosts="a.example, b.example")
+    assert ours.get("/take", headers={"host": "b.example"}).status_code == 200
+    assert refusal(ours.get("/take", headers={"host": "c.example"})) == (421, "Host")
+
+
+def test_a_host_that_is_given_twice_is_refused() -> None:
+    twice = [("host", "localhost"), ("host", "evil.example")]
+    assert refusal(client().get("/take", headers=twice)) == (421, "Host")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"http_allowed_hosts": "https://a.example"},
+        {"http_allowed_hosts": "a.example:80"},
+        {"http_allowed_origins": "a.example"},
+        {"http_allowed_origins": "https://a.example/"},
+        {"http_allowed_origins": "*"},
+    ],
+)
+def test_a_list_that_could_never_match_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="separated by commas"):
+        HttpSettings.model_validate(wrong)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
+def test_whoever_does_not_ask_who_calls_listens_on_loopback_only(host: str) -> None:
+    with pytest.raises(OpenToNetwork, match="TUNEWHEEL_AUTHENTICATED_IN_FRONT=true"):
+        require_authentication(HttpSettings(http_host=host), service="ingest")
+    require_authentication(HttpSettings(http_host=host, authenticated_in_front=True), service="ingest")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
+def test_loopback_needs_nothing_in_front(host: str) -> None:
+    require_authentication(HttpSettings(http_host=host), service="ingest")
+
+
+def service(**settings: object) -> Service:
+    return Service("desk", ServiceSettings.model_validate({"store_url": "memory://", **settings}))
+
+
+async def test_a_service_with_an_open_app_does_not_start_on_a_network() -> None:
+    desk = service(http_host="0.0.0.0")
+    desk.mount(Starlette())
+    with pytest.raises(OpenToNetwork, match="desk does not ask who calls"):
+        await desk.serve()
+    assert desk.http_port is None, "no socket was opened"
+
+
+def test_it_ends_with_code_2_and_says_why(capfd: pytest.CaptureFixture[str]) -> None:
+    desk = service(http_host="0.0.0.0")
+    desk.mount(Starlette())
+    with pytest.raises(SystemExit) as ended:
+        desk.run()
+    assert ended.value.code == 2
+    said = [json.loads(line) for line in "".join(capfd.readouterr()).splitlines() if "cannot_start" in line]
+    assert "TUNEWHEEL_AUTHENTICATED_IN_FRONT" in said[0]["reason"]
+
+
+def test_everything_that_a_service_answers_is_judged() -> None:
+    desk = service()
+    desk.mount(Starlette(routes=[Route("/take", take, methods=["POST"])]), any_content=["/take"])
+    ours = TestClient(desk.asgi(), base_url=HERE)
+    assert ours.post("/take", content=b"x").status_code == 200
+    assert refusal(ours.post("/take", content=b"x", headers={"origin": EVIL})) == (403, "Origin")
+    assert refusal(ours.get("/health/live", headers={"host": "evil.example"})) == (421, "Host")

@@ -1,0 +1,76 @@
+"""No website can write to a service through the browser of somebody who looks at it."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import ASGIApp
+from tunewheel_runtime.admission import OpenToNetwork
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITES = {
+    "ingest": ("/v1/tickets", "/v1/documents", "/v1/examples", "/v1/erasures", "/v1/documents/files"),
+    "console": ("/v1/projects/p/runs/r/cancel", "/_nicegui_ws/socket.io/?EIO=4&transport=polling"),
+    "serve-gateway": ("/v1/feedback", "/v1/chat/completions"),
+    "registry": ("/v1/projects",),
+    "monitor": ("/health/ready",),
+    "curate": ("/health/ready",),
+    "train": ("/health/ready",),
+    "eval": ("/health/ready",),
+}
+DO_NOT_ASK = ("ingest", "console", "registry")
+TYPED_FREELY = ("/v1/documents/files", "/_nicegui_ws/")
+
+
+def service(name: str, tmp_path: Path, **settings: Any) -> Any:
+    """Return the service as its process builds it; nothing of it runs."""
+    package = f"tunewheel_{name.replace('-', '_')}"
+    made = importlib.import_module(f"{package}.settings").Settings(
+        store_url=(tmp_path / "store").as_uri(), cache_dir=tmp_path, **settings
+    )
+    return importlib.import_module(f"{package}.main").make_app(made)
+
+
+def test_every_service_is_here() -> None:
+    folders = {path.parent.name for path in ROOT.glob("services/*/pyproject.toml")}
+    assert {*WRITES, "engine"} == folders, "the engine's door has its test beside it: it needs a model"
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_what_another_website_makes_a_browser_send_is_refused(name: str, tmp_path: Path) -> None:
+    app: ASGIApp = service(name, tmp_path).asgi()
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://127.0.0.1:8101"
+    ) as client:
+
+        async def post(path: str, **headers: str) -> tuple[int, str]:
+            answer = await client.post(path, content=b'{"project": "p"}', headers=headers)
+            return answer.status_code, answer.json()["error"]["param"]
+
+        plain, typed = {"content-type": "text/plain"}, {"content-type": "application/json"}
+        for path in WRITES[name]:
+            assert await post(path, origin="https://evil.example", **plain) == (403, "Origin")
+            assert await post(path, origin="https://evil.example", **typed) == (403, "Origin")
+            rebound = await post(path, host="evil.example", origin="http://evil.example", **typed)
+            assert rebound == (421, "Host")
+            if not path.startswith(TYPED_FREELY):
+                assert await post(path, **plain) == (415, "Content-Type")
+
+
+@pytest.mark.parametrize("name", DO_NOT_ASK)
+async def test_who_does_not_ask_who_calls_listens_on_loopback_only(name: str, tmp_path: Path) -> None:
+    with pytest.raises(OpenToNetwork, match=f"{name} does not ask who calls"):
+        await service(name, tmp_path, http_host="0.0.0.0").serve()
+
+
+@pytest.mark.parametrize("name", [*DO_NOT_ASK, "engine"])
+def test_an_image_and_its_page_say_what_must_stand_in_front(name: str) -> None:
+    image = (ROOT / "services" / name / "Dockerfile").read_text(encoding="utf-8")
+    assert "TUNEWHEEL_HTTP_HOST=0.0.0.0" in image
+    assert "TUNEWHEEL_AUTHENTICATED_IN_FRONT" in image
+    readme = (ROOT / "services" / name / "README.md").read_text(encoding="utf-8")
+    assert "TUNEWHEEL_AUTHENTICATED_IN_FRONT" in readme
