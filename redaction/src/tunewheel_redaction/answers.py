@@ -14,6 +14,9 @@ MAX_BRACKETS = 500
 """JSON with more is taken for text: it could be nested deeper than Python's stack is high."""
 LONGEST_NUMBER = 40
 """Digits of a number that could be somebody's."""
+_PHONE_WORDS = {"call", "cell", "fax", "handy", "mobile", "msisdn", "tel", "telefon", "whatsapp"}
+_JOINT = re.compile(r"(?<=[a-z])(?=[A-Z])|[\W_]")
+"""Between the words of a key: ``homePhone``, ``tel_2``."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(?P<key>\s*:)?|-?[0-9][0-9.eE+-]*', re.DOTALL)
 
 
@@ -34,6 +37,8 @@ class Part:
     start: int
     end: int
     text: str
+    phone: bool = False
+    """Whether the key before it announces a telephone number, as a word before it does in a text."""
 
 
 def parts_of(answer: str) -> list[Part]:
@@ -47,17 +52,20 @@ def parts_of(answer: str) -> list[Part]:
 
 
 def _parts(answer: str) -> Iterator[Part]:
+    phone = False
     for match in _TOKEN.finditer(answer):
         token = match.group()
         if token[0] != '"':
             digits = _whole(token)
             if digits is not None:
-                yield Part(Kind.NUMBER, match.start(), match.end(), digits)
+                yield Part(Kind.NUMBER, match.start(), match.end(), digits, phone)
         elif match["key"] is None:
-            yield Part(Kind.STRING, match.start(), match.end(), _said(token))
+            yield Part(Kind.STRING, match.start(), match.end(), _said(token), phone)
         else:
             end = match.start("key")
-            yield Part(Kind.KEY, match.start(), end, _said(answer[match.start() : end]))
+            key = _said(answer[match.start() : end])
+            phone = _announces_phone(key)
+            yield Part(Kind.KEY, match.start(), end, key)
 
 
 def with_parts(answer: str, parts: Sequence[Part], said: Sequence[str]) -> str:
@@ -96,6 +104,11 @@ def _said(token: str) -> str:
     text: str = json.loads(token, strict=False)
     # Half of a surrogate pair, which no file holds.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _announces_phone(key: str) -> bool:
+    words = _JOINT.sub(" ", key).lower().split()
+    return any(word in _PHONE_WORDS or "phone" in word for word in words)
 
 
 def _whole(token: str) -> str | None:

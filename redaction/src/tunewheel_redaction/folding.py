@@ -20,7 +20,7 @@ from tunewheel_redaction.recognizers import Finding
 
 _ENTITY = r"&(?:amp;)*(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][0-9A-Za-z]{1,31});?"
 _PERCENT = r"%[2-7][0-9A-Fa-f]"
-_ESCAPE = r"\\u(?:[0-9A-Ca-cE-Fe-f][0-9A-Fa-f]{3}|[Dd][0-7][0-9A-Fa-f]{2})"
+_ESCAPE = r"\\u(?:[0-9A-Ca-cE-Fe-f][0-9A-Fa-f]{3}|[Dd][0-7][0-9A-Fa-f]{2})|\\x[0-9A-Fa-f]{2}"
 """What JSON and many languages write for a character; halves of surrogate pairs stay as they are."""
 _AGAIN = re.compile(r"&(?:amp;)+(?=[#A-Za-z])")
 """The begin of what was escaped more than once: ``&amp;amp;#64;``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
@@ -19,6 +18,8 @@ from tunewheel_redaction.named_entities import find_named_entities
 from tunewheel_redaction.project_patterns import check_patterns, find_by_patterns
 from tunewheel_redaction.recognizers import Finding, may_contain, recognizers_of
 
+ANNOUNCED = "phone: "
+"""What a recogniser is shown before the value of a key that announces a telephone number."""
 STAND_IN_DIGITS = 4
 """Hex digits of a stand-in. Few, so that trying all telephone numbers finds thousands that fit, not one."""
 
@@ -123,11 +124,12 @@ class Redactor:
         places = self._worth_reading(answers).arg_true().to_list()
         parts = {place: self._parts(answers[place]) for place in places}
         owners = [place for place, own in parts.items() for _ in own]
-        flat = pl.Series([part.text for own in parts.values() for part in own], dtype=pl.String)
-        clean = iter(self.clean(flat, groups.gather(owners)).to_list())
+        shown = [ANNOUNCED * part.phone + part.text for own in parts.values() for part in own]
+        clean = iter(self.clean(pl.Series(shown, dtype=pl.String), groups.gather(owners)).to_list())
         cleaned = answers.to_list()
         for place, own in parts.items():
-            cleaned[place] = with_parts(cleaned[place], own, list(itertools.islice(clean, len(own))))
+            said = [next(clean).removeprefix(ANNOUNCED * part.phone) for part in own]
+            cleaned[place] = with_parts(cleaned[place], own, said)
         return pl.Series(answers.name, cleaned, dtype=pl.String)
 
     def _parts(self, answer: str) -> list[Part]:

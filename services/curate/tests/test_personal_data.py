@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tunewheel_curate.documents.examples import question_sections
+from tunewheel_curate.documents.teaching import Lesson, QuestionAnswer
+from tunewheel_curate.given import Given, Outside
 from tunewheel_curate.pipeline import Build, build
+from tunewheel_curate.versions.observations import observed
 
 SPELLINGS = {
     "plain": "jane@acme.com",
@@ -31,6 +35,9 @@ def texts_of(made: Build) -> Iterator[str]:
         yield json.dumps(frame.to_dicts(), default=str, ensure_ascii=False)
     for stage in made.funnel:
         yield stage.model_dump_json()
+
+
+DOCUMENTS = {"chunks": {"enabled": True}, "questions": {"enabled": True}, "code": {"enabled": True}}
 
 
 def found_in(made: Build) -> list[str]:
@@ -70,3 +77,83 @@ def test_no_spelling_passes_on_any_path(records, spec, varied_rows, spelling: st
     assert made.counts.negatives == 1
     assert sum(made.redactions.values()) >= 6
     assert found_in(made) == []
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_no_spelling_passes_out_of_a_document(records, spec, varied_rows, spelling: str) -> None:
+    told = f"Whoever loses a locker key writes to {spelling} within two weeks."
+    code = f'def ring(times):\n    """{told}"""\n    for _ in range(times):\n        push({spelling!r})'
+    sections = [
+        {"path": ["Lockers", f"How to reach {spelling}"], "text": told},
+        {
+            "path": ["Lockers"],
+            "kind": "code",
+            "language": "python",
+            "name": "ring",
+            "text": code,
+            "summary": told,
+        },
+    ]
+    document = {"kind": "document", "title": f"Of {spelling}", "input": told, "output": None,
+                "sections": json.dumps(sections)}  # fmt: skip
+    made = build(records(*varied_rows(20), document), spec(formats={"documents": DOCUMENTS}))
+    assert not made.rejections
+    assert {*made.split.train["format"]} >= {"chunk", "question", "code_summary", "code_function"}
+    assert found_in(made) == []
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_what_a_teacher_spells_out_is_redacted(records, spec, varied_rows, spelling: str) -> None:
+    text = "The front desk counts all the locker keys before noon, and it says so on Tuesdays."
+    document = {"kind": "document", "output": None, "title": "Lockers",
+                "sections": json.dumps([{"path": ["Lockers"], "text": text}])}  # fmt: skip
+    teacher = {"base_url": "http://localhost:9/v1", "model": "some/teacher", "min_grounding": 0.0}
+    questions = {"enabled": True, "method": "teacher", "teacher": teacher}
+    wanted = spec(formats={"documents": {"questions": questions}})
+    frame = records(*varied_rows(20), document)
+    ((key, _),) = question_sections(frame.filter(frame["kind"] == "document"), wanted).items()
+    pair = QuestionAnswer(question=f"Who is {spelling}, please?", answer="The front desk counts the keys.")
+    outside = Outside(lessons={key: Lesson(pairs=(pair,))})
+    made = build(frame, wanted, Given(outside=outside))
+    assert not made.rejections
+    (asked,) = made.split.train.filter(made.split.train["format"] == "question")["messages"].to_list()
+    assert asked[1]["content"].startswith("Who is ")
+    assert found_in(made) == []
+
+
+def test_keys_and_numbers_are_redacted_and_the_answer_still_fits_its_schema(
+    records, spec, varied_rows
+) -> None:
+    task = spec().task
+    by_address = {"type": "object", "additionalProperties": {"type": "integer"}}
+    phone = {"type": "integer", "minimum": 1_000_000}
+    schema = task.output_schema | {"properties": {**task.output_schema["properties"], "by": by_address,
+                                                  "phone": {"type": "integer"}, "strict": phone,
+                                                  "desk@acme.org": {"type": "string"}}}  # fmt: skip
+    wanted = spec().model_copy(update={"task": task.model_copy(update={"output_schema": schema})})
+    fine = {"category": "bell", "by": {"jane@acme.com": 1, "jane.d@acme.com": 4111111111111111},
+            "phone": 491701234567, "desk@acme.org": "open"}  # fmt: skip
+    refused = {"category": "bell", "strict": 491701234567}
+    rows = [
+        {
+            "input": "who wrote to the front desk of the harbour",
+            "output": json.dumps(fine),
+            "record_id": "rec-a",
+        },
+        {
+            "input": "which number has the lighthouse by now",
+            "output": json.dumps(refused),
+            "record_id": "rec-b",
+        },
+    ]
+    made = build(records(*varied_rows(30), *rows), wanted)
+    assert found_in(made) == []
+    answers = [
+        turns[-1]["content"] for turns in [*made.split.train["messages"], *made.split.holdout["messages"]]
+    ]
+    (answer,) = [json.loads(text) for text in answers if "by" in text]
+    assert answer == {"category": "bell", "by": {"<EMAIL_ADDRESS>": 0, "<EMAIL_ADDRESS> 2": 1}, "phone": 0,
+                      "desk@acme.org": "open"}  # fmt: skip
+    fate = dict(made.lineage.select("record_id", "reason").iter_rows())
+    assert (fate["rec-a"], fate["rec-b"]) == (None, "off_schema: strict minimum")
+    assert observed(made.split, wanted, made.outside.tokens)["personal_data"].sum() == 0

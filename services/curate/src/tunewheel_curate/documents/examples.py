@@ -15,6 +15,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.cleaning.injections import PROMPT_INJECTION, injected
 from tunewheel_curate.cleaning.normalization import comparison_key
+from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.documents.drafts import drafts_of, is_told
 from tunewheel_curate.documents.sections import Section, read_sections
 from tunewheel_curate.documents.teaching import Lesson, section_key
@@ -125,6 +126,10 @@ def document_examples(
     read, sections = read_sections(documents, spec.dataset.pii, secret=outside.secret)
     drafts = pl.DataFrame(list(drafts_of(sections, spec, tokens, outside.lessons)), schema=_DRAFT)
     stages = [_named(drop("drafts", drafts.drop("reason"), drafts["reason"]))]
+    # A teacher may spell out what its section hid. Names are not searched for again: placeholders look like
+    # names to a pipeline.
+    policy = spec.dataset.pii.model_copy(update={"named_entities": None})
+    stages.append(_named(redact_records(stages[-1].kept, policy, secret=outside.secret)))
     system_prompt, limit = formats.system_prompt, spec.dataset.max_tokens
     stages.append(
         _named(drop_long(stages[-1].kept, system_prompt=system_prompt, max_tokens=limit, tokens=tokens))
