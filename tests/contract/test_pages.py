@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -109,3 +110,20 @@ def test_the_metrics_that_the_runtime_makes_are_on_its_page(pages: dict[str, str
     made = set(re.findall(r"create_(?:counter|histogram)\(\"(tunewheel\.[a-z_.]+)\"", source))
     assert len(made) >= 4
     assert set(re.findall(r"`(tunewheel\.[a-z_.]+)`", pages["runtime/README.md"])) == made
+
+
+def test_who_follows_the_readme_has_the_command_and_the_files(pages: dict[str, str]) -> None:
+    if not (ROOT / ".venv").is_dir():
+        pytest.skip("the environment is elsewhere (make VENV=…)")
+    section = pages["README.md"].split("## Use it")[1].split("```")[1]
+    lines = [line for line in section.splitlines() if line.strip()]
+    first = next(number for number, line in enumerate(lines) if line.startswith("tunewheel"))
+    before = [line for line in lines[:first] if not line.startswith("make ")]
+    script = "\n".join([*before, "command -v tunewheel"])
+    bare = {"PATH": "/usr/bin:/bin"}
+    found = subprocess.run(["sh", "-c", script], cwd=ROOT, env=bare, capture_output=True, text=True)
+    assert found.stdout.strip() == str(ROOT / ".venv" / "bin" / "tunewheel")
+    read = ("declare", "publish", "plan")
+    named = [words[2] for line in lines[first:] if (words := shlex.split(line, comments=True))[1] in read]
+    assert len(named) >= 4
+    assert [name for name in named if not (ROOT / name).exists()] == []
