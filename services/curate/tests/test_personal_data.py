@@ -133,7 +133,7 @@ def test_keys_and_numbers_are_redacted_and_the_answer_still_fits_its_schema(
     wanted = spec().model_copy(update={"task": task.model_copy(update={"output_schema": schema})})
     fine = {"category": "bell", "by": {"jane@acme.com": 1, "jane.d@acme.com": 4111111111111111},
             "phone": 491701234567, "desk@acme.org": "open"}  # fmt: skip
-    refused = {"category": "bell", "strict": 491701234567}
+    refused = {"category": "bell", "strict": 4111111111111111}
     rows = [
         {
             "input": "who wrote to the front desk of the harbour",
