@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 from tunewheel_basemodel.chat import encode_chat
 from tunewheel_basemodel.digest import sha256_directory
 from tunewheel_basemodel.tiny import tiny_tokenizer
@@ -18,6 +19,7 @@ from tunewheel_cli.datasets import statistics
 from tunewheel_cli.datasets.statistics import count_tokens, estimate_tokens
 from tunewheel_cli.kafka.broker import run_async
 from tunewheel_cli.main import app
+from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest, TokenizerUse
 from tunewheel_contracts.formats.run import RunManifest
 from tunewheel_runtime.store import ObjectStore
@@ -214,6 +216,56 @@ def test_a_built_version_gives_model_recipe_and_examples(store: Path) -> None:
     assert longer["tokens"] == 4 * found["tokens"]
     _, table, _ = run("--dataset", "ds-built", "--device", "l4")
     assert f"estimated at four characters a token: {told['estimated_because']}." in " ".join(table.split())
+
+
+def preferring(tmp_path: Path, **preference: object) -> str:
+    """The example's spec, with a preference to learn after the examples."""
+    spec = yaml.safe_load(SPEC.read_text())
+    spec["train"]["preference"] = preference
+    (tmp_path / "project.yaml").write_text(yaml.safe_dump(spec))
+    return str(tmp_path / "project.yaml")
+
+
+def test_a_spec_that_learns_preferences_is_planned_with_both_stages(tmp_path: Path) -> None:
+    spec = preferring(tmp_path, epochs=1)
+    alone, (both,), (few,) = (
+        plans(str(SPEC), "--device", "l4")[0],
+        plans(spec, "--device", "l4"),
+        plans(spec, "--device", "l4", "--pairs", "10"),
+    )
+    assert both["tokens"] - alone["tokens"] == 1000 * 2 * 400  # as many pairs as examples, unless told
+    assert few["tokens"] - alone["tokens"] == 10 * 2 * 400
+    assert both["hours"]["expected"] > few["hours"]["expected"] > alone["hours"]["expected"]
+
+
+@pytest.mark.parametrize(("method", "answers"), [("dpo", 2), ("kto", 3)])
+def test_the_pairs_of_a_built_version_are_counted(
+    store: Path, tmp_path: Path, method: str, answers: int
+) -> None:
+    objects = ObjectStore(store.as_uri())
+    prompt, answer = conversation("Oil it.")[:2], "Oil it."
+
+    def put(name: str, row: dict[str, Any]) -> ArtifactRef:
+        buffer = BytesIO()
+        pl.DataFrame([row]).write_parquet(buffer)
+        return run_async(objects.put(f"datasets/ds-built/{name}.parquet", buffer.getvalue()))
+
+    pair = put("preferences", {"prompt": prompt, "chosen": answer, "rejected": answer})
+    single = put("negatives", {"prompt": prompt, "rejected": answer})
+    put_version(store, [conversation(answer)], preferences=pair, negatives=single)
+    spec, version = preferring(tmp_path, method=method, epochs=1), ("--dataset", "ds-built", "--device", "l4")
+    (alone,), (both,) = plans(str(SPEC), *version), plans(spec, *version)
+    assert both["tokens"] - alone["tokens"] == answers * alone["tokens"] / 2  # by one epoch instead of two
+
+
+def test_what_is_validated_on_is_said_with_its_share() -> None:
+    (found,) = plans(str(SPEC), "--device", "l4", "--examples", "5000")
+    assert 0 < found["validation"]["share"] <= 0.05
+    _, out, _ = run(str(SPEC), "--device", "l4", "--examples", "5000")
+    held, every = found["validation"]["examples"], found["validation"]["every_steps"]
+    assert f"lora: {held} examples are held back to validate on, every {every} steps: " in " ".join(
+        out.split()
+    )
 
 
 @pytest.fixture

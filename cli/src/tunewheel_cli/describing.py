@@ -7,6 +7,7 @@ from typing import Any
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events import data, evaluation, lifecycle, production, training, upstream
+from tunewheel_contracts.formats.plan import ValidationPlan
 
 _EXCERPT = 60
 
@@ -84,7 +85,16 @@ def _planned(event: training.TrainPlanned) -> str:
     return (
         f"{event.run_id}: {plan.method.value} on {plan.device}, {plan.peak_bytes / 1e9:.1f} GB"
         f"{'' if plan.fits else ' (does not fit)'}, {plan.hours.low:.2f} to {plan.hours.high:.2f} hours"
-        f"{''.join(f'; {caution}' for caution in event.cautions)}"
+        f"{_validation(plan.validation)}{''.join(f'; {caution}' for caution in event.cautions)}"
+    )
+
+
+def _validation(planned: ValidationPlan | None) -> str:
+    if planned is None:
+        return ""
+    return (
+        f", {planned.examples} examples validated every {planned.every_steps} steps "
+        f"({planned.share:.1%} of training)"
     )
 
 

@@ -15,7 +15,7 @@ from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.planning.calibration import Calibration, Correction, key
 from tunewheel_contracts.planning.devices import Catalogue, Device
-from tunewheel_contracts.planning.plan import DatasetStats, make_plan
+from tunewheel_contracts.planning.plan import DatasetStats, hold_back, make_plan
 from tunewheel_contracts.planning.shapes import KNOWN, ModelShape, shape_of
 
 from tunewheel_cli.connection import InvalidOption
@@ -86,6 +86,14 @@ def stats_of(*, examples: int, tokens: int, answer: int, prompt: int) -> Dataset
     )  # fmt: skip
 
 
+def pairs_of(*, pairs: int, tokens: int, answer: int) -> DatasetStats:
+    """Statistics of ``pairs`` whose two conversations are as long as ``stats_of`` takes examples to be."""
+    return DatasetStats(
+        examples=pairs, tokens=2 * pairs * tokens, longest=2 * tokens, learnt=2 * pairs * answer,
+        sequences=2 * pairs,
+    )  # fmt: skip
+
+
 def recipe_of(spec: ProjectSpec | None, method: TrainMethod, **changes: Any) -> TrainSpec:
     """The spec's recipe (or the default one) with another method. Raises InvalidOption."""
     written = spec.train.model_dump(mode="json", exclude_unset=True) if spec else {}
@@ -103,12 +111,16 @@ def plan_all(
     devices: Sequence[Device],
     stats: DatasetStats,
     calibration: Calibration = Calibration(),
+    pairs: DatasetStats | None = None,
 ) -> Iterator[Planned]:
-    """Every model by every method on every device, corrected by earlier runs."""
+    """Every model by every method on every device, corrected by earlier runs. ``stats`` are of all examples,
+    ``pairs`` of the answers that a preference is learnt from."""
     known = {recipe.method: calibration.corrections(recipe.method) for recipe in recipes}
     for name, shape in models.items():
         for recipe in recipes:
             for device in devices:
                 correction = known[recipe.method].get(key(device.name, shape.parameters), Correction())
-                plan = make_plan(shape, stats, recipe, device, correction=correction)
+                plan = make_plan(
+                    shape, hold_back(stats, recipe), recipe, device, pairs=pairs, correction=correction
+                )
                 yield Planned(name, shape.parameters, plan)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tunewheel_contracts.formats.plan import Interval, TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 from tunewheel_contracts.planning.calibration import Calibration, Correction, Outcome, key
 from tunewheel_contracts.planning.devices import Device, catalogue, processor
-from tunewheel_contracts.planning.plan import DatasetStats, make_plan
-from tunewheel_contracts.planning.shapes import KNOWN, ModelShape
+from tunewheel_contracts.planning.plan import DatasetStats, hold_back, make_plan
+from tunewheel_contracts.planning.shapes import KNOWN, LINEARS, ModelShape
 
 STATS = DatasetStats(examples=1000, tokens=400_000, longest=800, learnt=100_000, prefix=100)
+PAIRS = DatasetStats(examples=500, tokens=300_000, longest=700, learnt=80_000, sequences=1000)
 SHAPE_8B = KNOWN["meta-llama/Llama-3.1-8B-Instruct"]
 
 
@@ -131,3 +134,92 @@ def test_every_known_model_has_a_plan_for_every_method_and_device() -> None:
     assert len(plans) >= 9 * 3 * 8
     assert all(p.fits == (p.peak_bytes <= p.available_bytes * 0.93) for p in plans)
     assert all(bool(p.advice) != p.fits for p in plans)
+
+
+def test_training_on_preferences_is_planned_with_what_comes_before() -> None:
+    def planned(pairs: DatasetStats | None, **preference: object) -> TrainPlan:
+        recipe = TrainSpec.model_validate({"micro_batch_size": 2, "preference": preference})
+        return make_plan(SHAPE_8B, STATS, recipe, device("h100-80"), pairs=pairs)
+
+    examples, alone, both = planned(None), planned(PAIRS, alone=True), planned(PAIRS)
+    assert (examples.tokens, alone.tokens, both.tokens) == (800_000, 300_000, 1_100_000)
+    start = 20 / 3600
+    assert both.hours.expected == pytest.approx(examples.hours.expected + alone.hours.expected - start)
+    slow, fast = sorted(p.tokens_per_second.expected for p in (examples, alone))
+    assert slow < both.tokens_per_second.expected < fast
+    assert both.peak_bytes == max(examples.peak_bytes, alone.peak_bytes) == alone.peak_bytes
+    assert alone.memory.adapters == 2 * examples.memory.adapters  # the reference beside it
+
+
+def test_each_preference_method_is_as_slow_as_its_further_passes() -> None:
+    speeds = {}
+    for method in ("orpo", "dpo", "kto"):
+        preference = {"method": method, "alone": True}
+        recipe = TrainSpec.model_validate({"micro_batch_size": 2, "preference": preference})
+        plan = make_plan(SHAPE_8B, STATS, recipe, device("h100-80"), pairs=PAIRS)
+        speeds[method] = plan.tokens_per_second.expected
+    assert speeds["orpo"] / speeds["dpo"] == pytest.approx(3 / 2, rel=0.05)
+    assert speeds["orpo"] / speeds["kto"] == pytest.approx(5 / 2, rel=0.05)
+
+
+def test_a_pair_is_two_sequences_of_a_micro_batch() -> None:
+    rows, of_one = PAIRS.rows(4), STATS.rows(4)
+    assert (rows.tokens, rows.longest) == (8 * 700, 700)
+    assert of_one.tokens == 100 + 4 * 700
+
+
+def test_fewer_adapted_layers_take_less_memory_and_time() -> None:
+    every, two = plan(), plan(target_modules=["q_proj", "v_proj"])
+    assert two.memory.adapters == 4 * SHAPE_8B.adapter_parameters(16, ["q_proj", "v_proj"])
+    assert two.memory.adapters < every.memory.adapters / 5
+    assert two.memory.optimizer < every.memory.optimizer / 5
+    assert two.memory.activations < every.memory.activations
+    assert two.tokens_per_second.expected > every.tokens_per_second.expected
+    named = plan(target_modules=[name.rpartition(".")[2] for name in LINEARS])
+    assert named == every
+
+
+def test_what_each_process_holds_a_part_of_fits_where_the_whole_would_not() -> None:
+    def sharded(count: int, **recipe: object) -> TrainPlan:
+        spec = TrainSpec.model_validate(recipe)
+        return make_plan(
+            KNOWN["meta-llama/Llama-3.1-70B-Instruct"], STATS, spec, device("h100-80"),
+            processes=count, shards=count,
+        )  # fmt: skip
+
+    assert not sharded(1).fits
+    cut = sharded(8)
+    assert (cut.fits, cut.micro_batch_size, cut.advice) == (True, 8, "")
+    assert cut.memory.weights < sharded(1).memory.weights / 4
+    assert cut.memory.adapters == sharded(1).memory.adapters
+    whole, full = plan(method="full"), make_plan(
+        SHAPE_8B, STATS, TrainSpec(method=TrainMethod.FULL), device("h100-80"), processes=4, shards=4
+    )  # fmt: skip
+    assert full.memory.optimizer * 4 == pytest.approx(whole.memory.optimizer, rel=1e-6)
+    assert full.fits
+
+
+def test_processes_share_a_step_its_time_and_a_processors_memory() -> None:
+    one, four = (
+        make_plan(SHAPE_8B, STATS, TrainSpec(micro_batch_size=8), device("h100-80"), processes=count)
+        for count in (1, 4)
+    )
+    assert four.memory.activations < one.memory.activations / 3  # two of a step's eight examples each
+    assert four.tokens_per_second.expected > 3 * one.tokens_per_second.expected
+    assert four.available_bytes == one.available_bytes
+    assert four.dollars is not None
+    assert one.dollars is not None
+    assert four.dollars.expected == pytest.approx(
+        one.dollars.expected * 4 * four.hours.expected / one.hours.expected
+    )
+    cpu = processor(memory_bytes=64 << 30, teraflops=1, bfloat16=True)
+    assert make_plan(SHAPE_8B, STATS, TrainSpec(), cpu, processes=2).available_bytes == 32 << 30
+
+
+def test_validating_lengthens_a_run_by_its_share() -> None:
+    held = hold_back(STATS, TrainSpec())
+    found = make_plan(SHAPE_8B, held, TrainSpec(), device("h100-80"))
+    assert found.validation == held.validation is not None
+    without = make_plan(SHAPE_8B, replace(held, validation=None), TrainSpec(), device("h100-80"))
+    trained, both = without.hours.expected - 20 / 3600, found.hours.expected - 20 / 3600
+    assert both / trained == pytest.approx(1 + found.validation.share)

@@ -62,3 +62,22 @@ def test_loras_size_is_that_of_its_matrices() -> None:
     shape = KNOWN["HuggingFaceTB/SmolLM2-135M-Instruct"]
     # peft prints 4,884,480 trainable parameters for rank 16 on all linear layers
     assert shape.adapter_parameters(16) == 4_884_480
+
+
+@pytest.mark.parametrize(
+    ("targets", "blocks"),
+    [
+        ("all-linear", (24,) * 7),
+        (["q_proj", "down_proj"], (24, 0, 0, 0, 0, 0, 24)),
+        (["self_attn.q_proj"], (24, 0, 0, 0, 0, 0, 0)),
+        (["layers.3.self_attn.v_proj", "layers.13.self_attn.v_proj"], (0, 0, 2, 0, 0, 0, 0)),
+        (["qkv_proj", "v_proj"], (24, 24, 24, 0, 0, 0, 0)),
+        (["wqkv"], (24,) * 7),  # whatever that is, it is not nothing
+    ],
+    ids=str,
+)
+def test_the_layers_that_get_an_adapter_are_found_by_the_ends_of_their_names(targets, blocks) -> None:
+    shape = KNOWN["HuggingFaceTB/SmolLM2-1.7B-Instruct"]
+    assert shape.adapted(targets) == blocks
+    sizes = zip(blocks, shape.linears, strict=True)
+    assert shape.adapter_parameters(8, targets) == sum(n * 8 * (a + b) for n, (a, b) in sizes)

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from tunewheel_basemodel.loading import check_adapter
 from tunewheel_contracts.planning.calibration import Correction, key
-from tunewheel_contracts.planning.devices import processor
+from tunewheel_contracts.planning.devices import Device, processor
+from tunewheel_contracts.planning.shapes import KNOWN
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.preparation import Prepared, follow_plan, prepare
 from tunewheel_train.progress import Planned, Progressed, Started, Warned
@@ -240,6 +241,36 @@ def test_a_run_is_done_as_it_was_planned_unless_it_says_how(trained, tiny_base, 
     assert planned_in(64 << 30) == (False, 2)
     assert planned_in(1 << 20) == (True, 1)
     assert planned_in(1 << 20, gradient_checkpointing=False) == (False, 2)
+
+
+def test_a_run_whose_processes_hold_parts_is_planned_for_its_part(case, tiny_base, monkeypatch):
+    run = case(sharding="fsdp", batch_size=8, micro_batch_size=8)
+    prepared = prepare(tiny_base, run.job, lambda message: None)
+    large = KNOWN["meta-llama/Llama-3.2-1B-Instruct"]  # 5 GB in fp32
+    monkeypatch.setattr("tunewheel_train.preparation.shape_of", lambda _: large)
+    card = Device(name="card", kind="cuda", memory_gib=5.0, teraflops=10, bfloat16=False)
+    monkeypatch.setattr("tunewheel_train.preparation.this_device", lambda *_: card)
+    told = []
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    sharded = follow_plan(run.job, prepared, "float32", told.append)
+    whole = follow_plan(run.job.model_copy(update={"sharding": "none"}), prepared, "float32", told.append)
+    assert [message.plan.fits for message in told] == [True, False]
+    assert (sharded.recipe.micro_batch_size, sharded.gradient_checkpointing) == (8, False)
+    assert (whole.recipe.micro_batch_size, whole.gradient_checkpointing) == (1, True)
+
+
+def test_both_stages_of_a_run_are_planned(case, pairs_path, tiny_base):
+    preference = {"epochs": 1.0}
+    run = case(preference=preference, preferences_path=pairs_path)
+    alone = case(preference=preference | {"alone": True}, preferences_path=pairs_path)
+    only = case()
+    tokens = {}
+    for name, one in {"both": run, "pairs": alone, "examples": only}.items():
+        told = []
+        follow_plan(one.job, prepare(tiny_base, one.job, told.append), "float32", told.append)
+        tokens[name] = told[-1].plan.tokens
+    assert tokens["both"] == tokens["pairs"] + tokens["examples"]
+    assert min(tokens.values()) > 0
 
 
 def test_a_base_model_that_does_not_exist_names_the_field(case, tmp_path: Path):

@@ -14,6 +14,7 @@ from tunewheel_cli.exits import print_json, told
 
 if TYPE_CHECKING:
     from tunewheel_contracts.formats.plan import Interval
+    from tunewheel_contracts.formats.recipe import PreferenceSpec
     from tunewheel_contracts.formats.run import RunManifest
     from tunewheel_contracts.formats.spec import ProjectSpec
     from tunewheel_contracts.planning.advice import Advice
@@ -74,6 +75,14 @@ def plan(
     prompt_tokens: Annotated[
         int, typer.Option(min=0, help="Tokens of the system prompt that all begin with.")
     ] = 0,
+    pairs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Preference pairs, where a recipe learns from some.",
+            show_default="the --dataset's, or as many as examples",
+        ),
+    ] = None,
     epochs: Annotated[float | None, typer.Option(help="Epochs.", show_default="the recipe's")] = None,
     knowledge_changes: Annotated[
         Change | None, typer.Option(help="How often facts change; with --consistency: fine-tune at all?")
@@ -95,15 +104,19 @@ def plan(
         project = _project(spec, version)
         name = model or (project.base_model if project else None)
         models = {name: planning.find_shape(name)} if name else planning.FROM_1B
-        measured = _measured(version)
+        preference = project.train.preference if project else None
+        measured = _measured(version, preference)
         stats = measured.stats if measured else planning.stats_of(
             examples=examples, tokens=tokens_per_example, answer=answer_tokens, prompt=prompt_tokens
+        )  # fmt: skip
+        answers = measured.pairs if measured and pairs is None else planning.pairs_of(
+            pairs=pairs or examples, tokens=tokens_per_example, answer=answer_tokens
         )  # fmt: skip
         methods = method or ([project.train.method] if project else list(TrainMethod))
         recipes = [planning.recipe_of(project, m, epochs=epochs) for m in methods]
         known = read_catalogue(devices) if devices else catalogue()
         found = [as_it_ran(one, runs) for one in planning.find_devices(device or [], known)]
-        rows = list(planning.plan_all(models, recipes, found, stats, calibrated_by(runs)))
+        rows = list(planning.plan_all(models, recipes, found, stats, calibrated_by(runs), answers))
         advice, priced = _advice(knowledge_changes, consistency), known.as_of.isoformat()
         show = _print_json if as_json else _print
         show(rows, advice, priced, measured)
@@ -136,11 +149,11 @@ def _project(spec: Path | None, version: Version | None) -> ProjectSpec | None:
     return version.manifest.spec if version else None
 
 
-def _measured(version: Version | None) -> Measured | None:
+def _measured(version: Version | None, preference: PreferenceSpec | None) -> Measured | None:
     from tunewheel_cli.datasets.statistics import training_stats
     from tunewheel_cli.kafka.broker import run_async
 
-    return run_async(training_stats(version)) if version else None
+    return run_async(training_stats(version, preference)) if version else None
 
 
 def _advice(changes: Change | None, consistency: Consistency | None) -> Advice | None:
@@ -192,12 +205,23 @@ def _print(rows: list[Planned], advice: Advice | None, priced: str, measured: Me
         "\nGB at the peak; * activations are recomputed. Ranges hold four runs of five. Prices are assumed "
         f"as of {priced}; --devices FILE gives yours."
     )
+    for held in dict.fromkeys(_validation(row) for row in rows if row.plan.validation):
+        console.print(held)
     if measured and measured.tokenizer:
         console.print(f"The examples are counted in tokens of {measured.tokenizer}.")
     elif measured:
         console.print(f"The examples are estimated at four characters a token: {measured.reason}.")
     if corrected := sum(row.plan.calibrated_by > 0 for row in rows):
         console.print(f"{corrected} of {len(rows)} plans are corrected by what earlier runs took.")
+
+
+def _validation(row: Planned) -> str:
+    validation = row.plan.validation
+    assert validation is not None
+    return (
+        f"{row.plan.method.value}: {validation.examples} examples are held back to validate on, every "
+        f"{validation.every_steps} steps: {validation.share:.1%} of training, within the hours."
+    )
 
 
 def _cells(row: Planned) -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.dataset import ExampleFormat
+from tunewheel_contracts.formats.recipe import PreferenceMethod, PreferenceSpec
 from tunewheel_contracts.planning.plan import DatasetStats
 
 from tunewheel_cli.datasets.tokenizers import NoTokenizer, open_tokenizer_of
@@ -36,10 +37,12 @@ class Measured:
     stats: DatasetStats
     tokenizer: str | None
     reason: str | None = None
+    pairs: DatasetStats | None = None
+    """Of the answers that a preference is learnt from."""
 
 
-async def training_stats(version: Version) -> Measured:
-    """Statistics of the rows that ``version`` trains on.
+async def training_stats(version: Version, preference: PreferenceSpec | None = None) -> Measured:
+    """Statistics of the rows that ``version`` trains on, and of the answers that ``preference`` learns from.
 
     Raises:
         InvalidSpec: there are no such rows.
@@ -49,11 +52,40 @@ async def training_stats(version: Version) -> Measured:
     rows = frame.select(name for name in frame.columns if name in ("messages", "format")).to_dicts()
     if not rows:
         raise InvalidSpec(field="dataset", reason="has no rows to train on; build the dataset again")
+    answers, items = await _answers(version, preference, rows)
     try:
         tokenizer = await open_tokenizer_of(version)
-        return Measured(count_tokens(rows, tokenizer), version.manifest.spec.base_model)
+        pairs = count_tokens(answers, tokenizer) if answers else None
+        stats, name, reason = count_tokens(rows, tokenizer), version.manifest.spec.base_model, None
     except NoTokenizer as error:
-        return Measured(estimate_tokens([row["messages"] for row in rows]), None, str(error))
+        pairs = estimate_tokens([row["messages"] for row in answers]) if answers else None
+        stats, name, reason = estimate_tokens([row["messages"] for row in rows]), None, str(error)
+    if pairs is not None:  # which lie in padded batches: no beginning is shared
+        pairs = replace(pairs, examples=items, sequences=len(answers), prefix=0)
+    return Measured(stats, name, reason, pairs)
+
+
+async def _answers(
+    version: Version, preference: PreferenceSpec | None, examples: Sequence[Mapping[str, Any]]
+) -> tuple[list[Mapping[str, Any]], int]:
+    """Conversations that ``preference`` learns from, and how many pairs and single answers they make. Only
+    kto takes single ones; where it has no pairs, the examples are its better answers."""
+    if preference is None:
+        return [], 0
+    manifest = version.manifest
+    pairs = (await version.frame(manifest.preferences)).to_dicts() if manifest.preferences else []
+    found: list[Mapping[str, Any]] = [
+        _conversation(row, side) for row in pairs for side in ("chosen", "rejected")
+    ]
+    if preference.method is not PreferenceMethod.KTO or manifest.negatives is None:
+        return found, len(pairs)
+    single = [_conversation(row, "rejected") for row in (await version.frame(manifest.negatives)).to_dicts()]
+    found += single if pairs else [*single, *examples]
+    return found, len(found) - len(pairs)
+
+
+def _conversation(row: Mapping[str, Any], side: str) -> Mapping[str, Any]:
+    return {"messages": [*row["prompt"], {"role": "assistant", "content": row[side]}]}
 
 
 def count_tokens(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> DatasetStats:

@@ -46,6 +46,18 @@ class MemoryParts(Frozen):
         return sum(getattr(self, name) for name in MemoryParts.model_fields)
 
 
+class ValidationPlan(Frozen):
+    """How often how much is validated on, and what that costs."""
+
+    examples: Annotated[int, Field(gt=0)]
+    every_steps: Annotated[int, Field(gt=0)]
+    """Optimizer steps between two validations, a multiple of ``checkpoint_steps``; the last step is one."""
+    times: Annotated[int, Field(gt=0)]
+    """Validations of a run that is not stopped early."""
+    share: Annotated[FiniteFloat, Field(ge=0)]
+    """Of the computation that training on the examples takes."""
+
+
 class TrainPlan(Frozen):
     """One way to train one dataset on one device, with what it will take."""
 
@@ -67,9 +79,10 @@ class TrainPlan(Frozen):
     """The parts' sum, corrected by earlier runs."""
     available_bytes: Bytes
     tokens: Annotated[int, Field(ge=0)]
-    """Tokens of all epochs, padding excluded."""
+    """Tokens of all epochs and stages, padding excluded."""
     tokens_per_second: Interval
     hours: Interval
+    """Of loading, training and validating."""
     dollars: Interval | None = None
     """None: the device has no price."""
     speed_factor: Positive = 1.0
@@ -77,3 +90,5 @@ class TrainPlan(Frozen):
     memory_factor: Positive = 1.0
     calibrated_by: Annotated[int, Field(ge=0)] = 0
     """Earlier runs that the factors come from."""
+    validation: ValidationPlan | None = None
+    """None: nothing is held back to validate on."""

@@ -97,12 +97,13 @@ class TrainSpec(Strict):
     max_tokens: PositiveInt = 1024
     """Longest example that is trained on, in the base model's tokens; longer ones are left out."""
     validation_fraction: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.05
-    """Share of the training groups (never of the holdout) to stop early by; small datasets keep theirs."""
+    """Share of the training groups (never of the holdout) to stop early by, at most: fewer where they would
+    take more than a twentieth of training; small datasets keep theirs."""
     patience: Annotated[int, Field(ge=0)] = 3
     """Stop after this many validations without a better loss, and keep the best; 0: train to the end."""
     preference: PreferenceSpec | None = None
     checkpoint_steps: PositiveInt = 20
-    """Steps between checkpoints, and between validations."""
+    """Steps between checkpoints; those between validations are a multiple, chosen by their cost."""
     keep_checkpoints: PositiveInt = 2
     """The newest ones; the best by validation is kept too."""
     on_out_of_memory: Literal["fail", "shrink", "quantize"] = "shrink"

@@ -48,9 +48,9 @@ class Usage(Frozen):
     tokens_per_second: FiniteFloat
     """Of steps alone: loading, validation and saving excluded."""
     peak_bytes: int | None = None
-    """Most memory held at once: resident on a CPU, allocated on a GPU."""
+    """Most memory held at once: resident on a CPU; on a GPU PyTorch's and the context."""
     comparable: bool = True
-    """Whether the plan foresaw all that was done: it knows one process, and no training on preferences."""
+    """Whether the run corrects later plans: runs of one process that trained on examples alone do."""
 
 
 class Adjustment(Frozen):

@@ -8,12 +8,14 @@ frozen norms keep their input in fp32, and only learnt positions reach the vocab
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from tunewheel_contracts.formats.plan import MemoryParts
 from tunewheel_contracts.formats.recipe import TrainMethod
-from tunewheel_contracts.planning.shapes import ModelShape
+from tunewheel_contracts.planning.shapes import ALL_LINEAR, ModelShape
 
 Precision = Literal["bfloat16", "float32"]
 SIZE: dict[Precision, int] = {"bfloat16": 2, "float32": 4}
@@ -43,21 +45,29 @@ def estimate_memory(
     *,
     method: TrainMethod,
     rank: int = 16,
+    targets: str | Sequence[str] = ALL_LINEAR,
     precision: Precision = "bfloat16",
     kind: Literal["cpu", "cuda"] = "cuda",
     gradient_checkpointing: bool = False,
     eight_bit_optimizer: bool = False,
+    reference: bool = False,
+    shards: int = 1,
 ) -> MemoryParts:
-    """Sum up one step of ``method``; ``kind`` is where it runs."""
-    adapter = 0 if method is TrainMethod.FULL else shape.adapter_parameters(rank)
-    trained = adapter or shape.parameters
+    """Sum up one step of ``method`` in one process; ``kind`` is where it runs.
+
+    ``reference``: the adapter that the trained one is held to lies beside it. ``shards``: of so many parts of
+    the base each process holds one; adapters are whole in all.
+    """
+    adapter = 0 if method is TrainMethod.FULL else shape.adapter_parameters(rank, targets)
+    trained = adapter or math.ceil(shape.parameters / shards)
     moments = 2 if eight_bit_optimizer else 2 * FP32
+    kept = _per_token(shape, method, rank, targets, precision)
     return MemoryParts(
-        weights=weights_bytes(shape, method, precision),
-        adapters=adapter * FP32,
+        weights=_weights_in_process(shape, method, precision, shards),
+        adapters=adapter * FP32 * (2 if reference else 1),
         gradients=trained * FP32,
         optimizer=trained * moments,
-        activations=_activations(shape, rows, method, rank, precision, kind, gradient_checkpointing),
+        activations=_activations(shape, rows, kept, precision, kind, gradient_checkpointing),
         logits=2 * rows.learnt * shape.vocabulary * SIZE[precision],
         framework=FRAMEWORK[kind],
     )
@@ -77,16 +87,25 @@ def weights_bytes(shape: ModelShape, method: TrainMethod, precision: Precision) 
     return round(shape.linear_parameters * NF4_BYTES) + rest * SIZE[precision]
 
 
+def _weights_in_process(shape: ModelShape, method: TrainMethod, precision: Precision, shards: int) -> int:
+    """A process's part of the base, and what it gathers to compute with: the block at hand and the next, or
+    the embeddings."""
+    whole = weights_bytes(shape, method, precision)
+    if shards == 1:
+        return whole
+    gathered = max(2 * shape.block_parameters, shape.embedding_parameters) * SIZE[precision]
+    return min(whole, math.ceil(whole / shards) + gathered)
+
+
 def _activations(
     shape: ModelShape,
     rows: Rows,
-    method: TrainMethod,
-    rank: int,
+    kept: int,
     precision: Precision,
     kind: Literal["cpu", "cuda"],
     gradient_checkpointing: bool,
 ) -> int:
-    layer = rows.tokens * _per_token(shape, method, rank, precision)
+    layer = rows.tokens * kept
     layer += _scores(shape, rows, precision, kind)
     ends = rows.tokens * shape.hidden * (SIZE[precision] + FP32)
     if not gradient_checkpointing:
@@ -95,15 +114,20 @@ def _activations(
     return shape.layers * rows.tokens * shape.hidden * SIZE[precision] + layer + ends
 
 
-def _per_token(shape: ModelShape, method: TrainMethod, rank: int, precision: Precision) -> int:
-    """Bytes that one token keeps in one block, attention's scores aside."""
+def _per_token(
+    shape: ModelShape, method: TrainMethod, rank: int, targets: str | Sequence[str], precision: Precision
+) -> int:
+    """Bytes that one token keeps in one block on average, attention's scores aside."""
     h, q, k, i = shape.hidden, shape.query, shape.key, shape.intermediate
-    # inputs of qkv, o, gate/up; q, k and v as attention takes them; gate, its SiLU, up, their product
-    kept = h + q + h + (q + 4 * k) + 4 * i
+    trained = ALL_LINEAR if method is TrainMethod.FULL else targets
+    shares = [blocks / shape.layers for blocks in shape.adapted(trained)]
+    # a frozen layer keeps no input: those of qkv, o, gate/up and down
+    inputs = h * max(shares[:3]) + q * shares[3] + h * max(shares[4:6]) + i * shares[6]
+    # q, k and v as attention takes them; gate, its SiLU, up
+    kept = inputs + (q + 4 * k) + 3 * i
     norms = 2 * h * FP32
-    if method is TrainMethod.FULL:
-        return (kept + 2 * h) * SIZE[precision] + norms
-    return (kept + len(shape.linears) * rank) * SIZE[precision] + norms
+    of_layers = 2 * h if method is TrainMethod.FULL else sum(shares) * rank
+    return round((kept + of_layers) * SIZE[precision]) + norms
 
 
 def _scores(shape: ModelShape, rows: Rows, precision: Precision, kind: Literal["cpu", "cuda"]) -> int:

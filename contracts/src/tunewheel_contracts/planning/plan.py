@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from tunewheel_contracts.formats.plan import Interval, MemoryParts, TrainPlan
-from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
+from tunewheel_contracts.formats.plan import Interval, MemoryParts, TrainPlan, ValidationPlan
+from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainMethod, TrainSpec
 from tunewheel_contracts.planning.calibration import Correction
 from tunewheel_contracts.planning.devices import Device
 from tunewheel_contracts.planning.memory import Precision, Rows, estimate_memory
 from tunewheel_contracts.planning.shapes import ModelShape
 from tunewheel_contracts.planning.speed import operations_per_token, tokens_per_second
+from tunewheel_contracts.planning.validation import count_steps, most_validated, plan_validation
 
 HEADROOM = 0.93
 """Share of a device's memory that a plan fills: allocators leave gaps."""
 START_SECONDS = 20.0
 """Imports, loading, and the last save."""
+_PASSES: Mapping[PreferenceMethod | None, int] = {
+    None: 0, PreferenceMethod.DPO: 1, PreferenceMethod.KTO: 3, PreferenceMethod.ORPO: 0,
+}  # fmt: skip
+"""Forward passes beside training's own: the reference's, and kto's of both models over mismatched answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +30,53 @@ class DatasetStats:
     """Token counts over one epoch; ``learnt`` are those that the loss is taken on."""
 
     examples: int
+    """What a step's ``batch_size`` counts: examples, or pairs of answers."""
     tokens: int
     longest: int
+    """Tokens of the longest sequence."""
     learnt: int
     prefix: int = 0
     """Tokens that all examples begin with; a micro-batch holds them once."""
+    sequences: int = 0
+    """Conversations in all: a pair has two. 0: each example is one."""
+    validation: ValidationPlan | None = None
+    """Of further examples, which are validated on."""
 
     def __post_init__(self) -> None:
         if self.examples < 1 or self.tokens < self.examples or self.longest < 1:
             raise ValueError("a dataset to plan for has examples, and tokens in each")
 
+    @property
+    def mean(self) -> float:
+        """Tokens of a sequence."""
+        return self.tokens / (self.sequences or self.examples)
+
+    def sequences_of(self, micro_batch_size: int) -> int:
+        """Conversations in a micro-batch."""
+        return micro_batch_size * math.ceil((self.sequences or self.examples) / self.examples)
+
     def rows(self, micro_batch_size: int) -> Rows:
         """The largest micro-batch there can be: as many of the longest."""
-        tokens = self.prefix + micro_batch_size * (self.longest - self.prefix)
-        learnt = math.ceil(self.learnt * micro_batch_size * self.longest / self.tokens)
+        sequences = self.sequences_of(micro_batch_size)
+        tokens = self.prefix + sequences * (self.longest - self.prefix)
+        learnt = math.ceil(self.learnt * sequences * self.longest / self.tokens)
         return Rows(tokens=tokens, longest=self.longest, learnt=learnt)
+
+
+def hold_back(stats: DatasetStats, recipe: TrainSpec) -> DatasetStats:
+    """``stats`` of all examples as those of the ones that ``recipe`` trains on: it validates on the others.
+    The train service counts what it holds back instead."""
+    held = most_validated(stats.examples, recipe)
+    examples = stats.examples - held
+    tokens = round(stats.tokens * examples / stats.examples)
+    validation = plan_validation(
+        examples=held, tokens=stats.tokens - tokens, trained_tokens=tokens * recipe.epochs,
+        steps=count_steps(examples, batch_size=recipe.batch_size, epochs=recipe.epochs), recipe=recipe,
+    )  # fmt: skip
+    if validation is None:
+        return stats
+    learnt = round(stats.learnt * examples / stats.examples)
+    return replace(stats, examples=examples, tokens=tokens, learnt=learnt, validation=validation)
 
 
 def make_plan(
@@ -48,19 +85,28 @@ def make_plan(
     recipe: TrainSpec,
     device: Device,
     *,
+    pairs: DatasetStats | None = None,
     correction: Correction = Correction(),
     precision: Precision | None = None,
+    processes: int = 1,
+    shards: int = 1,
 ) -> TrainPlan:
     """Plan ``recipe`` as it is written, changed only where it would not fit; ``correction`` is what earlier
     runs of its method on ``device`` say.
+
+    ``stats`` are of the examples, ``pairs`` of the answers that its ``preference`` learns from. ``processes``
+    train together and hold the base in ``shards``; each has a GPU of its own, or its part of the processor's
+    memory, and the plan's bytes are those of one. Together they are taken to be that many times as fast.
 
     Tried in order: as written; with gradient checkpointing; with smaller micro-batches, which divide
     ``batch_size``. What fits none of these is planned in the smallest form, with advice.
     """
     number = precision or ("bfloat16" if device.bfloat16 else "float32")
+    frame = _Frame(shape, recipe, device, correction, number, processes, shards)
+    stages = _stages(stats, pairs, recipe)
     plan: TrainPlan | None = None
     for micro, checkpointing in _ladder(recipe):
-        plan = _plan(shape, stats, recipe, device, correction, number, micro, checkpointing)
+        plan = _plan(frame, stages, micro, checkpointing)
         if plan.fits:
             return plan
     assert plan is not None
@@ -74,55 +120,126 @@ def _ladder(recipe: TrainSpec) -> Iterator[tuple[int, bool]]:
             yield micro, True
 
 
-def _plan(
-    shape: ModelShape,
-    stats: DatasetStats,
-    recipe: TrainSpec,
-    device: Device,
-    correction: Correction,
-    precision: Precision,
-    micro: int,
-    checkpointing: bool,
-) -> TrainPlan:
-    rows = stats.rows(micro)
-    memory = estimate_memory(
-        shape, rows, method=recipe.method, rank=recipe.rank, precision=precision, kind=device.kind,
-        gradient_checkpointing=checkpointing,
-        eight_bit_optimizer=recipe.method is TrainMethod.QLORA and device.kind == "cuda",
-    )  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What all stages of a run share, on whichever rung it is planned."""
+
+    shape: ModelShape
+    recipe: TrainSpec
+    device: Device
+    correction: Correction
+    precision: Precision
+    processes: int
+    shards: int
+
+    @property
+    def available_bytes(self) -> int:
+        """Of one process."""
+        return self.device.memory_bytes // (self.processes if self.device.kind == "cpu" else 1)
+
+    def in_process(self, micro_batch_size: int) -> int:
+        """Examples of a micro-batch in one process, which has its part of each step."""
+        return min(micro_batch_size, math.ceil(self.recipe.batch_size / self.processes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """One pass of training over its own data."""
+
+    stats: DatasetStats
+    epochs: float
+    preference: PreferenceMethod | None = None
+
+    @property
+    def tokens(self) -> float:
+        return self.stats.tokens * self.epochs
+
+    @property
+    def share_validating(self) -> float:
+        return self.stats.validation.share if self.stats.validation else 0.0
+
+
+def _stages(stats: DatasetStats, pairs: DatasetStats | None, recipe: TrainSpec) -> list[_Stage]:
+    examples, preference = _Stage(stats, recipe.epochs), recipe.preference
+    if preference is None or pairs is None:
+        return [examples]
+    learning = _Stage(pairs, preference.epochs, preference.method)
+    return [learning] if preference.alone else [examples, learning]
+
+
+def _plan(frame: _Frame, stages: Sequence[_Stage], micro: int, checkpointing: bool) -> TrainPlan:
+    recipe, device, correction = frame.recipe, frame.device, frame.correction
+    memory = max((_memory(frame, stage, micro, checkpointing) for stage in stages), key=lambda m: m.total)
     peak = round(memory.total * correction.memory)
-    mean = stats.tokens / stats.examples
-    operations = operations_per_token(
-        shape, method=recipe.method, rank=recipe.rank, longest=round(mean),
-        learnt_share=stats.learnt / stats.tokens, row_tokens=round(mean * micro),
+    speeds = [_speed(frame, stage, micro, checkpointing) for stage in stages]
+    hours = _hours(stages, speeds)
+    return TrainPlan(
+        method=recipe.method, device=device.name, teraflops=device.teraflops_in(frame.precision),
+        parameters=frame.shape.parameters, micro_batch_size=micro,
+        gradient_checkpointing=checkpointing, fits=peak <= frame.available_bytes * HEADROOM,
+        memory=memory, peak_bytes=peak, available_bytes=frame.available_bytes,
+        tokens=round(sum(stage.tokens for stage in stages)), tokens_per_second=_mean_speed(stages, speeds),
+        hours=hours, dollars=_dollars(hours, device, frame.processes),
+        speed_factor=correction.speed, memory_factor=correction.memory, calibrated_by=correction.runs,
+        validation=stages[0].stats.validation,
+    )  # fmt: skip
+
+
+def _memory(frame: _Frame, stage: _Stage, micro: int, checkpointing: bool) -> MemoryParts:
+    recipe, kind = frame.recipe, frame.device.kind
+    return estimate_memory(
+        frame.shape, stage.stats.rows(frame.in_process(micro)), method=recipe.method, rank=recipe.rank,
+        targets=recipe.target_modules, precision=frame.precision, kind=kind,
         gradient_checkpointing=checkpointing,
+        eight_bit_optimizer=recipe.method is TrainMethod.QLORA and kind == "cuda",
+        reference=_PASSES[stage.preference] > 0, shards=frame.shards,
+    )  # fmt: skip
+
+
+def _speed(frame: _Frame, stage: _Stage, micro: int, checkpointing: bool) -> Interval:
+    """Tokens a second of all processes."""
+    stats, recipe = stage.stats, frame.recipe
+    mean, sequences = stats.mean, stats.sequences_of(frame.in_process(micro))
+    operations = operations_per_token(
+        frame.shape, method=recipe.method, rank=recipe.rank, targets=recipe.target_modules,
+        longest=round(mean), learnt_share=stats.learnt / stats.tokens, row_tokens=round(mean * sequences),
+        gradient_checkpointing=checkpointing, further_passes=_PASSES[stage.preference],
     )  # fmt: skip
     # Shared beginnings are computed once and counted with every example.
-    operations *= (stats.prefix + micro * (mean - stats.prefix)) / (micro * mean)
-    speed = correction.around(tokens_per_second(device, operations, precision=precision))
-    tokens = round(stats.tokens * recipe.epochs)
-    hours = _hours(tokens, speed)
-    return TrainPlan(
-        method=recipe.method, device=device.name, teraflops=device.teraflops_in(precision),
-        parameters=shape.parameters, micro_batch_size=micro,
-        gradient_checkpointing=checkpointing, fits=peak <= device.memory_bytes * HEADROOM,
-        memory=memory, peak_bytes=peak, available_bytes=device.memory_bytes, tokens=tokens,
-        tokens_per_second=speed, hours=hours, dollars=_dollars(hours, device),
-        speed_factor=correction.speed, memory_factor=correction.memory, calibrated_by=correction.runs,
-    )  # fmt: skip
+    operations *= (stats.prefix + sequences * (mean - stats.prefix)) / (sequences * mean)
+    one = frame.correction.around(tokens_per_second(frame.device, operations, precision=frame.precision))
+    return one.scaled(frame.processes)
 
 
-def _hours(tokens: int, speed: Interval) -> Interval:
-    fastest, expected, slowest = (
-        (tokens / rate + START_SECONDS) / 3600 for rate in (speed.high, speed.expected, speed.low)
+def _mean_speed(stages: Sequence[_Stage], speeds: Sequence[Interval]) -> Interval:
+    """Tokens a second over all stages."""
+    if len(stages) == 1:
+        return speeds[0]
+    tokens = sum(stage.tokens for stage in stages)
+    low, expected, high = (
+        tokens / sum(stage.tokens / rate for stage, rate in zip(stages, rates, strict=True))
+        for rates in _by_bound(speeds)
+    )
+    return Interval(low=low, expected=expected, high=high)
+
+
+def _hours(stages: Sequence[_Stage], speeds: Sequence[Interval]) -> Interval:
+    work = [stage.tokens * (1 + stage.share_validating) for stage in stages]
+    slowest, expected, fastest = (
+        (sum(tokens / rate for tokens, rate in zip(work, rates, strict=True)) + START_SECONDS) / 3600
+        for rates in _by_bound(speeds)
     )
     return Interval(low=fastest, expected=expected, high=slowest)
 
 
-def _dollars(hours: Interval, device: Device) -> Interval | None:
+def _by_bound(speeds: Sequence[Interval]) -> tuple[list[float], list[float], list[float]]:
+    return [s.low for s in speeds], [s.expected for s in speeds], [s.high for s in speeds]
+
+
+def _dollars(hours: Interval, device: Device, processes: int) -> Interval | None:
     if device.dollars_per_hour is None:
         return None
-    least, most = device.dollars_per_hour
+    least, most = (processes * price for price in device.dollars_per_hour)
     return Interval(
         low=hours.low * least, expected=hours.expected * math.sqrt(least * most), high=hours.high * most
     )

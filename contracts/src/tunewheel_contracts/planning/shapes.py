@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
@@ -11,6 +11,16 @@ from tunewheel_contracts.errors import InvalidSpec, first_complaint
 from tunewheel_contracts.fields import Frozen
 
 Count = Annotated[int, Field(gt=0)]
+ALL_LINEAR = "all-linear"
+
+
+LINEARS = (
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+)  # fmt: skip
+"""Names of a block's linear layers, in the order of ``ModelShape.linears``."""
+_FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+"""Layers that some models keep in one."""
 
 
 class ModelShape(Frozen):
@@ -56,9 +66,37 @@ class ModelShape(Frozen):
         """All of them; norms are two vectors per block and one at the end."""
         return self.linear_parameters + self.embedding_parameters + (2 * self.layers + 1) * self.hidden
 
-    def adapter_parameters(self, rank: int) -> int:
-        """LoRA on all linear layers: A [rank, in] and B [out, rank] each (arXiv:2106.09685)."""
-        return self.layers * sum(rank * (a + b) for a, b in self.linears)
+    @property
+    def block_parameters(self) -> int:
+        return sum(a * b for a, b in self.linears) + 2 * self.hidden
+
+    def adapted(self, targets: str | Sequence[str] = ALL_LINEAR) -> tuple[int, ...]:
+        """In how many blocks each of ``linears`` gets an adapter.
+
+        ``targets``: see ``TrainSpec.target_modules``. A name that no block has here, for models name their
+        layers in their own ways, is taken for all of them.
+        """
+        everywhere = (self.layers,) * len(LINEARS)
+        if targets == ALL_LINEAR:
+            return everywhere
+        wanted = [name for target in targets for name in _FUSED.get(target, (target,))]
+        found = {name: self._named(name) for name in wanted}
+        if not all(any(places) for places in found.values()):
+            return everywhere
+        blocks = (set[int]().union(*(places[at] for places in found.values())) for at in range(len(LINEARS)))
+        return tuple(map(len, blocks))
+
+    def _named(self, target: str) -> tuple[set[int], ...]:
+        """Of each of ``LINEARS``, the blocks whose layer's name ends with ``target``."""
+        return tuple(
+            {block for block in range(self.layers) if f".model.layers.{block}.{name}".endswith(f".{target}")}
+            for name in LINEARS
+        )
+
+    def adapter_parameters(self, rank: int, targets: str | Sequence[str] = ALL_LINEAR) -> int:
+        """LoRA on ``targets``: A [rank, in] and B [out, rank] each (arXiv:2106.09685)."""
+        sizes = zip(self.adapted(targets), self.linears, strict=True)
+        return sum(blocks * rank * (a + b) for blocks, (a, b) in sizes)
 
 
 _NAMES = {

@@ -7,11 +7,13 @@ own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunewheel_contracts.formats.plan import Interval
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.planning.devices import Device
 from tunewheel_contracts.planning.memory import Precision
-from tunewheel_contracts.planning.shapes import ModelShape
+from tunewheel_contracts.planning.shapes import ALL_LINEAR, ModelShape
 
 EXPANDING_4_BIT = 40.0
 """Operations that expanding one 4-bit weight costs as much as, each time; done twice per micro-batch."""
@@ -22,15 +24,18 @@ def operations_per_token(
     *,
     method: TrainMethod,
     rank: int = 16,
+    targets: str | Sequence[str] = ALL_LINEAR,
     longest: int = 512,
     learnt_share: float = 0.3,
     row_tokens: int = 4096,
     gradient_checkpointing: bool = False,
+    further_passes: int = 0,
 ) -> float:
     """Floating-point operations per trained token.
 
     ``longest`` is the length attention sees, ``learnt_share`` the share of tokens that reach the vocabulary,
     ``row_tokens`` those of a micro-batch, over which 4-bit weights are expanded once per pass.
+    ``further_passes`` are forward passes without gradients, such as a reference's.
     """
     head = shape.vocabulary * shape.hidden * learnt_share
     attention = 2.0 * shape.layers * shape.query * longest  # QKᵀ and AV, a product of two each
@@ -39,10 +44,12 @@ def operations_per_token(
         total = 3.0 * forward
     else:
         # activations' gradients only; attention has two inputs that need one
-        total = 2.0 * forward + 2.0 * attention + 6.0 * shape.adapter_parameters(rank)
+        total = 2.0 * forward + 2.0 * attention + 6.0 * shape.adapter_parameters(rank, targets)
+    passes = further_passes + (1 if gradient_checkpointing else 0)
     if method is TrainMethod.QLORA:
-        total += 2.0 * EXPANDING_4_BIT * shape.linear_parameters / max(row_tokens, 1)
-    return total + (forward if gradient_checkpointing else 0.0)
+        expanding = EXPANDING_4_BIT * shape.linear_parameters / max(row_tokens, 1)
+        total += (2.0 + further_passes) * expanding
+    return total + passes * forward
 
 
 def tokens_per_second(device: Device, operations: float, *, precision: Precision) -> Interval:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import InvalidSpec
-from tunewheel_contracts.formats.plan import TrainPlan
+from tunewheel_contracts.formats.plan import TrainPlan, ValidationPlan
 from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainSpec
 from tunewheel_contracts.planning.calibration import Correction, key
 from tunewheel_contracts.planning.devices import Device, catalogue, read_catalogue
 from tunewheel_contracts.planning.memory import Precision
 from tunewheel_contracts.planning.plan import DatasetStats, make_plan
 from tunewheel_contracts.planning.shapes import shape_of, text_config
+from tunewheel_contracts.planning.validation import count_steps, most_validated, plan_validation
 
 from tunewheel_train.data.datasets import (
     Encoded,
@@ -39,6 +41,7 @@ from tunewheel_train.data.preferences import (
 from tunewheel_train.data.validation import carve
 from tunewheel_train.job import Job
 from tunewheel_train.model.machine import this_device
+from tunewheel_train.model.sharding import shards_of
 from tunewheel_train.progress import Message, Planned, Warned
 
 if TYPE_CHECKING:
@@ -49,12 +52,13 @@ Report = Callable[[Message], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is trained on, what is watched, and the base model's ``config.json``."""
+    """What is trained on, what is watched and when, and the base model's ``config.json``."""
 
     examples: Sequence[Encoded]
     validation: Sequence[Encoded]
     pairs: Sequence[EncodedPair]
     config: Mapping[str, Any]
+    validating: ValidationPlan | None = None
 
 
 def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
@@ -67,10 +71,26 @@ def prepare(base: BaseModel, job: Job, report: Report) -> Prepared:
     rows = read_examples(job.train_path)
     examples, refused = encode_examples(rows, tokenizer, max_tokens=recipe.max_tokens, limits=limits)
     _warn(report, "examples", refused, len(rows))
-    fraction = recipe.validation_fraction if recipe.patience else 0.0
-    training, validation = carve(examples, fraction=fraction, seed=recipe.seed)
+    training, validation, validating = _held_back(examples, recipe)
     pairs = _told_apart(job, training, tokenizer, limits, report) if recipe.preference else []
-    return Prepared(training, validation, pairs, config)
+    return Prepared(training, validation, pairs, config, validating)
+
+
+def _held_back(
+    examples: Sequence[Encoded], recipe: TrainSpec
+) -> tuple[Sequence[Encoded], Sequence[Encoded], ValidationPlan | None]:
+    """(to train on, to validate on, when); all are trained on where validating would say too little or cost
+    too much."""
+    training, validation = carve(
+        examples, fraction=recipe.validation_fraction, most=most_validated(len(examples), recipe),
+        seed=recipe.seed,
+    )  # fmt: skip
+    validating = plan_validation(
+        examples=len(validation), tokens=sum(map(len, validation)),
+        trained_tokens=sum(map(len, training)) * recipe.epochs,
+        steps=count_steps(len(training), batch_size=recipe.batch_size, epochs=recipe.epochs), recipe=recipe,
+    )  # fmt: skip
+    return (training, validation, validating) if validating else (examples, [], None)
 
 
 def _told_apart(
@@ -144,32 +164,31 @@ def _with(job: Job, *, checkpointing: bool) -> Job:
 
 
 def make(prepared: Prepared, job: Job, device: Device, precision: Precision) -> TrainPlan:
-    """What ``job`` will take. Raises InvalidSpec for a model whose shape the formulas do not know."""
-    shape = shape_of(prepared.config)
-    stats, recipe = _trained_on(prepared, job)
+    """What ``job`` will take of each process that trains it. Raises InvalidSpec for a model whose shape the
+    formulas do not know."""
+    shape, recipe = shape_of(prepared.config), job.recipe
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     return make_plan(
-        shape, stats, recipe, device, precision=precision,
+        shape, _of_examples(prepared, job), recipe, device, precision=precision,
+        pairs=_of_pairs(prepared.pairs) if prepared.pairs else None,
         correction=job.corrections.get(key(device.name, shape.parameters), Correction()),
+        processes=processes, shards=shards_of(recipe, sharding=job.sharding, processes=processes),
     )  # fmt: skip
 
 
-def _trained_on(prepared: Prepared, job: Job) -> tuple[DatasetStats, TrainSpec]:
-    """What a plan counts, and the recipe with its number of epochs: the examples, or the pairs where these
-    are trained on alone."""
-    recipe = job.recipe
-    if recipe.preference is not None and recipe.preference.alone:
-        return _of_pairs(prepared.pairs), recipe.model_copy(update={"epochs": recipe.preference.epochs})
+def _of_examples(prepared: Prepared, job: Job) -> DatasetStats:
     stats = token_stats(prepared.examples)
-    prefix = shared_prefix(prepared.examples) if job.packed and recipe.dropout == 0.0 else 0
+    prefix = shared_prefix(prepared.examples) if job.packed and job.recipe.dropout == 0.0 else 0
     return DatasetStats(
         examples=stats.examples, tokens=stats.tokens, longest=stats.longest, learnt=stats.assistant,
-        prefix=prefix,
-    ), recipe  # fmt: skip
+        prefix=prefix, validation=prepared.validating,
+    )  # fmt: skip
 
 
 def _of_pairs(pairs: Sequence[EncodedPair]) -> DatasetStats:
-    """Pairs as a plan counts examples: a micro-batch holds both sides of each."""
+    """Pairs as a plan counts them: a micro-batch holds both sides of each."""
     stats = token_stats([side for pair in pairs for side in pair.sides()])
     return DatasetStats(
-        examples=len(pairs), tokens=stats.tokens, longest=max(map(len, pairs)), learnt=stats.assistant
-    )
+        examples=len(pairs), tokens=stats.tokens, longest=stats.longest, learnt=stats.assistant,
+        sequences=stats.examples,
+    )  # fmt: skip

@@ -79,6 +79,7 @@ def courses(job: Job, prepared: Prepared) -> tuple[Course, Course | None]:
         prepared.examples, first, recipe.micro_batch_size, total_steps=total, epochs=recipe.epochs,
         keep=recipe.keep_checkpoints, validation=prepared.validation, patience=Patience(recipe.patience),
         method=recipe.method.value,
+        validate_every=prepared.validating.every_steps if prepared.validating else 0,
     )  # fmt: skip
     if preference is None:
         return examples, None

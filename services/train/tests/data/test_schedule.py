@@ -3,6 +3,7 @@ from __future__ import annotations
 from itertools import chain
 
 import pytest
+from tunewheel_contracts.planning.validation import count_steps
 from tunewheel_train.data.schedule import micro_batches, plan_steps
 
 LENGTHS = [10 + (n * 37) % 90 for n in range(50)]
@@ -31,6 +32,7 @@ def test_examples_of_a_step_are_of_similar_length():
 @pytest.mark.parametrize(("epochs", "steps"), [(0.5, 4), (1.5, 11), (0.01, 1)])
 def test_a_fractional_epoch_keeps_its_first_steps(epochs: float, steps: int):
     assert len(plan_steps(LENGTHS, batch_size=8, epochs=epochs, seed=1)) == steps
+    assert count_steps(len(LENGTHS), batch_size=8, epochs=epochs) == steps  # as a plan counts them
 
 
 def test_micro_batches_keep_the_order():

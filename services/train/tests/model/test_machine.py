@@ -75,3 +75,15 @@ def test_memory_is_counted_in_bytes():
         return
     assert (64 << 20) < present_bytes() <= peak_bytes() * 1.05
     assert gpu_bytes() is None
+
+
+def test_on_a_gpu_the_context_and_the_gaps_are_counted_as_a_plan_counts_them(monkeypatch):
+    import torch
+
+    mib = 1 << 20
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 700 * mib)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 1000 * mib)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 900 * mib)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (14_600 * mib, 16_000 * mib))
+    assert peak_bytes() == (1000 + 500) * mib  # of 1,400 in use 900 are PyTorch's

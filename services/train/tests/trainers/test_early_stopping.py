@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
-from tunewheel_train.progress import Progressed
+from tunewheel_train.progress import Planned, Progressed
 from tunewheel_train.trainers import checkpoints
 
 OPTIONS = {
     "validation_fraction": 0.4, "patience": 2, "checkpoint_steps": 1, "epochs": 4.0, "learning_rate": 0.2,
 }  # fmt: skip
 """A learning rate that soon leaves the best weights behind."""
+SHARE = "tunewheel_contracts.planning.validation.SHARE"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def at_any_cost() -> Iterator[None]:
+    """So few examples could not be validated on as often as these tests look."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SHARE, 1000.0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +80,19 @@ def test_a_run_killed_after_it_had_stopped_only_saves(stopped, case, many_path):
     assert late.heard(Progressed) == []
     assert (again.steps, again.best_step) == (outcome.steps, outcome.best_step)
     assert all(torch.equal(value, late.weights()[name]) for name, value in run.weights().items())
+
+
+def test_a_run_is_validated_as_seldom_as_it_was_planned(case, many_path, monkeypatch):
+    monkeypatch.setattr(SHARE, 0.5)
+    usual = OPTIONS | {"patience": 50, "learning_rate": 1e-3, "checkpoint_steps": 2}
+    run = case(train_path=many_path, **usual)
+    run.train()
+    (plan,) = (message.plan for message in run.heard(Planned))
+    validated = [m.step for m in run.heard(Progressed) if m.validation_loss is not None]
+    total = run.heard(Progressed)[-1].total_steps
+    assert plan.validation is not None
+    every = plan.validation.every_steps
+    assert every > 2
+    assert validated == sorted({*range(every, total + 1, every), total})
+    assert len(validated) == plan.validation.times < total
+    assert plan.validation.share <= 0.5

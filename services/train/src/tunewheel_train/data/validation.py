@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tunewheel_train.data.datasets import Encoded
 
-FEWEST = 20
-"""Fewer validation examples than this say too little; then all are trained on."""
 
-
-def carve(examples: Sequence[Encoded], *, fraction: float, seed: int) -> tuple[list[Encoded], list[Encoded]]:
-    """(to train on, to validate on). Whole groups move, chosen by hash: an example that is added later moves
-    no other."""
+def carve(
+    examples: Sequence[Encoded], *, fraction: float, most: int, seed: int
+) -> tuple[list[Encoded], list[Encoded]]:
+    """(to train on, to validate on). Whole groups move, chosen by hash, until there are ``most`` or no more
+    groups in ``fraction``: an example that is added moves no other, unless there are ``most``."""
     bound = round(fraction * 2**64)
-    chosen = [example for example in examples if _draw(f"{seed}/{example.group}") < bound]
-    if len(chosen) < FEWEST or len(chosen) == len(examples):
+    drawn = [(_draw(f"{seed}/{example.group}"), example) for example in examples]
+    chosen: list[Encoded] = []
+    for place, members in itertools.groupby(sorted(drawn, key=_place), key=_place):
+        if len(chosen) >= most or place >= bound:
+            break
+        chosen += [example for _, example in members]
+    if len(chosen) == len(examples):
         return list(examples), []
     ids = {example.example_id for example in chosen}
     return [example for example in examples if example.example_id not in ids], chosen
+
+
+def _place(drawn: tuple[int, Encoded]) -> int:
+    return drawn[0]
 
 
 def _draw(text: str) -> int:

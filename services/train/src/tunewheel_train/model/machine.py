@@ -71,11 +71,31 @@ def _teraflops(precision: Precision) -> float:
     return 2 * _SIZE**3 / best / 1e12
 
 
-def peak_bytes() -> int:
-    """Most memory this process held at once: allocated on the GPU, else resident."""
+def synchronize() -> None:
+    """Wait until the GPU has done what it was given, so that a clock read now tells of it."""
     import torch
 
-    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else _peak_resident()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_bytes() -> int:
+    """Most memory this process held at once, as a plan counts it: resident; on a GPU what PyTorch had taken,
+    gaps included, and the context, which it does not count."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return _peak_resident()
+    return int(torch.cuda.max_memory_reserved()) + _context_bytes()
+
+
+def _context_bytes() -> int:
+    """What lies on the GPU beside PyTorch's memory: the context of this process, which has the GPU to
+    itself (``slots.devices_of``)."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    return max(0, total - free - int(torch.cuda.memory_reserved()))
 
 
 def _peak_resident() -> int:

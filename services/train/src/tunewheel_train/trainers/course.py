@@ -34,6 +34,8 @@ class Course:
     keep: int = 2
     """Newest checkpoints that are kept; the best by validation is kept too."""
     validation: Sequence[Encoded] = ()
+    validate_every: int = 0
+    """Steps of the stage between validations, at each of which a checkpoint is written; 0: there are none."""
     patience: Patience = field(default_factory=lambda: Patience(0))
     divergence: Divergence = field(default_factory=Divergence)
     tokens_seen: int = 0
@@ -66,6 +68,11 @@ class Course:
         self.last_step = self.first_step + stage_step
         if stage_step < len(self.steps):
             self.stopped_early_at = self.last_step
+
+    def validates_at(self, stage_step: int) -> bool:
+        """Whether the stage's step ``stage_step`` is validated; the last one is."""
+        at_all = bool(self.validation) and self.validate_every > 0
+        return at_all and (stage_step % self.validate_every == 0 or stage_step == len(self.steps))
 
     def record_ids(self, step: int) -> tuple[str, ...]:
         """Source records of the examples of the stage's optimizer step ``step``, which counts from 1."""

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from tunewheel_train.errors import RunFailed
-from tunewheel_train.model.machine import gpu_bytes, present_bytes
+from tunewheel_train.model.machine import gpu_bytes, present_bytes, synchronize
 from tunewheel_train.progress import Checkpointed, Message, Progressed
 from tunewheel_train.trainers import checkpoints
 
@@ -20,8 +20,7 @@ from tunewheel_train.trainers import checkpoints
 class ProgressCallback(TrainerCallback):
     """Reports every step and every checkpoint; on ``should_stop`` has a checkpoint written and stops.
 
-    A trainer whose course has validation examples is validated at every checkpoint, and stopped when its
-    patience is over.
+    A trainer is validated where its course says so, and stopped when the course's patience is over.
     """
 
     def __init__(
@@ -41,14 +40,15 @@ class ProgressCallback(TrainerCallback):
         self._began = (time.monotonic(), self._trainer.course.tokens_seen, state.global_step)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        synchronize()  # else a GPU would still be at what came before, such as a validation
         self._step_began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         course = self._trainer.course
+        synchronize()  # a GPU is given work faster than it does it
         course.step_seconds += time.monotonic() - self._step_began
         self._validated = None
-        at_checkpoint = state.global_step % args.save_steps == 0 or state.global_step == state.max_steps
-        if course.validation and at_checkpoint:
+        if course.validates_at(state.global_step):
             self._validated = self._trainer.validate()
             course.patience.saw(self._validated, course.first_step + state.global_step)
             control.should_training_stop |= course.patience.over
