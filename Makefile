@@ -22,7 +22,7 @@ ROUNDS ?= 10
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-unit test-integration test-e2e test-vllm fuzz lint fmt bench generate lock clean
+.PHONY: help install demo test test-unit test-integration test-e2e test-vllm test-images fuzz lint fmt bench generate lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-e2e: install ## the loop and the engine on the real model, and kill -9 at e
 
 test-vllm: install ## the engine's conformance suite against real vLLM (6 GB to install, minutes to start)
 	deploy/vllm/run_conformance.sh
+
+test-images: install ## build all images and start them, after a change of a Dockerfile, a lock or a pyproject.toml
+	$(BIN)/python -m pytest -v tests/images/images.py $(TESTS)
 
 fuzz: install ## property tests on new random examples, ROUNDS times over; what fails is in .hypothesis
 	for round in $$(seq $(ROUNDS)); do \

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Pin every dependency, with hashes and without naming an index: requirements.lock for the whole
-# workspace, services/<name>/requirements.lock for each service alone, a subset of the former.
+# workspace, services/<name>/requirements.lock for each service alone, a subset of the former. Extras are
+# locked too, so that what a service can be asked to do needs no package from outside its lock.
 # Versions already locked are kept; pass --upgrade (or --upgrade-package NAME) for newer ones.
 set -eu
 cd "$(dirname "$0")/.."
@@ -13,12 +14,12 @@ done
 
 # shellcheck disable=SC2086  # the flags are words
 $uv pip compile pyproject.toml contracts/pyproject.toml runtime/pyproject.toml basemodel/pyproject.toml \
-    redaction/pyproject.toml services/*/pyproject.toml cli/pyproject.toml --group dev --extra smollm2 $flags "$@" -o requirements.lock
+    redaction/pyproject.toml services/*/pyproject.toml cli/pyproject.toml --group dev --all-extras $flags "$@" -o requirements.lock
 echo "requirements.lock"
 
 for service in services/*; do
     # shellcheck disable=SC2086
-    $uv pip compile "$service/pyproject.toml" --constraints requirements.lock $flags \
+    $uv pip compile "$service/pyproject.toml" --all-extras --constraints requirements.lock $flags \
         -o "$service/requirements.lock"
     echo "$service/requirements.lock"
 done

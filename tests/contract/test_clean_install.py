@@ -1,13 +1,17 @@
-"""Each service installs alone, from its own lock, and its ``main`` imports with nothing else around."""
+"""Each service installs by the lines of its image, and its ``main`` imports with nothing else around.
+
+That the images themselves build and start is shown by ``make test-images``.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +19,8 @@ import pytest
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
-UV = shutil.which("uv") or shutil.which(ROOT / ".uv/bin/uv")
+UV = shutil.which("uv") or shutil.which(str(ROOT / ".uv/bin/uv"))
 SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml"))
-SHARED = ("contracts", "runtime", "basemodel", "redaction")
 HEAVY = {"train", "eval", "engine"}
 """They bring torch: gigabytes, which uv links from its cache where that is on the same disk."""
 BANNED = ("torch", "transformers", "peft", "trl")
@@ -35,6 +38,44 @@ print(json.dumps({
 """
 
 
+def _steps(dockerfile: Path) -> Iterator[tuple[str, str]]:
+    """Yield (instruction, arguments) of an image's first stage, lines that go on joined."""
+    text = dockerfile.read_text(encoding="utf-8").replace("\\\n", " ")
+    stage = re.split(r"^FROM .*$", text, flags=re.MULTILINE)[1]
+    for line in filter(None, map(str.strip, stage.splitlines())):
+        instruction, _, arguments = line.partition(" ")
+        yield instruction, arguments
+
+
+def _replay(service: Path, folder: Path) -> Path:
+    """Do in ``folder`` what the first stage of the service's image does; returns its environment.
+
+    uv is the machine's and keeps its cache; all else is to the letter.
+    """
+    environment, sources = folder / "app", folder / "src"
+    assert UV is not None
+    for instruction, arguments in _steps(service / "Dockerfile"):
+        if instruction == "WORKDIR":
+            sources.mkdir()
+        elif instruction == "COPY":
+            *copied, into = arguments.split()
+            for name in copied:
+                _copy(ROOT / name, sources / into / (name.rpartition("/")[2] if into == "./" else ""))
+        elif instruction == "RUN" and not arguments.startswith("pip install"):
+            command = re.sub(r"\buv\b", UV, arguments).replace("/app", str(environment))
+            command = command.replace(" venv ", f" venv --python {sys.executable} ")
+            _run("sh", "-euc", command.replace("--no-cache", "--quiet"), cwd=sources)
+    return environment
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, or the files of a folder that an image would be given."""
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(".venv", "var", "__pycache__"))
+    else:
+        shutil.copy(source, target)
+
+
 def _run(*command: str | Path, cwd: Path) -> str:
     environment = {k: v for k, v in os.environ.items() if k not in {"VIRTUAL_ENV", "PYTHONPATH"}}
     done = subprocess.run([str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True)
@@ -42,44 +83,15 @@ def _run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def _inner(folder: Path) -> set[str]:
-    """Return the names of the workspace packages that ``folder`` needs, its own included."""
-    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = {d.partition("[")[0] for d in project["dependencies"] if d.startswith("tunewheel-")}
-    found = {project["name"]}
-    for name in needed:
-        found |= _inner(ROOT / name.removeprefix("tunewheel-"))
-    return found
-
-
 def _python(environment: Path) -> Path:
     return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a wheel of every workspace package, built by the hatchling of this environment."""
-    folder = tmp_path_factory.mktemp("wheels")
-    for project in (*SERVICES, *(ROOT / name for name in SHARED)):
-        _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=project)
-    assert len(list(folder.glob("*.whl"))) == len(SERVICES) + len(SHARED)
-    return folder
-
-
 @pytest.mark.skipif(UV is None, reason="uv is not installed; make install does")
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
-def test_a_service_installs_alone_and_starts_to_import(service: Path, wheels: Path, tmp_path: Path) -> None:
+def test_a_service_installs_as_in_its_image_and_starts_to_import(service: Path, tmp_path: Path) -> None:
     module = f"tunewheel_{service.name.replace('-', '_')}"
-    if not (service / "src" / module / "main.py").is_file():
-        pytest.skip(f"{service.name} has no main.py yet")
-    assert UV is not None
-    environment = tmp_path / "venv"
-    _run(UV, "venv", "--quiet", "--python", sys.executable, environment, cwd=tmp_path)
-    into = ("--quiet", "--python", _python(environment))
-    lock = service / "requirements.lock"
-    _run(UV, "pip", "sync", *into, "--require-hashes", lock, cwd=tmp_path)
-    own = [next(wheels.glob(f"{name.replace('-', '_')}-*.whl")) for name in sorted(_inner(service))]
-    _run(UV, "pip", "install", *into, "--no-deps", *own, cwd=tmp_path)
+    environment = _replay(service, tmp_path)
     seen = json.loads(
         _run(_python(environment), "-I", "-c", PROBE, f"{module}.main", json.dumps(BANNED), cwd=tmp_path)
     )

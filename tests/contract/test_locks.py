@@ -72,7 +72,7 @@ def test_a_services_lock_is_a_subset_of_the_whole(service: Path, read_lock: Read
 @pytest.mark.parametrize("folder", PROJECTS, ids=lambda path: path.name)
 def test_what_a_project_declares_is_locked(folder: Path, read_lock: ReadLock) -> None:
     locks = [LOCK, folder / "requirements.lock"] if folder in SERVICES else [LOCK]
-    needed = _needed(folder)
+    needed = _needed(folder, frozenset(_project(folder).get("optional-dependencies", {})))
     assert needed
     for lock in locks:
         versions: dict[str, set[str]] = {}
