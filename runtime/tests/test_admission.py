@@ -123,6 +123,14 @@ def test_a_page_of_ones_own_is_let_in(base_url: str, origin: str) -> None:
         assert talking.receive_text() == "hello"
 
 
+def test_no_other_website_shows_a_page_within_its_own() -> None:
+    """There its user would click on what lies below something else."""
+    policy = "content-security-policy"
+    assert client().get("/take").headers[policy] == "frame-ancestors 'self'"
+    portal = client(http_allowed_origins="https://portal.example")
+    assert portal.get("/take").headers[policy] == "frame-ancestors 'self' https://portal.example"
+
+
 @pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-site", 403), ("none", 200)])
 def test_a_browser_that_sends_no_origin_tells_by_its_fetch_metadata(site: str, status: int) -> None:
     headers = {"sec-fetch-site": site, **JSON}

@@ -8,6 +8,9 @@ Fetch §2.2.2). Three headers, which a page cannot forge, tell these requests fr
 - ``Origin``, or without it ``Sec-Fetch-Site``. It says which site the page is from. Go's
   ``http.CrossOriginProtection`` judges by the same two.
 - ``Content-Type``. No form sends JSON, and a script of another site must ask first whether it may.
+
+A page of ours within another site's would send the right ones, and take clicks that were meant for something
+else. So browsers are told to show none there (CSP ``frame-ancestors``).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import structlog
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_runtime.settings import HttpSettings
@@ -84,11 +87,13 @@ class Admission:
         self._origins = frozenset(settings.allowed_origins)
         self._any_host = not self._hosts and not is_loopback(settings.http_host)
         self._any_content = tuple(any_content)
+        self._frames = " ".join(["frame-ancestors 'self'", *settings.allowed_origins]).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._judge(scope) if scope["type"] in ("http", "websocket") else None
         if refusal is None:
-            await self._app(scope, receive, send)
+            shown = scope["type"] == "http" and scope["method"] == "GET"
+            await self._app(scope, receive, self._unframed(send) if shown else send)
             return
         log.warning("request_refused", path=scope["path"][:200], field=refusal.field, reason=refusal.reason)
         if scope["type"] == "websocket":
@@ -97,6 +102,15 @@ class Admission:
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await send({"type": "http.response.body", "body": refusal.body()})
+
+    def _unframed(self, send: Send) -> Send:
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", self._frames)
+                message = {**message, "headers": [*message.get("headers", ()), policy]}
+            await send(message)
+
+        return send_with_policy
 
     def _judge(self, scope: Scope) -> _Refusal | None:
         headers: dict[bytes, str] = {}
