@@ -74,3 +74,19 @@ def test_the_generation_counts_lifecycle_events_and_the_prompt_comes_from_the_sp
     assert production.role is RouteRole.PRODUCTION
     assert production.adapter == desk.adapter(1)
     assert production.dataset_id == "ds-1"
+
+
+def stand_ins(desk: Any, *triggers: Any) -> list[str]:
+    desired = desired_state(play(desk, *triggers), desk.spec())
+    assert desired is not None
+    assert all(route.role is RouteRole.PRODUCTION and route.percent == 100 for route in desired.stand_ins)
+    return [route.model_id for route in desired.stand_ins]
+
+
+def test_champions_of_before_may_stand_in_and_the_bare_base_before_the_first(make_desk: Any):
+    desk = make_desk(canary=False)
+    verdicts = [desk.passed(n) for n in range(1, 10)]
+    assert stand_ins(desk, desk.trained(1)) == []  # the base itself answers
+    assert stand_ins(desk, verdicts[0]) == [base_model_id(desk.adapter(1).base)]
+    assert stand_ins(desk, *verdicts[:3]) == [desk.model_id(2), desk.model_id(1)]
+    assert stand_ins(desk, *verdicts) == [desk.model_id(n) for n in (8, 7, 6, 5, 4)]

@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +61,7 @@ class FakeEngine:
         self.calls: list[str] = []
         self.loads: list[str] = []
         self.refuse_loads = False
+        self.refuse_load_of: set[str] = set()
         self.silent: set[str] = set()
         """Paths that are asked in vain while they are named here."""
         self.models_instead: dict[str, Any] | None = None
@@ -121,7 +122,7 @@ class FakeEngine:
             await asyncio.sleep(0.01)
         if self.load_instead is not None:
             return web.json_response(self.load_instead)
-        if self.refuse_loads:
+        if self.refuse_loads or body["lora_name"] in self.refuse_load_of:
             return _error(400, "the adapter was made for another base model")
         if body["lora_name"] in self.adapters:
             return _error(400, f"The lora adapter '{body['lora_name']}' has already been loaded.")
@@ -275,14 +276,27 @@ class World:
     session: aiohttp.ClientSession
     generation: int = 0
     adapters: dict[str, AdapterRef] = field(default_factory=dict)
+    log: list[Envelope[Any]] = field(default_factory=list)
+
+    def tell(self, event: Envelope[Any]) -> None:
+        """Have the gateway read ``event`` from the log."""
+        self.log.append(event)
+        is_desired = isinstance(event.data, ServingDesired)
+        (self.gateway.on_serving_desired if is_desired else self.gateway.on_project_declared)(event)
 
     def declare(self, project: str = "desk", *, prompt: str = "Answer as JSON.") -> None:
-        declared = ProjectDeclared(project=project, spec=spec_of(project, prompt=prompt))
-        self.gateway.on_project_declared(wrap(declared))
+        self.tell(wrap(ProjectDeclared(project=project, spec=spec_of(project, prompt=prompt))))
 
-    async def desire(self, project: str = "desk", **shares: tuple[str | AdapterRef, int]) -> None:
+    async def desire(
+        self,
+        project: str = "desk",
+        *,
+        stand_ins: tuple[str, ...] = (),
+        **shares: tuple[str | AdapterRef, int],
+    ) -> None:
         """Desire ``production=(model_id, percent)`` and so on; ``base`` stands for the bare base."""
         routes = [await self._route(role, model, percent) for role, (model, percent) in shares.items()]
+        before = [await self._route("production", model, 100) for model in stand_ins]
         self.generation += 1
         desired = ServingDesired(
             project=project,
@@ -290,8 +304,9 @@ class World:
             base=BASE,
             system_prompt="Answer as JSON.",
             desired=DesiredRoutes(routes=tuple(routes)),
+            stand_ins=tuple(before),
         )
-        self.gateway.on_serving_desired(wrap(desired))
+        self.tell(wrap(desired))
 
     async def _route(self, role: str, model: str | AdapterRef, percent: int) -> Route:
         adapter: AdapterRef | None = None
@@ -362,16 +377,22 @@ MakeWorld = Callable[..., Awaitable[World]]
 
 @pytest.fixture
 async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
-    """Return a maker of worlds; keyword arguments are settings."""
+    """Return a maker of worlds; keyword arguments are settings. A world ``beside`` another has a gateway of
+    its own on the other's engine, store and folder. ``log`` is read before the gateway starts."""
     from contextlib import AsyncExitStack
 
     async with AsyncExitStack() as stack:
 
-        async def make(**settings: Any) -> World:
-            engine, broker = FakeEngine(), Broker()
-            await engine.start()
-            stack.push_async_callback(engine.stop)
-            store = ObjectStore("memory://")
+        async def make(
+            beside: World | None = None, log: Sequence[Envelope[Any]] = (), **settings: Any
+        ) -> World:
+            broker = Broker()
+            if beside is not None:
+                engine, store = beside.engine, beside.store
+            else:
+                engine, store = FakeEngine(), ObjectStore("memory://")
+                await engine.start()
+                stack.push_async_callback(engine.stop)
             values = {
                 "engine_url": engine.url,
                 "cache_dir": tmp_path,
@@ -386,11 +407,14 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
                 broker.publish_many,
                 broker.failures.append,
             )
-            await gateway.start()
-            stack.push_async_callback(gateway.close)
             url = await stack.enter_async_context(served(make_api(gateway)))
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            return World(gateway, engine, broker, store, url, session)
+            world = World(gateway, engine, broker, store, url, session)
+            for event in log:
+                world.tell(event)
+            stack.push_async_callback(gateway.close)
+            await gateway.start()
+            return world
 
         yield make
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -64,6 +65,73 @@ async def test_the_champion_answers_while_the_candidate_cannot_be_loaded(world: 
     assert "another base model" in status["failed_adapters"]["desk-2"]["reason"]
     assert status["projects"]["desk"]["waiting_for"] == "desk-2"
     assert "desk-1" in world.engine.adapters
+
+
+@pytest.mark.parametrize("told", ["all of the log", "its newest"])
+async def test_a_gateway_that_starts_while_the_champion_cannot_be_loaded_shares_the_stand_in(
+    make_world: Any, world: Any, eventually: Any, told: str
+):
+    """A topic that is compacted holds the newest state alone; one that is not yet, those before it too."""
+    world.engine.refuse_loads = True
+    await world.desire(production=("desk-2", 100), stand_ins=("desk-1",) if told == "its newest" else ())
+    await eventually(lambda: world.gateway.table.projects["desk"].waiting_for == "desk-2")
+    log = world.log if told == "all of the log" else world.log[-1:]
+    started = await make_world(beside=world, log=log)
+    await started.serving(production="desk-1")
+    assert {await one.said() for one in (started, world)} == {"desk-1: hello"}
+    for one in (started, world, started, world):
+        await one.gateway.reconciler.reconcile()
+    assert "/v1/unload_lora_adapter" not in world.engine.calls
+    world.engine.refuse_loads = False
+    for one in (started, world):
+        await one.serving(production="desk-2")
+    await eventually(lambda: set(world.engine.adapters) == {"desk-2"})
+
+
+async def test_a_gateway_that_cannot_know_of_a_stand_in_leaves_it_to_others(
+    make_world: Any, world: Any, eventually: Any
+):
+    world.engine.refuse_loads = True
+    await world.desire(production=("desk-2", 100))
+    await eventually(lambda: world.gateway.table.projects["desk"].waiting_for == "desk-2")
+    started = await make_world(beside=world, log=world.log[-1:])
+    await eventually(lambda: "desk-2" in started.gateway.reconciler.failures)
+    await started.gateway.reconciler.reconcile()
+    assert await world.said() == "desk-1: hello"
+    assert "/v1/unload_lora_adapter" not in world.engine.calls
+    async with await started.chat() as response:
+        assert response.status == 503
+
+
+async def test_a_stand_in_is_loaded_once_the_champion_cannot_be(make_world: Any, eventually: Any):
+    world = await make_world()
+    world.engine.refuse_load_of = {"desk-3", "desk-2"}
+    await world.desire(production=("desk-3", 100), stand_ins=("desk-2", "desk-1"))
+    await world.serving(production="desk-1")  # the newest cannot be loaded either
+    assert await world.said() == "desk-1: hello"
+    assert {"desk-3", "desk-2", "desk-1"} == set(world.engine.loads)
+    world.engine.refuse_load_of = {"desk-2"}
+    await world.serving(production="desk-3")
+    await eventually(lambda: set(world.engine.adapters) == {"desk-3"})
+    assert world.gateway.reconciler.failures == {}
+
+
+async def test_the_base_stands_in_for_a_first_champion_after_a_restart(make_world: Any):
+    world = await make_world()
+    world.engine.refuse_loads = True
+    await world.desire(production=("desk-1", 100), stand_ins=("base-0",))
+    await world.serving(production="base-0")
+    assert await world.said() == "org/Tiny-Base: hello"
+
+
+async def test_a_route_that_names_another_adapter_is_told_and_loads_nothing(world: Any, eventually: Any):
+    other = world.adapters["desk-1"].model_copy(update={"model_id": "desk-9"})
+    world.adapters["desk-2"] = other
+    await world.desire(production=("desk-2", 100))
+    await eventually(lambda: "desk-2" in world.gateway.reconciler.failures)
+    assert "desk-9" in world.gateway.reconciler.failures["desk-2"].reason
+    assert world.engine.loads == ["desk-1"]
+    assert await world.said() == "desk-1: hello"
 
 
 async def test_a_failed_load_is_tried_again_until_it_works(world: Any, eventually: Any):
@@ -174,8 +242,6 @@ async def test_what_an_earlier_process_loaded_is_unloaded_too_but_not_what_is_fo
 
 
 async def test_a_model_in_the_middle_of_an_answer_is_not_unloaded(world: Any, eventually: Any):
-    import asyncio
-
     world.engine.gate.clear()
     asking = asyncio.create_task(world.said())
     await eventually(lambda: world.engine.running == 1)
@@ -219,8 +285,6 @@ async def test_a_restarted_engine_gets_its_adapters_again_within_the_request(mak
 
 
 async def test_many_requests_to_a_restarted_engine_reload_once(make_world: Any):
-    import asyncio
-
     world = await make_world(reconcile_seconds=3600)
     world.declare()
     await world.desire(production=("desk-1", 100))
@@ -257,8 +321,6 @@ async def test_a_slow_load_holds_up_no_other_project(world: Any, eventually: Any
 async def test_what_is_loaded_while_the_engine_is_asked_stays_routed(
     world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    import asyncio
-
     asked, answer, listing = asyncio.Event(), asyncio.Event(), world.gateway.upstream.list_models
 
     async def slowly() -> Any:
@@ -292,6 +354,14 @@ async def test_an_engine_that_comes_late_is_waited_for(make_world: Any):
         assert response.status in (404, 503)
     await world.engine.restart()
     await world.serving(production="desk-1")
+
+
+async def test_it_ends_though_something_changes_at_that_very_moment(make_world: Any, eventually: Any):
+    world = await make_world(reconcile_seconds=3600)
+    await eventually(lambda: world.gateway.reconciler._changed._waiters, "the pass at its end")
+    world.gateway.reconciler.wake()
+    async with asyncio.timeout(60):
+        await world.gateway.close()
 
 
 async def test_an_older_generation_is_ignored(world: Any):

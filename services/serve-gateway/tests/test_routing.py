@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,6 +107,45 @@ def test_the_base_goes_on_until_the_first_champion_is_loaded():
     first = built(desired())
     second = built(desired(production=("a", 100)), previous=first)
     assert second.find("desk", draw=0.5).upstream_model == "org/Base"
+
+
+def route(model_id: str) -> Route:
+    return desired(production=(model_id, 100)).routes[0]
+
+
+def stand_ins(
+    *named: str, ready: str = "", failed: str = "", previous: RouteTable | None = None
+) -> list[str]:
+    """Return who may stand in for ``b``, and check that the first of them that is loaded answers."""
+    project = replace(desired(production=("b", 100)), stand_ins=tuple(map(route, named)))
+    table = build_table([project], ready, previous or RouteTable(), failed=failed).projects["desk"]
+    loaded = [target for target in table.stand_ins if target.adapter is None or target.model_id in ready]
+    assert table.production == (loaded[0] if loaded else None)
+    assert set(table.adapters) == {target.model_id for target in table.stand_ins if target.adapter}
+    return [target.model_id for target in table.stand_ins]
+
+
+def test_without_anybody_before_one_that_is_loaded_stands_in_at_once():
+    assert stand_ins("c", "a", ready="a") == ["a"]
+    assert stand_ins("c", "a") == []  # the champion may be loaded in a moment
+    assert stand_ins("base-0") == []
+
+
+def test_for_one_that_cannot_be_loaded_the_newest_that_can_be_stands_in():
+    assert stand_ins("c", "a", failed="b") == ["c", "a"]
+    assert stand_ins("c", "a", failed="bc", ready="a") == ["a"]
+    assert stand_ins("c", "a", failed="b", ready="ca") == ["c"]
+    assert stand_ins("base-0", failed="b") == ["base-0"]
+
+
+def test_whoever_answered_before_goes_on_but_not_for_good_if_the_log_does_not_name_it():
+    before = built(desired(production=("d", 100)), ready="d")
+    assert stand_ins("c", ready="cd", previous=before) == ["d"]
+    assert stand_ins("c", ready="cd", failed="b", previous=before) == ["c"]
+    assert stand_ins("c", "d", ready="d", failed="b", previous=before) == ["d"]
+    assert stand_ins("c", "d", failed="b", previous=before) == ["c", "d"]
+    assert stand_ins(ready="d", failed="b", previous=before) == ["d"]  # the log names nobody
+    assert stand_ins("base-0", previous=built(desired())) == ["org/Base"]
 
 
 def test_a_model_that_never_answered_here_is_waited_for():

@@ -10,7 +10,7 @@ from pydantic import Field
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import Slug
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
-from tunewheel_contracts.formats.serving import DesiredRoutes
+from tunewheel_contracts.formats.serving import DesiredRoutes, Route
 
 
 class Stage(StrEnum):
@@ -82,7 +82,7 @@ class ServingDesired(Event):
     type: ClassVar[str] = "serving.desired"
     subject_field: ClassVar[str] = "project"
     identity_fields: ClassVar[tuple[str, ...]] = ("generation", "desired")
-    identity_when_given: ClassVar[tuple[str, ...]] = ("system_prompt",)
+    identity_when_given: ClassVar[tuple[str, ...]] = ("system_prompt", "stand_ins")
 
     project: Slug
     generation: Annotated[int, Field(ge=0)]
@@ -90,3 +90,6 @@ class ServingDesired(Event):
     base: BaseModelRef
     system_prompt: str
     desired: DesiredRoutes
+    stand_ins: Annotated[tuple[Route, ...], Field(max_length=8)] = ()
+    """Who answers for production where its adapter cannot be loaded: the champions before it, newest first;
+    the bare base where there was none."""

@@ -11,6 +11,8 @@ from tunewheel_registry.lifecycle import Model, State, base_model_id
 
 SHADOW_PERCENT = 100
 """Every request is copied: the gateway bounds what it can bear."""
+MOST_STAND_INS = 5
+"""What keeps an engine from loading one champion, a rank too high for one, holds for the next ones too."""
 
 
 def desired_state(state: State, spec: ProjectSpec) -> ServingDesired | None:
@@ -35,6 +37,7 @@ def desired_state(state: State, spec: ProjectSpec) -> ServingDesired | None:
         base=base,
         system_prompt=spec.task.system_prompt,
         desired=DesiredRoutes(routes=tuple(routes)),
+        stand_ins=_stand_ins(state, base),
     )
 
 
@@ -51,6 +54,19 @@ def _production(state: State, base: BaseModelRef, percent: int) -> Route:
     champion = state.champion
     if champion is not None:
         return _route(champion, RouteRole.PRODUCTION, percent)
+    return _bare(base, percent)
+
+
+def _stand_ins(state: State, base: BaseModelRef) -> tuple[Route, ...]:
+    """Who may answer for a champion that cannot be loaded: a gateway that starts saw nobody before it."""
+    if state.champion is None:
+        return ()
+    same_base = (model for model in state.predecessors if model.registration.base == base)
+    before = tuple(_route(model, RouteRole.PRODUCTION, 100) for model in same_base)
+    return before[:MOST_STAND_INS] or (_bare(base, 100),)
+
+
+def _bare(base: BaseModelRef, percent: int) -> Route:
     return Route(model_id=base_model_id(base), role=RouteRole.PRODUCTION, percent=percent, adapter=None)
 
 

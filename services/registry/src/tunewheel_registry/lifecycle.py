@@ -99,11 +99,16 @@ class State:
         return next((m for m in list(self.models.values())[later:] if m.stage in in_traffic), None)
 
     @property
-    def predecessor(self) -> Model | None:
-        """The champion of before, which can serve again. Of those that retired from production it is the one
-        registered last: no version takes over from one that was registered after it."""
+    def predecessors(self) -> tuple[Model, ...]:
+        """The champions of before, which can serve again: those that retired from production, the one
+        registered last first. No version takes over from one that was registered after it."""
         was_champion = (m for m in list(self.models.values())[::-1] if m.has_been(Stage.PRODUCTION))
-        return next((model for model in was_champion if model.stage is Stage.RETIRED), None)
+        return tuple(model for model in was_champion if model.stage is Stage.RETIRED)
+
+    @property
+    def predecessor(self) -> Model | None:
+        """The champion of before, which takes over where the present one is rolled back."""
+        return next(iter(self.predecessors), None)
 
     def in_stage(self, stage: Stage) -> Model | None:
         return next((model for model in self.models.values() if model.stage is stage), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.upstream import ProjectDeclared
-from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_contracts.formats.serving import Route, RouteRole
 
 from tunewheel_serve_gateway.routing import DesiredProject
 
@@ -16,14 +16,15 @@ class Catalog:
     def __init__(self) -> None:
         self._desired: dict[str, Envelope[ServingDesired]] = {}
         self._declared: dict[str, Envelope[ProjectDeclared]] = {}
-        self._previous: dict[str, str] = {}
+        self._previous: dict[str, Route] = {}
 
     def on_serving_desired(self, event: Envelope[ServingDesired]) -> None:
         known = self._desired.get(event.project)
         if known is None or event.data.generation >= known.data.generation:
             self._desired[event.project] = event
             before = _in_production(known) if known is not None else None
-            if before is not None and before != _in_production(event):
+            after = _in_production(event)
+            if before is not None and (after is None or before.model_id != after.model_id):
                 self._previous[event.project] = before
 
     def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
@@ -42,7 +43,7 @@ class Catalog:
     def predecessors(self) -> set[str]:
         """Models that were in production before the present ones: what a rollback would ask for. Known as far
         as the log still tells: its topic is compacted."""
-        return set(self._previous.values())
+        return {route.model_id for route in self._previous.values()}
 
     @property
     def base_names(self) -> set[str]:
@@ -62,17 +63,18 @@ class Catalog:
                 name, spec.base_model, task.system_prompt, task.max_output_tokens, created=created
             )
         task = declared.data.spec.task if declared else None
+        previous = self._previous.get(name)
         return DesiredProject(
             project=name,
             base_name=desired.data.base.name,
             system_prompt=task.system_prompt if task else desired.data.system_prompt,
             max_output_tokens=task.max_output_tokens if task else None,
             routes=desired.data.desired.routes,
+            stand_ins=desired.data.stand_ins or ((previous,) if previous is not None else ()),
             created=int(desired.time.timestamp()),
         )
 
 
-def _in_production(event: Envelope[ServingDesired]) -> str | None:
-    """Return the model that answers for the project; None where no route says so and the bare base does."""
-    routes = event.data.desired.routes
-    return next((route.model_id for route in routes if route.role is RouteRole.PRODUCTION), None)
+def _in_production(event: Envelope[ServingDesired]) -> Route | None:
+    """Return who answers for the project; None where no route says so and the bare base does."""
+    return next((r for r in event.data.desired.routes if r.role is RouteRole.PRODUCTION), None)

@@ -182,8 +182,9 @@ class Gateway:
     def status(self, caller: Caller) -> dict[str, Any]:
         """Return what is served of the caller's projects, and why something is not."""
         mine = {name: table for name, table in self.table.projects.items() if caller.may_use(name)}
-        wanted = {r.model_id for p in self.catalog.projects() if p.project in mine for r in p.routes}
-        failures = [(name, f) for name, f in self.reconciler.failures.items() if name in wanted]
+        projects = (project for project in self.catalog.projects() if project.project in mine)
+        named = {route.model_id for p in projects for route in (*p.routes, *p.stand_ins)}
+        failures = [(name, f) for name, f in self.reconciler.failures.items() if name in named]
         return {
             "engine": {"url": self._settings.engine_url, "error": self.reconciler.engine_error},
             "projects": {name: routes_of(table) for name, table in mine.items()},

@@ -14,7 +14,7 @@ from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.retry import Backoff
 
-from tunewheel_serve_gateway.adapter_files import AdapterFiles
+from tunewheel_serve_gateway.adapter_files import AdapterFiles, InvalidAdapter
 from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import RouteTable, build_table
@@ -27,6 +27,8 @@ from tunewheel_serve_gateway.upstream.protocol import (
 )
 
 log = structlog.get_logger(__name__)
+LASTING_ATTEMPTS = 3
+"""An adapter that could not be loaded so often is stood in for; one failure may be over in a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Reconciler:
     """Owns the route table. One pass at a time: see what the engine has, begin to load what it lacks, rebuild
     the routes, unload and delete what nobody wants. Loads run beside the passes, so that a slow one holds up
     no other project. An adapter that cannot be loaded is retried with backoff and gets no traffic meanwhile;
-    whoever answered before goes on answering."""
+    see ``routing`` for who answers in its place."""
 
     def __init__(
         self,
@@ -87,8 +89,10 @@ class Reconciler:
         while True:
             self._changed.clear()
             await self.reconcile()
+            # Not wait_for: Python 3.11's loses a cancellation that comes together with the change.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self._until_next())
+                async with asyncio.timeout(self._until_next()):
+                    await self._changed.wait()
 
     async def close(self) -> None:
         """Give up what is being loaded."""
@@ -142,7 +146,7 @@ class Reconciler:
             self._note_engine(None)
             if listed is not None:
                 # What was loaded since the question went out is not in the answer.
-                self._ready = (listed | self._ready - before) & set(self._wanted())
+                self._ready = (listed | self._ready - before) & self._named()
             self._rebuild()
             self._load_missing()
             await self._unload_stale(listed)
@@ -151,24 +155,30 @@ class Reconciler:
     def _load_missing(self) -> None:
         for name, adapter in self._wanted().items():
             if name not in self._ready and name not in self._loads and self._is_due(name):
-                self._begin_load(adapter)
+                self._begin_load(name, adapter)
 
     def _wanted(self) -> dict[str, AdapterRef]:
         routes = (route for project in self._catalog.projects() for route in project.routes)
         desired = {route.model_id: route.adapter for route in routes if route.adapter is not None}
         return desired | self.table.adapters
 
+    def _named(self) -> set[str]:
+        """Return every model that is wanted, or may become a stand-in."""
+        stand_ins = {route.model_id for project in self._catalog.projects() for route in project.stand_ins}
+        return stand_ins.union(self._wanted())
+
     def _rebuild(self) -> None:
-        before, self.table = self.table, build_table(self._catalog.projects(), self._ready, self.table)
+        lasting = {name for name, failure in self.failures.items() if failure.attempts >= LASTING_ATTEMPTS}
+        before = self.table
+        self.table = build_table(self._catalog.projects(), self._ready, before, failed=lasting)
         for name, table in self.table.projects.items():
             old = before.projects.get(name)
             if old is None or [t.model_id for t in old.targets] != [t.model_id for t in table.targets]:
                 serving = {target.role.value: target.model_id for target in table.targets}
                 log.info("routes_changed", project=name, **serving, waiting_for=table.waiting_for)
 
-    def _begin_load(self, adapter: AdapterRef) -> None:
-        name = adapter.model_id
-        task = self._loads[name] = asyncio.create_task(self._load(adapter), name=f"load {name}")
+    def _begin_load(self, name: str, adapter: AdapterRef) -> None:
+        task = self._loads[name] = asyncio.create_task(self._load(name, adapter), name=f"load {name}")
 
         def done(_: asyncio.Task[None]) -> None:
             self._loads.pop(name, None)
@@ -176,9 +186,10 @@ class Reconciler:
 
         task.add_done_callback(done)
 
-    async def _load(self, adapter: AdapterRef) -> None:
-        model_id = adapter.model_id
+    async def _load(self, model_id: str, adapter: AdapterRef) -> None:
         try:
+            if adapter.model_id != model_id:
+                raise InvalidAdapter(f"the route to {model_id} names the adapter of {adapter.model_id}")
             folder = await self._files.materialise(adapter)
             await self._load_into_engine(model_id, folder)
         except Exception as error:  # whatever it is, it must not take down those who can answer
@@ -211,11 +222,16 @@ class Reconciler:
                 raise
 
     async def _unload_stale(self, listed: set[str] | None) -> None:
-        """Unload what is ours and wanted no more; what is in the middle of an answer waits a pass."""
+        """Unload what is ours and wanted no more; what is in the middle of an answer waits a pass. While a
+        project waits for its model, another gateway may have a stand-in that nothing here tells of: then only
+        what this process loaded goes."""
         wanted = self._wanted()
         self.failures = {name: failure for name, failure in self.failures.items() if name in wanted}
+        waits = any(table.waiting_for is not None for table in self.table.projects.values())
         for name in sorted(self._loaded_here if listed is None else listed):
             if name in wanted or name in self._loads or name in self._in_use or not self._is_ours(name):
+                continue
+            if waits and name not in self._loaded_here:
                 continue
             try:
                 await self._upstream.unload_adapter(name)
@@ -252,7 +268,8 @@ class Reconciler:
         return failure is None or failure.retry_at <= _now()
 
     def _until_next(self) -> float:
-        dues = [f.retry_at - _now() for name, f in self.failures.items() if name not in self._loads]
+        # What is overdue had to wait for the engine, and waits for the next regular pass.
+        dues = [due for failure in self.failures.values() if (due := failure.retry_at - _now()) > 0]
         return max(0.05, min([self._period, *dues]))
 
     def _note_engine(self, error: str | None) -> None:

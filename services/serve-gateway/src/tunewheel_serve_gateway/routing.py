@@ -21,6 +21,8 @@ class DesiredProject:
     system_prompt: str
     max_output_tokens: int | None = None
     routes: tuple[Route, ...] = ()
+    stand_ins: tuple[Route, ...] = ()
+    """Who may answer for a production that cannot be loaded, the best first."""
     created: int = 0
     """Unix seconds of the event behind it."""
 
@@ -51,8 +53,8 @@ class ProjectTable:
     shadow: Target | None = None
     waiting_for: str | None = None
     """The model that should answer but is not loaded."""
-    stand_in: Target | None = None
-    """Who answered before and goes on answering meanwhile, as long as it is itself loaded."""
+    stand_ins: tuple[Target, ...] = ()
+    """Who may answer meanwhile: the first that is itself loaded does."""
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -60,8 +62,8 @@ class ProjectTable:
 
     @property
     def adapters(self) -> dict[str, AdapterRef]:
-        targets = (*self.targets, self.stand_in)
-        return {t.model_id: t.adapter for t in targets if t is not None and t.adapter is not None}
+        targets = (*self.targets, *self.stand_ins)
+        return {target.model_id: target.adapter for target in targets if target.adapter is not None}
 
     def pick(self, draw: float) -> Target | None:
         """Return canary or production by ``draw``, 0 ≤ draw < 1."""
@@ -125,19 +127,28 @@ class RouteTable:
 
 
 def build_table(
-    desired: Iterable[DesiredProject], ready: Collection[str], previous: RouteTable
+    desired: Iterable[DesiredProject],
+    ready: Collection[str],
+    previous: RouteTable,
+    *,
+    failed: Collection[str] = (),
 ) -> RouteTable:
-    """Narrow ``desired`` to the adapters in ``ready``.
+    """Narrow ``desired`` to the adapters in ``ready``; ``failed`` are those that the engine does not load.
 
     A canary or shadow whose adapter is not loaded gets no traffic. Where the production adapter is not
-    loaded, whoever answered in ``previous`` goes on answering, as long as it is itself still there.
+    loaded, a stand-in answers: see ``_stand_ins``.
     """
-    tables = (_project_table(project, ready, previous.projects.get(project.project)) for project in desired)
+    tables = (
+        _project_table(project, ready, failed, previous.projects.get(project.project)) for project in desired
+    )
     return RouteTable({table.project: table for table in tables})
 
 
 def _project_table(
-    desired: DesiredProject, ready: Collection[str], previous: ProjectTable | None
+    desired: DesiredProject,
+    ready: Collection[str],
+    failed: Collection[str],
+    previous: ProjectTable | None,
 ) -> ProjectTable:
     base = Target(
         desired.project,
@@ -159,17 +170,35 @@ def _project_table(
     )
     if _is_loaded(production, ready):
         return table
-    stand_in = _stand_in(production, previous)
-    answers = stand_in if stand_in is not None and _is_loaded(stand_in, ready) else None
-    return replace(table, production=answers, waiting_for=production.model_id, stand_in=stand_in)
+    before = _answered_before(production, previous)
+    named = tuple(_target(desired, route) for route in desired.stand_ins)
+    stand_ins = _stand_ins(before, named, ready, has_failed=production.model_id in failed)
+    answers = next((target for target in stand_ins if _is_loaded(target, ready)), None)
+    return replace(table, production=answers, waiting_for=production.model_id, stand_ins=stand_ins)
 
 
-def _stand_in(production: Target, previous: ProjectTable | None) -> Target | None:
+def _stand_ins(
+    before: Target | None, named: tuple[Target, ...], ready: Collection[str], *, has_failed: bool
+) -> tuple[Target, ...]:
+    """Return who may answer until production is loaded, the best first.
+
+    Whoever answered ``before`` goes on, until production ``has_failed``: from then on only those that the log
+    has ``named`` may, for whoever answered before may have been rolled back. A gateway that has just started
+    saw nobody before: one that is loaded answers at once. If none is, production has some attempts before
+    all that are named are loaded for it, or the bare base takes its place.
+    """
+    if before is not None and not (named and has_failed):
+        return (before,)
+    loaded = [target for target in named if target.model_id in ready]
+    return tuple(loaded[:1]) or (named if has_failed else ())
+
+
+def _answered_before(production: Target, previous: ProjectTable | None) -> Target | None:
     if previous is None:
         return None
     before = previous.production
     if before is None or before.model_id == production.model_id:
-        before = previous.stand_in
+        before = next(iter(previous.stand_ins), None)
     return replace(before, system_prompt=production.system_prompt) if before is not None else None
 
 
