@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
+from pydantic import BaseModel, ValidationError
 
 
 def client_of(world: Any, key: str = "none") -> openai.AsyncOpenAI:
@@ -52,6 +53,20 @@ async def test_the_official_client_gets_a_stream_with_usage(world: Any):
     assert event.first_token_seconds <= event.latency_seconds
 
 
+async def test_the_official_clients_helpers_work(world: Any):
+    class Said(BaseModel):
+        said: str
+
+    async with client_of(world) as client:
+        async with client.chat.completions.stream(model="desk", messages=HELLO) as stream:
+            whole = await stream.get_final_completion()
+        asked: Any = [{"role": "user", "content": "hi"}]
+        with pytest.raises(ValidationError, match="desk-1: hi"):  # it came, and is no JSON
+            await client.chat.completions.parse(model="desk", messages=asked, response_format=Said)
+    assert whole.choices[0].message.content == "desk-1: hello there"
+    assert world.engine.asked[-1]["response_format"]["type"] == "json_schema"
+
+
 async def test_usage_is_counted_but_not_shown_to_a_stream_that_did_not_ask(world: Any):
     async with client_of(world) as client:
         stream = await client.chat.completions.create(model="desk", messages=HELLO, stream=True)
@@ -91,6 +106,54 @@ async def test_other_parameters_reach_the_engine(world: Any):
     await world.said(temperature=0, max_tokens=7, seed=3, stop=["x"])
     asked = world.engine.asked[-1]
     assert (asked["temperature"], asked["max_tokens"], asked["seed"], asked["stop"]) == (0, 7, 3, ["x"])
+
+
+async def test_nothing_else_reaches_the_engine(world: Any):
+    async with client_of(world) as client:
+        await client.chat.completions.create(
+            model="desk",
+            messages=HELLO,
+            stream=False,
+            n=1,
+            user="u1",
+            metadata={"a": "b"},
+            store=True,
+            service_tier="auto",
+            prompt_cache_key="p",
+            tools=[],
+            temperature=None,
+        )
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(
+                model="desk", messages=HELLO, extra_body={"chat_template": "{{ messages }}"}
+            )
+    assert (caught.value.param, caught.value.code) == ("chat_template", "unknown_parameter")
+    (asked,) = world.engine.asked
+    assert set(asked) == {"model", "messages", "stream", "max_tokens"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_may_ask_for_so_many_tokens_and_no_more(make_world: Any, stream: bool):
+    world = await make_world(max_output_tokens=300)
+    world.declare()
+    await world.serving(production="org/Tiny-Base")
+    for name in ("max_tokens", "max_completion_tokens"):
+        async with await world.chat(stream=stream, **{name: 300}) as response:
+            assert response.status == 200
+        async with await world.chat(stream=stream, **{name: 301}) as response:
+            error = (await response.json())["error"]
+            assert (response.status, error["param"]) == (400, name)
+            assert "300" in error["message"]
+    assert len(world.engine.asked) == 2
+
+
+async def test_a_projects_own_limit_may_be_larger_than_the_gateways(make_world: Any):
+    world = await make_world(max_output_tokens=10)
+    world.declare()  # whose answers have up to 256 tokens
+    await world.serving(production="org/Tiny-Base")
+    await world.said(max_tokens=256)
+    async with await world.chat(max_tokens=257) as response:
+        assert response.status == 400
 
 
 async def test_the_projects_output_limit_counts_unless_the_client_sets_one(world: Any):
@@ -155,7 +218,10 @@ BAD: list[tuple[Any, str]] = [
     ({"model": "desk", "messages": HELLO, "tools": [{}]}, "tools"),
     ({"model": "desk", "messages": HELLO, "user": 4}, "user"),
     (
-        b'{"model":"desk","messages":[{"role":"user","content":"x"}],"x":' + b"[" * 300 + b"]" * 300 + b"}",
+        b'{"model":"desk","messages":[{"role":"user","content":"x"}],"stop":'
+        + b"[" * 300
+        + b"]" * 300
+        + b"}",
         "(body)",
     ),
 ]

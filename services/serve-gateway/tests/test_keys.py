@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,22 @@ def test_a_wrong_file_says_where(tmp_path: Path, content: str, said: str):
 def test_a_missing_file_says_so(tmp_path: Path):
     with pytest.raises(InvalidKeys, match="cannot be read"):
         load_keys(tmp_path / "none.yaml")
+
+
+def test_the_key_that_the_readme_makes_is_taken(tmp_path: Path):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (program,) = re.findall(r"python3 -c '(import .*secrets.*)'", readme)
+    command = [sys.executable, "-c", program]
+    key, digest = subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
+    assert len(key) >= 32
+    sample = readme.split("```yaml\n")[1].split("```")[0]
+    named = re.findall(r"<.*?>", sample)
+    assert len(named) == 2
+    file = tmp_path / "keys.yaml"
+    for placeholder in named:
+        sample = sample.replace(placeholder, digest, 1)
+    file.write_text(sample)
+    assert load_keys(file).identify(f"Bearer {key}").name
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
@@ -147,3 +166,10 @@ async def test_a_key_sees_the_state_of_its_projects_only(make_world: Any, key_fi
     assert set(seen["secret-ops"]["failed_adapters"]) == {"desk-1", "other-1"}
     assert set(seen["secret-app"]["failed_adapters"]) == {"desk-1"}
     assert set(seen["secret-app"]["projects"]) == {"desk"}
+    assert seen["secret-ops"]["engine"]["url"] == world.engine.url
+    assert seen["secret-app"]["engine"] == {"reachable": True}
+    assert world.engine.url not in json.dumps(seen["secret-app"])
+    body = {"model": "other", "messages": [{"role": "user", "content": "hi"}]}
+    headers = {"authorization": "Bearer secret-app"}
+    async with world.session.post(f"{world.url}/v1/chat/completions", json=body, headers=headers) as response:
+        assert (response.status, "other-1" in await response.text()) == (403, False)

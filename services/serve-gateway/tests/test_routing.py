@@ -176,6 +176,28 @@ def test_a_base_of_several_projects_is_ambiguous_unless_the_key_tells():
     assert table.find("org/Base", draw=0.5, allowed={"two"}).project == "two"
 
 
+@pytest.mark.parametrize("asked", ["first", "first/base", "a", "org/Base", "base-0"])
+def test_what_a_key_is_not_for_is_refused_before_anything_is_told_of_it(asked: str):
+    """Nobody learns from a refusal which model a project waits for, nor which project has a model."""
+    table = built(
+        desired("first", production=("secret", 100), shadow=("a", 100)),
+        desired("also-secret", production=("base-0", 100)),
+        desired("two", base="org/Other"),
+        ready="a",
+    )
+    with pytest.raises(NotAllowed) as caught:
+        table.find(asked, draw=0.5, allowed={"two"})
+    told = caught.value.message.replace(repr(asked), "")
+    assert not any(name in told for name in ("secret", "first", "org/", "base"))
+
+
+def test_a_model_that_several_projects_have_is_the_one_of_the_key():
+    table = built(desired("one", production=("base-0", 100)), desired("two", production=("base-0", 100)))
+    assert table.find("base-0", draw=0.5, allowed={"two"}).project == "two"
+    with pytest.raises(UnknownModel, match="one/base, two/base"):
+        table.find("base-0", draw=0.5)
+
+
 def test_a_key_reaches_only_its_projects():
     table = built(desired("one", production=("a", 100)), desired("two"), ready="a")
     with pytest.raises(NotAllowed):

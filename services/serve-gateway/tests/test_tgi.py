@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from tunewheel_serve_gateway.chat_request import PASSED_ON
 from tunewheel_serve_gateway.errors import ApiError
 from tunewheel_serve_gateway.upstream.chat_template import InvalidTemplate, load_template
 from tunewheel_serve_gateway.upstream.protocol import (
@@ -21,6 +22,7 @@ from tunewheel_serve_gateway.upstream.protocol import (
     UpstreamRefused,
 )
 from tunewheel_serve_gateway.upstream.tgi import StopFilter, TgiUpstream
+from tunewheel_serve_gateway.upstream.tgi_parameters import NOT_SERVED, WHOLE_NUMBERS
 
 
 class FakeTgi:
@@ -155,6 +157,27 @@ async def test_a_parameter_that_cannot_be_passed_on_is_400_and_named(
         await upstream.complete(body(**{name: value}))
     assert (caught.value.status, caught.value.payload()["error"]["param"]) == (400, name)
     assert not tgi.asked
+
+
+@pytest.mark.parametrize("name", sorted(PASSED_ON))
+async def test_whatever_the_gateway_passes_on_is_heeded_or_refused(
+    tgi: FakeTgi, upstream: TgiUpstream, name: str
+):
+    """Nothing that would change an answer is dropped on the way."""
+    values: dict[str, Any] = {
+        "stop": ["x"],
+        "response_format": {"type": "json_object"},
+        "logit_bias": {"5": 1},
+        "logprobs": True,
+    }
+    asked = body(**{name: values.get(name, 2 if name in WHOLE_NUMBERS else 0.5)})
+    if name in NOT_SERVED:
+        with pytest.raises(UpstreamRefused, match=name):
+            await upstream.complete(asked)
+    else:
+        await upstream.complete(asked)
+        sent = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}.get(name, name)
+        assert sent in tgi.asked[0]["parameters"]
 
 
 async def test_parameters_that_ask_for_nothing_are_left_out(tgi: FakeTgi, upstream: TgiUpstream):

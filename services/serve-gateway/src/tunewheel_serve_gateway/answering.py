@@ -51,7 +51,10 @@ class Answering:
         recent: RecentCompletions,
         shadows: ShadowCopies,
         metrics: Metrics,
+        *,
+        max_output_tokens: int,
     ) -> None:
+        self._max_output_tokens = max_output_tokens
         self._upstream = upstream
         self._reconciler = reconciler
         self._log = log
@@ -149,6 +152,7 @@ class Answering:
             raise Unavailable(message, param="model", retry_after="2") from error
 
     def _begin(self, request: ChatRequest, caller: Caller, target: Target) -> tuple[Exchange, dict[str, Any]]:
+        request.check_limit(max(self._max_output_tokens, target.max_output_tokens or 0))
         messages = with_system_prompt(request.messages, target.system_prompt)
         exchange = Exchange(
             project=target.project,

@@ -1,4 +1,8 @@
-"""A chat request as a client sent it: checked where the gateway depends on it, passed on otherwise."""
+"""A chat request as a client sent it, and the part of it that reaches the engine.
+
+That part is a closed list: engines also take parameters by which a client replaces the chat template,
+overtakes others or generates without end.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,56 @@ Messages = tuple[tuple[str, str], ...]
 """(role, content) pairs; roles are system, user and assistant."""
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-UNSUPPORTED = ("tools", "functions", "tool_choice", "function_call", "audio")
+LIMITS = ("max_tokens", "max_completion_tokens")
+"""Two names for the most tokens that an answer may have: an old one and a new one."""
+PASSED_ON = frozenset(
+    {
+        *LIMITS,
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "min_p",
+        "presence_penalty",
+        "repetition_penalty",
+        "response_format",
+        "seed",
+        "stop",
+        "temperature",
+        "top_k",
+        "top_logprobs",
+        "top_p",
+    }
+)
+"""Parameters that reach the engine, as they are."""
+WITHOUT_EFFECT = frozenset(
+    {
+        "metadata",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+"""Parameters of OpenAI's that change no answer. They are taken, and end here."""
+LONGEST_NAME = 100
+"""Characters of an unknown parameter's name that are said back."""
+NOT_SERVED: dict[str, tuple[object, ...]] = {
+    "audio": (),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "modalities": (["text"],),
+    "n": (1,),
+    "parallel_tool_calls": (True, False),
+    "reasoning_effort": ("none",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+"""Parameters of OpenAI's that would change the answer: the values that ask for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +74,7 @@ class ChatRequest:
     model: str
     messages: Messages
     parameters: dict[str, Any]
-    """Everything else in the body, passed to the engine as it is."""
+    """What is passed on, and is not null."""
     stream: bool
     include_usage: bool
     user: str | None
@@ -36,11 +89,26 @@ class ChatRequest:
             "messages": [{"role": role, "content": content} for role, content in messages],
             "stream": self.stream,
         }
-        if max_tokens and body.get("max_tokens") is None and body.get("max_completion_tokens") is None:
+        if max_tokens and not any(name in self.parameters for name in LIMITS):
             body["max_tokens"] = max_tokens
         if self.stream:
             body["stream_options"] = {"include_usage": True}
         return body
+
+    def check_limit(self, most: int) -> None:
+        """Refuse to ask for more than ``most`` tokens.
+
+        Raises:
+            BadRequest
+        """
+        for name in LIMITS:
+            asked = self.parameters.get(name)
+            if asked is not None and asked > most:
+                raise BadRequest(
+                    f"{name} is too large: {asked}; at most {most} tokens are answered here",
+                    param=name,
+                    code="invalid_value",
+                )
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
@@ -75,21 +143,41 @@ def parse_chat_request(raw: bytes) -> ChatRequest:
     options = body.pop("stream_options", None) or {}
     if not isinstance(options, dict):
         raise BadRequest("stream_options must be an object", param="stream_options")
-    _refuse_unsupported(body)
-    _check_depth(body)
-    user = body.get("user")
-    if user is not None and not isinstance(user, str):
-        raise BadRequest("user must be a string", param="user")
-    include_usage = bool(options.get("include_usage"))
-    return ChatRequest(model, messages, body, stream, include_usage, user or body.get("safety_identifier"))
+    for name in ("user", "safety_identifier"):
+        if not isinstance(body.get(name), str | None):
+            raise BadRequest(f"{name} must be a string", param=name)
+    user = body.get("user") or body.get("safety_identifier")
+    return ChatRequest(model, messages, _passed_on(body), stream, bool(options.get("include_usage")), user)
 
 
-def _check_depth(parameters: dict[str, Any]) -> None:
-    """orjson reads more levels than it writes, and the engine is to be written to."""
+def _passed_on(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of ``body`` that is for the engine.
+
+    Raises:
+        BadRequest: something in it is not served or not known, cannot be written, or is no limit.
+    """
+    parameters: dict[str, Any] = {}
+    for name, value in body.items():
+        if value is None or name in WITHOUT_EFFECT:
+            continue
+        if name in PASSED_ON:
+            parameters[name] = value
+        elif name not in NOT_SERVED:
+            named = name[:LONGEST_NAME]
+            served = ", ".join(sorted(PASSED_ON))
+            reason = f"Unknown parameter: {named!r}; leave it out. The engine is passed {served}"
+            raise BadRequest(reason, param=named, code="unknown_parameter")
+        elif value not in NOT_SERVED[name]:
+            advice = "send the request again for another answer" if name == "n" else "leave it out"
+            raise BadRequest(f"{name} is not served here; {advice}", param=name, code="unsupported_parameter")
+    for name in LIMITS:
+        if name in parameters and type(parameters[name]) is not int:
+            raise BadRequest(f"{name} must be a whole number", param=name, code="invalid_type")
     try:
-        orjson.dumps(parameters)
+        orjson.dumps(parameters)  # which writes fewer levels than it reads
     except orjson.JSONEncodeError as error:
         raise BadRequest(f"the body cannot be passed on ({error}); nest it less", param="(body)") from error
+    return parameters
 
 
 def with_system_prompt(messages: Messages, system_prompt: str | None) -> Messages:
@@ -126,11 +214,3 @@ def _content(content: Any, where: str) -> str:
         if len(parts) == len(content):
             return "".join(parts)
     raise BadRequest(f"{where} must be text, or a list of text parts", param=where)
-
-
-def _refuse_unsupported(body: dict[str, Any]) -> None:
-    for name in UNSUPPORTED:
-        if body.get(name):
-            raise BadRequest(f"{name} is not supported here; leave it out", param=name)
-    if body.get("n") not in (None, 1):
-        raise BadRequest("n must be 1; send the request again for another answer", param="n")

@@ -58,7 +58,8 @@ def join(body: FeedbackBody, known: Exchange | None, caller: Caller) -> Feedback
     """
     project = known.project if known is not None else _project(body, caller)
     if not caller.may_use(project):
-        raise NotAllowed(f"this key is not for project {project}; use one that is", param="completion_id")
+        reason = f"this key is not for the project of {body.completion_id}; use one that is"
+        raise NotAllowed(reason, param="completion_id")
     messages = body.messages or _messages(known)
     if body.correction is not None and not any(message.role == "user" for message in messages):
         raise Unprocessable(

@@ -100,7 +100,13 @@ class Gateway:
             backlog=settings.shadow_backlog,
         )
         answering = Answering(
-            self.upstream, self.reconciler, self.log, self._recent, self._shadows, self.metrics
+            self.upstream,
+            self.reconciler,
+            self.log,
+            self._recent,
+            self._shadows,
+            self.metrics,
+            max_output_tokens=settings.max_output_tokens,
         )
         self.chat = ChatCompletions(answering, self._admit, self.metrics, max_body_bytes=self.max_body_bytes)
         self._reconciling: asyncio.Task[None] | None = None
@@ -180,17 +186,22 @@ class Gateway:
         return self.metrics.render()
 
     def status(self, caller: Caller) -> dict[str, Any]:
-        """Return what is served of the caller's projects, and why something is not."""
+        """Return what is served of the caller's projects, and why something is not. Where the engine is, and
+        what all projects share, concerns those alone who may use them all."""
         mine = {name: table for name, table in self.table.projects.items() if caller.may_use(name)}
         projects = (project for project in self.catalog.projects() if project.project in mine)
         named = {route.model_id for p in projects for route in (*p.routes, *p.stand_ins)}
         failures = [(name, f) for name, f in self.reconciler.failures.items() if name in named]
-        return {
-            "engine": {"url": self._settings.engine_url, "error": self.reconciler.engine_error},
+        engine: dict[str, Any] = {"reachable": self.reconciler.engine_error is None}
+        status = {
+            "engine": engine,
             "projects": {name: routes_of(table) for name, table in mine.items()},
             "failed_adapters": {name: {"attempts": f.attempts, "reason": f.reason} for name, f in failures},
-            "remembered_completions": len(self._recent),
         }
+        if caller.projects is None:
+            engine |= {"url": self._settings.engine_url, "error": self.reconciler.engine_error}
+            status["remembered_completions"] = len(self._recent)
+        return status
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         """Neither reconciler nor log ends by itself: a gateway without them must not look alive."""

@@ -65,6 +65,11 @@ class ProjectTable:
         targets = (*self.targets, *self.stand_ins)
         return {target.model_id: target.adapter for target in targets if target.adapter is not None}
 
+    def named(self, model: str) -> Target | None:
+        """Return the target that ``model`` names: the base, or one that can answer now."""
+        named = (target for target in self.targets if target.model_id == model)
+        return self.base if model == self.base.upstream_model else next(named, None)
+
     def pick(self, draw: float) -> Target | None:
         """Return canary or production by ``draw``, 0 ≤ draw < 1."""
         if self.canary is not None and draw * 100 < self.canary.percent:
@@ -89,10 +94,30 @@ class RouteTable:
             Unavailable: the project's model is not loaded yet.
         """
         table = self.projects.get(model)
-        target = self._routed(table, draw) if table is not None else self._pinned(model, allowed)
-        if allowed is not None and target.project not in allowed:
-            raise NotAllowed(f"this key is not for project {target.project}; use one that is", param="model")
-        return target
+        if table is None:
+            return self._pinned(model, allowed)
+        if allowed is not None and model not in allowed:
+            raise _not_allowed(model)
+        return self._routed(table, draw)
+
+    def _pinned(self, model: str, allowed: Collection[str] | None) -> Target:
+        project, _, rest = model.rpartition("/")
+        owner = self.projects.get(project) if rest == "base" else None
+        if owner is not None:
+            found = [owner.base]
+        else:
+            found = [t for table in self.projects.values() if (t := table.named(model)) is not None]
+        mine = found if allowed is None else [target for target in found if target.project in allowed]
+        if found and not mine:
+            raise _not_allowed(model)
+        if not mine:
+            known = ", ".join(sorted(name for name in self.projects if allowed is None or name in allowed))
+            reason = f"model {model!r} is not served; projects here: {known or 'none'}"
+            raise UnknownModel(reason, param="model")
+        if len(mine) > 1:
+            names = ", ".join(f"{target.project}/base" for target in mine)
+            raise UnknownModel(f"several projects use {model}; name one of {names}", param="model")
+        return replace(mine[0], pinned=True)
 
     def _routed(self, table: ProjectTable, draw: float) -> Target:
         target = table.pick(draw)
@@ -104,26 +129,10 @@ class RouteTable:
             )
         return target
 
-    def _pinned(self, model: str, allowed: Collection[str] | None) -> Target:
-        project, _, rest = model.rpartition("/")
-        if rest == "base" and project in self.projects:
-            return replace(self.projects[project].base, pinned=True)
-        users = [t for t in self.projects.values() if t.base.upstream_model == model]
-        if users:
-            return self._base_by_name(model, users, allowed)
-        for table in self.projects.values():
-            for target in table.targets:
-                if target.model_id == model:
-                    return replace(target, pinned=True)
-        known = ", ".join(sorted(name for name in self.projects if allowed is None or name in allowed))
-        raise UnknownModel(f"model {model!r} is not served; projects here: {known or 'none'}", param="model")
 
-    def _base_by_name(self, model: str, users: list[ProjectTable], allowed: Collection[str] | None) -> Target:
-        mine = [table for table in users if allowed is None or table.project in allowed] or users
-        if len(mine) > 1:
-            names = ", ".join(f"{table.project}/base" for table in mine)
-            raise UnknownModel(f"several projects use {model}; name one of {names}", param="model")
-        return replace(mine[0].base, pinned=True)
+def _not_allowed(model: str) -> NotAllowed:
+    """Nothing is said but what the client said itself: whose the model is, is not for this key."""
+    return NotAllowed(f"this key is not for {model!r}; use one that is", param="model")
 
 
 def build_table(

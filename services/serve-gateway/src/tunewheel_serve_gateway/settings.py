@@ -29,6 +29,8 @@ class Settings(ServiceSettings):
     api_keys_file: Path | None = None
     """YAML or JSON of API keys; without it the gateway is open, and listens on loopback only."""
     max_body_bytes: int = Field(default=1 << 20, gt=0)
+    max_output_tokens: int = Field(default=4096, ge=1)
+    """Most tokens that a client may ask for, unless the project's own ``max_output_tokens`` is larger."""
     retry_after_seconds: int = Field(default=2, ge=1)
 
     completion_queue: int = Field(default=10_000, ge=1)

@@ -9,13 +9,14 @@ from tunewheel_serve_gateway.upstream.protocol import UpstreamRefused
 NOT_SERVED: dict[str, tuple[object, ...]] = {
     "response_format": ({"type": "text"},),
     "presence_penalty": (0,),
+    "min_p": (0,),
     "logit_bias": ({},),
     "logprobs": (False,),
     "top_logprobs": (0,),
 }
 """Parameter → the values that mean its absence."""
-NUMBERS = ("temperature", "top_p", "frequency_penalty")
-WHOLE_NUMBERS = ("max_tokens", "max_completion_tokens", "seed")
+NUMBERS = ("temperature", "top_p", "frequency_penalty", "repetition_penalty")
+WHOLE_NUMBERS = ("max_tokens", "max_completion_tokens", "seed", "top_k")
 
 
 def parameters_of(body: dict[str, Any], *, adapter_id: str | None) -> dict[str, Any]:
@@ -25,16 +26,18 @@ def parameters_of(body: dict[str, Any], *, adapter_id: str | None) -> dict[str, 
         UpstreamRefused: a parameter has the wrong type, or none that TGI knows; ``param`` names it.
     """
     _check(body)
-    temperature, top_p = body.get("temperature"), body.get("top_p")
+    temperature, top_p, top_k = body.get("temperature"), body.get("top_p"), body.get("top_k")
     wanted = {
         "adapter_id": adapter_id,
         "max_new_tokens": body.get("max_completion_tokens") or body.get("max_tokens"),
         "temperature": temperature or None,
         "do_sample": temperature is None or temperature > 0,
         "top_p": top_p if top_p and top_p < 1 else None,
+        "top_k": top_k if top_k and top_k > 0 else None,
         "seed": body.get("seed"),
         "stop": stops_of(body) or None,
         "frequency_penalty": body.get("frequency_penalty"),
+        "repetition_penalty": body.get("repetition_penalty"),
     }
     return {name: value for name, value in wanted.items() if value is not None}
 
