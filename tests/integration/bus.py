@@ -79,7 +79,11 @@ class Bus:
 
     async def read(self, topic: str) -> AsyncIterator[Any]:
         """Yield the records of ``topic`` since the bus was opened, then follow it."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka, max_partition_fetch_bytes=8 << 20)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._kafka,
+            max_partition_fetch_bytes=8 << 20,
+            auto_offset_reset="earliest",  # an erasure may have deleted what lay at the mark
+        )
         await consumer.start()
         try:
             partitions = [partition for partition in self._marks if partition.topic == topic]

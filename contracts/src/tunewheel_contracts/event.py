@@ -161,6 +161,8 @@ class KafkaRecord:
     key: bytes
     value: bytes
     headers: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    timestamp_ms: int | None = None
+    """Of a record that is written anew: when it was written first. None: now."""
 
 
 def new_event(

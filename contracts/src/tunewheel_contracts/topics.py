@@ -99,7 +99,7 @@ ERASURE_REQUESTED = TopicSpec(
     ("upstream", "ingest", "cli"),
     ("ingest", "curate"),
 )
-ERASURE_COMPLETED = TopicSpec(data.ErasureCompleted, ("curate", "eval"), ("eval",))
+ERASURE_COMPLETED = TopicSpec(data.ErasureCompleted, ("ingest", "curate", "eval"), ("eval",))
 PROJECT_DECLARED = TopicSpec(
     upstream.ProjectDeclared,
     ("cli",),

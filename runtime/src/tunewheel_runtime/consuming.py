@@ -217,7 +217,9 @@ def headers_of(record: Record) -> dict[str, bytes]:
 
 
 def undecoded(record: Record) -> Undecoded:
-    return Undecoded(position_of(record), record.key, record.value, headers_of(record))
+    return Undecoded(
+        position_of(record), record.key, record.value, headers_of(record), logged_ms=record.timestamp
+    )
 
 
 async def commit(consumer: AIOKafkaConsumer, records: Sequence[Record]) -> bool:

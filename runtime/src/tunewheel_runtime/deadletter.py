@@ -9,8 +9,9 @@ How many a project has on a topic never stops the service: others share its topi
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
+import dataclasses
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -33,6 +34,11 @@ LONGEST_REASON = 2_000
 LARGEST = MAX_MESSAGE_BYTES + DEAD_LETTER_OVERHEAD // 2
 """Of key, value and headers together: what every dead-letter topic takes."""
 LARGEST_KEY = 4_096
+PLACE_HEADERS = ("ce_type", "ce_project", "dlq_service", "dlq_source_topic", "dlq_source_partition",
+                 "dlq_source_offset")  # fmt: skip
+ERASED = InvalidEvent(
+    field="(erased)", reason="what the message said was erased; the place it came from stays"
+)
 MOST_STREAMS = 1_000
 """Topics and projects whose refusals are counted; made-up projects push out who was silent longest."""
 
@@ -54,6 +60,8 @@ class Undecoded:
     key: bytes | None
     value: bytes | None
     headers: Mapping[str, bytes]
+    logged_ms: int | None = None
+    """The record's own timestamp, milliseconds since 1970."""
 
 
 Refusal = tuple[Undecoded, InvalidEvent]
@@ -82,6 +90,15 @@ class DeadLetters:
         self._counter = counter
         self._service = service
         self._flood = Flood(warn, limit=limit, window=window)
+        self._is_erased: Callable[[Undecoded], bool] = lambda _: False
+        self._refresh: Callable[[], Awaitable[None]] | None = None
+
+    def withhold(
+        self, is_erased: Callable[[Undecoded], bool], refresh: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Write letters of what ``is_erased`` without what they carry; ``refresh`` learns of all erasures.
+        A service may read its topics again, and an erased letter must not come back by that."""
+        self._is_erased, self._refresh = is_erased, refresh
 
     def passed(self, topic: str, project: str) -> None:
         """Note a message that was fine: only the share of refused ones counts. Call it once a message, in
@@ -99,8 +116,12 @@ class DeadLetters:
         Raises:
             TransientError: a dead letter could not be written; the source offset must not move.
         """
+        if refusals and self._refresh is not None:
+            await self._refresh()
         for record, error in refusals:
             letter = dead_letter(record, error, service=self._service)
+            if self._is_erased(record):
+                letter, error = withheld(letter), ERASED
             await retry(lambda one=letter: self._publisher.send([one]), self._backoff, what="dead letter")
             self._counter.add(1, {"topic": record.position.topic})
             log.warning(
@@ -214,6 +235,13 @@ def dead_letter(record: Undecoded, error: InvalidEvent, *, service: str) -> Kafk
         key, value = key[:LARGEST_KEY], value[: MAX_MESSAGE_BYTES // 2]
     added = {HEADER_PREFIX + name: text.encode("utf-8", "replace") for name, text in told.items()}
     return KafkaRecord(topic=f"{record.position.topic}.dlq", key=key, value=value, headers=kept | added)
+
+
+def withheld(letter: KafkaRecord) -> KafkaRecord:
+    """Return ``letter`` without what it carries: that something was refused, by whom and where, stays."""
+    places = {name: letter.headers[name] for name in PLACE_HEADERS if name in letter.headers}
+    told = {"dlq_field": ERASED.field.encode(), "dlq_reason": ERASED.reason.encode()}
+    return dataclasses.replace(letter, key=b"", value=b"", headers=places | told)
 
 
 def _size(key: bytes, value: bytes, headers: Mapping[str, bytes]) -> int:

@@ -95,7 +95,13 @@ class Publisher:
         try:
             async with asyncio.timeout(patience):
                 futures = [
-                    await self._producer.send(r.topic, r.value, key=r.key, headers=list(r.headers.items()))
+                    await self._producer.send(
+                        r.topic,
+                        r.value,
+                        key=r.key,
+                        headers=list(r.headers.items()),
+                        timestamp_ms=r.timestamp_ms,
+                    )
                     for r in records
                 ]
                 await asyncio.gather(*futures)

@@ -17,12 +17,14 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp
+from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.topics import TopicSpec
 
 from tunewheel_runtime.admission import Admission, OpenToNetwork, require_authentication
 from tunewheel_runtime.consuming import Consumption, Delivery, Instruments
 from tunewheel_runtime.deadletter import DeadLetters, Position
+from tunewheel_runtime.erased_letters import is_erased
 from tunewheel_runtime.health import health_routes
 from tunewheel_runtime.http import PatientHttp
 from tunewheel_runtime.jobs import Lease, LeaseLost
@@ -62,8 +64,11 @@ class Service:
         self._backoff = Backoff(
             settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
         )
+        self._dead_letters = self._make_dead_letters()
+        instruments = Instruments.of(self.telemetry)
+        consumption = Consumption(self.publisher, self._dead_letters, self._backoff, instruments)
         self._subscriptions = Subscriptions(
-            name, settings, self._make_consumption(), telemetry=self.telemetry, failed=self.fail
+            name, settings, consumption, telemetry=self.telemetry, failed=self.fail
         )
         self._leadership: Leadership | None = None
         self._readers: list[LogReader] = []
@@ -79,9 +84,9 @@ class Service:
         """By name: see ``warn``."""
         self.http_port: int | None = None
 
-    def _make_consumption(self) -> Consumption:
+    def _make_dead_letters(self) -> DeadLetters:
         counter = self.telemetry.meter.create_counter("tunewheel.events.dead_lettered")
-        letters = DeadLetters(
+        return DeadLetters(
             self.publisher,
             self._backoff,
             counter,
@@ -90,8 +95,6 @@ class Service:
             limit=self.settings.dead_letter_limit,
             window=self.settings.dead_letter_window,
         )
-        instruments = Instruments.of(self.telemetry)
-        return Consumption(self.publisher, letters, self._backoff, instruments)
 
     @property
     def broker(self) -> KafkaBroker:
@@ -123,6 +126,10 @@ class Service:
         first; otherwise for one event after another.
         """
         return self._subscriptions.job(topic, group, concurrent=concurrent)
+
+    def withhold(self, erasures: Erasures, followed: LogReader) -> None:
+        """Keep what ``erasures`` take, as ``followed`` knows them, out of this service's dead letters."""
+        self._dead_letters.withhold(lambda record: is_erased(record, erasures.all()), followed.refresh)
 
     def check(self, topic: TopicSpec) -> None:
         """Write a dead letter for every event of ``topic`` that cannot be decoded.

@@ -40,12 +40,14 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     async def fill() -> None:
         await catch_up(table, settings, erasures=known.erasures.all)
 
+    followed = service.replay_at(TOPICS, known.apply)
+    service.withhold(known.erasures, followed)
     curation = Curation(
         service,
         table=table,
         projects=service.view(topics.PROJECT_DECLARED),
         known=known,
-        followed=service.replay_at(TOPICS, known.apply),
+        followed=followed,
         builder=builder,
         catch_up=fill,
     )

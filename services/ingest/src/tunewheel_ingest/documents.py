@@ -54,14 +54,14 @@ class Documents:
                 field = "content" if document.file is None else "file"
                 raise InvalidEvent(field=field, reason=str(error)) from error
 
-    async def forget(self, project: str, document_id: str, *, until: datetime) -> None:
-        """Delete the files of a document that were stored up to ``until``; one that has none is fine.
+    async def stored(self, project: str, document_id: str, *, until: datetime) -> list[str]:
+        """Return the files of a document that were stored up to ``until``.
 
         The door stores a file before it publishes it, and again where it is there already: a later one
         belongs to something published since.
         """
         written = await self._store.written(folder_of(project, document_id))
-        await self._store.delete([path for path, moment in written.items() if moment <= until])
+        return [path for path, moment in written.items() if moment <= until]
 
     async def _fetch(self, document: DocumentPublished, source: Path) -> None:
         file = document.file

@@ -1,31 +1,41 @@
-"""Up to which moment an erasure takes what was published."""
+"""Carries an erasure out on what ingest holds: files stored at its door, and everybody's dead letters."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
-
+import structlog
+from tunewheel_contracts.erasures import Erasure, place_of, proof_of
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.topics import TOPICS
+from tunewheel_runtime.erased_letters import ErasedLetters
+from tunewheel_runtime.service import Service
+
+from tunewheel_ingest.documents import Documents
+
+log = structlog.get_logger(__name__)
+HOLDER = "ingest"
+LETTERS = tuple(
+    spec.dead_letter for spec in TOPICS if spec.dead_letter_exists and not spec.name.startswith("erasure.")
+)
+"""Dead-letter topics of all services. Requests and proofs of erasures name whom they are about, and stay."""
 
 
-class Moments:
-    """A fold over ``erasure.requested``: event id → the moment at which it was asked for first.
+async def carry_out(
+    event: Envelope[ErasureRequested], erasure: Erasure, *, service: Service, documents: Documents
+) -> ErasureCompleted:
+    """Delete the files and dead letters that ``erasure`` takes; return the proof, which says what there was
+    when the request was handled first.
 
-    A client that sends a request anew, with its id and a later time, asks for no more than before: what was
-    published since stays.
+    Raises:
+        InvalidEvent: Kafka does not let ingest delete dead letters.
+        TransientError: the broker or the store is away.
     """
-
-    def __init__(self) -> None:
-        self._first: dict[str, datetime] = {}
-
-    def apply(self, event: Envelope[Any]) -> None:
-        """Take note of one event; a second time changes nothing."""
-        if isinstance(event.data, ErasureRequested):
-            self.of(event)
-
-    def of(self, event: Envelope[ErasureRequested]) -> datetime:
-        """Return the moment up to which ``event`` takes: its ``requested_at``, else its time, the first."""
-        moment = event.data.requested_at or event.time
-        self._first[event.id] = min(moment, self._first.get(event.id, moment))
-        return self._first[event.id]
+    files = await documents.stored(event.project, erasure.subject, until=erasure.until)
+    letters = ErasedLetters(service.settings, service.publisher, LETTERS)
+    found = str(len(files) + await letters.find(erasure)).encode()
+    first = await service.store.first(f"{place_of(event.project, event.id)}.{HOLDER}", found)
+    await service.store.delete(files)
+    await letters.remove(erasure)
+    log.info("erased", erasure_id=event.data.erasure_id, files=len(files), found=int(found))
+    return proof_of(event.data, holder=HOLDER, erased_by=service.name, records=int(first))

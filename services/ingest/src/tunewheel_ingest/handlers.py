@@ -1,13 +1,14 @@
-"""The map of ingest: four upstream topics become one topic of records; an erasure takes files away."""
+"""The map of ingest: four upstream topics become one of records; an erasure takes files and dead letters."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tunewheel_contracts import topics
+from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.data import RecordIngested
+from tunewheel_contracts.events.data import ErasureCompleted, RecordIngested
 from tunewheel_contracts.events.upstream import (
     DocumentPublished,
     ErasureRequested,
@@ -20,7 +21,7 @@ from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
 from tunewheel_ingest.documents import Documents
-from tunewheel_ingest.erasures import Moments
+from tunewheel_ingest.erasures import carry_out
 from tunewheel_ingest.records import RECORD_OF, document_record
 from tunewheel_ingest.settings import DOCUMENTS_AT_ONCE
 from tunewheel_ingest.sizing import require_size
@@ -31,8 +32,9 @@ Made = Envelope[RecordIngested] | None
 
 def register(service: Service, projects: View[ProjectDeclared], documents: Documents) -> None:
     """Attach the handlers; ``projects`` is the view of declared projects."""
-    moments = Moments()
-    asked = service.replay((topics.ERASURE_REQUESTED,), moments.apply)
+    erasures = Erasures()
+    asked = service.replay((topics.ERASURE_REQUESTED,), erasures.apply)
+    service.withhold(erasures, asked)
 
     async def ingest(event: Envelope[Any]) -> Made:
         await require_project(projects, event.project)
@@ -56,12 +58,11 @@ def register(service: Service, projects: View[ProjectDeclared], documents: Docum
         return await ingest(event)
 
     @service.on(topics.ERASURE_REQUESTED)
-    async def on_erasure_requested(event: Envelope[ErasureRequested]) -> None:
+    async def on_erasure_requested(event: Envelope[ErasureRequested]) -> Envelope[ErasureCompleted]:
         await require_project(projects, event.project)
         await asked.refresh()
-        # of a document the id is also the group, which is where a person's name would stand
-        name = event.data.source_id or event.data.customer or ""
-        await documents.forget(event.project, name, until=moments.of(event))
+        proof = await carry_out(event, erasures.asked_by(event), service=service, documents=documents)
+        return service.new(proof, cause=event)
 
 
 def made(record: RecordIngested | None, cause: Envelope[Any]) -> Made:

@@ -1,0 +1,190 @@
+"""Which dead letters are of what was erased, and how they leave their topics.
+
+Kafka deletes from the beginning of a partition only. So the letters that stay are written anew at its end,
+under their first timestamps, and all up to the last erased one are deleted (``DeleteRecords``).
+"""
+
+# aiokafka has no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+from tunewheel_contracts.erasures import Erasure
+from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.event import KafkaRecord
+
+from tunewheel_runtime.deadletter import Position, Undecoded, refused, withheld
+from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.partitions import partitions_of
+from tunewheel_runtime.publishing import Publisher
+from tunewheel_runtime.settings import ServiceSettings
+
+log = structlog.get_logger(__name__)
+
+
+def is_erased(record: Undecoded, erasures: Iterable[Erasure]) -> bool:
+    """Tell whether a refused message names who, or what, was erased, and may be from before that moment.
+
+    It may be no valid event: it names its person or source as any value of its JSON, else as a word of its
+    text. In doubt it does.
+    """
+    said, published = _Said.of(record), _published(record)
+    return any(
+        (published is None or published <= erasure.until)
+        and said.project in (None, erasure.project)
+        and said.names(erasure.subject)
+        for erasure in erasures
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    project: str | None
+    values: frozenset[str]
+    texts: tuple[str, ...]
+    """What is no JSON, in the encodings that it may have."""
+
+    @classmethod
+    def of(cls, record: Undecoded) -> _Said:
+        around = (record.key, record.headers.get("ce_subject"))
+        names = frozenset((name or b"").decode("utf-8", "replace") for name in around)
+        project = record.headers.get("ce_project", b"").decode("utf-8", "replace") or None
+        value = record.value or b""
+        try:
+            data: Any = json.loads(value)
+        except (ValueError, RecursionError):
+            return cls(project, names, (value.decode("utf-8", "replace"), value.decode("latin-1")))
+        if project is None and isinstance(data, dict) and isinstance(data.get("project"), str):
+            project = data["project"]
+        return cls(project, names.union(_scalars(data)), ())
+
+    def names(self, subject: str) -> bool:
+        word = re.compile(rf"(?<![\w-]){re.escape(subject)}(?![\w-])")
+        return subject in self.values or any(word.search(text) for text in self.texts)
+
+
+def _scalars(data: Any) -> Iterator[str]:
+    """Yield every string and number of JSON as text."""
+    waiting = [data]
+    while waiting:
+        match waiting.pop():
+            case dict() as members:
+                waiting.extend(members.values())
+            case list() as items:
+                waiting.extend(items)
+            case value:
+                yield str(value)
+
+
+def _published(record: Undecoded) -> datetime | None:
+    try:
+        sent = datetime.fromisoformat(record.headers.get("ce_time", b"").decode("utf-8", "replace"))
+        return sent if sent.tzinfo else sent.replace(tzinfo=UTC)
+    except ValueError:
+        return None if record.logged_ms is None else datetime.fromtimestamp(record.logged_ms / 1000, UTC)
+
+
+class ErasedLetters:
+    """The letters on ``topics`` that one erasure takes. Repeating it, or ending in the middle, is harmless: a
+    letter that was written anew already is not written again."""
+
+    def __init__(self, settings: ServiceSettings, publisher: Publisher, topics: Sequence[str]) -> None:
+        self._settings = settings
+        self._publisher = publisher
+        self._topics = topics
+        self._last: dict[TopicPartition, int] = {}
+        """Offset of the last erased letter of each partition that has any."""
+        self._newest: dict[tuple[str, Position], tuple[TopicPartition, int]] = {}
+        """By what makes two letters one: where the newest lies."""
+
+    async def find(self, erasure: Erasure) -> int:
+        """Return how many letters go.
+
+        Raises:
+            TransientError: the broker does not answer.
+        """
+        identities: set[tuple[str, Position]] = set()
+        async for record in self._read({}):
+            place = TopicPartition(record.topic, record.partition)
+            self._newest[refused(record)] = place, record.offset
+            if is_erased(_undecoded(record), [erasure]):
+                self._last[place] = record.offset
+                identities.add(refused(record))
+        return len(identities)
+
+    async def remove(self, erasure: Erasure) -> None:
+        """Take out the letters that ``find`` found.
+
+        Raises:
+            InvalidEvent: Kafka lets this user delete nothing.
+            TransientError: the broker does not answer.
+        """
+        if not self._last:
+            return
+        async for record in self._read({place: last + 1 for place, last in self._last.items()}):
+            place = TopicPartition(record.topic, record.partition)
+            if self._newest[refused(record)] == (place, record.offset):
+                letter = KafkaRecord(
+                    record.topic, record.key or b"", record.value or b"", _headers(record), record.timestamp
+                )
+                gone = is_erased(_undecoded(record), [erasure])
+                await self._publisher.send([withheld(letter) if gone else letter])
+        await self._delete()
+
+    async def _delete(self) -> None:
+        admin = AIOKafkaAdminClient(**client_options(self._settings))
+        try:
+            await admin.start()
+            await admin.delete_records({p: RecordsToDelete(last + 1) for p, last in self._last.items()})
+        except TopicAuthorizationFailedError as error:
+            names = ", ".join(sorted({place.topic for place in self._last}))
+            reason = f"cannot be carried out: Kafka refuses to delete records of {names}; allow it, ask again"
+            raise InvalidEvent(field="(topic)", reason=reason) from error
+        except (KafkaError, OSError) as error:
+            raise TransientError(f"cannot delete dead letters: {error!r}") from error
+        finally:
+            await admin.close()
+        log.info("dead_letters_erased", upto={str(place): last + 1 for place, last in self._last.items()})
+
+    async def _read(self, ends: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord[bytes, bytes]]:
+        """Yield the letters before ``ends``; without any, of all partitions up to their present ends."""
+        options = client_options(self._settings)
+        consumer = AIOKafkaConsumer(
+            **options, group_id=None, enable_auto_commit=False, max_partition_fetch_bytes=8 << 20
+        )
+        try:
+            await consumer.start()
+            partitions = list(ends) or await partitions_of(options, self._topics)
+            consumer.assign(partitions)
+            await consumer.seek_to_beginning(*partitions)
+            left = dict(ends or await consumer.end_offsets(partitions))
+            while left := {p: end for p, end in left.items() if await consumer.position(p) < end}:
+                for place, records in (await consumer.getmany(*left, timeout_ms=200)).items():
+                    for record in records:
+                        if record.offset < left[place]:
+                            yield record
+        except (KafkaError, OSError) as error:
+            raise TransientError(f"cannot read dead letters: {error!r}") from error
+        finally:
+            await consumer.stop()
+
+
+def _headers(record: ConsumerRecord[bytes, bytes]) -> dict[str, bytes]:
+    return {name: value or b"" for name, value in record.headers}
+
+
+def _undecoded(record: ConsumerRecord[bytes, bytes]) -> Undecoded:
+    """A letter's own timestamp says when it was refused, which may be long after it was published."""
+    place = Position(record.topic, record.partition, record.offset)
+    return Undecoded(place, record.key, record.value, _headers(record))

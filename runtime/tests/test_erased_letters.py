@@ -1,0 +1,100 @@
+"""Which refused messages an erasure takes; ``tests/integration/test_erasure.py`` has the topics."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from opentelemetry.metrics import NoOpMeterProvider
+from tunewheel_contracts.erasures import Erasure
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import KafkaRecord
+from tunewheel_runtime.deadletter import DeadLetters, Position, Undecoded
+from tunewheel_runtime.erased_letters import is_erased
+from tunewheel_runtime.retry import Backoff
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+PERSON = Erasure(project="desk", customer="C-7", until=NOON)
+EARLIER, LATER = ({"ce_time": (NOON + timedelta(hours=h)).isoformat().encode()} for h in (-1, 1))
+
+
+def message(value: bytes | None, *, key: bytes | None = None, **more: Any) -> Undecoded:
+    return Undecoded(Position("ticket.published", 0, 4), key, value, **({"headers": EARLIER} | more))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"project": "desk", "customer": "C-7"}',
+        b'{"custmer": "C-7", "body": "x"}',
+        b'{"data": [{"customer": "C-7"}]}',
+        b'"C-7"',
+        b'{"customer": "C-7", "body": "never closed',
+        b"id;customer\n1;C-7;\xff",
+    ],
+)
+def test_a_message_that_names_the_person_goes(value: bytes) -> None:
+    assert is_erased(message(value), [PERSON])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"project": "shop", "customer": "C-7"}',
+        b'{"customer": "C-77", "body": "as C-7 said"}',
+        b"customer C-77, and C-7-b",
+        b"",
+        None,
+        b"[" * 100_000,
+    ],
+)
+def test_what_names_another_person_or_project_stays(value: bytes | None) -> None:
+    assert not is_erased(message(value), [PERSON])
+
+
+def test_numbers_keys_and_subjects_name_people_too() -> None:
+    seven = PERSON.model_copy(update={"customer": None, "source_id": "7"})
+    assert is_erased(message(b'{"ticket_id": 7}'), [PERSON, seven])
+    assert is_erased(message(b"{}", key=b"C-7"), [PERSON])
+    assert is_erased(message(b"{}", headers=EARLIER | {"ce_subject": b"C-7"}), [PERSON])
+    assert not is_erased(message(b"{}", key=b"C-7", headers=EARLIER | {"ce_project": b"shop"}), [PERSON])
+    assert not is_erased(message(b'{"ticket_id": 7}'), [])
+
+
+def test_what_was_published_since_stays() -> None:
+    named = b'{"customer": "C-7"}'
+    assert not is_erased(message(named, headers=LATER), [PERSON])
+    unreadable = {"ce_time": b"yesterday"}
+    logged = int(NOON.timestamp() * 1000)
+    assert is_erased(message(named, headers=unreadable, logged_ms=logged), [PERSON])
+    assert not is_erased(message(named, headers=unreadable, logged_ms=logged + 1), [PERSON])
+    assert is_erased(message(named, headers=unreadable), [PERSON]), "in doubt it goes"
+
+
+async def test_a_message_that_is_read_again_leaves_its_place_in_the_letters_and_nothing_else() -> None:
+    sent: list[KafkaRecord] = []
+    known: list[Erasure] = []
+
+    class Publisher:
+        async def send(self, records: list[KafkaRecord]) -> None:
+            sent.extend(records)
+
+    async def refresh() -> None:
+        known[:] = [PERSON]
+
+    counter = NoOpMeterProvider().get_meter("test").create_counter("test")
+    publisher: Any = Publisher()
+    letters = DeadLetters(
+        publisher, Backoff(1, 0.001, 0.001), counter, lambda *_: None, service="ingest", limit=9, window=9
+    )
+    letters.withhold(lambda record: is_erased(record, known), refresh)
+    error = InvalidEvent(field="C-7", reason="has a C-7 too many")
+    about = message(b'{"customer": "C-7"}', key=b"C-7", headers=EARLIER | {"ce_subject": b"C-7"})
+    await letters.write(about, error)
+    await letters.write(message(b'{"customer": "C-8"}'), error)
+    gone, kept = sent
+    assert b"C-7" not in b"".join((gone.key, gone.value, *gone.headers.values()))
+    assert gone.headers["dlq_source_offset"] == b"4"
+    assert gone.headers["dlq_field"] == b"(erased)"
+    assert kept.value == b'{"customer": "C-8"}'
