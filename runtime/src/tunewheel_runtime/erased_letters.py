@@ -88,11 +88,20 @@ def _scalars(data: Any) -> Iterator[str]:
 
 
 def _published(record: Undecoded) -> datetime | None:
+    """Return when a message was published: as it says, and no later than it was logged."""
+    sent = _sent(record.headers)
+    if record.logged_ms is None:
+        return sent
+    logged = datetime.fromtimestamp(record.logged_ms / 1000, UTC)
+    return logged if sent is None else min(sent, logged)
+
+
+def _sent(headers: Mapping[str, bytes]) -> datetime | None:
     try:
-        sent = datetime.fromisoformat(record.headers.get("ce_time", b"").decode("utf-8", "replace"))
-        return sent if sent.tzinfo else sent.replace(tzinfo=UTC)
+        sent = datetime.fromisoformat(headers.get("ce_time", b"").decode("utf-8", "replace"))
     except ValueError:
-        return None if record.logged_ms is None else datetime.fromtimestamp(record.logged_ms / 1000, UTC)
+        return None
+    return sent if sent.tzinfo else sent.replace(tzinfo=UTC)
 
 
 class ErasedLetters:
@@ -185,6 +194,8 @@ def _headers(record: ConsumerRecord[bytes, bytes]) -> dict[str, bytes]:
 
 
 def _undecoded(record: ConsumerRecord[bytes, bytes]) -> Undecoded:
-    """A letter's own timestamp says when it was refused, which may be long after it was published."""
-    place = Position(record.topic, record.partition, record.offset)
-    return Undecoded(place, record.key, record.value, _headers(record))
+    """A letter's own timestamp says when it was refused, which may be long after it was published: it only
+    bounds what the message says."""
+    place, headers = Position(record.topic, record.partition, record.offset), _headers(record)
+    logged_ms = record.timestamp if _sent(headers) is not None else None
+    return Undecoded(place, record.key, record.value, headers, logged_ms)
