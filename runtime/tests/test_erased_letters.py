@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -60,6 +61,12 @@ def test_numbers_keys_and_subjects_name_people_too() -> None:
     assert is_erased(message(b"{}", headers=EARLIER | {"ce_subject": b"C-7"}), [PERSON])
     assert not is_erased(message(b"{}", key=b"C-7", headers=EARLIER | {"ce_project": b"shop"}), [PERSON])
     assert not is_erased(message(b'{"ticket_id": 7}'), [])
+
+
+@pytest.mark.parametrize("topic", ["erasure.requested", "erasure.requested.dlq"])
+def test_a_request_that_was_refused_can_still_be_read(topic: str) -> None:
+    request = replace(message(b'{"customer": "C-7"}'), position=Position(topic, 0, 4))
+    assert not is_erased(request, [PERSON])
 
 
 def test_what_was_published_since_stays() -> None:

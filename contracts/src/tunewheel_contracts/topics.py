@@ -97,9 +97,9 @@ FEEDBACK_RECEIVED = TopicSpec(
 ERASURE_REQUESTED = TopicSpec(
     upstream.ErasureRequested,
     ("upstream", "ingest", "cli"),
-    ("ingest", "curate"),
+    ("ingest", "curate", "monitor"),
 )
-ERASURE_COMPLETED = TopicSpec(data.ErasureCompleted, ("ingest", "curate", "eval"), ("eval",))
+ERASURE_COMPLETED = TopicSpec(data.ErasureCompleted, ("ingest", "curate", "eval", "monitor"), ("eval",))
 PROJECT_DECLARED = TopicSpec(
     upstream.ProjectDeclared,
     ("cli",),

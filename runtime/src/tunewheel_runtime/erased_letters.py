@@ -37,8 +37,10 @@ def is_erased(record: Undecoded, erasures: Iterable[Erasure]) -> bool:
     """Tell whether a refused message names who, or what, was erased, and may be from before that moment.
 
     It may be no valid event: it names its person or source as any value of its JSON, else as a word of its
-    text. In doubt it does.
+    text. In doubt it does. Requests for erasures, and proofs of them, say whom they are about, and stay.
     """
+    if record.position.topic.startswith("erasure."):
+        return False
     said, published = _Said.of(record), _published(record)
     return any(
         (published is None or published <= erasure.until)

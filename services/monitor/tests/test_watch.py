@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import Stage
+from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_monitor import sorting
+from tunewheel_monitor.records import STRIPPED
 
-from .conftest import bike_texts, route_of, tax_texts
+from .conftest import START, bike_texts, route_of, tax_texts
 
 BIKES = bike_texts(200)
 MORE_BIKES = bike_texts(200, start=200)
@@ -242,3 +247,104 @@ async def test_killed_in_the_middle_of_a_canary_it_counts_on(desk: Any):
     await desk.send(asked[17:])
     (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
     assert (judged.candidate["requests"], judged.champion["requests"]) == (10, 12)
+
+
+def record_texts(desk: Any) -> str:
+    root = desk.store.local_root / "monitor"
+    return "".join(path.read_text("utf-8") for path in sorted(root.rglob("*.json")))
+
+
+def erasure(**subject: str) -> Any:
+    data = ErasureRequested.model_validate(
+        {"project": "desk", "erasure_id": "letter", "requested_by": "privacy"} | subject
+    )
+    return new_event(data, source="/test", time=START + timedelta(days=1))
+
+
+async def test_what_users_wrote_leaves_the_store_once_it_is_on_the_log(desk: Any):
+    await in_production(desk)
+    desk.broker.failures = 1
+    with pytest.raises(TransientError):
+        await desk.send(desk.ask(tax_texts(20)))
+    assert "May I" in record_texts(desk)
+    await desk.send(desk.broker.traffic)
+    assert len(desk.drifts) == 1
+    assert "May I" in desk.drifts[0].examples[0].excerpt
+    assert "May I" not in record_texts(desk)
+
+
+async def test_a_drift_whose_event_the_log_dropped_is_not_said_again(desk: Any):
+    await in_production(desk)
+    await desk.send(desk.ask(tax_texts(20)))
+    desk.broker.published.clear()
+    desk.revive()
+    await desk.watch.start()
+    assert not desk.drifts
+
+
+async def test_records_of_earlier_releases_lose_their_excerpts(desk: Any):
+    await in_production(desk)
+    await desk.send(desk.ask(tax_texts(100)))
+    (desk.store.local_root / STRIPPED).unlink()
+    paths = sorted((desk.store.local_root / "monitor").rglob("*.json"))
+    detected = [drift.model_dump(mode="json") for drift in desk.drifts]
+    for path in paths:
+        record = json.loads(path.read_text())
+        del record["said"]
+        path.write_text(json.dumps(record | {"detections": detected}))
+    desk.revive()
+    await desk.watch.start()
+    assert len(paths) == 5
+    assert "May I" not in record_texts(desk)
+    assert [event.id for event in desk.broker.published] == list(
+        dict.fromkeys(event.id for event in desk.broker.published)
+    )
+
+
+@pytest.mark.parametrize("subject", [{"customer": "C-7"}, {"source_id": "c-00003"}])
+async def test_an_erased_completion_counts_and_is_not_shown(desk: Any, subject: dict[str, str]):
+    await in_production(desk)
+    texts = tax_texts(20)
+    asked = [desk.traffic.completion(text, customer=f"C-{4 + n}") for n, text in enumerate(texts)]
+    await desk.send(asked[:19])
+    event = erasure(**subject)
+    desk.knowledge.apply(event)
+    proof = await desk.watch.forget(event)
+    assert (proof.holder, proof.records) == ("monitor", 1)
+    await desk.send([asked[19]])
+    assert (await desk.watch.forget(event)).records == 1, "as it was when it was asked for first"
+    (drift,) = desk.drifts
+    assert drift.window.completions == 20
+    shown = {example.completion_id: example.excerpt for example in drift.examples}
+    assert sum(text == "" for text in shown.values()) == ("c-00003" in shown)
+    assert texts[3] not in shown.values()
+
+
+async def test_an_erased_answer_is_not_shown_where_its_window_was_recorded_and_not_said(desk: Any):
+    await in_production(desk)
+    desk.knowledge._scores["desk", "desk-1"] = (1, 100)
+    desk.broker.failures = 2
+    bad = [desk.traffic.completion(t, output=INVALID, customer="C-7") for t in MORE_BIKES[:20]]
+    with pytest.raises(TransientError):
+        await desk.send(bad, commit=False)
+    assert INVALID in record_texts(desk)
+    desk.knowledge.apply(erasure(customer="C-7"))
+    with pytest.raises(TransientError):
+        await desk.send(bad, commit=False)
+    assert INVALID not in record_texts(desk), "closed again, without the text"
+    await desk.send(bad, commit=False)
+    (drift,) = desk.drifts
+    assert {example.excerpt for example in drift.examples} == {""}
+
+
+async def test_a_dead_process_leaves_no_excerpt_that_was_erased_since(desk: Any):
+    await in_production(desk)
+    desk.broker.failures = 1
+    with pytest.raises(TransientError):
+        await desk.send(desk.ask(tax_texts(20), customer="C-7"), commit=False)
+    desk.lifecycle.append(erasure(customer="C-7"))
+    desk.revive()
+    await desk.watch.start()
+    (drift,) = desk.drifts
+    assert {example.excerpt for example in drift.examples} == {""}
+    assert "May I" not in record_texts(desk)

@@ -15,10 +15,8 @@ from tunewheel_ingest.documents import Documents
 
 log = structlog.get_logger(__name__)
 HOLDER = "ingest"
-LETTERS = tuple(
-    spec.dead_letter for spec in TOPICS if spec.dead_letter_exists and not spec.name.startswith("erasure.")
-)
-"""Dead-letter topics of all services. Requests and proofs of erasures name whom they are about, and stay."""
+LETTERS = tuple(spec.dead_letter for spec in TOPICS if spec.dead_letter_exists)
+"""Dead-letter topics of all services."""
 
 
 async def carry_out(

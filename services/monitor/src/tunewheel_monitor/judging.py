@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,8 +40,9 @@ class Judge:
         *,
         reference: InputReference | None,
         measured: tuple[int, int] | None,
+        erased: Set[str] = frozenset(),
     ) -> WindowRecord:
-        """Return the record of ``window``.
+        """Return the record of ``window``. Completions that were ``erased`` count and are not shown.
 
         ``measured`` is the model's (invalid, total) on its holdout; where it is unknown, and for ratings,
         the first window is what later ones are compared with.
@@ -54,13 +55,19 @@ class Judge:
                 continue
             if detector == "input":
                 if reference is not None:
-                    seen.append(self._input(stream, window, span, drift, reference))
+                    seen.append(self._input(stream, window, span, drift, reference, erased))
             else:
-                seen.append(self._rate(detector, window, drift, baseline))
+                seen.append(self._rate(detector, window, drift, baseline, erased))
         return _record(stream, name, window, span, drift, baseline, seen)
 
     def _input(
-        self, stream: Stream, window: Window, span: DriftWindow, drift: DriftSpec, reference: InputReference
+        self,
+        stream: Stream,
+        window: Window,
+        span: DriftWindow,
+        drift: DriftSpec,
+        reference: InputReference,
+        erased: Set[str],
     ) -> Seen:
         vectors = self.embed([item.text for item in window.items])
         finding = input_drift(
@@ -68,15 +75,22 @@ class Judge:
         )
         novelty = reference.novelty_of(vectors)
         chosen = [(window.items[i], float(novelty[i])) for i in farthest(novelty, self.examples)]
-        shown = tuple(_example(item, item.text, score) for item, score in chosen)
+        shown = tuple(_example(item, item.text, score, erased) for item, score in chosen)
         return "input", finding, shown
 
-    def _rate(self, detector: Detector, window: Window, drift: DriftSpec, baseline: tuple[int, int]) -> Seen:
+    def _rate(
+        self,
+        detector: Detector,
+        window: Window,
+        drift: DriftSpec,
+        baseline: tuple[int, int],
+        erased: Set[str],
+    ) -> Seen:
         name = "invalid_rate_rise" if detector == "format" else "thumbs_down_rate_rise"
         counts = (window.bad, len(window.items))
         finding = rate_drift(name, window=counts, reference=baseline, p_value=drift.p_value)
         bad = [item for item in window.items if item.bad][: self.examples]
-        return detector, finding, tuple(_example(item, item.shown or item.text, 1.0) for item in bad)
+        return detector, finding, tuple(_example(item, item.shown or item.text, 1.0, erased) for item in bad)
 
 
 def span_of(window: Window) -> DriftWindow:
@@ -172,5 +186,6 @@ def _detection(
     )
 
 
-def _example(item: Item, text: str, score: float) -> DriftExample:
-    return DriftExample(completion_id=item.completion_id, excerpt=text[:EXCERPT], score=score)
+def _example(item: Item, text: str, score: float, erased: Set[str]) -> DriftExample:
+    excerpt = "" if item.completion_id in erased else text[:EXCERPT]
+    return DriftExample(completion_id=item.completion_id, excerpt=excerpt, score=score)

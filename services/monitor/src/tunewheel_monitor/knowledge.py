@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import EvalPassed
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
 from tunewheel_contracts.events.production import DriftDetected, RolloutJudged
+from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.criteria import Metric
 from tunewheel_contracts.formats.scorecard import Role
 
@@ -26,6 +28,7 @@ class Knowledge:
         """Open trials by (project, model id); one model is in one stage."""
         self.said: set[str] = set()
         """Ids of the drift.detected events that are on the log."""
+        self.erasures = Erasures()
         self._steps: dict[tuple[str, str], dict[Stage, datetime]] = {}
         self._judged: set[tuple[str, str, str]] = set()
         self._scores: dict[tuple[str, str], tuple[int, int]] = {}
@@ -41,6 +44,8 @@ class Knowledge:
                 self._score(data)
             case RolloutJudged() as data:
                 self.close_trial(data.project, data.model_id, data.stage)
+            case ErasureRequested():
+                self.erasures.apply(envelope)
             case DriftDetected():
                 self.said.add(envelope.id)
             case _:

@@ -24,6 +24,7 @@ KNOWN_FROM = (
     topics.EVAL_PASSED,
     topics.ROLLOUT_JUDGED,
     topics.DRIFT_DETECTED,
+    topics.ERASURE_REQUESTED,
 )
 
 
@@ -47,6 +48,8 @@ def make_app(settings: Settings) -> Service:
 def make_watch(service: Service, settings: Settings) -> Watch:
     knowledge = Knowledge()
     embedder = StaticEmbedder()
+    lifecycle = service.replay(KNOWN_FROM, knowledge.apply)
+    service.withhold(knowledge.erasures, lifecycle)
     return Watch(
         log=service,
         knowledge=knowledge,
@@ -54,7 +57,7 @@ def make_watch(service: Service, settings: Settings) -> Watch:
             declared=service.view(topics.PROJECT_DECLARED),
             desired=service.view(topics.SERVING_DESIRED),
             knowledge=knowledge,
-            lifecycle=service.replay(KNOWN_FROM, knowledge.apply),
+            lifecycle=lifecycle,
             records=WindowRecords(service.store),
         ),
         references=References.of(service.store, embedder, limit=settings.reference_texts),

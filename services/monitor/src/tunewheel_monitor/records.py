@@ -1,7 +1,8 @@
 """The record of every closed window: which completions it held, and what was found.
 
 ``monitor/<project>/<dataset_id>/<stream>/<number>.json``, created once and before anything is published: a
-monitor that dies in between finds there what it had decided, and says it again under the same ids.
+monitor that dies in between finds there what it had decided, and says it again under the same ids. What users
+wrote leaves the record as soon as it is on the log, which keeps it for a while only.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
 from tunewheel_contracts.fields import FiniteFloat, Frozen, Slug
 from tunewheel_contracts.identity import canonical_json
-from tunewheel_runtime.store import CorruptArtifact, ObjectStore
+from tunewheel_runtime.store import ArtifactConflict, CorruptArtifact, ObjectStore
 
 StreamName = Literal["completions", "feedback"]
+STRIPPED = "monitor/excerpts-taken-out"
+"""Is there once no record of an earlier release holds excerpts."""
 
 
 class DetectorRecord(Frozen):
@@ -48,6 +51,22 @@ class WindowRecord(Frozen):
     detections: tuple[DriftDetected, ...]
     cause_id: str
     correlation_id: str | None = None
+    said: bool = False
+    """The detections are on the log, or were until its retention ended; their excerpts are here no more."""
+
+    def told(self) -> WindowRecord:
+        """Return the record as it is kept once its detections are on the log."""
+        return self.without_excerpts().model_copy(update={"said": True})
+
+    def without_excerpts(self) -> WindowRecord:
+        """Return the record without what users wrote."""
+        bare = [
+            drift.model_copy(
+                update={"examples": tuple(one.model_copy(update={"excerpt": ""}) for one in drift.examples)}
+            )
+            for drift in self.detections
+        ]
+        return self.model_copy(update={"detections": tuple(bare)})
 
 
 class WindowRecords:
@@ -66,22 +85,62 @@ class WindowRecords:
         paths = await self._store.list(_prefix(project, dataset_id, stream))
         if not paths:
             return None
-        data = await self._store.read(paths[-1])
-        try:
-            return decode_data(WindowRecord, data or b"")
-        except InvalidEvent as error:
-            raise CorruptArtifact(f"{paths[-1]} is no window record: {error}") from error
+        return await self._read(paths[-1])
 
     async def create(self, record: WindowRecord) -> None:
-        """Write ``record``, once.
+        """Write ``record``, once. Where this window was closed before, and its drift not said, only excerpts
+        may differ: of what was erased meanwhile there is none.
 
         Raises:
             ArtifactConflict: another process closed a window of this number with other items: run one
                 monitor.
             TransientError: the store cannot be reached.
         """
-        path = f"{_prefix(record.project, record.dataset_id, record.stream)}/{record.number:08d}.json"
-        await self._store.put(path, canonical_json(record.model_dump(mode="json")))
+        path = _path(record)
+        try:
+            await self._store.put(path, _bytes(record))
+        except ArtifactConflict:
+            before = await self._read(path)
+            if before.told() != record.told():
+                raise
+            if not before.said:
+                await self._store.replace(path, _bytes(record))
+
+    async def keep_told(self, record: WindowRecord) -> None:
+        """Take what users wrote out of a record whose detections are on the log."""
+        await self._store.replace(_path(record), _bytes(record.told()))
+
+    async def strip_earlier(self) -> None:
+        """Take excerpts out of the records that earlier releases kept them in; once for a store.
+
+        The newest record of each stream keeps them until it is opened: they may not be said yet.
+        """
+        if await self._store.exists(STRIPPED):
+            return
+        paths = [path for path in await self._store.list("monitor") if path.endswith(".json")]
+        newest = {path.rpartition("/")[0]: path for path in paths}
+        for path in paths:
+            if path != newest[path.rpartition("/")[0]]:
+                await self._store.replace(path, _bytes((await self._read(path)).told()))
+        await self._store.first(STRIPPED, b"")
+
+    async def first(self, path: str, data: bytes) -> bytes:
+        """See ``ObjectStore.first``."""
+        return await self._store.first(path, data)
+
+    async def _read(self, path: str) -> WindowRecord:
+        try:
+            return decode_data(WindowRecord, await self._store.read(path) or b"")
+        except InvalidEvent as error:
+            raise CorruptArtifact(f"{path} is no window record: {error}") from error
+
+
+def _path(record: WindowRecord) -> str:
+    return f"{_prefix(record.project, record.dataset_id, record.stream)}/{record.number:08d}.json"
+
+
+def _bytes(record: WindowRecord) -> bytes:
+    return canonical_json(record.model_dump(mode="json"))
 
 
 def _prefix(project: str, dataset_id: str, stream: str) -> str:

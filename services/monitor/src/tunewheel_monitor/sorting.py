@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -99,6 +100,17 @@ class Sorter:
                     record = await self._open(desired.project, name, route.dataset_id)
                     found += [record] if record else []
         return found
+
+    async def erased(self, project: str, items: Sequence[Item]) -> frozenset[str]:
+        """Return the completions among ``items`` that an erasure takes, as the log says at this moment."""
+        await self._lifecycle.refresh()
+        return frozenset(
+            item.completion_id
+            for item in items
+            if self._knowledge.erasures.take(
+                project=project, customer=item.customer, source_id=item.completion_id, at=item.at
+            )
+        )
 
     def beginnings(self) -> dict[str, list[tuple[Offsets, datetime | None]]]:
         """Return, by topic, from where each stream and trial needs it: offsets, and a time for the rest."""
@@ -217,6 +229,7 @@ def _item(delivery: Delivery[Any], model_id: str, at: datetime, bad: bool, text:
         bad=bad,
         event_id=delivery.event.id,
         correlation_id=delivery.event.correlation_id,
+        customer=delivery.event.data.customer,
         text=text,
         shown=shown,
     )

@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
+from tunewheel_contracts.erasures import place_of, proof_of
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.service import Delivery
 
@@ -28,6 +31,7 @@ from tunewheel_monitor.sorting import Sorter, StreamKey
 from tunewheel_monitor.windows import Silence, Stream, Window
 
 log = structlog.get_logger(__name__)
+HOLDER = "monitor"
 
 
 class Log(Protocol):
@@ -58,8 +62,9 @@ class Watch:
         """Bring back what the last process knew; publish what it recorded and did not come to say."""
         async with self._lock:
             self.knowledge.recount()
+            await self.sorter.records.strip_earlier()
             for record in await self.sorter.open_all():
-                await self._say(record)
+                await self._say(self._without_erased(record))
             await self.marks.catch_up(self.sorter.beginnings(), self.sorter.take)
             await self._settle()
 
@@ -74,6 +79,25 @@ class Watch:
                 await self.marks.take_missing_before(delivery.position, self._take)
                 await self._take(delivery)
             await self._settle()
+
+    async def forget(self, event: Envelope[ErasureRequested]) -> ErasureCompleted:
+        """Show nothing of what ``event`` erases in any drift from here on; return the proof. Closed windows
+        hold no text; what their drift showed stays on ``drift.detected`` until its retention ends.
+
+        Raises:
+            TransientError: the broker or the store is away.
+        """
+        async with self._lock:
+            waiting = [
+                name
+                for (project, _), stream in self.sorter.streams.items()
+                if project == event.project
+                for name in await self.sorter.erased(project, stream.pending)
+            ]
+            path = f"{place_of(event.project, event.id)}.{HOLDER}"
+            first = await self.sorter.records.first(path, str(len(waiting)).encode())
+        log.info("erased", erasure_id=event.data.erasure_id, completions=len(waiting))
+        return proof_of(event.data, holder=HOLDER, erased_by=HOLDER, records=int(first))
 
     async def _take(self, delivery: Delivery[Any]) -> None:
         if self.marks.is_new(delivery.position):
@@ -114,14 +138,25 @@ class Watch:
             measured=self.knowledge.holdout_validity(stream.project, model_id)
             if name == "completions"
             else None,
+            erased=await self.sorter.erased(stream.project, window.items),
         )
 
+    def _without_erased(self, record: WindowRecord) -> WindowRecord:
+        """Return what a dead process recorded, as it may be said now. The record does not know who asked: in
+        doubt no text is shown."""
+        since = record.window.started_at
+        asked = any(erasure.until >= since for erasure in self.knowledge.erasures.of(record.project))
+        return record.without_excerpts() if asked else record
+
     async def _say(self, record: WindowRecord) -> None:
-        """Publish the drift in ``record``, except what is on the log already."""
+        """Publish the drift in ``record``, except what is on the log already; excerpts stay there alone."""
+        if record.said:
+            return
         made = [self.log.new(data, correlation_id=record.correlation_id) for data in record.detections]
         told = [replace(event, causation_id=record.cause_id) for event in made]
         await self.log.publish_many([event for event in told if event.id not in self.knowledge.said])
         self.knowledge.said.update(event.id for event in told)
+        await self.sorter.records.keep_told(record)
         for finding in record.findings:
             log.info(
                 "window_judged",

@@ -30,6 +30,8 @@ class Item:
     """The output is invalid, or the thumb is down."""
     event_id: str
     correlation_id: str | None = None
+    customer: str | None = None
+    """Who asked, where the client said so: the name under which an erasure finds the item."""
     text: str = ""
     """What the user asked."""
     shown: str = ""
