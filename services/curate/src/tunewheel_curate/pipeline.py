@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.dataset import DatasetCounts, ExampleFormat, FunnelStage
-from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, SemanticReport
+from tunewheel_contracts.formats.quality_report import SemanticReport
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.cleaning.normalization import comparison_keys
@@ -21,7 +21,7 @@ from tunewheel_curate.documents.examples import add_documents, handed_over, with
 from tunewheel_curate.duplicates.exact import drop_exact_duplicates
 from tunewheel_curate.duplicates.near import settle_near_duplicates
 from tunewheel_curate.duplicates.semantics import settle_semantic_duplicates
-from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, Overlap, merged
 from tunewheel_curate.evaluation.contamination import decontaminate
 from tunewheel_curate.examples.conversations import asked_text
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA, format_examples
@@ -30,6 +30,7 @@ from tunewheel_curate.examples.output_validation import validate_outputs
 from tunewheel_curate.examples.preparation import cleaning, fitting
 from tunewheel_curate.given import Given, Outside
 from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.holdout.sessions import conversation_pairs
 from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.labels.conflicts import drop_conflicts
 from tunewheel_curate.labels.quality import Quality
@@ -122,7 +123,8 @@ def build(
     survivors = cleaned.stages[-1].kept
     examples = format_examples(survivors, system_prompt=spec.task.system_prompt)
     by_record = [ids[0] for ids in examples["record_ids"].to_list()]
-    moved = pairs_among(cleaned.pairs, survivors["record_id"].to_list(), by_record)
+    related = cleaned.pairs.joined(conversation_pairs(_as_received(survivors, live.kept)))
+    moved = pairs_among(related, survivors["record_id"].to_list(), by_record)
     split, parting = part(examples, moved, cleaned.stages, spec=spec, memory=given.memory)
     parted = decontaminate(
         split,
@@ -138,6 +140,7 @@ def build(
     both = with_documents(parted.split, documents)
     sides = complete(both, distinct, stages, spec=spec, given=given, benchmarks=benchmarks)
     split, own = sides.split, pl.concat([both.train, both.holdout])
+    overlaps = merged([*parted.overlaps, *(documents.overlaps if documents is not None else ())])
     lineage = lineage_of(distinct, stages, examples, documents)
     stages += documents.stages if documents is not None else ()
     counts = DatasetCounts(
@@ -160,7 +163,7 @@ def build(
         rejections=_rejections(examples, split, spec),
         near_index=cleaned.near_index,
         figures=figures,
-        quality=_quality(survivors, cleaned, spec, parted.overlaps),
+        quality=_quality(survivors, cleaned, spec, overlaps),
         memory=sides.memory,
         preferences=sides.preferences,
         negatives=sides.negatives,
@@ -212,12 +215,19 @@ def _follow(stages: list[Stage], stage: Stage) -> None:
     stages.append(stage)
 
 
+def _as_received(survivors: pl.DataFrame, records: pl.DataFrame) -> pl.DataFrame:
+    """Return ``survivors`` with their texts from before cleaning, which may change one turn in two ways."""
+    received = records.select("record_id", "input", "history", "group")
+    return survivors.select("record_id").join(received, on="record_id", how="left", maintain_order="left")
+
+
 def _quality(
-    survivors: pl.DataFrame, cleaned: _Cleaned, spec: ProjectSpec, overlaps: tuple[BenchmarkOverlap, ...]
+    survivors: pl.DataFrame, cleaned: _Cleaned, spec: ProjectSpec, overlaps: Sequence[Overlap]
 ) -> Quality:
     suspects = find_suspects(survivors, spec.dataset.label_review)
     review = review_list([*cleaned.review, suspected(survivors, suspects.found)])
-    return Quality(review=review, suspects=suspects, contamination=overlaps, semantic=cleaned.semantic)
+    told = tuple(overlap.report for overlap in overlaps)
+    return Quality(review=review, suspects=suspects, contamination=told, semantic=cleaned.semantic)
 
 
 def _with_key(records: pl.DataFrame) -> pl.DataFrame:

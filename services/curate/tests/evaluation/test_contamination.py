@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tunewheel_contracts.formats.data_quality import ContaminationPolicy
 from tunewheel_curate.cleaning.normalization import comparison_key, normalize_text
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, regression_benchmark
-from tunewheel_curate.evaluation.contamination import decontaminate, find_overlaps
+from tunewheel_curate.evaluation.contamination import decontaminate, find_overlaps, given_away
+from tunewheel_curate.evaluation.leakage import HELD_OUT
 from tunewheel_curate.examples.conversations import asked_text
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.holdout.splitting import Split
@@ -18,6 +19,8 @@ from tunewheel_curate.pipeline import build
 from tunewheel_curate.similarity.near_index import empty_index, grow
 
 LONG = "a ship left the harbour at noon with ninety crates of oranges and came back with eleven"
+
+QUOTED = "we heard that " + " ".join(LONG.split()[:13]) + " more was said of it that day by all of them"
 
 
 def keys(*texts: str) -> pl.Series:
@@ -69,8 +72,8 @@ def _runs_of(text: str, words: int) -> set[str]:
     return {" ".join(said[at : at + words]) for at in range(len(said) - words + 1)}
 
 
-def example(number: int, text: str) -> dict[str, object]:
-    messages = [("system", LONG), ("user", text), ("assistant", LONG)]
+def example(number: int, text: str, answer: str = "Nobody knows.") -> dict[str, object]:
+    messages = [("system", LONG), ("user", text), ("assistant", answer)]
     return {
         "example_id": f"ex-{number}", "messages": [{"role": r, "content": c} for r, c in messages],
         "group": f"g{number}", "trust": "expert", "record_ids": [f"rec-{number}"], "format": "answer",
@@ -80,7 +83,7 @@ def example(number: int, text: str) -> dict[str, object]:
 @pytest.fixture
 def split() -> Split:
     frame = pl.DataFrame(
-        [example(0, LONG), example(1, "a clean one"), example(2, f"so {LONG}"), example(3, "clean too")],
+        [example(0, LONG), example(1, "a clean one"), example(2, QUOTED), example(3, "clean too")],
         schema=EXAMPLE_SCHEMA,
     )
     return Split(frame[:2], frame[2:])
@@ -97,7 +100,7 @@ def test_only_what_would_train_is_dropped_and_all_is_told(split: Split, action) 
     assert done.split.holdout.equals(split.holdout)
     assert done.stage.funnel.reasons == ({"contaminated: mine": 1} if drops else {})
     assert done.stage.funnel.entered == 4
-    (told,) = done.overlaps
+    told = done.overlaps[0].report
     assert (told.items, told.overlapping_items) == (2, 1)
     assert (told.dropped, told.train, told.holdout) == ((1, 0, 1) if drops else (0, 1, 1))
 
@@ -105,14 +108,26 @@ def test_only_what_would_train_is_dropped_and_all_is_told(split: Split, action) 
 def test_no_benchmark_takes_nothing(split: Split) -> None:
     done = decontaminate(split, (), ContaminationPolicy(), threshold=0.8, index=empty_index())
     assert done.split.train.equals(split.train)
-    assert done.overlaps == ()
+    (held,) = done.overlaps
+    assert (held.report.benchmark, held.report.items, held.report.overlapping_items) == (HELD_OUT, 2, 0)
+
+
+def test_an_answer_that_gives_a_benchmark_away_is_found(split: Split) -> None:
+    frame = pl.DataFrame([example(0, "a clean one", f"Well: {LONG}.")], schema=EXAMPLE_SCHEMA)
+    mine = BenchmarkTexts("mine", (LONG,))
+    done = decontaminate(
+        Split(frame, frame.clear()), [mine], ContaminationPolicy(), threshold=0.8, index=empty_index()
+    )
+    assert done.split.train.is_empty()
+    assert given_away(frame, [mine], words=13, threshold=0.8) == {0: "contaminated: mine"}
 
 
 def test_a_build_drops_what_gives_the_regression_set_away(records, spec, varied_rows) -> None:
     regression = regression_benchmark(None)
     given_away = [{"input": f"Quick one. {regression.texts[0]}"}, {"input": regression.texts[5].upper()}]
     made = build(records(*varied_rows(60), *given_away), spec(), benchmarks=[regression])
-    (told,) = made.quality.contamination
+    told, held = made.quality.contamination
+    assert (held.benchmark, held.overlapping_items) == (HELD_OUT, 0)
     assert told.dropped + told.holdout == told.overlapping_items == 2
     stage = made.funnel[-1]
     assert (stage.stage, stage.entered - stage.left) == ("contamination", told.dropped)

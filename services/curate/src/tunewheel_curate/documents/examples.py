@@ -19,8 +19,9 @@ from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.documents.drafts import drafts_of, is_told
 from tunewheel_curate.documents.sections import Section, read_sections
 from tunewheel_curate.documents.teaching import Lesson, section_key
-from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, Overlap
 from tunewheel_curate.evaluation.contamination import decontaminate
+from tunewheel_curate.evaluation.leakage import held_out_questions
 from tunewheel_curate.examples.formatting import drop_long, format_examples
 from tunewheel_curate.examples.templates import check_conversations
 from tunewheel_curate.examples.tokens import Tokens
@@ -31,7 +32,6 @@ from tunewheel_curate.stage import RECORD_SCHEMA, Stage, drop, dropped_frame
 
 DOCUMENT = "document"
 """The reason by which ``select_usable`` hands documents over."""
-HELD_OUT = "held-out questions"
 PROVENANCE = {
     "record_id": pl.String(),
     "example_id": pl.String(),
@@ -67,6 +67,8 @@ class DocumentExamples:
     """``record_id`` and ``flags`` of the documents that address the model."""
     extractive: int
     """Questions that no teacher asked."""
+    overlaps: tuple[Overlap, ...] = ()
+    """What was made of the documents and left out: see ``decontaminate``."""
 
 
 def add_documents(
@@ -78,17 +80,16 @@ def add_documents(
     *,
     memory: HoldoutMemory,
 ) -> DocumentExamples | None:
-    """Return what is made of ``documents``, or None where ``spec`` asks for nothing. What asks like a
-    held-out question, like a benchmark, or what an earlier version held out, is left out."""
+    """Return what is made of ``documents``, or None where ``spec`` asks for nothing. Left out is what holds a
+    held-out question or asks one like it, what overlaps a benchmark, what an earlier version held out."""
     if not spec.dataset.formats.documents.enabled:
         return None
     made = document_examples(documents, spec, outside)
     remembered = _named(_not_held_out(made.examples, memory))
-    asked = [question for turns in split.holdout["messages"] for question in _questions(turns)]
     policy = spec.dataset.contamination.model_copy(update={"action": "drop"})
     parted = decontaminate(
         Split(remembered.kept, remembered.kept.clear()),
-        [*benchmarks, BenchmarkTexts(HELD_OUT, tuple(asked))],
+        [*benchmarks, held_out_questions(split.holdout)],
         policy,
         threshold=LEAK_SIMILARITY,
         index=empty_index(),
@@ -97,7 +98,7 @@ def add_documents(
     provenance = made.provenance.filter(pl.col("example_id").is_in(kept["example_id"].implode()))
     return replace(
         made, examples=kept, provenance=provenance, stages=(*made.stages, remembered, _named(parted.stage)),
-        unused=_unused(documents, provenance),
+        unused=_unused(documents, provenance), overlaps=parted.overlaps,
     )  # fmt: skip
 
 

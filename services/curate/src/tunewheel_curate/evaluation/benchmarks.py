@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.data_quality import Benchmark
+from tunewheel_contracts.formats.quality_report import BenchmarkOverlap
 from tunewheel_contracts.formats.regression_items import read_items
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store import ObjectStore
@@ -23,10 +24,51 @@ class BenchmarkTexts:
 
     name: str
     texts: tuple[str, ...]
+    whole: bool = False
+    """Whether an example overlaps by holding a whole text anywhere, however long or short it is."""
 
     @property
     def sha256(self) -> str:
         return content_sha256(list(self.texts))
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What examples have in common with one benchmark; see ``BenchmarkOverlap``."""
+
+    benchmark: BenchmarkTexts
+    items: frozenset[int]
+    """Positions of the texts that some example overlaps."""
+    dropped: int = 0
+    train: int = 0
+    holdout: int = 0
+
+    def joined(self, other: Overlap) -> Overlap:
+        """Return what these and other examples have in common with the same benchmark."""
+        assert self.benchmark == other.benchmark
+        counts = (self.dropped + other.dropped, self.train + other.train, self.holdout + other.holdout)
+        return Overlap(self.benchmark, self.items | other.items, *counts)
+
+    @property
+    def report(self) -> BenchmarkOverlap:
+        return BenchmarkOverlap(
+            benchmark=self.benchmark.name,
+            sha256=self.benchmark.sha256,
+            items=len(self.benchmark.texts),
+            overlapping_items=len(self.items),
+            dropped=self.dropped,
+            train=self.train,
+            holdout=self.holdout,
+        )
+
+
+def merged(overlaps: Iterable[Overlap]) -> tuple[Overlap, ...]:
+    """Join the overlaps with the same benchmark, in the order in which each was first named."""
+    found: dict[str, Overlap] = {}
+    for overlap in overlaps:
+        name = overlap.benchmark.name
+        found[name] = found[name].joined(overlap) if name in found else overlap
+    return tuple(found.values())
 
 
 def regression_benchmark(path: Path | None) -> BenchmarkTexts:

@@ -1,24 +1,33 @@
-"""Examples that give away what the model will be judged by.
+"""Examples that give away what the model will be judged by: benchmarks, and the project's own holdout.
 
 Three tests, each by the words alone (case, punctuation and spacing do not count): the same text; a common run
 of ``words`` words (13 in Brown et al. 2020, "Language models are few-shot learners", appendix C); a
-near-duplicate by the similarity that also counts among examples.
+near-duplicate by the similarity that also counts among examples. Questions and answers are searched, and
+near-duplicates sought among questions. How held-out questions are found: see ``leakage``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from tunewheel_contracts.formats.data_quality import ContaminationPolicy
-from tunewheel_contracts.formats.quality_report import BenchmarkOverlap
 
 from tunewheel_curate.cleaning.normalization import comparison_keys, normalize_texts
-from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, Overlap
+from tunewheel_curate.evaluation.leakage import (
+    HELD_OUT,
+    TOO_COMMON,
+    find_leaks,
+    held_out_questions,
+    holders,
+    said_in,
+)
 from tunewheel_curate.holdout.splitting import Split
+from tunewheel_curate.similarity.containment import only_words
 from tunewheel_curate.similarity.near_index import (
     NearIndex,
     empty_index,
@@ -49,7 +58,7 @@ class Decontaminated:
 
     split: Split
     stage: Stage
-    overlaps: tuple[BenchmarkOverlap, ...]
+    overlaps: tuple[Overlap, ...]
 
 
 def decontaminate(
@@ -60,38 +69,43 @@ def decontaminate(
     threshold: float,
     index: NearIndex,
 ) -> Decontaminated:
-    """Find the examples that overlap ``benchmarks``; those that would train go where ``policy`` says so.
+    """Take out of training what overlaps ``benchmarks``, where ``policy`` says so, and always what holds a
+    question of the holdout.
 
-    ``threshold`` is the similarity of a near-duplicate; ``index`` spares sketching texts it holds. Reasons:
-    ``contaminated: <benchmark>``.
+    ``threshold`` is the similarity of a near-duplicate; ``index`` spares sketching texts it holds. Where
+    there is a holdout, the last overlap is that with it. Reasons: ``contaminated: <benchmark>``, and
+    ``too_common`` of a held-out question.
     """
-    both = pl.concat(
-        [split.train.select("example_id", "messages"), split.holdout.select("example_id", "messages")]
-    )
-    keys, owners = _user_keys(both)
-    trains = np.arange(both.height) < split.train.height
+    train, holdout = (said_in(side) for side in (split.train, split.holdout))
+    both = pl.concat([train, holdout.with_columns(pl.col("owner") + split.train.height)])
     reasons: dict[int, str] = {}
-    reports: list[BenchmarkOverlap] = []
+    overlaps: list[Overlap] = []
     for benchmark in benchmarks:
-        items = _keys(benchmark.texts)
-        found = find_overlaps(keys, items, words=policy.words, threshold=threshold, index=index)
-        touched = np.unique(owners[found["text"].to_numpy()])
-        training = touched[trains[touched]]
+        owners, items = _common(both, benchmark, words=policy.words, threshold=threshold, index=index)
+        touched = np.unique(owners)
+        training = touched[touched < split.train.height]
         dropped = training if policy.action == "drop" else training[:0]
         for position in dropped.tolist():
             reasons.setdefault(position, f"{REASON}: {benchmark.name}")
-        reports.append(
-            BenchmarkOverlap(
-                benchmark=benchmark.name,
-                sha256=benchmark.sha256,
-                items=len(items),
-                overlapping_items=found["item"].n_unique(),
+        overlaps.append(
+            Overlap(
+                benchmark,
+                frozenset(items.tolist()),
                 dropped=len(dropped),
                 train=len(training) - len(dropped),
                 holdout=len(touched) - len(training),
             )
         )
-    return _without(split, reasons, tuple(reports))
+    leaks = find_leaks(train, split.holdout)
+    reasons |= {row + split.train.height: TOO_COMMON for row in leaks.holdout}
+    for row in leaks.train:
+        reasons.setdefault(row, f"{REASON}: {HELD_OUT}")
+    cleared, stage = _without(split, reasons)
+    if split.holdout.height:
+        held = held_out_questions(cleared.holdout)
+        leaked = frozenset(n for n, text in enumerate(held.texts) if text in leaks.questions)
+        overlaps.append(Overlap(held, leaked, dropped=len(leaks.train)))
+    return Decontaminated(cleared, stage, tuple(overlaps))
 
 
 def given_away(
@@ -99,14 +113,30 @@ def given_away(
 ) -> dict[int, str]:
     """Return why ``examples`` (with ``messages``) must not train, by the position of each that overlaps one
     of ``benchmarks``. See ``decontaminate``."""
-    keys, owners = _user_keys(examples)
+    said = said_in(examples)
     reasons: dict[int, str] = {}
     for benchmark in benchmarks:
-        items = _keys(benchmark.texts)
-        found = find_overlaps(keys, items, words=words, threshold=threshold, index=empty_index())
-        for position in owners[found["text"].to_numpy()].tolist():
+        owners, _ = _common(said, benchmark, words=words, threshold=threshold, index=empty_index())
+        for position in owners.tolist():
             reasons.setdefault(position, f"{REASON}: {benchmark.name}")
     return reasons
+
+
+def _common(
+    said: pl.DataFrame, benchmark: BenchmarkTexts, *, words: int, threshold: float, index: NearIndex
+) -> tuple[Integers, Integers]:
+    """Return pairs (owner, item) of what is ``said`` (see ``said_in``) and the texts of ``benchmark``."""
+    items = _keys(benchmark.texts)
+    by_user = pl.col("role") == "user"
+    asked, answered = said.filter(by_user), said.filter(~by_user)
+    found = find_overlaps(asked["key"], items, words=words, threshold=threshold, index=index)
+    owners, places = [asked["owner"].gather(found["text"]).to_numpy()], [found["item"].to_numpy()]
+    if benchmark.whole:
+        owner, place = holders(said, items)
+    else:
+        found = find_repeated(answered["key"], items, words=words)
+        owner, place = answered["owner"].gather(found["text"]).to_numpy(), found["item"].to_numpy()
+    return np.concatenate([*owners, owner]), np.concatenate([*places, place])
 
 
 def find_overlaps(
@@ -114,17 +144,28 @@ def find_overlaps(
 ) -> pl.DataFrame:
     """Return ``OVERLAP_SCHEMA`` rows for ``keys`` and ``items``, texts as ``comparison_key`` returns them."""
     distinct = keys.unique(maintain_order=True)
-    said, asked = _only_words(distinct), _only_words(items)
-    worth = np.flatnonzero(_may_hold_runs(said, asked, words))
-    parts = [
-        _same(said, asked),
-        _runs(distinct.gather(worth), items, words, worth),
-        _near(distinct, items, threshold, index),
-    ]
+    return _told(
+        keys, distinct, [*_repeated(distinct, items, words), _near(distinct, items, threshold, index)]
+    )
+
+
+def find_repeated(keys: pl.Series, items: pl.Series, *, words: int) -> pl.DataFrame:
+    """Return what ``find_overlaps`` finds word for word."""
+    distinct = keys.unique(maintain_order=True)
+    return _told(keys, distinct, _repeated(distinct, items, words))
+
+
+def _told(keys: pl.Series, distinct: pl.Series, parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     found = pl.concat(parts).unique(["text", "item"], keep="first", maintain_order=True)
     named = found.with_columns(distinct.gather(found["text"]).alias("key")).drop("text")
     texts = pl.DataFrame({"key": keys}).with_row_index("text").cast({"text": pl.Int64})
     return texts.join(named, on="key").select(OVERLAP_SCHEMA.keys()).sort("text", "item")
+
+
+def _repeated(distinct: pl.Series, items: pl.Series, words: int) -> list[pl.DataFrame]:
+    said, asked = only_words(distinct), only_words(items)
+    worth = np.flatnonzero(_may_hold_runs(said, asked, words))
+    return [_same(said, asked), _runs(distinct.gather(worth), items, words, worth)]
 
 
 def _same(said: pl.Series, asked: pl.Series) -> pl.DataFrame:
@@ -172,7 +213,7 @@ def _near(keys: pl.Series, items: pl.Series, threshold: float, index: NearIndex)
     whole = sets.joined(shingle_sets(keys.gather(touched)))
     shared = shared_counts(whole, item, len(items) + place).astype(np.int64)
     sizes = whole.sizes
-    says_something = (_only_words(items) != "").to_numpy()[item]
+    says_something = (only_words(items) != "").to_numpy()[item]
     alike = says_something & (shared >= threshold * (sizes[item] + sizes[len(items) + place] - shared))
     return _overlaps(pl.DataFrame({"text": text[alike], "item": item[alike]}), "near")
 
@@ -194,35 +235,20 @@ def _overlaps(found: pl.DataFrame, how: str) -> pl.DataFrame:
     ).unique(maintain_order=True)
 
 
-def _user_keys(examples: pl.DataFrame) -> tuple[pl.Series, Integers]:
-    """Return the key of every distinct thing a user says in ``examples``, and the position of its example."""
-    said = (
-        examples.with_row_index("owner")
-        .explode("messages")
-        .unnest("messages")
-        .filter(pl.col("role") == "user")
-        .select("owner", "content")
-    )
-    return comparison_keys(said["content"]), said["owner"].to_numpy().astype(np.int64)
-
-
 def _keys(texts: Sequence[str]) -> pl.Series:
     return comparison_keys(normalize_texts(pl.Series(texts, dtype=pl.String)))
 
 
-def _only_words(keys: pl.Series) -> pl.Series:
-    return keys.str.replace_all(r"[^\w ]\W*| \W+", " ").str.strip_chars()  # single blanks stay as they are
-
-
-def _without(split: Split, reasons: dict[int, str], reports: tuple[BenchmarkOverlap, ...]) -> Decontaminated:
-    rows = split.train.with_columns(
-        pl.Series("reason", [reasons.get(row) for row in range(split.train.height)], dtype=pl.String)
-    )
-    gone = rows.filter(pl.col("reason").is_not_null()).explode("record_ids")
-    train = rows.filter(pl.col("reason").is_null()).drop("reason")
-    entered = Stage(
+def _without(split: Split, reasons: Mapping[int, str]) -> tuple[Split, Stage]:
+    """Take rows out of ``split``; those of the holdout are counted behind those that train."""
+    rows = pl.concat([split.train, split.holdout])
+    trains = pl.int_range(rows.height, eager=True) < split.train.height
+    reason = pl.Series("reason", [reasons.get(row) for row in range(rows.height)], dtype=pl.String)
+    gone = rows.with_columns(reason).filter(reason.is_not_null()).explode("record_ids")
+    train, holdout = (rows.filter(side & reason.is_null()) for side in (trains, ~trains))
+    stage = Stage(
         name="contamination",
-        kept=pl.concat([train, split.holdout]),
+        kept=pl.concat([train, holdout]),
         dropped=dropped_frame(gone["record_ids"], gone["reason"]),
     )
-    return Decontaminated(Split(train, split.holdout), entered, reports)
+    return Split(train, holdout), stage

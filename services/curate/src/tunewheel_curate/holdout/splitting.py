@@ -1,11 +1,11 @@
 """Train and holdout: nothing of the holdout was seen in training, and a newcomer moves nobody.
 
 A *unit* is what must stay together: all examples of a group, joined with the groups that hold texts alike
-(similarity ``LEAK_SIMILARITY`` and more). Which new units are held out is decided by label
-(``stratification.py``); where the others are, the memory tells (``memory.py``): a unit of which anything was
-ever held out is held out whole, one that trained trains. Where that would take too much out of training,
-because a small unit grew into a large one, the large one trains without what was held out and without what
-resembles it.
+(similarity ``LEAK_SIMILARITY`` and more) or are of the same conversation (``sessions.py``). Which new units
+are held out is decided by label (``stratification.py``); where the others are, the memory tells
+(``memory.py``): a unit of which anything was ever held out is held out whole, one that trained trains. Where
+that would take too much out of training, because a small unit grew into a large one, the large one trains
+without what was held out and without what resembles it.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import given_away
+from tunewheel_curate.evaluation.leakage import held_out_questions
 from tunewheel_curate.examples.conversations import asked_text
 from tunewheel_curate.examples.formatting import MESSAGE, format_examples
 from tunewheel_curate.examples.preparation import cleaning, fitting
@@ -28,7 +29,6 @@ from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY, Split
 from tunewheel_curate.stage import DROPPED_SCHEMA, RATED_DOWN, Stage, drop
 
 STAGE = "negatives"
-HELD_OUT = "held-out questions"
 NEGATIVE_SCHEMA: dict[str, pl.DataType] = {
     "negative_id": pl.String(),
     "prompt": pl.List(MESSAGE),
@@ -73,8 +73,7 @@ def negatives_of(
     kept = stages[-1].kept
     stages.append(_away_from_holdout(kept, split, memory))
     examples = format_examples(stages[-1].kept, system_prompt=spec.task.system_prompt)
-    held = [_asked(turns) for turns in split.holdout["messages"].to_list()]
-    texts = [*benchmarks, BenchmarkTexts(HELD_OUT, tuple(held))]
+    texts = [*benchmarks, held_out_questions(split.holdout)]
     words = spec.dataset.contamination.words
     away = given_away(examples, texts, words=words, threshold=LEAK_SIMILARITY) if examples.height else {}
     right = {(_asked(turns), turns[-1]["content"]) for turns in split.train["messages"].to_list()}

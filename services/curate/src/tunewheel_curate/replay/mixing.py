@@ -20,6 +20,7 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.evaluation.contamination import given_away
+from tunewheel_curate.evaluation.leakage import held_out_questions
 from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.memory import HoldoutMemory
@@ -75,8 +76,10 @@ def choose_replay(
 
     A larger version takes the same ones and more. Reasons in the funnel: ``too_long``, ``asked_by_project``
     (the same question), ``held_out`` (now or before), ``contaminated: <benchmark>`` (``words`` in a row are a
-    common run), ``like_project``, ``like_another`` and ``not_needed``.
+    common run; the questions held out now are a benchmark too), ``like_project``, ``like_another`` and
+    ``not_needed``.
     """
+    held_out = held_out_questions(holdout)
     wanted = int(spec.share / (1 - spec.share) * train.height)
     ours = {comparison_key(question) for question in _questions([train, holdout])}
     reasons: Counter[str] = Counter()
@@ -90,7 +93,7 @@ def choose_replay(
         refusals = [_refusal(turns, ours, memory, max_tokens, tokens) for turns in batch]
         reasons.update(reason for reason in refusals if reason is not None)
         fit = [turns for turns, reason in zip(batch, refusals, strict=True) if reason is None]
-        away = _given_away(fit, benchmarks, words)
+        away = _given_away(fit, [*benchmarks, held_out], words)
         reasons.update(away.values())
         candidates += [turns for number, turns in enumerate(fit) if number not in away]
         like = _too_alike([_question(turns) for turns in candidates], list(_questions([train, holdout])))

@@ -124,7 +124,7 @@ def sharing_bands(index: NearIndex, keys: UInt32s) -> tuple[Integers, Integers]:
         starts = np.searchsorted(held, wanted, side="left")
         counts = np.searchsorted(held, wanted, side="right") - starts
         query = np.repeat(np.arange(len(wanted), dtype=np.uint64), counts)
-        found.append((query << _HALF) | (band[_ranges(starts, counts)] & _LOW))
+        found.append((query << _HALF) | (band[ranges(starts, counts)] & _LOW))
     pairs = distinct(np.concatenate(found))
     return (pairs >> _HALF).astype(np.int64), (pairs & _LOW).astype(np.int64)
 
@@ -175,7 +175,7 @@ def _bucket_pairs(band: UInt64s) -> list[UInt64s]:
     lengths = ends - starts
     pairs: list[UInt64s] = []
     small = (lengths > 1) & (lengths <= FULL_BUCKET)
-    at = _ranges(starts[small], lengths[small])
+    at = ranges(starts[small], lengths[small])
     end = np.repeat(ends[small], lengths[small])
     for distance in range(1, FULL_BUCKET):
         inside = at + distance < end
@@ -187,11 +187,11 @@ def _bucket_pairs(band: UInt64s) -> list[UInt64s]:
     for pivot in range(PIVOTS if large.any() else 0):
         others = lengths[large] - pivot - 1
         first = np.repeat(owners[starts[large] + pivot], others)
-        pairs.append((first << _HALF) | owners[_ranges(starts[large] + pivot + 1, others)])
+        pairs.append((first << _HALF) | owners[ranges(starts[large] + pivot + 1, others)])
     return pairs
 
 
-def _ranges(starts: Integers, lengths: Integers) -> Integers:
+def ranges(starts: Integers, lengths: Integers) -> Integers:
     """Return ``starts[0], starts[0] + 1, …`` for ``lengths[0]`` numbers, then the same for the next."""
     if not len(starts):
         return np.empty(0, np.int64)

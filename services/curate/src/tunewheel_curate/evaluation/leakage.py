@@ -1,0 +1,115 @@
+"""Training conversations that hold a held-out question: the answer often stands beside it.
+
+A question leaks through whatever is learnt from: another user's longer question, an earlier turn of a
+thread, an answer, a passage of a document. So whole conversations are searched, all roles but the system's,
+which says the same to every example. A question is found by its words (``containment``), and in the earlier
+turns of a thread by similarity too.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from tunewheel_curate.cleaning.normalization import comparison_keys
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
+from tunewheel_curate.similarity.containment import LEAST_WORDS, holding, only_words
+from tunewheel_curate.similarity.pairs import similar_pairs
+from tunewheel_curate.similarity.shingling import Integers
+
+HELD_OUT = "held-out questions"
+TOO_COMMON = "too_common"
+"""The reason of a held-out question that more than ``MOST_HOLDERS`` training conversations hold: to take them
+all out of training would cost more than the question tells."""
+MOST_HOLDERS = 20
+
+Turns = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """Rows of the training side and of the holdout to leave out."""
+
+    train: frozenset[int]
+    holdout: frozenset[int]
+    questions: frozenset[str]
+    """Those that the rows of the training side hold."""
+
+
+def questions_of(turns: Turns) -> list[str]:
+    """Return what is asked in ``turns``, the last of which is the answer: the last question, and of a thread
+    also all that led to it."""
+    asked = [turn["content"] for turn in turns[:-1] if turn["role"] != "system"]
+    return [asked[-1]] if len(asked) == 1 else ["\n\n".join(asked), asked[-1]]
+
+
+def held_out_questions(holdout: pl.DataFrame) -> BenchmarkTexts:
+    """Return the questions of ``holdout`` (with ``messages``), which nothing that trains may hold."""
+    asked = [text for turns in holdout["messages"].to_list() for text in questions_of(turns)]
+    return BenchmarkTexts(HELD_OUT, tuple(dict.fromkeys(asked)), whole=True)
+
+
+def said_in(examples: pl.DataFrame) -> pl.DataFrame:
+    """Return what is said in ``examples`` (with ``messages``) but for the system's part: ``owner`` (the row),
+    ``role`` and ``key``, a normalised turn, in their order."""
+    turns = (
+        examples.select("messages")
+        .with_row_index("owner")
+        .explode("messages")
+        .unnest("messages")
+        .filter(pl.col("role") != "system")
+    )
+    return turns.select(
+        pl.col("owner").cast(pl.Int64), "role", comparison_keys(turns["content"]).alias("key")
+    )
+
+
+def holders(said: pl.DataFrame, keys: pl.Series) -> tuple[Integers, Integers]:
+    """Return pairs (owner, position in ``keys``) where a whole conversation of ``said`` holds the text."""
+    whole = said.group_by("owner", maintain_order=True).agg(pl.col("key").str.join(" "))
+    text, item = holding(only_words(whole["key"]), only_words(keys))
+    return whole["owner"].to_numpy()[text], item
+
+
+def find_leaks(said: pl.DataFrame, holdout: pl.DataFrame) -> Leaks:
+    """Find the training conversations, told by ``said``, that hold a question of ``holdout``."""
+    asked = [
+        (row, text) for row, turns in enumerate(holdout["messages"].to_list()) for text in questions_of(turns)
+    ]
+    keys = comparison_keys(pl.Series([text for _, text in asked], dtype=pl.String))
+    owners, items = holders(said, keys)
+    near_owners, near_items = _in_earlier_turns(said, keys)
+    held_by = defaultdict[int, set[int]](set)
+    for owner, item in zip([*owners.tolist(), *near_owners], [*items.tolist(), *near_items], strict=True):
+        held_by[item].add(owner)
+    common = frozenset(asked[item][0] for item, rows in held_by.items() if len(rows) > MOST_HOLDERS)
+    left = [item for item in held_by if asked[item][0] not in common]
+    return Leaks(
+        train=frozenset(owner for item in left for owner in held_by[item]),
+        holdout=common,
+        questions=frozenset(asked[item][1] for item in left),
+    )
+
+
+def _in_earlier_turns(said: pl.DataFrame, keys: pl.Series) -> tuple[list[int], list[int]]:
+    """Return pairs (owner, position in ``keys``) where an earlier question of a thread is like the text."""
+    users = said.filter(pl.col("role") == "user")
+    last = pl.int_range(pl.len()).reverse().over("owner") == 0
+    earlier = users.filter(~last & (pl.col("key").str.count_matches(" ", literal=True) + 1 >= LEAST_WORDS))
+    if earlier.is_empty():
+        return [], []
+    turns = earlier["key"].unique(maintain_order=True).to_list()
+    place = {key: number for number, key in enumerate(turns)}
+    owners_of = defaultdict[int, list[int]](list)
+    for owner, key in earlier.select("owner", "key").iter_rows():
+        owners_of[place[key]].append(owner)
+    owners, items = list[int](), list[int]()
+    for pair in similar_pairs([*turns, *keys], minimum=LEAK_SIMILARITY):
+        if pair.first < len(turns) <= pair.second:
+            owners += owners_of[pair.first]
+            items += [pair.second - len(turns)] * len(owners_of[pair.first])
+    return owners, items

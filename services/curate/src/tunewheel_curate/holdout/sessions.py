@@ -1,0 +1,67 @@
+"""Records of one conversation: of two answers in it, the later one's history holds the earlier question.
+
+Feedback on two turns of one session has the customer as its group. Where nobody names the customer, each
+turn is a group of its own, and so are two tickets of one thread. They are recognised by what was asked, and
+must be on one side of the split: the history of the one holds the answer of the other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import polars as pl
+
+from tunewheel_curate.cleaning.histories import Turn, turns_of
+from tunewheel_curate.cleaning.normalization import comparison_key
+from tunewheel_curate.similarity.containment import LEAST_WORDS
+from tunewheel_curate.similarity.pairs import SimilarPairs
+
+MOST_GROUPS = 20
+"""Groups whose histories hold one question. Where there are more, it is an everyday question ("I need help
+with my order") and does not tell who asks."""
+
+Moment = tuple[str | None, str]
+"""What the assistant said last, and what the user says then; of the first turn None and the question."""
+
+
+def conversation_pairs(records: pl.DataFrame) -> SimilarPairs:
+    """Return pairs of positions in ``records`` (``input``, ``history`` and ``group``) of one conversation.
+
+    A question without a history is looked for in histories by its own words (as a later turn of one only
+    where it has ``LEAST_WORDS``), any other together with the answer before it.
+    """
+    threads = records.with_row_index("row").filter(pl.col("history").is_not_null())
+    holders = defaultdict[Moment, dict[str, int]](dict)
+    """The first row of each group whose history holds the moment."""
+    histories: dict[int, list[Turn]] = {}
+    for row, group, history in threads.select("row", "group", "history").iter_rows():
+        histories[row] = turns_of(history)
+        for moment in _moments(histories[row]):
+            holders[moment].setdefault(group, row)
+    edges = [
+        (row, holder)
+        for row, text in enumerate(records["input"].to_list() if holders else [])
+        for holder in _of_few(holders.get(_asked(text, histories.get(row, [])), {}))
+    ]
+    first, second = np.array(edges, np.int64).reshape(-1, 2).T
+    return SimilarPairs(first, second, np.ones(len(first)))
+
+
+def _of_few(holders: dict[str, int]) -> list[int]:
+    return list(holders.values()) if len(holders) <= MOST_GROUPS else []
+
+
+def _asked(text: str, history: list[Turn]) -> Moment:
+    before = history[-1]["content"] if history and history[-1]["role"] == "assistant" else None
+    return None if before is None else comparison_key(before), comparison_key(text)
+
+
+def _moments(history: list[Turn]) -> set[Moment]:
+    moments = set[Moment]()
+    for place, turn in enumerate(history):
+        if turn["role"] == "user":
+            moments.add(_asked(turn["content"], history[:place]))
+            if len(turn["content"].split()) >= LEAST_WORDS:
+                moments.add((None, comparison_key(turn["content"])))
+    return moments

@@ -1,0 +1,152 @@
+"""No training conversation holds a held-out question, and the quality report says what was taken out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import polars as pl
+import pytest
+from tunewheel_contracts.formats.quality_report import BenchmarkOverlap
+from tunewheel_curate.evaluation.leakage import HELD_OUT, MOST_HOLDERS, find_leaks, said_in
+from tunewheel_curate.given import Given
+from tunewheel_curate.pipeline import Build, build
+from tunewheel_curate.replay.mixing import ReplayPool
+
+THINGS = ("saddle", "lamp", "display", "charger", "lock", "motor", "pedal", "mudguard", "stand", "bell")
+
+
+def question(number: int) -> str:
+    return f"how long may the {THINGS[number % 10]} of model {number} stay wet"
+
+
+def rows(count: int, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "input": question(number),
+            "output": json.dumps({"category": ("bell", "horn")[number % 2], "reply": f"For {number} days."}),
+            "attributes": "{}",
+        }
+        | more
+        for number in range(count)
+    ]
+
+
+def told(made: Build) -> BenchmarkOverlap:
+    (overlap,) = [one for one in made.quality.contamination if one.benchmark == HELD_OUT]
+    return overlap
+
+
+def held_out(made: Build) -> list[str]:
+    return [turns[-2]["content"] for turns in made.split.holdout["messages"].to_list()]
+
+
+def trained(made: Build) -> str:
+    return "\n".join(turn["content"] for turns in made.split.train["messages"].to_list() for turn in turns)
+
+
+@pytest.fixture
+def plain(records, spec) -> Build:
+    made = build(records(*rows(60)), spec(near_duplicate_threshold=1.0))
+    assert len(held_out(made)) >= 6
+    assert (told(made).items, told(made).overlapping_items, told(made).dropped) == (len(held_out(made)), 0, 0)
+    return made
+
+
+def test_a_faq_passage_with_held_out_questions_does_not_train(plain, records, spec) -> None:
+    """Its user's turn only says which section to quote; questions and answers stand in the assistant's."""
+    asked = held_out(plain)[:6]
+    faq = "\n\n".join(f"**{text.capitalize()}?** For as long as you like." for text in asked)
+    sections = [
+        {"path": ["FAQ"], "text": faq},
+        {"path": ["Care"], "text": "Dry every part with a soft cloth after each ride in the rain."},
+    ]
+    document = {"kind": "document", "output": None, "title": "Water", "sections": json.dumps(sections)}
+    passages = {"documents": {"chunks": {"enabled": True}}}
+    made = build(records(*rows(60), document), spec(near_duplicate_threshold=1.0, formats=passages))
+    assert held_out(made) == held_out(plain)
+    assert not [text for text in asked if text in trained(made).lower()]
+    assert "soft cloth" in trained(made)
+    assert (told(made).overlapping_items, told(made).dropped, told(made).train) == (6, 1, 0)
+    stage = next(stage for stage in made.funnel if stage.stage == "documents.contamination")
+    assert stage.reasons == {"contaminated: held-out questions": 1}
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        lambda text: {"input": f"I ride in any weather. Tell me, {text}? And who mends it if it breaks?"},
+        lambda text: {"input": "who knows", "output": json.dumps({"category": "bell", "reply": f"{text}!"})},
+        lambda text: {
+            "input": "And when it snows in the hills above town?",
+            "history": json.dumps([{"role": "user", "content": f"Dear all, {text}, I would like to know?"}]),
+        },
+    ],
+    ids=["a longer question", "an answer", "an earlier turn"],
+)
+def test_an_example_that_holds_a_held_out_question_does_not_train(plain, records, spec, leak) -> None:
+    text = held_out(plain)[0]
+    made = build(
+        records(*rows(60), leak(text) | {"record_id": "rec-leak"}),
+        spec(near_duplicate_threshold=1.0),
+        Given(memory=plain.memory),
+    )
+    assert text in held_out(made)
+    assert text not in trained(made)
+    assert (told(made).overlapping_items, told(made).dropped) == (1, 1)
+    fate = made.lineage.filter(pl.col("record_id") == "rec-leak").row(0, named=True)
+    assert (fate["stage"], fate["reason"]) == ("contamination", "contaminated: held-out questions")
+
+
+def test_a_held_out_question_that_many_ask_in_longer_words_leaves_the_holdout(plain, records, spec) -> None:
+    text = held_out(plain)[0]
+    many = [
+        {"input": f"{text} when x{n} y{n} z{n} a{n} b{n} c{n} d{n} e{n}"} for n in range(2 * MOST_HOLDERS)
+    ]
+    made = build(records(*rows(60), *many), spec(near_duplicate_threshold=1.0), Given(memory=plain.memory))
+    assert text not in held_out(made)
+    reasons = made.funnel[-1].reasons
+    assert reasons["too_common"] == 1
+    assert made.counts.train > 40 + MOST_HOLDERS
+    assert made.counts.examples == made.counts.train + made.counts.holdout
+
+
+def test_an_earlier_turn_is_compared_by_similarity_too(plain) -> None:
+    text = held_out(plain)[0]
+    turns = [
+        {"role": "user", "content": text.replace("may", "can")},
+        {"role": "assistant", "content": "A day."},
+        {"role": "user", "content": "Thanks."},
+        {"role": "assistant", "content": "You are welcome."},
+    ]
+    train = pl.DataFrame({"messages": [turns]}, schema={"messages": plain.split.train.schema["messages"]})
+    assert find_leaks(said_in(train), plain.split.holdout[:1]).train == {0}
+
+
+def test_general_data_that_holds_a_held_out_question_is_not_replayed(plain, records, spec) -> None:
+    text = held_out(plain)[0]
+    pool = [
+        [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        for asked, answer in (("Write a FAQ.", f"Q: {text}? A: For a day."), ("Name a colour.", "Blue."))
+    ]
+    asked = spec(near_duplicate_threshold=1.0, replay={"source": "general.jsonl", "share": 0.1})
+    made = build(records(*rows(60)), asked, Given(replay=ReplayPool(tuple(pool), sha256="0" * 64)))
+    assert made.replayed is not None
+    assert made.replayed.use.reasons == {"contaminated: held-out questions": 1}
+    assert made.counts.replay == 1
+
+
+def test_an_answer_to_avoid_is_not_about_a_held_out_question(plain, records, spec) -> None:
+    text = held_out(plain)[0]
+    history = json.dumps(
+        [{"role": "user", "content": f"Hello, {text}?"}, {"role": "assistant", "content": "A day."}]
+    )
+    thumb = {
+        "kind": "feedback", "output": None, "input": "And if it freezes over night?", "history": history,
+        "rating": "down", "rated_output": json.dumps({"category": "bell"}),
+    }  # fmt: skip
+    made = build(records(*rows(60), thumb), spec(near_duplicate_threshold=1.0, ratings=True))
+    assert text in held_out(made)
+    assert made.negatives is not None
+    assert made.negatives.rows.is_empty()
+    assert made.negatives.funnel.reasons == {"contaminated: held-out questions": 1}
