@@ -12,6 +12,9 @@ from typing import Any
 
 import polars as pl
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.records_to_delete import RecordsToDelete
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import (
@@ -305,3 +308,22 @@ async def _table_holds(service: Service, project: str, count: int) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while table.arrivals().filter(pl.col("project") == project).height < count:
             await asyncio.sleep(0.1)
+
+
+async def test_records_that_were_removed_from_the_log_are_missed_loudly(
+    fresh_kafka: str, tmp_path: Path, project: str
+) -> None:
+    async with Bus(fresh_kafka) as bus:
+        await bus.publish(*records(project)[:4])
+    admin = AIOKafkaAdminClient(bootstrap_servers=fresh_kafka)
+    await admin.start()
+    try:
+        removed = RecordsToDelete(before_offset=-1)  # all there are
+        await admin.delete_records({TopicPartition("record.ingested", n): removed for n in range(3)})
+    finally:
+        await admin.close()
+    service = curate(fresh_kafka, tmp_path / "store")
+    async with running(service):
+        told = service.state()["warnings"]
+    gone = re.findall(r"(\d+) records of record.ingested, partition \d, offsets 0 to", str(told))
+    assert sum(map(int, gone)) == 4

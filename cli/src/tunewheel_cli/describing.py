@@ -33,6 +33,11 @@ def _versioned(event: data.DatasetVersioned) -> str:
         f"{event.dataset_id}: {counts.examples} examples of {counts.records} records "
         f"({counts.train} to train, {counts.holdout} held out), built by {event.reason.value}"
         + (", preliminary" if event.preliminary else "")
+        + (
+            f"; {event.missing_records} records were removed from the log unread"
+            if event.missing_records
+            else ""
+        )
     )
 
 

@@ -15,6 +15,7 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn
 from tunewheel_curate.builds.building import Builder
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.curation import Curation
+from tunewheel_curate.records.missing import MissingRecords
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.settings import Settings
 from tunewheel_runtime.service import Position, Service
@@ -31,13 +32,15 @@ class Desk:
         self.known = Known()
         self.table = RecordTable(str(store / "records"))
         self._rows = records(*({"partition": 0, "offset": n} for n in range(5)))
+        service = Service("curate", Settings(store_url=store.as_uri()))
         self.curation = Curation(
-            Service("curate", Settings(store_url=store.as_uri())),
+            service,
             table=self.table,
             projects={"shop": SimpleNamespace(data=SimpleNamespace(spec=spec()))},  # type: ignore[arg-type]
             known=self.known,
             followed=self,  # type: ignore[arg-type]
             builder=Builder(),
+            missing=MissingRecords(service.store, service.warn),
             catch_up=self.catch_up,
         )
         self.arrived = 3

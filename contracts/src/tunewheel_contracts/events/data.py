@@ -116,6 +116,9 @@ class DatasetVersioned(Event):
     """Why this version is only a first try; None for one that is large enough."""
     previous: Slug | None = None
     """The project's version before this one."""
+    missing_records: Annotated[int | None, Field(ge=1, exclude_if=lambda count: count is None)] = None
+    """Records of all projects that were removed from the log before curate read them: this version may be
+    smaller for it. None where there are none."""
 
 
 class DatasetRejected(Event):

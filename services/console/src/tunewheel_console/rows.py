@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested
 from tunewheel_contracts.events.training import TrainProgressed
 from tunewheel_contracts.formats.scorecard import Contestant
@@ -25,12 +26,17 @@ def dataset_rows(project: Project) -> list[Row]:
             "records": data.counts.records,
             "train": data.counts.train,
             "holdout": data.counts.holdout,
-            "funnel": ", ".join(
-                f"{s.stage} {s.entered} → {s.left}" for s in data.funnel if s.entered != s.left
-            ),
+            "funnel": ", ".join(_funnel(data)),
         }
         for data in reversed(project.datasets.values())
     ]
+
+
+def _funnel(data: DatasetVersioned) -> list[str]:
+    lost = (
+        [f"{data.missing_records} records were removed from the log unread"] if data.missing_records else []
+    )
+    return lost + [f"{s.stage} {s.entered} → {s.left}" for s in data.funnel if s.entered != s.left]
 
 
 def run_rows(project: Project) -> list[Row]:

@@ -27,6 +27,7 @@ from tunewheel_curate.builds.making import Maker
 from tunewheel_curate.builds.policy import Pending
 from tunewheel_curate.records.arrivals import rows_of
 from tunewheel_curate.records.forgetting import finding_ref, forget
+from tunewheel_curate.records.missing import MissingRecords
 from tunewheel_curate.records.table import RecordTable, ends_of
 
 log = structlog.get_logger(__name__)
@@ -46,13 +47,16 @@ class Curation:
         known: Known,
         followed: LogReader,
         builder: Builder,
+        missing: MissingRecords,
         catch_up: CatchUp,
     ) -> None:
         self._service = service
         self._followed = followed
         self._builder = builder
         self._catch_up = catch_up
-        self._maker = Maker(service, table_url=table.url, known=known, followed=followed, builder=builder)
+        self._maker = Maker(
+            service, table_url=table.url, known=known, followed=followed, builder=builder, missing=missing
+        )
         self.table = table
         self.projects = projects
         self.known = known

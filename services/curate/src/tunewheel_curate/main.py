@@ -14,6 +14,7 @@ from tunewheel_curate.curation import Curation
 from tunewheel_curate.handlers import register
 from tunewheel_curate.records.backlog import read_backlog
 from tunewheel_curate.records.catching_up import catch_up
+from tunewheel_curate.records.missing import MissingRecords
 from tunewheel_curate.records.table import RecordTable, table_url
 from tunewheel_curate.settings import Settings
 from tunewheel_curate.watching import Watch
@@ -37,8 +38,10 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     )
     table = RecordTable(table_url(service.store.url, service.store.local_root))
 
+    missing = MissingRecords(service.store, service.warn)
+
     async def fill() -> None:
-        await catch_up(table, settings, erasures=known.erasures.all)
+        await catch_up(table, settings, missing=missing, erasures=known.erasures.all)
 
     followed = service.replay_at(TOPICS, known.apply)
     service.withhold(known.erasures, followed)
@@ -49,6 +52,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
         known=known,
         followed=followed,
         builder=builder,
+        missing=missing,
         catch_up=fill,
     )
     watch = Watch(
@@ -60,6 +64,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     )
 
     register(service, curation, append_batch=settings.append_batch)
+    service.on_startup(missing.recall)
     service.on_startup(fill)
     service.on_startup(watch.start)
     service.on_shutdown(watch.stop)

@@ -33,6 +33,7 @@ from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome, run_build
 from tunewheel_curate.documents.sections import Section
 from tunewheel_curate.documents.taught import note_sources
 from tunewheel_curate.documents.teaching import lesson_path
+from tunewheel_curate.records.missing import MissingRecords
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
 from tunewheel_curate.versions import versioning
@@ -58,12 +59,14 @@ class Bench:
         self.arriving: list[Callable[[], None]] = []
         self.service = Service("curate", Settings(store_url=store.as_uri()))
         self.table = RecordTable(str(store / "records"))
+        self.missing = MissingRecords(self.service.store, self.service.warn)
         self.maker = Maker(
             self.service,
             table_url=self.table.url,
             known=self.known,
             followed=self,  # type: ignore[arg-type]
             builder=self.builder,
+            missing=self.missing,
         )
         self._offset = 0
 
@@ -104,6 +107,15 @@ def rows(records, varied_rows) -> pl.DataFrame:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+async def test_a_version_tells_how_many_records_were_removed_from_the_log_unread(bench, rows, spec) -> None:
+    bench.declare(spec())
+    bench.table.append(rows)
+    whole = await bench.build(spec(), "one", rows[:30])
+    await bench.missing.compare(begins={0: 7, 1: 3}, reached={0: 0, 1: 3})
+    smaller = await bench.build(spec(), "two", rows)
+    assert (whole.missing_records, smaller.missing_records) == (None, 7)
 
 
 async def test_a_store_that_was_lost_is_built_again_to_the_byte(bench, rows, spec, tmp_path: Path) -> None:

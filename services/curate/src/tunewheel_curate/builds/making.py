@@ -26,6 +26,7 @@ from tunewheel_curate.builds.building import Builder
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome
 from tunewheel_curate.documents.taught import forget_taught, taught_of
+from tunewheel_curate.records.missing import MissingRecords
 from tunewheel_curate.versions.versioning import MANIFEST, manifest_ref
 
 log = structlog.get_logger(__name__)
@@ -61,13 +62,21 @@ class Maker:
     """Builds versions and puts them into the store."""
 
     def __init__(
-        self, service: Service, *, table_url: str, known: Known, followed: LogReader, builder: Builder
+        self,
+        service: Service,
+        *,
+        table_url: str,
+        known: Known,
+        followed: LogReader,
+        builder: Builder,
+        missing: MissingRecords,
     ) -> None:
         self._service = service
         self._table_url = table_url
         self._known = known
         self._followed = followed
         self._builder = builder
+        self._missing = missing
 
     async def answer(
         self, event: Envelope[DatasetRequested], spec: ProjectSpec, *, stop: asyncio.Event
@@ -229,6 +238,7 @@ class Maker:
             withdrawals_upto=dict(basis.withdrawals_upto),
             preliminary=manifest.preliminary,
             previous=manifest.previous,
+            missing_records=self._missing.count or None,
         )
         log.info("dataset_versioned", dataset_id=manifest.dataset_id, **manifest.counts.model_dump())
         return self._service.new(data, cause=event, correlation_id=f"turn-{manifest.dataset_id}")

@@ -22,16 +22,21 @@ from tunewheel_runtime.service import Delivery, Position
 from tunewheel_runtime.settings import ServiceSettings
 
 from tunewheel_curate.records.arrivals import rows_of
+from tunewheel_curate.records.missing import MissingRecords
 from tunewheel_curate.records.table import RecordTable
 
 log = structlog.get_logger(__name__)
 
 
 async def catch_up(
-    table: RecordTable, settings: ServiceSettings, *, erasures: Callable[[], Sequence[Erasure]]
+    table: RecordTable,
+    settings: ServiceSettings,
+    *,
+    missing: MissingRecords,
+    erasures: Callable[[], Sequence[Erasure]],
 ) -> int:
     """Append every record of the log that the table does not hold yet and that is not erased; return how
-    many.
+    many. Those that the log holds no longer are ``missing``.
 
     Raises:
         TransientError: the broker or the store is away.
@@ -51,6 +56,11 @@ async def catch_up(
         partitions = sorted(consumer.assignment())
         ends = await consumer.end_offsets(partitions)
         reached = {p: await asyncio.to_thread(table.reached, p.partition) for p in partitions}
+        begins = await consumer.beginning_offsets(partitions)
+        await missing.compare(
+            begins={p.partition: begin for p, begin in begins.items()},
+            reached={p.partition: offset for p, offset in reached.items()},
+        )
         behind = [p for p in partitions if reached[p] < ends[p]]
         for partition in partitions:
             consumer.seek(partition, min(reached[partition], ends[partition]))
