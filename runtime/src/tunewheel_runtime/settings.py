@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from platformdirs import user_cache_path
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _ADDRESS = re.compile(r"([^\s:\[\]]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]*::[0-9a-fA-F:]*)(:(?P<port>\d{1,5}))?")
-
 _NAME = re.compile(r"[a-z0-9_.-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+
+
+def _list_of(pattern: re.Pattern[str], what: str) -> AfterValidator:
+    """Return the check of a text that is a list, separated by commas."""
+
+    def check(value: str) -> str:
+        if not all(pattern.fullmatch(part) for part in _listed(value)):
+            raise ValueError(f"must be {what}, separated by commas")
+        return value
+
+    return AfterValidator(check)
 
 
 class HttpSettings(BaseSettings):
@@ -24,10 +38,10 @@ class HttpSettings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=0, ge=0, le=65_535)
     """0 takes any free port."""
-    http_allowed_hosts: str = ""
+    http_allowed_hosts: Annotated[str, _list_of(_NAME, "names without scheme and port")] = ""
     """Names, separated by commas, that a request's ``Host`` may be, beside ``localhost`` and IP addresses.
     Empty: no other name on loopback, any name elsewhere."""
-    http_allowed_origins: str = ""
+    http_allowed_origins: Annotated[str, _list_of(_ORIGIN, "scheme://host or scheme://host:port")] = ""
     """Origins such as ``https://console.example.org``, separated by commas, whose pages may call, beside this
     service's own."""
     authenticated_in_front: bool = False
@@ -41,20 +55,6 @@ class HttpSettings(BaseSettings):
     @property
     def allowed_origins(self) -> tuple[str, ...]:
         return _listed(self.http_allowed_origins)
-
-    @field_validator("http_allowed_hosts")
-    @classmethod
-    def _are_names(cls, value: str) -> str:
-        if any(not _NAME.fullmatch(name) for name in _listed(value)):
-            raise ValueError("must be names without scheme and port, separated by commas")
-        return value
-
-    @field_validator("http_allowed_origins")
-    @classmethod
-    def _are_origins(cls, value: str) -> str:
-        if any(not _ORIGIN.fullmatch(origin) for origin in _listed(value)):
-            raise ValueError("must be scheme://host or scheme://host:port, separated by commas")
-        return value
 
 
 class ServiceSettings(HttpSettings):
@@ -106,7 +106,3 @@ class ServiceSettings(HttpSettings):
     def work_for(self, service: str) -> Path:
         """Return where ``service`` keeps the files of its running jobs."""
         return (self.work_dir or self.cache_dir / "work") / service
-
-
-def _listed(value: str) -> tuple[str, ...]:
-    return tuple(part.strip().lower() for part in value.split(",") if part.strip())
