@@ -31,7 +31,7 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
             raise TooLarge(f"the body is over {limit} bytes; send less, or raise TUNEWHEEL_MAX_BODY_BYTES")
     try:
         content = json.loads(bytes(body))
-    except ValueError as error:  # UnicodeDecodeError is one
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise Refused(f"the body is not JSON ({error}); send a JSON object", code="invalid_json") from error
     if not isinstance(content, dict):
         raise Refused("the body is no JSON object; send one", code="invalid_json")

@@ -89,6 +89,11 @@ async def test_a_form_without_a_file_or_no_form_at_all_says_so(client: httpx.Asy
         answer = await client.post(URL, content=content, headers=kind)
         assert answer.status_code == 422
         assert words in answer.json()["refused"][0]["reason"]
+    form = b'--x\r\nContent-Disposition: form-data; name="f"; filename="a.md"\r\n\r\nhello\r\n--x--\r\n'
+    for charset in ("undefined", "punycode"):  # Python's, which decode nothing of it
+        coded = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+        answer = await client.post(URL, content=form, headers=coded)
+        assert "is no multipart form" in answer.json()["refused"][0]["reason"]
     bare = await client.post(URL, content=b"x", headers={"content-type": "multipart/form-data"})
     assert "is no multipart form" in bare.json()["refused"][0]["reason"]
 

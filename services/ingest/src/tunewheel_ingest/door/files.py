@@ -97,7 +97,7 @@ class Files:
                 max_part_size=FORM_BYTES,
             )  # fmt: skip
             form = await parser.parse()
-        except (MultiPartException, KeyError, UnicodeDecodeError) as error:
+        except (MultiPartException, KeyError, UnicodeError) as error:
             reason = f"is no multipart form ({error}); send the file in a field of its own"
             raise InvalidEvent(field="(body)", reason=reason) from error
         try:
