@@ -24,6 +24,7 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureReques
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.identity import content_id
 from tunewheel_curate.builds.building import WORKER
+from tunewheel_redaction.pseudonyms import Pseudonyms
 from tunewheel_runtime.service import Service
 
 from ..conftest import BrokerFactory
@@ -169,7 +170,9 @@ async def test_a_person_is_forgotten_with_a_proof_and_a_version_without_them(
     assert (proof.data.erased_by, proof.data.requested_by) == ("curate", "privacy")
     assert proof.causation_id == asked.id
     assert second.data.counts.examples == first.data.counts.examples - 1 == 39
-    assert "customer-7" not in {group for part in groups for group in pl.read_parquet(part)["group"]}
+    named = {group for part in groups for group in pl.read_parquet(part)["group"]}
+    assert Pseudonyms(project).of("group", "customer-8") in named
+    assert Pseudonyms(project).of("group", "customer-7") not in named
     assert second.data.dataset_id in rejected.data.reasons[0], "the log brought nobody back"
 
 
@@ -223,4 +226,5 @@ async def held(service: Service, version: DatasetVersioned) -> tuple[int, int]:
     parts = [pl.read_parquet(await service.store.get(ref)) for ref in (manifest.train, manifest.holdout)]
     lineage = pl.read_parquet(await service.store.get(manifest.lineage))
     told = sum(OILED in str(turns) for part in parts for turns in part["messages"].to_list())
-    return told, lineage.filter(pl.col("source_id") == "sop.md")["example_id"].drop_nulls().len()
+    source = Pseudonyms(version.project).of("source", "sop.md")
+    return told, lineage.filter(pl.col("source_id") == source)["example_id"].drop_nulls().len()

@@ -49,7 +49,7 @@ class ChatExample(Frozen):
     messages: tuple[ChatMessage, ...]
     label: str | None = None
     group: str
-    """Examples of one group never straddle train and holdout."""
+    """A pseudonym of the customer or thread. Examples of one group never straddle train and holdout."""
     trust: str
     record_ids: tuple[str, ...]
     format: ExampleFormat = ExampleFormat.ANSWER
@@ -166,14 +166,15 @@ class DatasetManifest(Frozen):
     lineage: ArtifactRef | None = None
     """Parquet: record_id, source_event_id, source_id, kind, validated_by and validated_at (where the source
     said so), example_id or the stage that dropped it, flags (what was noticed about the record,
-    comma-separated)."""
+    comma-separated). ``source_id`` and ``validated_by`` are pseudonyms, as ``group`` is in all files."""
     preferences: ArtifactRef | None = None
     """Parquet of ``PreferencePair``; None where no record tells an answer to avoid."""
     negatives: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
     """Parquet of ``Negative``; None where the spec does not ask for ratings, or nothing was rated down."""
     holdout_memory: ArtifactRef | None = None
     """Parquet: ``mark``, the hash of every question, source and group that this version or one before it held
-    out. The next version never trains on what bears one."""
+    out. The next version never trains on what bears one. ``key`` tells which secret keys the marks; it is not
+    there where no secret was set."""
     replay: ReplayUse | None = None
     tokenizer: TokenizerUse | None = None
     teacher: TeacherUse | None = None

@@ -109,6 +109,7 @@ class Curation:
             self.known.erasures.asked_by(event),
             table=self.table,
             store=self._service.store,
+            names=self._builder.pseudonyms(event.project),
             delete_versions=delete,
         )
         proof = proof_of(

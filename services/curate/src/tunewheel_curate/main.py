@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
 from tunewheel_contracts import topics
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_runtime.service import Service
@@ -19,6 +20,13 @@ from tunewheel_curate.records.table import RecordTable, table_url
 from tunewheel_curate.settings import Settings
 from tunewheel_curate.watching import Watch
 
+log = structlog.get_logger(__name__)
+
+NO_SECRET = (
+    "TUNEWHEEL_PSEUDONYM_SECRET is not set: whoever reads a dataset can confirm a guess of a customer's id; "
+    "set it on every machine that builds, and keep it for good"
+)
+
 
 def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     """Build the service; nothing runs yet. ``worker`` is the command of a process that carries out builds.
@@ -27,6 +35,8 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
         ValueError: the store's URL cannot hold the record table.
     """
     service = Service("curate", settings)
+    if settings.pseudonym_secret is None:
+        log.warning("no_pseudonym_secret", reason=NO_SECRET)
     known = Known()
     builder = Builder(
         regression_set=settings.eval_regression_set,

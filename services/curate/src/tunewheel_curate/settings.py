@@ -27,4 +27,5 @@ class Settings(ServiceSettings):
     """The folders on curate's machine that specs may read general data from (replay), separated by commas;
     ``general/`` of a store that is a folder may always be read."""
     pseudonym_secret: SecretStr | None = Field(default=None, min_length=16)
-    """Keys the stand-ins of ``pii.action: pseudonymise``; the same wherever curate runs, and for good."""
+    """Keys the pseudonyms of customers, sources and experts, the marks of what was held out, and the
+    stand-ins of ``pii.action: pseudonymise``; the same wherever curate runs, and for good."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
+import polars as pl
 import psutil
 import pytest
 import pytest_asyncio
@@ -13,8 +14,10 @@ from pydantic import SecretStr, ValidationError
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped
 from tunewheel_curate.builds.worker import BuildOrder, run_build
+from tunewheel_curate.holdout.memory import HoldoutMemory
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
+from tunewheel_redaction.pseudonyms import Pseudonyms
 
 of_one_worker = pytest.mark.asyncio(loop_scope="module")
 
@@ -171,6 +174,55 @@ def test_a_secret_reaches_the_worker_and_no_file(order: BuildOrder, records, spe
     assert b"keyed by the secret" in first["card.md"]
     assert b"keyed by the secret" not in without["card.md"]
     assert not [name for name, data in first.items() if b"correct horse" in data]
+
+
+NAMED = {"group": "jane@acme.com/42", "source_id": "Jane Doe, 7 Mill Lane", "validated_by": "Dr. Eve Ex"}
+SECRET = SecretStr("correct horse battery")
+
+
+def test_no_file_of_a_version_names_a_customer_a_source_or_an_expert(
+    order: BuildOrder, records, varied_rows, spec, tmp_path: Path
+) -> None:
+    bell, horn = ('{"category": "bell"}', '{"category": "horn"}')
+    thumb = {"input": "does it ring at noon", "rating": "down", "rated_output": bell, "output": None}
+    clash = {"input": "is it a bell or a horn that I hear", "output": bell}
+    rows = [row | {"rejected_output": '{"category": "gong"}'} for row in varied_rows(30)]
+    rows += [clash, clash | {"output": horn}, thumb | {"kind": "feedback", "trust": "unverified"}]
+    named = [{name: f"{told} {n}" for name, told in NAMED.items()} for n in range(len(rows))]
+    frame = records(*(row | own for row, own in zip(rows, named, strict=True)))
+    RecordTable(str(tmp_path / "people")).append(frame)
+    asked = {
+        "table_url": str(tmp_path / "people"), "records_upto": ends_of(frame), "folder": str(tmp_path / "v"),
+        "pseudonym_secret": SECRET, "spec": spec(ratings=True),
+    }  # fmt: skip
+    (tmp_path / "v").mkdir()
+    outcome = run_build(order.model_copy(update=asked))
+    assert outcome.manifest is not None
+    files = [file for file in (tmp_path / "v").rglob("*") if file.is_file()]
+    tables = {file.name: pl.read_parquet(file) for file in files if file.suffix == ".parquet"}
+    assert tables.keys() == {
+        "train.parquet", "holdout.parquet", "preferences.parquet", "negatives.parquet", "lineage.parquet",
+        "review.parquet", "holdout_memory.parquet",
+    }  # fmt: skip
+    for file in files:
+        text = str(tables[file.name].to_dicts()) if file.suffix == ".parquet" else file.read_text("latin-1")
+        assert not [told for told in NAMED.values() if told in text], file.name
+    names = Pseudonyms("shop", SECRET.get_secret_value())
+    lineage = tables["lineage.parquet"].row(by_predicate=pl.col("record_id") == "rec-0003", named=True)
+    assert lineage["source_id"] == names.of("source", f"{NAMED['source_id']} 3")
+    assert lineage["validated_by"] == names.of("expert", f"{NAMED['validated_by']} 3")
+    groups = pl.concat([tables["train.parquet"]["group"], tables["holdout.parquet"]["group"]])
+    assert set(groups) <= {names.of("group", f"{NAMED['group']} {n}") for n in range(len(rows))}
+    assert groups.n_unique() == outcome.manifest.counts.examples
+    assert pl.read_parquet(tmp_path / "v/holdout_memory.parquet")["key"].unique().to_list() == [names.check]
+
+
+def test_another_secret_refuses_the_next_version_and_says_why(order: BuildOrder, tmp_path: Path) -> None:
+    HoldoutMemory({"0" * 32}, Pseudonyms("shop", "another secret")).to_frame().write_parquet(tmp_path / "m")
+    asked = {"memory": str(tmp_path / "m"), "pseudonym_secret": SECRET, "folder": str(tmp_path)}
+    outcome = run_build(order.model_copy(update=asked))
+    assert outcome.manifest is None
+    assert outcome.rejections[0].startswith("TUNEWHEEL_PSEUDONYM_SECRET: is not the one that the version")
 
 
 def test_a_short_secret_is_refused_and_none_is_shown() -> None:

@@ -3,8 +3,13 @@ from __future__ import annotations
 from io import BytesIO
 
 import polars as pl
+import pytest
+from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_curate.holdout.memory import HoldoutMemory, Seen, clusters_of, marks_of_examples, trained_marks
 from tunewheel_curate.stage import dropped_frame
+from tunewheel_redaction.pseudonyms import Pseudonyms
+
+NAMES = Pseudonyms("shop", "a secret of the installation")
 
 
 def compared(records, *rows: dict[str, object]) -> pl.DataFrame:
@@ -67,4 +72,40 @@ def test_the_memory_is_the_same_bytes_in_any_order_and_holds_no_words(records) -
     assert files[0] == files[1]
     assert b"secret" not in files[0]
     assert b"person" not in files[0]
-    assert HoldoutMemory.read(files[0]).marks == HoldoutMemory().extended(marks).marks
+    again = HoldoutMemory.read(files[0], Pseudonyms("shop"))
+    assert again.marks == HoldoutMemory().extended(marks).marks
+
+
+def written(memory: HoldoutMemory) -> bytes:
+    buffer = BytesIO()
+    memory.to_frame().write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def test_a_secret_keys_old_marks_and_what_was_held_out_stays_known(records) -> None:
+    frame = compared(records, {"input": "q", "group": "jane@acme.com"}, {"input": "r", "group": "h"})
+    one, other = marks_of_examples([["rec-0000"], ["rec-0001"]], frame, no_duplicates())
+    old = HoldoutMemory().extended([one], other.trained)
+    keyed = HoldoutMemory.read(written(old), NAMES)
+    assert keyed.marks == {NAMES.mark(mark) for mark in old.marks}
+    assert keyed.marks == HoldoutMemory(names=NAMES).extended([one], other.trained).marks
+    assert (keyed.seen(one), keyed.seen(other)) == (Seen.EXAMPLE, Seen.TRAINED)
+    assert keyed.holds_question("q")
+    assert not keyed.holds_question("r")
+    again = HoldoutMemory.read(written(keyed.extended([other])), NAMES)
+    assert (again.seen(one), again.seen(other)) == (Seen.EXAMPLE, Seen.EXAMPLE)
+
+
+def test_without_the_secret_nobody_can_ask_a_memory_about_a_customer(records) -> None:
+    frame = compared(records, {"input": "q", "group": "jane@acme.com"})
+    (guess,) = marks_of_examples([["rec-0000"]], frame, no_duplicates())
+    kept = HoldoutMemory(names=NAMES).extended([guess], guess.trained).to_frame()["mark"]
+    assert set(kept).isdisjoint(guess.own | guess.group | guess.trained)
+    assert set(kept).isdisjoint(map(Pseudonyms("shop").mark, guess.own | guess.group | guess.trained))
+
+
+@pytest.mark.parametrize("names", [Pseudonyms("shop", "another secret"), Pseudonyms("shop")])
+def test_marks_of_another_secret_are_refused_rather_than_forgotten(names: Pseudonyms) -> None:
+    kept = written(HoldoutMemory({"0" * 32}, NAMES))
+    with pytest.raises(InvalidSpec, match="TUNEWHEEL_PSEUDONYM_SECRET: is not the one"):
+        HoldoutMemory.read(kept, names)

@@ -20,8 +20,12 @@ from tunewheel_curate.documents.teaching import read_lessons
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.records.forgetting import finding_ref, forget
 from tunewheel_curate.records.table import RecordTable
+from tunewheel_curate.versions.pseudonymity import under_pseudonyms
 from tunewheel_curate.versions.versioning import write_version
+from tunewheel_redaction.pseudonyms import Pseudonyms
 from tunewheel_runtime.store import ObjectStore
+
+NAMES = Pseudonyms("shop", "a secret of the installation")
 
 
 @pytest.fixture
@@ -49,12 +53,16 @@ def letter(rows: pl.DataFrame, **subject: str):
 
 
 async def carried_out(event, **places) -> ErasureFinding:
-    return await forget(event, Erasures().asked_by(event), **places)
+    return await forget(event, Erasures().asked_by(event), names=NAMES, **places)
 
 
-async def stored_version(rows: pl.DataFrame, spec, store: ObjectStore, tmp_path: Path) -> str:
-    folder = tmp_path / "version"
-    manifest = write_version(build(rows, spec), spec, folder, data_docs=False)
+async def stored_version(
+    rows: pl.DataFrame, spec, store: ObjectStore, tmp_path: Path, names: Pseudonyms | None = None
+) -> str:
+    """Store a version of ``rows``; without ``names`` as it was written before there were pseudonyms."""
+    folder, made = tmp_path / "version", build(rows, spec)
+    named = made if names is None else under_pseudonyms(made, names)
+    manifest = write_version(named, spec, folder, data_docs=False)
     await store.put_directory(f"datasets/{manifest.dataset_id}", folder)
     return manifest.dataset_id
 
@@ -115,10 +123,11 @@ async def test_a_source_is_forgotten_too(table, store, rows, spec, tmp_path: Pat
     assert table.arrivals().height == 29
 
 
+@pytest.mark.parametrize("names", [NAMES, None], ids=["pseudonyms", "plain"])
 async def test_a_version_is_known_by_its_rows_where_the_table_is_lost(
-    store, rows, spec, tmp_path: Path
+    store, rows, spec, tmp_path: Path, names: Pseudonyms | None
 ) -> None:
-    held = await stored_version(rows, spec(), store, tmp_path)
+    held = await stored_version(rows, spec(), store, tmp_path, names)
     empty = RecordTable(str(tmp_path / "elsewhere"))
     found = await carried_out(
         letter(rows, customer="person-3"), table=empty, store=store, delete_versions=False
@@ -143,7 +152,7 @@ async def test_what_is_published_and_versioned_again_outlives_a_second_delivery(
     """The same rows make the same version, under the name that the erasure found."""
     held = await stored_version(rows, spec(), store, tmp_path)
     known, event = Erasures(), letter(rows, customer="person-3")
-    places = {"table": table, "store": store, "delete_versions": True}
+    places = {"table": table, "store": store, "names": NAMES, "delete_versions": True}
     found = await forget(event, known.asked_by(event), **places)
 
     again = rows.filter(pl.col("group") == "person-3").with_columns(

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_redaction.pseudonyms import Pseudonyms
 
 from tunewheel_curate.builds.worker import SCRATCH_PREFIX, BuildOrder, BuildOutcome
 
@@ -49,6 +50,10 @@ class Builder:
         self._allowed = allowed or AllowedSources()
         self._worker: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+
+    def pseudonyms(self, project: str) -> Pseudonyms:
+        """Return those that builds of ``project`` give to customers, sources and experts."""
+        return Pseudonyms(project, self._pseudonym_secret.get_secret_value())
 
     async def prepare(self) -> None:
         """Have a worker load its libraries now, so that the next build starts at once."""

@@ -124,7 +124,9 @@ class Maker:
         if not lineage:
             return True
         rows = await asyncio.to_thread(pl.read_parquet, BytesIO(lineage))
-        source = (pl.col("kind") == kind.value) & (pl.col("source_id") == source_id)
+        # Versions made before there were pseudonyms hold the id itself.
+        named = [source_id, self._builder.pseudonyms(version.project).of("source", source_id)]
+        source = (pl.col("kind") == kind.value) & pl.col("source_id").is_in(named)
         return not rows.filter(source & pl.col("example_id").is_not_null()).is_empty()
 
     def _basis(self, event: Envelope[DatasetRequested]) -> Basis:

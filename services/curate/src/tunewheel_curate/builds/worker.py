@@ -33,6 +33,7 @@ from tunewheel_curate.records.withdrawals import Withdrawal
 
 if TYPE_CHECKING:
     import polars as pl
+    from tunewheel_redaction.pseudonyms import Pseudonyms
     from tunewheel_runtime.store import ObjectStore
 
     from tunewheel_curate.given import Given, Outside
@@ -88,6 +89,7 @@ class BuildOutcome(Frozen):
 
 def run_build(order: BuildOrder) -> BuildOutcome:
     """Read the records, curate them, write the version's files below ``order.folder``."""
+    from tunewheel_curate.versions.pseudonymity import under_pseudonyms
     from tunewheel_curate.versions.suite import run_suite
     from tunewheel_curate.versions.versioning import DATA_DOCS, rows_sha256, write_version
 
@@ -96,6 +98,7 @@ def run_build(order: BuildOrder) -> BuildOutcome:
         made = asyncio.run(_curated(order, _records(order)))
     except TransientError as error:
         return BuildOutcome(behind=str(error))
+    made = under_pseudonyms(made, _names(order))
     rows = rows_sha256(made.split, made.preferences, made.negatives)
     outcome = BuildOutcome(
         rows_sha256=rows, counts=made.counts, funnel=made.funnel, rejections=made.rejections
@@ -185,7 +188,16 @@ async def _given(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -
 def _memory(order: BuildOrder) -> HoldoutMemory:
     from tunewheel_curate.holdout.memory import HoldoutMemory
 
-    return HoldoutMemory.read(Path(order.memory).read_bytes()) if order.memory else HoldoutMemory()
+    names = _names(order)
+    if order.memory is None:
+        return HoldoutMemory(names=names)
+    return HoldoutMemory.read(Path(order.memory).read_bytes(), names)
+
+
+def _names(order: BuildOrder) -> Pseudonyms:
+    from tunewheel_redaction.pseudonyms import Pseudonyms
+
+    return Pseudonyms(order.spec.project, order.pseudonym_secret.get_secret_value())
 
 
 def load() -> None:

@@ -54,8 +54,10 @@ def spelt_answers(answers: pl.Series, task: TaskSpec) -> pl.Series:
 
 def _spelt(text: str, shape: AnswerShape | None) -> str:
     normal = normalize_text(text)
+    if shape is None:
+        return normal
     # What is no JSON as it came may be JSON once its entities are resolved.
-    for said in (text, normal) if shape is not None else ():
+    for said in (text, normal):
         with contextlib.suppress(ValueError, RecursionError):
             return canonical_output(_normalized(parse_answer(said)), shape)
     return normal

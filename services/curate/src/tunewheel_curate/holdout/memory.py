@@ -3,7 +3,8 @@
 A held out example leaves *marks*: of its question (the normalised input), of its sources and of its group,
 and of those of every duplicate it stands for, since one of them may take its place one day. An example that
 trained leaves one of its group. A mark is a hash: the memory outlives a source that is withdrawn or a person
-who is forgotten, without holding their words.
+who is forgotten, without holding their words. Where the installation has a secret, the memory holds the marks
+keyed by it: nobody else can ask it whether a customer was held out.
 """
 
 from __future__ import annotations
@@ -14,10 +15,17 @@ from enum import IntEnum
 from io import BytesIO
 
 import polars as pl
+from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_redaction.pseudonyms import Pseudonyms
 
 HELD_OUT_BEFORE = "held_out_before"
 """The reason by which what an earlier version held out is left out."""
+SECRET = "TUNEWHEEL_PSEUDONYM_SECRET"
+ANOTHER_SECRET = (
+    "is not the one that the version before was built with, and without that one nothing tells what was held "
+    "out; set it to what it was"
+)
 MARK_DIGITS = 32
 """128 bits."""
 MARKED_COLUMNS = ("record_id", "kind", "source_id", "group", "key")
@@ -47,38 +55,57 @@ class Marks:
 
 
 class HoldoutMemory:
-    """A set of marks; it only grows."""
+    """A set of marks, keyed where ``names`` are; it only grows."""
 
-    def __init__(self, marks: Iterable[str] = ()) -> None:
+    def __init__(self, marks: Iterable[str] = (), names: Pseudonyms | None = None) -> None:
         self.marks = frozenset(marks)
+        """As they are kept."""
+        self._names = names if names is not None and names.keyed else None
 
     @classmethod
-    def read(cls, data: bytes) -> HoldoutMemory:
-        """Read what ``to_frame`` was written from, as Parquet."""
-        return cls(pl.read_parquet(BytesIO(data))["mark"].to_list())
+    def read(cls, data: bytes, names: Pseudonyms) -> HoldoutMemory:
+        """Read a written ``to_frame``, as Parquet. Marks from before there was a secret are keyed.
+
+        Raises:
+            InvalidSpec: they are keyed by another secret, and nothing could be recognised.
+        """
+        frame = pl.read_parquet(BytesIO(data))
+        memory = cls(frame["mark"], names)
+        if "key" not in frame.columns:
+            return cls(map(memory._kept, memory.marks), names)
+        if not (frame["key"] == names.check).all():
+            raise InvalidSpec(field=SECRET, reason=ANOTHER_SECRET)
+        return memory
 
     def to_frame(self) -> pl.DataFrame:
-        """Return the marks, sorted, in the column ``mark``."""
-        return pl.DataFrame({"mark": sorted(self.marks)}, schema={"mark": pl.String()})
+        """Return the marks, sorted, in the column ``mark``; ``key`` tells which secret keys them."""
+        frame = pl.DataFrame({"mark": sorted(self.marks)}, schema={"mark": pl.String()})
+        return frame if self._names is None else frame.with_columns(key=pl.lit(self._names.check))
 
     def seen(self, marks: Marks) -> Seen:
         """Tell how an example is related to earlier versions."""
-        if not self.marks.isdisjoint(marks.own):
+        if self._holds_any(marks.own):
             return Seen.EXAMPLE
-        if not self.marks.isdisjoint(marks.group):
+        if self._holds_any(marks.group):
             return Seen.GROUP
-        return Seen.NEVER if self.marks.isdisjoint(marks.trained) else Seen.TRAINED
+        return Seen.TRAINED if self._holds_any(marks.trained) else Seen.NEVER
 
     def holds_question(self, key: str) -> bool:
         """Tell whether the question with this ``comparison_key`` was held out."""
-        return _mark("question", key) in self.marks
+        return self._holds_any([_mark("question", key)])
 
     def extended(self, held: Iterable[Marks], trained: Iterable[str] = ()) -> HoldoutMemory:
         """Return the memory that also knows the examples ``held`` out now and the marks ``trained``."""
-        marks = {*self.marks, *trained}
+        new = set(trained)
         for one in held:
-            marks.update(one.own, one.group)
-        return HoldoutMemory(frozenset(marks))
+            new.update(one.own, one.group)
+        return HoldoutMemory(self.marks.union(map(self._kept, new)), self._names)
+
+    def _holds_any(self, marks: Iterable[str]) -> bool:
+        return bool(self.marks) and any(self._kept(mark) in self.marks for mark in marks)
+
+    def _kept(self, mark: str) -> str:
+        return mark if self._names is None else self._names.mark(mark)
 
 
 def marks_of_examples(

@@ -9,7 +9,7 @@ service that dies half-way finds it again, and the proof says what there was, no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from functools import partial
 from io import BytesIO
 
@@ -22,6 +22,7 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_redaction.pseudonyms import Pseudonyms
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_curate.documents.taught import forget_taught, taught_of
@@ -40,16 +41,18 @@ async def forget(
     *,
     table: RecordTable,
     store: ObjectStore,
+    names: Pseudonyms,
     delete_versions: bool,
 ) -> ErasureFinding:
     """Erase what ``event`` asks for (``Erasures.asked_by``) and return what was found. Repeating it is
-    harmless, also after the same was published and versioned again.
+    harmless, also after the same was published and versioned again. Versions know the person by one of
+    ``names``.
 
     Raises:
         TransientError: another writer was faster, or the store is away.
     """
     rows = await asyncio.to_thread(table.subjects, (erasure,))
-    finding = await _written_down(event, erasure, rows, store)
+    finding = await _written_down(event, erasure, rows, store, names)
     if delete_versions:
         await _once(event, "versions", store, partial(_delete_versions, finding, store))
     lessons = (event.project, erasure.subject, finding.lessons)
@@ -70,13 +73,20 @@ async def finding_ref(event: Envelope[ErasureRequested], store: ObjectStore) -> 
 
 
 async def _written_down(
-    event: Envelope[ErasureRequested], erasure: Erasure, rows: pl.DataFrame, store: ObjectStore
+    event: Envelope[ErasureRequested],
+    erasure: Erasure,
+    rows: pl.DataFrame,
+    store: ObjectStore,
+    names: Pseudonyms,
 ) -> ErasureFinding:
     path = f"{place_of(event.project, event.id)}.json"
     if (earlier := await store.read(path)) is not None:
         return ErasureFinding.model_validate_json(earlier)
     known = set(rows["record_id"])
-    held = await _held_by_versions(known, erasure, store)
+    # Versions made before there were pseudonyms hold the id itself.
+    person = erasure.customer
+    groups = [] if person is None else [person, names.of("group", person)]
+    held = await _held_by_versions(erasure.project, known, groups, store)
     finding = ErasureFinding(
         records=len(known),
         dataset_ids=tuple(sorted(held)),
@@ -88,23 +98,23 @@ async def _written_down(
 
 
 async def _held_by_versions(
-    record_ids: Set[str], erasure: Erasure, store: ObjectStore
+    project: str, record_ids: Set[str], groups: Sequence[str], store: ObjectStore
 ) -> dict[str, set[str]]:
-    """Return, by version in the store that holds any, the records among ``record_ids`` and of the person."""
+    """Return, by version in the store that holds any, the records among ``record_ids`` and of ``groups``."""
     found: dict[str, set[str]] = {}
     for path in await store.list("datasets"):
         if not path.endswith("/manifest.json"):
             continue
         manifest = DatasetManifest.model_validate_json(await store.read(path) or b"")
-        if manifest.project != erasure.project:
+        if manifest.project != project:
             continue
-        if held := await _held(manifest, record_ids, erasure, store):
+        if held := await _held(manifest, record_ids, groups, store):
             found[manifest.dataset_id] = held
     return found
 
 
 async def _held(
-    manifest: DatasetManifest, record_ids: Set[str], erasure: Erasure, store: ObjectStore
+    manifest: DatasetManifest, record_ids: Set[str], groups: Sequence[str], store: ObjectStore
 ) -> set[str]:
     """Return the records whose text is in one of the version's files."""
     review = manifest.quality.review if manifest.quality else None
@@ -114,11 +124,11 @@ async def _held(
         # Read by path: the rows of a version may have been deleted by an earlier erasure.
         data = await store.read(ref.path) if ref is not None else None
         if data is not None:
-            held |= await asyncio.to_thread(_taken, BytesIO(data), record_ids, erasure)
+            held |= await asyncio.to_thread(_taken, BytesIO(data), record_ids, groups)
     return held
 
 
-def _taken(parquet: BytesIO, record_ids: Set[str], erasure: Erasure) -> set[str]:
+def _taken(parquet: BytesIO, record_ids: Set[str], groups: Sequence[str]) -> set[str]:
     columns = set(pl.read_parquet_schema(parquet)) & {"record_id", "record_ids", "group", "example_id"}
     rows = pl.read_parquet(parquet, columns=sorted(columns))
     if "record_ids" in columns:
@@ -126,8 +136,8 @@ def _taken(parquet: BytesIO, record_ids: Set[str], erasure: Erasure) -> set[str]
     if "example_id" in columns:  # lineage only names the records that became no example
         rows = rows.filter(pl.col("example_id").is_not_null())
     taken = pl.col("record_id").is_in(list(record_ids))
-    if erasure.customer is not None and "group" in columns:
-        taken |= pl.col("group") == erasure.customer
+    if "group" in columns:
+        taken |= pl.col("group").is_in(groups)
     return set(rows.filter(taken)["record_id"].drop_nulls())
 
 

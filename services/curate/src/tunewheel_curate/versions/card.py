@@ -21,7 +21,7 @@ LIMITS = (
 )
 MEMORY = (
     "What was ever held out is never trained on, in this version or a later one: the questions, their "
-    "sources and their groups are remembered as hashes."
+    "sources and their groups are remembered as {marks}."
 )
 HELD_OUT = (
     "The holdout is stratified: {part:.0%} of every label, as nearly as whole groups and what earlier "
@@ -54,13 +54,15 @@ def data_card(
 
     ``data_docs`` is the path of the Data Docs beside the card, ``previous`` the version before this one.
     """
-    counts = build.counts
+    counts, keyed = build.counts, bool(build.outside.secret)
+    marks = "hashes keyed by the secret of who built this" if keyed else "hashes"
     parts = [
         f"# Dataset {dataset_id}",
         spec.description or f"Examples of the project {spec.project}.",
         f"{counts.records} records gave {counts.examples} examples: {counts.train - counts.replay} to train "
         f"on, {counts.holdout} held out. An example of a group, or much like one, never lies on both sides.",
-        f"{MEMORY} " + (f"This version follows {previous}." if previous else "This is the first version."),
+        f"{MEMORY.format(marks=marks)} "
+        + (f"This version follows {previous}." if previous else "This is the first version."),
     ]
     parts[1:1] = [f"> **Caution.** {caution}" for caution in spec.cautions]
     if build.preliminary:
