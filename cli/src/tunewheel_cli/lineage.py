@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.events.data import DatasetVersioned, RecordKind
+from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.formats.dataset import DatasetManifest
 
 from tunewheel_cli.describing import describe
+from tunewheel_cli.reading import decode, find_records, read_topics
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
 SHOWN_SOURCES = 5
+CAUSES = (
+    topics.MODEL_REGISTERED,
+    topics.TRAIN_COMPLETED,
+    topics.DATASET_VERSIONED,
+    topics.DATASET_REQUESTED,
+    topics.DOCUMENT_WITHDRAWN,
+    topics.ERASURE_REQUESTED,
+    topics.DRIFT_DETECTED,
+)
+"""Where the events between a model and the first cause of its dataset lie, but for the one message that an
+alarm of drift ends at."""
+TRAFFIC = (topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
+SOURCE_OF = {
+    RecordKind.TICKET: topics.TICKET_PUBLISHED,
+    RecordKind.DOCUMENT: topics.DOCUMENT_PUBLISHED,
+    RecordKind.EXAMPLE: topics.EXAMPLE_PUBLISHED,
+    RecordKind.FEEDBACK: topics.FEEDBACK_RECEIVED,
+}
+CLOCKS_APART = timedelta(hours=1)
+"""What is looked for by the time it was written may bear that of another machine's clock."""
 Events = Mapping[str, Envelope[Any]]
 """By event id."""
 
@@ -62,8 +86,32 @@ class Lineage:
                 "left_out": self.left_out}  # fmt: skip
 
 
+async def read_lineage(options: Mapping[str, Any], model_id: str, *, store_url: str) -> Lineage:
+    """Walk back from ``model_id`` on the log, of which only the topics are read that can hold a part of it:
+    of the traffic at most the window of one alarm, of what was published the kinds that went in.
+
+    Raises:
+        UnknownModel: no event made it.
+        ArtifactMissing, CorruptArtifact, TransientError: the store does not hold the dataset, or no Kafka
+            answers.
+    """
+    events = {event.id: event async for event in read_topics(options, CAUSES)}
+    last = walk(_first(model_id, events), events)[-1]
+    if isinstance(last.data, DriftDetected) and last.causation_id:
+        since = last.data.window.started_at - CLOCKS_APART
+        found = await find_records(options, TRAFFIC, {last.causation_id}, since=since)
+        events |= {e.id: e for record in found.values() if (e := decode(record)) is not None}
+    lineage = await asyncio.to_thread(lineage_of, model_id, events, store_url=store_url)
+    kinds = {RecordKind(origin.kind) for origin in lineage.origins}
+    sources = [topic for kind, topic in SOURCE_OF.items() if kind in kinds]
+    on_log = await find_records(options, sources, {origin.source_event_id for origin in lineage.origins})
+    origins = [replace(origin, on_log=origin.source_event_id in on_log) for origin in lineage.origins]
+    return replace(lineage, origins=tuple(origins))
+
+
 def lineage_of(model_id: str, events: Events, *, store_url: str) -> Lineage:
-    """Walk back from ``model_id``; the records come from the dataset's lineage file in the store.
+    """Walk back from ``model_id`` among ``events``; the records come from the dataset's lineage file in the
+    store.
 
     Raises:
         UnknownModel: no event made it.

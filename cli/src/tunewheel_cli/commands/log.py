@@ -157,15 +157,11 @@ def lineage(
 ) -> None:
     """Show where a model comes from, down to the source records."""
     from rich.console import Console
-    from tunewheel_contracts.topics import TOPICS
 
-    from tunewheel_cli.lineage import lineage_of, lineage_tree
-    from tunewheel_cli.reading import read_topics
+    from tunewheel_cli.lineage import lineage_tree, read_lineage
 
-    async def read() -> dict[str, Envelope[Any]]:
-        return {event.id: event async for event in read_topics(reach.client_options(), TOPICS)}
-
-    found = lineage_of(model_id, asyncio.run(read()), store_url=store or reach.var.store_url)
+    places = {"store_url": store or reach.var.store_url}
+    found = asyncio.run(read_lineage(reach.client_options(), model_id, **places))
     if reach.as_json:
         print_json(found.as_json())
     else:
