@@ -81,6 +81,12 @@ def test_a_declared_encoding_that_makes_no_text_is_not_believed(
     assert "hello" in read(tmp_path, page.encode(), "text/html").markdown
 
 
+def test_half_a_surrogate_pair_in_a_docstring_is_left_out(tmp_path: Path) -> None:
+    code = b'def ring():\n    "Rings \\ud83d the bell."\n'
+    (section,) = read(tmp_path, code, "text/x-python", "bell.py").sections
+    assert section.summary == "Rings  the bell."
+
+
 def test_a_page_that_html_parser_rejects_is_refused(tmp_path: Path) -> None:
     with contextlib.suppress(Unreadable):  # newer versions of Python read it
         page = read(tmp_path, b"<html><body><p>hello</p><![foo there</body></html>", "text/html")

@@ -53,7 +53,7 @@ def _tree(text: str) -> ast.Module | None:
 
 def _pieces(tree: ast.Module, lines: int) -> list[_Piece]:
     """Return the whole file in pieces: definitions, and the lines between them."""
-    return list(_fill(_Piece(1, lines, summary=ast.get_docstring(tree)), tree.body, ()))
+    return list(_fill(_Piece(1, lines, summary=_docstring(tree)), tree.body, ()))
 
 
 def _fill(whole: _Piece, body: list[ast.stmt], path: tuple[str, ...]) -> Iterator[_Piece]:
@@ -68,7 +68,7 @@ def _fill(whole: _Piece, body: list[ast.stmt], path: tuple[str, ...]) -> Iterato
         if first > start:
             yield _Piece(start, first - 1, place, name, summary)
             place, name, summary = path, None, None
-        definition = _Piece(first, last, path, node.name, ast.get_docstring(node))
+        definition = _Piece(first, last, path, node.name, _docstring(node))
         if isinstance(node, ast.ClassDef):
             yield from _fill(definition, node.body, (*path, node.name))
         else:
@@ -76,6 +76,12 @@ def _fill(whole: _Piece, body: list[ast.stmt], path: tuple[str, ...]) -> Iterato
         start = last + 1
     if start <= whole.last:
         yield _Piece(start, whole.last, place, name, summary)
+
+
+def _docstring(node: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str | None:
+    """Return a docstring, its escapes read, without lone surrogates, which UTF-8 cannot hold."""
+    text = ast.get_docstring(node)
+    return text and text.encode("utf-8", "ignore").decode()
 
 
 def _definitions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
