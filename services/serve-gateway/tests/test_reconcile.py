@@ -187,6 +187,20 @@ async def test_a_model_is_loaded_and_served_while_the_engine_is_silent_elsewhere
     await eventually(lambda: set(world.engine.adapters) == {"desk-3"})
 
 
+async def test_a_rollback_to_what_is_just_being_unloaded_waits_for_it(world: Any, eventually: Any):
+    world.engine.silent.add("/v1/unload_lora_adapter")
+    await world.desire(production=("desk-2", 100))
+    await eventually(lambda: "/v1/unload_lora_adapter" in world.engine.calls)
+    await world.desire(production=("desk-1", 100))
+    table = world.gateway.table.projects["desk"]
+    assert (table.production.model_id, table.waiting_for) == ("desk-2", "desk-1")
+    assert await world.said() == "desk-2: hello"
+    world.engine.silent.clear()
+    await world.serving(production="desk-1")
+    await eventually(lambda: set(world.engine.adapters) == {"desk-1"})
+    assert await world.said() == "desk-1: hello"
+
+
 async def test_an_error_where_models_should_be_listed_takes_none_out_of_service(world: Any):
     world.engine.models_instead = {"error": {"message": "boom"}}
     await world.gateway.reconciler.reconcile()

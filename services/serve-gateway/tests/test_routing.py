@@ -148,6 +148,14 @@ def test_whoever_answered_before_goes_on_but_not_for_good_if_the_log_does_not_na
     assert stand_ins("base-0", previous=built(desired())) == ["org/Base"]
 
 
+def test_where_the_log_names_nobody_it_tells_of_the_one_before():
+    project = replace(desired(production=("b", 100)), before=route("a"))
+    assert built(project, ready="a").find("desk", draw=0.5).model_id == "a"
+    answered = built(desired(production=("d", 100)), ready="d")
+    table = build_table([project], {"a", "d"}, answered, failed={"b"})
+    assert table.find("desk", draw=0.5).model_id == "d"  # this gateway knows better who answered
+
+
 def test_a_model_that_never_answered_here_is_waited_for():
     table = built(desired(production=("a", 100)))
     with pytest.raises(Unavailable) as caught:

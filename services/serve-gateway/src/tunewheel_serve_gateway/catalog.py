@@ -63,14 +63,14 @@ class Catalog:
                 name, spec.base_model, task.system_prompt, task.max_output_tokens, created=created
             )
         task = declared.data.spec.task if declared else None
-        previous = self._previous.get(name)
         return DesiredProject(
             project=name,
             base_name=desired.data.base.name,
             system_prompt=task.system_prompt if task else desired.data.system_prompt,
             max_output_tokens=task.max_output_tokens if task else None,
             routes=desired.data.desired.routes,
-            stand_ins=desired.data.stand_ins or ((previous,) if previous is not None else ()),
+            stand_ins=desired.data.stand_ins,
+            before=self._previous.get(name),
             created=int(desired.time.timestamp()),
         )
 

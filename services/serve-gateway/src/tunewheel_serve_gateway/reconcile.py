@@ -164,8 +164,9 @@ class Reconciler:
 
     def _named(self) -> set[str]:
         """Return every model that is wanted, or may become a stand-in."""
-        stand_ins = {route.model_id for project in self._catalog.projects() for route in project.stand_ins}
-        return stand_ins.union(self._wanted())
+        projects = self._catalog.projects()
+        stand_ins = {route.model_id for project in projects for route in project.stand_ins}
+        return stand_ins.union(self._catalog.predecessors, self._wanted())
 
     def _rebuild(self) -> None:
         lasting = {name for name, failure in self.failures.items() if failure.attempts >= LASTING_ATTEMPTS}
@@ -229,10 +230,12 @@ class Reconciler:
         self.failures = {name: failure for name, failure in self.failures.items() if name in wanted}
         waits = any(table.waiting_for is not None for table in self.table.projects.values())
         for name in sorted(self._loaded_here if listed is None else listed):
-            if name in wanted or name in self._loads or name in self._in_use or not self._is_ours(name):
+            if name in self._loads or name in self._in_use or not self._is_ours(name):
                 continue
-            if waits and name not in self._loaded_here:
+            # What is desired may have changed while the one before was unloaded.
+            if name in self._wanted() or (waits and name not in self._loaded_here):
                 continue
+            self._ready.discard(name)  # before, lest a change meanwhile routes to what is about to go
             try:
                 await self._upstream.unload_adapter(name)
             except ModelNotLoaded:
@@ -242,7 +245,6 @@ class Reconciler:
                 if isinstance(error, UpstreamRefused):
                     continue
                 return  # it would keep us waiting for each of the others too
-            self._ready.discard(name)
             self._loaded_here.discard(name)
             self._metrics.add("adapters.unloaded")
             log.info("adapter_unloaded", model_id=name)

@@ -23,6 +23,8 @@ class DesiredProject:
     routes: tuple[Route, ...] = ()
     stand_ins: tuple[Route, ...] = ()
     """Who may answer for a production that cannot be loaded, the best first."""
+    before: Route | None = None
+    """In production before, as far as the log still tells; counts where no stand-ins are named."""
     created: int = 0
     """Unix seconds of the event behind it."""
 
@@ -180,8 +182,15 @@ def _project_table(
     if _is_loaded(production, ready):
         return table
     before = _answered_before(production, previous)
-    named = tuple(_target(desired, route) for route in desired.stand_ins)
-    stand_ins = _stand_ins(before, named, ready, has_failed=production.model_id in failed)
+    named = desired.stand_ins
+    if before is None and not named and desired.before is not None:
+        named = (desired.before,)
+    stand_ins = _stand_ins(
+        before,
+        tuple(_target(desired, route) for route in named),
+        ready,
+        has_failed=production.model_id in failed,
+    )
     answers = next((target for target in stand_ins if _is_loaded(target, ready)), None)
     return replace(table, production=answers, waiting_for=production.model_id, stand_ins=stand_ins)
 
