@@ -2,45 +2,83 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRejected, DatasetRequested
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
-from tunewheel_contracts.events.upstream import DocumentWithdrawn
-from tunewheel_curate.builds.building import Builder
+from tunewheel_contracts.events.upstream import DocumentWithdrawn, ProjectDeclared
+from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
 from tunewheel_curate.builds.known import Known
+from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.records.missing import MissingRecords
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.settings import Settings
-from tunewheel_runtime.service import Position, Service
+from tunewheel_runtime.attempts import Attempts
+from tunewheel_runtime.retry import Backoff
+from tunewheel_runtime.service import Lease, LeaseLost, Position, Service
+from tunewheel_runtime.store import ObjectStore
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+class Projects:
+    """One declared project."""
+
+    def __init__(self, spec: Any) -> None:
+        self._declared = new_event(ProjectDeclared(project="shop", spec=spec), source="/test")
+
+    def get(self, _: str) -> Any:
+        return self._declared
+
+    async def fresh(self, _: str) -> Any:
+        return self._declared
+
+
+class DyingBuilder(Builder):
+    """The processes that carry builds out end in ``deaths``, one after the other, then in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deaths: list[Exception] = []
+        self.begun = 0
+
+    async def _run(self, order: BuildOrder, stop: asyncio.Event) -> BuildOutcome:
+        self.begun += 1
+        if self.deaths:
+            raise self.deaths.pop(0)
+        return BuildOutcome(rows_sha256="0" * 64, rejections=("dataset.min_examples: 3 clean examples",))
 
 
 class Desk:
     """Curation of one project. What is published is known once the log is read again."""
 
     def __init__(self, folder: Path, spec: Any, records: Any) -> None:
+        self._folder, self._made = folder, (spec, records)
         store = folder / "store"
         self.log: list[Envelope[Any]] = []
         self.known = Known()
         self.table = RecordTable(str(store / "records"))
+        self.builder = DyingBuilder()
         self._rows = records(*({"partition": 0, "offset": n} for n in range(5)))
         service = Service("curate", Settings(store_url=store.as_uri()))
         self.curation = Curation(
             service,
             table=self.table,
-            projects={"shop": SimpleNamespace(data=SimpleNamespace(spec=spec()))},  # type: ignore[arg-type]
+            projects=Projects(spec()),  # type: ignore[arg-type]
             known=self.known,
             followed=self,  # type: ignore[arg-type]
-            builder=Builder(),
             missing=MissingRecords(service.store, service.warn),
+            builder=self.builder,
+            attempts=Attempts(ObjectStore(store.as_uri()), "curate", limit=3),
+            backoff=Backoff(3, 0.0, 0.0),
             catch_up=self.catch_up,
         )
         self.arrived = 3
@@ -51,6 +89,19 @@ class Desk:
 
     async def catch_up(self) -> None:
         self.table.append(self._rows[: self.arrived])
+
+    def restart(self) -> None:
+        """A service of the same store that knows what the log says."""
+        self.__init__(self._folder, *self._made)
+
+    async def build(self) -> DatasetRejected:
+        data = DatasetRequested(
+            project="shop", reason=BuildReason.COMMAND, request="by hand", records_upto={"0": 3}
+        )
+        lease = Lease(TopicPartition("dataset.requested", 0))
+        answer = await self.curation.answer(new_event(data, source="/test"), lease)
+        assert answer is not None
+        return answer.data
 
     async def drift(self, detector: str) -> Envelope[DatasetRequested] | None:
         return await self.curation.request_for_drift(alarm(detector))
@@ -111,6 +162,52 @@ async def test_no_build_is_asked_for_while_one_is_open(desk: Desk) -> None:
     assert await desk.drift("feedback") is None
     desk.log.append(rejected(request))
     assert await desk.drift("feedback") is not None
+
+
+async def test_a_build_that_dies_again_and_again_is_rejected_with_the_reason(desk: Desk) -> None:
+    desk.builder.deaths = [BuildFailed("killed"), BuildFailed("too long"), BuildFailed("killed again")]
+    rejected = await desk.build()
+    assert rejected.reasons == (
+        "build: gave up after 3 attempts; the last one: killed again. Mend that, then ask again",
+    )
+    assert rejected.records_upto == {"0": 3}
+    assert desk.builder.begun == 3
+
+
+async def test_a_build_that_dies_once_is_built(desk: Desk) -> None:
+    desk.builder.deaths = [BuildFailed("killed")]
+    assert (await desk.build()).reasons == ("dataset.min_examples: 3 clean examples",)
+    assert desk.builder.begun == 2
+
+
+async def test_an_error_that_stops_the_service_is_counted_over_its_restarts(desk: Desk) -> None:
+    for _ in range(2):
+        desk.builder.deaths = [ValueError("never seen")]
+        with pytest.raises(ValueError, match="never seen"):
+            await desk.build()
+        desk.restart()
+    desk.builder.deaths = [ValueError("never seen")]
+    assert "the last one: ValueError" in (await desk.build()).reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (BuildStopped("the service is stopping"), LeaseLost),
+        (WorkerFailed("no memory to load"), WorkerFailed),
+        (TransientError("the store is away"), TransientError),
+        (OSError("disk full"), OSError),
+    ],
+    ids=repr,
+)
+async def test_what_is_no_fault_of_the_project_costs_it_no_attempt(
+    desk: Desk, error: Exception, raised: type[Exception]
+) -> None:
+    for _ in range(4):
+        desk.builder.deaths = [error]
+        with pytest.raises(raised):
+            await desk.build()
+    assert (await desk.build()).reasons == ("dataset.min_examples: 3 clean examples",)
 
 
 async def test_a_withdrawal_is_one_request_too(desk: Desk) -> None:

@@ -61,7 +61,7 @@ class QuestionFormat(Strict):
     teacher: TeacherSpec | None = None
     when_unavailable: Literal["extractive", "wait"] = "extractive"
     """Without the teacher, sections it never answered for are asked extractively in this version, or the
-    version waits for it."""
+    version waits for it: some minutes, then its request is rejected."""
 
     @model_validator(mode="after")
     def _has_its_teacher(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -18,12 +19,15 @@ from tunewheel_contracts.events.data import (
 )
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_runtime.attempts import Attempts, AttemptsSpent
+from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.view import LogReader, View
 
-from tunewheel_curate.builds.building import Builder, BuildStopped
+from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
 from tunewheel_curate.builds.known import Known
-from tunewheel_curate.builds.making import Maker
+from tunewheel_curate.builds.making import Answer, Maker
 from tunewheel_curate.builds.policy import Pending
 from tunewheel_curate.records.arrivals import rows_of
 from tunewheel_curate.records.forgetting import finding_ref, forget
@@ -48,11 +52,15 @@ class Curation:
         followed: LogReader,
         builder: Builder,
         missing: MissingRecords,
+        attempts: Attempts,
+        backoff: Backoff,
         catch_up: CatchUp,
     ) -> None:
         self._service = service
         self._followed = followed
         self._builder = builder
+        self._attempts = attempts
+        self._backoff = backoff
         self._catch_up = catch_up
         self._maker = Maker(
             service, table_url=table.url, known=known, followed=followed, builder=builder, missing=missing
@@ -149,12 +157,26 @@ class Curation:
         if event.data.records_upto is None:
             answer = await self._naming_records(event)
         else:
-            try:
-                answer = await self._maker.answer(event, declared.data.spec, stop=lease.lost)
-            except BuildStopped as error:
-                raise lease.Lost(str(error)) from error
+            answer = await self._built(event, declared.data.spec, lease)
         self.known.history.apply(answer)
         return answer
+
+    async def _built(self, event: Envelope[DatasetRequested], spec: ProjectSpec, lease: Lease) -> Answer:
+        """Build until an attempt ends well; reject the request once it has had all its attempts."""
+        failed = 0
+        while True:
+            try:
+                async with self._attempts.begin(event.id, spared=(BuildStopped, WorkerFailed, OSError)):
+                    return await self._maker.answer(event, spec, stop=lease.lost)
+            except BuildStopped as error:
+                raise lease.Lost(str(error)) from error
+            except AttemptsSpent as error:
+                return self._maker.reject(event, spec, f"build: {error}. Mend that, then ask again")
+            except BuildFailed:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(lease.lost.wait(), self._backoff.delay(failed))
+                lease.check()
+                failed += 1
 
     async def _naming_records(self, event: Envelope[DatasetRequested]) -> Envelope[DatasetRequested]:
         upto = await self._records_on_the_log(event.project)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Sequence
 
 import structlog
 from tunewheel_contracts import topics
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_runtime.attempts import Attempts
+from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Service
 
 from tunewheel_curate.builds.building import WORKER, Builder
 from tunewheel_curate.builds.known import TOPICS, Known
 from tunewheel_curate.curation import Curation
+from tunewheel_curate.evaluation.benchmarks import regression_benchmark
 from tunewheel_curate.handlers import register
 from tunewheel_curate.records.backlog import read_backlog
 from tunewheel_curate.records.catching_up import catch_up
@@ -44,6 +49,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
         allowed=AllowedSources.configured(
             hosts=settings.spec_hosts, folders=settings.spec_folders, store_url=service.store.url
         ),
+        seconds=settings.build_seconds,
         worker=worker,
     )
     table = RecordTable(table_url(service.store.url, service.store.local_root))
@@ -52,6 +58,10 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
 
     async def fill() -> None:
         await catch_up(table, settings, missing=missing, erasures=known.erasures.all)
+
+    async def read_regression_set() -> None:
+        # A setting's fault stops the service; found by builds it would be every project's.
+        await asyncio.to_thread(regression_benchmark, settings.eval_regression_set)
 
     followed = service.replay_at(TOPICS, known.apply)
     service.withhold(known.erasures, followed)
@@ -63,6 +73,8 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
         followed=followed,
         builder=builder,
         missing=missing,
+        attempts=Attempts(service.store, service.name, limit=settings.build_attempts),
+        backoff=Backoff(settings.build_attempts, settings.build_retry_seconds, math.inf),
         catch_up=fill,
     )
     watch = Watch(
@@ -75,6 +87,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
 
     register(service, curation, append_batch=settings.append_batch)
     service.on_startup(missing.recall)
+    service.on_startup(read_regression_set)
     service.on_startup(fill)
     service.on_startup(watch.start)
     service.on_shutdown(watch.stop)

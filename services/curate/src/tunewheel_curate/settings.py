@@ -18,6 +18,13 @@ class Settings(ServiceSettings):
     """The record table's files are merged once there are so many."""
     append_batch: int = Field(default=2_000, ge=1)
     """Records appended to the table in one commit, at most."""
+    build_attempts: int = Field(default=5, ge=1)
+    """How often a build is begun before its request is rejected, whatever ended it: no memory, a crash, its
+    time, a restart by force, a source that does not answer."""
+    build_retry_seconds: float = Field(default=60.0, ge=0)
+    """The wait after the first attempt that failed, at most; it doubles with every further one."""
+    build_seconds: float = Field(default=6 * 3600.0, gt=0)
+    """The longest that an attempt at a build may take."""
     eval_regression_set: Path | None = None
     """The regression set that eval uses (told to both services), so that no example gives it away."""
     spec_hosts: Hosts = DEFAULT_HOSTS

@@ -11,8 +11,9 @@ import psutil
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr, ValidationError
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped
+from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
 from tunewheel_curate.builds.worker import BuildOrder, run_build
 from tunewheel_curate.holdout.memory import HoldoutMemory
 from tunewheel_curate.records.table import RecordTable, ends_of
@@ -68,7 +69,7 @@ async def test_a_build_that_dies_is_a_loud_failure(builder: Builder, order: Buil
     assert builder._worker is not None
     building = asyncio.create_task(_built(builder, order, asyncio.Event()))
     (await _fork_of(psutil.Process(builder._worker.pid))).kill()
-    with pytest.raises(BuildFailed, match=str(128 + 9)):
+    with pytest.raises(BuildFailed, match=r"killed \(signal 9\), most likely for want of memory"):
         await building
 
 
@@ -89,11 +90,48 @@ async def test_a_build_stops_when_told_and_its_processes_end(builder: Builder, o
 
 
 @of_one_worker
+@pytest.mark.usefixtures("waiting")
+async def test_a_build_that_takes_too_long_is_ended(
+    builder: Builder, order: BuildOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await builder.prepare()
+    assert builder._worker is not None
+    worker = psutil.Process(builder._worker.pid)
+    monkeypatch.setattr(builder, "_seconds", 0.1)
+    with pytest.raises(BuildFailed, match=r"did not end within 0\.1 seconds"):
+        await _built(builder, order, asyncio.Event())
+    assert not worker.is_running()
+
+
+@of_one_worker
+async def test_a_build_that_raises_says_so_without_the_words_of_records(
+    builder: Builder, order: BuildOrder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "jane@example.com.jsonl"
+    broken.write_text("{}")
+    monkeypatch.setattr(builder, "_regression_set", str(broken))
+    with pytest.raises(BuildFailed, match=r"exit code 1; curate's log says why") as failed:
+        await _built(builder, order, asyncio.Event())
+    assert "jane" not in str(failed.value)
+
+
+@of_one_worker
+async def test_a_source_that_is_away_is_the_builds_failure(
+    builder: Builder, order: BuildOrder, spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = spec(replay={"source": "http://127.0.0.1:9/a.jsonl"})
+    away = order.model_copy(update={"spec": asked})
+    monkeypatch.setattr(builder, "_allowed", AllowedSources(hosts="127.0.0.1"))
+    with pytest.raises(BuildFailed, match=r"http://127\.0\.0\.1:9/a\.jsonl cannot be read"):
+        await _built(builder, away, asyncio.Event())
+
+
+@of_one_worker
 async def test_a_worker_that_dies_is_a_loud_failure_too(builder: Builder, order: BuildOrder) -> None:
     await builder.prepare()
     assert builder._worker is not None
     builder._worker.kill()
-    with pytest.raises(BuildFailed, match="-9"):
+    with pytest.raises(WorkerFailed, match="signal 9"):
         await _built(builder, order, asyncio.Event())
 
 

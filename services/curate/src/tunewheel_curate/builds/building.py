@@ -11,12 +11,15 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import structlog
 from pydantic import SecretStr
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_redaction.pseudonyms import Pseudonyms
 
-from tunewheel_curate.builds.worker import SCRATCH_PREFIX, BuildOrder, BuildOutcome
+from tunewheel_curate.builds.worker import SCRATCH_PREFIX, TAKEN, BuildOrder, BuildOutcome
+
+log = structlog.get_logger(__name__)
 
 WORKER = (sys.executable, "-m", "tunewheel_curate.builds.worker")
 """The command of a worker that carries out builds."""
@@ -25,8 +28,12 @@ STDERR_TAIL = 2_000
 _LINE_LIMIT = 64 * 1024 * 1024
 
 
+class WorkerFailed(TunewheelError):
+    """A worker died before it had a build to carry out: a fault of this machine, not of a project."""
+
+
 class BuildFailed(TunewheelError):
-    """A worker died or answered nonsense: a fault of ours, not of the records."""
+    """A build died, took too long, or a source of its project's is away. Says nothing that records say."""
 
 
 class BuildStopped(TunewheelError):
@@ -42,12 +49,14 @@ class Builder:
         regression_set: Path | None = None,
         pseudonym_secret: SecretStr | None = None,
         allowed: AllowedSources | None = None,
+        seconds: float | None = None,
         worker: Sequence[str] = WORKER,
     ) -> None:
         self._command = worker
         self._regression_set = None if regression_set is None else str(regression_set)
         self._pseudonym_secret = pseudonym_secret or SecretStr("")
         self._allowed = allowed or AllowedSources()
+        self._seconds = seconds
         self._worker: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
@@ -78,7 +87,8 @@ class Builder:
 
         Raises:
             BuildStopped: ``stop`` was set meanwhile.
-            BuildFailed: the worker died.
+            BuildFailed: the build died or takes too long, or a source that its spec names is away.
+            WorkerFailed: the worker cannot be started.
             TransientError: the records have not all reached the table yet, or the store is away.
         """
         async with self._turn:
@@ -97,6 +107,8 @@ class Builder:
                 outcome = await self._run(order.model_copy(update=here), stop)
                 if outcome.behind is not None:
                     raise TransientError(outcome.behind)
+                if outcome.away is not None:
+                    raise BuildFailed(outcome.away)
                 yield outcome, folder
 
     async def _run(self, order: BuildOrder, stop: asyncio.Event) -> BuildOutcome:
@@ -106,9 +118,11 @@ class Builder:
         answer = asyncio.create_task(_ask(worker, order))
         stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({answer, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
+            await asyncio.wait({answer, stopped}, return_when=asyncio.FIRST_COMPLETED, timeout=self._seconds)
+            if stopped.done() and not answer.done():
                 raise BuildStopped("the build was told to stop")
+            if not answer.done():
+                raise BuildFailed(f"it did not end within {self._seconds:g} seconds")
             outcome = answer.result()
         except BaseException:
             await self.close()
@@ -141,12 +155,26 @@ async def _ask(worker: asyncio.subprocess.Process, order: BuildOrder) -> BuildOu
             worker.stdin.write(order.model_dump_json().encode() + b"\n")
             await worker.stdin.drain()
         line = await worker.stdout.readline()
+        if taken := line == TAKEN:
+            line = await worker.stdout.readline()
         if line:
             return BuildOutcome.model_validate_json(line)
         tail = (await errors).decode(errors="replace")[-STDERR_TAIL:]
-        raise BuildFailed(f"the build's worker ended with {await worker.wait()}: {tail}")
+        code = await worker.wait()
+        log.error("build_died", exit_code=code, stderr=tail)
+        raise BuildFailed(_death(code)) if taken else WorkerFailed(f"{_death(code)}: {tail}")
     finally:
         errors.cancel()
+
+
+def _death(code: int) -> str:
+    """Say how a process ended whose exit code was ``code``; of a fork that a signal ended it is 128 more."""
+    killer = -code if code < 0 else code - 128
+    if killer == signal.SIGKILL:
+        return "its process was killed (signal 9), most likely for want of memory; give curate more"
+    if killer > 0:
+        return f"its process was ended by signal {killer}; curate's log may say more"
+    return f"its process ended with exit code {code}; curate's log says why"
 
 
 async def _end(worker: asyncio.subprocess.Process) -> None:

@@ -87,6 +87,7 @@ class Maker:
 
         Raises:
             BuildStopped: ``stop`` was set.
+            BuildFailed, WorkerFailed: see ``Builder.build``.
             TransientError: records are not in the table yet, or the store is away.
         """
         while True:
@@ -109,9 +110,14 @@ class Maker:
                     if self._basis(event) == basis:
                         return await self._publishable(event, spec, basis, outcome, folder, previous=previous)
             except VersionLost as error:
-                return self._rejected(event, spec, basis, BuildOutcome(rows_sha256=NO_ROWS), (str(error),))
+                return self.reject(event, spec, str(error))
             await self._forget_meanwhile(event.project, before=basis.erasures)
             log.info("build_repeated", project=event.project, reason="a source was taken back meanwhile")
+
+    def reject(self, event: Envelope[DatasetRequested], spec: ProjectSpec, reason: str) -> Answer:
+        """Return the event that says why nothing is built."""
+        outcome = BuildOutcome(rows_sha256=NO_ROWS)
+        return self._rejected(event, spec, self._basis(event), outcome, (reason,))
 
     async def uses(self, version: DatasetVersioned, kind: RecordKind, source_id: str) -> bool:
         """Tell whether ``version`` has an example of a source; True where nobody can tell any more."""

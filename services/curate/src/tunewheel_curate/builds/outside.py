@@ -13,7 +13,6 @@ from pathlib import Path
 
 import polars as pl
 import structlog
-from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import TeacherUse, TokenizerUse
@@ -24,6 +23,7 @@ from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 from tunewheel_curate.documents.examples import question_sections
 from tunewheel_curate.documents.taught import note_sources
 from tunewheel_curate.documents.teaching import ask_teacher, read_lessons
+from tunewheel_curate.errors import SourceAway
 from tunewheel_curate.examples.tokens import ModelTokens, Tokens, estimating
 from tunewheel_curate.given import Outside
 
@@ -61,7 +61,8 @@ async def take_from_outside(
     ``secret`` (of pseudonyms) is kept nowhere: every machine that builds must be told the same.
 
     Raises:
-        TransientError: the store is away; or the teacher is, and the spec says to wait.
+        TransientError: the store is away.
+        SourceAway: the teacher is, and the spec says to wait.
         InvalidSpec: see ``question_sections``; or ``allowed`` does not list the teacher.
     """
     questions = spec.dataset.formats.documents.questions
@@ -77,7 +78,7 @@ async def take_from_outside(
         await note_sources(store, spec.project, sections)
         lessons = await ask_teacher(store, sections, questions) if sections else {}
         if len(lessons) < len(sections) and questions.when_unavailable == "wait":
-            raise TransientError(
+            raise SourceAway(
                 f"the teacher answered for {len(lessons)} of {len(sections)} sections; bring it back, or set "
                 "dataset.formats.documents.questions.when_unavailable to extractive"
             )

@@ -29,6 +29,7 @@ from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, 
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 
+from tunewheel_curate.errors import SourceAway
 from tunewheel_curate.records.withdrawals import Withdrawal
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 SCRATCH_PREFIX = "tunewheel-curate-"
 """Of the temporary folders that builds are given; the order's folder lies in one."""
+
+TAKEN = b"taken\n"
+"""The line that comes before an answer, once the order is read: what fails before it is no build's fault."""
 
 NEEDED = ("similarity.near_cache", "pipeline", "records.table", "versions.suite", "versions.versioning")
 """Modules of curate that a build imports: with what they import, seconds of loading."""
@@ -76,8 +80,9 @@ class BuildOrder(Frozen):
 
 
 class BuildOutcome(Frozen):
-    """What came of it. ``manifest`` is None where the records make no dataset (``rejections``) or something
-    is not to be had yet, such as the last records (``behind``)."""
+    """What came of it. ``manifest`` is None where the records make no dataset (``rejections``), something of
+    ours is not to be had yet, such as the last records (``behind``), or a source of the project's is
+    (``away``)."""
 
     manifest: DatasetManifest | None = None
     rows_sha256: str = ""
@@ -85,6 +90,7 @@ class BuildOutcome(Frozen):
     funnel: tuple[FunnelStage, ...] = ()
     rejections: tuple[str, ...] = ()
     behind: str | None = None
+    away: str | None = None
 
 
 def run_build(order: BuildOrder) -> BuildOutcome:
@@ -96,6 +102,8 @@ def run_build(order: BuildOrder) -> BuildOutcome:
     spec, folder = order.spec, Path(order.folder)
     try:
         made = asyncio.run(_curated(order, _records(order)))
+    except SourceAway as error:
+        return BuildOutcome(away=str(error))
     except TransientError as error:
         return BuildOutcome(behind=str(error))
     made = under_pseudonyms(made, _names(order))
@@ -129,7 +137,8 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     """Curate ``records`` beside what the store knows of the project.
 
     Raises:
-        TransientError: the store, or a source of general data, is away.
+        TransientError: the store is away.
+        SourceAway: a source that the spec names is.
     """
     from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
@@ -225,6 +234,7 @@ def main() -> None:
     load()
     gc.freeze()
     while line := sys.stdin.readline():
+        os.write(answers, TAKEN)
         # Nothing has computed here, so the libraries have no thread pools yet and each fork makes its own.
         build = os.fork()
         if build == 0:

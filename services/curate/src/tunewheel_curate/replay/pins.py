@@ -28,7 +28,7 @@ async def pinned_replay(
     attempt did before.
 
     Raises:
-        InvalidSpec, TransientError: see ``read_replay``.
+        InvalidSpec, SourceAway: see ``read_replay``.
         CorruptArtifact: what was kept is damaged or gone.
     """
     path = f"builds/{build_id}/replay.json"

@@ -20,13 +20,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tunewheel_contracts.errors import InvalidSpec, TransientError
+from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import REPLAY_FIELD as _FIELD
 from tunewheel_contracts.formats.allowed_sources import AllowedSources, local_path
 from tunewheel_contracts.formats.spec import ReplaySpec
 from tunewheel_contracts.identity import canonical_json
 
 from tunewheel_curate.cleaning.normalization import normalize_text
+from tunewheel_curate.errors import SourceAway
 from tunewheel_curate.replay.mixing import ReplayPool, Turns
 
 MAX_BYTES = 256 << 20
@@ -53,7 +54,7 @@ def read_replay(spec: ReplaySpec, allowed: AllowedSources) -> ReplayPool:
     Raises:
         InvalidSpec: ``allowed`` does not list it, or it does not exist, is too large, holds no conversation,
             or hashes to something else.
-        TransientError: a server did not answer.
+        SourceAway: a server did not answer.
     """
     rows = _jsonl_rows(_read_bytes(spec.source, allowed)) if spec.is_file else _dataset_rows(spec, allowed)
     pool = pool_of(rows)
@@ -158,10 +159,10 @@ def _download(url: str, allowed: AllowedSources) -> bytes:
             data = answer.read(MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
         if error.code >= 500 or error.code == 429:
-            raise TransientError(f"{url} answers {error.code}") from error
+            raise SourceAway(f"{url} answers {error.code}") from error
         raise InvalidSpec(field=_FIELD, reason=f"{url} answers {error.code}; correct it") from error
     except (OSError, ValueError) as error:
-        raise TransientError(f"{url} cannot be read: {error}") from error
+        raise SourceAway(f"{url} cannot be read: {error}") from error
     if len(data) > MAX_BYTES:
         raise InvalidSpec(field=_FIELD, reason=f"{url} is over {MAX_BYTES >> 20} MiB; take a part of it")
     return data
@@ -250,12 +251,12 @@ def _dataset(spec: ReplaySpec, cache: str | None, allowed: AllowedSources) -> An
     except (DatasetsError, FileNotFoundError, ValueError) as error:
         cause = error.__cause__  # what reading ended with; the error itself says only that it did
         if isinstance(cause, ConnectionError):
-            raise TransientError(f"{spec.source} cannot be fetched: {cause}") from error
+            raise SourceAway(f"{spec.source} cannot be fetched: {cause}") from error
         named = ", ".join(filter(None, (spec.split, spec.revision)))
         reason = f"{spec.source} ({named}) is no data set that can be read: {cause or error}; correct it"
         raise InvalidSpec(field=_FIELD, reason=reason) from error
     except OSError as error:
-        raise TransientError(f"{spec.source} cannot be fetched: {error}") from error
+        raise SourceAway(f"{spec.source} cannot be fetched: {error}") from error
 
 
 def _check_files(data_files: Mapping[Any, Iterable[str]], allowed: AllowedSources) -> None:
