@@ -162,7 +162,7 @@ def test_a_reader_whose_files_are_erased_tries_again(tmp_path: Path, records) ->
     table.append(records(*({} for _ in range(6))))
     for file in (tmp_path / "records").rglob("*.parquet"):
         file.unlink()
-    with pytest.raises(TransientError, match="moved on"):
+    with pytest.raises(TransientError, match="cannot read the record table"):
         table.arrivals()
 
 
@@ -172,3 +172,35 @@ def test_names_of_people_never_reach_the_predicate(table, records) -> None:
     erasure = Erasure(project="shop", customer="O'Brien'; DROP", until=rows["published_at"].max())
     table.erase(table.subjects((erasure,)))
     assert table.arrivals().height == 1
+
+
+def test_a_store_that_is_away_is_tried_again_whatever_was_asked_of_it(
+    tmp_path: Path, records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "records"
+    rows = records(*({"partition": 0, "offset": n} for n in range(4)))
+    filled = RecordTable(str(folder))
+    filled.append(rows[:2])
+    filled.append(rows[2:])
+    files = list(folder.rglob("*.parquet"))
+    kept = {file: file.read_bytes() for file in files}
+    for file in files:
+        file.unlink()
+    with pytest.raises(TransientError, match="cannot compact the record table"):
+        filled.compact(min_files=1)
+    with pytest.raises(TransientError, match="cannot read the record table"):
+        filled.append(rows)
+    with pytest.raises(TransientError, match="cannot read the record table"):
+        filled.arrivals()
+    for file, content in kept.items():
+        file.write_bytes(content)
+    filled.version()  # opened, when the store goes away
+    with monkeypatch.context() as away:
+        away.setattr("tunewheel_curate.records.table.DeltaTable", broken)
+        with pytest.raises(TransientError, match=r"cannot open the record table .*no route to host"):
+            filled.arrivals()
+    assert (filled.arrivals().height, filled.append(rows)) == (4, 0)
+
+
+def broken(*_: object, **__: object) -> None:
+    raise OSError("no route to host")

@@ -8,7 +8,8 @@ rows. A redelivered batch appends only what is not there yet.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,11 @@ class RecordTable:
             "partition",
             "offset",
         )
-        return _collected(chosen)
+        return self._collected(chosen)
 
     def subjects(self, erasures: Sequence[Erasure]) -> pl.DataFrame:
         """Return ``SUBJECT_COLUMNS`` of the rows that ``erasures`` take."""
-        return _collected(self._scan(SUBJECT_COLUMNS).filter(erased(erasures)))
+        return self._collected(self._scan(SUBJECT_COLUMNS).filter(erased(erasures)))
 
     def erase(self, rows: pl.DataFrame) -> None:
         """Delete ``rows`` (of ``subjects``) and every file that held them, the table's past included.
@@ -117,15 +118,12 @@ class RecordTable:
             table = self._open()
             if table is None:
                 return
-            try:
+            with self._reaching("erase in"):
                 if not rows.is_empty():
                     table.delete(_predicate(rows))
                 table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
                 # Files that Delta's log has forgotten; younger ones may belong to an append under way.
                 table.vacuum(IN_FLIGHT_HOURS, enforce_retention_duration=False, dry_run=False, full=True)
-            except (DeltaError, OSError) as error:
-                self._opened = None
-                raise TransientError(f"cannot erase in the record table at {self.url}: {error}") from error
 
     def read(self, project: str, upto: Mapping[str, int]) -> pl.DataFrame:
         """Return the rows of ``project`` before the offsets ``upto`` (by partition).
@@ -141,7 +139,7 @@ class RecordTable:
                     f"partition {partition} of record.ingested is in the table up to {reached}, "
                     f"the build asks for {end}"
                 )
-        rows = _collected(self._scan(tuple(RECORD_SCHEMA)).filter(pl.col("project") == project))
+        rows = self._collected(self._scan(tuple(RECORD_SCHEMA)).filter(pl.col("project") == project))
         limits = {int(partition): end for partition, end in upto.items()}
         limit = pl.col("partition").replace_strict(limits, default=0, return_dtype=pl.Int64)
         return rows.filter(pl.col("offset") < limit)
@@ -150,8 +148,11 @@ class RecordTable:
         """Merge small files once there are ``min_files``; older versions stay readable.
 
         Returns whether it was done; losing a race against an append is no error.
+
+        Raises:
+            TransientError: the store is away.
         """
-        with self._lock:
+        with self._lock, self._reaching("compact"):
             table = self._open()
             if table is None or len(table.file_uris()) < min_files:
                 return False
@@ -161,32 +162,44 @@ class RecordTable:
                 return False
             return True
 
-    def _open(self) -> DeltaTable | None:
+    @contextmanager
+    def _reaching(self, purpose: str) -> Iterator[None]:
+        """Let what the store cannot do now be tried again, on a table that is opened anew."""
         try:
-            if self._opened is None:
-                self._opened = DeltaTable(self.url)
-            else:
-                self._opened.update_incremental()
-        except TableNotFoundError:
-            return None
-        except (DeltaError, OSError) as error:
-            raise TransientError(f"cannot open the record table at {self.url}: {error}") from error
-        return self._opened
+            yield
+        except (DeltaError, OSError, pl.exceptions.ComputeError) as error:
+            self._opened = None
+            raise TransientError(f"cannot {purpose} the record table at {self.url}: {error}") from error
+
+    def _open(self) -> DeltaTable | None:
+        with self._reaching("open"):
+            try:
+                if self._opened is None:
+                    self._opened = DeltaTable(self.url)
+                else:
+                    self._opened.update_incremental()
+            except TableNotFoundError:
+                return None
+            return self._opened
 
     def _scan(self, columns: tuple[str, ...]) -> pl.LazyFrame:
         with self._lock:
             table = self._open()
             if table is None:
                 return pl.LazyFrame(schema={name: RECORD_SCHEMA[name] for name in columns})
-            # Compaction and appends move on meanwhile: pin the version that is read.
-            pinned = DeltaTable(self.url, version=table.version())
-        rows = pl.scan_delta(pinned)
-        known = rows.collect_schema().names()
+            with self._reaching("open"):
+                # Compaction and appends move on meanwhile: pin the version that is read.
+                rows = pl.scan_delta(DeltaTable(self.url, version=table.version()))
+                known = rows.collect_schema().names()
         # A table that was filled before a column existed says nothing about it.
         return rows.select(
             pl.col(name) if name in known else pl.lit(None, dtype=RECORD_SCHEMA[name]).alias(name)
             for name in columns
         )
+
+    def _collected(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        with self._reaching("read"):
+            return rows.collect()
 
     @staticmethod
     def _last_offset(table: DeltaTable | None, partition: int) -> int:
@@ -197,7 +210,7 @@ class RecordTable:
         properties = CommitProperties(
             app_transactions=[Transaction(_transaction_name(p), offset) for p, offset in reached.items()]
         )
-        try:
+        with self._reaching("append to"):
             write_deltalake(
                 self.url if table is None else table,
                 rows,
@@ -207,16 +220,13 @@ class RecordTable:
                 configuration=STATISTICS if table is None else None,
                 commit_properties=properties,
             )
-        except (DeltaError, OSError) as error:
-            self._opened = None
-            raise TransientError(f"cannot append to the record table at {self.url}: {error}") from error
 
     def _check_same_log(self, table: DeltaTable, old: pl.DataFrame) -> None:
         """One record per partition is enough to tell another log, and keeps a long redelivery quick."""
         for row in old.sort("offset").unique("partition", keep="last").iter_rows(named=True):
             place = (pl.col("partition") == row["partition"]) & (pl.col("offset") == row["offset"])
-            held = pl.scan_delta(table).filter(place).select("record_id").collect()["record_id"].to_list()
-            if row["record_id"] in held:
+            held = self._collected(pl.scan_delta(table).filter(place).select("record_id"))["record_id"]
+            if row["record_id"] in held.to_list():
                 continue
             raise ForeignRecordTable(
                 f"the record table at {self.url} claims offset {row['offset']} of record.ingested but does "
@@ -242,13 +252,6 @@ def _predicate(rows: pl.DataFrame) -> str:
         f"(partition = {int(partition)} AND offset IN ({', '.join(str(int(offset)) for offset in offsets)}))"
         for partition, offsets in places.iter_rows()
     )
-
-
-def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
-    try:
-        return rows.collect()
-    except (OSError, pl.exceptions.ComputeError) as error:
-        raise TransientError(f"cannot read the record table; its files may have moved on: {error}") from error
 
 
 def table_url(store_url: str, local_root: Path | None) -> str:
