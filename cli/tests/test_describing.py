@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tunewheel_cli.describing import describe
 from tunewheel_contracts.event import new_event
-from tunewheel_contracts.events.training import TrainProgressed
+from tunewheel_contracts.events.training import TrainFailed, TrainProgressed
 from tunewheel_contracts.topics import TOPICS, TopicSpec
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "contracts" / "examples"
@@ -42,3 +42,11 @@ def test_progress_tells_every_figure_that_a_step_has() -> None:
     more = {"gpu_memory_bytes": 5 * 2**30, "since_step_seconds": 61.0}
     words = describe(new_event(step.model_copy(update=more), source="/test"))
     assert "5.0 GiB on the GPU, in the next step for 61 s, 40 s left" in words
+
+
+def test_a_dropped_run_names_the_version_that_superseded_it() -> None:
+    event = TrainFailed(
+        project="p", run_id="run-1", dataset_id="ds-1", field="(run)", reason="was not begun",
+        superseded_by="ds-2",
+    )  # fmt: skip
+    assert describe(new_event(event, source="/t")) == "run-1: dropped, superseded by ds-2"

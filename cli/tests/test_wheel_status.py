@@ -37,6 +37,12 @@ def test_the_last_event_that_moves_it_decides() -> None:
     assert status.last.startswith("train.completed ")
 
 
+def test_a_dropped_version_does_not_take_the_project_from_the_newer_one() -> None:
+    newer, dropped = event("train.started", 1), event("train.failed", 2, superseded_by="ds-2")
+    assert fold([newer, dropped])["p"].place == "training"
+    assert fold([newer, event("train.failed", 2)])["p"].place == "training failed"
+
+
 def test_promotion_ends_the_turn_and_a_retired_champion_does_not_count() -> None:
     promoted = event("model.promoted", 5, model_id="p-1", from_stage="canary", to_stage="production")
     retired = event("model.promoted", 6, model_id="p-0", from_stage="production", to_stage="retired")

@@ -133,7 +133,11 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     training.TrainCompleted: lambda e: (
         f"{e.adapter.model_id}: loss {e.final_loss:.3f}, {e.tokens} tokens in {e.wall_seconds:.0f} s"
     ),
-    training.TrainFailed: lambda e: f"{e.run_id}: {e.field} {e.reason}",
+    training.TrainFailed: lambda e: (
+        f"{e.run_id}: dropped, superseded by {e.superseded_by}"
+        if e.superseded_by
+        else f"{e.run_id}: {e.field} {e.reason}"
+    ),
     evaluation.EvalPassed: _verdict,
     evaluation.EvalFailed: _failed,
     evaluation.ReviewRequested: lambda e: f"{e.adapter.model_id} waits for a person",

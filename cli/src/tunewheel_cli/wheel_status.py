@@ -67,6 +67,8 @@ class ProjectStatus:
 
     def apply(self, envelope: Envelope[Any]) -> None:
         event, name = envelope.data, envelope.data.type
+        if getattr(event, "superseded_by", None):
+            return  # the newer version has the project
         if name == topics.DATASET_VERSIONED.name:
             self.datasets.add(event.dataset_id)
         elif name == topics.TRAIN_STARTED.name:

@@ -118,7 +118,7 @@ DATASET_REJECTED = TopicSpec(data.DatasetRejected, ("curate",), ("curate",), 1)
 
 TRAIN_CONTROL = TopicSpec(training.TrainControl, ("console", "cli"), ("train",), 1)
 TRAIN_PLANNED = TopicSpec(training.TrainPlanned, ("train",), (), 1)
-TRAIN_STARTED = TopicSpec(training.TrainStarted, ("train",), (), 1)
+TRAIN_STARTED = TopicSpec(training.TrainStarted, ("train",), ("train",), 1)
 TRAIN_PROGRESSED = TopicSpec(training.TrainProgressed, ("train",), (), 1, retention_ms=7 * DAY_MS)
 TRAIN_COMPLETED = TopicSpec(
     training.TrainCompleted,

@@ -136,7 +136,7 @@ class Desk:
             )
         )
 
-    def failed_training(self, reason: str) -> Envelope[Any]:
+    def failed_training(self, reason: str, superseded_by: str | None = None) -> Envelope[Any]:
         return self.event(
             TrainFailed(
                 project=self.project,
@@ -144,6 +144,7 @@ class Desk:
                 dataset_id=self.dataset_id,
                 field="(run)",
                 reason=reason,
+                superseded_by=superseded_by,
             )
         )
 

@@ -47,6 +47,11 @@ def test_a_run_that_is_trained_again_has_not_ended(state: Any, desk: Any):
     assert run["progress"] == "completed"
 
 
+def test_a_dropped_run_says_what_superseded_it(state: Any, desk: Any):
+    state.apply(desk.failed_training("was not begun", superseded_by="ds-2"))
+    assert run_rows(state.projects["desk"])[0]["progress"] == "superseded by ds-2"
+
+
 def test_what_was_asked_of_a_run_last_counts(state: Any, desk: Any):
     pause, resume = desk.controlled(TrainAction.PAUSE), desk.controlled(TrainAction.RESUME)
     for event in (desk.started(), resume, pause):

@@ -34,6 +34,15 @@ def test_a_refusal_shows_where_it_happened(desk: Any):
     assert (place.step.value, place.tone, place.note) == ("eval", "refused", "rouge_l is too low")
 
 
+def test_a_dropped_version_does_not_take_the_project_from_the_newer_one(desk: Any):
+    newer = desk.started()
+    place = place_after(None, newer)
+    assert place_after(place, desk.failed_training("was not begun", superseded_by="ds-2")) == place
+    refused = place_after(place, desk.failed_training("was cancelled"))
+    assert refused is not None
+    assert refused.tone == "refused"
+
+
 def test_records_do_not_pull_a_project_out_of_its_turn(desk: Any):
     def record() -> Any:
         return desk.event(

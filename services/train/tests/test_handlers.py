@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.event import Envelope, Event, new_event
-from tunewheel_contracts.events.training import TrainCompleted, TrainPlanned
-from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_contracts.events.training import TrainCompleted, TrainPlanned, TrainStarted
+from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.run import BaseModelRef, RunManifest
 from tunewheel_train.handlers import register
 from tunewheel_train.main import make_app
 from tunewheel_train.settings import Settings
@@ -15,7 +16,8 @@ from tunewheel_train.settings import Settings
 def test_an_app_is_made_without_a_broker_and_without_torch(tmp_path: Path):
     service = make_app(Settings(store_url=f"file://{tmp_path}/store", cache_dir=tmp_path / "cache"))
     assert service.name == "train"
-    assert [s.topic_names for s in service.broker.subscribers] == [["dataset.versioned"]]
+    subscribed = sorted(name for one in service.broker.subscribers for name in one.topic_names)
+    assert subscribed == ["dataset.versioned", "train.control", "train.started"]
 
 
 class Subscribed:
@@ -29,6 +31,8 @@ class Subscribed:
 
     def replay(self, topics: Any, apply: Any) -> None:
         self.replayed |= {topic.name: apply for topic in topics}
+
+    def check(self, topic: Any) -> None: ...
 
     def job(self, topic: Any, **_: Any) -> Any:
         return lambda handler: setattr(self, "on_dataset_versioned", handler)
@@ -54,6 +58,25 @@ async def test_what_a_run_took_is_kept_beside_its_plan_and_corrects_the_next_one
     first, second = (news.plan for news in service.told if isinstance(news, TrainPlanned))
     assert (first, first.calibrated_by, second.calibrated_by) == (manifest.plan, 0, 1)
     assert second.tokens_per_second.expected == pytest.approx(manifest.usage.tokens_per_second)
+
+
+async def test_what_the_log_has_of_versions_and_runs_decides_which_are_dropped(bench):
+    made, newer = await bench(), await bench(dataset_id="ds-newer")
+    service: Any = Subscribed(made.store)
+    register(service, made.settings, worker=made.worker)
+    events = [new_event(one.event, source="/t") for one in (made, newer)]
+    for event in events:
+        service.replayed["dataset.versioned"](event)
+    dropped = await service.on_dataset_versioned(events[0], made.lease)
+    assert dropped.data.superseded_by == "ds-newer"
+    assert dropped.causation_id == events[0].id
+    started = TrainStarted(
+        project=made.event.project, run_id=dropped.data.run_id, dataset_id=made.event.dataset_id,
+        base=BaseModelRef(name="m", revision="r"), method=TrainMethod.LORA, total_steps=6,
+    )  # fmt: skip
+    service.replayed["train.started"](new_event(started, source="/t"))
+    taken_up = await service.on_dataset_versioned(events[0], made.lease)
+    assert isinstance(taken_up.data, TrainCompleted)
 
 
 def test_runs_lie_below_the_cache_unless_told_otherwise(tmp_path: Path):

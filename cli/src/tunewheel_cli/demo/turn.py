@@ -12,7 +12,7 @@ from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.lifecycle import Stage
 
 from tunewheel_cli.demo.gauge import Stopwatch
-from tunewheel_cli.demo.screen import Screen, training_progress
+from tunewheel_cli.demo.screen import Bar, Screen, training_progress
 from tunewheel_cli.feed import EventFeed
 
 LONGEST_STAGE_SECONDS = 1_800.0
@@ -83,21 +83,23 @@ class TurnWatcher:
         return event
 
     async def trained(self, name: str, dataset: Envelope[DatasetVersioned]) -> Envelope[Any]:
-        """Wait for the run on ``dataset``."""
+        """Wait for the run on ``dataset``, or on the version that superseded it before it began."""
         dataset_id = dataset.data.dataset_id
-        with (
-            self._watch.stage(name),
-            self._screen.bar(name) as bar,
-            training_progress(self._feed, bar, dataset_id),
-        ):
-            event = await self._feed.first_of(
+        with self._watch.stage(name), self._screen.bar(name) as bar:
+            event = await self._run_on(dataset_id, bar)
+            while newer := getattr(event.data, "superseded_by", None):
+                event = await self._run_on(newer, bar)
+        if event.data.type == topics.TRAIN_FAILED.name:
+            raise TurnStopped(f"{event.data.field}: {event.data.reason}")
+        return event
+
+    async def _run_on(self, dataset_id: str, bar: Bar) -> Envelope[Any]:
+        with training_progress(self._feed, bar, dataset_id):
+            return await self._feed.first_of(
                 (topics.TRAIN_COMPLETED, topics.TRAIN_FAILED),
                 lambda e: e.data.dataset_id == dataset_id,
                 patience=LONGEST_STAGE_SECONDS,
             )
-        if event.data.type == topics.TRAIN_FAILED.name:
-            raise TurnStopped(f"{event.data.field}: {event.data.reason}")
-        return event
 
     async def judged(self, name: str, trained: Envelope[Any]) -> Envelope[Any]:
         """Wait for the verdict on the run, and show the figures."""

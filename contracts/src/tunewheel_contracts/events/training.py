@@ -135,3 +135,5 @@ class TrainFailed(Event):
     """Source records of the batch that did it, where a batch did."""
     plan: TrainPlan | None = None
     """What was estimated, where memory did not suffice."""
+    superseded_by: Slug | None = None
+    """The newer dataset version because of which the run, which still waited, was dropped."""

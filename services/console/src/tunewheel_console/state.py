@@ -221,7 +221,8 @@ def _fold_training(
         case TrainCompleted():
             run.dataset_id, run.end = data.dataset_id, _latest(run.end, (at, "completed"))
         case TrainFailed():
-            end = at, f"{data.field}: {data.reason}"
+            newer = data.superseded_by
+            end = at, f"superseded by {newer}" if newer else f"{data.field}: {data.reason}"
             run.dataset_id, run.end = data.dataset_id, _latest(run.end, end)
 
 

@@ -94,6 +94,8 @@ def _by_turn(data: Any) -> tuple[Step, str, Tone] | None:
             return Step.CURATE, "; ".join(data.reasons), "refused"
         case DatasetVersioned():
             return Step.TRAIN, f"{data.counts.train} examples wait", "waiting"
+        case TrainFailed(superseded_by=str()):
+            return None  # the newer version has the project
         case TrainStarted() | TrainProgressed() | TrainFailed() | TrainCompleted():
             return _training(data)
         case TrainControl(action=TrainAction.PAUSE):

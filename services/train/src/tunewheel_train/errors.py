@@ -26,6 +26,7 @@ class RunFailed(TunewheelError):
         total_steps: int = 0,
         record_ids: tuple[str, ...] = (),
         out_of_memory: bool = False,
+        superseded_by: str | None = None,
     ) -> None:
         super().__init__(f"{field}: {reason}")
         self.field = field
@@ -34,6 +35,7 @@ class RunFailed(TunewheelError):
         self.total_steps = total_steps
         self.record_ids = record_ids
         self.out_of_memory = out_of_memory
+        self.superseded_by = superseded_by
 
 
 class RunStopped(TunewheelError):

@@ -31,6 +31,7 @@ from tunewheel_train.runs.runs import Run, completed, failed, plan_run, read_dat
 from tunewheel_train.runs.shortage import disk_full, is_disk_full, oom_kills, out_of_memory
 from tunewheel_train.runs.slots import Slots
 from tunewheel_train.runs.tracking import Tracker
+from tunewheel_train.runs.versions import Versions
 from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -47,6 +48,7 @@ class Trainings:
         settings: Settings,
         controls: Controls,
         calibration: Calibration | None = None,
+        versions: Versions | None = None,
         *,
         worker: Sequence[str] = WORKER,
     ) -> None:
@@ -54,6 +56,7 @@ class Trainings:
         self._settings = settings
         self._controls = controls
         self._calibration = calibration or Calibration()
+        self._versions = versions or Versions()
         self._worker = worker
         self._slots = Slots(settings.train_slots)
         uri = settings.mlflow_tracking_uri
@@ -88,7 +91,7 @@ class Trainings:
         attempt = Attempt(
             run, store=self._store, settings=self._settings, controls=self._controls, lease=lease, tell=tell,
             corrections=self._calibration.corrections(run.recipe.method), slots=self._slots,
-            tracker=tracker, worker=self._worker,
+            tracker=tracker, versions=self._versions, worker=self._worker,
         )  # fmt: skip
         try:
             with _full_disk_fails():
@@ -105,7 +108,8 @@ class Trainings:
         await tracker.failed(f"{error.field}: {error.reason}")
         # A run that lost its lease is somebody else's, maybe in this very directory; one that was cancelled
         # or kept dying may be wanted again as it is.
-        if error.field != "(run)" and not attempt.lease_is_lost:
+        never_again = error.field != "(run)" or error.superseded_by is not None
+        if never_again and not attempt.lease_is_lost:
             await self._forget(run)
         return failed(run, error, attempt.teller.plan if error.out_of_memory else None)
 

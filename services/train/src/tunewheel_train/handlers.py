@@ -14,16 +14,20 @@ from tunewheel_runtime.service import Lease, Service
 from tunewheel_train.execution import Trainings
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.process import WORKER
+from tunewheel_train.runs.versions import Versions
 from tunewheel_train.settings import Settings
 
 
 def register(service: Service, settings: Settings, *, worker: Sequence[str] = WORKER) -> None:
     """Subscribe to dataset versions and to commands."""
-    controls, calibration = Controls(), Calibration()
-    trainings = Trainings(service.store, settings, controls, calibration, worker=worker)
+    controls, calibration, versions = Controls(), Calibration(), Versions()
+    trainings = Trainings(service.store, settings, controls, calibration, versions, worker=worker)
     # Every worker needs every command and every outcome, also from before it started: no consumer group.
     service.replay((topics.TRAIN_CONTROL,), controls.apply)
     service.check(topics.TRAIN_CONTROL)
+    service.check(topics.TRAIN_STARTED)
+    service.replay((topics.DATASET_VERSIONED,), versions.versioned)
+    service.replay((topics.TRAIN_STARTED,), versions.began)
     service.replay((topics.TRAIN_COMPLETED,), lambda e: calibration.learn(e.data.plan, e.data.usage))
 
     @service.job(topics.DATASET_VERSIONED, concurrent=True)

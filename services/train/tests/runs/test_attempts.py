@@ -14,6 +14,7 @@ from tunewheel_contracts.planning.calibration import Correction
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.runs.attempts import Attempt
 from tunewheel_train.runs.runs import Run
+from tunewheel_train.runs.versions import Versions
 from tunewheel_train.settings import Settings
 
 
@@ -21,7 +22,7 @@ def attempt_at(run: Run, store: ObjectStore, settings: Settings, **corrections: 
     nobody: Any = SimpleNamespace()
     return Attempt(
         run, store=store, settings=settings, controls=nobody, lease=nobody, tell=nobody,
-        corrections=corrections, slots=nobody, tracker=nobody,
+        corrections=corrections, slots=nobody, tracker=nobody, versions=Versions(),
     )  # fmt: skip
 
 

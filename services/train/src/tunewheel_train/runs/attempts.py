@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from tunewheel_contracts.errors import TransientError
@@ -32,6 +32,7 @@ from tunewheel_train.runs.slots import Slots, devices_of
 from tunewheel_train.runs.starting import fetch_start
 from tunewheel_train.runs.telling import Teller
 from tunewheel_train.runs.tracking import Tracker
+from tunewheel_train.runs.versions import Versions
 from tunewheel_train.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -64,6 +65,7 @@ class Attempt:
         corrections: Mapping[str, Correction],
         slots: Slots,
         tracker: Tracker,
+        versions: Versions,
         worker: Sequence[str] = WORKER,
     ) -> None:
         self._run = run
@@ -72,6 +74,8 @@ class Attempt:
         self._controls = controls
         self._slots = slots
         self._tracker = tracker
+        self._versions = versions
+        self._began = False
         self._worker = worker
         self._lease = lease
         self._corrections = dict(corrections)
@@ -87,6 +91,7 @@ class Attempt:
 
     async def finish(self) -> Result:
         """Start processes until the run is complete. Raises RunFailed, Lease.Lost, TransientError."""
+        self._demand_newest()
         job = await self._prepare()
         adjustments: list[Adjustment] = []
         deaths, furthest = 0, self.teller.step
@@ -156,14 +161,35 @@ class Attempt:
     async def _may_go_on(self) -> None:
         """Return when nothing speaks against training; waits out a pause."""
         run_id = self._run.run_id
-        going_on = asyncio.ensure_future(self._controls.wait(run_id, lambda a: a is not TrainAction.PAUSE))
-        await _either(going_on, self._lease.lost)
+        going_on = self._controls.wait(run_id, lambda a: a is not TrainAction.PAUSE)
+        await _first_of(going_on, self._lease.lost.wait(), self._versions.wait(self._is_superseded))
         self._lease.check()
+        self._demand_newest()
         if self._controls.latest(run_id) is TrainAction.CANCEL:
             raise RunFailed(
                 field="(run)", reason="was cancelled; `tunewheel train resume` trains it after all",
                 step=self.teller.step, total_steps=self.teller.total_steps,
             )  # fmt: skip
+
+    def _superseding(self) -> str | None:
+        """The newer version that this run, which still waits, would train before; None where it began, or
+        where somebody asked for it by name."""
+        if self._began or self._controls.is_resumed(self._run.run_id):
+            return None
+        return self._versions.superseding(self._run)
+
+    def _is_superseded(self) -> bool:
+        return self._superseding() is not None
+
+    def _demand_newest(self) -> None:
+        newer = self._superseding()
+        if newer is not None:
+            raise RunFailed(
+                field="(run)",
+                reason=f"was not begun before {newer} superseded its version; `tunewheel train resume` "
+                "trains it after all",
+                superseded_by=newer,
+            )
 
     async def _one_process(self, job: Job) -> Last | None:
         """Run one process once this machine has a slot; None where the run was stopped while it waited."""
@@ -171,8 +197,9 @@ class Attempt:
         watcher = asyncio.create_task(self._watch(stop), name="watch-run")
         try:
             async with self._slots.hold(self._run, stop) as slot:
-                if stop.is_set() or slot is None:
+                if stop.is_set() or slot is None or self._is_superseded():
                     return None
+                self._began = True
                 return await self._run_process(job, slot, stop)
         finally:
             watcher.cancel()
@@ -202,10 +229,8 @@ class Attempt:
         return devices_of(slot, processes=self._settings.train_processes, gpus=self._settings.gpus)
 
     async def _watch(self, stop: asyncio.Event) -> None:
-        unwanted = asyncio.ensure_future(
-            self._controls.wait(self._run.run_id, lambda a: a is not TrainAction.RESUME)
-        )
-        await _either(unwanted, self._lease.lost)
+        unwanted = self._controls.wait(self._run.run_id, lambda a: a is not TrainAction.RESUME)
+        await _first_of(unwanted, self._lease.lost.wait(), self._versions.wait(self._is_superseded))
         stop.set()
 
     async def _on_message(self, message: Message) -> None:
@@ -241,11 +266,11 @@ class Attempt:
         )  # fmt: skip
 
 
-async def _either(task: asyncio.Future[TrainAction], lost: asyncio.Event) -> None:
-    """Return when ``task`` is done or the lease is lost; the one that is not is cancelled."""
-    losing = asyncio.ensure_future(lost.wait())
+async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    """Return when one of ``waits`` is over; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
-        await asyncio.wait({task, losing}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        task.cancel()
-        losing.cancel()
+        for task in tasks:
+            task.cancel()

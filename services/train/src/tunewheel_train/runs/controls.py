@@ -25,6 +25,10 @@ class Controls:
         """The last command to this run; without one it may go on."""
         return self._latest.get(run_id, TrainAction.RESUME)
 
+    def is_resumed(self, run_id: str) -> bool:
+        """Whether somebody asked, last, for this run to be trained."""
+        return self._latest.get(run_id) is TrainAction.RESUME
+
     async def wait(self, run_id: str, wanted: Callable[[TrainAction], bool]) -> TrainAction:
         """Return the run's latest command as soon as it is one of ``wanted``."""
         while not wanted(self.latest(run_id)):

@@ -198,4 +198,5 @@ def failed(run: Run, error: RunFailed, plan: TrainPlan | None = None) -> TrainFa
         completed=error.step / error.total_steps if error.total_steps else 0.0,
         record_ids=error.record_ids[:MAX_RECORD_IDS],
         plan=plan,
+        superseded_by=error.superseded_by,
     )

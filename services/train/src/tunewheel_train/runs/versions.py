@@ -1,0 +1,46 @@
+"""The versions of each project in the order of the log, and which runs began, for every worker alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.events.training import TrainStarted
+
+from tunewheel_train.runs.runs import Run
+
+
+class Versions:
+    """Fed with every dataset.versioned and train.started from the beginning of the log.
+
+    A version is superseded by the one that follows it on the log, whatever comes later: a worker that decides
+    again, after a kill, finds the same. A version that is told of again keeps its place.
+    """
+
+    def __init__(self) -> None:
+        self._order: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._begun: set[str] = set()
+        self._changed = asyncio.Event()
+
+    def versioned(self, event: Envelope[DatasetVersioned]) -> None:
+        self._order[event.data.project].setdefault(event.data.dataset_id)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def began(self, event: Envelope[TrainStarted]) -> None:
+        self._begun.add(event.data.run_id)
+
+    def superseding(self, run: Run) -> str | None:
+        """The version that came after that of ``run``, where no process of the run ever began to train."""
+        known = list(self._order[run.project])
+        if run.run_id in self._begun or run.dataset_id not in known[:-1]:
+            return None
+        return known[known.index(run.dataset_id) + 1]
+
+    async def wait(self, wanted: Callable[[], bool]) -> None:
+        """Return as soon as ``wanted`` holds after a new version."""
+        while not wanted():
+            await self._changed.wait()

@@ -1,0 +1,130 @@
+"""A version that still waits for a machine when a newer one comes is dropped; one that began is not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.training import (
+    TrainAction,
+    TrainCompleted,
+    TrainControl,
+    TrainFailed,
+    TrainStarted,
+)
+from tunewheel_train.execution import Trainings
+from tunewheel_train.runs.versions import Versions
+
+
+class Worker:
+    """One worker with one machine; what its runs tell of goes onto the log, which it reads."""
+
+    def __init__(self, bench: Any) -> None:
+        self.bench = bench
+        self.versions = Versions()
+        self.told: list[Any] = []
+        self.started = asyncio.Event()
+        self.trainings = Trainings(
+            bench.store, bench.settings, bench.controls, None, self.versions, worker=bench.worker
+        )
+
+    async def tell(self, news: Any) -> None:
+        self.told.append(news)
+        if isinstance(news, TrainStarted):
+            self.versions.began(new_event(news, source="/t"))
+            self.started.set()
+
+    def versioned(self, event: Any) -> None:
+        self.versions.versioned(new_event(event, source="/t"))
+
+    def train(self, event: Any) -> asyncio.Task[Any]:
+        self.versioned(event)
+        return asyncio.create_task(self.trainings.train(event, lease=self.bench.lease, tell=self.tell))
+
+
+@pytest.fixture
+async def versions_of(bench):
+    """Benches of versions of one project, and the events of these, oldest first."""
+    made = [await bench(dataset_id=f"ds-{number}") for number in range(3)]
+    return made[0], [one.event for one in made]
+
+
+async def waiting(trainings: Any) -> None:
+    while not trainings._slots._waiting:
+        await asyncio.sleep(0.01)
+
+
+async def test_of_versions_that_wait_the_newest_alone_is_trained(versions_of, monkeypatch):
+    monkeypatch.setenv("LIGHT_WAIT", "1")  # the first holds the machine until it is stopped
+    bench, (first, second, third) = versions_of
+    worker = Worker(bench)
+    training = worker.train(first)
+    await worker.started.wait()
+    dropped = worker.train(second)
+    await waiting(worker.trainings)
+    newest = worker.train(third)
+    outcome = await asyncio.wait_for(dropped, 60)
+    assert isinstance(outcome, TrainFailed)
+    assert (outcome.field, outcome.superseded_by, outcome.step) == ("(run)", third.dataset_id, 0)
+    assert outcome.reason.startswith(f"was not begun before {third.dataset_id} superseded its version")
+    assert not training.done()  # though it is older still
+    run_id = next(news.run_id for news in worker.told)
+    action = {"project": first.project, "run_id": run_id}
+    for said in (TrainAction.PAUSE, TrainAction.RESUME):  # it goes on from its checkpoint
+        bench.controls.apply(new_event(TrainControl(**action, action=said, request=said), source="/t"))
+        if said is TrainAction.PAUSE:
+            monkeypatch.delenv("LIGHT_WAIT")
+            assert isinstance(await asyncio.wait_for(newest, 60), TrainCompleted)
+    assert isinstance(await asyncio.wait_for(training, 60), TrainCompleted)
+    trained = [news.dataset_id for news in worker.told if isinstance(news, TrainStarted)]
+    assert second.dataset_id not in trained
+
+
+async def test_a_worker_that_is_killed_decides_the_same_again(versions_of):
+    bench, (first, second, third) = versions_of
+    one, other = Worker(bench), Worker(bench)
+    one.versioned(first)
+    one.versioned(second)
+    told = await one.train(first)
+    for event in (first, second, third):  # one more came meanwhile
+        other.versioned(event)
+    again = await other.train(first)
+    assert isinstance(told, TrainFailed)
+    assert new_event(again, source="/t").id == new_event(told, source="/t").id
+    assert again == told
+    assert one.told == other.told == []
+    assert not (bench.settings.runs_dir / told.run_id / "work").exists()
+
+
+async def test_a_run_that_began_elsewhere_is_taken_up_though_a_newer_version_is_there(versions_of):
+    bench, (first, second, _) = versions_of
+    worker = Worker(bench)
+    name = (await Worker(bench).train(first)).run_id
+    worker.versions.began(
+        new_event(
+            TrainStarted(
+                project=first.project, run_id=name, dataset_id=first.dataset_id,
+                base={"name": "m", "revision": "r"}, method="lora", total_steps=6,
+            ), source="/t",
+        )
+    )  # fmt: skip
+    await bench.store.delete([f"runs/{name}/manifest.json"])
+    worker.versioned(first)
+    worker.versioned(second)
+    assert isinstance(await worker.train(first), TrainCompleted)
+    assert [type(news) for news in worker.told].count(TrainStarted) == 1
+
+
+async def test_a_dropped_run_is_trained_after_all_when_somebody_says_so(versions_of):
+    bench, (first, second, _) = versions_of
+    worker = Worker(bench)
+    worker.versioned(first)
+    worker.versioned(second)
+    dropped = await worker.train(first)
+    command = TrainControl(
+        project=first.project, run_id=dropped.run_id, action=TrainAction.RESUME, request="r-1"
+    )
+    bench.controls.apply(new_event(command, source="/t"))
+    assert isinstance(await worker.train(first), TrainCompleted)
