@@ -109,10 +109,10 @@ async def _forge(wheel: Wheel, feed: EventFeed) -> Envelope[Any]:
 
 
 def _serving(desired: Envelope[Any], adapter: Any) -> Envelope[Any]:
-    """A later desired state that asks for ``adapter`` all the same."""
+    """A later desired state that asks for ``adapter`` all the same; the champion of before may stand in."""
     (route,) = desired.data.desired.routes
     routes = DesiredRoutes(routes=(route.model_copy(update={"model_id": BAD_MODEL, "adapter": adapter}),))
-    later = {"generation": desired.data.generation + 100, "desired": routes}
+    later = {"generation": desired.data.generation + 100, "desired": routes, "stand_ins": (route,)}
     return new_event(desired.data.model_copy(update=later), source="/test")
 
 

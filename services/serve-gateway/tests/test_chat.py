@@ -396,7 +396,7 @@ async def test_a_stream_that_ends_before_it_began_is_no_answer(world: Any):
         assert response.status == 502
     world.engine.stream_instead = [
         b'{"choices": []}',
-        b'{"choices": [{"delta": {"content": "hi"}}]}',
+        b'{"choices": [{"delta": {"content": "hi"}}], "usage": "none"}',
         b'{"choices": [{"delta": null, "finish_reason": "stop"}]}',
         b"[DONE]",
     ]

@@ -97,8 +97,8 @@ class Exchange:
         self.latency_seconds = latency_seconds
         self.completed_at = time.time()
 
-    def _take_usage(self, usage: dict[str, Any] | None) -> None:
-        if usage:
+    def _take_usage(self, usage: Any) -> None:
+        if isinstance(usage, dict):
             self.prompt_tokens = usage.get("prompt_tokens") or 0
             self.completion_tokens = usage.get("completion_tokens") or 0
 
