@@ -225,7 +225,9 @@ async def test_a_new_text_of_a_document_alone_becomes_a_version_even_after_a_res
         return new_event(sop.data.model_copy(update=changed), source="/test")
 
     formats = {"formats": {"documents": {"chunks": {"enabled": True}}}}
-    silent, quick = ({"quiet_seconds": 0.5, "min_new_records": least} for least in (1000, 1))
+    silent, quick = (
+        {"quiet_seconds": 0.5, "quiet_min_records": 1, "min_new_records": least} for least in (1000, 1)
+    )
     sop, store = documents(project)[0], tmp_path / "store"
     added = "Bells that ring by themselves go back to the workshop in Tallowmere on Thursdays."
     async with Bus(kafka) as bus:

@@ -29,7 +29,10 @@ class Shop:
         self.logged = self.kept = 0
         self.asked = 0
         declared = new_event(
-            ProjectDeclared(project="shop", spec=spec(build={"min_new_records": 99, "quiet_seconds": 5})),
+            ProjectDeclared(
+                project="shop",
+                spec=spec(build={"min_new_records": 99, "quiet_seconds": 5, "quiet_min_records": 3}),
+            ),
             source="/test",
         )
         curation: Any = SimpleNamespace(
@@ -138,3 +141,13 @@ async def test_the_log_is_asked_when_silence_is_at_hand_and_not_before(shop: Sho
     assert counts(shop) == [{"0": 3}]
     await shop.look()
     assert shop.asked == 1
+
+
+async def test_fewer_records_than_the_floor_wait_for_others(shop: Shop) -> None:
+    for kept in (3, 2, 1):
+        shop.log(kept)
+        shop.keep(kept)
+        await shop.look()
+        shop.now += HOUR
+        await shop.look()
+    assert counts(shop) == [{"0": 3}, {"0": 6}], "two waited, and then were three with the next"

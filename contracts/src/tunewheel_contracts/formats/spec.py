@@ -37,6 +37,7 @@ from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
 
 MILD_LEARNING_RATE = 1e-4
 """Up to here an adapter has not been seen to cost a model much of what it knew."""
+QUIET_MIN_RECORDS = 10
 LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
 
 
@@ -60,7 +61,12 @@ class BuildPolicy(Strict):
     min_new_records: PositiveInt = 100
     """Build once this many records arrived since the last version."""
     quiet_seconds: NonNegative | None = 30.0
-    """Build also when fewer arrived and then none for this long; null: wait for the count."""
+    """Build also when fewer arrived, at least ``quiet_min_records``, and then none for this long; null: wait
+    for the count."""
+    quiet_min_records: Annotated[PositiveInt, Field(exclude_if=lambda count: count == QUIET_MIN_RECORDS)] = (
+        QUIET_MIN_RECORDS
+    )
+    """Fewer wait for others, however quiet it stays: each version is trained and evaluated as a whole."""
 
 
 class ReplaySpec(Strict):

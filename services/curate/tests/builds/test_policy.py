@@ -88,14 +88,22 @@ def test_a_request_is_named_by_its_records(arrivals) -> None:
     ("count", "quiet", "reason"),
     [
         (0, 1000, None),
-        (9, 1, None),
-        (9, 5, BuildReason.QUIET),
-        (10, 0, BuildReason.COUNT),
+        (1, 1000, None),
+        (19, 1, None),
+        (9, 1000, None),
+        (10, 5, BuildReason.QUIET),
+        (20, 0, BuildReason.COUNT),
     ],
 )
 def test_a_build_is_due_by_count_or_by_silence(count, quiet, reason) -> None:
-    policy = BuildPolicy(min_new_records=10, quiet_seconds=5)
+    policy = BuildPolicy(min_new_records=20, quiet_seconds=5)
     assert due(policy, count=count, quiet_seconds=quiet) is reason
+
+
+def test_how_few_records_silence_builds_may_be_said() -> None:
+    policy = BuildPolicy(quiet_min_records=1)
+    assert due(policy, count=1, quiet_seconds=60) is BuildReason.QUIET
+    assert due(policy, count=0, quiet_seconds=60) is None
 
 
 def test_silence_may_be_switched_off() -> None:

@@ -69,6 +69,5 @@ def due(policy: BuildPolicy, *, count: int, quiet_seconds: float) -> BuildReason
     """Return why a build is due, or None: ``count`` new records, the last of them ``quiet_seconds`` ago."""
     if count >= policy.min_new_records:
         return BuildReason.COUNT
-    if count and policy.quiet_seconds is not None and quiet_seconds >= policy.quiet_seconds:
-        return BuildReason.QUIET
-    return None
+    is_quiet = policy.quiet_seconds is not None and quiet_seconds >= policy.quiet_seconds
+    return BuildReason.QUIET if is_quiet and count >= policy.quiet_min_records else None
