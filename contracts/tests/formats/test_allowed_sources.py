@@ -107,6 +107,11 @@ def test_what_leads_out_of_a_folder_is_not_in_it(tmp_path: Path) -> None:
             allowed.check_source(name)
 
 
+def test_what_is_no_path_is_refused() -> None:
+    with pytest.raises(InvalidSpec, match="is no path"):
+        AllowedSources(folders=("/",)).check_source("/data\0/a.jsonl")
+
+
 def test_a_hub_that_is_not_listed_is_not_asked() -> None:
     with pytest.raises(InvalidSpec, match=r"huggingface\.co is not a host"):
         AllowedSources(hosts="").check(spec(source="some/dataset"))

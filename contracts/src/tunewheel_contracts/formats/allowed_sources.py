@@ -131,7 +131,10 @@ class AllowedSources(Frozen):
         """
         if "://" in source and not source.startswith("file://"):
             return self.check_url(source)
-        path = os.path.realpath(local_path(source))
+        try:
+            path = os.path.realpath(local_path(source))
+        except ValueError:  # a null byte
+            raise InvalidSpec(field=REPLAY_FIELD, reason=f"{source!r} is no path; correct it") from None
         folders = [os.path.realpath(folder) for folder in self.folders]
         if not any(os.path.commonpath([path, folder]) == folder for folder in folders):
             reason = f"{source} lies in no folder that specs may read; have the operator of curate add its "
