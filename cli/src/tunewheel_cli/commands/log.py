@@ -31,25 +31,28 @@ def status(reach: Reach, project: Project = None) -> None:
     from tunewheel_cli.lag import read_lag
     from tunewheel_cli.reading import read_topics
     from tunewheel_cli.run_state import living
+    from tunewheel_cli.service_warnings import read_warnings
     from tunewheel_cli.wheel_status import MOVING, fold
 
-    async def gather() -> tuple[list[Any], dict[str, int], dict[str, Any]]:
+    async def gather() -> tuple[list[Any], dict[str, int], dict[str, Any], dict[str, list[str]]]:
         options = reach.client_options()
         events = [event async for event in read_topics(options, MOVING) if project in (None, event.project)]
-        return await read_lag(options), await dead_letter_counts(options), fold(events)
+        warnings = await read_warnings(running.services if running else {})
+        return await read_lag(options), await dead_letter_counts(options), fold(events), warnings
 
     running = living(reach.var.run_file)
-    lags, refused, projects = asyncio.run(gather())
+    lags, refused, projects, warnings = asyncio.run(gather())
     if reach.as_json:
         print_json({
             "running": running is not None,
             "services": running.services if running else {},
             "lag": [{"group": lag.group, "topic": lag.topic, "behind": lag.behind} for lag in lags],
             "dead_letters": refused,
+            "warnings": warnings,
             "projects": [found.as_json() for found in projects.values()],
         })  # fmt: skip
     else:
-        print_status(running, lags, refused, projects)
+        print_status(running, lags, refused, projects, warnings)
 
 
 @reaching

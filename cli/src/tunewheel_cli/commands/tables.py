@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tunewheel_cli.known_models import KnownModel
@@ -18,13 +19,17 @@ def print_status(
     lags: Sequence[GroupLag],
     refused: Mapping[str, int],
     projects: Mapping[str, ProjectStatus],
+    warnings: Mapping[str, Sequence[str]],
 ) -> None:
-    """Print services, lag and projects as tables; ``refused`` counts dead letters by their topic."""
+    """Print services, their warnings, lag and projects; ``refused`` counts dead letters by their topic."""
     console = Console(highlight=False)
     if running is None:
         console.print("no wheel runs on this folder")
     else:
         console.print(_services(running))
+    for name, texts in warnings.items():
+        for text in texts:
+            console.print(f"[red]{name} warns:[/] {escape(text)}")
     late = [lag for lag in lags if lag.behind]
     if late:
         console.print(_lag(late))
