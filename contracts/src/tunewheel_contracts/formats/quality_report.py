@@ -12,7 +12,8 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class BenchmarkOverlap(Frozen):
-    """How far examples overlap one benchmark. Items and examples are counted once each."""
+    """How far examples overlap one benchmark, or the project's own "held-out questions": those that stand in
+    a conversation or a passage which would have trained. Items and examples are counted once each."""
 
     benchmark: str
     sha256: Sha256
@@ -44,5 +45,6 @@ class QualityReport(Frozen):
     review_counts: dict[str, Count] = {}
     """Records to look at, by kind: conflict, near_conflict, off_schema, suspect."""
     contamination: tuple[BenchmarkOverlap, ...] = ()
+    """By benchmark, documents included; the held-out questions last."""
     semantic: SemanticReport | None = None
     """None where the project does not ask."""

@@ -96,7 +96,7 @@ def complete(
     held = _marks(split.holdout["record_ids"].to_list(), stages)
     trained = trained_marks(split.train["record_ids"].to_list(), _compared(stages), _duplicates(stages))
     memory = given.memory.extended(held, trained)
-    preferences = _preferences(distinct, stages, split.train, spec, given.outside.tokens)
+    preferences = _preferences(distinct, stages, split, spec, given.outside.tokens)
     replayed = _replayed(split, spec, given, memory, benchmarks)
     negatives = negatives_of(
         distinct,
@@ -131,7 +131,7 @@ def _duplicates(stages: Sequence[Stage]) -> pl.DataFrame:
 def _preferences(
     distinct: pl.DataFrame,
     stages: Sequence[Stage],
-    train: pl.DataFrame,
+    split: Split,
     spec: ProjectSpec,
     tokens: Tokens,
 ) -> Preferences | None:
@@ -140,9 +140,13 @@ def _preferences(
     if offered.is_empty():
         return None
     clusters = clusters_of(_duplicates(stages))
-    trained = {r for ids in train["record_ids"].to_list() for i in ids for r in (i, *clusters.get(i, ()))}
+    trained = {
+        r for ids in split.train["record_ids"].to_list() for i in ids for r in (i, *clusters.get(i, ()))
+    }
     cleaned = _compared(stages).filter(paired)
-    return preference_pairs(offered, cleaned, trained=trained, spec=spec, tokens=tokens)
+    return preference_pairs(
+        offered, cleaned, trained=trained, holdout=split.holdout, spec=spec, tokens=tokens
+    )
 
 
 def _replayed(

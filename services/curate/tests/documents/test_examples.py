@@ -152,21 +152,31 @@ def test_what_asks_like_a_held_out_question_is_left_out(records, spec, varied_ro
     assert reasons["documents.contamination"] == {"contaminated: held-out questions": 1}
 
 
+@pytest.mark.parametrize(
+    ("format_", "text"),
+    [
+        ("question", {"path": ["Reset"], "text": RESET}),
+        ("chunk", {"path": ["FAQ"], "text": f'**Q: What does "Lockers" say about "Reset"?**\n{RESET}'}),
+        (
+            "chunk",
+            {"path": ["FAQ"], "text": f'You ask? What does "Lockers" say about "Reset"? {RESET}'},
+        ),
+    ],
+)
 def test_what_asks_like_a_ticket_that_was_held_out_once_and_is_gone_is_left_out(
-    records, spec, varied_rows
+    records, spec, varied_rows, format_: str, text: dict[str, object]
 ) -> None:
     ticket = {"input": 'what does "Lockers" say about  "Reset"?'}
     rows = varied_rows(40)
-    project = wants(spec, questions={"enabled": True})
-    text = {"path": ["Reset"], "text": RESET}
+    project = wants(spec, **{f"{format_}s": {"enabled": True}})
     document = {"kind": "document", "output": None, "title": "Lockers", "sections": json.dumps([text])}
     # whichever side it fell on: the memory says that it was held out
     frame = records(ticket).with_columns(pl.lit(comparison_key(ticket["input"])).alias("key"))
     none = dropped_frame(pl.Series([], dtype=pl.String), pl.Series([], dtype=pl.String))
     memory = HoldoutMemory().extended(marks_of_examples([["rec-0000"]], frame, none))
-    assert said(build(records(*rows, document), project), "question")
+    assert said(build(records(*rows, document), project), format_)
     made = build(records(*rows, document), project, Given(memory=memory))
-    assert said(made, "question") == {}
+    assert said(made, format_) == {}
     reasons = {stage.stage: stage.reasons for stage in made.funnel}
     assert reasons["documents.holdout"] == {"held_out_before": 1}
     (fate,) = made.lineage.filter(pl.col("kind") == "document").to_dicts()

@@ -136,6 +136,24 @@ def test_general_data_that_holds_a_held_out_question_is_not_replayed(plain, reco
     assert made.counts.replay == 1
 
 
+def test_a_pair_of_a_duplicate_that_holds_a_held_out_question_does_not_train(plain, records, spec) -> None:
+    text, answer = held_out(plain)[0], json.dumps({"category": "bell"})
+    long = " ".join(f"w{number}" for number in range(60))
+    kept = {"input": long, "output": answer, "record_id": "rec-kept", "group": "one"}
+    gone = kept | {
+        "input": f"{long} {text}", "record_id": "rec-gone", "source_id": "T-gone",
+        "trust": "corrected", "rejected_output": json.dumps({"category": "horn"}),
+    }  # fmt: skip
+    made = build(records(*rows(60), kept, gone), spec(), Given(memory=plain.memory))
+    fate = made.lineage.filter(pl.col("record_id") == "rec-gone").row(0, named=True)
+    assert (fate["reason"], fate["duplicate_of"]) == ("near_duplicate", "rec-kept")
+    assert made.preferences is not None
+    assert made.preferences.pairs.is_empty()
+    assert made.preferences.funnel.reasons == {"held_out": 1}
+    longer = gone | {"input": f"{long} and nothing else at all"}
+    assert build(records(*rows(60), kept, longer), spec(), Given(memory=plain.memory)).counts.preferences == 1
+
+
 def test_an_answer_to_avoid_is_not_about_a_held_out_question(plain, records, spec) -> None:
     text = held_out(plain)[0]
     history = json.dumps(

@@ -12,7 +12,7 @@ from tunewheel_curate.similarity.containment import (
     LEAST_WORDS,
     LONG_WORDS,
     MOST_ITEMS,
-    _chosen,
+    _wanted,
     holding,
 )
 from tunewheel_curate.similarity.shingling import shingles
@@ -71,8 +71,8 @@ def test_an_everyday_beginning_leads_to_a_bounded_number_of_items() -> None:
     texts = [f"{item} because it is broken" for item in items]
     assert found(texts, items) == {(number, number) for number in range(500)}
     alike = [f"{text} {number}" for number, text in enumerate(items)]
-    chosen = _chosen(pl.Series(alike), np.full(500, 9))
-    assert np.unique(chosen.pairs, return_counts=True)[1].max() <= MOST_ITEMS
+    wanted = _wanted(pl.Series(alike), np.ones(500, np.bool_))
+    assert np.unique(wanted.pairs, return_counts=True)[1].max() <= MOST_ITEMS
 
 
 def test_nothing_is_found_where_there_is_nothing() -> None:

@@ -6,7 +6,8 @@ schema nor its labels apply to them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -40,6 +41,11 @@ PROVENANCE = {
 }
 _DRAFT = {**RECORD_SCHEMA, "label": pl.String(), "document": pl.String(), "format": pl.String(),
           "place": pl.String(), "reason": pl.String()}  # fmt: skip
+
+
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\n")
+_MARK = re.compile(r"^[\s#>*-]*(?:Q:|\d+[.)])?\s*|[\s*]+$")
+"""Of a heading, a list or a question in a FAQ."""
 
 
 class TakenFromOutside(Protocol):
@@ -165,9 +171,10 @@ def question_sections(documents: pl.DataFrame, spec: ProjectSpec, *, secret: str
 
 
 def _not_held_out(examples: pl.DataFrame, memory: HoldoutMemory) -> Stage:
-    """Drop what asks a question that was ever held out: its ticket may be gone by now."""
+    """Drop what asks, or has as a line or a sentence, a question that was ever held out: its ticket may be
+    gone by now."""
     held = [
-        any(memory.holds_question(comparison_key(question)) for question in _questions(turns))
+        any(memory.holds_question(comparison_key(text)) for text in _parts(turns))
         for turns in examples["messages"]
     ]
     reason = pl.Series([HELD_OUT_BEFORE if one else None for one in held], dtype=pl.String)
@@ -175,8 +182,14 @@ def _not_held_out(examples: pl.DataFrame, memory: HoldoutMemory) -> Stage:
     return replace(stage, kept=stage.kept.select(examples.columns))
 
 
-def _questions(turns: Iterable[Mapping[str, str]]) -> list[str]:
-    return [turn["content"] for turn in turns if turn["role"] == "user"]
+def _parts(turns: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    """Yield what a user asks, and every line and sentence of all turns, with and without a mark before it."""
+    for turn in turns:
+        if turn["role"] == "user":
+            yield turn["content"]
+        for text in {*turn["content"].split("\n"), *_SENTENCE_END.split(turn["content"])}:
+            yield text
+            yield _MARK.sub("", text)
 
 
 def _unused(documents: pl.DataFrame, provenance: pl.DataFrame) -> pl.DataFrame:

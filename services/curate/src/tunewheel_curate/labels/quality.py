@@ -8,6 +8,7 @@ import polars as pl
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.quality_report import BenchmarkOverlap, QualityReport, SemanticReport
 
+from tunewheel_curate.evaluation.leakage import HELD_OUT
 from tunewheel_curate.labels.review import review_counts, review_list
 from tunewheel_curate.labels.suspects import Suspects
 
@@ -21,6 +22,7 @@ _WHAT = {
     "off_schema": "records bear a label that the schema does not know: left out",
     "suspect": "records bear a label that a classifier trained on the others doubts: kept",
 }
+_HELD_OUT = f"{HELD_OUT.capitalize()} are the project's own: what holds one does not train."
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def _contamination(quality: Quality) -> str:
         f"| {o.benchmark} | {o.items} | {o.overlapping_items} | {o.dropped} | {o.train} | {o.holdout} |"
         for o in quality.contamination
     ]
-    return "## Contamination\n\n" + "\n".join(rows)
+    return "\n\n".join(["## Contamination", "\n".join(rows), _HELD_OUT])
 
 
 def _alike_in_meaning(report: SemanticReport) -> str:

@@ -16,6 +16,7 @@ from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 
+from tunewheel_curate.evaluation.leakage import find_leaks, said_in
 from tunewheel_curate.examples.formatting import MESSAGE, format_examples
 from tunewheel_curate.examples.tokens import Tokens
 
@@ -45,26 +46,30 @@ def preference_pairs(
     cleaned: pl.DataFrame,
     *,
     trained: Collection[str],
+    holdout: pl.DataFrame,
     spec: ProjectSpec,
     tokens: Tokens,
 ) -> Preferences:
     """Return the pairs of a version.
 
     ``offered`` are the records with a ``rejected_output``, ``cleaned`` those of them that came through the
-    stages up to the comparison with others, ``trained`` the ids whose question is on the training side.
-    Reasons in the funnel: ``record_dropped`` (see the lineage), ``held_out``, ``blank``, ``same_answer``,
-    ``too_long``, ``repeated``.
+    stages up to the comparison with others, ``trained`` the ids whose question is on the training side. One
+    that gave way to another of those may still hold a question of ``holdout``. Reasons in the funnel:
+    ``record_dropped`` (see the lineage), ``held_out``, ``blank``, ``same_answer``, ``too_long``,
+    ``repeated``.
     """
+    examples = format_examples(cleaned, system_prompt=spec.task.system_prompt)
+    leaks = find_leaks(said_in(examples), holdout).train
+    trains = pl.col("record_ids").list.first().is_in(list(trained))
+    own = examples.filter(trains & ~pl.int_range(pl.len()).is_in(list(leaks)))
     reasons: Counter[str] = Counter()
     if lost := offered.height - cleaned.height:
         reasons["record_dropped"] = lost
-    ours = cleaned.filter(pl.col("record_id").is_in(list(trained)))
-    if held := cleaned.height - ours.height:
+    if held := cleaned.height - own.height:
         reasons["held_out"] = held
-    rejected: dict[str, str] = dict(ours.select("record_id", "rejected_output").iter_rows())
+    rejected: dict[str, str] = dict(cleaned.select("record_id", "rejected_output").iter_rows())
     pairs: dict[str, dict[str, object]] = {}
-    examples = format_examples(ours, system_prompt=spec.task.system_prompt)
-    for example in examples.sort(pl.col("record_ids").list.first()).iter_rows(named=True):
+    for example in own.sort(pl.col("record_ids").list.first()).iter_rows(named=True):
         record_id = example["record_ids"][0]
         pair = _pair(example, record_id, rejected[record_id])
         reason = "repeated" if pair["pair_id"] in pairs else _refusal(pair, spec.dataset.max_tokens, tokens)

@@ -13,36 +13,49 @@ Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search").
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from tunewheel_curate.similarity.near_index import ranges, shared_counts
-from tunewheel_curate.similarity.shingling import Integers, UInt64s, shingle_sets
+from tunewheel_curate.similarity.shingling import HASH_BITS, Integers, ShingleSets, UInt64s, distinct
 
 LEAST_WORDS = 4
 LONG_WORDS = 13
 CONTAINED = 0.8
 MOST_ITEMS = 256
 """Items that a word pair leads to, at most: of a flood of alike items the others are not looked for by it."""
-FEW_ITEMS = 32
+FEW_ITEMS = 16
 """A word pair in more items tells little of any: it is chosen only where a rarer one is missing."""
 
+_CHOSEN = 0.4
+"""Share of an item's word pairs by which it is looked for; a larger one leaves fewer texts to compare."""
 _ROWS_AT_ONCE = 1 << 10
-_TABLE_BITS = 22
+_SLOT_BITS = 22
 _LEFT, _RIGHT = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
-_HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+_MASK, _SHIFT = np.uint64((1 << HASH_BITS) - 1), np.uint64(HASH_BITS)
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """The word pairs by which items are looked for, ascending, with the item of each."""
+class _Wanted:
+    """Items, and the word pairs by which they are looked for, ascending, with the item of each."""
 
+    texts: pl.Series
+    short: npt.NDArray[np.bool_]
+    sets: ShingleSets
     pairs: UInt64s
     items: Integers
     enough: Integers
     """(items,): how many of its chosen word pairs a text must have to be compared."""
+
+    @cached_property
+    def slots(self) -> npt.NDArray[np.int32]:
+        """Where in ``pairs`` those with the same first bits begin: a search for each would take longer."""
+        counts = np.bincount(_slot(self.pairs) + 1, minlength=(1 << _SLOT_BITS) + 1)
+        return np.cumsum(counts, dtype=np.int32)
 
 
 def holding(texts: pl.Series, items: pl.Series) -> tuple[Integers, Integers]:
@@ -50,20 +63,18 @@ def holding(texts: pl.Series, items: pl.Series) -> tuple[Integers, Integers]:
 
     Both are as ``only_words`` returns them.
     """
-    counts = (items.str.count_matches(" ", literal=True) + 1).to_numpy()
-    asked = np.flatnonzero(counts >= LEAST_WORDS)
-    chosen = _chosen(items.gather(asked), counts[asked])
-    if not len(chosen.pairs) or not len(texts):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    slots = np.bincount(_slot(chosen.pairs) + 1, minlength=(1 << _TABLE_BITS) + 1)
-    table = np.cumsum(slots, dtype=np.int32)
-    found = [
-        _candidates(texts.slice(start, _ROWS_AT_ONCE), start, chosen, table)
-        for start in range(0, len(texts), _ROWS_AT_ONCE)
-    ]
-    text, item = (np.concatenate(columns) for columns in zip(*found, strict=True))
-    whole = _holds(texts, text, items, asked[item], counts)
-    return text[whole], asked[item[whole]]
+    words = (items.str.count_matches(" ", literal=True) + 1).to_numpy()
+    asked = np.flatnonzero(words >= LEAST_WORDS)
+    nothing = np.empty(0, np.int64)
+    if not len(asked):
+        return nothing, nothing
+    wanted = _wanted(items.gather(asked), words[asked] < LONG_WORDS)
+    rows, found = [nothing], [nothing]
+    for start in range(0, len(texts), _ROWS_AT_ONCE):
+        row, item = _held(texts.slice(start, _ROWS_AT_ONCE), wanted)
+        rows.append(row + start)
+        found.append(asked[item])
+    return np.concatenate(rows), np.concatenate(found)
 
 
 def only_words(keys: pl.Series) -> pl.Series:
@@ -71,84 +82,103 @@ def only_words(keys: pl.Series) -> pl.Series:
     return keys.str.replace_all(r"[^\w ]\W*| \W+", " ").str.strip_chars()  # single blanks stay as they are
 
 
-def _chosen(items: pl.Series, words: Integers) -> _Chosen:
-    owners, pairs = _word_pairs(items)
-    order = np.lexsort((pairs, owners))
-    owners, pairs = owners[order], pairs[order]
-    fresh = np.ones(len(owners), np.bool_)
-    fresh[1:] = (owners[1:] != owners[:-1]) | (pairs[1:] != pairs[:-1])
-    owners, pairs = owners[fresh], pairs[fresh]
-    inverse, counts = np.unique(pairs, return_inverse=True, return_counts=True)[1:]
-    frequency = counts[inverse]
-    order = np.lexsort((pairs, frequency, owners))
-    owners, pairs, frequency = owners[order], pairs[order], frequency[order]
-    sizes = np.bincount(owners, minlength=len(items))
-    starts = np.cumsum(sizes) - sizes
-    lacking = np.where(words < LONG_WORDS, 0, sizes - np.ceil(CONTAINED * sizes).astype(np.int64))
-    rank = np.arange(len(owners)) - starts[owners]
+def _wanted(items: pl.Series, short: npt.NDArray[np.bool_]) -> _Wanted:
+    rows, pairs = _word_pairs(items)
+    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    order = np.lexsort((pairs, rows))
+    fresh = _begins(rows[order]) | _begins(pairs[order])
+    rows, pairs, place = rows[order][fresh], pairs[order][fresh], place[order][fresh]
+    sizes = np.bincount(rows, minlength=len(items))
+    ends = np.cumsum(sizes)
+    sets = ShingleSets(pairs, np.append(0, ends))
+    lacking = np.where(short, 0, sizes - np.ceil(CONTAINED * sizes).astype(np.int64))
+    often = _occurrences(pairs)
+    # The rarest first; of equally rare ones the first in the item, since hashes differ between machines.
+    order = np.lexsort((place, often, rows))
+    pairs, often = pairs[order], often[order]
+    rank = np.arange(len(rows)) - (ends - sizes)[rows]
     # So many are needed, or a text could have none of them; more of them save comparisons.
-    wanted = rank <= lacking[owners]
-    wanted |= (rank < sizes[owners] // 2) & (frequency <= FEW_ITEMS)
-    taken = np.bincount(owners[wanted], minlength=len(items))
-    order = np.lexsort((owners[wanted], pairs[wanted]))
-    pairs, owners = pairs[wanted][order], owners[wanted][order]
-    return _few_of_each(_Chosen(pairs, owners, taken - lacking))
+    chosen = (rank <= lacking[rows]) | ((rank < _CHOSEN * sizes[rows]) & (often <= FEW_ITEMS))
+    enough = np.bincount(rows[chosen], minlength=len(items)) - lacking
+    order = np.argsort(pairs[chosen], kind="stable")
+    pairs, owners = pairs[chosen][order], rows[chosen][order]
+    few = np.arange(len(pairs)) - np.searchsorted(pairs, pairs) < MOST_ITEMS
+    return _Wanted(items, short, sets, pairs[few], owners[few], enough)
 
 
-def _few_of_each(chosen: _Chosen) -> _Chosen:
-    first = np.searchsorted(chosen.pairs, chosen.pairs, side="left")
-    few = np.arange(len(first)) - first < MOST_ITEMS
-    return _Chosen(chosen.pairs[few], chosen.items[few], chosen.enough)
+def _occurrences(values: UInt64s) -> Integers:
+    """Return how often each of ``values`` occurs among them."""
+    order = np.argsort(values)
+    number = np.cumsum(_begins(values[order])) - 1
+    occurrences = np.empty(len(values), np.int64)
+    occurrences[order] = np.bincount(number)[number]
+    return occurrences
 
 
-def _candidates(
-    texts: pl.Series, start: int, chosen: _Chosen, table: npt.NDArray[np.int32]
-) -> tuple[Integers, Integers]:
-    """Return positions (text, item) worth a comparison. ``table`` says where in ``chosen`` those begin that
-    share the first bits of a hash: to search there would take longer than all the rest."""
+def _begins(ordered: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Tell where in ``ordered`` a value differs from the one before it."""
+    begins = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    return begins
+
+
+def _held(texts: pl.Series, wanted: _Wanted) -> tuple[Integers, Integers]:
+    """Return positions (text, item) where one of ``texts`` holds an item, ordered."""
     rows, pairs = _word_pairs(texts)
-    slots = _slot(pairs)
-    known = np.flatnonzero(table[slots + 1] > table[slots])
-    starts = table[slots[known]].astype(np.int64)
-    lengths = table[slots[known] + 1] - starts
-    at = ranges(starts, lengths)
-    met = np.repeat(known, lengths)
-    same = chosen.pairs[at] == pairs[met]
-    rows, items = rows[met[same]], chosen.items[at[same]]
-    codes = np.sort((rows.astype(np.uint64) << _HALF) | items.astype(np.uint64))
-    ends = np.flatnonzero(np.append(codes[1:] != codes[:-1], True)[: len(codes)])
-    hits = np.diff(ends, prepend=-1)
-    row, item = (codes[ends] >> _HALF).astype(np.int64), (codes[ends] & _LOW).astype(np.int64)
-    enough = hits >= chosen.enough[item]
-    return row[enough] + start, item[enough]
-
-
-def _holds(
-    texts: pl.Series, text: Integers, items: pl.Series, item: Integers, words: Integers
-) -> npt.NDArray[np.bool_]:
-    """Tell of the candidates which texts hold their items."""
-    holds = np.zeros(len(text), np.bool_)
-    short = np.flatnonzero(words[item] < LONG_WORDS)
-    said, asked = texts.gather(text[short]).to_list(), items.gather(item[short]).to_list()
+    row, item = _candidates(rows, pairs, wanted)
+    holds, short = np.zeros(len(row), np.bool_), wanted.short[item]
+    said, asked = texts.gather(row[short]).to_list(), wanted.texts.gather(item[short]).to_list()
     holds[short] = [f" {one} " in f" {other} " for one, other in zip(asked, said, strict=True)]
-    long = np.flatnonzero(words[item] >= LONG_WORDS)
-    distinct_texts, text_place = np.unique(text[long], return_inverse=True)
-    distinct_items, item_place = np.unique(item[long], return_inverse=True)
-    sets = shingle_sets(items.gather(distinct_items))
-    sizes = sets.sizes[item_place]
-    both = sets.joined(shingle_sets(texts.gather(distinct_texts)))
-    holds[long] = shared_counts(both, item_place, len(distinct_items) + text_place) >= CONTAINED * sizes
-    return holds
+    if not short.all():
+        sets, one = _few_sets(wanted.sets, item[~short])
+        sizes = sets.sizes[one]
+        both = sets.joined(_sets_of(rows, pairs, len(texts)))
+        shared = shared_counts(both, one, len(sets.sizes) + row[~short])
+        holds[~short] = shared >= CONTAINED * sizes
+    return row[holds], item[holds]
+
+
+def _candidates(rows: Integers, pairs: UInt64s, wanted: _Wanted) -> tuple[Integers, Integers]:
+    """Return (row, item) where the text has enough of the item's chosen word pairs, ordered."""
+    slots = _slot(pairs)
+    known = np.flatnonzero(wanted.slots[slots + 1] > wanted.slots[slots])
+    slots = slots[known]
+    starts = wanted.slots[slots].astype(np.int64)
+    lengths = wanted.slots[slots + 1] - starts
+    at, met = ranges(starts, lengths), np.repeat(known, lengths)
+    same = wanted.pairs[at] == pairs[met]
+    codes = np.sort((rows[met[same]] << 32) | wanted.items[at[same]])
+    begins = np.flatnonzero(_begins(codes))
+    hits = np.diff(np.append(begins, len(codes)))
+    row, item = codes[begins] >> 32, codes[begins] & 0xFFFFFFFF
+    enough = hits >= wanted.enough[item]
+    return row[enough], item[enough]
+
+
+def _few_sets(sets: ShingleSets, positions: Integers) -> tuple[ShingleSets, Integers]:
+    """Return the sets at ``positions``, each once, and where each position is in them."""
+    kept, place = np.unique(positions, return_inverse=True)
+    sizes = sets.sizes[kept]
+    values = sets.values[ranges(sets.offsets[kept], sizes)]
+    return ShingleSets(values, np.append(0, np.cumsum(sizes))), place
+
+
+def _sets_of(rows: Integers, pairs: UInt64s, count: int) -> ShingleSets:
+    packed = distinct((rows.astype(np.uint64) << _SHIFT) | pairs)
+    sizes = np.bincount((packed >> _SHIFT).astype(np.int64), minlength=count)
+    return ShingleSets(packed & _MASK, np.append(0, np.cumsum(sizes)))
 
 
 def _word_pairs(texts: pl.Series) -> tuple[Integers, UInt64s]:
-    """Return the row of every two words in a row, and a hash of them that lives as long as this process."""
+    """Return the row of every two words in a row, and ``HASH_BITS`` bits of a hash of them. Other versions of
+    polars make other hashes."""
     words = texts.str.split(" ")
     rows = np.repeat(np.arange(len(texts)), words.list.len().to_numpy())
     hashes = words.explode().hash().to_numpy()
     together = rows[:-1] == rows[1:]
-    return rows[:-1][together], (hashes[:-1] * _LEFT + hashes[1:] * _RIGHT)[together]
+    pairs = (hashes[:-1] * _LEFT + hashes[1:] * _RIGHT)[together]
+    return rows[:-1][together], pairs >> np.uint64(64 - HASH_BITS)
 
 
 def _slot(pairs: UInt64s) -> Integers:
-    return (pairs >> np.uint64(64 - _TABLE_BITS)).astype(np.int64)
+    return (pairs >> np.uint64(HASH_BITS - _SLOT_BITS)).astype(np.int64)
