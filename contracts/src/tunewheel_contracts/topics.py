@@ -97,9 +97,11 @@ FEEDBACK_RECEIVED = TopicSpec(
 ERASURE_REQUESTED = TopicSpec(
     upstream.ErasureRequested,
     ("upstream", "ingest", "cli"),
-    ("ingest", "curate", "monitor"),
+    ("ingest", "curate", "monitor", "serve-gateway"),
 )
-ERASURE_COMPLETED = TopicSpec(data.ErasureCompleted, ("ingest", "curate", "eval", "monitor"), ("eval",))
+ERASURE_COMPLETED = TopicSpec(
+    data.ErasureCompleted, ("ingest", "curate", "eval", "monitor", "serve-gateway"), ("eval",)
+)
 PROJECT_DECLARED = TopicSpec(
     upstream.ProjectDeclared,
     ("cli",),

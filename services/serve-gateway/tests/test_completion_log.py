@@ -225,3 +225,69 @@ async def test_a_log_that_breaks_stops_the_service(world: Any, eventually: Any):
     assert str(world.broker.failures[0]) == "a bug"
     assert await world.said() == "desk-1: hello"
     world.gateway.log._publish_many = whole
+
+
+def by(n: int, user: str) -> Exchange:
+    made = exchange(n, text=f"I am {user}")
+    made.user = user
+    return made
+
+
+def is_erased(one: Exchange) -> bool:
+    return one.user == "C-7"
+
+
+def on_disk(log: Any) -> str:
+    return "".join(path.read_text("utf-8") for path in log.spool._directory.glob("*.jsonl"))
+
+
+async def test_what_is_erased_leaves_the_queue_and_the_disk(make_log: Any, eventually: Any):
+    log = make_log(batch=2)
+    log.open.clear()
+    for n, user in enumerate(("C-1", "C-7", "C-7", "C-2")):
+        log.log.offer(by(n, user))
+    log.log.start()
+    await eventually(lambda: log.log._flying == 2)
+    log.log.forget(is_erased)
+    log.log.offer(by(4, "C-3"))
+    with pytest.raises(TransientError):
+        await log.log.forgotten(timeout_seconds=0.01)
+    log.open.set()
+    await log.log.forgotten(timeout_seconds=10)
+    assert "C-7" not in on_disk(log)
+    await eventually(lambda: log.published == ["c-0", "c-1", "c-3", "c-4"])  # c-1 was on its way
+    await log.log.close(timeout_seconds=1)
+    assert log.spool.size_bytes == 0
+
+
+async def test_what_was_erased_while_a_process_was_down_is_not_published(make_log: Any, eventually: Any):
+    log = make_log()
+    log.open.clear()
+    for n, user in enumerate(("C-7", "C-1")):
+        log.log.offer(by(n, user))
+    await log.log.close(timeout_seconds=0.01)
+    after = make_log()
+    await after.log.recover(is_erased)
+    after.log.start()
+    await after.log.forgotten(timeout_seconds=10)
+    assert after.published == ["c-1"]
+    assert "C-7" not in on_disk(after)
+    await after.log.close(timeout_seconds=1)
+
+
+async def test_nothing_waits_where_nothing_is_on_the_disk(make_log: Any):
+    log = make_log()
+    log.log.forget(is_erased)
+    await log.log.forgotten(timeout_seconds=0.01)
+
+
+async def test_a_client_s_name_for_the_user_that_no_event_can_hold_loses_no_completion(
+    make_log: Any, eventually: Any
+):
+    log = make_log()
+    log.log.offer(by(0, LARGE))
+    log.log.offer(by(1, "C-1"))
+    log.log.start()
+    await eventually(lambda: log.published == ["c-0", "c-1"])
+    assert (by(0, LARGE).event_data().customer, by(1, "C-1").event_data().customer) == (None, "C-1")
+    await log.log.close(timeout_seconds=1)

@@ -56,21 +56,28 @@ class CompletionLog:
         self._linger = linger_seconds
         self._backoff = Backoff(attempts=1, first=0.1, longest=5.0)
         self._waiting: deque[tuple[Exchange, Segment | None]] = deque()
+        self._flying = 0
+        """Of those that wait, the first so many are on their way."""
         self._bytes = 0
         self._arrived = asyncio.Event()
+        self._acknowledged = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         metrics.gauge("log.waiting", "Completions waiting for the broker", lambda: len(self._waiting))
         metrics.gauge("log.spool_bytes", "Bytes of completions on disk", lambda: spool.size_bytes)
 
-    async def recover(self) -> None:
-        """Queue what processes that were killed, or had no broker at their end, left in the spool.
+    async def recover(self, is_erased: Callable[[Exchange], bool] = lambda _: False) -> None:
+        """Queue what processes that were killed, or had no broker at their end, left in the spool, without
+        what was erased since.
 
         Raises:
             UnusableSpool
         """
         left = await asyncio.to_thread(self._spool.take_over)
         for exchange, segment in left:
-            self._queue(exchange, segment)
+            if is_erased(exchange):
+                self._spool.acknowledge(segment)
+            else:
+                self._queue(exchange, segment)
         self._metrics.add("log.recovered", len(left))
         if left:
             log.info("completions_recovered", count=len(left))
@@ -91,6 +98,33 @@ class CompletionLog:
         self._waiting.append((exchange, segment))
         self._bytes += exchange.size_bytes
         self._arrived.set()
+
+    def forget(self, is_erased: Callable[[Exchange], bool]) -> None:
+        """Drop what an erasure takes and is not on its way to the broker; its file goes once the broker has
+        the rest of it (``forgotten``)."""
+        kept: deque[tuple[Exchange, Segment | None]] = deque()
+        for n, (exchange, segment) in enumerate(self._waiting):
+            if n >= self._flying and is_erased(exchange):
+                self._bytes -= exchange.size_bytes
+                self._spool.acknowledge(segment)
+            else:
+                kept.append((exchange, segment))
+        self._waiting = kept
+        self._spool.begin_anew()
+
+    async def forgotten(self, *, timeout_seconds: float) -> None:
+        """Return once nothing from before the latest ``forget`` is on this disk.
+
+        Raises:
+            TransientError: the broker does not take what was there beside.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self._spool.holds_earlier():
+                    self._acknowledged.clear()
+                    await self._acknowledged.wait()
+        except TimeoutError as error:
+            raise TransientError("completions from before an erasure still wait for the broker") from error
 
     def start(self) -> asyncio.Task[None]:
         """Begin to publish; the task runs until ``close``."""
@@ -129,20 +163,27 @@ class CompletionLog:
         """Publish one batch, for as long as it takes. It leaves the queue only when acknowledged."""
         batch = [self._waiting[n][0] for n in range(min(self._batch, len(self._waiting)))]
         envelopes = [envelope for exchange in batch if (envelope := self._envelope(exchange)) is not None]
+        self._flying = len(batch)
+        try:
+            await self._publish_patiently(envelopes)
+        finally:
+            self._flying = 0
+        for _ in batch:
+            exchange, segment = self._waiting.popleft()
+            self._bytes -= exchange.size_bytes
+            self._spool.acknowledge(segment)
+        self._acknowledged.set()
+
+    async def _publish_patiently(self, envelopes: list[Envelope[InferenceCompleted]]) -> None:
         attempt = 0
         while True:
             try:
-                await self._publish(envelopes)
-                break
+                return await self._publish(envelopes)
             except TransientError as error:
                 delay = self._backoff.delay(attempt)
                 log.warning("completions_wait_for_broker", waiting=len(self._waiting), error=str(error))
                 attempt += 1
                 await asyncio.sleep(delay)
-        for _ in batch:
-            exchange, segment = self._waiting.popleft()
-            self._bytes -= exchange.size_bytes
-            self._spool.acknowledge(segment)
 
     async def _publish(self, envelopes: list[Envelope[InferenceCompleted]]) -> None:
         try:

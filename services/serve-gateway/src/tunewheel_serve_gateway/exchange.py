@@ -10,12 +10,15 @@ from datetime import UTC, datetime
 from sys import getsizeof
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.fields import SourceId
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.serving import RouteRole
 
 from tunewheel_serve_gateway.chat_request import Messages
 
+_SOURCE_ID = TypeAdapter[SourceId](SourceId)
 OVERHEAD_BYTES = 512
 MESSAGE_BYTES = 64
 """Of a message beside its text: the pair, and the reference to it."""
@@ -39,7 +42,7 @@ class Exchange:
     shadow_of: str | None = None
     client: str | None = None
     user: str | None = None
-    """As the client calls whoever asked; told with feedback alone."""
+    """As the client calls whoever asked."""
     streamed: bool = False
     output: str = ""
     finish_reason: str = ""
@@ -66,6 +69,14 @@ class Exchange:
         """Every text whose length a client or an engine decides."""
         yield from (self.user, self.output, self.finish_reason, self.error)
         yield from (content for _, content in self.messages)
+
+    @property
+    def customer(self) -> str | None:
+        """Who asked; None too where the client calls them by what no event can hold."""
+        try:
+            return _SOURCE_ID.validate_python(self.user)
+        except ValidationError:
+            return None
 
     def take(self, answer: dict[str, Any]) -> None:
         """Take over a whole ``chat.completion``."""
@@ -120,5 +131,6 @@ class Exchange:
             first_token_seconds=self.first_token_seconds,
             streamed=self.streamed,
             client=self.client,
+            customer=self.customer,
             completed_at=datetime.fromtimestamp(self.completed_at, UTC),
         )

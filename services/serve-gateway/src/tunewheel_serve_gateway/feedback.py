@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.events.upstream import Answer, FeedbackReceived
 from tunewheel_contracts.fields import Slug, SourceId, Strict, Text
@@ -14,8 +14,6 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_serve_gateway.errors import BadRequest, NotAllowed, Unprocessable
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.keys import Caller
-
-_SOURCE_ID = TypeAdapter[SourceId](SourceId)
 
 
 class FeedbackBody(Strict):
@@ -73,7 +71,7 @@ def join(body: FeedbackBody, known: Exchange | None, caller: Caller) -> Feedback
         project=project,
         feedback_id=content_id("fb", identity),
         completion_id=body.completion_id,
-        customer=body.customer or _user(known),
+        customer=body.customer or (known.customer if known is not None else None),
         model_id=known.model_id if known is not None else body.model_id,
         rating=body.rating,
         messages=messages,
@@ -93,14 +91,6 @@ def _project(body: FeedbackBody, caller: Caller) -> str:
         f"completion {body.completion_id} is not remembered here any more; send its 'project'",
         param="project",
     )
-
-
-def _user(known: Exchange | None) -> str | None:
-    """Return who asked; None too where the client calls them by what no event can hold."""
-    try:
-        return _SOURCE_ID.validate_python(known.user) if known is not None else None
-    except ValidationError:
-        return None
 
 
 def _messages(known: Exchange | None) -> tuple[ChatMessage, ...]:

@@ -9,9 +9,11 @@ from typing import Any
 import structlog
 from opentelemetry.metrics import Meter
 from starlette.types import Scope
+from tunewheel_contracts.erasures import place_of, proof_of
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.lifecycle import ServingDesired
-from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
+from tunewheel_contracts.events.upstream import ErasureRequested, FeedbackReceived, ProjectDeclared
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles
@@ -22,6 +24,7 @@ from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.connection import header
 from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.forgetting import Forgetting
 from tunewheel_serve_gateway.keys import Caller, load_keys, require_loopback
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.recent import RecentCompletions
@@ -35,6 +38,9 @@ from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream
 from tunewheel_serve_gateway.upstream.protocol import Upstream
 
 log = structlog.get_logger(__name__)
+HOLDER = "serve-gateway"
+FORGET_SECONDS = 10.0
+"""Longest wait for the broker to take what lies in one file with what was erased."""
 
 Wrap = Callable[[Any], Envelope[Any]]
 PublishMany = Callable[[Sequence[Envelope[Any]]], Awaitable[None]]
@@ -60,6 +66,8 @@ class Gateway:
         fail: Fail,
     ) -> None:
         self._settings = settings
+        self._store = store
+        self._forgetting = Forgetting()
         self._wrap = wrap
         self._publish_many = publish_many
         self._fail = fail
@@ -131,6 +139,23 @@ class Gateway:
         self.catalog.on_declaration_removed(project)
         self._on_change()
 
+    def on_erasure_requested(self, event: Envelope[ErasureRequested]) -> None:
+        """Drop what an erasure takes of what this process holds; every gateway does so for itself."""
+        is_erased = self._forgetting.apply(event)
+        self.log.forget(is_erased)
+        self._recent.forget(is_erased)
+
+    async def forgotten(self, event: Envelope[ErasureRequested]) -> ErasureCompleted:
+        """Return the proof once what ``event`` erases is gone from this process and its disk.
+
+        Raises:
+            TransientError: the broker or the store is away.
+        """
+        await self.log.forgotten(timeout_seconds=FORGET_SECONDS)
+        path = f"{place_of(event.project, event.id)}.{HOLDER}"
+        first = await self._store.first(path, str(self._forgetting.count(event.id)).encode())
+        return proof_of(event.data, holder=HOLDER, erased_by=HOLDER, records=int(first))
+
     def _on_change(self) -> None:
         if self._reconciling is not None:  # else the views are being read: one table at their end will do
             self.reconciler.on_change()
@@ -144,7 +169,7 @@ class Gateway:
         if self._keys.is_open:
             log.warning("open_without_keys", host=self._settings.http_host, mend="TUNEWHEEL_API_KEYS_FILE")
         if self._reconciling is None:
-            await self.log.recover()
+            await self.log.recover(self._forgetting.takes)
             self._reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
             for task in (self._reconciling, self.log.start()):
                 task.add_done_callback(self._on_end)

@@ -1,19 +1,29 @@
-"""What the gateway follows. It handles no event by itself: it serves what the views say."""
+"""What the gateway follows: it serves what the views say, and drops what is erased."""
 
 from __future__ import annotations
 
 from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import ErasureCompleted
+from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_runtime.service import Service
 
 from tunewheel_serve_gateway.gateway import Gateway
 
 
 def register(service: Service, gateway: Gateway) -> None:
-    """Both views are read to their end before the first request is answered, and followed from there."""
+    """Views and erasures are read to their end before the first request is answered, and followed from there.
+    Every process takes out what it holds; one of them says so."""
     declared, desired = service.view(topics.PROJECT_DECLARED), service.view(topics.SERVING_DESIRED)
     declared.on_change(gateway.on_project_declared)
     declared.on_removal(gateway.on_declaration_removed)
     desired.on_change(gateway.on_serving_desired)
     desired.on_removal(gateway.on_desired_removed)
+    asked = service.replay((topics.ERASURE_REQUESTED,), gateway.on_erasure_requested)
     service.on_startup(gateway.start)
     service.on_shutdown(gateway.close)
+
+    @service.on(topics.ERASURE_REQUESTED)
+    async def on_erasure_requested(event: Envelope[ErasureRequested]) -> Envelope[ErasureCompleted]:
+        await asked.refresh()
+        return service.new(await gateway.forgotten(event), cause=event)

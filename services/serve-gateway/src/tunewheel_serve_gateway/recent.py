@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from tunewheel_serve_gateway.exchange import Exchange
 
@@ -31,3 +32,8 @@ class RecentCompletions:
 
     def get(self, completion_id: str) -> Exchange | None:
         return self._held.get(completion_id)
+
+    def forget(self, is_erased: Callable[[Exchange], bool]) -> None:
+        """Drop what an erasure takes."""
+        for exchange in [one for one in self._held.values() if is_erased(one)]:
+            self._bytes -= self._held.pop(exchange.completion_id).size_bytes

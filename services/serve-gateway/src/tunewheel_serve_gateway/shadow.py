@@ -67,6 +67,7 @@ class ShadowCopies:
             messages=messages,
             shadow_of=answered.completion_id,
             client=answered.client,
+            user=answered.user,
         )
         body = request.upstream_body(
             model=shadow.upstream_model, messages=messages, max_tokens=shadow.max_output_tokens

@@ -98,6 +98,19 @@ class Spool:
         segment.waiting -= 1
         self._drop_if_done(segment)
 
+    def begin_anew(self) -> None:
+        """Let what comes from here on have a file of its own: those before go once the broker has all of
+        them, which under steady traffic it never has of a file that grows."""
+        if self._current is not None and self._current.size:
+            try:
+                self._begin()
+            except OSError as error:
+                self._give_up(error)
+
+    def holds_earlier(self) -> bool:
+        """Tell whether there are files from before the one that is written to."""
+        return any(segment is not self._current for segment in self._segments)
+
     def close(self) -> None:
         """Let go of the files; what is not acknowledged stays for the next process."""
         self._current = None
