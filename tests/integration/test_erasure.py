@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +16,25 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 from tunewheel_contracts import topics
-from tunewheel_contracts.erasures import erasure_of
+from tunewheel_contracts.erasures import HOLDERS, erasure_of
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested, TicketPublished
+from tunewheel_curate import main as curate
+from tunewheel_curate import settings as curate_settings
+from tunewheel_eval import main as eval_main
+from tunewheel_eval import settings as eval_settings
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
+from tunewheel_monitor import main as monitor
+from tunewheel_monitor import settings as monitor_settings
 from tunewheel_runtime.erased_letters import ErasedLetters
 from tunewheel_runtime.service import Service
+from tunewheel_serve_gateway import main as gateway
+from tunewheel_serve_gateway import settings as gateway_settings
 
-from .bus import Bus, running
+from .bus import PATIENCE_SECONDS, Bus, running
 from .specs import declared
 
 pytestmark = pytest.mark.integration
@@ -164,3 +176,48 @@ async def test_a_log_that_may_not_be_deleted_from_is_told(
         monkeypatch.setattr(AIOKafkaAdminClient, "delete_records", forbidden)
         with pytest.raises(InvalidEvent, match=r"ticket\.published\.dlq; allow it, ask again"):
             await letters.remove(erasure)
+
+
+async def forget(kafka: str, project: str, customer: str, *, timeout: float) -> tuple[int | None, Any]:
+    """Run the command; return its exit code and what it says."""
+    command = (
+        sys.executable, "-m", "tunewheel_cli.main", "forget", "-p", project, "--customer", customer,
+        "--requested-by", "privacy", "--request", "letter", "--timeout", str(timeout), "--json",
+        "--bootstrap-servers", kafka,
+    )  # fmt: skip
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    out, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+    return process.returncode, json.loads(out)
+
+
+async def test_forget_waits_for_every_holder_and_says_who_did_not_answer(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    places: dict[str, Any] = {
+        "bootstrap_servers": kafka,
+        "store_url": (tmp_path / "store").as_uri(),
+        "cache_dir": tmp_path / "cache",
+    }
+    quick = curate.make_app(curate_settings.Settings(**places))
+    others = (
+        eval_main.make_app(eval_settings.Settings(**places)),
+        monitor.make_app(monitor_settings.Settings(**places)),
+        gateway.make_app(gateway_settings.Settings(**places)),
+    )
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(Bus(kafka))
+        await bus.publish(declared(project))
+        for service in (ingest(kafka, tmp_path), quick):
+            await stack.enter_async_context(running(service))
+        await refuse(bus, project, f"person-{project}", "T-1")
+        await bus.dead_letters("ticket.published", 1, about=project)
+        code, told = await forget(kafka, project, f"person-{project}", timeout=8)
+        assert (code, sorted(told["missing"])) == (6, ["eval", "monitor", "serve-gateway"])
+        assert told["holders"] == {"curate": 0, "ingest": 1}
+        for service in others:
+            await stack.enter_async_context(running(service))
+        # those that were down carry out what was asked before; a request sent anew finds them all
+        late = await proof(bus, project, len(HOLDERS))
+        assert {event.data.holder for event in late} == set(HOLDERS)
+        code, told = await forget(kafka, project, f"person-{project}", timeout=60)
+        assert (code, told["missing"]) == (0, [])

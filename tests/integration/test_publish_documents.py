@@ -279,6 +279,8 @@ async def test_documents_are_withdrawn_and_people_forgotten_by_command(kafka: st
             "m",
             "--request",
             "L-1",
+            "--timeout",
+            "0",
             kafka=kafka,
         )
         withdrawn = await bus.collect(DOCUMENT_WITHDRAWN, 2, where=mine(project))

@@ -29,11 +29,14 @@ class Exit(IntEnum):
     """Topics are missing or differ from their specs."""
     UNREACHABLE = 5
     """Kafka or the gateway does not answer."""
+    UNFINISHED = 6
+    """An erasure was asked for, and a holder has not carried it out in time."""
 
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 wrong option, 3 part of the input was refused, 4 topics differ from "
-    "their specs, 5 Kafka or the gateway does not answer."
+    "their specs, 5 Kafka or the gateway does not answer, 6 a holder has not carried out an "
+    "erasure in time."
 )
 
 

@@ -284,10 +284,11 @@ async def test_nothing_waits_where_nothing_is_on_the_disk(make_log: Any):
 async def test_a_client_s_name_for_the_user_that_no_event_can_hold_loses_no_completion(
     make_log: Any, eventually: Any
 ):
-    log = make_log()
-    log.log.offer(by(0, LARGE))
+    log, odd = make_log(), exchange(0)
+    odd.user = LARGE
+    log.log.offer(odd)
     log.log.offer(by(1, "C-1"))
     log.log.start()
     await eventually(lambda: log.published == ["c-0", "c-1"])
-    assert (by(0, LARGE).event_data().customer, by(1, "C-1").event_data().customer) == (None, "C-1")
+    assert (odd.event_data().customer, by(1, "C-1").event_data().customer) == (None, "C-1")
     await log.log.close(timeout_seconds=1)

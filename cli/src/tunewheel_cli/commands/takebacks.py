@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from tunewheel_cli.connection import InvalidOption
-from tunewheel_cli.exits import print_json
+from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.reach import Reach, reaching
 
 Project = Annotated[str, typer.Option("--project", "-p", help="The project, as in its project.yaml.")]
@@ -59,13 +60,17 @@ def forget(
     ] = None,
     reason: Reason = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the holders; 0 does not wait.")] = 120.0,
 ) -> None:
-    """Erase what was published about a person, or from one source; erasure.completed is the proof.
+    """Erase what was published about a person, or from one source, and wait until every holder says so.
 
-    It cannot be undone. What is published afterwards is not concerned.
+    Each holder's erasure.completed is its proof. It cannot be undone; what is published afterwards is not
+    concerned. A holder that is down carries it out when it is back: exit code 6 says that one was missing.
     """
     from tunewheel_contracts.events.upstream import ErasureRequested
     from tunewheel_contracts.identity import content_id
+
+    from tunewheel_cli.forgetting import Outcome, print_outcome, wait_for_holders
 
     if (customer is None) == (source is None):
         raise InvalidOption("--customer: or --source must say what to erase; give exactly one of the two")
@@ -77,12 +82,16 @@ def forget(
     )  # fmt: skip
     if not yes and not reach.as_json:
         typer.confirm(f"Erase everything of {customer or source} in {project}, for good?", abort=True)
-    ids = asyncio.run(_send(reach, project, [event]))
+    (event_id,) = asyncio.run(_send(reach, project, [event]))
+    outcome = asyncio.run(
+        wait_for_holders(reach.client_options(), Outcome(project, name, event_id), timeout_seconds=timeout)
+    )
     if reach.as_json:
-        print_json({"project": project, "erasure_id": name, "event_ids": ids})
+        print_json({"project": project, "erasure_id": name, "event_ids": [event_id], **outcome.as_json()})
     else:
-        print(f"asked for erasure {name}; its proof comes on erasure.completed: "
-              f"`tunewheel watch --topic erasure.completed --project {project}`")  # fmt: skip
+        print_outcome(outcome)
+    if timeout and outcome.missing:
+        sys.exit(Exit.UNFINISHED)
 
 
 def _checked(event_class: Any, **fields: Any) -> Any:
