@@ -178,11 +178,11 @@ async def test_a_log_that_may_not_be_deleted_from_is_told(
             await letters.remove(erasure)
 
 
-async def forget(kafka: str, project: str, customer: str, *, timeout: float) -> tuple[int | None, Any]:
+async def forget(kafka: str, project: str, customer: str, *, seconds: float) -> tuple[int | None, Any]:
     """Run the command; return its exit code and what it says."""
     command = (
         sys.executable, "-m", "tunewheel_cli.main", "forget", "-p", project, "--customer", customer,
-        "--requested-by", "privacy", "--request", "letter", "--timeout", str(timeout), "--json",
+        "--requested-by", "privacy", "--request", "letter", "--timeout", str(seconds), "--json",
         "--bootstrap-servers", kafka,
     )  # fmt: skip
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
@@ -211,7 +211,7 @@ async def test_forget_waits_for_every_holder_and_says_who_did_not_answer(
             await stack.enter_async_context(running(service))
         await refuse(bus, project, f"person-{project}", "T-1")
         await bus.dead_letters("ticket.published", 1, about=project)
-        code, told = await forget(kafka, project, f"person-{project}", timeout=8)
+        code, told = await forget(kafka, project, f"person-{project}", seconds=8)
         assert (code, sorted(told["missing"])) == (6, ["eval", "monitor", "serve-gateway"])
         assert told["holders"] == {"curate": 0, "ingest": 1}
         for service in others:
@@ -219,5 +219,5 @@ async def test_forget_waits_for_every_holder_and_says_who_did_not_answer(
         # those that were down carry out what was asked before; a request sent anew finds them all
         late = await proof(bus, project, len(HOLDERS))
         assert {event.data.holder for event in late} == set(HOLDERS)
-        code, told = await forget(kafka, project, f"person-{project}", timeout=60)
+        code, told = await forget(kafka, project, f"person-{project}", seconds=60)
         assert (code, told["missing"]) == (0, [])
