@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tunewheel_cli.describing import describe
 from tunewheel_contracts.event import new_event
-from tunewheel_contracts.events.training import TrainFailed, TrainProgressed
+from tunewheel_contracts.events.training import TrainFailed, TrainPlanned, TrainProgressed
+from tunewheel_contracts.formats.plan import ValidationPlan
 from tunewheel_contracts.topics import TOPICS, TopicSpec
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "contracts" / "examples"
@@ -50,3 +51,12 @@ def test_a_dropped_run_names_the_version_that_superseded_it() -> None:
         superseded_by="ds-2",
     )  # fmt: skip
     assert describe(new_event(event, source="/t")) == "run-1: dropped, superseded by ds-2"
+
+
+def test_a_plan_says_what_validating_takes() -> None:
+    file = sorted((EXAMPLES / "train.planned" / "valid").glob("*.json"))[0]
+    event = TrainPlanned.model_validate(json.loads(file.read_text("utf-8")))
+    held = ValidationPlan(examples=95, every_steps=140, times=9, share=0.0436)
+    plan = event.plan.model_copy(update={"validation": held})
+    said = describe(new_event(event.model_copy(update={"plan": plan}), source="/t"))
+    assert ", 95 examples validated every 140 steps (4.4% of training)" in said

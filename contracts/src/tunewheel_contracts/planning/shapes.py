@@ -12,8 +12,6 @@ from tunewheel_contracts.fields import Frozen
 
 Count = Annotated[int, Field(gt=0)]
 ALL_LINEAR = "all-linear"
-
-
 LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
@@ -73,8 +71,8 @@ class ModelShape(Frozen):
     def adapted(self, targets: str | Sequence[str] = ALL_LINEAR) -> tuple[int, ...]:
         """In how many blocks each of ``linears`` gets an adapter.
 
-        ``targets``: see ``TrainSpec.target_modules``. A name that no block has here, for models name their
-        layers in their own ways, is taken for all of them.
+        ``targets``: see ``TrainSpec.target_modules``. Models name their layers in their own ways: a name that
+        no block has here is taken for all of them.
         """
         everywhere = (self.layers,) * len(LINEARS)
         if targets == ALL_LINEAR:

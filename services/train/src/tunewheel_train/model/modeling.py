@@ -142,7 +142,7 @@ def _demand_reachable(model: Any, targets: str | Sequence[str]) -> None:
 
 def _holds_experts(module: torch.nn.Module) -> bool:
     """Whether ``module`` keeps matrices, an expert each, in one tensor [experts, …, …]."""
-    stacked = any(parameter.ndim == 3 for parameter in module.parameters(recurse=False))
+    stacked = any(p.ndim == 3 and min(p.shape) > 1 for p in module.parameters(recurse=False))
     return stacked and not isinstance(module, torch.nn.modules.conv._ConvNd)
 
 

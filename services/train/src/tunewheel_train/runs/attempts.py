@@ -172,8 +172,8 @@ class Attempt:
             )  # fmt: skip
 
     def _superseding(self) -> str | None:
-        """The newer version that this run, which still waits, would train before; None where it began, or
-        where somebody asked for it by name."""
+        """The newer version because of which this run is dropped; None where it began, or somebody asked
+        for it by name."""
         if self._began or self._controls.is_resumed(self._run.run_id):
             return None
         return self._versions.superseding(self._run)
