@@ -22,7 +22,7 @@ from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval import evaluation
-from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Job, Progress
@@ -240,6 +240,51 @@ async def test_lost_lease_leaves_no_verdict_and_the_next_owner_gives_it(
         await evaluator.evaluate(event, None, lost)
     assert await store.list("scorecards") == []
     assert isinstance(await evaluator.evaluate(event, None, lease()), EvalPassed)
+
+
+async def test_a_run_that_cannot_be_measured_fails_after_its_attempts_with_the_reason(
+    real_run: MakeRun, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch, store: ObjectStore
+) -> None:
+    batches: list[int] = []
+
+    async def killed(job: Path, **_: Any) -> None:
+        batches.append(Job.model_validate_json(job.read_text("utf-8")).batch_size)
+        raise WorkerFailed("the measuring process was killed")
+
+    monkeypatch.setattr(evaluation, "run_worker", killed)
+    event = await real_run()
+    verdict = await evaluator.evaluate(event, None, lease())
+    assert isinstance(verdict, EvalFailed)
+    assert batches == [4, 1, 1]
+    assert verdict.field == "(evaluation)"
+    assert "3 attempts" in verdict.reasons[0]
+    assert "was killed" in verdict.reasons[0]
+    assert await evaluator.evaluate(event, None, lease()) == verdict
+    assert len(batches) == 3
+
+
+async def test_a_killed_service_counts_and_an_attempt_that_came_further_does_not(
+    real_run: MakeRun, evaluator: Evaluator, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = await real_run()
+    further = 0
+
+    async def dies(job: Path, **_: Any) -> None:
+        if further:
+            with (job.parent / "candidate.jsonl").open("a") as rows:
+                rows.write("{}\n")
+        raise KeyError("a fault of ours")
+
+    monkeypatch.setattr(evaluation, "run_worker", dies)
+    further = 1
+    for _ in range(2 * settings.eval_attempts):
+        with pytest.raises(KeyError):
+            await evaluator.evaluate(event, None, lease())
+    further = 0
+    for _ in range(settings.eval_attempts - 1):
+        with pytest.raises(KeyError):
+            await evaluator.evaluate(event, None, lease())
+    assert isinstance(await evaluator.evaluate(event, None, lease()), EvalFailed)
 
 
 async def test_malformed_regression_set_stops_the_service(store: ObjectStore, settings: Settings) -> None:

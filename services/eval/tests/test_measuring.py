@@ -14,7 +14,7 @@ from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_eval import measuring
 from tunewheel_eval.contestants import LoadedGroup, groups
-from tunewheel_eval.errors import NoNumber, UnfitCandidate
+from tunewheel_eval.errors import NoNumber, UnfitCandidate, UnusableContestant
 from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import HoldoutRow, Measurement, read_measurement
 from tunewheel_eval.measuring import measure
@@ -180,7 +180,7 @@ def test_adapter_that_is_not_safetensors_is_the_candidates_fault(
     with pytest.raises(UnfitCandidate, match="is not a safetensors file") as caught:
         measure(make_job(Role.CANDIDATE, directory=broken), lambda _: None)
     assert caught.value.field == "adapter"
-    with pytest.raises(RuntimeError, match="champion's adapter does not load"):
+    with pytest.raises(UnusableContestant, match="champion's adapter does not load"):
         measure(make_job(Role.CHAMPION, folder="other", directory=broken), lambda _: None)
 
 

@@ -15,6 +15,7 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_eval import worker
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import read_measurement
@@ -106,7 +107,7 @@ async def test_killed_worker_stops_the_service_and_the_next_one_resumes(job: Pat
         if line.done == 3:
             workers()[0].send_signal(signal.SIGKILL)
 
-    with pytest.raises(WorkerFailed, match="status -9"):
+    with pytest.raises(WorkerFailed, match="signal 9"):
         await run_worker(job, lost=asyncio.Event(), on_progress=kill, worker=WAITING)
     survived = read_measurement((tmp_path / "candidate.jsonl").read_text())
     assert survived is not None
@@ -173,5 +174,27 @@ async def test_unfit_candidate_is_told_with_its_field(job: Path) -> None:
 
 async def test_broken_worker_is_no_fault_of_the_candidate(job: Path) -> None:
     job.write_text("{}")
-    with pytest.raises(WorkerFailed, match="status 1"):
+    with pytest.raises(WorkerFailed, match="ValidationError; the measuring process's log"):
         await finish(job)
+
+
+async def test_a_champion_that_does_not_load_is_named(job: Path, adapters: tuple[Path, Path]) -> None:
+    broken = job.parent / "broken"
+    broken.mkdir()
+    (broken / "adapter_config.json").write_bytes((adapters[0] / "adapter_config.json").read_bytes())
+    (broken / "adapter_model.safetensors").write_bytes(b"\x80\x04 a pickle by another name")
+    whole = Job.model_validate_json(job.read_text())
+    champion = whole.contestants[0].model_copy(
+        update={"role": Role.CHAMPION, "directory": broken, "rows": job.parent / "champion.jsonl"}
+    )
+    contestants = (*whole.contestants, champion)
+    job.write_text(whole.model_copy(update={"contestants": contestants}).model_dump_json())
+    with pytest.raises(WorkerFailed, match="the champion's adapter does not load"):
+        await finish(job)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_memory_that_runs_out_is_called_so(error: Exception) -> None:
+    assert "memory ran out" in worker._told(error)

@@ -46,6 +46,11 @@ class Contest:
     def rows(self, role: Role) -> Path:
         return self.directory / f"{role.value}.jsonl"
 
+    def rows_written(self) -> int:
+        """Return how many rows of all contestants are on this disk."""
+        files = [self.rows(role) for role, _ in roles(self.plan)]
+        return sum(path.read_bytes().count(b"\n") for path in files if path.is_file())
+
 
 def roles(plan: EvaluationPlan) -> tuple[tuple[Role, AdapterRef | None], ...]:
     """The contestants. The candidate is first: if its files are no good, that is known at once."""

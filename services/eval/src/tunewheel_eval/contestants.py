@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.formats.scorecard import Role
 
-from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.errors import UnfitCandidate, UnusableContestant
 from tunewheel_eval.job import ContestantJob
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class LoadedGroup:
 
         Raises:
             UnfitCandidate: the candidate's files or its base do not load.
+            UnusableContestant: another contestant's files do not load.
             BaseModelUnreachable: the hub does not answer, for which no candidate is refused.
         """
         from tunewheel_basemodel.errors import BaseModelUnreachable, ModelFilesError
@@ -39,8 +40,11 @@ class LoadedGroup:
             self._model, self.tokenizer = _loaded(base, group[0].quantization, dtype)
             self._load_adapters(group)
         except ModelFilesError as error:
-            if candidate is None or isinstance(error, BaseModelUnreachable):
+            if isinstance(error, BaseModelUnreachable):
                 raise
+            if candidate is None:
+                roles = " and the ".join(job.role.value for job in group)
+                raise UnusableContestant(f"the {roles} cannot be loaded: {error}") from error
             raise UnfitCandidate(field=error.field, reason=error.reason) from error
 
     @contextmanager
@@ -72,7 +76,9 @@ class LoadedGroup:
                 model = self._peft = load_adapter(model, job.directory, job.role.value)
             except InvalidAdapter as error:
                 if job.role is not Role.CANDIDATE:
-                    raise RuntimeError(f"the {job.role.value}'s adapter does not load: {error}") from error
+                    raise UnusableContestant(
+                        f"the {job.role.value}'s adapter does not load: {error}"
+                    ) from error
                 raise
 
 

@@ -1,15 +1,18 @@
 """What can stop an evaluation without the service being at fault.
 
 EvaluationError
-├── UnfitCandidate   the candidate cannot be measured at all: it fails, with the field to mend
-├── NoNumber         the measuring process met NaN: the candidate's fault, else the process breaks
-└── WorkerFailed     the measuring process broke: the service stops, a restart resumes
+├── UnfitCandidate      the candidate cannot be measured at all: it fails, with the field to mend
+├── UnusableContestant  another contestant cannot be measured: the measuring process says so and ends
+├── NoNumber            the measuring process met NaN: the candidate is unfit, else as above
+└── WorkerFailed        the measuring process broke: another attempt; after the last one the run fails
 """
 
 from __future__ import annotations
 
+from tunewheel_contracts.errors import TunewheelError
 
-class EvaluationError(Exception):
+
+class EvaluationError(TunewheelError):
     """Root of the errors that the eval service raises on purpose."""
 
 
@@ -20,6 +23,10 @@ class UnfitCandidate(EvaluationError):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+
+class UnusableContestant(EvaluationError):
+    """The files of the base or of the champion do not load."""
 
 
 class NoNumber(EvaluationError):

@@ -7,11 +7,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 import structlog
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.regression_items import RegressionItem, read_items
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
+from tunewheel_runtime.attempts import Attempts, AttemptsSpent
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
@@ -36,6 +38,8 @@ from tunewheel_eval.settings import Settings
 from tunewheel_eval.worker_process import WORKER, Stopped, run_worker
 
 log = structlog.get_logger(__name__)
+_SHRINK = 4
+"""What the size of batches is divided by with each further attempt: memory may have been short."""
 
 
 class Evaluator:
@@ -46,6 +50,7 @@ class Evaluator:
     ) -> None:
         self._store, self._settings, self._worker = store, settings, worker
         self._erased = erased
+        self._attempts = Attempts(store, "eval", limit=settings.eval_attempts)
         self._items: tuple[RegressionItem, ...] = ()
 
     async def prepare(self) -> None:
@@ -86,18 +91,38 @@ class Evaluator:
         return Contest(plan, manifest, examples, self._items, directory)
 
     async def _play(self, contest: Contest, lease: Lease) -> Scorecard:
-        try:
-            seconds = await self._measure(contest, lease)
-        except UnfitCandidate as fault:
-            scorecard = refusal(contest.plan, fault)
-        else:
-            scorecard = await self._judge(contest, seconds)
+        scorecard: Scorecard | None = None
+        while scorecard is None:
+            try:
+                scorecard = await self._attempt(contest, lease)
+            except WorkerFailed as error:
+                log.warning("measuring_failed", run_id=contest.plan.run_id, reason=str(error))
+            except UnfitCandidate as fault:
+                scorecard = refusal(contest.plan, fault)
+            except AttemptsSpent as spent:
+                fault = UnfitCandidate(field="(evaluation)", reason=str(spent))
+                scorecard = refusal(contest.plan, fault)
         lease.check()
         return scorecard
 
-    async def _measure(self, contest: Contest, lease: Lease) -> dict[str, float]:
+    async def _attempt(self, contest: Contest, lease: Lease) -> Scorecard:
+        """Measure and judge once. Attempts are counted per row that they begin at: whoever kills a long
+        evaluation now and then does not use them up.
+
+        Raises:
+            AttemptsSpent: this was the last one, or there was none left.
+        """
+        begins_at = await asyncio.to_thread(contest.rows_written)
+        job = f"{contest.plan.scorecard_id} from row {begins_at}"
+        async with self._attempts.begin(job, spared=(UnfitCandidate, InvalidEvent)) as number:
+            seconds = await self._measure(contest, lease, attempt=number)
+            return await self._judge(contest, seconds)
+
+    async def _measure(self, contest: Contest, lease: Lease, *, attempt: int) -> dict[str, float]:
         """Run the measuring process; returns seconds by contestant."""
         job = await prepare_job(contest, self._store, self._settings)
+        batch = max(1, job.batch_size // _SHRINK ** (attempt - 1))
+        job = job.model_copy(update={"batch_size": batch})
         await asyncio.to_thread(contest.job_path.write_text, job.model_dump_json(), "utf-8")
         seconds: dict[str, float] = {}
 

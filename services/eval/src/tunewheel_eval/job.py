@@ -66,4 +66,11 @@ class Unfit(Frozen):
     reason: str
 
 
-WorkerLine = Annotated[Progress | Unfit, Field(discriminator="line")]
+class Broken(Frozen):
+    """The worker's last line where it ends for any other reason."""
+
+    line: Literal["broken"] = "broken"
+    reason: str
+
+
+WorkerLine = Annotated[Progress | Unfit | Broken, Field(discriminator="line")]

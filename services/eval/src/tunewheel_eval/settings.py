@@ -16,6 +16,9 @@ class Settings(ServiceSettings):
     """Processor threads for measuring; 0 leaves the choice to torch."""
     eval_batch_size: int = Field(default=32, ge=1)
     """Prompts that are answered together."""
+    eval_attempts: int = Field(default=3, ge=1)
+    """Attempts at measuring a run, each with smaller batches, before it fails. Those that came further than
+    the one before do not count."""
     eval_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 where the processor has it, else float32."""
     eval_regression_set: Path | None = None

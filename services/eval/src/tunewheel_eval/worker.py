@@ -13,16 +13,16 @@ import threading
 from pathlib import Path
 
 from pydantic import BaseModel
+from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_eval.errors import UnfitCandidate
-from tunewheel_eval.job import UNFIT_EXIT, UNREACHABLE_EXIT, Job, Unfit
+from tunewheel_eval.job import UNFIT_EXIT, UNREACHABLE_EXIT, Broken, Job, Unfit
 
 
 def main() -> None:
     """Run the job named on the command line."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     path = Path(sys.argv[1])
-    job = Job.model_validate_json(path.read_text("utf-8"))
     # Libraries that print would garble the protocol: theirs goes to standard error.
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
@@ -36,6 +36,7 @@ def main() -> None:
     from tunewheel_eval.measuring import measure
 
     try:
+        job = Job.model_validate_json(path.read_text("utf-8"))
         # A worker whose lease has just moved to a neighbour on this disk may still be writing its last rows.
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -46,6 +47,18 @@ def main() -> None:
     except BaseModelUnreachable as error:
         print(error, file=sys.stderr)
         sys.exit(UNREACHABLE_EXIT)
+    except Exception as error:
+        say(Broken(reason=_told(error)))
+        raise
+
+
+def _told(error: Exception) -> str:
+    """Say what broke the worker, but not in the words of a library: they may hold what examples say."""
+    if isinstance(error, TunewheelError):
+        return str(error)
+    if isinstance(error, MemoryError) or "allocate" in str(error) or "out of memory" in str(error):
+        return "memory ran out; give eval more, or lower TUNEWHEEL_EVAL_BATCH_SIZE"
+    return f"{type(error).__name__}; the measuring process's log says more"
 
 
 def _die_with_parent() -> None:

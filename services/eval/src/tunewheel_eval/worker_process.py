@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -13,14 +14,14 @@ from pydantic import TypeAdapter
 from tunewheel_contracts.errors import TransientError
 
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
-from tunewheel_eval.job import UNFIT_EXIT, UNREACHABLE_EXIT, Progress, Unfit, WorkerLine
+from tunewheel_eval.job import UNFIT_EXIT, UNREACHABLE_EXIT, Broken, Progress, Unfit, WorkerLine
 
 OnProgress = Callable[[Progress], Awaitable[None]]
 
 WORKER = (sys.executable, "-m", "tunewheel_eval.worker")
 """The command of a measuring process, without its job."""
 
-_LINE: TypeAdapter[Progress | Unfit] = TypeAdapter(WorkerLine)
+_LINE: TypeAdapter[Progress | Unfit | Broken] = TypeAdapter(WorkerLine)
 _TERMINATE_SECONDS = 5.0
 
 
@@ -49,31 +50,38 @@ async def run_worker(
         await asyncio.wait({listening, losing}, return_when=asyncio.FIRST_COMPLETED)
         if not listening.done():
             raise Stopped
-        unfit = await listening
+        last = await listening
         status = await process.wait()
     finally:
         for task in (listening, losing):
             task.cancel()
         await asyncio.gather(listening, losing, return_exceptions=True)
         await _end(process)
-    if status == UNFIT_EXIT and unfit is not None:
-        raise UnfitCandidate(field=unfit.field, reason=unfit.reason)
+    if status == UNFIT_EXIT and isinstance(last, Unfit):
+        raise UnfitCandidate(field=last.field, reason=last.reason)
     if status == UNREACHABLE_EXIT:
         raise TransientError("the base model cannot be fetched at the moment; the measuring log says why")
     if status != 0:
-        raise WorkerFailed(f"the measuring process ended with status {status}; its log says why")
+        raise WorkerFailed(last.reason if isinstance(last, Broken) else _death(status))
 
 
-async def _listen(process: asyncio.subprocess.Process, on_progress: OnProgress) -> Unfit | None:
-    unfit: Unfit | None = None
+def _death(status: int) -> str:
+    if status == -signal.SIGKILL:
+        return "the measuring process was killed (signal 9), most likely for want of memory; give eval more"
+    return f"the measuring process ended with status {status}; its log says why"
+
+
+async def _listen(process: asyncio.subprocess.Process, on_progress: OnProgress) -> Unfit | Broken | None:
+    """Hand progress on; return the line that says why the worker ends, where there is one."""
+    last: Unfit | Broken | None = None
     assert process.stdout is not None
     async for raw in process.stdout:
         line = _LINE.validate_json(raw)
-        if isinstance(line, Unfit):
-            unfit = line
-        else:
+        if isinstance(line, Progress):
             await on_progress(line)
-    return unfit
+        else:
+            last = line
+    return last
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
