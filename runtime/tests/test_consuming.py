@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,6 +102,19 @@ async def test_a_handler_that_refuses_everything_is_told() -> None:
     (told,) = log.warned
     assert "6 of the latest 6 messages of project 'desk' on dataset.requested were refused" in (told or "")
     assert len(log.letters) == 10
+
+
+@pytest.mark.parametrize("how", ["consume_one", "consume_each"])
+async def test_a_refusal_counts_for_the_project_of_the_event_whether_or_not_its_headers_name_it(
+    how: str,
+) -> None:
+    log = Log()
+    made = consumption(log, limit=5, window=10)
+    for record in records(*("good",) * 6):
+        bare = replace(record, headers=tuple(h for h in record.headers if h[0] != "ce_project"))
+        await getattr(made, how)(SPEC, refuse, bare if how == "consume_one" else [bare])
+    (told,) = log.warned
+    assert "messages of project 'desk' on dataset.requested were refused" in (told or "")
 
 
 @pytest.mark.parametrize("how", ["consume_one", "consume_each", "consume_batch"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from structlog.testing import capture_logs
 from tunewheel_contracts import topics
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.topics import TopicSpec
@@ -54,6 +57,19 @@ def test_a_tombstone_is_one_on_a_compacted_topic_alone() -> None:
         told.read(record(topics.TRAIN_CONTROL, None))
     assert (len(told.forgotten), told.applied) == (1, [])
     assert [(line["event"], line["offset"]) for line in logs] == [("view_skipped_record", 7)]
+
+
+async def test_a_look_at_the_end_of_the_log_ends_while_no_broker_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    told = Told()
+    monkeypatch.setattr(told.reader, "_consumer", object())  # it was connected once
+    monkeypatch.setattr("tunewheel_runtime.partitions.LogEnds.ask", lambda _: never())
+    with pytest.raises(TransientError, match=r"cannot read .* to the end"):
+        await told.reader.refresh(timeout_seconds=0.01)
 
 
 def test_a_log_that_lost_its_beginning_is_told_where_it_was_to_be_kept_for_ever() -> None:

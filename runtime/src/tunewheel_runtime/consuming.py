@@ -95,9 +95,9 @@ class Consumption:
         self.instruments.consumed.add(len(records), {"topic": spec.name})
         return deliveries, refusals
 
-    def _refuse(self, record: Record, error: InvalidEvent) -> Refusal:
+    def _refuse(self, record: Record, error: InvalidEvent, *, project: str | None = None) -> Refusal:
         refusal = undecoded(record), error
-        self.dead_letters.refuse(*refusal)
+        self.dead_letters.refuse(*refusal, project=project)
         return refusal
 
     async def consume_one(self, spec: TopicSpec, handler: Handler, record: Record) -> None:
@@ -108,15 +108,20 @@ class Consumption:
         started = time.perf_counter()
         try:
             delivery = self.decode(spec, record)
+        except InvalidEvent as error:
+            await self.dead_letters.write(undecoded(record), error)
+            return
+        project = delivery.event.project
+        try:
             await retry(
                 lambda: self._handle_and_publish(handler, delivery),
                 self.backoff,
                 what=f"handling {spec.name}",
             )
         except InvalidEvent as error:
-            await self.dead_letters.write(undecoded(record), error)
+            await self.dead_letters.write(undecoded(record), error, project=project)
         else:
-            self.dead_letters.passed(spec.name, delivery.event.project)
+            self.dead_letters.passed(spec.name, project)
         self.instruments.seconds.record(time.perf_counter() - started, {"topic": spec.name})
 
     async def _handle_and_publish(self, handler: Handler, delivery: Delivery[Any]) -> None:
@@ -129,15 +134,17 @@ class Consumption:
         made: list[tuple[Record, list[KafkaRecord]]] = []
         refusals: list[Refusal] = []
         for record in _without_tombstones(spec, records):
+            project: str | None = None
             try:
                 delivery = self.decode(spec, record)
+                project = delivery.event.project
                 produced = await retry(
                     lambda d=delivery: call(handler, d.event), self.backoff, what=f"handling {spec.name}"
                 )
             except InvalidEvent as error:
-                refusals.append(self._refuse(record, error))
+                refusals.append(self._refuse(record, error, project=project))
                 continue
-            self.dead_letters.passed(spec.name, delivery.event.project)
+            self.dead_letters.passed(spec.name, project)
             made.append((record, [traced(envelope, delivery) for envelope in produced]))
         self.instruments.consumed.add(len(records), {"topic": spec.name})
         refusals += await self._send_all(spec, made)

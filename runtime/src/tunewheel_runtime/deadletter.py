@@ -105,9 +105,12 @@ class DeadLetters:
         the order of the log: behind a batch's refusals its other messages would come too late."""
         self._flood.note(topic, project)
 
-    def refuse(self, record: Undecoded, error: InvalidEvent) -> None:
-        """Note a refused message, in its turn like ``passed``; its letter is to be ``put``."""
-        self._flood.note(record.position.topic, _project_of(record), refused=str(error))
+    def refuse(self, record: Undecoded, error: InvalidEvent, *, project: str | None = None) -> None:
+        """Note a refused message, in its turn like ``passed``; its letter is to be ``put``. Without a
+        ``project`` (it could not be decoded) it counts for the one that its headers name."""
+        if project is None:
+            project = record.headers.get("ce_project", b"")[:LONGEST_FIELD].decode("utf-8", "replace")
+        self._flood.note(record.position.topic, project, refused=str(error))
 
     async def put(self, refusals: Sequence[Refusal]) -> None:
         """Put refused records on their dead-letter topics. Do it last before the offset moves: a letter is
@@ -133,9 +136,9 @@ class DeadLetters:
                 reason=error.reason,
             )
 
-    async def write(self, record: Undecoded, error: InvalidEvent) -> None:
-        """Note a refused message and put it on its dead-letter topic; see ``put`` for errors."""
-        self.refuse(record, error)
+    async def write(self, record: Undecoded, error: InvalidEvent, *, project: str | None = None) -> None:
+        """Note a refused message and put it on its dead-letter topic; see ``refuse`` and ``put``."""
+        self.refuse(record, error, project=project)
         await self.put([(record, error)])
 
 
@@ -187,11 +190,6 @@ class Flood:
 
 def _named(stream: tuple[str, str]) -> str:
     return f"dead letters on {stream[0]} of project {stream[1]!r}"
-
-
-def _project_of(record: Undecoded) -> str:
-    """Return the project that the headers name: what is refused may have nothing else that can be read."""
-    return record.headers.get("ce_project", b"")[:LONGEST_FIELD].decode("utf-8", "replace")
 
 
 def refused(record: ConsumerRecord[bytes, bytes]) -> tuple[str, Position]:

@@ -147,6 +147,6 @@ async def _run(
     try:
         await retry(work, consumption.backoff, what=f"job of {spec.name}")
     except InvalidEvent as error:
-        await consumption.dead_letters.write(undecoded(record), error)
+        await consumption.dead_letters.write(undecoded(record), error, project=delivery.event.project)
     else:
         consumption.dead_letters.passed(spec.name, delivery.event.project)
