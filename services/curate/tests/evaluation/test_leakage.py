@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 from tunewheel_contracts.formats.quality_report import BenchmarkOverlap
-from tunewheel_curate.evaluation.leakage import HELD_OUT, MOST_HOLDERS, find_leaks, said_in
+from tunewheel_curate.evaluation.leakage import HELD_OUT, MOST_HOLDERS, find_leaks, questions_of, said_in
 from tunewheel_curate.given import Given
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.replay.mixing import ReplayPool
@@ -76,7 +76,10 @@ def test_a_faq_passage_with_held_out_questions_does_not_train(plain, records, sp
     "leak",
     [
         lambda text: {"input": f"I ride in any weather. Tell me, {text}? And who mends it if it breaks?"},
-        lambda text: {"input": "who knows", "output": json.dumps({"category": "bell", "reply": f"{text}!"})},
+        lambda text: {
+            "input": "who knows",
+            "output": json.dumps({"category": "bell", "reply": f"You ask:\n{text}!"}),
+        },
         lambda text: {
             "input": "And when it snows in the hills above town?",
             "history": json.dumps([{"role": "user", "content": f"Dear all, {text}, I would like to know?"}]),
@@ -109,6 +112,14 @@ def test_a_held_out_question_that_many_ask_in_longer_words_leaves_the_holdout(pl
     assert reasons["too_common"] == 1
     assert made.counts.train > 40 + MOST_HOLDERS
     assert made.counts.examples == made.counts.train + made.counts.holdout
+
+
+def test_a_short_follow_up_is_looked_for_with_what_led_to_it(plain) -> None:
+    asked = [{"role": "user", "content": "Is it in stock?"}, {"role": "assistant", "content": "Yes, in red."}]
+    for last, alone in (("Thank you very much", False), ("And how long would it take to the hills?", True)):
+        assert questions_of([*asked, {"role": "user", "content": last}, asked[1]]) == [
+            f"Is it in stock?\n\nYes, in red.\n\n{last}", *([last] if alone else []),
+        ]  # fmt: skip
 
 
 def test_an_earlier_turn_is_compared_by_similarity_too(plain) -> None:

@@ -26,6 +26,9 @@ TOO_COMMON = "too_common"
 """The reason of a held-out question that more than ``MOST_HOLDERS`` training conversations hold: to take them
 all out of training would cost more than the question tells."""
 MOST_HOLDERS = 20
+FOLLOW_UP_WORDS = 8
+"""Words of a thread's last question that is looked for without what led to it: shorter ones ("thank you very
+much") mean nothing alone."""
 
 Turns = Sequence[Mapping[str, str]]
 
@@ -41,10 +44,11 @@ class Leaks:
 
 
 def questions_of(turns: Turns) -> list[str]:
-    """Return what is asked in ``turns``, the last of which is the answer: the last question, and of a thread
-    also all that led to it."""
+    """Return what is asked in ``turns``, the last of which is the answer: all that was said before it, and of
+    a thread the last question by itself too, where it has ``FOLLOW_UP_WORDS``."""
     asked = [turn["content"] for turn in turns[:-1] if turn["role"] != "system"]
-    return [asked[-1]] if len(asked) == 1 else ["\n\n".join(asked), asked[-1]]
+    alone = len(asked) > 1 and len(asked[-1].split()) >= FOLLOW_UP_WORDS
+    return ["\n\n".join(asked), *([asked[-1]] if alone else [])]
 
 
 def held_out_questions(holdout: pl.DataFrame) -> BenchmarkTexts:
@@ -55,7 +59,10 @@ def held_out_questions(holdout: pl.DataFrame) -> BenchmarkTexts:
 
 def said_in(examples: pl.DataFrame) -> pl.DataFrame:
     """Return what is said in ``examples`` (with ``messages``) but for the system's part: ``owner`` (the row),
-    ``role`` and ``key``, a normalised turn, in their order."""
+    ``role`` and ``key``, a normalised turn, in their order.
+
+    An answer may be JSON, where the end of a line is two characters that would stick to the next word.
+    """
     turns = (
         examples.select("messages")
         .with_row_index("owner")
@@ -63,9 +70,8 @@ def said_in(examples: pl.DataFrame) -> pl.DataFrame:
         .unnest("messages")
         .filter(pl.col("role") != "system")
     )
-    return turns.select(
-        pl.col("owner").cast(pl.Int64), "role", comparison_keys(turns["content"]).alias("key")
-    )
+    keys = comparison_keys(turns["content"].str.replace_all("\\n", " ", literal=True)).alias("key")
+    return turns.select(pl.col("owner").cast(pl.Int64), "role", keys)
 
 
 def holders(said: pl.DataFrame, keys: pl.Series) -> tuple[Integers, Integers]:
