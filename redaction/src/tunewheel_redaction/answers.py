@@ -101,7 +101,9 @@ def _is_json(answer: str) -> bool:
 
 
 def _said(token: str) -> str:
-    text: str = json.loads(token, strict=False)
+    if "\\" not in token:
+        return token[1:-1]
+    text: str = json.loads(token)
     # Half of a surrogate pair, which no file holds.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 

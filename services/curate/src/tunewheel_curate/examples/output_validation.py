@@ -53,14 +53,15 @@ def spelt_answers(answers: pl.Series, task: TaskSpec) -> pl.Series:
 
 
 def _spelt(text: str, shape: AnswerShape | None) -> str:
-    normal = normalize_text(text)
     if shape is None:
-        return normal
+        return normalize_text(text)
+    with contextlib.suppress(ValueError, RecursionError):
+        return canonical_output(_normalized(parse_answer(text)), shape)
     # What is no JSON as it came may be JSON once its entities are resolved.
-    for said in (text, normal):
-        with contextlib.suppress(ValueError, RecursionError):
-            return canonical_output(_normalized(parse_answer(said)), shape)
-    return normal
+    text = normalize_text(text)
+    with contextlib.suppress(ValueError, RecursionError):
+        return canonical_output(_normalized(parse_answer(text)), shape)
+    return text
 
 
 def with_unknown_labels(outputs: pl.Series, task: TaskSpec) -> pl.Series:
