@@ -69,6 +69,10 @@ def test_the_reason_says_what_to_do() -> None:
             {"pii": {"entities": ["EMAIL"]}},
             "dataset.pii.entities.0: 'EMAIL' has no pattern recogniser; choose",
         ),
+        (
+            {"benchmarks": [{"name": "theirs", "path": "datasets/ds-1/a.jsonl"}]},
+            "dataset.benchmarks.0.path: datasets/ds-1/a.jsonl is not below benchmarks/",
+        ),
     ],
 )
 def test_what_no_build_can_look_for_is_not_declared(dataset: dict[str, Any], told: str) -> None:

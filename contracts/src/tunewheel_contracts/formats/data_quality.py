@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import ValidationError
 
-from tunewheel_contracts.errors import inconsistent
+from tunewheel_contracts.errors import InvalidSpec, inconsistent
 from tunewheel_contracts.fields import RelativePath, Sha256, Slug, Strict, Text, linear_engine
 
 
@@ -84,12 +84,16 @@ class SemanticDuplicates(Strict):
     """drop: all but one of those that say the same, where their answers say the same too."""
 
 
+BENCHMARKS = "benchmarks/"
+"""The folder of the object store that benchmarks lie in: elsewhere lies what is another project's too."""
+
+
 class Benchmark(Strict):
     """Texts that a model will be judged by and must not have been trained on."""
 
     name: Slug
     path: RelativePath | None = None
-    """JSON Lines in the object store: a text per line, or an object with ``field``."""
+    """JSON Lines below ``benchmarks/`` of the object store: a text per line, or an object with ``field``."""
     field: Annotated[str, Field(min_length=1, max_length=128)] = "text"
     sha256: Sha256 | None = None
     """Pins the file; without it the version says what it hashed to."""
@@ -101,6 +105,15 @@ class Benchmark(Strict):
         if (self.path is None) == (not self.texts):
             raise inconsistent("path", "and texts: give one of the two")
         return self
+
+    def check_place(self, field: str) -> None:
+        """Refuse a file that lies elsewhere in the store. Specs that are on the log stay valid.
+
+        Raises:
+            InvalidSpec: with ``field``.
+        """
+        if self.path is not None and not self.path.startswith(BENCHMARKS):
+            raise InvalidSpec(field=field, reason=f"{self.path} is not below {BENCHMARKS}; move it there")
 
 
 class ContaminationPolicy(Strict):

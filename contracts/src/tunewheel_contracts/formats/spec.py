@@ -271,6 +271,8 @@ def parse_spec(text: str) -> ProjectSpec:
     except ValidationError as error:
         field, reason = first_complaint(error)
         raise InvalidSpec(field=field, reason=reason) from error
+    for number, benchmark in enumerate(spec.dataset.benchmarks):
+        benchmark.check_place(f"dataset.benchmarks.{number}.path")
     check_recognised(
         languages=spec.dataset.languages,
         pii_entities=spec.dataset.pii.entities,

@@ -30,8 +30,8 @@ async def test_files_and_inline_texts_are_read(store: ObjectStore) -> None:
 
 
 async def test_half_an_emoji_in_a_text_ends_no_build(store: ObjectStore) -> None:
-    await store.put("b.jsonl", b'"the bell \\ud83d"')
-    (read,) = await read_benchmarks([Benchmark(name="mine", path="b.jsonl")], store)
+    await store.put("benchmarks/b.jsonl", b'"the bell \\ud83d"')
+    (read,) = await read_benchmarks([Benchmark(name="mine", path="benchmarks/b.jsonl")], store)
     assert read.texts == ("the bell ?",)
 
 
@@ -49,9 +49,15 @@ async def test_half_an_emoji_in_a_text_ends_no_build(store: ObjectStore) -> None
 )
 async def test_what_cannot_be_read_names_the_field(store: ObjectStore, data, options, complaint) -> None:
     if data is not None:
-        await store.put("b.jsonl", data)
+        await store.put("benchmarks/b.jsonl", data)
     with pytest.raises(InvalidSpec, match=complaint):
-        await read_benchmarks([Benchmark(name="mine", path="b.jsonl", **options)], store)
+        await read_benchmarks([Benchmark(name="mine", path="benchmarks/b.jsonl", **options)], store)
+
+
+async def test_no_file_is_read_that_may_be_another_projects(store: ObjectStore) -> None:
+    await store.put("datasets/ds-theirs/lines.jsonl", b'"what they asked"')
+    with pytest.raises(InvalidSpec, match=r"benchmarks\.0\.path: .* is not below benchmarks/"):
+        await read_benchmarks([Benchmark(name="mine", path="datasets/ds-theirs/lines.jsonl")], store)
 
 
 def test_the_regression_set_is_a_benchmark(tmp_path: Path) -> None:

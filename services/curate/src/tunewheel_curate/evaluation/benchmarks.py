@@ -94,6 +94,7 @@ async def _read(benchmark: Benchmark, number: int, store: ObjectStore) -> Benchm
     where = f"dataset.benchmarks.{number}"
     if benchmark.path is None:
         return BenchmarkTexts(benchmark.name, benchmark.texts)
+    benchmark.check_place(f"{where}.path")
     data = await store.read(benchmark.path)
     if data is None:
         raise InvalidSpec(
