@@ -120,7 +120,7 @@ class DeadLetters:
             TransientError: a dead letter could not be written; the source offset must not move.
         """
         if refusals and self._refresh is not None:
-            await self._refresh()
+            await retry(self._refresh, self._backoff, what="reading erasures")
         for record, error in refusals:
             letter = dead_letter(record, error, service=self._service)
             if self._is_erased(record):

@@ -116,17 +116,32 @@ async def test_an_erasure_that_was_cut_short_is_finished_and_says_what_there_was
     assert PERSON.encode() not in await stored(store)
 
 
-@pytest.mark.parametrize("known", ["rows deleted", "of an earlier release"])
+@pytest.mark.parametrize("known", ["rows deleted", "of an earlier release", "finding lost"])
 async def test_all_outputs_on_a_version_go_where_nobody_can_say_whose_they_are(
     known: str, make_run: MakeRun, store: ObjectStore, examples: tuple[ChatExample, ...]
 ) -> None:
     await evaluated(store, await make_run(), examples)
     if known == "rows deleted":
         await store.delete(["datasets/ds-1/holdout.parquet"])
-    proof = await forget(await curates(store, "ds-1", named=known == "rows deleted"), store)
+    asked = await curates(store, "ds-1", named=known != "of an earlier release")
+    if known == "finding lost":
+        await store.delete(["erasures/desk/found.json"])
+    proof = await forget(asked, store)
     assert proof is not None
     assert proof.records == 13
     assert await stored(store) == b""
+
+
+async def test_a_proof_reaches_no_other_project_s_versions(
+    make_run: MakeRun, store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    await evaluated(store, await make_run(), examples)
+    event = await curates(store, "ds-1", "ds-unknown")
+    shops = new_event(event.data.model_copy(update={"project": "shop"}), source="/test", cause=event)
+    proof = await forget(shops, store)
+    assert proof is not None
+    assert proof.records == 0
+    assert PERSON.encode() in await stored(store)
 
 
 async def test_the_proofs_of_others_ask_for_nothing(store: ObjectStore) -> None:

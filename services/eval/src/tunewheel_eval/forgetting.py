@@ -7,23 +7,20 @@ The figures of scorecards stay: they are numbers.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
-import polars as pl
 import structlog
 from tunewheel_contracts.erasures import place_of, proof_of
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
-from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
 from tunewheel_contracts.formats.erasure import ErasureFinding
-from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
-from tunewheel_eval.artifacts import measurement_file, measurements_of
+from tunewheel_eval.artifacts import measurement_file, measurements_of, read_holdout
 from tunewheel_eval.measurement import example_key, read_measurement
 from tunewheel_eval.plan import read_plan
 from tunewheel_eval.scorecards import generations_path
@@ -37,31 +34,31 @@ class Erased:
     changes nothing."""
 
     def __init__(self) -> None:
-        self._findings: dict[str, dict[str, ArtifactRef]] = {}
-        """By dataset version and event id: where the erased records are named."""
+        self._proofs: dict[str, dict[str, ErasureCompleted]] = {}
+        """By dataset version and event id."""
 
     def apply(self, event: Envelope[Any]) -> None:
         """Take note of one event."""
         data = event.data
         if isinstance(data, ErasureCompleted) and data.holder == "curate" and data.finding is not None:
             for dataset_id in data.dataset_ids:
-                self._findings.setdefault(dataset_id, {})[event.id] = data.finding
+                self._proofs.setdefault(dataset_id, {})[event.id] = data
 
     async def left_of(
         self, examples: tuple[ChatExample, ...], dataset_id: str, store: ObjectStore
     ) -> tuple[ChatExample, ...]:
         """Return ``examples`` of a version without those that were made of erased records."""
-        for finding in self._findings.get(dataset_id, {}).values():
-            records = await _record_ids(finding, store) or frozenset()
+        for proof in self._proofs.get(dataset_id, {}).values():
+            records = await _record_ids(proof, store) or frozenset()
             examples = tuple(one for one in examples if records.isdisjoint(one.record_ids))
         return examples
 
     async def forget_in(self, dataset_id: str, store: ObjectStore) -> None:
         """Take out what was written about a version's erased examples while nobody knew of the erasure."""
-        for finding in self._findings.get(dataset_id, {}).values():
-            records = await _record_ids(finding, store)
-            for file in await _files_of(dataset_id, records, store) if records is not None else ():
-                await file.rewrite(store)
+        for proof in self._proofs.get(dataset_id, {}).values():
+            if (records := await _record_ids(proof, store)) is not None:
+                for file in await _files_of(proof.project, dataset_id, records, store):
+                    await file.rewrite(store)
 
 
 @dataclass(frozen=True)
@@ -89,8 +86,8 @@ async def forget(event: Envelope[ErasureCompleted], store: ObjectStore) -> Erasu
     data = event.data
     if data.holder != "curate":
         return None
-    records = await _record_ids(data.finding, store)
-    files = [file for name in data.dataset_ids for file in await _files_of(name, records, store)]
+    records = await _record_ids(data, store)
+    files = [f for name in data.dataset_ids for f in await _files_of(data.project, name, records, store)]
     taken = str(sum(file.taken for file in files)).encode()
     request_id = event.causation_id or event.id
     first = await store.first(f"{place_of(data.project, request_id)}.{HOLDER}", taken)
@@ -100,38 +97,46 @@ async def forget(event: Envelope[ErasureCompleted], store: ObjectStore) -> Erasu
     return proof_of(data, holder=HOLDER, erased_by=HOLDER, records=int(first))
 
 
-async def _record_ids(finding: ArtifactRef | None, store: ObjectStore) -> frozenset[str] | None:
-    """Return the erased records; None where a proof of an earlier release does not name them."""
-    if finding is None:
+async def _record_ids(proof: ErasureCompleted, store: ObjectStore) -> frozenset[str] | None:
+    """Return the erased records; None where nobody can say any more which they were."""
+    if proof.finding is None:  # a proof of an earlier release
         return None
-    found = ErasureFinding.model_validate_json(await store.get(finding))
+    try:
+        found = ErasureFinding.model_validate_json(await store.get(proof.finding))
+    except (ArtifactMissing, CorruptArtifact) as error:
+        log.error("erased_records_unknown", erasure_id=proof.erasure_id, error=str(error))
+        return None
     return None if found.records and not found.record_ids else frozenset(found.record_ids)
 
 
-async def _files_of(dataset_id: str, records: frozenset[str] | None, store: ObjectStore) -> list[_File]:
+async def _files_of(
+    project: str, dataset_id: str, records: frozenset[str] | None, store: ObjectStore
+) -> list[_File]:
     """Return the files with outputs on held-out examples of ``records``. Where the records, or the version's
-    rows, are known no more, all outputs on the version are concerned."""
+    rows, cannot be read any more, all outputs on the version are concerned."""
     manifest = await store.read(f"datasets/{dataset_id}/manifest.json")
-    if manifest is None:
+    version = DatasetManifest.model_validate_json(manifest) if manifest is not None else None
+    if version is None or version.project != project:
         return []
-    version = DatasetManifest.model_validate_json(manifest)
-    holdout = await store.read(version.holdout.path)
-    erased: list[ChatExample] | None = None
-    if holdout is not None and records is not None:
-        rows = await asyncio.to_thread(pl.read_parquet, BytesIO(holdout))
-        examples = [ChatExample.model_validate(row) for row in rows.iter_rows(named=True)]
-        erased = [one for one in examples if not records.isdisjoint(one.record_ids)]
-        if not erased:
-            return []
-    limit = version.spec.task.max_output_tokens
     names = keys = None
-    if erased is not None:
+    if (holdout := await _holdout(version, store)) is not None and records is not None:
+        limit = version.spec.task.max_output_tokens
+        erased = [one for one in holdout if not records.isdisjoint(one.record_ids)]
         names = {one.example_id for one in erased}
         keys = {example_key(one, max_output_tokens=limit) for one in erased}
+    if names is not None and not names:
+        return []
     return [
         *await _measurements(dataset_id, keys, store),
         *await _generations(dataset_id, names, store),
     ]
+
+
+async def _holdout(version: DatasetManifest, store: ObjectStore) -> tuple[ChatExample, ...] | None:
+    try:
+        return await read_holdout(store, version.holdout)
+    except InvalidEvent:
+        return None
 
 
 async def _measurements(dataset_id: str, keys: set[str] | None, store: ObjectStore) -> list[_File]:

@@ -120,8 +120,8 @@ class WindowRecords:
         paths = [path for path in await self._store.list("monitor") if path.endswith(".json")]
         newest = {path.rpartition("/")[0]: path for path in paths}
         for path in paths:
-            if path != newest[path.rpartition("/")[0]]:
-                await self._store.replace(path, _bytes((await self._read(path)).told()))
+            if path != newest[path.rpartition("/")[0]] and (record := await self._read(path)).detections:
+                await self._store.replace(path, _bytes(record.told()))
         await self._store.first(STRIPPED, b"")
 
     async def first(self, path: str, data: bytes) -> bytes:

@@ -156,7 +156,8 @@ class Watch:
         told = [replace(event, causation_id=record.cause_id) for event in made]
         await self.log.publish_many([event for event in told if event.id not in self.knowledge.said])
         self.knowledge.said.update(event.id for event in told)
-        await self.sorter.records.keep_told(record)
+        if record.detections:
+            await self.sorter.records.keep_told(record)
         for finding in record.findings:
             log.info(
                 "window_judged",
