@@ -121,7 +121,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     upstream.ProjectDeclared: lambda e: f"{len(e.spec.criteria)} criteria, base {e.spec.base_model}",
     data.RecordIngested: lambda e: f"{e.record_id}: {e.kind.value} {e.source_id}",
     data.ErasureCompleted: lambda e: (
-        f"{e.erasure_id}: {e.records} erased by {e.holder}, {len(e.dataset_ids)} dataset versions had held some"
+        f"{e.erasure_id}: {e.records} erased by {e.holder}, {len(e.dataset_ids)} dataset versions held some"
     ),
     data.DatasetRequested: lambda e: f"{e.reason.value}: {e.request}",
     data.DatasetVersioned: _versioned,
