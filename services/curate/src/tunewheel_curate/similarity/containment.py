@@ -28,10 +28,10 @@ LONG_WORDS = 13
 CONTAINED = 0.8
 MOST_ITEMS = 256
 """Items that a word pair leads to, at most: of a flood of alike items the others are not looked for by it."""
-FEW_ITEMS = 16
+FEW_ITEMS = 32
 """A word pair in more items tells little of any: it is chosen only where a rarer one is missing."""
 
-_CHOSEN = 0.4
+_CHOSEN = 0.5
 """Share of an item's word pairs by which it is looked for; a larger one leaves fewer texts to compare."""
 _ROWS_AT_ONCE = 1 << 10
 _SLOT_BITS = 22
