@@ -43,11 +43,17 @@ FAULTS = ("is silent", "rings by itself", "fell off on the road", "came in the w
 
 
 def curate(kafka: str, store: Path, *, worker: Sequence[str] = ()) -> Service:
-    """``worker`` is the command of its builds' process: by default forked from one that is loaded."""
+    """``worker`` is the command of its builds' process: by default forked from one that is loaded. Specs may
+    read general data from the folder that holds the store."""
     from tunewheel_curate.main import make_app
     from tunewheel_curate.settings import Settings
 
-    settings = Settings(bootstrap_servers=kafka, store_url=store.as_uri(), policy_seconds=0.1)
+    settings = Settings(
+        bootstrap_servers=kafka,
+        store_url=store.as_uri(),
+        policy_seconds=0.1,
+        spec_folders=str(store.parent),
+    )
     return make_app(settings, worker=worker or forked("tunewheel_curate.builds.worker"))
 
 
