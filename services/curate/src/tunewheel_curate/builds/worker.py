@@ -212,6 +212,7 @@ def _names(order: BuildOrder) -> Pseudonyms:
 def load() -> None:
     """Import what takes seconds, so that a waiting worker starts at once."""
     from tunewheel_basemodel.tokenizer import import_library
+    from tunewheel_redaction.folding import fold
     from tunewheel_redaction.recognizers import ENTITIES, recognizers_of
 
     import_library(hide_torch=True)
@@ -222,6 +223,7 @@ def load() -> None:
         importlib.import_module(f"sklearn.{name}")  # for labels in doubt
     for entity in ENTITIES:
         recognizers_of(entity)
+    fold("")
 
 
 def main() -> None:
