@@ -44,6 +44,23 @@ def test_a_number_in_exponent_notation_is_read_as_its_digits() -> None:
     )
 
 
+@pytest.mark.parametrize("number", ["1e999999999", "1e99999999999999999999", "-1e-99999999999999999999"])
+def test_a_number_of_any_exponent_is_nobodys(number: str) -> None:
+    assert cleaned(f'{{"n": {number}, "to": "{JANE}"}}') == f'{{"n": {number}, "to": "<EMAIL_ADDRESS>"}}'
+
+
+def test_beside_a_renamed_key_everything_is_spelt_as_before() -> None:
+    rest = r'"half": "\ud83d", "far": 1e400, "long": 12345678901234567890.5,  "deep": {"a": {}}'
+    assert cleaned(f'{{"{JANE}": 1, "joe@acme.com": 2, {rest}}}') == (
+        f'{{"<EMAIL_ADDRESS>": 1, "<EMAIL_ADDRESS> 2": 2, {rest}}}'
+    )
+
+
+@pytest.mark.parametrize("key", ["handy", "msisdn", "whatsapp", "telefon", "mobile_phone"])
+def test_a_key_that_announces_a_telephone_number_is_enough(key: str) -> None:
+    assert json.loads(cleaned(f'{{"{key}": 5550100}}')) == {key: 0}
+
+
 def test_a_key_that_stands_twice_hides_nothing() -> None:
     assert cleaned(f'{{"a": "{JANE}", "a": "x"}}') == '{"a": "<EMAIL_ADDRESS>", "a": "x"}'
 

@@ -6,18 +6,20 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import Enum
-from typing import Any
 
 MAX_BRACKETS = 500
 """JSON with more is taken for text: it could be nested deeper than Python's stack is high."""
 LONGEST_NUMBER = 40
 """Digits of a number that could be somebody's."""
 _PHONE_WORDS = {"call", "cell", "fax", "handy", "mobile", "msisdn", "tel", "telefon", "whatsapp"}
+PHONE_KEY = rf'(?i)(?:{"|".join(sorted(_PHONE_WORDS))}|phone)[^"]*"\s*:'
+"""What stands in an answer with a key that announces a telephone number, for Python and for Rust alike."""
 _JOINT = re.compile(r"(?<=[a-z])(?=[A-Z])|[\W_]")
 """Between the words of a key: ``homePhone``, ``tel_2``."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(?P<key>\s*:)?|-?[0-9][0-9.eE+-]*', re.DOTALL)
+_KEY_OR_BRACE = re.compile(r'"(?:[^"\\]|\\.)*"(?P<key>\s*:)?|[{}]', re.DOTALL)
 
 
 class Kind(Enum):
@@ -84,9 +86,7 @@ def with_parts(answer: str, parts: Sequence[Part], said: Sequence[str]) -> str:
         pieces += [answer[last : part.start], _spelt(part, new, answer[part.start : part.end])]
         last = part.end
     changed = "".join([*pieces, answer[last:]])
-    if not renamed:
-        return changed
-    return json.dumps(json.loads(changed, object_pairs_hook=_told_apart), ensure_ascii=False)
+    return _with_keys_told_apart(changed) if renamed else changed
 
 
 def _is_json(answer: str) -> bool:
@@ -118,7 +118,10 @@ def _whole(token: str) -> str | None:
         return token
     if len(token) > LONGEST_NUMBER:
         return None
-    number = abs(Decimal(token))
+    try:
+        number = Decimal(token).copy_abs()  # abs() raises Overflow for an exponent of a million
+    except InvalidOperation:  # an exponent that no Decimal can hold
+        return None
     if number.adjusted() > LONGEST_NUMBER or number != number.to_integral_value():
         return None
     return str(int(number))
@@ -132,12 +135,26 @@ def _spelt(part: Part, said: str, token: str) -> str:
     return json.dumps(said, ensure_ascii=False)
 
 
-def _told_apart(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for key, value in pairs:
-        name, number = key, 1
-        while name in members:
-            number += 1
-            name = f"{key} {number}"
-        members[name] = value
-    return members
+def _with_keys_told_apart(answer: str) -> str:
+    """Return JSON whose objects hold no key twice. Nothing else of it is spelt anew: Python would write a
+    number beyond its floats as Infinity, and half of a surrogate pair as what no file holds."""
+    pieces: list[str] = []
+    last = 0
+    objects: list[set[str]] = []
+    for match in _KEY_OR_BRACE.finditer(answer):
+        if match.group() == "{":
+            objects.append(set())
+        elif match.group() == "}":
+            objects.pop()
+        elif match["key"] is not None:
+            end = match.start("key")
+            name = key = _said(answer[match.start() : end])
+            number = 1
+            while name in objects[-1]:
+                number += 1
+                name = f"{key} {number}"
+            objects[-1].add(name)
+            if name != key:
+                pieces += [answer[last : match.start()], json.dumps(name, ensure_ascii=False)]
+                last = end
+    return "".join([*pieces, answer[last:]])

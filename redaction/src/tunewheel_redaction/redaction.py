@@ -12,7 +12,7 @@ from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.recognised import entity_complaint
 from tunewheel_contracts.identity import canonical_json, content_sha256
 
-from tunewheel_redaction.answers import Kind, Part, parts_of, with_parts
+from tunewheel_redaction.answers import PHONE_KEY, Kind, Part, parts_of, with_parts
 from tunewheel_redaction.folding import as_written, fold, fold_texts
 from tunewheel_redaction.named_entities import find_named_entities
 from tunewheel_redaction.project_patterns import check_patterns, find_by_patterns
@@ -145,6 +145,8 @@ class Redactor:
         read, _ = fold_texts(answers)
         for entity in self._policy.entities:
             worth |= may_contain(entity, read)
+        if "PHONE_NUMBER" in self._policy.entities:
+            worth |= answers.str.contains(PHONE_KEY)
         return worth.fill_null(False)
 
     def _replaced(self, text: str, findings: Sequence[Finding], group: str) -> str:
