@@ -116,13 +116,17 @@ async def test_an_erasure_that_was_cut_short_is_finished_and_says_what_there_was
     assert PERSON.encode() not in await stored(store)
 
 
-@pytest.mark.parametrize("known", ["rows deleted", "of an earlier release", "finding lost"])
+@pytest.mark.parametrize(
+    "known", ["rows deleted", "manifest damaged", "of an earlier release", "finding lost"]
+)
 async def test_all_outputs_on_a_version_go_where_nobody_can_say_whose_they_are(
     known: str, make_run: MakeRun, store: ObjectStore, examples: tuple[ChatExample, ...]
 ) -> None:
     await evaluated(store, await make_run(), examples)
     if known == "rows deleted":
         await store.delete(["datasets/ds-1/holdout.parquet"])
+    if known == "manifest damaged":
+        await store.replace("datasets/ds-1/manifest.json", b"{")
     asked = await curates(store, "ds-1", named=known != "of an earlier release")
     if known == "finding lost":
         await store.delete(["erasures/desk/found.json"])

@@ -301,6 +301,32 @@ async def test_records_of_earlier_releases_lose_their_excerpts(desk: Any):
     )
 
 
+async def test_the_last_record_under_an_earlier_dataset_loses_its_excerpts_too(desk: Any):
+    await in_production(desk)
+    await desk.send(desk.ask(tax_texts(20)))
+    (drift,) = desk.drifts
+    (desk.store.local_root / STRIPPED).unlink()
+    (path,) = (desk.store.local_root / "monitor").rglob("*.json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"said": False, "detections": [drift.model_dump(mode="json")]}))
+    desk.revive()
+    await desk.promote("desk-2", "ds-2", BIKES)
+    await desk.watch.start()
+    assert "May I" not in record_texts(desk)
+    assert len(desk.drifts) == 1
+
+
+async def test_a_damaged_record_of_long_ago_ends_no_start(desk: Any):
+    await in_production(desk)
+    await desk.send(desk.ask(tax_texts(40)))
+    (desk.store.local_root / STRIPPED).unlink()
+    damaged, _ = sorted((desk.store.local_root / "monitor").rglob("*.json"))
+    damaged.write_text("{")
+    desk.revive()
+    await desk.watch.start()
+    assert (desk.store.local_root / STRIPPED).exists()
+
+
 @pytest.mark.parametrize("subject", [{"customer": "C-7"}, {"source_id": "c-00003"}])
 async def test_an_erased_completion_counts_and_is_not_shown(desk: Any, subject: dict[str, str]):
     await in_production(desk)

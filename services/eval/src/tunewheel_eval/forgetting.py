@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 from tunewheel_contracts.erasures import place_of, proof_of
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
@@ -113,13 +114,16 @@ async def _files_of(
     project: str, dataset_id: str, records: frozenset[str] | None, store: ObjectStore
 ) -> list[_File]:
     """Return the files with outputs on held-out examples of ``records``. Where the records, or the version's
-    rows, cannot be read any more, all outputs on the version are concerned."""
-    manifest = await store.read(f"datasets/{dataset_id}/manifest.json")
-    version = DatasetManifest.model_validate_json(manifest) if manifest is not None else None
-    if version is None or version.project != project:
+    manifest or rows, cannot be read any more, all outputs on the version are concerned."""
+    content = await store.read(f"datasets/{dataset_id}/manifest.json")
+    if content is None:
+        return []
+    version = _manifest(content, dataset_id)
+    if version is not None and version.project != project:
         return []
     names = keys = None
-    if (holdout := await _holdout(version, store)) is not None and records is not None:
+    holdout = await _holdout(version, store) if version is not None else None
+    if version is not None and holdout is not None and records is not None:
         limit = version.spec.task.max_output_tokens
         erased = [one for one in holdout if not records.isdisjoint(one.record_ids)]
         names = {one.example_id for one in erased}
@@ -130,6 +134,14 @@ async def _files_of(
         *await _measurements(dataset_id, keys, store),
         *await _generations(dataset_id, names, store),
     ]
+
+
+def _manifest(content: bytes, dataset_id: str) -> DatasetManifest | None:
+    try:
+        return DatasetManifest.model_validate_json(content)
+    except ValidationError:  # its words may hold what the file says
+        log.error("manifest_damaged", dataset_id=dataset_id)
+        return None
 
 
 async def _holdout(version: DatasetManifest, store: ObjectStore) -> tuple[ChatExample, ...] | None:

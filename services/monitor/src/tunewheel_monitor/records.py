@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import structlog
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
@@ -16,6 +17,7 @@ from tunewheel_contracts.fields import FiniteFloat, Frozen, Slug
 from tunewheel_contracts.identity import canonical_json
 from tunewheel_runtime.store import ArtifactConflict, CorruptArtifact, ObjectStore
 
+log = structlog.get_logger(__name__)
 StreamName = Literal["completions", "feedback"]
 STRIPPED = "monitor/excerpts-taken-out"
 """Is there once no record of an earlier release holds excerpts."""
@@ -113,15 +115,21 @@ class WindowRecords:
     async def strip_earlier(self) -> None:
         """Take excerpts out of the records that earlier releases kept them in; once for a store.
 
-        The newest record of each stream keeps them until it is opened: they may not be said yet.
+        The records that may not be said yet must have been said before. A record that is damaged keeps what
+        it holds: nothing is known of it.
         """
         if await self._store.exists(STRIPPED):
             return
-        paths = [path for path in await self._store.list("monitor") if path.endswith(".json")]
-        newest = {path.rpartition("/")[0]: path for path in paths}
-        for path in paths:
-            if path != newest[path.rpartition("/")[0]] and (record := await self._read(path)).detections:
-                await self._store.replace(path, _bytes(record.told()))
+        for path in await self._store.list("monitor"):
+            if not path.endswith(".json"):
+                continue
+            try:
+                record = await self._read(path)
+            except CorruptArtifact as error:
+                log.error("window_record_damaged", error=str(error), mend="remove the file")
+                continue
+            if record.detections:
+                await self._store.replace(path, _bytes(record.without_excerpts()))
         await self._store.first(STRIPPED, b"")
 
     async def first(self, path: str, data: bytes) -> bytes:

@@ -62,9 +62,9 @@ class Watch:
         """Bring back what the last process knew; publish what it recorded and did not come to say."""
         async with self._lock:
             self.knowledge.recount()
-            await self.sorter.records.strip_earlier()
             for record in await self.sorter.open_all():
                 await self._say(self._without_erased(record))
+            await self.sorter.records.strip_earlier()
             await self.marks.catch_up(self.sorter.beginnings(), self.sorter.take)
             await self._settle()
 
