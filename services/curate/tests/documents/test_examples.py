@@ -9,7 +9,7 @@ import pytest
 from tunewheel_contracts.formats.dataset import ChatExample, ExampleFormat, TeacherUse
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.cleaning.normalization import comparison_key
-from tunewheel_curate.documents.examples import question_sections
+from tunewheel_curate.documents.examples import _parts, question_sections
 from tunewheel_curate.documents.teaching import Lesson, QuestionAnswer
 from tunewheel_curate.given import Given, Outside
 from tunewheel_curate.holdout.memory import HoldoutMemory, marks_of_examples
@@ -181,6 +181,12 @@ def test_what_asks_like_a_ticket_that_was_held_out_once_and_is_gone_is_left_out(
     assert reasons["documents.holdout"] == {"held_out_before": 1}
     (fate,) = made.lineage.filter(pl.col("kind") == "document").to_dicts()
     assert (fate["example_id"], fate["reason"]) == (None, "no_examples")
+
+
+def test_a_long_run_of_stars_is_searched_once() -> None:
+    """From each star of it, the search would take the square of its length: minutes of a build."""
+    line = f"a{'*' * 200_000}b"
+    assert set(_parts([{"role": "assistant", "content": f"**{line}** "}])) == {f"**{line}** ", line}
 
 
 def test_equal_passages_of_documents_are_told_once(records, spec, varied_rows) -> None:

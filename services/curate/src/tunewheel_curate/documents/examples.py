@@ -44,8 +44,9 @@ _DRAFT = {**RECORD_SCHEMA, "label": pl.String(), "document": pl.String(), "forma
 
 
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\n")
-_MARK = re.compile(r"^[\s#>*-]*(?:Q:|\d+[.)])?\s*|[\s*]+$")
-"""Of a heading, a list or a question in a FAQ."""
+_MARK = re.compile(r"^[\s#>*-]*(?:Q:|\d+[.)])?\s*|(?<![\s*])[\s*]+$")
+"""Of a heading, a list or a question in a FAQ. A run of blanks or stars is tried from its beginning alone:
+from each of them, a long run would take hours."""
 
 
 class TakenFromOutside(Protocol):
