@@ -11,9 +11,11 @@ import pytest
 from aiokafka import TopicPartition
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.data import BuildReason, DatasetRejected, DatasetRequested
+from tunewheel_contracts.events.data import BuildReason, DatasetRejected, DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ProjectDeclared
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetCounts
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome
@@ -132,6 +134,22 @@ def rejected(request: Envelope[DatasetRequested]) -> Envelope[DatasetRejected]:
     return new_event(data, source="/test", cause=request)
 
 
+def versioned(name: str, cause: Envelope[DatasetRequested] | None = None) -> Envelope[DatasetVersioned]:
+    """A version whose files are gone: nobody can tell that it does not use a document."""
+    data = DatasetVersioned(
+        project="shop",
+        dataset_id=name,
+        manifest=ArtifactRef(path=name, sha256="0" * 64, size_bytes=1),
+        spec_sha256="0" * 64,
+        criteria_sha256="0" * 64,
+        base_model="b",
+        counts=DatasetCounts(records=1, examples=1, train=1, holdout=0),
+        funnel=(),
+        records_upto={"0": 3},
+    )
+    return new_event(data, source="/test", cause=cause)
+
+
 @pytest.fixture
 def desk(tmp_path: Path, spec, records) -> Desk:
     return Desk(tmp_path, spec, records)
@@ -222,3 +240,17 @@ async def test_a_withdrawal_is_one_request_too(desk: Desk) -> None:
     desk.log.append(request)
     desk.arrived = 5
     assert await desk.curation.withdraw(withdrawn) is None
+
+
+async def test_a_document_that_came_back_is_withdrawn_again(desk: Desk) -> None:
+    withdrawn = new_event(DocumentWithdrawn(project="shop", document_id="sop.md"), source="/test")
+    desk.log.append(versioned("ds-1"))
+    first = await desk.curation.withdraw(withdrawn)
+    assert first is not None
+    desk.log += [first, versioned("ds-2", first)]
+    again = new_event(withdrawn.data, source="/test")
+    assert again.id == withdrawn.id
+    second = await desk.curation.withdraw(again)
+    assert second is not None, "the newest version may hold it once more"
+    desk.log.append(second)
+    assert await desk.curation.withdraw(again) is None

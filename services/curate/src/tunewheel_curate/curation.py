@@ -101,7 +101,10 @@ class Curation:
         await self._followed.refresh()
         if not await self._is_used(event.project, RecordKind.DOCUMENT, event.data.document_id):
             return None
-        return await self._request_once(event, BuildReason.COMMAND)
+        # A document that was published again is withdrawn again by an event of the same id.
+        latest = self.known.history.latest(event.project)
+        name = event.id if latest is None else f"{event.id}.{latest.dataset_id}"
+        return await self._request_once(event, BuildReason.COMMAND, name=name)
 
     async def erase(self, event: Envelope[ErasureRequested]) -> list[Envelope[Any]]:
         """Carry an erasure out; answer with the proof, and where needed ask for a version without the erased.
@@ -197,12 +200,15 @@ class Curation:
         return latest is not None and await self._maker.uses(latest, kind, source_id)
 
     async def _request_once(
-        self, event: Envelope[Any], reason: BuildReason
+        self, event: Envelope[Any], reason: BuildReason, *, name: str | None = None
     ) -> Envelope[DatasetRequested] | None:
-        """Return the request that ``event`` causes, for a version of the records on the log.
+        """Return the request that ``event`` causes, for a version of the records on the log. ``name`` tells
+        it from others, by default the event's id.
 
         None where the request is on the log already: a second one would name later records."""
         upto = await self._records_on_the_log(event.project)
-        data = DatasetRequested(project=event.project, reason=reason, request=event.id, records_upto=upto)
+        data = DatasetRequested(
+            project=event.project, reason=reason, request=name or event.id, records_upto=upto
+        )
         request = self._service.new(data, cause=event)
         return None if self.known.history.has_requested(event.project, request.id) else request
