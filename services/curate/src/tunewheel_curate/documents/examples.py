@@ -189,8 +189,7 @@ def _parts(turns: Iterable[Mapping[str, str]]) -> Iterator[str]:
         if turn["role"] == "user":
             yield turn["content"]
         for text in {*turn["content"].split("\n"), *_SENTENCE_END.split(turn["content"])}:
-            yield text
-            yield _MARK.sub("", text)
+            yield from {text, _MARK.sub("", text)}
 
 
 def _unused(documents: pl.DataFrame, provenance: pl.DataFrame) -> pl.DataFrame:
