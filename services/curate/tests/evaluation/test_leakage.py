@@ -8,7 +8,14 @@ from typing import Any
 import polars as pl
 import pytest
 from tunewheel_contracts.formats.quality_report import BenchmarkOverlap
-from tunewheel_curate.evaluation.leakage import HELD_OUT, MOST_HOLDERS, find_leaks, questions_of, said_in
+from tunewheel_curate.evaluation.leakage import (
+    HELD_OUT,
+    MOST_HOLDERS,
+    _in_earlier_turns,
+    find_leaks,
+    questions_of,
+    said_in,
+)
 from tunewheel_curate.given import Given
 from tunewheel_curate.pipeline import Build, build
 from tunewheel_curate.replay.mixing import ReplayPool
@@ -132,6 +139,20 @@ def test_an_earlier_turn_is_compared_by_similarity_too(plain) -> None:
     ]
     train = pl.DataFrame({"messages": [turns]}, schema={"messages": plain.split.train.schema["messages"]})
     assert find_leaks(said_in(train), plain.split.holdout[:1]).train == {0}
+
+
+@pytest.mark.parametrize("threads", [MOST_HOLDERS, 2 * MOST_HOLDERS])
+def test_a_greeting_of_many_threads_costs_no_more_than_one_of_too_many(plain, threads: int) -> None:
+    text = held_out(plain)[0]
+    greeting = {"role": "user", "content": text.replace("may", "can")}
+    turns = [greeting, greeting, {"role": "user", "content": "Thanks."}]
+    train = said_in(pl.DataFrame({"messages": [turns] * threads}))
+    leaks = find_leaks(train, plain.split.holdout[:1])
+    is_common = threads > MOST_HOLDERS
+    assert (leaks.train, leaks.holdout) == (frozenset() if is_common else frozenset(range(threads)),
+                                            frozenset({0} if is_common else ()))  # fmt: skip
+    owners, _ = _in_earlier_turns(train, pl.Series([text]))
+    assert owners == list(range(min(threads, MOST_HOLDERS + 1)))
 
 
 def test_general_data_that_holds_a_held_out_question_is_not_replayed(plain, records, spec) -> None:

@@ -91,7 +91,8 @@ def find_leaks(said: pl.DataFrame, holdout: pl.DataFrame) -> Leaks:
     near_owners, near_items = _in_earlier_turns(said, keys)
     held_by = defaultdict[int, set[int]](set)
     for owner, item in zip([*owners.tolist(), *near_owners], [*items.tolist(), *near_items], strict=True):
-        held_by[item].add(owner)
+        if len(held_by[item]) <= MOST_HOLDERS:  # what has more is too common, however many
+            held_by[item].add(owner)
     common = frozenset(asked[item][0] for item, rows in held_by.items() if len(rows) > MOST_HOLDERS)
     left = [item for item in held_by if asked[item][0] not in common]
     return Leaks(
@@ -102,7 +103,10 @@ def find_leaks(said: pl.DataFrame, holdout: pl.DataFrame) -> Leaks:
 
 
 def _in_earlier_turns(said: pl.DataFrame, keys: pl.Series) -> tuple[list[int], list[int]]:
-    """Return pairs (owner, position in ``keys``) where an earlier question of a thread is like the text."""
+    """Return pairs (owner, position in ``keys``) where an earlier question of a thread is like the text.
+
+    Of the threads that have one question, as many as make a text too common: a greeting may stand in all.
+    """
     users = said.filter(pl.col("role") == "user")
     last = pl.int_range(pl.len()).reverse().over("owner") == 0
     earlier = users.filter(~last & (pl.col("key").str.count_matches(" ", literal=True) + 1 >= LEAST_WORDS))
@@ -111,8 +115,9 @@ def _in_earlier_turns(said: pl.DataFrame, keys: pl.Series) -> tuple[list[int], l
     turns = earlier["key"].unique(maintain_order=True).to_list()
     place = {key: number for number, key in enumerate(turns)}
     owners_of = defaultdict[int, list[int]](list)
-    for owner, key in earlier.select("owner", "key").iter_rows():
-        owners_of[place[key]].append(owner)
+    for owner, key in earlier.select("owner", "key").unique(maintain_order=True).iter_rows():
+        if len(owners_of[place[key]]) <= MOST_HOLDERS:
+            owners_of[place[key]].append(owner)
     owners, items = list[int](), list[int]()
     for pair in similar_pairs([*turns, *keys], minimum=LEAK_SIMILARITY):
         if pair.first < len(turns) <= pair.second:
