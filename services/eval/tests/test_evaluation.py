@@ -171,6 +171,17 @@ async def test_an_erased_example_is_measured_no_more_and_its_late_rows_go(
     assert not any(b"ex-2" in lines for lines in left)
 
 
+async def test_a_run_of_which_every_held_out_example_was_erased_fails_at_once(
+    make_run: MakeRun, store: ObjectStore, evaluator: Evaluator, erased: Erased
+) -> None:
+    event = await make_run()
+    erased.apply(await proof(store, event.dataset_id, *(f"rec-{number}" for number in range(6))))
+    verdict = await evaluator.evaluate(event, None, lease())
+    assert isinstance(verdict, EvalFailed)
+    assert verdict.reasons[0].startswith("dataset.holdout: every held-out example was erased")
+    assert await store.list("attempts") == []
+
+
 async def test_nothing_of_a_judged_run_stays_on_this_disk(
     make_run: MakeRun, evaluator: Evaluator, store: ObjectStore, settings: Settings
 ) -> None:

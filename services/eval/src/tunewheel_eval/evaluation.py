@@ -111,7 +111,13 @@ class Evaluator:
 
         Raises:
             AttemptsSpent: this was the last one, or there was none left.
+            UnfitCandidate: nothing is left to measure on, or see ``run_worker``.
         """
+        if not contest.examples:
+            raise UnfitCandidate(
+                field="dataset.holdout",
+                reason="every held-out example was erased; build another version and train on it",
+            )
         begins_at = await asyncio.to_thread(contest.rows_written)
         job = f"{contest.plan.scorecard_id} from row {begins_at}"
         async with self._attempts.begin(job, spared=(UnfitCandidate, InvalidEvent)) as number:
