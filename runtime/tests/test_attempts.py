@@ -104,3 +104,13 @@ async def test_the_words_of_an_error_that_is_not_ours_are_not_kept(store: Object
     with pytest.raises(AttemptsSpent, match="the last one: KeyError; see the log") as spent:
         await attempt(store, KeyError("jane@example.com"))
     assert spent.value.failures[0] == "ValueError; see the log"
+
+
+async def test_a_job_that_ended_well_keeps_its_outcome_where_its_count_cannot_be_cleared(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: object) -> None:
+        raise TransientError("nothing may be deleted here")
+
+    monkeypatch.setattr(store, "delete", refuse)
+    assert [await attempt(store), await attempt(store)] == [1, 2]

@@ -93,7 +93,8 @@ class Attempts:
         except BaseException:
             await self._give_back(note)
             raise
-        await self._store.delete(await self._store.list(folder))
+        with contextlib.suppress(TransientError):  # what was done must not be done again for its count
+            await self._store.delete(await self._store.list(folder))
 
     async def _next(self, folder: str) -> int:
         attempt = Attempt(begun_at=datetime.now(UTC), host=socket.gethostname(), token=uuid.uuid4().hex)
