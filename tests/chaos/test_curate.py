@@ -29,7 +29,9 @@ from tunewheel_contracts.topics import TopicSpec
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.records.arrivals import rows_of
 from tunewheel_curate.records.table import RecordTable
+from tunewheel_curate.versions.pseudonymity import under_pseudonyms
 from tunewheel_curate.versions.versioning import dataset_id_of, rows_sha256
+from tunewheel_redaction.pseudonyms import Pseudonyms
 from tunewheel_runtime.service import Delivery, Position
 
 from ..integration.bus import Bus, until
@@ -69,7 +71,8 @@ def expected_dataset() -> str:
         Delivery(event, Position("record.ingested", 0, offset), {}) for offset, event in enumerate(records())
     ]
     spec = small_spec(PROJECT, dataset=BUILD)
-    return dataset_id_of(spec, rows_sha256(build(rows_of(deliveries), spec).split))
+    made = under_pseudonyms(build(rows_of(deliveries), spec), Pseudonyms(PROJECT))
+    return dataset_id_of(spec, rows_sha256(made.split))
 
 
 class Curate:
