@@ -270,3 +270,17 @@ async def test_a_connection_that_is_kept_takes_one_request_after_another() -> No
             server = await connection()
             server.let_patience_pass()
             server.look_again()
+
+
+async def test_the_end_of_a_body_is_no_part_of_the_next_head() -> None:
+    """A client that is answered early sends the rest of its body and its next head in one go."""
+    async with serving(App()) as port, connected(port) as (reader, writer):
+        size = 2 * LooksWhenTold.head_bytes
+        writer.write(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % size)
+        await connection(received=1)
+        writer.write(b"x" * size + b"GET / HTTP/1.1\r\nho")
+        assert await status(reader) == 200
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+        await asyncio.wait_for(reader.readexactly(len(str(size))), 60)
+        writer.write(b"st: h\r\n\r\n")
+        assert await status(reader) == 200

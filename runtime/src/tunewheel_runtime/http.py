@@ -26,7 +26,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._in_head, self._in_body = True, False
+        self._in_head, self._in_body, self._ended = True, False, False
         self._head_began = self.loop.time()
         self._head_size = self._received = self._seen = 0
         self._look: asyncio.TimerHandle | None = None
@@ -54,8 +54,10 @@ class PatientHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
+        self._ended = False
         super().data_received(data)
-        if self._in_head:
+        # Where a request ended in these bytes, most of them may have been its body, not the next one's head.
+        if self._in_head and not self._ended:
             self._head_size += len(data)
             if self._head_size > self.head_bytes:
                 self._refuse(431, f"The head is over {self.head_bytes} bytes; send fewer or shorter headers.")
@@ -71,7 +73,7 @@ class PatientHttp(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._in_body = False
+        self._in_body, self._ended = False, True
         super().on_message_complete()
 
     def _look_in(self, seconds: float) -> None:
