@@ -1,4 +1,4 @@
-"""What became of an erasure: who carried it out, who has not answered, what remains."""
+"""The outcome of an erasure: the services that carried it out, those that have not answered, what remains."""
 
 from __future__ import annotations
 

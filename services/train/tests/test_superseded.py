@@ -19,7 +19,7 @@ from tunewheel_train.runs.versions import Versions
 
 
 class Worker:
-    """One worker with one machine; what its runs tell of goes onto the log, which it reads."""
+    """One worker with one machine. The events of its runs go onto a log, and the worker reads that log."""
 
     def __init__(self, bench: Any) -> None:
         self.bench = bench

@@ -95,8 +95,8 @@ class Evaluator:
         while scorecard is None:
             try:
                 scorecard = await self._attempt(contest, lease)
-            except WorkerFailed as error:
-                log.warning("measuring_failed", run_id=contest.plan.run_id, reason=str(error))
+            except WorkerFailed:
+                continue  # Attempts has counted and logged the failure
             except UnfitCandidate as fault:
                 scorecard = refusal(contest.plan, fault)
             except AttemptsSpent as spent:

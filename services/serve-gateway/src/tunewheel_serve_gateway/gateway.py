@@ -211,8 +211,8 @@ class Gateway:
         return self.metrics.render()
 
     def status(self, caller: Caller) -> dict[str, Any]:
-        """Return what is served of the caller's projects, and why something is not. Where the engine is, and
-        what all projects share, concerns those alone who may use them all."""
+        """Return what is served of the caller's projects, and why something is not. The engine's address and
+        the figures over all projects are told only to a caller who may use every project."""
         mine = {name: table for name, table in self.table.projects.items() if caller.may_use(name)}
         projects = (project for project in self.catalog.projects() if project.project in mine)
         named = {route.model_id for p in projects for route in (*p.routes, *p.stand_ins)}

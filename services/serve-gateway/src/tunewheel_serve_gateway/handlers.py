@@ -13,7 +13,7 @@ from tunewheel_serve_gateway.gateway import Gateway
 
 def register(service: Service, gateway: Gateway) -> None:
     """Views and erasures are read to their end before the first request is answered, and followed from there.
-    Every process takes out what it holds; one of them says so."""
+    Every gateway process takes out the completions that it holds; one process publishes the proof."""
     declared, desired = service.view(topics.PROJECT_DECLARED), service.view(topics.SERVING_DESIRED)
     declared.on_change(gateway.on_project_declared)
     declared.on_removal(gateway.on_declaration_removed)

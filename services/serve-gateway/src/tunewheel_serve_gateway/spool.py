@@ -99,8 +99,8 @@ class Spool:
         self._drop_if_done(segment)
 
     def begin_anew(self) -> None:
-        """Let what comes from here on have a file of its own: those before go once the broker has all of
-        them, which under steady traffic it never has of a file that grows."""
+        """Write the completions from here on to a new file. The old file is deleted once the broker has all
+        of its completions; under steady traffic a file that still grows would never get there."""
         if self._current is not None and self._current.size:
             try:
                 self._begin()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tunewheel_curate.pipeline import Build
 
 NOUNS = {"group": "group", "source_id": "source", "validated_by": "expert"}
-"""Columns that hold names from outside, and what a pseudonym calls what they name."""
+"""Columns that hold names from outside, each with the noun that its pseudonyms begin with."""
 
 
 def under_pseudonyms(build: Build, names: Pseudonyms) -> Build:
