@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from nicegui import ui
+from nicegui import app, ui
 from nicegui.testing import User
 from nicegui.testing.user_simulation import user_simulation
 from tunewheel_console.page import Page
@@ -47,6 +47,8 @@ async def user(state: Any, actions: Recorder) -> AsyncIterator[User]:
 
     async with user_simulation(root=root) as simulated:
         yield simulated
+    # NiceGUI has one app per process, and one that has started takes no other test's console.
+    app.middleware_stack = None
 
 
 async def test_an_empty_console_says_what_to_do(user: User):
