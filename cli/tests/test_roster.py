@@ -47,12 +47,24 @@ def test_a_port_in_use_is_an_error_or_another_is_taken() -> None:
 def test_a_service_is_told_all_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TUNEWHEEL_STORE_URL", raising=False)
     shared = {"TUNEWHEEL_BOOTSTRAP_SERVERS": "a:1"}
-    env = environment(ENGINE, port=5, var=Var.at(tmp_path), shared=shared, engine_url="http://e")
+    env = environment(
+        ENGINE,
+        ports={"engine": 5, "engine-health": 6},
+        var=Var.at(tmp_path),
+        shared=shared,
+        engine_url="http://e",
+    )
     assert env["TUNEWHEEL_BOOTSTRAP_SERVERS"] == "a:1"
     assert env["TUNEWHEEL_STORE_URL"] == (tmp_path / "store").as_uri()
-    assert env["TUNEWHEEL_HTTP_PORT"] == "5"
+    assert (env["TUNEWHEEL_HTTP_PORT"], env["TUNEWHEEL_HEALTH_PORT"]) == ("5", "6")
     assert env["TUNEWHEEL_ENGINE_URL"] == "http://e"
     assert "MALLOC_TOP_PAD_" in env
     monkeypatch.setenv("TUNEWHEEL_STORE_URL", "s3://bucket")
-    env = environment(ENGINE, port=5, var=Var.at(tmp_path), shared=shared, engine_url="http://e")
+    env = environment(
+        ENGINE,
+        ports={"engine": 5, "engine-health": 6},
+        var=Var.at(tmp_path),
+        shared=shared,
+        engine_url="http://e",
+    )
     assert env["TUNEWHEEL_STORE_URL"] == "s3://bucket", "a store of one's own is left as it is"

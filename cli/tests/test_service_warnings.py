@@ -17,12 +17,12 @@ async def test_what_a_service_warns_of_is_shown_until_it_is_over(capsys: pytest.
     service = Service("curate", ServiceSettings(store_url="memory://"))
     service.warn("dead letters on t of project 'desk'", "[6] of the latest 6 messages were refused")
     port = free_port()
-    server = Server(Config(service.asgi(), port=port, lifespan="off", log_config=None))
+    server = Server(Config(service.health_asgi(), port=port, lifespan="off", log_config=None))
     serving = asyncio.create_task(server.serve())
     services = {
-        "curate": {"url": f"http://127.0.0.1:{port}"},
+        "curate": {"health_url": f"http://127.0.0.1:{port}"},
         "broker": {"url": "127.0.0.1:9092"},
-        "gone": {"url": f"http://127.0.0.1:{free_port()}"},
+        "gone": {"health_url": f"http://127.0.0.1:{free_port()}"},
     }
     while not server.started:
         await asyncio.sleep(0.01)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -10,7 +8,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from tunewheel_runtime.admission import Admission, OpenToNetwork, require_authentication
+from tunewheel_runtime.admission import Admission
+from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import HttpSettings, ServiceSettings
 
@@ -195,44 +195,15 @@ def test_a_list_that_could_never_match_is_refused(wrong: dict[str, str]) -> None
         HttpSettings.model_validate(wrong)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
-def test_whoever_does_not_ask_who_calls_listens_on_loopback_only(host: str) -> None:
-    with pytest.raises(OpenToNetwork, match="TUNEWHEEL_AUTHENTICATED_IN_FRONT=true"):
-        require_authentication(HttpSettings(http_host=host), service="ingest")
-    require_authentication(HttpSettings(http_host=host, authenticated_in_front=True), service="ingest")
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
-def test_loopback_needs_nothing_in_front(host: str) -> None:
-    require_authentication(HttpSettings(http_host=host), service="ingest")
-
-
 def service(**settings: object) -> Service:
     return Service("desk", ServiceSettings.model_validate({"store_url": "memory://", **settings}))
 
 
-async def test_a_service_with_an_open_app_does_not_start_on_a_network() -> None:
-    desk = service(http_host="0.0.0.0")
-    desk.mount(Starlette())
-    with pytest.raises(OpenToNetwork, match="desk does not ask who calls"):
-        await desk.serve()
-    assert desk.http_port is None, "no socket was opened"
-
-
-def test_it_ends_with_code_2_and_says_why(capfd: pytest.CaptureFixture[str]) -> None:
-    desk = service(http_host="0.0.0.0")
-    desk.mount(Starlette())
-    with pytest.raises(SystemExit) as ended:
-        desk.run()
-    assert ended.value.code == 2
-    said = [json.loads(line) for line in "".join(capfd.readouterr()).splitlines() if "cannot_start" in line]
-    assert "TUNEWHEEL_AUTHENTICATED_IN_FRONT" in said[0]["reason"]
-
-
 def test_everything_that_a_service_answers_is_judged() -> None:
     desk = service()
-    desk.mount(Starlette(routes=[Route("/take", take, methods=["POST"])]), any_content=["/take"])
-    ours = TestClient(desk.asgi(), base_url=HERE)
+    take_as_operator = needs(Role.OPERATOR)(take)
+    desk.mount(Starlette(routes=[Route("/take", take_as_operator, methods=["POST"])]), any_content=["/take"])
+    ours, told = TestClient(desk.asgi(), base_url=HERE), TestClient(desk.health_asgi(), base_url=HERE)
     assert ours.post("/take", content=b"x").status_code == 200
     assert refusal(ours.post("/take", content=b"x", headers={"origin": EVIL})) == (403, "Origin")
-    assert refusal(ours.get("/health/live", headers={"host": "evil.example"})) == (421, "Host")
+    assert refusal(told.get("/health/live", headers={"host": "evil.example"})) == (421, "Host")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from report import write_report
 from tunewheel_basemodel.chat import render
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import locate_base_model
+from tunewheel_cli.kafka.ports import free_port
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CACHE = Path(os.environ.get("TUNEWHEEL_CACHE_DIR") or user_cache_path("tunewheel"))
@@ -193,10 +193,9 @@ def write_adapters(model: Any, directory: Path) -> list[str]:
 
 @contextmanager
 def engine(directory: Path) -> Iterator[tuple[str, psutil.Process]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tunewheel_engine.main", "--port", str(port)]
+    port, health_port = free_port(), free_port()
+    command = [sys.executable, "-m", "tunewheel_engine.main"]
+    command += ["--port", str(port), "--health-port", str(health_port)]
     command += ["--cache-dir", str(CACHE), "--adapter-root", str(directory)]
     with (directory / "engine.log").open("wb") as log:
         child = subprocess.Popen(command, stdout=log, stderr=log)
@@ -206,7 +205,7 @@ def engine(directory: Path) -> Iterator[tuple[str, psutil.Process]]:
             if child.poll() is not None:
                 sys.exit((directory / "engine.log").read_text())
             try:
-                if httpx.get(f"{url}/health").status_code == 200:
+                if httpx.get(f"http://127.0.0.1:{health_port}/health").status_code == 200:
                     break
             except httpx.TransportError:
                 time.sleep(0.2)

@@ -42,6 +42,7 @@ class Engine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
+        self.health_port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -53,6 +54,7 @@ class Engine:
             "TUNEWHEEL_CACHE_DIR": os.environ.get("TUNEWHEEL_CACHE_DIR") or str(user_cache_path("tunewheel")),
             "TUNEWHEEL_ADAPTER_ROOTS": json.dumps([str(self.folder / "adapters")]),
             "TUNEWHEEL_HTTP_PORT": str(self.port),
+            "TUNEWHEEL_HEALTH_PORT": str(self.health_port),
         }
         with (self.folder / "engine.log").open("ab") as log:
             command = [sys.executable, "-m", "tunewheel_engine.main"]
@@ -66,7 +68,7 @@ class Engine:
 
     async def _is_healthy(self, client: httpx.AsyncClient) -> bool:
         try:
-            return (await client.get(f"{self.url}/health")).status_code == 200
+            return (await client.get(f"http://127.0.0.1:{self.health_port}/health")).status_code == 200
         except httpx.TransportError:
             return False
 

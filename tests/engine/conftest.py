@@ -38,6 +38,7 @@ class EngineUnderTest:
     """``is_ours`` is false for vLLM, which has no TGI endpoints and never answers 429."""
 
     url: str
+    health_url: str
     model: str
     adapters: Path
     is_ours: bool
@@ -105,10 +106,11 @@ def engine(
 ) -> Iterator[EngineUnderTest]:
     if url := os.environ.get("TUNEWHEEL_ENGINE_URL"):
         model = os.environ.get("TUNEWHEEL_ENGINE_MODEL", SMOLLM2)
-        yield EngineUnderTest(url, model, adapter_dir, httpx.get(f"{url}/info").status_code == 200)
+        yield EngineUnderTest(url, url, model, adapter_dir, httpx.get(f"{url}/info").status_code == 200)
         return
-    port = free_port()
-    options = {"--cache-dir": cache_dir, "--adapter-root": adapter_dir, "--port": port}
+    port, health_port = free_port(), free_port()
+    options = {"--cache-dir": cache_dir, "--adapter-root": adapter_dir}
+    options |= {"--port": port, "--health-port": health_port}
     options |= {"--max-batch": MAX_BATCH, "--max-queue": MAX_QUEUE}
     command = [str(Path(sys.executable).with_name("tunewheel-engine"))]
     command += [str(part) for option in options.items() for part in option]
@@ -116,8 +118,9 @@ def engine(
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        _wait_until_ready(process, f"http://127.0.0.1:{port}/health", log)
-        yield EngineUnderTest(f"http://127.0.0.1:{port}", SMOLLM2, adapter_dir, True, process.pid)
+        url, health_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{health_port}"
+        _wait_until_ready(process, f"{health_url}/health", log)
+        yield EngineUnderTest(url, health_url, SMOLLM2, adapter_dir, True, process.pid)
     finally:
         process.terminate()
         process.wait(timeout=60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import httpx
 import openai
@@ -17,8 +18,8 @@ STORY = [{"role": "user", "content": "Tell me a long story about a bicycle."}]
 ENDLESS = {"max_tokens": 1500, "temperature": 0, "extra_body": {"ignore_eos": True}}
 
 
-async def running(http: httpx.AsyncClient) -> float:
-    text = (await http.get("/metrics")).text
+async def running(http: httpx.AsyncClient, engine: Any) -> float:
+    text = (await http.get(f"{engine.health_url}/metrics")).text
     values = re.findall(r"^vllm:num_requests_(?:running|waiting)(?:\{.*\})? (\S+)$", text, re.MULTILINE)
     assert len(values) >= 2
     return sum(float(value) for value in values)
@@ -37,9 +38,9 @@ async def test_a_client_that_leaves_its_stream_frees_the_row(client: AsyncOpenAI
         seen += 1
         if seen == 3:
             break
-    assert await running(http) == 1
+    assert await running(http, engine) == 1
     await stream.close()
-    await until(lambda: is_idle(http))
+    await until(lambda: is_idle(http, engine))
 
 
 async def test_a_client_that_leaves_before_its_answer_frees_the_row(
@@ -48,19 +49,19 @@ async def test_a_client_that_leaves_before_its_answer_frees_the_row(
     request = asyncio.create_task(
         client.chat.completions.create(model=engine.model, messages=STORY, **ENDLESS)
     )
-    await until(lambda: is_busy(http))
+    await until(lambda: is_busy(http, engine))
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
-    await until(lambda: is_idle(http))
+    await until(lambda: is_idle(http, engine))
 
 
-async def is_idle(http: httpx.AsyncClient) -> bool:
-    return await running(http) == 0
+async def is_idle(http: httpx.AsyncClient, engine: Any) -> bool:
+    return await running(http, engine) == 0
 
 
-async def is_busy(http: httpx.AsyncClient) -> bool:
-    return await running(http) > 0
+async def is_busy(http: httpx.AsyncClient, engine: Any) -> bool:
+    return await running(http, engine) > 0
 
 
 @pytest.mark.usefixtures("only_ours")
@@ -73,7 +74,7 @@ async def test_a_full_queue_says_when_to_come_back(client: AsyncOpenAI, http, en
     ]
 
     async def is_full() -> bool:
-        return await running(http) == room
+        return await running(http, engine) == room
 
     await until(is_full)
     with pytest.raises(openai.RateLimitError) as caught:
@@ -86,7 +87,7 @@ async def test_a_full_queue_says_when_to_come_back(client: AsyncOpenAI, http, en
     for request in requests:
         request.cancel()
     await asyncio.gather(*requests, return_exceptions=True)
-    await until(lambda: is_idle(http))
+    await until(lambda: is_idle(http, engine))
     answer = await client.chat.completions.create(
         model=engine.model,
         messages=[{"role": "user", "content": "What is the capital of France?"}],
@@ -109,5 +110,5 @@ async def test_many_clients_each_get_their_own_answer(client: AsyncOpenAI, engin
     assert await asyncio.gather(*(count(number) for number in numbers)) == alone
 
 
-async def test_health(http) -> None:
-    assert (await http.get("/health")).status_code == 200
+async def test_health(http, engine) -> None:
+    assert (await http.get(f"{engine.health_url}/health")).status_code == 200

@@ -85,7 +85,7 @@ def started(
 
 def test_the_image_builds_and_its_entry_point_gets_ready(image: str, kafka: str, tmp_path: Path) -> None:
     name = image.removeprefix("localhost/tunewheel-").removesuffix(":test")
-    data, port = tmp_path / "data", free_port()
+    data, port, health_port = tmp_path / "data", free_port(), free_port()
     write_tiny_model(data / "model")
     for folder in (data, data / "store"):
         folder.mkdir(exist_ok=True)
@@ -93,16 +93,18 @@ def test_the_image_builds_and_its_entry_point_gets_ready(image: str, kafka: str,
     environment = {
         "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
         "TUNEWHEEL_HTTP_PORT": str(port),
+        "TUNEWHEEL_HEALTH_PORT": str(health_port),
+        "TUNEWHEEL_IDENTITY": "open",
         "TUNEWHEEL_STORE_URL": "file:///data/store",
         "TUNEWHEEL_WORK_DIR": "/data/work",
         "TUNEWHEEL_CACHE_DIR": "/data/cache",
         "TUNEWHEEL_BASE_MODEL": "/data/model",
-        "TUNEWHEEL_HTTP_HOST": "127.0.0.1",  # without identity no service listens on a network
+        "TUNEWHEEL_HTTP_HOST": "127.0.0.1",  # by open identity no service listens on a network
     }
     log = tmp_path / "log"
     with started(image, environment, data, log) as process:
         until = time.monotonic() + PATIENCE_SECONDS
-        while not _answers(f"http://127.0.0.1:{port}{READY.get(name, '/health/ready')}"):
+        while not _answers(f"http://127.0.0.1:{health_port}{READY.get(name, '/health/ready')}"):
             assert process.poll() is None, log.read_text(errors="replace")[-4000:]
             assert time.monotonic() < until, log.read_text(errors="replace")[-4000:]
             time.sleep(0.5)

@@ -509,8 +509,8 @@ async def test_health_tells_live_from_ready(kafka: str, tmp_path: Path, project:
     made = service("127.0.0.1:1", tmp_path, project)
     task = asyncio.create_task(made.serve())
     async with httpx.AsyncClient() as client:
-        await until(lambda: made.http_port is not None)
-        url = f"http://127.0.0.1:{made.http_port}/health"
+        await until(lambda: made.health_port is not None)
+        url = f"http://127.0.0.1:{made.health_port}/health"
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 try:

@@ -70,7 +70,7 @@ def test_up_status_crash_down_up(shell: Shell) -> None:
         "ingest": "ready",
         "registry": "ready",
     }
-    with urlopen(f"{services['ingest']['url']}/health/ready") as answer:
+    with urlopen(f"{services['ingest']['health_url']}/health/ready") as answer:
         assert json.load(answer)["ready"] is True
     assert "already runs here" in shell.run("up", "--only", "broker", code=1)["error"]
     assert shell.run("topics")["in_order"]

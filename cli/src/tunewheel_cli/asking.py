@@ -32,7 +32,7 @@ class Answer:
 def gateway_url(var: Var) -> str:
     """Return where the gateway of the wheel on ``var`` listens, the usual place if none runs."""
     state = living(var.run_file)
-    return (state and state.url_of(GATEWAY.name)) or url(GATEWAY, GATEWAY.port)
+    return (state and state.url_of(GATEWAY.name)) or url(GATEWAY.port)
 
 
 async def ask_gateway(

@@ -126,7 +126,7 @@ class Wheel:
         return sum(kept.state is State.READY for kept in self.supervisor.kept)
 
     def url_of(self, service: str) -> str:
-        return f"http://127.0.0.1:{self.ports[service]}"
+        return url(self.ports[service])
 
     async def _start(self) -> None:
         connection = self.plan.connection
@@ -153,11 +153,10 @@ class Wheel:
         return LocalKafka(self.plan.var.kafka, port=port, log=self.plan.var.logs / "kafka.log")
 
     def _program(self, member: Member, shared: Mapping[str, str]) -> HttpProgram:
-        port = self.ports[member.name]
-        engine = self.plan.engine_url or url(ENGINE, self.ports.get(ENGINE.name, ENGINE.port))
-        env = environment(member, port=port, var=self.plan.var, shared=shared, engine_url=engine)
+        engine = self.plan.engine_url or url(self.ports.get(ENGINE.name, ENGINE.port))
+        env = environment(member, ports=self.ports, var=self.plan.var, shared=shared, engine_url=engine)
         log = _fresh_log(self.plan.var.logs / f"{member.name}.log")
-        ready_url = url(member, port) + member.ready_path
+        ready_url = url(self.ports[member.health]) + member.ready_path
         return HttpProgram(member.name, command(member), env=env, log=log, ready_url=ready_url)
 
     def _note(self, kept: Kept) -> None:
@@ -166,7 +165,8 @@ class Wheel:
         self.state.services[name] = {
             "pid": kept.program.pid,
             "port": port,
-            "url": self.state.bootstrap_servers if name == BROKER else f"http://127.0.0.1:{port}",
+            "url": self.state.bootstrap_servers if name == BROKER else url(self.ports[name]),
+            "health_url": None if name == BROKER else url(self.ports.get(f"{name}-health", self.ports[name])),
             "state": kept.state.value,
             "restarts": kept.restarts,
             "log": str(kept.program.log),

@@ -37,9 +37,21 @@ class Member:
 
     name: str
     port: int
+    """Of its API; of health where it has none."""
     module: str
     ready_path: str = "/health/ready"
     runs_torch: bool = False
+    has_api: bool = True
+
+    @property
+    def health(self) -> str:
+        """What the port of health is called: its own name where it has no other."""
+        return f"{self.name}-health" if self.has_api else self.name
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Its usual ports by their names."""
+        return {self.name: self.port} | ({self.health: self.port + 1_000} if self.has_api else {})
 
 
 ENGINE = Member("engine", 8110, "tunewheel_engine.main", ready_path="/health", runs_torch=True)
@@ -49,12 +61,12 @@ GATEWAY = Member("gateway", 8100, "tunewheel_serve_gateway.main")
 ROSTER = (
     ENGINE,
     Member("ingest", 8101, "tunewheel_ingest.main"),
-    Member("curate", 8102, "tunewheel_curate.main"),
-    Member("train", 8103, "tunewheel_train.main", runs_torch=True),
-    Member("eval", 8104, "tunewheel_eval.main", runs_torch=True),
+    Member("curate", 8102, "tunewheel_curate.main", has_api=False),
+    Member("train", 8103, "tunewheel_train.main", runs_torch=True, has_api=False),
+    Member("eval", 8104, "tunewheel_eval.main", runs_torch=True, has_api=False),
     Member("registry", 8105, "tunewheel_registry.main"),
     GATEWAY,
-    Member("monitor", 8106, "tunewheel_monitor.main"),
+    Member("monitor", 8106, "tunewheel_monitor.main", has_api=False),
     Member("console", 8080, "tunewheel_console.main"),
 )
 
@@ -78,7 +90,7 @@ def choose(names: Iterable[str] | None) -> tuple[Member, ...]:
 def assign_ports(
     members: Iterable[Member], *, overrides: Mapping[str, int] | None = None, auto: bool = False
 ) -> dict[str, int]:
-    """Return a port per service: its own, or with ``auto`` a free one where that is taken.
+    """Return the ports of all, by name: the usual ones, or with ``auto`` a free one where that is taken.
 
     Raises:
         ServicePortTaken: without ``auto``, somebody listens there.
@@ -86,17 +98,17 @@ def assign_ports(
     from tunewheel_cli.kafka.ports import holder
 
     ports: dict[str, int] = {}
-    for member in members:
-        port = (overrides or {}).get(member.name, member.port)
+    for name, usual in ((name, port) for member in members for name, port in member.ports.items()):
+        port = (overrides or {}).get(name, usual)
         if not is_free(port):
             if not auto:
                 by = holder(port)
                 raise ServicePortTaken(
-                    f"port {port} of {member.name}: in use{f' by {by}' if by else ''}; stop that process, "
-                    f"choose another with --port {member.name}=N, or let me choose with --auto-ports"
+                    f"port {port} of {name}: in use{f' by {by}' if by else ''}; stop that process, "
+                    f"choose another with --port {name}=N, or let me choose with --auto-ports"
                 )
             port = free_port()
-        ports[member.name] = port
+        ports[name] = port
     return ports
 
 
@@ -105,22 +117,23 @@ def command(member: Member) -> list[str]:
 
 
 def environment(
-    member: Member, *, port: int, var: Var, shared: Mapping[str, str], engine_url: str
+    member: Member, *, ports: Mapping[str, int], var: Var, shared: Mapping[str, str], engine_url: str
 ) -> dict[str, str]:
     """Return the whole environment of one service: ours, what all share, and its own."""
     own = {
         "TUNEWHEEL_STORE_URL": var.store_url,
         "TUNEWHEEL_CACHE_DIR": str(cache_dir()),
         "TUNEWHEEL_WORK_DIR": str(var.work),
-        "TUNEWHEEL_HTTP_PORT": str(port),
+        "TUNEWHEEL_HTTP_PORT": str(ports[member.name]),
+        "TUNEWHEEL_HEALTH_PORT": str(ports[member.health]),
         "TUNEWHEEL_ENGINE_URL": engine_url,
         "PYTHONUNBUFFERED": "1",
     }
-    inherited = {**os.environ}
+    inherited = {"TUNEWHEEL_IDENTITY": "open", **os.environ}
     if "TUNEWHEEL_STORE_URL" in inherited:
         del own["TUNEWHEEL_STORE_URL"]
     return inherited | own | dict(shared) | (MALLOC if member.runs_torch else {})
 
 
-def url(member: Member, port: int) -> str:
+def url(port: int) -> str:
     return f"http://127.0.0.1:{port}"

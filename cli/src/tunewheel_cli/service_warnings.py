@@ -21,7 +21,7 @@ async def read_warnings(services: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError, TypeError):
             return []
 
-    urls = {name: str(service.get("url", "")) for name, service in services.items()}
+    urls = {name: str(service.get("health_url") or "") for name, service in services.items()}
     urls = {name: url for name, url in urls.items() if url.startswith("http")}
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_SECONDS)) as session:
         told = await asyncio.gather(*(ask(session, url) for url in urls.values()))

@@ -1,8 +1,8 @@
 """Which HTTP requests are let in: none that another website made somebody's browser send.
 
-Most services do not ask who calls: whoever reaches them may write. A browser reaches whatever its user can,
-and any page can make it send forms there, and scripts' requests that look like a form's ("CORS-safelisted",
-Fetch §2.2.2). Three headers, which a page cannot forge, tell these requests from the others:
+A browser reaches whatever its user can, and sends its cookies along. Any page can make it send forms there,
+and scripts' requests that look like a form's ("CORS-safelisted", Fetch §2.2.2). Three headers, which a page
+cannot forge, tell these requests from the others:
 
 - ``Host``. A page whose own name was made to lead to this machine (DNS rebinding) sends that name.
 - ``Origin``, or without it ``Sec-Fetch-Site``. It says which site the page is from. Go's
@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_runtime.settings import HttpSettings
 
@@ -33,24 +32,6 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 """They change nothing (RFC 9110 §9.2.1)."""
 JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-
-
-class OpenToNetwork(TunewheelError):
-    """A service that does not ask who calls must not listen here; the message names the settings."""
-
-
-def require_authentication(settings: HttpSettings, *, service: str) -> None:
-    """Refuse to listen on a network where nobody asks who calls.
-
-    Raises:
-        OpenToNetwork: the address is not loopback, and nothing in front is said to authenticate.
-    """
-    if not settings.authenticated_in_front and not is_loopback(settings.http_host):
-        raise OpenToNetwork(
-            f"TUNEWHEEL_HTTP_HOST {settings.http_host} is open to the network, but {service} does not ask "
-            "who calls; listen on 127.0.0.1, or put a proxy that authenticates in front, let nobody past it, "
-            "and set TUNEWHEEL_AUTHENTICATED_IN_FRONT=true"
-        )
 
 
 def is_loopback(host: str) -> bool:

@@ -5,28 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import structlog
-import uvicorn
 from faststream.kafka import KafkaBroker
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.topics import TopicSpec
 
-from tunewheel_runtime.admission import Admission, OpenToNetwork, require_authentication
+from tunewheel_runtime.admission import Admission
 from tunewheel_runtime.consuming import Consumption, Delivery, Instruments
 from tunewheel_runtime.deadletter import DeadLetters, Position
+from tunewheel_runtime.doors import Door
 from tunewheel_runtime.erased_letters import is_erased
 from tunewheel_runtime.health import health_routes
-from tunewheel_runtime.http import PatientHttp
+from tunewheel_runtime.identity.access import Access, NoIdentity
+from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.leadership import Leadership
 from tunewheel_runtime.logs import configure_logs
@@ -74,15 +76,21 @@ class Service:
         self._readers: list[LogReader] = []
         self._startup: list[Hook] = []
         self._shutdown: list[Hook] = []
-        self._mounted: ASGIApp | None = None
-        self._asks_who_calls = True
+        self.access = Access(settings, warn=self.warn)
+        """Who callers, and the principals of events, are and what they may do."""
+        self._asks_who = False
+        self._mounted: Starlette | None = None
         self._any_content: Sequence[str] = ()
+        self._open_routes: list[BaseRoute] = list(health_routes(self.state))
         self._ready = False
         self._stopping = asyncio.Event()
         self.failure: BaseException | None = None
         self.warnings: dict[str, str] = {}
         """By name: see ``warn``."""
         self.http_port: int | None = None
+        """Of the API, once it listens."""
+        self.health_port: int | None = None
+        """Of health and metrics, once it listens."""
 
     def _make_dead_letters(self) -> DeadLetters:
         counter = self.telemetry.meter.create_counter("tunewheel.events.dead_lettered")
@@ -181,15 +189,31 @@ class Service:
         """The topics that this process reads whole, without a group."""
         return {name for reader in self._readers for name in reader.names}
 
-    def mount(self, app: ASGIApp, *, asks_who_calls: bool = False, any_content: Sequence[str] = ()) -> None:
-        """Serve ``app`` beside the health endpoints.
+    def mount(self, app: Starlette, *, any_content: Sequence[str] = ()) -> None:
+        """Serve ``app``, whose routes name the roles that they need (``identity.guard``).
 
         Args:
-            asks_who_calls: ``app`` authenticates its callers. One that does not is served on loopback only,
-                unless something in front is said to authenticate.
             any_content: beginnings of paths that take other bodies than JSON (``Admission``).
+
+        Raises:
+            UnguardedRoute: a route names no role.
         """
-        self._mounted, self._asks_who_calls, self._any_content = app, asks_who_calls, any_content
+        guard(app.routes, self.access)
+        self._mounted, self._any_content = app, any_content
+        self.ask_who()
+
+    def ask_who(self) -> None:
+        """Refuse to start where nobody could be told by name: this service has callers, or acts on what
+        events say of who caused them."""
+        self._asks_who = True
+
+    def tell_metrics(self, text: Callable[[], str]) -> None:
+        """Answer ``/metrics``, in Prometheus' text format, beside health: to anybody."""
+
+        def metrics(_: Request) -> PlainTextResponse:
+            return PlainTextResponse(text(), media_type="text/plain; version=0.0.4")
+
+        self._open_routes.append(Route("/metrics", metrics))
 
     def on_startup(self, hook: Hook) -> None:
         """Await ``hook`` after views are complete and before handlers run."""
@@ -239,7 +263,7 @@ class Service:
             await self._disconnect()
             raise
         self._ready = True
-        log.info("ready", http_port=self.http_port)
+        log.info("ready", http_port=self.http_port, health_port=self.health_port)
 
     async def close(self) -> None:
         """Take everything down in reverse order; jobs get the chance to checkpoint."""
@@ -279,18 +303,20 @@ class Service:
         return state
 
     def asgi(self) -> Starlette:
-        """Return the HTTP app: health, then whatever was mounted."""
-        routes: list[Any] = list(health_routes(self.state))
-        if self._mounted is not None:
-            routes.append(Mount("/", self._mounted))
+        """Return the app behind the API's door."""
+        assert self._mounted is not None
         admission = Middleware(Admission, self.settings, any_content=self._any_content)
-        return Starlette(routes=routes, lifespan=self._lifespan, middleware=[admission])
+        return Starlette(routes=[Mount("/", self._mounted)], middleware=[admission])
+
+    def health_asgi(self) -> Starlette:
+        """Return the app that anybody may ask: health, and metrics."""
+        return Starlette(routes=self._open_routes, middleware=[Middleware(Admission, self.settings)])
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _: Starlette) -> AsyncGenerator[None]:
+    async def _running(self) -> AsyncGenerator[None]:
         starter = asyncio.create_task(self._start_patiently(), name="start")
         async with contextlib.AsyncExitStack() as stack:
-            if isinstance(self._mounted, Starlette):
+            if self._mounted is not None:
                 await stack.enter_async_context(self._mounted.router.lifespan_context(self._mounted))
             yield
         starter.cancel()
@@ -309,31 +335,23 @@ class Service:
         """Run until stopped by ``stop`` or ``fail``; ``run`` adds the signals.
 
         Raises:
-            OpenToNetwork: the address is open to a network, and nobody asks who calls.
+            NoIdentity: nobody would ask who calls.
         """
-        if not self._asks_who_calls:
-            require_authentication(self.settings, service=self.name)
-        config = uvicorn.Config(
-            self.asgi(), host=self.settings.http_host, port=self.settings.http_port, log_config=None,
-            access_log=False, timeout_graceful_shutdown=int(self.settings.shutdown_seconds),
-            http=PatientHttp,
-        )  # fmt: skip
-        listener = config.bind_socket()
-        # asyncio sets it only on sockets that name their protocol, which this one does not: without it
-        # every answer on a kept connection waits 40 ms for the client's delayed ACK.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.http_port = listener.getsockname()[1]
-        server = _Server(config)
+        settings = self.settings
+        if self._asks_who:
+            host = settings.http_host if self._mounted is not None else "localhost"
+            self.access.require_identity(self.name, host=host)
+        health_host = settings.health_host or settings.http_host
+        doors = [self._door(self.health_asgi(), health_host, settings.health_port)]
+        self.health_port = doors[0].port
+        if self._mounted is not None:
+            doors.append(self._door(self.asgi(), settings.http_host, settings.http_port))
+            self.http_port = doors[1].port
+        async with self._running():
+            await asyncio.gather(*(door.serve(self._stopping) for door in doors))
 
-        async def stop_server() -> None:
-            await self._stopping.wait()
-            server.should_exit = True
-
-        watcher = asyncio.create_task(stop_server())
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            watcher.cancel()
+    def _door(self, app: ASGIApp, host: str, port: int) -> Door:
+        return Door(app, self.settings, host=host, port=port, patience=self.settings.shutdown_seconds)
 
     async def _serve_until_signalled(self) -> None:
         loop = asyncio.get_running_loop()
@@ -346,15 +364,7 @@ class Service:
         configure_logs(service=self.name, level=self.settings.log_level, json=self.settings.log_json)
         try:
             asyncio.run(self._serve_until_signalled())
-        except OpenToNetwork as error:
+        except NoIdentity as error:
             log.error("cannot_start", reason=str(error))
             sys.exit(2)
         sys.exit(1 if self.failure else 0)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handling, which ends the process by the signal itself, not with code 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield

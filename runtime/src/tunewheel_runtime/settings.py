@@ -44,9 +44,16 @@ class HttpSettings(BaseSettings):
     http_allowed_origins: Annotated[str, _list_of(_ORIGIN, "scheme://host or scheme://host:port")] = ""
     """Origins such as ``https://console.example.org``, separated by commas, whose pages may call, beside this
     service's own."""
-    authenticated_in_front: bool = False
-    """Whether something in front authenticates every request. Otherwise a service that does not ask who
-    calls listens on loopback only."""
+    health_host: str | None = None
+    """Where health and metrics are told, to anybody; default: ``http_host``."""
+    health_port: int = Field(default=0, ge=0, le=65_535)
+    """0 takes any free port."""
+
+    identity: Literal["required", "open"] = "required"
+    """``required``: API keys or an OIDC issuer must be set, and every request says who it is from. ``open``:
+    whoever reaches the service may do everything; it then listens on loopback only."""
+    api_keys_file: Path | None = None
+    """YAML or JSON of hashed API keys and of what they may do. Read anew when it changes."""
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from tunewheel_console.api import make_router
+from tunewheel_console.api import add_routes
 from tunewheel_console.rows import run_rows
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
@@ -34,7 +34,7 @@ def recorder() -> Recorder:
 @pytest.fixture
 async def client(state: Any, recorder: Any):
     web = FastAPI()
-    web.include_router(make_router(state, recorder))
+    add_routes(web, state, recorder)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://console") as client:
         yield client
 

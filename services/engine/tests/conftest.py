@@ -14,6 +14,7 @@ from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_engine.engine import Engine, load_engine
 from tunewheel_engine.main import make_app
 from tunewheel_engine.settings import Settings
+from tunewheel_runtime.identity.access import Access
 
 PROMPT = [5, 9, 33, 70, 101, 7, 250, 12]
 
@@ -71,5 +72,7 @@ def engine(settings: Settings) -> Engine:
 
 @pytest.fixture
 def http(engine: Engine) -> Iterator[TestClient]:
-    with TestClient(make_app(engine), base_url="http://127.0.0.1:8110") as client:
+    with TestClient(
+        make_app(engine, Access(engine.settings, warn=print)), base_url="http://127.0.0.1:8110"
+    ) as client:
         yield client

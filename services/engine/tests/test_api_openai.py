@@ -6,6 +6,7 @@ import json
 
 import pytest
 from starlette.testclient import TestClient
+from tunewheel_engine.main import make_health_app
 
 CHAT = {
     "messages": [{"role": "user", "content": "Hello"}],
@@ -190,13 +191,14 @@ def test_adapters_come_and_go(http: TestClient, chat, write_adapter, tiny_base) 
     assert chat(model="tuned-1").status_code == 404
 
 
-def test_metrics_and_health(http: TestClient, chat, tiny_base) -> None:
+def test_metrics_and_health(http: TestClient, engine, chat, tiny_base) -> None:
+    told = TestClient(make_health_app(engine), base_url="http://127.0.0.1:9110")
     chat()
     chat(temperature=9)
-    text = http.get("/metrics").text
+    text = told.get("/metrics").text
     label = f'model_name="{tiny_base.name}"'
     assert f"vllm:generation_tokens_total{{{label}}} 6.0" in text
     assert f'vllm:request_success_total{{finished_reason="length",{label}}} 1.0' in text
     assert 'tunewheel:engine_refused_total{status="400"} 1.0' in text
     assert "vllm:num_requests_running 0.0" in text
-    assert http.get("/health").status_code == 200
+    assert told.get("/health").status_code == 200

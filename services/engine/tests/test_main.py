@@ -46,15 +46,16 @@ def test_a_base_model_that_is_not_there_is_named(tmp_path: Path, capsys) -> None
 
 
 @pytest.mark.usefixtures("default_logs")
-def test_it_does_not_start_on_a_network_where_nobody_asks_who_calls(tmp_path: Path, capsys) -> None:
+def test_it_does_not_start_where_nobody_asks_who_calls(tmp_path: Path, capsys) -> None:
     from tunewheel_engine.main import configure_logs
 
-    settings = Settings(http_host="0.0.0.0", base_model=str(tmp_path / "none"), cache_dir=tmp_path)
+    settings = Settings(base_model=str(tmp_path / "none"), cache_dir=tmp_path, identity="required")
     configure_logs(settings)
     assert serve(settings) == 2
-    assert "TUNEWHEEL_AUTHENTICATED_IN_FRONT=true" in capsys.readouterr().err
-    in_front = settings.model_copy(update={"authenticated_in_front": True})
-    assert serve(in_front) == 2
+    assert "TUNEWHEEL_API_KEYS_FILE" in capsys.readouterr().err
+    assert serve(settings.model_copy(update={"identity": "open", "http_host": "0.0.0.0"})) == 2
+    assert "open to the network" in capsys.readouterr().err
+    assert serve(settings.model_copy(update={"identity": "open"})) == 2
     assert '"field": "base_model"' in capsys.readouterr().err, "which is looked for next"
 
 

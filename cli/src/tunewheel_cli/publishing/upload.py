@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 INGEST = next(member for member in ROSTER if member.name == "ingest")
-USUAL_URL = url(INGEST, INGEST.port)
+USUAL_URL = url(INGEST.port)
 TIMEOUT_SECONDS = 600.0
 
 

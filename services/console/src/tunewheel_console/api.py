@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from fastapi import APIRouter, HTTPException
+from fastapi import FastAPI, HTTPException
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
+from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.state import ConsoleState
 
 
-def make_router(state: ConsoleState, actions: Actions) -> APIRouter:
-    """Return the routes.
+def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
+    """Add the routes.
 
     ``POST /v1/projects/{project}/runs/{run_id}/{action}``, ``action`` being pause, resume or cancel: 202 once
     the command is on the log, 404 for a run that no event told of, 409 for one that has ended, 503 while the
     broker is away.
     """
-    router = APIRouter(prefix="/v1")
 
-    @router.post("/projects/{project}/runs/{run_id}/{action}", status_code=HTTPStatus.ACCEPTED)
+    @api.post("/v1/projects/{project}/runs/{run_id}/{action}", status_code=HTTPStatus.ACCEPTED)
+    @needs(Role.OPERATOR)
     async def control(project: str, run_id: str, action: TrainAction) -> dict[str, str]:
         known = state.projects.get(project)
         run = known.runs.get(run_id) if known else None
@@ -34,5 +36,3 @@ def make_router(state: ConsoleState, actions: Actions) -> APIRouter:
         except TransientError as error:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         return {"project": project, "run_id": run_id, "action": action.value}
-
-    return router

@@ -5,10 +5,12 @@ from __future__ import annotations
 from fastapi import FastAPI
 from tunewheel_contracts import topics
 from tunewheel_contracts.topics import TOPICS
+from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.service import Service
 
 from tunewheel_console.actions import Actions
-from tunewheel_console.api import make_router
+from tunewheel_console.api import add_routes
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
 from tunewheel_console.traffic import Traffic
@@ -38,12 +40,12 @@ def make_app(settings: Settings) -> Service:
 
 def make_web(state: ConsoleState, actions: Actions, *, refresh_seconds: float) -> FastAPI:
     """Return the app that serves the page and the API; all assets come from the installed package."""
-    from nicegui import ui
+    from nicegui import core, ui
 
     from tunewheel_console.page import Page
 
     web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    web.include_router(make_router(state, actions))
+    add_routes(web, state, actions)
     ui.run_with(
         web,
         root=lambda: Page(state, actions, refresh_seconds=refresh_seconds).build(),
@@ -51,6 +53,7 @@ def make_web(state: ConsoleState, actions: Actions, *, refresh_seconds: float) -
         dark=None,
         show_welcome_message=False,
     )
+    needs(Role.VIEWER)(core.app)
     return web
 
 

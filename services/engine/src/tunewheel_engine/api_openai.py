@@ -11,6 +11,8 @@ from typing import Any, Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_engine.engine import Engine
 from tunewheel_engine.errors import EngineFailed, Refused
@@ -29,14 +31,17 @@ def error_body(error: Refused | EngineFailed) -> dict[str, Any]:
 
 
 def routes(engine: Engine) -> list[Route]:
+    @needs(Role.APPLICATION)
     async def chat(request: Request) -> Response:
         body = parse(ChatRequest, await read_json(request, engine.settings.max_body_bytes))
         return await _answer(engine, request, body, chat_generation(engine, body), "chat")
 
+    @needs(Role.APPLICATION)
     async def complete(request: Request) -> Response:
         body = parse(CompletionRequest, await read_json(request, engine.settings.max_body_bytes))
         return await _answer(engine, request, body, completion_generation(engine, body), "text")
 
+    @needs(Role.VIEWER)
     async def models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": model_list(engine)})
 

@@ -9,6 +9,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_engine.engine import Engine
 from tunewheel_engine.errors import EngineFailed, ModelNotFound, Refused
@@ -38,18 +40,22 @@ def routes(engine: Engine) -> list[Route]:
     async def receive(request: Request) -> GenerateRequest:
         return parse(GenerateRequest, await read_json(request, engine.settings.max_body_bytes))
 
+    @needs(Role.APPLICATION)
     async def generate(request: Request) -> Response:
         return await _whole_answer(engine, request, await receive(request), as_list=False)
 
+    @needs(Role.APPLICATION)
     async def generate_stream(request: Request) -> Response:
         return _streamed_answer(engine, await receive(request))
 
+    @needs(Role.APPLICATION)
     async def either(request: Request) -> Response:
         body = await receive(request)
         if body.stream:
             return _streamed_answer(engine, body)
         return await _whole_answer(engine, request, body, as_list=True)
 
+    @needs(Role.VIEWER)
     async def info(request: Request) -> Response:
         return JSONResponse(describe(engine))
 

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -21,7 +21,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tunewheel_basemodel.errors import ModelFilesError
-from tunewheel_runtime.admission import Admission, OpenToNetwork, require_authentication
+from tunewheel_runtime.admission import Admission
+from tunewheel_runtime.doors import Door
+from tunewheel_runtime.identity.access import Access, NoIdentity
+from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.identity.keys import InvalidKeys
 
 from tunewheel_engine import api_adapters, api_openai, api_tgi
 from tunewheel_engine.engine import Engine, load_engine
@@ -29,7 +33,7 @@ from tunewheel_engine.errors import EngineFailed, Overloaded, Refused
 from tunewheel_engine.settings import Settings
 
 
-def make_app(engine: Engine) -> Starlette:
+def make_app(engine: Engine, access: Access) -> Starlette:
     """The HTTP application around a loaded engine; its lifespan runs the generating thread."""
 
     @asynccontextmanager
@@ -40,12 +44,6 @@ def make_app(engine: Engine) -> Starlette:
         finally:
             await asyncio.to_thread(engine.scheduler.stop)
 
-    async def health(request: Request) -> Response:
-        return Response(status_code=200 if engine.scheduler.healthy else 503)
-
-    async def metrics(request: Request) -> Response:
-        return Response(engine.metrics.text(), media_type="text/plain; version=0.0.4")
-
     async def refuse(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused | EngineFailed)
         tgi = request.url.path in api_tgi.PATHS
@@ -55,18 +53,27 @@ def make_app(engine: Engine) -> Starlette:
         body = api_tgi.error_body(error) if tgi else api_openai.error_body(error)
         return JSONResponse(body, status_code=status, headers=headers)
 
+    routes = [*api_openai.routes(engine), *api_adapters.routes(engine), *api_tgi.routes(engine)]
+    guard(routes, access)
     return Starlette(
-        routes=[
-            *api_openai.routes(engine),
-            *api_adapters.routes(engine),
-            *api_tgi.routes(engine),
-            Route("/health", health, methods=["GET"]),
-            Route("/metrics", metrics, methods=["GET"]),
-        ],
+        routes=routes,
         lifespan=lifespan,
         middleware=[Middleware(Admission, engine.settings)],
         exception_handlers={Refused: refuse, EngineFailed: refuse, HTTPException: _no_such_route},
     )
+
+
+def make_health_app(engine: Engine) -> Starlette:
+    """What anybody may ask, on a port of its own."""
+
+    async def health(request: Request) -> Response:
+        return Response(status_code=200 if engine.scheduler.healthy else 503)
+
+    async def metrics(request: Request) -> Response:
+        return Response(engine.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    routes = [Route("/health", health, methods=["GET"]), Route("/metrics", metrics, methods=["GET"])]
+    return Starlette(routes=routes, middleware=[Middleware(Admission, engine.settings)])
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
@@ -89,6 +96,7 @@ def read_settings(arguments: list[str]) -> Settings:
     )
     parser.add_argument("--host", dest="http_host")
     parser.add_argument("--port", type=int, dest="http_port")
+    parser.add_argument("--health-port", type=int)
     parser.add_argument("--max-batch", type=int)
     parser.add_argument("--max-queue", type=int)
     parser.add_argument("--max-context", type=int)
@@ -120,35 +128,50 @@ def configure_logs(settings: Settings) -> None:
 def serve(settings: Settings) -> int:
     """Load and serve until told to stop; the exit status is 1 when generation broke."""
     log = structlog.get_logger(__name__)
-    server: uvicorn.Server | None = None
-    failed = False
+    try:
+        access = Access(settings, warn=_warn)
+        access.require_identity("the engine", host=settings.http_host)
+        return asyncio.run(_serve(settings, access))
+    except (NoIdentity, InvalidKeys) as error:
+        log.error("cannot_start", reason=str(error))
+    except ModelFilesError as error:
+        log.error("cannot_start", field=error.field, reason=error.reason)
+    return 2
+
+
+def _warn(name: str, text: str | None) -> None:
+    if text is not None:
+        structlog.get_logger(__name__).error("warning", name=name, text=text)
+
+
+async def _serve(settings: Settings, access: Access) -> int:
+    closing, failed = asyncio.Event(), False
+    loop = asyncio.get_running_loop()
 
     def stop_after_failure() -> None:
         nonlocal failed
         failed = True
-        if server is not None:
-            server.should_exit = True
+        loop.call_soon_threadsafe(closing.set)
 
-    try:
-        require_authentication(settings, service="the engine")
-        engine = load_engine(settings, on_failure=stop_after_failure)
-    except OpenToNetwork as error:
-        log.error("cannot_start", reason=str(error))
-        return 2
-    except ModelFilesError as error:
-        log.error("cannot_start", field=error.field, reason=error.reason)
-        return 2
-    config = uvicorn.Config(
-        make_app(engine),
-        host=settings.http_host,
-        port=settings.http_port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=10,
-    )
-    server = uvicorn.Server(config)
-    log.info("serving", base=engine.base.name, revision=engine.base.revision, port=settings.http_port)
-    server.run()
+    engine = load_engine(settings, on_failure=stop_after_failure)
+    app = make_app(engine, access)
+    doors = [
+        Door(app, settings, host=settings.http_host, port=settings.http_port, patience=10),
+        Door(
+            make_health_app(engine),
+            settings,
+            host=settings.health_host or settings.http_host,
+            port=settings.health_port,
+            patience=10,
+        ),
+    ]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, closing.set)
+    async with app.router.lifespan_context(app):
+        log = structlog.get_logger(__name__)
+        base = engine.base
+        log.info("serving", base=base.name, revision=base.revision, port=doors[0].port, health=doors[1].port)
+        await asyncio.gather(*(door.serve(closing) for door in doors))
     return int(failed)
 
 

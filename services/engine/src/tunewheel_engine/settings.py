@@ -20,6 +20,7 @@ class Settings(HttpSettings):
     """Adapters are loaded from below these directories only (JSON list); default ``<cache_dir>/adapters``."""
 
     http_port: int = Field(default=8110, ge=0, le=65_535)
+    health_port: int = Field(default=9110, ge=0, le=65_535)
     max_body_bytes: int = Field(default=4 << 20, gt=0)
 
     max_batch: int = Field(default=16, ge=1, le=256)

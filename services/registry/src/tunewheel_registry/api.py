@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from tunewheel_contracts.events.lifecycle import ServingDesired, Stage
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_runtime.identity.guard import guard_descriptions, needs
+from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_registry.desired import desired_state
 from tunewheel_registry.ledger import Ledger
@@ -58,14 +60,17 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
     api = FastAPI(title="Tunewheel registry", version="1", docs_url="/docs", redoc_url=None)
 
     @api.get("/v1/projects")
+    @needs(Role.VIEWER)
     async def list_projects() -> list[ProjectSummary]:
         return [_project(ledger.state(project)) for project in sorted(ledger.projects)]
 
     @api.get("/v1/projects/{project}/models")
+    @needs(Role.VIEWER)
     async def list_models(project: ProjectName) -> list[ModelSummary]:
         return [ModelSummary(**_summary(model)) for model in _state(ledger, project).models.values()]
 
     @api.get("/v1/projects/{project}/desired")
+    @needs(Role.VIEWER)
     async def read_desired(project: ProjectName) -> ServingDesired:
         state, spec = _state(ledger, project), known_spec(project)
         desired = desired_state(state, spec) if spec else None
@@ -74,6 +79,7 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
         return desired
 
     @api.get("/v1/models/{model_id}")
+    @needs(Role.VIEWER)
     async def read_model(model_id: str) -> ModelDetail:
         for project in ledger.projects:
             model = ledger.state(project).models.get(model_id)
@@ -81,6 +87,7 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
                 return _detail(model)
         raise HTTPException(404, f"model_id: {model_id!r} is unknown; see /v1/projects/<project>/models")
 
+    guard_descriptions(api.routes)
     return api
 
 

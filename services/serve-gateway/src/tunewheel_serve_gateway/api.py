@@ -9,10 +9,12 @@ import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.events.upstream import FeedbackReceived
+from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_serve_gateway.chat import ChatCompletions
 from tunewheel_serve_gateway.connection import ClientGone, read_body
@@ -41,8 +43,6 @@ class Surface(Protocol):
 
     def status(self, caller: Caller) -> dict[str, Any]: ...
 
-    def metrics_text(self) -> str: ...
-
 
 def make_api(gateway: Surface) -> Starlette:
     """Build the app over ``gateway``."""
@@ -51,9 +51,11 @@ def make_api(gateway: Surface) -> Starlette:
         caller = gateway.admit(request.headers.get("authorization"))
         return models_of([t for t in gateway.table.projects.values() if caller.may_use(t.project)])
 
+    @needs(Role.APPLICATION)
     async def list_models(request: Request) -> Response:
         return json_response({"object": "list", "data": models_for(request)})
 
+    @needs(Role.APPLICATION)
     async def read_model(request: Request) -> Response:
         name = request.path_params["name"]
         for model in models_for(request):
@@ -61,6 +63,7 @@ def make_api(gateway: Surface) -> Starlette:
                 return json_response(model)
         raise UnknownModel(f"model {name!r} is not served; see /v1/models", param="model")
 
+    @needs(Role.APPLICATION)
     async def receive_feedback(request: Request) -> Response:
         caller = gateway.admit(request.headers.get("authorization"))
         raw = await read_body(request.scope, request.receive, limit=gateway.max_body_bytes)
@@ -81,21 +84,18 @@ def make_api(gateway: Surface) -> Starlette:
         }
         return json_response(answer, status=202)
 
+    @needs(Role.APPLICATION)
     async def read_status(request: Request) -> Response:
         caller = gateway.admit(request.headers.get("authorization"))
         return json_response(gateway.status(caller))
 
-    async def read_metrics(_: Request) -> Response:
-        return PlainTextResponse(gateway.metrics_text(), media_type="text/plain; version=0.0.4")
-
     return Starlette(
         routes=[
-            Route("/v1/chat/completions", gateway.chat, methods=["POST"]),
+            Route("/v1/chat/completions", needs(Role.APPLICATION)(gateway.chat), methods=["POST"]),
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", read_model),
             Route("/v1/feedback", receive_feedback, methods=["POST"]),
             Route("/v1/status", read_status),
-            Route("/metrics", read_metrics),
         ],
         exception_handlers={
             ApiError: on_api_error,

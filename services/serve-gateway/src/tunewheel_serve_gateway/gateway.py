@@ -25,7 +25,7 @@ from tunewheel_serve_gateway.connection import header
 from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.forgetting import Forgetting
-from tunewheel_serve_gateway.keys import Caller, load_keys, require_loopback
+from tunewheel_serve_gateway.keys import Caller, load_keys
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.recent import RecentCompletions
 from tunewheel_serve_gateway.reconcile import Reconciler
@@ -72,8 +72,6 @@ class Gateway:
         self._publish_many = publish_many
         self._fail = fail
         self._keys = load_keys(settings.api_keys_file)
-        if self._keys.is_open:
-            require_loopback(settings.http_host)
         self.max_body_bytes = settings.max_body_bytes
         self.metrics = Metrics(meter)
         self.catalog = Catalog()

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from tunewheel_contracts.errors import TunewheelError, first_complaint
 from tunewheel_contracts.fields import Sha256, Slug, SourceId, Strict
 from tunewheel_contracts.yaml_reading import read_yaml
-from tunewheel_runtime.admission import is_loopback
 
 from tunewheel_serve_gateway.errors import NotAuthenticated
 
@@ -48,7 +47,7 @@ ANYBODY = Caller()
 
 
 class KeyRing:
-    """Without keys everybody is let in: see ``require_loopback``."""
+    """Without keys everybody is let in."""
 
     def __init__(self, keys: Mapping[str, ApiKey] | None = None) -> None:
         self._keys = (
@@ -100,16 +99,3 @@ def load_keys(path: Path | None) -> KeyRing:
         raise InvalidKeys(f"TUNEWHEEL_API_KEYS_FILE {path}: {field}: {reason}") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InvalidKeys(f"TUNEWHEEL_API_KEYS_FILE {path} cannot be read: {error}") from error
-
-
-def require_loopback(host: str) -> None:
-    """Refuse to be open to a network.
-
-    Raises:
-        InvalidKeys: ``host`` is not a loopback address.
-    """
-    if not is_loopback(host):
-        raise InvalidKeys(
-            f"TUNEWHEEL_HTTP_HOST {host} is open to the network, but there are no API keys; "
-            "name a file of them in TUNEWHEEL_API_KEYS_FILE, or listen on 127.0.0.1"
-        )

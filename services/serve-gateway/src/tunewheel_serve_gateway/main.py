@@ -26,7 +26,8 @@ def make_app(settings: Settings) -> Service:
         service.fail,
     )
     register(service, gateway)
-    service.mount(make_api(gateway), asks_who_calls=True)  # keyless, it refuses any address but loopback
+    service.mount(make_api(gateway))
+    service.tell_metrics(gateway.metrics_text)
     return service
 
 

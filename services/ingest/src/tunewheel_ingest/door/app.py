@@ -18,6 +18,8 @@ from tunewheel_contracts.events.upstream import (
     ExamplePublished,
     TicketPublished,
 )
+from tunewheel_runtime.identity.guard import guard_descriptions, needs
+from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_ingest.door.bulk import Bulk
@@ -57,17 +59,20 @@ def make_api(
     _add_withdrawal(app, bulk, once)
     app.exception_handler(HTTPException)(_no_route)
     describe(app, tuple(PUBLISHED.values()))
+    guard_descriptions(app.routes)
     return app
 
 
 def _add_bulk(app: FastAPI, path: str, event_class: type[UpstreamEvent], bulk: Bulk, once: Once) -> None:
     @app.post(path, openapi_extra=json_body(event_class), name=event_class.type, **TAKEN)
+    @needs(Role.OPERATOR if event_class is ErasureRequested else Role.PUBLISHER)
     async def post(request: Request, project: Project = None, key: Key = None) -> JSONResponse:
         return await once.run(request, key, lambda body: bulk.take(event_class, request, body, project))
 
 
 def _add_files(app: FastAPI, files: Files, once: Once) -> None:
     @app.post(FILES, openapi_extra=FILE_BODY, name="document.file", **TAKEN)
+    @needs(Role.PUBLISHER)
     async def post(
         request: Request,
         project: Project = None,
@@ -92,6 +97,7 @@ def _add_withdrawal(app: FastAPI, bulk: Bulk, once: Once) -> None:
     taken: dict[str, Any] = {**TAKEN, "responses": {**RESPONSES, 404: missing}}
 
     @app.delete("/v1/documents/{document_id:path}", name="document.withdrawn", **taken)
+    @needs(Role.PUBLISHER)
     async def delete(
         request: Request, document_id: str, project: Project = None, reason: str = "", key: Key = None
     ) -> JSONResponse:

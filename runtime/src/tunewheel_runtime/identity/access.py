@@ -1,0 +1,156 @@
+"""From a request, or from an event, to who is behind it and what they may do now."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from tunewheel_contracts.errors import InvalidEvent, TunewheelError
+from tunewheel_contracts.principal import Principal
+
+from tunewheel_runtime.admission import is_loopback
+from tunewheel_runtime.identity.keys import InvalidKeys, KeyRing, read_keys
+from tunewheel_runtime.identity.roles import ANYBODY, NOBODY, Caller, NotAuthenticated, NotAuthorised, Role
+from tunewheel_runtime.settings import HttpSettings
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 1.0
+"""The file of keys is compared with what was read of it this often, at most."""
+WARNING = "api_keys"
+
+Warn = Callable[[str, str | None], None]
+
+
+class NoIdentity(TunewheelError):
+    """The service must not start, since nobody would ask who calls; the message names the settings."""
+
+
+class Access:
+    """What the settings say of identity. Keys that were added, changed or taken away count within
+    ``LOOK_SECONDS`` of a change of their file, and the time to read it."""
+
+    def __init__(
+        self, settings: HttpSettings, *, warn: Warn, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``warn`` is told when the file has become unreadable, and with None when it is well again; the
+        keys read last hold until then.
+
+        Raises:
+            InvalidKeys: the file cannot be read, or is wrong.
+        """
+        self._path = settings.api_keys_file
+        self._open = settings.identity == "open"
+        self._warn = warn
+        self._clock = clock
+        self._reading = asyncio.Lock()
+        self._next_look = clock() + LOOK_SECONDS
+        self._seen = _mark(self._path)
+        self._ring = KeyRing() if self._path is None else read_keys(self._path)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody is let in."""
+        return self._open
+
+    @property
+    def knows_somebody(self) -> bool:
+        """Whether anybody could be let in by name."""
+        return self._path is not None
+
+    def require_identity(self, service: str, *, host: str) -> None:
+        """Refuse to listen on ``host`` where nobody would ask who calls.
+
+        Raises:
+            NoIdentity
+        """
+        if not self._open and not self.knows_somebody:
+            raise NoIdentity(
+                f"{service} has nothing to tell callers by: name a file of keys in TUNEWHEEL_API_KEYS_FILE, "
+                "or set TUNEWHEEL_IDENTITY=open to let everybody on this machine do everything"
+            )
+        if self._open and not is_loopback(host):
+            raise NoIdentity(
+                f"TUNEWHEEL_HTTP_HOST {host} is open to the network, and by TUNEWHEEL_IDENTITY=open "
+                f"{service} does not ask who calls; listen on 127.0.0.1, or set TUNEWHEEL_IDENTITY=required "
+                "and name a file of keys in TUNEWHEEL_API_KEYS_FILE"
+            )
+
+    async def identify(self, authorization: str | None) -> Caller:
+        """Return who sends ``Authorization: Bearer <key>``.
+
+        Raises:
+            NotAuthenticated: no key, or an unknown one.
+        """
+        await self.refresh()
+        scheme, _, secret = (authorization or "").partition(" ")
+        secret = secret.strip()
+        if scheme.lower() != "bearer" or not secret:
+            if self._open:
+                return ANYBODY
+            raise NotAuthenticated("no API key; send 'Authorization: Bearer <key>'")
+        principal = self._ring.find(secret)
+        if principal is not None:
+            return self._ring.caller(principal)
+        if self._open:
+            return ANYBODY
+        raise NotAuthenticated("this API key is unknown; ask for a new one")
+
+    async def caller_of(self, principal: Principal | None) -> Caller:
+        """Return what ``principal`` may do now, ``NOBODY`` for None unless identity is open."""
+        if self._open:
+            return ANYBODY
+        await self.refresh()
+        return NOBODY if principal is None else self._ring.caller(principal)
+
+    async def require(self, principal: Principal | None, role: Role, project: str, *, field: str) -> None:
+        """Refuse an event whose ``field`` names a principal without ``role`` in ``project``.
+
+        Raises:
+            InvalidEvent
+        """
+        caller = await self.caller_of(principal)
+        if principal is None and not caller.may(role, project):
+            raise InvalidEvent(
+                field=field, reason=f"is missing; send it by a door that asks who calls, as a {role.value}"
+            )
+        try:
+            caller.require(role, project)
+        except NotAuthorised as error:
+            raise InvalidEvent(field=field, reason=str(error)) from error
+
+    async def refresh(self) -> None:
+        """Read the file of keys anew where it has changed."""
+        if self._path is None or self._clock() < self._next_look:
+            return
+        async with self._reading:
+            if self._clock() < self._next_look:
+                return
+            mark = _mark(self._path)
+            if mark != self._seen:
+                await self._read(self._path)
+                self._seen = mark
+            self._next_look = self._clock() + LOOK_SECONDS
+
+    async def _read(self, path: Path) -> None:
+        try:
+            self._ring = await asyncio.to_thread(read_keys, path)
+        except InvalidKeys as error:
+            self._warn(WARNING, f"{error}; the keys read before still hold")
+        else:
+            self._warn(WARNING, None)
+            log.info("api_keys_read", path=str(path), keys=len(self._ring.own))
+
+
+def _mark(path: Path | None) -> tuple[int, ...] | None:
+    """Return what changes when the file does, through links too, as Kubernetes mounts a secret."""
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size

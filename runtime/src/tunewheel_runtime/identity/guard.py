@@ -1,0 +1,138 @@
+"""Every route names the role that it needs; an app with a route that names none is not served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tunewheel_contracts.errors import TunewheelError
+
+from tunewheel_runtime.identity.access import Access
+from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, NotAuthorised, Role
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+_CALLER = "tunewheel.caller"
+_NEED = "__tunewheel_need__"
+
+
+class UnguardedRoute(TunewheelError):
+    """A route names no role; the message names the route."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a route asks of its caller: ``role``, in the project that a parameter of path or query names.
+
+    Without that parameter, the role in any project is enough to come in: then the route itself asks
+    ``caller_of(...).require(...)`` once it knows the project.
+    """
+
+    role: Role
+    project: str = "project"
+
+
+def needs(role: Role, *, project: str = "project") -> Callable[[T], T]:
+    """Name the role that an endpoint needs; see ``Need``."""
+
+    def mark(endpoint: T) -> T:
+        setattr(endpoint, _NEED, Need(role, project))
+        return endpoint
+
+    return mark
+
+
+def guard_descriptions(routes: Sequence[BaseRoute]) -> None:
+    """Mark the routes that FastAPI makes by itself, which describe an API, as read by viewers."""
+    for route in routes:
+        if type(route) is Route and getattr(route.endpoint, _NEED, None) is None:
+            needs(Role.VIEWER)(route.endpoint)
+
+
+def caller_of(connection: HTTPConnection | Scope) -> Caller:
+    """Return who sends a request that the guard has let through."""
+    scope = connection.scope if isinstance(connection, HTTPConnection) else connection
+    return scope[_CALLER]
+
+
+def set_caller(scope: Scope, caller: Caller) -> None:
+    """Say who sends a request, for a way of logging in other than ``Authorization``."""
+    scope[_CALLER] = caller
+
+
+def needs_of(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[str, Any, Need | None]]:
+    """Yield path, route and need of every route; of a ``Mount`` whose app has a need, the mount alone."""
+    for route in routes:
+        path = prefix + getattr(route, "path", "")
+        target = route.app if isinstance(route, Mount) else getattr(route, "endpoint", None)
+        need: Need | None = getattr(target, _NEED, None)
+        if isinstance(route, Mount) and need is None and route.routes:
+            yield from needs_of(route.routes, path)
+        else:
+            yield path, route, need
+
+
+def guard(routes: Sequence[BaseRoute], access: Access) -> None:
+    """Put a guard before every route.
+
+    Raises:
+        UnguardedRoute: a route names no role.
+    """
+    for path, route, need in list(needs_of(routes)):
+        if need is None or not isinstance(route, Route | WebSocketRoute | Mount):
+            raise UnguardedRoute(f"the route {path} names no role; mark its endpoint with needs(Role…)")
+        route.app = Guard(route.app, access, need)
+
+
+class Guard:
+    """ASGI around one route: 401 without a caller who is known, 403 without the role."""
+
+    def __init__(self, app: ASGIApp, access: Access, need: Need) -> None:
+        self._app = app
+        self._access = access
+        self._need = need
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        try:
+            if _CALLER not in scope:
+                scope[_CALLER] = await self._access.identify(connection.headers.get("authorization"))
+            project = connection.path_params.get(self._need.project) or connection.query_params.get(
+                self._need.project
+            )
+            caller_of(scope).require(self._need.role, project)
+        except (NotAuthenticated, NotAuthorised) as error:
+            log.warning("caller_refused", path=scope["path"][:200], reason=str(error))
+            await _refuse(scope, send, error)
+            return
+        await self._app(scope, receive, send)
+
+
+def refusal(error: NotAuthenticated | NotAuthorised) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """Return status, headers and body, the body in the shape of OpenAI's errors."""
+    if isinstance(error, NotAuthenticated):
+        status, headers = 401, {"www-authenticate": "Bearer"}
+        kind, code = "authentication_error", "invalid_api_key"
+    else:
+        status, headers = 403, dict[str, str]()
+        kind, code = "permission_error", "role_missing"
+    body = {"error": {"message": str(error), "type": kind, "param": None, "code": code}}
+    return status, headers, body
+
+
+async def _refuse(scope: Scope, send: Send, error: NotAuthenticated | NotAuthorised) -> None:
+    status, headers, body = refusal(error)
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": body["error"]["code"]})
+        return
+    sent = {"content-type": "application/json", **headers}
+    raw = [(name.encode(), value.encode()) for name, value in sent.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": json.dumps(body).encode()})

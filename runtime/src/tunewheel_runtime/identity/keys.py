@@ -1,0 +1,123 @@
+"""The file of API keys: hashes, and what each key may do. No key itself is kept, on disk or in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+from tunewheel_contracts.errors import TunewheelError, first_complaint
+from tunewheel_contracts.fields import Sha256, Slug, SourceId, Strict
+from tunewheel_contracts.principal import Principal
+from tunewheel_contracts.yaml_reading import read_yaml
+
+from tunewheel_runtime.identity.roles import Caller, Grant, Role
+
+
+class InvalidKeys(TunewheelError):
+    """The file of keys cannot be used; the message names the place and the fix."""
+
+
+class GrantEntry(Strict):
+    """Without ``projects``, the roles hold in all of them."""
+
+    roles: tuple[Role, ...] = Field(default=(Role.APPLICATION,), min_length=1)
+    projects: tuple[Slug, ...] | None = None
+
+    def grant(self) -> Grant:
+        projects = None if self.projects is None else frozenset(self.projects)
+        return Grant(frozenset(self.roles), projects)
+
+
+class ApiKey(GrantEntry):
+    """``sha256``: lower-case hex of the key's SHA-256; two of them while the key is being changed.
+
+    ``groups``: the key may do what these groups of the file may, and without ``roles`` nothing else.
+    """
+
+    sha256: tuple[Sha256, ...]
+    groups: tuple[SourceId, ...] = ()
+
+    @field_validator("sha256", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+
+class KeyFile(Strict):
+    """``keys`` by name, and ``groups``: what the members of a group may do, keys and tokens alike."""
+
+    keys: dict[SourceId, ApiKey] = {}
+    groups: dict[SourceId, GrantEntry] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """The keys of one state of the file. A look-up takes the same time however many keys there are.
+
+    Its time tells nothing about the keys: a table of SHA-256 sums is asked for the sum of what was sent, and
+    nobody can choose that sum byte by byte.
+    """
+
+    by_sum: Mapping[str, Principal] = field(default_factory=dict[str, Principal])
+    own: Mapping[str, tuple[Grant, ...]] = field(default_factory=dict[str, tuple[Grant, ...]])
+    groups: Mapping[str, Grant] = field(default_factory=dict[str, Grant])
+
+    def find(self, key: str) -> Principal | None:
+        """Return whose key this is."""
+        return self.by_sum.get(hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest())
+
+    def caller(self, principal: Principal) -> Caller:
+        """Return ``principal`` with what it may do now; nothing for a key that is in the file no more."""
+        own = self.own.get(principal.name, ()) if principal.issuer is None else ()
+        # Only an issuer vouches for groups; a key's are in the file, whatever an event says of them.
+        named = principal.groups if principal.issuer is not None else ()
+        return Caller(principal, (*own, *(self.groups[name] for name in named if name in self.groups)))
+
+
+def read_keys(path: Path) -> KeyRing:
+    """Read the file, YAML or JSON::
+
+        keys:
+          helpdesk: {sha256: <hex>, projects: [desk], roles: [publisher, application]}
+        groups:
+          support-leads: {projects: [desk], roles: [reviewer]}
+
+    Raises:
+        InvalidKeys
+    """
+    try:
+        file = KeyFile.model_validate(read_yaml(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        where, reason = first_complaint(error)
+        raise InvalidKeys(f"TUNEWHEEL_API_KEYS_FILE {path}: {where}: {reason}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InvalidKeys(f"TUNEWHEEL_API_KEYS_FILE {path} cannot be read: {error}") from error
+    return _ring(file, path)
+
+
+def _ring(file: KeyFile, path: Path) -> KeyRing:
+    groups = {name: entry.grant() for name, entry in file.groups.items()}
+    by_sum: dict[str, Principal] = {}
+    own: dict[str, tuple[Grant, ...]] = {}
+    for name, key in file.keys.items():
+        for known in key.groups:
+            if known not in groups:
+                raise InvalidKeys(
+                    f"TUNEWHEEL_API_KEYS_FILE {path}: keys.{name}.groups: {known!r} is no group of the file; "
+                    "add it below 'groups', or correct it"
+                )
+        for digest in key.sha256:
+            other = by_sum.setdefault(digest, Principal(name=name))
+            if other.name != name:
+                raise InvalidKeys(
+                    f"TUNEWHEEL_API_KEYS_FILE {path}: keys.{name}.sha256: is the key of {other.name!r} too; "
+                    "make a key of its own"
+                )
+        by_groups = tuple(groups[known] for known in key.groups)
+        says_roles = "roles" in key.model_fields_set or not by_groups
+        own[name] = (key.grant(), *by_groups) if says_roles else by_groups
+    return KeyRing(by_sum, own, groups)

@@ -1,0 +1,87 @@
+"""What a caller may do, and in which projects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.principal import Principal
+
+
+class NotAuthenticated(TunewheelError):
+    """Nobody knows who calls; the message says what to send. HTTP 401."""
+
+
+class NotAuthorised(TunewheelError):
+    """The caller lacks a role; the message names it, and the project. HTTP 403."""
+
+
+class Role(StrEnum):
+    """A role does not contain another, save that reviewers and operators read as viewers do."""
+
+    VIEWER = "viewer"
+    """Reads projects, models, runs and verdicts."""
+    PUBLISHER = "publisher"
+    """Sends tickets, documents and examples, and withdraws documents."""
+    APPLICATION = "application"
+    """Calls models through the gateway, and sends feedback."""
+    REVIEWER = "reviewer"
+    """Answers reviews and labels."""
+    OPERATOR = "operator"
+    """Declares projects, builds, trains, promotes, erases."""
+
+
+READERS = frozenset({Role.VIEWER, Role.REVIEWER, Role.OPERATOR})
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """``roles`` in ``projects``; None: in every project."""
+
+    roles: frozenset[Role]
+    projects: frozenset[str] | None = None
+
+    def gives(self, role: Role) -> bool:
+        return role in self.roles or (role is Role.VIEWER and not READERS.isdisjoint(self.roles))
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A principal with what it may do now. ``principal`` None: nobody asked who it is."""
+
+    principal: Principal | None
+    grants: tuple[Grant, ...]
+
+    @property
+    def name(self) -> str | None:
+        return self.principal.name if self.principal else None
+
+    def may(self, role: Role, project: str | None = None) -> bool:
+        """Return whether this caller has ``role`` in ``project``; None: in any project at all."""
+        return any(
+            grant.gives(role) and (project is None or grant.projects is None or project in grant.projects)
+            for grant in self.grants
+        )
+
+    def projects_of(self, role: Role) -> frozenset[str] | None:
+        """Return the projects where this caller has ``role``; None: all of them."""
+        found: set[str] = set()
+        for grant in self.grants:
+            if grant.gives(role):
+                if grant.projects is None:
+                    return None
+                found |= grant.projects
+        return frozenset(found)
+
+    def require(self, role: Role, project: str | None = None) -> None:
+        """Raise ``NotAuthorised`` unless this caller has ``role`` in ``project`` (None: in any)."""
+        if not self.may(role, project):
+            place = f"in project {project!r}" if project is not None else "in any project"
+            who = self.name or "nobody"
+            raise NotAuthorised(f"{who} lacks the role {role.value} {place}; ask for it, or use another key")
+
+
+ANYBODY = Caller(None, (Grant(frozenset(Role)),))
+"""Where identity is open: everybody may do everything."""
+NOBODY = Caller(None, ())

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, NoIdentity
+from tunewheel_runtime.identity.guard import UnguardedRoute, caller_of, guard, needs
+from tunewheel_runtime.identity.keys import InvalidKeys
+from tunewheel_runtime.identity.roles import NotAuthenticated, Role
+from tunewheel_runtime.service import Service
+from tunewheel_runtime.settings import HttpSettings, ServiceSettings
+
+
+def sha(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+SUM = sha("k")
+
+
+def write(path: Path, keys: object, groups: object = None) -> Path:
+    path.write_text(yaml.safe_dump({"keys": keys, "groups": groups or {}}))
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    keys = {
+        "ops": {"sha256": sha("k-ops"), "roles": ["operator"]},
+        "desk": {"sha256": [sha("k-old"), sha("k-new")], "roles": ["publisher"], "projects": ["desk"]},
+        "app": {"sha256": sha("k-app"), "projects": ["desk"]},
+        "lead": {"sha256": sha("k-lead"), "groups": ["leads"]},
+    }
+    return write(tmp_path / "keys.yaml", keys, {"leads": {"roles": ["reviewer"], "projects": ["desk"]}})
+
+
+class Warned(dict[str, str | None]):
+    def __call__(self, name: str, text: str | None) -> None:
+        self[name] = text
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def access(
+    file: Path | None, warn: Warned | None = None, clock: Clock | None = None, **more: object
+) -> Access:
+    settings = HttpSettings.model_validate({"identity": "required", "api_keys_file": file, **more})
+    return Access(settings, warn=warn if warn is not None else Warned(), clock=clock or Clock())
+
+
+async def may(known: Access, key: str, role: Role, project: str | None) -> bool:
+    return (await known.identify(f"Bearer {key}")).may(role, project)
+
+
+async def test_a_key_tells_who_calls_and_what_they_may_do(file: Path) -> None:
+    known = access(file)
+    assert (
+        (await known.identify("bearer k-new")).name == (await known.identify("Bearer k-old")).name == "desk"
+    )
+    assert await may(known, "k-new", Role.PUBLISHER, "desk")
+    assert await may(known, "k-new", Role.PUBLISHER, None), "somewhere"
+    assert not await may(known, "k-new", Role.PUBLISHER, "other")
+    assert not await may(known, "k-new", Role.VIEWER, "desk"), "who sends need not read"
+    assert await may(known, "k-ops", Role.VIEWER, "any"), "who operates reads"
+    assert not await may(known, "k-ops", Role.REVIEWER, "any"), "and is no reviewer"
+    assert await may(known, "k-app", Role.APPLICATION, "desk"), "which a key is unless told"
+    assert await may(known, "k-lead", Role.REVIEWER, "desk"), "by its group"
+    assert not await may(known, "k-lead", Role.APPLICATION, "desk"), "nothing beside its group"
+    lead = await known.identify("Bearer k-lead")
+    assert lead.projects_of(Role.REVIEWER) == {"desk"}
+    assert lead.projects_of(Role.OPERATOR) == set()
+    assert (await known.identify("Bearer k-ops")).projects_of(Role.OPERATOR) is None
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer ", "Basic k-ops", "Bearer nope", "Bearer \udcff", "k-ops"]
+)
+async def test_anything_else_is_nobody(file: Path, header: str | None) -> None:
+    with pytest.raises(NotAuthenticated):
+        await access(file).identify(header)
+
+
+async def test_where_identity_is_open_everybody_may_do_everything() -> None:
+    known = access(None, identity="open")
+    for header in (None, "Bearer whatever"):
+        caller = await known.identify(header)
+        assert caller.principal is None
+        assert all(caller.may(role, "desk") for role in Role)
+
+
+async def test_a_changed_file_counts_at_the_next_look(file: Path) -> None:
+    clock, warned = Clock(), Warned()
+    known = access(file, warned, clock)
+    write(file, {"new": {"sha256": sha("k-2"), "roles": ["viewer"]}})
+    os.utime(file, (1, 1))
+    assert (await known.identify("Bearer k-ops")).name == "ops", "it was looked at a moment ago"
+    clock.now += LOOK_SECONDS
+    with pytest.raises(NotAuthenticated):
+        await known.identify("Bearer k-ops")
+    assert (await known.identify("Bearer k-2")).name == "new"
+    assert warned == {"api_keys": None}
+
+
+@pytest.mark.parametrize("spoilt", ["keys: [", None])
+async def test_a_spoilt_file_is_told_and_the_keys_before_hold(file: Path, spoilt: str | None) -> None:
+    clock, warned, good = Clock(), Warned(), file.read_text()
+    known = access(file, warned, clock)
+    file.write_text(spoilt) if spoilt else file.unlink()
+    clock.now += LOOK_SECONDS
+    assert (await known.identify("Bearer k-ops")).name == "ops"
+    assert "the keys read before still hold" in (warned["api_keys"] or "")
+    file.write_text(good)
+    clock.now += LOOK_SECONDS
+    assert (await known.identify("Bearer k-ops")).name == "ops"
+    assert warned["api_keys"] is None
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("keys: {app: {sha256: plain}}", "keys.app.sha256"),
+        ("keys: {app: {sha: x}}", "keys.app"),
+        (f"keys: {{app: {{sha256: {SUM}, roles: [king]}}}}", "keys.app.roles"),
+        (f"keys: {{app: {{sha256: {SUM}, roles: []}}}}", "keys.app.roles"),
+        (f"keys: {{app: {{sha256: {SUM}, groups: [none]}}}}", "keys.app.groups: 'none' is no group"),
+        (f"keys: {{a: {{sha256: {SUM}}}, b: {{sha256: {SUM}}}}}", "keys.b.sha256: is the key of 'a'"),
+        ("[]", "(body)"),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_field(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text(content)
+    with pytest.raises(InvalidKeys, match="TUNEWHEEL_API_KEYS_FILE") as refused:
+        access(file)
+    assert said in str(refused.value)
+
+
+async def test_an_events_principal_may_what_the_file_says_now(file: Path) -> None:
+    known = access(file)
+    await known.require(Principal(name="lead"), Role.REVIEWER, "desk", field="submitted_by")
+    refused = [
+        (Principal(name="lead"), "other", "lacks the role reviewer in project 'other'"),
+        (Principal(name="ops"), "desk", "lacks the role reviewer"),
+        (Principal(name="gone", groups=("leads",)), "desk", "gone lacks the role"),
+        (None, "desk", "is missing"),
+    ]
+    for principal, project, said in refused:
+        with pytest.raises(InvalidEvent, match=said) as error:
+            await known.require(principal, Role.REVIEWER, project, field="submitted_by")
+        assert error.value.field == "submitted_by"
+    await access(None, identity="open").require(None, Role.REVIEWER, "desk", field="submitted_by")
+
+
+@needs(Role.OPERATOR)
+async def act(request: Request) -> Response:
+    return JSONResponse({"caller": caller_of(request).name})
+
+
+@needs(Role.PUBLISHER)
+async def talk(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.send_text(caller_of(socket).name or "")
+    await socket.close()
+
+
+def client(known: Access) -> TestClient:
+    routes = [
+        Route("/projects/{project}", act, methods=["POST"]),
+        Route("/act", act, methods=["POST"]),
+        WebSocketRoute("/talk", talk),
+        Mount("/below", routes=[Route("/act", act)]),
+        Mount("/whole", needs(Role.OPERATOR)(Starlette(routes=[Route("/act", lambda _: Response())]))),
+    ]
+    guard(routes, known)
+    return TestClient(Starlette(routes=routes))
+
+
+def test_a_route_is_reached_with_its_role_in_its_project(file: Path) -> None:
+    http = client(access(file))
+
+    def status(path: str, key: str | None, method: str = "POST") -> int:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return http.request(method, path, headers=headers).status_code
+
+    reached = [("/projects/desk", "POST"), ("/act", "POST"), ("/below/act", "GET"), ("/whole/act", "GET")]
+    for path, method in reached:
+        got = [status(path, key, method) for key in (None, "k-nobody", "k-app", "k-new", "k-ops")]
+        assert got == [401, 401, 403, 403, 200], path
+    assert http.post("/act?project=x", headers={"authorization": "Bearer k-ops"}).json() == {"caller": "ops"}
+    refused = http.post("/act")
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert refused.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_a_parameter_names_the_project(file: Path) -> None:
+    written = json.loads(json.dumps(yaml.safe_load(file.read_text())))
+    written["keys"]["ops"]["projects"] = ["desk"]
+    file.write_text(yaml.safe_dump(written))
+    http = client(access(file))
+    own = {"authorization": "Bearer k-ops"}
+    paths = ("/projects/desk", "/projects/other", "/act?project=desk", "/act?project=other", "/act")
+    assert [http.post(path, headers=own).status_code for path in paths] == [200, 403, 200, 403, 200]
+
+
+def test_a_websocket_is_guarded_too(file: Path) -> None:
+    http = client(access(file))
+    with http.websocket_connect("/talk", headers={"authorization": "Bearer k-new"}) as socket:
+        assert socket.receive_text() == "desk"
+    with pytest.raises(WebSocketDisconnect), http.websocket_connect("/talk"):
+        pass
+
+
+def service(**settings: object) -> Service:
+    return Service("desk", ServiceSettings.model_validate({"store_url": "memory://", **settings}))
+
+
+def test_an_app_with_a_route_without_a_role_is_not_served() -> None:
+    async def open_to_all(_: Request) -> Response:
+        return Response()
+
+    for routes in ([Route("/x", open_to_all)], [Mount("/m", routes=[Route("/x", open_to_all)])]):
+        with pytest.raises(UnguardedRoute, match="/x names no role"):
+            service().mount(Starlette(routes=routes))
+
+
+async def test_no_service_with_an_api_starts_where_nobody_asks_who_calls() -> None:
+    for settings, said in [
+        ({"identity": "required"}, "TUNEWHEEL_API_KEYS_FILE"),
+        ({"identity": "open", "http_host": "0.0.0.0"}, "open to the network"),
+    ]:
+        desk = service(**settings)
+        desk.mount(Starlette())
+        with pytest.raises(NoIdentity, match=said):
+            await desk.serve()
+        assert desk.http_port is None, "no socket was opened"
+
+
+def test_it_ends_with_code_2_and_says_why(capfd: pytest.CaptureFixture[str]) -> None:
+    desk = service(identity="required")
+    desk.ask_who()
+    with pytest.raises(SystemExit) as ended:
+        desk.run()
+    assert ended.value.code == 2
+    said = [json.loads(line) for line in "".join(capfd.readouterr()).splitlines() if "cannot_start" in line]
+    assert "TUNEWHEEL_API_KEYS_FILE" in said[0]["reason"]
