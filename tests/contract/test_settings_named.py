@@ -82,7 +82,7 @@ def test_a_readme_lists_what_its_service_reads(service: Path) -> None:
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
 def test_an_image_sets_what_its_own_service_reads(service: Path) -> None:
     told = named(service / "Dockerfile")
-    assert {"TUNEWHEEL_HTTP_HOST", "TUNEWHEEL_HTTP_PORT"} <= told
+    assert {"TUNEWHEEL_HTTP_HOST", "TUNEWHEEL_HEALTH_PORT"} <= told
     assert told <= settings_of(service)
 
 
