@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.principal import Principal
-from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, NoIdentity
+from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, Credential, NoIdentity
 from tunewheel_runtime.identity.guard import UnguardedRoute, caller_of, guard, needs
 from tunewheel_runtime.identity.keys import InvalidKeys
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
@@ -87,6 +87,24 @@ async def test_a_key_tells_who_calls_and_what_they_may_do(file: Path) -> None:
     assert lead.projects_of(Role.REVIEWER) == {"desk"}
     assert lead.projects_of(Role.OPERATOR) == set()
     assert (await known.identify("Bearer k-ops")).projects_of(Role.OPERATOR) is None
+
+
+async def test_what_a_key_showed_holds_until_it_is_changed_or_taken_away(file: Path) -> None:
+    clock = Clock()
+    known = access(file, clock=clock)
+    ops, old = await known.credential("Bearer k-ops"), await known.credential("Bearer k-old")
+    assert sha("k-ops") not in ops.model_dump_json()
+    assert (await known.caller_with(ops)).may(Role.OPERATOR, "desk")
+    write(file, {"ops": {"sha256": sha("k-ops")}, "desk": {"sha256": sha("k-new")}})
+    os.utime(file, (1, 1))
+    clock.now += LOOK_SECONDS
+    assert not (await known.caller_with(ops)).may(Role.OPERATOR, "desk"), "it has another role now"
+    with pytest.raises(NotAuthenticated, match="changed or taken away"):
+        await known.caller_with(old)
+    with pytest.raises(NotAuthenticated):
+        await known.credential("Bearer k-old")
+    with pytest.raises(NotAuthenticated, match="has ended"):
+        await known.caller_with(Credential(principal=ops.principal, expires_at=1.0))
 
 
 @pytest.mark.parametrize(

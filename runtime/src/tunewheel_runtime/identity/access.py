@@ -9,10 +9,11 @@ from pathlib import Path
 
 import structlog
 from tunewheel_contracts.errors import InvalidEvent, TunewheelError
+from tunewheel_contracts.fields import Strict
 from tunewheel_contracts.principal import Principal
 
 from tunewheel_runtime.admission import is_loopback
-from tunewheel_runtime.identity.keys import InvalidKeys, KeyRing, read_keys
+from tunewheel_runtime.identity.keys import InvalidKeys, KeyRing, fingerprint_of, read_keys, sum_of
 from tunewheel_runtime.identity.roles import ANYBODY, NOBODY, Caller, NotAuthenticated, NotAuthorised, Role
 from tunewheel_runtime.settings import HttpSettings
 
@@ -27,6 +28,16 @@ Warn = Callable[[str, str | None], None]
 
 class NoIdentity(TunewheelError):
     """The service must not start, since nobody would ask who calls; the message names the settings."""
+
+
+class Credential(Strict):
+    """What somebody showed to say who they are, without the secret: a browser's session lasts as long."""
+
+    principal: Principal
+    key_fingerprint: str | None = None
+    """Of the API key; None: a token."""
+    expires_at: float | None = None
+    """When the token ends, in seconds since 1970."""
 
 
 class Access:
@@ -86,9 +97,8 @@ class Access:
             NotAuthenticated: no key, or an unknown one.
         """
         await self.refresh()
-        scheme, _, secret = (authorization or "").partition(" ")
-        secret = secret.strip()
-        if scheme.lower() != "bearer" or not secret:
+        secret = bearer_secret(authorization)
+        if not secret:
             if self._open:
                 return ANYBODY
             raise NotAuthenticated("no API key; send 'Authorization: Bearer <key>'")
@@ -98,6 +108,33 @@ class Access:
         if self._open:
             return ANYBODY
         raise NotAuthenticated("this API key is unknown; ask for a new one")
+
+    async def credential(self, authorization: str | None) -> Credential:
+        """Return what ``Authorization: Bearer <key>`` shows, also where identity is open.
+
+        Raises:
+            NotAuthenticated: no key, or an unknown one.
+        """
+        await self.refresh()
+        secret = bearer_secret(authorization)
+        principal = self._ring.find(secret) if secret else None
+        if principal is None:
+            raise NotAuthenticated("this API key is unknown; ask for a new one")
+        return Credential(principal=principal, key_fingerprint=fingerprint_of(sum_of(secret)))
+
+    async def caller_with(self, credential: Credential) -> Caller:
+        """Return what somebody may do now who showed ``credential`` earlier.
+
+        Raises:
+            NotAuthenticated: the key was changed or taken away, or the token has ended.
+        """
+        await self.refresh()
+        fingerprint = credential.key_fingerprint
+        if fingerprint is not None and not self._ring.holds(credential.principal.name, fingerprint):
+            raise NotAuthenticated("this API key was changed or taken away; ask for a new one")
+        if credential.expires_at is not None and credential.expires_at <= time.time():
+            raise NotAuthenticated("this token has ended; get a new one")
+        return await self.caller_of(credential.principal)
 
     async def caller_of(self, principal: Principal | None) -> Caller:
         """Return what ``principal`` may do now, ``NOBODY`` for None unless identity is open."""
@@ -143,6 +180,12 @@ class Access:
         else:
             self._warn(WARNING, None)
             log.info("api_keys_read", path=str(path), keys=len(self._ring.own))
+
+
+def bearer_secret(authorization: str | None) -> str:
+    """Return the key or token of an ``Authorization`` header; empty without one."""
+    scheme, _, secret = (authorization or "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
 
 
 def _mark(path: Path | None) -> tuple[int, ...] | None:

@@ -64,11 +64,17 @@ class KeyRing:
 
     by_sum: Mapping[str, Principal] = field(default_factory=dict[str, Principal])
     own: Mapping[str, tuple[Grant, ...]] = field(default_factory=dict[str, tuple[Grant, ...]])
+    sums: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """The hashes of each name's keys."""
     groups: Mapping[str, Grant] = field(default_factory=dict[str, Grant])
 
     def find(self, key: str) -> Principal | None:
         """Return whose key this is."""
-        return self.by_sum.get(hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest())
+        return self.by_sum.get(sum_of(key))
+
+    def holds(self, name: str, fingerprint: str) -> bool:
+        """Return whether the key with ``fingerprint`` is still a key of ``name``."""
+        return any(fingerprint_of(known) == fingerprint for known in self.sums.get(name, ()))
 
     def caller(self, principal: Principal) -> Caller:
         """Return ``principal`` with what it may do now; nothing for a key that is in the file no more."""
@@ -76,6 +82,16 @@ class KeyRing:
         # Only an issuer vouches for groups; a key's are in the file, whatever an event says of them.
         named = principal.groups if principal.issuer is not None else ()
         return Caller(principal, (*own, *(self.groups[name] for name in named if name in self.groups)))
+
+
+def sum_of(key: str) -> str:
+    """Return the hash of ``key`` that the file has: lower-case hex of its SHA-256."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def fingerprint_of(digest: str) -> str:
+    """Return what tells one key of the file from another where its hash in the file is not to be shown."""
+    return hashlib.sha256(f"fingerprint:{digest}".encode()).hexdigest()[:32]
 
 
 def read_keys(path: Path) -> KeyRing:
@@ -120,4 +136,4 @@ def _ring(file: KeyFile, path: Path) -> KeyRing:
         by_groups = tuple(groups[known] for known in key.groups)
         says_roles = "roles" in key.model_fields_set or not by_groups
         own[name] = (key.grant(), *by_groups) if says_roles else by_groups
-    return KeyRing(by_sum, own, groups)
+    return KeyRing(by_sum, own, {name: key.sha256 for name, key in file.keys.items()}, groups)
