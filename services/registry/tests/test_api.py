@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from starlette.testclient import TestClient
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.formats.run import BaseModelFacts
+from tunewheel_contracts.identity import content_sha256
 from tunewheel_registry.api import make_api
 from tunewheel_registry.ledger import Ledger
+from tunewheel_runtime.identity.access import Access
+from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.settings import HttpSettings
 
 
 class _Forgetful:
@@ -28,12 +34,23 @@ def ledger_of(desk: Any) -> Ledger:
     return Ledger(_Forgetful(), find_spec, nothing)
 
 
+def client_of(ledger: Ledger, desk: Any, settings: HttpSettings | None = None) -> TestClient:
+    api = make_api(ledger, lambda project: desk.spec())
+    guard(api.routes, Access(settings or HttpSettings(identity="open"), warn=print))
+    return TestClient(api)
+
+
 @pytest.fixture
-async def client(desk: Any) -> TestClient:
+async def ledger(desk: Any) -> Ledger:
     ledger = ledger_of(desk)
     for trigger in (desk.trained(1), desk.passed(1), desk.passed(2)):
         await ledger.handle(trigger)
-    return TestClient(make_api(ledger, lambda project: desk.spec()))
+    return ledger
+
+
+@pytest.fixture
+async def client(ledger: Ledger, desk: Any) -> TestClient:
+    return client_of(ledger, desk)
 
 
 async def test_projects_are_summed_up(client: TestClient, desk: Any):
@@ -62,7 +79,7 @@ async def test_a_base_model_tells_what_its_files_say(desk: Any):
     ledger = ledger_of(desk)
     await ledger.handle(desk.trained(1, base_facts=facts))
     await ledger.handle(desk.trained(2))  # a run of before the facts were told changes nothing
-    base, *_ = TestClient(make_api(ledger, lambda _: desk.spec())).get("/v1/projects/desk/models").json()
+    base, *_ = client_of(ledger, desk).get("/v1/projects/desk/models").json()
     assert base["kind"] == "base"
     assert base["base"] == {"name": "org/Tiny-Base", "revision": f"sha256:{'0' * 64}"}
     assert base["base_facts"] == {
@@ -101,3 +118,43 @@ async def test_the_unknown_is_404_and_says_where_to_look(client: TestClient, pat
     answer = client.get(path)
     assert answer.status_code == 404
     assert "none" in answer.json()["detail"]
+
+
+async def test_what_a_caller_may_not_read_is_not_there(ledger: Ledger, desk: Any, tmp_path: Path):
+    grants = {
+        "reader": {"roles": ["viewer"], "projects": ["desk"]},
+        "reviewer": {"roles": ["reviewer"]},
+        "stranger": {"roles": ["viewer"], "projects": ["other"]},
+        "sender": {"roles": ["publisher"]},
+    }
+    keys = {name: {"sha256": content_sha256(name.encode()), **grant} for name, grant in grants.items()}
+    file = tmp_path / "keys.yaml"
+    file.write_text(yaml.safe_dump({"keys": keys}))
+    client = client_of(ledger, desk, HttpSettings(identity="required", api_keys_file=file))
+
+    def get(path: str, name: str | None) -> Any:
+        return client.get(path, headers={"authorization": f"Bearer {name}"} if name else {})
+
+    model, unknown = f"/v1/models/{desk.model_id(1)}", "/v1/models/none"
+    for name in ("reader", "reviewer"):
+        assert [project["project"] for project in get("/v1/projects", name).json()] == ["desk"]
+        assert get(model, name).status_code == 200
+    assert get("/v1/projects", "stranger").json() == []
+    hidden, missing = get(model, "stranger"), get(unknown, "stranger")
+    assert (hidden.status_code, missing.status_code) == (404, 404)
+    assert hidden.text.replace(desk.model_id(1), "none") == missing.text
+    for project in ("desk", "none", "x" * 64):  # that it exists, or could not, is not told
+        assert get(f"/v1/projects/{project}/models", "stranger").status_code == 403
+        assert get(f"/v1/projects/{project}/models", None).status_code == 401
+    assert get(f"/v1/projects/{'x' * 64}/models", "reviewer").status_code == 422
+    assert get("/v1/projects", "sender").status_code == 403
+
+
+def test_the_description_names_the_keys_and_the_refusals(client: TestClient):
+    described = client.get("/openapi.json").json()
+    assert described["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    routes = [route for path in described["paths"].values() for route in path.values()]
+    assert len(routes) == 4
+    for route in routes:
+        assert {"200", "401", "403"} <= set(route["responses"])
+        assert route["security"] == [{"HTTPBearer": []}]

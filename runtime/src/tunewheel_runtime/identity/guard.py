@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import structlog
+from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -113,6 +114,26 @@ class Guard:
             await _refuse(scope, send, error)
             return
         await self._app(scope, receive, send)
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: Literal["authentication_error", "permission_error"]
+    param: None
+    code: Literal["invalid_api_key", "role_missing"]
+
+
+class ErrorResponse(BaseModel):
+    """The body of a 401 or a 403 of the guard, in the shape of OpenAI's errors."""
+
+    error: ErrorDetail
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorResponse, "description": "No key or token, or an unknown one"},
+    403: {"model": ErrorResponse, "description": "The caller lacks the role in the project"},
+}
+"""For the description of a FastAPI app."""
 
 
 def refusal(error: NotAuthenticated | NotAuthorised) -> tuple[int, dict[str, str], dict[str, Any]]:

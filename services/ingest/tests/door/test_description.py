@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import schemathesis
-from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -11,10 +10,10 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from tunewheel_ingest.door.app import make_api
+from tunewheel_runtime.settings import HttpSettings
 from tunewheel_runtime.store import ObjectStore
 
-from .conftest import Log
+from .conftest import Log, make_app
 
 CHECKS = (
     not_a_server_error,
@@ -24,17 +23,15 @@ CHECKS = (
 )
 
 
-def _app() -> FastAPI:
-    limits = {"max_body_bytes": 64 << 10, "publish_batch": 3, "max_document_bytes": 64 << 10}
-    return make_api(Log(), ObjectStore("memory://"), **limits)
-
-
 @schemathesis.serializer("application/x-ndjson")
 def json_lines(_: object, value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
 
 
-schema = schemathesis.openapi.from_asgi("/openapi.json", _app())
+LIMITS = {"max_body_bytes": 64 << 10, "publish_batch": 3, "max_document_bytes": 64 << 10}
+schema = schemathesis.openapi.from_asgi(
+    "/openapi.json", make_app(Log(), ObjectStore("memory://"), HttpSettings(identity="open"), **LIMITS)
+)
 
 
 def test_every_route_and_body_is_described() -> None:
@@ -46,11 +43,20 @@ def test_every_route_and_body_is_described() -> None:
     for path, routes in described.items():
         for method, route in routes.items():
             assert ("requestBody" in route) == (method == "post"), path
-            assert set(route["responses"]) - {"404"} == {"202", "413", "422", "503"}
-            for answer in route["responses"].values():
-                assert answer["content"]["application/json"]["schema"] == {
-                    "$ref": "#/components/schemas/Receipt"
-                }
+            said = {
+                status: answer["content"]["application/json"]["schema"]
+                for status, answer in route["responses"].items()
+            }
+            assert set(said) - {"404"} == {"202", "401", "403", "413", "422", "503"}
+            receipt, error = (
+                {"$ref": f"#/components/schemas/{name}"} for name in ("Receipt", "ErrorResponse")
+            )
+            assert said.pop("401") == error
+            assert said.pop("403")["anyOf"] == [receipt, error]
+            assert all(schema == receipt for schema in said.values())
+            assert [set(scheme) for scheme in route["security"]] == [{"HTTPBearer"}]
+    scheme = schema.raw_schema["components"]["securitySchemes"]["HTTPBearer"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
 
 
 @schema.parametrize()

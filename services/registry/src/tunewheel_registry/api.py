@@ -6,12 +6,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Path
+from fastapi import Depends, FastAPI, HTTPException, Path, Request
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from tunewheel_contracts.events.lifecycle import ServingDesired, Stage
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_runtime.identity.guard import guard_descriptions, needs
+from tunewheel_runtime.identity.guard import RESPONSES, caller_of, guard_descriptions, needs
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_registry.desired import desired_state
@@ -20,6 +21,8 @@ from tunewheel_registry.lifecycle import Model, State
 
 KnownSpec = Callable[[str], ProjectSpec | None]
 ProjectName = Annotated[str, Path(max_length=63)]
+BEARER = Depends(HTTPBearer(auto_error=False, description="An API key, or a token of the OIDC issuer."))
+"""Described by FastAPI, asked for by the guard of each route."""
 
 
 class ProjectSummary(BaseModel):
@@ -56,13 +59,21 @@ class ModelDetail(ModelSummary):
 
 
 def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
-    """Build the API over ``ledger``; it only ever reads."""
-    api = FastAPI(title="Tunewheel registry", version="1", docs_url="/docs", redoc_url=None)
+    """Build the API over ``ledger``; it only ever reads. To callers who may not read a project it does not
+    exist."""
+    api = FastAPI(
+        title="Tunewheel registry",
+        version="1",
+        docs_url="/docs",
+        redoc_url=None,
+        dependencies=[BEARER],
+        responses=RESPONSES,
+    )
 
     @api.get("/v1/projects")
     @needs(Role.VIEWER)
-    async def list_projects() -> list[ProjectSummary]:
-        return [_project(ledger.state(project)) for project in sorted(ledger.projects)]
+    async def list_projects(request: Request) -> list[ProjectSummary]:
+        return [_project(ledger.state(project)) for project in sorted(_readable(ledger, request))]
 
     @api.get("/v1/projects/{project}/models")
     @needs(Role.VIEWER)
@@ -80,8 +91,8 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
 
     @api.get("/v1/models/{model_id}")
     @needs(Role.VIEWER)
-    async def read_model(model_id: str) -> ModelDetail:
-        for project in ledger.projects:
+    async def read_model(request: Request, model_id: str) -> ModelDetail:
+        for project in _readable(ledger, request):
             model = ledger.state(project).models.get(model_id)
             if model is not None:
                 return _detail(model)
@@ -89,6 +100,12 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
 
     guard_descriptions(api.routes)
     return api
+
+
+def _readable(ledger: Ledger, request: Request) -> list[str]:
+    """Return the projects that the caller may read."""
+    caller = caller_of(request)
+    return [project for project in ledger.projects if caller.may(Role.VIEWER, project)]
 
 
 def _state(ledger: Ledger, project: str) -> State:

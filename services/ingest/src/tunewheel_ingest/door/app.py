@@ -6,8 +6,9 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, Query, Request
+from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import UpstreamEvent
@@ -31,6 +32,8 @@ from tunewheel_ingest.door.once import HEADER, Once
 Project = Annotated[str | None, Query(description="For events that name none.")]
 Key = Annotated[str | None, Header(alias=HEADER, description="Names the request, to be sent again safely.")]
 TAKEN: dict[str, Any] = {"status_code": 202, "response_model": Receipt, "responses": RESPONSES}
+BEARER = Depends(HTTPBearer(auto_error=False, description="An API key, or a token of the OIDC issuer."))
+"""Described by FastAPI, asked for by the guard of each route."""
 FILES = "/v1/documents/files"
 PUBLISHED: dict[str, type[UpstreamEvent]] = {
     "/v1/tickets": TicketPublished,
@@ -49,7 +52,9 @@ def make_api(
     max_document_bytes: int,
 ) -> FastAPI:
     """Build the app; every answer is a ``Receipt``."""
-    app = FastAPI(title="Tunewheel ingest", version="1", docs_url="/docs", redoc_url=None)
+    app = FastAPI(
+        title="Tunewheel ingest", version="1", docs_url="/docs", redoc_url=None, dependencies=[BEARER]
+    )
     once = Once(store)
     bulk = Bulk(intake, max_body_bytes=max_body_bytes, publish_batch=publish_batch)
     files = Files(intake, store, max_bytes=max_document_bytes)
@@ -64,10 +69,14 @@ def make_api(
 
 
 def _add_bulk(app: FastAPI, path: str, event_class: type[UpstreamEvent], bulk: Bulk, once: Once) -> None:
+    role = Role.OPERATOR if event_class is ErasureRequested else Role.PUBLISHER
+
     @app.post(path, openapi_extra=json_body(event_class), name=event_class.type, **TAKEN)
-    @needs(Role.OPERATOR if event_class is ErasureRequested else Role.PUBLISHER)
+    @needs(role)
     async def post(request: Request, project: Project = None, key: Key = None) -> JSONResponse:
-        return await once.run(request, key, lambda body: bulk.take(event_class, request, body, project))
+        return await once.run(
+            request, key, lambda body: bulk.take(event_class, request, body, role=role, project=project)
+        )
 
 
 def _add_files(app: FastAPI, files: Files, once: Once) -> None:
@@ -109,7 +118,11 @@ def _add_withdrawal(app: FastAPI, bulk: Bulk, once: Once) -> None:
         """
         told = {"project": project, "document_id": document_id, "reason": reason}
         body = json.dumps({name: value for name, value in told.items() if value is not None}).encode()
-        return await once.run(request, key, lambda _: bulk.take(DocumentWithdrawn, request, _one(body), None))
+        return await once.run(
+            request,
+            key,
+            lambda _: bulk.take(DocumentWithdrawn, request, _one(body), role=Role.PUBLISHER, project=None),
+        )
 
 
 async def _no_route(_: Request, error: Exception) -> JSONResponse:

@@ -12,8 +12,18 @@ from fastapi.responses import JSONResponse
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, UpstreamEvent, decode_data
 from tunewheel_runtime.admission import JSON_LINES
+from tunewheel_runtime.identity.roles import Role
 
-from tunewheel_ingest.door.intake import Intake, Receipt, TooLarge, answer, encoded, unavailable
+from tunewheel_ingest.door.intake import (
+    Intake,
+    Receipt,
+    TooLarge,
+    answer,
+    encoded,
+    require_role,
+    status_of,
+    unavailable,
+)
 from tunewheel_ingest.door.lines import Line, split_lines
 
 E = TypeVar("E", bound=UpstreamEvent)
@@ -29,32 +39,49 @@ class Bulk:
         self._batch = publish_batch
 
     async def take(
-        self, event_class: type[E], request: Request, body: AsyncIterator[bytes], project: str | None
+        self,
+        event_class: type[E],
+        request: Request,
+        body: AsyncIterator[bytes],
+        *,
+        role: Role,
+        project: str | None,
     ) -> JSONResponse:
         """Publish the events in ``body`` and say what became of each.
 
-        Status 202: everything was accepted, or what was refused is listed; 422: nothing was accepted;
-        413: a single body over the limit; 503: the broker is away (accepted lines so far are kept).
+        Args:
+            role: what the caller must have in the project of each event.
+            project: of the events that name none.
+
+        Status 202: everything was accepted, or what was refused is listed; 422: nothing was accepted; 403:
+        nothing, and all for want of the role; 413: a single body over the limit; 503: the broker is away
+        (accepted lines so far are kept).
         """
         if (refused := encoded(request)) is not None:
             return refused
-        receipt, waiting, size, status = Receipt(), list[Envelope[Any]](), 0, 422
+        receipt, waiting, size, statuses = Receipt(), list[Envelope[Any]](), 0, set[int]()
         try:
             async for line in self._lines(request, body):
                 try:
-                    waiting.append(await self._read(event_class, line, project))
+                    data = self._read(event_class, line, project)
+                    require_role(request, role, data.project)
+                    await self._intake.check_project(data.project)
+                    waiting.append(self._intake.wrap(data))
                     size += len(line.data or b"")
                 except InvalidEvent as error:
                     receipt.refuse(line.number, error)
-                    if isinstance(error, TooLarge) and not is_json_lines(request):
-                        status = 413
+                    statuses.add(status_of(error))
                 if len(waiting) >= self._batch or size >= FLUSH_BYTES:
                     await self._flush(waiting, receipt)
                     size = 0
             await self._flush(waiting, receipt)
         except TransientError as error:
             return unavailable(receipt, error)
-        return answer(receipt, 202 if receipt.accepted or not receipt.refusals else status)
+        if receipt.accepted or not statuses:
+            return answer(receipt, 202)
+        (status,) = statuses if len(statuses) == 1 else (422,)
+        # Of JSON Lines, a line is too long, not the body.
+        return answer(receipt, 422 if status == 413 and is_json_lines(request) else status)
 
     async def _lines(self, request: Request, body: AsyncIterator[bytes]) -> AsyncIterator[Line]:
         """Yield the body's lines; a body that is not JSON Lines is one line."""
@@ -70,14 +97,12 @@ class Bulk:
                 return
         yield Line(1, bytes(whole))
 
-    async def _read(self, event_class: type[E], line: Line, project: str | None) -> Envelope[Any]:
+    def _read(self, event_class: type[E], line: Line, project: str | None) -> E:
         if line.data is None:
             reason = f"is over {self._max_bytes} bytes; split it or send JSON Lines"
             raise TooLarge(field="(body)", reason=reason)
         body = line.data.removeprefix(codecs.BOM_UTF8) if line.number == 1 else line.data
-        data = decode_data(event_class, with_project(body, project))
-        await self._intake.check_project(data.project)
-        return self._intake.wrap(data)
+        return decode_data(event_class, with_project(body, project))
 
     async def _flush(self, waiting: list[Envelope[Any]], receipt: Receipt) -> None:
         await self._intake.publish(waiting)

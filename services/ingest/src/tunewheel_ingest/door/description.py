@@ -8,10 +8,16 @@ from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 from tunewheel_contracts.event import UpstreamEvent
 from tunewheel_runtime.admission import JSON_LINES
+from tunewheel_runtime.identity import guard
 
 from tunewheel_ingest.door.intake import Receipt
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
+    401: guard.RESPONSES[401],
+    403: {
+        "model": Receipt | guard.ErrorResponse,
+        "description": "The caller lacks the role in the project of the query, or in those of all events",
+    },
     413: {"model": Receipt, "description": "The body is over the limit"},
     422: {"model": Receipt, "description": "Nothing was taken; every refusal names the field and the fix"},
     503: {"model": Receipt, "description": "The broker or the store is away; sending again is harmless"},

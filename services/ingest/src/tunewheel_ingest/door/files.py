@@ -19,10 +19,20 @@ from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.events.upstream import DocumentPublished, MediaType
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.document import media_type_of
+from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_ingest.documents import folder_of, too_large
-from tunewheel_ingest.door.intake import Intake, Receipt, TooLarge, answer, encoded, refusal, unavailable
+from tunewheel_ingest.door.intake import (
+    Intake,
+    Receipt,
+    TooLarge,
+    answer,
+    encoded,
+    refusal,
+    require_role,
+    unavailable,
+)
 
 FIELDS = ("project", "document_id", "title", "media_type", "published_at", "attributes")
 FORM_BYTES = 256 * 1024
@@ -43,7 +53,8 @@ class Files:
     ) -> JSONResponse:
         """Store the file in ``body`` and publish the document; ``fields`` are those of the query.
 
-        Status 202: published; 413: over the limit; 422: refused; 503: the broker or the store is away.
+        Status 202: published; 403: the caller is no publisher of the document's project; 413: over the
+        limit; 422: refused; 503: the broker or the store is away.
         """
         if (refused := encoded(request)) is not None:
             return refused
@@ -68,16 +79,17 @@ class Files:
     ) -> DocumentPublished:
         if _type(request) == "multipart/form-data":
             given, size, sha256 = await self._read_form(request, body, target)
-            document = await self._document({**fields, **given}, "")
+            document = await self._document(request, {**fields, **given}, "")
         else:
-            document = await self._document(fields, _type(request))  # refused before the body is read
+            # What is refused is refused before the body is read.
+            document = await self._document(request, fields, _type(request))
             size, sha256 = await spool(body, target, max_bytes=self._max_bytes)
         if size == 0:
             raise InvalidEvent(field="(body)", reason="is empty; send the file's bytes")
         path = f"{folder_of(document.project, document.document_id)}/{sha256}"
         return document.model_copy(update={"file": await self._store.put_file(path, target, sha256=sha256)})
 
-    async def _document(self, fields: Mapping[str, str], sent_as: str) -> DocumentPublished:
+    async def _document(self, request: Request, fields: Mapping[str, str], sent_as: str) -> DocumentPublished:
         told: dict[str, Any] = {name: value for name, value in fields.items() if value}
         if "media_type" not in told:
             told["media_type"] = _told_type(sent_as, told.get("document_id", ""))
@@ -85,6 +97,7 @@ class Files:
             told["attributes"] = _object(told["attributes"])
         told["file"] = _UNKNOWN.model_dump()
         document = decode_data(DocumentPublished, json.dumps(told).encode())
+        require_role(request, Role.PUBLISHER, document.project)
         await self._intake.check_project(document.project)
         return document
 

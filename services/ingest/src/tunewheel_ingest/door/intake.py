@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
+from tunewheel_runtime.identity.guard import caller_of
+from tunewheel_runtime.identity.roles import NotAuthorised, Role
 
 LISTED = 1_000
 """Ids and refusals that a receipt lists; beyond it they are only counted, so that memory stays bounded."""
@@ -58,6 +60,30 @@ class TooLarge(InvalidEvent):
     """A body, or a document, is over its limit."""
 
 
+class RoleMissing(InvalidEvent):
+    """The caller may not do this in the project that a body names."""
+
+
+def require_role(request: Request, role: Role, project: str) -> None:
+    """Refuse what is for a project where the caller lacks ``role``: a body may name another project than the
+    query, which is all that the guard of the route knows.
+
+    Raises:
+        RoleMissing
+    """
+    try:
+        caller_of(request).require(role, project)
+    except NotAuthorised as error:
+        raise RoleMissing(field="project", reason=str(error)) from error
+
+
+def status_of(error: InvalidEvent) -> int:
+    """Return the status of an answer to a request of which only ``error`` is to be told."""
+    if isinstance(error, RoleMissing):
+        return 403
+    return 413 if isinstance(error, TooLarge) else 422
+
+
 def answer(receipt: Receipt, status: int) -> JSONResponse:
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
     return JSONResponse(receipt.model_dump(), status_code=status, headers=headers)
@@ -67,7 +93,7 @@ def refusal(error: InvalidEvent) -> JSONResponse:
     """Return the answer to a request that is refused as a whole."""
     receipt = Receipt()
     receipt.refuse(1, error)
-    return answer(receipt, 413 if isinstance(error, TooLarge) else 422)
+    return answer(receipt, status_of(error))
 
 
 def encoded(request: Request) -> JSONResponse | None:

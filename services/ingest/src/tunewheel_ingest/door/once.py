@@ -1,5 +1,7 @@
 """``Idempotency-Key``: a request that is sent again is answered as it was, and not carried out again.
 
+Each caller has keys of its own: nobody is answered what another caller was, nor finds a key taken by one.
+
 Source: IETF draft-ietf-httpapi-idempotency-key-header-07. Receipts lie in the object store, so that any
 replica answers; a lifecycle rule on ``receipts/`` may take them away after a day. Where one was lost,
 carrying the request out again is harmless: events are named by their content.
@@ -15,6 +17,7 @@ from fastapi.responses import JSONResponse
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_ingest.door.intake import Receipt, refusal, unavailable
@@ -46,7 +49,7 @@ class Fingerprint:
 
 
 class KeptReceipt(Frozen):
-    """``receipts/<hash of the key>.json``."""
+    """``receipts/<hash of caller, path and key>.json``."""
 
     fingerprint: str
     receipt: Receipt
@@ -72,7 +75,7 @@ class Once:
         if not 0 < len(key) <= LONGEST_KEY:
             reason = f"must have 1 to {LONGEST_KEY} characters; choose another"
             return refusal(InvalidEvent(field=HEADER, reason=reason))
-        place = f"{FOLDER}/{content_sha256(f'{request.url.path} {key}')}.json"
+        place = _place(request, key)
         try:
             known = await self._store.read(place)
             if known is not None:
@@ -90,6 +93,12 @@ class Once:
             await self._store.put(place, kept.model_dump_json().encode())
         except ArtifactConflict:
             return  # two at once: the first receipt stands
+
+
+def _place(request: Request, key: str) -> str:
+    principal = caller_of(request).principal
+    caller = None if principal is None else [principal.issuer, principal.name]
+    return f"{FOLDER}/{content_sha256([caller, request.url.path, key])}.json"
 
 
 def _again(kept: KeptReceipt, fingerprint: str) -> JSONResponse:
