@@ -19,6 +19,7 @@ from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, Credential, 
 from tunewheel_runtime.identity.guard import UnguardedRoute, caller_of, guard, needs
 from tunewheel_runtime.identity.keys import InvalidKeys
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
+from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import HttpSettings, ServiceSettings
 
@@ -199,8 +200,15 @@ async def talk(socket: WebSocket) -> None:
     await socket.close()
 
 
+@needs(Role.OPERATOR, Role.PUBLISHER)
+async def act_for(request: Request) -> Response:
+    caller_of(request).require(Role.PUBLISHER, (await request.json())["of"])
+    return Response()
+
+
 def client(known: Access) -> TestClient:
     routes = [
+        Route("/act-for", act_for, methods=["POST"]),
         Route("/projects/{project}", act, methods=["POST"]),
         Route("/act", act, methods=["POST"]),
         WebSocketRoute("/talk", talk),
@@ -238,6 +246,24 @@ def test_a_parameter_names_the_project(file: Path) -> None:
     assert [http.post(path, headers=own).status_code for path in paths] == [200, 403, 200, 403, 200]
 
 
+def test_one_of_several_roles_opens_a_route_and_a_body_may_name_the_project(file: Path) -> None:
+    http = client(access(file))
+
+    def answer(key: str, project: str) -> tuple[int, str]:
+        headers = {"authorization": f"Bearer {key}"}
+        got = http.post("/act-for", json={"of": project}, headers=headers)
+        return got.status_code, got.text
+
+    assert answer("k-new", "desk") == (200, "")
+    for key, project, said in [
+        ("k-new", "other", "role publisher in project 'other'"),
+        ("k-ops", "desk", "role publisher in project 'desk'"),
+        ("k-app", "desk", "role operator in any project"),
+    ]:
+        status, text = answer(key, project)
+        assert (status, said in text) == (403, True), text
+
+
 def test_a_websocket_is_guarded_too(file: Path) -> None:
     http = client(access(file))
     with http.websocket_connect("/talk", headers={"authorization": "Bearer k-new"}) as socket:
@@ -269,6 +295,15 @@ async def test_no_service_with_an_api_starts_where_nobody_asks_who_calls() -> No
         with pytest.raises(NoIdentity, match=said):
             await desk.serve()
         assert desk.http_port is None, "no socket was opened"
+
+
+def test_a_service_that_lets_everybody_in_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    configure_logs(service="desk", level="INFO", json=True)
+    access(None, identity="open").require_identity("desk", host="127.0.0.1")
+    said = [json.loads(line) for line in "".join(capfd.readouterr()).splitlines()]
+    assert [(line["event"], line["service"], line["level"]) for line in said] == [
+        ("identity_open", "desk", "warning")
+    ]
 
 
 def test_it_ends_with_code_2_and_says_why(capfd: pytest.CaptureFixture[str]) -> None:

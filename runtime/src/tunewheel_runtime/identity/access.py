@@ -73,7 +73,7 @@ class Access:
         return self._path is not None
 
     def require_identity(self, service: str, *, host: str) -> None:
-        """Refuse to listen on ``host`` where nobody would ask who calls.
+        """Refuse to listen on ``host`` where nobody would ask who calls; warn where everybody is let in.
 
         Raises:
             NoIdentity
@@ -89,6 +89,8 @@ class Access:
                 f"{service} does not ask who calls; listen on 127.0.0.1, or set TUNEWHEEL_IDENTITY=required "
                 "and name a file of keys in TUNEWHEEL_API_KEYS_FILE"
             )
+        if self._open:
+            log.warning("identity_open", service=service, mend="TUNEWHEEL_API_KEYS_FILE")
 
     async def identify(self, authorization: str | None) -> Caller:
         """Return who sends ``Authorization: Bearer <key>``.

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 from pydantic import BaseModel
+from starlette.datastructures import QueryParams
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,21 +31,22 @@ class UnguardedRoute(TunewheelError):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a route asks of its caller: ``role``, in the project that a parameter of path or query names.
+    """What a route asks of its caller: one of ``roles``, in the project that a parameter of path or query
+    names.
 
     Without that parameter, the role in any project is enough to come in: then the route itself asks
-    ``caller_of(...).require(...)`` once it knows the project.
+    ``caller_of(...).require(...)`` once it knows the project. If that raises, the guard answers 403.
     """
 
-    role: Role
+    roles: tuple[Role, ...]
     project: str = "project"
 
 
-def needs(role: Role, *, project: str = "project") -> Callable[[T], T]:
-    """Name the role that an endpoint needs; see ``Need``."""
+def needs(*roles: Role, project: str = "project") -> Callable[[T], T]:
+    """Name the roles of which an endpoint needs one; see ``Need``."""
 
     def mark(endpoint: T) -> T:
-        setattr(endpoint, _NEED, Need(role, project))
+        setattr(endpoint, _NEED, Need(roles, project))
         return endpoint
 
     return mark
@@ -101,19 +103,32 @@ class Guard:
         self._need = need
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = HTTPConnection(scope)
         try:
             if _CALLER not in scope:
-                scope[_CALLER] = await self._access.identify(connection.headers.get("authorization"))
-            project = connection.path_params.get(self._need.project) or connection.query_params.get(
-                self._need.project
-            )
-            caller_of(scope).require(self._need.role, project)
+                scope[_CALLER] = await self._access.identify(_authorization(scope))
+            self._require(caller_of(scope), self._project(scope))
+            await self._app(scope, receive, send)
         except (NotAuthenticated, NotAuthorised) as error:
             log.warning("caller_refused", path=scope["path"][:200], reason=str(error))
             await _refuse(scope, send, error)
-            return
-        await self._app(scope, receive, send)
+
+    def _require(self, caller: Caller, project: str | None) -> None:
+        roles = self._need.roles
+        if not any(caller.may(role, project) for role in roles):
+            caller.require(roles[0], project)
+
+    def _project(self, scope: Scope) -> str | None:
+        name = self._need.project
+        if project := scope.get("path_params", {}).get(name):
+            return project
+        # A request of the gateway must not pay for parsing what it does not have.
+        return QueryParams(scope["query_string"]).get(name) if scope["query_string"] else None
+
+
+def _authorization(scope: Scope) -> str | None:
+    found = (value for name, value in scope["headers"] if name == b"authorization")
+    value = next(found, None)
+    return None if value is None else value.decode("latin-1")
 
 
 class ErrorDetail(BaseModel):
