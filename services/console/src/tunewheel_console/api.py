@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from http import HTTPStatus
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
+from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import needs
-from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 
 from tunewheel_console.actions import Actions
+from tunewheel_console.logins import LoginLinks
 from tunewheel_console.state import ConsoleState
 
 
@@ -36,3 +39,20 @@ def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
         except TransientError as error:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         return {"project": project, "run_id": run_id, "action": action.value}
+
+
+def add_login_links(api: FastAPI, links: LoginLinks, access: Access) -> None:
+    """Add ``POST /v1/login-links``: 201 with ``path``, below which this console logs a browser in once, and
+    with ``expires_at``. 409 where identity is open, and nobody logs in."""
+
+    @api.post("/v1/login-links", status_code=HTTPStatus.CREATED)
+    @needs(Role.VIEWER)
+    async def make_link(request: Request) -> dict[str, str]:
+        if access.is_open:
+            raise HTTPException(HTTPStatus.CONFLICT, "identity is open: the page asks nobody to log in")
+        try:
+            credential = await access.credential(request.headers.get("authorization"))
+        except NotAuthenticated as error:  # a session's cookie makes no further session
+            raise HTTPException(HTTPStatus.UNAUTHORIZED, str(error)) from error
+        secret, ends = links.make(credential)
+        return {"path": f"/login?link={secret}", "expires_at": datetime.fromtimestamp(ends, UTC).isoformat()}

@@ -5,12 +5,16 @@ from __future__ import annotations
 from fastapi import FastAPI
 from tunewheel_contracts import topics
 from tunewheel_contracts.topics import TOPICS
+from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.service import Service
 
 from tunewheel_console.actions import Actions
-from tunewheel_console.api import add_routes
+from tunewheel_console.api import add_login_links, add_routes
+from tunewheel_console.authentication import Authentication
+from tunewheel_console.logins import LoginLinks
+from tunewheel_console.sessions import Sessions
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
 from tunewheel_console.traffic import Traffic
@@ -33,27 +37,32 @@ def make_app(settings: Settings) -> Service:
     traffic = Traffic(settings, TRAFFIC, state.apply, state.count_dead_letters, latest=settings.recent_events)
     service.on_startup(traffic.start)
     service.on_shutdown(traffic.stop)
-    web = make_web(state, Actions(service), refresh_seconds=settings.refresh_seconds)
-    service.mount(web, any_content=[PAGE_SOCKET])
+    web = make_web(state, Actions(service), service.access, settings)
+    service.mount(web, any_content=[PAGE_SOCKET, "/login", "/logout"])
     return service
 
 
-def make_web(state: ConsoleState, actions: Actions, *, refresh_seconds: float) -> FastAPI:
+def make_web(state: ConsoleState, actions: Actions, access: Access, settings: Settings) -> FastAPI:
     """Return the app that serves the page and the API; all assets come from the installed package."""
     from nicegui import core, ui
 
     from tunewheel_console.page import Page
 
     web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    secret = settings.session_secret.get_secret_value() if settings.session_secret else None
+    sessions = Sessions(access, secret=secret, seconds=settings.session_seconds)
+    links = LoginLinks()
     add_routes(web, state, actions)
+    add_login_links(web, links, access)
     ui.run_with(
         web,
-        root=lambda: Page(state, actions, refresh_seconds=refresh_seconds).build(),
+        root=lambda: Page(state, actions, refresh_seconds=settings.refresh_seconds).build(),
         title="Tunewheel",
         dark=None,
         show_welcome_message=False,
     )
     needs(Role.VIEWER)(core.app)
+    web.add_middleware(Authentication, access=access, sessions=sessions, links=links, socket=PAGE_SOCKET)
     return web
 
 

@@ -1,0 +1,178 @@
+"""Sessions of browsers. A signed cookie says who logged in; what they may do is looked up each time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+
+from itsdangerous import BadData, URLSafeSerializer
+from pydantic import ValidationError
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Scope
+from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.fields import Strict
+from tunewheel_runtime.identity.access import Access, Credential, bearer_secret
+from tunewheel_runtime.identity.roles import Caller, NotAuthenticated
+
+COOKIE_BYTES = 3_800
+"""Browsers refuse cookies of more than 4,096 bytes, name and attributes included (RFC 6265 §6.1)."""
+_SESSION = "tunewheel.session"
+
+
+class SessionTooLarge(TunewheelError):
+    """The token names more groups than a cookie holds."""
+
+
+class Session(Strict):
+    """One login of one browser."""
+
+    session_id: str
+    credential: Credential
+    csrf: str
+    """What a request that changes something repeats, since another website cannot read it."""
+    expires_at: float
+    """In seconds since 1970."""
+
+    def repeats(self, csrf: str) -> bool:
+        """Return whether a request sent this session's CSRF token."""
+        return hmac.compare_digest(self.csrf.encode(), csrf.encode("utf-8", "surrogateescape"))
+
+
+class Sessions:
+    """Begins, reads and ends sessions. All that a session says is in its cookie; what is kept here is which
+    sessions ended by logout before their time, in this process alone."""
+
+    def __init__(
+        self, access: Access, *, secret: str | None, seconds: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Without ``secret`` one is made: then no session outlives this process, nor holds in another."""
+        self._access = access
+        self._seconds = seconds
+        self._clock = clock
+        self._ended: dict[str, float] = {}
+        """Session id → when it would have ended by itself."""
+        self._seal = URLSafeSerializer(
+            secret or secrets.token_urlsafe(32),
+            salt=_SESSION,
+            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+        )
+
+    def begin(self, credential: Credential) -> Session:
+        """Return a new session, whatever session the browser had before."""
+        ends = self._clock() + self._seconds
+        if credential.expires_at is not None:
+            ends = min(ends, credential.expires_at)
+        return Session(
+            session_id=secrets.token_urlsafe(16),
+            credential=credential,
+            csrf=secrets.token_urlsafe(32),
+            expires_at=ends,
+        )
+
+    def end(self, session: Session) -> None:
+        """End a session, whoever else has a copy of its cookie."""
+        now = self._clock()
+        self._ended = {known: until for known, until in self._ended.items() if until > now}
+        self._ended[session.session_id] = session.expires_at
+
+    async def caller(self, session: Session) -> Caller:
+        """Return what the person behind ``session`` may do now.
+
+        Raises:
+            NotAuthenticated: the session has ended, or the key or token that it began with.
+        """
+        if session.expires_at <= self._clock() or session.session_id in self._ended:
+            raise NotAuthenticated("this session has ended; log in again")
+        return await self._access.caller_with(session.credential)
+
+    async def identify(self, connection: HTTPConnection) -> tuple[Caller, Session | None]:
+        """Return who sends ``connection``, by ``Authorization`` or by cookie; it may be asked again later, to
+        learn what they may do by then.
+
+        Raises:
+            NotAuthenticated: neither tells.
+        """
+        authorization = connection.headers.get("authorization")
+        session = self.read(connection)
+        if self._access.is_open or session is None or bearer_secret(authorization):
+            return await self._access.identify(authorization), None
+        return await self.caller(session), session
+
+    def read(self, connection: HTTPConnection) -> Session | None:
+        """Return the session of a cookie that was signed here, ended or not."""
+        names = _names(connection)
+        for name in names[:1] if is_under_tls(connection) else names:
+            try:
+                return Session.model_validate(self._seal.loads(connection.cookies[name]))
+            except (KeyError, BadData, ValidationError):
+                continue
+        return None
+
+    def write(self, session: Session, connection: HTTPConnection, response: Response) -> None:
+        """Give ``session`` to the browser that sent ``connection``.
+
+        Raises:
+            SessionTooLarge
+        """
+        sealed = self._seal.dumps(session.model_dump(mode="json"))
+        assert isinstance(sealed, str)
+        if len(sealed) > COOKIE_BYTES:
+            groups = len(session.credential.principal.groups)
+            raise SessionTooLarge(
+                f"the token names {groups} groups, more than a cookie holds; "
+                "let the issuer name those alone that have roles here"
+            )
+        host_only, plain = _names(connection)
+        tls = is_under_tls(connection)
+        response.set_cookie(
+            host_only if tls else plain,
+            sealed,
+            max_age=max(0, int(session.expires_at - self._clock())),
+            path="/",
+            secure=tls,
+            httponly=True,
+            samesite="strict",
+        )
+
+    def erase(self, connection: HTTPConnection, response: Response) -> None:
+        """Take the cookie from the browser that sent ``connection``."""
+        for name in _names(connection):
+            secure = name.startswith("__Host-")
+            response.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="strict")
+
+
+def _names(connection: HTTPConnection) -> tuple[str, str]:
+    """Return the cookie's names under TLS and without. The first counts before the second, and under TLS
+    alone, since browsers take it from nobody but this host, under TLS (``__Host-``).
+
+    Browsers keep cookies by host, not by port, so the port is in the name: two consoles on one machine.
+    """
+    port = connection.headers.get("host", "").rpartition(":")[2]
+    name = f"tunewheel-{port}" if port.isdecimal() else "tunewheel"
+    return f"__Host-{name}", name
+
+
+def is_under_tls(connection: HTTPConnection) -> bool:
+    """Return whether the browser speaks TLS, with this process or with a proxy before it.
+
+    Whoever sends these headers without TLS only keeps a cookie from themselves.
+    """
+    if connection.url.scheme in ("https", "wss"):
+        return True
+    headers = connection.headers
+    return headers.get("x-forwarded-proto", "").startswith("https") or headers.get("origin", "").startswith(
+        "https:"
+    )
+
+
+def set_session(scope: Scope, session: Session) -> None:
+    scope[_SESSION] = session
+
+
+def session_of(scope: Scope) -> Session | None:
+    """Return the session that a request came with, None for ``Authorization``."""
+    return scope.get(_SESSION)
