@@ -21,7 +21,8 @@ def service(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     if request.param == "console":
         from fastapi import FastAPI
 
-        monkeypatch.setattr(main, "make_web", lambda *_, **__: FastAPI(openapi_url=None))  # NiceGUI: one page per process
+        # NiceGUI takes one page per process.
+        monkeypatch.setattr(main, "make_web", lambda *_, **__: FastAPI(openapi_url=None))
     settings: Any = importlib.import_module(f"{package}.settings").Settings
     places = {"store_url": (tmp_path / "store").as_uri(), "cache_dir": tmp_path, "work_dir": tmp_path}
     made = main.make_app(settings(**places))
