@@ -15,8 +15,11 @@ from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainAction, TrainControl, TrainProgressed
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.principal import Principal
+from tunewheel_contracts.topics import TOPICS
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+OKAFOR = Principal(name="okafor")
 TICKET = TicketPublished(project="helpdesk", ticket_id="T-1", body="It does not charge.")
 
 
@@ -69,6 +72,33 @@ def test_a_field_that_joined_the_identity_counts_only_where_it_is_given() -> Non
     assert TICKET.event_id() == "e89a7567-e567-5b42-b53e-1ff2e141ead5"
     threaded = TICKET.model_copy(update={"thread": (ChatMessage(role="user", content="Hello?"),)})
     assert threaded.event_id() != TICKET.event_id()
+
+
+def test_a_command_of_somebody_else_is_another_command() -> None:
+    """A command that was refused for who sent it must not stand in the way of the one that may."""
+    sent = {_control().model_copy(update={"principal": by}).event_id() for by in (None, OKAFOR)}
+    regrouped = _control().model_copy(update={"principal": OKAFOR.model_copy(update={"groups": ("leads",)})})
+    assert len(sent | {regrouped.event_id()}) == 3
+
+
+def test_data_is_the_same_whoever_sends_it() -> None:
+    assert TICKET.model_copy(update={"principal": OKAFOR}).event_id() == TICKET.event_id()
+
+
+def test_a_principal_that_is_not_given_is_not_written() -> None:
+    """Readers that know no such field refuse a ticket that has it, even as null."""
+    assert b"principal" not in new_event(TICKET, source="tests").to_kafka().value
+    named = new_event(TICKET.model_copy(update={"principal": OKAFOR}), source="tests").to_kafka()
+    assert Envelope.from_kafka(TicketPublished, named.value, named.headers).data.principal == OKAFOR
+
+
+def test_the_events_that_people_cause_have_room_for_a_principal() -> None:
+    having = {topic.name for topic in TOPICS if "principal" in topic.event.model_fields}
+    assert having == {
+        *("ticket.published", "document.published", "document.withdrawn", "example.published"),
+        *("feedback.received", "erasure.requested", "project.declared", "review.submitted"),
+        *("train.control", "dataset.requested", "eval.passed", "eval.failed"),
+    }
 
 
 # causation and correlation

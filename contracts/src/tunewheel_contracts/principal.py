@@ -21,3 +21,12 @@ class Principal(Strict):
     """The OIDC issuer (``iss``) of the token; None: an API key."""
     groups: Annotated[tuple[SourceId, ...], Field(max_length=256)] = ()
     """The groups that the token named."""
+
+
+OptionalPrincipal = Annotated[
+    Principal | None,
+    Field(
+        description="Who is behind this event, as its door or its producer says; null: not said.",
+        exclude_if=lambda principal: principal is None,  # readers of before know no such field
+    ),
+]

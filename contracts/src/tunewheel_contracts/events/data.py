@@ -11,6 +11,7 @@ from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import ArtifactRef, Sha256, Slug, SourceId, Text, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.document import DocumentSection
+from tunewheel_contracts.principal import OptionalPrincipal
 
 
 class RecordKind(StrEnum):
@@ -84,6 +85,7 @@ class DatasetRequested(Event):
     type: ClassVar[str] = "dataset.requested"
     subject_field: ClassVar[str] = "project"
     identity_fields: ClassVar[tuple[str, ...]] = ("reason", "request")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("principal",)
 
     project: Slug
     reason: BuildReason
@@ -93,6 +95,7 @@ class DatasetRequested(Event):
     reads the request; it answers with a request that names them."""
     withdrawals_upto: RecordsUpto | None = None
     """The withdrawals to honour, by partition of ``document.withdrawn``. None: those known at the build."""
+    principal: OptionalPrincipal = None
 
 
 class DatasetVersioned(Event):

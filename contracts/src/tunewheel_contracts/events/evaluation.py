@@ -10,6 +10,7 @@ from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import ArtifactRef, Sha256, Slug, SourceId, Text
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck
+from tunewheel_contracts.principal import OptionalPrincipal
 
 
 class _Verdict(Event):
@@ -27,10 +28,15 @@ class _Verdict(Event):
     reviewed_by: SourceId | None = None
 
 
+BEHIND_THE_REVIEW = "Who gave the review that this verdict rests on; ``reviewed_by`` is how they sign."
+
+
 class EvalPassed(_Verdict):
     """The candidate meets every criterion (and, where asked for, a person agreed)."""
 
     type: ClassVar[str] = "eval.passed"
+
+    principal: OptionalPrincipal = Field(default=None, description=BEHIND_THE_REVIEW)
 
 
 class EvalFailed(_Verdict):
@@ -41,6 +47,7 @@ class EvalFailed(_Verdict):
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
     field: str | None = None
     """What to mend where the candidate could not be measured, or ``review`` after a person's rejection."""
+    principal: OptionalPrincipal = Field(default=None, description=BEHIND_THE_REVIEW)
 
 
 class ReviewRequested(_Verdict):
@@ -55,9 +62,11 @@ class ReviewSubmitted(Event):
     type: ClassVar[str] = "review.submitted"
     subject_field: ClassVar[str] = "run_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("reviewer", "verdict")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("principal",)
 
     project: Slug
     run_id: Slug
     reviewer: SourceId
     verdict: Literal["approved", "rejected"]
     comment: Text = ""
+    principal: OptionalPrincipal = None

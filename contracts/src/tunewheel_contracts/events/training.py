@@ -12,6 +12,7 @@ from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Sha25
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, Usage
+from tunewheel_contracts.principal import OptionalPrincipal
 
 
 class TrainAction(StrEnum):
@@ -26,12 +27,14 @@ class TrainControl(Event):
     type: ClassVar[str] = "train.control"
     subject_field: ClassVar[str] = "run_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("action", "request")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("principal",)
 
     project: Slug
     run_id: Slug
     action: TrainAction
     request: Annotated[str, Field(min_length=1, max_length=256)]
     """Tells repeated commands apart."""
+    principal: OptionalPrincipal = None
 
 
 class TrainPlanned(Event):

@@ -13,6 +13,7 @@ from tunewheel_contracts.fields import ArtifactRef, JsonObject, RelativePath, Sl
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.document import DOCX
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.principal import OptionalPrincipal
 
 Attributes = Annotated[dict[str, str], Field(max_length=64)]
 Answer = JsonObject | Text
@@ -54,6 +55,7 @@ class TicketPublished(UpstreamEvent):
     validated_at: Timestamp | None = None
     created_at: Timestamp | None = None
     attributes: Attributes = {}
+    principal: OptionalPrincipal = None
 
 
 class DocumentPublished(UpstreamEvent):
@@ -76,6 +78,7 @@ class DocumentPublished(UpstreamEvent):
     media_type: MediaType = "text/markdown"
     published_at: Timestamp | None = None
     attributes: Attributes = {}
+    principal: OptionalPrincipal = None
 
     @model_validator(mode="after")
     def _text_or_file(self) -> Self:
@@ -103,6 +106,7 @@ class DocumentWithdrawn(UpstreamEvent):
     reason: Text = ""
     withdrawn_at: Timestamp | None = None
     """What was published up to then is withdrawn; None: up to this event's ``ce_time``."""
+    principal: OptionalPrincipal = None
 
 
 class ExamplePublished(UpstreamEvent):
@@ -127,6 +131,7 @@ class ExamplePublished(UpstreamEvent):
     validated_by: SourceId | None = None
     validated_at: Timestamp | None = None
     attributes: Attributes = {}
+    principal: OptionalPrincipal = None
 
 
 class FeedbackReceived(UpstreamEvent):
@@ -149,6 +154,7 @@ class FeedbackReceived(UpstreamEvent):
     correction: Answer | None = None
     submitted_by: SourceId | None = None
     comment: Text | None = None
+    principal: OptionalPrincipal = None
 
 
 class ErasureRequested(UpstreamEvent):
@@ -170,6 +176,7 @@ class ErasureRequested(UpstreamEvent):
     requested_at: Timestamp | None = None
     """What was published up to then is erased; None: up to this event's ``ce_time``."""
     reason: Text = ""
+    principal: OptionalPrincipal = None
 
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
@@ -187,3 +194,4 @@ class ProjectDeclared(UpstreamEvent):
 
     project: Slug
     spec: ProjectSpec
+    principal: OptionalPrincipal = None
