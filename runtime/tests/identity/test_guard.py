@@ -3,6 +3,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, Credential, NoIdentity
 from tunewheel_runtime.identity.guard import UnguardedRoute, caller_of, guard, needs
-from tunewheel_runtime.identity.keys import InvalidKeys
+from tunewheel_runtime.identity.keys import InvalidKeys, read_keys
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.service import Service
@@ -170,6 +173,23 @@ def test_a_wrong_file_is_refused_by_field(tmp_path: Path, content: str, said: st
     with pytest.raises(InvalidKeys, match="TUNEWHEEL_API_KEYS_FILE") as refused:
         access(file)
     assert said in str(refused.value)
+
+
+def test_the_keys_that_the_readme_makes_are_taken_in_the_file_that_it_shows(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (program,) = re.findall(r"python3 -c '(import .*secrets.*)'", readme)
+    sample = readme.split("```yaml\n")[1].split("```")[0]
+    made: list[str] = []
+    while "<hash of its key>" in sample:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+        key, digest = done.stdout.split()
+        assert len(key) >= 32
+        made.append(key)
+        sample = sample.replace("<hash of its key>", digest, 1)
+    file = tmp_path / "keys.yaml"
+    file.write_text(sample)
+    found = [read_keys(file).find(key) for key in made]
+    assert [one and one.name for one in found] == ["helpdesk-app", "upstream", "lead", "ops"]
 
 
 async def test_an_events_principal_may_what_the_file_says_now(file: Path) -> None:

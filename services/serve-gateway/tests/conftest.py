@@ -29,6 +29,8 @@ from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_runtime.http import PatientHttp
+from tunewheel_runtime.identity.access import Access
+from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.gateway import Gateway
@@ -399,15 +401,18 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
                 "reconcile_seconds": 0.2,
                 "shutdown_seconds": 2.0,
             }
+            gateway_settings = Settings.model_validate({"identity": "open"} | values | settings)
             gateway = Gateway(
-                Settings(**(values | settings)),
+                gateway_settings,
                 store,
                 NoOpMeter("test"),
                 wrap,
                 broker.publish_many,
                 broker.failures.append,
             )
-            url = await stack.enter_async_context(served(make_api(gateway)))
+            app = make_api(gateway)
+            guard(app.routes, Access(gateway_settings, warn=print))
+            url = await stack.enter_async_context(served(app))
             session = await stack.enter_async_context(aiohttp.ClientSession())
             world = World(gateway, engine, broker, store, url, session)
             for event in log:

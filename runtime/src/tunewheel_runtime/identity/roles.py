@@ -64,11 +64,11 @@ class Caller:
             for grant in self.grants
         )
 
-    def projects_of(self, role: Role) -> frozenset[str] | None:
-        """Return the projects where this caller has ``role``; None: all of them."""
+    def projects_of(self, *roles: Role) -> frozenset[str] | None:
+        """Return the projects where this caller has one of ``roles``; None: all of them."""
         found: set[str] = set()
         for grant in self.grants:
-            if grant.gives(role):
+            if any(grant.gives(role) for role in roles):
                 if grant.projects is None:
                     return None
                 found |= grant.projects

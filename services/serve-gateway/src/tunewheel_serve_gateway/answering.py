@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
+from tunewheel_runtime.identity.roles import Caller, Role
 
 from tunewheel_serve_gateway.chat_request import ChatRequest, with_system_prompt
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.errors import Headers, Unavailable
 from tunewheel_serve_gateway.exchange import Exchange, new_completion_id
-from tunewheel_serve_gateway.keys import Caller
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.recent import RecentCompletions
 from tunewheel_serve_gateway.reconcile import Reconciler
@@ -137,14 +137,15 @@ class Answering:
         """Ask the model that should answer; where the engine lost it, reload and ask once more."""
         key = sticky or request.user
         draw = sticky_draw(request.model, key) if key else random.random()
-        target = self._reconciler.table.find(request.model, draw=draw, allowed=caller.projects)
+        allowed = caller.projects_of(Role.APPLICATION)
+        target = self._reconciler.table.find(request.model, draw=draw, allowed=allowed)
         try:
             return await ask(target)
         except ModelNotLoaded:
             if target.adapter is None:
                 raise
         await self._reconciler.reload(target.model_id)
-        target = self._reconciler.table.find(request.model, draw=draw, allowed=caller.projects)
+        target = self._reconciler.table.find(request.model, draw=draw, allowed=allowed)
         try:
             return await ask(target)
         except ModelNotLoaded as error:

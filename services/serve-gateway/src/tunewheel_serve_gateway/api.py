@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol
 
 import orjson
@@ -13,14 +13,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.events.upstream import FeedbackReceived
-from tunewheel_runtime.identity.guard import needs
-from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.identity.guard import caller_of, needs
+from tunewheel_runtime.identity.roles import Caller, Role
 
 from tunewheel_serve_gateway.chat import ChatCompletions
 from tunewheel_serve_gateway.connection import ClientGone, read_body
 from tunewheel_serve_gateway.errors import ApiError, Unavailable, UnknownModel, Unprocessable
 from tunewheel_serve_gateway.feedback import join, parse_feedback
-from tunewheel_serve_gateway.keys import Caller
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
 
 PublishFeedback = Callable[[FeedbackReceived], Awaitable[None]]
@@ -32,7 +31,7 @@ class Surface(Protocol):
     chat: ChatCompletions
     max_body_bytes: int
 
-    def admit(self, authorization: str | None) -> Caller: ...
+    def require_started(self) -> None: ...
 
     def recall(self, completion_id: str) -> Any: ...
 
@@ -41,15 +40,20 @@ class Surface(Protocol):
     @property
     def table(self) -> RouteTable: ...
 
-    def status(self, caller: Caller) -> dict[str, Any]: ...
+    def status(self, allowed: Collection[str] | None) -> dict[str, Any]: ...
 
 
 def make_api(gateway: Surface) -> Starlette:
     """Build the app over ``gateway``."""
 
+    def caller_for(request: Request) -> Caller:
+        gateway.require_started()
+        return caller_of(request)
+
     def models_for(request: Request) -> list[dict[str, Any]]:
-        caller = gateway.admit(request.headers.get("authorization"))
-        return models_of([t for t in gateway.table.projects.values() if caller.may_use(t.project)])
+        caller = caller_for(request)
+        tables = gateway.table.projects.values()
+        return models_of([t for t in tables if caller.may(Role.APPLICATION, t.project)])
 
     @needs(Role.APPLICATION)
     async def list_models(request: Request) -> Response:
@@ -65,7 +69,7 @@ def make_api(gateway: Surface) -> Starlette:
 
     @needs(Role.APPLICATION)
     async def receive_feedback(request: Request) -> Response:
-        caller = gateway.admit(request.headers.get("authorization"))
+        caller = caller_for(request)
         raw = await read_body(request.scope, request.receive, limit=gateway.max_body_bytes)
         body = parse_feedback(raw)
         data = join(body, gateway.recall(body.completion_id), caller)
@@ -84,10 +88,11 @@ def make_api(gateway: Surface) -> Starlette:
         }
         return json_response(answer, status=202)
 
-    @needs(Role.APPLICATION)
+    # Applications learn why they are not answered, and whoever operates the gateway how it is.
+    @needs(Role.APPLICATION, Role.VIEWER)
     async def read_status(request: Request) -> Response:
-        caller = gateway.admit(request.headers.get("authorization"))
-        return json_response(gateway.status(caller))
+        allowed = caller_for(request).projects_of(Role.APPLICATION, Role.VIEWER)
+        return json_response(gateway.status(allowed))
 
     return Starlette(
         routes=[

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
+from tunewheel_runtime.identity.guard import caller_of
+from tunewheel_runtime.identity.roles import Caller
 
 from tunewheel_serve_gateway.answering import Answering
 from tunewheel_serve_gateway.chat_request import ChatRequest, parse_chat_request
@@ -20,27 +22,30 @@ from tunewheel_serve_gateway.connection import (
     until_gone,
 )
 from tunewheel_serve_gateway.errors import ApiError
-from tunewheel_serve_gateway.keys import Caller
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.upstream.protocol import UpstreamError
 
 STICKY_HEADER = b"x-tunewheel-session"
 """Requests with equal values are answered by the same model while a canary is out."""
 
-Admit = Callable[[Scope], Caller]
-"""Return who calls, or raise ``ApiError``."""
-
 
 class ChatCompletions:
-    def __init__(self, answering: Answering, admit: Admit, metrics: Metrics, *, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        answering: Answering,
+        require_started: Callable[[], None],
+        metrics: Metrics,
+        *,
+        max_body_bytes: int,
+    ) -> None:
         self._answering = answering
-        self._admit = admit
+        self._require_started = require_started
         self._metrics = metrics
         self._limit = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            caller = self._admit(scope)
+            self._require_started()
             request = parse_chat_request(await read_body(scope, receive, limit=self._limit))
         except ApiError as error:
             self._metrics.add("completions.refused")
@@ -48,6 +53,7 @@ class ChatCompletions:
             return
         except ClientGone:
             return
+        caller = caller_of(scope)
         answer = self._stream if request.stream else self._plain
         work = asyncio.ensure_future(answer(request, caller, header(scope, STICKY_HEADER), send))
         watch = asyncio.ensure_future(until_gone(receive))

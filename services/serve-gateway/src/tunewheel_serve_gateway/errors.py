@@ -1,10 +1,10 @@
 """What a client of the gateway is told when a request cannot be answered, in OpenAI's error shape.
 
+A caller who is unknown (401) or lacks the role (403) is answered by ``tunewheel_runtime.identity.guard``.
+
 ApiError                     carries status, type, code and param
 ├── BadRequest        400    the request is wrong; ``param`` names the field
-├── NotAuthenticated  401    no key, or an unknown one
-├── NotAllowed        403    the key is not for that project
-├── UnknownModel      404
+├── UnknownModel      404    nobody of that name is served, or not for this caller
 ├── BodyTooLarge      413
 ├── Unprocessable     422    well-formed, but something needed is missing
 └── Unavailable       503    the engine, an adapter or the broker is away; with Retry-After
@@ -58,18 +58,6 @@ class ApiError(TunewheelError):
 class BadRequest(ApiError):
     status = 400
     type = "invalid_request_error"
-
-
-class NotAuthenticated(ApiError):
-    status = 401
-    type = "authentication_error"
-    code = "invalid_api_key"
-
-
-class NotAllowed(ApiError):
-    status = 403
-    type = "permission_error"
-    code = "project_not_allowed"
 
 
 class UnknownModel(ApiError):

@@ -10,10 +10,10 @@ from tunewheel_contracts.events.upstream import Answer, FeedbackReceived
 from tunewheel_contracts.fields import Slug, SourceId, Strict, Text
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.identity import content_id
+from tunewheel_runtime.identity.roles import Caller, NotAuthorised, Role
 
-from tunewheel_serve_gateway.errors import BadRequest, NotAllowed, Unprocessable
+from tunewheel_serve_gateway.errors import BadRequest, Unprocessable
 from tunewheel_serve_gateway.exchange import Exchange
-from tunewheel_serve_gateway.keys import Caller
 
 
 class FeedbackBody(Strict):
@@ -52,12 +52,14 @@ def join(body: FeedbackBody, known: Exchange | None, caller: Caller) -> Feedback
 
     Raises:
         Unprocessable: the completion is not remembered and ``body`` does not bring what is needed.
-        NotAllowed: the completion is another project's.
+        NotAuthorised: the caller is no application of the completion's project.
     """
     project = known.project if known is not None else _project(body, caller)
-    if not caller.may_use(project):
-        reason = f"this key is not for the project of {body.completion_id}; use one that is"
-        raise NotAllowed(reason, param="completion_id")
+    if not caller.may(Role.APPLICATION, project):  # whose it is, is not for the caller to know
+        raise NotAuthorised(
+            f"{caller.name} lacks the role application in the project of {body.completion_id}; "
+            "ask for it, or use another key"
+        )
     messages = body.messages or _messages(known)
     if body.correction is not None and not any(message.role == "user" for message in messages):
         raise Unprocessable(
@@ -85,8 +87,9 @@ def join(body: FeedbackBody, known: Exchange | None, caller: Caller) -> Feedback
 def _project(body: FeedbackBody, caller: Caller) -> str:
     if body.project is not None:
         return body.project
-    if caller.projects is not None and len(caller.projects) == 1:
-        return next(iter(caller.projects))
+    projects = caller.projects_of(Role.APPLICATION)
+    if projects is not None and len(projects) == 1:
+        return next(iter(projects))
     raise Unprocessable(
         f"completion {body.completion_id} is not remembered here any more; send its 'project'",
         param="project",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import structlog
 from opentelemetry.metrics import Meter
-from starlette.types import Scope
 from tunewheel_contracts.erasures import place_of, proof_of
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
@@ -21,11 +20,9 @@ from tunewheel_serve_gateway.answering import Answering
 from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.chat import ChatCompletions
 from tunewheel_serve_gateway.completion_log import CompletionLog
-from tunewheel_serve_gateway.connection import header
 from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.forgetting import Forgetting
-from tunewheel_serve_gateway.keys import Caller, load_keys
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.recent import RecentCompletions
 from tunewheel_serve_gateway.reconcile import Reconciler
@@ -52,7 +49,6 @@ class Gateway:
     process, loudly) are the service's.
 
     Raises:
-        InvalidKeys: see ``keys``.
         InvalidTemplate: see ``upstream.chat_template``.
     """
 
@@ -71,7 +67,6 @@ class Gateway:
         self._wrap = wrap
         self._publish_many = publish_many
         self._fail = fail
-        self._keys = load_keys(settings.api_keys_file)
         self.max_body_bytes = settings.max_body_bytes
         self.metrics = Metrics(meter)
         self.catalog = Catalog()
@@ -114,7 +109,9 @@ class Gateway:
             self.metrics,
             max_output_tokens=settings.max_output_tokens,
         )
-        self.chat = ChatCompletions(answering, self._admit, self.metrics, max_body_bytes=self.max_body_bytes)
+        self.chat = ChatCompletions(
+            answering, self.require_started, self.metrics, max_body_bytes=self.max_body_bytes
+        )
         self._reconciling: asyncio.Task[None] | None = None
 
     @property
@@ -164,8 +161,6 @@ class Gateway:
         Raises:
             UnusableSpool
         """
-        if self._keys.is_open:
-            log.warning("open_without_keys", host=self._settings.http_host, mend="TUNEWHEEL_API_KEYS_FILE")
         if self._reconciling is None:
             await self.log.recover(self._forgetting.takes)
             self._reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
@@ -185,17 +180,14 @@ class Gateway:
         finally:
             await self.upstream.close()
 
-    def admit(self, authorization: str | None) -> Caller:
-        """Return who calls.
+    def require_started(self) -> None:
+        """Refuse requests that come before what should be served is known, or once the gateway stops.
 
         Raises:
-            NotAuthenticated
-            Unavailable: what should be served is not known yet.
+            Unavailable
         """
-        caller = self._keys.identify(authorization)
         if self._reconciling is None:
-            raise Unavailable("the gateway is starting; try again shortly", retry_after="2")
-        return caller
+            raise Unavailable("the gateway is starting or stopping; try again shortly", retry_after="2")
 
     def recall(self, completion_id: str) -> Exchange | None:
         return self._recent.get(completion_id)
@@ -208,10 +200,11 @@ class Gateway:
     def metrics_text(self) -> str:
         return self.metrics.render()
 
-    def status(self, caller: Caller) -> dict[str, Any]:
-        """Return what is served of the caller's projects, and why something is not. The engine's address and
-        the figures over all projects are told only to a caller who may use every project."""
-        mine = {name: table for name, table in self.table.projects.items() if caller.may_use(name)}
+    def status(self, allowed: Collection[str] | None) -> dict[str, Any]:
+        """Return what is served of the projects in ``allowed``, and why something is not. The engine's
+        address and the figures over all projects are told only where every project is allowed (None)."""
+        tables = self.table.projects.items()
+        mine = {name: table for name, table in tables if allowed is None or name in allowed}
         projects = (project for project in self.catalog.projects() if project.project in mine)
         named = {route.model_id for p in projects for route in (*p.routes, *p.stand_ins)}
         failures = [(name, f) for name, f in self.reconciler.failures.items() if name in named]
@@ -221,7 +214,7 @@ class Gateway:
             "projects": {name: routes_of(table) for name, table in mine.items()},
             "failed_adapters": {name: {"attempts": f.attempts, "reason": f.reason} for name, f in failures},
         }
-        if caller.projects is None:
+        if allowed is None:
             engine |= {"url": self._settings.engine_url, "error": self.reconciler.engine_error}
             status["remembered_completions"] = len(self._recent)
         return status
@@ -231,9 +224,6 @@ class Gateway:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._fail(error)
-
-    def _admit(self, scope: Scope) -> Caller:
-        return self.admit(header(scope, b"authorization"))
 
 
 def routes_of(table: ProjectTable) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from tunewheel_runtime.identity.keys import InvalidKeys
 from tunewheel_runtime.service import Service
 
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.gateway import Gateway
 from tunewheel_serve_gateway.handlers import register
-from tunewheel_serve_gateway.keys import InvalidKeys
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream.chat_template import InvalidTemplate
 

@@ -14,7 +14,7 @@ COUNTERS: Mapping[str, str] = {
     "completions.answered": "Chat completions answered",
     "completions.failed": "Chat completions that the engine failed to answer",
     "completions.disconnected": "Chat completions whose client went away",
-    "completions.refused": "Requests refused before they reached the engine",
+    "completions.refused": "Requests of known callers refused before they reached the engine",
     "log.published": "inference.completed events acknowledged by the broker",
     "log.dropped": "inference.completed events dropped: the queue was full, or the event is not acceptable",
     "log.unspooled": "Completions that the disk did not take: a kill loses them until they are published",

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.serving import Route, RouteRole
 
-from tunewheel_serve_gateway.errors import NotAllowed, Unavailable, UnknownModel
+from tunewheel_serve_gateway.errors import Unavailable, UnknownModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +91,18 @@ class RouteTable:
     def find(self, model: str, *, draw: float, allowed: Collection[str] | None = None) -> Target:
         """Return who answers for ``model``: a project, ``<project>/base``, a model id or a base's name.
 
+        ``allowed``: the projects that the caller may use; None: all of them. What others have is unknown to
+        the caller, so that no refusal tells what there is.
+
         Raises:
-            UnknownModel, NotAllowed
+            UnknownModel
             Unavailable: the project's model is not loaded yet.
         """
         table = self.projects.get(model)
         if table is None:
             return self._pinned(model, allowed)
         if allowed is not None and model not in allowed:
-            raise _not_allowed(model)
+            raise self._unknown(model, allowed)
         return self._routed(table, draw)
 
     def _pinned(self, model: str, allowed: Collection[str] | None) -> Target:
@@ -110,16 +113,18 @@ class RouteTable:
         else:
             found = [t for table in self.projects.values() if (t := table.named(model)) is not None]
         mine = found if allowed is None else [target for target in found if target.project in allowed]
-        if found and not mine:
-            raise _not_allowed(model)
         if not mine:
-            known = ", ".join(sorted(name for name in self.projects if allowed is None or name in allowed))
-            reason = f"model {model!r} is not served; projects here: {known or 'none'}"
-            raise UnknownModel(reason, param="model")
+            raise self._unknown(model, allowed)
         if len(mine) > 1:
             names = ", ".join(f"{target.project}/base" for target in mine)
             raise UnknownModel(f"several projects use {model}; name one of {names}", param="model")
         return replace(mine[0], pinned=True)
+
+    def _unknown(self, model: str, allowed: Collection[str] | None) -> UnknownModel:
+        known = ", ".join(sorted(name for name in self.projects if allowed is None or name in allowed))
+        unless = "" if allowed is None else ", or not for this caller"
+        reason = f"model {model!r} is not served{unless}; projects here: {known or 'none'}"
+        return UnknownModel(reason, param="model")
 
     def _routed(self, table: ProjectTable, draw: float) -> Target:
         target = table.pick(draw)
@@ -130,11 +135,6 @@ class RouteTable:
                 retry_after="2",
             )
         return target
-
-
-def _not_allowed(model: str) -> NotAllowed:
-    """Nothing is said but what the client said itself: whose the model is, is not for this key."""
-    return NotAllowed(f"this key is not for {model!r}; use one that is", param="model")
 
 
 def build_table(

@@ -26,8 +26,6 @@ class Settings(ServiceSettings):
     reconcile_seconds: float = Field(default=5.0, gt=0)
     """The engine's adapters are compared with what is desired this often, and on every change."""
 
-    api_keys_file: Path | None = None
-    """YAML or JSON of API keys; without it the gateway is open, and listens on loopback only."""
     max_body_bytes: int = Field(default=1 << 20, gt=0)
     max_output_tokens: int = Field(default=4096, ge=1)
     """Most tokens that a client may ask for, unless the project's own ``max_output_tokens`` is larger."""
