@@ -1,4 +1,4 @@
-"""What a person can do from the page: every action is one event."""
+"""What people do on the page or over HTTP: every action is one event, which names who asked for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.evaluation import ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.training import TrainAction, TrainControl
+from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.service import Service
 
 
@@ -23,6 +24,7 @@ class Actions:
         request: Envelope[ReviewRequested],
         *,
         reviewer: str,
+        principal: Principal | None,
         verdict: Literal["approved", "rejected"],
         comment: str,
     ) -> None:
@@ -33,20 +35,34 @@ class Actions:
         """
         asked = request.data
         data = ReviewSubmitted(
-            project=asked.project, run_id=asked.run_id, reviewer=reviewer, verdict=verdict, comment=comment
+            project=asked.project,
+            run_id=asked.run_id,
+            reviewer=reviewer,
+            verdict=verdict,
+            comment=comment,
+            principal=principal,
         )
         await self._service.publish(self._service.new(data, cause=request))
 
-    async def build(self, project: str) -> None:
+    async def build(self, project: str, *, principal: Principal | None) -> None:
         """Ask for a new dataset version."""
         data = DatasetRequested(
-            project=project, reason=BuildReason.COMMAND, request=f"console-{uuid.uuid4().hex}"
+            project=project,
+            reason=BuildReason.COMMAND,
+            request=f"console-{uuid.uuid4().hex}",
+            principal=principal,
         )
         await self._service.publish(self._service.new(data))
 
-    async def control(self, project: str, run_id: str, action: TrainAction) -> None:
+    async def control(
+        self, project: str, run_id: str, action: TrainAction, *, principal: Principal | None
+    ) -> None:
         """Pause, resume or cancel a run."""
         data = TrainControl(
-            project=project, run_id=run_id, action=action, request=f"console-{uuid.uuid4().hex}"
+            project=project,
+            run_id=run_id,
+            action=action,
+            request=f"console-{uuid.uuid4().hex}",
+            principal=principal,
         )
         await self._service.publish(self._service.new(data))

@@ -9,7 +9,7 @@ from fastapi import FastAPI, HTTPException, Request
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_runtime.identity.access import Access
-from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 
 from tunewheel_console.actions import Actions
@@ -27,7 +27,7 @@ def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
 
     @api.post("/v1/projects/{project}/runs/{run_id}/{action}", status_code=HTTPStatus.ACCEPTED)
     @needs(Role.OPERATOR)
-    async def control(project: str, run_id: str, action: TrainAction) -> dict[str, str]:
+    async def control(request: Request, project: str, run_id: str, action: TrainAction) -> dict[str, str]:
         known = state.projects.get(project)
         run = known.runs.get(run_id) if known else None
         if run is None:
@@ -35,7 +35,7 @@ def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
         if run.ended:
             raise HTTPException(HTTPStatus.CONFLICT, f"action: {run_id} has ended ({run.ended})")
         try:
-            await actions.control(project, run_id, action)
+            await actions.control(project, run_id, action, principal=caller_of(request).principal)
         except TransientError as error:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         return {"project": project, "run_id": run_id, "action": action.value}

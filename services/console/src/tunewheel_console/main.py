@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import FastAPI
 from tunewheel_contracts import topics
 from tunewheel_contracts.topics import TOPICS
 from tunewheel_runtime.identity.access import Access
-from tunewheel_runtime.identity.guard import needs
+from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.service import Service
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_login_links, add_routes
 from tunewheel_console.authentication import Authentication
+from tunewheel_console.login_page import root_of
 from tunewheel_console.logins import LoginLinks
-from tunewheel_console.sessions import Sessions
+from tunewheel_console.sessions import Sessions, session_of
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
 from tunewheel_console.traffic import Traffic
@@ -54,13 +57,20 @@ def make_web(state: ConsoleState, actions: Actions, access: Access, settings: Se
     links = LoginLinks()
     add_routes(web, state, actions)
     add_login_links(web, links, access)
-    ui.run_with(
-        web,
-        root=lambda: Page(state, actions, refresh_seconds=settings.refresh_seconds).build(),
-        title="Tunewheel",
-        dark=None,
-        show_welcome_message=False,
-    )
+
+    def root() -> None:
+        request = ui.context.client.request
+        session = session_of(request.scope)
+        page = Page(
+            state,
+            actions,
+            caller_of(request),
+            partial(sessions.identify, request),
+            refresh_seconds=settings.refresh_seconds,
+        )
+        page.build(csrf=session.csrf if session else None, root=root_of(request.url.path))
+
+    ui.run_with(web, root=root, title="Tunewheel", dark=None, show_welcome_message=False)
     needs(Role.VIEWER)(core.app)
     web.add_middleware(Authentication, access=access, sessions=sessions, links=links, socket=PAGE_SOCKET)
     return web

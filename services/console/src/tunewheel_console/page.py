@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from nicegui import ui
@@ -11,19 +11,39 @@ from tunewheel_contracts.errors import TransientError, first_complaint
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, NotAuthorised, Role
 
+from tunewheel_console import rows
 from tunewheel_console.actions import Actions
 from tunewheel_console.sections import draw_project
 from tunewheel_console.state import ConsoleState, Project
 
+Who = Callable[[], Awaitable[Caller]]
+"""Says what the person at the page may do by now; raises ``NotAuthenticated`` once they are logged out."""
+RELOAD_WHEN_LOGGED_OUT = """
+window.socket.on('connect_error', async () => {
+  const answer = await fetch(window.location.href, {method: 'HEAD'});
+  if (answer.status === 401) window.location.reload();
+});
+"""
+"""The page's connection is refused once nobody is logged in, and then cannot say so."""
+
 
 class Page:
     """One open browser tab. A project's card is drawn anew when its turn has news, not with its traffic. The
-    reviewer's name and the dialog of each review stand outside the cards, so that typing is never lost."""
+    reviewer's name and the dialog of each review stand outside the cards, so that typing is never lost.
 
-    def __init__(self, state: ConsoleState, actions: Actions, *, refresh_seconds: float) -> None:
+    The tab shows what its caller may read, and asks at every refresh and at every click who that is by now.
+    """
+
+    def __init__(
+        self, state: ConsoleState, actions: Actions, caller: Caller, who: Who, *, refresh_seconds: float
+    ) -> None:
         self._state = state
         self._actions = actions
+        self._caller = caller
+        self._who = who
         self._refresh_seconds = refresh_seconds
         self._drawn = -1
         self._cards: dict[str, ui.card] = {}
@@ -31,8 +51,13 @@ class Page:
         self._comments: dict[str, str] = {}
         """What was typed about each request for a review, by the request's id."""
 
-    def build(self) -> None:
-        """Draw the page and keep it fresh."""
+    def build(self, *, csrf: str | None = None, root: str = "./") -> None:
+        """Draw the page and keep it fresh.
+
+        Args:
+            csrf: the session's token, for the button that ends it; None where there is no session.
+            root: from the page's address to the console's root.
+        """
         ui.query(".nicegui-content").classes("w-full")
         with ui.header().classes("items-center"):
             ui.label("Tunewheel").classes("text-h6")
@@ -40,30 +65,80 @@ class Page:
             self._letters = ui.badge("0 dead letters").mark("dead-letters")
             with self._letters:
                 self._letters_told = ui.tooltip("none")
-        with ui.expansion("Reviewer", icon="rate_review", value=True).classes("w-full"), ui.row():
-            self._reviewer = ui.input("your name").mark("reviewer")
+            self._name = ui.label().mark("caller")
+            if csrf is not None:
+                _draw_logout(csrf, root)
+        self._signature = ui.expansion("Reviewer", icon="rate_review", value=True).classes("w-full")
+        with self._signature, ui.row():
+            self._reviewer = ui.input("your name", value=self._caller.name or "").mark("reviewer")
         self._dialogs = ui.element()
         self._projects = ui.column().classes("w-full")
         with self._projects:
-            self._empty = ui.label("No project is declared yet: tunewheel declare project.yaml")
+            self._empty = ui.label()
+        self._draw_caller()
         self._draw()
-        ui.timer(self._refresh_seconds, self._draw_on_news)
+        self._timer = ui.timer(self._refresh_seconds, self._refresh)
+        ui.run_javascript(RELOAD_WHEN_LOGGED_OUT)
 
-    def _draw_on_news(self) -> None:
-        if self._state.version != self._drawn:
+    async def _refresh(self) -> None:
+        if await self._ask_who() and self._state.version != self._drawn:
             self._draw()
+
+    async def _ask_who(self) -> bool:
+        """Take what the caller may do now; False once nobody is logged in."""
+        try:
+            caller = await self._who()
+        except NotAuthenticated as error:
+            self._end(str(error))
+            return False
+        if caller != self._caller:
+            self._caller = caller
+            self._drawn, self._drawn_cards = -1, {}
+            self._draw_caller()
+        return True
+
+    def _end(self, reason: str) -> None:
+        """Show nothing any more: the browser is told to reload, but need not."""
+        self._timer.cancel()
+        self._dialogs.clear()
+        self._projects.clear()
+        self._signature.set_visibility(False)
+        self._letters.set_visibility(False)
+        self._name.set_text(reason)
+        ui.navigate.reload()
+
+    def _draw_caller(self) -> None:
+        caller = self._caller
+        self._name.set_text(
+            "anybody: identity is open" if caller.name is None else f"{caller.name} ({rows.roles(caller)})"
+        )
+        self._signature.set_visibility(caller.may(Role.REVIEWER))
 
     def _draw(self) -> None:
         self._drawn = self._state.version
-        letters = self._state.dead_letters
+        visible = self._caller.projects_of(Role.VIEWER)
+        self._draw_letters(shown=visible is None)
+        for name in [name for name in self._cards if visible is not None and name not in visible]:
+            self._cards.pop(name).delete()
+        projects = [one for one in self._state.projects.values() if visible is None or one.name in visible]
+        self._empty.set_text(
+            "No project is declared yet: tunewheel declare project.yaml"
+            if visible is None
+            else f"None of the projects that you may read is declared yet: {', '.join(sorted(visible))}"
+        )
+        self._empty.set_visibility(not projects)
+        for project in projects:
+            if self._drawn_cards.get(project.name) != project.version:
+                self._draw_card(project)
+
+    def _draw_letters(self, *, shown: bool) -> None:
+        """Draw the count of dead letters, which is one for all projects, for who may read them all."""
+        letters = self._state.dead_letters if shown else {}
         total = sum(letters.values())
+        self._letters.set_visibility(shown)
         self._letters.set_text(f"{total} dead letter{'' if total == 1 else 's'}")
         self._letters.props(f"color={'negative' if total else 'positive'}")
         self._letters_told.set_text(", ".join(f"{name} {n}" for name, n in letters.items()) or "none")
-        self._empty.set_visibility(not self._state.projects)
-        for project in self._state.projects.values():
-            if self._drawn_cards.get(project.name) != project.version:
-                self._draw_card(project)
 
     def _draw_card(self, project: Project) -> None:
         self._drawn_cards[project.name] = project.version
@@ -75,15 +150,24 @@ class Page:
         with card:
             draw_project(project, self)
 
+    def may(self, role: Role, project: str) -> bool:
+        return self._caller.may(role, project)
+
     async def build_dataset(self, project: str) -> None:
-        await self._tell(self._actions.build(project), f"asked for a new version of {project}")
+        async def build(principal: Principal | None) -> None:
+            await self._actions.build(project, principal=principal)
+
+        await self._act(Role.OPERATOR, project, build, done=f"asked for a new version of {project}")
 
     async def control(self, project: str, run_id: str, action: TrainAction) -> None:
-        await self._tell(self._actions.control(project, run_id, action), f"{action.value} sent to {run_id}")
+        async def control(principal: Principal | None) -> None:
+            await self._actions.control(project, run_id, action, principal=principal)
+
+        await self._act(Role.OPERATOR, project, control, done=f"{action.value} sent to {run_id}")
 
     def review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None:
         """Ask for a comment on this run alone, and send the verdict once it is confirmed."""
-        if not (self._reviewer.value or "").strip():
+        if not self._signed:
             ui.notify("Enter your name first: a review is signed", type="warning")
             return
         asked, word = request.data, "Approve" if approved else "Reject"
@@ -104,23 +188,42 @@ class Page:
         dialog.on_value_change(lambda change: None if change.value else dialog.delete())
         dialog.open()
 
+    @property
+    def _signed(self) -> str:
+        """The name below a review: what was typed, or else the caller's own."""
+        return (self._reviewer.value or "").strip() or self._caller.name or ""
+
     async def _send_review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None:
         verdict: Literal["approved", "rejected"] = "approved" if approved else "rejected"
-        work = self._actions.review(
-            request,
-            reviewer=(self._reviewer.value or "").strip(),
-            verdict=verdict,
-            comment=self._comments.get(request.id) or "",
-        )
-        await self._tell(work, f"{request.data.run_id} {verdict}")
 
-    async def _tell(self, work: Awaitable[None], done: str) -> None:
+        async def review(principal: Principal | None) -> None:
+            comment = self._comments.get(request.id) or ""
+            await self._actions.review(
+                request, reviewer=self._signed, principal=principal, verdict=verdict, comment=comment
+            )
+
+        await self._act(Role.REVIEWER, request.data.project, review, done=f"{request.data.run_id} {verdict}")
+
+    async def _act(
+        self, role: Role, project: str, work: Callable[[Principal | None], Awaitable[None]], *, done: str
+    ) -> None:
+        """Do ``work`` as the caller, who must have ``role`` now, whatever buttons the tab has."""
+        if not await self._ask_who():
+            return
         try:
-            await work
-        except TransientError as error:
+            self._caller.require(role, project)
+            await work(self._caller.principal)
+        except (TransientError, NotAuthorised) as error:
             ui.notify(f"not sent: {error}", type="negative")
         except ValidationError as error:
             field, reason = first_complaint(error)
             ui.notify(f"not sent: {field} {reason}", type="negative")
         else:
             ui.notify(done, type="positive")
+
+
+def _draw_logout(csrf: str, root: str) -> None:
+    """Draw a form, not a command of the page's connection: only an answer over HTTP takes a cookie away."""
+    with ui.element("form").props(f'method=post action="{root}logout"'):
+        ui.element("input").props(f'type=hidden name=csrf value="{csrf}"')
+        ui.button("Log out", icon="logout").props("type=submit flat dense color=white")

@@ -9,12 +9,14 @@ from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested
 from tunewheel_contracts.events.training import TrainProgressed
 from tunewheel_contracts.formats.scorecard import Contestant
+from tunewheel_runtime.identity.roles import Caller, Role
 
 from tunewheel_console.state import Project, Run
 
 Row = dict[str, Any]
 CURVES = 4
 """Loss curves drawn at once: those of the latest runs."""
+SHOWN_ROLES = (Role.VIEWER, Role.REVIEWER, Role.OPERATOR)
 
 
 def dataset_rows(project: Project) -> list[Row]:
@@ -154,3 +156,12 @@ def loss_options(project: Project) -> Row:
             {"type": "line", "name": run.run_id, "showSymbol": False, "data": run.curve()} for run in runs
         ],
     }
+
+
+def roles(caller: Caller) -> str:
+    """Return the roles of ``caller`` on this page, and the projects where they hold."""
+    return "; ".join(
+        f"{role.value} in {'every project' if projects is None else ', '.join(sorted(projects))}"
+        for role in SHOWN_ROLES
+        if (projects := caller.projects_of(role)) is None or projects
+    )

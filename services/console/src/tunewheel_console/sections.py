@@ -9,6 +9,7 @@ from nicegui import ui
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.training import TrainAction
+from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console import rows
 from tunewheel_console.state import Project, Verdict
@@ -23,8 +24,9 @@ COLOURS: dict[Tone, str] = {
 
 
 class Commands(Protocol):
-    """What the buttons do. Each tells the person how it went."""
+    """What the buttons do, each of which tells the person how it went; and who gets which button."""
 
+    def may(self, role: Role, project: str) -> bool: ...
     async def build_dataset(self, project: str) -> None: ...
     async def control(self, project: str, run_id: str, action: TrainAction) -> None: ...
     def review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None: ...
@@ -50,8 +52,11 @@ def draw_project(project: Project, commands: Commands) -> None:
         ui.label(project.name).classes("text-h6")
         draw_wheel(project.place)
         ui.space()
-        build = ui.button("Build", icon="build", on_click=partial(commands.build_dataset, project.name))
-        build.props("dense outline").tooltip("Ask curate for a new dataset version from the present records")
+        if commands.may(Role.OPERATOR, project.name):
+            build = ui.button("Build", icon="build", on_click=partial(commands.build_dataset, project.name))
+            build.props("dense outline").tooltip(
+                "Ask curate for a new dataset version from the present records"
+            )
     traffic = ui.label().classes("text-caption")
     traffic.bind_text_from(project, "traffic").bind_visibility_from(project, "traffic")
     for run in project.pending_reviews:
@@ -72,11 +77,16 @@ def draw_review(request: Envelope[ReviewRequested], commands: Commands) -> None:
             ui.icon("person", color="warning")
             ui.label(f"{run_id} met its criteria and waits for a person")
             ui.space()
-            with ui.row().classes("no-wrap"):
-                for word, approved, colour in (("Approve", True, "positive"), ("Reject", False, "negative")):
-                    decide = partial(commands.review, request, approved=approved)
-                    ui.button(word, color=colour, on_click=decide).props("dense")
+            if commands.may(Role.REVIEWER, request.data.project):
+                draw_answers(request, commands)
         draw_figures(request.data)
+
+
+def draw_answers(request: Envelope[ReviewRequested], commands: Commands) -> None:
+    with ui.row().classes("no-wrap"):
+        for word, approved, colour in (("Approve", True, "positive"), ("Reject", False, "negative")):
+            decide = partial(commands.review, request, approved=approved)
+            ui.button(word, color=colour, on_click=decide).props("dense")
 
 
 def draw_figures(found: Verdict) -> None:
@@ -102,7 +112,8 @@ def draw_runs(project: Project, commands: Commands) -> None:
     with ui.column().classes("w-full gap-1"):
         _heading("Runs")
         _table(("run", "dataset", "progress", "loss", "verdict"), rows.run_rows(project))
-        for run in [run for run in project.runs.values() if not run.ended]:
+        steers = commands.may(Role.OPERATOR, project.name)
+        for run in [run for run in project.runs.values() if steers and not run.ended]:
             with ui.row().classes("items-center"):
                 ui.label(run.run_id).classes("text-caption")
                 for action in TrainAction:

@@ -89,9 +89,9 @@ class Sessions:
             raise NotAuthenticated("this session has ended; log in again")
         return await self._access.caller_with(session.credential)
 
-    async def identify(self, connection: HTTPConnection) -> tuple[Caller, Session | None]:
-        """Return who sends ``connection``, by ``Authorization`` or by cookie; it may be asked again later, to
-        learn what they may do by then.
+    async def identify(self, connection: HTTPConnection) -> Caller:
+        """Return who sent ``connection``, by ``Authorization`` or by cookie, and what they may do now: a page
+        that stays open asks again.
 
         Raises:
             NotAuthenticated: neither tells.
@@ -99,13 +99,13 @@ class Sessions:
         authorization = connection.headers.get("authorization")
         session = self.read(connection)
         if self._access.is_open or session is None or bearer_secret(authorization):
-            return await self._access.identify(authorization), None
-        return await self.caller(session), session
+            return await self._access.identify(authorization)
+        return await self.caller(session)
 
     def read(self, connection: HTTPConnection) -> Session | None:
         """Return the session of a cookie that was signed here, ended or not."""
         names = _names(connection)
-        for name in names[:1] if is_under_tls(connection) else names:
+        for name in names[:1] if _is_under_tls(connection) else names:
             try:
                 return Session.model_validate(self._seal.loads(connection.cookies[name]))
             except (KeyError, BadData, ValidationError):
@@ -127,7 +127,7 @@ class Sessions:
                 "let the issuer name those alone that have roles here"
             )
         host_only, plain = _names(connection)
-        tls = is_under_tls(connection)
+        tls = _is_under_tls(connection)
         response.set_cookie(
             host_only if tls else plain,
             sealed,
@@ -156,7 +156,7 @@ def _names(connection: HTTPConnection) -> tuple[str, str]:
     return f"__Host-{name}", name
 
 
-def is_under_tls(connection: HTTPConnection) -> bool:
+def _is_under_tls(connection: HTTPConnection) -> bool:
     """Return whether the browser speaks TLS, with this process or with a proxy before it.
 
     Whoever sends these headers without TLS only keeps a cookie from themselves.
