@@ -15,6 +15,7 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.events.upstream import FeedbackReceived
+from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.service import Service
 
 from .bus import Bus, running, until
@@ -31,16 +32,18 @@ async def test_what_people_do_is_on_the_log(kafka: str, tmp_path: Path, project:
     service = Service("console", settings(kafka, tmp_path))
     judged = passed(project, 1)
     asked = new_event(ReviewRequested.model_validate(judged.data.model_dump()), source="/test", cause=judged)
-    actions = Actions(service)
+    actions, ann = Actions(service), Principal(name="ann")
     async with Bus(kafka) as bus, running(service):
-        await actions.review(asked, reviewer="ann", verdict="rejected", comment="too curt")
-        await actions.build(project)
-        await actions.build(project)
-        await actions.control(project, "run-1", TrainAction.CANCEL)
+        await actions.review(asked, reviewer="Ann", principal=ann, verdict="rejected", comment="too curt")
+        await actions.build(project, principal=ann)
+        await actions.build(project, principal=None)
+        await actions.control(project, "run-1", TrainAction.CANCEL, principal=ann)
         (review,) = await bus.collect(topics.REVIEW_SUBMITTED, 1, where=lambda e: e.project == project)
         builds = await bus.collect(topics.DATASET_REQUESTED, 2, where=lambda e: e.project == project)
         (control,) = await bus.collect(topics.TRAIN_CONTROL, 1, where=lambda e: e.project == project)
-    assert (review.data.verdict, review.data.reviewer, review.data.comment) == ("rejected", "ann", "too curt")
+    assert (review.data.verdict, review.data.reviewer, review.data.comment) == ("rejected", "Ann", "too curt")
+    assert review.data.principal == control.data.principal == ann
+    assert {build.data.principal for build in builds} == {ann, None}
     assert review.source == "/tunewheel/console"
     assert (review.causation_id, review.correlation_id) == (asked.id, asked.correlation_id)
     assert review.data.run_id == asked.data.run_id

@@ -11,6 +11,10 @@ from tunewheel_console.api import add_routes
 from tunewheel_console.rows import run_rows
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.identity.access import Access
+from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.settings import HttpSettings
 
 
 class Recorder:
@@ -20,7 +24,9 @@ class Recorder:
         self.sent: list[tuple[str, str, TrainAction]] = []
         self.away = False
 
-    async def control(self, project: str, run_id: str, action: TrainAction) -> None:
+    async def control(
+        self, project: str, run_id: str, action: TrainAction, *, principal: Principal | None
+    ) -> None:
         if self.away:
             raise TransientError("the broker is away")
         self.sent.append((project, run_id, action))
@@ -33,8 +39,9 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 async def client(state: Any, recorder: Any):
-    web = FastAPI()
+    web = FastAPI(openapi_url=None)
     add_routes(web, state, recorder)
+    guard(web.routes, Access(HttpSettings(identity="open"), warn=lambda *_: None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://console") as client:
         yield client
 

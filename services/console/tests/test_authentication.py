@@ -43,7 +43,7 @@ class Console:
 
     def __init__(self, folder: Path, state: Any, **settings: Any) -> None:
         self.file = folder / "keys.yaml"
-        self.clock, self.sent = Clock(), list[str]()
+        self.clock, self.sent = Clock(), list[tuple[str, str, str]]()
         self.keys: dict[str, dict[str, Any]] = {
             "ann": {"key": "k-ann", "roles": ["reviewer"], "projects": ["desk"]},
             "ops": {"key": "k-ops", "roles": ["operator"]},
@@ -66,8 +66,8 @@ class Console:
         self.file.write_text(yaml.safe_dump({"keys": entries}))
         self.clock.now += LOOK_SECONDS
 
-    async def control(self, project: str, run_id: str, action: TrainAction) -> None:
-        self.sent.append(run_id)
+    async def control(self, project: str, run_id: str, action: TrainAction, *, principal: Principal) -> None:
+        self.sent.append((project, run_id, principal.name))
 
     def _web(self, state: Any) -> FastAPI:
         web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -300,6 +300,7 @@ async def test_a_cookie_changes_nothing_without_the_csrf_token(
     assert (await browser.post(pause, headers={"x-csrf-token": csrf})).status_code == 202
     browser.cookies.clear()
     assert (await browser.post(pause, headers={"authorization": "Bearer k-ops"})).status_code == 202
+    assert console.sent == [("desk", "run-1", "ops")] * 2
     assert (await browser.post(SOCKET)).status_code == 401
 
 

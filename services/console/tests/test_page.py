@@ -11,6 +11,9 @@ from nicegui.testing import User
 from nicegui.testing.user_simulation import user_simulation
 from tunewheel_console.page import Page
 from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.identity.roles import ANYBODY, Caller, Grant, NotAuthenticated, Role
 
 PATIENT = 600
 """Looks, a tenth of a second apart, at what comes of a click or of an event."""
@@ -23,16 +26,41 @@ class Recorder:
         self.done: list[tuple[Any, ...]] = []
         self.away = False
 
-    async def build(self, project: str) -> None:
+    async def build(self, project: str, *, principal: Principal | None) -> None:
         if self.away:
             raise TransientError("the broker is not connected yet")
-        self.done.append(("build", project))
+        self.done.append(("build", project, principal))
 
-    async def control(self, project: str, run_id: str, action: Any) -> None:
-        self.done.append((action.value, project, run_id))
+    async def control(self, project: str, run_id: str, action: Any, *, principal: Principal | None) -> None:
+        self.done.append((action.value, project, run_id, principal))
 
-    async def review(self, request: Any, *, reviewer: str, verdict: str, comment: str) -> None:
-        self.done.append((verdict, request.project, request.data.run_id, reviewer, comment))
+    async def review(
+        self, request: Any, *, reviewer: str, principal: Principal | None, verdict: str, comment: str
+    ) -> None:
+        self.done.append((verdict, request.project, request.data.run_id, reviewer, comment, principal))
+
+
+class Visitor:
+    """Whoever has the page open; what they may do can change, and their session can end."""
+
+    def __init__(self) -> None:
+        self.caller = ANYBODY
+        self.ended = False
+
+    def becomes(self, name: str, **grants: Any) -> None:
+        """Log in as ``name``, with roles by project; ``every`` stands for all projects."""
+        self.caller = Caller(
+            Principal(name=name),
+            tuple(
+                Grant(frozenset(map(Role, roles)), None if project == "every" else frozenset({project}))
+                for project, roles in grants.items()
+            ),
+        )
+
+    async def who(self) -> Caller:
+        if self.ended:
+            raise NotAuthenticated("this session has ended; log in again")
+        return self.caller
 
 
 @pytest.fixture
@@ -41,9 +69,15 @@ def actions() -> Recorder:
 
 
 @pytest.fixture
-async def user(state: Any, actions: Recorder) -> AsyncIterator[User]:
+def visitor() -> Visitor:
+    return Visitor()
+
+
+@pytest.fixture
+async def user(state: Any, actions: Recorder, visitor: Visitor) -> AsyncIterator[User]:
     def root() -> None:
-        Page(state, actions, refresh_seconds=0.05).build()  # type: ignore[arg-type]
+        page = Page(state, actions, visitor.caller, visitor.who, refresh_seconds=0.05)  # type: ignore[arg-type]
+        page.build(csrf="token")
 
     async with user_simulation(root=root) as simulated:
         yield simulated
@@ -130,7 +164,7 @@ async def test_a_review_is_signed_confirmed_and_sent(user: User, state: Any, des
     user.find(marker="comment").type("reads well")
     user.find(marker="confirm").click()
     await user.should_see("run-1 approved", retries=PATIENT)
-    assert actions.done == [("approved", "desk", "run-1", "ann", "reads well")]
+    assert actions.done == [("approved", "desk", "run-1", "ann", "reads well", None)]
 
 
 async def test_a_comment_belongs_to_one_review(user: User, state: Any, make_desk: Any, actions: Recorder):
@@ -150,7 +184,7 @@ async def test_a_comment_belongs_to_one_review(user: User, state: Any, make_desk
     await user.should_see("A rejection is final", retries=PATIENT)
     user.find(marker="confirm").click()
     await user.should_see("run-1 rejected", retries=PATIENT)
-    assert actions.done == [("rejected", "other", "run-1", "ann", "")]
+    assert actions.done == [("rejected", "other", "run-1", "ann", "", None)]
 
 
 async def test_build_and_cancel_are_commands(user: User, state: Any, desk: Any, actions: Recorder):
@@ -160,7 +194,7 @@ async def test_build_and_cancel_are_commands(user: User, state: Any, desk: Any, 
     await user.should_see("asked for a new version of desk", retries=PATIENT)
     user.find("cancel").click()
     await user.should_see("cancel sent to run-1", retries=PATIENT)
-    assert actions.done == [("build", "desk"), ("cancel", "desk", "run-1")]
+    assert actions.done == [("build", "desk", None), ("cancel", "desk", "run-1", None)]
 
 
 async def test_a_command_that_was_not_sent_says_so(user: User, state: Any, desk: Any, actions: Recorder):
@@ -169,3 +203,122 @@ async def test_a_command_that_was_not_sent_says_so(user: User, state: Any, desk:
     await user.open("/")
     user.find("Build").click()
     await user.should_see("not sent: the broker is not connected yet", retries=PATIENT)
+
+
+@pytest.fixture
+def two(state: Any, make_desk: Any) -> None:
+    """Two projects, each with a run that goes on and a review that waits."""
+    for desk in (make_desk("desk"), make_desk("secret")):
+        for event in (desk.declared(), desk.started(), desk.review_requested(run_id="run-2")):
+            state.apply(event)
+    state.count_dead_letters({"ticket.published": 7})
+
+
+def shown(user: User) -> str:
+    """Return all texts of the page, of elements and of tables."""
+    with user:
+        elements = list(user.client.elements.values())  # type: ignore[union-attr]
+        rows = [str(row) for one in elements if isinstance(one, ui.table) for row in one.rows]
+        return " ".join([*(str(one.props) + str(getattr(one, "text", "")) for one in elements), *rows])
+
+
+@pytest.mark.usefixtures("two")
+async def test_a_viewer_sees_their_projects_and_no_buttons(user: User, visitor: Visitor):
+    visitor.becomes("vic", desk=["viewer"])
+    await user.open("/")
+    await user.should_see("vic (viewer in desk)")
+    await user.should_see("run-2 met its criteria")
+    for word in ("Build", "Approve", "Reject", "pause", "resume", "cancel"):
+        await user.should_not_see(word, kind=ui.button)
+    for hidden in ("7 dead letters", "your name"):
+        await user.should_not_see(hidden)
+    assert "secret" not in shown(user)
+
+
+@pytest.mark.usefixtures("two")
+async def test_roles_of_one_project_give_no_button_of_another(user: User, visitor: Visitor):
+    visitor.becomes("ann", desk=["reviewer"], secret=["operator"])
+    await user.open("/")
+    await user.should_see("ann (viewer in desk, secret; reviewer in desk; operator in secret)")
+    with user:
+        cards = {
+            project: user.find(marker=f"project-{project}").elements.pop() for project in ("desk", "secret")
+        }
+        buttons = {
+            project: {one.text for one in card.descendants() if isinstance(one, ui.button)}
+            for project, card in cards.items()
+        }
+    assert buttons == {"desk": {"Approve", "Reject"}, "secret": {"Build", "pause", "resume", "cancel"}}
+
+
+@pytest.mark.usefixtures("two")
+async def test_what_people_do_names_them(user: User, visitor: Visitor, actions: Recorder):
+    visitor.becomes("ann", desk=["reviewer", "operator"])
+    await user.open("/")
+    user.find("Build").click()
+    await user.should_see("asked for a new version of desk", retries=PATIENT)
+    user.find("Approve").click()
+    await user.should_see("Approve run-2 of desk?", retries=PATIENT)
+    user.find(marker="confirm").click()
+    await user.should_see("run-2 approved", retries=PATIENT)
+    ann = Principal(name="ann")
+    assert actions.done == [("build", "desk", ann), ("approved", "desk", "run-2", "ann", "", ann)]
+
+
+@pytest.mark.usefixtures("two")
+async def test_a_role_that_is_taken_away_leaves_an_open_tab(user: User, visitor: Visitor, actions: Recorder):
+    visitor.becomes("ann", every=["operator"])
+    await user.open("/")
+    await user.should_see(marker="project-secret")
+    await user.should_see("7 dead letters")
+    visitor.becomes("ann", desk=["viewer"])
+    await user.should_see("ann (viewer in desk)", retries=PATIENT)
+    await user.should_not_see(marker="project-secret", retries=PATIENT)
+    await user.should_not_see("Build", retries=PATIENT)
+    assert "secret" not in shown(user)
+    assert not actions.done
+
+
+async def test_a_command_is_judged_by_what_somebody_may_do_by_then(
+    state: Any, desk: Any, actions: Recorder, visitor: Visitor
+):
+    state.apply(desk.started())
+    pages = list[Page]()
+
+    def root() -> None:
+        page = Page(state, actions, visitor.caller, visitor.who, refresh_seconds=3_600)  # type: ignore[arg-type]
+        page.build()
+        pages.append(page)
+
+    async with user_simulation(root=root) as user:
+        visitor.becomes("vic", desk=["viewer"])
+        await user.open("/")
+        with user:
+            await pages[0].control("desk", "run-1", TrainAction.CANCEL)
+            await pages[0].build_dataset("desk")
+        await user.should_see("not sent: vic lacks the role operator in project 'desk'")
+        visitor.becomes("vic", desk=["operator"])
+        visitor.ended = True
+        with user:
+            await pages[0].control("desk", "run-1", TrainAction.CANCEL)
+        await user.should_see("this session has ended")
+        assert not actions.done
+    app.middleware_stack = None
+
+
+@pytest.mark.usefixtures("two")
+async def test_a_session_that_ends_leaves_nothing_on_an_open_tab(user: User, visitor: Visitor, state: Any):
+    visitor.becomes("ann", every=["reviewer"])
+    await user.open("/")
+    user.find("Approve").click()
+    await user.should_see("Approve run-2", retries=PATIENT)
+    visitor.ended = True
+    await user.should_see("this session has ended", retries=PATIENT)
+    await user.should_not_see("run-2")
+    assert "secret" not in shown(user)
+
+
+async def test_what_somebody_may_read_but_is_not_declared_is_named(user: User, visitor: Visitor):
+    visitor.becomes("vic", desk=["viewer"])
+    await user.open("/")
+    await user.should_see("None of the projects that you may read is declared yet: desk")

@@ -72,6 +72,7 @@ class Page:
         with self._signature, ui.row():
             self._reviewer = ui.input("your name", value=self._caller.name or "").mark("reviewer")
         self._dialogs = ui.element()
+        self._client = ui.context.client
         self._projects = ui.column().classes("w-full")
         with self._projects:
             self._empty = ui.label()
@@ -105,7 +106,8 @@ class Page:
         self._signature.set_visibility(False)
         self._letters.set_visibility(False)
         self._name.set_text(reason)
-        ui.navigate.reload()
+        with self._client:  # the click may have come from what is gone by now
+            ui.navigate.reload()
 
     def _draw_caller(self) -> None:
         caller = self._caller
