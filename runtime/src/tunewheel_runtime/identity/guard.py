@@ -101,6 +101,7 @@ class Guard:
         self._app = app
         self._access = access
         self._need = need
+        needs(need.role, project=need.project)(self)  # for ``needs_of``, which sees the guard of a mount
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

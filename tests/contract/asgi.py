@@ -1,0 +1,78 @@
+"""Asks an ASGI app in this process, by a path just as it is sent: no client tidies it up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from starlette.types import ASGIApp, Message, Scope
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``status`` 500 where the app failed."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] | None = None
+
+
+async def ask(
+    app: ASGIApp, method: str, target: str, *, headers: Mapping[str, str], body: bytes = b""
+) -> Answer:
+    """Return what ``app`` answers; ``target`` is path and query."""
+    scope = _scope("http", target, headers)
+    scope |= {"method": method, "http_version": "1.1"}
+    waiting, received = [body], list[Message]()
+
+    async def receive() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        await asyncio.Event().wait()  # the client stays
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        received.append(message)
+
+    try:
+        await app(scope, receive, send)
+    except Exception:
+        return Answer(500)
+    start, *rest = received
+    told = {name.decode(): value.decode() for name, value in start.get("headers", ())}
+    return Answer(start["status"], b"".join(part.get("body", b"") for part in rest), told)
+
+
+async def connect(app: ASGIApp, target: str, *, headers: Mapping[str, str]) -> bool:
+    """Return whether ``app`` takes a websocket in; it is closed at once."""
+    waiting: list[Message] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
+    sent = list[Message]()
+
+    async def receive() -> Message:
+        return waiting.pop(0) if waiting else {"type": "websocket.disconnect", "code": 1000}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(_scope("websocket", target, headers) | {"subprotocols": []}, receive, send)
+    return any(message["type"] == "websocket.accept" for message in sent)
+
+
+def _scope(kind: str, target: str, headers: Mapping[str, str]) -> Scope:
+    path, _, query = target.partition("?")
+    sent = {"host": "127.0.0.1:8101", **headers}
+    return {
+        "type": kind,
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "scheme": "http" if kind == "http" else "ws",
+        "path": unquote(path),  # as uvicorn does
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
+        "client": ("127.0.0.1", 40_000),
+        "server": ("127.0.0.1", 8101),
+        "state": {},
+    }

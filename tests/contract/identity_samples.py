@@ -1,0 +1,156 @@
+"""For every route of every service: requests that it takes, and what they answer to whoever may send them.
+
+All are about the project ``desk``, where they are about any. ``running`` gives each service what it needs to
+answer them without a broker: what it would publish is kept, and what it would read is told it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.lifecycle import ModelRegistered
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
+from tunewheel_runtime.deadletter import Position
+from tunewheel_runtime.service import Service
+
+PROJECT = "desk"
+MODEL = "base-0123456789ab"
+BASE = BaseModelRef(name="org/Tiny-Base", revision="sha256:" + "0" * 64)
+LINES = "application/x-ndjson"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """``status``: the answer to a caller who may.
+
+    Attributes:
+        refused: the answer to a caller who has the role in another project only; None: the request is about
+            no project, so that the role in any is enough. Then the answer must not name ``desk``.
+    """
+
+    target: str
+    body: Any = None
+    status: int = 200
+    refused: int | None = None
+    kind: str = "application/json"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        raw = self.raw
+        return {"content-type": self.kind, "content-length": str(len(raw))} if raw else {}
+
+    @property
+    def raw(self) -> bytes:
+        if self.body is None:
+            return b""
+        if isinstance(self.body, list):
+            return b"\n".join(json.dumps(line).encode() for line in self.body)
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+def _published(path: str, **fields: Any) -> list[Sample]:
+    named = {"project": PROJECT, **fields}
+    return [
+        Sample(path, named, 202, 403),
+        Sample(f"{path}?project={PROJECT}", fields, 202, 403),
+        Sample(path, [named, named], 202, 403, kind=LINES),
+    ]
+
+
+def _form() -> Sample:
+    parts = [("project", "", PROJECT), ("file", '; filename="a.md"', "x")]
+    body = "".join(
+        f'--x\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n{value}\r\n'
+        for name, more, value in parts
+    )
+    kind = "multipart/form-data; boundary=x"
+    return Sample("/v1/documents/files", f"{body}--x--\r\n".encode(), 202, 403, kind=kind)
+
+
+DESCRIPTIONS = {f"GET {path}": [Sample(path)] for path in ("/openapi.json", "/docs", "/docs/oauth2-redirect")}
+_ASKED = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
+_LORA = {"lora_name": "none", "lora_path": "none"}
+SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
+    "ingest": {
+        **DESCRIPTIONS,
+        "POST /v1/tickets": _published("/v1/tickets", ticket_id="T", body="b"),
+        "POST /v1/documents": _published("/v1/documents", document_id="a.md", content="x"),
+        "POST /v1/examples": _published("/v1/examples", example_id="E", input="q", output="a"),
+        "POST /v1/erasures": _published("/v1/erasures", erasure_id="L", customer="C", requested_by="m"),
+        "POST /v1/documents/files": [
+            Sample(
+                f"/v1/documents/files?project={PROJECT}&document_id=a.md", b"x", 202, 403, kind="text/plain"
+            ),
+            _form(),
+        ],
+        "DELETE /v1/documents/{document_id:path}": [
+            Sample(f"/v1/documents/a.md?project={PROJECT}", None, 202, 403)
+        ],
+    },
+    "registry": {
+        **DESCRIPTIONS,
+        "GET /v1/projects": [Sample("/v1/projects")],
+        "GET /v1/projects/{project}/models": [Sample(f"/v1/projects/{PROJECT}/models", refused=403)],
+        "GET /v1/projects/{project}/desired": [Sample(f"/v1/projects/{PROJECT}/desired", refused=403)],
+        "GET /v1/models/{model_id}": [Sample(f"/v1/models/{MODEL}", refused=404)],
+    },
+}
+
+
+@dataclass
+class Log:
+    """What a service published."""
+
+    events: list[Envelope[Any]] = field(default_factory=list)
+
+    async def publish(self, envelope: Envelope[Any]) -> None:
+        self.events.append(envelope)
+
+    async def publish_many(self, envelopes: Any) -> None:
+        self.events.extend(envelopes)
+
+
+def build(name: str, tmp_path: Path, **settings: Any) -> Service:
+    """Return the service as its process builds it; nothing of it runs."""
+    package = f"tunewheel_{name.replace('-', '_')}"
+    made = importlib.import_module(f"{package}.settings").Settings(
+        store_url=(tmp_path / "store").as_uri(), cache_dir=tmp_path, **settings
+    )
+    return importlib.import_module(f"{package}.main").make_app(made)
+
+
+@contextlib.asynccontextmanager
+async def running(name: str, tmp_path: Path, log: Log, **settings: Any) -> AsyncIterator[ASGIApp]:
+    """The app behind the API's door of a service that knows the project ``desk`` and its base model."""
+    service = build(name, tmp_path, **settings)
+    service.publisher.publish, service.publisher.publish_many = log.publish, log.publish_many
+    spec = ProjectSpec(
+        project=PROJECT,
+        base_model=BASE.name,
+        task=TaskSpec(system_prompt="Answer."),
+        criteria=(Criterion(metric=Metric.ROUGE_L, minimum=0.1),),
+    )
+    _tell(service, ProjectDeclared(project=PROJECT, spec=spec))
+    _tell(service, ModelRegistered(project=PROJECT, model_id=MODEL, kind="base", base=BASE))
+    yield service.asgi()
+
+
+def _tell(service: Service, data: Any) -> None:
+    async def nothing_new(**_: Any) -> None:
+        return None
+
+    for reader in service._readers:
+        reader.refresh = nothing_new
+        if data.type in reader.names:
+            reader._apply(new_event(data, source="/test"), Position(data.type, 0, 0))
