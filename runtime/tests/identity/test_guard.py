@@ -15,11 +15,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, Credential, NoIdentity
-from tunewheel_runtime.identity.guard import UnguardedRoute, caller_of, guard, needs
+from tunewheel_runtime.identity.guard import UnguardedRoute, caller_of, guard, needs, needs_of
 from tunewheel_runtime.identity.keys import InvalidKeys, read_keys
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 from tunewheel_runtime.logs import configure_logs
@@ -282,6 +283,24 @@ def test_one_of_several_roles_opens_a_route_and_a_body_may_name_the_project(file
     ]:
         status, text = answer(key, project)
         assert (status, said in text) == (403, True), text
+
+
+async def test_a_mounted_app_finds_itself_as_the_endpoint(file: Path) -> None:
+    """By which NiceGUI tells that none of its own routes was meant, and shows the page."""
+    found: list[object] = []
+
+    @needs(Role.OPERATOR)
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        found.append(scope["endpoint"])
+        await Response()(scope, receive, send)
+
+    routes = [Mount("/page", page)]
+    guard(routes, access(file))
+    (told,) = needs_of(routes)
+    assert told[2] is not None and told[2].roles == (Role.OPERATOR,)
+    http = TestClient(Starlette(routes=routes))
+    assert http.get("/page/x", headers={"authorization": "Bearer k-ops"}).status_code == 200
+    assert found == [page]
 
 
 def test_a_websocket_is_guarded_too(file: Path) -> None:

@@ -53,10 +53,10 @@ def needs(*roles: Role, project: str = "project") -> Callable[[T], T]:
 
 
 def guard_descriptions(routes: Sequence[BaseRoute]) -> None:
-    """Mark the routes that FastAPI makes by itself, which describe an API, as read by viewers."""
+    """Mark the routes that FastAPI makes by itself, which describe an API, as read by whoever has a role."""
     for route in routes:
         if type(route) is Route and getattr(route.endpoint, _NEED, None) is None:
-            needs(Role.VIEWER)(route.endpoint)
+            needs(*Role)(route.endpoint)
 
 
 def caller_of(connection: HTTPConnection | Scope) -> Caller:
@@ -101,13 +101,15 @@ class Guard:
         self._app = app
         self._access = access
         self._need = need
-        needs(need.role, project=need.project)(self)  # for ``needs_of``, which sees the guard of a mount
+        setattr(self, _NEED, need)  # for ``needs_of``, which sees the guard of a mount
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if _CALLER not in scope:
                 scope[_CALLER] = await self._access.identify(_authorization(scope))
             self._require(caller_of(scope), self._project(scope))
+            if scope.get("endpoint") is self:  # of a mount, whose app may look for itself there
+                scope["endpoint"] = self._app
             await self._app(scope, receive, send)
         except (NotAuthenticated, NotAuthorised) as error:
             log.warning("caller_refused", path=scope["path"][:200], reason=str(error))
