@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
-from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.lifecycle import ModelRegistered
+from tunewheel_contracts.events.training import TrainStarted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_runtime.deadletter import Position
@@ -26,6 +30,7 @@ from tunewheel_runtime.service import Service
 
 PROJECT = "desk"
 MODEL = "base-0123456789ab"
+RUN = "run-1"
 BASE = BaseModelRef(name="org/Tiny-Base", revision="sha256:" + "0" * 64)
 LINES = "application/x-ndjson"
 
@@ -80,7 +85,22 @@ def _form() -> Sample:
 
 DESCRIPTIONS = {f"GET {path}": [Sample(path)] for path in ("/openapi.json", "/docs", "/docs/oauth2-redirect")}
 _ASKED = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
+_GENERATED = {"inputs": "hello", "parameters": {"max_new_tokens": 1}}
 _LORA = {"lora_name": "none", "lora_path": "none"}
+ENGINE: Mapping[str, list[Sample]] = {
+    "POST /v1/chat/completions": [Sample("/v1/chat/completions", _ASKED)],
+    "POST /v1/completions": [Sample("/v1/completions", {"prompt": "hello", "max_tokens": 1})],
+    "GET /v1/models": [Sample("/v1/models")],
+    "POST /v1/load_lora_adapter": [Sample("/v1/load_lora_adapter", _LORA, 404)],
+    "POST /v1/unload_lora_adapter": [Sample("/v1/unload_lora_adapter", _LORA, 404)],
+    "POST /": [Sample("/", _GENERATED)],
+    "POST /generate": [Sample("/generate", _GENERATED)],
+    "POST /generate_stream": [Sample("/generate_stream", _GENERATED)],
+    "GET /info": [Sample("/info")],
+}
+_CONTROL = "/v1/projects/{project}/runs/{run_id}/{action}"
+_NICEGUI = f"/_nicegui/{version('nicegui')}"
+PAGE_SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport="
 SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
     "ingest": {
         **DESCRIPTIONS,
@@ -132,25 +152,42 @@ def build(name: str, tmp_path: Path, **settings: Any) -> Service:
 
 @contextlib.asynccontextmanager
 async def running(name: str, tmp_path: Path, log: Log, **settings: Any) -> AsyncIterator[ASGIApp]:
-    """The app behind the API's door of a service that knows the project ``desk`` and its base model."""
+    """The app behind the API's door of a service that has read what happened in the project ``desk``."""
     service = build(name, tmp_path, **settings)
     service.publisher.publish, service.publisher.publish_many = log.publish, log.publish_many
+    for reader, event in itertools.product(service._readers, _happened()):
+        reader.refresh = _nothing_new
+        if event.type in reader.names:
+            reader._apply(new_event(event, source="/test"), Position(event.type, 0, 0))
+    app = service._mounted
+    assert app is not None
+    try:
+        async with app.router.lifespan_context(app):
+            yield service.asgi()
+    finally:
+        if name == "console":
+            from nicegui import core
+
+            # NiceGUI has one app per process, and one that has started takes no other test's console.
+            core.app.middleware_stack = None
+
+
+def _happened() -> list[Event]:
     spec = ProjectSpec(
         project=PROJECT,
         base_model=BASE.name,
         task=TaskSpec(system_prompt="Answer."),
         criteria=(Criterion(metric=Metric.ROUGE_L, minimum=0.1),),
     )
-    _tell(service, ProjectDeclared(project=PROJECT, spec=spec))
-    _tell(service, ModelRegistered(project=PROJECT, model_id=MODEL, kind="base", base=BASE))
-    yield service.asgi()
+    method = TrainMethod.LORA
+    return [
+        ProjectDeclared(project=PROJECT, spec=spec),
+        TrainStarted(
+            project=PROJECT, run_id=RUN, dataset_id="ds-1", base=BASE, method=method, total_steps=10
+        ),
+        ModelRegistered(project=PROJECT, model_id=MODEL, kind="base", base=BASE),
+    ]
 
 
-def _tell(service: Service, data: Any) -> None:
-    async def nothing_new(**_: Any) -> None:
-        return None
-
-    for reader in service._readers:
-        reader.refresh = nothing_new
-        if data.type in reader.names:
-            reader._apply(new_event(data, source="/test"), Position(data.type, 0, 0))
+async def _nothing_new(**_: Any) -> None:
+    """The broker has no event that was not read yet."""
