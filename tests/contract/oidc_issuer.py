@@ -28,6 +28,8 @@ DISCOVERY = "/.well-known/openid-configuration"
 KEYS = "/keys"
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
 
+Groups = Sequence[str] | Mapping[str, Any]
+"""Names, or names in one text; a mapping is what no issuer should send."""
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
@@ -103,6 +105,9 @@ class Issuer:
         self.answers: dict[str, tuple[int, bytes, dict[str, str]]] = {}
         self.asked: list[str] = []
         """The paths that were asked for, in order."""
+        self.answering = threading.Event()
+        """Cleared, it lets whoever asks wait."""
+        self.answering.set()
         self._made = 0
         self._port = 0
         self._server: ThreadingHTTPServer | None = None
@@ -124,6 +129,7 @@ class Issuer:
         return self
 
     def stop(self) -> None:
+        self.answering.set()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -148,19 +154,19 @@ class Issuer:
         new = make_key(algorithm or self.key.algorithm, f"key-{self._made}")
         self.keys = [*self.keys[len(self.keys) - keep :], new]
 
-    def claims(self, subject: str, groups: Sequence[str] = (), **claims: Any) -> dict[str, Any]:
+    def claims(self, subject: str, groups: Groups = (), **claims: Any) -> dict[str, Any]:
         """Return the claims of a token; a claim that is None is left out."""
         now = int(time.time())
         usual = {
             "iss": self.url, "aud": self.audience, "sub": subject, "iat": now, "exp": now + 300,
-            "groups": list(groups),
+            "groups": groups if isinstance(groups, str | dict) else list(groups),
         }  # fmt: skip
         return {name: value for name, value in {**usual, **claims}.items() if value is not None}
 
     def token(
         self,
         subject: str,
-        groups: Sequence[str] = (),
+        groups: Groups = (),
         *,
         header: Mapping[str, Any] | None = None,
         key: SigningKey | None = None,
@@ -189,6 +195,7 @@ class Issuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked.append(self.path)
+                issuer.answering.wait(60)
                 status, body, headers = issuer._answer(self.path)
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))

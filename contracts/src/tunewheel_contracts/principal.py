@@ -20,7 +20,7 @@ class Principal(Strict):
     issuer: SourceId | None = None
     """The OIDC issuer (``iss``) of the token; None: an API key."""
     groups: Annotated[tuple[SourceId, ...], Field(max_length=256)] = ()
-    """The groups that the token named."""
+    """Of the groups that the token named, those that the door's file of keys knows."""
 
 
 OptionalPrincipal = Annotated[

@@ -55,6 +55,19 @@ class HttpSettings(BaseSettings):
     api_keys_file: Path | None = None
     """YAML or JSON of hashed API keys and of what they may do. Read anew when it changes."""
 
+    oidc_issuer: str | None = None
+    """``iss`` of the tokens that are taken beside API keys, as the issuer's discovery document has it."""
+    oidc_audience: str | None = None
+    """``aud`` of tokens that are made for this service."""
+    oidc_jwks_url: str | None = None
+    """Of the issuer's signing keys; default: as ``<oidc_issuer>/.well-known/openid-configuration`` says."""
+    oidc_cafile: Path | None = None
+    """PEM file of the authority behind the issuer; default: the system's."""
+    oidc_groups_claim: str = Field(default="groups", min_length=1)
+    """The claim that lists a holder's groups; the file of keys says what they may do."""
+    oidc_name_claim: str = Field(default="sub", min_length=1)
+    """The claim that names the holder, the same for ever and for nobody else."""
+
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
         return _listed(self.http_allowed_hosts)

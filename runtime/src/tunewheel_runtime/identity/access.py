@@ -15,6 +15,7 @@ from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.admission import is_loopback
 from tunewheel_runtime.identity.keys import InvalidKeys, KeyRing, fingerprint_of, read_keys, sum_of
 from tunewheel_runtime.identity.roles import ANYBODY, NOBODY, Caller, NotAuthenticated, NotAuthorised, Role
+from tunewheel_runtime.identity.tokens import Tokens, is_token, oidc_complaint
 from tunewheel_runtime.settings import HttpSettings
 
 log = structlog.get_logger(__name__)
@@ -53,11 +54,13 @@ class Access:
         Raises:
             InvalidKeys: the file cannot be read, or is wrong.
         """
+        self._settings = settings
         self._path = settings.api_keys_file
         self._open = settings.identity == "open"
         self._warn = warn
         self._clock = clock
-        self._reading = asyncio.Lock()
+        self._reading = False
+        self._tokens = Tokens(settings, warn=warn, clock=clock) if settings.oidc_issuer else None
         self._next_look = clock() + LOOK_SECONDS
         self._seen = _mark(self._path)
         self._ring = KeyRing() if self._path is None else read_keys(self._path)
@@ -78,6 +81,9 @@ class Access:
         Raises:
             NoIdentity
         """
+        complaint = oidc_complaint(self._settings)
+        if complaint is not None:
+            raise NoIdentity(complaint)
         if not self._open and not self.knows_somebody:
             raise NoIdentity(
                 f"{service} has nothing to tell callers by: name a file of keys in TUNEWHEEL_API_KEYS_FILE, "
@@ -93,36 +99,47 @@ class Access:
             log.warning("identity_open", service=service, mend="TUNEWHEEL_API_KEYS_FILE")
 
     async def identify(self, authorization: str | None) -> Caller:
-        """Return who sends ``Authorization: Bearer <key>``.
+        """Return who sends ``Authorization: Bearer <key or token>``.
 
         Raises:
-            NotAuthenticated: no key, or an unknown one.
+            NotAuthenticated: no key or token, or one that does not count.
         """
         await self.refresh()
-        secret = bearer_secret(authorization)
-        if not secret:
+        try:
+            principal, _ = await self._principal(bearer_secret(authorization))
+        except NotAuthenticated:
             if self._open:
                 return ANYBODY
-            raise NotAuthenticated("no API key; send 'Authorization: Bearer <key>'")
-        principal = self._ring.find(secret)
-        if principal is not None:
-            return self._ring.caller(principal)
-        if self._open:
-            return ANYBODY
-        raise NotAuthenticated("this API key is unknown; ask for a new one")
+            raise
+        return self._ring.caller(principal)
 
     async def credential(self, authorization: str | None) -> Credential:
-        """Return what ``Authorization: Bearer <key>`` shows, also where identity is open.
+        """Return what ``Authorization: Bearer <key or token>`` shows, also where identity is open.
 
         Raises:
-            NotAuthenticated: no key, or an unknown one.
+            NotAuthenticated: no key or token, or one that does not count.
         """
         await self.refresh()
         secret = bearer_secret(authorization)
-        principal = self._ring.find(secret) if secret else None
-        if principal is None:
+        principal, expires_at = await self._principal(secret)
+        fingerprint = fingerprint_of(sum_of(secret)) if principal.issuer is None else None
+        return Credential(principal=principal, key_fingerprint=fingerprint, expires_at=expires_at)
+
+    async def _principal(self, secret: str) -> tuple[Principal, float | None]:
+        """Return whose key or token this is, and when a token ends."""
+        if not secret:
+            wanted = "API key or token" if self._tokens else "API key"
+            raise NotAuthenticated(
+                f"no {wanted}; send 'Authorization: Bearer <{wanted.removeprefix('API ')}>'"
+            )
+        principal = self._ring.find(secret)
+        if principal is not None:
+            return principal, None
+        if not is_token(secret):
             raise NotAuthenticated("this API key is unknown; ask for a new one")
-        return Credential(principal=principal, key_fingerprint=fingerprint_of(sum_of(secret)))
+        if self._tokens is None:
+            raise NotAuthenticated("this is a token, and tokens are not taken here; send an API key")
+        return await self._tokens.read(secret, groups=self._ring.groups)
 
     async def caller_with(self, credential: Credential) -> Caller:
         """Return what somebody may do now who showed ``credential`` earlier.
@@ -161,18 +178,25 @@ class Access:
         except NotAuthorised as error:
             raise InvalidEvent(field=field, reason=str(error)) from error
 
+    def begin(self) -> asyncio.Task[None] | None:
+        """Ask the issuer of tokens for its keys, so that trouble is told before the first caller; see
+        ``SigningKeys.begin``."""
+        return self._tokens.keys.begin() if self._tokens is not None else None
+
     async def refresh(self) -> None:
-        """Read the file of keys anew where it has changed."""
-        if self._path is None or self._clock() < self._next_look:
+        """Read the file of keys anew where it has changed. Whoever comes meanwhile goes on with the keys read
+        before."""
+        if self._path is None or self._reading or self._clock() < self._next_look:
             return
-        async with self._reading:
-            if self._clock() < self._next_look:
-                return
+        self._reading = True
+        try:
             mark = _mark(self._path)
             if mark != self._seen:
                 await self._read(self._path)
                 self._seen = mark
             self._next_look = self._clock() + LOOK_SECONDS
+        finally:
+            self._reading = False
 
     async def _read(self, path: Path) -> None:
         try:

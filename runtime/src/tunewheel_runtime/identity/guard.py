@@ -16,7 +16,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_runtime.identity.access import Access
-from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, NotAuthorised, Role
+from tunewheel_runtime.identity.roles import (
+    Caller,
+    InvalidToken,
+    IssuerAway,
+    NotAuthenticated,
+    NotAuthorised,
+    Role,
+)
+from tunewheel_runtime.identity.signing_keys import PAUSE_SECONDS
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -95,7 +103,8 @@ def guard(routes: Sequence[BaseRoute], access: Access) -> None:
 
 
 class Guard:
-    """ASGI around one route: 401 without a caller who is known, 403 without the role."""
+    """ASGI around one route: 401 without a caller who is known, 403 without the role, 503 where nobody can
+    tell for now."""
 
     def __init__(self, app: ASGIApp, access: Access, need: Need) -> None:
         self._app = app
@@ -136,13 +145,13 @@ def _authorization(scope: Scope) -> str | None:
 
 class ErrorDetail(BaseModel):
     message: str
-    type: Literal["authentication_error", "permission_error"]
+    type: Literal["authentication_error", "permission_error", "server_error"]
     param: None
-    code: Literal["invalid_api_key", "role_missing"]
+    code: Literal["invalid_api_key", "invalid_token", "role_missing", "issuer_away"]
 
 
 class ErrorResponse(BaseModel):
-    """The body of a 401 or a 403 of the guard, in the shape of OpenAI's errors."""
+    """The body of a 401, 403 or 503 of the guard, in the shape of OpenAI's errors."""
 
     error: ErrorDetail
 
@@ -150,13 +159,20 @@ class ErrorResponse(BaseModel):
 RESPONSES: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorResponse, "description": "No key or token, or an unknown one"},
     403: {"model": ErrorResponse, "description": "The caller lacks the role in the project"},
+    503: {"model": ErrorResponse, "description": "The issuer of tokens is away; send a key, or try later"},
 }
 """For the description of a FastAPI app."""
 
 
 def refusal(error: NotAuthenticated | NotAuthorised) -> tuple[int, dict[str, str], dict[str, Any]]:
     """Return status, headers and body, the body in the shape of OpenAI's errors."""
-    if isinstance(error, NotAuthenticated):
+    if isinstance(error, IssuerAway):
+        status, headers = 503, {"retry-after": f"{PAUSE_SECONDS:.0f}"}
+        kind, code = "server_error", "issuer_away"
+    elif isinstance(error, InvalidToken):
+        status, headers = 401, {"www-authenticate": 'Bearer error="invalid_token"'}  # RFC 6750 §3.1
+        kind, code = "authentication_error", "invalid_token"
+    elif isinstance(error, NotAuthenticated):
         status, headers = 401, {"www-authenticate": "Bearer"}
         kind, code = "authentication_error", "invalid_api_key"
     else:

@@ -13,6 +13,14 @@ class NotAuthenticated(TunewheelError):
     """Nobody knows who calls; the message says what to send. HTTP 401."""
 
 
+class InvalidToken(NotAuthenticated):
+    """A token is not taken; the message says why and names none of its text. HTTP 401, ``invalid_token``."""
+
+
+class IssuerAway(NotAuthenticated):
+    """The issuer of tokens cannot be asked for its keys, so that no token can be judged. HTTP 503."""
+
+
 class NotAuthorised(TunewheelError):
     """The caller lacks a role; the message names it, and the project. HTTP 403."""
 

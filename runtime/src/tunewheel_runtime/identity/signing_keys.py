@@ -1,0 +1,251 @@
+"""The keys by which an OIDC issuer signs (JWKS): fetched when a token needs them, and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from tunewheel_contracts.errors import TunewheelError
+
+from tunewheel_runtime.admission import is_loopback
+from tunewheel_runtime.identity.roles import IssuerAway
+
+if TYPE_CHECKING:
+    import httpx
+    from joserfc.jwk import Key
+
+log = structlog.get_logger(__name__)
+
+REFRESH_SECONDS = 600.0
+"""Older keys are fetched anew while requests go on: so long, at most, does a key count that was withdrawn."""
+PAUSE_SECONDS = 10.0
+"""Between the beginnings of two fetches, at least: tokens of unknown keys make nobody fetch more often."""
+HOLD_SECONDS = 24 * 3600.0
+"""While the issuer is away, the keys fetched last hold for so long."""
+FETCH_SECONDS = 5.0
+MAX_BYTES = 256 * 1024
+"""Of a discovery document, and of a set of keys."""
+MAX_KEYS = 100
+MIN_RSA_BITS = 2048
+DISCOVERY = "/.well-known/openid-configuration"
+WARNING = "oidc_issuer"
+
+Warn = Callable[[str, str | None], None]
+
+
+class _Unusable(TunewheelError):
+    """What the issuer answers is of no use; the message names the address and the fault."""
+
+
+class _Discovery(BaseModel):
+    issuer: str
+    jwks_uri: str
+
+
+class _KeySet(BaseModel):
+    """RFC 7517 §5. A key that cannot be read hides no other, so each is read for itself."""
+
+    keys: list[Any]
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    keys: tuple[Key, ...] = field(default=())
+    at: float = float("-inf")
+
+
+class SigningKeys:
+    """The keys of one issuer. It is asked by the first token, or by ``begin``, never by a constructor.
+
+    A token whose key is known never waits for the issuer, however many others do.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        *,
+        jwks_url: str | None,
+        cafile: Path | None,
+        warn: Warn,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``jwks_url`` None: the issuer's discovery document names it. ``warn`` is told when the issuer
+        cannot be asked, and with None when it can again."""
+        self._issuer = issuer
+        self._jwks_url = jwks_url
+        self._cafile = cafile
+        self._warn = warn
+        self._clock = clock
+        self._fetched = _Fetched()
+        self._next_fetch = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None
+        self._away = False
+        self._trouble: str | None = None
+
+    async def find(self, kid: str | None, key_type: str) -> Key | None:
+        """Return the key named ``kid`` of a JWK's ``kty``; None: the issuer has none.
+
+        A token that names no key takes the only one of the type (OpenID Connect Core §10.1).
+
+        Raises:
+            IssuerAway: this key is not known, and the issuer cannot be asked.
+        """
+        key = self._known(kid, key_type)
+        fetching = self.begin() if key is None or self._age() > REFRESH_SECONDS else None
+        if key is None and fetching is not None:
+            await asyncio.shield(fetching)
+            key = self._known(kid, key_type)
+        if key is None and (self._away or self._age() > HOLD_SECONDS):
+            raise IssuerAway(
+                f"the issuer of tokens, {self._issuer}, cannot be asked for its keys; try again in "
+                f"{PAUSE_SECONDS:.0f} seconds, or send an API key"
+            )
+        return key
+
+    def begin(self) -> asyncio.Task[None] | None:
+        """Return the fetch under way, which may have begun now; None: the last one was a moment ago."""
+        running = self._fetching
+        # A task belongs to the loop that it was made in; another one cannot wait for it.
+        if running is not None and not running.done() and running.get_loop() is asyncio.get_running_loop():
+            return running
+        if self._clock() < self._next_fetch:
+            return None
+        self._next_fetch = self._clock() + PAUSE_SECONDS
+        self._fetching = asyncio.create_task(self._fetch(), name="oidc-keys")
+        return self._fetching
+
+    def _age(self) -> float:
+        return self._clock() - self._fetched.at
+
+    def _known(self, kid: str | None, key_type: str) -> Key | None:
+        if self._age() > HOLD_SECONDS:
+            return None
+        fitting = [key for key in self._fetched.keys if key.key_type == key_type]
+        if kid is not None:
+            fitting = [key for key in fitting if key.kid == kid]
+        elif len(fitting) > 1:
+            return None
+        return fitting[0] if fitting else None
+
+    async def _fetch(self) -> None:
+        import httpx
+
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                keys = await self._ask()
+        except TimeoutError:
+            self._fail(f"does not answer within {FETCH_SECONDS:.0f} seconds")
+        except (_Unusable, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            self._fail(str(error) or repr(error))
+        else:
+            if {key.kid for key in keys} != {key.kid for key in self._fetched.keys}:
+                log.info("oidc_keys_read", issuer=self._issuer, keys=len(keys))
+            self._fetched, self._away = _Fetched(keys, self._clock()), False
+            self._tell(None if keys else "tells no key that can sign; every token is refused")
+
+    def _fail(self, trouble: str) -> None:
+        self._away = True
+        held = (
+            f"; the keys fetched before hold for {HOLD_SECONDS / 3600:.0f} hours"
+            if self._fetched.keys
+            else ""
+        )
+        self._tell(trouble + held)
+
+    async def _ask(self) -> tuple[Key, ...]:
+        import httpx
+
+        trust = await asyncio.to_thread(ssl.create_default_context, cafile=self._cafile)
+        through_proxy = not is_loopback(urlsplit(self._issuer).hostname or "")
+        async with httpx.AsyncClient(
+            verify=trust, timeout=FETCH_SECONDS, follow_redirects=False, trust_env=through_proxy
+        ) as client:
+            url = self._jwks_url or await self._discover(client)
+            told = (await _get(client, url, _KeySet)).keys
+        found = (_signing_key(entry) for entry in told[:MAX_KEYS])
+        return tuple(key for key in found if key is not None)
+
+    async def _discover(self, client: httpx.AsyncClient) -> str:
+        url = self._issuer.rstrip("/") + DISCOVERY
+        told = await _get(client, url, _Discovery)
+        if told.issuer != self._issuer:  # OpenID Connect Discovery §4.3
+            raise _Unusable(f"{url} speaks for another issuer; set TUNEWHEEL_OIDC_ISSUER to what it says")
+        complaint = url_complaint(told.jwks_uri, beside=self._issuer)
+        if complaint is not None:
+            raise _Unusable(f"{url}: jwks_uri {complaint}")
+        return told.jwks_uri
+
+    def _tell(self, trouble: str | None) -> None:
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        self._warn(WARNING, trouble and f"TUNEWHEEL_OIDC_ISSUER {self._issuer}: {trouble}")
+
+
+def url_complaint(url: str, *, beside: str | None = None) -> str | None:
+    """Return why no signing keys may be fetched at ``url``: it must be https, or http on this machine.
+
+    ``beside``: the address that named this one; an issuer elsewhere sends nobody to this machine.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return "is no URL"
+    if not host or parts.username is not None or parts.query or parts.fragment:
+        return "must be a URL with a host and a path alone, such as https://login.example.org/realms/main"
+    if parts.scheme == "https":
+        return None
+    at_home = is_loopback(host) and (beside is None or is_loopback(urlsplit(beside).hostname or ""))
+    return None if parts.scheme == "http" and at_home else "must begin with https://"
+
+
+async def _get(client: httpx.AsyncClient, url: str, form: type[M]) -> M:
+    """Return the JSON at ``url``. No redirect is followed, and the body is never inflated."""
+    headers = {"accept": "application/json", "accept-encoding": "identity"}
+    async with client.stream("GET", url, headers=headers) as answer:
+        if answer.is_redirect:
+            raise _Unusable(f"{url} redirects elsewhere; name the address that answers itself")
+        if answer.status_code != 200:
+            raise _Unusable(f"{url} answers with status {answer.status_code}")
+        body = bytearray()
+        async for chunk in answer.aiter_raw():
+            body += chunk
+            if len(body) > MAX_BYTES:
+                raise _Unusable(f"{url} answers with more than {MAX_BYTES} bytes")
+    try:
+        return form.model_validate_json(body)
+    except ValidationError as error:
+        wanted = " and ".join(form.model_fields)
+        raise _Unusable(f"{url} does not answer with a JSON object that has {wanted}") from error
+
+
+def _signing_key(entry: Any) -> Key | None:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from joserfc.errors import JoseError
+    from joserfc.jwk import JWKRegistry, RSAKey
+
+    if not isinstance(entry, dict):
+        return None
+    told = cast(dict[str, Any], entry)
+    if told.get("kty") not in ("RSA", "EC", "OKP"):
+        return None  # a symmetric key must not be public (RFC 8725 §3.5)
+    try:
+        if told.get("use", "sig") != "sig" or "verify" not in told.get("key_ops", ["verify"]):
+            return None
+        key = JWKRegistry.import_key(told)
+        weak = isinstance(key, RSAKey) and key.public_key.key_size < MIN_RSA_BITS
+    except (JoseError, UnsupportedAlgorithm, ValueError, TypeError, KeyError):
+        return None
+    return None if weak else key
