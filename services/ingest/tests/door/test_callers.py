@@ -6,6 +6,7 @@ import json
 
 import httpx
 import pytest
+from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.store import ObjectStore
 
 from .conftest import Log, key
@@ -114,3 +115,33 @@ async def test_callers_are_not_in_each_others_way_with_their_idempotency_keys(
         "/v1/tickets", content=lines("p"), headers=key("other", **LINES, **{"idempotency-key": "k-1"})
     )
     assert foreign.status_code == 403, "what another caller was answered is not handed on"
+
+
+async def test_events_name_their_caller_and_nobody_else_does(
+    guarded: httpx.AsyncClient, client: httpx.AsyncClient, log: Log
+) -> None:
+    ticket = {"project": "p", "ticket_id": "T", "body": "b"}
+    for principal in ({"name": "ceo"}, None):
+        answer = await guarded.post(
+            "/v1/tickets", json={**ticket, "principal": principal}, headers=key("desk")
+        )
+        assert (answer.status_code, answer.json()["refused"][0]) == (
+            422,
+            {"line": 1, "field": "principal", "reason": "is set by the door; leave it out"},
+        )
+    assert log.events == []
+    await guarded.post("/v1/tickets", json=ticket, headers=key("desk"))
+    await guarded.post(f"{FILES}?project=p&document_id=a.md", content=b"x", headers=key("desk"))
+    await guarded.delete("/v1/documents/a.md?project=p", headers=key("everywhere"))
+    asked = {"project": "p", "erasure_id": "L-1", "customer": "C-7", "requested_by": "m"}
+    await guarded.post("/v1/erasures", json=asked, headers=key("dpo"))
+    await client.post("/v1/tickets", json=ticket)
+    said = [(event.data.type, event.data.principal) for event in log.events]
+    assert said == [
+        ("ticket.published", Principal(name="desk")),
+        ("document.published", Principal(name="desk")),
+        ("document.withdrawn", Principal(name="everywhere")),
+        ("erasure.requested", Principal(name="dpo")),
+        ("ticket.published", None),
+    ]
+    assert log.events[0].id == log.events[-1].id, "the same ticket is the same event, whoever sends it"

@@ -55,6 +55,9 @@ def test_every_route_and_body_is_described() -> None:
             assert said.pop("403")["anyOf"] == [receipt, error]
             assert all(schema == receipt for schema in said.values())
             assert [set(scheme) for scheme in route["security"]] == [{"HTTPBearer"}]
+    assert not [name for name in schema.raw_schema["components"]["schemas"] if "rincipal" in name]
+    for event in ("TicketPublished", "ErasureRequested"):
+        assert "principal" not in schema.raw_schema["components"]["schemas"][event]["properties"]
     scheme = schema.raw_schema["components"]["securitySchemes"]["HTTPBearer"]
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
 

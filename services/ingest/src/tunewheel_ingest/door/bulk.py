@@ -20,7 +20,7 @@ from tunewheel_ingest.door.intake import (
     TooLarge,
     answer,
     encoded,
-    require_role,
+    sent_by,
     status_of,
     unavailable,
 )
@@ -63,8 +63,7 @@ class Bulk:
         try:
             async for line in self._lines(request, body):
                 try:
-                    data = self._read(event_class, line, project)
-                    require_role(request, role, data.project)
+                    data = sent_by(request, self._read(event_class, line, project), role)
                     await self._intake.check_project(data.project)
                     waiting.append(self._intake.wrap(data))
                     size += len(line.data or b"")

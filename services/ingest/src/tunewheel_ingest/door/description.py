@@ -59,8 +59,11 @@ def describe(app: FastAPI, events: tuple[type[UpstreamEvent], ...]) -> None:
                 [(event, "validation") for event in events], ref_template=_REFERENCE
             )
             definitions = found["$defs"]
-            for event in events:  # the project may stand in the query
-                definitions[event.__name__]["required"].remove("project")
+            for event in events:
+                described = definitions[event.__name__]
+                described["required"].remove("project")  # it may stand in the query
+                del described["properties"]["principal"]  # the caller is
+            del definitions["Principal"]
             plain()["components"]["schemas"].update(definitions)
         return plain()
 

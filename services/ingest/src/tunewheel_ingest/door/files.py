@@ -30,7 +30,7 @@ from tunewheel_ingest.door.intake import (
     answer,
     encoded,
     refusal,
-    require_role,
+    sent_by,
     unavailable,
 )
 
@@ -97,7 +97,7 @@ class Files:
             told["attributes"] = _object(told["attributes"])
         told["file"] = _UNKNOWN.model_dump()
         document = decode_data(DocumentPublished, json.dumps(told).encode())
-        require_role(request, Role.PUBLISHER, document.project)
+        document = sent_by(request, document, Role.PUBLISHER)
         await self._intake.check_project(document.project)
         return document
 

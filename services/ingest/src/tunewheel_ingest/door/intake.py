@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from tunewheel_contracts.errors import InvalidEvent, TransientError
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, UpstreamEvent
 from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import NotAuthorised, Role
 
+E = TypeVar("E", bound=UpstreamEvent)
 LISTED = 1_000
 """Ids and refusals that a receipt lists; beyond it they are only counted, so that memory stays bounded."""
 RETRY_SECONDS = 5
@@ -64,17 +65,23 @@ class RoleMissing(InvalidEvent):
     """The caller may not do this in the project that a body names."""
 
 
-def require_role(request: Request, role: Role, project: str) -> None:
-    """Refuse what is for a project where the caller lacks ``role``: a body may name another project than the
-    query, which is all that the guard of the route knows.
+def sent_by(request: Request, event: E, role: Role) -> E:
+    """Return ``event`` with the caller as its principal.
+
+    A body may name another project than the query, which is all that the guard of the route knows.
 
     Raises:
-        RoleMissing
+        RoleMissing: the caller lacks ``role`` in the event's project.
+        InvalidEvent: the body names a principal itself.
     """
+    caller = caller_of(request)
     try:
-        caller_of(request).require(role, project)
+        caller.require(role, event.project)
     except NotAuthorised as error:
         raise RoleMissing(field="project", reason=str(error)) from error
+    if "principal" in event.model_fields_set:
+        raise InvalidEvent(field="principal", reason="is set by the door; leave it out")
+    return event.model_copy(update={"principal": caller.principal})
 
 
 def status_of(error: InvalidEvent) -> int:
