@@ -61,6 +61,29 @@ def review(plan: EvaluationPlan, verdict: str = "approved", **changes: Any) -> R
     return ReviewSubmitted.model_validate({**plain, **changes})
 
 
+class Desk:
+    """Who may review now."""
+
+    def __init__(self, *names: str) -> None:
+        self.reviewers = set(names)
+
+    async def check(self, review: ReviewSubmitted) -> None:
+        if review.principal is None or review.principal.name not in self.reviewers:
+            raise InvalidEvent(field="principal", reason="lacks the role reviewer")
+
+
+async def anybody(_: ReviewSubmitted) -> None:
+    """Where identity is open."""
+
+
+async def decide(store: ObjectStore, review: ReviewSubmitted, desk: Desk | None = None) -> Any:
+    return await settle(store, review, check=desk.check if desk else anybody)
+
+
+def signed(plan: EvaluationPlan, name: str, verdict: str = "approved") -> ReviewSubmitted:
+    return review(plan, verdict, reviewer=f"{name} of the desk", principal={"name": name})
+
+
 async def test_automated_verdict_waits_only_where_it_passed_and_review_is_asked_for(
     evaluated: Evaluated,
 ) -> None:
@@ -75,35 +98,35 @@ async def test_automated_verdict_waits_only_where_it_passed_and_review_is_asked_
 
 async def test_approval_lets_the_pass_through(evaluated: Evaluated, store: ObjectStore) -> None:
     plan = await evaluated()
-    verdict = await settle(store, review(plan))
+    verdict = await decide(store, review(plan))
     assert isinstance(verdict, EvalPassed)
     assert (verdict.run_id, verdict.reviewed_by) == (plan.run_id, "ada")
     assert verdict.scorecard.path == plan.scorecard_path
-    assert await settle(store, review(plan)) == verdict
-    assert await settle(store, review(plan, reviewer="bob")) == verdict
+    assert await decide(store, review(plan)) == verdict
+    assert await decide(store, review(plan, reviewer="bob")) == verdict
 
 
 async def test_rejection_fails_the_run_for_good(evaluated: Evaluated, store: ObjectStore) -> None:
     plan = await evaluated()
     rejected = review(plan, "rejected", comment=" promises refunds ")
-    verdict = await settle(store, rejected)
+    verdict = await decide(store, rejected)
     assert isinstance(verdict, EvalFailed)
     assert verdict.reasons == ("rejected by ada: promises refunds",)
     assert (verdict.field, verdict.reviewed_by) == ("review", "ada")
     with pytest.raises(InvalidEvent, match=r"ada rejected run .* final") as caught:
-        await settle(store, review(plan, reviewer="bob"))
+        await decide(store, review(plan, reviewer="bob"))
     assert caught.value.field == "verdict"
-    assert await settle(store, rejected) == verdict
+    assert await decide(store, rejected) == verdict
 
 
 async def test_rejection_outranks_an_approval_that_came_first(
     evaluated: Evaluated, store: ObjectStore
 ) -> None:
     plan = await evaluated()
-    approval = await settle(store, review(plan))
-    assert isinstance(await settle(store, review(plan, "rejected", reviewer="bob")), EvalFailed)
+    approval = await decide(store, review(plan))
+    assert isinstance(await decide(store, review(plan, "rejected", reviewer="bob")), EvalFailed)
     # Delivered again, the approval says again what it said: the log's order decides, not the store's.
-    assert await settle(store, review(plan)) == approval
+    assert await decide(store, review(plan)) == approval
 
 
 @pytest.mark.parametrize(
@@ -121,5 +144,51 @@ async def test_review_of_what_waits_for_none_is_refused(
 ) -> None:
     plan = await evaluated(**state)
     with pytest.raises(InvalidEvent, match=complaint) as caught:
-        await settle(store, review(plan, **changes))
+        await decide(store, review(plan, **changes))
     assert caught.value.field == "run_id"
+
+
+@pytest.mark.parametrize("verdict", ["approved", "rejected"])
+async def test_a_review_by_somebody_without_the_role_decides_nothing(
+    evaluated: Evaluated, store: ObjectStore, verdict: str
+) -> None:
+    plan, desk = await evaluated(), Desk("ada")
+    for stranger in (signed(plan, "eve", verdict), review(plan, verdict)):
+        with pytest.raises(InvalidEvent) as caught:
+            await decide(store, stranger, desk)
+        assert caught.value.field == "principal"
+    decided = await decide(store, signed(plan, "ada", verdict), desk)
+    assert decided.principal is not None
+    assert (decided.principal.name, decided.reviewed_by) == ("ada", "ada of the desk")
+
+
+@pytest.mark.parametrize("verdict", ["approved", "rejected"])
+async def test_a_review_that_was_accepted_holds_when_its_reviewer_may_not_review_any_more(
+    evaluated: Evaluated, store: ObjectStore, verdict: str
+) -> None:
+    plan, desk = await evaluated(), Desk("ada")
+    decided = await decide(store, signed(plan, "ada", verdict), desk)
+    desk.reviewers.clear()
+    assert await decide(store, signed(plan, "ada", verdict), desk) == decided
+
+
+async def test_an_accepted_rejection_stays_final_without_its_reviewer(
+    evaluated: Evaluated, store: ObjectStore
+) -> None:
+    plan, desk = await evaluated(), Desk("ada", "bob")
+    await decide(store, signed(plan, "ada", "rejected"), desk)
+    desk.reviewers.remove("ada")
+    with pytest.raises(InvalidEvent, match="final"):
+        await decide(store, signed(plan, "bob"), desk)
+
+
+@pytest.mark.parametrize("verdict", ["approved", "rejected"])
+async def test_a_verdict_names_whoever_agrees_once_the_first_may_not_review_any_more(
+    evaluated: Evaluated, store: ObjectStore, verdict: str
+) -> None:
+    """The registry takes no verdict of the first: it may have been down when he decided."""
+    plan, desk = await evaluated(), Desk("ada", "bob")
+    await decide(store, signed(plan, "ada", verdict), desk)
+    assert (await decide(store, signed(plan, "bob", verdict), desk)).reviewed_by == "ada of the desk"
+    desk.reviewers.remove("ada")
+    assert (await decide(store, signed(plan, "bob", verdict), desk)).reviewed_by == "bob of the desk"

@@ -17,6 +17,7 @@ from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.scorecard import CriterionCheck
 from tunewheel_contracts.formats.spec import CanaryPolicy, ProjectSpec, RolloutSpec, ShadowPolicy, TaskSpec
+from tunewheel_contracts.principal import Principal
 
 SHA = "0" * 64
 BASE = BaseModelRef(name="org/Tiny-Base", revision=f"sha256:{SHA}")
@@ -81,13 +82,18 @@ class Desk:
             "checks": (check,),
         }
 
-    def passed(self, n: int, **changes: Any) -> Envelope[EvalPassed]:
-        return new_event(EvalPassed(**self._verdict(n, **changes)), source="/test")
+    def passed(self, n: int, *, by: str | None = None, **changes: Any) -> Envelope[EvalPassed]:
+        return new_event(EvalPassed(**self._verdict(n, **changes), **_review(by)), source="/test")
 
     def failed(
-        self, n: int, *, reasons: tuple[str, ...] = ("rouge_l 0.05 < 0.1",), field: str | None = None
+        self,
+        n: int,
+        *,
+        reasons: tuple[str, ...] = ("rouge_l 0.05 < 0.1",),
+        field: str | None = None,
+        by: str | None = None,
     ) -> Envelope[EvalFailed]:
-        data = EvalFailed(**self._verdict(n), reasons=reasons, field=field)
+        data = EvalFailed(**self._verdict(n), reasons=reasons, field=field, **_review(by))
         return new_event(data, source="/test")
 
     def judged(self, n: int, stage: str, verdict: str, generation: int = 0) -> Envelope[RolloutJudged]:
@@ -108,6 +114,10 @@ class Desk:
 
     def declared(self) -> Envelope[ProjectDeclared]:
         return new_event(ProjectDeclared(project=self.project, spec=self.spec()), source="/test")
+
+
+def _review(by: str | None) -> dict[str, Any]:
+    return {} if by is None else {"reviewed_by": "Ada", "principal": Principal(name=by) if by else None}
 
 
 def rollout(*, shadow: bool = False, canary: bool = True, percent: int = 20) -> RolloutSpec:

@@ -31,7 +31,10 @@ def ledger_of(desk: Any) -> Ledger:
     async def nothing() -> None:
         return None
 
-    return Ledger(_Forgetful(), find_spec, nothing)
+    async def anybody(*_: Any, **__: Any) -> None:
+        return None
+
+    return Ledger(_Forgetful(), find_spec, nothing, anybody)
 
 
 def client_of(ledger: Ledger, desk: Any, settings: HttpSettings | None = None) -> TestClient:

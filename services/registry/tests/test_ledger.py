@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
-from tunewheel_registry.ledger import Ledger
+from tunewheel_contracts.principal import Principal
+from tunewheel_registry.ledger import Ledger, Require
+from tunewheel_runtime.identity.roles import Role
 
 
 class Killed(TransientError):
@@ -53,11 +56,17 @@ async def nothing() -> None:
     return None
 
 
-def ledger_over(log: MemoryLog, desk: Any, order: list[Envelope[Any]] | None = None) -> Ledger:
+async def anybody(*_: Any, **__: Any) -> None:
+    """Where identity is open."""
+
+
+def ledger_over(
+    log: MemoryLog, desk: Any, order: list[Envelope[Any]] | None = None, require: Require = anybody
+) -> Ledger:
     async def find_spec(project: str) -> Any:
         return desk.spec() if project == desk.project else None
 
-    ledger = Ledger(log, find_spec, nothing)
+    ledger = Ledger(log, find_spec, nothing, require)
     for envelope in order if order is not None else log.lifecycle:
         ledger.replay(envelope)
     return ledger
@@ -164,7 +173,7 @@ async def test_a_new_spec_changes_what_is_desired_and_an_older_one_told_again_do
     async def find_spec(_: str) -> Any:
         return newest.spec()
 
-    ledger = Ledger(log, find_spec, nothing)
+    ledger = Ledger(log, find_spec, nothing, anybody)
     await ledger.handle(older.passed(1))
     await ledger.handle(older.passed(2))
     newest = newer
@@ -185,7 +194,7 @@ async def test_a_spec_that_came_while_a_decision_waited_is_the_one_that_is_serve
     async def catch_up() -> None:
         read.append(make_desk(percent=45))
 
-    ledger = Ledger(log, find_spec, catch_up)
+    ledger = Ledger(log, find_spec, catch_up, anybody)
     await ledger.handle(desk.passed(1))
     read.remove(read[-1])
     await ledger.handle(desk.passed(2))
@@ -203,3 +212,70 @@ async def test_an_event_that_fits_nothing_does_not_stop_the_rest(desk: Any):
     champion = ledger.state("desk").champion
     assert champion is not None
     assert champion.model_id == desk.model_id(2)
+
+
+class Roster:
+    """Who may review project ``desk`` now; ``asked`` counts how often that was asked."""
+
+    def __init__(self, *names: str) -> None:
+        self.reviewers = set(names)
+        self.asked = 0
+
+    async def require(self, principal: Principal | None, role: Role, project: str, *, field: str) -> None:
+        self.asked += 1
+        assert (role, project) == (Role.REVIEWER, "desk")
+        if principal is None or principal.name not in self.reviewers:
+            raise InvalidEvent(field=field, reason="lacks the role reviewer")
+
+
+@pytest.mark.parametrize("by", ["", "eve"])
+async def test_a_verdict_on_the_review_of_somebody_without_the_role_changes_nothing(desk: Any, by: str):
+    log = MemoryLog()
+    ledger = ledger_over(log, desk, require=Roster("ada").require)
+    for forged in (desk.passed(1, by=by), desk.failed(1, by=by)):
+        with pytest.raises(InvalidEvent) as caught:
+            await ledger.handle(forged)
+        assert caught.value.field == "principal"
+    assert log.events == []
+    await ledger.handle(desk.passed(1, by="ada"))
+    assert ledger.state("desk").champion is not None
+
+
+async def test_a_verdict_of_figures_alone_needs_nobody(desk: Any):
+    ledger = ledger_over(MemoryLog(), desk, require=Roster().require)
+    await ledger.handle(desk.passed(1))
+    assert ledger.state("desk").champion is not None
+
+
+@pytest.mark.parametrize("published", range(3))
+async def test_a_decision_that_began_is_finished_when_its_reviewer_may_not_review_any_more(
+    desk: Any, published: int
+):
+    log, roster = MemoryLog(), Roster("ada")
+    passed = desk.passed(1, by="ada")
+    ledger = ledger_over(log, desk, require=roster.require)
+    await ledger.handle(desk.trained(1))
+    log.kill_after = published
+    with pytest.raises(Killed):
+        await ledger.handle(passed)
+    roster.reviewers.clear()
+    ledger = ledger_over(log, desk, require=roster.require)
+    if published == 0:  # nothing of it is on the log
+        with pytest.raises(InvalidEvent, match="lacks the role"):
+            await ledger.handle(passed)
+    else:
+        await ledger.handle(passed)
+    assert (ledger.state("desk").champion is not None) is (published > 0)
+
+
+async def test_a_verdict_that_bears_the_id_of_an_accepted_one_is_asked_about(desk: Any):
+    log, roster = MemoryLog(), Roster("ada")
+    ledger = ledger_over(log, desk, require=roster.require)
+    accepted = desk.passed(1, by="ada")
+    await ledger.handle(accepted)
+    await ledger.handle(accepted)
+    assert roster.asked == 1
+    with pytest.raises(InvalidEvent, match="lacks the role"):
+        await ledger.handle(replace(desk.failed(1, by="eve"), id=accepted.id))
+    champion = ledger.state("desk").champion
+    assert champion is not None

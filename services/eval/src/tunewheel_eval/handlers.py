@@ -7,6 +7,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewSubmitted
 from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.service import Lease, Service
 
 from tunewheel_eval.evaluation import Evaluator
@@ -18,6 +19,7 @@ from tunewheel_eval.scorecards import Verdict
 
 def register(service: Service, evaluator: Evaluator, erased: Erased) -> None:
     """Subscribe to finished runs, to people's reviews and to what curate erased."""
+    service.ask_who()
     serving = service.view(topics.SERVING_DESIRED)
     service.check(topics.SERVING_DESIRED)
     proofs = service.replay((topics.ERASURE_COMPLETED,), erased.apply)
@@ -33,9 +35,12 @@ def register(service: Service, evaluator: Evaluator, erased: Erased) -> None:
         await erased.forget_in(event.data.dataset_id, service.store)
         return service.new(verdict, cause=event)
 
+    async def may_review(review: ReviewSubmitted) -> None:
+        await service.access.require(review.principal, Role.REVIEWER, review.project, field="principal")
+
     @service.on(topics.REVIEW_SUBMITTED)
     async def on_review_submitted(event: Envelope[ReviewSubmitted]) -> Envelope[EvalPassed | EvalFailed]:
-        return service.new(await settle(service.store, event.data), cause=event)
+        return service.new(await settle(service.store, event.data, check=may_review), cause=event)
 
     @service.on(topics.ERASURE_COMPLETED)
     async def on_erasure_completed(event: Envelope[ErasureCompleted]) -> Envelope[ErasureCompleted] | None:

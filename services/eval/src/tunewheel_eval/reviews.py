@@ -1,10 +1,12 @@
 """The human part of a verdict. A rejection is final for its run; an approval lets an automated pass through.
 
 What was decided lies in the store beside the plan, each created once: so the service keeps no state, and
-a review that is delivered again gives the same verdict again.
+a review that is delivered again gives the same verdict again, also when its reviewer may not review any more.
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewSubmitted
@@ -16,28 +18,27 @@ from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 from tunewheel_eval.plan import EvaluationPlan, read_plan
 from tunewheel_eval.scorecards import approved, rejected
 
+Check = Callable[[ReviewSubmitted], Awaitable[None]]
+"""Raises ``InvalidEvent`` unless who gave a review may give it now."""
 
-async def settle(store: ObjectStore, review: ReviewSubmitted) -> EvalPassed | EvalFailed:
+
+async def settle(store: ObjectStore, review: ReviewSubmitted, *, check: Check) -> EvalPassed | EvalFailed:
     """Turn a review into the final verdict.
 
     Raises:
-        InvalidEvent: no such run waits for a review, or it was rejected before.
+        InvalidEvent: its reviewer may not review, no such run waits for a review, or it was rejected before.
     """
+    before = await _read(store, review.run_id, review.verdict)
+    if before is None or before.event_id() != review.event_id():  # else it was accepted, maybe long ago
+        await check(review)
     plan = await _waiting(store, review)
     scorecard, ref = await _scorecard(store, plan)
-    # The first decision of each kind is the one that is told, however often and by whomever it is repeated.
-    if review.verdict == "rejected":
-        first = await _record(store, review)
-        return rejected(plan, scorecard, ref, reviewer=first.reviewer, comment=first.comment)
-    before = await _read(store, plan.run_id, "approved")
-    if before is None and (final := await _read(store, plan.run_id, "rejected")) is not None:
-        raise InvalidEvent(
-            field="verdict",
-            reason=f"comes after {final.reviewer} rejected run {plan.run_id}, which is final; "
-            "build a new dataset version and train on it",
-        )
-    first = before or await _record(store, review)
-    return approved(plan, scorecard, ref, reviewer=first.reviewer)
+    if before is None and review.verdict == "approved":
+        await _refuse_after_rejection(store, plan)
+    told = await _told(before or await _record(store, review), review, check)
+    if told.verdict == "rejected":
+        return rejected(plan, scorecard, ref, told)
+    return approved(plan, scorecard, ref, told)
 
 
 async def read_scorecard(store: ObjectStore, plan: EvaluationPlan) -> tuple[Scorecard, ArtifactRef] | None:
@@ -47,6 +48,28 @@ async def read_scorecard(store: ObjectStore, plan: EvaluationPlan) -> tuple[Scor
         return None
     ref = ArtifactRef(path=plan.scorecard_path, sha256=content_sha256(data), size_bytes=len(data))
     return Scorecard.model_validate_json(data), ref
+
+
+async def _refuse_after_rejection(store: ObjectStore, plan: EvaluationPlan) -> None:
+    final = await _read(store, plan.run_id, "rejected")
+    if final is not None:
+        raise InvalidEvent(
+            field="verdict",
+            reason=f"comes after {final.reviewer} rejected run {plan.run_id}, which is final; "
+            "build a new dataset version and train on it",
+        )
+
+
+async def _told(first: ReviewSubmitted, review: ReviewSubmitted, check: Check) -> ReviewSubmitted:
+    """Return the decision that the verdict names: the first of its kind, however often and by whomever it is
+    repeated, unless the registry would refuse it because its reviewer may not review any more."""
+    if first.event_id() == review.event_id():
+        return first
+    try:
+        await check(first)
+    except InvalidEvent:
+        return review
+    return first
 
 
 async def _waiting(store: ObjectStore, review: ReviewSubmitted) -> EvaluationPlan:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested
-from tunewheel_contracts.fields import ArtifactRef, SourceId
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
+from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.scorecard import Comparison, Contestant, Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -74,19 +74,25 @@ def verdict_of(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> 
 
 
 def approved(
-    plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef, *, reviewer: SourceId
+    plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef, review: ReviewSubmitted
 ) -> EvalPassed:
     """Return the pass that a person agreed to."""
-    return EvalPassed(**_evidence(plan, scorecard, ref), reviewed_by=reviewer)
+    return EvalPassed(
+        **_evidence(plan, scorecard, ref), reviewed_by=review.reviewer, principal=review.principal
+    )
 
 
 def rejected(
-    plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef, *, reviewer: SourceId, comment: str
+    plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef, review: ReviewSubmitted
 ) -> EvalFailed:
     """Return the failure that a person decided on, whatever the figures say."""
-    reason = f"rejected by {reviewer}: {comment.strip()}" if comment.strip() else f"rejected by {reviewer}"
+    comment = review.comment.strip()
     return EvalFailed(
-        **_evidence(plan, scorecard, ref), field="review", reasons=(reason,), reviewed_by=reviewer
+        **_evidence(plan, scorecard, ref),
+        field="review",
+        reasons=(f"rejected by {review.reviewer}" + (f": {comment}" if comment else ""),),
+        reviewed_by=review.reviewer,
+        principal=review.principal,
     )
 
 

@@ -45,6 +45,13 @@ def decide(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> list[L
     return decided
 
 
+def has_begun(state: State, trigger: Envelope[EvalPassed | EvalFailed]) -> bool:
+    """Tell whether something that happened to the verdict's model follows from ``trigger`` already. The id
+    must be that of its data: another event could bear it."""
+    model = state.models.get(trigger.data.adapter.model_id)
+    return model is not None and trigger.id == trigger.data.event_id() and model.was_decided_by(trigger.id)
+
+
 def _wanted(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> Iterator[LifecycleEvent]:
     data = trigger.data
     if not isinstance(data, RolloutJudged):

@@ -9,10 +9,13 @@ from typing import Any, Protocol
 import structlog
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, Event
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.identity.roles import Role
 
-from tunewheel_registry.decision import decide
+from tunewheel_registry.decision import decide, has_begun
 from tunewheel_registry.desired import desired_state
 from tunewheel_registry.lifecycle import LifecycleEvent, State, apply
 
@@ -27,6 +30,14 @@ class Log(Protocol):
     async def publish(self, envelope: Envelope[Any]) -> None: ...
 
 
+class Require(Protocol):
+    """``Access.require``."""
+
+    async def __call__(
+        self, principal: Principal | None, role: Role, project: str, *, field: str
+    ) -> None: ...
+
+
 FindSpec = Callable[[str], Awaitable[ProjectSpec | None]]
 """Return the newest spec of a project; None where it was never declared."""
 CatchUp = Callable[[], Awaitable[None]]
@@ -38,8 +49,9 @@ class Ledger:
     """Holds one ``State`` per project. An event is applied only once it is on the log: a crash, or a
     broker that is away, between two events of a decision leaves memory and log in step."""
 
-    def __init__(self, log: Log, find_spec: FindSpec, catch_up: CatchUp) -> None:
+    def __init__(self, log: Log, find_spec: FindSpec, catch_up: CatchUp, require: Require) -> None:
         self._log = log
+        self._require = require
         self._find_spec = find_spec
         self._catch_up = catch_up
         self._states: dict[str, State] = {}
@@ -71,18 +83,29 @@ class Ledger:
         """Publish what ``trigger`` still asks for, one event at a time, then the desired state.
 
         Raises:
-            InvalidEvent: the project is not declared, or the trigger contradicts what is known.
+            InvalidEvent: the project is not declared, the trigger rests on the review of somebody who may not
+                review, or it contradicts what is known.
         """
         async with self._deciding:
             # Another process may have held our partitions until a moment ago, or a spec just arrived.
             await self._catch_up()
             spec = await self._spec(trigger.project)
             self._report_parked(trigger.project)
+            await self._check_reviewer(trigger)
             for event in decide(self.state(trigger.project), trigger, spec.rollout):
                 envelope = self._log.new(event, cause=trigger)
                 await self._log.publish(envelope)
                 self._apply(envelope)
             await self._publish_desired(trigger, spec)
+
+    async def _check_reviewer(self, trigger: Envelope[Any]) -> None:
+        verdict = trigger.data
+        if not isinstance(verdict, EvalPassed | EvalFailed):
+            return
+        by_a_person = verdict.reviewed_by is not None or verdict.principal is not None
+        # The rest of a decision follows its beginning, whoever lost a role in between.
+        if by_a_person and not has_begun(self.state(trigger.project), trigger):
+            await self._require(verdict.principal, Role.REVIEWER, trigger.project, field="principal")
 
     async def redeclare(self, declared: Envelope[Any]) -> None:
         """Publish the desired state anew: the system prompt or the canary's share may have changed.

@@ -34,7 +34,7 @@ def make_app(settings: Settings) -> Service:
         # A spec that the view has not read yet would be undone by a desired state made from the one before.
         await asyncio.gather(log.refresh(), declared.refresh())
 
-    ledger = Ledger(service, find_spec, catch_up)
+    ledger = Ledger(service, find_spec, catch_up, service.access.require)
     log = service.replay(LIFECYCLE, ledger.replay)
     for topic in LIFECYCLE:
         service.check(topic)
