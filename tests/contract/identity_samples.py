@@ -6,6 +6,7 @@ answer them without a broker: what it would publish is kept, and what it would r
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import itertools
@@ -16,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.types import ASGIApp
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.events.lifecycle import ModelRegistered
@@ -26,6 +28,7 @@ from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_runtime.deadletter import Position
+from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.service import Service
 
 PROJECT = "desk"
@@ -37,17 +40,17 @@ LINES = "application/x-ndjson"
 
 @dataclass(frozen=True)
 class Sample:
-    """``status``: the answer to a caller who may.
-
-    Attributes:
-        refused: the answer to a caller who has the role in another project only; None: the request is about
-            no project, so that the role in any is enough. Then the answer must not name ``desk``.
-    """
+    """A request, and what it is answered with."""
 
     target: str
     body: Any = None
     status: int = 200
+    """Of the answer to a caller who may."""
     refused: int | None = None
+    """Of the answer to a caller who has the role in another project only. None: the request is about no
+    project, so that the role in any is enough; then nothing of ``desk`` may be in the answer."""
+    tells: bool = False
+    """Whether the answer names ``desk`` to those who may read it."""
     kind: str = "application/json"
 
     @property
@@ -88,8 +91,8 @@ _ASKED = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
 _GENERATED = {"inputs": "hello", "parameters": {"max_new_tokens": 1}}
 _LORA = {"lora_name": "none", "lora_path": "none"}
 ENGINE: Mapping[str, list[Sample]] = {
-    "POST /v1/chat/completions": [Sample("/v1/chat/completions", _ASKED)],
-    "POST /v1/completions": [Sample("/v1/completions", {"prompt": "hello", "max_tokens": 1})],
+    "POST /v1/chat/completions": [Sample("/v1/chat/completions", {**_ASKED, "model": "none"}, 404)],
+    "POST /v1/completions": [Sample("/v1/completions", {"model": "none", "prompt": "hello"}, 404)],
     "GET /v1/models": [Sample("/v1/models")],
     "POST /v1/load_lora_adapter": [Sample("/v1/load_lora_adapter", _LORA, 404)],
     "POST /v1/unload_lora_adapter": [Sample("/v1/unload_lora_adapter", _LORA, 404)],
@@ -100,6 +103,7 @@ ENGINE: Mapping[str, list[Sample]] = {
 }
 _CONTROL = "/v1/projects/{project}/runs/{run_id}/{action}"
 _NICEGUI = f"/_nicegui/{version('nicegui')}"
+ENGINE_AWAY = 503
 PAGE_SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport="
 SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
     "ingest": {
@@ -120,11 +124,41 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
     },
     "registry": {
         **DESCRIPTIONS,
-        "GET /v1/projects": [Sample("/v1/projects")],
+        "GET /v1/projects": [Sample("/v1/projects", tells=True)],
         "GET /v1/projects/{project}/models": [Sample(f"/v1/projects/{PROJECT}/models", refused=403)],
         "GET /v1/projects/{project}/desired": [Sample(f"/v1/projects/{PROJECT}/desired", refused=403)],
         "GET /v1/models/{model_id}": [Sample(f"/v1/models/{MODEL}", refused=404)],
     },
+    "console": {
+        f"POST {_CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],
+        "POST /v1/login-links": [Sample("/v1/login-links", None, 201)],
+        "GET /": [Sample("/", tells=True)],
+        "GET /favicon.ico": [Sample("/favicon.ico")],
+        "GET /_nicegui_ws": [Sample(f"{PAGE_SOCKET}polling")],
+        f"GET {_NICEGUI}/static": [Sample(f"{_NICEGUI}/static/nicegui.css")],
+        f"GET {_NICEGUI}/libraries/{{key:path}}": [Sample(f"{_NICEGUI}/libraries/none", None, 404)],
+        f"GET {_NICEGUI}/components/{{key:path}}": [Sample(f"{_NICEGUI}/components/none", None, 404)],
+        f"GET {_NICEGUI}/resources/{{key}}/{{path:path}}": [
+            Sample(f"{_NICEGUI}/resources/none/x", None, 404)
+        ],
+        f"GET {_NICEGUI}/dynamic_resources/{{name}}": [
+            Sample(f"{_NICEGUI}/dynamic_resources/none", None, 404)
+        ],
+        f"GET {_NICEGUI}/esm/{{key}}/{{path:path}}": [Sample(f"{_NICEGUI}/esm/none/x", None, 404)],
+    },
+    "serve-gateway": {
+        "POST /v1/chat/completions": [
+            Sample("/v1/chat/completions", {**_ASKED, "model": name}, ENGINE_AWAY, 404)
+            for name in (PROJECT, f"{PROJECT}/base", BASE.name)
+        ],
+        "GET /v1/models": [Sample("/v1/models", tells=True)],
+        "GET /v1/models/{name:path}": [Sample(f"/v1/models/{PROJECT}", refused=404)],
+        "POST /v1/feedback": [
+            Sample("/v1/feedback", {"completion_id": "c-1", "rating": "up", "project": PROJECT}, 202, 403)
+        ],
+        "GET /v1/status": [Sample("/v1/status", tells=True)],
+    },
+    "engine": ENGINE,
 }
 
 
@@ -153,6 +187,11 @@ def build(name: str, tmp_path: Path, **settings: Any) -> Service:
 @contextlib.asynccontextmanager
 async def running(name: str, tmp_path: Path, log: Log, **settings: Any) -> AsyncIterator[ASGIApp]:
     """The app behind the API's door of a service that has read what happened in the project ``desk``."""
+    if name == "engine":
+        app = _engine(tmp_path, **settings)
+        async with app.router.lifespan_context(app):
+            yield app
+        return
     service = build(name, tmp_path, **settings)
     service.publisher.publish, service.publisher.publish_many = log.publish, log.publish_many
     for reader, event in itertools.product(service._readers, _happened()):
@@ -162,7 +201,7 @@ async def running(name: str, tmp_path: Path, log: Log, **settings: Any) -> Async
     app = service._mounted
     assert app is not None
     try:
-        async with app.router.lifespan_context(app):
+        async with app.router.lifespan_context(app), _gateway_running(service):
             yield service.asgi()
     finally:
         if name == "console":
@@ -170,6 +209,32 @@ async def running(name: str, tmp_path: Path, log: Log, **settings: Any) -> Async
 
             # NiceGUI has one app per process, and one that has started takes no other test's console.
             core.app.middleware_stack = None
+
+
+@contextlib.asynccontextmanager
+async def _gateway_running(service: Service) -> AsyncIterator[None]:
+    """Let the gateway build its table of routes; its engine is away."""
+    if service.name != "serve-gateway":
+        yield
+        return
+    for hook in service._startup:
+        await hook()
+    await asyncio.sleep(0)
+    yield
+    for hook in service._shutdown:
+        await hook()
+
+
+def _engine(tmp_path: Path, **settings: Any) -> Starlette:
+    """Return the engine's app as its process builds it, on a tiny model."""
+    from tunewheel_basemodel.tiny import write_tiny_model
+    from tunewheel_engine.engine import load_engine
+    from tunewheel_engine.main import make_app
+    from tunewheel_engine.settings import Settings
+
+    model = write_tiny_model(tmp_path / "model")
+    made = Settings(base_model=str(model), cache_dir=tmp_path, adapter_roots=[tmp_path], **settings)
+    return make_app(load_engine(made, on_failure=lambda: None), Access(made, warn=print))
 
 
 def _happened() -> list[Event]:
