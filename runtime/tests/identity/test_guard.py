@@ -166,6 +166,10 @@ async def test_a_spoilt_file_is_told_and_the_keys_before_hold(file: Path, spoilt
         (f"keys: {{a: {{sha256: {SUM}}}, b: {{sha256: {SUM}}}}}", "keys.b.sha256: is the key of 'a'"),
         ("[]", "(body)"),
         ("a: [", "cannot be read"),
+        ('{"keys": {', "cannot be read"),
+        (f'{{"keys": {{"a": {{"sha256": "{SUM}"}}, "a": {{"sha256": "{SUM}"}}}}}}', "a is given twice"),
+        (f"keys: {{a: {{sha256: {SUM}}}, a: {{sha256: {SUM}}}}}", "keys.a is given in line 1 and again"),
+        ("a: '" + "k" * 40, "cannot be read"),
     ],
 )
 def test_a_wrong_file_is_refused_by_field(tmp_path: Path, content: str, said: str) -> None:
