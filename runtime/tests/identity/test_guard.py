@@ -21,7 +21,7 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, Credential, NoIdentity
 from tunewheel_runtime.identity.guard import Need, UnguardedRoute, caller_of, guard, needs, needs_of
-from tunewheel_runtime.identity.keys import InvalidKeys, read_keys
+from tunewheel_runtime.identity.keys import read_keys
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.service import Service
@@ -33,6 +33,7 @@ def sha(key: str) -> str:
 
 
 SUM = sha("k")
+SECRET = "k" * 43
 
 
 def write(path: Path, keys: object, groups: object = None) -> Path:
@@ -169,15 +170,17 @@ async def test_a_spoilt_file_is_told_and_the_keys_before_hold(file: Path, spoilt
         ('{"keys": {', "cannot be read"),
         (f'{{"keys": {{"a": {{"sha256": "{SUM}"}}, "a": {{"sha256": "{SUM}"}}}}}}', "a is given twice"),
         (f"keys: {{a: {{sha256: {SUM}}}, a: {{sha256: {SUM}}}}}", "keys.a is given in line 1 and again"),
-        ("a: '" + "k" * 40, "cannot be read"),
+        (f"keys: {{app: {{sha256: '{SECRET}", "cannot be read"),
+        (f"keys: {{app: {{sha256: {SECRET}}}}}", "keys.app.sha256"),
     ],
 )
 def test_a_wrong_file_is_refused_by_field(tmp_path: Path, content: str, said: str) -> None:
     file = tmp_path / "keys.yaml"
     file.write_text(content)
-    with pytest.raises(InvalidKeys, match="TUNEWHEEL_API_KEYS_FILE") as refused:
-        access(file)
+    with pytest.raises(NoIdentity, match="TUNEWHEEL_API_KEYS_FILE") as refused:
+        access(file).require_identity("desk", host="127.0.0.1")
     assert said in str(refused.value)
+    assert SECRET not in str(refused.value), "a key may stand in it by mistake"
 
 
 def test_the_keys_that_the_readme_makes_are_taken_in_the_file_that_it_shows(tmp_path: Path) -> None:
@@ -349,11 +352,22 @@ def test_a_service_that_lets_everybody_in_says_so(capfd: pytest.CaptureFixture[s
     ]
 
 
-def test_it_ends_with_code_2_and_says_why(capfd: pytest.CaptureFixture[str]) -> None:
-    desk = service(identity="required")
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({}, "TUNEWHEEL_API_KEYS_FILE"),
+        ({"api_keys_file": "nowhere.yaml"}, "TUNEWHEEL_API_KEYS_FILE nowhere.yaml cannot be read"),
+        ({"oidc_issuer": "https://login.example"}, "TUNEWHEEL_OIDC_AUDIENCE is missing"),
+    ],
+    ids=str,
+)
+def test_it_ends_with_code_2_and_says_why(
+    settings: dict[str, str], named: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    desk = service(identity="required", **settings)
     desk.ask_who()
     with pytest.raises(SystemExit) as ended:
         desk.run()
     assert ended.value.code == 2
     said = [json.loads(line) for line in "".join(capfd.readouterr()).splitlines() if "cannot_start" in line]
-    assert "TUNEWHEEL_API_KEYS_FILE" in said[0]["reason"]
+    assert named in said[0]["reason"]

@@ -28,7 +28,7 @@ Warn = Callable[[str, str | None], None]
 
 
 class NoIdentity(TunewheelError):
-    """The service must not start, since nobody would ask who calls; the message names the settings."""
+    """The service must not start, since it could not tell who calls; the message names the setting."""
 
 
 class Credential(Strict):
@@ -49,11 +49,8 @@ class Access:
         self, settings: HttpSettings, *, warn: Warn, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """``warn`` is told when the file has become unreadable, and with None when it is well again; the
-        keys read last hold until then.
-
-        Raises:
-            InvalidKeys: the file cannot be read, or is wrong.
-        """
+        keys read last hold until then. A file that is wrong from the beginning is refused by
+        ``require_identity``."""
         self._settings = settings
         self._path = settings.api_keys_file
         self._open = settings.identity == "open"
@@ -63,7 +60,12 @@ class Access:
         self._tokens = Tokens(settings, warn=warn, clock=clock) if settings.oidc_issuer else None
         self._next_look = clock() + LOOK_SECONDS
         self._seen = _mark(self._path)
-        self._ring = KeyRing() if self._path is None else read_keys(self._path)
+        self._ring, self._unreadable = KeyRing(), None
+        try:
+            if self._path is not None:
+                self._ring = read_keys(self._path)
+        except InvalidKeys as error:
+            self._unreadable = str(error)
 
     @property
     def is_open(self) -> bool:
@@ -81,7 +83,7 @@ class Access:
         Raises:
             NoIdentity
         """
-        complaint = oidc_complaint(self._settings)
+        complaint = self._unreadable or oidc_complaint(self._settings)
         if complaint is not None:
             raise NoIdentity(complaint)
         if not self._open and not self.knows_somebody:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from tunewheel_runtime.identity.keys import InvalidKeys
 from tunewheel_runtime.service import Service
 
 from tunewheel_serve_gateway.api import make_api
@@ -35,7 +34,7 @@ def main() -> None:
     """Run until stopped; exit code 2 for settings that cannot work."""
     try:
         service = make_app(Settings())
-    except (InvalidKeys, InvalidTemplate) as error:
+    except InvalidTemplate as error:
         print(f"tunewheel-serve-gateway: {error}", file=sys.stderr)
         sys.exit(2)
     service.run()
