@@ -56,7 +56,8 @@ async def connect(app: ASGIApp, target: str, *, headers: Mapping[str, str]) -> b
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await app(_scope("websocket", target, headers) | {"subprotocols": []}, receive, send)
+    asked = {**headers, "connection": "Upgrade", "upgrade": "websocket"}
+    await app(_scope("websocket", target, asked) | {"subprotocols": []}, receive, send)
     return any(message["type"] == "websocket.accept" for message in sent)
 
 

@@ -19,9 +19,11 @@ from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.identity.guard import Need, needs_of
 from tunewheel_runtime.identity.roles import Role
 
-from .asgi import ask
-from .identity_samples import PROJECT, SAMPLES, Log, Sample, running
+from .asgi import ask, connect
+from .identity_samples import PAGE_SOCKET, PROJECT, SAMPLES, Log, Sample, build, running
+from .oidc_issuer import Issuer, make_key
 
+ROOT = Path(__file__).resolve().parents[2]
 ROLES: Mapping[Role, set[Role]] = {
     Role.VIEWER: {Role.VIEWER},
     Role.PUBLISHER: {Role.PUBLISHER},
@@ -32,17 +34,21 @@ ROLES: Mapping[Role, set[Role]] = {
 """What each role lets its holder do: reviewers and operators read."""
 SCOPES: Mapping[str, list[str] | None] = {"held": [PROJECT], "not-held": ["shop"], "all": None}
 NAMED = f'"{PROJECT}'.encode()
+SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))
+OPEN = {"/health/live", "/health/ready", "/metrics"}
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 
 
 @dataclass(frozen=True)
 class Credential:
-    """``role`` None: nobody that the service knows."""
+    """Shown by one who has ``role`` in ``scope``; without a role, by a stranger."""
 
     name: str
     authorization: str | None
     role: Role | None = None
     scope: str = ""
+    stranger: int = 401
+    """The status that strangers are answered with."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -51,25 +57,26 @@ class Credential:
     def expected(self, need: Need, sample: Sample) -> int:
         """Return the status that a request is to be answered with."""
         if self.role is None:
-            return 401
+            return self.stranger
         if ROLES[self.role].isdisjoint(need.roles):
             return 403
         return sample.status if self.scope != "not-held" or sample.refused is None else sample.refused
 
 
-STRANGERS = [
-    Credential("no credentials", None),
-    Credential("an unknown key", "Bearer nobody-knows-me"),
-    Credential("an empty key", "Bearer "),
-    Credential("another scheme", "Basic b3BlcmF0b3ItYWxsOg=="),
-    Credential("the name of a key", "Bearer operator-all"),
-]
+NOBODY = Credential("no credentials", None)
+FOREIGNER = Credential("every role in shop", "Bearer key of everything-not-held")
 
 
 @pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def issuer() -> Iterator[Issuer]:
+    with Issuer("ES256") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> dict[str, Any]:
     """Settings of a service that knows a key and a group for every role in every scope."""
-    grants = {
+    grants: dict[str, Any] = {
         f"{role.value}-{scope}": {"roles": [role.value]} | ({"projects": projects} if projects else {})
         for role, (scope, projects) in itertools.product(Role, SCOPES.items())
     }
@@ -77,15 +84,34 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     keys = {name: {"sha256": content_sha256(f"key of {name}".encode()), **g} for name, g in grants.items()}
     file = tmp_path_factory.mktemp("identity") / "keys.yaml"
     file.write_text(yaml.safe_dump({"keys": keys, "groups": grants}))
-    return {"identity": "required", "api_keys_file": file}
+    trusted = {"oidc_issuer": issuer.url, "oidc_audience": issuer.audience}
+    return {"identity": "required", "api_keys_file": file, **trusted}
 
 
 @pytest.fixture(scope="module")
-def holders() -> list[Credential]:
-    return [
-        Credential(f"the key of {role.value}-{scope}", f"Bearer key of {role.value}-{scope}", role, scope)
-        for role, scope in itertools.product(Role, SCOPES)
-    ]
+def credentials(issuer: Issuer) -> list[Credential]:
+    """Everybody who may come: by key and by token in every role and scope, and those who are nobody."""
+    all_powerful = ("ada", ["operator-all"])
+    strangers = {
+        "an unknown key": "nobody-knows-me",
+        "an empty key": "",
+        "the name of a key": "operator-all",
+        "a token that has ended": issuer.token(*all_powerful, exp=1_000_000_000),
+        "a token for somebody else": issuer.token(*all_powerful, aud="another-service"),
+        "a token of another issuer": issuer.token(*all_powerful, iss="https://login.example.org"),
+        "a token that another key signed": issuer.token(*all_powerful, key=make_key("ES256", issuer.key.kid)),
+        "a token without a signature": issuer.forged(*all_powerful, algorithm="none"),
+        "a token signed by a public key": issuer.forged(*all_powerful, algorithm="HS256"),
+    }
+    found = [Credential(name, f"Bearer {secret}") for name, secret in strangers.items()]
+    found.append(Credential("another scheme", "Basic b3BlcmF0b3ItYWxsOg=="))
+    unknown_group = issuer.token("ada", ["operators"])
+    found.append(Credential("a token of a group without a role", f"Bearer {unknown_group}", stranger=403))
+    for role, scope in itertools.product(Role, SCOPES):
+        name = f"{role.value}-{scope}"
+        found.append(Credential(f"the key of {name}", f"Bearer key of {name}", role, scope))
+        found.append(Credential(f"a token of {name}", f"Bearer {issuer.token('ada', [name])}", role, scope))
+    return [NOBODY, *found]
 
 
 def routes_of(app: Any) -> Iterator[tuple[str, str, Need]]:
@@ -115,13 +141,13 @@ async def test_every_route_has_a_sample_and_every_sample_a_route(
 
 @pytest.mark.parametrize("name", SAMPLES)
 async def test_who_was_granted_comes_in_and_nobody_else(
-    name: str, tmp_path: Path, identity: dict[str, Any], holders: list[Credential]
+    name: str, tmp_path: Path, identity: dict[str, Any], credentials: list[Credential]
 ) -> None:
     log, wrong, asked = Log(), list[str](), 0
     async with running(name, tmp_path, log, **identity) as app:
         for method, path, need in routes_of(app):
             for sample in SAMPLES[name][f"{method} {path}"]:
-                for who in (*STRANGERS, *holders):
+                for who in credentials:
                     log.events.clear()
                     answer = await ask(
                         app, method, sample.target, headers={**sample.headers, **who.headers}, body=sample.raw
@@ -136,7 +162,7 @@ async def test_who_was_granted_comes_in_and_nobody_else(
                     tells = sample.tells and expected == sample.status and who.scope != "not-held"
                     if (sample.refused is None or who.role is None) and (NAMED in answer.body) != tells:
                         wrong.append(f"{what} tells of {PROJECT}, or does not: {answer.body!r}")
-    assert asked >= 20 * len(SAMPLES[name])
+    assert asked >= 40 * len(SAMPLES[name])
     assert wrong == []
 
 
@@ -171,16 +197,47 @@ async def test_no_method_and_no_spelling_of_a_path_answers_a_stranger(
     """Nor does somebody who has every role in another project get anything of this one: the console shows its
     page, with what its reader may see, by any path."""
     log, open_to = Log(), set[str]()
-    foreigner = Credential("everything in shop", "Bearer key of everything-not-held")
+    unknown = Credential("an unknown key", "Bearer nobody-knows-me")
     async with running(name, tmp_path, log, **identity) as app:
         for samples in SAMPLES[name].values():
             sample = samples[0]
             for method, target in itertools.product(METHODS, spellings(sample.target)):
-                for who in (*STRANGERS[:2], *([foreigner] if sample.refused is not None else [])):
+                for who in (NOBODY, unknown, *([FOREIGNER] if sample.refused is not None else [])):
                     headers = {**sample.headers, **who.headers}
                     answer = await ask(app, method, target, headers=headers, body=sample.raw)
-                    shown = who is foreigner and answer.status == 200 and NAMED not in answer.body
+                    shown = who is FOREIGNER and answer.status == 200 and NAMED not in answer.body
                     if not (300 <= answer.status < 500 or shown):
                         open_to.add(f"{who.name}: {method} {target}: {answer}")
     assert open_to == set()
     assert log.events == []
+
+
+async def test_the_pages_websocket_opens_to_those_who_may_read(
+    tmp_path: Path, identity: dict[str, Any], credentials: list[Credential]
+) -> None:
+    target = f"{PAGE_SOCKET}websocket"
+    async with running("console", tmp_path, Log(), **identity) as app:
+        need = next(need for _, path, need in routes_of(app) if path == "/_nicegui_ws")
+        wrong = [
+            who.name
+            for who in credentials
+            if await connect(app, target, headers=who.headers) != (who.expected(need, Sample(target)) == 200)
+        ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", sorted({*SERVICES} - {"engine"}))
+async def test_health_and_metrics_are_told_to_anybody_and_nothing_else_is(
+    name: str, tmp_path: Path, identity: dict[str, Any]
+) -> None:
+    service = build(name, tmp_path, **identity)
+    health = service.health_asgi()
+    told = {path for path, _, _ in needs_of(health.routes)}
+    assert {"/health/live", "/health/ready"} <= told <= OPEN
+    for path in told:
+        assert (await ask(health, "GET", path, headers={})).status in (200, 503)
+        assert (await ask(health, "POST", path, headers={})).status == 405
+    if name in SAMPLES:
+        assert not OPEN & {path for _, path, _ in routes_of(service.asgi())}
+    else:
+        assert service._mounted is None, "its routes need samples"

@@ -20,7 +20,10 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     413: {"model": Receipt, "description": "The body is over the limit"},
     422: {"model": Receipt, "description": "Nothing was taken; every refusal names the field and the fix"},
-    503: {"model": Receipt, "description": "The broker or the store is away; sending again is harmless"},
+    503: {
+        "model": Receipt | guard.ErrorResponse,
+        "description": "The broker, the store or the issuer of tokens is away; sending again is harmless",
+    },
 }
 FILE_BODY: dict[str, Any] = {
     "requestBody": {
