@@ -14,10 +14,15 @@ from typing import Any
 
 import pytest
 import yaml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_runtime.identity.guard import Need, needs_of
+from tunewheel_runtime.identity.access import Access
+from tunewheel_runtime.identity.guard import Need, guard, needs, needs_of
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.settings import HttpSettings
 
 from .asgi import ask, connect
 from .identity_samples import PAGE_SOCKET, PROJECT, SAMPLES, Log, Sample, build, running
@@ -36,6 +41,8 @@ SCOPES: Mapping[str, list[str] | None] = {"held": [PROJECT], "not-held": ["shop"
 NAMED = f'"{PROJECT}'.encode()
 SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))
 OPEN = {"/health/live", "/health/ready", "/metrics"}
+UNROUTED = {"console": ("/login", "/logout")}
+"""Paths that are answered before any route is looked for."""
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 
 
@@ -139,31 +146,56 @@ async def test_every_route_has_a_sample_and_every_sample_a_route(
         assert {f"{method} {path}" for method, path, _ in routes_of(app)} == set(SAMPLES[name])
 
 
+async def complaints(
+    app: Any, samples: Mapping[str, list[Sample]], credentials: list[Credential], log: Log
+) -> list[str]:
+    """Return what each route answers, publishes or tells to somebody to whom it should not."""
+    wrong = list[str]()
+    for method, path, need in routes_of(app):
+        for sample, who in itertools.product(samples[f"{method} {path}"], credentials):
+            log.events.clear()
+            headers = {**sample.headers, **who.headers}
+            answer = await ask(app, method, sample.target, headers=headers, body=sample.raw)
+            what = f"{who.name}: {method} {sample.target}"
+            expected = who.expected(need, sample)
+            if answer.status != expected:
+                wrong.append(f"{what}: {answer} instead of {expected}")
+            if expected != sample.status and log.events:
+                wrong.append(f"{what} published {log.events}")
+            tells = sample.tells and expected == sample.status and who.scope != "not-held"
+            if (sample.refused is None or who.role is None) and (NAMED in answer.body) != tells:
+                wrong.append(f"{what} tells of {PROJECT}, or does not: {answer.body!r}")
+    return wrong
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 async def test_who_was_granted_comes_in_and_nobody_else(
     name: str, tmp_path: Path, identity: dict[str, Any], credentials: list[Credential]
 ) -> None:
-    log, wrong, asked = Log(), list[str](), 0
+    log = Log()
     async with running(name, tmp_path, log, **identity) as app:
-        for method, path, need in routes_of(app):
-            for sample in SAMPLES[name][f"{method} {path}"]:
-                for who in credentials:
-                    log.events.clear()
-                    answer = await ask(
-                        app, method, sample.target, headers={**sample.headers, **who.headers}, body=sample.raw
-                    )
-                    asked += 1
-                    what = f"{who.name}: {method} {sample.target}"
-                    expected = who.expected(need, sample)
-                    if answer.status != expected:
-                        wrong.append(f"{what}: {answer} instead of {expected}")
-                    if expected != sample.status and log.events:
-                        wrong.append(f"{what} published {log.events}")
-                    tells = sample.tells and expected == sample.status and who.scope != "not-held"
-                    if (sample.refused is None or who.role is None) and (NAMED in answer.body) != tells:
-                        wrong.append(f"{what} tells of {PROJECT}, or does not: {answer.body!r}")
-    assert asked >= 40 * len(SAMPLES[name])
-    assert wrong == []
+        assert await complaints(app, SAMPLES[name], credentials, log) == []
+
+
+async def test_a_door_left_open_is_told(credentials: list[Credential], identity: dict[str, Any]) -> None:
+    @needs(Role.OPERATOR)
+    async def name_the_project(_: Request) -> JSONResponse:
+        return JSONResponse({"project": PROJECT})
+
+    guarded = [Route("/leaks", name_the_project)]
+    guard(guarded, Access(HttpSettings(**identity), warn=print))
+    app = Starlette(routes=[Route("/open", name_the_project), *guarded])
+    samples = {f"GET {path}": [Sample(path, tells=True)] for path in ("/open", "/leaks")}
+    told = await complaints(app, samples, credentials, Log())
+    for sentence in (
+        "no credentials: GET /open",
+        "the key of viewer-all: GET /open",
+        "a token that has ended: GET /open",
+        "the key of operator-not-held: GET /leaks tells of desk",
+    ):
+        assert [complaint for complaint in told if complaint.startswith(sentence)], sentence
+    assert not [complaint for complaint in told if complaint.startswith("no credentials: GET /leaks")]
+    assert await answered(app, samples, Log()) >= {"no credentials: GET /open"}
 
 
 def spellings(target: str) -> Iterator[str]:
@@ -190,26 +222,60 @@ def spellings(target: str) -> Iterator[str]:
         yield f"{other}{mark}{query}"
 
 
+async def answered(app: Any, samples: Mapping[str, list[Sample]], log: Log) -> set[str]:
+    """Return the requests, in any spelling and by any method, of which strangers got more than a refusal.
+
+    Or somebody who has every role in another project, where the request is about one: the console alone shows
+    its page, with what its reader may see, by any path.
+    """
+    unknown = Credential("an unknown key", "Bearer nobody-knows-me")
+    found = set[str]()
+    for sample in [samples[0] for samples in samples.values()]:
+        asking = [NOBODY, unknown, *([FOREIGNER] if sample.refused is not None else [])]
+        for method, target, who in itertools.product(METHODS, spellings(sample.target), asking):
+            headers = {**sample.headers, **who.headers}
+            answer = await ask(app, method, target, headers=headers, body=sample.raw)
+            shown = who is FOREIGNER and answer.status == 200 and NAMED not in answer.body
+            if log.events or not (300 <= answer.status < 500 or shown):
+                found.add(f"{who.name}: {method} {target}")
+    return found
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 async def test_no_method_and_no_spelling_of_a_path_answers_a_stranger(
     name: str, tmp_path: Path, identity: dict[str, Any]
 ) -> None:
-    """Nor does somebody who has every role in another project get anything of this one: the console shows its
-    page, with what its reader may see, by any path."""
-    log, open_to = Log(), set[str]()
-    unknown = Credential("an unknown key", "Bearer nobody-knows-me")
+    log, unrouted = Log(), UNROUTED.get(name, ())
     async with running(name, tmp_path, log, **identity) as app:
-        for samples in SAMPLES[name].values():
-            sample = samples[0]
-            for method, target in itertools.product(METHODS, spellings(sample.target)):
-                for who in (NOBODY, unknown, *([FOREIGNER] if sample.refused is not None else [])):
-                    headers = {**sample.headers, **who.headers}
-                    answer = await ask(app, method, target, headers=headers, body=sample.raw)
-                    shown = who is FOREIGNER and answer.status == 200 and NAMED not in answer.body
-                    if not (300 <= answer.status < 500 or shown):
-                        open_to.add(f"{who.name}: {method} {target}: {answer}")
-    assert open_to == set()
-    assert log.events == []
+        samples = {**SAMPLES[name], **{path: [Sample(path)] for path in unrouted}}
+        assert await answered(app, samples, log) == set()
+
+
+def rows_of(name: str, app: Any) -> Iterator[str]:
+    """Yield a row of the table on the page for every route; one for what is mounted."""
+    for path, route, need in needs_of(app.routes):
+        assert need is not None
+        for method, shown, _ in _methods(path or "/", route, need):
+            below = " and all below" if isinstance(route, Mount) else ""
+            about = any(sample.refused for sample in SAMPLES[name][f"{method} {shown}"])
+            project = "path" if "{project}" in shown else "request" if about else "any"
+            ticks = " | ".join("✓" if ROLES[role] & {*need.roles} else "" for role in Role)
+            yield f"| {name} | `{method} {shown}`{below} | {project} | {ticks} |"
+
+
+async def test_the_page_on_security_tells_which_role_each_route_needs(
+    tmp_path: Path, identity: dict[str, Any]
+) -> None:
+    rows = [f"| service | route | project | {' | '.join(Role)} |", f"|---|---|---|{':-:|' * len(Role)}"]
+    for name in SAMPLES:
+        async with running(name, tmp_path / name, Log(), **identity) as app:
+            rows += rows_of(name, app)
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("<!-- routes: begin -->\n")
+    told, end, _ = rest.partition("<!-- routes: end -->")
+    right = "\n".join(rows)
+    assert end, "the table stands between <!-- routes: begin --> and <!-- routes: end -->"
+    assert told.strip() == right, f"put this between the marks of docs/security.md:\n{right}"
 
 
 async def test_the_pages_websocket_opens_to_those_who_may_read(
