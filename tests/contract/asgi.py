@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Scope
@@ -16,7 +16,7 @@ class Answer:
 
     status: int
     body: bytes = b""
-    headers: Mapping[str, str] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 async def ask(

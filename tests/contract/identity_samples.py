@@ -101,7 +101,7 @@ ENGINE: Mapping[str, list[Sample]] = {
     "POST /generate_stream": [Sample("/generate_stream", _GENERATED)],
     "GET /info": [Sample("/info")],
 }
-_CONTROL = "/v1/projects/{project}/runs/{run_id}/{action}"
+CONTROL = "/v1/projects/{project}/runs/{run_id}/{action}"
 _NICEGUI = f"/_nicegui/{version('nicegui')}"
 ENGINE_AWAY = 503
 PAGE_SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport="
@@ -130,7 +130,7 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "GET /v1/models/{model_id}": [Sample(f"/v1/models/{MODEL}", refused=404)],
     },
     "console": {
-        f"POST {_CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],
+        f"POST {CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],
         "POST /v1/login-links": [Sample("/v1/login-links", None, 201)],
         "GET /": [Sample("/", tells=True)],
         "GET /favicon.ico": [Sample("/favicon.ico")],

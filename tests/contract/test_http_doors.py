@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from starlette.types import ASGIApp
 from tunewheel_runtime.identity.access import NoIdentity
+
+from .identity_samples import build
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITES = {
@@ -23,15 +23,6 @@ ONLY_HEALTH = ("monitor", "curate", "train", "eval")
 TYPED_FREELY = ("/v1/documents/files", "/_nicegui_ws/")
 
 
-def service(name: str, tmp_path: Path, **settings: Any) -> Any:
-    """Return the service as its process builds it; nothing of it runs."""
-    package = f"tunewheel_{name.replace('-', '_')}"
-    made = importlib.import_module(f"{package}.settings").Settings(
-        store_url=(tmp_path / "store").as_uri(), cache_dir=tmp_path, **settings
-    )
-    return importlib.import_module(f"{package}.main").make_app(made)
-
-
 def test_every_service_is_here() -> None:
     folders = {path.parent.name for path in ROOT.glob("services/*/pyproject.toml")}
     assert {*DOORS, *ONLY_HEALTH, "engine"} == folders, "the engine's door has its own test"
@@ -39,7 +30,7 @@ def test_every_service_is_here() -> None:
 
 @pytest.mark.parametrize("name", WRITES)
 async def test_what_another_website_makes_a_browser_send_is_refused(name: str, tmp_path: Path) -> None:
-    app: ASGIApp = service(name, tmp_path).asgi()
+    app: ASGIApp = build(name, tmp_path).asgi()
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://127.0.0.1:8101"
     ) as client:
@@ -61,6 +52,6 @@ async def test_what_another_website_makes_a_browser_send_is_refused(name: str, t
 @pytest.mark.parametrize("name", DOORS)
 async def test_no_door_opens_where_nobody_asks_who_calls(name: str, tmp_path: Path) -> None:
     with pytest.raises(NoIdentity, match=f"{name} has nothing to tell callers by"):
-        await service(name, tmp_path, identity="required").serve()
+        await build(name, tmp_path, identity="required").serve()
     with pytest.raises(NoIdentity, match=f"{name} does not ask who calls"):
-        await service(name, tmp_path, identity="open", http_host="0.0.0.0").serve()
+        await build(name, tmp_path, identity="open", http_host="0.0.0.0").serve()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -25,7 +26,7 @@ from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.settings import HttpSettings
 
 from .asgi import ask, connect
-from .identity_samples import PAGE_SOCKET, PROJECT, SAMPLES, Log, Sample, build, running
+from .identity_samples import CONTROL, PAGE_SOCKET, PROJECT, SAMPLES, Log, Sample, build, running
 from .oidc_issuer import Issuer, make_key
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -290,6 +291,29 @@ async def test_the_pages_websocket_opens_to_those_who_may_read(
             if await connect(app, target, headers=who.headers) != (who.expected(need, Sample(target)) == 200)
         ]
     assert wrong == []
+
+
+async def test_a_browsers_session_may_what_its_key_may(
+    tmp_path: Path, identity: dict[str, Any], credentials: list[Credential]
+) -> None:
+    page, control = (SAMPLES["console"][key][0] for key in ("GET /", f"POST {CONTROL}"))
+    form, log = {"content-type": "application/x-www-form-urlencoded"}, Log()
+    async with running("console", tmp_path, log, **identity) as app:
+        for who in credentials:
+            key = (who.authorization or "").removeprefix("Bearer ")
+            body = f"key={quote(key)}".encode()
+            login = await ask(
+                app, "POST", "/login", headers={**form, "content-length": str(len(body))}, body=body
+            )
+            reads = who.role is not None and Role.VIEWER in ROLES[who.role]
+            assert login.status == (303 if reads else 403 if who.role else who.stranger), who.name
+            cookie = {"cookie": login.headers.get("set-cookie", "").partition(";")[0]}
+            shown = await ask(app, "GET", page.target, headers=cookie)
+            assert shown.status == (200 if reads else 401), who.name
+            assert (NAMED in shown.body) == (reads and who.scope != "not-held"), who.name
+            refused = await ask(app, "POST", control.target, headers=cookie)
+            assert refused.status == (403 if reads else 401), f"{who.name}: the CSRF token is missing"
+    assert log.events == []
 
 
 @pytest.mark.parametrize("name", sorted({*SERVICES} - {"engine"}))
