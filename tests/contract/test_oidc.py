@@ -377,6 +377,7 @@ async def test_keys_come_over_https_or_from_this_machine(world: World, issuer: I
     assert "jwks_uri " in (world.warned[WARNING] or "")
 
 
+@pytest.mark.filterwarnings("ignore:Key size should be")
 async def test_keys_that_cannot_be_used_hide_no_other(world: World, issuer: Issuer) -> None:
     weak = make_key("RS256", "weak", bits=1024)
     secret = {"kty": "oct", "kid": "secret", "k": encoded(b"s" * 32)}

@@ -182,8 +182,8 @@ class Access:
 
     def begin(self) -> asyncio.Task[None] | None:
         """Ask the issuer of tokens for its keys, so that trouble is told before the first caller; see
-        ``SigningKeys.begin``."""
-        return self._tokens.keys.begin() if self._tokens is not None else None
+        ``SigningKeys.refresh``."""
+        return self._tokens.keys.refresh() if self._tokens is not None else None
 
     async def refresh(self) -> None:
         """Read the file of keys anew where it has changed. Whoever comes meanwhile goes on with the keys read

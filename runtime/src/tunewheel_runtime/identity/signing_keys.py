@@ -66,7 +66,7 @@ class _Fetched:
 
 
 class SigningKeys:
-    """The keys of one issuer. It is asked by the first token, or by ``begin``, never by a constructor.
+    """The keys of one issuer. It is asked by the first token, or by ``refresh``, never by a constructor.
 
     A token whose key is known never waits for the issuer, however many others do.
     """
@@ -101,9 +101,10 @@ class SigningKeys:
         Raises:
             IssuerAway: this key is not known, and the issuer cannot be asked.
         """
+        self.refresh()
         key = self._known(kid, key_type)
-        fetching = self.begin() if key is None or self._age() > REFRESH_SECONDS else None
-        if key is None and fetching is not None:
+        fetching = self._begin() if key is None else None
+        if fetching is not None:
             await asyncio.shield(fetching)
             key = self._known(kid, key_type)
         if key is None and (self._away or self._age() > HOLD_SECONDS):
@@ -113,7 +114,11 @@ class SigningKeys:
             )
         return key
 
-    def begin(self) -> asyncio.Task[None] | None:
+    def refresh(self) -> asyncio.Task[None] | None:
+        """Begin to fetch keys that are too old; return the fetch, None where there is none."""
+        return self._begin() if self._age() > REFRESH_SECONDS else None
+
+    def _begin(self) -> asyncio.Task[None] | None:
         """Return the fetch under way, which may have begun now; None: the last one was a moment ago."""
         running = self._fetching
         # A task belongs to the loop that it was made in; another one cannot wait for it.
