@@ -8,71 +8,32 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import yaml
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
-from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import Need, guard, needs, needs_of
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.settings import HttpSettings
 
 from .asgi import ask, connect
+from .identity_callers import FOREIGNER, NOBODY, ROLES, Credential, holders, strangers, write_keys
 from .identity_samples import CONTROL, PAGE_SOCKET, PROJECT, SAMPLES, Log, Sample, build, running
-from .oidc_issuer import Issuer, make_key
+from .oidc_issuer import Issuer
 
 ROOT = Path(__file__).resolve().parents[2]
-ROLES: Mapping[Role, set[Role]] = {
-    Role.VIEWER: {Role.VIEWER},
-    Role.PUBLISHER: {Role.PUBLISHER},
-    Role.APPLICATION: {Role.APPLICATION},
-    Role.REVIEWER: {Role.REVIEWER, Role.VIEWER},
-    Role.OPERATOR: {Role.OPERATOR, Role.VIEWER},
-}
-"""What each role lets its holder do: reviewers and operators read."""
-SCOPES: Mapping[str, list[str] | None] = {"held": [PROJECT], "not-held": ["shop"], "all": None}
 NAMED = f'"{PROJECT}'.encode()
 SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))
 OPEN = {"/health/live", "/health/ready", "/metrics"}
 UNROUTED = {"console": ("/login", "/logout")}
 """Paths that are answered before any route is looked for."""
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
-
-
-@dataclass(frozen=True)
-class Credential:
-    """Shown by one who has ``role`` in ``scope``; without a role, by a stranger."""
-
-    name: str
-    authorization: str | None
-    role: Role | None = None
-    scope: str = ""
-    stranger: int = 401
-    """The status that strangers are answered with."""
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"authorization": self.authorization} if self.authorization is not None else {}
-
-    def expected(self, need: Need, sample: Sample) -> int:
-        """Return the status that a request is to be answered with."""
-        if self.role is None:
-            return self.stranger
-        if ROLES[self.role].isdisjoint(need.roles):
-            return 403
-        return sample.status if self.scope != "not-held" or sample.refused is None else sample.refused
-
-
-NOBODY = Credential("no credentials", None)
-FOREIGNER = Credential("every role in shop", "Bearer key of everything-not-held")
 
 
 @pytest.fixture(scope="module")
@@ -84,42 +45,14 @@ def issuer() -> Iterator[Issuer]:
 @pytest.fixture(scope="module")
 def identity(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> dict[str, Any]:
     """Settings of a service that knows a key and a group for every role in every scope."""
-    grants: dict[str, Any] = {
-        f"{role.value}-{scope}": {"roles": [role.value]} | ({"projects": projects} if projects else {})
-        for role, (scope, projects) in itertools.product(Role, SCOPES.items())
-    }
-    grants["everything-not-held"] = {"roles": [role.value for role in Role], "projects": SCOPES["not-held"]}
-    keys = {name: {"sha256": content_sha256(f"key of {name}".encode()), **g} for name, g in grants.items()}
-    file = tmp_path_factory.mktemp("identity") / "keys.yaml"
-    file.write_text(yaml.safe_dump({"keys": keys, "groups": grants}))
+    file = write_keys(tmp_path_factory.mktemp("identity") / "keys.yaml")
     trusted = {"oidc_issuer": issuer.url, "oidc_audience": issuer.audience}
     return {"identity": "required", "api_keys_file": file, **trusted}
 
 
 @pytest.fixture(scope="module")
 def credentials(issuer: Issuer) -> list[Credential]:
-    """Everybody who may come: by key and by token in every role and scope, and those who are nobody."""
-    all_powerful = ("ada", ["operator-all"])
-    strangers = {
-        "an unknown key": "nobody-knows-me",
-        "an empty key": "",
-        "the name of a key": "operator-all",
-        "a token that has ended": issuer.token(*all_powerful, exp=1_000_000_000),
-        "a token for somebody else": issuer.token(*all_powerful, aud="another-service"),
-        "a token of another issuer": issuer.token(*all_powerful, iss="https://login.example.org"),
-        "a token that another key signed": issuer.token(*all_powerful, key=make_key("ES256", issuer.key.kid)),
-        "a token without a signature": issuer.forged(*all_powerful, algorithm="none"),
-        "a token signed by a public key": issuer.forged(*all_powerful, algorithm="HS256"),
-    }
-    found = [Credential(name, f"Bearer {secret}") for name, secret in strangers.items()]
-    found.append(Credential("another scheme", "Basic b3BlcmF0b3ItYWxsOg=="))
-    unknown_group = issuer.token("ada", ["operators"])
-    found.append(Credential("a token of a group without a role", f"Bearer {unknown_group}", stranger=403))
-    for role, scope in itertools.product(Role, SCOPES):
-        name = f"{role.value}-{scope}"
-        found.append(Credential(f"the key of {name}", f"Bearer key of {name}", role, scope))
-        found.append(Credential(f"a token of {name}", f"Bearer {issuer.token('ada', [name])}", role, scope))
-    return [NOBODY, *found]
+    return [NOBODY, *strangers(issuer), *holders(issuer)]
 
 
 def routes_of(app: Any) -> Iterator[tuple[str, str, Need]]:
