@@ -6,6 +6,7 @@ import json
 
 import httpx
 import pytest
+import structlog
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.store import ObjectStore
 
@@ -23,9 +24,14 @@ def lines(*projects: str) -> str:
 async def test_lines_of_another_project_are_refused_and_the_others_go_through(
     guarded: httpx.AsyncClient, log: Log
 ) -> None:
-    answer = await guarded.post("/v1/tickets", content=lines("p", "q", "p"), headers=key("desk", **LINES))
+    with structlog.testing.capture_logs() as logged:
+        answer = await guarded.post(
+            "/v1/tickets", content=lines("p", "q", "p", "q"), headers=key("desk", **LINES)
+        )
     assert (answer.status_code, answer.json()["accepted"]) == (202, 2)
-    assert answer.json()["refused"] == [
+    assert [entry["event"] for entry in logged] == ["caller_refused"], "once for the request"
+    assert [refusal["line"] for refusal in answer.json()["refused"]] == [2, 4]
+    assert answer.json()["refused"][:1] == [
         {
             "line": 2,
             "field": "project",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
+import structlog
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
@@ -13,6 +14,7 @@ from tunewheel_contracts.event import Envelope, UpstreamEvent
 from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import NotAuthorised, Role
 
+log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=UpstreamEvent)
 LISTED = 1_000
 """Ids and refusals that a receipt lists; beyond it they are only counted, so that memory stays bounded."""
@@ -78,6 +80,9 @@ def sent_by(request: Request, event: E, role: Role) -> E:
     try:
         caller.require(role, event.project)
     except NotAuthorised as error:
+        if not getattr(request.state, "refusal_logged", False):  # once: a body may have a million lines
+            request.state.refusal_logged = True
+            log.warning("caller_refused", path=request.url.path[:200], reason=str(error))
         raise RoleMissing(field="project", reason=str(error)) from error
     if "principal" in event.model_fields_set:
         raise InvalidEvent(field="principal", reason="is set by the door; leave it out")
