@@ -25,6 +25,7 @@ from tunewheel_runtime.identity.signing_keys import (
     MAX_BYTES,
     PAUSE_SECONDS,
     REFRESH_SECONDS,
+    STALE_SECONDS,
     WARNING,
 )
 from tunewheel_runtime.identity.tokens import LEEWAY_SECONDS, MAX_CHARACTERS
@@ -266,6 +267,29 @@ async def test_keys_rotate_while_the_service_runs(world: World, issuer: Issuer) 
     assert await world.name(issuer.token("bob")) == "bob"
 
 
+async def test_a_key_that_was_withdrawn_while_nobody_came_is_refused_to_the_first_who_comes(
+    world: World, issuer: Issuer
+) -> None:
+    old = issuer.token("ada")
+    assert await world.name(old) == "ada"
+    issuer.rotate()
+    world.clock.now += STALE_SECONDS + 1
+    assert "has no such key" in await world.refusal(old)
+
+
+async def test_nobody_waits_twice_for_an_issuer_that_is_away(world: World, issuer: Issuer) -> None:
+    known = issuer.token("ada")
+    assert await world.name(known) == "ada"
+    issuer.stop()
+    world.clock.now += STALE_SECONDS + 1
+    assert await world.name(known) == "ada", "it was waited for"
+    issuer.start()
+    issuer.answering.clear()
+    world.clock.now += PAUSE_SECONDS
+    assert await world.name(known) == "ada"
+    assert world.access.begin() is not None, "it is being asked"
+
+
 async def test_tokens_of_unknown_keys_neither_hammer_the_issuer_nor_hold_up_others(
     world: World, issuer: Issuer
 ) -> None:
@@ -314,7 +338,6 @@ async def test_known_keys_hold_for_a_day_without_the_issuer(world: World, issuer
     issuer.stop()
     world.clock.now += HOLD_SECONDS - PAUSE_SECONDS
     assert await world.name(known) == "ada"
-    await world.fetched()
     assert "the keys fetched before hold for 24 hours" in (world.warned[WARNING] or "")
     assert await world.name(known) == "ada"
     with pytest.raises(IssuerAway):

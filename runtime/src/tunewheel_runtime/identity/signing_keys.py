@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-REFRESH_SECONDS = 600.0
-"""Older keys are fetched anew while requests go on: so long, at most, does a key count that was withdrawn."""
+REFRESH_SECONDS = 300.0
+"""Older keys are fetched anew while requests go on."""
+STALE_SECONDS = 600.0
+"""Older keys count only once the issuer was asked again: so long, at most, does a withdrawn key count."""
 PAUSE_SECONDS = 10.0
 """Between the beginnings of two fetches, at least: tokens of unknown keys make nobody fetch more often."""
 HOLD_SECONDS = 24 * 3600.0
@@ -101,10 +103,11 @@ class SigningKeys:
         Raises:
             IssuerAway: this key is not known, and the issuer cannot be asked.
         """
-        self.refresh()
-        key = self._known(kid, key_type)
-        fetching = self._begin() if key is None else None
-        if fetching is not None:
+        key, fetching = self._known(kid, key_type), self.refresh()
+        if key is None:
+            fetching = self._begin()
+        # Nobody waits a second time for an issuer that is away.
+        if fetching is not None and (key is None or (self._age() > STALE_SECONDS and not self._away)):
             await asyncio.shield(fetching)
             key = self._known(kid, key_type)
         if key is None and (self._away or self._age() > HOLD_SECONDS):
