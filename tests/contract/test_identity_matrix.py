@@ -133,7 +133,8 @@ async def test_a_door_left_open_is_told(credentials: list[Credential], identity:
 
 
 def spellings(target: str) -> Iterator[str]:
-    """Yield ``target`` and what a proxy, a router or a file system may take for the same."""
+    """Yield ``target``, what a proxy, a router or a file system may take for the same, and the same with
+    another project in the query."""
     path, mark, query = target.partition("?")
     head, _, tail = path.rpartition("/")
     for other in (
@@ -154,6 +155,9 @@ def spellings(target: str) -> Iterator[str]:
         f"{path}%20",
     ):
         yield f"{other}{mark}{query}"
+    yield f"{path.replace(PROJECT, '%64esk')}{mark}{query}"
+    yield f"{path}?{query}{'&' * bool(mark)}project=shop"
+    yield f"{path}?project=shop{'&' * bool(mark)}{query}"
 
 
 async def answered(app: Any, samples: Mapping[str, list[Sample]], log: Log) -> set[str]:
