@@ -159,7 +159,7 @@ class Issuer:
         now = int(time.time())
         usual = {
             "iss": self.url, "aud": self.audience, "sub": subject, "iat": now, "exp": now + 300,
-            "groups": groups if isinstance(groups, str | dict) else list(groups),
+            "groups": groups,
         }  # fmt: skip
         return {name: value for name, value in {**usual, **claims}.items() if value is not None}
 

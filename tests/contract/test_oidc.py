@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -31,7 +34,7 @@ from tunewheel_runtime.identity.signing_keys import (
 from tunewheel_runtime.identity.tokens import LEEWAY_SECONDS, MAX_CHARACTERS
 from tunewheel_runtime.settings import HttpSettings
 
-from .oidc_issuer import ALGORITHMS, DISCOVERY, KEYS, Issuer, encoded, make_key
+from .oidc_issuer import ALGORITHMS, DISCOVERY, KEYS, Issuer, SigningKey, encoded, make_key
 
 HOUR = 3600
 LEADS = ["support-leads", "everybody"]
@@ -163,6 +166,10 @@ def replaced(issuer: Issuer, part: int, text: str) -> str:
     return ".".join(parts)
 
 
+def brought_along(issuer: Issuer, key: SigningKey) -> str:
+    return issuer.token("ada", LEADS, key=key, header={"jwk": key.jwk(), "jku": "https://evil.example/keys"})
+
+
 DEEP = encoded(b"[" * 3000)
 REFUSED = {
     "ended": (lambda i: i.token("ada", **shifted(i, iat=-2 * HOUR, exp=-HOUR)), "has ended"),
@@ -187,6 +194,9 @@ REFUSED = {
     "an unknown key": (lambda i: i.token("ada", header={"kid": "other"}), "has no such key"),
     "a key of another type": (lambda i: i.token("ada", header={"alg": "RS256"}), "has no such key"),
     "another curve": (lambda i: i.token("ada", header={"alg": "ES384"}), "signature of this token is wrong"),
+    "a key that it brings along": (
+        lambda i: brought_along(i, make_key("ES256", i.key.kid)), "signature of this token is wrong"
+    ),
     "claims that were changed": (
         lambda i: replaced(i, 1, encoded(i.claims("eve", ["ml"]))), "signature of this token is wrong"
     ),
@@ -221,6 +231,36 @@ async def test_a_token_that_does_not_hold_is_refused_and_not_repeated(
     message = await world.refusal(token)
     assert said in message
     assert not [part for part in token.split(".") if len(part) > 3 and part in message]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+HEADERS = st.dictionaries(st.sampled_from(["alg", "typ", "kid", "crit", "b64", "cty", "jwk", "x5c"]), JSON)
+CLAIMS = st.dictionaries(
+    st.sampled_from(["iss", "aud", "sub", "exp", "nbf", "iat", "jti", "groups", "cnf", "events"]), JSON
+)
+
+
+@given(header=HEADERS, claims=CLAIMS, garbage=st.text(max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_sent_names_somebody_or_is_refused(
+    world: World, issuer: Issuer, header: dict[str, Any], claims: dict[str, Any], garbage: str
+) -> None:
+    """Also what the issuer signs: it may be wrong in any way."""
+    told = {"alg": "ES256", "kid": issuer.key.kid, **header}
+    parts = [encoded(told), encoded(issuer.claims("ada", **claims))]
+    content = ".".join(parts)
+    signed = f"{content}.{encoded(issuer.key.sign(content.encode()))}"
+
+    async def send() -> None:
+        for token in (signed, f"{garbage}.{parts[1]}.", f"{parts[0]}.{garbage}.x", f"{content}.{garbage}"):
+            with contextlib.suppress(NotAuthenticated):
+                assert (await world.access.identify(f"Bearer {token}")).principal is not None
+
+    asyncio.run(send())
 
 
 async def test_other_claims_can_name_the_holder_and_the_groups(issuer: Issuer, key_file: Path) -> None:

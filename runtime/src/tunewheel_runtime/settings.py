@@ -50,8 +50,8 @@ class HttpSettings(BaseSettings):
     """0 takes any free port."""
 
     identity: Literal["required", "open"] = "required"
-    """``required``: API keys or an OIDC issuer must be set, and every request says who it is from. ``open``:
-    whoever reaches the service may do everything; it then listens on loopback only."""
+    """``required``: a file of keys must be set, and every request says who it is from. ``open``: whoever
+    reaches the service may do everything; it then listens on loopback only."""
     api_keys_file: Path | None = None
     """YAML or JSON of hashed API keys and of what they may do. Read anew when it changes."""
 

@@ -88,8 +88,9 @@ class Access:
             raise NoIdentity(complaint)
         if not self._open and not self.knows_somebody:
             raise NoIdentity(
-                f"{service} has nothing to tell callers by: name a file of keys in TUNEWHEEL_API_KEYS_FILE, "
-                "or set TUNEWHEEL_IDENTITY=open to let everybody on this machine do everything"
+                f"{service} has nothing to tell callers by: name a file of keys, and of what an issuer's "
+                "groups may do, in TUNEWHEEL_API_KEYS_FILE, or set TUNEWHEEL_IDENTITY=open to let everybody "
+                "on this machine do everything"
             )
         if self._open and not is_loopback(host):
             raise NoIdentity(

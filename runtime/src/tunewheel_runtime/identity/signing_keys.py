@@ -221,8 +221,7 @@ def url_complaint(url: str, *, beside: str | None = None) -> str | None:
 
 async def _get(client: httpx.AsyncClient, url: str, form: type[M]) -> M:
     """Return the JSON at ``url``. No redirect is followed, and the body is never inflated."""
-    headers = {"accept": "application/json", "accept-encoding": "identity"}
-    async with client.stream("GET", url, headers=headers) as answer:
+    async with client.stream("GET", url, headers={"accept-encoding": "identity"}) as answer:
         if answer.is_redirect:
             raise _Unusable(f"{url} redirects elsewhere; name the address that answers itself")
         if answer.status_code != 200:
