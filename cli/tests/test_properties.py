@@ -69,9 +69,15 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
 
 
 def test_the_broker_takes_what_the_topics_allow(tmp_path: Path) -> None:
-    text = server_properties(data=tmp_path, port=1, controller_port=2)
-    values = dict(line.split("=", 1) for line in text.splitlines())
+    values = server_properties(data=tmp_path, port=1, controller_port=2, more={})
     assert int(values["message.max.bytes"]) > MAX_MESSAGE_BYTES
     assert values["auto.create.topics.enable"] == "false"
     assert values["group.initial.rebalance.delay.ms"] == "0"
     assert all("0.0.0.0" not in value for value in values.values()), "it listens on this machine only"
+
+
+def test_listeners_are_added_and_all_else_is_replaced(tmp_path: Path) -> None:
+    more = {"listeners": "TLS://127.0.0.1:3", "num.io.threads": "1"}
+    values = server_properties(data=tmp_path, port=1, controller_port=2, more=more)
+    assert values["listeners"] == "PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2,TLS://127.0.0.1:3"
+    assert values["num.io.threads"] == "1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from tunewheel_cli.places import Var
 from tunewheel_cli.run_state import living
 
 if TYPE_CHECKING:
-    from tunewheel_runtime.settings import ServiceSettings
+    from pydantic import ValidationError
+    from tunewheel_runtime.kafka_settings import KafkaSettings
 
 
 class InvalidOption(TunewheelError):
@@ -27,71 +29,94 @@ class Connection:
 
     bootstrap_servers: str | None = None
     security_protocol: str | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
     sasl_mechanism: str | None = None
     sasl_username: str | None = None
     sasl_password: str | None = None
-    ssl_cafile: Path | None = None
+    sasl_oauth_token_file: Path | None = None
+    sasl_oauth_token_url: str | None = None
+    sasl_oauth_client_id: str | None = None
+    sasl_oauth_scope: str | None = None
 
     def given(self) -> dict[str, Any]:
         names = self.__dataclass_fields__
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
-    def settings(self, var: Var | None = None) -> ServiceSettings:
+    def settings(self, var: Var | None = None) -> KafkaSettings:
         """Return settings as the services know them.
 
         Raises:
-            InvalidOption: a value is not of its kind; the option is named.
+            InvalidOption: a value is not of its kind, or is missing; the option is named.
         """
         from pydantic import ValidationError
-        from tunewheel_runtime.settings import ServiceSettings
+        from tunewheel_runtime.kafka_settings import KafkaSettings
 
-        try:
-            settings = ServiceSettings(**self.given())
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = str(first["loc"][0]) if first["loc"] else "options"
-            given = name in self.__dataclass_fields__
-            option = f"--{name.replace('_', '-')}" if given else f"TUNEWHEEL_{name.upper()}"
-            wanted = first["msg"].removeprefix("Value error, ")
-            raise InvalidOption(f"{option}: {wanted}, not {first['input']!r}") from error
         running = living(var.run_file) if var else None
-        if running and "bootstrap_servers" not in settings.model_fields_set:
-            found: dict[str, Any] = {"bootstrap_servers": running.bootstrap_servers}
-            if "security_protocol" not in settings.model_fields_set:
-                found["security_protocol"] = running.security_protocol
-            settings = ServiceSettings(**(self.given() | found))
-        return settings
+        try:
+            if running and not self._names_servers():
+                variable = _variable("security_protocol")
+                found: dict[str, Any] = {
+                    "bootstrap_servers": running.bootstrap_servers,
+                    "security_protocol": os.environ.get(variable, running.security_protocol),
+                }
+                return KafkaSettings(**(found | self.given()))
+            return KafkaSettings(**self.given())
+        except ValidationError as error:
+            raise self._invalid(error) from error
+
+    def _names_servers(self) -> bool:
+        return self.bootstrap_servers is not None or _variable("bootstrap_servers") in os.environ
+
+    def _invalid(self, error: ValidationError) -> InvalidOption:
+        from tunewheel_runtime.process import wrong_settings
+
+        name, wanted = wrong_settings(error)[0]
+        value = getattr(self, name, None) if "password" not in name else None
+        got = f", not {value!r}" if value is not None else ""
+        return InvalidOption(f"{self._option(name)}: {wanted}{got}")
+
+    def _option(self, name: str) -> str:
+        """Return how a user sets ``name``: some secrets have no option, which other users would see."""
+        return f"--{name.replace('_', '-')}" if name in self.__dataclass_fields__ else _variable(name)
 
     def client_options(self, var: Var | None = None) -> dict[str, Any]:
-        """Return the keyword arguments of an aiokafka client."""
-        from tunewheel_runtime.kafka import client_options
+        """Return the keyword arguments of an aiokafka client.
 
-        settings = self.settings(var)
+        Raises:
+            InvalidOption: as ``settings``, or a certificate or key cannot be used.
+        """
+        from tunewheel_runtime.kafka import InvalidSetting, client_options
+
         try:
-            return client_options(settings)
-        except OSError as error:
-            raise InvalidOption(f"--ssl-cafile: {settings.ssl_cafile} cannot be read: {error}") from error
+            return client_options(self.settings(var))
+        except InvalidSetting as error:
+            raise InvalidOption(f"{self._option(error.field)}: {error.reason}") from error
 
 
-def unreachable(options: Mapping[str, Any], error: Exception) -> TransientError:
-    """Return the error for a Kafka that does not answer; ``options`` are those of the aiokafka client."""
-    servers = options["bootstrap_servers"]
-    where = servers if isinstance(servers, str) else ",".join(servers)
-    return TransientError(
-        f"--bootstrap-servers: no Kafka answers at {where} ({error}); start one with `tunewheel up`, or "
-        "check the address and the security options"
+async def unreachable(options: Mapping[str, Any], error: Exception) -> TunewheelError:
+    """Return what to tell of a Kafka that does not answer or does not allow; ``options`` are those of the
+    aiokafka client."""
+    from tunewheel_runtime.kafka_refusals import not_allowed, why_unreachable
+
+    return not_allowed(error) or TransientError(
+        f"--bootstrap-servers: no connection to Kafka: {await why_unreachable(options)}; start one with "
+        "`tunewheel up`, or check the address and the security options"
     )
 
 
-def as_environment(settings: ServiceSettings) -> dict[str, str]:
+def as_environment(settings: KafkaSettings) -> dict[str, str]:
     """Return the connection of ``settings`` as the variables that a service reads."""
-    password = settings.sasl_password
-    values = {
-        "TUNEWHEEL_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
-        "TUNEWHEEL_SECURITY_PROTOCOL": settings.security_protocol,
-        "TUNEWHEEL_SASL_MECHANISM": settings.sasl_mechanism,
-        "TUNEWHEEL_SASL_USERNAME": settings.sasl_username,
-        "TUNEWHEEL_SASL_PASSWORD": password.get_secret_value() if password else None,
-        "TUNEWHEEL_SSL_CAFILE": str(settings.ssl_cafile) if settings.ssl_cafile else None,
+    from pydantic import SecretStr
+
+    told = ((name, getattr(settings, name)) for name in type(settings).model_fields)
+    return {
+        _variable(name): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in told
+        if value is not None
     }
-    return {name: value for name, value in values.items() if value is not None}
+
+
+def _variable(name: str) -> str:
+    return f"TUNEWHEEL_{name.upper()}"

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TOPICS, TopicSpec
+from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.service import Position
-from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.view import LogReader
 
 Where = Callable[[Envelope[Any]], bool]
@@ -22,7 +22,7 @@ class EventFeed:
     An event is counted once, however often it was delivered: ids are derived from causes.
     """
 
-    def __init__(self, settings: ServiceSettings) -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         self.events: dict[str, Envelope[Any]] = {}
         self.by_topic: dict[str, list[Envelope[Any]]] = defaultdict(list)
         self.deliveries: Counter[str] = Counter()

@@ -36,7 +36,7 @@ async def read_lag(options: Mapping[str, Any]) -> list[GroupLag]:
         groups = sorted({group[0] for group in await admin.list_consumer_groups()})
         committed = {group: await admin.list_consumer_group_offsets(group) for group in groups}
     except (KafkaError, OSError) as error:
-        raise unreachable(options, error) from error
+        raise await unreachable(options, error) from error
     finally:
         await admin.close()
     ours = {tp for offsets in committed.values() for tp in offsets if tp.topic in BY_NAME}

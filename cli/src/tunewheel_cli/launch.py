@@ -132,7 +132,7 @@ class Wheel:
         connection = self.plan.connection
         if self.plan.is_local:
             kafka = self._local_kafka()
-            connection = Connection(bootstrap_servers=kafka.bootstrap_servers)
+            connection = Connection(bootstrap_servers=kafka.bootstrap_servers, security_protocol="PLAINTEXT")
             self.state.bootstrap_servers = kafka.bootstrap_servers
             await self.supervisor.start(BrokerProgram(kafka, self._jar_progress))
         settings = connection.settings()

@@ -14,6 +14,7 @@ from tunewheel_cli.commands import (
     publish,
     running,
     takebacks,
+    topics,
     training,
 )
 from tunewheel_cli.exits import EPILOG
@@ -26,7 +27,19 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
-for module in (demo, running, projects, publish, takebacks, planning, training, exporting, log, dataset):
+for module in (
+    demo,
+    running,
+    topics,
+    projects,
+    publish,
+    takebacks,
+    planning,
+    training,
+    exporting,
+    log,
+    dataset,
+):
     module.register(app)
 
 if __name__ == "__main__":

@@ -56,15 +56,33 @@ _SHARED: dict[str, Any] = {
     "security_protocol": Annotated[
         str | None, _kafka("security-protocol", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.", "PLAINTEXT")
     ],
+    "ssl_cafile": Annotated[
+        Path | None, _kafka("ssl-cafile", "PEM file of the authority behind the brokers.", "the system's")
+    ],
+    "ssl_certfile": Annotated[
+        Path | None,
+        _kafka("ssl-certfile", "PEM file of the client's certificate, for mTLS."),
+    ],
+    "ssl_keyfile": Annotated[
+        Path | None, _kafka("ssl-keyfile", "Its key; TUNEWHEEL_SSL_KEYFILE_PASSWORD opens an encrypted one.")
+    ],
     "sasl_mechanism": Annotated[
-        str | None, _kafka("sasl-mechanism", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.", "PLAIN")
+        str | None, _kafka("sasl-mechanism", "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.", "PLAIN")
     ],
     "sasl_username": Annotated[str | None, _kafka("sasl-username", "SASL user.")],
     "sasl_password": Annotated[
         str | None, _kafka("sasl-password", "SASL password; the variable hides it from other users.")
     ],
-    "ssl_cafile": Annotated[
-        Path | None, _kafka("ssl-cafile", "PEM file of the authority behind the brokers.", "the system's")
+    "sasl_oauth_token_file": Annotated[
+        Path | None, _kafka("sasl-oauth-token-file", "File that something keeps a token for OAUTHBEARER in.")
+    ],
+    "sasl_oauth_token_url": Annotated[
+        str | None,
+        _kafka("sasl-oauth-token-url", "Where to ask for such a token; TUNEWHEEL_SASL_OAUTH_CLIENT_SECRET."),
+    ],
+    "sasl_oauth_client_id": Annotated[str | None, _kafka("sasl-oauth-client-id", "Who asks for it.")],
+    "sasl_oauth_scope": Annotated[
+        str | None, _kafka("sasl-oauth-scope", "Scopes to ask for, separated by spaces.")
     ],
 }
 

@@ -25,7 +25,8 @@ async def consumer(options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer
     """Connect a consumer without a group.
 
     Raises:
-        TransientError: no Kafka answers.
+        TransientError: no Kafka answers, now or while the consumer is in use.
+        NotAllowed: it does not let this client read.
     """
     from aiokafka import AIOKafkaConsumer
     from aiokafka.errors import KafkaError
@@ -41,11 +42,13 @@ async def consumer(options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConsumer
         await client.start()
     except (KafkaError, OSError) as error:
         await client.stop()
-        raise unreachable(options, error) from error
+        raise await unreachable(options, error) from error
     # aiokafka 0.14 stops badly (CancelledError) before its background task has taken a first step.
     await asyncio.sleep(0)
     try:
         yield client
+    except KafkaError as error:
+        raise await unreachable(options, error) from error
     finally:
         await client.stop()
 

@@ -44,8 +44,8 @@ async def settled(
     from aiokafka.errors import KafkaError
     from tunewheel_runtime.partitions import partitions_of
 
-    partitions = await partitions_of(options, [topic.name for topic in RECORDS_FROM])
     async with consumer(options) as client:
+        partitions = await partitions_of(options, [topic.name for topic in RECORDS_FROM])
         ends = await client.end_offsets(partitions) if partitions else {}
         starts = await client.beginning_offsets(partitions) if partitions else {}
     wanted = {tp: end for tp, end in ends.items() if end > starts[tp]}
@@ -62,7 +62,7 @@ async def settled(
                 )
             await asyncio.sleep(POLL_SECONDS)
     except (KafkaError, OSError) as error:
-        raise unreachable(options, error) from error
+        raise await unreachable(options, error) from error
     finally:
         await admin.close()
 

@@ -150,7 +150,7 @@ class _Admin:
             await self._admin.start()
         except (KafkaError, OSError) as error:
             await self._admin.close()
-            raise unreachable(self._options, error) from error
+            raise await unreachable(self._options, error) from error
         return self._admin
 
     async def __aexit__(self, *_: object) -> None:

@@ -173,3 +173,10 @@ TOPICS: tuple[TopicSpec, ...] = tuple(v for v in list(globals().values()) if isi
 COMES_AGAIN = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED)
 """Their content comes again as ``record.ingested``."""
 BY_NAME: dict[str, TopicSpec] = {spec.name: spec for spec in TOPICS}
+ERASES_LETTERS: Service = "ingest"
+"""Takes what was erased out of everybody's dead-letter topics (``tunewheel_runtime.erased_letters``)."""
+ERASED_LETTERS = tuple(
+    spec.dead_letter for spec in TOPICS if spec.dead_letter_exists and not spec.name.startswith("erasure.")
+)
+"""The topics that it takes them out of. Requests for erasures, and proofs of them, say whom they are about,
+and stay."""

@@ -8,33 +8,90 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
+from pydantic import SecretStr
+from tunewheel_contracts.errors import TunewheelError
 
-from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_runtime.kafka_tokens import token_provider
 
 
-def client_options(settings: ServiceSettings) -> dict[str, Any]:
-    """Return the keyword arguments that every aiokafka client takes."""
+class InvalidSetting(TunewheelError):
+    """A setting names something that cannot be used. ``field`` is the setting, ``reason`` says what to do."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+def client_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Return the keyword arguments that every aiokafka client takes.
+
+    Raises:
+        InvalidSetting: a certificate or key cannot be read, or they do not belong together.
+    """
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
         "security_protocol": settings.security_protocol,
     }
     if "SSL" in settings.security_protocol.split("_"):
-        cafile = str(settings.ssl_cafile) if settings.ssl_cafile else None
-        options["ssl_context"] = ssl.create_default_context(cafile=cafile)
+        options["ssl_context"] = _ssl_context(settings)
     if settings.security_protocol.startswith("SASL"):
-        password = settings.sasl_password
-        options |= {
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": password.get_secret_value() if password else None,
-        }
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        if settings.sasl_mechanism == "OAUTHBEARER":
+            options["sasl_oauth_token_provider"] = token_provider(settings)
+        else:
+            options["sasl_plain_username"] = settings.sasl_username
+            options["sasl_plain_password"] = _secret(settings.sasl_password)
     return options
 
 
-def producer_options(settings: ServiceSettings, *, max_message_bytes: int) -> dict[str, Any]:
+def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
+    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        file: Path | None = getattr(settings, name)
+        try:
+            if file is not None:
+                file.read_bytes()  # the ssl module does not say which of its files is missing
+        except OSError as error:
+            raise InvalidSetting(name, f"{file} cannot be read: {error.strerror}") from error
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+    except ssl.SSLError as error:
+        raise InvalidSetting("ssl_cafile", f"{settings.ssl_cafile} is no PEM file of certificates") from error
+    if settings.ssl_certfile is not None:
+        # called for an encrypted key alone; without it OpenSSL would ask at the terminal
+        password = _secret(settings.ssl_keyfile_password) or ""
+        try:
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, lambda: password)
+        except (ssl.SSLError, ValueError) as error:
+            raise _unusable(settings, error) from error
+    return context
+
+
+def _unusable(settings: KafkaSettings, error: Exception) -> InvalidSetting:
+    """Say which of certificate, key and password is wrong, as far as OpenSSL tells."""
+    told = str(getattr(error, "reason", None) or error)
+    if told == "KEY_VALUES_MISMATCH":
+        reason = f"{settings.ssl_keyfile} is not the key of ssl_certfile {settings.ssl_certfile}"
+    elif settings.ssl_keyfile_password is None:
+        reason = (
+            f"{settings.ssl_keyfile} or ssl_certfile {settings.ssl_certfile} is no usable PEM file ({told}); "
+        )
+        reason += "if the key is encrypted, set ssl_keyfile_password"
+    else:
+        reason = f"{settings.ssl_keyfile} cannot be opened with ssl_keyfile_password ({told})"
+    return InvalidSetting("ssl_keyfile", reason)
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value is not None else None
+
+
+def producer_options(settings: KafkaSettings, *, max_message_bytes: int) -> dict[str, Any]:
     """Return options of a producer that loses nothing: all replicas acknowledge, retries cannot double.
 
     No ``linger_ms``: it makes awaited sequential publishes crawl; batches form under load by themselves.

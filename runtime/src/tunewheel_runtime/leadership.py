@@ -27,6 +27,7 @@ from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.topics import TopicSpec
 
 from tunewheel_runtime.kafka import client_options, stop_consumer
+from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -152,5 +153,8 @@ class Leadership(ConsumerRebalanceListener):
             try:
                 await consumer.getmany(timeout_ms=1_000)
             except KafkaError as error:
+                if refusal := not_allowed(error):  # aiokafka would not ask again
+                    self._lost(refusal)
+                    return
                 log.warning("leadership_poll_failed", error=str(error))
                 await asyncio.sleep(1.0)

@@ -2,33 +2,52 @@
 
 # aiokafka has no type stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportPrivateUsage=false
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, TopicAuthorizationFailedError
+from aiokafka.protocol.metadata import MetadataRequest
 from tunewheel_contracts.errors import TransientError
 
 from tunewheel_runtime.kafka import stop_consumer
 
 NOTICE_MS = 10_000
 """``metadata_max_age_ms`` of consumers that follow: a new partition is read so long after it appears."""
+STALE_CONNECTIONS = 3
+"""One to each of the usual three brokers."""
 
 
 async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
-    """Return every partition of those topics that exist; ``options`` are aiokafka's."""
+    """Return every partition of those topics that exist; ``options`` are aiokafka's.
+
+    Raises:
+        TopicAuthorizationFailedError: the broker does not let this client see one.
+    """
     admin = AIOKafkaAdminClient(**options)
     try:
         await admin.start()
         # all topics: to ask for one by its name creates it where the broker makes topics by itself
         described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+        if unseen := [name for name in names if name not in described]:
+            await _require_right(admin, unseen)
     finally:
         await admin.close()
     return [TopicPartition(name, p["partition"]) for name in names for p in described.get(name, ())]
+
+
+async def _require_right(admin: AIOKafkaAdminClient, unseen: list[str]) -> None:
+    """A topic that one has no right to see is left out of all topics as if it did not exist."""
+    answer: Any = await admin._send_request(MetadataRequest(unseen, allow_auto_topic_creation=False))
+    error = TopicAuthorizationFailedError.errno
+    if hidden := [topic["topic"] for topic in answer.to_object()["topics"] if topic["error_code"] == error]:
+        raise TopicAuthorizationFailedError(hidden)
 
 
 async def all_partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> list[TopicPartition]:
@@ -36,6 +55,7 @@ async def all_partitions_of(options: Mapping[str, Any], names: Sequence[str]) ->
 
     Raises:
         TransientError: one does not exist (yet).
+        TopicAuthorizationFailedError: see ``partitions_of``.
     """
     return _of_each(await partitions_of(options, names), names)
 
@@ -87,7 +107,14 @@ class LogEnds:
             KafkaError: the broker does not answer.
             TransientError: it does not know a topic (yet, where it has just been started).
         """
-        admin, consumer = await self._connected()
+        clients = await self._connected()
+        for _ in range(STALE_CONNECTIONS):
+            # The broker ends connections that were idle, or whose session expired, when they are next used.
+            with contextlib.suppress(KafkaConnectionError, NodeNotReadyError):
+                return await self._ask(*clients)
+        return await self._ask(*clients)
+
+    async def _ask(self, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
         described = await admin.describe_topics(self._names)
         partitions = [TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]]
         return await consumer.end_offsets(_of_each(partitions, self._names))

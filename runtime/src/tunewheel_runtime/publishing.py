@@ -12,14 +12,15 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
 from opentelemetry import metrics
 from opentelemetry.trace import SpanKind
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, KafkaRecord
 from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES
 
-from tunewheel_runtime.kafka import producer_options
+from tunewheel_runtime.kafka import client_options, producer_options
+from tunewheel_runtime.kafka_refusals import not_allowed, why_unreachable
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import Telemetry, inject
 
@@ -42,8 +43,12 @@ class Publisher:
         producer = AIOKafkaProducer(**producer_options(self._settings, max_message_bytes=largest))
         try:
             await producer.start()
-        except BaseException:
+        except BaseException as error:
             await producer.stop()
+            if isinstance(error, KafkaConnectionError):
+                # a service's first connection: the others go the same way
+                reason = await why_unreachable(client_options(self._settings))
+                raise TransientError(f"no connection to Kafka: {reason}") from error
             raise
         self._producer = producer
 
@@ -114,7 +119,7 @@ class Publisher:
                 field="(body)", reason=f"is over {MAX_MESSAGE_BYTES} bytes; split it"
             ) from error
         except (KafkaError, OSError) as error:
-            raise TransientError(f"cannot publish: {error!r}") from error
+            raise TransientError(f"cannot publish: {not_allowed(error) or repr(error)}") from error
         for topic, count in Counter(record.topic for record in records).items():
             self._published.add(count, {"topic": topic})
 

@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 from tunewheel_contracts.erasures import Erasures
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, Event, new_event
 from tunewheel_contracts.topics import TopicSpec
 
@@ -30,6 +31,7 @@ from tunewheel_runtime.health import health_routes
 from tunewheel_runtime.identity.access import Access, NoIdentity
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.jobs import Lease, LeaseLost
+from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.leadership import Leadership
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.publishing import Publisher
@@ -260,8 +262,10 @@ class Service:
             for hook in self._startup:
                 await hook()
             await self._subscriptions.start()
-        except BaseException:
+        except BaseException as error:
             await self._disconnect()
+            if refusal := not_allowed(error):
+                raise TransientError(str(refusal)) from error  # it may be allowed meanwhile
             raise
         self._ready = True
         log.info("ready", http_port=self.http_port, health_port=self.health_port)

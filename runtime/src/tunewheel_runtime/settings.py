@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from platformdirs import user_cache_path
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_ADDRESS = re.compile(r"([^\s:\[\]]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]*::[0-9a-fA-F:]*)(:(?P<port>\d{1,5}))?")
+from tunewheel_runtime.kafka_settings import KafkaSettings
+
 _NAME = re.compile(r"[a-z0-9_.-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 
@@ -77,16 +78,9 @@ class HttpSettings(BaseSettings):
         return _listed(self.http_allowed_origins)
 
 
-class ServiceSettings(HttpSettings):
+class ServiceSettings(HttpSettings, KafkaSettings):
     """Settings shared by all services; each service subclasses it once, as ``Settings``."""
 
-    bootstrap_servers: str = "localhost:9092"
-    """``host:port``, several of them separated by commas."""
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    ssl_cafile: Path | None = None
     session_timeout_ms: int = Field(default=10_000, ge=6_000)
     """A dead worker's partitions move after this long."""
 
@@ -113,15 +107,6 @@ class ServiceSettings(HttpSettings):
     topic are told as an error, and at ``/health/ready``."""
     dead_letter_window: int = Field(default=1_000, ge=1)
     shutdown_seconds: float = Field(default=30.0, gt=0)
-
-    @field_validator("bootstrap_servers")
-    @classmethod
-    def _are_addresses(cls, value: str) -> str:
-        for address in value.split(","):
-            found = _ADDRESS.fullmatch(address)
-            if found is None or not 0 < int(found["port"] or 9092) < 65_536:
-                raise ValueError("must be host:port, several of them separated by commas")
-        return value
 
     def work_for(self, service: str) -> Path:
         """Return where ``service`` keeps the files of its running jobs."""

@@ -7,25 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+import structlog
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.opentelemetry import KafkaTelemetryMiddleware
 from faststream.message import StreamMessage
-from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
+from faststream.security import (
+    BaseSecurity,
+    SASLOAuthBearer,
+    SASLPlaintext,
+    SASLScram256,
+    SASLScram512,
+)
 from tunewheel_contracts.topics import TopicSpec
 
 from tunewheel_runtime.concurrent_jobs import ConcurrentJobs
 from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, Record, commit
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
 from tunewheel_runtime.kafka import client_options, stop_in_full
+from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import Telemetry
 
 H = TypeVar("H", bound=Callable[..., Any])
+log = structlog.get_logger(__name__)
 LONGEST_HANDLING_MS = 3_600_000
 """Longer than a handler is retried: a member that does not poll for so long loses its partitions to another,
 which would find the same outage."""
@@ -56,7 +66,7 @@ class Subscriptions:
         """Consumer group and topic of every subscription."""
         self._listeners: list[LeaseListener] = []
         self._concurrent = ConcurrentJobs(self._guard)
-        self.broker = make_broker(name, settings, telemetry)
+        self.broker = make_broker(name, settings, telemetry, failed)
 
     async def start(self) -> None:
         try:
@@ -160,27 +170,21 @@ class Subscriptions:
             raise asyncio.CancelledError from error
 
 
-def make_broker(name: str, settings: ServiceSettings, telemetry: Telemetry) -> KafkaBroker:
-    """Build the FastStream broker of the service ``name`` with its security and telemetry."""
+def make_broker(
+    name: str, settings: ServiceSettings, telemetry: Telemetry, failed: Callable[[BaseException], None]
+) -> KafkaBroker:
+    """Build the FastStream broker of the service ``name`` with its security and telemetry; ``failed`` is told
+    what the broker does not allow."""
     options = client_options(settings)
-    context = options.get("ssl_context")
-    security: BaseSecurity | None = BaseSecurity(ssl_context=context, use_ssl=True) if context else None
-    if settings.security_protocol.startswith("SASL"):
-        kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
-        security = kinds[settings.sasl_mechanism](
-            username=settings.sasl_username or "",
-            password=options["sasl_plain_password"] or "",
-            ssl_context=context,
-            use_ssl=context is not None,
-        )
     return KafkaBroker(
         options["bootstrap_servers"],
-        security=security,
+        security=_security(options),
+        sasl_oauth_token_provider=options.get("sasl_oauth_token_provider"),
         client_id=f"tunewheel-{name}",
         apply_types=False,
         graceful_timeout=settings.shutdown_seconds,
         allow_auto_create_topics=False,
-        logger=None,  # one line per message would drown the service's own log
+        logger=_Troubles(failed),
         middlewares=[
             KafkaTelemetryMiddleware(
                 tracer_provider=telemetry.tracer_provider,
@@ -188,6 +192,39 @@ def make_broker(name: str, settings: ServiceSettings, telemetry: Telemetry) -> K
             )
         ],
     )
+
+
+def _security(options: Mapping[str, Any]) -> BaseSecurity | None:
+    """Return what FastStream takes instead of aiokafka's ``options``."""
+    context = options.get("ssl_context")
+    tls: dict[str, Any] = {"ssl_context": context, "use_ssl": context is not None}
+    mechanism = options.get("sasl_mechanism")
+    if mechanism is None:
+        return BaseSecurity(**tls) if context else None
+    if mechanism == "OAUTHBEARER":
+        return SASLOAuthBearer(**tls)
+    kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
+    return kinds[mechanism](
+        username=options["sasl_plain_username"], password=options["sasl_plain_password"], **tls
+    )
+
+
+class _Troubles:
+    """FastStream's logger. Its line per message would drown the service's own log; only what it meets while
+    it reads is told. It reads on after everything, so a missing right would stay unheard."""
+
+    def __init__(self, failed: Callable[[BaseException], None]) -> None:
+        self._failed = failed
+
+    def log(
+        self, level: int, msg: Any, /, *, exc_info: Any = None, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        if not isinstance(exc_info, KafkaError):
+            return
+        if refusal := not_allowed(exc_info):
+            self._failed(refusal)
+        else:
+            log.warning("consume_failed", topic=(extra or {}).get("topic"), error=str(exc_info))
 
 
 async def _parse_any_headers(raw: Any, parse: Callable[[Any], Awaitable[StreamMessage[Any]]]) -> Any:

@@ -18,6 +18,8 @@ from tunewheel_contracts.topics import BY_NAME, TopicSpec
 
 from tunewheel_runtime.deadletter import Position, Warn
 from tunewheel_runtime.kafka import client_options, stop_consumer
+from tunewheel_runtime.kafka_refusals import not_allowed
+from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.partitions import (
     NOTICE_MS,
     LogEnds,
@@ -25,7 +27,6 @@ from tunewheel_runtime.partitions import (
     all_partitions_of,
     read_also,
 )
-from tunewheel_runtime.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=Event)
@@ -51,7 +52,7 @@ class LogReader:
 
     def __init__(
         self,
-        settings: ServiceSettings,
+        settings: KafkaSettings,
         topics: Sequence[TopicSpec],
         apply: ApplyAt,
         *,
@@ -153,6 +154,8 @@ class LogReader:
                 await self._take_up_added(consumer)
                 batches = await consumer.getmany(timeout_ms=1_000)
             except KafkaError as error:
+                if refusal := not_allowed(error):
+                    raise refusal from error
                 log.warning("view_read_failed", error=str(error))
                 await asyncio.sleep(1.0)
                 continue
@@ -205,7 +208,7 @@ class LogReader:
 class View(Generic[E]):
     """The latest event per record key of one topic; a tombstone takes its key away."""
 
-    def __init__(self, settings: ServiceSettings, topic: TopicSpec, *, failed: Failed) -> None:
+    def __init__(self, settings: KafkaSettings, topic: TopicSpec, *, failed: Failed) -> None:
         self._latest: dict[str, Envelope[E]] = {}
         self._observers: list[Callable[[Envelope[E]], None]] = []
         self._removal_observers: list[Callable[[str], None]] = []

@@ -1,4 +1,4 @@
-"""up, down, topics: the running wheel."""
+"""up, down: the running wheel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tunewheel_cli.exits import Exit, print_json
+from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Reach, reaching
 
 _START = "What to start"
@@ -16,7 +16,6 @@ _START = "What to start"
 def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
-    app.command()(topics)
 
 
 @reaching
@@ -90,34 +89,3 @@ def down(reach: Reach) -> None:
         print_json({"stopped": stopped})
     else:
         print("stopped" if stopped else f"nothing runs on {reach.var.root}")
-
-
-@reaching
-def topics(
-    reach: Reach,
-    apply: Annotated[bool, typer.Option("--apply", help="Make what is missing, alter what differs.")] = False,
-) -> None:
-    """Compare the topics of a Kafka with their specs; exit code 4 if they differ."""
-    from tunewheel_cli.topics import check_topics, ensure_topics, wanted_topics
-
-    options = reach.client_options()
-    report = asyncio.run(ensure_topics(options, apply=True) if apply else check_topics(options))
-    if reach.as_json:
-        differences = [{"topic": d.topic, "setting": d.setting, "wanted": d.wanted, "actual": d.actual}
-                       for d in report.differences]  # fmt: skip
-        print_json({"missing": report.missing, "created": report.created, "differences": differences,
-                    "altered": [str(d) for d in report.altered], "in_order": report.in_order})  # fmt: skip
-    else:
-        for name in report.created:
-            print(f"made     {name}")
-        for name in report.missing:
-            print(f"missing  {name}")
-        for difference in report.altered:
-            print(f"altered  {difference.topic}: {difference.setting} = {difference.wanted}")
-        for difference in report.differences:
-            cure = "" if difference.curable else " (Kafka cannot take partitions away: make a new topic)"
-            print(f"differs  {difference}{cure}")
-        if report.in_order:
-            print(f"{len(wanted_topics())} topics are in order")
-    if not report.in_order:
-        raise typer.Exit(Exit.DIFFERENT)

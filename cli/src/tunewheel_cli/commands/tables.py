@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tunewheel_cli.acls import PRINCIPALS, Acl
 from tunewheel_cli.known_models import KnownModel
 from tunewheel_cli.lag import GroupLag
 from tunewheel_cli.run_state import RunState
@@ -53,6 +54,18 @@ def print_models(models: Sequence[KnownModel]) -> None:
         base = f"{known.base.name} at {known.base.revision.removeprefix('sha256:')[:12]}"
         table.add_row(known.project, known.model_id, known.kind, model.stage.value, base, model.about)
     console.print(table)
+
+
+def print_acls(acls: Sequence[Acl], principals: Mapping[str, str]) -> None:
+    """Print one line a topic or group below each principal; ``principals`` are Kafka's names by ours."""
+    console = Console(highlight=False)
+    for name, called in principals.items():
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for acl in acls:
+            if acl.name == name:
+                table.add_row(f"  {acl.kind}", acl.resource, ", ".join(acl.operations))
+        console.print(f"[bold]{escape(called)}[/]  {escape(PRINCIPALS[name])}")
+        console.print(table)
 
 
 def _services(running: RunState) -> Table:

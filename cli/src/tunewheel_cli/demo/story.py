@@ -10,9 +10,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.upstream import ProjectDeclared
-from tunewheel_runtime.publishing import Publisher
-from tunewheel_runtime.settings import ServiceSettings
-from tunewheel_runtime.telemetry import make_telemetry
+from tunewheel_runtime.kafka_settings import KafkaSettings
 
 from tunewheel_cli.demo.example import Example
 from tunewheel_cli.demo.gateway import GatewayClient, text_of
@@ -22,6 +20,7 @@ from tunewheel_cli.demo.traffic import keep_asking, send_wave
 from tunewheel_cli.demo.turn import Turn, TurnWatcher
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.publishing.publish import publish_path
+from tunewheel_cli.publishing.sender import publish_events
 
 PATIENCE_SECONDS = 900.0
 
@@ -58,7 +57,7 @@ class Story:
 
     def __init__(
         self, feed: EventFeed, gateway: GatewayClient, example: Example, screen: Screen,
-        outcome: Outcome, settings: ServiceSettings,
+        outcome: Outcome, settings: KafkaSettings,
     ) -> None:  # fmt: skip
         self._feed = feed
         self._gateway = gateway
@@ -112,13 +111,10 @@ class Story:
         return turn
 
     async def _declare(self) -> None:
-        publisher = Publisher(self._settings, make_telemetry("cli", None))
-        await publisher.start()
-        try:
-            data = ProjectDeclared(project=self._project, spec=self._spec)
-            await publisher.publish(new_event(data, source="/tunewheel/cli"))
-        finally:
-            await publisher.stop()
+        from tunewheel_runtime.kafka import client_options
+
+        data = ProjectDeclared(project=self._project, spec=self._spec)
+        await publish_events(client_options(self._settings), new_event(data, source="/tunewheel/cli"))
 
     async def _publish(self, *paths: Any) -> None:
         from tunewheel_runtime.kafka import client_options

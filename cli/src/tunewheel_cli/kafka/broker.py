@@ -10,12 +10,12 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 from tunewheel_cli import leash
@@ -60,8 +60,19 @@ class LocalKafka:
         log: Path | None = None,
         cache: Path | None = None,
         leashed: bool = True,
+        properties: Mapping[str, str] = MappingProxyType({}),
+        java_options: Sequence[str] = (),
+        formatting: Sequence[str] = (),
     ) -> None:
-        """``port`` None takes any free one; ``cache`` is where the jars lie (the platform's by default)."""
+        """Choose what to start.
+
+        Args:
+            port: None takes any free one.
+            cache: where the jars lie; the platform's cache by default.
+            properties: of the broker; see ``server_properties``.
+            java_options: they come last.
+            formatting: further arguments of the first start's ``format``, such as ``--add-scram``.
+        """
         self.root = root
         self.data = root / "data"
         self.port = port or free_port()
@@ -69,6 +80,9 @@ class LocalKafka:
         self.process: subprocess.Popen[bytes] | None = None
         self._cache = cache
         self._leashed = leashed
+        self._properties = properties
+        self._java_options = java_options
+        self._formatting = formatting
         self._startup: StartupCache | None = None
 
     @property
@@ -97,7 +111,7 @@ class LocalKafka:
             if not formatted:
                 self._format(java, jars, config, options=self._startup.options())
             options = self._startup.options(write=True)
-            command = _command(java, jars, "kafka.Kafka", str(config), options=options)
+            command = self._command(java, jars, "kafka.Kafka", str(config), options=options)
             self.process = leash.spawn(command, log=self.log, leashed=self._leashed, keep_open=(lock,))
         try:
             self._wait_until_ready(mark, patience)
@@ -131,8 +145,10 @@ class LocalKafka:
     def _write_config(self) -> Path:
         self.data.mkdir(parents=True, exist_ok=True)
         config = self.root / "server.properties"
-        text = server_properties(data=self.data, port=self.port, controller_port=free_port())
-        config.write_text(text, "utf-8")
+        values = server_properties(
+            data=self.data, port=self.port, controller_port=free_port(), more=self._properties
+        )
+        config.write_text("".join(f"{key}={value}\n" for key, value in values.items()), "utf-8")
         return config
 
     def _open_log(self) -> int:
@@ -147,10 +163,28 @@ class LocalKafka:
     def _format(self, java: Path, jars: Sequence[Path], config: Path, *, options: Sequence[str]) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         tool = ("kafka.tools.StorageTool", "format", "-t", f"T{cluster[1:]}", "-c", str(config))
-        command = _command(java, jars, *tool, options=options)
+        command = self._command(java, jars, *tool, *self._formatting, options=options)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
         if done.returncode:
             raise BrokerFailed(f"formatting {self.data} failed", self.log, done.stdout + done.stderr)
+
+    def _command(
+        self, java: Path, jars: Sequence[Path], main: str, *arguments: str, options: Sequence[str]
+    ) -> list[str]:
+        log4j = resources.files("tunewheel_cli.kafka").joinpath("log4j2.xml")
+        log = f"-Dlog4j2.configurationFile={log4j}"
+        classpath = os.pathsep.join(str(jar) for jar in jars)
+        return [
+            str(java),
+            *JVM_OPTIONS,
+            *options,
+            log,
+            *self._java_options,
+            "-cp",
+            classpath,
+            main,
+            *arguments,
+        ]
 
     def _wait_until_ready(self, mark: int, patience: float) -> None:
         assert self.process is not None
@@ -192,15 +226,6 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run ``work`` to its end, also where this thread already runs a loop."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
-
-
-def _command(
-    java: Path, jars: Sequence[Path], main: str, *arguments: str, options: Sequence[str] = ()
-) -> list[str]:
-    log4j = resources.files("tunewheel_cli.kafka").joinpath("log4j2.xml")
-    classpath = os.pathsep.join(str(jar) for jar in jars)
-    options = (*JVM_OPTIONS, *options, f"-Dlog4j2.configurationFile={log4j}")
-    return [str(java), *options, "-cp", classpath, main, *arguments]
 
 
 def _accepts(port: int) -> bool:

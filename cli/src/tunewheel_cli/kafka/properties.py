@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 from tunewheel_contracts.topics import DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES
@@ -12,11 +13,17 @@ from tunewheel_cli.kafka.errors import DataCorrupt
 NODE_ID = 1
 _BATCH_HEAD = struct.Struct(">qiib")
 METADATA_LOG = "__cluster_metadata-0"
+_OF_LISTENERS = ("listeners", "advertised.listeners", "listener.security.protocol.map")
 
 
-def server_properties(*, data: Path, port: int, controller_port: int) -> str:
-    """Return ``server.properties`` of one node that is broker and controller (KRaft)."""
-    values: dict[str, str | int] = {
+def server_properties(
+    *, data: Path, port: int, controller_port: int, more: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the properties of one node that is broker and controller (KRaft).
+
+    Those of ``more`` replace ours, but for lists of listeners, which are added to ours.
+    """
+    values: dict[str, object] = {
         "process.roles": "broker,controller",
         "node.id": NODE_ID,
         "controller.quorum.voters": f"{NODE_ID}@127.0.0.1:{controller_port}",
@@ -49,7 +56,9 @@ def server_properties(*, data: Path, port: int, controller_port: int) -> str:
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
         "log.segment.bytes": 128 * 1024 * 1024,
     }
-    return "".join(f"{key}={value}\n" for key, value in values.items())
+    for key, value in more.items():
+        values[key] = f"{values[key]},{value}" if key in _OF_LISTENERS else value
+    return {key: str(value) for key, value in values.items()}
 
 
 def check_data(data: Path) -> bool:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.event import Envelope, KafkaRecord
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
@@ -50,7 +50,7 @@ class Sender:
             await self._producer.start()
         except (KafkaError, OSError) as error:
             await self._producer.stop()
-            raise unreachable(self._options, error) from error
+            raise await unreachable(self._options, error) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -61,6 +61,7 @@ class Sender:
 
         Raises:
             TransientError: the broker does not acknowledge.
+            NotAllowed: it does not let this client write.
         """
         place = (record.topic, await self._place(record))
         batch, count = self._filling.get(place) or (self._producer.create_batch(), 0)
@@ -128,8 +129,10 @@ async def publish_events(options: Mapping[str, Any], *envelopes: Envelope[Any]) 
         await sender.flush()
 
 
-def _unpublished(error: Exception) -> TransientError:
-    return TransientError(
+def _unpublished(error: Exception) -> TunewheelError:
+    from tunewheel_runtime.kafka_refusals import not_allowed
+
+    return not_allowed(error) or TransientError(
         f"Kafka does not acknowledge ({error!r}); run the same command again once it does: lines that are "
         "already on the log keep their ids and count once"
     )

@@ -10,6 +10,7 @@ from tunewheel_contracts.topics import TOPICS
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
 from tunewheel_console.actions import Actions
@@ -77,8 +78,8 @@ def make_web(state: ConsoleState, actions: Actions, access: Access, settings: Se
 
 
 def main() -> None:
-    """Run until stopped."""
-    make_app(Settings()).run()
+    """Run the service from the environment's settings."""
+    run_service("console", Settings, make_app)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import structlog
 from tunewheel_contracts import topics
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_runtime.attempts import Attempts
+from tunewheel_runtime.process import run_service
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Service
 
@@ -97,7 +98,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
 
 def main() -> None:
     """Run the service from the environment's settings."""
-    make_app(Settings()).run()
+    run_service("curate", Settings, make_app)
 
 
 if __name__ == "__main__":

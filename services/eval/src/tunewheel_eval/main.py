@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
 from tunewheel_eval.evaluation import Evaluator
@@ -24,8 +25,8 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
 
 
 def main() -> None:
-    """Run until stopped."""
-    make_app(Settings()).run()
+    """Run the service from the environment's settings."""
+    run_service("eval", Settings, make_app)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from tunewheel_contracts.erasures import Erasure, place_of, proof_of
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested
-from tunewheel_contracts.topics import TOPICS
+from tunewheel_contracts.topics import ERASED_LETTERS
 from tunewheel_runtime.erased_letters import ErasedLetters
 from tunewheel_runtime.service import Service
 
@@ -15,8 +15,6 @@ from tunewheel_ingest.documents import Documents
 
 log = structlog.get_logger(__name__)
 HOLDER = "ingest"
-LETTERS = tuple(spec.dead_letter for spec in TOPICS if spec.dead_letter_exists)
-"""Dead-letter topics of all services."""
 
 
 async def carry_out(
@@ -30,7 +28,7 @@ async def carry_out(
         TransientError: the broker or the store is away.
     """
     files = await documents.stored(event.project, erasure.subject, until=erasure.until)
-    letters = ErasedLetters(service.settings, service.publisher, LETTERS)
+    letters = ErasedLetters(service.settings, service.publisher, ERASED_LETTERS)
     found = str(len(files) + await letters.find(erasure)).encode()
     first = await service.store.first(f"{place_of(event.project, event.id)}.{HOLDER}", found)
     await service.store.delete(files)

@@ -7,6 +7,7 @@ from typing import Any
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.view import View
 
@@ -58,7 +59,7 @@ def make_app(settings: Settings) -> Service:
 
 def main() -> None:
     """Run the service from the environment's settings."""
-    make_app(Settings()).run()
+    run_service("ingest", Settings, make_app)
 
 
 if __name__ == "__main__":

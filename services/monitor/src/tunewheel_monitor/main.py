@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunewheel_contracts import topics
+from tunewheel_runtime.process import run_service
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.static_embedding import StaticEmbedder
@@ -67,8 +68,8 @@ def make_watch(service: Service, settings: Settings) -> Watch:
 
 
 def main() -> None:
-    """Run until stopped."""
-    make_app(Settings()).run()
+    """Run the service from the environment's settings."""
+    run_service("monitor", Settings, make_app)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import asyncio
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
 from tunewheel_registry.api import make_api
@@ -44,8 +45,8 @@ def make_app(settings: Settings) -> Service:
 
 
 def main() -> None:
-    """Run until stopped."""
-    make_app(Settings()).run()
+    """Run the service from the environment's settings."""
+    run_service("registry", Settings, make_app)
 
 
 if __name__ == "__main__":

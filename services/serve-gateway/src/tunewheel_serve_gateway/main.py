@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
+from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.gateway import Gateway
 from tunewheel_serve_gateway.handlers import register
 from tunewheel_serve_gateway.settings import Settings
-from tunewheel_serve_gateway.upstream.chat_template import InvalidTemplate
 
 
 def make_app(settings: Settings) -> Service:
@@ -31,13 +29,8 @@ def make_app(settings: Settings) -> Service:
 
 
 def main() -> None:
-    """Run until stopped; exit code 2 for settings that cannot work."""
-    try:
-        service = make_app(Settings())
-    except InvalidTemplate as error:
-        print(f"tunewheel-serve-gateway: {error}", file=sys.stderr)
-        sys.exit(2)
-    service.run()
+    """Run the service from the environment's settings."""
+    run_service("serve-gateway", Settings, make_app)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
 from tunewheel_train.handlers import register
@@ -19,8 +20,8 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
 
 
 def main() -> None:
-    """Run the service until it is stopped."""
-    make_app(Settings()).run()
+    """Run the service from the environment's settings."""
+    run_service("train", Settings, make_app)
 
 
 if __name__ == "__main__":

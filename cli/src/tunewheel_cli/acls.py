@@ -1,0 +1,118 @@
+"""The least that Kafka must allow each principal, from the ``TopicSpec``s and what the code asks of a broker.
+
+What an operation implies is not named (Kafka's ``AclAuthorizer``): Read, Write, Delete and Alter imply
+Describe, AlterConfigs implies DescribeConfigs. An idempotent producer needs no IdempotentWrite, but to write
+one topic (KIP-679, Kafka 2.8). Groups and topics are named in full, so that nothing else is allowed by them.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from tunewheel_contracts.generation.asyncapi import consumed_by, produced_by
+from tunewheel_contracts.topics import ERASED_LETTERS, ERASES_LETTERS, TOPICS, TopicSpec
+
+from tunewheel_cli.connection import InvalidOption
+
+NAME = "{name}"
+SERVICES = ("ingest", "curate", "train", "eval", "registry", "serve-gateway", "monitor", "console")
+PRINCIPALS = {
+    "upstream": "programs that publish; each needs no more than its own topics",
+    **{service: f"the service {service}" for service in SERVICES},
+    "cli": "people who declare, publish, build, steer and look by `tunewheel`",
+    "viewer": "people who only look: status, models, watch, dead-letters, lineage",
+    "topics": "whoever runs `tunewheel topics --apply`, or `up` with --bootstrap-servers",
+}
+"""Who is to be allowed something, and what they are."""
+
+Kind = Literal["topic", "group"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Acl:
+    """What one principal may do with one topic or consumer group."""
+
+    name: str
+    """Of the principal, a key of ``PRINCIPALS``."""
+    kind: Kind
+    resource: str
+    operations: tuple[str, ...]
+    """In Kafka's words, sorted."""
+
+
+def least_acls(names: Collection[str] = tuple(PRINCIPALS)) -> tuple[Acl, ...]:
+    """Return what ``names`` need, sorted by principal as in ``PRINCIPALS``, then by resource.
+
+    Raises:
+        InvalidOption: there is no such principal.
+    """
+    if unknown := sorted(set(names) - set(PRINCIPALS)):
+        raise InvalidOption(
+            f"NAME: there is no principal {unknown[0]!r}; choose from {', '.join(PRINCIPALS)}"
+        )
+    return tuple(acl for name in PRINCIPALS if name in names for acl in _of(name))
+
+
+def _of(name: str) -> list[Acl]:
+    needs: dict[tuple[Kind, str], set[str]] = {}
+
+    def allow(operation: str, kind: Kind, resources: Iterable[str]) -> None:
+        for resource in resources:
+            needs.setdefault((kind, resource), set()).add(operation)
+
+    letters = [spec.dead_letter for spec in TOPICS if spec.dead_letter_exists]
+    allow("Write", "topic", (spec.name for spec in produced_by(name)))
+    if name in SERVICES:
+        allow("Read", "topic", (spec.name for spec in consumed_by(name)))
+        allow("Read", "group", (group for spec in TOPICS for group in spec.groups_of(name)))
+        allow("Write", "topic", (spec.dead_letter for spec in TOPICS if _refuses(name, spec)))
+    if name == ERASES_LETTERS:
+        for operation in ("Read", "Write", "Delete"):
+            allow(operation, "topic", ERASED_LETTERS)
+    if name == "console":
+        allow("Read", "topic", letters)
+    if name in ("cli", "viewer"):
+        allow("Read", "topic", (*(spec.name for spec in TOPICS), *letters))
+        groups = (spec.groups_of(service) for spec in TOPICS for service in SERVICES)
+        allow("Describe", "group", (group for found in groups for group in found))
+    if name == "topics":
+        for operation in ("Create", "Alter", "AlterConfigs"):
+            allow(operation, "topic", (*(spec.name for spec in TOPICS), *letters))
+    return [
+        Acl(name, kind, resource, tuple(sorted(operations)))
+        for (kind, resource), operations in sorted(needs.items())
+    ]
+
+
+def _refuses(service: str, spec: TopicSpec) -> bool:
+    """Whether ``service`` writes dead letters of the topic: it has a group on it that handles its events."""
+    return any(not group.endswith(".active") for group in spec.groups_of(service))
+
+
+def principal(name: str, template: str) -> str:
+    """Return Kafka's name of a principal, such as ``User:acme-ingest`` for ``acme-{name}``.
+
+    Raises:
+        InvalidOption: the template has no place for the name.
+    """
+    if template.count(NAME) != 1:
+        raise InvalidOption(f"--principals: {template!r} must have {NAME} in it once, such as acme-{NAME}")
+    return f"User:{template.removeprefix('User:').replace(NAME, name)}"
+
+
+def commands(acls: Iterable[Acl], *, template: str, bootstrap_servers: str) -> list[str]:
+    """Return one ``kafka-acls.sh`` command for all resources of which a principal needs the same."""
+    alike: dict[tuple[str, Kind, tuple[str, ...]], list[str]] = {}
+    for acl in acls:
+        alike.setdefault((acl.name, acl.kind, acl.operations), []).append(acl.resource)
+    tool = ["kafka-acls.sh", "--bootstrap-server", bootstrap_servers, "--command-config", "admin.properties"]
+    lines: list[str] = []
+    for (name, kind, operations), resources in alike.items():
+        words = [*tool, "--add", "--allow-principal", principal(name, template)]
+        words += [word for operation in operations for word in ("--operation", operation)]
+        words += [word for resource in resources for word in (f"--{kind}", resource)]
+        lines.append(shlex.join(words))
+    return lines

@@ -1,0 +1,88 @@
+"""topics, topics acls: what a Kafka must have, and what it must allow."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from tunewheel_cli.exits import Exit, print_json
+from tunewheel_cli.reach import Reach, reaching
+
+
+def register(app: typer.Typer) -> None:
+    own = typer.Typer(invoke_without_command=True)
+    own.callback()(topics)
+    own.command()(acls)
+    app.add_typer(own, name="topics")
+
+
+@reaching
+def topics(
+    reach: Reach,
+    ctx: typer.Context,
+    apply: Annotated[bool, typer.Option("--apply", help="Make what is missing, alter what differs.")] = False,
+) -> None:
+    """Compare the topics of a Kafka with their specs; exit code 4 if they differ."""
+    from tunewheel_cli.topics import check_topics, ensure_topics, wanted_topics
+
+    if ctx.invoked_subcommand is not None:
+        return
+    options = reach.client_options()
+    report = asyncio.run(ensure_topics(options, apply=True) if apply else check_topics(options))
+    if reach.as_json:
+        differences = [{"topic": d.topic, "setting": d.setting, "wanted": d.wanted, "actual": d.actual}
+                       for d in report.differences]  # fmt: skip
+        print_json({"missing": report.missing, "created": report.created, "differences": differences,
+                    "altered": [str(d) for d in report.altered], "in_order": report.in_order})  # fmt: skip
+    else:
+        for name in report.created:
+            print(f"made     {name}")
+        for name in report.missing:
+            print(f"missing  {name}")
+        for difference in report.altered:
+            print(f"altered  {difference.topic}: {difference.setting} = {difference.wanted}")
+        for difference in report.differences:
+            cure = "" if difference.curable else " (Kafka cannot take partitions away: make a new topic)"
+            print(f"differs  {difference}{cure}")
+        if report.in_order:
+            print(f"{len(wanted_topics())} topics are in order")
+    if not report.in_order:
+        raise typer.Exit(Exit.DIFFERENT)
+
+
+@reaching
+def acls(
+    reach: Reach,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]…", help="Services, upstream, cli, viewer or topics.", show_default="all"
+        ),
+    ] = None,
+    principals: Annotated[
+        str, typer.Option(help="What Kafka calls them: a prefix, or all of a certificate's subject.")
+    ] = "tunewheel-{name}",
+    as_commands: Annotated[
+        bool, typer.Option("--commands", help="Print kafka-acls.sh commands, to paste into a shell.")
+    ] = False,
+) -> None:
+    """Print the least rights that each service, upstream, and people at this command need of Kafka.
+
+    Nothing is asked of a Kafka, and nothing is changed there.
+    """
+    from tunewheel_cli.acls import PRINCIPALS, commands, least_acls, principal
+    from tunewheel_cli.commands.tables import print_acls
+
+    found = least_acls(names or tuple(PRINCIPALS))
+    named = {acl.name: principal(acl.name, principals) for acl in found}
+    if reach.as_json:
+        print_json([{"name": acl.name, "principal": named[acl.name], "resource_type": acl.kind,
+                     "resource_name": acl.resource, "pattern_type": "literal", "operations": acl.operations}
+                    for acl in found])  # fmt: skip
+    elif as_commands:
+        servers = reach.connection.settings(reach.var).bootstrap_servers
+        print("\n".join(commands(found, template=principals, bootstrap_servers=servers)))
+    else:
+        print_acls(found, named)

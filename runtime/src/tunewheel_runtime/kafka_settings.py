@@ -1,0 +1,98 @@
+"""How a client reaches Kafka and says who it is: what services and the command line are told."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_ADDRESS = re.compile(r"([^\s:\[\]]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]*::[0-9a-fA-F:]*)(:(?P<port>\d{1,5}))?")
+
+
+class KafkaSettings(BaseSettings):
+    """The connection to Kafka. ``kafka.client_options`` makes a client's options of it."""
+
+    # An error of several settings together shows all of them, and so passwords, unless told not to.
+    model_config = SettingsConfigDict(env_prefix="TUNEWHEEL_", extra="ignore", hide_input_in_errors=True)
+
+    bootstrap_servers: str = "localhost:9092"
+    """``host:port``, several of them separated by commas."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: Path | None = None
+    """PEM file of the authority behind the brokers; the system's authorities without it."""
+    ssl_certfile: Path | None = None
+    """PEM file of this client's certificate and those between it and its authority (mTLS)."""
+    ssl_keyfile: Path | None = None
+    """PEM file of the certificate's private key."""
+    ssl_keyfile_password: SecretStr | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
+    sasl_username: str | None = None
+    """For all mechanisms but OAUTHBEARER."""
+    sasl_password: SecretStr | None = None
+    sasl_oauth_token_file: Path | None = None
+    """A file that something else keeps a valid token in, such as Kubernetes; read for each connection."""
+    sasl_oauth_token_url: str | None = None
+    """Where a token is asked for with the client's credentials (RFC 6749 §4.4), instead of a file."""
+    sasl_oauth_client_id: str | None = None
+    sasl_oauth_client_secret: SecretStr | None = None
+    sasl_oauth_scope: str | None = None
+    """Scopes of the token, separated by spaces."""
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        for address in value.split(","):
+            found = _ADDRESS.fullmatch(address)
+            if found is None or not 0 < int(found["port"] or 9092) < 65_536:
+                raise ValueError("must be host:port, several of them separated by commas")
+        return value
+
+    @field_validator("sasl_oauth_token_url")
+    @classmethod
+    def _keeps_the_secret(cls, value: str | None) -> str | None:
+        url = urlsplit(value or "https://unset")
+        schemes = ("https", "http") if _is_loopback(url.hostname or "") else ("https",)
+        if not url.hostname or url.scheme not in schemes:
+            raise ValueError("must be an https:// URL (http:// on this machine only): a secret is sent there")
+        return value
+
+    @model_validator(mode="after")
+    def _identifies_the_client(self) -> Self:
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            missing, beside = (
+                ("ssl_keyfile", "ssl_certfile") if self.ssl_certfile else ("ssl_certfile", "ssl_keyfile")
+            )
+            raise _wrong(missing, f"is missing beside {beside}; set both of them, or neither")
+        if not self.security_protocol.startswith("SASL"):
+            return self
+        if self.sasl_mechanism != "OAUTHBEARER":
+            self._require("sasl_username", "sasl_password", by=f"sasl_mechanism {self.sasl_mechanism}")
+        elif (self.sasl_oauth_token_file is None) == (self.sasl_oauth_token_url is None):
+            reason = "OAUTHBEARER takes its tokens from it or from sasl_oauth_token_url; set one of the two"
+            raise _wrong("sasl_oauth_token_file", reason)
+        elif self.sasl_oauth_token_url is not None:
+            self._require("sasl_oauth_client_id", "sasl_oauth_client_secret", by="sasl_oauth_token_url")
+        return self
+
+    def _require(self, *names: str, by: str) -> None:
+        for name in names:
+            if getattr(self, name) is None:
+                raise _wrong(name, f"is missing; {by} needs it")
+
+
+def _wrong(field: str, reason: str) -> PydanticCustomError:
+    """An error of several settings together, which names the one to mend."""
+    return PydanticCustomError("kafka_settings", "{reason}", {"field": field, "reason": reason})
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

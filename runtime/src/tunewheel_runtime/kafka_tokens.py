@@ -1,0 +1,221 @@
+"""Tokens by which a client says who it is (SASL OAUTHBEARER, RFC 7628): from a file, or asked for.
+
+aiokafka asks for a token when it makes a connection, and never again on it (no KIP-368). A broker that ends
+connections when their tokens expire is reached anew, with a token of that moment.
+"""
+
+# aiokafka has no type stubs, and its provider's token() is taken to return nothing.
+# pyright: reportMissingTypeStubs=false, reportIncompatibleMethodOverride=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import http.client
+import json
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_plus, urlencode
+
+import structlog
+from aiokafka import conn
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.errors import KafkaError, SaslAuthenticationFailed
+from pydantic import SecretStr
+
+from tunewheel_runtime.kafka_settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+ATTEMPTS = 3
+FIRST_WAIT_SECONDS = 0.5
+REQUEST_SECONDS = 10.0
+RENEWED_SECONDS_BEFORE = 60.0
+"""At most; of a token that lives for less than five minutes, a fifth of its life."""
+LONGEST_ANSWER = 1 << 20
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+class TokenUnavailable(KafkaError):
+    """There is no token to connect with; the message names the setting and never the token or secret.
+
+    A ``KafkaError``, as aiokafka then goes on trying in its background tasks.
+    """
+
+
+class TokenFile(AbstractTokenProvider):
+    """Reads a token for every connection from a file that something else keeps fresh."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    async def token(self) -> str:
+        """Return the token; ``TokenUnavailable`` where the file holds none."""
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> str:
+        try:
+            text = self._file.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise TokenUnavailable(f"sasl_oauth_token_file: {self._file} cannot be read: {error}") from error
+        return _checked(text, f"sasl_oauth_token_file: {self._file}")
+
+
+class ClientCredentials(AbstractTokenProvider):
+    """Asks for a token with the client's id and secret (RFC 6749 §4.4), and keeps it until shortly before it
+    expires. One that comes without ``expires_in`` is not kept. Clients of several threads may share it."""
+
+    def __init__(
+        self,
+        url: str,
+        client_id: str,
+        client_secret: SecretStr,
+        scope: str | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._url = url
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._scope = scope
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._token = SecretStr("")
+        self._renewed_at = self._expires_at = -1.0
+
+    async def token(self) -> str:
+        """Return a token that is valid for now.
+
+        Raises:
+            TokenUnavailable: the endpoint does not answer, or refuses the client.
+        """
+        return await asyncio.to_thread(self._current)
+
+    def _current(self) -> str:
+        with self._lock:
+            if self._clock() >= self._renewed_at:
+                self._renew()
+            return self._token.get_secret_value()
+
+    def _renew(self) -> None:
+        try:
+            token, lifetime = self._ask_patiently()
+        except TokenUnavailable as error:
+            if self._clock() >= self._expires_at:
+                raise
+            log.warning("credentials_not_renewed", error=str(error))  # the old token still serves
+            return
+        now = self._clock()
+        self._token, self._expires_at = SecretStr(token), now + lifetime
+        self._renewed_at = self._expires_at - min(RENEWED_SECONDS_BEFORE, lifetime / 5)
+
+    def _ask_patiently(self) -> tuple[str, float]:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._ask()
+            except urllib.error.HTTPError as error:
+                reason = _refusal(error)
+                if attempt == ATTEMPTS or not (error.code >= 500 or error.code == 429):
+                    raise self._unavailable(reason) from None
+            except (OSError, http.client.HTTPException) as error:
+                if attempt == ATTEMPTS:
+                    raise self._unavailable(f"does not answer: {getattr(error, 'reason', error)}") from error
+            self._sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _ask(self) -> tuple[str, float]:
+        """Return a token and how many seconds it is valid for."""
+        body = {"grant_type": "client_credentials"} | ({"scope": self._scope} if self._scope else {})
+        # §2.3.1: both are form-encoded before they become user and password
+        pair = f"{quote_plus(self._client_id)}:{quote_plus(self._client_secret.get_secret_value())}"
+        headers = {
+            "Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}",
+            "Accept": "application/json",
+        }
+        request = urllib.request.Request(self._url, urlencode(body).encode(), headers)
+        with _OPENER.open(request, timeout=REQUEST_SECONDS) as response:
+            answer = _object(response.read(LONGEST_ANSWER))
+        if not isinstance(token := answer.get("access_token"), str):
+            raise self._unavailable("answers without an access_token")
+        try:
+            lifetime = max(0.0, float(answer.get("expires_in") or 0))
+        except (TypeError, ValueError):
+            lifetime = 0.0
+        return _checked(token, f"sasl_oauth_token_url: {self._url}"), lifetime
+
+    def _unavailable(self, reason: str) -> TokenUnavailable:
+        return TokenUnavailable(f"sasl_oauth_token_url: {self._url} {reason}")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A secret goes to the address that the settings name, and to no other."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    """Return a JSON object, an empty one where ``data`` is something else."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+
+
+def _refusal(error: urllib.error.HTTPError) -> str:
+    """Say why the endpoint refuses, in its words (RFC 6749 §5.2) where it has some."""
+    with error:
+        answer = _object(error.read(LONGEST_ANSWER))
+    words = [str(answer[name])[:200] for name in ("error", "error_description") if answer.get(name)]
+    return f"refuses with status {error.code}{': ' if words else ''}{', '.join(words)}"
+
+
+def _checked(token: str, where: str) -> str:
+    if not _TOKEN.fullmatch(token):
+        raise TokenUnavailable(
+            f"{where} holds no token: it is empty, or not one word of printable characters"
+        )
+    return token
+
+
+class _Hearing(conn.OAuthAuthenticator):
+    """Hears a broker that refuses a token. aiokafka 0.14 takes every answer for a welcome: the broker answers
+    its next request with nothing, and a client without brokers has started."""
+
+    async def step(self, payload: bytes | None) -> Any:
+        if payload:  # RFC 7628 §3.2.2: a JSON object, and only where it refuses
+            words = payload.decode("utf-8", "replace")
+            raise SaslAuthenticationFailed(f"the broker does not accept the token: {words}")
+        return await super().step(payload)
+
+
+@functools.lru_cache(maxsize=8)
+def _client_credentials(
+    url: str, client_id: str, client_secret: SecretStr, scope: str | None
+) -> ClientCredentials:
+    """All clients of a process share one token."""
+    return ClientCredentials(url, client_id, client_secret, scope)
+
+
+def token_provider(settings: KafkaSettings) -> AbstractTokenProvider:
+    """Return where the clients of ``settings`` take their tokens from."""
+    conn.OAuthAuthenticator = _Hearing
+    if settings.sasl_oauth_token_file is not None:
+        return TokenFile(settings.sasl_oauth_token_file)
+    url, secret = settings.sasl_oauth_token_url, settings.sasl_oauth_client_secret
+    assert url is not None
+    assert secret is not None
+    return _client_credentials(url, settings.sasl_oauth_client_id or "", secret, settings.sasl_oauth_scope)

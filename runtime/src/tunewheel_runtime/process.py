@@ -1,0 +1,54 @@
+"""From the environment to a running process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+from pydantic import ValidationError
+from tunewheel_contracts.errors import TunewheelError
+
+from tunewheel_runtime.kafka import InvalidSetting
+from tunewheel_runtime.service import Service
+from tunewheel_runtime.settings import ServiceSettings
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def run_service(name: str, read_settings: Callable[[], S], make_app: Callable[[S], Service]) -> NoReturn:
+    """Run the service ``name`` until it is stopped; see ``Service.run`` for the exit codes.
+
+    For settings that cannot work it is 2, with a line for each of them on standard error. No line shows a
+    value: it may be a secret.
+    """
+    try:
+        settings = read_settings()
+    except ValidationError as error:
+        _refuse(name, *(_told(*found) for found in wrong_settings(error)))
+    try:
+        service = make_app(settings)
+    except InvalidSetting as error:
+        _refuse(name, _told(error.field, error.reason))
+    except TunewheelError as error:
+        _refuse(name, str(error))
+    service.run()
+
+
+def wrong_settings(error: ValidationError) -> list[tuple[str, str]]:
+    """Return the fields that are wrong, each with the reason."""
+    found: list[tuple[str, str]] = []
+    for one in error.errors(include_url=False, include_input=False):
+        field = one.get("ctx", {}).get("field") or (one["loc"] or ("",))[0]
+        found.append((str(field), one["msg"].removeprefix("Value error, ")))
+    return found
+
+
+def _told(field: str, reason: str) -> str:
+    return f"TUNEWHEEL_{field.upper()}: {reason}"
+
+
+def _refuse(name: str, *complaints: str) -> NoReturn:
+    for complaint in complaints:
+        print(f"tunewheel-{name}: {complaint}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,314 @@
+"""A Kafka that knows everybody and allows each what ``tunewheel topics acls`` prints: mTLS, SCRAM, tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import itertools
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from structlog.testing import capture_logs
+from tunewheel_cli.acls import PRINCIPALS, SERVICES, least_acls
+from tunewheel_cli.kafka.errors import JarUnavailable
+from tunewheel_cli.main import app
+from tunewheel_cli.topics import Topic, ensure_topics
+from tunewheel_contracts import topics
+from tunewheel_contracts.erasures import HOLDERS
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.upstream import TicketPublished
+from tunewheel_contracts.generation.asyncapi import produced_by
+from tunewheel_contracts.topics import TICKET_PUBLISHED, TOPICS
+from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka_refusals import NotAllowed
+from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_runtime.service import Service
+from tunewheel_runtime.settings import ServiceSettings
+from typer.testing import CliRunner
+
+from .bus import PATIENCE_SECONDS, Bus, running, until
+from .secured_kafka import Authority, SecuredKafka, allow, forbid, secured_kafka
+from .specs import small_spec
+from .verdicts import passed, trained
+
+pytestmark = pytest.mark.integration
+
+
+def cli(settings: dict[str, Any], *arguments: str) -> tuple[int, str, str]:
+    """Run the command with ``settings`` in its environment; return its exit code and what it printed."""
+    told = {f"TUNEWHEEL_{name.upper()}": str(value) for name, value in settings.items()}
+    result = CliRunner().invoke(app, arguments, env=told)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def options_of(settings: dict[str, Any]) -> dict[str, Any]:
+    return client_options(KafkaSettings(**settings))
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    """The broker with the printed ACLs; its topics are made, and mended, by whom they allow to."""
+    root = tmp_path_factory.mktemp("secured")
+    code, printed, _ = cli({}, "topics", "acls", "--json")
+    assert code == 0
+    try:
+        with secured_kafka(root, PRINCIPALS) as broker:
+            asyncio.run(allow(broker.operator, json.loads(printed)))
+            too_small = Topic(TICKET_PUBLISHED.name, 1, {"retention.ms": "60000"})
+            asyncio.run(ensure_topics(broker.operator, [too_small]))
+            code, printed, err = cli(broker.by_certificate("topics"), "topics", "--apply", "--json")
+            assert (code, err) == (0, "")
+            assert json.loads(printed)["in_order"]
+            assert len(json.loads(printed)["altered"]) == 4, "partitions, retention, size, time stamps"
+            yield broker
+    except JarUnavailable as error:
+        pytest.skip(f"Kafka's jars are not in the cache and cannot be downloaded: {error}")
+
+
+def made(name: str, settings: dict[str, Any], folder: Path) -> Service:
+    """Build the service as its process does."""
+    package = f"tunewheel_{name.replace('-', '_')}"
+    main: Any = importlib.import_module(f"{package}.main")
+    own: Any = importlib.import_module(f"{package}.settings").Settings
+    places = {"store_url": (folder / "store").as_uri(), "cache_dir": folder, "work_dir": folder / "work"}
+    return main.make_app(own(**settings, **places))
+
+
+@asynccontextmanager
+async def running_together(*services: Service) -> AsyncIterator[None]:
+    """Run ``services`` in this loop; they start and stop side by side."""
+    serving = [asyncio.create_task(service.serve()) for service in services]
+    try:
+        await until(
+            lambda: all(
+                s.state()["ready"] or s.failure or t.done() for s, t in zip(services, serving, strict=True)
+            )
+        )
+        assert [service.name for service in services if not service.state()["ready"]] == []
+        yield
+    finally:
+        for service in services:
+            service.stop()
+        await asyncio.wait_for(asyncio.gather(*serving), PATIENCE_SECONDS)
+
+
+async def test_every_service_does_its_work_with_its_rights_and_uses_all_of_them(
+    secured: SecuredKafka, tmp_path: Path, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console: Any = importlib.import_module("tunewheel_console.main")
+    monkeypatch.setattr(console, "make_web", lambda *_, **__: Starlette())  # NiceGUI: one page per process
+    ways = (secured.by_certificate, secured.by_password, secured.by_token)
+    services = {name: made(name, ways[n % len(ways)](name), tmp_path) for n, name in enumerate(SERVICES)}
+    async with running_together(*services.values()):
+        async with Bus(secured.broker.bootstrap_servers) as bus:
+            await _refuse_a_message_of_every_topic(bus, services)
+        async with Bus(secured.broker.bootstrap_servers) as bus:
+            await _turn_the_wheel(secured, bus, project, tmp_path)
+
+    assert secured.audited("Denied") == set()
+    granted = {
+        (acl.name, operation, acl.kind, acl.resource)
+        for acl in least_acls()
+        for operation in acl.operations
+        if acl.name in SERVICES
+    }
+    unused = granted - secured.audited("Allowed")
+    produced = {(name, "Write", "topic", spec.name) for name in SERVICES for spec in produced_by(name)}
+    assert len(granted) > 200
+    assert unused <= produced, "rights that nobody needs"
+    assert unused != produced
+
+
+async def _refuse_a_message_of_every_topic(bus: Bus, services: dict[str, Service]) -> None:
+    """Publish what nobody can decode, of somebody who is erased later: each service that handles the topic
+    writes a dead letter."""
+    handlers = {
+        spec: sum(
+            (group, spec.name) in service.groups and not group.endswith(".active")
+            for service in services.values()
+            for group in spec.groups_of(service.name)
+        )
+        for spec in TOPICS
+    }
+    for spec in TOPICS:
+        await bus.send(spec.name, b"k", b'{"customer": "ann"}', {})
+    for spec, count in handlers.items():
+        if count:
+            assert len(await bus.dead_letters(spec.name, count)) == count
+
+
+async def _turn_the_wheel(secured: SecuredKafka, bus: Bus, project: str, folder: Path) -> None:
+    """Declare, publish, build and erase as people do, each known to Kafka in another way."""
+    spec = folder / "project.yaml"
+    spec.write_text(json.dumps(small_spec(project).model_dump(mode="json", exclude_unset=True)))
+    tickets = folder / "tickets.jsonl"
+    lines = [{"ticket_id": f"T-{n}", "customer": "ann", "body": f"bell {n}"} for n in range(3)]
+    tickets.write_text("\n".join(map(json.dumps, lines)))
+    people = (
+        secured.by_token("cli"),
+        secured.by_password("cli", mechanism="PLAIN"),
+        secured.by_certificate("cli"),
+    )
+    commands = (
+        ("declare", str(spec)),
+        ("publish", str(tickets), "--project", project),
+        ("forget", "--customer", "ann", "--requested-by", "privacy", "--project", project, "--yes", "--json"),
+    )
+    for n, command in enumerate(commands):
+        code, out, err = await asyncio.to_thread(cli, people[n % len(people)], *command)
+        assert code == 0, (command, out, err)
+    await bus.publish(trained(project, 1), passed(project, 1))
+    records = await bus.collect(topics.RECORD_INGESTED, 3, where=_of(project))
+    assert {event.data.source_id for event in records} == {"T-0", "T-1", "T-2"}
+    proofs = await bus.collect(topics.ERASURE_COMPLETED, len(HOLDERS), where=_of(project))
+    assert {proof.data.holder for proof in proofs} == set(HOLDERS)
+    routed = await bus.collect(topics.SERVING_DESIRED, 2, where=_of(project))
+    assert routed[-1].data.desired.routes
+
+
+def _of(project: str) -> Any:
+    return lambda event: event.project == project
+
+
+def way_in(secured: SecuredKafka, case: str, folder: Path) -> dict[str, Any]:
+    """Return the settings of somebody whom the broker does not let in."""
+    stranger = Authority(folder / "stranger", "a stranger's")
+    certfile, keyfile = stranger.issue("tunewheel-viewer")
+    known, file = secured.by_certificate("viewer"), folder / "token"
+    file.write_text(secured.issuer.token("tunewheel-viewer", audience="others") if "others" in case else "")
+    return {
+        "wrong password": secured.by_password("viewer", password="no"),
+        "another mechanism": secured.by_password("viewer", mechanism="SCRAM-SHA-256"),
+        "wrong client secret": secured.by_token("viewer", secret="no"),
+        "a token for others": secured.by_token_file(file),
+        "no token": secured.by_token_file(file),
+        "no certificate": {
+            name: value for name, value in known.items() if name[:7] not in ("ssl_cer", "ssl_key")
+        },
+        "a stranger's certificate": known | {"ssl_certfile": certfile, "ssl_keyfile": keyfile},
+        "another authority": known | {"ssl_cafile": stranger.cafile},
+        "no TLS": known | {"security_protocol": "PLAINTEXT"},
+    }[case]
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("wrong password", "does not let this client in: Authentication failed"),
+        ("another mechanism", "does not take sasl_mechanism SCRAM-SHA-256 there"),
+        (
+            "wrong client secret",
+            "token refuses with status 401: invalid_client, unknown client or wrong secret",
+        ),
+        ("a token for others", 'does not accept the token: {"status":"invalid_token"}'),
+        ("no token", "holds no token: it is empty"),
+        ("no certificate", "fails the TLS handshake: set ssl_certfile and ssl_keyfile"),
+        ("a stranger's certificate", "it does not know the authority behind ssl_certfile"),
+        ("another authority", "its certificate is not of the authority in ssl_cafile"),
+        ("no TLS", "does it speak PLAINTEXT there?"),
+    ],
+)
+def test_who_is_not_let_in_is_told_why(case: str, reason: str, secured: SecuredKafka, tmp_path: Path) -> None:
+    code, _, err = cli(way_in(secured, case, tmp_path), "status")
+    assert code == 5
+    assert err.startswith("tunewheel: --bootstrap-servers: no connection to Kafka: 127.0.0.1:")
+    assert reason in err
+    assert err.count("\n") == 1
+
+
+def test_who_may_only_look_sees_all_and_publishes_nothing(secured: SecuredKafka, tmp_path: Path) -> None:
+    spec, lines = tmp_path / "project.yaml", tmp_path / "tickets.jsonl"
+    spec.write_text(json.dumps(small_spec("seen").model_dump(mode="json", exclude_unset=True)))
+    lines.write_text('{"ticket_id": "T-1", "body": "bell"}')
+    assert cli(secured.by_certificate("cli"), "declare", str(spec))[0] == 0
+    viewer = secured.by_certificate("viewer")
+    code, out, _ = cli(viewer, "status", "--json")
+    assert code == 0
+    assert "seen" in {project["project"] for project in json.loads(out)["projects"]}
+    assert cli(viewer, "dead-letters", "--json")[0] == 0
+    code, out, err = cli(viewer, "publish", str(lines), "--project", "seen")
+    assert (code, out) == (1, "")
+    assert "Kafka does not let this client write to any topic: allow its principal what" in err
+
+
+def test_who_has_no_rights_is_told_so(secured: SecuredKafka, tmp_path: Path) -> None:
+    lines = tmp_path / "tickets.jsonl"
+    lines.write_text('{"ticket_id": "T-1", "body": "bell"}')
+    nobody = secured.by_certificate("nobody")
+    for command in (("status",), ("publish", str(lines), "--project", "seen"), ("dead-letters",)):
+        code, out, err = cli(nobody, *command)
+        assert (code, out) == (1, ""), command
+        assert "allow its principal what `tunewheel topics acls` prints" in err
+
+
+class Tickets:
+    """A service that remembers which tickets it handled."""
+
+    def __init__(self, name: str, settings: dict[str, Any]) -> None:
+        self.service = Service(name, ServiceSettings(**settings, store_url="memory://"))
+        self.handled: set[str] = set()
+
+        @self.service.on(TICKET_PUBLISHED)
+        async def on_ticket(event: Envelope[Any]) -> None:
+            self.handled.add(event.id)
+
+
+@pytest.mark.parametrize("lost", ["group", "topic"])
+async def test_a_right_is_missed_by_name_at_the_start_and_later(lost: str, secured: SecuredKafka) -> None:
+    name = f"guest-{lost}"
+    rights: dict[str, dict[str, Any]] = {
+        kind: {
+            "principal": f"User:tunewheel-{name}",
+            "resource_type": kind,
+            "resource_name": resource,
+            "operations": ["Read"],
+        }
+        for kind, resource in (("topic", TICKET_PUBLISHED.name), ("group", f"{name}.ticket-published"))
+    }
+    letters = {"resource_name": TICKET_PUBLISHED.dead_letter, "operations": ["Write"]}
+    rights["letters"] = rights["topic"] | letters
+    reason = f"Kafka does not let this client use {lost} {rights[lost]['resource_name']}"
+    service = Tickets(name, secured.by_certificate(name)).service
+    await allow(secured.operator, [acl for kind, acl in rights.items() if kind != lost])
+    with capture_logs() as logs:
+        serving = asyncio.create_task(service.serve())
+        await until(lambda: any(reason in str(line.get("error")) for line in logs), patience=60)
+    assert not service.state()["ready"]
+    await allow(secured.operator, [rights[lost]])
+    await until(lambda: bool(service.state()["ready"]), patience=60)
+    await forbid(secured.operator, [rights[lost]])
+    await asyncio.wait_for(serving, 60)
+    assert isinstance(service.failure, NotAllowed)
+    assert reason in str(service.failure)
+
+
+async def test_a_token_that_expires_ends_connections_and_loses_nothing(
+    secured: SecuredKafka, project: str
+) -> None:
+    client = "tunewheel-ingest-briefly"
+    secured.issuer.lifetimes[client] = 2
+    tickets = Tickets("ingest", secured.by_token("ingest-briefly"))
+    view = tickets.service.view(topics.PROJECT_DECLARED)
+    sent: set[str] = set()
+    async with Bus(secured.broker.bootstrap_servers) as bus, running(tickets.service):
+        await view.refresh()
+        at_start = secured.issuer.asked[client]
+        for n in itertools.count():
+            event = new_event(
+                TicketPublished(project=project, ticket_id=f"T-{n}", body="bell"), source="/test"
+            )
+            sent.add(event.id)
+            await bus.publish(event)
+            await until(lambda: sent <= tickets.handled)
+            if secured.issuer.asked[client] > at_start + 1:  # nothing but ended connections needs a token
+                break
+            await asyncio.sleep(0.2)
+        await view.refresh()
+        await tickets.service.publish(event)
+    assert tickets.service.failure is None
