@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -19,82 +15,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from tunewheel_runtime.identity.access import Access, NoIdentity
+from tunewheel_runtime.identity.access import NoIdentity
 from tunewheel_runtime.identity.guard import caller_of, guard, needs
-from tunewheel_runtime.identity.roles import InvalidToken, IssuerAway, NotAuthenticated, Role
+from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 from tunewheel_runtime.identity.signing_keys import (
-    FETCH_SECONDS,
-    HOLD_SECONDS,
-    MAX_BYTES,
     PAUSE_SECONDS,
-    REFRESH_SECONDS,
-    STALE_SECONDS,
-    WARNING,
 )
 from tunewheel_runtime.identity.tokens import LEEWAY_SECONDS, MAX_CHARACTERS
-from tunewheel_runtime.settings import HttpSettings
 
-from .oidc_issuer import ALGORITHMS, DISCOVERY, KEYS, Issuer, SigningKey, encoded, make_key
+from .oidc_issuer import ALGORITHMS, Issuer, SigningKey, encoded, make_key
+from .oidc_world import World
 
 HOUR = 3600
 LEADS = ["support-leads", "everybody"]
-
-
-@pytest.fixture
-def issuer() -> Iterator[Issuer]:
-    with Issuer("ES256") as made:
-        yield made
-
-
-@pytest.fixture
-def key_file(tmp_path: Path) -> Path:
-    path = tmp_path / "keys.yaml"
-    keys = {"ada": {"sha256": hashlib.sha256(b"k-ada").hexdigest(), "roles": ["operator"]}}
-    groups = {"support-leads": {"roles": ["reviewer"], "projects": ["desk"]}, "ml": {"roles": ["operator"]}}
-    path.write_text(yaml.safe_dump({"keys": keys, "groups": groups}))
-    return path
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class World:
-    """One service's view of who calls, with a clock of its own for the age of keys."""
-
-    def __init__(self, issuer: Issuer, key_file: Path | None, **settings: Any) -> None:
-        told = {
-            "identity": "required", "oidc_issuer": issuer.url, "oidc_audience": issuer.audience,
-            "api_keys_file": key_file, **settings,
-        }  # fmt: skip
-        self.clock = Clock()
-        self.warned: dict[str, str | None] = {}
-        self.access = Access(
-            HttpSettings.model_validate(told), warn=self.warned.__setitem__, clock=self.clock
-        )
-
-    async def name(self, token: str) -> str | None:
-        return (await self.access.identify(f"Bearer {token}")).name
-
-    async def refusal(self, token: str) -> str:
-        with pytest.raises(NotAuthenticated) as refused:
-            await self.name(token)
-        assert type(refused.value) is InvalidToken, refused.value
-        return str(refused.value)
-
-    async def fetched(self) -> None:
-        """Wait for the fetch that is under way."""
-        fetching = self.access.begin()
-        assert fetching is not None
-        await fetching
-
-
-@pytest.fixture
-def world(issuer: Issuer, key_file: Path) -> World:
-    return World(issuer, key_file)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -290,202 +223,6 @@ async def test_a_credential_ends_with_its_token(world: World, issuer: Issuer) ->
     assert (await world.access.caller_with(credential)).may(Role.REVIEWER, "desk")
     endless = await world.access.credential(f"Bearer {issuer.token('ada', exp=10**400)}")
     assert endless.expires_at == 253_402_300_799
-
-
-async def test_keys_rotate_while_the_service_runs(world: World, issuer: Issuer) -> None:
-    old = issuer.token("ada")
-    assert await world.name(old) == "ada"
-    issuer.rotate("RS256", keep=1)
-    world.clock.now += PAUSE_SECONDS
-    assert await world.name(issuer.token("bob")) == "bob", "an unknown key is asked for"
-    assert await world.name(old) == "ada"
-    issuer.rotate("ES256")
-    world.clock.now += REFRESH_SECONDS + 1
-    assert await world.name(old) == "ada", "nobody waits while keys are fetched anew"
-    await world.fetched()
-    assert "has no such key" in await world.refusal(old), "it was withdrawn"
-    assert await world.name(issuer.token("bob")) == "bob"
-
-
-async def test_a_key_that_was_withdrawn_while_nobody_came_is_refused_to_the_first_who_comes(
-    world: World, issuer: Issuer
-) -> None:
-    old = issuer.token("ada")
-    assert await world.name(old) == "ada"
-    issuer.rotate()
-    world.clock.now += STALE_SECONDS + 1
-    assert "has no such key" in await world.refusal(old)
-
-
-async def test_nobody_waits_twice_for_an_issuer_that_is_away(world: World, issuer: Issuer) -> None:
-    known = issuer.token("ada")
-    assert await world.name(known) == "ada"
-    issuer.stop()
-    world.clock.now += STALE_SECONDS + 1
-    assert await world.name(known) == "ada", "it was waited for"
-    issuer.start()
-    issuer.answering.clear()
-    world.clock.now += PAUSE_SECONDS
-    assert await world.name(known) == "ada"
-    assert world.access.begin() is not None, "it is being asked"
-
-
-async def test_tokens_of_unknown_keys_neither_hammer_the_issuer_nor_hold_up_others(
-    world: World, issuer: Issuer
-) -> None:
-    good = issuer.token("ada")
-    assert await world.name(good) == "ada"
-    asked = len(issuer.asked)
-    issuer.answering.clear()
-    world.clock.now += PAUSE_SECONDS
-    flood = [
-        asyncio.create_task(world.refusal(issuer.token("eve", header={"kid": str(n)}))) for n in range(300)
-    ]
-    while len(issuer.asked) == asked:
-        await asyncio.sleep(0.001)
-    assert [await world.name(good) for _ in range(20)] == ["ada"] * 20
-    assert not any(task.done() for task in flood), "the issuer has not answered yet"
-    issuer.answering.set()
-    assert {*await asyncio.gather(*flood)} == {
-        "the issuer has no such key as this token names; get a new token"
-    }
-    for n in range(300):
-        await world.refusal(issuer.token("eve", header={"kid": f"late-{n}"}))
-    assert issuer.asked[asked:] == [DISCOVERY, KEYS]
-
-
-async def test_an_issuer_that_is_away_at_the_start_is_told_and_asked_again(
-    world: World, issuer: Issuer
-) -> None:
-    issuer.stop()
-    world.access.begin()
-    for _ in range(3):
-        with pytest.raises(IssuerAway, match="try again in 10 seconds, or send an API key"):
-            await world.name(issuer.token("ada"))
-    assert issuer.url in (world.warned[WARNING] or "")
-    assert await world.name("k-ada") == "ada", "keys are taken as ever"
-    issuer.start()
-    with pytest.raises(IssuerAway):
-        await world.name(issuer.token("ada"))
-    world.clock.now += PAUSE_SECONDS
-    assert await world.name(issuer.token("ada")) == "ada"
-    assert world.warned[WARNING] is None
-
-
-async def test_known_keys_hold_for_a_day_without_the_issuer(world: World, issuer: Issuer) -> None:
-    known = issuer.token("ada")
-    assert await world.name(known) == "ada"
-    issuer.stop()
-    world.clock.now += HOLD_SECONDS - PAUSE_SECONDS
-    assert await world.name(known) == "ada"
-    assert "the keys fetched before hold for 24 hours" in (world.warned[WARNING] or "")
-    assert await world.name(known) == "ada"
-    with pytest.raises(IssuerAway):
-        await world.name(issuer.token("ada", header={"kid": "new"}))
-    world.clock.now += PAUSE_SECONDS + 1
-    with pytest.raises(IssuerAway):
-        await world.name(known)
-
-
-async def test_an_issuer_that_never_answers_is_given_up(
-    world: World, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tunewheel_runtime.identity.signing_keys.FETCH_SECONDS", 0.05)
-    assert FETCH_SECONDS <= 10
-    issuer.answering.clear()
-    with pytest.raises(IssuerAway):
-        await world.name(issuer.token("ada"))
-    assert "does not answer within" in (world.warned[WARNING] or "")
-
-
-def told(body: object, status: int = 200, **headers: str) -> tuple[int, bytes, dict[str, str]]:
-    return status, body if isinstance(body, bytes) else json.dumps(body).encode(), headers
-
-
-FAULTS = {
-    "a redirect": (DISCOVERY, told(b"", 302, Location="http://127.0.0.1/"), "redirects elsewhere"),
-    "a redirect of the keys": (KEYS, told(b"", 307, Location="http://127.0.0.1/"), "redirects elsewhere"),
-    "an error": (DISCOVERY, told(b"", 500), "answers with status 500"),
-    "no JSON": (KEYS, told(b"<html>"), "does not answer with a JSON object that has keys"),
-    "deep JSON": (KEYS, told(b"[" * 9000), "does not answer with a JSON object that has keys"),
-    "compressed": (KEYS, told(b"\x1f\x8b0", **{"Content-Encoding": "gzip"}), "does not answer with"),
-    "without end": (KEYS, told(b" " * (MAX_BYTES + 1)), f"more than {MAX_BYTES} bytes"),
-    "another issuer": (DISCOVERY, told({"issuer": "https://x.example", "jwks_uri": "https://x.example"}),
-                       "speaks for another issuer"),
-    "no address of keys": (DISCOVERY, told({"issuer": "x"}), "that has issuer and jwks_uri"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_what_no_issuer_should_answer_is_told_by_address(
-    world: World, issuer: Issuer, fault: str
-) -> None:
-    path, issuer.answers[path], said = FAULTS[fault]
-    with pytest.raises(IssuerAway):
-        await world.name(issuer.token("ada"))
-    assert said in (world.warned[WARNING] or "")
-    assert issuer.url in (world.warned[WARNING] or "")
-    issuer.answers.clear()
-    world.clock.now += PAUSE_SECONDS
-    assert await world.name(issuer.token("ada")) == "ada"
-
-
-@pytest.mark.parametrize(
-    "address", ["http://keys.example/", "ftp://127.0.0.1/", "/keys", "http://[", "https://a@b/"]
-)
-async def test_keys_come_over_https_or_from_this_machine(world: World, issuer: Issuer, address: str) -> None:
-    issuer.answers[DISCOVERY] = told({"issuer": issuer.url, "jwks_uri": address})
-    with pytest.raises(IssuerAway):
-        await world.name(issuer.token("ada"))
-    assert "jwks_uri " in (world.warned[WARNING] or "")
-
-
-@pytest.mark.filterwarnings("ignore:Key size should be")
-async def test_keys_that_cannot_be_used_hide_no_other(world: World, issuer: Issuer) -> None:
-    weak = make_key("RS256", "weak", bits=1024)
-    secret = {"kty": "oct", "kid": "secret", "k": encoded(b"s" * 32)}
-    junk: list[object] = [5, {}, {"kty": "AKP"}, {"kty": "RSA", "n": 1}, {"kty": "RSA", "key_ops": 5}, secret]
-    encrypting = {**issuer.key.jwk(), "use": "enc", "kid": "enc"}
-    issuer.answers[KEYS] = told({"keys": [*junk, weak.jwk(), encrypting, issuer.key.jwk()]})
-    assert await world.name(issuer.token("ada")) == "ada"
-    assert "no such key" in await world.refusal(issuer.token("ada", key=weak))
-    assert "no such key" in await world.refusal(issuer.token("ada", header={"kid": "enc"}))
-
-
-async def test_an_issuer_without_keys_lets_nobody_in(world: World, issuer: Issuer) -> None:
-    issuer.answers[KEYS] = told({"keys": []})
-    assert "no such key" in await world.refusal(issuer.token("ada"))
-    assert "tells no key" in (world.warned[WARNING] or "")
-
-
-async def test_without_a_name_the_only_key_of_its_type_is_meant(world: World, issuer: Issuer) -> None:
-    nameless = issuer.token("ada", header={"kid": None})
-    issuer.rotate("RS256", keep=1)
-    assert await world.name(nameless) == "ada"
-    issuer.rotate("ES256", keep=2)
-    world.clock.now += REFRESH_SECONDS + 1
-    await world.name(nameless)
-    await world.fetched()
-    assert "no such key" in await world.refusal(nameless)
-
-
-async def test_the_address_of_the_keys_can_be_set(issuer: Issuer, key_file: Path) -> None:
-    world = World(issuer, key_file, oidc_jwks_url=issuer.url + KEYS)
-    assert await world.name(issuer.token("ada")) == "ada"
-    assert issuer.asked == [KEYS]
-
-
-def test_one_access_serves_any_number_of_event_loops(world: World, issuer: Issuer, key_file: Path) -> None:
-    """Made before a loop runs, and used in several, one after another."""
-    for turn in range(3):
-        world.clock.now += REFRESH_SECONDS + 1
-        key_file.write_text(key_file.read_text() + "\n")
-
-        async def callers() -> list[str | None]:
-            names = [world.name(secret) for secret in (issuer.token("ada"), "k-ada") * 5]
-            return await asyncio.gather(*names)
-
-        assert asyncio.run(callers()) == ["ada"] * 10, turn
 
 
 @pytest.mark.parametrize(

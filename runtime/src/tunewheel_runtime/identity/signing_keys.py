@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -63,14 +63,14 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    keys: tuple[Key, ...] = field(default=())
+    keys: tuple[Key, ...] = ()
     at: float = float("-inf")
 
 
 class SigningKeys:
     """The keys of one issuer. It is asked by the first token, or by ``refresh``, never by a constructor.
 
-    A token whose key is known never waits for the issuer, however many others do.
+    A token whose key is known waits for the issuer only where that key is stale, and only once.
     """
 
     def __init__(
@@ -164,12 +164,9 @@ class SigningKeys:
 
     def _fail(self, trouble: str) -> None:
         self._away = True
-        held = (
-            f"; the keys fetched before hold for {HOLD_SECONDS / 3600:.0f} hours"
-            if self._fetched.keys
-            else ""
-        )
-        self._tell(trouble + held)
+        if self._fetched.keys:
+            trouble += f"; the keys fetched before hold for {HOLD_SECONDS / 3600:.0f} hours"
+        self._tell(trouble)
 
     async def _ask(self) -> tuple[Key, ...]:
         import httpx

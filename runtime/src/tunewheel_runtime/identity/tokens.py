@@ -133,7 +133,7 @@ class Tokens:
 
     def _principal(self, claims: dict[str, Any], known: Collection[str]) -> Principal:
         claim = self._settings.oidc_name_claim
-        if claim == "email" and claims.get("email_verified") is False:
+        if claim == "email" and claims.get("email_verified") in (False, "false"):
             raise InvalidToken("the issuer has not verified the email of this token; verify it there")
         groups = _names_in(claims.get(self._settings.oidc_groups_claim), self._settings.oidc_groups_claim)
         try:
