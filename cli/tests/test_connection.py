@@ -24,14 +24,12 @@ def test_every_setting_of_the_connection_has_an_option_but_for_secrets() -> None
 @pytest.mark.parametrize(
     "told",
     [
-        {"security_protocol": "SSL", "ssl_cafile": Path("ca"), "ssl_certfile": Path("c"), "ssl_keyfile": Path("k"),
-         "ssl_keyfile_password": SecretStr("p")},
-        {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "u",
-         "sasl_password": SecretStr("p")},
-        {"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_file": Path("t")},
-        {"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "sasl_oauth_client_id": "c",
-         "sasl_oauth_token_url": "https://example.org/t", "sasl_oauth_client_secret": SecretStr("s"),
-         "sasl_oauth_scope": "a b"},
+        {"security_protocol": "SSL", "ssl_cafile": Path("ca"), "ssl_certfile": Path("c"),
+         "ssl_keyfile": Path("k"), "ssl_keyfile_password": SecretStr("p")},
+        {"security_protocol": "SASL_SSL", "sasl_username": "u", "sasl_password": SecretStr("p")},
+        TOKENS | {"sasl_oauth_token_file": Path("t")},
+        TOKENS | {"sasl_oauth_token_url": "https://example.org/t", "sasl_oauth_client_id": "c",
+                  "sasl_oauth_client_secret": SecretStr("s"), "sasl_oauth_scope": "a b"},
     ],
 )  # fmt: skip
 def test_a_service_is_told_the_connection_whole(
