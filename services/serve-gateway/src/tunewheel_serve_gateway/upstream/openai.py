@@ -16,6 +16,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from tunewheel_serve_gateway.upstream.protocol import (
     Chunk,
+    KeyRefused,
     ModelNotLoaded,
     UpstreamAway,
     UpstreamBroken,
@@ -169,8 +170,8 @@ def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_
     if status == 404:
         return ModelNotLoaded(message, param="model")
     if status in (401, 403):
-        reason = f"the engine does not accept the gateway's key ({message}); check TUNEWHEEL_ENGINE_API_KEY"
-        return UpstreamAway(reason, retry_after=default_retry_after)
+        reason = f"the engine refuses the gateway's key ({message}); check TUNEWHEEL_ENGINE_API_KEY"
+        return KeyRefused(reason, retry_after=default_retry_after)
     if status == 503:
         return UpstreamAway(message, retry_after=retry_after or default_retry_after)
     if status >= 500:

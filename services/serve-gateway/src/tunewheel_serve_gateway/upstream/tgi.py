@@ -130,7 +130,7 @@ class TgiUpstream:
             response = error.response
             raise failure(
                 response.status_code,
-                str(error).encode(),
+                _body_of(error),
                 retry_after=response.headers.get("retry-after"),
                 default_retry_after=self._retry_after,
             ) from error
@@ -173,6 +173,13 @@ class TgiUpstream:
 
     async def unload_adapter(self, name: str) -> None:
         await self._adapters.unload_adapter(name)
+
+
+def _body_of(error: HfHubHTTPError) -> bytes:
+    try:
+        return error.response.content
+    except httpx2.ResponseNotRead:  # the client reads only those whose length was announced
+        return str(error).encode()
 
 
 def _overlap(text: str, stop: str) -> int:
