@@ -60,6 +60,23 @@ async def all_partitions_of(options: Mapping[str, Any], names: Sequence[str]) ->
     return _of_each(await partitions_of(options, names), names)
 
 
+async def committed_offsets(options: Mapping[str, Any], topic: str, *, group: str) -> dict[int, int]:
+    """Return, by partition, up to where ``group`` has dealt with ``topic``; 0 where it never did.
+
+    Raises:
+        TransientError: the topic does not exist (yet).
+        KafkaError: the broker does not answer.
+    """
+    consumer = AIOKafkaConsumer(**options, group_id=group, enable_auto_commit=False)
+    try:
+        await consumer.start()
+        partitions = await all_partitions_of(options, [topic])
+        consumer.assign(partitions)  # without joining the group
+        return {tp.partition: await consumer.committed(tp) or 0 for tp in partitions}
+    finally:
+        await stop_consumer(consumer)
+
+
 def _of_each(found: list[TopicPartition], names: Sequence[str]) -> list[TopicPartition]:
     if missing := sorted(set(names) - {tp.topic for tp in found}):
         raise TransientError(f"no such topic on the broker: {', '.join(missing)}; make it (tunewheel topics)")
