@@ -31,6 +31,7 @@ URL = {"sasl_oauth_token_url": "https://issuer.example.org/token"}
         (OAUTH | URL, "sasl_oauth_client_id", "missing; sasl_oauth_token_url needs it"),
         (OAUTH | URL | CLIENT, "sasl_oauth_client_secret", "missing; sasl_oauth_token_url needs it"),
         ({"sasl_oauth_token_url": "http://example.org/t"}, "sasl_oauth_token_url", "must be an https:// URL"),
+        ({"sasl_oauth_token_url": "https://u:p@example.org"}, "sasl_oauth_token_url", "no user or password"),
         ({"sasl_oauth_token_url": "https:///t"}, "sasl_oauth_token_url", "must be an https:// URL"),
         ({"security_protocol": "TLS"}, "security_protocol", "SASL_SSL"),
         ({"sasl_mechanism": "GSSAPI"}, "sasl_mechanism", "OAUTHBEARER"),
@@ -41,6 +42,9 @@ def test_a_setting_that_is_wrong_or_missing_is_named(told: dict[str, Any], field
         KafkaSettings(**told | {"ssl_keyfile_password": SECRET})
     ((named, words),) = wrong_settings(wrong.value)
     assert (named, reason in words) == (field, True), words
+    assert SECRET not in str(wrong.value)
+    with pytest.raises(ValidationError) as wrong:
+        ServiceSettings.model_validate(told | {"ssl_keyfile_password": SECRET})
     assert SECRET not in str(wrong.value)
 
 

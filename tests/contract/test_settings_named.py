@@ -79,6 +79,19 @@ def test_a_readme_lists_what_its_service_reads(service: Path) -> None:
     assert own - settings_of(service) <= shared | set(OF_OTHERS)
 
 
+@pytest.mark.parametrize("service", [s for s in SERVICES if s.name != "engine"], ids=lambda path: path.name)
+def test_a_process_names_the_setting_that_is_wrong_and_ends_with_code_2(
+    service: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNEWHEEL_SSL_CERTFILE", "client.pem")
+    main = importlib.import_module(f"tunewheel_{service.name.replace('-', '_')}.main")
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 2
+    told = f"tunewheel-{service.name}: TUNEWHEEL_SSL_KEYFILE: is missing beside ssl_certfile"
+    assert capsys.readouterr().err.startswith(told)
+
+
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
 def test_an_image_sets_what_its_own_service_reads(service: Path) -> None:
     told = named(service / "Dockerfile")

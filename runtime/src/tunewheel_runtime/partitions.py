@@ -35,15 +35,20 @@ async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> lis
         await admin.start()
         # all topics: to ask for one by its name creates it where the broker makes topics by itself
         described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
-        if unseen := [name for name in names if name not in described]:
-            await _require_right(admin, unseen)
+        await require_sight(admin, [name for name in names if name not in described])
     finally:
         await admin.close()
     return [TopicPartition(name, p["partition"]) for name in names for p in described.get(name, ())]
 
 
-async def _require_right(admin: AIOKafkaAdminClient, unseen: list[str]) -> None:
-    """A topic that one has no right to see is left out of all topics as if it did not exist."""
+async def require_sight(admin: AIOKafkaAdminClient, unseen: list[str]) -> None:
+    """Tell topics that do not exist from those that this client must not see: the broker leaves both out.
+
+    Raises:
+        TopicAuthorizationFailedError: it must not see one of ``unseen``.
+    """
+    if not unseen:
+        return
     answer: Any = await admin._send_request(MetadataRequest(unseen, allow_auto_topic_creation=False))
     error = TopicAuthorizationFailedError.errno
     if hidden := [topic["topic"] for topic in answer.to_object()["topics"] if topic["error_code"] == error]:
