@@ -85,7 +85,7 @@ def test_up_status_crash_down_up(shell: Shell) -> None:
     assert shell.run("down") == {"stopped": True}
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert not (shell.var / "run.json").exists()
-    assert "Application shutdown complete" in (shell.var / "logs" / "ingest.log").read_text()
+    assert "Finished server process" in (shell.var / "logs" / "ingest.log").read_text()
 
     again = up(shell)
     assert again["services"]["broker"]["state"] == "ready"
