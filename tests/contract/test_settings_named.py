@@ -15,7 +15,7 @@ from tunewheel_runtime.settings import ServiceSettings
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml"))
 NAME = re.compile(r"TUNEWHEEL_[A-Z0-9_]*[A-Z0-9]")
-OF_OTHERS = ("TUNEWHEEL_ENGINE_URL",)
+OF_OTHERS = ("TUNEWHEEL_ENGINE_URL", "TUNEWHEEL_ENGINE_API_KEY")
 """Named by a service that does not read it: the engine's tests are pointed at another engine by it."""
 PAGES = sorted(
     path
