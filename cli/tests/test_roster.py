@@ -7,16 +7,20 @@ import socket
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from tunewheel_cli.places import Var
 from tunewheel_cli.roster import (
     ENGINE,
+    GATEWAY,
     ROSTER,
+    Member,
     ServicePortTaken,
     UnknownService,
     assign_ports,
     choose,
     environment,
 )
+from tunewheel_cli.wheel_secrets import WheelSecrets
 
 
 def test_names_and_ports_are_distinct_and_modules_belong_to_packages() -> None:
@@ -44,27 +48,74 @@ def test_a_port_in_use_is_an_error_or_another_is_taken() -> None:
         assert assign_ports([ENGINE], overrides={"engine": port}, auto=True)["engine"] != port
 
 
-def test_a_service_is_told_all_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TUNEWHEEL_STORE_URL", raising=False)
-    shared = {"TUNEWHEEL_BOOTSTRAP_SERVERS": "a:1"}
-    env = environment(
-        ENGINE,
-        ports={"engine": 5, "engine-health": 6},
-        var=Var.at(tmp_path),
-        shared=shared,
+SECRETS = WheelSecrets(
+    SecretStr("the-key"), Path("/wheel/keys.yaml"), SecretStr("for sessions"), SecretStr("for pseudonyms")
+)
+OURS = ("TUNEWHEEL_API_KEYS_FILE", "TUNEWHEEL_ENGINE_API_KEY", "TUNEWHEEL_SESSION_SECRET",
+        "TUNEWHEEL_PSEUDONYM_SECRET")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*OURS, "TUNEWHEEL_STORE_URL", "TUNEWHEEL_IDENTITY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def told(
+    member: Member, *, shared: dict[str, str] | None = None, of: tuple[Member, ...] = ROSTER
+) -> dict[str, str]:
+    return environment(
+        member,
+        ports={name: port for one in of for name, port in one.ports.items()},
+        var=Var(Path("/wheel")),
+        shared=shared or {},
         engine_url="http://e",
+        wheel_secrets=SECRETS,
     )
+
+
+def test_a_service_is_told_all_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = told(ENGINE, shared={"TUNEWHEEL_BOOTSTRAP_SERVERS": "a:1"})
     assert env["TUNEWHEEL_BOOTSTRAP_SERVERS"] == "a:1"
-    assert env["TUNEWHEEL_STORE_URL"] == (tmp_path / "store").as_uri()
-    assert (env["TUNEWHEEL_HTTP_PORT"], env["TUNEWHEEL_HEALTH_PORT"]) == ("5", "6")
+    assert env["TUNEWHEEL_STORE_URL"] == "file:///wheel/store"
+    assert (env["TUNEWHEEL_HTTP_PORT"], env["TUNEWHEEL_HEALTH_PORT"]) == ("8110", "9110")
     assert env["TUNEWHEEL_ENGINE_URL"] == "http://e"
     assert "MALLOC_TOP_PAD_" in env
     monkeypatch.setenv("TUNEWHEEL_STORE_URL", "s3://bucket")
-    env = environment(
-        ENGINE,
-        ports={"engine": 5, "engine-health": 6},
-        var=Var.at(tmp_path),
-        shared=shared,
-        engine_url="http://e",
-    )
-    assert env["TUNEWHEEL_STORE_URL"] == "s3://bucket", "a store of one's own is left as it is"
+    assert told(ENGINE)["TUNEWHEEL_STORE_URL"] == "s3://bucket", "a store of one's own is left as it is"
+
+
+def test_a_secret_is_told_to_nobody_who_does_not_need_it() -> None:
+    found = {member.name: [name for name in OURS[1:] if name in told(member)] for member in ROSTER}
+    assert {name: names for name, names in found.items() if names} == {
+        "gateway": ["TUNEWHEEL_ENGINE_API_KEY"],
+        "console": ["TUNEWHEEL_SESSION_SECRET"],
+        "curate": ["TUNEWHEEL_PSEUDONYM_SECRET"],
+    }
+    assert told(GATEWAY)["TUNEWHEEL_ENGINE_API_KEY"] == "the-key"
+    assert {told(member)["TUNEWHEEL_API_KEYS_FILE"] for member in ROSTER} == {"/wheel/keys.yaml"}
+    assert "TUNEWHEEL_IDENTITY" not in told(GATEWAY), "services ask who calls"
+
+
+def test_an_engine_that_is_not_of_this_wheel_gets_no_key_of_it() -> None:
+    assert "TUNEWHEEL_ENGINE_API_KEY" not in told(GATEWAY, of=(GATEWAY,))
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["environment", "plan"])
+def test_what_the_user_said_wins(monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
+    said = dict.fromkeys((*OURS, "TUNEWHEEL_IDENTITY"), "the user's")
+    if not shared:
+        for name, value in said.items():
+            monkeypatch.setenv(name, value)
+    for member in ROSTER:
+        found = told(member, shared=said if shared else {})
+        assert {name: found[name] for name in said} == said, member.name
+
+
+def test_the_engine_knows_its_gateway_whatever_file_the_user_has_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TUNEWHEEL_API_KEYS_FILE", "/users/keys.yaml")
+    assert told(GATEWAY)["TUNEWHEEL_API_KEYS_FILE"] == "/users/keys.yaml"
+    assert told(GATEWAY)["TUNEWHEEL_ENGINE_API_KEY"] == "the-key"
+    assert told(ENGINE)["TUNEWHEEL_API_KEYS_FILE"] == "/wheel/keys.yaml"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 
 def test_the_same_request_is_the_same_command() -> None:
-    first, again, other = (make_control("p", "run-1", TrainAction.PAUSE, r) for r in ("a", "a", "b"))
+    first, again, other = (make_control("p", "run-1", TrainAction.PAUSE, r, None) for r in ("a", "a", "b"))
     assert first.id == again.id != other.id
     assert first.data.action is TrainAction.PAUSE
 
@@ -24,7 +24,7 @@ def test_a_command_to_a_run_that_no_event_names_is_sent_and_says_so(
     monkeypatch: pytest.MonkeyPatch, unknown: bool
 ) -> None:
     async def answer(*_: Any, **__: Any) -> Any:
-        return make_control("p", "run-1", TrainAction.PAUSE, "r")
+        return make_control("p", "run-1", TrainAction.PAUSE, "r", None)
 
     async def heard(*_: Any) -> bool:
         return unknown
@@ -42,7 +42,7 @@ def test_a_command_to_a_run_that_no_event_names_is_sent_and_says_so(
 
 def test_a_run_id_that_cannot_be_one_is_refused() -> None:
     with pytest.raises(InvalidOption, match="run_id"):
-        make_control("p", "Run 1", TrainAction.CANCEL, "r")
+        make_control("p", "Run 1", TrainAction.CANCEL, "r", None)
 
 
 BASE = BaseModelRef(name="m", revision="r")

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import polars as pl
+from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Wheel
 from tunewheel_contracts import topics
@@ -85,15 +86,15 @@ def _ticket(number: int) -> bytes:
     return json.dumps(ticket).encode() + b"\n"
 
 
-Publish = Callable[[str], Awaitable[None]]
+Publish = Callable[[Endpoint], Awaitable[None]]
 
 
-async def publish_file(url: str, *, project: str = PROJECT) -> None:
-    """Post the file to ingest at ``url``."""
-    assert await post(url, b"".join(tickets()), project=project) == HTTPStatus.ACCEPTED
+async def publish_file(ingest: Endpoint, *, project: str = PROJECT) -> None:
+    """Post the file to ``ingest``."""
+    assert await post(ingest, b"".join(tickets()), project=project) == HTTPStatus.ACCEPTED
 
 
-async def publish_file_again_and_again(url: str, *, half_sent: asyncio.Event) -> None:
+async def publish_file_again_and_again(ingest: Endpoint, *, half_sent: asyncio.Event) -> None:
     """Post it as a client that stalls in the middle, is cut off, and begins anew until all is taken."""
 
     async def halting() -> AsyncIterator[bytes]:
@@ -103,28 +104,28 @@ async def publish_file_again_and_again(url: str, *, half_sent: asyncio.Event) ->
         await asyncio.Event().wait()  # until the server is gone
 
     try:
-        await post(url, halting())
+        await post(ingest, halting())
     except aiohttp.ClientError:
         pass
     else:
         raise AssertionError("the upload that was cut off in the middle was answered")
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await _is_taken(url):
+        while not await _is_taken(ingest):
             await asyncio.sleep(0.05)  # not there yet: a client tries again
 
 
-async def _is_taken(url: str) -> bool:
+async def _is_taken(ingest: Endpoint) -> bool:
     try:
-        return await post(url, b"".join(tickets())) == HTTPStatus.ACCEPTED
+        return await post(ingest, b"".join(tickets())) == HTTPStatus.ACCEPTED
     except aiohttp.ClientError:
         return False
 
 
-async def post(url: str, body: bytes | AsyncIterator[bytes], *, project: str = PROJECT) -> int:
+async def post(ingest: Endpoint, body: bytes | AsyncIterator[bytes], *, project: str = PROJECT) -> int:
     """Return the status: 202 with everything accepted, or 503."""
     async with (
-        aiohttp.ClientSession(headers={"content-type": "application/x-ndjson"}) as session,
-        session.post(f"{url}/v1/tickets?project={project}", data=body) as answer,
+        aiohttp.ClientSession(headers=ingest.headers | {"content-type": "application/x-ndjson"}) as session,
+        session.post(f"{ingest.url}/v1/tickets?project={project}", data=body) as answer,
     ):
         receipt = await answer.json()
         if answer.status != HTTPStatus.SERVICE_UNAVAILABLE:
@@ -154,7 +155,7 @@ async def turn(wheel: Wheel, feed: EventFeed, *, base_model: str, publish: Publi
     """Declare the project, publish the tickets and follow them to a promoted adapter."""
     async with Bus(wheel.bootstrap_servers) as bus:
         await bus.publish(spec_event(base_model))
-    await publish(wheel.url_of("ingest"))
+    await publish(wheel.endpoint("ingest"))
     return traces(wheel, feed, await served(feed))
 
 

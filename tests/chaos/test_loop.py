@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Wheel
 from tunewheel_contracts import topics
@@ -61,8 +62,8 @@ def disturbed(base_model: str, tmp_path_factory: pytest.TempPathFactory) -> tupl
         async with turning(root, SERVICES, environment=environment, commands=commands) as (wheel, feed):
             reaper, half_sent = Reaper(wheel), asyncio.Event()
 
-            async def publish(url: str) -> None:
-                await publish_file_again_and_again(url, half_sent=half_sent)
+            async def publish(ingest: Endpoint) -> None:
+                await publish_file_again_and_again(ingest, half_sent=half_sent)
 
             async with asyncio.TaskGroup() as tasks:
                 for service, moment in moments(wheel, feed, half_sent).items():

@@ -137,8 +137,11 @@ async def correct(wheel: Wheel, completion_id: str, correction: dict[str, str]) 
     import aiohttp
 
     body = {"completion_id": completion_id, "rating": "down", "correction": correction}
-    url = f"{wheel.url_of('gateway')}/v1/feedback"
-    async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+    gateway = wheel.endpoint("gateway")
+    async with (
+        aiohttp.ClientSession(headers=gateway.headers) as session,
+        session.post(f"{gateway.url}/v1/feedback", json=body) as answer,
+    ):
         receipt = await answer.json()
         assert answer.status == 202, receipt
         return receipt["feedback_id"]

@@ -11,6 +11,7 @@ import aiohttp
 import openai
 import pytest
 from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Wheel
 from tunewheel_contracts import topics
@@ -22,7 +23,7 @@ from tunewheel_runtime.store import ObjectStore
 
 from ..chaos.small_loop import ENVIRONMENT, publish_file, served, spec_event
 from ..integration.bus import Bus
-from ..integration.wheels import turning
+from ..integration.wheels import key_of, turning
 
 pytestmark = pytest.mark.e2e
 
@@ -58,7 +59,9 @@ async def _tell(root: Path) -> Told:
     async with (
         turning(root, SERVICES, environment=ENVIRONMENT, base_model=base_model) as (wheel, feed),
         Bus(wheel.bootstrap_servers) as bus,
-        openai.AsyncOpenAI(base_url=f"{wheel.url_of('gateway')}/v1", api_key="none", timeout=120) as client,
+        openai.AsyncOpenAI(
+            base_url=f"{wheel.url_of('gateway')}/v1", api_key=key_of(wheel), timeout=120
+        ) as client,
     ):
         await bus.publish(spec_event(NOWHERE, project=GHOST), spec_event(base_model, project=SOUND))
         failed, desired = await _train_both(wheel, feed)
@@ -75,7 +78,7 @@ async def _tell(root: Path) -> Told:
             verdict=verdict.data,
             rejected=rejected.data,
             before=before,
-            failure=await _failure(wheel.url_of("gateway")),
+            failure=await _failure(wheel.endpoint("gateway")),
             after=await _ask(client),
             engine_answer=await _load_into_engine(wheel, root),
         )
@@ -87,9 +90,9 @@ async def _first(feed: EventFeed, topic: TopicSpec, field: str, value: str) -> E
 
 async def _train_both(wheel: Wheel, feed: EventFeed) -> tuple[Envelope[Any], Envelope[Any]]:
     """Have the ghost's dataset fail before the sound one is there; returns the failure and what is served."""
-    await publish_file(wheel.url_of("ingest"), project=GHOST)
+    await publish_file(wheel.endpoint("ingest"), project=GHOST)
     failed = await feed.first(topics.TRAIN_FAILED, patience=PATIENCE_SECONDS)
-    await publish_file(wheel.url_of("ingest"), project=SOUND)
+    await publish_file(wheel.endpoint("ingest"), project=SOUND)
     return failed, await served(feed, project=SOUND)
 
 
@@ -129,11 +132,14 @@ async def _ask(client: openai.AsyncOpenAI) -> str:
     return (await client.chat.completions.create(model=SOUND, messages=messages, max_tokens=4)).model
 
 
-async def _failure(url: str) -> dict[str, Any]:
+async def _failure(gateway: Endpoint) -> dict[str, Any]:
     """Wait until the gateway has given its reason for not loading the bad adapter."""
-    async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE_SECONDS):
+    async with (
+        aiohttp.ClientSession(headers=gateway.headers) as session,
+        asyncio.timeout(PATIENCE_SECONDS),
+    ):
         while True:
-            async with session.get(f"{url}/v1/status") as answer:
+            async with session.get(f"{gateway.url}/v1/status") as answer:
                 failures = (await answer.json())["failed_adapters"]
             if BAD_MODEL in failures:
                 return failures[BAD_MODEL]
@@ -146,10 +152,10 @@ async def _load_into_engine(wheel: Wheel, root: Path) -> tuple[int, str]:
     folder.mkdir(parents=True)
     for file in (root / "store" / "adapters" / BAD_MODEL).iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    body = {"lora_name": "forced", "lora_path": str(folder)}
+    body, engine = {"lora_name": "forced", "lora_path": str(folder)}, wheel.endpoint("engine")
     async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"{wheel.url_of('engine')}/v1/load_lora_adapter", json=body) as answer,
+        aiohttp.ClientSession(headers=engine.headers) as session,
+        session.post(f"{engine.url}/v1/load_lora_adapter", json=body) as answer,
     ):
         return answer.status, await answer.text()
 

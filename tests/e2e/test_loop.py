@@ -18,7 +18,7 @@ from tunewheel_contracts.events.data import RecordKind, Trust
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.topics import TopicSpec
 
-from ..integration.wheels import turning
+from ..integration.wheels import key_of, turning
 from . import small_desk
 from .small_desk import PROJECT, Answers
 
@@ -67,7 +67,8 @@ async def _turn(root: Path) -> Turned:
         published = await small_desk.publish(wheel, root / "published")
         model_id = (await small_desk.promoted(feed)).data.model_id
         url = f"{wheel.url_of('gateway')}/v1"
-        async with openai.AsyncOpenAI(base_url=url, api_key="none", timeout=120, max_retries=0) as client:
+        key = key_of(wheel)
+        async with openai.AsyncOpenAI(base_url=url, api_key=key, timeout=120, max_retries=0) as client:
             answers = await small_desk.ask(client, model_id, QUESTION)
         feedback_id = await small_desk.correct(wheel, answers.plain.id, CORRECTION)
         await feed.first(topics.RECORD_INGESTED, lambda e: e.data.kind is RecordKind.FEEDBACK)

@@ -20,6 +20,7 @@ from typing import Any, Self
 import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.lag import read_lag
 from tunewheel_curate.records.table import RecordTable
 
@@ -155,9 +156,9 @@ def unpack_store(folder: Path, store: Path, *, without: Iterable[str] = ()) -> N
                 archive.extract(member, store, filter="data")
 
 
-async def read_state(registry: str, store: Path, project: str) -> dict[str, Any]:
-    """Return what the registry, at the URL ``registry``, and the record table in ``store`` hold."""
-    async with aiohttp.ClientSession(registry) as session:
+async def read_state(registry: Endpoint, store: Path, project: str) -> dict[str, Any]:
+    """Return what ``registry`` and the record table in ``store`` hold."""
+    async with aiohttp.ClientSession(registry.url, headers=registry.headers) as session:
         models = await _get(session, f"/v1/projects/{project}/models")
         details = [await _get(session, f"/v1/models/{model['model_id']}") for model in models]
         desired = await _get(session, f"/v1/projects/{project}/desired")

@@ -49,7 +49,7 @@ async def test_an_old_log_leads_to_the_same_state_under_the_same_names(
     unpack_store(folder, store, without=REBUILT)
     async with turning(tmp_path, SERVICES, environment=ENVIRONMENT, kafka=fresh_kafka) as (wheel, _):
         await settled(fresh_kafka)
-        state = await read_state(wheel.url_of("registry"), store, PROJECT)
+        state = await read_state(wheel.endpoint("registry"), store, PROJECT)
     assert told_of(load_state(folder), state) == load_state(folder)
     before, after = names(lines), names(await read_log(fresh_kafka))
     for topic in before.keys() | after.keys():

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from obstore.store import S3Store
+from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_cli.publishing.remote import publish_url
 from tunewheel_cli.publishing.watched import Watched
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.integration
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = REPOSITORY / "services" / "ingest" / "tests" / "files"
-NOWHERE = "http://127.0.0.1:9"
+NOWHERE = Endpoint("ingest", "http://127.0.0.1:9")
 
 
 def mine(project: str) -> Any:
@@ -58,7 +59,7 @@ async def test_a_folder_goes_its_two_ways_and_all_of_it_becomes_records(
     options = {"bootstrap_servers": kafka}
     async with Bus(kafka) as bus, running(service):
         await bus.publish(declared(project))
-        ingest = f"http://127.0.0.1:{service.http_port}"
+        ingest = Endpoint("ingest", f"http://127.0.0.1:{service.http_port}")
         root = folder(tmp_path)
         (root / "blank.pdf").write_bytes(b"")
         summary = await publish_path(root, project=project, options=options, ingest=ingest)
@@ -154,7 +155,10 @@ async def test_an_s3_prefix_is_published_page_by_page(
             "publish", "s3://papers/docs", "-p", project, "--ingest-url", ingest, kafka=kafka, code=3
         )
         again = await publish_url(
-            "s3://papers/docs", project=project, options={"bootstrap_servers": kafka}, ingest=ingest
+            "s3://papers/docs",
+            project=project,
+            options={"bootstrap_servers": kafka},
+            ingest=Endpoint("ingest", ingest),
         )
         events = await bus.collect(DOCUMENT_PUBLISHED, 20, where=mine(project))
     assert told["by_topic"] == again.published == {"document.published": 10}

@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import psutil
 import pytest
@@ -37,10 +39,13 @@ class Shell:
         self.env["TUNEWHEEL_VAR"] = str(var)
 
     def run(self, *arguments: str, code: int = 0) -> Any:
-        command = [sys.executable, "-m", "tunewheel_cli.main", *arguments, "--json"]
+        return json.loads(self.tell(*arguments, "--json", code=code).stdout)
+
+    def tell(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tunewheel_cli.main", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=self.env)
         assert done.returncode == code, done.stdout + done.stderr
-        return json.loads(done.stdout)
+        return done
 
     @property
     def state(self) -> RunState:
@@ -56,10 +61,55 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell.run("down")
 
 
+def options(*services: str) -> list[str]:
+    chosen = ["--services", ",".join(services)] if services else ["--only", "broker"]
+    return ["--detach", "--kafka-port", str(free_port()), "--auto-ports", *chosen]
+
+
 def up(shell: Shell, *services: str) -> Any:
-    options = ["--services", ",".join(services)] if services else ["--only", "broker"]
-    port = str(free_port())
-    return shell.run("up", "--detach", "--kafka-port", port, "--auto-ports", *options)
+    return shell.run("up", *options(*services))
+
+
+def status(url: str, key: str = "") -> int:
+    """Return what a service answers."""
+    request = Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urlopen(request) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
+
+
+def test_callers_are_known_and_the_command_line_is_one_of_them(shell: Shell) -> None:
+    told = shell.tell("up", *options("registry", "console")).stderr
+    services = shell.state.services
+    models = f"{services['registry']['url']}/v1/projects"
+    assert status(models) == status(models, "tw-nobody's") == 401
+    key = shell.run("key")["key"]
+    assert status(models, key) == 200
+
+    link = next(word for word in told.split() if word.startswith(f"{services['console']['url']}/login?link="))
+    fresh = shell.run("login")["url"]
+    for secret in (key, link.partition("link=")[2], fresh.partition("link=")[2]):
+        files = (path for path in shell.var.rglob("*") if path.is_file())
+        kept = [path.name for path in files if secret.encode() in path.read_bytes()]
+        assert kept == (["api-key"] if secret == key else [])
+    browser = build_opener(HTTPCookieProcessor())
+    with browser.open(fresh) as page:
+        assert (page.status, urlsplit(page.url).path) == (200, "/")
+
+    reader = shell.run("keys", "add", "reader", "--role", "viewer")["key"]
+    wait_for(lambda: status(models, reader) == 200)
+    shell.run("keys", "revoke", "reader")
+    wait_for(lambda: status(models, reader) == 401)
+    shell.env["TUNEWHEEL_API_KEY"] = reader
+    assert "this API key is unknown" in shell.run("login", code=7)["error"]
+    del shell.env["TUNEWHEEL_API_KEY"]
+    assert shell.run("status")["identity"]["mode"] == "required"
+
+    shell.run("down")
+    up(shell)
+    assert shell.run("key")["key"] == key, "the key of the first start"
 
 
 def test_up_status_crash_down_up(shell: Shell) -> None:

@@ -31,6 +31,8 @@ async def turning(
 ) -> AsyncIterator[tuple[Wheel, EventFeed]]:
     """Start ``services`` on a broker and a store below ``root``; a failure inside shows the logs' ends.
 
+    They ask who calls, as they do for everybody: ``wheel.endpoint`` has the key.
+
     ``commands`` start services, by their names, in other ways than the wheel does. ``kafka`` names a broker
     that already runs.
     """
@@ -47,11 +49,13 @@ async def turning(
             auto_ports=True,
             base_model=base_model,
             extra_env=own | dict(environment or {}),
+            pseudonym_secret=False,  # two wheels make the same versions of the same records
         )
     )
     try:
         with pytest.MonkeyPatch.context() as patched:
             others = {name: list(command) for name, command in (commands or {}).items()}
+            patched.delenv("TUNEWHEEL_IDENTITY", raising=False)
             patched.setattr(launch, "command", lambda m: others.get(m.name) or roster.command(m))
             await wheel.start()
         settings = Connection(bootstrap_servers=wheel.bootstrap_servers).settings()
@@ -64,6 +68,13 @@ async def turning(
         raise
     finally:
         await wheel.stop()
+
+
+def key_of(wheel: Wheel) -> str:
+    """Return the key of the wheel's user, for clients that want it by itself."""
+    key = wheel.endpoint("gateway").key
+    assert key is not None
+    return key.get_secret_value()
 
 
 def log_tails(root: Path) -> str:

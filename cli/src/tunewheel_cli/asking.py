@@ -9,9 +9,7 @@ from typing import Any
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
-from tunewheel_cli.places import Var
-from tunewheel_cli.roster import GATEWAY, url
-from tunewheel_cli.run_state import living
+from tunewheel_cli.endpoint import Endpoint
 
 TIMEOUT_SECONDS = 300.0
 
@@ -29,19 +27,12 @@ class Answer:
     seconds: float
 
 
-def gateway_url(var: Var) -> str:
-    """Return where the gateway of the wheel on ``var`` listens, the usual place if none runs."""
-    state = living(var.run_file)
-    return (state and state.url_of(GATEWAY.name)) or url(GATEWAY.port)
-
-
 async def ask_gateway(
-    gateway: str,
+    gateway: Endpoint,
     question: str,
     *,
     project: str,
     model: str | None = None,
-    api_key: str | None = None,
     user: str | None = None,
     temperature: float = 0.0,
 ) -> Answer:
@@ -49,6 +40,7 @@ async def ask_gateway(
 
     Raises:
         TransientError: the gateway does not answer, or is busy.
+        NotAllowed: it does not know the key, or the key lacks the role.
         AnswerRefused: it refuses; its own words are in the message.
     """
     import aiohttp
@@ -61,20 +53,20 @@ async def ask_gateway(
     }
     if user:
         body["user"] = user
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     began = time.monotonic()
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, headers=headers) as http,
-            http.post(f"{gateway.rstrip('/')}/v1/chat/completions", json=body) as response,
+            aiohttp.ClientSession(timeout=timeout, headers=gateway.headers) as http,
+            http.post(f"{gateway.url}/v1/chat/completions", json=body) as response,
         ):
             status, text = response.status, await response.text()
     except (TimeoutError, aiohttp.ClientError) as error:
         raise TransientError(
-            f"gateway: nothing answers at {gateway} ({error}); start the wheel with `tunewheel up`, or name "
-            "the gateway with --gateway"
+            f"gateway: nothing answers at {gateway.url} ({error}); start the wheel with `tunewheel up`, or "
+            "name the gateway with --gateway"
         ) from error
+    gateway.require_allowed(status, text)
     return Answer(*_read(status, text), seconds=time.monotonic() - began)
 
 

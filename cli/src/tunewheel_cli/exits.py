@@ -28,15 +28,17 @@ class Exit(IntEnum):
     DIFFERENT = 4
     """Topics are missing or differ from their specs."""
     UNREACHABLE = 5
-    """Kafka or the gateway does not answer."""
+    """Kafka or a service does not answer."""
     UNFINISHED = 6
     """An erasure was asked for, and a holder has not carried it out in time."""
+    NOT_ALLOWED = 7
+    """A service knows no such key, or the key lacks a role."""
 
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 wrong option, 3 part of the input was refused, 4 topics differ from "
-    "their specs, 5 Kafka or the gateway does not answer, 6 a holder has not carried out an "
-    "erasure in time."
+    "their specs, 5 Kafka or a service does not answer, 6 a holder has not carried out an erasure in "
+    "time, 7 the API key is unknown or lacks a role."
 )
 
 
@@ -58,12 +60,15 @@ def told(command: Callable[P, T], *, as_json: bool = False) -> Callable[P, T]:
 def leave(error: TunewheelError, *, as_json: bool = False) -> NoReturn:
     """Print ``error`` and exit with its code."""
     from tunewheel_cli.connection import InvalidOption
+    from tunewheel_cli.endpoint import NotAllowed
     from tunewheel_cli.launch import TopicsDiffer
     from tunewheel_cli.roster import UnknownService
 
     code = Exit.FAILED
     if isinstance(error, TransientError):
         code = Exit.UNREACHABLE
+    elif isinstance(error, NotAllowed):
+        code = Exit.NOT_ALLOWED
     elif isinstance(error, TopicsDiffer):
         code = Exit.DIFFERENT
     elif isinstance(error, InvalidOption | UnknownService):

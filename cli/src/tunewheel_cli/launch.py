@@ -11,6 +11,7 @@ from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_cli import run_state
 from tunewheel_cli.connection import Connection, as_environment
+from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.kafka.ports import free_port, is_free
 from tunewheel_cli.places import Var
@@ -18,6 +19,7 @@ from tunewheel_cli.roster import BROKER, ENGINE, Member, assign_ports, command, 
 from tunewheel_cli.run_state import RunState
 from tunewheel_cli.supervisor import BrokerProgram, HttpProgram, Kept, Report, State, Supervisor
 from tunewheel_cli.topics import TopicReport, ensure_topics
+from tunewheel_cli.wheel_secrets import WheelSecrets, make_secrets
 
 KAFKA_PORT = 9092
 
@@ -51,6 +53,8 @@ class Plan:
     engine_url: str | None = None
     """An engine that already runs (vLLM, TGI); the local one is then not needed."""
     extra_env: Mapping[str, str] = field(default_factory=dict)
+    pseudonym_secret: bool = True
+    """Whether a new folder gets one. Without, the same records make the same versions on every folder."""
 
     @property
     def is_local(self) -> bool:
@@ -85,13 +89,16 @@ class Wheel:
         told = {**os.environ, **plan.extra_env}
         for name in ("store_url", "spec_hosts", "spec_folders"):
             setattr(self.state, name, told.get(f"TUNEWHEEL_{name.upper()}", getattr(self.state, name)))
+        self.state.identity = told.get("TUNEWHEEL_IDENTITY") or "required"
+        self.state.keys_file = told.get("TUNEWHEEL_API_KEYS_FILE") or str(plan.var.keys_file)
 
     async def start(self) -> None:
         """Start everything and return when all of it is ready.
 
         Raises:
-            AlreadyRunning, ServicePortTaken, BrokerError, TransientError, TopicsDiffer, StartFailed: each
-                says what to do. What was started until then still runs: call ``stop``.
+            AlreadyRunning, ServicePortTaken, SecretsUnusable, InvalidKeys, BrokerError, TransientError,
+                TopicsDiffer, StartFailed: each says what to do. What was started until then still runs: call
+                ``stop``.
         """
         run_state.require_none(self.plan.var.run_file)
         self._owns = True
@@ -128,7 +135,12 @@ class Wheel:
     def url_of(self, service: str) -> str:
         return url(self.ports[service])
 
+    def endpoint(self, service: str) -> Endpoint:
+        """Return where ``service`` listens, with the key that the wheel's user has."""
+        return Endpoint.of(service, self.plan.var)
+
     async def _start(self) -> None:
+        secrets = self._make_secrets()
         connection = self.plan.connection
         if self.plan.is_local:
             kafka = self._local_kafka()
@@ -144,7 +156,16 @@ class Wheel:
         shared = as_environment(settings) | dict(self.plan.extra_env)
         if self.plan.base_model:
             shared["TUNEWHEEL_BASE_MODEL"] = self.plan.base_model
-        await self.supervisor.start(*(self._program(member, shared) for member in self.plan.members))
+        programs = [self._program(member, shared, secrets) for member in self.plan.members]
+        await self.supervisor.start(*programs)
+
+    def _make_secrets(self) -> WheelSecrets:
+        """Make what is missing, before there is a log or a store of this wheel's own."""
+        told = {**os.environ, **self.plan.extra_env}
+        # A log or a store from elsewhere may hold versions under pseudonyms that nobody here knows of.
+        given = told.get("TUNEWHEEL_STORE_URL") or told.get("TUNEWHEEL_PSEUDONYM_SECRET")
+        wanted = self.plan.pseudonym_secret and self.plan.is_local and not given
+        return make_secrets(self.plan.var, pseudonyms=wanted)
 
     def _local_kafka(self) -> LocalKafka:
         port = self.plan.kafka_port
@@ -152,9 +173,12 @@ class Wheel:
             port = free_port()
         return LocalKafka(self.plan.var.kafka, port=port, log=self.plan.var.logs / "kafka.log")
 
-    def _program(self, member: Member, shared: Mapping[str, str]) -> HttpProgram:
+    def _program(self, member: Member, shared: Mapping[str, str], secrets: WheelSecrets) -> HttpProgram:
         engine = self.plan.engine_url or url(self.ports.get(ENGINE.name, ENGINE.port))
-        env = environment(member, ports=self.ports, var=self.plan.var, shared=shared, engine_url=engine)
+        env = environment(
+            member, ports=self.ports, var=self.plan.var, shared=shared, engine_url=engine,
+            wheel_secrets=secrets,
+        )  # fmt: skip
         log = _fresh_log(self.plan.var.logs / f"{member.name}.log")
         ready_url = url(self.ports[member.health]) + member.ready_path
         return HttpProgram(member.name, command(member), env=env, log=log, ready_url=ready_url)

@@ -8,6 +8,7 @@ from tunewheel_cli.commands import (
     dataset,
     demo,
     exporting,
+    keys,
     log,
     planning,
     projects,
@@ -39,6 +40,7 @@ for module in (
     exporting,
     log,
     dataset,
+    keys,
 ):
     module.register(app)
 

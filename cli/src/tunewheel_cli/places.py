@@ -46,8 +46,22 @@ class Var:
         return self.root / "watches"
 
     @property
+    def identity(self) -> Path:
+        """The wheel's secrets, its owner's alone."""
+        return self.root / "identity"
+
+    @property
+    def keys_file(self) -> Path:
+        """What its services know callers by: hashes of keys."""
+        return self.identity / "keys.yaml"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
     def store_url(self) -> str:
-        return (self.root / "store").as_uri()
+        return self.store.as_uri()
 
     @property
     def run_file(self) -> Path:

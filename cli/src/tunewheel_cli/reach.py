@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -16,21 +16,38 @@ from tunewheel_cli.connection import Connection
 from tunewheel_cli.exits import told
 from tunewheel_cli.places import Var
 
+if TYPE_CHECKING:
+    from tunewheel_contracts.principal import Principal
+
 F = TypeVar("F", bound=Callable[..., Any])
 _PANEL = "Kafka"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reach:
     """What the shared options say."""
 
     var: Var
     connection: Connection
     as_json: bool
+    is_unnamed: bool = False
+    """Whether ``principal`` was asked and is nobody."""
 
     def client_options(self) -> dict[str, Any]:
         """Return the keyword arguments of an aiokafka client."""
         return self.connection.client_options(self.var)
+
+    def principal(self) -> Principal | None:
+        """Return who asks, for the events of this command.
+
+        Raises:
+            InvalidOption, InvalidKeys: see ``asker.principal_of``.
+        """
+        from tunewheel_cli.asker import principal_of
+
+        found = principal_of(self.var, self.connection.settings(self.var).bootstrap_servers)
+        self.is_unnamed = found is None
+        return found
 
 
 def _kafka(name: str, help_text: str, default: str | None = None) -> Any:
@@ -105,7 +122,13 @@ def reaching(command: F) -> F:
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         var, as_json = Var.at(given.pop("var")), given.pop("as_json")
         connection = Connection(**{name: given.pop(name) for name in Connection.__dataclass_fields__})
-        return told(command, as_json=as_json)(Reach(var, connection, as_json), **given)
+        reach = Reach(var, connection, as_json)
+        outcome = told(command, as_json=as_json)(reach, **given)
+        if reach.is_unnamed and not as_json:
+            from tunewheel_cli.asker import tell_unnamed
+
+            tell_unnamed(var)
+        return outcome
 
     run.__signature__ = inspect.Signature([*(p.replace(kind=keyword_only) for p in own), *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {}

@@ -11,6 +11,7 @@ from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_cli.kafka.ports import free_port, is_free
 from tunewheel_cli.places import Var, cache_dir
+from tunewheel_cli.wheel_secrets import WheelSecrets
 
 BROKER = "broker"
 
@@ -54,6 +55,8 @@ class Member:
         return {self.name: self.port} | ({self.health: self.port + 1_000} if self.has_api else {})
 
 
+CURATE = Member("curate", 8102, "tunewheel_curate.main", has_api=False)
+CONSOLE = Member("console", 8080, "tunewheel_console.main")
 ENGINE = Member("engine", 8110, "tunewheel_engine.main", ready_path="/health", runs_torch=True)
 GATEWAY = Member("gateway", 8100, "tunewheel_serve_gateway.main")
 
@@ -61,13 +64,13 @@ GATEWAY = Member("gateway", 8100, "tunewheel_serve_gateway.main")
 ROSTER = (
     ENGINE,
     Member("ingest", 8101, "tunewheel_ingest.main"),
-    Member("curate", 8102, "tunewheel_curate.main", has_api=False),
+    CURATE,
     Member("train", 8103, "tunewheel_train.main", runs_torch=True, has_api=False),
     Member("eval", 8104, "tunewheel_eval.main", runs_torch=True, has_api=False),
     Member("registry", 8105, "tunewheel_registry.main"),
     GATEWAY,
     Member("monitor", 8106, "tunewheel_monitor.main", has_api=False),
-    Member("console", 8080, "tunewheel_console.main"),
+    CONSOLE,
 )
 
 
@@ -117,7 +120,13 @@ def command(member: Member) -> list[str]:
 
 
 def environment(
-    member: Member, *, ports: Mapping[str, int], var: Var, shared: Mapping[str, str], engine_url: str
+    member: Member,
+    *,
+    ports: Mapping[str, int],
+    var: Var,
+    shared: Mapping[str, str],
+    engine_url: str,
+    wheel_secrets: WheelSecrets,
 ) -> dict[str, str]:
     """Return the whole environment of one service: ours, what all share, and its own."""
     own = {
@@ -129,10 +138,30 @@ def environment(
         "TUNEWHEEL_ENGINE_URL": engine_url,
         "PYTHONUNBUFFERED": "1",
     }
-    inherited = {"TUNEWHEEL_IDENTITY": "open", **os.environ}
+    inherited = dict(os.environ)
     if "TUNEWHEEL_STORE_URL" in inherited:
         del own["TUNEWHEEL_STORE_URL"]
+    own |= _identity(member, wheel_secrets, inherited | dict(shared), has_engine=ENGINE.name in ports)
     return inherited | own | dict(shared) | (MALLOC if member.runs_torch else {})
+
+
+def _identity(
+    member: Member, wheel_secrets: WheelSecrets, said: Mapping[str, str], *, has_engine: bool
+) -> dict[str, str]:
+    """Return the secrets that ``member`` needs, save where the user has ``said`` others.
+
+    The engine's only caller is the gateway. So it knows callers by the wheel's own file even where the other
+    services have one of the user's, which lacks the wheel's key.
+    """
+    own = {"TUNEWHEEL_API_KEYS_FILE": str(wheel_secrets.keys_file)}
+    if member is GATEWAY and has_engine:
+        own["TUNEWHEEL_ENGINE_API_KEY"] = wheel_secrets.api_key.get_secret_value()
+    if member is CONSOLE:
+        own["TUNEWHEEL_SESSION_SECRET"] = wheel_secrets.session_secret.get_secret_value()
+    if member is CURATE and wheel_secrets.pseudonym_secret is not None:
+        own["TUNEWHEEL_PSEUDONYM_SECRET"] = wheel_secrets.pseudonym_secret.get_secret_value()
+    by_wheel = member is ENGINE and not said.get("TUNEWHEEL_ENGINE_API_KEY")
+    return {name: value for name, value in own.items() if by_wheel or not said.get(name)}
 
 
 def url(port: int) -> str:

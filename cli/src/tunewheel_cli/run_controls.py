@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.training import TrainAction, TrainControl, TrainFailed
+from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import (
     DATASET_VERSIONED,
     TRAIN_COMPLETED,
@@ -25,10 +26,14 @@ from tunewheel_cli.reading import read_topics
 ENDS = (TRAIN_STARTED, TRAIN_COMPLETED, TRAIN_FAILED)
 
 
-def make_control(project: str, run_id: str, action: TrainAction, request: str) -> Envelope[TrainControl]:
+def make_control(
+    project: str, run_id: str, action: TrainAction, request: str, principal: Principal | None
+) -> Envelope[TrainControl]:
     """The command as an event. Raises InvalidOption for a run id that cannot be one."""
     try:
-        data = TrainControl(project=project, run_id=run_id, action=action, request=request)
+        data = TrainControl(
+            project=project, run_id=run_id, action=action, request=request, principal=principal
+        )
     except ValidationError as error:
         field, reason = first_complaint(error)
         raise InvalidOption(f"{field} {reason}") from error
@@ -36,10 +41,15 @@ def make_control(project: str, run_id: str, action: TrainAction, request: str) -
 
 
 async def control(
-    project: str, run_id: str, action: TrainAction, request: str, options: Mapping[str, Any]
+    project: str,
+    run_id: str,
+    action: TrainAction,
+    request: str,
+    options: Mapping[str, Any],
+    principal: Principal | None,
 ) -> Envelope[TrainControl]:
     """Publish one command; ``request`` tells repeated ones apart."""
-    envelope = make_control(project, run_id, action, request)
+    envelope = make_control(project, run_id, action, request, principal)
     await publish_events(options, envelope)
     return envelope
 

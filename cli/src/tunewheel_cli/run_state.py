@@ -35,6 +35,9 @@ class RunState:
     spec_hosts: str = DEFAULT_HOSTS
     spec_folders: str = ""
     """With ``spec_hosts``: what its curate lets specs reach."""
+    identity: str = ""
+    """``open``, or ``required`` with the ``keys_file`` of its services."""
+    keys_file: str = ""
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Per name: pid, port, url, state, restarts, log, note."""
     error: str = ""

@@ -12,6 +12,7 @@ from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
+from tunewheel_contracts.principal import Principal
 
 from tunewheel_cli.places import Var
 from tunewheel_cli.publishing.events import SOURCE
@@ -56,14 +57,18 @@ def check_sources(spec: ProjectSpec, var: Var, bootstrap_servers: str) -> None:
         ).check(spec)
 
 
-async def declare(spec: ProjectSpec, options: Mapping[str, Any]) -> Envelope[ProjectDeclared]:
+async def declare(
+    spec: ProjectSpec, options: Mapping[str, Any], principal: Principal | None
+) -> Envelope[ProjectDeclared]:
     """Put a spec in force; declaring the same again is the same event again."""
-    return await _publish(ProjectDeclared(project=spec.project, spec=spec), options)
+    return await _publish(ProjectDeclared(project=spec.project, spec=spec, principal=principal), options)
 
 
-async def request_build(project: str, request: str, options: Mapping[str, Any]) -> Envelope[DatasetRequested]:
+async def request_build(
+    project: str, request: str, options: Mapping[str, Any], principal: Principal | None
+) -> Envelope[DatasetRequested]:
     """Ask for a dataset version; ``request`` tells repeated requests apart."""
-    data = DatasetRequested(project=project, reason=BuildReason.COMMAND, request=request)
+    data = DatasetRequested(project=project, reason=BuildReason.COMMAND, request=request, principal=principal)
     return await _publish(data, options)
 
 

@@ -252,8 +252,7 @@ class Service:
 
     async def start(self) -> None:
         """Bring everything up. A failure leaves nothing half started, so that ``start`` can be repeated."""
-        if self._mounted is not None:
-            self.access.begin()
+        self.access.begin()
         try:
             await self.publisher.start()
             if self._leadership is not None:

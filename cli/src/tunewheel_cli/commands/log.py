@@ -45,6 +45,7 @@ def status(reach: Reach, project: Project = None) -> None:
     if reach.as_json:
         print_json({
             "running": running is not None,
+            "identity": {"mode": running.identity, "keys_file": running.keys_file} if running else None,
             "services": running.services if running else {},
             "lag": [{"group": lag.group, "topic": lag.topic, "behind": lag.behind} for lag in lags],
             "dead_letters": refused,

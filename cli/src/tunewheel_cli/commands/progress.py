@@ -100,6 +100,18 @@ class StartDisplay:
                 self._console.print(f"[bold]{name:8}[/] {wheel.url_of(name)}")
         self._console.print(f"[bold]logs[/]     {wheel.plan.var.logs}\nCtrl-C stops everything.")
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether a person sees this: what goes to a file is no place for secrets."""
+        return self._console.is_terminal
+
+    def login(self, told: str) -> None:
+        """Show the console's login link."""
+        self._progress.stop()
+        self._live = False
+        self._console.print("[bold]login[/]    ", end="")
+        self._console.print(told, markup=False, soft_wrap=True)
+
     def stopping(self) -> None:
         self._progress.stop()
         self._live = False

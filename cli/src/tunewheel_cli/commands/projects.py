@@ -30,7 +30,7 @@ def declare(
 
     checked = read_spec(spec)
     check_sources(checked, reach.var, reach.connection.settings(reach.var).bootstrap_servers)
-    event = asyncio.run(put_in_force(checked, reach.client_options()))
+    event = asyncio.run(put_in_force(checked, reach.client_options(), reach.principal()))
     if reach.as_json:
         print_json({"project": checked.project, "event_id": event.id, "spec_sha256": checked.sha256,
                     "criteria_sha256": checked.criteria_sha256, "cautions": checked.cautions})  # fmt: skip
@@ -76,7 +76,8 @@ def build(
                     patience_seconds=patience,
                     on_behind=lambda left: status.update(f"ingest has {left:,} events left to read …"),
                 )
-        return (await request_build(project, request or str(uuid.uuid4()), options)).id
+        name = request or str(uuid.uuid4())
+        return (await request_build(project, name, options, reach.principal())).id
 
     event_id = asyncio.run(ask_for_it())
     if reach.as_json:
@@ -99,15 +100,16 @@ def ask(
             envvar="TUNEWHEEL_GATEWAY_URL", help="URL of the gateway.", show_default="the running one"
         ),
     ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="TUNEWHEEL_API_KEY", help="The gateway's API key.")
-    ] = None,
 ) -> None:
-    """Ask a project's model through the gateway."""
-    from tunewheel_cli.asking import ask_gateway, gateway_url
+    """Ask a project's model through the gateway.
 
-    url = gateway or gateway_url(reach.var)
-    answer = asyncio.run(ask_gateway(url, question, project=project, model=model, api_key=api_key))
+    The key is that of TUNEWHEEL_API_KEY, else, for the wheel's own gateway, the wheel's own.
+    """
+    from tunewheel_cli.asking import ask_gateway
+    from tunewheel_cli.endpoint import Endpoint
+
+    place = Endpoint.of("gateway", reach.var, url=gateway)
+    answer = asyncio.run(ask_gateway(place, question, project=project, model=model))
     if reach.as_json:
         print_json({"model": answer.model, "text": answer.text, "completion_id": answer.completion_id,
                     "seconds": round(answer.seconds, 3)})  # fmt: skip

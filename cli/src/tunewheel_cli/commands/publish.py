@@ -15,6 +15,7 @@ from tunewheel_cli.publishing.items import Kind
 from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
+    from tunewheel_cli.endpoint import Endpoint
     from tunewheel_cli.publishing.publish import Summary
     from tunewheel_cli.publishing.watching import Step
 
@@ -66,9 +67,9 @@ def publish(
     the same file again, after a crash for instance, doubles nothing: ids follow from content. Of a folder
     hidden, vendored and git-ignored files are left out.
     """
-    from tunewheel_cli.publishing.upload import ingest_url as running_ingest
+    from tunewheel_cli.endpoint import Endpoint
 
-    ingest = ingest_url or running_ingest(reach.var)
+    ingest = Endpoint.of("ingest", reach.var, url=ingest_url)
     if withdraw_deleted and not watch:
         raise InvalidOption("--withdraw-deleted: is for --watch; add it, or use `tunewheel withdraw`")
     if watch:
@@ -86,40 +87,41 @@ def publish(
 
 
 async def _publish(
-    reach: Reach, path: str, project: str, kind: Kind | None, maps: list[str], ingest: str
+    reach: Reach, path: str, project: str, kind: Kind | None, maps: list[str], ingest: Endpoint
 ) -> Summary:
     from tunewheel_cli.commands.bars import published_bar
     from tunewheel_cli.known import require_project
     from tunewheel_cli.publishing.publish import publish_path
     from tunewheel_cli.publishing.remote import is_url, publish_url
 
-    options = reach.client_options()
+    options, principal = reach.client_options(), reach.principal()
     await require_project(options, project)
     with published_bar(silent=reach.as_json) as note:
         if not is_url(path):
             return await publish_path(
                 Path(path), project=project, options=options, kind=kind, maps=maps, ingest=ingest,
-                on_progress=note,
+                on_progress=note, principal=principal,
             )  # fmt: skip
         if maps:
             raise InvalidOption("--map: is for CSV files; fetch the file and publish it by its path")
         return await publish_url(
-            path, project=project, options=options, kind=kind, ingest=ingest, on_progress=note
-        )
+            path, project=project, options=options, kind=kind, ingest=ingest, on_progress=note,
+            principal=principal,
+        )  # fmt: skip
 
 
-async def _watch(reach: Reach, path: str, project: str, ingest: str, withdraw_deleted: bool) -> None:
+async def _watch(reach: Reach, path: str, project: str, ingest: Endpoint, withdraw_deleted: bool) -> None:
     from tunewheel_cli.known import require_project
     from tunewheel_cli.publishing.watched import Watched
     from tunewheel_cli.publishing.watching import FolderWatch
 
     folder = Path(path)
-    options = reach.client_options()
+    options, principal = reach.client_options(), reach.principal()
     await require_project(options, project)
     if not reach.as_json:
         print(f"watching {folder}; Ctrl-C stops", file=sys.stderr)
     watched = Watched.of(reach.var.watches, folder, project)
-    watch = FolderWatch(folder, project, options, ingest, withdraw_deleted, watched)
+    watch = FolderWatch(folder, project, options, ingest, withdraw_deleted, watched, principal)
     await watch.run(lambda step: _tell_step(step, as_json=reach.as_json))
 
 

@@ -13,9 +13,11 @@ from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_cli import leash
 from tunewheel_cli.connection import InvalidOption
+from tunewheel_cli.console_login import tell_login
+from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.exits import leave, print_json
 from tunewheel_cli.launch import Plan, Wheel
-from tunewheel_cli.roster import BROKER, choose
+from tunewheel_cli.roster import BROKER, CONSOLE, choose
 from tunewheel_cli.run_state import RunState, require_none
 from tunewheel_cli.supervisor import StartFailed
 
@@ -84,6 +86,10 @@ async def start_here(reach: Reach, plan: Plan) -> int:
             if starting.done():
                 starting.result()
                 display.running(wheel)
+                if CONSOLE in plan.members:
+                    hint = "`tunewheel login` prints a link to the console"
+                    watched = display.is_watched and not reach.as_json
+                    display.login(await tell_login(wheel.endpoint(CONSOLE.name)) if watched else hint)
                 if reach.as_json:
                     print_json(summary(wheel.state))
                 await stopped
@@ -121,6 +127,8 @@ def start_detached(reach: Reach, plan: Plan) -> None:
             if time.monotonic() > deadline:
                 leave(StartFailed(f"not ready after {BACKGROUND_SECONDS:g} s; its log is {log}"))
             time.sleep(0.1)
+        if CONSOLE in plan.members and not reach.as_json:
+            display.login(asyncio.run(tell_login(Endpoint.of(CONSOLE.name, plan.var))))
     if reach.as_json:
         print_json(summary(state))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +14,9 @@ from tunewheel_cli.known_models import KnownModel
 from tunewheel_cli.lag import GroupLag
 from tunewheel_cli.run_state import RunState
 from tunewheel_cli.wheel_status import ProjectStatus
+
+if TYPE_CHECKING:
+    from tunewheel_runtime.identity.keys import ApiKey
 
 
 def print_status(
@@ -28,6 +32,7 @@ def print_status(
         console.print("no wheel runs on this folder")
     else:
         console.print(_services(running))
+        console.print(_identity(running))
     for name, texts in warnings.items():
         for text in texts:
             console.print(f"[red]{name} warns:[/] {escape(text)}")
@@ -66,6 +71,22 @@ def print_acls(acls: Sequence[Acl], principals: Mapping[str, str]) -> None:
                 table.add_row(f"  {acl.kind}", acl.resource, ", ".join(acl.operations))
         console.print(f"[bold]{escape(called)}[/]  {escape(PRINCIPALS[name])}")
         console.print(table)
+
+
+def _identity(running: RunState) -> str:
+    if running.identity == "open":
+        return "[yellow]identity is open:[/] whoever reaches a service may do everything"
+    return f"callers are known by the keys in {escape(running.keys_file)}"
+
+
+def print_keys(keys: Mapping[str, ApiKey]) -> None:
+    """Print one line a key."""
+    table = Table("name", "roles", "projects", "groups", "keys", box=None, pad_edge=False)
+    for name, entry in keys.items():
+        roles = entry.roles if "roles" in entry.model_fields_set or not entry.groups else ()
+        projects = "all" if entry.projects is None else ", ".join(entry.projects)
+        table.add_row(name, ", ".join(roles), projects, ", ".join(entry.groups), str(len(entry.sha256)))
+    Console(highlight=False).print(table)
 
 
 def _services(running: RunState) -> Table:

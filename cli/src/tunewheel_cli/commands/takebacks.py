@@ -34,8 +34,10 @@ def withdraw(
     """Keep documents out of every dataset version from here on; publishing one again brings it back."""
     from tunewheel_contracts.events.upstream import DocumentWithdrawn
 
+    principal = reach.principal()
     events = [
-        _checked(DocumentWithdrawn, project=project, document_id=name, reason=reason) for name in documents
+        _checked(DocumentWithdrawn, project=project, document_id=name, reason=reason, principal=principal)
+        for name in documents
     ]
     ids = asyncio.run(_send(reach, project, events))
     if reach.as_json:
@@ -78,7 +80,7 @@ def forget(
     name = request or content_id("erasure", [project, customer, source, now.isoformat()])
     event = _checked(
         ErasureRequested, project=project, erasure_id=name, customer=customer, source_id=source,
-        requested_by=requested_by, requested_at=now, reason=reason,
+        requested_by=requested_by, requested_at=now, reason=reason, principal=reach.principal(),
     )  # fmt: skip
     if not yes and not reach.as_json:
         typer.confirm(f"Erase everything of {customer or source} in {project}, for good?", abort=True)

@@ -41,7 +41,8 @@ def train(
         options = reach.client_options()
         await require_project(options, project)
         unknown = await unheard_of(run_id, options)
-        event = await control(project, run_id, action, request or str(uuid.uuid4()), options)
+        name = request or str(uuid.uuid4())
+        event = await control(project, run_id, action, name, options, reach.principal())
         again = action is TrainAction.RESUME and await train_again(run_id, options)
         return event.id, unknown, again
 

@@ -8,19 +8,27 @@ from typing import Any, Self
 import aiohttp
 from tunewheel_contracts.errors import TransientError
 
+from tunewheel_cli.endpoint import Endpoint
+
 
 class GatewayClient:
     """Talks to one gateway as an application would."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, gateway: Endpoint) -> None:
+        self._url = gateway.url
+        self._headers = gateway.headers
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=180))
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=180), headers=self._headers)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
+
+    async def status_without_key(self) -> int:
+        """Return how the gateway answers a request that does not say who it is from."""
+        async with aiohttp.ClientSession() as stranger, stranger.get(f"{self._url}/v1/models") as answer:
+            return answer.status
 
     async def models(self) -> set[str]:
         """Return the ids of the models that can be asked."""

@@ -13,6 +13,7 @@ from tunewheel_runtime.kafka import client_options
 
 from tunewheel_cli import run_state
 from tunewheel_cli.connection import Connection, InvalidOption
+from tunewheel_cli.console_login import tell_login
 from tunewheel_cli.dead_letters import dead_letter_counts
 from tunewheel_cli.demo.example import Example
 from tunewheel_cli.demo.gateway import GatewayClient
@@ -48,8 +49,10 @@ async def run_demo(options: DemoOptions) -> int:
     await asyncio.to_thread(_empty, options.var)
     members = choose(None)
     plan = Plan(
-        var=Var(options.var.resolve()), members=members, auto_ports=True, base_model=example.spec.base_model
-    )
+        var=Var(options.var.resolve()), members=members, auto_ports=True, base_model=example.spec.base_model,
+        # The example's customers are invented; without a secret each demo makes the same versions.
+        pseudonym_secret=False,
+    )  # fmt: skip
     wheel: Wheel | None = None
     try:
         async with outcome.memory.running():
@@ -87,8 +90,10 @@ async def _tell(
     wheel: Wheel, example: Example, screen: Screen, outcome: Outcome, options: DemoOptions
 ) -> None:
     settings = Connection(bootstrap_servers=wheel.bootstrap_servers).settings()
-    async with EventFeed(settings) as feed, GatewayClient(wheel.url_of("gateway")) as gateway:
+    async with EventFeed(settings) as feed, GatewayClient(wheel.endpoint("gateway")) as gateway:
         story = Story(feed, gateway, example, screen, outcome, settings)
+        stranger = await gateway.status_without_key()
+        screen.say(f"  every request carries this wheel's key; without it the gateway answers {stranger}")
         try:
             last = first = await story.first_turn()
             if first.passed and not options.one_turn:
@@ -109,6 +114,7 @@ async def _wait_for_the_end(wheel: Wheel, screen: Screen) -> None:
     screen.title("Left running (Ctrl-C stops it)")
     for name in ("gateway", "console", "registry"):
         screen.say(f"  {name:<9} {wheel.url_of(name)}")
+    screen.say(f"  login     {await tell_login(wheel.endpoint('console'))}")
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -10,6 +10,7 @@ from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.event import Envelope, KafkaRecord, UpstreamEvent, new_event
 from tunewheel_contracts.events.upstream import DocumentPublished, ExamplePublished, TicketPublished
 from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
 from tunewheel_cli.publishing.items import Found, Kind, Refusal
@@ -28,11 +29,13 @@ MAX_VALUE_BYTES = MAX_MESSAGE_BYTES - 16 * 1024
 def fields_of(kind: Kind | None) -> frozenset[str]:
     """Return the fields that records of ``kind`` (or of any) can have, the project aside."""
     events = EVENTS.values() if kind is None else (EVENTS[kind],)
-    return frozenset(name for event in events for name in event.model_fields) - {"project"}
+    return frozenset(name for event in events for name in event.model_fields) - {"project", "principal"}
 
 
-def make_event(found: Found, *, project: str, kind: Kind | None) -> Envelope[Any] | Refusal:
-    """Check one record and wrap it.
+def make_event(
+    found: Found, *, project: str, kind: Kind | None, principal: Principal | None = None
+) -> Envelope[Any] | Refusal:
+    """Check one record and wrap it, as published by ``principal``, whatever the record says of that.
 
     Without ``kind`` the record's id field tells what it is. With it a record may lack an id: it is then
     named by its content, so that publishing it again names it the same.
@@ -45,6 +48,7 @@ def make_event(found: Found, *, project: str, kind: Kind | None) -> Envelope[Any
         names = ", ".join(IDS.values())
         return _refuse(found, "(kind)", f"cannot be told; add one of {names}, or say --kind")
     fields = dict(found.fields)
+    fields.pop("principal", None)
     if fields.setdefault("project", project) != project:
         return _refuse(
             found, "project", f"is {fields['project']!r}, not {project!r}; publish it under its own"
@@ -52,7 +56,7 @@ def make_event(found: Found, *, project: str, kind: Kind | None) -> Envelope[Any
     if IDS[known] not in fields and kind is not None and known is not Kind.DOCUMENT:
         fields[IDS[known]] = content_id(known.value, fields)
     try:
-        data = EVENTS[known].model_validate(fields)
+        data = EVENTS[known].model_validate(fields | {"principal": principal})
     except ValidationError as error:
         field, reason = first_complaint(error)
         return _refuse(found, field, _lower(reason))

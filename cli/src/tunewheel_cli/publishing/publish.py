@@ -11,14 +11,16 @@ from typing import Any
 
 from tunewheel_contracts.event import KafkaRecord
 from tunewheel_contracts.events.upstream import DocumentPublished
+from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
+from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.publishing.events import encode, make_event
 from tunewheel_cli.publishing.items import Found, FoundFile, Kind, Refusal, Source
 from tunewheel_cli.publishing.sender import Sender
 from tunewheel_cli.publishing.sources import open_source, size_of
 from tunewheel_cli.publishing.summary import OnProgress, Summary
-from tunewheel_cli.publishing.upload import USUAL_URL, Uploader
+from tunewheel_cli.publishing.upload import USUAL, Uploader
 
 __all__ = ["Pump", "Summary", "publish_path"]
 
@@ -34,22 +36,24 @@ async def publish_path(
     maps: Sequence[str] = (),
     max_bytes: int = MAX_MESSAGE_BYTES,
     on_progress: OnProgress | None = None,
-    ingest: str = USUAL_URL,
+    ingest: Endpoint = USUAL,
+    principal: Principal | None = None,
 ) -> Summary:
     """Publish every good record of ``path`` and return what was refused.
 
-    ``options`` are aiokafka's; ``ingest`` is where files that are no text go. Ids follow from content:
-    publishing again what is on the log already changes nothing.
+    ``options`` are aiokafka's; ``ingest`` is where files that are no text go; ``principal`` publishes. Ids
+    follow from content: publishing again what is on the log already changes nothing.
 
     Raises:
         SourceUnusable: there is nothing to read, or an option does not fit it.
         TransientError: Kafka or ingest cannot be reached or does not acknowledge.
+        NotAllowed: ingest does not know the key, or the key lacks the role.
     """
     summary = Summary(str(path), total_bytes=size_of(path))
     source = open_source(path, kind=kind, maps=maps, max_bytes=max_bytes, on_bytes=summary.count)
     began = time.monotonic()
     async with Sender(options) as sender, Uploader(ingest) as uploader:
-        await Pump(sender, uploader, summary, project, kind, on_progress).run(source)
+        await Pump(sender, uploader, summary, project, kind, on_progress, principal).run(source)
     summary.seconds = time.monotonic() - began
     if on_progress:
         on_progress(summary)
@@ -66,6 +70,7 @@ class Pump:
     project: str
     kind: Kind | None = None
     on_progress: OnProgress | None = None
+    principal: Principal | None = None
 
     async def run(self, source: Source) -> None:
         """Publish all of ``source``; after it everything is acknowledged. See ``publish_path`` for errors."""
@@ -96,5 +101,5 @@ class Pump:
             self.summary.published[record.topic] += 1
 
     def _to_record(self, found: Found) -> KafkaRecord | Refusal:
-        made = make_event(found, project=self.project, kind=self.kind)
+        made = make_event(found, project=self.project, kind=self.kind, principal=self.principal)
         return made if isinstance(made, Refusal) else encode(found, made)

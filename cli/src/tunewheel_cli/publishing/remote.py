@@ -10,15 +10,17 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
+from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.publishing.folder import read_document
 from tunewheel_cli.publishing.items import Kind, Source, SourceUnusable
 from tunewheel_cli.publishing.publish import Pump
 from tunewheel_cli.publishing.sender import Sender
 from tunewheel_cli.publishing.sources import JSON_LINES, is_publishable, open_source
 from tunewheel_cli.publishing.summary import OnProgress, Summary
-from tunewheel_cli.publishing.upload import USUAL_URL, Uploader
+from tunewheel_cli.publishing.upload import USUAL, Uploader
 
 SCHEMES = ("s3", "gs", "az", "abfs", "file")
 PART_BYTES = 5 << 20
@@ -37,7 +39,8 @@ async def publish_url(
     kind: Kind | None = None,
     max_bytes: int = MAX_MESSAGE_BYTES,
     on_progress: OnProgress | None = None,
-    ingest: str = USUAL_URL,
+    ingest: Endpoint = USUAL,
+    principal: Principal | None = None,
 ) -> Summary:
     """Publish the documents and JSON Lines below ``url``; a document's id is its path below it.
 
@@ -47,6 +50,7 @@ async def publish_url(
     Raises:
         SourceUnusable: the URL is none, or nothing below it can be published.
         TransientError: the store, Kafka or ingest cannot be reached.
+        NotAllowed: ingest does not know the key, or the key lacks the role.
     """
     prefix = Prefix(url)
     objects = await prefix.objects()
@@ -54,7 +58,7 @@ async def publish_url(
         raise SourceUnusable(f"{url}: holds no documents and no JSON Lines; check the prefix")
     summary, began = Summary(url, total_bytes=sum(objects.values())), time.monotonic()
     async with Sender(options) as sender, Uploader(ingest) as uploader:
-        pump = Pump(sender, uploader, summary, project, kind, on_progress)
+        pump = Pump(sender, uploader, summary, project, kind, on_progress, principal)
         with tempfile.TemporaryDirectory(prefix="publish-") as scratch:
             for name in objects:
                 file = Path(scratch) / f"object{Path(name).suffix}"

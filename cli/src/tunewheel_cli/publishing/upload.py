@@ -7,30 +7,22 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tunewheel_contracts.errors import TransientError
 
-from tunewheel_cli.places import Var
+from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.publishing.items import FoundFile, Refusal
 from tunewheel_cli.roster import ROSTER, url
-from tunewheel_cli.run_state import living
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-INGEST = next(member for member in ROSTER if member.name == "ingest")
-USUAL_URL = url(INGEST.port)
+USUAL = Endpoint("ingest", url(next(member.port for member in ROSTER if member.name == "ingest")))
 TIMEOUT_SECONDS = 600.0
-
-
-def ingest_url(var: Var) -> str:
-    """Return where ingest of the wheel on ``var`` listens, the usual place if none runs."""
-    state = living(var.run_file)
-    return (state and state.url_of(INGEST.name)) or USUAL_URL
 
 
 class Uploader:
     """Sends files to ingest, one after the other; connects when there is a first."""
 
-    def __init__(self, ingest: str) -> None:
-        self._ingest = ingest.rstrip("/")
+    def __init__(self, ingest: Endpoint) -> None:
+        self._ingest = ingest
         self._session: ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -45,25 +37,29 @@ class Uploader:
 
         Raises:
             TransientError: ingest does not answer, or cannot reach its broker or store.
+            NotAllowed: it does not know the key, or the key lacks the role.
         """
         import aiohttp
 
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS), headers=self._ingest.headers
+            )
         query = {"project": project, "document_id": file.document_id, "media_type": file.media_type}
         try:
             with file.path.open("rb") as body:
                 async with self._session.post(
-                    f"{self._ingest}/v1/documents/files", params=query, data=body
+                    f"{self._ingest.url}/v1/documents/files", params=query, data=body
                 ) as response:
                     status, text = response.status, await response.text()
         except (TimeoutError, aiohttp.ClientError) as error:
             raise TransientError(
-                f"ingest: nothing answers at {self._ingest} ({error}), and {file.where} goes through it; "
+                f"ingest: nothing answers at {self._ingest.url} ({error}), and {file.where} goes through it; "
                 "start the wheel with `tunewheel up`, or name ingest with --ingest-url"
             ) from error
         except OSError as error:
             return Refusal(file.where, None, "(file)", f"cannot be read: {error.strerror}")
+        self._ingest.require_allowed(status, text)
         return _judge(file, status, text)
 
 

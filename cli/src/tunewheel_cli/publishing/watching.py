@@ -11,14 +11,16 @@ from typing import Any
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import DocumentWithdrawn
+from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
 
+from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.folder import document_files, read_documents
 from tunewheel_cli.publishing.publish import Pump
 from tunewheel_cli.publishing.sender import Sender, publish_events
 from tunewheel_cli.publishing.summary import Summary
-from tunewheel_cli.publishing.upload import USUAL_URL, Uploader
+from tunewheel_cli.publishing.upload import USUAL, Uploader
 from tunewheel_cli.publishing.watched import Watched
 
 RETRY_MS = 5_000
@@ -47,10 +49,12 @@ class FolderWatch:
     folder: Path
     project: str
     options: Mapping[str, Any]
-    ingest: str = USUAL_URL
+    ingest: Endpoint = USUAL
     withdraw_deleted: bool = False
     watched: Watched | None = None
     """What the last watch saw: what is gone since counts as deleted. None: nothing is remembered."""
+    principal: Principal | None = None
+    """Who publishes and withdraws."""
 
     async def run(self, on_step: Callable[[Step], None], *, stop: asyncio.Event | None = None) -> None:
         """Publish what is there, then every change, until ``stop`` is set. A Kafka that is away for a while
@@ -97,13 +101,11 @@ class FolderWatch:
         files = [self.folder / name for name in names]
         source = read_documents(self.folder, files, max_bytes=MAX_MESSAGE_BYTES, on_bytes=summary.count)
         async with Sender(self.options) as sender, Uploader(self.ingest) as uploader:
-            await Pump(sender, uploader, summary, self.project).run(source)
+            await Pump(sender, uploader, summary, self.project, principal=self.principal).run(source)
 
     async def _withdraw(self, names: tuple[str, ...], summary: Summary) -> None:
-        withdrawn = [
-            DocumentWithdrawn(project=self.project, document_id=name, reason="its file was deleted")
-            for name in names
-        ]
+        said = {"project": self.project, "reason": "its file was deleted", "principal": self.principal}
+        withdrawn = [DocumentWithdrawn.model_validate({**said, "document_id": name}) for name in names]
         await publish_events(self.options, *(new_event(data, source=SOURCE) for data in withdrawn))
         summary.published[DocumentWithdrawn.type] += len(names)
 

@@ -108,14 +108,22 @@ def read_keys(path: Path) -> KeyRing:
     Raises:
         InvalidKeys
     """
+    return ring_of(read_key_file(path), path)
+
+
+def read_key_file(path: Path) -> KeyFile:
+    """Read the file; what its parts say of each other is checked by ``ring_of``.
+
+    Raises:
+        InvalidKeys
+    """
     try:
-        file = KeyFile.model_validate(_parse(path.read_text(encoding="utf-8")))
+        return KeyFile.model_validate(_parse(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         where, reason = first_complaint(error)
         raise InvalidKeys(f"TUNEWHEEL_API_KEYS_FILE {path}: {where}: {reason}") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InvalidKeys(f"TUNEWHEEL_API_KEYS_FILE {path} cannot be read: {error}") from error
-    return _ring(file, path)
 
 
 def _parse(text: str) -> Any:
@@ -135,7 +143,12 @@ def _single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _ring(file: KeyFile, path: Path) -> KeyRing:
+def ring_of(file: KeyFile, path: Path) -> KeyRing:
+    """Return the keys of ``file``, which was read from ``path``.
+
+    Raises:
+        InvalidKeys: a key names a group that the file lacks, or two names share a key.
+    """
     groups = {name: entry.grant() for name, entry in file.groups.items()}
     by_sum: dict[str, Principal] = {}
     own: dict[str, tuple[Grant, ...]] = {}

@@ -85,11 +85,7 @@ def verdict(run: Run) -> str:
         case EvalFailed():
             return "failed: " + "; ".join(run.verdict.reasons)
         case ReviewRequested():
-            return (
-                "waits for a person"
-                if run.awaits_review
-                else f"review {next(reversed(run.reviews.values())).verdict}"
-            )
+            return "waits for a person" if run.awaits_review else f"review {run.reviews[-1].verdict}"
         case _:
             return "open"
 

@@ -1,0 +1,197 @@
+"""keys, key, login: who may call, and the wheel's own key."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunewheel_cli.connection import InvalidOption
+from tunewheel_cli.exits import print_json
+from tunewheel_cli.reach import Reach, reaching
+
+if TYPE_CHECKING:
+    from tunewheel_runtime.identity.keys import ApiKey
+
+keys_app = typer.Typer(
+    help="The file of API keys: who may call the services, and what each may do.", no_args_is_help=True
+)
+
+File = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", envvar="TUNEWHEEL_API_KEYS_FILE", help="File of keys.", show_default="the wheel's own"
+    ),
+]
+Name = Annotated[str, typer.Argument(help="Who the key is for; it stands in events as who asked.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (add, list_, rotate, revoke):
+        keys_app.command(command.__name__.rstrip("_"))(command)
+    app.add_typer(keys_app, name="keys")
+    app.command()(key)
+    app.command()(login)
+
+
+@reaching
+def add(
+    reach: Reach,
+    name: Name,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(help="viewer, publisher, application, reviewer or operator; may be repeated."),
+    ] = None,
+    project: Annotated[
+        list[str] | None, typer.Option("--project", "-p", help="Only in this project; may be repeated.")
+    ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="What this group of the file may do; may be repeated.")
+    ] = None,
+    file: File = None,
+) -> None:
+    """Make a key and print it, once: the file keeps its hash alone.
+
+    Without --project the roles hold in every project. Services take it within seconds.
+    """
+    from tunewheel_cli import key_file
+
+    if not role and not group:
+        raise InvalidOption("--role: say what the key may do; give one or more, or --group")
+    path = _own_or(file, reach)
+    new = key_file.add(path, name, roles=role or (), projects=project or (), groups=group or ())
+    _print_new(reach, path, name, new)
+
+
+@reaching
+def list_(reach: Reach, file: File = None) -> None:
+    """Show who has a key, and what each may do. No key is known here, only its hash."""
+    from tunewheel_cli import key_file
+    from tunewheel_cli.commands.tables import print_keys
+
+    path = file or reach.var.keys_file
+    found = key_file.read(path)
+    if reach.as_json:
+        print_json({"file": path, "keys": [_as_json(name, entry) for name, entry in found.keys.items()]})
+    else:
+        print_keys(found.keys)
+
+
+@reaching
+def rotate(
+    reach: Reach,
+    name: Name,
+    keep_old: Annotated[
+        bool, typer.Option("--keep-old", help="The key before holds too, until `revoke --old`.")
+    ] = False,
+    file: File = None,
+) -> None:
+    """Give NAME a new key and print it, once; the old one ends within seconds."""
+    from tunewheel_cli import key_file, wheel_secrets
+    from tunewheel_cli.run_state import living
+
+    path = _own_or(file, reach)
+    if not _is_local(path, name, reach):
+        new = key_file.rotate(path, name, keep_old=keep_old)
+    elif living(reach.var.run_file) is None:
+        new = wheel_secrets.rotate_local_key(reach.var, keep_old=keep_old)
+    else:
+        raise InvalidOption(
+            f"NAME: the wheel that runs here uses the key {name!r}; stop it with `tunewheel down` first"
+        )
+    _print_new(reach, path, name, new)
+
+
+@reaching
+def revoke(
+    reach: Reach,
+    name: Name,
+    old: Annotated[
+        bool, typer.Option("--old", help="Only the keys before the newest, after rotate --keep-old.")
+    ] = False,
+    file: File = None,
+) -> None:
+    """Take NAME's key away; within seconds no service knows it."""
+    from tunewheel_cli import key_file
+
+    path = _own_or(file, reach)
+    if _is_local(path, name, reach) and not old:
+        raise InvalidOption(f"NAME: {name!r} is the wheel's own key, which it cannot run without; rotate it")
+    key_file.revoke(path, name, old_only=old)
+    if reach.as_json:
+        print_json({"name": name, "revoked": "old" if old else "all", "file": path})
+    else:
+        print(f"revoked {'the old keys' if old else 'the key'} of {name} in {path}")
+
+
+@reaching
+def key(reach: Reach) -> None:
+    """Print the wheel's own key, for scripts: it may do everything, in every project."""
+    from tunewheel_cli.wheel_secrets import local_key
+
+    found = local_key(reach.var)
+    if found is None:
+        raise InvalidOption(f"--var: no wheel was started on {reach.var.root}; `tunewheel up` makes its key")
+    if reach.as_json:
+        print_json({"key": found.get_secret_value()})
+    else:
+        print(found.get_secret_value())
+
+
+@reaching
+def login(
+    reach: Reach,
+    console_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TUNEWHEEL_CONSOLE_URL", help="URL of the console.", show_default="the running one"
+        ),
+    ] = None,
+) -> None:
+    """Print a link that logs in to the console, once, as the key that asks for it.
+
+    The key is that of TUNEWHEEL_API_KEY, else, for the wheel's own console, the wheel's own.
+    """
+    from tunewheel_cli.console_login import login_link
+    from tunewheel_cli.endpoint import Endpoint
+
+    link = asyncio.run(login_link(Endpoint.of("console", reach.var, url=console_url)))
+    if reach.as_json:
+        print_json({"url": link.url, "expires_at": link.expires_at})
+    else:
+        print(link.url)
+
+
+def _own_or(file: Path | None, reach: Reach) -> Path:
+    """Return the file to change. The wheel's own is made by ``up`` alone, with the wheel's key in it.
+
+    Raises:
+        InvalidOption: there is none yet.
+    """
+    own = reach.var.keys_file
+    if file is None and not own.exists():
+        raise InvalidOption(
+            f"--file: no wheel was started on {reach.var.root}, so it has no keys yet; run `tunewheel up` "
+            "first, or name a file"
+        )
+    return file or own
+
+
+def _is_local(path: Path, name: str, reach: Reach) -> bool:
+    """Return whether this is the wheel's own key."""
+    from tunewheel_cli.wheel_secrets import LOCAL
+
+    return name == LOCAL and path.resolve() == reach.var.keys_file.resolve()
+
+
+def _print_new(reach: Reach, path: Path, name: str, new: str) -> None:
+    if reach.as_json:
+        print_json({"name": name, "key": new, "file": path})
+    else:
+        print(new)
+
+
+def _as_json(name: str, entry: ApiKey) -> dict[str, object]:
+    return {"name": name, **entry.model_dump(mode="json", exclude={"sha256"}), "keys": len(entry.sha256)}

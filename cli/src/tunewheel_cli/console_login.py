@@ -1,0 +1,67 @@
+"""The console's one-time login link: whoever opens it is logged in as the key that asked for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from tunewheel_contracts.errors import TransientError, TunewheelError
+
+from tunewheel_cli.endpoint import Endpoint
+
+PATIENCE_SECONDS = 10.0
+
+
+class NoLogin(TunewheelError):
+    """The console makes no link; the message is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginLink:
+    """``url`` is a secret until it was opened; ``expires_at``: ISO 8601."""
+
+    url: str
+    expires_at: str
+
+
+async def login_link(console: Endpoint) -> LoginLink:
+    """Ask the console for a link.
+
+    Raises:
+        TransientError: nothing answers.
+        NotAllowed: the console does not know the key.
+        NoLogin: it answers with something else.
+    """
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers=console.headers) as http,
+            http.post(f"{console.url}/v1/login-links", json={}) as response,
+        ):
+            status, text = response.status, await response.text()
+    except (TimeoutError, aiohttp.ClientError) as error:
+        raise TransientError(
+            f"console: nothing answers at {console.url} ({error}); start the wheel with `tunewheel up`, or "
+            "name the console with --console-url"
+        ) from error
+    console.require_allowed(status, text)
+    try:
+        body = json.loads(text)
+        if status == HTTPStatus.CREATED:
+            return LoginLink(console.url + body["path"], body["expires_at"])
+        reason = str(body["detail"])
+    except (ValueError, KeyError, TypeError):
+        reason = f"status {status}: {text[:200]}"
+    raise NoLogin(f"console: made no login link: {reason}")
+
+
+async def tell_login(console: Endpoint) -> str:
+    """Return the link for a person to open, or why there is none."""
+    try:
+        link = await login_link(console)
+    except TunewheelError as error:
+        return f"no link: {error}"
+    return f"{link.url} (for one login, until {link.expires_at})"

@@ -1,0 +1,92 @@
+"""A service as the command line calls it: where it listens, and the key that it is sent."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Self
+
+from pydantic import SecretStr
+from tunewheel_contracts.errors import TunewheelError
+
+from tunewheel_cli.connection import InvalidOption
+from tunewheel_cli.places import Var
+from tunewheel_cli.roster import ROSTER
+from tunewheel_cli.roster import url as loopback
+from tunewheel_cli.run_state import living
+from tunewheel_cli.wheel_secrets import local_key
+
+VARIABLE = "TUNEWHEEL_API_KEY"
+
+
+class NotAllowed(TunewheelError):
+    """A service knows no such key (401), or the key lacks a role (403)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """``key`` None: nothing is sent."""
+
+    service: str
+    url: str
+    key: SecretStr | None = None
+
+    @classmethod
+    def of(cls, service: str, var: Var, *, url: str | None = None) -> Self:
+        """Return ``service`` at ``url``, else where the wheel on ``var`` has it, else at its usual place.
+
+        The key of ``TUNEWHEEL_API_KEY`` is for whatever the caller names. The wheel's own key is sent to the
+        wheel's own addresses only, as ``run.json`` of a living wheel has them.
+
+        Raises:
+            InvalidOption: ``TUNEWHEEL_API_KEY`` cannot be sent.
+            SecretsUnusable
+        """
+        running = living(var.run_file)
+        own = running.url_of(service) if running else None
+        usual = next(loopback(member.port) for member in ROSTER if member.name == service)
+        address = (url or own or usual).rstrip("/")
+        key = given_key()
+        if key is None and running and address == own and running.keys_file == str(var.keys_file):
+            key = local_key(var)
+        return cls(service, address, key)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.key is None else {"Authorization": f"Bearer {self.key.get_secret_value()}"}
+
+    def require_allowed(self, status: int, body: str) -> None:
+        """Raise ``NotAllowed`` for an answer of 401 or 403."""
+        if status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return
+        if self.key is None:
+            raise NotAllowed(
+                f"{self.service}: {self.url} asks who calls; set {VARIABLE} to a key that it knows, or "
+                "name the folder of the wheel that listens there with --var"
+            )
+        sent = f"the key in {VARIABLE}" if given_key() else "the wheel's own key"
+        raise NotAllowed(f"{self.service}: {_reason(status, body)} ({sent} was sent to {self.url})")
+
+
+def _reason(status: int, body: str) -> str:
+    """Return the message of an error in OpenAI's shape, the body's beginning where it has another."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"status {status}: {body[:300]}"
+
+
+def given_key() -> SecretStr | None:
+    """Return the key in ``TUNEWHEEL_API_KEY``, None where there is none.
+
+    Raises:
+        InvalidOption: no header can carry it.
+    """
+    value = os.environ.get(VARIABLE, "").strip()
+    if not value:
+        return None
+    if not (value.isascii() and value.isprintable()):
+        raise InvalidOption(f"{VARIABLE}: holds a character that no key has; copy the key again")
+    return SecretStr(value)

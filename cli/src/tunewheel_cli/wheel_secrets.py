@@ -1,0 +1,120 @@
+"""The secrets of one wheel on this machine: made once, by the first ``up`` on its folder, and kept."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+from tunewheel_contracts.errors import TunewheelError
+
+from tunewheel_cli import key_file, owner_files
+from tunewheel_cli.places import Var
+
+LOCAL = "local"
+"""The name of the wheel's own key in its file of keys."""
+
+
+class SecretsUnusable(TunewheelError):
+    """The folder of secrets cannot be read or written, or its files do not fit together."""
+
+
+@dataclass(frozen=True, slots=True)
+class WheelSecrets:
+    """What the services of one wheel share; ``keys_file`` holds the hash of ``api_key``."""
+
+    api_key: SecretStr
+    keys_file: Path
+    session_secret: SecretStr
+    pseudonym_secret: SecretStr | None
+    """None: this folder's versions were made without, or its first log or store was from elsewhere."""
+
+
+def local_key(var: Var) -> SecretStr | None:
+    """Return the key of the wheel on ``var``, None where none was made.
+
+    Raises:
+        SecretsUnusable: the file is there and cannot be read.
+    """
+    return _read(var.identity / "api-key")
+
+
+def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:
+    """Return the secrets of the wheel on ``var``; those that are missing are made.
+
+    Args:
+        pseudonyms: whether a folder without a log and a store of its own yet gets a ``pseudonym_secret``. A
+            folder that has one of them never does: its versions were made without.
+
+    Raises:
+        SecretsUnusable
+    """
+    folder = var.identity
+    try:
+        is_new = not (var.kafka.exists() or var.store.exists())
+        folder.mkdir(parents=True, exist_ok=True, mode=owner_files.OWNER_FOLDER)
+        folder.chmod(owner_files.OWNER_FOLDER)  # one that was copied here may be open to others
+        with owner_files.one_at_a_time(folder):
+            key = _keep(folder / "api-key", key_file.new_key)
+            if not var.keys_file.exists():
+                key_file.make(var.keys_file, LOCAL, key.get_secret_value())
+            _require_known(var.keys_file, key)
+            session = _keep(folder / "session-secret", secrets.token_urlsafe)
+            if pseudonyms and is_new:
+                _keep(folder / "pseudonym-secret", secrets.token_urlsafe)
+            for path in folder.iterdir():
+                path.chmod(owner_files.OWNER_FILE)
+            return WheelSecrets(key, var.keys_file, session, _read(folder / "pseudonym-secret"))
+    except OSError as error:
+        raise SecretsUnusable(f"--var: {folder} cannot hold the wheel's secrets: {error}") from error
+
+
+def rotate_local_key(var: Var, *, keep_old: bool) -> str:
+    """Give the wheel another key of its own and return it. Wherever this ends early, the key in the folder is
+    one that the file of keys knows.
+
+    Raises:
+        InvalidKeys, KeyFileUnwritable, SecretsUnusable
+    """
+    key = key_file.rotate(var.keys_file, LOCAL, keep_old=True)
+    try:
+        owner_files.write(var.identity / "api-key", key + "\n")
+    except OSError as error:
+        raise SecretsUnusable(f"{var.identity / 'api-key'} cannot be written: {error}") from error
+    if not keep_old:
+        key_file.revoke(var.keys_file, LOCAL, old_only=True)
+    return key
+
+
+def _keep(path: Path, make: Callable[[], str]) -> SecretStr:
+    """Return the secret in ``path``, made now where there is none."""
+    found = _read(path)
+    if found is None:
+        found = SecretStr(make())
+        owner_files.write(path, found.get_secret_value() + "\n")
+    return found
+
+
+def _read(path: Path) -> SecretStr | None:
+    try:
+        text = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SecretsUnusable(f"{path} cannot be read: {error}") from error
+    if not text:
+        raise SecretsUnusable(f"{path} is empty; restore it, or delete it to have a new one made")
+    return SecretStr(text)
+
+
+def _require_known(path: Path, key: SecretStr) -> None:
+    """Refuse a file of keys without the wheel's own: its gateway could not reach its engine."""
+    from tunewheel_runtime.identity.keys import read_keys
+
+    if read_keys(path).find(key.get_secret_value()) is None:
+        raise SecretsUnusable(
+            f"{path} lacks the wheel's own key, which lies in {path.parent / 'api-key'}; restore its entry "
+            f"{LOCAL!r}, or delete both files to have new ones made"
+        )

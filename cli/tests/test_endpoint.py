@@ -1,0 +1,175 @@
+"""Whom the command line sends a key to, and how a refusal reaches the person at the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from tunewheel_cli.asking import ask_gateway
+from tunewheel_cli.connection import InvalidOption
+from tunewheel_cli.console_login import NoLogin, login_link, tell_login
+from tunewheel_cli.demo.gateway import GatewayClient
+from tunewheel_cli.endpoint import Endpoint, NotAllowed
+from tunewheel_cli.exits import Exit
+from tunewheel_cli.main import app
+from tunewheel_cli.places import Var
+from tunewheel_cli.publishing.items import FoundFile
+from tunewheel_cli.publishing.upload import Uploader
+from tunewheel_cli.run_state import RunState, started
+from tunewheel_cli.wheel_secrets import make_secrets
+from typer.testing import CliRunner
+
+USER_KEY = "tw-of-the-user"
+UNKNOWN = {"error": {"message": "this API key is unknown; ask for a new one", "type": "authentication_error"}}
+LACKING = {"error": {"message": "bob lacks the role application in project 'p'; ask for it"}}
+
+
+@pytest.fixture
+def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Var:
+    monkeypatch.delenv("TUNEWHEEL_API_KEY", raising=False)
+    return Var(tmp_path / "var")
+
+
+def note(var: Var, *, supervisor: int | None = None, keys_file: Path | None = None, **urls: str) -> None:
+    """Write down a wheel that runs in this process, or in ``supervisor``."""
+    RunState(
+        supervisor_pid=supervisor or os.getpid(),
+        supervisor_started=started(os.getpid()) or 0.0,
+        phase="running",
+        bootstrap_servers="",
+        identity="required",
+        keys_file=str(keys_file or var.keys_file),
+        services={name: {"url": url} for name, url in urls.items()},
+    ).write(var.run_file)
+
+
+def test_the_wheels_key_goes_to_the_wheels_own_addresses_alone(var: Var) -> None:
+    key = make_secrets(var, pseudonyms=True).api_key
+    note(var, gateway="http://127.0.0.1:8100", ingest="http://127.0.0.1:8101")
+    assert Endpoint.of("gateway", var) == Endpoint("gateway", "http://127.0.0.1:8100", key)
+    assert Endpoint.of("gateway", var, url="http://127.0.0.1:8100/").key == key
+    for other in (
+        "http://127.0.0.1:8102", "https://127.0.0.1:8100", "http://gateway.example:8100", "http://localhost:8100",
+        "http://127.0.0.1:8100@evil.example", "http://127.0.0.1:81000", "http://127.0.0.1:8100.evil.example",
+    ):  # fmt: skip
+        assert Endpoint.of("gateway", var, url=other).key is None, other
+    assert Endpoint.of("console", var).key is None, "this wheel has none: whoever listens there is another"
+
+
+def test_nobody_gets_the_key_of_a_wheel_that_does_not_run(var: Var) -> None:
+    make_secrets(var, pseudonyms=True)
+    assert Endpoint.of("gateway", var) == Endpoint("gateway", "http://127.0.0.1:8100", None)
+    note(var, supervisor=1, gateway="http://127.0.0.1:8100")
+    assert Endpoint.of("gateway", var).key is None
+
+
+def test_the_wheels_key_is_not_sent_where_callers_are_known_by_another_file(var: Var, tmp_path: Path) -> None:
+    make_secrets(var, pseudonyms=True)
+    note(var, keys_file=tmp_path / "users.yaml", gateway="http://127.0.0.1:8100")
+    assert Endpoint.of("gateway", var).key is None
+
+
+def test_the_key_of_the_environment_wins(var: Var, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_secrets(var, pseudonyms=True)
+    note(var, gateway="http://127.0.0.1:8100")
+    monkeypatch.setenv("TUNEWHEEL_API_KEY", f"{USER_KEY}\n")
+    for url in (None, "https://gateway.example"):
+        assert Endpoint.of("gateway", var, url=url).headers == {"Authorization": f"Bearer {USER_KEY}"}
+    assert USER_KEY not in repr(Endpoint.of("gateway", var))
+    monkeypatch.setenv("TUNEWHEEL_API_KEY", "schlüssel")
+    with pytest.raises(InvalidOption, match="TUNEWHEEL_API_KEY: holds a character"):
+        Endpoint.of("gateway", var)
+
+
+@asynccontextmanager
+async def answering(status: int, body: object) -> AsyncIterator[tuple[str, list[str | None]]]:
+    """Answer every request so; yields the address, and the keys that were sent."""
+    sent: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        sent.append(request.headers.get("Authorization"))
+        await request.read()
+        return web.json_response(body, status=status)
+
+    server = web.Application()
+    server.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(server)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", sent
+    finally:
+        await runner.cleanup()
+
+
+async def _ask(endpoint: Endpoint) -> object:
+    return await ask_gateway(endpoint, "hi", project="p")
+
+
+async def _upload(endpoint: Endpoint) -> object:
+    async with Uploader(endpoint) as uploader:
+        return await uploader.send(FoundFile("a.pdf", Path(__file__), "a.pdf", "application/pdf", 1), "p")
+
+
+@pytest.mark.parametrize("call", [_ask, _upload, login_link], ids=["ask", "upload", "login"])
+async def test_a_refusal_names_the_reason_and_the_key(
+    var: Var, monkeypatch: pytest.MonkeyPatch, call: Callable[[Endpoint], object]
+) -> None:
+    async with answering(401, UNKNOWN) as (url, sent):
+        note(var, gateway=url)
+        with pytest.raises(NotAllowed, match="asks who calls; set TUNEWHEEL_API_KEY to a key that it knows"):
+            await call(Endpoint("gateway", url))  # type: ignore[misc]
+        make_secrets(var, pseudonyms=True)
+        with pytest.raises(NotAllowed, match=r"this API key is unknown.*the wheel's own key was sent to"):
+            await call(Endpoint.of("gateway", var))  # type: ignore[misc]
+    async with answering(403, LACKING) as (url, more):
+        monkeypatch.setenv("TUNEWHEEL_API_KEY", USER_KEY)
+        with pytest.raises(NotAllowed, match=r"bob lacks the role application.*the key in TUNEWHEEL_API_KEY"):
+            await call(Endpoint.of("gateway", var, url=url))  # type: ignore[misc]
+    assert [key is None for key in (*sent, *more)] == [True, False, False]
+
+
+async def test_the_demo_sends_its_key_and_sees_what_others_are_answered(var: Var) -> None:
+    async with answering(200, {"data": [{"id": "m"}]}) as (url, sent):
+        note(var, gateway=url)
+        key = make_secrets(var, pseudonyms=True).api_key.get_secret_value()
+        async with GatewayClient(Endpoint.of("gateway", var)) as gateway:
+            assert await gateway.status_without_key() == 200
+            assert await gateway.models() == {"m"}
+    assert sent == [None, f"Bearer {key}"]
+
+
+@pytest.mark.parametrize("command", [("ask", "hi", "-p", "p", "--gateway"), ("login", "--console-url")])
+def test_a_refusal_is_exit_7(var: Var, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
+    monkeypatch.setenv("TUNEWHEEL_VAR", str(var.root))
+
+    async def run() -> object:
+        async with answering(401, UNKNOWN) as (url, _):
+            return await asyncio.to_thread(CliRunner().invoke, app, [*command, url, "--json"])
+
+    result = asyncio.run(run())
+    assert result.exit_code == Exit.NOT_ALLOWED == 7  # type: ignore[attr-defined]
+    assert json.loads(result.stdout)["kind"] == "NotAllowed"  # type: ignore[attr-defined]
+
+
+async def test_a_login_link_is_the_consoles() -> None:
+    async with answering(201, {"path": "/login?t=x", "expires_at": "2030-01-01T00:00:00Z"}) as (url, _):
+        console = Endpoint("console", url)
+        assert (await login_link(console)).url == f"{url}/login?t=x"
+        assert await tell_login(console) == f"{url}/login?t=x (for one login, until 2030-01-01T00:00:00Z)"
+
+
+async def test_what_is_no_link_is_told() -> None:
+    async with answering(409, {"detail": "identity is open"}) as (url, _):
+        with pytest.raises(NoLogin, match="console: made no login link: identity is open"):
+            await login_link(Endpoint("console", url))
+    async with answering(200, {"nothing": "here"}) as (url, _):
+        assert (await tell_login(Endpoint("console", url))).startswith("no link: console: made no login link")
+    assert "nothing answers at" in await tell_login(Endpoint("console", url))
