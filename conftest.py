@@ -1,10 +1,13 @@
-"""For the tests of all packages: their order, what may be skipped, and what properties are tried on."""
+"""For the tests of all packages: order, what may be skipped, certificates, what properties are tried on."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -73,3 +76,73 @@ def pytest_runtest_makereport() -> Iterator[None]:
             report.outcome = "failed"
             report.longrepr = f"skipped in CI, which must have what tests need: {reason}"
     return report
+
+
+class Authority:
+    """A certificate authority of this session: PEM files for whoever listens on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        self._folder = folder
+        self._make_key = lambda: ec.generate_private_key(ec.SECP256R1())
+        self._key = self._make_key()
+        self.cafile = folder / "ca.pem"
+        """What a client trusts who trusts this authority."""
+        self.cafile.write_bytes(self._sign("authority", self._key, names=None))
+        self._issued = 0
+
+    def issue(
+        self, *names: str, folder: Path | None = None, password: str | None = None
+    ) -> tuple[Path, Path]:
+        """Write a new key and a certificate for ``names`` (hosts, addresses); return the certificate's file
+        and the key's."""
+        from cryptography.hazmat.primitives import serialization as pem
+
+        self._issued += 1
+        folder = folder or self._folder
+        key = self._make_key()
+        certfile, keyfile = folder / f"{self._issued}.pem", folder / f"{self._issued}.key"
+        certfile.write_bytes(self._sign(str(self._issued), key, names=names))
+        closed = pem.BestAvailableEncryption(password.encode()) if password else pem.NoEncryption()
+        keyfile.write_bytes(key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, closed))
+        return certfile, keyfile
+
+    def _sign(self, name: str, key: Any, *, names: tuple[str, ...] | None) -> bytes:
+        """Return a certificate in PEM; ``names`` None: the authority's own."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+
+        now, own = datetime.now(UTC), x509.AuthorityKeyIdentifier.from_issuer_public_key
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
+            .add_extension(own(self._key.public_key()), critical=False)
+        )
+        if names is None:
+            only_signs = dict.fromkeys(
+                ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+                 "key_agreement", "crl_sign", "encipher_only", "decipher_only"), False
+            )  # fmt: skip
+            builder = builder.add_extension(x509.KeyUsage(key_cert_sign=True, **only_signs), critical=True)
+            builder = builder.add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+        else:
+            known = [
+                x509.IPAddress(ip_address(name)) if name[0].isdigit() else x509.DNSName(name)
+                for name in names
+            ]
+            builder = builder.add_extension(x509.SubjectAlternativeName(known), critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))

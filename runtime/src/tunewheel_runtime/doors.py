@@ -5,31 +5,53 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Generator
+from typing import Any, ClassVar, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from tunewheel_runtime.http import PatientHttp
-from tunewheel_runtime.settings import HttpSettings
+from tunewheel_runtime.tls import Certificate
+
+_HANDSHAKE = 22
+"""The type of the first TLS record that a client sends (RFC 8446 §5.1): no HTTP method begins with it."""
+_PLAIN_REFUSAL = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n"
+    b"This port speaks HTTPS; call it with https:// in place of http://.\n"
+)
+_LINGER_SECONDS = 1.0
 
 
 class Door:
     """One listening socket and the app behind it. The app's lifespan is not run."""
 
     def __init__(
-        self, app: ASGIApp, settings: HttpSettings, *, host: str, port: int, patience: float
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        port: int,
+        patience: float,
+        certificate: Certificate | None,
     ) -> None:
         """Bind the socket. ``port`` 0 takes a free one; ``patience``: seconds that requests in flight get
-        when it closes."""
+        when it closes. With a ``certificate`` it speaks TLS only."""
+
+        def connect(**options: Any) -> asyncio.BaseProtocol:
+            http = PatientHttp(**options)
+            return http if certificate is None else TlsOnly(http, certificate)
+
         self._config = uvicorn.Config(
             app, host=host, port=port, log_config=None, access_log=False, lifespan="off",
-            timeout_graceful_shutdown=int(patience), http=PatientHttp,
+            timeout_graceful_shutdown=int(patience), http=cast(Any, connect),
         )  # fmt: skip
         self._listener = self._config.bind_socket()
         # asyncio sets it only on sockets that name their protocol, which this one does not: without it
         # every answer on a kept connection waits 40 ms for the client's delayed ACK.
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._listener.listen(self._config.backlog)  # whoever comes before ``serve`` waits for it
         self.port: int = self._listener.getsockname()[1]
 
     async def serve(self, closing: asyncio.Event) -> None:
@@ -53,3 +75,52 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
+
+
+class _Tls(SSLProtocol):
+    max_size: ClassVar[int] = 64 * 1024
+    """Held by each connection for as long as it lives; asyncio's own figure is four times that."""
+
+
+class TlsOnly(asyncio.BufferedProtocol):
+    """A new connection, until its first byte: then TLS takes it over, or plain HTTP is told what to do.
+
+    OpenSSL would drop it, and a client that forgot the ``s`` of ``https`` be told of a broken connection.
+    """
+
+    def __init__(self, http: PatientHttp, certificate: Certificate) -> None:
+        patience: Any = http.patience_seconds
+        nobody: Any = None  # typeshed asks for a future that waits for the handshake
+        self._tls = _Tls(
+            asyncio.get_running_loop(), http, certificate.context(), nobody, server_side=True,
+            ssl_handshake_timeout=patience, ssl_shutdown_timeout=patience,
+        )  # fmt: skip
+        self._http = http
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = self._http.carrier = cast(asyncio.Transport, transport)
+        self._tls.connection_made(transport)
+
+    def get_buffer(self, sizehint: int) -> Any:
+        self._buffer = self._tls.get_buffer(sizehint)
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._refused:
+            return
+        if self._buffer[0] == _HANDSHAKE:
+            self._transport.set_protocol(self._tls)
+            self._tls.buffer_updated(nbytes)
+        else:
+            self._refuse()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._tls.connection_lost(exc)
+
+    def _refuse(self) -> None:
+        self._refused = True
+        self._transport.write(_PLAIN_REFUSAL)
+        self._transport.write_eof()
+        # Closed at once, with some of the request unread, the kernel would take the answer back.
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._transport.abort)

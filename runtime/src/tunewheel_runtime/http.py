@@ -23,6 +23,8 @@ class PatientHttp(HttpToolsProtocol):
     patience_seconds: ClassVar[float] = 30.0
     """For a whole head to arrive, and for the next bytes of a body that is read; then the answer is 408 (RFC
     9110 §15.5.9). For an answer that waits for its reader too; then the connection is cut off."""
+    unread_bytes: ClassVar[int] = 64 * 1024
+    """Of an answer, held here beside what the socket holds, before it waits for its reader."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -31,9 +33,12 @@ class PatientHttp(HttpToolsProtocol):
         self._head_size = self._received = self._seen = 0
         self._look: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
+        self.carrier: asyncio.Transport | None = None
+        """Under TLS: what carries the encrypted bytes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=self.unread_bytes)  # under TLS asyncio would hold 512 KiB
         self._look_in(self.patience_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -43,7 +48,7 @@ class PatientHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Called once the client has left unread what the socket and asyncio hold for it (64 KiB here)."""
+        """Called once the client has left unread what the socket and ``unread_bytes`` hold for it."""
         super().pause_writing()
         self._unread = self.loop.call_later(self.patience_seconds, self._cut_off)
 
@@ -75,6 +80,17 @@ class PatientHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_body, self._ended = False, True
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """Called when the server closes."""
+        super().shutdown()
+        # TLS waits for the client's farewell, and an idle client may send none before it calls again.
+        if self.carrier is not None and self.transport.is_closing() and not self._has_more_to_send():
+            self.carrier.abort()
+
+    def _has_more_to_send(self) -> bool:
+        carried = self.carrier.get_write_buffer_size() if self.carrier is not None else 0
+        return carried + self.transport.get_write_buffer_size() > 0
 
     def _look_in(self, seconds: float) -> None:
         # One look per connection and spell: a timer for each request would cost more than the request.

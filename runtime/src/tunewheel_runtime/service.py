@@ -40,6 +40,7 @@ from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.subscriptions import Subscriptions
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
+from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_of_clear_text
 from tunewheel_runtime.view import Apply, ApplyAt, Forget, LogReader, View
 
 __all__ = ["Delivery", "Lease", "LeaseLost", "Position", "Service"]
@@ -341,22 +342,26 @@ class Service:
 
         Raises:
             NoIdentity: nobody would ask who calls.
+            InvalidTls: the certificate or its key cannot be used.
         """
         settings = self.settings
+        certificate = certificate_of(settings, warn=self.warn)
         if self._asks_who:
             host = settings.http_host if self._mounted is not None else "localhost"
             self.access.require_identity(self.name, host=host)
         health_host = settings.health_host or settings.http_host
-        doors = [self._door(self.health_asgi(), health_host, settings.health_port)]
+        doors = [self._door(self.health_asgi(), health_host, settings.health_port, certificate)]
         self.health_port = doors[0].port
         if self._mounted is not None:
-            doors.append(self._door(self.asgi(), settings.http_host, settings.http_port))
+            tell_of_clear_text(settings)
+            doors.append(self._door(self.asgi(), settings.http_host, settings.http_port, certificate))
             self.http_port = doors[1].port
         async with self._running():
             await asyncio.gather(*(door.serve(self._stopping) for door in doors))
 
-    def _door(self, app: ASGIApp, host: str, port: int) -> Door:
-        return Door(app, self.settings, host=host, port=port, patience=self.settings.shutdown_seconds)
+    def _door(self, app: ASGIApp, host: str, port: int, certificate: Certificate | None) -> Door:
+        patience = self.settings.shutdown_seconds
+        return Door(app, host=host, port=port, patience=patience, certificate=certificate)
 
     async def _serve_until_signalled(self) -> None:
         loop = asyncio.get_running_loop()
@@ -369,7 +374,7 @@ class Service:
         configure_logs(service=self.name, level=self.settings.log_level, json=self.settings.log_json)
         try:
             asyncio.run(self._serve_until_signalled())
-        except NoIdentity as error:
+        except (NoIdentity, InvalidTls) as error:
             log.error("cannot_start", reason=str(error))
             sys.exit(2)
         sys.exit(1 if self.failure else 0)

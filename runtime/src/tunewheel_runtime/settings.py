@@ -69,6 +69,14 @@ class HttpSettings(BaseSettings):
     oidc_name_claim: str = Field(default="sub", min_length=1)
     """The claim that names the holder, the same for ever and for nobody else."""
 
+    tls_certfile: Path | None = None
+    """PEM: the certificate that both doors show, then those between it and its authority. Without it they
+    speak plain HTTP. Read anew, with its key, when one of the files changes."""
+    tls_keyfile: Path | None = None
+    """PEM: the certificate's private key."""
+    tls_keyfile_password: SecretStr | None = None
+    """Opens the private key where it is encrypted."""
+
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
         return _listed(self.http_allowed_hosts)

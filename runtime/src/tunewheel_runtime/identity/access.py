@@ -13,6 +13,7 @@ from tunewheel_contracts.fields import Strict
 from tunewheel_contracts.principal import Principal
 
 from tunewheel_runtime.admission import is_loopback
+from tunewheel_runtime.file_marks import mark_of
 from tunewheel_runtime.identity.keys import InvalidKeys, KeyRing, fingerprint_of, read_keys, sum_of
 from tunewheel_runtime.identity.roles import ANYBODY, NOBODY, Caller, NotAuthenticated, NotAuthorised, Role
 from tunewheel_runtime.identity.tokens import Tokens, is_token, oidc_complaint
@@ -59,7 +60,7 @@ class Access:
         self._reading = False
         self._tokens = Tokens(settings, warn=warn, clock=clock) if settings.oidc_issuer else None
         self._next_look = clock() + LOOK_SECONDS
-        self._seen = _mark(self._path)
+        self._seen = () if self._path is None else mark_of(self._path)
         self._ring, self._unreadable = KeyRing(), None
         try:
             if self._path is not None:
@@ -193,7 +194,7 @@ class Access:
             return
         self._reading = True
         try:
-            mark = _mark(self._path)
+            mark = mark_of(self._path)
             if mark != self._seen:
                 await self._read(self._path)
                 self._seen = mark
@@ -215,14 +216,3 @@ def bearer_secret(authorization: str | None) -> str:
     """Return the key or token of an ``Authorization`` header; empty without one."""
     scheme, _, secret = (authorization or "").partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else ""
-
-
-def _mark(path: Path | None) -> tuple[int, ...] | None:
-    """Return what changes when the file does, through links too, as Kubernetes mounts a secret."""
-    if path is None:
-        return None
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -26,6 +26,7 @@ from tunewheel_runtime.doors import Door
 from tunewheel_runtime.identity.access import Access, NoIdentity
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.identity.keys import InvalidKeys
+from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_of_clear_text
 
 from tunewheel_engine import api_adapters, api_openai, api_tgi
 from tunewheel_engine.engine import Engine, load_engine
@@ -131,8 +132,10 @@ def serve(settings: Settings) -> int:
     try:
         access = Access(settings, warn=_warn)
         access.require_identity("the engine", host=settings.http_host)
-        return asyncio.run(_serve(settings, access))
-    except (NoIdentity, InvalidKeys) as error:
+        certificate = certificate_of(settings, warn=_warn)
+        tell_of_clear_text(settings)
+        return asyncio.run(_serve(settings, access, certificate))
+    except (NoIdentity, InvalidKeys, InvalidTls) as error:
         log.error("cannot_start", reason=str(error))
     except ModelFilesError as error:
         log.error("cannot_start", field=error.field, reason=error.reason)
@@ -144,7 +147,7 @@ def _warn(name: str, text: str | None) -> None:
         structlog.get_logger(__name__).error("warning", name=name, text=text)
 
 
-async def _serve(settings: Settings, access: Access) -> int:
+async def _serve(settings: Settings, access: Access, certificate: Certificate | None) -> int:
     closing, failed = asyncio.Event(), False
     loop = asyncio.get_running_loop()
 
@@ -155,15 +158,13 @@ async def _serve(settings: Settings, access: Access) -> int:
 
     engine = load_engine(settings, on_failure=stop_after_failure)
     app = make_app(engine, access)
+    health_host = settings.health_host or settings.http_host
     doors = [
-        Door(app, settings, host=settings.http_host, port=settings.http_port, patience=10),
-        Door(
-            make_health_app(engine),
-            settings,
-            host=settings.health_host or settings.http_host,
-            port=settings.health_port,
-            patience=10,
-        ),
+        Door(served, host=host, port=port, patience=10, certificate=certificate)
+        for served, host, port in (
+            (app, settings.http_host, settings.http_port),
+            (make_health_app(engine), health_host, settings.health_port),
+        )
     ]
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, closing.set)
