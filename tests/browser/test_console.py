@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -13,20 +15,24 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import httpx
 import pytest
 from tunewheel_cli.kafka.ports import free_port
+from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
 from tunewheel_contracts.events.production import DriftDetected, DriftExample, DriftWindow
 from tunewheel_contracts.events.training import TrainProgressed
+from tunewheel_contracts.principal import Principal
 
 from ..integration.bus import PATIENCE_SECONDS, Bus
 from ..integration.specs import declared
 from ..integration.verdicts import passed
+from .devtools import Tab, opened_tab
 
 pytestmark = pytest.mark.integration
 
@@ -42,27 +48,69 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture
-def console(kafka: str, tmp_path: Path) -> Iterator[str]:
-    """Run a console process and return its URL."""
+class Console:
+    """A console process, and the file of keys that it reads."""
+
+    def __init__(self, url: str, keys: Path) -> None:
+        self.url = url
+        self._file = keys
+        self._keys: dict[str, dict[str, Any]] = {}
+
+    def let_in(self, project: str, *roles: str) -> str:
+        """Add a key of ``project``, named as it is, and return the key."""
+        key = secrets.token_urlsafe(32)
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        self._keys[project] = {"sha256": digest, "projects": [project], "roles": list(roles)}
+        self._write()
+        return key
+
+    def shut_out(self, project: str) -> None:
+        """Take the key of ``project`` away."""
+        del self._keys[project]
+        self._write()
+
+    def _write(self) -> None:
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(json.dumps({"keys": self._keys}))
+        fresh.replace(self._file)
+
+    async def link(self, key: str) -> str:
+        """Return the URL of a one-time link, once the console knows the key."""
+        async with httpx.AsyncClient(base_url=self.url) as client, asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                answer = await client.post("/v1/login-links", headers={"authorization": f"Bearer {key}"})
+                if answer.status_code == 201:
+                    return self.url + answer.json()["path"]
+                assert answer.status_code == 401, answer.text
+                await asyncio.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def console(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    """Run a console process that asks who calls."""
+    folder = tmp_path_factory.mktemp("console")
     port, health_port = free_port(), free_port()
+    keys = folder / "keys.json"
+    keys.write_text("{}")
     environment = os.environ | {
         "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
         "TUNEWHEEL_HTTP_PORT": str(port),
         "TUNEWHEEL_HEALTH_PORT": str(health_port),
-        "TUNEWHEEL_STORE_URL": (tmp_path / "store").as_uri(),
+        "TUNEWHEEL_IDENTITY": "required",
+        "TUNEWHEEL_API_KEYS_FILE": str(keys),
+        "TUNEWHEEL_STORE_URL": (folder / "store").as_uri(),
         "TUNEWHEEL_REFRESH_SECONDS": "0.1",
     }
-    log = (tmp_path / "console.log").open("wb")
+    log = (folder / "console.log").open("wb")
     process = subprocess.Popen(
         [sys.executable, "-m", "tunewheel_console.main"], env=environment, stdout=log, stderr=log
     )
     try:
         until_ready(health_port)
-        yield f"http://127.0.0.1:{port}"
+        yield Console(f"http://127.0.0.1:{port}", keys)
     finally:
         process.terminate()
-        assert process.wait(PATIENCE_SECONDS) == 0, (tmp_path / "console.log").read_text()
+        assert process.wait(PATIENCE_SECONDS) == 0, (folder / "console.log").read_text()
         log.close()
 
 
@@ -76,24 +124,10 @@ def until_ready(health_port: int) -> None:
     pytest.fail("the console did not get ready")
 
 
-async def dom(chromium: str, url: str, profile: Path) -> str:
-    """Return the page as the browser has it once its scripts have run."""
-    process = await asyncio.create_subprocess_exec(
-        chromium,
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        f"--user-data-dir={profile}",
-        "--virtual-time-budget=8000",
-        "--dump-dom",
-        url,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        output, _ = await process.communicate()
-    return output.decode("utf-8", "replace")
+@pytest.fixture
+async def tab(chromium: str, tmp_path: Path) -> AsyncIterator[Tab]:
+    async with opened_tab(chromium, tmp_path / "profile") as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -134,36 +168,92 @@ def drift(project: str) -> DriftDetected:
 
 
 async def test_the_page_shows_a_project_with_no_other_host(
-    chromium: str, console: str, bus: Bus, project: str, tmp_path: Path
+    console: Console, tab: Tab, bus: Bus, project: str
 ):
     await publish_turn(bus, project)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        attempt, page = 0, ""
-        while not all(text in page for text in (project, "waits for a person", "run-1", "customer wrote")):
-            page = await dom(chromium, console, tmp_path / f"profile-{attempt}")
-            attempt += 1
-    assert "Approve" in page
-    assert MARKUP not in page
-    assert "&lt;img src=" in page
-    foreign = [part for part in page.split('"') if part.startswith(("http://", "https://", "//"))]
-    assert not [url for url in foreign if not url.startswith((console, "http://www.w3.org/"))]
+    await tab.open(await console.link(console.let_in(project, "viewer")))
+    shown = await tab.until(
+        f"{project} (viewer in {project})", "waits for a person", "run-1", "customer wrote"
+    )
+    assert "Approve" not in shown
+    assert MARKUP in shown, "as text"
+    assert await tab.evaluate("document.querySelector('img[src=\"/nowhere\"]')") is None
+    assert len(tab.requested) > 5
+    assert [url for url in tab.requested if not url.startswith((console.url, "data:"))] == []
 
 
-async def test_only_its_own_page_opens_the_pages_connection(console: str):
+async def test_a_person_logs_in_reviews_and_logs_out(console: Console, tab: Tab, bus: Bus, project: str):
+    await publish_turn(bus, project)
+    key = console.let_in(project, "reviewer")
+    await console.link(key)  # the console knows the key
+    await tab.open(console.url)
+    await tab.until("API key or token")
+    await tab.fill("#key", "no such key")
+    await tab.click("Log in")
+    await tab.until("Not logged in")
+    await tab.fill("#key", key)
+    await tab.click("Log in")
+    await tab.until(f"reviewer in {project}", "waits for a person")
+    (cookie,) = await tab.cookies()
+    assert cookie["httpOnly"]
+    assert (cookie["sameSite"], cookie["path"], cookie["session"]) == ("Strict", "/", False)
+    assert await tab.evaluate("document.cookie") == ""
+
+    await tab.click("Approve")
+    await tab.click("Approve this version")
+    (review,) = await bus.collect(topics.REVIEW_SUBMITTED, 1, where=lambda e: e.project == project)
+    assert (review.data.verdict, review.data.reviewer) == ("approved", project)
+    assert review.data.principal == Principal(name=project)
+
+    await tab.click("Log out")
+    await tab.until("API key or token")
+    assert await tab.cookies() == []
+    async with httpx.AsyncClient(base_url=console.url, cookies={cookie["name"]: cookie["value"]}) as copied:
+        assert (await copied.get("/")).status_code == 401, "it ended here too"
+
+
+async def test_a_link_works_once_and_a_key_that_is_taken_away_empties_an_open_tab(
+    console: Console, tab: Tab, bus: Bus, project: str
+):
+    await publish_turn(bus, project)
+    link = await console.link(console.let_in(project, "operator"))
+    await tab.open(link)
+    await tab.until(f"operator in {project}", "waits for a person")
+    async with httpx.AsyncClient() as other:
+        answer = await other.get(link)
+    assert (answer.status_code, "used or is too old" in answer.text) == (401, True)
+    console.shut_out(project)
+    assert project not in await tab.until("API key or token")
+
+
+async def test_only_its_own_page_opens_the_pages_connection(console: Console, project: str):
     """The page acts over a websocket, or over posts of ``text/plain`` where none gets through."""
-    socket = f"{console}/_nicegui_ws/socket.io/?EIO=4&transport="
-    ours, foreign = {"origin": console}, {"origin": "https://evil.example"}
-    async with aiohttp.ClientSession() as session:
-        async with session.ws_connect(f"{socket}websocket", headers=ours) as opened:
+    socket = f"{console.url}/_nicegui_ws/socket.io/?EIO=4&transport="
+    async with httpx.AsyncClient() as browser:
+        answer = await browser.get(await console.link(console.let_in(project, "operator")))
+    session = {"cookie": "; ".join(f"{name}={value}" for name, value in answer.cookies.items())}
+    ours, foreign = {"origin": console.url} | session, {"origin": "https://evil.example"} | session
+    stranger = {"origin": console.url}
+    async with aiohttp.ClientSession() as client:
+        async with client.ws_connect(f"{socket}websocket", headers=ours) as opened:
             assert (await opened.receive_str()).startswith('0{"sid"')
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            await session.ws_connect(f"{socket}websocket", headers=foreign)
+            await client.ws_connect(f"{socket}websocket", headers=foreign)
         assert refused.value.status == 403
-        async with session.get(f"{socket}polling", headers=ours) as answer:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await client.ws_connect(f"{socket}websocket", headers=stranger)
+        assert refused.value.status == 403
+        async with client.get(f"{socket}polling", headers=stranger) as answer:
+            assert answer.status == 401
+        async with client.get(f"{socket}polling", headers=ours) as answer:
             sid = json.loads((await answer.text()).removeprefix("0"))["sid"]
-        async with session.post(f"{socket}polling&sid={sid}", data="40", headers=ours) as answer:
+        async with client.post(f"{socket}polling&sid={sid}", data="40", headers=ours) as answer:
             assert (answer.status, answer.request_info.headers["content-type"][:10]) == (200, "text/plain")
-        async with session.post(f"{socket}polling&sid={sid}", data="40", headers=foreign) as answer:
+        async with client.post(f"{socket}polling&sid={sid}", data="40", headers=foreign) as answer:
             assert answer.status == 403
-        async with session.post(f"{console}/v1/projects/p/runs/r/cancel", headers=foreign) as answer:
+        async with client.post(
+            f"{console.url}/v1/projects/{project}/runs/r/cancel", headers=foreign
+        ) as answer:
             assert answer.status == 403
+        async with client.post(f"{console.url}/v1/projects/{project}/runs/r/cancel", headers=ours) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (403, "csrf")

@@ -1,0 +1,115 @@
+"""One tab of a headless Chromium, driven over the DevTools protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from ..integration.bus import PATIENCE_SECONDS
+
+ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
+LOOK_SECONDS = 0.05
+
+
+class Tab:
+    """A page as the browser shows it."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.requested: list[str] = []
+        """The URLs that the browser has asked for."""
+
+    async def listen(self) -> None:
+        async for message in self._socket:
+            said = json.loads(message.data)
+            if said.get("method") == "Network.requestWillBeSent":
+                self.requested.append(said["params"]["request"]["url"])
+            elif waiting := self._answers.pop(said.get("id"), None):
+                waiting.set_result(said)
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        waiting = self._answers[number] = asyncio.get_running_loop().create_future()
+        await self._socket.send_json({"id": number, "method": method, "params": params})
+        said = await waiting
+        assert "error" not in said, said
+        return said["result"]
+
+    async def open(self, url: str) -> None:
+        await self.call("Page.navigate", url=url)
+
+    async def evaluate(self, expression: str) -> Any:
+        """Return the value of a script; None while another page is being loaded."""
+        said = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return said["result"].get("value")
+
+    async def text(self) -> str:
+        return await self.evaluate("document.body ? document.body.innerText : ''") or ""
+
+    async def until(self, *texts: str) -> str:
+        """Wait until the page shows all of ``texts``, and return all that it shows."""
+        shown = ""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while True:
+                    shown = await self.text()
+                    if all(text.lower() in shown.lower() for text in texts):
+                        return shown
+                    await asyncio.sleep(LOOK_SECONDS)
+        except TimeoutError:
+            raise AssertionError(f"the page does not show {texts}, but: {shown}") from None
+
+    async def click(self, text: str) -> None:
+        """Click the button that says ``text``, once there is one."""
+        says = f"b => b.innerText.trim().toLowerCase() === {json.dumps(text.lower())}"
+        find = f"[...document.querySelectorAll('button')].find({says})"
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await self.evaluate(f"(b => b ? (b.click(), true) : false)({find})"):
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def fill(self, selector: str, text: str) -> None:
+        await self.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")
+        await self.call("Input.insertText", text=text)
+
+    async def cookies(self) -> list[dict[str, Any]]:
+        return (await self.call("Network.getCookies"))["cookies"]
+
+
+@contextlib.asynccontextmanager
+async def opened_tab(chromium: str, profile: Path) -> AsyncIterator[Tab]:
+    """Start a browser with a profile of its own, and end it."""
+    process = await asyncio.create_subprocess_exec(
+        chromium, *ARGUMENTS, "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank",
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (told := _read(profile / "DevToolsActivePort")):
+                await asyncio.sleep(LOOK_SECONDS)
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{told[0]}") as session:
+            async with session.get("/json/list") as answer:
+                (page,) = [one for one in await answer.json() if one["type"] == "page"]
+            async with session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+                tab = Tab(socket)
+                listening = asyncio.create_task(tab.listen())
+                await tab.call("Network.enable")
+                yield tab
+                listening.cancel()
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def _read(path: Path) -> list[str]:
+    """Return the lines of the file in which Chromium tells its port, none before it has."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return lines if len(lines) == 2 else []
