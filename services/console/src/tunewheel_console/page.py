@@ -228,4 +228,4 @@ def _draw_logout(csrf: str, root: str) -> None:
     """Draw a form, not a command of the page's connection: only an answer over HTTP takes a cookie away."""
     with ui.element("form").props(f'method=post action="{root}logout"'):
         ui.element("input").props(f'type=hidden name=csrf value="{csrf}"')
-        ui.button("Log out", icon="logout").props("type=submit flat dense color=white")
+        ui.button("Log out").props("type=submit flat dense color=white")
