@@ -44,3 +44,19 @@ def test_a_spec_with_a_key_twice_names_its_path_and_lines() -> None:
         parse_spec(text)
     assert refused.value.field == "train.learning_rate"
     assert refused.value.reason == "is given in line 3 and again in line 5; keep one of them"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("project: desk\ntrain: [1\nepochs: 2\n", "line 3, column 7:\n    epochs: 2\n          ^"),
+        ("project: desk\ntrain: [1", ":\n    train: [1\n           ^"),
+        ("project: \x01", "control characters are not allowed"),
+    ],
+    ids=["within", "end", "character"],
+)
+def test_a_spec_that_is_no_yaml_is_shown_where(text: str, shown: str) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        parse_spec(text)
+    assert refused.value.reason.startswith("is not YAML: ")
+    assert shown in refused.value.reason

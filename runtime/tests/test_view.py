@@ -43,7 +43,7 @@ class Told:
         )
 
     def read(self, one: ConsumerRecord[bytes, bytes]) -> None:
-        self.reader._decode_and_apply(one)  # pyright: ignore[reportPrivateUsage]
+        asyncio.run(self.reader._decode_and_apply(one))  # pyright: ignore[reportPrivateUsage]
 
     def begin(self, begins: dict[TopicPartition, int]) -> None:
         self.reader._warn_if_truncated(begins)  # pyright: ignore[reportPrivateUsage]

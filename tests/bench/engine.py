@@ -198,7 +198,8 @@ def engine(directory: Path) -> Iterator[tuple[str, psutil.Process]]:
     command += ["--port", str(port), "--health-port", str(health_port)]
     command += ["--cache-dir", str(CACHE), "--adapter-root", str(directory)]
     with (directory / "engine.log").open("wb") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=log)
+        environment = os.environ | {"TUNEWHEEL_IDENTITY": "open"}
+        child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
         url = f"http://127.0.0.1:{port}"
         while True:

@@ -9,6 +9,8 @@ per request (completion log included), are what counts.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 import statistics
 import subprocess
@@ -35,6 +37,7 @@ from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.spool import Spool
 
 STUB = Path(__file__).resolve().parents[1] / "integration" / "engine_stub.py"
+KEY = "k-bench"
 REQUESTS = 600
 ROUNDS = 3
 TEXT = "My charger blinks red since Monday and the locker at the station does not open any more. " * 2
@@ -115,7 +118,8 @@ def processor_seconds(child: psutil.Process) -> float:
 async def compare(urls: dict[str, tuple[str, str]], gateway: psutil.Process) -> dict[str, dict[str, Any]]:
     figures: dict[str, dict[str, Any]] = {}
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    headers = {"authorization": f"Bearer {KEY}"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
         for url, model in urls.values():
             await until_answered(session, url, model)
         for stream in (False, True):
@@ -159,6 +163,14 @@ def spool_microseconds(*, together: int, completions: int = 4_000) -> float:
     return best / completions * 1e6
 
 
+def write_keys(folder: Path) -> Path:
+    """Write as many keys as a large company has applications, ``KEY`` among them."""
+    sums = [hashlib.sha256(key.encode()).hexdigest() for key in (KEY, *map(str, range(999)))]
+    path = folder / "keys.json"
+    path.write_text(json.dumps({"keys": {f"app-{n}": {"sha256": one} for n, one in enumerate(sums)}}))
+    return path
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -174,6 +186,8 @@ def main() -> None:
                 "TUNEWHEEL_CACHE_DIR": scratch,
                 "TUNEWHEEL_ENGINE_URL": f"http://127.0.0.1:{stub_port}",
                 "TUNEWHEEL_HTTP_PORT": str(port),
+                "TUNEWHEEL_IDENTITY": "required",
+                "TUNEWHEEL_API_KEYS_FILE": str(write_keys(root)),
             }
             stub = process([sys.executable, str(STUB), str(stub_port)], root / "stub.log")
             gateway = process(

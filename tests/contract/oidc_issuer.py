@@ -12,11 +12,13 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 
 from cryptography.hazmat.primitives import hashes, serialization
@@ -100,7 +102,15 @@ class Issuer:
     ``answers`` replaces what a path answers: status, body and headers.
     """
 
-    def __init__(self, algorithm: str = "RS256", *, audience: str = AUDIENCE) -> None:
+    def __init__(
+        self,
+        algorithm: str = "RS256",
+        *,
+        audience: str = AUDIENCE,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
+        """``certificate``: the PEM files by which it speaks HTTPS, the second with the key."""
+        self._certificate = certificate
         self.audience = audience
         self.answers: dict[str, tuple[int, bytes, dict[str, str]]] = {}
         self.asked: list[str] = []
@@ -124,6 +134,10 @@ class Issuer:
     def start(self) -> Self:
         self._server = ThreadingHTTPServer(("127.0.0.1", self._port), self._handler())
         self._server.daemon_threads = True
+        if self._certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self._certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
@@ -138,7 +152,8 @@ class Issuer:
     @property
     def url(self) -> str:
         """The issuer's name, ``iss``, where its discovery document lies too."""
-        return f"http://127.0.0.1:{self._port}"
+        scheme = "http" if self._certificate is None else "https"
+        return f"{scheme}://127.0.0.1:{self._port}"
 
     @property
     def key(self) -> SigningKey:

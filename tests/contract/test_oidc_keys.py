@@ -18,6 +18,7 @@ from tunewheel_runtime.identity.signing_keys import (
     WARNING,
 )
 
+from ..integration.secured_kafka import Authority
 from .oidc_issuer import DISCOVERY, KEYS, Issuer, encoded, make_key
 from .oidc_world import World
 
@@ -168,6 +169,16 @@ async def test_keys_come_over_https_or_from_this_machine(world: World, issuer: I
     with pytest.raises(IssuerAway):
         await world.name(issuer.token("ada"))
     assert "jwks_uri " in (world.warned[WARNING] or "")
+
+
+async def test_over_https_an_issuer_is_trusted_by_its_authority(tmp_path: Path, key_file: Path) -> None:
+    authority = Authority(tmp_path / "authority", "an authority that no system knows")
+    with Issuer("ES256", certificate=authority.issue("127.0.0.1")) as issuer:
+        stranger = World(issuer, key_file)
+        with pytest.raises(IssuerAway):
+            await stranger.name(issuer.token("ada"))
+        assert "name its authority in TUNEWHEEL_OIDC_CAFILE" in (stranger.warned[WARNING] or "")
+        assert await World(issuer, key_file, oidc_cafile=authority.cafile).name(issuer.token("ada")) == "ada"
 
 
 @pytest.mark.filterwarnings("ignore:Key size should be")

@@ -15,7 +15,7 @@ from tunewheel_runtime.settings import ServiceSettings
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml"))
 NAME = re.compile(r"TUNEWHEEL_[A-Z0-9_]*[A-Z0-9]")
-OF_OTHERS = ("TUNEWHEEL_ENGINE_URL",)
+OF_OTHERS = ("TUNEWHEEL_ENGINE_URL", "TUNEWHEEL_ENGINE_API_KEY")
 """Named by a service that does not read it: the engine's tests are pointed at another engine by it."""
 PAGES = sorted(
     path
@@ -77,6 +77,19 @@ def test_a_readme_lists_what_its_service_reads(service: Path) -> None:
     assert {f"TUNEWHEEL_{name.upper()}" for name in ServiceSettings.model_fields} <= shared
     assert settings_of(service) - shared <= own
     assert own - settings_of(service) <= shared | set(OF_OTHERS)
+
+
+@pytest.mark.parametrize("service", [s for s in SERVICES if s.name != "engine"], ids=lambda path: path.name)
+def test_a_process_names_the_setting_that_is_wrong_and_ends_with_code_2(
+    service: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNEWHEEL_SSL_CERTFILE", "client.pem")
+    main = importlib.import_module(f"tunewheel_{service.name.replace('-', '_')}.main")
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 2
+    told = f"tunewheel-{service.name}: TUNEWHEEL_SSL_KEYFILE: is missing beside ssl_certfile"
+    assert capsys.readouterr().err.startswith(told)
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)

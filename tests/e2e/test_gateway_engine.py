@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
 
 from ..integration.bus import Bus, running
@@ -36,11 +38,19 @@ ASKED: Any = [{"role": "user", "content": "What is the capital of France?"}]
 GREEDY: Any = {"messages": ASKED, "temperature": 0, "max_tokens": 16}
 
 
+KEY = "k-gateway"
+
+
 class Engine:
-    """``tunewheel-engine`` as a process that can be killed and started again on its port."""
+    """``tunewheel-engine`` as a process that can be killed and started again on its port. It knows one caller
+    alone, the gateway by its ``KEY``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._keys = folder / "keys.json"
+        roles = ["application", "viewer", "operator"]
+        key = {"sha256": hashlib.sha256(KEY.encode()).hexdigest(), "roles": roles}
+        self._keys.write_text(json.dumps({"keys": {"gateway": key}}))
         self.port = free_port()
         self.health_port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -53,6 +63,8 @@ class Engine:
         environment = os.environ | {
             "TUNEWHEEL_CACHE_DIR": os.environ.get("TUNEWHEEL_CACHE_DIR") or str(user_cache_path("tunewheel")),
             "TUNEWHEEL_ADAPTER_ROOTS": json.dumps([str(self.folder / "adapters")]),
+            "TUNEWHEEL_IDENTITY": "required",
+            "TUNEWHEEL_API_KEYS_FILE": str(self._keys),
             "TUNEWHEEL_HTTP_PORT": str(self.port),
             "TUNEWHEEL_HEALTH_PORT": str(self.health_port),
         }
@@ -112,6 +124,10 @@ async def adapter(engine: Engine, project: str) -> AdapterRef:
     return adapter_of(project, 1, files)
 
 
+def in_front_of(engine: Engine, kafka: str, **settings: Any) -> Service:
+    return gateway(kafka, engine.folder, engine.url, engine_api_key=KEY, **settings)
+
+
 async def said(client: openai.AsyncOpenAI, model: str, **changes: Any) -> str:
     answer = await client.chat.completions.create(model=model, **(GREEDY | changes))
     return answer.choices[0].message.content or ""
@@ -134,7 +150,7 @@ async def test_both_protocols_give_the_same_words(
     async with Bus(fresh_kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
         for protocol in ("openai", "tgi"):
-            service = gateway(fresh_kafka, engine.folder, engine.url, engine_protocol=protocol)
+            service = in_front_of(engine, fresh_kafka, engine_protocol=protocol)
             async with running(service), client_of(service) as client:
                 await answered_by(client, project, adapter.model_id)
                 tuned, base = await said(client, project), await said(client, f"{project}/base")
@@ -162,7 +178,7 @@ async def test_a_killed_engine_gets_its_adapters_again(
     await engine.start()
     async with Bus(fresh_kafka) as bus:
         await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
-        service = gateway(fresh_kafka, engine.folder, engine.url)
+        service = in_front_of(engine, fresh_kafka)
         async with running(service), client_of(service) as client:
             await answered_by(client, project, adapter.model_id)
             before = await said(client, project)

@@ -139,7 +139,12 @@ async def test_monitor_reads_again_and_console_shows_what_lies_in_added_partitio
     assert [found.offset for found in [one async for one in read_dead_letters(options)]].count(7) == 1
     assert await dead_letter_counts(options) == {topic.name: 2}
     traffic = Traffic(
-        settings, (topic,), lambda event: shown.append(event.data.feedback_id), counted.append, latest=10
+        settings,
+        (topic,),
+        lambda event: shown.append(event.data.feedback_id),
+        counted.append,
+        refuse=lambda _: None,
+        latest=10,
     )
     await traffic.start()
     try:

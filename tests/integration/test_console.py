@@ -12,7 +12,7 @@ from tunewheel_console.state import ConsoleState
 from tunewheel_console.traffic import Traffic
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
-from tunewheel_contracts.events.evaluation import ReviewRequested
+from tunewheel_contracts.events.evaluation import ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.principal import Principal
@@ -60,15 +60,29 @@ async def test_busy_topics_are_read_from_their_latest_and_dead_letters_counted(
         )  # one key: one partition
 
     state = ConsoleState()
-    traffic = Traffic(settings(kafka, tmp_path), TRAFFIC, state.apply, state.count_dead_letters, latest=3)
+    review = ReviewSubmitted(project=project, run_id="run-1", reviewer="eve", verdict="approved")
+    refused = new_event(review, source="/test")
+    state.apply(refused)
+    traffic = Traffic(
+        settings(kafka, tmp_path),
+        TRAFFIC,
+        state.apply,
+        state.count_dead_letters,
+        refuse=state.refuse,
+        latest=3,
+    )
     async with Bus(kafka) as bus:
         await bus.publish(*(new_event(feedback(n), source="/test") for n in range(5)))
         await bus.send("example.published.dlq", b"x", b"{", {})
+        await bus.send("review.submitted.dlq", b"x", b"{", {})
+        letter = refused.to_kafka()
+        await bus.send("review.submitted.dlq", letter.key, letter.value, letter.headers)
         await traffic.start()
         try:
             await until(lambda: project in state.projects and state.projects[project].thumbs_down == 3)
             await bus.publish(new_event(feedback(5), source="/test"))
             await until(lambda: state.projects[project].thumbs_down == 4)
             await until(lambda: state.dead_letters.get("example.published", 0) >= 1)
+            await until(lambda: not state.projects[project].run("run-1").reviews)
         finally:
             await traffic.stop()

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -241,48 +241,63 @@ def test_who_has_no_rights_is_told_so(secured: SecuredKafka, tmp_path: Path) -> 
     lines = tmp_path / "tickets.jsonl"
     lines.write_text('{"ticket_id": "T-1", "body": "bell"}')
     nobody = secured.by_certificate("nobody")
-    for command in (("status",), ("publish", str(lines), "--project", "seen"), ("dead-letters",)):
+    for command in (
+        ("status",),
+        ("publish", str(lines), "--project", "seen"),
+        ("dead-letters",),
+        ("topics",),
+    ):
         code, out, err = cli(nobody, *command)
         assert (code, out) == (1, ""), command
         assert "allow its principal what `tunewheel topics acls` prints" in err
 
 
-class Tickets:
-    """A service that remembers which tickets it handled."""
-
-    def __init__(self, name: str, settings: dict[str, Any]) -> None:
-        self.service = Service(name, ServiceSettings(**settings, store_url="memory://"))
-        self.handled: set[str] = set()
-
-        @self.service.on(TICKET_PUBLISHED)
-        async def on_ticket(event: Envelope[Any]) -> None:
-            self.handled.add(event.id)
+def guest(name: str, settings: dict[str, Any]) -> tuple[Service, set[str]]:
+    """Return a service of the test's own, without subscriptions yet, and the ids of events it handles."""
+    return Service(name, ServiceSettings(**settings, store_url="memory://")), set()
 
 
-@pytest.mark.parametrize("lost", ["group", "topic"])
-async def test_a_right_is_missed_by_name_at_the_start_and_later(lost: str, secured: SecuredKafka) -> None:
-    name = f"guest-{lost}"
-    rights: dict[str, dict[str, Any]] = {
-        kind: {
-            "principal": f"User:tunewheel-{name}",
-            "resource_type": kind,
-            "resource_name": resource,
-            "operations": ["Read"],
-        }
-        for kind, resource in (("topic", TICKET_PUBLISHED.name), ("group", f"{name}.ticket-published"))
-    }
-    letters = {"resource_name": TICKET_PUBLISHED.dead_letter, "operations": ["Write"]}
-    rights["letters"] = rights["topic"] | letters
-    reason = f"Kafka does not let this client use {lost} {rights[lost]['resource_name']}"
-    service = Tickets(name, secured.by_certificate(name)).service
-    await allow(secured.operator, [acl for kind, acl in rights.items() if kind != lost])
+def subscribe(service: Service, handled: set[str]) -> None:
+    @service.on(TICKET_PUBLISHED)
+    async def on_ticket(event: Envelope[Any]) -> None:
+        handled.add(event.id)
+
+
+@pytest.mark.parametrize(
+    ("reads", "lost", "resource"),
+    [
+        (subscribe, "group", "{name}.ticket-published"),
+        (subscribe, "topic", TICKET_PUBLISHED.name),
+        (lambda service, _: service.view(TICKET_PUBLISHED), "topic", TICKET_PUBLISHED.name),
+        (lambda service, _: service.one_at_a_time(TICKET_PUBLISHED), "group", "{name}.active"),
+    ],
+    ids=["group of a subscription", "its topic", "topic of a view", "group of the active process"],
+)
+async def test_a_right_is_missed_by_name_at_the_start_and_later(
+    reads: Callable[[Service, set[str]], object],
+    lost: str,
+    resource: str,
+    secured: SecuredKafka,
+    project: str,
+) -> None:
+    def may(kind: str, resource: str, operation: str = "Read") -> dict[str, Any]:
+        return {"principal": f"User:tunewheel-{project}", "resource_type": kind, "resource_name": resource,
+                "operations": [operation]}  # fmt: skip
+
+    wanted = may(lost, resource.format(name=project))
+    others = [may("topic", TICKET_PUBLISHED.dead_letter, "Write"), may("topic", TICKET_PUBLISHED.name)]
+    others += [may("group", f"{project}.{what}") for what in ("ticket-published", "active")]
+    reason = f"Kafka does not let this client use {lost} {wanted['resource_name']}"
+    service, handled = guest(project, secured.by_certificate(project))
+    reads(service, handled)
+    await allow(secured.operator, [acl for acl in others if acl != wanted])
     with capture_logs() as logs:
         serving = asyncio.create_task(service.serve())
         await until(lambda: any(reason in str(line.get("error")) for line in logs), patience=60)
     assert not service.state()["ready"]
-    await allow(secured.operator, [rights[lost]])
+    await allow(secured.operator, [wanted])
     await until(lambda: bool(service.state()["ready"]), patience=60)
-    await forbid(secured.operator, [rights[lost]])
+    await forbid(secured.operator, [wanted])
     await asyncio.wait_for(serving, 60)
     assert isinstance(service.failure, NotAllowed)
     assert reason in str(service.failure)
@@ -293,22 +308,22 @@ async def test_a_token_that_expires_ends_connections_and_loses_nothing(
 ) -> None:
     client = "tunewheel-ingest-briefly"
     secured.issuer.lifetimes[client] = 2
-    tickets = Tickets("ingest", secured.by_token("ingest-briefly"))
-    view = tickets.service.view(topics.PROJECT_DECLARED)
+    service, handled = guest("ingest", secured.by_token("ingest-briefly"))
+    subscribe(service, handled)
+    view = service.view(topics.PROJECT_DECLARED)
     sent: set[str] = set()
-    async with Bus(secured.broker.bootstrap_servers) as bus, running(tickets.service):
+    async with Bus(secured.broker.bootstrap_servers) as bus, running(service):
         await view.refresh()
         at_start = secured.issuer.asked[client]
         for n in itertools.count():
-            event = new_event(
-                TicketPublished(project=project, ticket_id=f"T-{n}", body="bell"), source="/test"
-            )
+            data = TicketPublished(project=project, ticket_id=f"T-{n}", body="bell")
+            event = new_event(data, source="/test")
             sent.add(event.id)
             await bus.publish(event)
-            await until(lambda: sent <= tickets.handled)
+            await until(lambda: sent <= handled)
             if secured.issuer.asked[client] > at_start + 1:  # nothing but ended connections needs a token
                 break
             await asyncio.sleep(0.2)
         await view.refresh()
-        await tickets.service.publish(event)
-    assert tickets.service.failure is None
+        await service.publish(event)
+    assert service.failure is None

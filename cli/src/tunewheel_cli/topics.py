@@ -124,6 +124,7 @@ async def ensure_topics(
     Raises:
         TransientError: the cluster does not answer.
         TopicRefused: the cluster refuses a topic, for instance for want of rights.
+        NotAllowed: it does not let this client see one.
     """
     wanted = wanted_topics() if topics is None else tuple(topics)
     async with _Admin(options) as admin:
@@ -136,7 +137,7 @@ async def ensure_topics(
 
 
 class _Admin:
-    """aiokafka's admin client, with its failures to connect told as ours."""
+    """aiokafka's admin client; what it fails to reach, or must not do, is told as ours."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
@@ -153,16 +154,22 @@ class _Admin:
             raise await unreachable(self._options, error) from error
         return self._admin
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        from tunewheel_runtime.kafka_refusals import not_allowed
+
         await self._admin.close()
+        if error is not None and (refusal := not_allowed(error)):
+            raise refusal from error
 
 
 async def _read(admin: Any, wanted: Iterable[Topic]) -> dict[str, Topic]:
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+    from tunewheel_runtime.partitions import require_sight
 
     names = {topic.name: topic for topic in wanted}
     described = await admin.describe_topics(None)
     partitions = {d["topic"]: len(d["partitions"]) for d in described if d["topic"] in names}
+    await require_sight(admin, [name for name in names if name not in partitions])
     if not partitions:
         return {}
     resources = [

@@ -60,6 +60,8 @@ class KafkaSettings(BaseSettings):
         schemes = ("https", "http") if _is_loopback(url.hostname or "") else ("https",)
         if not url.hostname or url.scheme not in schemes:
             raise ValueError("must be an https:// URL (http:// on this machine only): a secret is sent there")
+        if "@" in url.netloc:
+            raise ValueError("must have no user or password in it: messages show the URL")
         return value
 
     @model_validator(mode="after")

@@ -35,15 +35,20 @@ async def partitions_of(options: Mapping[str, Any], names: Sequence[str]) -> lis
         await admin.start()
         # all topics: to ask for one by its name creates it where the broker makes topics by itself
         described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
-        if unseen := [name for name in names if name not in described]:
-            await _require_right(admin, unseen)
+        await require_sight(admin, [name for name in names if name not in described])
     finally:
         await admin.close()
     return [TopicPartition(name, p["partition"]) for name in names for p in described.get(name, ())]
 
 
-async def _require_right(admin: AIOKafkaAdminClient, unseen: list[str]) -> None:
-    """A topic that one has no right to see is left out of all topics as if it did not exist."""
+async def require_sight(admin: AIOKafkaAdminClient, unseen: list[str]) -> None:
+    """Tell topics that do not exist from those that this client must not see: the broker leaves both out.
+
+    Raises:
+        TopicAuthorizationFailedError: it must not see one of ``unseen``.
+    """
+    if not unseen:
+        return
     answer: Any = await admin._send_request(MetadataRequest(unseen, allow_auto_topic_creation=False))
     error = TopicAuthorizationFailedError.errno
     if hidden := [topic["topic"] for topic in answer.to_object()["topics"] if topic["error_code"] == error]:
@@ -58,6 +63,23 @@ async def all_partitions_of(options: Mapping[str, Any], names: Sequence[str]) ->
         TopicAuthorizationFailedError: see ``partitions_of``.
     """
     return _of_each(await partitions_of(options, names), names)
+
+
+async def committed_offsets(options: Mapping[str, Any], topic: str, *, group: str) -> dict[int, int]:
+    """Return, by partition, up to where ``group`` has dealt with ``topic``; 0 where it never did.
+
+    Raises:
+        TransientError: the topic does not exist (yet).
+        KafkaError: the broker does not answer.
+    """
+    consumer = AIOKafkaConsumer(**options, group_id=group, enable_auto_commit=False)
+    try:
+        await consumer.start()
+        partitions = await all_partitions_of(options, [topic])
+        consumer.assign(partitions)  # without joining the group
+        return {tp.partition: await consumer.committed(tp) or 0 for tp in partitions}
+    finally:
+        await stop_consumer(consumer)
 
 
 def _of_each(found: list[TopicPartition], names: Sequence[str]) -> list[TopicPartition]:

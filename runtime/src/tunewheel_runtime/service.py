@@ -253,7 +253,8 @@ class Service:
 
     async def start(self) -> None:
         """Bring everything up. A failure leaves nothing half started, so that ``start`` can be repeated."""
-        self.access.begin()
+        if self._mounted is not None:
+            self.access.begin()
         try:
             await self.publisher.start()
             if self._leadership is not None:

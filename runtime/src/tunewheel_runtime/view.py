@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -30,8 +31,8 @@ from tunewheel_runtime.partitions import (
 
 log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=Event)
-Apply = Callable[[Envelope[Any]], None]
-ApplyAt = Callable[[Envelope[Any], Position], None]
+Apply = Callable[[Envelope[Any]], Awaitable[None] | None]
+ApplyAt = Callable[[Envelope[Any], Position], Awaitable[None] | None]
 Forget = Callable[[TopicSpec, str], None]
 """Told the topic and the key of a tombstone."""
 Failed = Callable[[BaseException], None]
@@ -146,7 +147,7 @@ class LogReader:
                 self._applied[partition] = max(self._applied[partition], await consumer.position(partition))
         rank = {topic.name: n for n, topic in enumerate(self._topics)}
         for record in sorted(pending, key=lambda r: (r.timestamp, rank[r.topic], r.partition, r.offset)):
-            self._decode_and_apply(record)
+            await self._decode_and_apply(record)
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         while True:
@@ -161,7 +162,7 @@ class LogReader:
                 continue
             for partition, records in batches.items():
                 for record in records:
-                    self._decode_and_apply(record)
+                    await self._decode_and_apply(record)
                 async with self._advanced:
                     self._applied[partition] = records[-1].offset + 1
                     self._advanced.notify_all()
@@ -190,7 +191,7 @@ class LogReader:
         if error is not None:
             self._failed(error)
 
-    def _decode_and_apply(self, record: ConsumerRecord[bytes, bytes]) -> None:
+    async def _decode_and_apply(self, record: ConsumerRecord[bytes, bytes]) -> None:
         topic = BY_NAME[record.topic]
         if topic.is_tombstone(record.value):
             self._forget(topic, (record.key or b"").decode("utf-8", "replace"))
@@ -202,7 +203,9 @@ class LogReader:
         except InvalidEvent as error:
             log.error("view_skipped_record", topic=record.topic, offset=record.offset, reason=str(error))
             return
-        self._apply(envelope, Position(record.topic, record.partition, record.offset))
+        applying = self._apply(envelope, Position(record.topic, record.partition, record.offset))
+        if inspect.isawaitable(applying):
+            await applying
 
 
 class View(Generic[E]):

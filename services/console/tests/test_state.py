@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from tunewheel_console.rows import contestant_rows, dataset_rows, loss_options, route_rows, run_rows
 from tunewheel_console.state import LOSS_POINTS
 from tunewheel_contracts.events.lifecycle import Stage
@@ -101,6 +102,24 @@ def test_a_review_waits_until_somebody_decides(state: Any, desk: Any):
     assert run_rows(project)[0]["verdict"] == "review approved"
     state.apply(desk.passed())
     assert run_rows(project)[0]["verdict"] == "passed"
+
+
+@pytest.mark.parametrize("told_first", [True, False])
+def test_a_refused_review_leaves_the_run_waiting_and_a_refused_pause_pauses_nothing(
+    state: Any, desk: Any, told_first: bool
+):
+    """Whichever is read first, the event or its dead letter."""
+    for event in (desk.started(), desk.review_requested(), desk.controlled(TrainAction.RESUME)):
+        state.apply(event)
+    for event in (desk.reviewed(), desk.controlled(TrainAction.PAUSE)):
+        if told_first:
+            state.refuse(event)
+        state.apply(event)
+        if not told_first:
+            state.refuse(event)
+    project = state.projects["desk"]
+    assert [run.run_id for run in project.pending_reviews] == ["run-1"]
+    assert not project.runs["run-1"].paused
 
 
 def test_a_final_verdict_is_never_replaced_by_the_request_before_it(state: Any, desk: Any):

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from aiokafka import TopicPartition
-from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRejected, DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetCounts
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.principal import Principal
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome
@@ -62,7 +65,7 @@ class DyingBuilder(Builder):
 class Desk:
     """Curation of one project. What is published is known once the log is read again."""
 
-    def __init__(self, folder: Path, spec: Any, records: Any) -> None:
+    def __init__(self, folder: Path, spec: Any, records: Any, **identity: Any) -> None:
         self._folder, self._made = folder, (spec, records)
         store = folder / "store"
         self.log: list[Envelope[Any]] = []
@@ -70,7 +73,7 @@ class Desk:
         self.table = RecordTable(str(store / "records"))
         self.builder = DyingBuilder()
         self._rows = records(*({"partition": 0, "offset": n} for n in range(5)))
-        service = Service("curate", Settings(store_url=store.as_uri()))
+        service = Service("curate", Settings(store_url=store.as_uri(), **identity))
         self.curation = Curation(
             service,
             table=self.table,
@@ -254,3 +257,59 @@ async def test_a_document_that_came_back_is_withdrawn_again(desk: Desk) -> None:
     assert second is not None, "the newest version may hold it once more"
     desk.log.append(second)
     assert await desk.curation.withdraw(again) is None
+
+
+KEYS = {"olga": ["operator"], "eve": ["viewer"]}
+
+
+class Guarded(Desk):
+    """Curation that asks who asks, by a file of keys."""
+
+    def __init__(self, folder: Path, spec: Any, records: Any) -> None:
+        self.file = folder / "keys.yaml"
+        if not self.file.exists():
+            self.allow(KEYS)
+        super().__init__(folder, spec, records, identity="required", api_keys_file=self.file)
+
+    def allow(self, roles: dict[str, list[str]]) -> None:
+        keys = {name: {"sha256": content_sha256(name.encode()), "roles": of} for name, of in roles.items()}
+        self.file.write_text(yaml.safe_dump({"keys": keys}))
+
+    async def ask(self, by: str | None) -> Envelope[Any] | None:
+        principal = None if by is None else Principal(name=by)
+        data = DatasetRequested(
+            project="shop", reason=BuildReason.COMMAND, request="by hand", principal=principal
+        )
+        lease = Lease(TopicPartition("dataset.requested", 0))
+        return await self.curation.answer(new_event(data, source="/test"), lease)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, spec, records) -> Guarded:
+    return Guarded(tmp_path, spec, records)
+
+
+@pytest.mark.parametrize(("by", "reason"), [("eve", "eve lacks the role operator"), (None, "is missing")])
+async def test_a_build_is_not_for_everybody_to_ask_for(guarded: Guarded, by: str | None, reason: str) -> None:
+    with pytest.raises(InvalidEvent, match=reason) as caught:
+        await guarded.ask(by)
+    assert caught.value.field == "principal"
+    assert not guarded.known.history.is_building("shop")
+
+
+async def test_a_build_that_was_accepted_ends_when_its_operator_lost_the_role(guarded: Guarded) -> None:
+    request = await guarded.ask("olga")
+    assert request is not None
+    assert request.data.records_upto == {"0": 3}
+    guarded.log.append(request)
+    guarded.allow({"eve": ["viewer"]})
+    guarded.restart()
+    guarded.log.append(request)
+    assert await guarded.ask("olga") is None, "delivered again"
+    answer = await guarded.curation.answer(request, Lease(TopicPartition("dataset.requested", 0)))
+    assert answer is not None
+    assert isinstance(answer.data, DatasetRejected)
+
+
+async def test_curates_own_requests_need_nobody(guarded: Guarded) -> None:
+    assert isinstance(await guarded.build(), DatasetRejected)

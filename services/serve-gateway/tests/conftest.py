@@ -54,11 +54,13 @@ class FakeEngine:
 
     The text is ``<model>: <last message>``, sent word by word when streaming. ``fail_with`` holds
     (status, body, headers) to answer chats with, ``stream_instead`` the events to stream. ``gate`` holds
-    answers back while it is clear, those of model ``gated`` only if that is set.
+    answers back while it is clear, those of model ``gated`` only if that is set. Where ``api_key`` is set, it
+    asks for that key as vLLM does.
     """
 
     def __init__(self) -> None:
         self.adapters: dict[str, str] = {}
+        self.api_key: str | None = None
         self.asked: list[dict[str, Any]] = []
         self.calls: list[str] = []
         self.loads: list[str] = []
@@ -109,6 +111,9 @@ class FakeEngine:
         self.calls.append(request.path)
         while request.path in self.silent:
             await asyncio.sleep(0.01)
+        sent = request.headers.get("authorization")
+        if self.api_key is not None and sent != f"Bearer {self.api_key}":
+            return web.json_response({"error": "Unauthorized"}, status=401)
         return await handler(request)
 
     async def _models(self, _: web.Request) -> web.Response:

@@ -108,7 +108,9 @@ async def test_feedback_stays_within_a_callers_projects(make_world: Any, identit
     assert world.broker.of("feedback.received") == []
     status, answer = await send("k-app", completion_id="chatcmpl-old")
     assert (status, answer["project"]) == (202, "desk")
-    assert (await send("k-ops", completion_id=completion_id))[1]["project"] == "other"
+    assert (await send("k-ops", completion_id=completion_id, submitted_by="ann"))[1]["project"] == "other"
+    said = [(event.submitted_by, event.principal.name) for event in world.broker.of("feedback.received")]
+    assert said == [("app", "app"), ("ann", "ops")], "whom the application names, and whose key it sent"
 
 
 async def test_a_caller_sees_the_state_of_its_projects_only(make_world: Any, identity: Any, eventually: Any):

@@ -117,6 +117,7 @@ async def test_a_forgotten_completion_needs_its_project(world: Any):
         ({"completion_id": "x", "rating": "up", "coment": "typo"}, "coment"),
         ({"completion_id": "x\n", "rating": "up"}, "completion_id"),
         ({"completion_id": "x", "rating": "up", "project": "../x"}, "project"),
+        ({"completion_id": "x", "rating": "up", "principal": {"name": "boss"}}, "principal"),
         ([], "(body)"),
     ],
 )
@@ -152,6 +153,7 @@ def test_any_body_is_refused_by_name_or_an_event_that_the_log_takes(raw: bytes):
     if isinstance(told, ApiError | NotAuthorised):
         assert isinstance(told, NotAuthorised) or told.param
         return
+    assert told.principal == Principal(name="app"), "whoever the body says sent it"
     record = new_event(told, source="/test").to_kafka()
     assert Envelope.from_kafka(FeedbackReceived, record.value, record.headers).data == told
 

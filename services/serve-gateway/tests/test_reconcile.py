@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog import make_filtering_bound_logger, wrap_logger
+from structlog.testing import LogCapture
 from tunewheel_runtime.http import PatientHttp
+from tunewheel_serve_gateway import reconcile
 from tunewheel_serve_gateway.upstream import openai
 
 
@@ -38,6 +41,53 @@ async def test_tombstones_bring_a_project_back_to_its_base_and_then_take_it_away
     async with await world.chat() as response:
         assert response.status == 404
     assert world.gateway.catalog.predecessors == set()
+
+
+async def test_every_call_to_the_engine_bears_the_gateways_key(make_world: Any, eventually: Any):
+    world = await make_world(engine_api_key="k-gateway")
+    world.engine.api_key = "k-gateway"
+    world.declare()
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    assert await world.said() == "desk-1: hello"
+    async with await world.chat(stream=True) as response:
+        assert "[DONE]" in await response.text()
+    await world.desire(production=("base-0", 100))
+    await eventually(lambda: not world.engine.adapters)
+    adapters = {"/v1/load_lora_adapter", "/v1/unload_lora_adapter"}
+    assert set(world.engine.calls) == {"/v1/models", "/v1/chat/completions", *adapters}
+
+
+async def test_an_engine_that_refuses_the_gateways_key_is_told_and_not_pestered(
+    make_world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+):
+    logged = LogCapture()
+    logger = wrap_logger(None, [logged], wrapper_class=make_filtering_bound_logger(0))
+    monkeypatch.setattr(reconcile, "log", logger)
+    world = await make_world(engine_api_key="k-old", reconcile_seconds=3_600)
+    reconciler = world.gateway.reconciler
+    await eventually(lambda: reconciler.engine_error is None)
+    world.engine.api_key = "k-new"
+    world.engine.calls.clear()
+    world.declare()
+    await world.desire(production=("desk-1", 100))
+    await eventually(lambda: reconciler.engine_error)
+    await reconciler.reconcile()
+    told = [(line["event"], line["log_level"]) for line in logged.entries if "engine" in line["event"]]
+    assert told == [("engine_reached", "info"), ("engine_refuses_key", "error")], "once, however often"
+    async with world.session.get(f"{world.url}/v1/status") as response:
+        engine = (await response.json())["engine"]
+    assert engine["reachable"] is False
+    assert "refuses the gateway's key (Unauthorized); check TUNEWHEEL_ENGINE_API_KEY" in engine["error"]
+    async with await world.chat(model="desk/base") as response:
+        assert (response.status, response.headers["retry-after"]) == (503, "2")
+    assert "k-old" not in str(logged.entries) + str(engine)
+    assert set(world.engine.calls) == {"/v1/models", "/v1/chat/completions"}, "no adapter was sent to it"
+    assert world.engine.calls.count("/v1/models") <= 3, "one for each change, and the one above"
+    world.engine.api_key = "k-old"
+    reconciler.wake()
+    await world.serving(production="desk-1")
+    assert reconciler.engine_error is None
 
 
 async def test_the_base_answers_while_the_first_champion_cannot_be_loaded(make_world: Any, eventually: Any):

@@ -16,6 +16,7 @@ from tunewheel_serve_gateway.chat_request import PASSED_ON
 from tunewheel_serve_gateway.errors import ApiError
 from tunewheel_serve_gateway.upstream.chat_template import InvalidTemplate, load_template
 from tunewheel_serve_gateway.upstream.protocol import (
+    KeyRefused,
     ModelNotLoaded,
     UpstreamAway,
     UpstreamBroken,
@@ -32,8 +33,12 @@ class FakeTgi:
         self.asked: list[dict[str, Any]] = []
         self.tokens: list[str | None] = []
         self.known: set[str] = {"desk-1"}
-        self.fail_with: tuple[int, dict[str, str]] | None = None
+        self.fail_with: tuple[int, dict[str, Any]] | None = None
         self.url = ""
+
+    async def has_no_such_route(self, request: web.Request) -> web.Response:
+        self.tokens.append(request.headers.get("authorization"))
+        return web.Response(status=404)
 
     async def generate_stream(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -64,6 +69,7 @@ async def tgi() -> AsyncIterator[FakeTgi]:
     fake = FakeTgi()
     app = web.Application()
     app.router.add_post("/generate_stream", fake.generate_stream)
+    app.router.add_post("/v1/load_lora_adapter", fake.has_no_such_route)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -127,6 +133,32 @@ async def test_a_full_server_is_429(tgi: FakeTgi, upstream: TgiUpstream):
     with pytest.raises(UpstreamRefused) as caught:
         await upstream.complete(body())
     assert (caught.value.status, caught.value.retry_after) == (429, "2")
+
+
+@pytest.mark.parametrize(
+    ("body_of", "told"),
+    [
+        ({"error": "Unauthorized"}, "Unauthorized"),
+        ({"error": {"message": "gateway lacks the role application"}}, "gateway lacks the role application"),
+    ],
+)
+async def test_a_server_that_refuses_the_key_is_503_and_says_so(
+    tgi: FakeTgi, upstream: TgiUpstream, body_of: dict[str, Any], told: str
+):
+    for status in (401, 403):
+        tgi.fail_with = (status, body_of)
+        with pytest.raises(KeyRefused) as caught:
+            await upstream.complete(body())
+        assert str(caught.value).startswith(f"the engine refuses the gateway's key ({told});")
+        assert caught.value.retry_after == "2"
+
+
+async def test_the_key_goes_with_every_call(tgi: FakeTgi, tmp_path: Path):
+    keyed = TgiUpstream(tgi.url, render=load_template(None), is_adapter=lambda _: True, api_key="k-gateway")
+    await keyed.complete(body())
+    await keyed.load_adapter("desk-1", tmp_path)
+    await keyed.close()
+    assert tgi.tokens == ["Bearer k-gateway"] * 3
 
 
 async def test_a_refused_parameter_is_400(tgi: FakeTgi, upstream: TgiUpstream):

@@ -32,7 +32,17 @@ class Subscribed:
     def replay(self, topics: Any, apply: Any) -> None:
         self.replayed |= {topic.name: apply for topic in topics}
 
+    def replay_at(self, topics: Any, apply: Any) -> None:
+        self.replay(topics, apply)
+
     def check(self, topic: Any) -> None: ...
+
+    def ask_who(self) -> None: ...
+
+    def on_startup(self, hook: Any) -> None: ...
+
+    def on(self, topic: Any) -> Any:
+        return lambda handler: handler
 
     def job(self, topic: Any, **_: Any) -> Any:
         return lambda handler: setattr(self, "on_dataset_versioned", handler)

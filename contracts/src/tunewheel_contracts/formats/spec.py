@@ -251,6 +251,16 @@ class ProjectSpec(Strict):
         )
 
 
+def _place(error: Exception, text: str) -> str:
+    """Return the line of ``text`` where ``error`` was found, with a mark below; empty where none is known."""
+    marks = (error.problem_mark, error.context_mark) if isinstance(error, yaml.MarkedYAMLError) else ()
+    lines = text.splitlines()
+    mark = next((mark for mark in marks if mark is not None and mark.line < len(lines)), None)
+    if mark is None:
+        return ""
+    return f":\n    {lines[mark.line]}\n    {' ' * mark.column}^"
+
+
 def parse_spec(text: str) -> ProjectSpec:
     """Read a spec from YAML.
 
@@ -263,7 +273,7 @@ def parse_spec(text: str) -> ProjectSpec:
     except DuplicateKey as error:
         raise InvalidSpec(field=error.field, reason=error.reason) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidSpec(field="(file)", reason=f"is not YAML: {error}") from error
+        raise InvalidSpec(field="(file)", reason=f"is not YAML: {error}{_place(error, text)}") from error
     if not isinstance(raw, dict):
         raise InvalidSpec(field="(file)", reason="is not a mapping; start with 'project: <name>'")
     try:

@@ -155,7 +155,9 @@ class SigningKeys:
         except TimeoutError:
             self._fail(f"does not answer within {FETCH_SECONDS:.0f} seconds")
         except (_Unusable, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            self._fail(str(error) or repr(error))
+            untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
+            fix = "; name its authority in TUNEWHEEL_OIDC_CAFILE" if untrusted else ""
+            self._fail((str(error) or repr(error)) + fix)
         else:
             if {key.kid for key in keys} != {key.kid for key in self._fetched.keys}:
                 log.info("oidc_keys_read", issuer=self._issuer, keys=len(keys))

@@ -38,7 +38,14 @@ def make_app(settings: Settings) -> Service:
         state.apply,
         forget=state.forget,
     )
-    traffic = Traffic(settings, TRAFFIC, state.apply, state.count_dead_letters, latest=settings.recent_events)
+    traffic = Traffic(
+        settings,
+        TRAFFIC,
+        state.apply,
+        state.count_dead_letters,
+        refuse=state.refuse,
+        latest=settings.recent_events,
+    )
     service.on_startup(traffic.start)
     service.on_shutdown(traffic.stop)
     web = make_web(state, Actions(service), service.access, settings)

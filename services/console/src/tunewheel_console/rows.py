@@ -85,7 +85,11 @@ def verdict(run: Run) -> str:
         case EvalFailed():
             return "failed: " + "; ".join(run.verdict.reasons)
         case ReviewRequested():
-            return "waits for a person" if run.awaits_review else f"review {run.reviews[-1].verdict}"
+            return (
+                "waits for a person"
+                if run.awaits_review
+                else f"review {next(reversed(run.reviews.values())).verdict}"
+            )
         case _:
             return "open"
 

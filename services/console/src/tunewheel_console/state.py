@@ -50,15 +50,18 @@ class Run:
     """When it began last: a run that failed or was cancelled can be trained again."""
     end: tuple[datetime, str] | None = None
     """When it ended last, and how: ``completed``, or why it failed."""
-    control: tuple[datetime, TrainAction] | None = None
-    """What somebody asked for last."""
+    controls: dict[str, tuple[datetime, TrainAction]] = field(
+        default_factory=dict[str, tuple[datetime, TrainAction]]
+    )
+    """When somebody asked for what, by the id of the command."""
     losses: dict[int, tuple[int, float]] = field(default_factory=dict[int, tuple[int, float]])
     """(step, loss) by the number of its stretch of ``stretch`` steps: the last one told of in each."""
     stretch: int = 1
     verdict: Verdict | None = None
     asked: Envelope[ReviewRequested] | None = None
     """The request for a person's verdict: a review is caused by it, so that lineage does not break here."""
-    reviews: list[ReviewSubmitted] = field(default_factory=list[ReviewSubmitted])
+    reviews: dict[str, ReviewSubmitted] = field(default_factory=dict[str, ReviewSubmitted])
+    """By the id of the event."""
 
     @property
     def awaits_review(self) -> bool:
@@ -74,7 +77,8 @@ class Run:
     @property
     def paused(self) -> bool:
         """Whether somebody asked for it; the step under way is still told of."""
-        return self.control is not None and self.control[1] is TrainAction.PAUSE
+        asked = max(self.controls.values(), default=None)
+        return asked is not None and asked[1] is TrainAction.PAUSE
 
     def add_loss(self, step: int, loss: float) -> None:
         """Keep the loss of ``step``; beyond ``LOSS_POINTS`` of them, those of every other stretch go."""
@@ -131,6 +135,7 @@ class ConsoleState:
     """Dead letters by the topic they came from."""
     version: int = 0
     _seen: set[str] = field(default_factory=set[str])
+    _refused: set[str] = field(default_factory=set[str])
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Fold one event in; the same event a second time changes nothing.
@@ -144,6 +149,8 @@ class ConsoleState:
             if seen in self._seen:
                 return
             self._seen.add(seen)
+        if envelope.id in self._refused:
+            return
         project = self.projects.setdefault(envelope.project, Project(envelope.project))
         before = project.place
         _fold(project, envelope)
@@ -163,6 +170,18 @@ class ConsoleState:
         known.version += 1
         self.version += 1
 
+    def refuse(self, envelope: Envelope[Any]) -> None:
+        """Take a review or a command back that became a dead letter: whoever sent it decides nothing, so the
+        run still waits for a review, or goes on."""
+        project = self.projects.get(envelope.project)
+        self._refused.add(envelope.id)
+        if project is not None and envelope.data.run_id in project.runs:
+            run = project.runs[envelope.data.run_id]
+            run.reviews.pop(envelope.id, None)
+            run.controls.pop(envelope.id, None)
+            project.version += 1
+            self.version += 1
+
     def count_dead_letters(self, counts: dict[str, int]) -> None:
         if counts != self.dead_letters:
             self.dead_letters = counts
@@ -181,13 +200,13 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
             _fold_training(project.run(data.run_id), data, envelope.time)
         case TrainControl() as data:
             run = project.run(data.run_id)
-            run.control = _latest(run.control, (envelope.time, data.action))
+            run.controls[envelope.id] = _latest(run.controls.get(envelope.id), (envelope.time, data.action))
         case EvalPassed() | EvalFailed() | ReviewRequested() as data:
             _fold_verdict(project.run(data.run_id), data)
             if isinstance(data, ReviewRequested):
                 project.run(data.run_id).asked = envelope
         case ReviewSubmitted() as data:
-            project.run(data.run_id).reviews.append(data)
+            project.run(data.run_id).reviews[envelope.id] = data
         case ModelPromoted() as data:
             project.stages[data.model_id] = data.to_stage
         case ModelRolledback() as data:

@@ -1,4 +1,5 @@
-"""Topics that carry traffic: only their latest events are read; and dead letters, which are only counted."""
+"""Topics that carry traffic: only their latest events are read; and dead letters, which are counted, and take
+back what was shown of reviews and commands."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.topics import BY_NAME, TOPICS, TopicSpec
+from tunewheel_contracts.topics import BY_NAME, REVIEW_SUBMITTED, TOPICS, TRAIN_CONTROL, TopicSpec
 from tunewheel_runtime.deadletter import Position, refused
 from tunewheel_runtime.kafka import client_options, stop_consumer
 from tunewheel_runtime.partitions import NOTICE_MS, added_partitions, all_partitions_of, read_also
@@ -21,6 +22,8 @@ from tunewheel_runtime.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
 COUNT_SECONDS = 3.0
+DECISIONS = (REVIEW_SUBMITTED.name, TRAIN_CONTROL.name)
+"""Topics of which a refused event was shown as if it counted."""
 
 
 class Traffic:
@@ -33,6 +36,7 @@ class Traffic:
         apply: Callable[[Envelope[Any]], None],
         count: Callable[[dict[str, int]], None],
         *,
+        refuse: Callable[[Envelope[Any]], None],
         latest: int,
     ) -> None:
         self._options = client_options(settings)
@@ -40,6 +44,7 @@ class Traffic:
         self._letters = {topic.dead_letter: topic.name for topic in TOPICS if topic.dead_letter_exists}
         self._apply = apply
         self._count = count
+        self._refuse = refuse
         self._latest = latest
         self._refused: defaultdict[str, set[tuple[str, Position]]] = defaultdict(set)
         self._tasks: list[asyncio.Task[None]] = []
@@ -94,6 +99,14 @@ class Traffic:
                 await read_also(consumer, added)
             fetched = await consumer.getmany(timeout_ms=1_000)
             for partition, records in fetched.items():
-                self._refused[self._letters[partition.topic]].update(map(refused, records))
+                topic = self._letters[partition.topic]
+                self._refused[topic].update(map(refused, records))
+                if topic in DECISIONS:
+                    self._take_back(BY_NAME[topic], records)
             if fetched:
                 self._count({name: len(found) for name, found in self._refused.items()})
+
+    def _take_back(self, spec: TopicSpec, letters: Sequence[Any]) -> None:
+        for letter in letters:
+            with contextlib.suppress(InvalidEvent):  # what cannot be decoded was never shown
+                self._refuse(Envelope.from_kafka(spec.event, letter.value, letter.headers))

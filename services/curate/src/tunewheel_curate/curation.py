@@ -21,6 +21,7 @@ from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.attempts import Attempts, AttemptsSpent
+from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.view import LogReader, View
@@ -147,11 +148,15 @@ class Curation:
         every attempt builds from the same records.
 
         Raises:
-            InvalidEvent: the project is not declared.
+            InvalidEvent: a person asks who may not, or the project is not declared.
         """
         await self._followed.refresh()
         if self.known.history.has_answered(event.id):
             return None
+        if event.data.records_upto is None:  # curate's own requests name their records
+            await self._service.access.require(
+                event.data.principal, Role.OPERATOR, event.project, field="principal"
+            )
         declared = await self.projects.fresh(event.project)
         if declared is None:
             reason = f"{event.project!r} is not declared; declare its spec, then ask again"

@@ -18,6 +18,7 @@ from tunewheel_curate.records.backlog import GROUP
 
 def register(service: Service, curation: Curation, *, append_batch: int) -> None:
     """Attach the handlers."""
+    service.ask_who()
 
     @service.on_batch(topics.RECORD_INGESTED, group=GROUP, max_records=append_batch)
     async def on_record_ingested(deliveries: Sequence[Delivery[RecordIngested]]) -> None:

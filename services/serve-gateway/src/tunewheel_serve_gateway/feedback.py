@@ -81,6 +81,7 @@ def join(body: FeedbackBody, known: Exchange | None, caller: Caller) -> Feedback
         correction=body.correction,
         submitted_by=body.submitted_by or caller.name,
         comment=body.comment,
+        principal=caller.principal,
     )
 
 

@@ -19,6 +19,7 @@ from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import RouteTable, build_table
 from tunewheel_serve_gateway.upstream.protocol import (
+    KeyRefused,
     ModelNotLoaded,
     Upstream,
     UpstreamAway,
@@ -139,7 +140,7 @@ class Reconciler:
             try:
                 listed = await self._upstream.list_models()
             except UpstreamError as error:
-                self._note_engine(str(error))
+                self._note_engine(error)
                 if not isinstance(error, UpstreamAway):
                     self._load_missing()  # it may fail to answer this question alone
                 return
@@ -274,10 +275,17 @@ class Reconciler:
         dues = [due for failure in self.failures.values() if (due := failure.retry_at - _now()) > 0]
         return max(0.05, min([self._period, *dues]))
 
-    def _note_engine(self, error: str | None) -> None:
-        if error != self.engine_error:
-            log.warning("engine_away", reason=error) if error else log.info("engine_reached")
-        self.engine_error = error
+    def _note_engine(self, error: UpstreamError | None) -> None:
+        reason = None if error is None else str(error)
+        if reason == self.engine_error:
+            return
+        self.engine_error = reason
+        if error is None:
+            log.info("engine_reached")
+        elif isinstance(error, KeyRefused):
+            log.error("engine_refuses_key", reason=reason)
+        else:
+            log.warning("engine_away", reason=reason)
 
 
 def _now() -> float:

@@ -16,6 +16,9 @@ class Settings(ServiceSettings):
     """Where the inference engine (vLLM, TGI or ``tunewheel-engine``) listens."""
     engine_protocol: Literal["openai", "tgi"] = "openai"
     engine_api_key: SecretStr | None = None
+    """What the engine knows the gateway by; sent with every call to it."""
+    engine_cafile: Path | None = None
+    """PEM file of the authority behind an engine's ``https``, beside those of the system."""
     engine_timeout_seconds: float = Field(default=300.0, gt=0)
     """Longest silence of the engine within one answer."""
     engine_chat_template: Path | None = None

@@ -5,6 +5,7 @@ Source: vLLM, "OpenAI-compatible server" and "LoRA adapters" (runtime loading).
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from tunewheel_serve_gateway.upstream.protocol import (
     Chunk,
+    KeyRefused,
     ModelNotLoaded,
     UpstreamAway,
     UpstreamBroken,
@@ -36,9 +38,17 @@ class OpenAiUpstream:
     """One engine behind ``url``. ``timeout_seconds`` bounds the silence within an answer."""
 
     def __init__(
-        self, url: str, *, api_key: str | None = None, timeout_seconds: float = 300.0, retry_after: int = 2
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        timeout_seconds: float = 300.0,
+        retry_after: int = 2,
     ) -> None:
+        """``tls``: whom to trust behind ``https``; None: the system's authorities."""
         self._url = url.rstrip("/")
+        self._tls = tls
         self._headers = {"content-type": "application/json"}
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
@@ -53,7 +63,9 @@ class OpenAiUpstream:
     def _session(self) -> aiohttp.ClientSession:
         # Made on first use: a session belongs to the running loop.
         if self._opened is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
+            connector = aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=self._tls or True
+            )
             self._opened = aiohttp.ClientSession(
                 connector=connector, timeout=self._timeout, headers=self._headers
             )
@@ -156,6 +168,11 @@ class OpenAiUpstream:
 
     def _away(self, error: Exception) -> UpstreamAway:
         reason = f"the inference engine cannot be reached ({type(error).__name__}); try again shortly"
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            reason = (
+                f"the certificate of the inference engine is not trusted ({error.certificate_error}); "
+                "name the PEM file of its authority in TUNEWHEEL_ENGINE_CAFILE"
+            )
         return UpstreamAway(reason, retry_after=self._retry_after)
 
 
@@ -169,8 +186,8 @@ def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_
     if status == 404:
         return ModelNotLoaded(message, param="model")
     if status in (401, 403):
-        reason = f"the engine does not accept the gateway's key ({message}); check TUNEWHEEL_ENGINE_API_KEY"
-        return UpstreamAway(reason, retry_after=default_retry_after)
+        reason = f"the engine refuses the gateway's key ({message}); check TUNEWHEEL_ENGINE_API_KEY"
+        return KeyRefused(reason, retry_after=default_retry_after)
     if status == 503:
         return UpstreamAway(message, retry_after=retry_after or default_retry_after)
     if status >= 500:

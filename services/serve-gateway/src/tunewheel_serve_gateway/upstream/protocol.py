@@ -2,6 +2,7 @@
 
 UpstreamError              an ``ApiError``: what the client is told
 ├── UpstreamAway     503   no connection
+│   └── KeyRefused         the engine does not know the gateway, or does not let it do that
 ├── UpstreamSilent   504   no answer in time
 ├── UpstreamBroken   502   an answer of 5xx, or one that makes no sense
 ├── UpstreamRefused  4xx   the engine's own refusal (429 with Retry-After), passed on as it is
@@ -30,6 +31,10 @@ class UpstreamError(ApiError):
 class UpstreamAway(UpstreamError):
     status = 503
     code = "engine_unavailable"
+
+
+class KeyRefused(UpstreamAway):
+    """No fault of the client, nor of its key."""
 
 
 class UpstreamSilent(UpstreamError):

@@ -5,6 +5,7 @@ Source: Text Generation Inference, "Messages and generate API" and "LoRA"; ``hug
 
 from __future__ import annotations
 
+import ssl
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import AsyncInferenceClient
+from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, OverloadedError, TextGenerationError
 
 from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream, failure
@@ -72,6 +73,7 @@ class TgiUpstream:
         render: Render,
         is_adapter: Callable[[str], bool],
         api_key: str | None = None,
+        tls: ssl.SSLContext | None = None,
         timeout_seconds: float = 300.0,
         retry_after: int = 2,
     ) -> None:
@@ -82,8 +84,10 @@ class TgiUpstream:
         self._token = api_key or "none"
         self._timeout = timeout_seconds
         self._retry_after = str(retry_after)
+        if tls is not None:  # the library has one factory for the whole process, and takes no context itself
+            set_async_client_factory(lambda: _client_trusting(tls))
         self._adapters = OpenAiUpstream(
-            url, api_key=api_key, timeout_seconds=timeout_seconds, retry_after=retry_after
+            url, api_key=api_key, tls=tls, timeout_seconds=timeout_seconds, retry_after=retry_after
         )
 
     async def close(self) -> None:
@@ -130,7 +134,7 @@ class TgiUpstream:
             response = error.response
             raise failure(
                 response.status_code,
-                str(error).encode(),
+                _body_of(error),
                 retry_after=response.headers.get("retry-after"),
                 default_retry_after=self._retry_after,
             ) from error
@@ -173,6 +177,25 @@ class TgiUpstream:
 
     async def unload_adapter(self, name: str) -> None:
         await self._adapters.unload_adapter(name)
+
+
+def _client_trusting(tls: ssl.SSLContext) -> httpx2.AsyncClient:
+    """Return such a client as ``huggingface_hub`` makes for itself, but for ``tls``."""
+
+    async def read_refusal(response: httpx2.Response) -> None:
+        if response.status_code >= 400:
+            await response.aread()  # for whoever raises an error from it
+
+    return httpx2.AsyncClient(
+        verify=tls, event_hooks={"response": [read_refusal]}, follow_redirects=True, timeout=None
+    )
+
+
+def _body_of(error: HfHubHTTPError) -> bytes:
+    try:
+        return error.response.content
+    except httpx2.ResponseNotRead:  # the client reads only those whose length was announced
+        return str(error).encode()
 
 
 def _overlap(text: str, stop: str) -> int:

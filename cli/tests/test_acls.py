@@ -1,0 +1,125 @@
+"""The least rights, as the topics say who does what."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import defaultdict
+
+import pytest
+from tunewheel_cli.acls import PRINCIPALS, SERVICES, commands, least_acls, principal
+from tunewheel_cli.connection import InvalidOption
+from tunewheel_cli.main import app
+from tunewheel_contracts.topics import BY_NAME, ERASED_LETTERS, TICKET_PUBLISHED, TOPICS, TRAIN_CONTROL
+from typer.testing import CliRunner
+
+Rights = dict[tuple[str, str], tuple[str, ...]]
+
+
+@pytest.fixture(scope="module")
+def rights() -> dict[str, Rights]:
+    """By principal: (kind, resource) → operations."""
+    found: defaultdict[str, Rights] = defaultdict(dict)
+    for acl in least_acls():
+        assert (acl.kind, acl.resource) not in found[acl.name], "one line for a resource"
+        found[acl.name][acl.kind, acl.resource] = acl.operations
+    return found
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["topics", "acls", *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_everybody_whom_the_topics_name_is_a_principal(rights: dict[str, Rights]) -> None:
+    named = {name for spec in TOPICS for name in (*spec.producers, *spec.consumers)}
+    assert named <= set(PRINCIPALS) == set(rights)
+
+
+def test_a_service_reads_what_it_consumes_and_writes_what_it_produces(rights: dict[str, Rights]) -> None:
+    for spec in TOPICS:
+        for name in SERVICES:
+            operations = rights[name].get(("topic", spec.name), ())
+            assert ("Write" in operations) == (name in spec.producers), (name, spec.name)
+            if name != "console":
+                assert ("Read" in operations) == (name in spec.consumers), (name, spec.name)
+    assert ("topic", TICKET_PUBLISHED.name) not in rights["console"]
+    assert rights["console"]["topic", TRAIN_CONTROL.name] == ("Read", "Write")
+
+
+def test_a_group_is_its_services_alone_and_no_right_is_for_all_of_a_kind(rights: dict[str, Rights]) -> None:
+    for name in SERVICES:
+        groups = {resource for kind, resource in rights[name] if kind == "group"}
+        assert all(group.startswith(f"{name}.") for group in groups)
+        assert (f"{name}.active" in groups) == (name in ("registry", "monitor"))
+    assert all(resource != "*" for found in rights.values() for _, resource in found)
+
+
+def test_dead_letters_are_written_by_who_handles_the_topic_and_erased_by_ingest(
+    rights: dict[str, Rights],
+) -> None:
+    assert rights["curate"]["topic", "record.ingested.dlq"] == ("Write",)
+    assert ("topic", "project.declared.dlq") not in rights["curate"], "it only replays the topic"
+    assert rights["registry"]["topic", "project.declared.dlq"] == ("Write",)
+    deletes = {(name, r) for name in rights for (_, r), found in rights[name].items() if "Delete" in found}
+    assert deletes == {("ingest", letters) for letters in ERASED_LETTERS}
+    assert rights["ingest"]["topic", "erasure.requested.dlq"] == ("Write",)
+
+
+def test_people_look_and_publish_or_only_look_and_who_makes_topics_reads_none(
+    rights: dict[str, Rights],
+) -> None:
+    everything = {("topic", name) for name in BY_NAME}
+    assert everything <= set(rights["viewer"])
+    assert {operation for found in rights["viewer"].values() for operation in found} == {"Read", "Describe"}
+    assert rights["cli"]["topic", TICKET_PUBLISHED.name] == ("Read", "Write")
+    assert rights["cli"]["group", "ingest.ticket-published"] == ("Describe",)
+    assert set(rights["topics"].values()) == {("Alter", "AlterConfigs", "Create")}
+    assert set(rights["upstream"].values()) == {("Write",)}
+
+
+def test_a_principal_is_named_by_a_prefix_or_by_a_whole_subject() -> None:
+    assert principal("ingest", "acme-{name}") == "User:acme-ingest"
+    assert principal("ingest", "User:CN={name},O=Acme Corp") == "User:CN=ingest,O=Acme Corp"
+    for template in ("acme", "{name}-{name}"):
+        with pytest.raises(InvalidOption, match=r"--principals: .* must have \{name\} in it once"):
+            principal("ingest", template)
+
+
+def test_the_commands_allow_the_same_as_the_list() -> None:
+    acls = least_acls(["ingest", "upstream"])
+    allowed: set[tuple[str, str, str, str]] = set()
+    for line in commands(acls, template="CN={name},O=Acme Corp", bootstrap_servers="kafka:9093"):
+        words = shlex.split(line)
+        assert words[:5] == ["kafka-acls.sh", "--bootstrap-server", "kafka:9093", "--command-config",
+                             "admin.properties"]  # fmt: skip
+        assert words[5] == "--add"
+        pairs = list(zip(words[6::2], words[7::2], strict=True))
+        (who,) = (value for option, value in pairs if option == "--allow-principal")
+        operations = [value for option, value in pairs if option == "--operation"]
+        resources = [(option[2:], value) for option, value in pairs if option in ("--topic", "--group")]
+        allowed |= {(who, kind, resource, o) for kind, resource in resources for o in operations}
+    assert allowed == {
+        (f"User:CN={acl.name},O=Acme Corp", acl.kind, acl.resource, operation)
+        for acl in acls
+        for operation in acl.operations
+    }
+
+
+def test_the_command_prints_for_people_for_machines_and_to_paste() -> None:
+    code, out, _ = run("registry", "--principals", "acme-{name}")
+    assert code == 0
+    assert out.startswith("User:acme-registry  the service registry")
+    assert "registry.active" in out
+    code, out, _ = run("registry", "upstream", "--json")
+    found = json.loads(out)
+    assert {acl["principal"] for acl in found} == {"User:tunewheel-registry", "User:tunewheel-upstream"}
+    assert {acl["pattern_type"] for acl in found} == {"literal"}
+    code, out, _ = run("viewer", "--commands", "--bootstrap-servers", "kafka:9093")
+    assert out.count("\n") == 2, "topics, and groups"
+
+
+def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
+    code, _, err = run("gateway")
+    assert code == 2
+    assert "there is no principal 'gateway'; choose from upstream, ingest" in err
