@@ -140,10 +140,10 @@ async def test_a_browser_without_a_session_gets_the_form(browser: httpx.AsyncCli
     ("form", "status", "told"),
     [
         ({"key": "nope"}, 401, "unknown"),
-        ({}, 401, "unknown"),
+        ({}, 401, "no API key or token came"),
         ({"key": "k-app"}, 403, "app may read no project"),
         ({"link": "nope"}, 401, "used or is too old"),
-        ({"key": "k" * FORM_BYTES}, 401, "unknown"),
+        ({"key": "k" * FORM_BYTES}, 401, "no API key or token came"),
     ],
 )
 async def test_who_is_not_let_in_is_told_why(

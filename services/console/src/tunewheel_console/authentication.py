@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tunewheel_runtime.admission import SAFE_METHODS
 from tunewheel_runtime.identity.access import Access, Credential, bearer_secret
 from tunewheel_runtime.identity.guard import caller_of, set_caller
-from tunewheel_runtime.identity.roles import NotAuthenticated, Role
+from tunewheel_runtime.identity.roles import IssuerAway, NotAuthenticated, Role
 
 from tunewheel_console.login_page import login_page, root_of
 from tunewheel_console.logins import FAILURE_SECONDS, Attempts, LoginLinks
@@ -107,7 +107,9 @@ class Authentication:
             caller = await self._access.caller_with(credential)
         except NotAuthenticated as error:
             log.warning("login_refused", address=address, reason=str(error))
-            return _form(request, HTTPStatus.UNAUTHORIZED, f"Not logged in: {error}.")
+            away = isinstance(error, IssuerAway)
+            status = HTTPStatus.SERVICE_UNAVAILABLE if away else HTTPStatus.UNAUTHORIZED
+            return _form(request, status, f"Not logged in: {error}.")
         self._attempts.succeed(address)
         if not caller.may(Role.VIEWER):
             return _form(request, HTTPStatus.FORBIDDEN, _may_read_nothing(credential))
@@ -116,7 +118,9 @@ class Authentication:
     async def _prove(self, form: dict[str, str]) -> Credential:
         if "link" in form:
             return self._links.use(form["link"])
-        return await self._access.credential(f"Bearer {form.get('key', '')}")
+        if not form.get("key"):
+            raise NotAuthenticated("no API key or token came; paste one into the form")
+        return await self._access.credential(f"Bearer {form['key']}")
 
     def _begin(self, request: Request, credential: Credential, before: Session | None) -> Response:
         """Begin a session; that which the browser had ends, and no value of it goes on."""
