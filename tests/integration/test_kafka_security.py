@@ -293,12 +293,12 @@ async def test_a_right_is_missed_by_name_at_the_start_and_later(
     await allow(secured.operator, [acl for acl in others if acl != wanted])
     with capture_logs() as logs:
         serving = asyncio.create_task(service.serve())
-        await until(lambda: any(reason in str(line.get("error")) for line in logs), patience=60)
+        await until(lambda: any(reason in str(line.get("error")) for line in logs))
     assert not service.state()["ready"]
     await allow(secured.operator, [wanted])
-    await until(lambda: bool(service.state()["ready"]), patience=60)
+    await until(lambda: bool(service.state()["ready"]))
     await forbid(secured.operator, [wanted])
-    await asyncio.wait_for(serving, 60)
+    await asyncio.wait_for(serving, PATIENCE_SECONDS)
     assert isinstance(service.failure, NotAllowed)
     assert reason in str(service.failure)
 

@@ -88,8 +88,8 @@ def _of(name: str) -> list[Acl]:
 
 
 def _refuses(service: str, spec: TopicSpec) -> bool:
-    """Whether ``service`` writes dead letters of the topic: it has a group on it that handles its events."""
-    return any(not group.endswith(".active") for group in spec.groups_of(service))
+    """Whether ``service`` writes dead letters of the topic: who only replays it skips what it cannot read."""
+    return service in spec.consumers and service not in spec.replayed_by
 
 
 def principal(name: str, template: str) -> str:

@@ -80,8 +80,8 @@ def _unusable(settings: KafkaSettings, error: Exception) -> InvalidSetting:
     elif settings.ssl_keyfile_password is None:
         reason = (
             f"{settings.ssl_keyfile} or ssl_certfile {settings.ssl_certfile} is no usable PEM file ({told}); "
+            "if the key is encrypted, set ssl_keyfile_password"
         )
-        reason += "if the key is encrypted, set ssl_keyfile_password"
     else:
         reason = f"{settings.ssl_keyfile} cannot be opened with ssl_keyfile_password ({told})"
     return InvalidSetting("ssl_keyfile", reason)

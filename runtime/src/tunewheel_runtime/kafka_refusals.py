@@ -75,14 +75,10 @@ async def why_unreachable(options: Mapping[str, Any]) -> str:
     Args:
         options: those of the aiokafka client that could not connect.
     """
-    servers = options["bootstrap_servers"]
-    reasons: dict[str, None] = {}
-    for host, port, _ in collect_hosts(servers, randomize=False):
-        reason = await _probe(
-            host, port, {name: options[name] for name in _OF_A_CONNECTION if name in options}
-        )
-        reasons[f"{host}:{port} {reason}"] = None
-    return "; ".join(reasons)
+    connection = {name: options[name] for name in _OF_A_CONNECTION if name in options}
+    servers = [(host, port) for host, port, _ in collect_hosts(options["bootstrap_servers"], randomize=False)]
+    reasons = await asyncio.gather(*(_probe(host, port, connection) for host, port in servers))
+    return "; ".join(f"{host}:{port} {reason}" for (host, port), reason in zip(servers, reasons, strict=True))
 
 
 async def _probe(host: str, port: int, options: Mapping[str, Any]) -> str:
@@ -93,7 +89,7 @@ async def _probe(host: str, port: int, options: Mapping[str, Any]) -> str:
             await connection.send(MetadataRequest([]))
     except TimeoutError:
         return f"does not answer within {PROBE_SECONDS:g} s"
-    except (KafkaError, OSError) as error:
+    except Exception as error:  # whatever it is, it is why there is no connection
         return _reason(_first_cause(error), options)
     finally:
         connection.close()
@@ -104,7 +100,7 @@ def _reason(cause: BaseException, options: Mapping[str, Any]) -> str:
     if isinstance(cause, TokenUnavailable):
         return f"was not asked: {cause.args[0]}"
     if isinstance(cause, SaslAuthenticationFailed):
-        return f"does not let this client in: {cause.args[0]}"
+        return f"does not let this client in: {cause.args[0] or 'authentication failed'}"
     if isinstance(cause, UnsupportedSaslMechanismError):
         return f"does not take sasl_mechanism {options['sasl_mechanism']} there"
     if isinstance(cause, ssl.SSLError) and cause.reason:

@@ -15,11 +15,11 @@ import functools
 import http.client
 import json
 import re
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -70,7 +70,7 @@ class TokenFile(AbstractTokenProvider):
 
 class ClientCredentials(AbstractTokenProvider):
     """Asks for a token with the client's id and secret (RFC 6749 §4.4), and keeps it until shortly before it
-    expires. One that comes without ``expires_in`` is not kept. Clients of several threads may share it."""
+    expires. One that comes without ``expires_in`` is not kept. All clients of a process may share it."""
 
     def __init__(
         self,
@@ -88,7 +88,8 @@ class ClientCredentials(AbstractTokenProvider):
         self._scope = scope
         self._clock = clock
         self._sleep = sleep
-        self._lock = threading.Lock()
+        # One thread of its own: a slow endpoint must not fill those that the service works in.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="token")
         self._token = SecretStr("")
         self._renewed_at = self._expires_at = -1.0
 
@@ -98,13 +99,12 @@ class ClientCredentials(AbstractTokenProvider):
         Raises:
             TokenUnavailable: the endpoint does not answer, or refuses the client.
         """
-        return await asyncio.to_thread(self._current)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._current)
 
     def _current(self) -> str:
-        with self._lock:
-            if self._clock() >= self._renewed_at:
-                self._renew()
-            return self._token.get_secret_value()
+        if self._clock() >= self._renewed_at:
+            self._renew()
+        return self._token.get_secret_value()
 
     def _renew(self) -> None:
         try:

@@ -243,8 +243,8 @@ class Service:
     def fail(self, error: BaseException) -> None:
         """Stop the process for an error that nobody here can answer."""
         if self.failure is None:
-            self.failure = error
-            log.error("service_failed", error=repr(error), exc_info=error)
+            self.failure = not_allowed(error) or error
+            log.error("service_failed", error=repr(self.failure), exc_info=error)
             self._stopping.set()
 
     def stop(self) -> None:
