@@ -10,6 +10,7 @@ from typing import Any
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
 from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.http import open_session
 
 TIMEOUT_SECONDS = 300.0
 
@@ -57,7 +58,7 @@ async def ask_gateway(
     began = time.monotonic()
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, headers=gateway.headers) as http,
+            open_session(timeout=timeout, headers=gateway.headers) as http,
             http.post(f"{gateway.url}/v1/chat/completions", json=body) as response,
         ):
             status, text = response.status, await response.text()

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
 from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.http import open_session
 
 PATIENCE_SECONDS = 10.0
 
@@ -38,7 +39,7 @@ async def login_link(console: Endpoint) -> LoginLink:
     timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, headers=console.headers) as http,
+            open_session(timeout=timeout, headers=console.headers) as http,
             http.post(f"{console.url}/v1/login-links", json={}) as response,
         ):
             status, text = response.status, await response.text()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tunewheel_contracts.errors import TunewheelError
 
+from tunewheel_cli.http import own_certificate
 from tunewheel_cli.kafka.ports import free_port, is_free
 from tunewheel_cli.places import Var, cache_dir
 from tunewheel_cli.wheel_secrets import WheelSecrets
@@ -139,6 +140,8 @@ def environment(
         "PYTHONUNBUFFERED": "1",
     }
     inherited = dict(os.environ)
+    if "TUNEWHEEL_HTTP_CAFILE" in inherited:
+        own["TUNEWHEEL_ENGINE_CAFILE"] = inherited["TUNEWHEEL_HTTP_CAFILE"]
     if "TUNEWHEEL_STORE_URL" in inherited:
         del own["TUNEWHEEL_STORE_URL"]
     own |= _identity(member, wheel_secrets, inherited | dict(shared), has_engine=ENGINE.name in ports)
@@ -165,4 +168,5 @@ def _identity(
 
 
 def url(port: int) -> str:
-    return f"http://127.0.0.1:{port}"
+    """Return a door of this machine's wheel; under TLS by the name that certificates for it bear."""
+    return f"http://127.0.0.1:{port}" if own_certificate(os.environ) is None else f"https://localhost:{port}"

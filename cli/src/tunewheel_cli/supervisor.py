@@ -14,6 +14,7 @@ from typing import Protocol
 from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_cli import leash
+from tunewheel_cli.http import open_session, own_certificate
 from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.kafka.diagnosis import read_log
 from tunewheel_cli.kafka.errors import BrokerError
@@ -83,15 +84,16 @@ class HttpProgram:
 
     async def is_ready(self) -> bool:
         import aiohttp
+        from tunewheel_runtime.tls import InvalidTls
 
         timeout = aiohttp.ClientTimeout(total=5)
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
+                open_session(probe=own_certificate(self._env), timeout=timeout) as session,
                 session.get(self.ready_url) as answer,
             ):
                 return answer.status == 200 or (await answer.json()).get("standby") is True
-        except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError):
+        except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError, InvalidTls):
             return False
 
     def exit_code(self) -> int | None:

@@ -9,6 +9,7 @@ import aiohttp
 from tunewheel_contracts.errors import TransientError
 
 from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.http import open_session
 
 
 class GatewayClient:
@@ -19,7 +20,7 @@ class GatewayClient:
         self._headers = gateway.headers
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=180), headers=self._headers)
+        self._session = open_session(timeout=aiohttp.ClientTimeout(total=180), headers=self._headers)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -27,7 +28,7 @@ class GatewayClient:
 
     async def status_without_key(self) -> int:
         """Return how the gateway answers a request that does not say who it is from."""
-        async with aiohttp.ClientSession() as stranger, stranger.get(f"{self._url}/v1/models") as answer:
+        async with open_session() as stranger, stranger.get(f"{self._url}/v1/models") as answer:
             return answer.status
 
     async def models(self) -> set[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tunewheel_contracts.errors import TransientError
 
 from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.http import open_session
 from tunewheel_cli.publishing.items import FoundFile, Refusal
 from tunewheel_cli.roster import ROSTER, url
 
@@ -42,7 +43,7 @@ class Uploader:
         import aiohttp
 
         if self._session is None:
-            self._session = aiohttp.ClientSession(
+            self._session = open_session(
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS), headers=self._ingest.headers
             )
         query = {"project": project, "document_id": file.document_id, "media_type": file.media_type}
