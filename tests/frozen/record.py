@@ -20,11 +20,13 @@ from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.demo.gateway import GatewayClient, text_of
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Wheel
+from tunewheel_cli.wheel_secrets import LOCAL
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.upstream import DocumentPublished, ErasureRequested
+from tunewheel_contracts.principal import Principal
 
 from ..chaos.small_loop import ENVIRONMENT, publish_file, served, spec_event
 from ..integration.bus import Bus
@@ -103,7 +105,10 @@ async def second_turn(wheel: Wheel, feed: EventFeed) -> None:
     erased = ErasureRequested(
         project=PROJECT, erasure_id="leaver", customer="customer-3", requested_by="privacy"
     )
-    command = DatasetRequested(project=PROJECT, reason=BuildReason.COMMAND, request="after an erasure")
+    command = DatasetRequested(
+        project=PROJECT, reason=BuildReason.COMMAND, request="after an erasure",
+        principal=Principal(name=LOCAL),
+    )  # fmt: skip
     async with Bus(wheel.bootstrap_servers) as bus:
         await bus.publish(new_event(erased, source="/test"))
         await feed.first(topics.ERASURE_COMPLETED, patience=60)
