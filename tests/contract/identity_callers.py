@@ -50,6 +50,8 @@ class Credential:
             return self.stranger
         if ROLES[self.role].isdisjoint(need.roles):
             return 403
+        if need.everywhere and self.scope != "all":
+            return 403
         return sample.status if self.scope != "not-held" or sample.refused is None else sample.refused
 
 

@@ -197,6 +197,7 @@ def rows_of(name: str, app: Any) -> Iterator[str]:
             below = " and all below" if isinstance(route, Mount) else ""
             about = any(sample.refused for sample in SAMPLES[name][f"{method} {shown}"])
             project = "path" if "{project}" in shown else "request" if about else "any"
+            project = "all" if need.everywhere else project
             ticks = " | ".join("✓" if ROLES[role] & {*need.roles} else "" for role in Role)
             yield f"| {name} | `{method} {shown}`{below} | {project} | {ticks} |"
 

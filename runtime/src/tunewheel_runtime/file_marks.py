@@ -6,9 +6,10 @@ from pathlib import Path
 
 
 def mark_of(path: Path) -> tuple[int, ...]:
-    """Return what changes when the file does, through links too, as Kubernetes mounts a secret."""
+    """Return what changes when the file does, or who may read it, through links too, as Kubernetes mounts a
+    secret."""
     try:
         found = path.stat()
     except OSError:
         return ()
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,8 +20,17 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.file_marks import mark_of
 from tunewheel_runtime.identity.access import LOOK_SECONDS, Access, Credential, NoIdentity
-from tunewheel_runtime.identity.guard import Need, UnguardedRoute, caller_of, guard, needs, needs_of
+from tunewheel_runtime.identity.guard import (
+    Need,
+    UnguardedRoute,
+    caller_of,
+    guard,
+    guard_descriptions,
+    needs,
+    needs_of,
+)
 from tunewheel_runtime.identity.keys import read_keys
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 from tunewheel_runtime.logs import configure_logs
@@ -156,6 +166,34 @@ async def test_a_spoilt_file_is_told_and_the_keys_before_hold(file: Path, spoilt
     assert warned["api_keys"] is None
 
 
+async def test_a_file_that_could_not_be_opened_is_read_once_it_can(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a key that was revoked while the process had no descriptor left would count for ever."""
+    clock, told = Clock(), list[str | None]()
+    settings = HttpSettings.model_validate({"identity": "required", "api_keys_file": file})
+    known = Access(settings, warn=lambda _, text: told.append(text), clock=clock)
+    write(file, {"new": {"sha256": sha("k-2"), "roles": ["viewer"]}})
+
+    def full(*_: object, **__: object) -> str:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", full)
+        for _ in range(2):
+            clock.now += LOOK_SECONDS
+            assert (await known.identify("Bearer k-ops")).name == "ops"
+    assert len(told) == 1, "the same trouble is told once"
+    clock.now += LOOK_SECONDS
+    with pytest.raises(NotAuthenticated):
+        await known.identify("Bearer k-ops")
+    assert told[1:] == [None]
+
+
+def test_who_may_read_a_file_is_a_change_of_it(file: Path) -> None:
+    assert file.stat().st_ctime_ns in mark_of(file), "a service that could not read it tries again"
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -214,6 +252,20 @@ async def test_an_events_principal_may_what_the_file_says_now(file: Path) -> Non
             await known.require(principal, Role.REVIEWER, project, field="submitted_by")
         assert error.value.field == "submitted_by"
     await access(None, identity="open").require(None, Role.REVIEWER, "desk", field="submitted_by")
+
+
+async def test_groups_in_an_event_count_by_the_issuer_set_here_alone(file: Path) -> None:
+    """Nobody has checked what an event says, and another issuer's groups may have the same names."""
+    lead = Principal(name="ada", issuer="https://login.example.org", groups=("leads",))
+    trusted = {"oidc_issuer": lead.issuer, "oidc_audience": "tunewheel"}
+    await access(file, **trusted).require(lead, Role.REVIEWER, "desk", field="principal")
+    other = lead.model_copy(update={"issuer": "https://login.example.net"})
+    for known, principal in ((access(file), lead), (access(file, **trusted), other)):
+        with pytest.raises(InvalidEvent, match="TUNEWHEEL_OIDC_ISSUER") as error:
+            await known.require(principal, Role.REVIEWER, "desk", field="principal")
+        assert error.value.field == "principal.issuer"
+        session = Credential(principal=principal)
+        assert not (await known.caller_with(session)).may(Role.VIEWER), "nor in a session of before"
 
 
 @needs(Role.OPERATOR)
@@ -329,6 +381,34 @@ def test_an_app_with_a_route_without_a_role_is_not_served() -> None:
     for routes in ([Route("/x", open_to_all)], [Mount("/m", routes=[Route("/x", open_to_all)])]):
         with pytest.raises(UnguardedRoute, match="/x names no role"):
             service().mount(Starlette(routes=routes))
+
+
+def test_fastapis_own_routes_are_for_whoever_has_a_role_and_no_others_are_taken_for_them() -> None:
+    async def open_to_all(_: Request) -> Response:
+        return Response()
+
+    api = FastAPI()
+    guard_descriptions(api.routes)
+    service().mount(api)
+    other = FastAPI()
+    other.add_route("/forgotten", open_to_all, include_in_schema=False)
+    guard_descriptions(other.routes)
+    with pytest.raises(UnguardedRoute, match="/forgotten names no role"):
+        service().mount(other)
+
+
+def test_a_service_that_knows_no_projects_asks_for_the_role_in_all(file: Path) -> None:
+    @needs(Role.PUBLISHER, Role.OPERATOR, everywhere=True)
+    async def act_on_all(_: Request) -> Response:
+        return Response()
+
+    routes = [Route("/all", act_on_all)]
+    guard(routes, access(file))
+    http = TestClient(Starlette(routes=routes))
+    asked = (("k-new", ""), ("k-new", "?project=desk"), ("k-lead", ""), ("k-ops", ""))
+    answers = [http.get(f"/all{query}", headers={"authorization": f"Bearer {key}"}) for key, query in asked]
+    assert [answer.status_code for answer in answers] == [403, 403, 403, 200]
+    assert "desk lacks the role publisher in all projects" in answers[0].json()["error"]["message"]
 
 
 async def test_no_service_with_an_api_starts_where_nobody_asks_who_calls() -> None:

@@ -30,6 +30,8 @@ KEYS: dict[str, list[str]] = {
     "app": ["application"],
     "view": ["viewer"],
 }
+DESK = "all of desk"
+"""A key with these roles in one project: adapters are those of all projects."""
 HELLO: Any = [{"role": "user", "content": "Hi"}]
 
 
@@ -67,7 +69,10 @@ Drive = Callable[[Running], Any]
 def guarded(settings: Settings, tmp_path: Path) -> Settings:
     file = tmp_path / "keys.json"
     sums = {name: hashlib.sha256(f"k-{name}".encode()).hexdigest() for name in KEYS}
-    file.write_text(json.dumps({"keys": {n: {"sha256": sums[n], "roles": r} for n, r in KEYS.items()}}))
+    keys: dict[str, Any] = {n: {"sha256": sums[n], "roles": r} for n, r in KEYS.items()}
+    desk = hashlib.sha256(f"k-{DESK}".encode()).hexdigest()
+    keys["desk"] = {"sha256": desk, "roles": KEYS["gateway"], "projects": ["desk"]}
+    file.write_text(json.dumps({"keys": keys}))
     free = {"http_port": 0, "health_port": 0}
     return settings.model_copy(update={"identity": "required", "api_keys_file": file, **free})
 
@@ -132,8 +137,10 @@ def test_each_route_asks_for_its_role_and_health_for_none(
             ("POST", "/v1/unload_lora_adapter", {"lora_name": "tuned"}, {"gateway"}),
         ]
         for method, path, body, allowed in routes:
-            got = {key: engine.ask(method, path, key, **body).status_code for key in (None, "no", *KEYS)}
-            refused = {None: 401, "no": 401, **dict.fromkeys(KEYS, 403)}
+            got = {
+                key: engine.ask(method, path, key, **body).status_code for key in (None, "no", *KEYS, DESK)
+            }
+            refused = {None: 401, "no": 401, **dict.fromkeys((*KEYS, DESK), 403)}
             assert got == refused | dict.fromkeys(allowed, 200), path
         for path in ("/health", "/metrics"):
             assert engine.http.get(engine.health_url + path).status_code == 200

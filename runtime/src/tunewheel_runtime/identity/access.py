@@ -160,11 +160,17 @@ class Access:
         return await self.caller_of(credential.principal)
 
     async def caller_of(self, principal: Principal | None) -> Caller:
-        """Return what ``principal`` may do now, ``NOBODY`` for None unless identity is open."""
+        """Return what ``principal`` may do now, ``NOBODY`` for None unless identity is open. Groups count
+        that the issuer set here vouches for: an event could name any other."""
         if self._open:
             return ANYBODY
         await self.refresh()
-        return NOBODY if principal is None else self._ring.caller(principal)
+        if principal is None:
+            return NOBODY
+        return self._ring.caller(principal) if self._trusts(principal) else Caller(principal, ())
+
+    def _trusts(self, principal: Principal) -> bool:
+        return principal.issuer is None or principal.issuer == self._settings.oidc_issuer
 
     async def require(self, principal: Principal | None, role: Role, project: str, *, field: str) -> None:
         """Refuse an event whose ``field`` names a principal without ``role`` in ``project``.
@@ -176,6 +182,12 @@ class Access:
         if principal is None and not caller.may(role, project):
             raise InvalidEvent(
                 field=field, reason=f"is missing; send it by a door that asks who calls, as a {role.value}"
+            )
+        if principal is not None and not self._open and not self._trusts(principal):
+            raise InvalidEvent(
+                field=f"{field}.issuer",
+                reason="is not the issuer that this service trusts; set TUNEWHEEL_OIDC_ISSUER here as at the "
+                "door that took the event",
             )
         try:
             caller.require(role, project)
@@ -195,21 +207,25 @@ class Access:
         self._reading = True
         try:
             mark = mark_of(self._path)
-            if mark != self._seen:
-                await self._read(self._path)
+            if mark != self._seen and await self._read(self._path):
                 self._seen = mark
             self._next_look = self._clock() + LOOK_SECONDS
         finally:
             self._reading = False
 
-    async def _read(self, path: Path) -> None:
+    async def _read(self, path: Path) -> bool:
+        """Read the file; return False where it could not be opened, which may pass without a change of it."""
         try:
             self._ring = await asyncio.to_thread(read_keys, path)
         except InvalidKeys as error:
-            self._warn(WARNING, f"{error}; the keys read before still hold")
-        else:
-            self._warn(WARNING, None)
-            log.info("api_keys_read", path=str(path), keys=len(self._ring.own))
+            if str(error) != self._unreadable:
+                self._warn(WARNING, f"{error}; the keys read before still hold")
+            self._unreadable = str(error)
+            return not isinstance(error.__cause__, OSError)
+        self._warn(WARNING, None)
+        self._unreadable = None
+        log.info("api_keys_read", path=str(path), keys=len(self._ring.own))
+        return True
 
 
 def bearer_secret(authorization: str | None) -> str:

@@ -44,17 +44,20 @@ class Need:
 
     Without that parameter, the role in any project is enough to come in: then the route itself asks
     ``caller_of(...).require(...)`` once it knows the project. If that raises, the guard answers 403.
+
+    ``everywhere``: in all projects, of a service that does not tell them apart.
     """
 
     roles: tuple[Role, ...]
     project: str = "project"
+    everywhere: bool = False
 
 
-def needs(*roles: Role, project: str = "project") -> Callable[[T], T]:
+def needs(*roles: Role, project: str = "project", everywhere: bool = False) -> Callable[[T], T]:
     """Name the roles of which an endpoint needs one; see ``Need``."""
 
     def mark(endpoint: T) -> T:
-        setattr(endpoint, _NEED, Need(roles, project))
+        setattr(endpoint, _NEED, Need(roles, project, everywhere))
         return endpoint
 
     return mark
@@ -63,7 +66,7 @@ def needs(*roles: Role, project: str = "project") -> Callable[[T], T]:
 def guard_descriptions(routes: Sequence[BaseRoute]) -> None:
     """Mark the routes that FastAPI makes by itself, which describe an API, as read by whoever has a role."""
     for route in routes:
-        if type(route) is Route and getattr(route.endpoint, _NEED, None) is None:
+        if type(route) is Route and route.endpoint.__module__ == "fastapi.applications":
             needs(*Role)(route.endpoint)
 
 
@@ -126,7 +129,13 @@ class Guard:
 
     def _require(self, caller: Caller, project: str | None) -> None:
         roles = self._need.roles
-        if not any(caller.may(role, project) for role in roles):
+        if self._need.everywhere:
+            if all(caller.projects_of(role) is not None for role in roles):
+                raise NotAuthorised(
+                    f"{caller.name or 'nobody'} lacks the role {roles[0].value} in all projects, which this "
+                    "service does not tell apart; ask for it, or use another key"
+                )
+        elif not any(caller.may(role, project) for role in roles):
             caller.require(roles[0], project)
 
     def _project(self, scope: Scope) -> str | None:

@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 
 def routes(engine: Engine) -> list[Route]:
-    @needs(Role.OPERATOR)
+    @needs(Role.OPERATOR, everywhere=True)
     async def load(request: Request) -> Response:
         body = parse(LoadAdapterRequest, await read_json(request, engine.settings.max_body_bytes))
         # Reading takes milliseconds, but a new form of the base takes seconds: the loop must go on.
@@ -27,7 +27,7 @@ def routes(engine: Engine) -> list[Route]:
         _log.info("adapter_loaded", name=adapter.name, path=str(adapter.path), form=adapter.form)
         return PlainTextResponse(f"Success: LoRA adapter '{adapter.name}' added successfully.")
 
-    @needs(Role.OPERATOR)
+    @needs(Role.OPERATOR, everywhere=True)
     async def unload(request: Request) -> Response:
         body = parse(UnloadAdapterRequest, await read_json(request, engine.settings.max_body_bytes))
         engine.shelf.unload(body.lora_name)

@@ -31,17 +31,17 @@ def error_body(error: Refused | EngineFailed) -> dict[str, Any]:
 
 
 def routes(engine: Engine) -> list[Route]:
-    @needs(Role.APPLICATION)
+    @needs(Role.APPLICATION, everywhere=True)
     async def chat(request: Request) -> Response:
         body = parse(ChatRequest, await read_json(request, engine.settings.max_body_bytes))
         return await _answer(engine, request, body, chat_generation(engine, body), "chat")
 
-    @needs(Role.APPLICATION)
+    @needs(Role.APPLICATION, everywhere=True)
     async def complete(request: Request) -> Response:
         body = parse(CompletionRequest, await read_json(request, engine.settings.max_body_bytes))
         return await _answer(engine, request, body, completion_generation(engine, body), "text")
 
-    @needs(Role.VIEWER)
+    @needs(Role.VIEWER, everywhere=True)
     async def models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": model_list(engine)})
 

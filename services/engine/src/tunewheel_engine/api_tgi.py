@@ -40,22 +40,22 @@ def routes(engine: Engine) -> list[Route]:
     async def receive(request: Request) -> GenerateRequest:
         return parse(GenerateRequest, await read_json(request, engine.settings.max_body_bytes))
 
-    @needs(Role.APPLICATION)
+    @needs(Role.APPLICATION, everywhere=True)
     async def generate(request: Request) -> Response:
         return await _whole_answer(engine, request, await receive(request), as_list=False)
 
-    @needs(Role.APPLICATION)
+    @needs(Role.APPLICATION, everywhere=True)
     async def generate_stream(request: Request) -> Response:
         return _streamed_answer(engine, await receive(request))
 
-    @needs(Role.APPLICATION)
+    @needs(Role.APPLICATION, everywhere=True)
     async def either(request: Request) -> Response:
         body = await receive(request)
         if body.stream:
             return _streamed_answer(engine, body)
         return await _whole_answer(engine, request, body, as_list=True)
 
-    @needs(Role.VIEWER)
+    @needs(Role.VIEWER, everywhere=True)
     async def info(request: Request) -> Response:
         return JSONResponse(describe(engine))
 
