@@ -41,6 +41,8 @@ GUARDED = {
     "serve-gateway": ("GET", "/v1/models"),
 }
 """A route of each service that has an API."""
+ASKS_WHO = (*GUARDED, "curate", "eval", "train")
+"""Services that start only where somebody can be told by name: by an API, or by events that people cause."""
 PATIENCE_SECONDS = 300.0
 
 pytestmark = pytest.mark.skipif(shutil.which("buildah") is None, reason="apt-get install buildah")
@@ -147,7 +149,7 @@ def test_the_image_builds_and_its_entry_point_gets_ready(
         "TUNEWHEEL_CACHE_DIR": "/data/cache",
         "TUNEWHEEL_BASE_MODEL": "/data/model",
     }
-    if guarded is not None:
+    if container.service in ASKS_WHO:
         code, said = container.run(environment, config["Cmd"])
         assert code == 2, said[-4000:]
         assert "TUNEWHEEL_API_KEYS_FILE" in said
