@@ -12,6 +12,7 @@ from pathlib import Path
 from tunewheel_runtime.kafka import client_options
 
 from tunewheel_cli import run_state
+from tunewheel_cli.asker import principal_of
 from tunewheel_cli.connection import Connection, InvalidOption
 from tunewheel_cli.console_login import tell_login
 from tunewheel_cli.dead_letters import dead_letter_counts
@@ -91,7 +92,8 @@ async def _tell(
 ) -> None:
     settings = Connection(bootstrap_servers=wheel.bootstrap_servers).settings()
     async with EventFeed(settings) as feed, GatewayClient(wheel.endpoint("gateway")) as gateway:
-        story = Story(feed, gateway, example, screen, outcome, settings)
+        asker = principal_of(wheel.plan.var, wheel.bootstrap_servers)
+        story = Story(feed, gateway, example, screen, outcome, settings, asker)
         stranger = await gateway.status_without_key()
         screen.say(f"  every request carries this wheel's key; without it the gateway answers {stranger}")
         try:

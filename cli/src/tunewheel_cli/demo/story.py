@@ -10,6 +10,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.kafka_settings import KafkaSettings
 
 from tunewheel_cli.demo.example import Example
@@ -57,14 +58,16 @@ class Story:
 
     def __init__(
         self, feed: EventFeed, gateway: GatewayClient, example: Example, screen: Screen,
-        outcome: Outcome, settings: KafkaSettings,
+        outcome: Outcome, settings: KafkaSettings, principal: Principal | None,
     ) -> None:  # fmt: skip
+        """``principal`` stands in the events that the story publishes."""
         self._feed = feed
         self._gateway = gateway
         self._example = example
         self._screen = screen
         self._outcome = outcome
         self._settings = settings
+        self._principal = principal
         self._spec = example.spec
         self._project = self._spec.project
         self._watch = outcome.watch
@@ -113,7 +116,7 @@ class Story:
     async def _declare(self) -> None:
         from tunewheel_runtime.kafka import client_options
 
-        data = ProjectDeclared(project=self._project, spec=self._spec)
+        data = ProjectDeclared(project=self._project, spec=self._spec, principal=self._principal)
         await publish_events(client_options(self._settings), new_event(data, source="/tunewheel/cli"))
 
     async def _publish(self, *paths: Any) -> None:
@@ -122,7 +125,10 @@ class Story:
         for path in paths:
             with self._screen.bar(path.stem) as bar:
                 summary = await publish_path(
-                    path, project=self._project, options=client_options(self._settings)
+                    path,
+                    project=self._project,
+                    options=client_options(self._settings),
+                    principal=self._principal,
                 )
                 refused = f", {summary.refused} refused" if summary.refused else ""
                 bar.to(summary.events, summary.events, f"published{refused}")
@@ -187,7 +193,10 @@ class Story:
             return
         before = len(self._feed.by_topic[topics.RECORD_INGESTED.name])
         summary = await publish_path(
-            self._example.second_sops, project=self._project, options=client_options(self._settings)
+            self._example.second_sops,
+            project=self._project,
+            options=client_options(self._settings),
+            principal=self._principal,
         )
         await self._feed.until(
             lambda: len(self._feed.by_topic[topics.RECORD_INGESTED.name]) >= before + summary.events,
