@@ -160,12 +160,12 @@ class Attempt:
 
     async def _may_go_on(self) -> None:
         """Return when nothing speaks against training; waits out a pause."""
-        run_id = self._run.run_id
-        going_on = self._controls.wait(run_id, lambda a: a is not TrainAction.PAUSE)
+        named = self._run.project, self._run.run_id
+        going_on = self._controls.wait(*named, lambda a: a is not TrainAction.PAUSE)
         await _first_of(going_on, self._lease.lost.wait(), self._versions.wait(self._is_superseded))
         self._lease.check()
         self._demand_newest()
-        if self._controls.latest(run_id) is TrainAction.CANCEL:
+        if self._controls.latest(*named) is TrainAction.CANCEL:
             raise RunFailed(
                 field="(run)", reason="was cancelled; `tunewheel train resume` trains it after all",
                 step=self.teller.step, total_steps=self.teller.total_steps,
@@ -174,7 +174,7 @@ class Attempt:
     def _superseding(self) -> str | None:
         """The newer version because of which this run is dropped; None where it began, or somebody asked
         for it by name."""
-        if self._began or self._controls.is_resumed(self._run.run_id):
+        if self._began or self._controls.is_resumed(self._run.project, self._run.run_id):
             return None
         return self._versions.superseding(self._run)
 
@@ -229,7 +229,8 @@ class Attempt:
         return devices_of(slot, processes=self._settings.train_processes, gpus=self._settings.gpus)
 
     async def _watch(self, stop: asyncio.Event) -> None:
-        unwanted = self._controls.wait(self._run.run_id, lambda a: a is not TrainAction.RESUME)
+        run = self._run
+        unwanted = self._controls.wait(run.project, run.run_id, lambda a: a is not TrainAction.RESUME)
         await _first_of(unwanted, self._lease.lost.wait(), self._versions.wait(self._is_superseded))
         stop.set()
 

@@ -1,4 +1,7 @@
-"""Commands to runs, as the log has them: the latest per run counts, also for a worker that starts later."""
+"""Commands to runs, as the log has them: the latest per run counts, also for a worker that starts later.
+
+A command counts for the run of its own project: its sender is an operator there, and maybe nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,25 @@ class Controls:
     """Fed with every train.control from the beginning of the log."""
 
     def __init__(self) -> None:
-        self._latest: dict[str, TrainAction] = {}
+        self._latest: dict[tuple[str, str], TrainAction] = {}
+        """By project and run."""
         self._changed = asyncio.Event()
 
     def apply(self, event: Envelope[TrainControl]) -> None:
-        self._latest[event.data.run_id] = event.data.action
+        self._latest[event.project, event.data.run_id] = event.data.action
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def latest(self, run_id: str) -> TrainAction:
+    def latest(self, project: str, run_id: str) -> TrainAction:
         """The last command to this run; without one it may go on."""
-        return self._latest.get(run_id, TrainAction.RESUME)
+        return self._latest.get((project, run_id), TrainAction.RESUME)
 
-    def is_resumed(self, run_id: str) -> bool:
+    def is_resumed(self, project: str, run_id: str) -> bool:
         """Whether somebody asked, last, for this run to be trained."""
-        return self._latest.get(run_id) is TrainAction.RESUME
+        return self._latest.get((project, run_id)) is TrainAction.RESUME
 
-    async def wait(self, run_id: str, wanted: Callable[[TrainAction], bool]) -> TrainAction:
+    async def wait(self, project: str, run_id: str, wanted: Callable[[TrainAction], bool]) -> TrainAction:
         """Return the run's latest command as soon as it is one of ``wanted``."""
-        while not wanted(self.latest(run_id)):
+        while not wanted(self.latest(project, run_id)):
             await self._changed.wait()
-        return self.latest(run_id)
+        return self.latest(project, run_id)
