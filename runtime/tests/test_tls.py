@@ -331,14 +331,16 @@ def test_a_service_ends_with_code_2_and_says_why(tmp_path: Path, capfd: pytest.C
     assert ["TUNEWHEEL_TLS_CERTFILE" in line["reason"] for line in said] == [True]
 
 
-def test_keys_that_travel_in_clear_text_are_told_once() -> None:
-    with structlog.testing.capture_logs() as logs:
-        for host in ("127.0.0.1", "::1", "localhost"):
-            tell_of_clear_text(settings(http_host=host))
-        tell_of_clear_text(settings(http_host="0.0.0.0", tls_certfile="x"))
-        assert not logs
-        tell_of_clear_text(settings(http_host="0.0.0.0"))
-    assert [(line["log_level"], line["event"]) for line in logs] == [("warning", "keys_in_clear_text")]
+def test_keys_that_travel_in_clear_text_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = structlog.testing.LogCapture()
+    monkeypatch.setattr("tunewheel_runtime.tls.log", structlog.wrap_logger(None, [told]))
+    for host in ("127.0.0.1", "::1", "localhost"):
+        tell_of_clear_text(settings(http_host=host))
+    tell_of_clear_text(settings(http_host="0.0.0.0", tls_certfile="x"))
+    assert not told.entries
+    tell_of_clear_text(settings(http_host="0.0.0.0"))
+    (line,) = told.entries
+    assert (line["log_level"], line["event"]) == ("warning", "keys_in_clear_text")
 
 
 async def test_a_probe_trusts_the_very_certificate_of_its_service(authority: Any, tmp_path: Path) -> None:
