@@ -110,8 +110,8 @@ async def test_a_csv_becomes_examples_with_json_answers(kafka: str, project: str
 
 async def test_an_unknown_project_is_refused_with_those_that_are(kafka: str, project: str) -> None:
     spec = read_spec(HELPDESK / "project.yaml").model_copy(update={"project": project})
-    first = await declare(spec, options(kafka))
-    again = await declare(spec, options(kafka))
+    first = await declare(spec, options(kafka), principal=None)
+    again = await declare(spec, options(kafka), principal=None)
     assert first.id == again.id
     declared = await on_log(kafka, PROJECT_DECLARED, project)
     assert {type(e.data) for e in declared} == {ProjectDeclared}
@@ -142,7 +142,7 @@ async def test_publishing_again_after_a_kill_doubles_nothing(
     kafka: str, project: str, tmp_path: Path
 ) -> None:
     spec = read_spec(HELPDESK / "project.yaml").model_copy(update={"project": project})
-    await declare(spec, options(kafka))
+    await declare(spec, options(kafka), principal=None)
     path = tmp_path / "many.jsonl"
     path.write_bytes(b"\n".join(tickets(30_000)))
     assert await publish_and_kill(path, kafka, project) > 0

@@ -351,7 +351,7 @@ async def test_commands_on_the_log_pause_resume_and_cancel_a_run_and_another_tak
     async with Bus(ground.kafka) as bus, running(service(ground, "train")):
 
         async def command(action: TrainAction, request: str) -> None:
-            await control("unwanted", run_id, action, request, options)
+            await control("unwanted", run_id, action, request, options, principal=None)
 
         await bus.publish(await ground.dataset("unwanted", epochs=LONG))
         (started,) = await bus.collect(topics.TRAIN_STARTED, 1)

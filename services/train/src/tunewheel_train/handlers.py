@@ -59,9 +59,10 @@ def _commands(service: Service, settings: Settings) -> Commands:
     async def may_control(command: TrainControl) -> None:
         await service.access.require(command.principal, Role.OPERATOR, command.project, field="principal")
 
+    topic = topics.TRAIN_CONTROL
+    (group,) = topic.groups_of(service.name)
+
     async def handled() -> Mapping[int, int]:
-        topic = topics.TRAIN_CONTROL
-        (group,) = topic.groups_of(service.name)
         return await committed_offsets(client_options(settings), topic.name, group=group)
 
     service.ask_who()
