@@ -25,7 +25,6 @@ from tunewheel_runtime.admission import Admission
 from tunewheel_runtime.doors import Door
 from tunewheel_runtime.identity.access import Access, NoIdentity
 from tunewheel_runtime.identity.guard import guard
-from tunewheel_runtime.identity.keys import InvalidKeys
 from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_of_clear_text
 
 from tunewheel_engine import api_adapters, api_openai, api_tgi
@@ -135,7 +134,7 @@ def serve(settings: Settings) -> int:
         certificate = certificate_of(settings, warn=_warn)
         tell_of_clear_text(settings)
         return asyncio.run(_serve(settings, access, certificate))
-    except (NoIdentity, InvalidKeys, InvalidTls) as error:
+    except (NoIdentity, InvalidTls) as error:
         log.error("cannot_start", reason=str(error))
     except ModelFilesError as error:
         log.error("cannot_start", field=error.field, reason=error.reason)
@@ -168,6 +167,7 @@ async def _serve(settings: Settings, access: Access, certificate: Certificate | 
     ]
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, closing.set)
+    access.begin()
     async with app.router.lifespan_context(app):
         log = structlog.get_logger(__name__)
         base = engine.base

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,8 +13,8 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.upstream import ErasureRequested, FeedbackReceived, ProjectDeclared
-from tunewheel_runtime.kafka import InvalidSetting
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.tls import trust
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles
 from tunewheel_serve_gateway.answering import Answering
@@ -52,7 +50,7 @@ class Gateway:
     process, loudly) are the service's.
 
     Raises:
-        InvalidTemplate, InvalidSetting: see ``make_upstream``.
+        InvalidTemplate, InvalidTls: see ``make_upstream``.
     """
 
     def __init__(
@@ -235,33 +233,17 @@ def routes_of(table: ProjectTable) -> dict[str, Any]:
     return {"routes": routes, "waiting_for": table.waiting_for}
 
 
-def trusting(cafile: Path) -> ssl.SSLContext:
-    """Return what verifies the engine: the system's authorities, and those in ``cafile``.
-
-    Raises:
-        InvalidSetting
-    """
-    context = ssl.create_default_context()
-    try:
-        context.load_verify_locations(cafile)
-    except OSError as error:  # ssl.SSLError is one too
-        reason = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
-        raise InvalidSetting(
-            "engine_cafile", f"{cafile}: {reason}; name a PEM file of the engine's authority"
-        ) from error
-    return context
-
-
 def make_upstream(settings: Settings, catalog: Catalog) -> Upstream:
     """Return the client that ``engine_protocol`` names.
 
     Raises:
-        InvalidSetting: ``engine_cafile`` cannot be used.
+        InvalidTls: ``engine_cafile`` cannot be used.
         InvalidTemplate: ``engine_chat_template`` cannot be used.
     """
     secret = settings.engine_api_key
     api_key = secret.get_secret_value() if secret else None
-    tls = None if settings.engine_cafile is None else trusting(settings.engine_cafile)
+    cafile = settings.engine_cafile
+    tls = None if cafile is None else trust(cafile, setting="TUNEWHEEL_ENGINE_CAFILE")
     if settings.engine_protocol == "openai":
         return OpenAiUpstream(
             settings.engine_url,
