@@ -23,6 +23,8 @@ def test_an_app_is_made_without_a_broker_and_without_torch(tmp_path: Path):
 class Subscribed:
     """What the service subscribed to, to be called by hand."""
 
+    name = "train"
+
     def __init__(self, store: Any) -> None:
         self.store = store
         self.replayed: dict[str, Any] = {}
