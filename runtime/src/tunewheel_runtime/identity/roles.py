@@ -56,7 +56,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A principal with what it may do now. ``principal`` None: nobody asked who it is."""
+    """A principal with its present grants. ``principal`` is None where no principal was named."""
 
     principal: Principal | None
     grants: tuple[Grant, ...]
