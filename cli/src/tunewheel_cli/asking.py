@@ -10,7 +10,6 @@ from typing import Any
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
 from tunewheel_cli.endpoint import Endpoint
-from tunewheel_cli.http import open_session
 
 TIMEOUT_SECONDS = 300.0
 
@@ -44,8 +43,6 @@ async def ask_gateway(
         NotAllowed: it does not know the key, or the key lacks the role.
         AnswerRefused: it refuses; its own words are in the message.
     """
-    import aiohttp
-
     asked = project if model is None else f"{project}/base" if model == "base" else model
     body: dict[str, Any] = {
         "model": asked,
@@ -54,20 +51,10 @@ async def ask_gateway(
     }
     if user:
         body["user"] = user
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     began = time.monotonic()
-    try:
-        async with (
-            open_session(timeout=timeout, headers=gateway.headers) as http,
-            http.post(f"{gateway.url}/v1/chat/completions", json=body) as response,
-        ):
-            status, text = response.status, await response.text()
-    except (TimeoutError, aiohttp.ClientError) as error:
-        raise TransientError(
-            f"gateway: nothing answers at {gateway.url} ({error}); start the wheel with `tunewheel up`, or "
-            "name the gateway with --gateway"
-        ) from error
-    gateway.require_allowed(status, text)
+    status, text = await gateway.post(
+        "/v1/chat/completions", body, patience=TIMEOUT_SECONDS, option="--gateway"
+    )
     return Answer(*_read(status, text), seconds=time.monotonic() - began)
 
 

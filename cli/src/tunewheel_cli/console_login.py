@@ -6,10 +6,9 @@ import json
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_cli.endpoint import Endpoint
-from tunewheel_cli.http import open_session
 
 PATIENCE_SECONDS = 10.0
 
@@ -34,21 +33,9 @@ async def login_link(console: Endpoint) -> LoginLink:
         NotAllowed: the console does not know the key.
         NoLogin: it answers with something else.
     """
-    import aiohttp
-
-    timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
-    try:
-        async with (
-            open_session(timeout=timeout, headers=console.headers) as http,
-            http.post(f"{console.url}/v1/login-links", json={}) as response,
-        ):
-            status, text = response.status, await response.text()
-    except (TimeoutError, aiohttp.ClientError) as error:
-        raise TransientError(
-            f"console: nothing answers at {console.url} ({error}); start the wheel with `tunewheel up`, or "
-            "name the console with --console-url"
-        ) from error
-    console.require_allowed(status, text)
+    status, text = await console.post(
+        "/v1/login-links", {}, patience=PATIENCE_SECONDS, option="--console-url"
+    )
     try:
         body = json.loads(text)
         if status == HTTPStatus.CREATED:

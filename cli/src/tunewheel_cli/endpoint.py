@@ -6,12 +6,13 @@ import json
 import os
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Self
+from typing import Any, Self
 
 from pydantic import SecretStr
-from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.errors import TransientError, TunewheelError
 
 from tunewheel_cli.connection import InvalidOption
+from tunewheel_cli.http import open_session
 from tunewheel_cli.places import Var
 from tunewheel_cli.roster import ROSTER
 from tunewheel_cli.roster import url as loopback
@@ -56,6 +57,30 @@ class Endpoint:
     @property
     def headers(self) -> dict[str, str]:
         return {} if self.key is None else {"Authorization": f"Bearer {self.key.get_secret_value()}"}
+
+    async def post(self, path: str, body: Any, *, patience: float, option: str) -> tuple[int, str]:
+        """Send ``body`` as JSON; return status and text of the answer, which may take ``patience`` seconds.
+
+        Raises:
+            TransientError: nothing answers; the message names ``option``, which says where the service is.
+            NotAllowed
+        """
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=patience)
+        try:
+            async with (
+                open_session(timeout=timeout, headers=self.headers) as http,
+                http.post(f"{self.url}{path}", json=body) as response,
+            ):
+                status, text = response.status, await response.text()
+        except (TimeoutError, aiohttp.ClientError) as error:
+            raise TransientError(
+                f"{self.service}: nothing answers at {self.url} ({error}); start the wheel with "
+                f"`tunewheel up`, or name the {self.service} with {option}"
+            ) from error
+        self.require_allowed(status, text)
+        return status, text
 
     def require_allowed(self, status: int, body: str) -> None:
         """Raise ``NotAllowed`` for an answer of 401 or 403."""

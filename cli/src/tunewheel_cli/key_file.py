@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Callable, Sequence
@@ -40,10 +39,10 @@ def new_key() -> str:
 
 def make(path: Path, name: str, key: str) -> None:
     """Make the file with ``key``, called ``name``, which may do everything everywhere. Raises OSError."""
-    from tunewheel_runtime.identity.keys import ApiKey, KeyFile
+    from tunewheel_runtime.identity.keys import ApiKey, KeyFile, sum_of
     from tunewheel_runtime.identity.roles import Role
 
-    entry = ApiKey(sha256=(_sha256(key),), roles=tuple(Role))
+    entry = ApiKey(sha256=(sum_of(key),), roles=tuple(Role))
     owner_files.write(path, HEADER + _dump(KeyFile(keys={name: entry}), path))
 
 
@@ -74,10 +73,10 @@ def add(
         InvalidOption: the name is taken, or a value cannot be.
         InvalidKeys, KeyFileUnwritable
     """
-    from tunewheel_runtime.identity.keys import ApiKey
+    from tunewheel_runtime.identity.keys import ApiKey, sum_of
 
     key = new_key()
-    said: dict[str, Any] = {"sha256": _sha256(key)}
+    said: dict[str, Any] = {"sha256": sum_of(key)}
     said |= {"roles": roles} if roles else {}
     said |= {"projects": projects} if projects else {}
     said |= {"groups": groups} if groups else {}
@@ -107,12 +106,14 @@ def rotate(path: Path, name: str, *, keep_old: bool) -> str:
         InvalidOption: nobody is called so.
         InvalidKeys, KeyFileUnwritable
     """
+    from tunewheel_runtime.identity.keys import sum_of
+
     key = new_key()
 
     def edit(file: KeyFile) -> KeyFile:
         entry = _entry(file, name, path)
         old = entry.sha256[:1] if keep_old else ()
-        return _with(file, name, entry.model_copy(update={"sha256": (_sha256(key), *old)}))
+        return _with(file, name, entry.model_copy(update={"sha256": (sum_of(key), *old)}))
 
     _change(path, edit)
     return key
@@ -164,10 +165,6 @@ def _change(path: Path, edit: Callable[[KeyFile], KeyFile], *, make: bool = Fals
         raise InvalidOption(f"NAME: {first_complaint(error)[1]}") from error
     except OSError as error:
         raise KeyFileUnwritable(f"--file: {path} cannot be written: {error}") from error
-
-
-def _sha256(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _with(file: KeyFile, name: str, key: ApiKey) -> KeyFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tunewheel_contracts import topics
@@ -20,7 +21,7 @@ from tunewheel_cli.demo.screen import Screen
 from tunewheel_cli.demo.traffic import keep_asking, send_wave
 from tunewheel_cli.demo.turn import Turn, TurnWatcher
 from tunewheel_cli.feed import EventFeed
-from tunewheel_cli.publishing.publish import publish_path
+from tunewheel_cli.publishing.publish import Summary, publish_path
 from tunewheel_cli.publishing.sender import publish_events
 
 PATIENCE_SECONDS = 900.0
@@ -120,18 +121,17 @@ class Story:
         await publish_events(client_options(self._settings), new_event(data, source="/tunewheel/cli"))
 
     async def _publish(self, *paths: Any) -> None:
-        from tunewheel_runtime.kafka import client_options
-
         for path in paths:
             with self._screen.bar(path.stem) as bar:
-                summary = await publish_path(
-                    path,
-                    project=self._project,
-                    options=client_options(self._settings),
-                    principal=self._principal,
-                )
+                summary = await self._send(path)
                 refused = f", {summary.refused} refused" if summary.refused else ""
                 bar.to(summary.events, summary.events, f"published{refused}")
+
+    async def _send(self, path: Path) -> Summary:
+        from tunewheel_runtime.kafka import client_options
+
+        options = client_options(self._settings)
+        return await publish_path(path, project=self._project, options=options, principal=self._principal)
 
     async def _until_served(self, turn: Turn, name: str, stage: Stage) -> None:
         """Wait until the registry has moved the model to ``stage`` and the gateway can answer with it."""
@@ -187,17 +187,10 @@ class Story:
             )
 
     async def _publish_quietly(self) -> None:
-        from tunewheel_runtime.kafka import client_options
-
         if not self._example.second_sops.is_dir():
             return
         before = len(self._feed.by_topic[topics.RECORD_INGESTED.name])
-        summary = await publish_path(
-            self._example.second_sops,
-            project=self._project,
-            options=client_options(self._settings),
-            principal=self._principal,
-        )
+        summary = await self._send(self._example.second_sops)
         await self._feed.until(
             lambda: len(self._feed.by_topic[topics.RECORD_INGESTED.name]) >= before + summary.events,
             patience=PATIENCE_SECONDS,
