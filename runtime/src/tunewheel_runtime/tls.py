@@ -77,7 +77,7 @@ class Certificate:
 
 
 def certificate_of(settings: HttpSettings, *, warn: Callable[[str, str | None], None]) -> Certificate | None:
-    """Return the certificate that ``settings`` name, None where they name none.
+    """Return the certificate of ``settings``; None where no file is set.
 
     Raises:
         InvalidTls: one of the two files is not named, or the pair cannot be used.

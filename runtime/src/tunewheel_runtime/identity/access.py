@@ -73,11 +73,6 @@ class Access:
         """Whether everybody is let in."""
         return self._open
 
-    @property
-    def knows_somebody(self) -> bool:
-        """Whether anybody could be let in by name."""
-        return self._path is not None
-
     def require_identity(self, service: str, *, host: str) -> None:
         """Refuse to listen on ``host`` where nobody would ask who calls; warn where everybody is let in.
 
@@ -87,7 +82,7 @@ class Access:
         complaint = self._unreadable or oidc_complaint(self._settings)
         if complaint is not None:
             raise NoIdentity(complaint)
-        if not self._open and not self.knows_somebody:
+        if not self._open and self._path is None:
             raise NoIdentity(
                 f"{service} has nothing to tell callers by: name a file of keys, and of what an issuer's "
                 "groups may do, in TUNEWHEEL_API_KEYS_FILE, or set TUNEWHEEL_IDENTITY=open to let everybody "
