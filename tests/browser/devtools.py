@@ -16,6 +16,7 @@ from ..integration.bus import PATIENCE_SECONDS
 
 ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
 LOOK_SECONDS = 0.05
+NAVIGATED = "Inspected target navigated or closed"
 
 
 class Tab:
@@ -37,10 +38,15 @@ class Tab:
                 waiting.set_result(said)
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        return self._result(await self._say(method, **params))
+
+    async def _say(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)
         waiting = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": params})
-        said = await waiting
+        return await waiting
+
+    def _result(self, said: dict[str, Any]) -> dict[str, Any]:
         assert "error" not in said, said
         return said["result"]
 
@@ -49,8 +55,10 @@ class Tab:
 
     async def evaluate(self, expression: str) -> Any:
         """Return the value of a script; None while another page is being loaded."""
-        said = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        return said["result"].get("value")
+        said = await self._say("Runtime.evaluate", expression=expression, returnByValue=True)
+        if said.get("error", {}).get("message") == NAVIGATED:
+            return None
+        return self._result(said)["result"].get("value")
 
     async def text(self) -> str:
         return await self.evaluate("document.body ? document.body.innerText : ''") or ""
@@ -69,11 +77,14 @@ class Tab:
             raise AssertionError(f"the page does not show {texts}, but: {shown}") from None
 
     async def click(self, text: str) -> None:
-        """Click the button that says ``text``, once there is one."""
+        """Click the button that says ``text``, once there is one.
+
+        The page clicks after it has answered us: a click that opens another page would take the answer away.
+        """
         says = f"b => b.innerText.trim().toLowerCase() === {json.dumps(text.lower())}"
         find = f"[...document.querySelectorAll('button')].find({says})"
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not await self.evaluate(f"(b => b ? (b.click(), true) : false)({find})"):
+            while not await self.evaluate(f"(b => b ? (setTimeout(() => b.click()), true) : false)({find})"):
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def fill(self, selector: str, text: str) -> None:
