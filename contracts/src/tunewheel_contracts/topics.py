@@ -135,7 +135,10 @@ EVAL_PASSED = TopicSpec(
     evaluation.EvalPassed, ("eval",), ("registry", "monitor"), 1, replayed_by=("monitor",)
 )
 EVAL_FAILED = TopicSpec(evaluation.EvalFailed, ("eval",), ("registry",), 1)
+EVAL_UNDECIDED = TopicSpec(evaluation.EvalUndecided, ("eval",), (), 1)
+EVAL_REQUESTED = TopicSpec(evaluation.EvalRequested, ("registry", "console", "cli"), (), 4)
 REVIEW_REQUESTED = TopicSpec(evaluation.ReviewRequested, ("eval",), (), 1)
+REVIEW_ANSWERED = TopicSpec(evaluation.ReviewAnswered, ("console",), (), 1)
 REVIEW_SUBMITTED = TopicSpec(evaluation.ReviewSubmitted, ("console",), ("eval",), 1)
 
 MODEL_REGISTERED = TopicSpec(lifecycle.ModelRegistered, ("registry",), ("registry",), 1)
@@ -145,6 +148,9 @@ MODEL_PROMOTED = TopicSpec(
 MODEL_ROLLEDBACK = TopicSpec(
     lifecycle.ModelRolledback, ("registry",), ("registry", "monitor"), 1, replayed_by=("monitor",)
 )
+MODEL_COMMANDED = TopicSpec(lifecycle.ModelCommanded, ("console", "cli"), (), 1)
+MODEL_PINNED = TopicSpec(lifecycle.ModelPinned, ("registry",), (), 1)
+COMMAND_REFUSED = TopicSpec(lifecycle.CommandRefused, ("registry",), (), 1)
 SERVING_DESIRED = TopicSpec(
     lifecycle.ServingDesired,
     ("registry",),

@@ -8,9 +8,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.fields import Slug
+from tunewheel_contracts.fields import Slug, SourceId, Text
+from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelFacts, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route
+from tunewheel_contracts.principal import OptionalPrincipal
 
 
 class Stage(StrEnum):
@@ -58,6 +60,10 @@ class ModelPromoted(Event):
     cause: str
     """Id of the event that decided it."""
     reason: str
+    against: Slug | None = None
+    """On ``evaluated``: the champion that the verdict compared with; None: there was none, or nobody said."""
+    bundle: Bundle | None = None
+    """On ``evaluated``: what was judged, which is what will serve."""
 
 
 class ModelRolledback(Event):
@@ -73,6 +79,56 @@ class ModelRolledback(Event):
     from_stage: Stage
     restored: Slug | None
     cause: str
+    reason: str
+
+
+class ModelCommanded(Event):
+    """A person wants a model in another stage, or production to stay as it is."""
+
+    type: ClassVar[str] = "model.commanded"
+    subject_field: ClassVar[str] = "model_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("action", "request")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("principal",)
+
+    project: Slug
+    model_id: Slug
+    action: str
+    """``promote``, ``rollback``, ``pin``, ``unpin``, ``retire`` or ``reject``."""
+    reason: Annotated[Text, Field(min_length=1)]
+    request: Annotated[str, Field(min_length=1, max_length=256)]
+    """Tells repeated commands apart."""
+    generation: Annotated[int, Field(ge=0)] | None = None
+    """Of the state that the person saw: the command counts only while it is the newest. None: whatever is."""
+    requested_by: SourceId | None = None
+    principal: OptionalPrincipal = None
+
+
+class ModelPinned(Event):
+    """Production stays with a model until it is unpinned: no other is promoted."""
+
+    type: ClassVar[str] = "model.pinned"
+    subject_field: ClassVar[str] = "model_id"
+    identity_fields: ClassVar[tuple[str, ...]] = ("pinned", "cause")
+
+    project: Slug
+    model_id: Slug
+    pinned: bool
+    cause: str
+    reason: str
+
+
+class CommandRefused(Event):
+    """A command on a model was not carried out."""
+
+    type: ClassVar[str] = "command.refused"
+    subject_field: ClassVar[str] = "command_id"
+
+    project: Slug
+    command_id: str
+    """Id of the ``model.commanded``."""
+    model_id: Slug
+    action: str
+    field: str
     reason: str
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, Negative, PreferencePair
+from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.run import AdapterRef, RunManifest
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_contracts.formats.serving import DesiredRoutes
@@ -18,6 +19,7 @@ FORMATS: dict[str, type[BaseModel]] = {
     "negative": Negative,
     "preference-pair": PreferencePair,
     "project-spec": ProjectSpec,
+    "review-set": ReviewSet,
     "run-manifest": RunManifest,
     "scorecard": Scorecard,
 }

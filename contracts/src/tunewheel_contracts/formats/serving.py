@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.fields import Frozen, Percent, Slug
+from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
 
 
@@ -26,6 +27,8 @@ class Route(Frozen):
     adapter: AdapterRef | None
     """None: the bare base model."""
     dataset_id: Slug | None = None
+    bundle: Annotated[Bundle | None, Field(exclude_if=lambda bundle: bundle is None)] = None
+    """What was judged of the model, to be served as it was judged; None: nobody judged it."""
 
 
 class DesiredRoutes(Frozen):

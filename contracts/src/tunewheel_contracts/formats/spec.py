@@ -19,6 +19,7 @@ from tunewheel_contracts.fields import (
     Strict,
     Text,
 )
+from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.data_quality import (
     Benchmark,
@@ -135,11 +136,42 @@ class DatasetSpec(Strict):
     more. False: the proof names them."""
 
 
+class EvaluationSpec(Strict):
+    """How a candidate is judged, beside the criteria."""
+
+    decoding: Decoding = Decoding()
+    """How answers are written while they are judged, and then where they are served."""
+    resolution: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Smallest difference that matters, as a fraction: a holdout that cannot tell so much decides nothing."""
+
+
 class ReviewSpec(Strict):
     required: bool = False
-    """True: an automated pass waits for a person; a rejection is final for that version."""
+    """True: an automated pass waits for people; a rejection is final for that version."""
     sample: PositiveInt = 20
-    """Has no effect; specs that name it stay valid."""
+    """How many held-out prompts the reviewers compare: of every label, of those that contestants disagree on,
+    and of the worst. 50 to 100 show what 20 do not."""
+    reviewers: Annotated[int, Field(gt=0, le=20, exclude_if=lambda count: count == 1)] = 1
+    """How many people must submit before the review counts."""
+    per_item: Annotated[int, Field(gt=0, le=20, exclude_if=lambda count: count == 1)] = 1
+    """How many of them judge each prompt. More than one shows how far they agree."""
+    min_preference: Annotated[Fraction | None, Field(exclude_if=operator.not_)] = None
+    """Approvals count only where the candidate is preferred on this share of prompts at least, an equal one
+    counting half, by the lower end of the interval. Null: what each reviewer decides counts."""
+    override: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """True: reviewers are asked also where a criterion is missed; their approval, with a comment, outranks
+    it."""
+    webhook: Annotated[str | None, Field(max_length=512, exclude_if=operator.not_)] = None
+    """URL that is told of every review that waits, by a signed CloudEvent. Eval's operator lists the hosts
+    that it may name."""
+
+    @model_validator(mode="after")
+    def _enough_reviewers(self) -> Self:
+        if self.per_item > self.reviewers:
+            raise inconsistent(
+                "per_item", f"{self.per_item} exceeds reviewers, which is {self.reviewers}; raise reviewers"
+            )
+        return self
 
 
 class StagePolicy(Strict):
@@ -195,6 +227,9 @@ class ProjectSpec(Strict):
     dataset: DatasetSpec = DatasetSpec()
     train: TrainSpec = TrainSpec()
     criteria: Annotated[tuple[Criterion, ...], Field(min_length=1)]
+    evaluation: Annotated[EvaluationSpec, Field(exclude_if=lambda spec: spec == EvaluationSpec())] = (
+        EvaluationSpec()
+    )
     review: ReviewSpec = ReviewSpec()
     rollout: RolloutSpec = RolloutSpec()
     drift: DriftSpec = DriftSpec()
