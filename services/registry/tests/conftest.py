@@ -12,6 +12,7 @@ from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.bundle import Bundle, Decoding
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
@@ -82,8 +83,24 @@ class Desk:
             "checks": (check,),
         }
 
-    def passed(self, n: int, *, by: str | None = None, **changes: Any) -> Envelope[EvalPassed]:
-        return new_event(EvalPassed(**self._verdict(n, **changes), **_review(by)), source="/test")
+    def passed(
+        self, n: int, *, by: str | None = None, bundle: Bundle | None = None, **changes: Any
+    ) -> Envelope[EvalPassed]:
+        verdict = self._verdict(n, **changes)
+        return new_event(EvalPassed(**verdict, **_review(by), bundle=bundle), source="/test")
+
+    def bundle(self, n: int) -> Bundle:
+        """What was judged of candidate ``n``."""
+        return Bundle(
+            base=BASE,
+            model_id=self.model_id(n),
+            adapter_sha256=SHA,
+            template_sha256=SHA,
+            system_prompt=f"Prompt {n}.",
+            decoding=Decoding(),
+            max_output_tokens=32,
+            precision="float32",
+        )
 
     def failed(
         self,

@@ -90,3 +90,31 @@ def test_champions_of_before_may_stand_in_and_the_bare_base_before_the_first(mak
     assert stand_ins(desk, verdicts[0]) == [base_model_id(desk.adapter(1).base)]
     assert stand_ins(desk, *verdicts[:3]) == [desk.model_id(2), desk.model_id(1)]
     assert stand_ins(desk, *verdicts) == [desk.model_id(n) for n in (8, 7, 6, 5, 4)]
+
+
+def test_what_was_judged_of_a_model_is_in_its_routes_whatever_is_declared_later(make_desk: Any):
+    """Also where it stands in, and where it comes back after its successor was rolled back."""
+    desk = make_desk(canary=True)
+    before = (desk.passed(1, bundle=desk.bundle(1)), desk.passed(2, bundle=desk.bundle(2)))
+    trial = desired_state(play(desk, *before), desk.spec())
+    assert trial is not None
+    assert [route.bundle for route in trial.desired.routes] == [desk.bundle(1), desk.bundle(2)]
+
+    promoted = desired_state(play(desk, *before, desk.judged(2, "canary", "passed")), desk.spec())
+    assert promoted is not None
+    assert [route.bundle for route in promoted.desired.routes] == [desk.bundle(2)]
+    assert [route.bundle for route in promoted.stand_ins] == [desk.bundle(1)]
+
+    rejected = desired_state(
+        play(desk, *before, desk.judged(2, "canary", "passed"), desk.failed(2)), desk.spec()
+    )
+    assert rejected is not None
+    assert [route.bundle for route in rejected.desired.routes] == [desk.bundle(1)]
+    assert rejected.stand_ins[0].bundle is None  # the bare base was never judged to serve
+
+
+def test_a_verdict_of_before_bundles_leaves_a_route_without(desk: Any):
+    desired = desired_state(play(desk, desk.passed(1)), desk.spec())
+    assert desired is not None
+    assert desired.desired.routes[0].bundle is None
+    assert "bundle" not in desired.model_dump(mode="json")["desired"]["routes"][0]

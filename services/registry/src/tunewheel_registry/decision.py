@@ -105,7 +105,10 @@ def _after_pass(
         )
     if model.stage is Stage.REGISTERED:
         checks = len(trigger.data.checks)
-        yield _promotion(state, model, Stage.EVALUATED, trigger.id, f"meets all of its {checks} criteria")
+        promotion = _promotion(
+            state, model, Stage.EVALUATED, trigger.id, f"meets all of its {checks} criteria"
+        )
+        yield promotion.model_copy(update={"bundle": trigger.data.bundle})
     if model.stage is Stage.EVALUATED:
         newer = state.newer_in_traffic(model)
         if newer is not None:

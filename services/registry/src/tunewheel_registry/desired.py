@@ -78,4 +78,5 @@ def _route(model: Model, role: RouteRole, percent: int) -> Route:
         percent=percent,
         adapter=known.adapter,
         dataset_id=known.dataset_id,
+        bundle=model.bundle,
     )

@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ModelRolledback, Stage
+from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.identity import content_id
 
@@ -56,6 +57,8 @@ class Model:
     history: tuple[Step, ...]
     replaces: str | None = None
     """The champion it took over from on reaching production."""
+    bundle: Bundle | None = None
+    """What was judged of it, by its newest verdict; None: nobody said."""
 
     @property
     def model_id(self) -> str:
@@ -149,6 +152,8 @@ def apply(
     moved = replace(model, stage=to_stage, history=(*model.history, step))
     if isinstance(event, ModelPromoted) and to_stage is Stage.PRODUCTION:
         moved = replace(moved, replaces=event.replaces)
+    if isinstance(event, ModelPromoted) and event.bundle is not None:
+        moved = replace(moved, bundle=event.bundle)
     return _with(state, moved)
 
 
