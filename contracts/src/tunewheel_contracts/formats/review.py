@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tunewheel_contracts.fields import FiniteFloat, Frozen, Slug, Text
+from tunewheel_contracts.fields import FiniteFloat, Frozen, PositiveInt, Slug, Text
 from tunewheel_contracts.formats.dataset import ChatMessage
 
 
@@ -37,6 +37,10 @@ class ReviewSet(Frozen):
     candidate_id: Slug
     other_id: Slug
     items: Annotated[tuple[ReviewItem, ...], Field(min_length=1)]
+    reviewers: PositiveInt = 1
+    """How many people share the items, as the project declared it when the set was drawn."""
+    per_item: PositiveInt = 1
+    """How many of them judge each item."""
 
 
 class ReviewOutcome(Frozen):

@@ -1,0 +1,74 @@
+"""Which items of a review set one person judges, in which order, and on which side the candidate stands.
+
+Pure: the same arguments give the same result in every process. ``seed`` is a secret of the review. Without it
+nobody can tell the sides, also not somebody who knows all names and ids.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+
+from tunewheel_contracts.formats.review import ReviewItem, ReviewSet
+
+
+class Choice(StrEnum):
+    """Which of the two answers a reviewer prefers, by where it stands."""
+
+    LEFT = "left"
+    SAME = "same"
+    RIGHT = "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An item as one reviewer sees it."""
+
+    item: ReviewItem
+    candidate_is_left: bool
+
+    @property
+    def left(self) -> str:
+        return self.item.candidate if self.candidate_is_left else self.item.other
+
+    @property
+    def right(self) -> str:
+        return self.item.other if self.candidate_is_left else self.item.candidate
+
+    def preference(self, choice: Choice) -> str:
+        """Return what ``choice`` says of the candidate: ``better``, ``same`` or ``worse``."""
+        if choice is Choice.SAME:
+            return "same"
+        return "better" if (choice is Choice.LEFT) == self.candidate_is_left else "worse"
+
+    def choice(self, preference: str) -> Choice:
+        """Return the choice that says ``preference``: the inverse of ``preference()``."""
+        return next(choice for choice in Choice if self.preference(choice) == preference)
+
+
+def assigned_pairs(review: ReviewSet, *, share: int, reviewer: str, seed: bytes) -> tuple[Pair, ...]:
+    """Return what ``reviewer`` judges, in an order of their own.
+
+    The items are cut into ``review.reviewers`` shares so that each item lies in ``review.per_item`` of them;
+    shares differ in size by ``per_item`` at most. The candidate stands on the left in half of a reviewer's
+    pairs (of an odd number, in one more or one fewer): a habit of choosing one side favours neither model.
+
+    Args:
+        share: 1 to ``review.reviewers``.
+    """
+
+    def drawn(*names: str) -> bytes:
+        return hmac.digest(seed, "\0".join((review.review_id, *names)).encode(), sha256)
+
+    def shuffled(items: Iterable[ReviewItem], *names: str) -> list[ReviewItem]:
+        return sorted(items, key=lambda item: drawn(*names, item.item_id))
+
+    shares, copies = review.reviewers, min(review.per_item, review.reviewers)
+    dealt = enumerate(shuffled(review.items, "share"))
+    mine = [item for n, item in dealt if (share - 1 - n) % shares < copies]
+    first = drawn("first", reviewer)[0] % 2
+    left = {item.item_id for item in shuffled(mine, "side", reviewer)[first::2]}
+    return tuple(Pair(item, item.item_id in left) for item in shuffled(mine, "order", reviewer))
