@@ -248,7 +248,7 @@ def score(answers: Sequence[str], intents: Sequence[str]) -> dict[str, Any]:
     """Share of right answers with its 95 % interval (Wilson's), and of answers that are JSON with a known
     intent."""
     from scipy.stats import binomtest
-    from tunewheel_eval.outputs import label_of, same_label
+    from tunewheel_outputs.labels import label_of, same_label
 
     right = sum(same_label(a, answer(i), "intent") for a, i in zip(answers, intents, strict=True))
     interval = binomtest(right, len(intents)).proportion_ci(method="wilson")

@@ -15,6 +15,7 @@ PACKAGES = (
     "basemodel",
     "cli",
     "contracts",
+    "outputs",
     "redaction",
     "runtime",
     *(f"services/{p.name}" for p in ROOT.glob("services/*")),

@@ -1,8 +1,7 @@
-"""What may stand in ``task.output_schema``, and the one way in which services check answers with it."""
+"""What may stand in ``task.output_schema``; ``tunewheel_outputs`` checks answers by it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -12,8 +11,6 @@ from tunewheel_contracts.errors import inconsistent
 from tunewheel_contracts.fields import JsonObject
 
 if TYPE_CHECKING:
-    from jsonschema import ValidationError
-    from jsonschema.protocols import Validator
     from jsonschema_rs import Draft202012Validator as Matcher
     from referencing import Resource
     from referencing._core import Resolver
@@ -21,35 +18,15 @@ if TYPE_CHECKING:
 _SAMPLES: tuple[Any, ...] = (None, True, 0, "", [], {})
 
 
-def answer_validator(schema: dict[str, Any]) -> Validator:
-    """Return what checks answers by ``schema`` (JSON Schema 2020-12), which ``check_output_schema`` let pass.
-
-    References outside it are never fetched. Patterns run on a linear-time engine (Rust's ``regex``): answers
-    come from outside, and Python's takes exponential time on some of them.
-    """
-    from referencing import Registry
-
-    registry: Registry[Any] = Registry()
-    return _validator_class()(schema, registry=registry)
-
-
-@cache
-def _validator_class() -> Any:
-    from jsonschema import Draft202012Validator, validators
-
-    known = cast("Any", validators)
-    return known.extend(Draft202012Validator, {"pattern": _pattern})
-
-
-def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[ValidationError]:
-    from jsonschema import ValidationError
-
-    if isinstance(instance, str) and not _matcher(pattern).is_valid(instance):
-        yield ValidationError(f"{instance!r} does not match {pattern!r}")
-
-
 @lru_cache(1024)
-def _matcher(pattern: str) -> Matcher:
+def pattern_matcher(pattern: str) -> Matcher:
+    """Return what takes the texts in which a schema's ``pattern`` is found, in linear time.
+
+    Answers come from outside, and Python's engine takes exponential time on some; this is Rust's.
+
+    Raises:
+        jsonschema_rs.ValidationError: the engine does not know the pattern.
+    """
     from jsonschema_rs import Draft202012Validator, RegexOptions
 
     return Draft202012Validator({"pattern": pattern}, pattern_options=RegexOptions())
@@ -71,7 +48,7 @@ def check_output_schema(schema: dict[str, Any]) -> dict[str, Any]:
         resource: Resource[Any] = DRAFT202012.create_resource(schema)
         registry: Registry[Any] = Registry()
         _check(resource, registry.resolver_with_root(resource))
-        validator = answer_validator(schema)
+        validator = _without_patterns()(schema, registry=registry)
         for sample in _SAMPLES:  # one that refers to itself without end fails on any
             validator.is_valid(sample)
     except SchemaError as error:
@@ -81,6 +58,17 @@ def check_output_schema(schema: dict[str, Any]) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("refers to itself without end, or is nested too deep; make it flatter") from error
     return schema
+
+
+@cache
+def _without_patterns() -> Any:
+    """Return a validator that leaves patterns aside: Python's engine does not know all of them."""
+    from jsonschema import Draft202012Validator, validators
+
+    def leave(*_: Any) -> tuple[()]:
+        return ()
+
+    return cast("Any", validators).extend(Draft202012Validator, {"pattern": leave})
 
 
 def _check(resource: Resource[Any], resolver: Resolver[Any]) -> None:
@@ -115,7 +103,7 @@ def _compile(pattern: str) -> None:
     from jsonschema_rs import ValidationError
 
     try:
-        _matcher(pattern)
+        pattern_matcher(pattern)
     except ValidationError as error:
         raise ValueError(
             f"holds the pattern {pattern!r}, which a linear-time engine does not know; write it without "

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tunewheel_contracts.formats.criteria import Metric
 from tunewheel_contracts.formats.dataset import ChatExample
-from tunewheel_contracts.formats.output_schema import answer_validator
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_outputs.labels import same_label
+from tunewheel_outputs.rouge import rouge_l
+from tunewheel_outputs.schema import SchemaCheck
 
 from tunewheel_eval.measurement import HoldoutRow, Measurement, RegressionRow, example_key
-from tunewheel_eval.outputs import is_valid, same_label
 from tunewheel_eval.significance import Bools, Floats, perplexity
-
-_WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def outcomes(
     return Outcomes(
         valid=_validity(said, task),
         label_right=_labels(said, expected, task),
-        rouge_l=rouge_l(said, expected),
+        rouge_l=np.array([rouge_l(ours, theirs) for ours, theirs in zip(said, expected, strict=True)]),
         nll=np.array([row.nll for row in rows]),
         tokens=np.array([row.tokens for row in rows], dtype=np.float64),
         regression_right=np.array([row.correct for row in regression], dtype=np.bool_),
@@ -92,27 +90,11 @@ def outcomes(
     )
 
 
-def rouge_l(said: Sequence[str], expected: Sequence[str]) -> Floats:
-    """Return ROUGE-L F1 per pair (Lin, "ROUGE", 2004), words in any script, no stemming."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
-    pairs = zip(said, expected, strict=True)
-    return np.array([scorer.score(target, output)["rougeL"].fmeasure for output, target in pairs])
-
-
-class _Words:
-    """rouge-score's own tokeniser keeps a-z and 0-9 only, which leaves nothing of most scripts."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return _WORD.findall(text.lower())
-
-
 def _validity(said: Sequence[str], task: TaskSpec) -> Bools | None:
     if task.output_schema is None:
         return None
-    validator = answer_validator(task.output_schema)
-    return np.array([is_valid(output, validator) for output in said], dtype=np.bool_)
+    schema = SchemaCheck(task.output_schema)
+    return np.array([schema.fits(output) for output in said], dtype=np.bool_)
 
 
 def _labels(said: Sequence[str], expected: Sequence[str], task: TaskSpec) -> Bools | None:

@@ -9,12 +9,12 @@ from typing import Any
 import polars as pl
 from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_outputs.parsing import Unparsed, parse
+from tunewheel_outputs.schema import SchemaCheck
 
-from tunewheel_curate.answers import parse_answer
 from tunewheel_curate.cleaning.normalization import normalize_remark, normalize_text
 from tunewheel_curate.examples.answer_shape import AnswerShape, shape_of, shape_of_answers
 from tunewheel_curate.examples.free_text import flaw_of_texts
-from tunewheel_curate.examples.schemas import SchemaCheck
 from tunewheel_curate.stage import Stage, drop
 
 LONGEST_REMARK = 1_000
@@ -55,12 +55,12 @@ def spelt_answers(answers: pl.Series, task: TaskSpec) -> pl.Series:
 def _spelt(text: str, shape: AnswerShape | None) -> str:
     if shape is None:
         return normalize_text(text)
-    with contextlib.suppress(ValueError, RecursionError):
-        return canonical_output(_normalized(parse_answer(text)), shape)
+    with contextlib.suppress(Unparsed):
+        return canonical_output(_normalized(parse(text)), shape)
     # What is no JSON as it came may be JSON once its entities are resolved.
     text = normalize_text(text)
-    with contextlib.suppress(ValueError, RecursionError):
-        return canonical_output(_normalized(parse_answer(text)), shape)
+    with contextlib.suppress(Unparsed):
+        return canonical_output(_normalized(parse(text)), shape)
     return text
 
 
@@ -77,11 +77,11 @@ def with_unknown_labels(outputs: pl.Series, task: TaskSpec) -> pl.Series:
 
 def _has_unknown_label(text: str, alone: SchemaCheck, field: str) -> bool:
     try:
-        value = parse_answer(text)
+        value = parse(text)
         if label_of(value, field) is None:
             return False
         return alone.error({field: value[field]}) is not None
-    except (ValueError, RecursionError, ArithmeticError):
+    except (Unparsed, RecursionError, ArithmeticError):
         return False
 
 
@@ -106,8 +106,8 @@ def _validated(
     text: str, known: tuple[SchemaCheck, AnswerShape] | None, task: TaskSpec, cleaning: CleaningSpec
 ) -> tuple[str | None, str | None]:
     try:
-        value = parse_answer(text)
-    except (ValueError, RecursionError):
+        value = parse(text)
+    except Unparsed:
         return None, None if known is None else "not_json"
     if known is None:
         return label_of(value, task.label_field), None

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import polars as pl
 from tunewheel_contracts.formats.dataset import ExampleFormat
-from tunewheel_contracts.formats.output_schema import answer_validator
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_outputs.rules import rule_complaints
+from tunewheel_outputs.schema import SchemaCheck
 from tunewheel_redaction.redaction import Redactor
 
 from tunewheel_curate.examples.answer_shape import words_of
-from tunewheel_curate.examples.output_rules import check_rules
 from tunewheel_curate.examples.output_validation import label_of
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.holdout.splitting import Split
@@ -46,7 +43,7 @@ def observed(split: Split, spec: ProjectSpec, tokens: Tokens) -> pl.DataFrame:
         pl.when(pl.lit(answers)).then(pl.lit(asked)).otherwise("example_id").alias("question"),
         said,
         _schema_violations(said, answers, spec).alias("schema_violations"),
-        _rule_violations(both["example_id"], asked, said, answers, spec).alias("rule_violations"),
+        _rule_violations(asked, said, answers, spec).alias("rule_violations"),
         _personal_data(both["example_id"], asked, said, both["group"], spec).alias("personal_data"),
         pl.Series("tokens", sizes, dtype=pl.Int64),
         # What is no answer has no label: the share of those without one is the answers' alone.
@@ -72,27 +69,17 @@ def _schema_violations(said: pl.Series, answers: pl.Series, spec: ProjectSpec) -
     if spec.task.output_schema is None:
         return pl.repeat(0, len(said), dtype=pl.Int64, eager=True)
     # Great Expectations' own JSON Schema expectation checks the schema anew for every row: 4 ms each.
-    validator = answer_validator(spec.task.output_schema)
-    counts = [_violations(text, validator) if check else 0 for text, check in zip(said, answers, strict=True)]
+    schema = SchemaCheck(spec.task.output_schema)
+    counts = [schema.errors(text) if check else 0 for text, check in zip(said, answers, strict=True)]
     return pl.Series(counts, dtype=pl.Int64)
 
 
-def _violations(text: str, validator: Any) -> int:
-    try:
-        return sum(1 for _ in validator.iter_errors(json.loads(text)))
-    except ValueError:
-        return 1
-
-
-def _rule_violations(
-    names: pl.Series, asked: pl.Series, said: pl.Series, answers: pl.Series, spec: ProjectSpec
-) -> pl.Series:
+def _rule_violations(asked: pl.Series, said: pl.Series, answers: pl.Series, spec: ProjectSpec) -> pl.Series:
     if not spec.task.output_rules:
         return pl.repeat(0, len(said), dtype=pl.Int64, eager=True)
-    texts = {"record_id": names, "title": pl.lit(""), "input": asked, "output": said}
-    rows = pl.select(**texts, history=pl.lit(None, dtype=pl.String)).filter(answers)
-    broken = check_rules(rows, spec.task.output_rules).dropped["record_id"]
-    return names.is_in(broken.implode()).cast(pl.Int64)
+    complaints = rule_complaints(spec.task.output_rules, said.to_list(), asked.to_list())
+    broken = pl.Series([any(several) for several in zip(*complaints, strict=True)], dtype=pl.Boolean)
+    return (broken & answers).cast(pl.Int64)
 
 
 def _personal_data(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from tunewheel_curate.examples.schemas import SchemaCheck, is_plain
+from tunewheel_outputs.schema import SchemaCheck, is_plain
 
 WORDS = st.sampled_from(["bell", "horn", "Ä", "💡💡", "", "1", "true"])
 NUMBERS = st.one_of(st.integers(), st.sampled_from([0, 1, 1.0, 1.5, -0.0, 1e300, 10**40]))
@@ -70,3 +70,43 @@ def test_what_is_wrong_is_told_by_the_thorough_one() -> None:
     error = SchemaCheck(schema).error({"kind": "drum"})
     assert error is not None
     assert (list(error.absolute_path), error.validator) == (["kind"], "enum")
+
+
+FORM: dict[str, Any] = {
+    "type": "object",
+    "required": ["category"],
+    "properties": {"category": {"enum": ["billing", "delivery"]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "fits"),
+    [('{"category": "billing"}', True), ('{"category": "other"}', False), ("{}", False), ("billing", False)],
+)
+def test_an_answer_fits_or_does_not(answer: str, fits: bool) -> None:
+    assert SchemaCheck(FORM).fits(answer) is fits
+    assert (SchemaCheck(FORM).errors(answer) == 0) is fits
+
+
+def test_what_is_nested_deeper_than_the_schema_can_be_followed_does_not_fit() -> None:
+    nested = {"$defs": {"list": {"type": "array", "items": {"$ref": "#/$defs/list"}}}, "$ref": "#/$defs/list"}
+    assert SchemaCheck(nested).fits("[[[]]]")
+    assert not SchemaCheck(nested).fits("[" * 700 + "]" * 700)
+
+
+@pytest.mark.parametrize("answer", ['{"n": 1e999}', '{"n": 1' + "0" * 400 + "}", "[" * 800 + "]" * 800])
+def test_an_answer_that_cannot_be_checked_does_not_fit(answer: str) -> None:
+    """The model says what it likes: no answer of it may end the evaluation."""
+    schema = SchemaCheck({"properties": {"n": {"multipleOf": 0.5}}, "items": {"$ref": "#"}})
+    assert not schema.fits(answer)
+    assert schema.errors(answer) == 1
+
+
+def test_a_pattern_costs_a_hostile_answer_no_more_than_another() -> None:
+    """Python's own engine would double its time with every letter."""
+    schema = SchemaCheck({"properties": {"reply": {"pattern": r"^(\w+\s?)*$"}}})
+    assert schema.error({"reply": "a" * 100_000 + "!"}) is not None
+    assert schema.error({"reply": "a" * 100_000}) is None
+    error = schema.error({"reply": "no!"})
+    assert error is not None
+    assert (list(error.absolute_path), error.validator) == (["reply"], "pattern")

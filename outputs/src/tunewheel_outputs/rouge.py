@@ -1,0 +1,40 @@
+"""ROUGE F1 (Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004), as rouge-score computes it.
+
+rouge-score itself takes quadratic time in Python for the longest common subsequence, minutes for an answer of
+100,000 characters, and its tokeniser keeps a-z and 0-9 only, which leaves nothing of most scripts. A test
+holds both to the same figures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+def rouge_words(text: str) -> list[str]:
+    """Return the words of ``text`` in lower case, in any script, not stemmed."""
+    return _WORD.findall(text.lower())
+
+
+def rouge_n(answer: str, expected: str, n: int) -> float:
+    """Return the F1 of the n-grams that both share."""
+    ours, theirs = _grams(rouge_words(answer), n), _grams(rouge_words(expected), n)
+    return _f1((ours & theirs).total(), ours.total(), theirs.total())
+
+
+def rouge_l(answer: str, expected: str) -> float:
+    """Return the F1 of the longest common subsequence of words."""
+    from rapidfuzz.distance import LCSseq
+
+    ours, theirs = rouge_words(answer), rouge_words(expected)
+    return _f1(LCSseq.similarity(ours, theirs), len(ours), len(theirs))
+
+
+def _grams(words: list[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(zip(*(words[start:] for start in range(n)), strict=False))
+
+
+def _f1(shared: int, ours: int, theirs: int) -> float:
+    return 2 * shared / (ours + theirs) if shared else 0.0

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+from tunewheel_outputs.rouge import rouge_l, rouge_n, rouge_words
+
+TEXTS = st.lists(st.sampled_from(["a", "b", "c", "the", "Café", "кот", "7"]), max_size=12).map(" ".join)
+
+
+class Words:
+    def tokenize(self, text: str) -> list[str]:
+        return rouge_words(text)
+
+
+SCORER = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=Words())
+
+
+def test_known_pairs() -> None:
+    # Longest common subsequence 3 of 4 and 5 words: P = 3/5, R = 3/4, F1 = 2/3.
+    pairs = [("the cat sat down there", "the cat there ran"), ("same", "same"), ("", "x"), ("x", "")]
+    assert [rouge_l(*pair) for pair in pairs] == pytest.approx([2 / 3, 1.0, 0.0, 0.0])
+    assert rouge_l("привет мир", "Привет, мир!") == 1.0
+    # Of four and three pairs of words they share one.
+    assert rouge_n("the cat sat down there", "the cat there ran", 2) == pytest.approx(2 / 7)
+
+
+@given(answer=TEXTS, expected=TEXTS)
+def test_the_figures_are_those_of_rouge_score(answer: str, expected: str) -> None:
+    theirs = SCORER.score(expected, answer)
+    assert rouge_n(answer, expected, 1) == pytest.approx(theirs["rouge1"].fmeasure)
+    assert rouge_n(answer, expected, 2) == pytest.approx(theirs["rouge2"].fmeasure)
+    assert rouge_l(answer, expected) == pytest.approx(theirs["rougeL"].fmeasure)
