@@ -136,7 +136,7 @@ EVAL_PASSED = TopicSpec(
 )
 EVAL_FAILED = TopicSpec(evaluation.EvalFailed, ("eval",), ("registry",), 1)
 EVAL_UNDECIDED = TopicSpec(evaluation.EvalUndecided, ("eval",), (), 1)
-EVAL_REQUESTED = TopicSpec(evaluation.EvalRequested, ("registry", "console", "cli"), (), 4)
+EVAL_REQUESTED = TopicSpec(evaluation.EvalRequested, ("registry", "console", "cli"), ("eval",), 4)
 REVIEW_REQUESTED = TopicSpec(evaluation.ReviewRequested, ("eval",), (), 1)
 REVIEW_ANSWERED = TopicSpec(evaluation.ReviewAnswered, ("console",), (), 1)
 REVIEW_SUBMITTED = TopicSpec(evaluation.ReviewSubmitted, ("console",), ("eval",), 1)

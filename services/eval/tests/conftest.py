@@ -15,6 +15,7 @@ import pytest
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetCounts, DatasetManifest
@@ -222,3 +223,31 @@ def real_run(make_run: MakeRun, tiny_base: BaseModel, adapters: tuple[Path, Path
     """``make_run`` with files that load."""
     base = BaseModelRef(name=str(tiny_base.path), revision=tiny_base.revision)
     return partial(make_run, adapter=adapters[0], base=base)
+
+
+@pytest.fixture
+def serving() -> Callable[..., ServingDesired]:
+    """What the registry wants served: the model of the run that an event completed."""
+    return _serving
+
+
+def _serving(event: TrainCompleted, *, role: str = "production", bare: bool = False) -> ServingDesired:
+    adapter = None if bare else event.adapter
+    answering: list[dict[str, Any]] = [
+        {
+            "model_id": event.adapter.model_id,
+            "role": role,
+            "percent": 100,
+            "adapter": adapter,
+            "dataset_id": "d",
+        }
+    ]
+    return ServingDesired.model_validate(
+        {
+            "project": event.project,
+            "generation": 3,
+            "base": event.adapter.base,
+            "system_prompt": "s",
+            "desired": {"routes": answering},
+        }
+    )

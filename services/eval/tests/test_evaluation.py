@@ -19,6 +19,7 @@ from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.erasure import ErasureFinding
+from tunewheel_contracts.formats.evaluation_plan import Champion
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval import evaluation
@@ -27,7 +28,7 @@ from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Job, Progress
 from tunewheel_eval.measuring import measure
-from tunewheel_eval.plan import Champion, make_plan, pin, read_manifest
+from tunewheel_eval.plan import make_plan, pin, read_manifest
 from tunewheel_eval.scorecards import refusal
 from tunewheel_eval.settings import Settings
 from tunewheel_eval.worker_process import OnProgress, Stopped
@@ -187,7 +188,8 @@ async def test_nothing_of_a_judged_run_stays_on_this_disk(
 ) -> None:
     """A lease that moved left its work behind; where the run was judged elsewhere it is of no use."""
     event = await make_run()
-    plan = await pin(store, make_plan(event, await read_manifest(store, event.dataset), None))
+    manifest = await read_manifest(store, event.dataset)
+    plan = await pin(store, make_plan(event, manifest, None, regression=event.dataset))
     judged = refusal(plan, UnfitCandidate(field="adapter", reason="is broken"))
     await store.put(plan.scorecard_path, judged.model_dump_json().encode())
     root = settings.work_for("eval")

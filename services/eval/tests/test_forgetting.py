@@ -28,7 +28,8 @@ async def evaluated(
     store: ObjectStore, event: TrainCompleted, examples: Sequence[ChatExample]
 ) -> tuple[str, str]:
     """Leave in the store what an evaluation of ``event`` leaves there; return the two paths."""
-    plan = await pin(store, make_plan(event, await read_manifest(store, event.dataset), None))
+    manifest = await read_manifest(store, event.dataset)
+    plan = await pin(store, make_plan(event, manifest, None, regression=event.dataset))
     lines = b"".join(
         json.dumps({"example_id": one.example_id, "prompt": one.record_ids[0]}).encode() + b"\n"
         for one in examples

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,54 +9,91 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_eval.plan import Champion, champion_of, make_plan, pin, read_manifest, read_plan
+from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.evaluation_plan import Champion, first_plan_path
+from tunewheel_eval import plan as planning
+from tunewheel_eval.plan import champion_of, make_plan, pin, pin_later, read_manifest, read_plan, read_plans
 from tunewheel_runtime.store import ObjectStore
 
+SET = ArtifactRef(path="regression/set.jsonl", sha256="1" * 64, size_bytes=1)
+Serving = Callable[..., ServingDesired]
 MakeRun = Callable[..., Awaitable[TrainCompleted]]
 
 
-def serving(event: TrainCompleted, *, role: str = "production", bare: bool = False) -> ServingDesired:
-    adapter = None if bare else event.adapter
-    answering: list[dict[str, Any]] = [
-        {
-            "model_id": event.adapter.model_id,
-            "role": role,
-            "percent": 100,
-            "adapter": adapter,
-            "dataset_id": "d",
-        }
-    ]
-    return ServingDesired.model_validate(
-        {
-            "project": event.project,
-            "generation": 3,
-            "base": event.adapter.base,
-            "system_prompt": "s",
-            "desired": {"routes": answering},
-        }
-    )
-
-
-async def test_plan_is_named_by_run_champion_and_criteria(make_run: MakeRun, store: ObjectStore) -> None:
+async def test_a_plan_is_named_by_all_that_decides_its_scorecard(
+    make_run: MakeRun, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     event, other = await make_run(), await make_run(run_id="run-2")
     manifest = await read_manifest(store, event.dataset)
-    plan = make_plan(event, manifest, None)
+    other_set = SET.model_copy(update={"sha256": "2" * 64})
+    others = [Criterion.model_validate({"metric": "valid_output", "minimum": 0.5})]
+    task = manifest.spec.task.model_copy(update={"system_prompt": "Be brief."})
+    prompted = with_spec(manifest, task=task)
+    decoding = manifest.spec.evaluation.decoding.model_copy(update={"temperature": 0.5})
+    sampled = with_spec(
+        manifest, evaluation=manifest.spec.evaluation.model_copy(update={"decoding": decoding})
+    )
+    plan = make_plan(event, manifest, None, regression=SET)
     champion = Champion(adapter=other.adapter)
     ids = {
         plan.scorecard_id,
-        make_plan(event, manifest, champion).scorecard_id,
-        make_plan(other, manifest, None).scorecard_id,
+        make_plan(event, manifest, champion, regression=SET).scorecard_id,
+        make_plan(other, manifest, None, regression=SET).scorecard_id,
+        make_plan(event, manifest, None, regression=other_set).scorecard_id,
+        make_plan(event, manifest, None, regression=SET, criteria=others).scorecard_id,
+        make_plan(event, prompted, None, regression=SET).scorecard_id,
+        make_plan(event, sampled, None, regression=SET).scorecard_id,
     }
-    assert len(ids) == 3
+    assert len(ids) == 7
+    assert plan.evaluation_id is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(planning, "SCORING", planning.SCORING + 1)
+        assert make_plan(event, manifest, None, regression=SET).scorecard_id not in ids
     later = event.model_copy(update={"final_loss": 0.123, "wall_seconds": 9.0})
-    assert make_plan(later, manifest, None) == plan
+    assert make_plan(later, manifest, None, regression=SET) == plan
+
+
+def with_spec(manifest: DatasetManifest, **changes: Any) -> DatasetManifest:
+    return manifest.model_copy(update={"spec": manifest.spec.model_copy(update=changes)})
+
+
+async def test_the_run_s_own_criteria_are_not_others(make_run: MakeRun, store: ObjectStore) -> None:
+    event = await make_run()
+    manifest = await read_manifest(store, event.dataset)
+    plain = make_plan(event, manifest, None, regression=SET)
+    assert make_plan(event, manifest, None, regression=SET, criteria=manifest.spec.criteria) == plain
+
+
+async def test_later_plans_lie_beside_the_first(make_run: MakeRun, store: ObjectStore) -> None:
+    event, newer = await make_run(), await make_run(run_id="run-2")
+    manifest = await read_manifest(store, event.dataset)
+    first = await pin(store, make_plan(event, manifest, None, regression=SET))
+    made = make_plan(first, manifest, Champion(adapter=newer.adapter), regression=SET)
+    later = await pin_later(store, made)
+    assert await pin_later(store, make_plan(first, manifest, None, regression=SET)) == first
+    assert await read_plans(store, event.run_id) == [first, later]
+    for plan in (first, later):
+        assert await read_plan(store, event.run_id, plan.evaluation_id) == plan
+    assert await read_plan(store, event.run_id, "evaluation-none") is None
+
+
+async def test_a_plan_of_an_earlier_release_is_read(make_run: MakeRun, store: ObjectStore) -> None:
+    event = await make_run()
+    manifest = await read_manifest(store, event.dataset)
+    plan = make_plan(event, manifest, None, regression=SET)
+    old = plan.model_dump(mode="json", exclude={"evaluation_id", "criteria", "regression"})
+    old["scorecard_id"] = "scorecard-old"
+    await store.put(first_plan_path(event.run_id), json.dumps(old).encode())
+    pinned = await pin(store, plan)
+    assert (pinned.scorecard_id, pinned.evaluation_id, pinned.regression) == ("scorecard-old", None, None)
 
 
 async def test_champion_is_pinned_by_the_first_delivery(make_run: MakeRun, store: ObjectStore) -> None:
     event, newer = await make_run(), await make_run(run_id="run-2")
     manifest = await read_manifest(store, event.dataset)
-    first = await pin(store, make_plan(event, manifest, None))
-    again = await pin(store, make_plan(event, manifest, Champion(adapter=newer.adapter)))
+    first = await pin(store, make_plan(event, manifest, None, regression=SET))
+    again = await pin(store, make_plan(event, manifest, Champion(adapter=newer.adapter), regression=SET))
     assert again == first
     assert await read_plan(store, event.run_id) == first
     assert await read_plan(store, "run-none") is None
@@ -71,7 +109,7 @@ async def test_event_that_contradicts_its_manifest_is_refused(
     event = (await make_run()).model_copy(update={field: value})
     manifest = await read_manifest(store, event.dataset)
     with pytest.raises(InvalidEvent, match="manifest says") as caught:
-        make_plan(event, manifest, None)
+        make_plan(event, manifest, None, regression=SET)
     assert caught.value.field == field
 
 
@@ -82,7 +120,7 @@ async def test_criteria_changed_inside_the_manifest_are_noticed(
     manifest = await read_manifest(store, event.dataset)
     tampered = manifest.model_copy(update={"criteria_sha256": "0" * 64})
     with pytest.raises(InvalidEvent) as caught:
-        make_plan(event, tampered, None)
+        make_plan(event, tampered, None, regression=SET)
     assert caught.value.field == "dataset.spec.criteria"
 
 
@@ -97,7 +135,7 @@ async def test_reference_to_no_manifest_is_refused(make_run: MakeRun, store: Obj
         assert caught.value.field == field
 
 
-async def test_champion_is_the_adapter_in_production(make_run: MakeRun) -> None:
+async def test_champion_is_the_adapter_in_production(make_run: MakeRun, serving: Serving) -> None:
     event = await make_run()
     found = champion_of(serving(event), candidate_id="other")
     assert found == Champion(adapter=event.adapter, dataset_id="d")

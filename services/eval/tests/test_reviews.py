@@ -9,8 +9,9 @@ import pytest
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.scorecard import Scorecard
-from tunewheel_eval.plan import EvaluationPlan, make_plan, pin, read_manifest
+from tunewheel_eval.plan import make_plan, pin, read_manifest
 from tunewheel_eval.reviews import settle
 from tunewheel_eval.scorecards import verdict_of
 from tunewheel_runtime.store import ObjectStore
@@ -25,7 +26,8 @@ def evaluated(make_run: Callable[..., Awaitable[TrainCompleted]], store: ObjectS
     async def put(*, passed: bool = True, required: bool = True, judged: bool = True) -> EvaluationPlan:
         name = f"{required}".lower()
         event = await make_run(spec(required), run_id=f"run-{name}", dataset_id=f"ds-{name}")
-        plan = await pin(store, make_plan(event, await read_manifest(store, event.dataset), None))
+        manifest = await read_manifest(store, event.dataset)
+        plan = await pin(store, make_plan(event, manifest, None, regression=event.dataset))
         if judged:
             await store.put(plan.scorecard_path, scorecard(plan, passed).model_dump_json().encode())
         return plan

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.run import AdapterRef
@@ -16,7 +17,6 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_eval.artifacts import fetch_candidate, fetch_champion, fetch_measurements
 from tunewheel_eval.job import ContestantJob, Job
 from tunewheel_eval.measurement import example_key, model_key
-from tunewheel_eval.plan import EvaluationPlan
 from tunewheel_eval.settings import Settings
 
 

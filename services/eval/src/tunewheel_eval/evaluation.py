@@ -11,7 +11,7 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
-from tunewheel_contracts.formats.regression_items import RegressionItem, read_items
+from tunewheel_contracts.formats.evaluation_plan import Champion, EvaluationPlan
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_runtime.attempts import Attempts, AttemptsSpent
 from tunewheel_runtime.jobs import Lease
@@ -24,8 +24,10 @@ from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Progress
 from tunewheel_eval.measurement import Measurement, read_measurement
 from tunewheel_eval.metrics import outcomes
-from tunewheel_eval.plan import Champion, EvaluationPlan, make_plan, pin, read_manifest
-from tunewheel_eval.reviews import read_scorecard
+from tunewheel_eval.plan import make_plan, pin, read_manifest
+from tunewheel_eval.regression import RegressionSet
+from tunewheel_eval.requests import Asked, plan_again
+from tunewheel_eval.reviews import after_review, read_scorecard
 from tunewheel_eval.scorecards import (
     Verdict,
     build_scorecard,
@@ -51,11 +53,11 @@ class Evaluator:
         self._store, self._settings, self._worker = store, settings, worker
         self._erased = erased
         self._attempts = Attempts(store, "eval", limit=settings.eval_attempts)
-        self._items: tuple[RegressionItem, ...] = ()
+        self._regression = RegressionSet(store)
 
     async def prepare(self) -> None:
         """Read the regression set. Raises ValueError, which stops the service, where it is malformed."""
-        self._items = await asyncio.to_thread(read_items, self._settings.eval_regression_set)
+        await self._regression.take(self._settings.eval_regression_set)
         await self.sweep()
 
     async def evaluate(self, event: TrainCompleted, champion: Champion | None, lease: Lease) -> Verdict:
@@ -67,7 +69,28 @@ class Evaluator:
             TransientError: the object store cannot be reached.
         """
         manifest = await read_manifest(self._store, event.dataset)
-        plan = await pin(self._store, make_plan(event, manifest, champion))
+        plan = make_plan(event, manifest, champion, regression=self._regression.ref)
+        return await self._verdict(await pin(self._store, plan), manifest, lease)
+
+    async def evaluate_again(self, asked: Asked, lease: Lease) -> tuple[EvaluationPlan, Verdict | None]:
+        """Return the evaluation that a request leads to, and its verdict; None where the request brought
+        criteria of its own, by which the run was not trained: that scorecard decides nothing.
+
+        Raises: see ``evaluate`` and ``plan_again``.
+        """
+        plan, manifest = await plan_again(self._store, asked, regression=self._regression.ref)
+        verdict = await self._verdict(plan, manifest, lease)
+        if not plan.criteria:
+            return plan, await after_review(self._store, plan, verdict)
+        log.info(
+            "informed",
+            run_id=plan.run_id,
+            evaluation_id=plan.evaluation_id,
+            scorecard=plan.scorecard_path,
+        )
+        return plan, None
+
+    async def _verdict(self, plan: EvaluationPlan, manifest: DatasetManifest, lease: Lease) -> Verdict:
         known = await read_scorecard(self._store, plan)
         if known is None:
             contest = await self._contest(plan, manifest)
@@ -88,7 +111,8 @@ class Evaluator:
         examples = await self._erased.left_of(examples, plan.dataset_id, self._store)
         directory = self._settings.work_for("eval") / plan.scorecard_id
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-        return Contest(plan, manifest, examples, self._items, directory)
+        items = await self._regression.items(plan.regression)
+        return Contest(plan, manifest, examples, items, directory)
 
     async def _play(self, contest: Contest, lease: Lease) -> Scorecard:
         scorecard: Scorecard | None = None

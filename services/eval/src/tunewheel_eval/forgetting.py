@@ -23,7 +23,7 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 
 from tunewheel_eval.artifacts import measurement_file, measurements_of, read_holdout
 from tunewheel_eval.measurement import example_key, read_measurement
-from tunewheel_eval.plan import read_plan
+from tunewheel_eval.plan import read_plans
 from tunewheel_eval.scorecards import generations_path
 
 log = structlog.get_logger(__name__)
@@ -165,8 +165,8 @@ async def _measurements(dataset_id: str, keys: set[str] | None, store: ObjectSto
 
 
 async def _generations(dataset_id: str, names: set[str] | None, store: ObjectStore) -> list[_File]:
-    plans = [await read_plan(store, run_id) for run_id in await store.folders("runs")]
-    cards = {plan.scorecard_id for plan in plans if plan is not None and plan.dataset_id == dataset_id}
+    plans = [plan for run_id in await store.folders("runs") for plan in await read_plans(store, run_id)]
+    cards = {plan.scorecard_id for plan in plans if plan.dataset_id == dataset_id}
     found: list[_File] = []
     for path in await store.list("scorecards") if cards else ():
         card = path.removeprefix("scorecards/").partition(".generations-")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewSubmitted
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalRequested, ReviewSubmitted
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.service import Lease, Service
@@ -13,6 +13,7 @@ from tunewheel_runtime.service import Lease, Service
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased, forget
 from tunewheel_eval.plan import champion_of
+from tunewheel_eval.requests import Asked
 from tunewheel_eval.reviews import settle
 from tunewheel_eval.scorecards import Verdict
 
@@ -24,6 +25,11 @@ def register(service: Service, evaluator: Evaluator, erased: Erased) -> None:
     service.check(topics.SERVING_DESIRED)
     proofs = service.replay((topics.ERASURE_COMPLETED,), erased.apply)
 
+    async def forget_late(dataset_id: str) -> None:
+        """While a run was measured, others may have erased without finding its rows."""
+        await proofs.refresh()
+        await erased.forget_in(dataset_id, service.store)
+
     @service.job(topics.TRAIN_COMPLETED)
     async def on_train_completed(event: Envelope[TrainCompleted], lease: Lease) -> Envelope[Verdict]:
         await serving.refresh()
@@ -31,9 +37,21 @@ def register(service: Service, evaluator: Evaluator, erased: Erased) -> None:
         desired = serving.get(event.project)
         champion = champion_of(desired.data if desired else None, candidate_id=event.data.adapter.model_id)
         verdict = await evaluator.evaluate(event.data, champion, lease)
-        await proofs.refresh()  # while this run was measured, others may have erased without finding its rows
-        await erased.forget_in(event.data.dataset_id, service.store)
+        await forget_late(event.data.dataset_id)
         return service.new(verdict, cause=event)
+
+    async def may_ask(request: EvalRequested) -> None:
+        await service.access.require(request.principal, Role.OPERATOR, request.project, field="principal")
+
+    @service.job(topics.EVAL_REQUESTED)
+    async def on_eval_requested(event: Envelope[EvalRequested], lease: Lease) -> Envelope[Verdict] | None:
+        await serving.refresh()
+        await proofs.refresh()
+        desired = serving.get(event.project)
+        asked = Asked(event.data, desired.data if desired else None, may_ask)
+        plan, verdict = await evaluator.evaluate_again(asked, lease)
+        await forget_late(plan.dataset_id)
+        return service.new(verdict, cause=event) if verdict is not None else None
 
     async def may_review(review: ReviewSubmitted) -> None:
         await service.access.require(review.principal, Role.REVIEWER, review.project, field="principal")

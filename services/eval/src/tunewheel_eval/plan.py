@@ -1,47 +1,37 @@
 """What one run will be judged against, fixed before anything is measured.
 
-The plan is pinned in the store at ``runs/<run_id>/evaluation.json``, created once. So an event that is
-delivered again, perhaps after another champion took over, is judged against the same contestants and gives
-the same scorecard.
+A plan is pinned in the store, created once. So an event that is delivered again, perhaps after another
+champion took over, is judged against the same contestants and gives the same scorecard. The first evaluation
+of a run lies at ``runs/<run_id>/evaluation.json``, later ones at ``runs/<run_id>/evaluations/``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent, first_complaint
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
-from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256, Slug
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.dataset import DatasetManifest
-from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_contracts.formats.evaluation_plan import (
+    Champion,
+    EvaluationPlan,
+    first_plan_path,
+    later_plan_path,
+)
 from tunewheel_contracts.formats.serving import RouteRole
-from tunewheel_contracts.identity import content_id
-from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_id, content_sha256
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
+from tunewheel_eval.measurement import METHOD
 
-class Champion(Frozen):
-    """The model in production when the run was planned."""
-
-    adapter: AdapterRef
-    dataset_id: Slug | None = None
-
-
-class EvaluationPlan(Frozen):
-    """``runs/<run_id>/evaluation.json``."""
-
-    project: Slug
-    run_id: Slug
-    dataset_id: Slug
-    dataset: ArtifactRef
-    criteria_sha256: Sha256
-    adapter: AdapterRef
-    champion: Champion | None
-    scorecard_id: Slug
-    review_required: bool
-
-    @property
-    def scorecard_path(self) -> str:
-        return f"scorecards/{self.scorecard_id}.json"
+SCORING = 2
+"""Raised when metrics, statistics or what a scorecard says change: a run that is judged again then gets a
+scorecard of its own, of the rows that were measured before."""
 
 
 def champion_of(desired: ServingDesired | None, *, candidate_id: str) -> Champion | None:
@@ -53,29 +43,47 @@ def champion_of(desired: ServingDesired | None, *, candidate_id: str) -> Champio
     return None
 
 
-def make_plan(event: TrainCompleted, manifest: DatasetManifest, champion: Champion | None) -> EvaluationPlan:
-    """Return what ``event``'s run is to be judged against.
+def make_plan(
+    run: TrainCompleted | EvaluationPlan,
+    manifest: DatasetManifest,
+    champion: Champion | None,
+    *,
+    regression: ArtifactRef,
+    criteria: Sequence[Criterion] = (),
+) -> EvaluationPlan:
+    """Return what ``run`` is to be judged against. ``run``: the event that completed it, or the plan of its
+    first evaluation. ``criteria``: others than those of before its training.
 
     Raises:
-        InvalidEvent: the event and the manifest it points to do not belong together, or the criteria are
-            not those that the run was trained under.
+        InvalidEvent: ``run`` and the manifest it points to do not belong together, the criteria are not those
+            that the run was trained under, or ``criteria`` do not fit the project's task.
     """
-    _belongs(event, manifest)
+    _belongs(run, manifest)
+    other = _other_criteria(manifest.spec, criteria)
+    criteria_sha256 = content_sha256(other) if other else run.criteria_sha256
     cause = {
-        "run_id": event.run_id,
+        "run_id": run.run_id,
         "champion": champion.adapter.model_id if champion else None,
-        "criteria_sha256": event.criteria_sha256,
+        "task": manifest.spec.task.model_dump(mode="json"),
+        "evaluation": manifest.spec.evaluation.model_dump(mode="json"),
+        "criteria_sha256": criteria_sha256,
+        "regression_sha256": regression.sha256,
+        "method": [METHOD, SCORING],
     }
+    evaluation_id = content_id("evaluation", cause)
     return EvaluationPlan(
-        project=event.project,
-        run_id=event.run_id,
-        dataset_id=event.dataset_id,
-        dataset=event.dataset,
-        criteria_sha256=event.criteria_sha256,
-        adapter=event.adapter,
+        project=run.project,
+        run_id=run.run_id,
+        dataset_id=run.dataset_id,
+        dataset=run.dataset,
+        criteria_sha256=criteria_sha256,
+        adapter=run.adapter,
         champion=champion,
-        scorecard_id=content_id("scorecard", cause),
+        scorecard_id=content_id("scorecard", {"evaluation_id": evaluation_id}),
         review_required=manifest.spec.review.required,
+        evaluation_id=evaluation_id,
+        criteria=tuple(criteria) if other else (),
+        regression=regression,
     )
 
 
@@ -91,33 +99,65 @@ async def read_manifest(store: ObjectStore, ref: ArtifactRef) -> DatasetManifest
 
 
 async def pin(store: ObjectStore, plan: EvaluationPlan) -> EvaluationPlan:
-    """Create the plan in the store, or return the one that is there already."""
-    path = plan_path(plan.run_id)
-    if (pinned := await read_plan(store, plan.run_id)) is not None:
-        return pinned
-    try:
-        await store.put(path, plan.model_dump_json(indent=1).encode())
-    except ArtifactConflict:  # another worker was quicker: its plan holds
-        return await read_plan(store, plan.run_id) or plan
-    return plan
+    """Create the plan of a run's first evaluation, or return the one that is there already."""
+    return await _first(store, first_plan_path(plan.run_id), plan)
 
 
-async def read_plan(store: ObjectStore, run_id: str) -> EvaluationPlan | None:
-    """Return the pinned plan of a run, if it has one."""
-    data = await store.read(plan_path(run_id))
+async def pin_later(store: ObjectStore, plan: EvaluationPlan) -> EvaluationPlan:
+    """Create the plan of a later evaluation, or return the one of that name."""
+    first = await read_plan(store, plan.run_id)
+    if first is not None and first.evaluation_id == plan.evaluation_id:
+        return first
+    return await _first(store, later_plan_path(plan.run_id, str(plan.evaluation_id)), plan)
+
+
+async def read_plan(
+    store: ObjectStore, run_id: str, evaluation_id: str | None = None
+) -> EvaluationPlan | None:
+    """Return the plan of one evaluation of a run, if there is one; by default of the first."""
+    first = await _read(store, first_plan_path(run_id))
+    if evaluation_id is None or (first is not None and first.evaluation_id == evaluation_id):
+        return first
+    return await _read(store, later_plan_path(run_id, evaluation_id))
+
+
+async def read_plans(store: ObjectStore, run_id: str) -> list[EvaluationPlan]:
+    """Return the plans of all evaluations of a run, the first one first, the others by name."""
+    later = await store.list(f"runs/{run_id}/evaluations")
+    found = [await _read(store, path) for path in (first_plan_path(run_id), *later)]
+    return [plan for plan in found if plan is not None]
+
+
+async def _first(store: ObjectStore, path: str, plan: EvaluationPlan) -> EvaluationPlan:
+    return EvaluationPlan.model_validate_json(
+        await store.first(path, plan.model_dump_json(indent=1).encode())
+    )
+
+
+async def _read(store: ObjectStore, path: str) -> EvaluationPlan | None:
+    data = await store.read(path)
     return EvaluationPlan.model_validate_json(data) if data is not None else None
 
 
-def plan_path(run_id: str) -> str:
-    return f"runs/{run_id}/evaluation.json"
+def _other_criteria(spec: ProjectSpec, criteria: Sequence[Criterion]) -> list[object]:
+    """Return the criteria as JSON; empty where they are those of the spec."""
+    asked: list[object] = [one.model_dump(mode="json") for one in criteria]
+    if content_sha256(asked) == spec.criteria_sha256 or not asked:
+        return []
+    try:
+        ProjectSpec.model_validate({**spec.model_dump(mode="json"), "criteria": asked})
+    except ValidationError as error:
+        field, reason = first_complaint(error)
+        raise InvalidEvent(field=f"criteria ({field})", reason=reason) from error
+    return asked
 
 
-def _belongs(event: TrainCompleted, manifest: DatasetManifest) -> None:
+def _belongs(run: TrainCompleted | EvaluationPlan, manifest: DatasetManifest) -> None:
     pairs = (
-        ("criteria_sha256", event.criteria_sha256, manifest.criteria_sha256),
+        ("criteria_sha256", run.criteria_sha256, manifest.criteria_sha256),
         ("dataset.spec.criteria", manifest.criteria_sha256, manifest.spec.criteria_sha256),
-        ("dataset_id", event.dataset_id, manifest.dataset_id),
-        ("project", event.project, manifest.project),
+        ("dataset_id", run.dataset_id, manifest.dataset_id),
+        ("project", run.project, manifest.project),
     )
     for field, said, found in pairs:
         if said != found:

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewSubmitted
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
-from tunewheel_eval.plan import EvaluationPlan, read_plan
-from tunewheel_eval.scorecards import approved, rejected
+from tunewheel_eval.plan import read_plan
+from tunewheel_eval.scorecards import Verdict, approved, rejected
 
 Check = Callable[[ReviewSubmitted], Awaitable[None]]
 """Raises ``InvalidEvent`` unless who gave a review may give it now."""
@@ -39,6 +40,20 @@ async def settle(store: ObjectStore, review: ReviewSubmitted, *, check: Check) -
     if told.verdict == "rejected":
         return rejected(plan, scorecard, ref, told)
     return approved(plan, scorecard, ref, told)
+
+
+async def after_review(store: ObjectStore, plan: EvaluationPlan, verdict: Verdict) -> Verdict:
+    """Return the verdict of a later evaluation with what people decided on the run before: their approval
+    holds, so that nobody is asked twice; their rejection is final."""
+    final = await _read(store, plan.run_id, "rejected")
+    approval = await _read(store, plan.run_id, "approved")
+    scorecard = await read_scorecard(store, plan)
+    assert scorecard is not None
+    if final is not None:
+        return rejected(plan, *scorecard, final)
+    if isinstance(verdict, ReviewRequested) and approval is not None:
+        return approved(plan, *scorecard, approval)
+    return verdict
 
 
 async def read_scorecard(store: ObjectStore, plan: EvaluationPlan) -> tuple[Scorecard, ArtifactRef] | None:

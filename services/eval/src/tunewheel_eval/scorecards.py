@@ -1,4 +1,4 @@
-"""Builds scorecards. A scorecard is named by its cause: run, champion and criteria."""
+"""Builds scorecards. A scorecard is named by its evaluation: run, champion, task, criteria and method."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.scorecard import Comparison, Contestant, Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
@@ -17,7 +18,6 @@ from tunewheel_eval.comparisons import compare
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.measurement import HoldoutRow, Measurement, example_key
 from tunewheel_eval.metrics import Outcomes
-from tunewheel_eval.plan import EvaluationPlan
 from tunewheel_eval.verdict import judge
 
 Verdict = EvalPassed | EvalFailed | ReviewRequested
@@ -31,13 +31,14 @@ def build_scorecard(
     generations: ArtifactRef | None = None,
     seconds: Mapping[str, float] | None = None,
 ) -> Scorecard:
-    """Compare the candidate with every other contestant and judge it by the spec's criteria."""
+    """Compare the candidate with every other contestant and judge it by the plan's own criteria, else by the
+    spec's."""
     contestants = tuple(
         Contestant(role=role, model_id=_model_id(plan, role), metrics=one.figures(), by_kind=one.by_kind())
         for role, one in outcomes.items()
     )
     comparisons = _comparisons(plan, outcomes)
-    checks = judge(spec.criteria, contestants, comparisons)
+    checks = judge(plan.criteria or spec.criteria, contestants, comparisons)
     return Scorecard(
         **_names(plan),
         contestants=contestants,
@@ -155,6 +156,7 @@ def _names(plan: EvaluationPlan) -> dict[str, Any]:
         "model_id": plan.adapter.model_id,
         "dataset_id": plan.dataset_id,
         "criteria_sha256": plan.criteria_sha256,
+        "evaluation_id": plan.evaluation_id,
     }
 
 
@@ -169,4 +171,5 @@ def _evidence(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> d
         "criteria_sha256": plan.criteria_sha256,
         "contestants": scorecard.contestants,
         "checks": scorecard.checks,
+        "evaluation_id": plan.evaluation_id,
     }

@@ -1,0 +1,65 @@
+"""What one evaluation judges, and against whom: fixed before anything is measured."""
+
+from __future__ import annotations
+
+from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256, Slug
+from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.run import AdapterRef
+
+
+class Champion(Frozen):
+    """The model in production when the evaluation was planned."""
+
+    adapter: AdapterRef
+    dataset_id: Slug | None = None
+
+
+class EvaluationPlan(Frozen):
+    """``runs/<run_id>/evaluation.json`` for the first evaluation of a run, later ones at
+    ``runs/<run_id>/evaluations/<evaluation_id>.json``. Created once."""
+
+    project: Slug
+    run_id: Slug
+    dataset_id: Slug
+    dataset: ArtifactRef
+    criteria_sha256: Sha256
+    adapter: AdapterRef
+    champion: Champion | None
+    scorecard_id: Slug
+    review_required: bool
+    evaluation_id: Slug | None = None
+    """Named by run, champion, task, criteria, regression set and method; None: of an earlier release."""
+    criteria: tuple[Criterion, ...] = ()
+    """Other criteria than those of before the training: the scorecard informs, and decides nothing."""
+    regression: ArtifactRef | None = None
+    """The general-regression set, JSON Lines; None: the one that eval has."""
+
+    @property
+    def scorecard_path(self) -> str:
+        return f"scorecards/{self.scorecard_id}.json"
+
+    @property
+    def page_path(self) -> str:
+        """Of the scorecard as one HTML page."""
+        return f"scorecards/{self.scorecard_id}.html"
+
+
+class EvaluationRequest(Frozen):
+    """``runs/<run_id>/requests/<event id>.json``: which evaluation an ``eval.requested`` led to."""
+
+    evaluation_id: Slug
+
+
+def first_plan_path(run_id: str) -> str:
+    """Return where the plan of a run's first evaluation lies."""
+    return f"runs/{run_id}/evaluation.json"
+
+
+def later_plan_path(run_id: str, evaluation_id: str) -> str:
+    """Return where the plan of a later evaluation lies."""
+    return f"runs/{run_id}/evaluations/{evaluation_id}.json"
+
+
+def request_path(run_id: str, event_id: str) -> str:
+    """Return where eval notes what it made of an ``eval.requested``."""
+    return f"runs/{run_id}/requests/{event_id}.json"

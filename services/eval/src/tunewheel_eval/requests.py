@@ -1,0 +1,83 @@
+"""Requests to judge a run again: who may ask, against whom, and by which criteria.
+
+What a request led to lies in the store beside the plans, created once: a request that is delivered again,
+perhaps after another champion took over, leads to the same evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested
+from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, EvaluationRequest, request_path
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_eval.plan import champion_of, make_plan, pin_later, read_manifest, read_plan, read_plans
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request, with what is known when it is read."""
+
+    request: EvalRequested
+    desired: ServingDesired | None
+    """What serves now: its production model is the champion."""
+    check: Callable[[EvalRequested], Awaitable[None]]
+    """Raises InvalidEvent unless who asks may ask now."""
+
+
+async def plan_again(
+    store: ObjectStore, asked: Asked, *, regression: ArtifactRef
+) -> tuple[EvaluationPlan, DatasetManifest]:
+    """Return the plan that a request leads to, pinned by its first delivery.
+
+    Raises:
+        InvalidEvent: the run was never judged, who asks may not, the criteria do not fit the task, or
+            ``against`` names a model that is not in production.
+    """
+    request = asked.request
+    first = await read_plan(store, request.run_id)
+    if first is None or first.project != request.project:
+        reason = f"{request.run_id!r} names no evaluated run of {request.project!r}; wait for its verdict"
+        raise InvalidEvent(field="run_id", reason=reason)
+    manifest = await read_manifest(store, first.dataset)
+    note = request_path(request.run_id, request.event_id())
+    if (data := await store.read(note)) is not None:
+        known = EvaluationRequest.model_validate_json(data)
+        plan = await read_plan(store, request.run_id, known.evaluation_id)
+        if plan is not None:
+            return plan, manifest
+    by_registry = await _follows_a_pass(store, request)
+    if not by_registry:
+        await asked.check(request)
+    champion = champion_of(asked.desired, candidate_id=first.adapter.model_id)
+    if request.against and not by_registry and (not champion or champion.adapter.model_id != request.against):
+        reason = f"{request.against!r} is not in production; leave it out to compare with what is"
+        raise InvalidEvent(field="against", reason=reason)
+    made = make_plan(first, manifest, champion, regression=regression, criteria=request.criteria)
+    plan = await pin_later(store, made)
+    await store.first(
+        note, EvaluationRequest(evaluation_id=str(plan.evaluation_id)).model_dump_json().encode()
+    )
+    return plan, manifest
+
+
+async def _follows_a_pass(store: ObjectStore, request: EvalRequested) -> bool:
+    """Tell whether the registry asks. It names nobody and brings no criteria; its ``request`` is the id of a
+    pass of this run, which it found to be against a champion of yesterday. All that follows from such a
+    request is one more evaluation of a run that eval passed, so a copy of it does no harm."""
+    if request.principal is not None or request.criteria:
+        return False
+    plans = await read_plans(store, request.run_id)
+    return request.request in {_pass_id(plan) for plan in plans if not plan.criteria}
+
+
+def _pass_id(plan: EvaluationPlan) -> str:
+    """A verdict is named by its run and its evaluation, whatever else it says."""
+    values = {"project": plan.project, "run_id": plan.run_id, "evaluation_id": plan.evaluation_id}
+    return EvalPassed.model_construct(**values).event_id()

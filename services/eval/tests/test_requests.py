@@ -1,0 +1,125 @@
+"""Judging a run again: who may ask, against whom, by which criteria, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.events.evaluation import EvalRequested
+from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_eval.plan import make_plan, pin, read_manifest, read_plans
+from tunewheel_eval.requests import Asked, plan_again
+from tunewheel_eval.scorecards import verdict_of
+from tunewheel_runtime.store import ObjectStore
+
+SET = ArtifactRef(path="regression/set.jsonl", sha256="1" * 64, size_bytes=1)
+OTHERS = [{"metric": "valid_output", "minimum": 0.5}]
+EVE = {"name": "eve", "issuer": "keys"}
+MakeRun = Callable[..., Awaitable[TrainCompleted]]
+
+
+@pytest.fixture
+async def run(make_run: MakeRun) -> TrainCompleted:
+    return await make_run()
+
+
+@pytest.fixture
+async def first(run: TrainCompleted, store: ObjectStore) -> EvaluationPlan:
+    return await pin(store, make_plan(run, await read_manifest(store, run.dataset), None, regression=SET))
+
+
+async def operator(_: EvalRequested) -> None:
+    """Whoever asks, may."""
+
+
+async def stranger(_: EvalRequested) -> None:
+    raise InvalidEvent(field="principal", reason="lacks the role operator")
+
+
+def request(**changes: Any) -> EvalRequested:
+    return EvalRequested.model_validate(
+        {"project": "desk", "run_id": "run-1", "request": "once more", **changes}
+    )
+
+
+async def again(store: ObjectStore, asked: Asked) -> EvaluationPlan:
+    plan, _ = await plan_again(store, asked, regression=SET)
+    return plan
+
+
+async def test_a_run_is_judged_against_whoever_is_in_production_when_the_request_is_read_first(
+    first: EvaluationPlan, make_run: MakeRun, store: ObjectStore, serving: Callable[..., ServingDesired]
+) -> None:
+    newer, newest = [await make_run(run_id=f"run-{n}", dataset_id=f"ds-{n}") for n in (2, 3)]
+    plan = await again(store, Asked(request(), serving(newer), operator))
+    assert plan.champion is not None
+    assert plan.champion.adapter == newer.adapter
+    assert plan.evaluation_id != first.evaluation_id
+    # Delivered again, when somebody else serves and who asked has left.
+    assert await again(store, Asked(request(), serving(newest), stranger)) == plan
+    assert await read_plans(store, "run-1") == [first, plan]
+
+
+async def test_where_nobody_came_between_it_is_the_same_evaluation(
+    first: EvaluationPlan, store: ObjectStore
+) -> None:
+    assert await again(store, Asked(request(), None, operator)) == first
+    assert await again(store, Asked(request(request="twice"), None, operator)) == first
+
+
+async def test_other_criteria_make_another_evaluation(first: EvaluationPlan, store: ObjectStore) -> None:
+    plan = await again(store, Asked(request(criteria=OTHERS), None, operator))
+    assert [one.metric for one in plan.criteria] == ["valid_output"]
+    assert plan.criteria_sha256 != first.criteria_sha256
+
+
+async def test_the_registry_asks_by_the_id_of_a_pass_and_nobody_else_without_a_role(
+    first: EvaluationPlan, store: ObjectStore
+) -> None:
+    from tunewheel_contracts.formats.scorecard import Scorecard
+
+    card = Scorecard(
+        scorecard_id=first.scorecard_id, project="desk", run_id="run-1", model_id="m", dataset_id="ds-1",
+        criteria_sha256=first.criteria_sha256, contestants=(), comparisons=(), checks=(), passed=True,
+    )  # fmt: skip
+    passed = verdict_of(first, card, first.dataset).event_id()
+    assert await again(store, Asked(request(request=passed, against="gone"), None, stranger)) == first
+    forged = (
+        request(request=passed, criteria=OTHERS),
+        request(request=passed, principal=EVE),
+        request(request=str(first.evaluation_id)),
+        request(request="1" * 8),
+    )
+    for one in forged:
+        with pytest.raises(InvalidEvent, match="lacks the role operator"):
+            await again(store, Asked(one, None, stranger))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"run_id": "run-none"}, "run_id"),
+        ({"project": "shop"}, "run_id"),
+        ({"against": "desk-elsewhere"}, "against"),
+        ({"criteria": [{"metric": "valid_output", "minimum": 0.5}]}, "criteria (task.output_schema)"),
+    ],
+)
+async def test_a_request_that_cannot_be_met_is_refused_with_its_field(
+    changes: dict[str, Any], field: str, make_run: MakeRun, store: ObjectStore
+) -> None:
+    from tunewheel_contracts.formats.spec import ProjectSpec
+
+    free = {"project": "desk", "base_model": "tiny", "task": {"system_prompt": "s"}}
+    spec = ProjectSpec.model_validate(free | {"criteria": [{"metric": "rouge_l", "minimum": 0}]})
+    run = await make_run(spec)
+    await pin(store, make_plan(run, await read_manifest(store, run.dataset), None, regression=SET))
+    with pytest.raises(InvalidEvent) as caught:
+        await again(store, Asked(request(**changes), None, operator))
+    assert caught.value.field == field
+    assert len(await read_plans(store, "run-1")) == 1
+    assert await store.list("runs/run-1/requests") == []
