@@ -23,8 +23,8 @@ Service = Literal[
 class TopicSpec:
     """How one topic is to exist.
 
-    ``retention_ms`` is milliseconds, ``FOREVER`` for topics that are the truth of some state. A topic with
-    consumers has a dead-letter topic beside it. A consumer shares the topic's partitions in the consumer
+    ``retention_ms`` is milliseconds, ``FOREVER`` for topics that are the truth of some state. A topic whose
+    partitions some consumer shares has a dead-letter topic beside it. A consumer shares them in the consumer
     group ``<service>.<topic>``; one of ``replayed_by`` only reads the whole topic in every process, without
     a group. Of the services that ``elects`` names, the group ``<service>.active`` on this topic chooses the
     one active process. The console reads every topic but ``COMES_AGAIN`` and is named nowhere.
@@ -70,7 +70,7 @@ class TopicSpec:
 
     @property
     def dead_letter_exists(self) -> bool:
-        return bool(self.consumers)
+        return bool(set(self.consumers) - set(self.replayed_by))
 
     def groups_of(self, service: str) -> tuple[str, ...]:
         """Return the consumer groups of ``service`` on this topic."""
@@ -100,7 +100,10 @@ ERASURE_REQUESTED = TopicSpec(
     ("ingest", "curate", "monitor", "serve-gateway"),
 )
 ERASURE_COMPLETED = TopicSpec(
-    data.ErasureCompleted, ("ingest", "curate", "eval", "monitor", "serve-gateway"), ("eval",)
+    data.ErasureCompleted,
+    ("ingest", "curate", "eval", "monitor", "serve-gateway"),
+    ("eval", "registry"),
+    replayed_by=("registry",),
 )
 PROJECT_DECLARED = TopicSpec(
     upstream.ProjectDeclared,
@@ -112,15 +115,27 @@ PROJECT_DECLARED = TopicSpec(
 )
 
 RECORD_INGESTED = TopicSpec(data.RecordIngested, ("ingest",), ("curate",), 3)
-DATASET_REQUESTED = TopicSpec(data.DatasetRequested, ("curate", "cli", "console"), ("curate",), 3)
+DATASET_REQUESTED = TopicSpec(
+    data.DatasetRequested,
+    ("curate", "cli", "console"),
+    ("curate", "registry"),
+    3,
+    replayed_by=("registry",),
+)
 DATASET_VERSIONED = TopicSpec(
-    data.DatasetVersioned, ("curate",), ("curate", "train"), 4, replayed_by=("curate",)
+    data.DatasetVersioned,
+    ("curate",),
+    ("curate", "train", "registry"),
+    4,
+    replayed_by=("curate", "registry"),
 )
 DATASET_REJECTED = TopicSpec(data.DatasetRejected, ("curate",), ("curate",), 1)
 
 TRAIN_CONTROL = TopicSpec(training.TrainControl, ("console", "cli"), ("train",), 1)
 TRAIN_PLANNED = TopicSpec(training.TrainPlanned, ("train",), (), 1)
-TRAIN_STARTED = TopicSpec(training.TrainStarted, ("train",), ("train",), 1)
+TRAIN_STARTED = TopicSpec(
+    training.TrainStarted, ("train",), ("train", "registry"), 1, replayed_by=("registry",)
+)
 TRAIN_PROGRESSED = TopicSpec(training.TrainProgressed, ("train",), (), 1, retention_ms=7 * DAY_MS)
 TRAIN_COMPLETED = TopicSpec(
     training.TrainCompleted,
@@ -129,17 +144,29 @@ TRAIN_COMPLETED = TopicSpec(
     4,
     replayed_by=("curate", "train"),
 )
-TRAIN_FAILED = TopicSpec(training.TrainFailed, ("train",), (), 1)
+TRAIN_FAILED = TopicSpec(training.TrainFailed, ("train",), ("registry",), 1, replayed_by=("registry",))
 
 EVAL_PASSED = TopicSpec(
     evaluation.EvalPassed, ("eval",), ("registry", "monitor"), 1, replayed_by=("monitor",)
 )
 EVAL_FAILED = TopicSpec(evaluation.EvalFailed, ("eval",), ("registry",), 1)
-EVAL_UNDECIDED = TopicSpec(evaluation.EvalUndecided, ("eval",), (), 1)
-EVAL_REQUESTED = TopicSpec(evaluation.EvalRequested, ("registry", "console", "cli"), ("eval",), 4)
-REVIEW_REQUESTED = TopicSpec(evaluation.ReviewRequested, ("eval",), (), 1)
-REVIEW_ANSWERED = TopicSpec(evaluation.ReviewAnswered, ("console",), (), 1)
-REVIEW_SUBMITTED = TopicSpec(evaluation.ReviewSubmitted, ("console",), ("eval",), 1)
+EVAL_UNDECIDED = TopicSpec(evaluation.EvalUndecided, ("eval",), ("registry",), 1, replayed_by=("registry",))
+EVAL_REQUESTED = TopicSpec(
+    evaluation.EvalRequested,
+    ("registry", "console", "cli"),
+    ("eval", "registry"),
+    4,
+    replayed_by=("registry",),
+)
+REVIEW_REQUESTED = TopicSpec(
+    evaluation.ReviewRequested, ("eval",), ("registry",), 1, replayed_by=("registry",)
+)
+REVIEW_ANSWERED = TopicSpec(
+    evaluation.ReviewAnswered, ("console",), ("registry",), 1, replayed_by=("registry",)
+)
+REVIEW_SUBMITTED = TopicSpec(
+    evaluation.ReviewSubmitted, ("console",), ("eval", "registry"), 1, replayed_by=("registry",)
+)
 
 MODEL_REGISTERED = TopicSpec(lifecycle.ModelRegistered, ("registry",), ("registry",), 1)
 MODEL_PROMOTED = TopicSpec(
@@ -148,9 +175,13 @@ MODEL_PROMOTED = TopicSpec(
 MODEL_ROLLEDBACK = TopicSpec(
     lifecycle.ModelRolledback, ("registry",), ("registry", "monitor"), 1, replayed_by=("monitor",)
 )
-MODEL_COMMANDED = TopicSpec(lifecycle.ModelCommanded, ("console", "cli"), (), 1)
-MODEL_PINNED = TopicSpec(lifecycle.ModelPinned, ("registry",), (), 1)
-COMMAND_REFUSED = TopicSpec(lifecycle.CommandRefused, ("registry",), (), 1)
+MODEL_COMMANDED = TopicSpec(
+    lifecycle.ModelCommanded, ("console", "cli"), ("registry",), 1, replayed_by=("registry",)
+)
+MODEL_PINNED = TopicSpec(lifecycle.ModelPinned, ("registry",), ("registry",), 1, replayed_by=("registry",))
+COMMAND_REFUSED = TopicSpec(
+    lifecycle.CommandRefused, ("registry",), ("registry",), 1, replayed_by=("registry",)
+)
 SERVING_DESIRED = TopicSpec(
     lifecycle.ServingDesired,
     ("registry",),
@@ -166,10 +197,10 @@ DRIFT_DETECTED = TopicSpec(
     # it shows what users asked: no longer than the log keeps the completions themselves
     production.DriftDetected,
     ("monitor",),
-    ("curate", "monitor"),
+    ("curate", "monitor", "registry"),
     1,
     retention_ms=30 * DAY_MS,
-    replayed_by=("monitor",),
+    replayed_by=("monitor", "registry"),
 )
 ROLLOUT_JUDGED = TopicSpec(
     production.RolloutJudged, ("monitor",), ("registry", "monitor"), 1, replayed_by=("monitor",)

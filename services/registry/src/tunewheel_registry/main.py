@@ -12,13 +12,18 @@ from tunewheel_runtime.service import Service
 from tunewheel_registry.api import make_api
 from tunewheel_registry.handlers import register
 from tunewheel_registry.ledger import Ledger
+from tunewheel_registry.lineage.api import add_lineage
+from tunewheel_registry.lineage.index import TOPICS as LINEAGE
+from tunewheel_registry.lineage.index import LineageIndex
+from tunewheel_registry.lineage.records import RecordFiles
 from tunewheel_registry.settings import Settings
 
 LIFECYCLE = (topics.MODEL_REGISTERED, topics.MODEL_PROMOTED, topics.MODEL_ROLLEDBACK)
 
 
 def make_app(settings: Settings) -> Service:
-    """Build the service: lifecycle events and specs are read to the end before any handler runs."""
+    """Build the service: lifecycle events, specs and what lineage is made of are read to the end before any
+    handler runs."""
     service = Service("registry", settings)
     service.one_at_a_time(topics.PROJECT_DECLARED)
     declared = service.view(topics.PROJECT_DECLARED)
@@ -40,7 +45,11 @@ def make_app(settings: Settings) -> Service:
     for topic in LIFECYCLE:
         service.check(topic)
     register(service, ledger)
-    service.mount(make_api(ledger, known_spec))
+    index = LineageIndex()
+    service.replay(LINEAGE, index.apply)
+    api = make_api(ledger, known_spec)
+    add_lineage(api, index, RecordFiles(service.store))
+    service.mount(api)
     return service
 
 
