@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_eval.artifacts import (
     check_files,
     fetch_candidate,
-    fetch_measurements,
     keep_measurement,
+    known_rows,
     read_holdout,
 )
 from tunewheel_eval.errors import UnfitCandidate
-from tunewheel_eval.measurement import Header, Measurement, RegressionRow, read_measurement
+from tunewheel_eval.measurement import Header, Measurement, RegressionRow
 from tunewheel_eval.plan import read_manifest
 from tunewheel_runtime.store import ObjectStore
 
@@ -91,19 +90,21 @@ async def test_candidate_is_fetched_whole_and_verified(
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_measurements_are_found_by_model_and_dataset(store: ObjectStore, tmp_path: Path) -> None:
+async def test_rows_are_found_by_model_whichever_version_asked(store: ObjectStore) -> None:
     def of(model: str, letter: str, correct: bool = True) -> Measurement:
         row = RegressionRow(key=letter * 64, output="o", correct=correct)
         return Measurement(header=Header(model_key=model, dtype="float32"), rows={row.key: row})
 
-    async def go() -> tuple[Path, ...]:
-        await keep_measurement(store, of("m1", "a"), dataset_id="ds-1")
-        await keep_measurement(store, of("m1", "a", correct=False), dataset_id="ds-1")  # the first one stays
-        await keep_measurement(store, of("m1", "b"), dataset_id="ds-2")
-        await keep_measurement(store, of("m2", "c"), dataset_id="ds-1")
-        return await fetch_measurements(
-            store, model_key="m1", dataset_ids=["ds-1", "ds-2", "ds-1", "ds-3"], destination=tmp_path
-        )
-
-    found = [read_measurement(path.read_text()) for path in asyncio.run(go())]
-    assert found == [of("m1", "a"), of("m1", "b")]
+    await keep_measurement(store, of("m1", "a"), dataset_id="ds-1")
+    await keep_measurement(store, of("m1", "a", correct=False), dataset_id="ds-1")  # the first one stays
+    await keep_measurement(store, of("m1", "b"), dataset_id="ds-2")
+    await keep_measurement(store, of("m1", "a", correct=False), dataset_id="ds-3")
+    await keep_measurement(store, of("m2", "c"), dataset_id="ds-1")
+    keys = [letter * 64 for letter in "abc"]
+    header = Header(model_key="m1", dtype="float32")
+    first = await known_rows(store, header, keys, dataset_ids=["ds-1"])
+    assert first.rows == of("m1", "a").rows | of("m1", "b").rows
+    third = await known_rows(store, header, keys, dataset_ids=["ds-3", "ds-9"])
+    assert third.rows == of("m1", "a", correct=False).rows | of("m1", "b").rows
+    for other in ({"dtype": "bfloat16"}, {"method": 0}, {"model_key": "m3"}):
+        assert not (await known_rows(store, header.model_copy(update=other), keys, dataset_ids=[])).rows

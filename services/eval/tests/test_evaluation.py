@@ -14,7 +14,14 @@ from tunewheel_contracts.erasures import proof_of
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import ErasureCompleted
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
+from tunewheel_contracts.events.evaluation import (
+    EvalFailed,
+    EvalPassed,
+    EvalRequested,
+    ReviewRequested,
+    ReviewSubmitted,
+)
+from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.dataset import ChatExample
@@ -23,12 +30,16 @@ from tunewheel_contracts.formats.evaluation_plan import Champion
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval import evaluation
+from tunewheel_eval import plan as planning
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Job, Progress
+from tunewheel_eval.measurement import read_measurement
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.plan import make_plan, pin, read_manifest
+from tunewheel_eval.requests import Asked
+from tunewheel_eval.reviews import settle
 from tunewheel_eval.scorecards import refusal
 from tunewheel_eval.settings import Settings
 from tunewheel_eval.worker_process import OnProgress, Stopped
@@ -94,6 +105,12 @@ def criteria(*entries: dict[str, Any]) -> ProjectSpec:
     )
 
 
+def make_spec(**changes: Any) -> ProjectSpec:
+    plain = {"project": "desk", "base_model": "tiny", "task": {"system_prompt": "s", "max_output_tokens": 12}}
+    lenient = {"criteria": [{"metric": "perplexity", "minimum": 1.0}]}
+    return ProjectSpec.model_validate(plain | lenient | changes)
+
+
 async def read_scorecard(store: ObjectStore, verdict: EvalPassed | EvalFailed) -> Scorecard:
     return Scorecard.model_validate_json(await store.get(verdict.scorecard))
 
@@ -150,6 +167,124 @@ async def test_two_turns(
     )
     measured = [path for path in await store.list("measurements") if "/ds-2/" in path]
     assert len(measured) == 3
+
+
+def asking(serving: ServingDesired | None, **changes: Any) -> Asked:
+    async def anybody(_: EvalRequested) -> None: ...
+
+    plain = {"project": "desk", "run_id": "run-1", "request": "once more", **changes}
+    return Asked(EvalRequested.model_validate(plain), serving, anybody)
+
+
+async def test_judging_again_costs_no_generation_where_all_rows_are_known(
+    real_run: MakeRun,
+    store: ObjectStore,
+    evaluator: Evaluator,
+    adapters: tuple[Path, Path],
+    serving: Callable[..., ServingDesired],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A champion that came in between, other criteria and an upgrade: each is a scorecard of stored rows."""
+    first = await real_run()
+    verdict = await evaluator.evaluate(first, None, lease())
+    second = await real_run(run_id="run-2", adapter=adapters[1])
+    await evaluator.evaluate(second, None, lease())
+    monkeypatch.setattr(evaluation, "run_worker", None)  # nobody may start a worker from here on
+
+    _, again = await evaluator.evaluate_again(asking(serving(second)), lease())
+    assert isinstance(again, EvalPassed)
+    assert {one.role: one.model_id for one in again.contestants}[Role.CHAMPION] == "desk-run-2"
+    assert again.evaluation_id not in (None, verdict.evaluation_id)
+    assert again.event_id() != verdict.event_id()
+
+    strict = {"criteria": [{"metric": "valid_output", "minimum": 1.0}]}
+    plan, told = await evaluator.evaluate_again(asking(None, **strict), lease())
+    assert told is None
+    card = Scorecard.model_validate_json(await store.read(plan.scorecard_path) or b"")
+    assert [check.passed for check in card.checks] == [False]
+    assert card.criteria_sha256 != verdict.criteria_sha256
+
+    monkeypatch.setattr(planning, "SCORING", planning.SCORING + 1)
+    _, upgraded = await evaluator.evaluate_again(asking(None, request="after the upgrade"), lease())
+    assert isinstance(upgraded, EvalPassed)
+    assert upgraded.evaluation_id != verdict.evaluation_id
+    assert upgraded.contestants == verdict.contestants
+
+
+async def test_the_base_is_measured_once_whichever_run_comes_next(
+    real_run: MakeRun, evaluator: Evaluator, adapters: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await evaluator.evaluate(await real_run(), None, lease())
+    seeded: dict[Role, int] = {}
+
+    async def noted(path: Path, **options: Any) -> None:
+        for one in Job.model_validate_json(path.read_text("utf-8")).contestants:
+            found = read_measurement(one.seeds[0].read_text("utf-8"))
+            seeded[one.role] = len(found.rows) if found else 0
+        await measured_here(path, **options)
+
+    monkeypatch.setattr(evaluation, "run_worker", noted)
+    await evaluator.evaluate(
+        await real_run(run_id="run-2", dataset_id="ds-2", adapter=adapters[1]), None, lease()
+    )
+    assert seeded == {Role.CANDIDATE: 0, Role.BASE: 9}
+
+
+async def test_an_approval_holds_for_later_evaluations_and_a_rejection_too(
+    real_run: MakeRun, evaluator: Evaluator, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def anybody(_: ReviewSubmitted) -> None: ...
+
+    spec = make_spec(review={"required": True})
+    verdict = await evaluator.evaluate(await real_run(spec), None, lease())
+    assert isinstance(verdict, ReviewRequested)
+    said = {"project": "desk", "run_id": "run-1", "reviewer": "ada", "verdict": "approved"}
+    await settle(store, ReviewSubmitted.model_validate(said), check=anybody)
+    monkeypatch.setattr(planning, "SCORING", planning.SCORING + 1)
+    _, again = await evaluator.evaluate_again(asking(None), lease())
+    assert isinstance(again, EvalPassed)
+    assert (again.reviewed_by, again.evaluation_id == verdict.evaluation_id) == ("ada", False)
+    await settle(store, ReviewSubmitted.model_validate(said | {"verdict": "rejected"}), check=anybody)
+    monkeypatch.setattr(planning, "SCORING", planning.SCORING + 1)
+    _, final = await evaluator.evaluate_again(asking(None, request="once more, please"), lease())
+    assert isinstance(final, EvalFailed)
+    assert final.field == "review"
+
+
+async def test_one_overlong_row_is_left_out_and_counted(
+    real_run: MakeRun, evaluator: Evaluator, store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    long = examples[0].messages[2].model_copy(update={"content": "ring " * 20_000})
+    odd = examples[0].model_copy(update={"messages": (*examples[0].messages[:2], long)})
+    verdict = await evaluator.evaluate(await real_run(holdout=(odd, *examples[1:])), None, lease())
+    assert isinstance(verdict, EvalPassed)
+    card = await read_scorecard(store, verdict)
+    assert card.left_out == {"too_long": 1}
+    assert {one.metrics["examples"] for one in card.contestants} == {5.0}
+    assert card.generations is not None
+    assert b"ring ring" not in await store.get(card.generations)
+
+
+@pytest.mark.parametrize("holdout", ["one", "constant labels", "one without an answer"])
+async def test_a_holdout_that_says_little_has_a_clear_outcome(
+    holdout: str, real_run: MakeRun, evaluator: Evaluator, examples: tuple[ChatExample, ...]
+) -> None:
+    held = {
+        "one": examples[:1],
+        "constant labels": tuple(one for one in examples if "delivery" in one.messages[2].content),
+        "one without an answer": (examples[0].model_copy(update={"messages": examples[0].messages[:2]}),),
+    }[holdout]
+    schema = {"not": {}}  # nothing fits it
+    spec = make_spec(task={"system_prompt": "s", "output_schema": schema, "max_output_tokens": 12})
+    verdict = await evaluator.evaluate(await real_run(spec, holdout=held), None, lease())
+    if holdout == "one without an answer":
+        assert isinstance(verdict, EvalFailed)
+        assert verdict.field == "dataset.holdout"
+        assert "does not end with an assistant's answer" in verdict.reasons[0]
+        return
+    assert isinstance(verdict, EvalPassed)
+    assert {one.metrics["valid_output"] for one in verdict.contestants} == {0.0}
+    assert {one.metrics["examples"] for one in verdict.contestants} == {float(len(held))}
 
 
 async def test_an_erased_example_is_measured_no_more_and_its_late_rows_go(

@@ -16,7 +16,7 @@ from tunewheel_eval import measuring
 from tunewheel_eval.contestants import LoadedGroup, groups
 from tunewheel_eval.errors import NoNumber, UnfitCandidate, UnusableContestant
 from tunewheel_eval.job import ContestantJob, Job, Progress
-from tunewheel_eval.measurement import HoldoutRow, Measurement, read_measurement
+from tunewheel_eval.measurement import HoldoutRow, Measurement, SkippedRow, read_measurement
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.prompts import Prompt
 
@@ -154,6 +154,23 @@ def test_rows_of_equal_items_are_taken_over_from_other_datasets(
     seed.write_text(other_precision)
     _, said = run(make_job(Role.BASE, folder="mixed", seeds=(seed,)))
     assert len(said) > 1
+
+
+def test_what_cannot_be_measured_is_skipped_and_the_rest_is_not(
+    make_job: Any, examples: tuple[ChatExample, ...]
+) -> None:
+    long = examples[0].messages[1].model_copy(update={"content": "ring " * 600})
+    broken = (
+        examples[0].model_copy(update={"messages": (examples[0].messages[0], long, examples[0].messages[2])}),
+        examples[1].model_copy(update={"messages": examples[1].messages[:2]}),
+        *examples[2:],
+    )
+    found, said = run(make_job(Role.BASE, examples=broken))
+    skipped = [row for row in found[Role.BASE].rows.values() if isinstance(row, SkippedRow)]
+    assert sorted(row.reason for row in skipped) == ["no_answer", "too_long"]
+    assert said[-1].done == said[-1].total == 9
+    again, _ = run(make_job(Role.BASE, examples=broken))
+    assert again == found
 
 
 def test_whole_model_without_tokenizer_borrows_its_bases(

@@ -31,7 +31,8 @@ def measured(
         for one, text in zip(examples, said, strict=True)
     ]
     rows += [
-        RegressionRow(key=item.key, output="a", correct=hit) for item, hit in zip(ITEMS, right, strict=True)
+        RegressionRow(key=item.key, output="a" if hit else "b", correct=hit)
+        for item, hit in zip(ITEMS, right, strict=True)
     ]
     return Measurement(header=Header(model_key="m", dtype="float32"), rows={row.key: row for row in rows})
 

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from tunewheel_basemodel.chat import encode_chat, render
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import MAX_NEW_TOKENS, RegressionItem
-from tunewheel_eval.errors import UnfitCandidate
-from tunewheel_eval.prompts import check_length, example_prompt, item_prompt
+from tunewheel_eval.prompts import example_prompt, item_prompt, too_long, unanswered
 
+KEY = "a" * 64
 END = "<|im_end|>"
 
 
@@ -52,17 +53,22 @@ def test_template_that_leaves_the_prompts_end_out_of_history(
     assert tokenizer.decode(prompt.answers[0]) == examples[0].messages[-1].content + END
 
 
-def test_example_without_an_answer_is_named(tiny: tuple[Any, Any], examples: tuple[ChatExample, ...]) -> None:
-    unanswered = examples[0].model_copy(update={"messages": examples[0].messages[:2]})
-    with pytest.raises(UnfitCandidate, match=r"^dataset\.holdout: example ex-0 "):
-        example_prompt(tiny[1], unanswered, key="k", max_output_tokens=5)
+def test_example_without_an_answer_is_named(examples: tuple[ChatExample, ...]) -> None:
+    one = examples[0]
+    assert unanswered(one, key=KEY) is None
+    blank = one.messages[-1].model_copy(update={"content": " \n"})
+    for messages in (one.messages[:2], one.messages[:1], (*one.messages[:2], blank)):
+        row = unanswered(one.model_copy(update={"messages": messages}), key=KEY)
+        assert row is not None
+        assert (row.reason, row.detail[:12]) == ("no_answer", "example ex-0")
 
 
 def test_example_beyond_the_models_context_is_named(
     tiny: tuple[Any, Any], examples: tuple[ChatExample, ...]
 ) -> None:
-    prompt = example_prompt(tiny[1], examples[0], key="k", max_output_tokens=900)
-    check_length([prompt], None)
-    check_length([prompt], prompt.longest)
-    with pytest.raises(UnfitCandidate, match=r"example ex-0 takes \d+ tokens .* holds 512; lower"):
-        check_length([prompt], 512)
+    prompt = example_prompt(tiny[1], examples[0], key=KEY, max_output_tokens=900)
+    assert too_long(prompt, None) is None
+    assert too_long(prompt, prompt.longest) is None
+    row = too_long(prompt, 512)
+    assert row is not None
+    assert re.match(r"example ex-0, which takes \d+ tokens .* holds 512$", row.detail)

@@ -19,8 +19,10 @@ from tunewheel_contracts.identity import content_id
 from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_eval.errors import UnfitCandidate
-from tunewheel_eval.measurement import Measurement
+from tunewheel_eval.measurement import Header, Measurement, Row, read_measurement
 
+MOST_FILES = 40
+"""Stored measurements of one model that are looked through: a base may have been measured for years."""
 _PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -104,19 +106,28 @@ def measurement_file(measurement: Measurement, dataset_id: str) -> tuple[str, by
     return f"{folder}/{content_id('rows', cause)}.jsonl", measurement.to_lines().encode()
 
 
-async def fetch_measurements(
-    store: ObjectStore, *, model_key: str, dataset_ids: Sequence[str], destination: Path
-) -> tuple[Path, ...]:
-    """Bring what is known of a model from evaluations on these datasets, the first given first."""
-    found: list[Path] = []
-    for dataset_id in dict.fromkeys(dataset_ids):
-        for path in await store.list(measurements_of(model_key, dataset_id)):
-            if (data := await store.read(path)) is not None:
-                target = destination / f"{dataset_id}-{PurePosixPath(path).name}"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)
-                found.append(target)
-    return tuple(found)
+async def known_rows(
+    store: ObjectStore, header: Header, keys: Sequence[str], *, dataset_ids: Sequence[str]
+) -> Measurement:
+    """Return what was measured of a model before on the items of ``keys``, by evaluations on whatever dataset
+    versions: on those of ``dataset_ids`` first, then the newest first. At most ``MOST_FILES`` are read."""
+    rows: dict[str, Row] = {}
+    for path in (await _kept(store, header.model_key, dataset_ids))[:MOST_FILES]:
+        missing = [key for key in keys if key not in rows]
+        if not missing:
+            break
+        found = read_measurement((await store.read(path) or b"").decode("utf-8", "replace"))
+        if found is not None and found.matches(header):
+            rows |= found.only(missing).rows
+    return Measurement(header=header, rows=rows).only(keys)
+
+
+async def _kept(store: ObjectStore, model_key: str, dataset_ids: Sequence[str]) -> list[str]:
+    written = await store.written(f"measurements/{model_key}")
+    newest = sorted(written, key=lambda path: written[path], reverse=True)
+    likely = [measurements_of(model_key, one) + "/" for one in dataset_ids]
+    # sorted() keeps the order of equals
+    return sorted(newest, key=lambda path: not any(path.startswith(folder) for folder in likely))
 
 
 def measurements_of(model_key: str, dataset_id: str) -> str:

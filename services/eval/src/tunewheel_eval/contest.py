@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_eval.artifacts import fetch_candidate, fetch_champion, fetch_measurements
+from tunewheel_eval.artifacts import fetch_candidate, fetch_champion, known_rows
 from tunewheel_eval.job import ContestantJob, Job
-from tunewheel_eval.measurement import example_key, model_key
+from tunewheel_eval.measurement import Header, Measurement, example_key, model_key
 from tunewheel_eval.settings import Settings
 
 
@@ -58,14 +59,30 @@ def roles(plan: EvaluationPlan) -> tuple[tuple[Role, AdapterRef | None], ...]:
     return (*found, (Role.CHAMPION, plan.champion.adapter)) if plan.champion else found
 
 
-async def prepare_job(contest: Contest, store: ObjectStore, settings: Settings) -> Job:
+async def known_of(contest: Contest, store: ObjectStore, settings: Settings) -> dict[Role, Measurement]:
+    """Return what was measured of every contestant before, by this evaluation's way of measuring."""
+    champion = contest.plan.champion
+    # The base and the champion were measured on the champion's dataset, when it was the candidate.
+    likely = [contest.plan.dataset_id, *([champion.dataset_id] if champion and champion.dataset_id else [])]
+    found: dict[Role, Measurement] = {}
+    for role, adapter in roles(contest.plan):
+        header = Header(model_key=_key(contest, adapter), dtype=settings.eval_dtype)
+        found[role] = await known_rows(store, header, contest.keys, dataset_ids=likely)
+    return found
+
+
+async def prepare_job(
+    contest: Contest, known: Mapping[Role, Measurement], store: ObjectStore, settings: Settings
+) -> Job:
     """Bring every model and what is already known of it to this machine.
 
     Raises:
         UnfitCandidate: the candidate's files are unusable.
         InvalidEvent: the champion's are.
     """
-    contestants = [await _contestant(contest, store, role, adapter) for role, adapter in roles(contest.plan)]
+    contestants = [
+        await _contestant(contest, store, role, adapter, known[role]) for role, adapter in roles(contest.plan)
+    ]
     return Job(
         contestants=tuple(contestants),
         examples=contest.examples,
@@ -79,22 +96,15 @@ async def prepare_job(contest: Contest, store: ObjectStore, settings: Settings) 
 
 
 async def _contestant(
-    contest: Contest, store: ObjectStore, role: Role, adapter: AdapterRef | None
+    contest: Contest, store: ObjectStore, role: Role, adapter: AdapterRef | None, known: Measurement
 ) -> ContestantJob:
-    # The base plays in the form the candidate was trained on, so that the adapter alone is what differs.
-    form = adapter or contest.plan.adapter
-    key = model_key(form.base, adapter, quantization=form.quantization)
+    form, key = _form(contest, adapter), _key(contest, adapter)
     directory = None
     if adapter is not None:
         fetch = fetch_candidate if role is Role.CANDIDATE else fetch_champion
         directory = await fetch(store, adapter, contest.directory / "models" / key)
-    champion = contest.plan.champion
-    seeds = await fetch_measurements(
-        store,
-        model_key=key,
-        dataset_ids=_datasets(contest.plan.dataset_id, champion.dataset_id if champion else None),
-        destination=contest.directory / "known" / role.value,
-    )
+    seed = contest.directory / f"{role.value}.known.jsonl"
+    await asyncio.to_thread(seed.write_text, known.to_lines(), "utf-8")
     return ContestantJob(
         role=role,
         model_key=key,
@@ -103,10 +113,15 @@ async def _contestant(
         directory=directory,
         whole_model=adapter is not None and adapter.method is TrainMethod.FULL,
         rows=contest.rows(role),
-        seeds=seeds,
+        seeds=(seed,),
     )
 
 
-def _datasets(own: str, champions: str | None) -> Sequence[str]:
-    """The base and the champion were measured on the champion's dataset, when it was the candidate."""
-    return [own] if champions is None else [own, champions]
+def _form(contest: Contest, adapter: AdapterRef | None) -> AdapterRef:
+    """The base plays in the form the candidate was trained on, so that the adapter alone is what differs."""
+    return adapter or contest.plan.adapter
+
+
+def _key(contest: Contest, adapter: AdapterRef | None) -> str:
+    form = _form(contest, adapter)
+    return model_key(form.base, adapter, quantization=form.quantization)

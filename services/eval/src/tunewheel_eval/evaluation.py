@@ -18,10 +18,11 @@ from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_eval.artifacts import keep_measurement, read_holdout
-from tunewheel_eval.contest import Contest, prepare_job, roles
+from tunewheel_eval.contest import Contest, known_of, prepare_job
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Progress
+from tunewheel_eval.left_out import keep_measured
 from tunewheel_eval.measurement import Measurement, read_measurement
 from tunewheel_eval.metrics import outcomes
 from tunewheel_eval.plan import make_plan, pin, read_manifest
@@ -145,12 +146,18 @@ class Evaluator:
         begins_at = await asyncio.to_thread(contest.rows_written)
         job = f"{contest.plan.scorecard_id} from row {begins_at}"
         async with self._attempts.begin(job, spared=(UnfitCandidate, InvalidEvent)) as number:
-            seconds = await self._measure(contest, lease, attempt=number)
-            return await self._judge(contest, seconds)
+            known = await known_of(contest, self._store, self._settings)
+            if all(one.covers(contest.keys) for one in known.values()):
+                return await self._judge(contest, known, {})
+            seconds = await self._measure(contest, known, lease, attempt=number)
+            measured = {role: await asyncio.to_thread(_read, contest, role) for role in known}
+            return await self._judge(contest, measured, seconds)
 
-    async def _measure(self, contest: Contest, lease: Lease, *, attempt: int) -> dict[str, float]:
-        """Run the measuring process; returns seconds by contestant."""
-        job = await prepare_job(contest, self._store, self._settings)
+    async def _measure(
+        self, contest: Contest, known: Mapping[Role, Measurement], lease: Lease, *, attempt: int
+    ) -> dict[str, float]:
+        """Run the measuring process on what is not ``known``; returns seconds by contestant."""
+        job = await prepare_job(contest, known, self._store, self._settings)
         batch = max(1, job.batch_size // _SHRINK ** (attempt - 1))
         job = job.model_copy(update={"batch_size": batch})
         await asyncio.to_thread(contest.job_path.write_text, job.model_dump_json(), "utf-8")
@@ -170,18 +177,26 @@ class Evaluator:
             raise
         return seconds
 
-    async def _judge(self, contest: Contest, seconds: Mapping[str, float]) -> Scorecard:
+    async def _judge(
+        self, contest: Contest, measured: Mapping[Role, Measurement], seconds: Mapping[str, float]
+    ) -> Scorecard:
         spec, plan = contest.manifest.spec, contest.plan
-        measured = {role: await asyncio.to_thread(_read, contest, role) for role, _ in roles(plan)}
+        limit = spec.task.max_output_tokens
+        kept = keep_measured(measured, contest.examples, contest.items, max_output_tokens=limit)
         judged = {
-            role: await asyncio.to_thread(outcomes, one, contest.examples, contest.items, spec.task)
+            role: await asyncio.to_thread(outcomes, one, kept.examples, kept.items, spec.task)
             for role, one in measured.items()
         }
-        limit = spec.task.max_output_tokens
-        lines = generation_lines(measured, contest.examples, max_output_tokens=limit)
+        lines = generation_lines(measured, kept.examples, max_output_tokens=limit)
         generations = await self._store.put(generations_path(plan.scorecard_id, lines), lines)
         return await asyncio.to_thread(
-            build_scorecard, plan, spec, judged, generations=generations, seconds=seconds
+            build_scorecard,
+            plan,
+            spec,
+            judged,
+            generations=generations,
+            seconds=seconds,
+            left_out=kept.left_out,
         )
 
     async def _keep(self, plan: EvaluationPlan, scorecard: Scorecard) -> tuple[Scorecard, ArtifactRef]:

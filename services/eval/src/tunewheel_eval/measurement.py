@@ -7,6 +7,7 @@ A file may end in half a line (its writer was killed): that line does not count.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -43,11 +44,31 @@ class RegressionRow(Frozen):
     key: Sha256
     output: str
     correct: bool
+    """As it was judged when it was measured. Scoring judges ``output`` anew."""
 
 
-Row = HoldoutRow | RegressionRow
-_LINE: TypeAdapter[Header | HoldoutRow | RegressionRow] = TypeAdapter(
-    Annotated[Header | HoldoutRow | RegressionRow, Field(discriminator="row")]
+class SkipReason(StrEnum):
+    """Why a contestant could not be measured on an item."""
+
+    TOO_LONG = "too_long"
+    """It does not fit into the model's context, with its answer."""
+    NO_ANSWER = "no_answer"
+    """It does not end with an assistant's answer that says something."""
+
+
+class SkippedRow(Frozen):
+    """An item that this contestant cannot be measured on, whoever measures it."""
+
+    row: Literal["skipped"] = "skipped"
+    key: Sha256
+    reason: SkipReason
+    detail: str
+    """Which item it is, and what is the matter with it."""
+
+
+Row = HoldoutRow | RegressionRow | SkippedRow
+_LINE: TypeAdapter[Header | HoldoutRow | RegressionRow | SkippedRow] = TypeAdapter(
+    Annotated[Header | HoldoutRow | RegressionRow | SkippedRow, Field(discriminator="row")]
 )
 
 
@@ -59,6 +80,9 @@ class Measurement(Frozen):
 
     def matches(self, header: Header) -> bool:
         return self.header == header
+
+    def covers(self, keys: Iterable[str]) -> bool:
+        return all(key in self.rows for key in keys)
 
     def only(self, keys: Iterable[str]) -> Measurement:
         """Return the rows of ``keys`` that are there, in that order."""

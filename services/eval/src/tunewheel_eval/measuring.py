@@ -14,8 +14,8 @@ from tunewheel_eval.contestants import LoadedGroup, groups
 from tunewheel_eval.decoding import Decoder
 from tunewheel_eval.errors import NoNumber, UnfitCandidate
 from tunewheel_eval.job import ContestantJob, Job, Progress
-from tunewheel_eval.measurement import Header, HoldoutRow, RegressionRow, Row, example_key
-from tunewheel_eval.prompts import Prompt, check_length, example_prompt, item_prompt
+from tunewheel_eval.measurement import Header, HoldoutRow, RegressionRow, Row, SkippedRow, example_key
+from tunewheel_eval.prompts import Prompt, example_prompt, item_prompt, too_long, unanswered
 from tunewheel_eval.rows import RowFile, read_existing
 
 if TYPE_CHECKING:
@@ -30,10 +30,11 @@ _BATCH_TOKENS = 32_768
 
 
 def measure(job: Job, report: Report) -> None:
-    """Bring every contestant's row file to completeness, reporting after each batch.
+    """Bring every contestant's row file to completeness, reporting after each batch. Items that cannot be
+    measured are noted as skipped.
 
     Raises:
-        UnfitCandidate: the candidate, its base or the dataset cannot be measured.
+        UnfitCandidate: the candidate or its base cannot be measured.
     """
     import torch
     from tunewheel_basemodel.precision import compute_dtype
@@ -84,14 +85,22 @@ class _Work:
     def run(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         decoder = Decoder(model, stop_ids=_stop_ids(model, tokenizer), pad_id=_pad_id(tokenizer))
         limit = getattr(model.config, "max_position_embeddings", None)
-        for prompts, finish in self._parts(tokenizer):
-            check_length(prompts, limit)
+        for every, finish in self._parts(tokenizer):
+            skipped = {one.key: one for prompt in every if (one := too_long(prompt, limit)) is not None}
+            self._skip([*skipped.values()])
+            prompts = [prompt for prompt in every if prompt.key not in skipped]
             decoder.share_prefix([prompt.context for prompt in prompts])
             for batch in _batches(prompts, self._job.batch_size):
                 # A batch is measured whole or not at all: what shares a batch decides the last bits.
                 if not self._file.holds([prompt.key for prompt in batch]):
                     self._file.add(self._rows(finish, _answer(decoder, tokenizer, batch)))
                 self.tell()
+
+    def _skip(self, rows: Sequence[SkippedRow]) -> None:
+        fresh = [row for row in rows if not self._file.holds([row.key])]
+        if fresh:
+            self._file.add(fresh)
+            self.tell()
 
     def _rows(self, finish: Finish, answered: Iterator[Answered]) -> list[Row]:
         try:
@@ -106,6 +115,9 @@ class _Work:
     def _parts(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[list[Prompt], Finish]]:
         """Holdout, choices and short answers, each without the rows that a seed brought."""
         examples = {key: one for key, one in self._examples.items() if key not in self._seeded}
+        silent = {key: row for key, one in examples.items() if (row := unanswered(one, key=key)) is not None}
+        self._skip([*silent.values()])
+        examples = {key: one for key, one in examples.items() if key not in silent}
         if examples:
             limit = self._job.max_output_tokens
             prompts = [

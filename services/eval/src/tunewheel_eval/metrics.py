@@ -85,7 +85,9 @@ def outcomes(
         rouge_l=np.array([rouge_l(ours, theirs) for ours, theirs in zip(said, expected, strict=True)]),
         nll=np.array([row.nll for row in rows]),
         tokens=np.array([row.tokens for row in rows], dtype=np.float64),
-        regression_right=np.array([row.correct for row in regression], dtype=np.bool_),
+        regression_right=np.array(
+            [item.is_right(row.output) for item, row in zip(items, regression, strict=True)], dtype=np.bool_
+        ),
         regression_kinds=tuple(item.kind for item in items),
     )
 

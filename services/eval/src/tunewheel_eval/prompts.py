@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import MAX_NEW_TOKENS, RegressionItem
 
-from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.measurement import SkippedRow, SkipReason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,18 +37,8 @@ class Prompt:
 def example_prompt(
     tokenizer: PreTrainedTokenizerBase, example: ChatExample, *, key: str, max_output_tokens: int
 ) -> Prompt:
-    """The conversation up to the expert's answer, and that answer.
-
-    Raises:
-        UnfitCandidate: the conversation does not end with the assistant.
-    """
+    """The conversation up to the expert's answer, and that answer; see ``unanswered``."""
     messages = [{"role": message.role, "content": message.content} for message in example.messages]
-    if len(messages) < 2 or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
-        raise UnfitCandidate(
-            field="dataset.holdout",
-            reason=f"example {example.example_id} does not end with an assistant's answer; "
-            "rebuild the dataset",
-        )
     from tunewheel_basemodel.chat import render
 
     asked = render(tokenizer, messages[:-1], True)
@@ -71,15 +61,21 @@ def item_prompt(tokenizer: PreTrainedTokenizerBase, item: RegressionItem) -> Pro
     return Prompt(item.key, f"item {item.item_id}", context, answers, 0 if item.choices else MAX_NEW_TOKENS)
 
 
-def check_length(prompts: Sequence[Prompt], limit: int | None) -> None:
-    """Refuse what does not fit into the model's context. Raises UnfitCandidate."""
-    for prompt in prompts:
-        if limit is not None and prompt.longest > limit:
-            raise UnfitCandidate(
-                field="spec.dataset.max_tokens",
-                reason=f"{prompt.name} takes {prompt.longest} tokens with its answer and the base model "
-                f"holds {limit}; lower spec.dataset.max_tokens or spec.task.max_output_tokens",
-            )
+def unanswered(example: ChatExample, *, key: str) -> SkippedRow | None:
+    """Return why nobody can be measured on a conversation that does not end with an assistant's answer."""
+    last = example.messages[-1] if len(example.messages) > 1 else None
+    if last is not None and last.role == "assistant" and last.content.strip():
+        return None
+    detail = f"example {example.example_id}, which does not end with an assistant's answer"
+    return SkippedRow(key=key, reason=SkipReason.NO_ANSWER, detail=detail)
+
+
+def too_long(prompt: Prompt, limit: int | None) -> SkippedRow | None:
+    """Return why a model whose context holds ``limit`` tokens cannot be measured on a prompt, if so."""
+    if limit is None or prompt.longest <= limit:
+        return None
+    detail = f"{prompt.name}, which takes {prompt.longest} tokens with its answer; the model holds {limit}"
+    return SkippedRow(key=prompt.key, reason=SkipReason.TOO_LONG, detail=detail)
 
 
 def _answer_text(tokenizer: PreTrainedTokenizerBase, messages: Messages, asked: str) -> str:

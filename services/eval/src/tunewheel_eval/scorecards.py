@@ -30,6 +30,7 @@ def build_scorecard(
     *,
     generations: ArtifactRef | None = None,
     seconds: Mapping[str, float] | None = None,
+    left_out: Mapping[str, int] | None = None,
 ) -> Scorecard:
     """Compare the candidate with every other contestant and judge it by the plan's own criteria, else by the
     spec's."""
@@ -47,6 +48,7 @@ def build_scorecard(
         passed=all(check.passed for check in checks),
         generations=generations,
         seconds=dict(seconds or {}),
+        left_out=dict(left_out or {}),
     )
 
 
