@@ -76,6 +76,10 @@ def test_help_loads_nothing_heavy() -> None:
         ("- a\n", "(file): is not a mapping"),
         ("project: p\nbase_model: m\ntask: {system_prompt: s}\n", "criteria:"),
         ("project: P!\n", "project:"),
+        (
+            "project: p\nbase_model: m\ntask: {system_prompt: s}\ncriteria: [{metric: blue, minimum: 1}]\n",
+            "criteria.0.metric: 'blue' is no known metric; choose from answer_length, chrf, ",
+        ),
     ],
 )
 def test_an_invalid_spec_is_refused_before_anything_is_sent(tmp_path: Path, text: str, words: str) -> None:

@@ -13,6 +13,7 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 from tunewheel_contracts.principal import Principal
+from tunewheel_outputs.criteria import check_criteria
 
 from tunewheel_cli.places import Var
 from tunewheel_cli.publishing.events import SOURCE
@@ -40,7 +41,9 @@ def read_spec(path: Path) -> ProjectSpec:
         ) from error
     except OSError as error:
         raise InvalidSpec(field="(file)", reason=f"{path} cannot be read: {error.strerror}") from error
-    return parse_spec(text)
+    spec = parse_spec(text)
+    check_criteria(spec)
+    return spec
 
 
 def check_sources(spec: ProjectSpec, var: Var, bootstrap_servers: str) -> None:

@@ -57,7 +57,7 @@ class Screen:
         self.console.print(table)
         for check in verdict.data.checks:
             mark = "[green]holds[/]" if check.passed else "[red]misses[/]"
-            self.say(f"  {mark} {check.criterion.metric.value}: {check.reason}")
+            self.say(f"  {mark} {check.criterion.metric}: {check.reason}")
 
     def answers(self, left: str, right: str, rows: Sequence[tuple[str, str, str]]) -> None:
         """Show two models' answers to the same questions side by side."""

@@ -12,10 +12,10 @@ from tunewheel_contracts.fields import FiniteFloat, Fraction, Strict
 
 
 class Metric(StrEnum):
-    """What can be measured of a contestant on a holdout."""
+    """The metrics that a scorecard's ``comparisons`` name. All are in ``tunewheel_outputs.metrics``."""
 
     VALID_OUTPUT = "valid_output"
-    """Fraction of outputs that parse and fit the project's output schema."""
+    """Fraction of outputs that parse, fit the project's output schema and hold to its output rules."""
     LABEL_ACCURACY = "label_accuracy"
     """Fraction of outputs whose label field equals the expert's."""
     ROUGE_L = "rouge_l"
@@ -39,7 +39,8 @@ class Criterion(Strict):
     there is no champion) has a one-sided p-value below it.
     """
 
-    metric: Metric
+    metric: str
+    """Name of a metric; ``tunewheel declare`` refuses one that eval does not know."""
     minimum: FiniteFloat | None = None
     maximum: FiniteFloat | None = None
     over_base: FiniteFloat | None = None
@@ -55,9 +56,4 @@ class Criterion(Strict):
             raise inconsistent(
                 "minimum", f"{self.minimum} contradicts maximum {self.maximum}, which is smaller; swap them"
             )
-        if self.metric is not Metric.PERPLEXITY:
-            for name in ("minimum", "maximum"):
-                bound = getattr(self, name)
-                if bound is not None and not 0 <= bound <= 1:
-                    raise inconsistent(name, f"{bound} lies outside 0..1, the range of {self.metric.value}")
         return self

@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from tunewheel_contracts.errors import InvalidSpec, first_complaint, inconsistent
 from tunewheel_contracts.fields import (
     Fraction,
+    LinearPattern,
     NonNegative,
     Percent,
     PositiveInt,
@@ -20,7 +21,7 @@ from tunewheel_contracts.fields import (
     Text,
 )
 from tunewheel_contracts.formats.bundle import Decoding
-from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.data_quality import (
     Benchmark,
     ContaminationPolicy,
@@ -29,6 +30,7 @@ from tunewheel_contracts.formats.data_quality import (
     SemanticDuplicates,
 )
 from tunewheel_contracts.formats.example_formats import CleaningSpec, FormatsSpec
+from tunewheel_contracts.formats.glossary import Glossary
 from tunewheel_contracts.formats.output_rules import CitedRule, OutputRule, PatternRule
 from tunewheel_contracts.formats.output_schema import OutputSchema
 from tunewheel_contracts.formats.recipe import TrainSpec
@@ -42,6 +44,14 @@ QUIET_MIN_RECORDS = 10
 LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
 
 
+class NumberTolerance(Strict):
+    """A number is right that differs by no more than the larger of both from the expert's."""
+
+    absolute: NonNegative = 0
+    relative: Fraction = 0
+    """As a share of the expert's number."""
+
+
 class TaskSpec(Strict):
     """What the model is asked to do."""
 
@@ -51,7 +61,14 @@ class TaskSpec(Strict):
     label_field: str | None = None
     """The answer's property that is the label, for accuracy."""
     output_rules: Annotated[tuple[OutputRule, ...], Field(max_length=50)] = ()
-    """What else an answer must hold to be learnt from."""
+    """What else an answer must hold, to be learnt from and to be valid."""
+    glossary: Annotated[Glossary, Field(exclude_if=lambda glossary: glossary == Glossary())] = Glossary()
+    """The words of the business, which the metric ``domain_language`` goes by."""
+    number_tolerance: Annotated[NumberTolerance | None, Field(exclude_if=operator.not_)] = None
+    """How far a number may lie from the expert's, for the metric ``numeric_accuracy``."""
+    refusal: Annotated[LinearPattern | None, Field(exclude_if=operator.not_)] = None
+    """An answer in which this pattern is found declines to help, as the expert's do where the question is out
+    of scope: for the metric ``refusal_rate``."""
     max_output_tokens: Annotated[int, Field(gt=0, le=8192)] = 256
     """Of an answer: in evaluation, and at the gateway where the client sets no limit."""
 
@@ -240,14 +257,6 @@ class ProjectSpec(Strict):
         for metric in metrics:
             if metrics.count(metric) > 1:
                 raise inconsistent("criteria", f"name {metric} twice; put all its bounds into one entry")
-        if Metric.VALID_OUTPUT in metrics and self.task.output_schema is None:
-            raise inconsistent(
-                "task.output_schema", "is missing, but criteria ask for valid_output; add one of them"
-            )
-        if Metric.LABEL_ACCURACY in metrics and self.task.label_field is None:
-            raise inconsistent(
-                "task.label_field", "is missing, but criteria ask for label_accuracy; name the label"
-            )
         self._label_in_schema()
         canary = self.rollout.canary
         if canary.enabled and canary.percent == 0:
@@ -321,7 +330,8 @@ def parse_spec(text: str) -> ProjectSpec:
     check_recognised(
         languages=spec.dataset.languages,
         pii_entities=spec.dataset.pii.entities,
-        patterns={
+        patterns=({} if spec.task.refusal is None else {"task.refusal": spec.task.refusal})
+        | {
             f"task.output_rules.{number}.pattern": rule.pattern
             for number, rule in enumerate(spec.task.output_rules)
             if isinstance(rule, PatternRule | CitedRule)

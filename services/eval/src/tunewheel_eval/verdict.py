@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import Comparison, Contestant, CriterionCheck, Role
+from tunewheel_outputs.metrics import known_metrics
 
 _SLACK = 1e-9
 """A bound met exactly on paper must not fail by a rounding of binary fractions."""
@@ -29,7 +30,7 @@ def judge(
 def _check(
     criterion: Criterion, by_role: dict[Role, Contestant], comparisons: Sequence[Comparison]
 ) -> CriterionCheck:
-    name = criterion.metric.value
+    name = criterion.metric
     observed = by_role[Role.CANDIDATE].metrics.get(name)
     if observed is None:
         reason = f"{name} was not measured: the project's task does not define it"
@@ -67,11 +68,12 @@ def _relative(criterion: Criterion, observed: float, by_role: dict[Role, Contest
                 role is Role.CHAMPION, f"there is no {role.value} to be {_number(bound)} better than"
             )
             continue
-        theirs = by_role[role].metrics.get(criterion.metric.value)
+        theirs = by_role[role].metrics.get(criterion.metric)
         if theirs is None:
             yield _Clause(False, f"the {role.value}'s was not measured")
             continue
-        advantage = theirs - observed if criterion.metric.lower_is_better else observed - theirs
+        lower_is_better = known_metrics()[criterion.metric].lower_is_better
+        advantage = theirs - observed if lower_is_better else observed - theirs
         met = advantage >= bound - _SLACK
         yield _Clause(
             met,
@@ -98,8 +100,8 @@ def _significant(
     )
 
 
-def _find(comparisons: Sequence[Comparison], metric: Metric, against: Role) -> Comparison | None:
-    return next((c for c in comparisons if c.metric is metric and c.against is against), None)
+def _find(comparisons: Sequence[Comparison], metric: str, against: Role) -> Comparison | None:
+    return next((c for c in comparisons if c.metric == metric and c.against is against), None)
 
 
 def _met(met: bool) -> str:

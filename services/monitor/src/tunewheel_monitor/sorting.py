@@ -13,6 +13,8 @@ from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.formats.serving import Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_outputs.form import AnswerForm
+from tunewheel_outputs.texts import said_before
 from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.judging import DETECTORS, EXCERPT
@@ -21,7 +23,6 @@ from tunewheel_monitor.log_ranges import Offsets
 from tunewheel_monitor.records import StreamName, WindowRecord, WindowRecords
 from tunewheel_monitor.reference import asked
 from tunewheel_monitor.rollout import Trial
-from tunewheel_monitor.validity import OutputForm
 from tunewheel_monitor.windows import Item, Silence, Stream
 
 StreamKey = tuple[str, StreamName]
@@ -74,7 +75,7 @@ class Sorter:
         self._desired = desired
         self._knowledge = knowledge
         self._lifecycle = lifecycle
-        self._forms: dict[str, tuple[str, OutputForm]] = {}
+        self._forms: dict[str, tuple[str, AnswerForm]] = {}
         self._unknown: dict[tuple[str, str, str], None] = {}
         self._last: dict[tuple[str, str], Envelope[Any]] = {}
 
@@ -144,7 +145,7 @@ class Sorter:
         drifts = data.role is RouteRole.PRODUCTION and data.error is None
         stream = await self._stream(data.project, "completions", data.model_id) if drifts else None
         # From here on nothing waits and nothing fails: a batch that is repeated counts once.
-        valid = data.error is None and form.is_valid(data.output)
+        valid = data.error is None and form.is_valid(data.output, said_before(data.messages))
         for trial in self._knowledge.trials_of(data.project):
             if trial.count(data, valid=valid):
                 self._last[trial.project, trial.model_id] = delivery.event
@@ -208,13 +209,13 @@ class Sorter:
         routes = desired.data.desired.routes if desired else ()
         return next((route for route in routes if route.role is RouteRole.PRODUCTION), None)
 
-    def _form(self, project: str) -> OutputForm | None:
+    def _form(self, project: str) -> AnswerForm | None:
         spec = self.spec(project)
         if spec is None:
             return None
         known = self._forms.get(project)
         if known is None or known[0] != spec.sha256:
-            known = (spec.sha256, OutputForm(spec.task.output_schema))
+            known = (spec.sha256, AnswerForm(spec.task))
             self._forms[project] = known
         return known[1]
 

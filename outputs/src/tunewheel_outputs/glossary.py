@@ -1,0 +1,35 @@
+"""Whether an answer speaks the language of the business: ``task.glossary``."""
+
+from __future__ import annotations
+
+from tunewheel_contracts.formats.glossary import Glossary, TermFinder
+
+from tunewheel_outputs.texts import spoken
+
+
+class GlossaryCheck:
+    def __init__(self, glossary: Glossary) -> None:
+        self._required = glossary.required
+        self._use = {one.term: one.use for one in glossary.deprecated}
+        self._terms = TermFinder({*glossary.unwanted, *(one.term for one in glossary.required)})
+        self._triggers = TermFinder({one.when for one in glossary.required if one.when is not None})
+        self._unwanted = glossary.unwanted
+
+    def violations(self, answer: str, asked: str) -> list[str]:
+        """Return what is wrong, a phrase each; ``asked`` is all that was said before, as one text.
+
+        Of an answer that is JSON the values are looked at, not the keys.
+        """
+        found: set[str] = set().union(*map(self._terms.find, spoken(answer)))
+        triggered = self._triggers.find(asked)
+        missing = [
+            f"{one.term!r} is missing"
+            for one in self._required
+            if one.term not in found and (one.when is None or one.when in triggered)
+        ]
+        wrong = [f"{term!r} is {self._fault(term)}" for term in self._unwanted if term in found]
+        return missing + wrong
+
+    def _fault(self, term: str) -> str:
+        use = self._use.get(term)
+        return "forbidden" if use is None else f"deprecated: say {use!r}"

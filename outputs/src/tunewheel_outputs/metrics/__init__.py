@@ -1,0 +1,29 @@
+"""All metrics: each module of this folder holds one, as ``METRIC``. A new one takes no more than a file."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from tunewheel_contracts.formats.spec import TaskSpec
+
+from tunewheel_outputs.metric import Metric
+
+
+@cache
+def known_metrics() -> dict[str, Metric]:
+    """Return every metric by its name, in alphabetical order."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    found = [importlib.import_module(f"{__name__}.{name}").METRIC for name in names]
+    return {metric.name: metric for metric in found}
+
+
+def metrics_for(task: TaskSpec, asked_for: frozenset[str] = frozenset()) -> dict[str, Metric]:
+    """Return the metrics that ``task`` has all for; those that need the corpus only where they are
+    ``asked_for``."""
+    return {
+        name: metric
+        for name, metric in known_metrics().items()
+        if metric.lacks(task) is None and (not metric.needs_corpus or name in asked_for)
+    }

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
+from tunewheel_outputs.criteria import check_criteria, unmeasurable
+
+
+def spec(criterion: dict[str, Any], **task: Any) -> ProjectSpec:
+    return ProjectSpec.model_validate(
+        {
+            "project": "desk",
+            "base_model": "b",
+            "task": {"system_prompt": "s"} | task,
+            "criteria": [{"metric": "chrf", "minimum": 0.1}, criterion],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("criterion", "field", "word"),
+    [
+        ({"metric": "valid", "minimum": 1}, "criteria.1.metric", "choose from answer_length, chrf"),
+        ({"metric": "valid_output", "minimum": 1}, "task.output_schema", "valid_output"),
+        ({"metric": "exact_fields", "minimum": 1}, "task.output_schema", "exact_fields"),
+        ({"metric": "set_match", "minimum": 1}, "task.output_schema", "set_match"),
+        ({"metric": "label_accuracy", "over_base": 0}, "task.label_field", "label_accuracy"),
+        ({"metric": "rule_compliance", "minimum": 1}, "task.output_rules", "rule_compliance"),
+        ({"metric": "domain_language", "minimum": 1}, "task.glossary", "domain_language"),
+        ({"metric": "numeric_accuracy", "minimum": 1}, "task.number_tolerance", "numeric_accuracy"),
+        ({"metric": "refusal_rate", "minimum": 1}, "task.refusal", "refusal_rate"),
+        ({"metric": "rouge_l", "minimum": 1.5}, "criteria.1.minimum", "0..1, the range of rouge_l"),
+        ({"metric": "rouge_l", "maximum": -1}, "criteria.1.maximum", "0..1"),
+        ({"metric": "perplexity", "maximum": 0.9}, "criteria.1.maximum", "1.., the range of perplexity"),
+    ],
+)
+def test_what_nothing_could_meet_is_refused(criterion: dict[str, Any], field: str, word: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        check_criteria(spec(criterion))
+    assert caught.value.field == field
+    assert word in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("criterion", "task"),
+    [
+        ({"metric": "perplexity", "maximum": 40}, {}),
+        ({"metric": "invented_terms", "maximum": 0.1}, {}),
+        ({"metric": "valid_output", "minimum": 1}, {"output_rules": [{"rule": "pattern", "pattern": "a"}]}),
+        (
+            {"metric": "label_accuracy", "minimum": 0.5},
+            {"output_rules": [{"rule": "allowed_values", "values": ["a"]}]},
+        ),
+        ({"metric": "domain_language", "minimum": 1}, {"glossary": {"forbidden": ["a"]}}),
+        ({"metric": "numeric_accuracy", "minimum": 1}, {"number_tolerance": {}}),
+        ({"metric": "refusal_rate", "minimum": 1}, {"refusal": "^Sorry"}),
+    ],
+)
+def test_what_can_be_measured_passes(criterion: dict[str, Any], task: dict[str, Any]) -> None:
+    check_criteria(spec(criterion, **task))
+
+
+def test_why_a_metric_is_not_measured() -> None:
+    task = TaskSpec(system_prompt="s")
+    assert unmeasurable("rouge_l", task) is None
+    assert "no known metric" in str(unmeasurable("rouge", task))
+    assert unmeasurable("domain_language", task) == (
+        "domain_language needs task.glossary, which the project does not give"
+    )
