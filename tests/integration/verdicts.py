@@ -13,6 +13,7 @@ from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.scorecard import Contestant, Role
 from tunewheel_runtime.store import ObjectStore
 
 SHA = "0" * 64
@@ -65,9 +66,20 @@ def trained(project: str, n: int, *, adapter: AdapterRef | None = None) -> Envel
     return new_event(data, source="/test")
 
 
-def passed(project: str, n: int, *, adapter: AdapterRef | None = None) -> Envelope[EvalPassed]:
-    scorecard = artifact(f"scorecards/sc-{n}.json")
-    data = EvalPassed(**_run(project, n, adapter), scorecard=scorecard, contestants=(), checks=())
+def passed(
+    project: str, n: int, *, adapter: AdapterRef | None = None, against: int | None = None
+) -> Envelope[EvalPassed]:
+    """The first verdict on candidate ``n``: better than the one before it. With ``against`` it is that of
+    another evaluation, against that one; 0: against the base alone."""
+    champion = n - 1 if against is None else against
+    beaten = Contestant(role=Role.CHAMPION, model_id=adapter_of(project, champion).model_id, metrics={})
+    data = EvalPassed(
+        **_run(project, n, adapter),
+        scorecard=artifact(f"scorecards/sc-{n}.json"),
+        contestants=(beaten,) if champion else (),
+        checks=(),
+        evaluation_id=None if against is None else f"evaluation-{n}-{against}",
+    )
     return new_event(data, source="/test")
 
 

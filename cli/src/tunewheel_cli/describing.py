@@ -145,6 +145,11 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     lifecycle.ModelRegistered: lambda e: f"{e.model_id}: {e.kind}",
     lifecycle.ModelPromoted: lambda e: f"{e.model_id}: {e.from_stage.value} → {e.to_stage.value}, {e.reason}",
     lifecycle.ModelRolledback: lambda e: f"{e.model_id}: out of {e.from_stage.value}, {e.reason}",
+    lifecycle.ModelCommanded: lambda e: f"{e.action} {e.model_id}: {e.reason}",
+    lifecycle.ModelPinned: lambda e: (
+        f"{e.model_id} {'is' if e.pinned else 'is no longer'} pinned, {e.reason}"
+    ),
+    lifecycle.CommandRefused: lambda e: f"{e.action} {e.model_id} refused: {e.field} {e.reason}",
     lifecycle.ServingDesired: _desired,
     production.InferenceCompleted: lambda e: (
         f"{e.model_id} ({e.role.value}): {e.completion_tokens} tokens in {e.latency_seconds:.2f} s"

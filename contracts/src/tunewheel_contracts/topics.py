@@ -175,13 +175,9 @@ MODEL_PROMOTED = TopicSpec(
 MODEL_ROLLEDBACK = TopicSpec(
     lifecycle.ModelRolledback, ("registry",), ("registry", "monitor"), 1, replayed_by=("monitor",)
 )
-MODEL_COMMANDED = TopicSpec(
-    lifecycle.ModelCommanded, ("console", "cli"), ("registry",), 1, replayed_by=("registry",)
-)
-MODEL_PINNED = TopicSpec(lifecycle.ModelPinned, ("registry",), ("registry",), 1, replayed_by=("registry",))
-COMMAND_REFUSED = TopicSpec(
-    lifecycle.CommandRefused, ("registry",), ("registry",), 1, replayed_by=("registry",)
-)
+MODEL_COMMANDED = TopicSpec(lifecycle.ModelCommanded, ("console", "cli"), ("registry",), 1)
+MODEL_PINNED = TopicSpec(lifecycle.ModelPinned, ("registry",), ("registry",), 1)
+COMMAND_REFUSED = TopicSpec(lifecycle.CommandRefused, ("registry",), ("registry",), 1)
 SERVING_DESIRED = TopicSpec(
     lifecycle.ServingDesired,
     ("registry",),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
+from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
@@ -16,7 +17,7 @@ from tunewheel_contracts.formats.bundle import Bundle, Decoding
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
-from tunewheel_contracts.formats.scorecard import CriterionCheck
+from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck, Role
 from tunewheel_contracts.formats.spec import CanaryPolicy, ProjectSpec, RolloutSpec, ShadowPolicy, TaskSpec
 from tunewheel_contracts.principal import Principal
 
@@ -84,10 +85,24 @@ class Desk:
         }
 
     def passed(
-        self, n: int, *, by: str | None = None, bundle: Bundle | None = None, **changes: Any
+        self,
+        n: int,
+        *,
+        by: str | None = None,
+        bundle: Bundle | None = None,
+        against: int | None = None,
+        **changes: Any,
     ) -> Envelope[EvalPassed]:
-        verdict = self._verdict(n, **changes)
+        """The first verdict on candidate ``n``: better than the version before. With ``against`` it is that
+        of another evaluation, against that version; 0: against the base alone."""
+        verdict = self._verdict(n, **changes) | self._evaluation(n, against)
         return new_event(EvalPassed(**verdict, **_review(by), bundle=bundle), source="/test")
+
+    def _evaluation(self, n: int, against: int | None) -> dict[str, Any]:
+        champion = n - 1 if against is None else against
+        beaten = (Contestant(role=Role.CHAMPION, model_id=self.model_id(champion), metrics={}),)
+        other = {} if against is None else {"evaluation_id": f"evaluation-{n}-{against}"}
+        return {"contestants": beaten if champion else ()} | other
 
     def bundle(self, n: int) -> Bundle:
         """What was judged of candidate ``n``."""
@@ -109,8 +124,10 @@ class Desk:
         reasons: tuple[str, ...] = ("rouge_l 0.05 < 0.1",),
         field: str | None = None,
         by: str | None = None,
+        against: int | None = None,
     ) -> Envelope[EvalFailed]:
-        data = EvalFailed(**self._verdict(n), reasons=reasons, field=field, **_review(by))
+        verdict = self._verdict(n) | self._evaluation(n, against)
+        data = EvalFailed(**verdict, reasons=reasons, field=field, **_review(by))
         return new_event(data, source="/test")
 
     def judged(self, n: int, stage: str, verdict: str, generation: int = 0) -> Envelope[RolloutJudged]:
@@ -128,6 +145,20 @@ class Desk:
             }
         )
         return new_event(data, source="/test")
+
+    def commanded(
+        self, n: int, action: str, *, request: str = "one", by: str | None = None, **changes: Any
+    ) -> Envelope[ModelCommanded]:
+        """A person's command on version ``n``; ``by`` is the name of their key."""
+        values = {
+            "project": self.project,
+            "model_id": self.model_id(n),
+            "action": action,
+            "reason": "because of refunds",
+            "request": request,
+            "principal": Principal(name=by) if by else None,
+        }
+        return new_event(ModelCommanded(**(values | changes)), source="/test")
 
     def declared(self) -> Envelope[ProjectDeclared]:
         return new_event(ProjectDeclared(project=self.project, spec=self.spec()), source="/test")

@@ -26,6 +26,16 @@ class Stage(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
+POSITION = "Place among the project's lifecycle events, from 1; None: of before they were counted."
+"""Their topics have no order between them."""
+Position = Annotated[Annotated[int, Field(ge=1)] | None, Field(description=POSITION)]
+DECIDED_BY = (
+    "``criteria``, ``review``, ``rollout`` or ``command``: what put the model where it is now. "
+    "None: it follows from what happened to another, or nobody said."
+)
+DecidedBy = Annotated[str | None, Field(description=DECIDED_BY)]
+
+
 class ModelRegistered(Event):
     """A model is known. ``kind`` base: a base model, never promoted, always there to fall back on."""
 
@@ -41,11 +51,13 @@ class ModelRegistered(Event):
     adapter: AdapterRef | None = None
     run_id: Slug | None = None
     dataset_id: Slug | None = None
+    generation: Position = None
 
 
 class ModelPromoted(Event):
     """A model moved up a stage, stepped down in good order (``retired``, ``rejected``), or came back
-    (``production`` after ``retired``) because its successor was rolled back."""
+    (``production`` after ``retired``) because its successor was rolled back. Where both stages are the same,
+    it stays, and more is known of it: another verdict, or that it held up."""
 
     type: ClassVar[str] = "model.promoted"
     subject_field: ClassVar[str] = "model_id"
@@ -61,9 +73,13 @@ class ModelPromoted(Event):
     """Id of the event that decided it."""
     reason: str
     against: Slug | None = None
-    """On ``evaluated``: the champion that the verdict compared with; None: there was none, or nobody said."""
+    """On a verdict: the champion that it compared with; None: there was none, or nobody said."""
     bundle: Bundle | None = None
-    """On ``evaluated``: what was judged, which is what will serve."""
+    """On a verdict: what was judged, which is what will serve."""
+    held_up: bool = False
+    """It passed its trial in this stage and waits there: ``reason`` says for what."""
+    decided_by: DecidedBy = None
+    generation: Position = None
 
 
 class ModelRolledback(Event):
@@ -80,6 +96,8 @@ class ModelRolledback(Event):
     restored: Slug | None
     cause: str
     reason: str
+    decided_by: DecidedBy = None
+    generation: Position = None
 
 
 class ModelCommanded(Event):
@@ -88,7 +106,7 @@ class ModelCommanded(Event):
     type: ClassVar[str] = "model.commanded"
     subject_field: ClassVar[str] = "model_id"
     identity_fields: ClassVar[tuple[str, ...]] = ("action", "request")
-    identity_when_given: ClassVar[tuple[str, ...]] = ("principal",)
+    identity_when_given: ClassVar[tuple[str, ...]] = ("principal", "force")
 
     project: Slug
     model_id: Slug
@@ -99,6 +117,8 @@ class ModelCommanded(Event):
     """Tells repeated commands apart."""
     generation: Annotated[int, Field(ge=0)] | None = None
     """Of the state that the person saw: the command counts only while it is the newest. None: whatever is."""
+    force: bool = False
+    """Promote even what was never judged, or did not pass. What a person rejected stays out all the same."""
     requested_by: SourceId | None = None
     principal: OptionalPrincipal = None
 
@@ -115,6 +135,7 @@ class ModelPinned(Event):
     pinned: bool
     cause: str
     reason: str
+    generation: Position = None
 
 
 class CommandRefused(Event):

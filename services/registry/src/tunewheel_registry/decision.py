@@ -1,4 +1,4 @@
-"""What the registry decides when a run, a verdict or a rollout judgement arrives.
+"""What the registry decides when a run, a verdict, a rollout judgement or a command arrives.
 
 ``decide`` derives one event at a time from the state alone and applies it before it looks for the next.
 Whatever prefix of a decision reached the log before a crash, the redelivered trigger therefore yields
@@ -8,38 +8,51 @@ exactly the rest; a trigger that is wholly done yields nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
-from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ModelRolledback, Stage
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalRequested
+from tunewheel_contracts.events.lifecycle import (
+    CommandRefused,
+    ModelCommanded,
+    ModelRegistered,
+    Stage,
+)
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import RolloutSpec
 
+from tunewheel_registry.commands import COMMAND, carry_out
 from tunewheel_registry.lifecycle import (
     CANDIDATE_STAGES,
-    LifecycleEvent,
+    Decision,
     Model,
     State,
     apply,
     base_model_id,
     known_model,
 )
+from tunewheel_registry.steps import promotion, restorations, retirements, rollback, unpinnings
+from tunewheel_registry.waiting import advances, obstacle, requests, step_up, superseded
 
-Trigger = TrainCompleted | EvalPassed | EvalFailed | RolloutJudged
+Trigger = TrainCompleted | EvalPassed | EvalFailed | RolloutJudged | ModelCommanded
 
 
-def decide(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> list[LifecycleEvent]:
-    """Return the events that ``trigger`` (train.completed, eval.*, rollout.judged) still asks for.
+def decide(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> list[Decision]:
+    """Return the events that ``trigger`` (train.completed, eval.*, rollout.judged, model.commanded) still
+    asks for.
 
     Raises:
         InvalidEvent: the trigger contradicts what is known of the model.
     """
-    decided: list[LifecycleEvent] = []
+    decided: list[Decision] = []
     while (event := next(_wanted(state, trigger, rollout), None)) is not None:
+        if not isinstance(event, CommandRefused | EvalRequested):
+            event = event.model_copy(update={"generation": state.generation + 1})
         decided.append(event)
         state = apply(state, event)
     return decided
@@ -52,21 +65,28 @@ def has_begun(state: State, trigger: Envelope[EvalPassed | EvalFailed]) -> bool:
     return model is not None and trigger.id == trigger.data.event_id() and model.was_decided_by(trigger.id)
 
 
-def _wanted(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> Iterator[LifecycleEvent]:
+def _wanted(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> Iterator[Decision]:
     data = trigger.data
-    if not isinstance(data, RolloutJudged):
+    if isinstance(data, TrainCompleted | EvalPassed | EvalFailed):
         yield from _registrations(state, data)
-    yield from _restorations(state)
+    yield from unpinnings(state)
+    yield from restorations(state)
     match data:
         case EvalPassed():
-            yield from _after_pass(state, trigger, rollout)
+            yield from _after_pass(state, trigger)
         case EvalFailed():
             yield from _after_fail(state, trigger)
         case RolloutJudged():
             yield from _after_judgement(state, trigger, rollout)
+        case ModelCommanded():
+            yield from carry_out(state, data)
         case _:
             pass
-    yield from _retirements(state)
+    # Whatever was just told, or a crash left over: what follows from the state.
+    yield from superseded(state)
+    yield from advances(state, rollout)
+    yield from retirements(state)
+    yield from requests(state)
 
 
 def _registrations(state: State, data: TrainCompleted | EvalPassed | EvalFailed) -> Iterator[ModelRegistered]:
@@ -95,68 +115,57 @@ def _registrations(state: State, data: TrainCompleted | EvalPassed | EvalFailed)
         )
 
 
-def _after_pass(
-    state: State, trigger: Envelope[EvalPassed], rollout: RolloutSpec
-) -> Iterator[LifecycleEvent]:
-    model = known_model(state, trigger.data.adapter.model_id)
-    if model.stage is Stage.REJECTED and not model.was_decided_by(trigger.id):
+def _after_pass(state: State, trigger: Envelope[EvalPassed]) -> Iterator[Decision]:
+    """Note whom the candidate beat. It goes on, or waits, by the champion of now: see ``waiting``."""
+    verdict = trigger.data
+    model = known_model(state, verdict.adapter.model_id)
+    if _is_done(model, trigger):
+        return
+    if model.stage is Stage.REJECTED:
         raise InvalidEvent(
             field="adapter.model_id", reason=f"{model.model_id} was rejected; that is final for a version"
         )
-    if model.stage is Stage.REGISTERED:
-        checks = len(trigger.data.checks)
-        promotion = _promotion(
-            state, model, Stage.EVALUATED, trigger.id, f"meets all of its {checks} criteria"
-        )
-        yield promotion.model_copy(update={"bundle": trigger.data.bundle})
-    if model.stage is Stage.EVALUATED:
-        newer = state.newer_in_traffic(model)
-        if newer is not None:
-            yield _promotion(
-                state, model, Stage.RETIRED, trigger.id,
-                f"passed too late: the newer version {newer.model_id} is in {newer.stage.value}",
-            )  # fmt: skip
-            return
-        for older in state.candidates:
-            yield _promotion(
-                state, older, Stage.RETIRED, trigger.id, f"superseded by the newer candidate {model.model_id}"
-            )
-        yield _promotion(state, model, *_entry(state, rollout, trigger.id))
+    first = model.stage is Stage.REGISTERED
+    if not first and model.stage not in (Stage.EVALUATED, *CANDIDATE_STAGES):
+        return
+    against = next((c.model_id for c in verdict.contestants if c.role is Role.CHAMPION), None)
+    beaten = model.beaten | ({against} if against else set())
+    reason = f"meets all of its {len(verdict.checks)} criteria"
+    kept = obstacle(state, replace(model, beaten=beaten))
+    yield promotion(
+        state, model, Stage.EVALUATED if first else model.stage, trigger.id,
+        reason if kept is None else f"{reason}, and waits: {kept}",
+        against=against, bundle=verdict.bundle, decided_by="criteria",
+    )  # fmt: skip
 
 
-def _after_fail(state: State, trigger: Envelope[EvalFailed]) -> Iterator[LifecycleEvent]:
+def _is_done(model: Model, verdict: Envelope[EvalPassed | EvalFailed]) -> bool:
+    """Tell whether ``verdict`` did more than let the model be registered."""
+    return model.stage is not Stage.REGISTERED and model.was_decided_by(verdict.id)
+
+
+def _after_fail(state: State, trigger: Envelope[EvalFailed]) -> Iterator[Decision]:
     """A failed verdict, or a person's rejection, is final, also of what had passed or was approved before:
     the model goes out of traffic, and if it served its predecessor does again. A version that has left
-    traffic is rejected too, so that the log says what the person decided."""
+    traffic is rejected too, so that the log says what the person decided. What a person promoted, metrics
+    alone do not take back."""
     model = known_model(state, trigger.data.adapter.model_id)
-    reason = "; ".join(trigger.data.reasons)
-    has_left = model.stage is Stage.RETIRED and not model.was_decided_by(trigger.id)
-    if model.stage is Stage.REGISTERED or has_left:
-        yield _promotion(state, model, Stage.REJECTED, trigger.id, reason)
-    elif model.stage in (*CANDIDATE_STAGES, Stage.PRODUCTION):
-        yield _rollback(state, model, trigger.id, reason)
-    elif model.stage is Stage.EVALUATED:  # a crash cut its pass short, which is delivered again
-        yield _promotion(state, model, Stage.RETIRED, trigger.id, reason)
-
-
-def _restorations(state: State) -> Iterator[LifecycleEvent]:
-    """Bring the champion of before back where the one in production was rolled back. Not tied to the trigger:
-    a crash may have left it over."""
-    predecessor = state.predecessor
-    if state.champion is not None or predecessor is None:
+    if _is_done(model, trigger):
         return
-    fallen = [
-        m for m in state.models.values() if m.stage is Stage.ROLLED_BACK and m.has_been(Stage.PRODUCTION)
-    ]
-    if fallen:
-        cause = fallen[-1].history[-1].cause
-        reason = f"restored: {fallen[-1].model_id} was rolled back"
-        yield _promotion(state, predecessor, Stage.PRODUCTION, cause or "", reason)
+    reason = "; ".join(trigger.data.reasons)
+    by = "review" if trigger.data.field == "review" else "criteria"
+    overruled = by == "criteria" and model.decided_by == COMMAND
+    if model.stage in (Stage.REGISTERED, Stage.EVALUATED, Stage.RETIRED):
+        yield promotion(state, model, Stage.REJECTED, trigger.id, reason, decided_by=by)
+    elif model.stage in CANDIDATE_STAGES or (model.stage is Stage.PRODUCTION and not overruled):
+        yield rollback(state, model, trigger.id, reason, by)
+    elif model.stage is Stage.ROLLED_BACK and by == "review" and not model.is_out_for_good:
+        yield promotion(state, model, Stage.REJECTED, trigger.id, reason, decided_by=by)
 
 
 def _after_judgement(
     state: State, trigger: Envelope[RolloutJudged], rollout: RolloutSpec
-) -> Iterator[LifecycleEvent]:
+) -> Iterator[Decision]:
     judged = trigger.data
     model, stage = known_model(state, judged.model_id), Stage(judged.stage)
     # The first verdict on a stage counts; one that comes after the model left the stage is out of date.
@@ -165,55 +174,18 @@ def _after_judgement(
             reason = f"is {stage.value}, but {model.model_id} never was there; it is in {model.stage.value}"
             raise InvalidEvent(field="stage", reason=reason)
         return
+    if model.held_up_in is stage:
+        return
     if judged.verdict == "failed":
         reason = "; ".join(judged.reasons) or f"did worse than the champion in {stage.value}"
-        yield _rollback(state, model, trigger.id, reason)
+        yield rollback(state, model, trigger.id, reason, "rollout")
         return
-    to_canary = stage is Stage.SHADOW and rollout.canary.enabled
     reason = f"held up over {judged.requests} requests in {stage.value}"
-    yield _promotion(state, model, Stage.CANARY if to_canary else Stage.PRODUCTION, trigger.id, reason)
-
-
-def _entry(state: State, rollout: RolloutSpec, cause: str) -> tuple[Stage, str, str]:
-    """Return (stage, cause, reason) of a passed candidate's first contact with traffic."""
-    if state.champion is None:
-        return Stage.PRODUCTION, cause, "there is no champion to compare with"
-    if rollout.shadow.enabled:
-        return Stage.SHADOW, cause, "starts on copies of the traffic"
-    if rollout.canary.enabled:
-        return Stage.CANARY, cause, f"starts on {rollout.canary.percent} % of the traffic"
-    return Stage.PRODUCTION, cause, "the rollout has neither shadow nor canary"
-
-
-def _retirements(state: State) -> Iterator[LifecycleEvent]:
-    """Retire whoever a production model replaced. Not tied to the trigger: a crash may have left it over."""
-    for model in state.models.values():
-        old = state.models.get(model.replaces or "")
-        if old is not None and old.stage is model.stage is Stage.PRODUCTION:
-            cause = next(step.cause for step in model.history if step.stage is Stage.PRODUCTION)
-            yield _promotion(state, old, Stage.RETIRED, cause or "", f"replaced by {model.model_id}")
-
-
-def _rollback(state: State, model: Model, cause: str, reason: str) -> ModelRolledback:
-    serves = state.predecessor if model.stage is Stage.PRODUCTION else state.champion
-    return ModelRolledback(
-        project=state.project,
-        model_id=model.model_id,
-        from_stage=model.stage,
-        restored=serves.model_id if serves else None,
-        cause=cause,
-        reason=reason,
-    )
-
-
-def _promotion(state: State, model: Model, to_stage: Stage, cause: str, reason: str) -> ModelPromoted:
-    champion = state.champion if to_stage is Stage.PRODUCTION else None
-    return ModelPromoted(
-        project=state.project,
-        model_id=model.model_id,
-        from_stage=model.stage,
-        to_stage=to_stage,
-        replaces=champion.model_id if champion else None,
-        cause=cause,
-        reason=reason,
-    )
+    kept = obstacle(state, model)
+    if kept is None:
+        yield step_up(state, model, rollout, trigger.id, reason)
+    else:
+        yield promotion(
+            state, model, stage, trigger.id, f"{reason}, and waits: {kept}",
+            held_up=True, decided_by="rollout",
+        )  # fmt: skip

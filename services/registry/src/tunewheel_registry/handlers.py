@@ -5,6 +5,7 @@ from __future__ import annotations
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
+from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
@@ -30,6 +31,10 @@ def register(service: Service, ledger: Ledger) -> None:
 
     @service.on(topics.ROLLOUT_JUDGED)
     async def on_rollout_judged(event: Envelope[RolloutJudged]) -> None:
+        await ledger.handle(event)
+
+    @service.on(topics.MODEL_COMMANDED)
+    async def on_model_commanded(event: Envelope[ModelCommanded]) -> None:
         await ledger.handle(event)
 
     @service.on(topics.PROJECT_DECLARED)

@@ -5,7 +5,8 @@
         └─▶ rejected ◀──────────────────────────────────────────────┘
                                shadow, canary, production ─▶ rolled_back
 
-``apply`` knows an event again by its id, so a log that holds one twice folds to the same state.
+That is the way of the loop. By command a version also comes back from ``rolled_back``, or goes to production
+unjudged. ``apply`` knows an event again by its id, so a log that holds one twice folds to the same state.
 """
 
 from __future__ import annotations
@@ -16,25 +17,39 @@ from datetime import datetime
 from types import MappingProxyType
 
 from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ModelRolledback, Stage
+from tunewheel_contracts.events.evaluation import EvalRequested
+from tunewheel_contracts.events.lifecycle import (
+    CommandRefused,
+    ModelPinned,
+    ModelPromoted,
+    ModelRegistered,
+    ModelRolledback,
+    Stage,
+)
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.identity import content_id
 
-LifecycleEvent = ModelRegistered | ModelPromoted | ModelRolledback
+LifecycleEvent = ModelRegistered | ModelPromoted | ModelRolledback | ModelPinned
+"""Each is one more generation of the state."""
+Decision = LifecycleEvent | CommandRefused | EvalRequested
+"""What the registry decides. That it refused or asked is known again, and changes no model."""
 
 CANDIDATE_STAGES = (Stage.SHADOW, Stage.CANARY)
 LEGAL: Mapping[Stage, frozenset[Stage]] = MappingProxyType(
     {
-        Stage.REGISTERED: frozenset({Stage.EVALUATED, Stage.REJECTED}),
-        Stage.EVALUATED: frozenset({Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION, Stage.RETIRED}),
-        Stage.SHADOW: frozenset({Stage.CANARY, Stage.PRODUCTION, Stage.RETIRED, Stage.ROLLED_BACK}),
-        Stage.CANARY: frozenset({Stage.PRODUCTION, Stage.RETIRED, Stage.ROLLED_BACK}),
+        Stage.REGISTERED: frozenset({Stage.EVALUATED, Stage.REJECTED, Stage.PRODUCTION}),
+        Stage.EVALUATED: frozenset(
+            {Stage.EVALUATED, *CANDIDATE_STAGES, Stage.PRODUCTION, Stage.RETIRED, Stage.REJECTED}
+        ),
+        Stage.SHADOW: frozenset({*CANDIDATE_STAGES, Stage.PRODUCTION, Stage.RETIRED, Stage.ROLLED_BACK}),
+        Stage.CANARY: frozenset({Stage.CANARY, Stage.PRODUCTION, Stage.RETIRED, Stage.ROLLED_BACK}),
         Stage.PRODUCTION: frozenset({Stage.RETIRED, Stage.ROLLED_BACK}),
         # a champion of before comes back, or is rejected and never will
         Stage.RETIRED: frozenset({Stage.PRODUCTION, Stage.REJECTED}),
-        Stage.REJECTED: frozenset(),
-        Stage.ROLLED_BACK: frozenset(),
+        # what metrics decided, a person may overrule
+        Stage.REJECTED: frozenset({Stage.PRODUCTION, Stage.REJECTED}),
+        Stage.ROLLED_BACK: frozenset({Stage.PRODUCTION, Stage.REJECTED}),
     }
 )
 
@@ -48,6 +63,8 @@ class Step:
     reason: str
     cause: str | None = None
     at: datetime | None = None
+    decided_by: str | None = None
+    """``criteria``, ``review``, ``rollout`` or ``command``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,12 @@ class Model:
     """The champion it took over from on reaching production."""
     bundle: Bundle | None = None
     """What was judged of it, by its newest verdict; None: nobody said."""
+    passed_by: str | None = None
+    """Id of the newest verdict that it passed."""
+    beaten: frozenset[str] = frozenset()
+    """The champions that a verdict which it passed compared it with."""
+    held_up_in: Stage | None = None
+    """The stage whose trial it passed, where it could not go on at once."""
 
     @property
     def model_id(self) -> str:
@@ -70,6 +93,22 @@ class Model:
     def has_been(self, stage: Stage) -> bool:
         return any(step.stage is stage for step in self.history)
 
+    @property
+    def decided_by(self) -> str | None:
+        return self.history[-1].decided_by
+
+    @property
+    def waits(self) -> bool:
+        """Whether it passed all that its stage asks for, and could go on."""
+        return self.stage is Stage.EVALUATED or self.held_up_in is self.stage
+
+    @property
+    def is_out_for_good(self) -> bool:
+        """Whether a person rejected it; where nobody said who did, a person may have."""
+        if self.stage is Stage.REJECTED:
+            return self.decided_by != "criteria"
+        return self.stage is Stage.ROLLED_BACK and self.decided_by in (None, "review")
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -77,11 +116,27 @@ class State:
 
     project: str
     models: Mapping[str, Model] = field(default_factory=dict[str, Model])
+    pins: tuple[ModelPinned, ...] = ()
+    refused: frozenset[str] = frozenset()
+    """Ids of the commands that were refused."""
+    requested: frozenset[str] = frozenset()
+    """Ids of the events that asked for another evaluation."""
 
     @property
     def generation(self) -> int:
         """Count of lifecycle events behind this state."""
-        return sum(len(model.history) for model in self.models.values())
+        return len(self.pins) + sum(len(model.history) for model in self.models.values())
+
+    @property
+    def pinned(self) -> Model | None:
+        """The model that production stays with."""
+        if not self.pins or not self.pins[-1].pinned:
+            return None
+        return self.models.get(self.pins[-1].model_id)
+
+    def was_decided_by(self, cause: str) -> bool:
+        by_model = any(model.was_decided_by(cause) for model in self.models.values())
+        return by_model or any(pin.cause == cause for pin in self.pins)
 
     @property
     def champion(self) -> Model | None:
@@ -103,10 +158,10 @@ class State:
 
     @property
     def predecessors(self) -> tuple[Model, ...]:
-        """The champions of before, which can serve again: those that retired from production, the one
+        """The champions of before, which can serve again: those that were replaced in production, the one
         registered last first. No version takes over from one that was registered after it."""
         was_champion = (m for m in list(self.models.values())[::-1] if m.has_been(Stage.PRODUCTION))
-        return tuple(model for model in was_champion if model.stage is Stage.RETIRED)
+        return tuple(m for m in was_champion if m.stage is Stage.RETIRED and m.decided_by != "command")
 
     @property
     def predecessor(self) -> Model | None:
@@ -131,36 +186,61 @@ def known_model(state: State, model_id: str) -> Model:
     return model
 
 
-def apply(
-    state: State, event: LifecycleEvent, *, cause: str | None = None, at: datetime | None = None
-) -> State:
+def apply(state: State, event: Decision, *, cause: str | None = None, at: datetime | None = None) -> State:
     """Return the state after ``event``; the same state where it was applied before.
 
     Raises:
         InvalidEvent: an unknown model, another registration under a known id, or a transition that is not
             in ``LEGAL`` from where the model stands.
     """
-    if isinstance(event, ModelRegistered):
-        return _register(state, event, cause=cause, at=at)
+    match event:
+        case ModelRegistered():
+            return _register(state, event, cause=cause, at=at)
+        case ModelPromoted() | ModelRolledback():
+            return _move(state, event, at=at)
+        case ModelPinned():
+            known_model(state, event.model_id)
+            known = any(pin.event_id() == event.event_id() for pin in state.pins)
+            return state if known else replace(state, pins=(*state.pins, event))
+        case CommandRefused():
+            return replace(state, refused=state.refused | {event.command_id})
+        case EvalRequested():
+            return replace(state, requested=state.requested | {event.event_id()})
+
+
+def _move(state: State, event: ModelPromoted | ModelRolledback, *, at: datetime | None) -> State:
     model = known_model(state, event.model_id)
     event_id = event.event_id()
     if any(step.event_id == event_id for step in model.history):
         return state
     to_stage = event.to_stage if isinstance(event, ModelPromoted) else Stage.ROLLED_BACK
     _check_transition(model, event.from_stage, to_stage)
-    step = Step(event_id=event_id, stage=to_stage, reason=event.reason, cause=event.cause, at=at)
+    step = Step(
+        event_id=event_id, stage=to_stage, reason=event.reason, cause=event.cause, at=at,
+        decided_by=event.decided_by,
+    )  # fmt: skip
     moved = replace(model, stage=to_stage, history=(*model.history, step))
-    if isinstance(event, ModelPromoted) and to_stage is Stage.PRODUCTION:
-        moved = replace(moved, replaces=event.replaces)
-    if isinstance(event, ModelPromoted) and event.bundle is not None:
-        moved = replace(moved, bundle=event.bundle)
-    return _with(state, moved)
+    return _with(state, _learn(moved, event) if isinstance(event, ModelPromoted) else moved)
+
+
+def _learn(model: Model, event: ModelPromoted) -> Model:
+    """Note what ``event`` says beside where the model is."""
+    if event.to_stage is Stage.PRODUCTION:
+        return replace(model, replaces=event.replaces)
+    if event.held_up:
+        return replace(model, held_up_in=event.to_stage)
+    stays = event.from_stage is event.to_stage and event.to_stage in CANDIDATE_STAGES
+    if event.to_stage is Stage.EVALUATED or stays:
+        beaten = model.beaten | ({event.against} if event.against else set())
+        bundle = event.bundle or model.bundle
+        return replace(model, passed_by=event.cause, beaten=frozenset(beaten), bundle=bundle)
+    return model
 
 
 def _register(state: State, event: ModelRegistered, *, cause: str | None, at: datetime | None) -> State:
     known = state.models.get(event.model_id)
     if known is not None:
-        if known.registration != event:
+        if known.registration != event.model_copy(update={"generation": known.registration.generation}):
             raise InvalidEvent(
                 field="model_id", reason=f"{event.model_id} is registered already, with other content"
             )

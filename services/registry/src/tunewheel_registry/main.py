@@ -18,11 +18,18 @@ from tunewheel_registry.lineage.index import LineageIndex
 from tunewheel_registry.lineage.records import RecordFiles
 from tunewheel_registry.settings import Settings
 
-LIFECYCLE = (topics.MODEL_REGISTERED, topics.MODEL_PROMOTED, topics.MODEL_ROLLEDBACK)
+OWN = (
+    topics.MODEL_REGISTERED,
+    topics.MODEL_PROMOTED,
+    topics.MODEL_ROLLEDBACK,
+    topics.MODEL_PINNED,
+    topics.COMMAND_REFUSED,
+)
+"""What the registry alone writes: with what it asked of eval, the whole of its state."""
 
 
 def make_app(settings: Settings) -> Service:
-    """Build the service: lifecycle events, specs and what lineage is made of are read to the end before any
+    """Build the service: its own events, specs and what lineage is made of are read to the end before any
     handler runs."""
     service = Service("registry", settings)
     service.one_at_a_time(topics.PROJECT_DECLARED)
@@ -41,8 +48,8 @@ def make_app(settings: Settings) -> Service:
         await asyncio.gather(log.refresh(), declared.refresh())
 
     ledger = Ledger(service, find_spec, catch_up, service.access.require)
-    log = service.replay(LIFECYCLE, ledger.replay)
-    for topic in LIFECYCLE:
+    log = service.replay((*OWN, topics.EVAL_REQUESTED), ledger.replay)
+    for topic in OWN:
         service.check(topic)
     register(service, ledger)
     index = LineageIndex()

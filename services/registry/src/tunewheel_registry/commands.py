@@ -1,0 +1,169 @@
+"""What people command: each command is carried out, or refused with the reason, once.
+
+People outrank metrics: a command needs no verdict. But production stays with a model that somebody pinned,
+and what a person rejected never comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from tunewheel_contracts.events.lifecycle import (
+    CommandRefused,
+    ModelCommanded,
+    ModelPinned,
+    Stage,
+)
+
+from tunewheel_registry.lifecycle import CANDIDATE_STAGES, Decision, Model, State
+from tunewheel_registry.steps import promotion, rollback
+
+COMMAND = "command"
+IN_TRAFFIC = (*CANDIDATE_STAGES, Stage.PRODUCTION)
+JUDGED = (Stage.EVALUATED, *CANDIDATE_STAGES, Stage.RETIRED)
+"""Where a model is that passed, and may be promoted by a word."""
+
+
+def is_settled(state: State, command: ModelCommanded) -> bool:
+    """Tell whether ``command`` was carried out, at least in part, or refused."""
+    command_id = command.event_id()
+    return command_id in state.refused or state.was_decided_by(command_id)
+
+
+def refused(command: ModelCommanded, field: str, reason: str) -> CommandRefused:
+    return CommandRefused(
+        project=command.project,
+        command_id=command.event_id(),
+        model_id=command.model_id,
+        action=command.action,
+        field=field,
+        reason=reason,
+    )
+
+
+def carry_out(state: State, command: ModelCommanded) -> Iterator[Decision]:
+    """Yield the step that ``command`` still asks for, or its refusal; nothing where it is done."""
+    if command.event_id() in state.refused:
+        return
+    if not state.was_decided_by(command.event_id()):
+        objection = _objection(state, command)
+        if objection is not None:
+            yield refused(command, *objection)
+            return
+    yield from _ACTIONS[command.action](state, state.models[command.model_id], command)
+
+
+Objection = tuple[str, str]
+"""(field, reason)."""
+
+
+def _objection(state: State, command: ModelCommanded) -> Objection | None:
+    model = state.models.get(command.model_id)
+    if command.action not in _ACTIONS:
+        return "action", f"{command.action!r} is none of {', '.join(_ACTIONS)}"
+    if model is None:
+        return "model_id", f"{command.model_id} is not registered in project {state.project}"
+    if model.registration.kind == "base":
+        return "model_id", f"{model.model_id} is a base model: it answers where no other does"
+    if command.generation not in (None, state.generation):
+        return "generation", (
+            f"was {command.generation} when this was asked for and is {state.generation} now: "
+            "something else happened first; look again"
+        )
+    reason = _OBJECTIONS[command.action](state, model, command)
+    return None if reason is None else ("model_id", reason)
+
+
+def _against_promotion(state: State, model: Model, command: ModelCommanded) -> str | None:
+    pinned = state.pinned
+    if model.stage is Stage.PRODUCTION:
+        return f"{model.model_id} is in production already"
+    if model.is_out_for_good:
+        return f"{model.model_id} was rejected; that is final for a version"
+    if pinned is not None:
+        return f"{pinned.model_id} is pinned in production; unpin it first"
+    fell_by_command = model.stage is Stage.ROLLED_BACK and model.decided_by == COMMAND
+    if model.stage not in JUDGED and not fell_by_command and not command.force:
+        why = "was not judged yet" if model.stage is Stage.REGISTERED else f"is {model.stage.value}"
+        return f"{model.model_id} {why}: {model.history[-1].reason}; promote it all the same with force"
+    return None
+
+
+def _against_leaving(state: State, model: Model, command: ModelCommanded) -> str | None:
+    return None if model.stage in IN_TRAFFIC else f"{model.model_id} is {model.stage.value}, not in traffic"
+
+
+def _against_retirement(state: State, model: Model, command: ModelCommanded) -> str | None:
+    if model.stage is Stage.EVALUATED:
+        return None
+    return _against_leaving(state, model, command)
+
+
+def _against_rejection(state: State, model: Model, command: ModelCommanded) -> str | None:
+    return f"{model.model_id} was rejected already" if model.is_out_for_good else None
+
+
+def _against_pin(state: State, model: Model, command: ModelCommanded) -> str | None:
+    if model.stage is not Stage.PRODUCTION:
+        return f"{model.model_id} is {model.stage.value}; only what is in production can be pinned there"
+    return f"{model.model_id} is pinned already" if state.pinned == model else None
+
+
+def _against_unpin(state: State, model: Model, command: ModelCommanded) -> str | None:
+    return None if state.pinned == model else f"{model.model_id} is not pinned"
+
+
+def _promote(state: State, model: Model, command: ModelCommanded) -> Iterator[Decision]:
+    yield from _move(state, model, command, Stage.PRODUCTION)
+
+
+def _roll_back(state: State, model: Model, command: ModelCommanded) -> Iterator[Decision]:
+    if not model.was_decided_by(command.event_id()):
+        yield rollback(state, model, command.event_id(), command.reason, COMMAND)
+
+
+def _retire(state: State, model: Model, command: ModelCommanded) -> Iterator[Decision]:
+    yield from _move(state, model, command, Stage.RETIRED)
+
+
+def _reject(state: State, model: Model, command: ModelCommanded) -> Iterator[Decision]:
+    if model.stage in IN_TRAFFIC:
+        yield from _roll_back(state, model, command)
+    elif not any(step.stage is Stage.REJECTED and step.cause == command.event_id() for step in model.history):
+        yield promotion(state, model, Stage.REJECTED, command.event_id(), command.reason, decided_by=COMMAND)
+
+
+def _pin(state: State, model: Model, command: ModelCommanded) -> Iterator[Decision]:
+    if not state.was_decided_by(command.event_id()):
+        yield ModelPinned(
+            project=state.project,
+            model_id=model.model_id,
+            pinned=command.action == "pin",
+            cause=command.event_id(),
+            reason=command.reason,
+        )
+
+
+def _move(state: State, model: Model, command: ModelCommanded, stage: Stage) -> Iterator[Decision]:
+    if not model.was_decided_by(command.event_id()):
+        yield promotion(state, model, stage, command.event_id(), command.reason, decided_by=COMMAND)
+
+
+Act = Callable[[State, Model, ModelCommanded], Iterator[Decision]]
+Object = Callable[[State, Model, ModelCommanded], str | None]
+_ACTIONS: Mapping[str, Act] = {
+    "promote": _promote,
+    "rollback": _roll_back,
+    "pin": _pin,
+    "unpin": _pin,
+    "retire": _retire,
+    "reject": _reject,
+}
+_OBJECTIONS: Mapping[str, Object] = {
+    "promote": _against_promotion,
+    "rollback": _against_leaving,
+    "pin": _against_pin,
+    "unpin": _against_unpin,
+    "retire": _against_retirement,
+    "reject": _against_rejection,
+}

@@ -1,0 +1,93 @@
+"""The steps that a model takes, as events; and who has to take one whatever the registry was just told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tunewheel_contracts.events.lifecycle import ModelPinned, ModelPromoted, ModelRolledback, Stage
+
+from tunewheel_registry.lifecycle import Model, State
+
+
+def promotion(
+    state: State, model: Model, to_stage: Stage, cause: str, reason: str, **more: Any
+) -> ModelPromoted:
+    """Return the step of ``model`` to ``to_stage``; ``more`` are further fields of the event."""
+    champion = state.champion if to_stage is Stage.PRODUCTION else None
+    return ModelPromoted(
+        project=state.project,
+        model_id=model.model_id,
+        from_stage=model.stage,
+        to_stage=to_stage,
+        replaces=champion.model_id if champion else None,
+        cause=cause,
+        reason=reason,
+        **more,
+    )
+
+
+def rollback(state: State, model: Model, cause: str, reason: str, decided_by: str) -> ModelRolledback:
+    """Return the step of ``model`` out of traffic."""
+    serves = state.predecessor if model.stage is Stage.PRODUCTION else state.champion
+    return ModelRolledback(
+        project=state.project,
+        model_id=model.model_id,
+        from_stage=model.stage,
+        restored=serves.model_id if serves else None,
+        cause=cause,
+        reason=reason,
+        decided_by=decided_by,
+    )
+
+
+def unpinnings(state: State) -> Iterator[ModelPinned]:
+    """End the pin of a model that production did not stay with: were it to come back, nobody pinned it."""
+    model = state.pinned
+    if model is not None and model.stage is not Stage.PRODUCTION:
+        yield ModelPinned(
+            project=state.project,
+            model_id=model.model_id,
+            pinned=False,
+            cause=model.history[-1].cause or "",
+            reason=f"is {model.stage.value} now",
+        )
+
+
+def restorations(state: State) -> Iterator[ModelPromoted]:
+    """Bring the champion of before back where the one in production fell. Not tied to what the registry was
+    told: a crash may have left it over."""
+    predecessor = state.predecessor
+    if state.champion is not None or predecessor is None:
+        return
+    fallen = [model for model in state.models.values() if _fell(model) and not _is_made_up_for(state, model)]
+    if fallen:
+        word = "retired" if fallen[-1].stage is Stage.RETIRED else "rolled back"
+        reason = f"restored: {fallen[-1].model_id} was {word}"
+        cause = fallen[-1].history[-1].cause or ""
+        yield promotion(state, predecessor, Stage.PRODUCTION, cause, reason)
+
+
+def _fell(model: Model) -> bool:
+    """Tell whether ``model`` left production though nobody took over."""
+    retired = model.stage is Stage.RETIRED and model.decided_by == "command"
+    return model.has_been(Stage.PRODUCTION) and (retired or model.stage is Stage.ROLLED_BACK)
+
+
+def _is_made_up_for(state: State, fallen: Model) -> bool:
+    cause = fallen.history[-1].cause
+    steps = (step for model in state.models.values() for step in model.history)
+    return any(step.cause == cause and step.stage is Stage.PRODUCTION for step in steps)
+
+
+def retirements(state: State) -> Iterator[ModelPromoted]:
+    """Retire whoever a production model replaced. Not tied to what the registry was told, as above."""
+    for model in state.models.values():
+        old = state.models.get(model.replaces or "")
+        if old is not None and old.stage is model.stage is Stage.PRODUCTION:
+            yield promotion(state, old, Stage.RETIRED, reign(model), f"replaced by {model.model_id}")
+
+
+def reign(model: Model) -> str:
+    """Return the cause of its newest way into production."""
+    return next(step.cause for step in reversed(model.history) if step.stage is Stage.PRODUCTION) or ""

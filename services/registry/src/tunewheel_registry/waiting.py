@@ -1,0 +1,96 @@
+"""Who passed and may go on, who waits, and for what: nobody goes up who has not beaten the champion of now.
+
+What a verdict or a trial found stays true, but the champion may be another since. A model that passed then
+waits in its stage for a verdict against that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tunewheel_contracts.events.evaluation import EvalRequested
+from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
+from tunewheel_contracts.formats.spec import RolloutSpec
+
+from tunewheel_registry.lifecycle import Model, State
+from tunewheel_registry.steps import promotion, reign
+
+
+def obstacle(state: State, model: Model) -> str | None:
+    """Return what keeps a model that passed from going up a stage; None: nothing.
+
+    Without a champion nothing does: the base answers, which every verdict compares with.
+    """
+    pinned, champion = state.pinned, state.champion
+    if pinned is not None:
+        return f"{pinned.model_id} is pinned in production"
+    if champion is not None and champion.model_id not in model.beaten:
+        return f"it was never compared with {champion.model_id}, which is in production, and is judged again"
+    return None
+
+
+def superseded(state: State) -> Iterator[ModelPromoted]:
+    """Retire whoever waits, or is on trial, while a newer version is in traffic."""
+    for model in state.candidates:
+        newer = state.newer_in_traffic(model)
+        if newer is not None and newer.stage is Stage.PRODUCTION:
+            reason = f"superseded by the newer version {newer.model_id}"
+            yield promotion(state, model, Stage.RETIRED, reign(newer), reason)
+    for model in state.models.values():
+        newer = state.newer_in_traffic(model) if model.stage is Stage.EVALUATED else None
+        if newer is not None:
+            reason = f"passed too late: the newer version {newer.model_id} is in {newer.stage.value}"
+            yield promotion(state, model, Stage.RETIRED, model.history[-1].cause or "", reason)
+
+
+def advances(state: State, rollout: RolloutSpec) -> Iterator[ModelPromoted]:
+    """Let the newest of those who wait go on, if nothing keeps it."""
+    for model in reversed(list(state.models.values())):
+        if not model.waits or obstacle(state, model) is not None:
+            continue
+        cause = model.history[-1].cause or ""
+        if model.stage is not Stage.EVALUATED:
+            yield step_up(state, model, rollout, cause, "held up, and nothing keeps it any more")
+            continue
+        for older in state.candidates:
+            reason = f"superseded by the newer candidate {model.model_id}"
+            yield promotion(state, older, Stage.RETIRED, cause, reason)
+        stage, reason = _entry(state, rollout)
+        yield promotion(state, model, stage, cause, reason)
+
+
+def step_up(state: State, model: Model, rollout: RolloutSpec, cause: str, reason: str) -> ModelPromoted:
+    """Return the step of a model that held up in its stage."""
+    to_canary = model.stage is Stage.SHADOW and rollout.canary.enabled
+    return promotion(state, model, Stage.CANARY if to_canary else Stage.PRODUCTION, cause, reason)
+
+
+def requests(state: State) -> Iterator[EvalRequested]:
+    """Ask for verdicts against the champion of now, each once: what was asked for is on the log."""
+    champion = state.champion
+    if champion is None or state.pinned is not None:
+        return
+    for model in state.models.values():
+        run_id, verdict = model.registration.run_id, model.passed_by
+        if not model.waits or champion.model_id in model.beaten or run_id is None or verdict is None:
+            continue
+        asked = EvalRequested(
+            project=state.project,
+            run_id=run_id,
+            against=champion.model_id,
+            request=verdict,
+            reason=f"{model.model_id} passed, but was never compared with {champion.model_id}",
+        )
+        if asked.event_id() not in state.requested:
+            yield asked
+
+
+def _entry(state: State, rollout: RolloutSpec) -> tuple[Stage, str]:
+    """Return (stage, reason) of a passed candidate's first contact with traffic."""
+    if state.champion is None:
+        return Stage.PRODUCTION, "there is no champion to compare with"
+    if rollout.shadow.enabled:
+        return Stage.SHADOW, "starts on copies of the traffic"
+    if rollout.canary.enabled:
+        return Stage.CANARY, f"starts on {rollout.canary.percent} % of the traffic"
+    return Stage.PRODUCTION, "the rollout has neither shadow nor canary"

@@ -1,0 +1,272 @@
+"""Whom a pass beat counts: the champion may be another by the time that it comes, or that a trial ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested
+from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
+from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_registry.decision import decide
+from tunewheel_registry.lifecycle import State, apply
+from tunewheel_registry.waiting import obstacle
+
+
+class Log:
+    """The state of a project, and every event that led to it."""
+
+    def __init__(self, desk: Any, *triggers: Envelope[Any]) -> None:
+        self.desk, self.state = desk, State(desk.project)
+        self.events: list[Any] = []
+        self.play(*triggers)
+
+    def play(self, *triggers: Envelope[Any]) -> list[Any]:
+        """Return what the last of ``triggers`` led to."""
+        decided: list[Any] = []
+        for trigger in triggers:
+            decided = list(decide(self.state, trigger, self.desk.rollout))
+            for event in decided:
+                self.state = apply(self.state, event)
+            self.events += decided
+        return decided
+
+    def stages(self) -> dict[int, str]:
+        numbered = {self.desk.model_id(n): n for n in range(10)}
+        return {numbered[m]: one.stage.value for m, one in self.state.models.items() if m in numbered}
+
+    def asked(self) -> list[tuple[str, str | None]]:
+        """(run, champion) of every other evaluation that was asked for."""
+        return [(e.run_id, e.against) for e in self.events if isinstance(e, EvalRequested)]
+
+
+def queued(desk: Any) -> Log:
+    """Two runs of before there was a champion: both are compared with the base alone, and the first is in
+    production when the second one's verdict comes."""
+    return Log(desk, desk.trained(1), desk.trained(2), desk.passed(1, against=0), desk.passed(2, against=0))
+
+
+@pytest.mark.parametrize("canary", [True, False])
+def test_of_two_queued_runs_the_second_waits_for_a_verdict_against_the_first(make_desk: Any, canary: bool):
+    desk = make_desk(canary=canary)
+    log = queued(desk)
+    assert log.stages() == {1: "production", 2: "evaluated"}
+    assert log.asked() == [("run-2", desk.model_id(1))]
+    (asked,) = (e for e in log.events if isinstance(e, EvalRequested))
+    assert asked.request == desk.passed(2, against=0).id
+    assert "never compared with desk-000000000001" in log.state.models[desk.model_id(2)].history[-1].reason
+    log.play(desk.passed(2, against=1))
+    assert log.stages() == ({1: "production", 2: "canary"} if canary else {1: "retired", 2: "production"})
+    assert len(log.asked()) == 1
+
+
+def test_the_second_run_that_does_not_beat_the_first_is_rejected(desk: Any):
+    log = queued(desk)
+    log.play(desk.failed(2, against=1))
+    assert log.stages() == {1: "production", 2: "rejected"}
+
+
+def test_a_verdict_that_comes_again_asks_for_nothing_again(desk: Any):
+    log = queued(desk)
+    assert log.play(desk.passed(2, against=0)) == []
+    assert len(log.asked()) == 1
+
+
+def test_a_request_that_a_crash_kept_off_the_log_is_made_when_the_verdict_comes_again(desk: Any):
+    log = Log(desk, desk.trained(1), desk.trained(2), desk.passed(1, against=0))
+    *written, lost = decide(log.state, desk.passed(2, against=0), desk.rollout)
+    for event in written:
+        log.state = apply(log.state, event)
+    (again,) = decide(log.state, desk.passed(2, against=0), desk.rollout)
+    assert isinstance(again, EvalRequested)
+    assert again.event_id() == lost.event_id()
+
+
+def on_trial_while_the_champion_changes(desk: Any) -> Log:
+    """The second version is in canary, better than the first, which a person replaces by one of before."""
+    log = Log(desk, desk.trained(1), desk.passed(1), desk.passed(2), desk.judged(2, "canary", "passed"))
+    log.play(desk.passed(3))
+    assert log.stages() == {1: "retired", 2: "production", 3: "canary"}
+    log.play(desk.commanded(1, "promote"))
+    assert log.stages() == {1: "production", 2: "retired", 3: "canary"}
+    return log
+
+
+def test_a_trial_that_was_passed_while_the_champion_changed_waits_for_another_verdict(desk: Any):
+    log = on_trial_while_the_champion_changes(desk)
+    log.play(desk.judged(3, "canary", "passed"))
+    assert log.stages() == {1: "production", 2: "retired", 3: "canary"}
+    assert log.asked() == [("run-3", desk.model_id(1))]
+    assert log.play(desk.judged(3, "canary", "passed")) == []
+    assert log.play(desk.judged(3, "canary", "failed")) == []  # the first judgement of a stage counts
+    log.play(desk.passed(3, against=1))
+    assert log.stages() == {1: "retired", 2: "retired", 3: "production"}
+
+
+def test_a_trial_that_waits_for_another_verdict_ends_when_that_fails(desk: Any):
+    log = on_trial_while_the_champion_changes(desk)
+    log.play(desk.judged(3, "canary", "passed"), desk.failed(3, against=1))
+    assert log.stages() == {1: "production", 2: "retired", 3: "rolled_back"}
+
+
+def test_the_other_verdict_may_come_before_the_trial_ends(desk: Any):
+    log = on_trial_while_the_champion_changes(desk)
+    log.play(desk.passed(3, against=1))
+    assert log.stages()[3] == "canary"
+    log.play(desk.judged(3, "canary", "passed"))
+    assert log.stages()[3] == "production"
+    assert log.asked() == []
+
+
+def test_from_shadow_too_nobody_goes_up_who_was_not_compared_with_the_champion(make_desk: Any):
+    desk = make_desk(shadow=True, canary=True)
+    log = Log(desk, desk.passed(1), desk.passed(2), desk.judged(2, "shadow", "passed"))
+    log.play(desk.judged(2, "canary", "passed"), desk.passed(3), desk.commanded(1, "promote"))
+    log.play(desk.judged(3, "shadow", "passed"))
+    assert log.stages() == {1: "production", 2: "retired", 3: "shadow"}
+    log.play(desk.passed(3, against=1))
+    assert log.stages()[3] == "canary"
+
+
+def test_who_beat_a_champion_that_came_back_since_has_beaten_it(desk: Any):
+    log = Log(desk, desk.passed(1), desk.passed(2), desk.judged(2, "canary", "passed"))
+    log.play(desk.trained(3), desk.passed(3, against=1))
+    assert (log.stages()[3], log.asked()) == ("evaluated", [("run-3", desk.model_id(2))])
+    log.play(desk.commanded(2, "rollback"))
+    assert log.stages() == {1: "production", 2: "rolled_back", 3: "canary"}
+    log.play(desk.judged(3, "canary", "passed"))
+    assert log.stages()[3] == "production"
+
+
+def test_without_a_champion_a_pass_counts_whomever_it_was_compared_with(desk: Any):
+    """The bare base answers, which every verdict compares with."""
+    log = Log(desk, desk.passed(1), desk.commanded(1, "rollback"), desk.passed(2, against=1))
+    assert log.stages() == {1: "rolled_back", 2: "production"}
+    log = Log(desk, desk.passed(1), desk.passed(2), desk.commanded(1, "rollback"))
+    log.play(desk.judged(2, "canary", "passed"))
+    assert log.stages() == {1: "rolled_back", 2: "production"}
+
+
+def test_a_pass_of_before_champions_were_named_did_not_beat_the_present_one(desk: Any):
+    log = Log(desk, desk.passed(1), desk.passed(2, against=0))
+    assert (log.stages()[2], log.asked()) == ("evaluated", [("run-2", desk.model_id(1))])
+
+
+def test_who_waits_is_retired_once_a_newer_version_is_in_traffic(desk: Any):
+    log = queued(desk)
+    log.play(desk.passed(3, against=1))
+    assert log.stages() == {1: "production", 2: "retired", 3: "canary"}
+    log.play(desk.passed(2, against=1))
+    assert log.stages()[2] == "retired"
+
+
+ACTIONS = ("promote", "rollback", "pin", "unpin", "retire", "reject")
+
+
+class Wheel(Log):
+    """A loop of queues in any interleaving. Eval pins the champion that it sees when it begins, and answers
+    some time later; ``beaten`` is what verdicts said, kept apart from what the registry thinks."""
+
+    def __init__(self, desk: Any) -> None:
+        super().__init__(desk)
+        self.begun: list[Envelope[Any]] = []
+        self.told: list[Envelope[Any]] = []
+        self.beaten: set[tuple[str, str]] = set()
+        self.runs = 0
+
+    def train(self, _: int, __: bool) -> None:
+        self.runs += self.runs < 6
+        self.tell(self.desk.trained(self.runs))
+
+    def begin(self, n: int, better: bool) -> None:
+        """Eval takes up one of the runs, or what was asked for."""
+        asked = [int(run.removeprefix("run-")) for run, _ in self.asked()]
+        runs = [*range(1, self.runs + 1), *asked]
+        if runs:
+            run, champion = runs[-1 - n % len(runs)], self.champion()
+            judge = self.desk.passed if better else self.desk.failed
+            self.begun.append(judge(run, against=champion if champion != run else 0))
+
+    def answer(self, n: int, _: bool) -> None:
+        if self.begun:
+            self.tell(self.begun.pop(n % len(self.begun)))
+
+    def judge(self, n: int, better: bool) -> None:
+        for model in self.state.candidates:
+            number, verdict = self.number(model.model_id), "passed" if better else "failed"
+            self.tell(self.desk.judged(number, model.stage.value, verdict, generation=n))
+
+    def command(self, n: int, force: bool) -> None:
+        if self.runs:
+            request = str(len(self.told))
+            action = ACTIONS[n % len(ACTIONS)]
+            self.tell(self.desk.commanded(1 + n % self.runs, action, request=request, force=force))
+
+    def repeat(self, n: int, _: bool) -> None:
+        if self.told:
+            self.tell(self.told[n % len(self.told)])
+
+    def champion(self) -> int:
+        return self.number(self.state.champion.model_id) if self.state.champion else 0
+
+    def number(self, model_id: str) -> int:
+        return int(model_id.rpartition("-")[2], 16)
+
+    def tell(self, trigger: Envelope[Any]) -> None:
+        self.told.append(trigger)
+        data = trigger.data
+        if isinstance(data, EvalPassed):
+            champions = (c.model_id for c in data.contestants if c.role is Role.CHAMPION)
+            self.beaten |= {(data.adapter.model_id, champion) for champion in champions}
+        if isinstance(data, EvalPassed) and self.is_rejected(data.adapter.model_id):
+            return  # a dead letter
+        if isinstance(data, RolloutJudged) and not self.state.models[data.model_id].has_been(
+            Stage(data.stage)
+        ):
+            return
+        for event in self.play(trigger):
+            self.check(event)
+        self.check_state()
+
+    def is_rejected(self, model_id: str) -> bool:
+        return model_id in self.state.models and self.state.models[model_id].stage is Stage.REJECTED
+
+    def check(self, event: Any) -> None:
+        """By the loop nobody reaches production who did not beat whom it replaces. A champion of before
+        comes back without."""
+        if isinstance(event, ModelPromoted) and event.to_stage is Stage.PRODUCTION:
+            by_loop = event.decided_by != "command" and event.from_stage is not Stage.RETIRED
+            if by_loop and event.replaces is not None:
+                assert (event.model_id, event.replaces) in self.beaten
+
+    def check_state(self) -> None:
+        in_production = [m for m in self.state.models.values() if m.stage is Stage.PRODUCTION]
+        assert len(in_production) <= 1
+        assert len(self.state.candidates) <= 1
+        champion, requests = self.state.champion, self.asked()
+        for model in self.state.models.values():
+            if model.waits and self.state.pinned is None:
+                assert obstacle(self.state, model) is not None  # else it had gone on
+                assert champion is not None
+                assert (model.registration.run_id, champion.model_id) in requests
+
+
+MOVES = ("train", "begin", "answer", "judge", "command", "repeat")
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    moves=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 40), st.booleans()), max_size=40),
+    shadow=st.booleans(),
+    canary=st.booleans(),
+)
+def test_in_no_interleaving_the_loop_promotes_who_did_not_beat_the_champion(
+    make_desk: Any, moves: list[tuple[str, int, bool]], shadow: bool, canary: bool
+):
+    wheel = Wheel(make_desk(shadow=shadow, canary=canary))
+    for move, number, flag in moves:
+        getattr(wheel, move)(number, flag)
