@@ -140,6 +140,11 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     ),
     evaluation.EvalPassed: _verdict,
     evaluation.EvalFailed: _failed,
+    evaluation.EvalRequested: lambda e: (
+        f"{e.run_id} is to be judged again, against {e.against or 'the champion'}"
+    ),
+    evaluation.EvalUndecided: lambda e: f"{e.adapter.model_id} undecided: {'; '.join(e.reasons)}",
+    evaluation.ReviewAnswered: lambda e: f"{e.item_id}: {e.preference}, by {e.reviewer}",
     evaluation.ReviewRequested: lambda e: f"{e.adapter.model_id} waits for a person",
     evaluation.ReviewSubmitted: lambda e: f"{e.run_id}: {e.verdict} by {e.reviewer}",
     lifecycle.ModelRegistered: lambda e: f"{e.model_id}: {e.kind}",

@@ -228,9 +228,10 @@ class Roster:
 
     async def require(self, principal: Principal | None, role: Role, project: str, *, field: str) -> None:
         self.asked += 1
-        assert (role, project) == (Role.REVIEWER, "desk")
-        if principal is None or principal.name not in self.reviewers:
-            raise InvalidEvent(field=field, reason="lacks the role reviewer")
+        assert project == "desk"
+        allowed = self.reviewers if role is Role.REVIEWER else {"olga"} & self.reviewers
+        if principal is None or principal.name not in allowed:
+            raise InvalidEvent(field=field, reason=f"lacks the role {role.value}")
 
 
 @pytest.mark.parametrize("by", ["", "eve"])
@@ -284,3 +285,74 @@ async def test_a_verdict_that_bears_the_id_of_an_accepted_one_is_asked_about(des
         await ledger.handle(replace(desk.failed(1, by="eve"), id=accepted.id))
     champion = ledger.state("desk").champion
     assert champion is not None
+
+
+async def test_a_command_of_somebody_without_the_role_is_refused_and_changes_nothing(desk: Any):
+    log = MemoryLog()
+    ledger = ledger_over(log, desk, require=Roster("eve", "olga").require)
+    await ledger.handle(desk.passed(1))
+    for by in (None, "eve"):
+        command = desk.commanded(1, "rollback", by=by)
+        await ledger.handle(command)
+        refused = log.events[-1].data
+        assert (refused.type, refused.command_id, refused.field) == (
+            "command.refused",
+            command.id,
+            "principal",
+        )
+    assert ledger.state("desk").champion is not None
+    await ledger.handle(desk.commanded(1, "rollback", by="olga"))
+    assert ledger.state("desk").champion is None
+
+
+@pytest.mark.parametrize("published", range(3))
+async def test_what_was_settled_of_a_command_holds_whoever_loses_the_role(desk: Any, published: int):
+    """Killed after so many events of a rejection, which has two; the key is revoked meanwhile."""
+    log, roster = MemoryLog(), Roster("olga")
+    ledger = ledger_over(log, desk, require=roster.require)
+    await ledger.handle(desk.passed(1))
+    command = desk.commanded(1, "reject", by="olga")
+    log.kill_after = published
+    with pytest.raises(Killed):
+        await ledger.handle(command)
+    roster.reviewers.clear()
+    ledger = ledger_over(log, desk, require=roster.require)
+    await ledger.handle(command)
+    stage = ledger.state("desk").models[desk.model_id(1)].stage.value
+    assert stage == ("rejected" if published else "production")
+    roster.reviewers.add("olga")
+    count = len(log.lifecycle)
+    await ledger_over(log, desk, require=roster.require).handle(command)
+    assert len(log.lifecycle) == count  # a refusal holds as well
+
+
+async def test_a_command_on_a_project_that_nobody_declared_is_refused(desk: Any, make_desk: Any):
+    log = MemoryLog()
+    ledger = ledger_over(log, desk)
+    for _ in range(2):
+        await ledger.handle(make_desk(project="other").commanded(1, "promote"))
+    (refused,) = log.events
+    assert (refused.data.field, "not declared" in refused.data.reason) == ("project", True)
+    assert ledger.projects == ()
+
+
+async def test_another_evaluation_is_asked_for_after_the_desired_state_that_eval_looks_at(make_desk: Any):
+    log, desk = MemoryLog(), make_desk(canary=False)
+    ledger = ledger_over(log, desk)
+    for trigger in (desk.passed(1), desk.trained(2), desk.passed(2, against=0)):
+        await ledger.handle(trigger)
+    assert [event.data.type for event in log.events][-2:] == ["serving.desired", "eval.requested"]
+
+
+async def test_a_rollback_and_a_return_are_read_in_their_order_whatever_topic_comes_first(desk: Any):
+    """Rolled back in its second reign: told of it first, a reader would end the first one."""
+    log = MemoryLog()
+    ledger = ledger_over(log, desk)
+    for trigger in (
+        desk.passed(1), desk.passed(2), desk.judged(2, "canary", "passed"),
+        desk.commanded(1, "promote"), desk.commanded(1, "rollback"),
+    ):  # fmt: skip
+        await ledger.handle(trigger)
+    order = sorted(log.lifecycle, key=lambda event: event.data.type != "model.rolledback")
+    assert ledger_over(log, desk, order).state("desk") == ledger.state("desk")
+    assert ledger.state("desk").models[desk.model_id(1)].stage.value == "rolled_back"

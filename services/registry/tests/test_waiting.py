@@ -204,7 +204,9 @@ class Wheel(Log):
         if self.runs:
             request = str(len(self.told))
             action = ACTIONS[n % len(ACTIONS)]
-            self.tell(self.desk.commanded(1 + n % self.runs, action, request=request, force=force))
+            self.tell(
+                self.desk.commanded(1 + n // len(ACTIONS) % self.runs, action, request=request, force=force)
+            )
 
     def repeat(self, n: int, _: bool) -> None:
         if self.told:

@@ -53,8 +53,13 @@ def decide(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> list[D
     while (event := next(_wanted(state, trigger, rollout), None)) is not None:
         if not isinstance(event, CommandRefused | EvalRequested):
             event = event.model_copy(update={"generation": state.generation + 1})
+        after = apply(state, event)
+        if after is state:
+            raise RuntimeError(
+                f"{event.type} {event.event_id()} changes nothing and would be wanted for ever"
+            )
         decided.append(event)
-        state = apply(state, event)
+        state = after
     return decided
 
 

@@ -220,7 +220,12 @@ def _move(state: State, event: ModelPromoted | ModelRolledback, *, at: datetime 
         decided_by=event.decided_by,
     )  # fmt: skip
     moved = replace(model, stage=to_stage, history=(*model.history, step))
-    return _with(state, _learn(moved, event) if isinstance(event, ModelPromoted) else moved)
+    if isinstance(event, ModelPromoted):
+        moved = _learn(moved, event)
+        replaced = state.models.get(event.replaces or "")
+        if replaced is not None and replaced.replaces == model.model_id:  # they took over from each other
+            state = _with(state, replace(replaced, replaces=None))
+    return _with(state, moved)
 
 
 def _learn(model: Model, event: ModelPromoted) -> Model:

@@ -1,0 +1,237 @@
+"""What people command of models: carried out once, or refused once with the reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.evaluation import EvalRequested
+from tunewheel_contracts.events.lifecycle import CommandRefused, ModelPinned
+from tunewheel_registry.decision import decide
+from tunewheel_registry.desired import desired_state
+from tunewheel_registry.lifecycle import State, apply, base_model_id
+
+
+class Log:
+    """The state of a project, and every event that led to it."""
+
+    def __init__(self, desk: Any, *triggers: Envelope[Any]) -> None:
+        self.desk, self.state = desk, State(desk.project)
+        self.play(*triggers)
+
+    def play(self, *triggers: Envelope[Any]) -> list[Any]:
+        """Return what the last of ``triggers`` led to."""
+        decided: list[Any] = []
+        for trigger in triggers:
+            decided = list(decide(self.state, trigger, self.desk.rollout))
+            for event in decided:
+                self.state = apply(self.state, event)
+        return decided
+
+    def refusal(self, command: Envelope[Any]) -> tuple[str, str]:
+        (event,) = self.play(command)
+        assert isinstance(event, CommandRefused)
+        assert event.command_id == command.id
+        return event.field, event.reason
+
+    def stages(self) -> dict[int, str]:
+        numbered = {self.desk.model_id(n): n for n in range(10)}
+        return {numbered[m]: one.stage.value for m, one in self.state.models.items() if m in numbered}
+
+    def answering(self) -> str:
+        desired = desired_state(self.state, self.desk.spec())
+        assert desired is not None
+        return desired.desired.routes[0].model_id
+
+
+@pytest.fixture(name="log")
+def make_log(desk: Any) -> Log:
+    """The first version was replaced by the second; the third is in canary."""
+    log = Log(desk, desk.passed(1), desk.passed(2), desk.judged(2, "canary", "passed"), desk.passed(3))
+    assert log.stages() == {1: "retired", 2: "production", 3: "canary"}
+    return log
+
+
+def test_a_candidate_is_promoted_from_its_trial_without_a_judgement(desk: Any, log: Log):
+    log.play(desk.commanded(3, "promote"))
+    assert log.stages() == {1: "retired", 2: "retired", 3: "production"}
+
+
+def test_a_champion_of_before_is_promoted_again_and_again(desk: Any, log: Log):
+    for request in ("one", "two"):
+        log.play(desk.commanded(1, "promote", request=request))
+        assert log.stages() == {1: "production", 2: "retired", 3: "canary"}
+        log.play(desk.commanded(2, "promote", request=request))
+        assert log.stages() == {1: "retired", 2: "production", 3: "canary"}
+
+
+def test_an_older_candidate_on_trial_gives_way_to_a_newer_one_that_a_person_promotes(desk: Any):
+    log = Log(desk, desk.passed(1), desk.passed(2), desk.trained(3))
+    log.play(desk.commanded(3, "promote", force=True))
+    assert log.stages() == {1: "retired", 2: "retired", 3: "production"}
+
+
+@pytest.mark.parametrize("verdict", ["none", "failed"])
+def test_what_did_not_pass_is_promoted_by_force_alone(desk: Any, log: Log, verdict: str):
+    log.play(desk.trained(4), *([desk.failed(4)] if verdict == "failed" else []))
+    field, reason = log.refusal(desk.commanded(4, "promote"))
+    assert (field, "force" in reason) == ("model_id", True)
+    log.play(desk.commanded(4, "promote", force=True))
+    assert log.stages() == {1: "retired", 2: "retired", 3: "retired", 4: "production"}
+    late = desk.failed(4, against=2)
+    assert log.play(late) == []  # metrics do not take back what a person decided
+    log.play(desk.failed(4, field="review", against=1))
+    assert log.stages()[4] == "rolled_back"
+
+
+@pytest.mark.parametrize("way", ["verdict", "canary", "command", "rolled back first"])
+def test_what_a_person_rejected_never_comes_back(desk: Any, log: Log, way: str):
+    if way == "verdict":
+        log.play(desk.trained(4), desk.failed(4, field="review"))
+    elif way == "canary":
+        log.play(desk.passed(4, against=2), desk.failed(4, field="review"))
+    elif way == "command":
+        log.play(desk.passed(4, against=2), desk.commanded(4, "reject"))
+        assert log.stages()[4] == "rejected"
+    else:
+        log.play(desk.passed(4, against=2), desk.commanded(4, "rollback"), desk.failed(4, field="review"))
+        assert log.stages()[4] == "rejected"
+    assert "final" in log.refusal(desk.commanded(4, "promote", force=True))[1]
+    assert log.stages()[2] == "production"
+
+
+def test_what_metrics_took_out_of_canary_a_person_may_promote(desk: Any, log: Log):
+    log.play(desk.judged(3, "canary", "failed"))
+    log.refusal(desk.commanded(3, "promote"))
+    log.play(desk.commanded(3, "promote", force=True))
+    assert log.stages()[3] == "production"
+
+
+def test_a_rejection_of_a_log_that_does_not_say_who_rejected_counts_as_a_persons(desk: Any, log: Log):
+    (event,) = decide(log.state, desk.failed(3), desk.rollout)
+    log.state = apply(log.state, event.model_copy(update={"decided_by": None}))
+    assert "final" in log.refusal(desk.commanded(3, "promote", force=True))[1]
+
+
+def test_rollback_brings_the_predecessors_back_and_the_base_at_last(desk: Any, log: Log):
+    log.play(desk.commanded(3, "retire"), desk.commanded(2, "rollback"))
+    assert log.stages() == {1: "production", 2: "rolled_back", 3: "retired"}
+    assert log.answering() == desk.model_id(1)
+    log.play(desk.commanded(1, "rollback"))
+    assert log.stages() == {1: "rolled_back", 2: "rolled_back", 3: "retired"}
+    assert log.answering() == base_model_id(desk.adapter(1).base)
+    log.play(desk.commanded(2, "promote"))  # a person's rollback is undone by a person, without force
+    assert log.answering() == desk.model_id(2)
+
+
+def test_the_same_model_is_rolled_back_twice(desk: Any, log: Log):
+    for request in ("one", "two"):
+        log.play(desk.commanded(2, "rollback", request=request))
+        assert log.stages()[1] == "production"
+        log.play(desk.commanded(2, "promote", request=request))
+        assert log.stages()[1] == "retired"
+
+
+def test_a_champion_that_was_retired_is_no_predecessor_any_more(desk: Any, log: Log):
+    log.play(desk.commanded(2, "retire"))
+    assert log.stages() == {1: "production", 2: "retired", 3: "canary"}
+    log.play(desk.commanded(1, "rollback"))
+    assert log.stages() == {1: "rolled_back", 2: "retired", 3: "canary"}
+    assert log.state.predecessor is None
+
+
+def test_a_rejected_champion_gives_way_to_its_predecessor(desk: Any, log: Log):
+    log.play(desk.commanded(2, "reject"))
+    assert log.stages() == {1: "production", 2: "rejected", 3: "canary"}
+
+
+def test_while_production_is_pinned_nobody_goes_up_and_the_newest_goes_on_afterwards(desk: Any, log: Log):
+    (pinned,) = log.play(desk.commanded(2, "pin"))
+    assert isinstance(pinned, ModelPinned)
+    log.play(desk.judged(3, "canary", "passed"), desk.passed(4, against=2), desk.passed(5, against=2))
+    assert log.stages() == {1: "retired", 2: "production", 3: "canary", 4: "evaluated", 5: "evaluated"}
+    for n in (3, 4):
+        assert "is pinned" in log.state.models[desk.model_id(n)].history[-1].reason
+    assert "unpin" in log.refusal(desk.commanded(4, "promote"))[1]
+    log.play(desk.commanded(2, "unpin"))
+    assert log.stages() == {1: "retired", 2: "production", 3: "retired", 4: "retired", 5: "canary"}
+
+
+def test_who_waits_for_a_pin_and_did_not_beat_the_champion_is_judged_again_afterwards(desk: Any, log: Log):
+    log.play(desk.commanded(3, "retire"), desk.commanded(2, "pin"), desk.passed(4, against=1))
+    _, asked = log.play(desk.commanded(2, "unpin"))
+    assert isinstance(asked, EvalRequested)
+    assert (asked.run_id, asked.against) == ("run-4", desk.model_id(2))
+
+
+@pytest.mark.parametrize("action", ["rollback", "reject", "retire"])
+def test_a_pin_ends_when_its_model_leaves_production(desk: Any, log: Log, action: str):
+    log.play(desk.commanded(2, "pin"), desk.commanded(2, action))
+    assert log.state.pinned is None
+    assert log.stages()[1] == "production"
+    if action != "reject":
+        log.play(desk.commanded(2, "promote"))
+        assert log.state.pinned is None
+
+
+def test_of_two_commands_at_once_one_wins_and_the_other_is_told_why(desk: Any, log: Log):
+    seen = log.state.generation
+    first = desk.commanded(1, "promote", generation=seen)
+    second = desk.commanded(3, "promote", generation=seen)
+    log.play(first)
+    field, reason = log.refusal(second)
+    assert (field, str(seen) in reason) == ("generation", True)
+    assert log.play(first) == log.play(second) == []
+
+
+def test_a_command_cut_short_is_finished_though_others_came_in_between(desk: Any, log: Log):
+    seen = log.state.generation
+    command = desk.commanded(2, "reject", generation=seen)
+    begun, *rest = decide(log.state, command, desk.rollout)
+    log.state = apply(log.state, begun)
+    again = decide(log.state, command, desk.rollout)
+    assert [event.event_id() for event in again] == [event.event_id() for event in rest]
+    log.play(command)
+    assert log.stages()[2] == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("action", "n", "changes", "field"),
+    [
+        ("promote", 9, {}, "model_id"),
+        ("promote", 2, {}, "model_id"),
+        ("promote", 2, {"model_id": "base-bcdf13b76a68"}, "model_id"),
+        ("promote", 2, {"model_id": "champion"}, "model_id"),
+        ("rollback", 1, {}, "model_id"),
+        ("retire", 1, {}, "model_id"),
+        ("pin", 3, {}, "model_id"),
+        ("unpin", 2, {}, "model_id"),
+        ("explode", 2, {}, "action"),
+        ("rollback", 2, {"generation": 3}, "generation"),
+    ],
+)
+def test_a_command_that_fits_nothing_is_refused(
+    desk: Any, log: Log, action: str, n: int, changes: dict[str, Any], field: str
+):
+    changes = {"model_id": base_model_id(desk.adapter(1).base)} if "base-" in str(changes) else changes
+    before = log.stages()
+    command = desk.commanded(n, action, **changes)
+    assert log.refusal(command)[0] == field
+    assert log.play(command) == []  # once
+    assert log.stages() == before
+
+
+def test_a_refused_command_stays_refused_when_it_would_fit_later(desk: Any, log: Log):
+    command = desk.commanded(1, "rollback")
+    log.refusal(command)
+    log.play(desk.commanded(1, "promote"))
+    assert log.play(command) == []
+    assert log.stages()[1] == "production"
+
+
+def test_a_verdict_on_a_rejected_version_is_refused_still(desk: Any, log: Log):
+    log.play(desk.trained(4), desk.commanded(4, "reject"))
+    with pytest.raises(InvalidEvent, match="final"):
+        decide(log.state, desk.passed(4), desk.rollout)
