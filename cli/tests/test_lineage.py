@@ -1,96 +1,130 @@
-"""Causation walked back from a model to its source records."""
+"""The registry's answer at the terminal; the answer itself is tested where it is made."""
 
 from __future__ import annotations
 
-import json
-from io import BytesIO, StringIO
-from pathlib import Path
+import asyncio
+from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
-import polars as pl
 import pytest
+from aiohttp import web
+from pydantic import SecretStr
 from rich.console import Console
-from tunewheel_cli.kafka.broker import run_async
-from tunewheel_cli.lineage import UnknownModel, lineage_of, lineage_tree, walk
-from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.formats.dataset import DatasetManifest
-from tunewheel_contracts.topics import BY_NAME
-from tunewheel_runtime.store import ObjectStore
+from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.lineage import ask_lineage, lineage_tree
+from tunewheel_cli.registry import RegistryRefused, Unknown
+from tunewheel_contracts.errors import TransientError
+from tunewheel_contracts.pseudonyms import Pseudonyms
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "contracts" / "examples"
-
-
-def example(name: str) -> dict[str, Any]:
-    return json.loads(sorted((EXAMPLES / name / "valid").glob("*.json"))[0].read_text("utf-8"))
-
-
-def event(name: str, cause: Envelope[Any] | None = None, **changes: Any) -> Envelope[Any]:
-    data = BY_NAME[name].event.model_validate(example(name) | changes)
-    return new_event(data, source="/test", cause=cause)
-
-
-@pytest.fixture
-def store_url(tmp_path: Path) -> str:
-    return (tmp_path / "store").as_uri()
-
-
-@pytest.fixture
-def events(store_url: str) -> dict[str, Envelope[Any]]:
-    """A ticket, a dataset of it, a model of that."""
-    ticket = event("ticket.published")
-    table = pl.DataFrame({
-        "record_id": ["rec-1", "rec-2", "rec-3"],
-        "source_event_id": [ticket.id, "gone", "dropped"],
-        "source_id": ["T-1", "T-2", "T-3"],
-        "kind": ["ticket", "ticket", "document"],
-        "example_id": ["ex-1", "ex-2", None],
-    })  # fmt: skip
-    buffer = BytesIO()
-    table.write_parquet(buffer)
-
-    async def write() -> Any:
-        store = ObjectStore(store_url)
-        lineage = await store.put("datasets/ds-1/lineage.parquet", buffer.getvalue())
-        manifest = DatasetManifest.model_validate(example("dataset-manifest")).model_copy(
-            update={"lineage": lineage}
+AT = "2026-11-02T10:30:00Z"
+COUNTS = {"examples": 6, "records": 9, "train": 5, "holdout": 1}
+ANSWER: dict[str, Any] = {
+    "project": "desk", "asked": "desk-1", "found": ["desk-1"],
+    "nodes": [
+        {"id": "ds-1", "kind": "dataset", "at": AT, "facts": {"counts": COUNTS, "reason": "command"}},
+        {"id": "run-1", "kind": "run", "at": AT,
+         "facts": {"state": "completed", "method": "lora", "loss": 0.25, "tokens": 700, "seconds": 8.2}},
+        {"id": "desk-1", "kind": "model", "at": AT,
+         "facts": {"kind": "adapter", "base": {"name": "org/[b]"}}},
+        {"id": "ev-1", "kind": "evaluation", "at": AT,
+         "facts": {"outcome": "passed", "contestants": {"champion": "desk-0"}, "reviewed_by": "Ada"}},
+        {"id": "review-1", "kind": "review", "at": AT,
+         "facts": {"reviewers": {"Ada": {"by": "ada-key", "items": 2, "verdict": "approved"}}}},
+        {"id": "step-1", "kind": "step", "at": AT,
+         "facts": {"model": "desk-1", "from": "evaluated", "to": "canary", "reason": "passed"}},
+        *({"id": f"rec-{n}", "kind": "record", "facts": {"kind": "ticket", "source_id": f"source-{n}"}}
+          for n in range(6)),
+    ],
+    "edges": [
+        {"source": source, "target": target}
+        for source, target in (
+            ("ds-1", "run-1"), ("run-1", "desk-1"), ("desk-1", "ev-1"), ("ev-1", "review-1"),
+            ("desk-1", "step-1"), ("ev-1", "step-1"), *((f"rec-{n}", "ds-1") for n in range(6)),
         )
-        return await store.put("datasets/ds-1/manifest.json", manifest.model_dump_json().encode())
-
-    manifest = run_async(write())
-    requested = event("dataset.requested")
-    versioned = event("dataset.versioned", requested, manifest=manifest.model_dump())
-    trained = event("train.completed", versioned)
-    registered = event("model.registered", trained, model_id=trained.data.adapter.model_id)
-    return {e.id: e for e in (ticket, requested, versioned, trained, registered)}
+    ],
+    "records": {"used": 6, "left_out": 3, "shown": 6, "by_kind": {"ticket": 6}},
+    "unreadable": {"ds-9": "deleted by an erasure"},
+}  # fmt: skip
 
 
-def test_the_chain_ends_at_the_source_records(events: dict[str, Envelope[Any]], store_url: str) -> None:
-    model_id = next(e.data.adapter.model_id for e in events.values() if e.data.type == "train.completed")
-    lineage = lineage_of(model_id, events, store_url=store_url)
-    assert [e.data.type for e in lineage.chain] == [
-        "model.registered",
-        "train.completed",
-        "dataset.versioned",
-        "dataset.requested",
-    ]
-    assert [(o.record_id, o.on_log) for o in lineage.origins] == [("rec-1", True), ("rec-2", False)]
-    assert lineage.left_out == 1
-
+def drawn(answer: dict[str, Any]) -> str:
     console = Console(width=200, record=True, file=StringIO())
-    console.print(lineage_tree(lineage))
-    text = console.export_text()
-    assert "made of 2 tickets; 1 records left out by curation" in text
-    assert "T-2" in text
-    assert "no longer on the log" in text
+    console.print(lineage_tree(answer))
+    return console.export_text()
 
 
-def test_an_unknown_model_names_those_that_are(events: dict[str, Envelope[Any]], store_url: str) -> None:
-    with pytest.raises(UnknownModel, match=r"no event made 'nope' \(there are: .+\)"):
-        lineage_of("nope", events, store_url=store_url)
+def test_the_tree_shows_both_ways_each_node_once() -> None:
+    text = drawn(ANSWER)
+    for line in (
+        "model desk-1 adapter on org/[b] 2026-11-02 10:30",
+        "run run-1 lora, loss 0.250, 700 tokens in 8 s",
+        "made of 6 tickets; 3 records left out by curation",
+        "record rec-4 ticket source-4",
+        "… and 1 more",
+        "evaluation ev-1 passed against desk-0, reviewed by Ada",
+        "review review-1 Ada (ada-key) 2 items approved",
+        "step step-1 desk-1: evaluated → canary, passed",
+        "the records of ds-9 cannot be told: deleted by an erasure",
+    ):
+        assert text.count(line) == 1, line
+    assert text.index("came from") < text.index("ds-1") < text.index("led to") < text.index("ev-1")
 
 
-def test_a_circle_of_causes_ends() -> None:
-    first = event("dataset.requested")
-    circle = new_event(first.data, source="/test", cause=first)
-    assert circle.id == first.id
-    assert walk(circle, {circle.id: circle}) == (circle,)
+def test_a_circle_ends() -> None:
+    circle = [{"source": "ev-1", "target": "review-1"}, {"source": "review-1", "target": "ev-1"}]
+    text = drawn({**ANSWER, "found": ["ev-1"], "edges": circle, "unreadable": {}})
+    assert text.count("review review-1") == 1
+
+
+async def asked(
+    answer: Callable[[str], tuple[int, Any]], *names: str, secret: str = ""
+) -> list[dict[str, Any]]:
+    """Ask a registry that answers each name with a status and a body; return the answers."""
+    seen: list[dict[str, Any]] = []
+
+    async def respond(request: web.Request) -> web.Response:
+        assert request.query["records"] == "7"
+        status, body = answer(request.match_info["name"])
+        return web.json_response(body, status=status)
+
+    app = web.Application()
+    app.router.add_get("/v1/projects/desk/lineage/{name:.+}", respond)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        registry = Endpoint("registry", f"http://127.0.0.1:{port}")
+        for name in names:
+            key = SecretStr(secret) if secret else None
+            seen.append(dict(await ask_lineage(registry, "desk", name, records=7, secret=key)))
+    finally:
+        await runner.cleanup()
+    return seen
+
+
+@pytest.mark.parametrize("secret", ["", "a secret of the installation"])
+def test_a_source_is_found_by_its_own_name_under_its_pseudonym(secret: str) -> None:
+    known = Pseudonyms("desk", secret).of("source", "policies/a b.md")
+
+    def answer(name: str) -> tuple[int, Any]:
+        return (200, {"asked": name}) if name == known else (404, {"detail": f"name: no {name}"})
+
+    assert asyncio.run(asked(answer, "policies/a b.md", secret=secret)) == [{"asked": known}]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "words"),
+    [
+        (404, {"detail": "name: nothing is called 'nope'"}, Unknown, "nothing is called 'nope'"),
+        (503, {"detail": "cannot read the store"}, TransientError, "registry: cannot read the store"),
+        (500, ["?"], RegistryRefused, r"status 500: \[\"\?\"\]"),
+    ],
+)
+def test_an_error_is_told_in_the_registrys_words(
+    status: int, body: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        asyncio.run(asked(lambda _: (status, body), "nope"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import openai
 import polars as pl
 import pytest
-from tunewheel_cli.lineage import Lineage, lineage_of
+from tunewheel_cli.lineage import Answer, ask_lineage
 from tunewheel_cli.places import cache_dir
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
@@ -42,7 +43,7 @@ class Turned:
     model_id: str
     answers: Answers
     feedback_id: str
-    lineage: Lineage
+    lineage: Answer
     train: pl.DataFrame
     holdout: pl.DataFrame
 
@@ -78,9 +79,7 @@ async def _turn(root: Path) -> Turned:
             what="both completions on the log",
         )
         dataset = root / "store" / "datasets" / feed.by_topic["dataset.versioned"][0].data.dataset_id
-        lineage = await asyncio.to_thread(
-            lineage_of, model_id, feed.events, store_url=wheel.plan.var.store_url
-        )
+        lineage = await ask_lineage(wheel.endpoint("registry"), PROJECT, model_id, records=10_000)
         return Turned(
             events=dict(feed.events),
             published=published,
@@ -146,8 +145,11 @@ def test_a_correction_becomes_a_record(turned: Turned) -> None:
 
 
 def test_causation_leads_from_the_model_to_the_request(turned: Turned) -> None:
-    chain = [event.data.type for event in turned.lineage.chain]
-    assert chain == ["model.registered", "train.completed", "dataset.versioned", "dataset.requested"]
+    edges = {(edge["source"], edge["target"]) for edge in turned.lineage["edges"]}
+    dataset = turned.only(topics.DATASET_VERSIONED)
+    run = turned.only(topics.TRAIN_COMPLETED).data.run_id
+    chain = [dataset.causation_id, dataset.data.dataset_id, run, turned.model_id]
+    assert set(itertools.pairwise(chain)) <= edges
 
 
 def test_lineage_reaches_every_ticket_that_survived_curation(turned: Turned) -> None:
@@ -160,11 +162,10 @@ def test_lineage_reaches_every_ticket_that_survived_curation(turned: Turned) -> 
         for record_id in names
     }
     assert survivors
-    origins = {origin.record_id: origin for origin in turned.lineage.origins}
+    origins = {n["id"]: n["facts"] for n in turned.lineage["nodes"] if n["kind"] == "record"}
     assert survivors <= set(origins)
     for record_id in survivors:
-        assert origins[record_id].on_log
-        assert origins[record_id].source_event_id == records[record_id].causation_id
+        assert origins[record_id]["source_event_id"] == records[record_id].causation_id
         assert records[record_id].causation_id in published
 
 

@@ -1,79 +1,93 @@
-"""`tunewheel lineage` on a real log: all of the lineage, and no topic that cannot hold a part of it."""
+"""What came of what, asked of a registry on a real log, and of the process after it."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from tunewheel_cli import reading
-from tunewheel_cli.lineage import CAUSES, read_lineage
+from tunewheel_cli.acls import least_acls
+from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.topics import BY_NAME
+from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
 
-from .bus import Bus
+from .bus import Bus, running
+from .specs import declared
+from .test_registry import Reader, registry, told
+from .verdicts import adapter_of, passed, trained
 
 pytestmark = pytest.mark.integration
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "contracts" / "examples"
+UNREAD = {"inference.completed", "record.ingested", "ticket.published", "feedback.received"}
 
 
 def example(name: str) -> dict[str, Any]:
     return json.loads(sorted((EXAMPLES / name / "valid").glob("*.json"))[0].read_text("utf-8"))
 
 
-@pytest.mark.parametrize("after_drift", [False, True], ids=["built by command", "built after drift"])
-async def test_a_lineage_is_whole_and_reads_only_the_topics_that_hold_it(
-    kafka: str, tmp_path: Path, project: str, monkeypatch: pytest.MonkeyPatch, after_drift: bool
-) -> None:
-    def event(name: str, cause: Envelope[Any] | None = None, **changes: Any) -> Envelope[Any]:
-        data = BY_NAME[name].event.model_validate(example(name) | {"project": project} | changes)
-        return new_event(data, source="/test", cause=cause)
-
-    ticket = event("ticket.published")
+async def stored_version(store: ObjectStore, project: str, dataset_id: str) -> Envelope[Any]:
+    """Put a version of two tickets into ``store``; return its event."""
     rows = pl.DataFrame({
-        "record_id": ["rec-1", "rec-2"], "source_event_id": [ticket.id, "gone"], "source_id": ["T-1", "T-2"],
-        "kind": ["ticket", "ticket"], "example_id": ["ex-1", "ex-2"],
+        "record_id": ["rec-1", "rec-2"], "source_event_id": ["e-1", "e-2"],
+        "source_id": ["source-1", "source-2"],
+        "kind": ["ticket", "ticket"], "example_id": ["ex-1", None], "stage": [None, "cleaning"],
     })  # fmt: skip
     buffer = BytesIO()
     rows.write_parquet(buffer)
-    store = ObjectStore((tmp_path / "store").as_uri())
-    lineage = await store.put("datasets/ds-1/lineage.parquet", buffer.getvalue())
+    lineage = await store.put(f"datasets/{dataset_id}/lineage.parquet", buffer.getvalue())
     manifest = DatasetManifest.model_validate(example("dataset-manifest") | {"lineage": lineage.model_dump()})
-    ref = await store.put("datasets/ds-1/manifest.json", manifest.model_dump_json().encode())
+    ref = await store.put(f"datasets/{dataset_id}/manifest.json", manifest.model_dump_json().encode())
+    changes = {"project": project, "dataset_id": dataset_id, "manifest": ref.model_dump()}
+    data = BY_NAME["dataset.versioned"].event.model_validate(example("dataset.versioned") | changes)
+    return new_event(data, source="/test")
 
-    completion = event("inference.completed")
-    window = example("drift.detected")["window"] | {"started_at": datetime.now(UTC).isoformat()}
-    window["ended_at"] = window["started_at"]
-    drift = event("drift.detected", completion, window=window)
-    requested = event("dataset.requested", drift if after_drift else None)
-    versioned = event("dataset.versioned", requested, manifest=ref.model_dump())
-    adapter = example("train.completed")["adapter"] | {"model_id": f"{project}-1"}
-    trained = event("train.completed", versioned, adapter=adapter)
 
-    read: set[str] = set()
-    read_records = reading.read_records
+async def test_a_record_leads_to_its_model_and_back_in_this_process_and_the_next(
+    kafka: str, tmp_path: Path, project: str
+) -> None:
+    store = ObjectStore((tmp_path / "store").as_uri())
+    run = trained(project, 1)
+    model_id = adapter_of(project, 1).model_id
+    completion = BY_NAME["inference.completed"].event.model_validate(
+        example("inference.completed") | {"project": project, "model_id": model_id}
+    )
 
-    def noting(options: Any, names: list[str], **more: Any) -> Any:
-        read.update(names)
-        return read_records(options, names, **more)
+    async def both_ways(service: Service) -> list[Any]:
+        answers = [
+            await told(service, f"/v1/projects/{project}/lineage/{name}") for name in ("rec-1", model_id)
+        ]
+        return [
+            ({n["id"] for n in a["nodes"]}, {(e["source"], e["target"]) for e in a["edges"]}) for a in answers
+        ]
 
-    monkeypatch.setattr(reading, "read_records", noting)
     async with Bus(kafka) as bus:
-        await bus.publish(ticket, completion, drift, requested, versioned, trained)
-    found = await read_lineage({"bootstrap_servers": kafka}, f"{project}-1", store_url=store.url)
+        version = await stored_version(store, project, run.data.dataset_id)
+        async with running(registry(kafka, tmp_path)) as service:
+            events = (declared(project), version, run, passed(project, 1))
+            await bus.publish(*events, new_event(completion, source="/test"))
+            await Reader(bus, project).desired(model_id)
+            for reader in service._readers:
+                await reader.refresh()
+            before = await both_ways(service)
+        async with running(registry(kafka, tmp_path)) as service:
+            assert await both_ways(service) == before
+            read = service.replayed | {topic for _, topic in service.groups}
+    for nodes, edges in before:
+        assert {"rec-1", run.data.dataset_id, run.data.run_id, model_id} <= nodes
+        assert {("rec-1", run.data.dataset_id), (run.data.run_id, model_id)} <= edges
+        assert "rec-2" not in nodes
+    assert len(read) > 15
+    assert not read & UNREAD
 
-    chain = ["train.completed", "dataset.versioned", "dataset.requested"]
-    traffic = {"inference.completed", "feedback.received"} if after_drift else set[str]()
-    assert [e.data.type for e in found.chain] == chain + after_drift * [
-        "drift.detected",
-        "inference.completed",
-    ]
-    assert [(origin.source_id, origin.on_log) for origin in found.origins] == [("T-1", True), ("T-2", False)]
-    assert read == {topic.name for topic in CAUSES} | {"ticket.published"} | traffic
+
+def test_kafka_need_not_let_the_registry_read_what_users_ask() -> None:
+    allowed = {acl.resource for acl in least_acls(["registry"]) if "Read" in acl.operations}
+    assert topics.MODEL_PROMOTED.name in allowed
+    assert not allowed & UNREAD

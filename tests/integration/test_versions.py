@@ -23,8 +23,8 @@ from tunewheel_contracts.events.data import (
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_curate.builds.building import WORKER
-from tunewheel_redaction.pseudonyms import Pseudonyms
 from tunewheel_runtime.service import Service
 
 from ..conftest import BrokerFactory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Self
@@ -65,13 +66,25 @@ class Endpoint:
             TransientError: nothing answers; the message names ``option``, which says where the service is.
             NotAllowed
         """
+        return await self._ask("POST", path, patience=patience, option=option, json=body)
+
+    async def get(
+        self, path: str, query: Mapping[str, str], *, patience: float, option: str
+    ) -> tuple[int, str]:
+        """Read what is at ``path``, which is quoted; see ``post``."""
+        return await self._ask("GET", path, patience=patience, option=option, params=query)
+
+    async def _ask(
+        self, method: str, path: str, *, patience: float, option: str, **what: Any
+    ) -> tuple[int, str]:
         import aiohttp
+        from yarl import URL
 
         timeout = aiohttp.ClientTimeout(total=patience)
         try:
             async with (
                 open_session(timeout=timeout, headers=self.headers) as http,
-                http.post(f"{self.url}{path}", json=body) as response,
+                http.request(method, URL(f"{self.url}{path}", encoded=True), **what) as response,
             ):
                 status, text = response.status, await response.text()
         except (TimeoutError, aiohttp.ClientError) as error:

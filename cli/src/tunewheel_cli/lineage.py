@@ -1,203 +1,184 @@
-"""Where a model comes from: causation walked back from the adapter to the source records."""
+"""What came of what, as the registry answers it: asked by any name, drawn for the terminal."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
-from io import BytesIO
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tunewheel_contracts import topics
-from tunewheel_contracts.errors import TunewheelError
-from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import DatasetVersioned, RecordKind
-from tunewheel_contracts.events.production import DriftDetected
-from tunewheel_contracts.formats.dataset import DatasetManifest
+from pydantic import SecretStr
+from tunewheel_contracts.pseudonyms import Pseudonyms
 
-from tunewheel_cli.describing import describe
-from tunewheel_cli.reading import decode, find_records, read_topics
+from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.registry import Unknown, read
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-SHOWN_SOURCES = 5
-CAUSES = (
-    topics.MODEL_REGISTERED,
-    topics.TRAIN_COMPLETED,
-    topics.DATASET_VERSIONED,
-    topics.DATASET_REQUESTED,
-    topics.DOCUMENT_WITHDRAWN,
-    topics.ERASURE_REQUESTED,
-    topics.DRIFT_DETECTED,
-)
-"""Where the events between a model and the first cause of its dataset lie, but for the one message that an
-alarm of drift ends at."""
-TRAFFIC = (topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
-SOURCE_OF = {
-    RecordKind.TICKET: topics.TICKET_PUBLISHED,
-    RecordKind.DOCUMENT: topics.DOCUMENT_PUBLISHED,
-    RecordKind.EXAMPLE: topics.EXAMPLE_PUBLISHED,
-    RecordKind.FEEDBACK: topics.FEEDBACK_RECEIVED,
-}
-CLOCKS_APART = timedelta(hours=1)
-"""What is looked for by the time it was written may bear that of another machine's clock."""
-Events = Mapping[str, Envelope[Any]]
-"""By event id."""
+SHOWN_RECORDS = 5
+Answer = Mapping[str, Any]
+"""Of ``GET /v1/projects/{project}/lineage/{name}``, as the registry's OpenAPI page describes it."""
+Node = Mapping[str, Any]
 
 
-class UnknownModel(TunewheelError):
-    """No event on the log made this model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """One source record that went into the dataset."""
-
-    record_id: str
-    kind: str
-    source_id: str
-    source_event_id: str
-    example_id: str | None
-    on_log: bool
-    """Whether the event that published it is (still) there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    """``chain`` begins at the model and ends at the first cause; ``origins`` are the records used."""
-
-    model_id: str
-    chain: tuple[Envelope[Any], ...]
-    dataset: DatasetVersioned | None
-    origins: tuple[Origin, ...]
-    left_out: int
-    """Records that curation saw and did not use."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the lineage for machines."""
-        chain = [{"id": e.id, "type": e.data.type, "subject": e.data.ce_subject, "time": e.time,
-                  "causationid": e.causation_id} for e in self.chain]  # fmt: skip
-        origins = [asdict(origin) for origin in self.origins]
-        dataset = self.dataset.dataset_id if self.dataset else None
-        return {"model_id": self.model_id, "chain": chain, "dataset_id": dataset, "origins": origins,
-                "left_out": self.left_out}  # fmt: skip
-
-
-async def read_lineage(options: Mapping[str, Any], model_id: str, *, store_url: str) -> Lineage:
-    """Walk back from ``model_id`` on the log, of which only the topics are read that can hold a part of it:
-    of the traffic at most the window of one alarm, of what was published the kinds that went in.
+async def ask_lineage(
+    registry: Endpoint, project: str, name: str, *, records: int = 100, secret: SecretStr | None = None
+) -> Answer:
+    """Return what led to ``name`` and what came of it. A source may be called by its own name: it is asked
+    for by the pseudonym that versions give it, which ``secret`` keys.
 
     Raises:
-        UnknownModel: no event made it.
-        ArtifactMissing, CorruptArtifact, TransientError: the store does not hold the dataset, or no Kafka
-            answers.
+        Unknown: nothing in the project bears that name.
+        RegistryRefused, NotAllowed, TransientError
     """
-    events = {event.id: event async for event in read_topics(options, CAUSES)}
-    last = walk(_first(model_id, events), events)[-1]
-    if isinstance(last.data, DriftDetected) and last.causation_id:
-        since = last.data.window.started_at - CLOCKS_APART
-        found = await find_records(options, TRAFFIC, {last.causation_id}, since=since)
-        events |= {e.id: e for record in found.values() if (e := decode(record)) is not None}
-    lineage = await asyncio.to_thread(lineage_of, model_id, events, store_url=store_url)
-    kinds = {RecordKind(origin.kind) for origin in lineage.origins}
-    sources = [topic for kind, topic in SOURCE_OF.items() if kind in kinds]
-    on_log = await find_records(options, sources, {origin.source_event_id for origin in lineage.origins})
-    origins = [replace(origin, on_log=origin.source_event_id in on_log) for origin in lineage.origins]
-    return replace(lineage, origins=tuple(origins))
+    path = ("projects", project, "lineage")
+    try:
+        return json.loads(await read(registry, *path, name, records=records))
+    except Unknown as unknown:
+        pseudonym = Pseudonyms(project, secret.get_secret_value() if secret else "").of("source", name)
+        try:
+            return json.loads(await read(registry, *path, pseudonym, records=records))
+        except Unknown:
+            raise unknown from None
 
 
-def lineage_of(model_id: str, events: Events, *, store_url: str) -> Lineage:
-    """Walk back from ``model_id`` among ``events``; the records come from the dataset's lineage file in the
-    store.
-
-    Raises:
-        UnknownModel: no event made it.
-        ArtifactMissing, CorruptArtifact, TransientError: the store does not hold the dataset.
-    """
-    chain = walk(_first(model_id, events), events)
-    dataset = next((e.data for e in chain if e.data.type == topics.DATASET_VERSIONED.name), None)
-    rows = _read_rows(dataset, store_url) if dataset else []
-    used = [row for row in rows if row["example_id"] is not None]
-    origins = [
-        Origin(
-            record_id=row["record_id"],
-            kind=row["kind"],
-            source_id=row["source_id"],
-            source_event_id=row["source_event_id"],
-            example_id=row["example_id"],
-            on_log=row["source_event_id"] in events,
-        )
-        for row in used
-    ]
-    return Lineage(model_id, chain, dataset, tuple(origins), len(rows) - len(used))
-
-
-def walk(start: Envelope[Any], events: Events) -> tuple[Envelope[Any], ...]:
-    """Follow ``causationid`` from ``start`` to the first cause that is on the log."""
-    chain = [start]
-    seen = {start.id}
-    while (cause := events.get(chain[-1].causation_id or "")) is not None and cause.id not in seen:
-        chain.append(cause)
-        seen.add(cause.id)
-    return tuple(chain)
-
-
-def lineage_tree(lineage: Lineage) -> Tree:
-    """Draw a lineage for the terminal."""
+def lineage_tree(answer: Answer) -> Tree:
+    """Draw a lineage: what was asked for, what led to it, and what it led to."""
     from rich.tree import Tree
 
-    tree = Tree(f"[bold]{lineage.model_id}[/]")
-    branch = tree
-    for event in lineage.chain:
-        branch = branch.add(f"[cyan]{event.data.type}[/] {describe(event)} [dim]{event.id}[/]")
-        if event.data is lineage.dataset:
-            _add_origins(branch, lineage)
+    drawing = _Drawing(answer)
+    tree = Tree(f"[bold]{drawing.escape(answer['asked'])}[/]")
+    for start in answer["found"]:
+        branch = tree if len(answer["found"]) == 1 else tree.add(start)
+        branch.add(drawing.line(start))
+        drawing.drawn.add(start)
+        drawing.add(branch, "came from", start, drawing.origins)
+        drawing.add(branch, "led to", start, drawing.results)
+    for dataset, reason in answer.get("unreadable", {}).items():
+        tree.add(f"[red]the records of {dataset} cannot be told: {drawing.escape(reason)}[/]")
     return tree
 
 
-def _add_origins(branch: Tree, lineage: Lineage) -> None:
-    kinds = Counter(origin.kind for origin in lineage.origins)
-    words = ", ".join(f"{count} {kind}s" for kind, count in kinds.most_common())
-    records = branch.add(f"made of {words or 'no records'}; {lineage.left_out} records left out by curation")
-    for origin in lineage.origins[:SHOWN_SOURCES]:
-        gone = "" if origin.on_log else " [red](no longer on the log)[/]"
-        records.add(f"{origin.kind} {origin.source_id} [dim]{origin.source_event_id}[/]{gone}")
-    if len(lineage.origins) > SHOWN_SOURCES:
-        records.add(f"[dim]… and {len(lineage.origins) - SHOWN_SOURCES} more[/]")
+@dataclass
+class _Drawing:
+    answer: Answer
+    nodes: dict[str, Node] = field(init=False)
+    origins: dict[str, list[str]] = field(init=False)
+    results: dict[str, list[str]] = field(init=False)
+    drawn: set[str] = field(default_factory=set[str])
+
+    def __post_init__(self) -> None:
+        self.nodes = {node["id"]: node for node in self.answer["nodes"]}
+        self.origins, self.results = {}, {}
+        for edge in self.answer["edges"]:
+            self.origins.setdefault(edge["target"], []).append(edge["source"])
+            self.results.setdefault(edge["source"], []).append(edge["target"])
+
+    @staticmethod
+    def escape(text: str) -> str:
+        from rich.markup import escape
+
+        return escape(text)
+
+    def line(self, key: str) -> str:
+        node = self.nodes[key]
+        words = _WORDS.get(node["kind"], _facts)(node["facts"])
+        at = f" [dim]{node['at'][:16].replace('T', ' ')}[/]" if node.get("at") else ""
+        return f"[cyan]{node['kind']}[/] {self.escape(key)} {self.escape(words)}{at}"
+
+    def add(self, branch: Tree, title: str, key: str, step: Mapping[str, Sequence[str]]) -> None:
+        """Add what ``step`` leads to from ``key``, each node once."""
+        if any(other not in self.drawn for other in step.get(key, ())):
+            self._grow(branch.add(f"[dim]{title}[/]"), key, step)
+
+    def _grow(self, branch: Tree, key: str, step: Mapping[str, Sequence[str]]) -> None:
+        new = [other for other in dict.fromkeys(step.get(key, ())) if other not in self.drawn]
+        self.drawn.update(new)
+        records = [other for other in new if self.nodes[other]["kind"] == "record"]
+        for other in sorted(new, key=lambda name: self.nodes[name].get("at") or ""):
+            if other not in records:
+                self._grow(branch.add(self.line(other)), other, step)
+        if records:
+            self._add_records(branch, records)
+
+    def _add_records(self, branch: Tree, records: Sequence[str]) -> None:
+        counts = self.answer["records"]
+        kinds = ", ".join(f"{number} {kind}s" for kind, number in counts["by_kind"].items())
+        folder = branch.add(
+            f"made of {kinds or 'no records'}; {counts['left_out']} records left out by curation"
+        )
+        for record in records[:SHOWN_RECORDS]:
+            folder.add(self.line(record))
+        more = counts["used"] - min(len(records), SHOWN_RECORDS)
+        if more > 0:
+            folder.add(f"[dim]… and {more} more[/]")
 
 
-def _first(model_id: str, events: Events) -> Envelope[Any]:
-    made_by = (topics.MODEL_REGISTERED.name, topics.TRAIN_COMPLETED.name)
-    for name in made_by:
-        for event in events.values():
-            data = event.data
-            if data.type == name and model_id == getattr(data, "model_id", _adapter_id(data)):
-                return event
-    known = sorted(
-        {_adapter_id(e.data) for e in events.values() if e.data.type == topics.TRAIN_COMPLETED.name}
+def _record(facts: Answer) -> str:
+    erased = f", erased by {facts['erased_by']}" if "erased_by" in facts else ""
+    return f"{facts.get('kind', '')} {facts.get('source_id', '')}{erased}".strip()
+
+
+def _dataset(facts: Answer) -> str:
+    counts = facts["counts"]
+    return (
+        f"{counts['examples']} examples of {counts['records']} records ({counts['train']} to train, "
+        f"{counts['holdout']} held out), built by {facts['reason']}"
+        + (", preliminary" if facts.get("preliminary") else "")
     )
-    there = f" (there are: {', '.join(known)})" if known else ""
-    raise UnknownModel(f"model: no event made {model_id!r}{there}; check the id with `tunewheel status`")
 
 
-def _adapter_id(data: Any) -> str:
-    adapter = getattr(data, "adapter", None)
-    return adapter.model_id if adapter else ""
+def _run(facts: Answer) -> str:
+    if facts["state"] == "completed":
+        took = f"{facts['tokens']} tokens in {facts['seconds']:.0f} s"
+        return f"{facts['method']}, loss {facts['loss']:.3f}, {took}"
+    return f"{facts['state']}{': ' + facts['reason'] if 'reason' in facts else ''}"
 
 
-def _read_rows(dataset: DatasetVersioned, store_url: str) -> list[dict[str, Any]]:
-    import polars as pl
-    from tunewheel_runtime.store import ObjectStore
+def _evaluation(facts: Answer) -> str:
+    champion = facts["contestants"].get("champion")
+    against = f" against {champion}" if champion else ""
+    reviewed = f", reviewed by {facts['reviewed_by']}" if "reviewed_by" in facts else ""
+    reasons = f": {'; '.join(facts['reasons'])}" if facts.get("reasons") else ""
+    return f"{facts['outcome']}{against}{reviewed}{reasons}"
 
-    from tunewheel_cli.kafka.broker import run_async
 
-    async def read() -> bytes:
-        store = ObjectStore(store_url)
-        manifest = DatasetManifest.model_validate_json(await store.get(dataset.manifest))
-        return await store.get(manifest.lineage) if manifest.lineage else b""
+def _review(facts: Answer) -> str:
+    said: list[str] = []
+    for name, what in facts.get("reviewers", {}).items():
+        by = f" ({what['by']})" if "by" in what else ""
+        items = f" {what['items']} items" if "items" in what else ""
+        said.append(f"{name}{by}{items}{' ' + what['verdict'] if 'verdict' in what else ''}")
+    return "; ".join(said) or "nobody yet"
 
-    raw = run_async(read())
-    return pl.read_parquet(BytesIO(raw)).to_dicts() if raw else []
+
+def _step(facts: Answer) -> str:
+    if "pinned" in facts:
+        return f"{facts['model']}: {'pinned' if facts['pinned'] else 'unpinned'}, {facts['reason']}"
+    return f"{facts['model']}: {facts['from']} → {facts['to']}, {facts['reason']}"
+
+
+def _command(facts: Answer) -> str:
+    by = facts.get("by") or facts.get("requested_by")
+    said = f"{facts['action']}{f' by {by}' if by else ''}"
+    refused = f", refused: {facts['refused']}" if "refused" in facts else ""
+    return f"{said}, {facts['reason']}{refused}" if "reason" in facts else f"{said}{refused}"
+
+
+def _rollout(facts: Answer) -> str:
+    return f"{facts['stage']} {facts['verdict']} after {facts['requests']} requests"
+
+
+def _model(facts: Answer) -> str:
+    return f"{facts['kind']} on {facts['base']['name']}"
+
+
+def _facts(facts: Answer) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+_WORDS: dict[str, Callable[[Answer], str]] = {
+    "record": _record, "dataset": _dataset, "run": _run, "model": _model, "evaluation": _evaluation,
+    "review": _review, "step": _step, "command": _command, "rollout": _rollout,
+}  # fmt: skip

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
-from datetime import datetime
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import InvalidEvent
@@ -79,35 +78,10 @@ async def read_latest(options: Mapping[str, Any], topic: TopicSpec) -> dict[str,
     return latest
 
 
-async def find_records(
-    options: Mapping[str, Any],
-    topics: Sequence[TopicSpec],
-    ids: Collection[str],
-    *,
-    since: datetime | None = None,
-) -> dict[str, ConsumerRecord[bytes, bytes]]:
-    """Return the records of the events that ``ids`` name, by id, as far as ``topics`` hold them, written
-    ``since`` then. Reading ends with the last of them, and no other record is decoded."""
-    left, found = {event_id.encode() for event_id in ids}, dict[str, Any]()
-    if not left or not topics:
-        return found
-    records = read_records(options, [topic.name for topic in topics], since=since)
-    async with aclosing(records):
-        async for record in records:
-            event_id = next((value for name, value in record.headers if name == "ce_id"), None)
-            if event_id in left:
-                left.discard(event_id)
-                found[event_id.decode()] = record
-                if not left:
-                    break
-    return found
-
-
 async def read_records(
-    options: Mapping[str, Any], names: Sequence[str], *, since: datetime | None = None
+    options: Mapping[str, Any], names: Sequence[str]
 ) -> AsyncGenerator[ConsumerRecord[bytes, bytes]]:
-    """Yield every record of those topics that exist, up to their present end, per partition in order; from
-    the beginning, or from what was written ``since`` then."""
+    """Yield every record of those topics that exist, up to their present end, per partition in order."""
     from tunewheel_runtime.partitions import partitions_of
 
     async with consumer(options) as client:
@@ -117,10 +91,6 @@ async def read_records(
         client.assign(partitions)
         ends = await client.end_offsets(partitions)
         await client.seek_to_beginning(*partitions)
-        if since is not None:
-            moments = dict.fromkeys(partitions, int(since.timestamp() * 1_000))
-            for partition, place in (await client.offsets_for_times(moments)).items():
-                client.seek(partition, place.offset if place else ends[partition])
         left = {tp for tp in partitions if ends[tp] > await client.position(tp)}
         while left:
             for batch in (await client.getmany(*left, timeout_ms=500)).values():

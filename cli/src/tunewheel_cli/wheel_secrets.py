@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,17 @@ def local_key(var: Var) -> SecretStr | None:
         SecretsUnusable: the file is there and cannot be read.
     """
     return _read(var.identity / "api-key")
+
+
+def pseudonym_secret(var: Var) -> SecretStr | None:
+    """Return what keys the pseudonyms in versions of the wheel on ``var``: ``TUNEWHEEL_PSEUDONYM_SECRET``,
+    else the folder's own; None where it has none.
+
+    Raises:
+        SecretsUnusable: the file is there and cannot be read.
+    """
+    given = os.environ.get("TUNEWHEEL_PSEUDONYM_SECRET")
+    return SecretStr(given) if given else _read(var.identity / "pseudonym-secret")
 
 
 def make_secrets(var: Var, *, pseudonyms: bool) -> WheelSecrets:

@@ -153,20 +153,33 @@ def dead_letters(
 @reaching
 def lineage(
     reach: Reach,
-    model_id: Annotated[str, typer.Argument(help="A model, as in `tunewheel status`.")],
-    store: Annotated[
+    project: Annotated[str, typer.Argument(help="The project.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A source, record, dataset, run, model, scorecard, evaluation, review, erasure or event.",
+            show_default=False,
+        ),
+    ],
+    records: Annotated[int, typer.Option(help="Name at most so many records.", min=0, max=10_000)] = 100,
+    registry: Annotated[
         str | None,
-        typer.Option(envvar="TUNEWHEEL_STORE_URL", help="Object store.", show_default="that of the folder"),
+        typer.Option(
+            envvar="TUNEWHEEL_REGISTRY", help="The registry's address.", show_default="that of the wheel"
+        ),
     ] = None,
 ) -> None:
-    """Show where a model comes from, down to the source records."""
+    """Show what something came from, down to the source records, and what came of it."""
     from rich.console import Console
 
-    from tunewheel_cli.lineage import lineage_tree, read_lineage
+    from tunewheel_cli.endpoint import Endpoint
+    from tunewheel_cli.lineage import ask_lineage, lineage_tree
+    from tunewheel_cli.wheel_secrets import pseudonym_secret
 
-    places = {"store_url": store or reach.var.store_url}
-    found = asyncio.run(read_lineage(reach.client_options(), model_id, **places))
+    place = Endpoint.of("registry", reach.var, url=registry)
+    secret = pseudonym_secret(reach.var)
+    found = asyncio.run(ask_lineage(place, project, name, records=records, secret=secret))
     if reach.as_json:
-        print_json(found.as_json())
+        print_json(found)
     else:
-        Console().print(lineage_tree(found))
+        Console(highlight=False).print(lineage_tree(found))

@@ -22,7 +22,7 @@ from tunewheel_cli.demo.screen import Bar, Screen
 from tunewheel_cli.demo.story import Outcome, Story
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Plan, Wheel
-from tunewheel_cli.lineage import lineage_of, lineage_tree
+from tunewheel_cli.lineage import ask_lineage, lineage_tree
 from tunewheel_cli.places import Var
 from tunewheel_cli.roster import choose
 from tunewheel_cli.supervisor import Kept, State
@@ -103,9 +103,8 @@ async def _tell(
                 last = second if outcome.second_promoted else first
             if last.passed:
                 screen.title(f"Where {last.model_id} comes from")
-                found = await asyncio.to_thread(
-                    lineage_of, last.model_id, feed.events, store_url=wheel.plan.var.store_url
-                )
+                registry = wheel.endpoint("registry")
+                found = await ask_lineage(registry, example.spec.project, last.model_id)
                 screen.console.print(lineage_tree(found))
         finally:
             outcome.events = feed.counts()

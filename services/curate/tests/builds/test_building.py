@@ -13,12 +13,12 @@ import pytest_asyncio
 from pydantic import SecretStr, ValidationError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
 from tunewheel_curate.builds.worker import BuildOrder, run_build
 from tunewheel_curate.holdout.memory import HoldoutMemory
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
-from tunewheel_redaction.pseudonyms import Pseudonyms
 
 of_one_worker = pytest.mark.asyncio(loop_scope="module")
 

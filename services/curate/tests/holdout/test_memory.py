@@ -5,9 +5,9 @@ from io import BytesIO
 import polars as pl
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_curate.holdout.memory import HoldoutMemory, Seen, clusters_of, marks_of_examples, trained_marks
 from tunewheel_curate.stage import dropped_frame
-from tunewheel_redaction.pseudonyms import Pseudonyms
 
 NAMES = Pseudonyms("shop", "a secret of the installation")
 

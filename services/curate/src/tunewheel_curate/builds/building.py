@@ -15,7 +15,7 @@ import structlog
 from pydantic import SecretStr
 from tunewheel_contracts.errors import TransientError, TunewheelError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
-from tunewheel_redaction.pseudonyms import Pseudonyms
+from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_curate.builds.worker import SCRATCH_PREFIX, TAKEN, BuildOrder, BuildOutcome
 

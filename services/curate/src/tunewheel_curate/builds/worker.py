@@ -34,7 +34,7 @@ from tunewheel_curate.records.withdrawals import Withdrawal
 
 if TYPE_CHECKING:
     import polars as pl
-    from tunewheel_redaction.pseudonyms import Pseudonyms
+    from tunewheel_contracts.pseudonyms import Pseudonyms
     from tunewheel_runtime.store import ObjectStore
 
     from tunewheel_curate.given import Given, Outside
@@ -204,7 +204,7 @@ def _memory(order: BuildOrder) -> HoldoutMemory:
 
 
 def _names(order: BuildOrder) -> Pseudonyms:
-    from tunewheel_redaction.pseudonyms import Pseudonyms
+    from tunewheel_contracts.pseudonyms import Pseudonyms
 
     return Pseudonyms(order.spec.project, order.pseudonym_secret.get_secret_value())
 

@@ -17,7 +17,7 @@ from io import BytesIO
 import polars as pl
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_redaction.pseudonyms import Pseudonyms
+from tunewheel_contracts.pseudonyms import Pseudonyms
 
 HELD_OUT_BEFORE = "held_out_before"
 """The reason by which what an earlier version held out is left out."""

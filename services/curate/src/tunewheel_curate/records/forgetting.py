@@ -22,7 +22,7 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_redaction.pseudonyms import Pseudonyms
+from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_curate.documents.taught import forget_taught, taught_of

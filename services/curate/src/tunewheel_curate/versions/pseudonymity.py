@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
-from tunewheel_redaction.pseudonyms import Pseudonyms
+from tunewheel_contracts.pseudonyms import Pseudonyms
 
 if TYPE_CHECKING:
     from tunewheel_curate.pipeline import Build

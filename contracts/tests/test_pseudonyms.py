@@ -3,7 +3,7 @@ from __future__ import annotations
 import hmac
 import re
 
-from tunewheel_redaction.pseudonyms import Pseudonyms
+from tunewheel_contracts.pseudonyms import Pseudonyms
 
 SECRET = "a secret of the installation"
 

@@ -1,0 +1,47 @@
+"""Questions to the registry, and what it says of a project's models."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from tunewheel_contracts.errors import TransientError, TunewheelError
+
+from tunewheel_cli.endpoint import Endpoint
+
+PATIENCE_SECONDS = 60.0
+
+
+class RegistryRefused(TunewheelError):
+    """The registry answered with an error; its own words are in the message."""
+
+
+class Unknown(RegistryRefused):
+    """Nothing is called so (404)."""
+
+
+async def read(registry: Endpoint, *path: str, **query: Any) -> str:
+    """Return the text at ``/v1/<path…>``; each part of the path may be any name.
+
+    Raises:
+        Unknown, RegistryRefused, NotAllowed
+        TransientError: nothing answers, or the registry cannot read the store.
+    """
+    where = "/v1/" + "/".join(quote(part, safe="") for part in path)
+    status, text = await registry.get(
+        where, {name: str(value) for name, value in query.items()}, patience=PATIENCE_SECONDS,
+        option="--registry",
+    )  # fmt: skip
+    if status == HTTPStatus.OK:
+        return text
+    try:
+        reason = str(json.loads(text)["detail"])
+    except (ValueError, KeyError, TypeError):
+        reason = f"status {status}: {text[:300]}"
+    if status == HTTPStatus.NOT_FOUND:
+        raise Unknown(f"registry: {reason}")
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        raise TransientError(f"registry: {reason}")
+    raise RegistryRefused(f"registry: {reason}")
