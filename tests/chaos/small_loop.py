@@ -65,7 +65,7 @@ def spec_event(base_model: str, *, project: str = PROJECT) -> Envelope[Any]:
             "rank": 4, "alpha": 8, "learning_rate": 5e-3, "epochs": 20.0, "batch_size": 8,
             "micro_batch_size": 8, "checkpoint_steps": 10, "max_tokens": 512,
         },
-        criteria=[{"metric": "perplexity", "maximum": 1e9}],
+        criteria=[{"metric": "perplexity", "minimum": 1.0}],
     )  # fmt: skip
 
 

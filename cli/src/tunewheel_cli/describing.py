@@ -50,6 +50,11 @@ def _failed(event: evaluation.EvalFailed) -> str:
     return f"{event.adapter.model_id}: " + "; ".join(event.reasons)
 
 
+def _undecided(event: evaluation.EvalUndecided) -> str:
+    more = f" ({event.more_examples} more held-out rows would tell)" if event.more_examples else ""
+    return f"{event.adapter.model_id}: undecided{more}: " + "; ".join(event.reasons)
+
+
 def _desired(event: lifecycle.ServingDesired) -> str:
     routes = [f"{route.model_id} {route.role.value} {route.percent} %" for route in event.desired.routes]
     return ", ".join(routes) or "nothing"
@@ -143,7 +148,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     evaluation.EvalRequested: lambda e: (
         f"{e.run_id} is to be judged again, against {e.against or 'the champion'}"
     ),
-    evaluation.EvalUndecided: lambda e: f"{e.adapter.model_id} undecided: {'; '.join(e.reasons)}",
+    evaluation.EvalUndecided: _undecided,
     evaluation.ReviewAnswered: lambda e: f"{e.item_id}: {e.preference}, by {e.reviewer}",
     evaluation.ReviewRequested: lambda e: f"{e.adapter.model_id} waits for a person",
     evaluation.ReviewSubmitted: lambda e: f"{e.run_id}: {e.verdict} by {e.reviewer}",

@@ -18,6 +18,7 @@ from tunewheel_contracts.events.evaluation import (
     EvalFailed,
     EvalPassed,
     EvalRequested,
+    EvalUndecided,
     ReviewRequested,
     ReviewSubmitted,
 )
@@ -27,6 +28,7 @@ from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.formats.evaluation_plan import Champion
+from tunewheel_contracts.formats.look import LOOKS
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_eval import evaluation
@@ -35,6 +37,7 @@ from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Job, Progress
+from tunewheel_eval.looks import Fresh, count_look
 from tunewheel_eval.measurement import read_measurement
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.plan import make_plan, pin, read_manifest
@@ -111,7 +114,7 @@ def make_spec(**changes: Any) -> ProjectSpec:
     return ProjectSpec.model_validate(plain | lenient | changes)
 
 
-async def read_scorecard(store: ObjectStore, verdict: EvalPassed | EvalFailed) -> Scorecard:
+async def read_scorecard(store: ObjectStore, verdict: EvalPassed | EvalFailed | EvalUndecided) -> Scorecard:
     return Scorecard.model_validate_json(await store.get(verdict.scorecard))
 
 
@@ -357,9 +360,40 @@ async def test_missed_criterion_fails_with_its_figures(real_run: MakeRun, evalua
     event = await real_run(spec)
     verdict = await evaluator.evaluate(event, None, lease())
     assert isinstance(verdict, EvalFailed)
-    assert verdict.reasons == ("valid_output is 0: misses the minimum of 0.95",)
+    assert verdict.reasons == ("valid_output is 0 (0 to 0.586): misses the minimum of 0.95",)
     assert [check.passed for check in verdict.checks] == [False, True]
     assert verdict.field is None
+
+
+async def test_a_sample_too_small_to_tell_is_undecided_and_says_how_many_more_would_do(
+    real_run: MakeRun, evaluator: Evaluator, store: ObjectStore
+) -> None:
+    event = await real_run(criteria({"metric": "valid_output", "maximum": 0.5}))
+    verdict = await evaluator.evaluate(event, None, lease())
+    assert isinstance(verdict, EvalUndecided)
+    assert verdict.more_examples is not None
+    assert 1 <= verdict.more_examples <= 12
+    assert "cannot be told from the maximum of 0.5" in verdict.reasons[0]
+    card = await read_scorecard(store, verdict)
+    assert (card.passed, card.looks, card.left_out) == (False, 1, {})
+    assert {one.against for one in card.findings} == {"base"}
+    assert await evaluator.evaluate(event, None, lease()) == verdict
+    assert len(await store.list("looks/desk")) == 1
+
+
+async def test_a_holdout_that_was_looked_at_too_often_decides_nothing(
+    make_run: MakeRun, evaluator: Evaluator, store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    for number in range(LOOKS):
+        name = f"scorecard-{number:04}"
+        await count_look(store, Fresh(examples, 1, 0), project="desk", scorecard_id=name)
+    event = await make_run()
+    verdict = await evaluator.evaluate(event, None, lease())
+    assert isinstance(verdict, EvalUndecided)
+    assert (verdict.field, verdict.more_examples) == ("holdout", None)
+    assert "looked at for 10 verdicts" in verdict.reasons[0]
+    assert await evaluator.evaluate(event, None, lease()) == verdict
+    assert len(await store.list("looks/desk")) == LOOKS
 
 
 async def test_adapter_that_is_not_safetensors_fails_with_its_field(

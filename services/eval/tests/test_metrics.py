@@ -6,12 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tunewheel_contracts.formats.criteria import Metric
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
-from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_eval.comparisons import compare
 from tunewheel_eval.measurement import Header, HoldoutRow, Measurement, RegressionRow, Row, example_key
 from tunewheel_eval.metrics import Outcomes, outcomes
 
@@ -73,21 +70,6 @@ def test_incomplete_measurement_is_an_error(examples: tuple[ChatExample, ...]) -
     some = measured(examples, ["x"] * 6, 1.0, [True] * 3).only([ITEMS[0].key])
     with pytest.raises(KeyError):
         outcomes(some, examples, ITEMS, TASK)
-
-
-def test_comparison_covers_every_metric_with_the_fitting_test(examples: tuple[ChatExample, ...]) -> None:
-    good = judged(examples, [one.messages[-1].content for one in examples], nll=1.0)
-    bad = judged(examples, ["no"] * 6, nll=8.0)
-    found = {one.metric: one for one in compare(good, bad, against=Role.BASE, seed=1)}
-    assert set(found) == set(Metric)
-    assert {m for m, one in found.items() if one.test == "paired_bootstrap"} == {
-        Metric.ROUGE_L,
-        Metric.PERPLEXITY,
-    }
-    assert found[Metric.VALID_OUTPUT].p_value == pytest.approx(1 / 64)
-    assert found[Metric.REGRESSION_ACCURACY].difference == 0
-    assert found[Metric.PERPLEXITY].difference == pytest.approx(math.exp(0.25) - math.exp(2))
-    assert all(one.against is Role.BASE for one in found.values())
 
 
 def test_outcomes_follow_the_order_of_the_examples(examples: tuple[ChatExample, ...]) -> None:

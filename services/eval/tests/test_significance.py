@@ -1,103 +1,185 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
+from tunewheel_eval.proportions import clopper_pearson, mcnemar, paired_low
+from tunewheel_eval.sign_flips import DRAWS, flip
 from tunewheel_eval.significance import (
     MAX_MEAN_NLL,
-    bootstrap_mean,
-    bootstrap_perplexity,
-    mcnemar,
+    Advantage,
+    Scores,
+    compare,
+    figure_interval,
     perplexity,
+    rows_needed,
 )
 
 
-def pairs(both: int, only_candidate: int, only_other: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
-    candidate = [True] * (both + only_candidate) + [False] * (only_other + neither)
-    other = [True] * both + [False] * only_candidate + [True] * only_other + [False] * neither
-    return np.array(candidate), np.array(other)
+def table(both: int, only_candidate: int, only_other: int, neither: int) -> tuple[Scores, Scores]:
+    candidate = [1.0] * (both + only_candidate) + [0.0] * (only_other + neither)
+    other = [1.0] * both + [0.0] * only_candidate + [1.0] * only_other + [0.0] * neither
+    return Scores(np.array(candidate)), Scores(np.array(other))
+
+
+def compared(candidate: Scores, other: Scores, clusters: Any = None, **asked: Any) -> Advantage:
+    alone = np.arange(len(candidate.values))
+    told = {"test": "proportion", "alpha": 0.05, **asked}
+    return compare(candidate, other, alone if clusters is None else np.asarray(clusters), **told)
 
 
 @pytest.mark.parametrize(
-    ("table", "expected"),
+    ("discordant", "expected"),
     [
-        ((5, 10, 2, 3), 79 / 4096),  # P(X >= 10), X ~ B(12, 1/2): (66 + 12 + 1) / 2^12
-        ((0, 5, 0, 0), 1 / 32),
-        ((0, 0, 5, 0), 1.0),
-        ((9, 3, 3, 1), 42 / 64),  # P(X >= 3), X ~ B(6, 1/2): (20 + 15 + 6 + 1) / 2^6
-        ((9, 0, 0, 1), 1.0),  # no discordant pair: nothing speaks for either
+        ((10, 2), 79 / 4096),  # P(X >= 10), X ~ B(12, 1/2): (66 + 12 + 1) / 2^12
+        ((5, 0), 1 / 32),
+        ((0, 5), 1.0),
+        ((3, 3), 42 / 64),  # (20 + 15 + 6 + 1) / 2^6
+        ((0, 0), 1.0),  # no discordant pair: nothing speaks for either
     ],
 )
-def test_mcnemar_is_the_exact_binomial_tail(table: tuple[int, int, int, int], expected: float) -> None:
-    advantage = mcnemar(*pairs(*table))
+def test_mcnemar_is_the_exact_binomial_tail(discordant: tuple[int, int], expected: float) -> None:
+    assert mcnemar(*discordant) == pytest.approx(expected)
+    advantage = compared(*table(5, *discordant, 3))
     assert advantage.p_value == pytest.approx(expected)
-    size = sum(table)
-    assert advantage.difference == pytest.approx((table[1] - table[2]) / size)
-    assert -1 <= advantage.ci_low <= advantage.difference <= advantage.ci_high <= 1
+    assert advantage.test == "mcnemar_exact"
+    assert -1 <= advantage.low <= advantage.difference <= advantage.high <= 1
 
 
-def test_mcnemar_interval_covers_the_truth_as_often_as_it_says() -> None:
+@pytest.mark.parametrize("test", ["proportion", "mean", "ratio"])
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_three_rows_never_tell_anything(test: str, rows: int) -> None:
+    weights = np.ones(rows) if test == "ratio" else None
+    better, worse = Scores(np.ones(rows), weights), Scores(np.zeros(rows), weights)
+    advantage = compared(better, worse, test=test)
+    assert advantage.p_value == 0.5**rows
+    assert advantage.low <= 0
+
+
+def test_a_cluster_is_one_observation() -> None:
+    better, worse = table(0, 15, 0, 0)
+    assert compared(better, worse).p_value == 0.5**15
+    assert compared(better, worse, [0, 1, 2] * 5).p_value == 0.5**3
+    assert compared(better, worse, [0, 1, 2] * 5).clusters == 3
+
+
+def test_flips_are_enumerated_where_they_are_few() -> None:
+    flips = flip(np.array([0.4, 0.1, -0.2]), np.ones(3), seed=0)
+    # all subsets but the empty one: .4 .1 -.2 | .25 .1 -.05 | .1
+    assert flips.means == pytest.approx([-0.2, -0.05, 0.1, 0.1, 0.1, 0.25, 0.4])
+    assert flips.p_value(0.0) == 3 / 8
+    assert flips.low(0.25) == pytest.approx(-0.05)
+    assert flips.high(0.25) == pytest.approx(0.25)
+    assert flips.low(0.05) == -math.inf
+
+
+def test_flips_repeat_with_their_seed_and_agree_with_scipy() -> None:
+    from scipy.stats import permutation_test
+
+    difference = np.random.default_rng(4).normal(0.03, 0.2, 60)
+    flips = flip(difference, np.ones(60), seed=1)
+    assert len(flips.means) == DRAWS
+    assert np.array_equal(flips.means, flip(difference, np.ones(60), seed=1).means)
+    asked = permutation_test(
+        (difference,), np.mean, permutation_type="samples", n_resamples=20_000, alternative="greater",
+        rng=np.random.default_rng(1),
+    )  # fmt: skip
+    assert flips.p_value(0.0) == pytest.approx(asked.pvalue, abs=0.012)
+
+
+def test_interval_ends_where_the_flips_begin_to_reject() -> None:
+    difference = np.random.default_rng(9).normal(0.1, 0.3, 40)
+    flips = flip(difference, np.ones(40), seed=1)
+    low = flips.low(0.05)
+    assert flips.p_value(low - 1e-6) <= 0.05 < flips.p_value(low)
+
+
+def test_exact_interval_of_pairs_that_all_agree_is_the_binomial_one() -> None:
+    # (1 - d)^n = alpha where no pair was lost
+    assert paired_low(0, 0, 29, alpha=0.05) == pytest.approx(0.05 ** (1 / 29) - 1, abs=1e-3)
+
+
+@pytest.mark.parametrize("clusters", [None, [n // 2 for n in range(40)]])
+def test_interval_covers_the_truth_as_often_as_it_says(clusters: list[int] | None) -> None:
     generator = np.random.default_rng(5)
-    tables = generator.multinomial(40, [0.5, 0.2, 0.1, 0.2], size=1500)
-    intervals = [mcnemar(*pairs(*(int(n) for n in table))) for table in tables]
-    covered = np.mean([one.ci_low <= 0.1 <= one.ci_high for one in intervals])
-    assert 0.935 <= covered <= 0.975
+    tables = generator.multinomial(40, [0.5, 0.2, 0.1, 0.2], size=300)
+    found = []
+    for one in tables:
+        candidate, other = table(*(int(n) for n in one))
+        order = generator.permutation(40)
+        mixed = Scores(candidate.values[order]), Scores(other.values[order])
+        found.append(compared(*mixed, clusters))
+    assert np.mean([one.low <= 0.1 for one in found]) >= 0.93
+    assert np.mean([one.high >= 0.1 for one in found]) >= 0.93
 
 
 def test_interval_of_unanimity_is_not_a_point() -> None:
-    advantage = mcnemar(*pairs(0, 20, 0, 0))
-    assert advantage.difference == 1.0
-    assert advantage.ci_low < 0.9
+    better, worse = table(0, 20, 0, 0)
+    assert compared(better, worse).low < 0.9
+    assert compared(better, worse, [n // 2 for n in range(20)]).low < 0.8
+    assert compared(better, worse, test="mean").low < 0.9
 
 
-def test_bootstrap_agrees_with_the_normal_theory_of_large_samples() -> None:
-    generator = np.random.default_rng(1)
-    other = generator.normal(0.5, 0.2, 400)
-    candidate = other + generator.normal(0.03, 0.3, 400)
-    differences = candidate - other
-    error = differences.std(ddof=1) / math.sqrt(400)
-    advantage = bootstrap_mean(candidate, other, seed=3)
-    assert advantage.difference == pytest.approx(differences.mean())
-    assert advantage.p_value == pytest.approx(NormalDist().cdf(-differences.mean() / error), abs=0.006)
-    assert advantage.ci_low == pytest.approx(differences.mean() - 1.96 * error, abs=0.1 * error)
-    assert advantage.ci_high == pytest.approx(differences.mean() + 1.96 * error, abs=0.1 * error)
+def test_equal_models_are_not_called_equal_by_a_few_clusters() -> None:
+    same = Scores(np.ones(20))
+    assert compared(same, same, [n // 4 for n in range(20)]).low < -0.3
 
 
-def test_bootstrap_repeats_with_its_seed() -> None:
-    candidate, other = np.linspace(0, 1, 30), np.linspace(0, 0.9, 30) ** 2
-    assert bootstrap_mean(candidate, other, seed=1) == bootstrap_mean(candidate, other, seed=1)
-    assert bootstrap_mean(candidate, other, seed=1) != bootstrap_mean(candidate, other, seed=2)
+def test_less_is_the_advantage_where_the_metric_says_so() -> None:
+    tokens = np.random.default_rng(2).integers(10, 40, 50).astype(float)
+    other = Scores(tokens * np.random.default_rng(3).normal(2.0, 0.2, 50), tokens)
+    better = Scores(other.values * 0.5, tokens)
+    advantage = compared(better, other, test="ratio", lower_is_better=True)
+    assert advantage.difference == pytest.approx(perplexity(other.mean) - perplexity(better.mean))
+    assert 0 < advantage.low < advantage.difference < advantage.high
+    assert advantage.p_value < 0.001
+    assert compared(other, better, test="ratio", lower_is_better=True).p_value > 0.99
 
 
-def test_no_advantage_is_never_significant() -> None:
-    same = np.array([0.2, 0.4, 0.9])
-    assert bootstrap_mean(same, same, seed=0).p_value == 1.0
-    assert bootstrap_mean(same, same + 0.1, seed=0).p_value == 1.0
-
-
-def test_lower_perplexity_is_the_advantage() -> None:
-    generator = np.random.default_rng(2)
-    tokens = generator.integers(10, 40, 50).astype(float)
-    other = tokens * generator.normal(2.0, 0.2, 50)
-    better = bootstrap_perplexity(other * 0.5, tokens, other, tokens, seed=0)
-    assert better.difference < 0
-    assert better.p_value < 0.001
-    assert better.ci_high < 0
-    assert bootstrap_perplexity(other, tokens, other * 0.5, tokens, seed=0).p_value == 1.0
-
-
-def test_perplexity_weighs_tokens_not_examples() -> None:
-    # 10 tokens at 1 nat and 30 at 2: exp(70 / 40)
-    assert perplexity(np.array(70.0), np.array(40.0)) == pytest.approx(math.exp(1.75))
+def test_ratio_weighs_tokens_not_examples() -> None:
+    # 10 tokens at 1 nat and 30 at 2: 70 / 40
+    assert Scores(np.array([10.0, 60.0]), np.array([10.0, 30.0])).mean == pytest.approx(1.75)
 
 
 def test_perplexity_stays_a_number() -> None:
-    assert float(perplexity(np.array(1e9), np.array(1.0))) == pytest.approx(math.exp(MAX_MEAN_NLL))
+    assert perplexity(1e9) == pytest.approx(math.exp(MAX_MEAN_NLL))
+    alone = Scores(np.array([5.0]), np.array([2.0]))
+    found = figure_interval(alone, np.array([0]), test="ratio", alpha=0.05)
+    assert (found.low, math.isfinite(found.high)) == (1.0, True)
+
+
+def test_figure_of_independent_rows_has_the_binomial_interval() -> None:
+    hits = Scores(np.array([1.0] * 68))
+    found = figure_interval(hits, np.arange(68), test="proportion", alpha=0.05)
+    assert found.low == pytest.approx(0.05 ** (1 / 68))
+    assert clopper_pearson(0, 10, alpha=0.05) == pytest.approx((0.0, 1 - 0.05**0.1))
+
+
+def test_figure_of_clusters_is_as_uncertain_as_their_number() -> None:
+    hits = Scores(np.repeat([1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0], 10))
+    alone = figure_interval(hits, np.arange(80), test="proportion", alpha=0.05)
+    grouped = figure_interval(hits, np.arange(80) // 10, test="proportion", alpha=0.05)
+    assert grouped.low < alone.low - 0.1
+    unanimous = figure_interval(Scores(np.ones(80)), np.arange(80) // 10, test="proportion", alpha=0.05)
+    assert unanimous.low == pytest.approx(0.05 ** (1 / 8))
+
+
+def test_metric_without_a_highest_value_is_bounded_by_its_spread() -> None:
+    lengths = Scores(np.random.default_rng(1).normal(200, 40, 50))
+    found = figure_interval(lengths, np.arange(50), test="mean", alpha=0.05, highest=math.inf)
+    error = lengths.values.std(ddof=1) / math.sqrt(50)
+    assert found.high == pytest.approx(lengths.mean + 1.6766 * error, rel=1e-4)  # t(49)
+    shorter = Scores(lengths.values - 20)
+    assert compared(shorter, lengths, test="mean", lower_is_better=True, span=None).low > 0
+
+
+def test_rows_needed_is_the_sum_of_both_quantiles() -> None:
+    assert rows_needed(spread=math.sqrt(0.2), distance=0.05, alpha=0.05) == 495
 
 
 @pytest.mark.parametrize(("left", "right"), [(0, 0), (2, 3)])
 def test_unpaired_rows_are_refused(left: int, right: int) -> None:
     with pytest.raises(ValueError, match="equal, non-empty"):
-        mcnemar(np.zeros(left, dtype=bool), np.zeros(right, dtype=bool))
+        compare(Scores(np.zeros(left)), Scores(np.zeros(right)), np.arange(left), test="mean", alpha=0.05)

@@ -2,106 +2,177 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
-from tunewheel_contracts.formats.criteria import Criterion, Metric
-from tunewheel_contracts.formats.scorecard import Comparison, Contestant, CriterionCheck, Role
-from tunewheel_eval.verdict import judge
-
-ACCURACY = Metric.LABEL_ACCURACY
-
-
-def contestant(role: Role, **metrics: float) -> Contestant:
-    return Contestant(role=role, model_id=role.value, metrics=metrics)
+from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.scorecard import CriterionCheck, Role
+from tunewheel_eval.comparisons import Measured
+from tunewheel_eval.significance import Scores
+from tunewheel_eval.verdict import judge, outcome_of
 
 
-def comparison(metric: Metric, against: Role, p_value: float) -> Comparison:
-    return Comparison(
-        metric=metric, against=against, test="mcnemar_exact", difference=0.1, p_value=p_value,
-        ci_low=0.0, ci_high=0.2,
-    )  # fmt: skip
+def hits(right: int, rows: int) -> Scores:
+    """The first ``right`` of ``rows`` are right."""
+    return Scores((np.arange(rows) < right).astype(np.float64))
 
 
-CONTESTANTS = (
-    contestant(Role.BASE, label_accuracy=0.1, perplexity=20.0),
-    contestant(Role.CANDIDATE, label_accuracy=0.8, perplexity=5.0),
-    contestant(Role.CHAMPION, label_accuracy=0.7, perplexity=4.0),
-)
-COMPARISONS = (comparison(ACCURACY, Role.BASE, 0.001), comparison(ACCURACY, Role.CHAMPION, 0.2))
+def accuracy(
+    candidate: int, base: int, champion: int | None, *, rows: int, **facts: Any
+) -> dict[str, Measured]:
+    scores = {Role.CANDIDATE: hits(candidate, rows), Role.BASE: hits(base, rows)}
+    if champion is not None:
+        scores[Role.CHAMPION] = hits(champion, rows)
+    plain: dict[str, Any] = {"on": "regression", "clusters": np.arange(rows), **facts}
+    return {
+        "label_accuracy": Measured(
+            name="label_accuracy", test="proportion", lower_is_better=False, lowest=0.0, highest=1.0,
+            scores=scores, **plain,
+        )
+    }  # fmt: skip
 
 
-def check(metric: str = "label_accuracy", *, champion: bool = True, **bounds: Any) -> CriterionCheck:
+PLENTY = accuracy(800, 100, 700, rows=1000)
+FEW = accuracy(16, 2, 14, rows=20)
+
+
+def check(found: dict[str, Measured], metric: str = "label_accuracy", **bounds: Any) -> CriterionCheck:
     criterion = Criterion.model_validate({"metric": metric, **bounds})
-    contestants = CONTESTANTS if champion else CONTESTANTS[:2]
-    comparisons = COMPARISONS if champion else COMPARISONS[:1]
-    (found,) = judge((criterion,), contestants, comparisons)
-    return found
+    (checked,) = judge((criterion,), found, resolution=0.05, seed=0)
+    assert checked.passed is (checked.outcome == "met")
+    return checked
 
 
 @pytest.mark.parametrize(
-    ("bounds", "passed"),
+    ("bounds", "outcome"),
     [
-        ({"minimum": 0.8}, True),
-        ({"minimum": 0.81}, False),
-        ({"maximum": 0.8}, True),
-        ({"maximum": 0.79}, False),
-        ({"over_base": 0.7}, True),  # 0.8 - 0.1 is 0.7000000000000001 or less in binary: met all the same
-        ({"over_base": 0.71}, False),
-        ({"over_champion": 0.1}, True),  # 0.8 - 0.7 is 0.09999999999999998
-        ({"over_champion": 0.11}, False),
-        ({"over_champion": -0.5}, True),
-        ({"minimum": 0.5, "over_base": 0.71}, False),
-        ({"significance": 0.05}, False),  # against the champion, not the base
-        ({"significance": 0.2}, False),  # below, not at
-        ({"significance": 0.21}, True),
+        ({"minimum": 0.75}, "met"),
+        ({"minimum": 0.85}, "missed"),
+        ({"minimum": 0.8}, "missed"),  # enough rows to tell, and they do not
+        ({"maximum": 0.85}, "met"),
+        ({"maximum": 0.75}, "missed"),
+        ({"over_base": 0.6}, "met"),
+        ({"over_base": 0.8}, "missed"),
+        ({"over_champion": 0.05}, "met"),
+        ({"over_champion": 0.0}, "met"),
+        ({"over_champion": 0.15}, "missed"),
+        ({"over_champion": -0.5}, "met"),
+        ({"minimum": 0.5, "over_base": 0.8}, "missed"),
+        ({"significance": 0.05}, "met"),
     ],
 )
-def test_every_bound_must_hold(bounds: dict[str, float], passed: bool) -> None:
-    assert check(**bounds).passed is passed
+def test_many_rows_decide(bounds: dict[str, float], outcome: str) -> None:
+    assert check(PLENTY, **bounds).outcome == outcome
 
 
 @pytest.mark.parametrize(
-    ("bounds", "passed"),
+    ("bounds", "outcome"),
     [
-        ({"maximum": 5.0}, True),
-        ({"maximum": 4.9}, False),
-        ({"over_base": 15.0}, True),
-        ({"over_base": 15.1}, False),
-        ({"over_champion": 0.0}, False),
-        ({"over_champion": -1.0}, True),
+        ({"minimum": 0.75}, "undecided"),
+        ({"minimum": 0.5}, "met"),
+        ({"minimum": 0.99}, "missed"),
+        ({"over_champion": 0.0}, "undecided"),
+        ({"over_champion": 0.3}, "missed"),
+        ({"over_base": 0.3}, "met"),
+        ({"significance": 0.05}, "undecided"),
+        ({"minimum": 0.75, "over_champion": 0.3}, "missed"),  # what is known to be missed is not open
+        ({"minimum": 0.0}, "met"),  # nothing is below it
+        ({"maximum": 1.0}, "met"),
+        ({"over_champion": -1.0}, "met"),
     ],
 )
-def test_less_perplexity_is_an_advantage(bounds: dict[str, float], passed: bool) -> None:
-    assert check("perplexity", **bounds).passed is passed
+def test_few_rows_leave_much_open(bounds: dict[str, float], outcome: str) -> None:
+    assert check(FEW, **bounds).outcome == outcome
+
+
+def test_an_equal_model_does_not_pass_for_a_better_one() -> None:
+    assert check(accuracy(700, 100, 700, rows=1000), over_champion=0.0).outcome == "missed"
+    assert check(accuracy(14, 2, 14, rows=20), over_champion=0.0).outcome == "undecided"
+
+
+def test_undecided_says_how_many_rows_would_do() -> None:
+    found = check(accuracy(16, 2, 14, rows=20, on="holdout"), over_champion=0.0)
+    assert found.more_examples is not None
+    assert f"about {found.more_examples} more held-out rows would tell" in found.reason
+    grown = accuracy(16 * 20, 2 * 20, 14 * 20, rows=400, on="holdout")
+    assert 20 + found.more_examples <= 400
+    assert check(grown, over_champion=0.0).outcome == "met"
+
+
+def test_a_verdict_on_held_out_rows_is_given_at_a_tenth_of_alpha() -> None:
+    # 5 of 5 discordant pairs: p = 1/32
+    assert check(accuracy(10, 5, 5, rows=12), significance=0.05).outcome == "met"
+    held_out = accuracy(10, 5, 5, rows=12, on="holdout")
+    assert check(held_out, significance=0.05).outcome == "undecided"
+    assert check(held_out, significance=0.5).outcome == "met"
+
+
+def test_no_claim_is_finer_than_two_runs_of_one_model_lie_apart() -> None:
+    assert check(accuracy(800, 100, 700, rows=1000, repeat_spread=0.1), over_champion=0.0).outcome == "missed"
+    assert check(accuracy(800, 100, 700, rows=1000, repeat_spread=0.01), over_champion=0.0).passed
+
+
+def perplexities(candidate: float, champion: float) -> dict[str, Measured]:
+    tokens = np.full(200, 20.0)
+    noise = np.random.default_rng(1).normal(0, 0.05, (2, 200))
+    scores = {
+        role: Scores(tokens * (np.log(figure) + one), tokens)
+        for role, figure, one in zip(
+            (Role.CANDIDATE, Role.CHAMPION), (candidate, champion), noise, strict=True
+        )
+    }
+    return {
+        "perplexity": Measured(
+            name="perplexity", test="ratio", lower_is_better=True, lowest=1.0, highest=float("inf"),
+            on="holdout", scores=scores, clusters=np.arange(200),
+        )
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bounds", "outcome"),
+    [
+        ({"maximum": 5.5}, "met"),
+        ({"maximum": 4.5}, "missed"),
+        ({"minimum": 1.0}, "met"),
+        ({"over_champion": 0.0}, "missed"),
+        ({"over_champion": -1.5}, "met"),
+    ],
+)
+def test_less_perplexity_is_an_advantage(bounds: dict[str, float], outcome: str) -> None:
+    assert check(perplexities(5.0, 4.0), "perplexity", **bounds).outcome == outcome
 
 
 def test_first_candidate_is_not_held_against_a_champion_that_is_not_there() -> None:
-    found = check(champion=False, minimum=0.5, over_champion=0.3)
+    found = check(accuracy(800, 100, None, rows=1000), minimum=0.5, over_champion=0.3)
     assert found.passed
     assert "no champion" in found.reason
 
 
 def test_without_champion_significance_is_against_the_base() -> None:
-    found = check(champion=False, significance=0.05)
+    found = check(accuracy(800, 100, None, rows=1000), significance=0.05)
     assert found.passed
     assert "against the base" in found.reason
 
 
-def test_reason_says_observed_and_bound() -> None:
-    found = check(minimum=0.95, over_base=0.2)
-    assert not found.passed
+def test_reason_says_figures_intervals_and_bounds() -> None:
+    found = check(PLENTY, minimum=0.95, over_base=0.2)
     assert found.observed == 0.8
     assert found.reason == (
-        "label_accuracy is 0.8: misses the minimum of 0.95; "
-        "+0.7 against the base's 0.1 meets the +0.2 asked for"
+        "label_accuracy is 0.8 (0.778 to 0.821): misses the minimum of 0.95; "
+        "+0.7 (+0.676 to +0.723) against the base's 0.1 meets the +0.2 asked for"
     )
 
 
-def test_what_was_not_measured_is_not_passed() -> None:
-    found = check("valid_output", minimum=0.0)
-    assert not found.passed
-    assert found.observed is None
+def test_what_was_not_measured_is_missed() -> None:
+    found = check(PLENTY, "valid_output", minimum=0.0)
+    assert (found.outcome, found.observed) == ("missed", None)
     assert "not measured" in found.reason
 
 
-def test_missing_test_is_not_passed() -> None:
-    assert not check("perplexity", significance=0.99).passed
+def test_one_missed_criterion_outweighs_an_open_one() -> None:
+    met, missed, undecided = (check(FEW, minimum=one) for one in (0.5, 0.99, 0.75))
+    assert outcome_of((met, met)) == "met"
+    assert outcome_of((met, undecided)) == "undecided"
+    assert outcome_of((met, undecided, missed)) == "missed"
+    before = met.model_copy(update={"outcome": None})  # of an earlier release
+    assert outcome_of((before,)) == "met"

@@ -105,7 +105,7 @@ class TurnWatcher:
         """Wait for the verdict on the run, and show the figures."""
         with self._watch.stage(name), self._screen.bar(name):
             verdict = await self._feed.first_of(
-                (topics.EVAL_PASSED, topics.EVAL_FAILED),
+                (topics.EVAL_PASSED, topics.EVAL_FAILED, topics.EVAL_UNDECIDED),
                 lambda e: e.data.run_id == trained.data.run_id,
                 patience=LONGEST_STAGE_SECONDS,
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tunewheel_contracts.events.data import DatasetVersioned
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided, ReviewRequested
 from tunewheel_contracts.events.training import TrainProgressed
 from tunewheel_contracts.formats.scorecard import Contestant
 from tunewheel_runtime.identity.roles import Caller, Role
@@ -84,6 +84,8 @@ def verdict(run: Run) -> str:
             return "passed"
         case EvalFailed():
             return "failed: " + "; ".join(run.verdict.reasons)
+        case EvalUndecided():
+            return "undecided: " + "; ".join(run.verdict.reasons)
         case ReviewRequested():
             return (
                 "waits for a person"

@@ -9,7 +9,13 @@ from typing import Any, TypeVar
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRejected, DatasetVersioned, RecordIngested
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
+from tunewheel_contracts.events.evaluation import (
+    EvalFailed,
+    EvalPassed,
+    EvalUndecided,
+    ReviewRequested,
+    ReviewSubmitted,
+)
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, ServingDesired, Stage
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
 from tunewheel_contracts.events.training import (
@@ -31,7 +37,7 @@ KEPT = 50
 LOSS_POINTS = 2_000
 """Most losses kept per run."""
 T = TypeVar("T", datetime, tuple[datetime, str], tuple[datetime, TrainAction])
-Verdict = EvalPassed | EvalFailed | ReviewRequested
+Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
 _REPEATED = (TrainStarted, TrainCompleted, TrainFailed, TrainControl)
 """Events that happen anew under the id of an earlier one, where a run is trained again."""
 
@@ -201,7 +207,7 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
         case TrainControl() as data:
             run = project.run(data.run_id)
             run.controls[envelope.id] = _latest(run.controls.get(envelope.id), (envelope.time, data.action))
-        case EvalPassed() | EvalFailed() | ReviewRequested() as data:
+        case EvalPassed() | EvalFailed() | EvalUndecided() | ReviewRequested() as data:
             _fold_verdict(project.run(data.run_id), data)
             if isinstance(data, ReviewRequested):
                 project.run(data.run_id).asked = envelope
@@ -250,7 +256,7 @@ def _latest(known: T | None, new: T) -> T:
 
 
 def _fold_verdict(run: Run, data: Verdict) -> None:
-    """Keep the final verdict: a request for review never replaces it, whichever comes first."""
+    """Keep the final verdict: what is still open never replaces it, whichever comes first."""
     run.dataset_id = data.dataset_id
-    if run.verdict is None or isinstance(run.verdict, ReviewRequested):
+    if run.verdict is None or isinstance(run.verdict, ReviewRequested | EvalUndecided):
         run.verdict = data

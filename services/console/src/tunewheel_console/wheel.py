@@ -14,7 +14,7 @@ from tunewheel_contracts.events.data import (
     DatasetVersioned,
     RecordIngested,
 )
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided, ReviewRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
 from tunewheel_contracts.events.training import (
@@ -104,6 +104,8 @@ def _by_turn(data: Any) -> tuple[Step, str, Tone] | None:
             return Step.REGISTRY, "passed its evaluation", "working"
         case EvalFailed():
             return Step.EVAL, "; ".join(data.reasons), "refused"
+        case EvalUndecided():
+            return Step.EVAL, "undecided: " + "; ".join(data.reasons), "waiting"
         case ReviewRequested():
             return Step.EVAL, "waits for a person", "waiting"
         case ModelPromoted() | ModelRolledback() | RolloutJudged():

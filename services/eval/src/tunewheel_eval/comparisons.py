@@ -1,35 +1,164 @@
-"""The candidate against another contestant, metric by metric, on the same examples."""
+"""The candidate against every other contestant, metric by metric, on the same rows."""
 
 from __future__ import annotations
 
-from tunewheel_contracts.formats.criteria import Metric
-from tunewheel_contracts.formats.scorecard import Comparison, Role
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.look import LOOKS
+from tunewheel_contracts.formats.scorecard import Comparison, Finding, MetricFacts, Role
+from tunewheel_outputs.metrics import known_metrics
 
 from tunewheel_eval.metrics import Outcomes
-from tunewheel_eval.significance import Advantage, bootstrap_mean, bootstrap_perplexity, mcnemar
+from tunewheel_eval.significance import (
+    Advantage,
+    Clusters,
+    Interval,
+    Scores,
+    Test,
+    compare,
+    figure_interval,
+    perplexity,
+)
+
+ALPHA = 0.05
+"""Where a criterion states no significance."""
 
 
-def compare(candidate: Outcomes, other: Outcomes, *, against: Role, seed: int) -> tuple[Comparison, ...]:
-    """Test every metric that both have: McNemar for hits and misses, the bootstrap for the rest."""
-    comparisons: list[Comparison] = []
-    for metric in Metric:
-        mine, theirs = candidate.hits(metric), other.hits(metric)
-        if mine is not None and theirs is not None:
-            comparisons.append(_comparison(metric, against, "mcnemar_exact", mcnemar(mine, theirs)))
-    rouge = bootstrap_mean(candidate.rouge_l, other.rouge_l, seed=seed)
-    comparisons.append(_comparison(Metric.ROUGE_L, against, "paired_bootstrap", rouge))
-    surprise = bootstrap_perplexity(candidate.nll, candidate.tokens, other.nll, other.tokens, seed=seed)
-    comparisons.append(_comparison(Metric.PERPLEXITY, against, "paired_bootstrap", surprise))
-    return tuple(comparisons)
+@dataclass(frozen=True)
+class Measured:
+    """One metric of all contestants, on the same rows."""
+
+    name: str
+    test: Test
+    lower_is_better: bool
+    lowest: float
+    highest: float
+    """What the figure can be; may be infinite."""
+    on: str
+    """``holdout`` or ``regression``."""
+    scores: Mapping[Role, Scores]
+    clusters: Clusters
+    unit: str = "fraction"
+    repeat_spread: float = 0.0
+    """How far two measurements of one model lie apart; no claim is finer."""
+
+    def alpha(self, criterion: Criterion | None, *, looks: int = LOOKS) -> float:
+        """Return the level that one verdict is given at.
+
+        A tenth of alpha each, so that ten equal candidates together are called better no more often than one
+        (Bonferroni). Regression items are the operator's, not drawn from the project's data, and are not used
+        up.
+        """
+        asked = criterion.significance if criterion is not None else None
+        return (asked or ALPHA) / (looks if self.on == "holdout" else 1)
+
+    def facts(self) -> MetricFacts:
+        """Return what a reader must know of the figures."""
+        return MetricFacts(
+            unit=self.unit, lower_is_better=self.lower_is_better, repeat_spread=self.repeat_spread
+        )
+
+    def against(self, role: Role, *, alpha: float, seed: int) -> Advantage | None:
+        """Compare the candidate with the contestant ``role``; None where that one was not measured."""
+        if role not in self.scores or Role.CANDIDATE not in self.scores:
+            return None
+        span = self.highest - self.lowest
+        return compare(
+            self.scores[Role.CANDIDATE],
+            self.scores[role],
+            self.clusters,
+            test=self.test,
+            alpha=alpha,
+            lower_is_better=self.lower_is_better,
+            span=span if np.isfinite(span) else None,
+            seed=seed,
+        )
+
+    def figure_of(self, role: Role) -> float:
+        """Return a contestant's figure, in the metric's unit."""
+        mean = self.scores[role].mean
+        return perplexity(mean) if self.test == "ratio" else mean
+
+    def figure(self, *, alpha: float) -> Interval:
+        """Bound the candidate's own figure."""
+        bounds = {"lowest": self.lowest, "highest": self.highest}
+        return figure_interval(
+            self.scores[Role.CANDIDATE], self.clusters, test=self.test, alpha=alpha, **bounds
+        )
 
 
-def _comparison(metric: Metric, against: Role, test: str, advantage: Advantage) -> Comparison:
-    return Comparison(
-        metric=metric,
-        against=against,
-        test=test,  # type: ignore[arg-type]
-        difference=advantage.difference,
+def measured(
+    outcomes: Mapping[Role, Outcomes], *, holdout: Clusters, regression: Clusters
+) -> dict[str, Measured]:
+    """Return every metric that the candidate has, by name; the clusters are those of the rows."""
+    found: dict[str, Measured] = {}
+    for name, metric in known_metrics().items():
+        scores = {role: one for role, its in outcomes.items() if (one := its.scores(name)) is not None}
+        if Role.CANDIDATE in scores:
+            found[name] = Measured(
+                name=name,
+                unit=metric.unit,
+                test=metric.test,
+                lower_is_better=metric.lower_is_better,
+                lowest=metric.lowest,
+                highest=float("inf") if metric.highest is None else metric.highest,
+                on=metric.on,
+                scores=scores,
+                clusters=regression if metric.on == "regression" else holdout,
+            )
+    return found
+
+
+def findings(measured: Mapping[str, Measured], criteria: Mapping[str, Criterion], *, seed: int) -> tuple[
+    Finding, ...
+]:  # fmt: skip
+    """Compare the candidate with every other contestant on every metric."""
+    found: list[Finding] = []
+    for name, metric in measured.items():
+        for role in metric.scores:
+            alpha = metric.alpha(criteria.get(name))
+            if role is Role.CANDIDATE or (advantage := metric.against(role, alpha=alpha, seed=seed)) is None:
+                continue
+            found.append(_finding(metric, role, advantage))
+    return tuple(found)
+
+
+def comparisons(findings: tuple[Finding, ...]) -> tuple[Comparison, ...]:
+    """Return the findings that readers of earlier releases have words for."""
+    return tuple(
+        Comparison(
+            metric=Metric(one.metric),
+            against=Role(one.against),
+            test="mcnemar_exact",
+            difference=one.difference,
+            p_value=one.p_value,
+            ci_low=one.low,
+            ci_high=one.high,
+        )
+        for one in findings
+        if one.test == "mcnemar_exact" and one.metric in set(Metric)
+    )
+
+
+def _finding(metric: Measured, role: Role, advantage: Advantage) -> Finding:
+    ends = (advantage.low, advantage.high)
+    difference, low, high = (
+        (-advantage.difference, -ends[1], -ends[0])
+        if metric.lower_is_better
+        else (advantage.difference, *ends)
+    )
+    return Finding(
+        metric=metric.name,
+        against=role.value,
+        test=advantage.test,
+        difference=difference,
         p_value=advantage.p_value,
-        ci_low=advantage.ci_low,
-        ci_high=advantage.ci_high,
+        low=low,
+        high=high,
+        alpha=advantage.alpha,
+        rows=advantage.rows,
+        clusters=advantage.clusters,
     )

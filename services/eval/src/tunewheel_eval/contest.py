@@ -17,6 +17,7 @@ from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import fetch_candidate, fetch_champion, known_rows
 from tunewheel_eval.job import ContestantJob, Job
+from tunewheel_eval.looks import Fresh
 from tunewheel_eval.measurement import Header, Measurement, example_key, model_key
 from tunewheel_eval.settings import Settings
 
@@ -28,9 +29,13 @@ class Contest:
 
     plan: EvaluationPlan
     manifest: DatasetManifest
-    examples: tuple[ChatExample, ...]
+    fresh: Fresh
     items: tuple[RegressionItem, ...]
     directory: Path
+
+    @property
+    def examples(self) -> tuple[ChatExample, ...]:
+        return self.fresh.examples
 
     @property
     def job_path(self) -> Path:

@@ -18,11 +18,13 @@ from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_eval.artifacts import keep_measurement, read_holdout
+from tunewheel_eval.clusters import of_examples, of_items
 from tunewheel_eval.contest import Contest, known_of, prepare_job
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Progress
 from tunewheel_eval.left_out import keep_measured
+from tunewheel_eval.looks import SPENT, count_look, fresh_rows
 from tunewheel_eval.measurement import Measurement, read_measurement
 from tunewheel_eval.metrics import outcomes
 from tunewheel_eval.plan import make_plan, pin, read_manifest
@@ -30,12 +32,14 @@ from tunewheel_eval.regression import RegressionSet
 from tunewheel_eval.requests import Asked, plan_again
 from tunewheel_eval.reviews import after_review, read_scorecard
 from tunewheel_eval.scorecards import (
+    Clustered,
     Verdict,
     build_scorecard,
     generation_lines,
     generations_path,
     refusal,
     verdict_of,
+    worn_out,
 )
 from tunewheel_eval.settings import Settings
 from tunewheel_eval.worker_process import WORKER, Stopped, run_worker
@@ -110,10 +114,11 @@ class Evaluator:
     async def _contest(self, plan: EvaluationPlan, manifest: DatasetManifest) -> Contest:
         examples = await read_holdout(self._store, manifest.holdout)
         examples = await self._erased.left_of(examples, plan.dataset_id, self._store)
+        fresh = await fresh_rows(self._store, examples, project=plan.project, scorecard_id=plan.scorecard_id)
         directory = self._settings.work_for("eval") / plan.scorecard_id
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
         items = await self._regression.items(plan.regression)
-        return Contest(plan, manifest, examples, items, directory)
+        return Contest(plan, manifest, fresh, items, directory)
 
     async def _play(self, contest: Contest, lease: Lease) -> Scorecard:
         scorecard: Scorecard | None = None
@@ -138,6 +143,8 @@ class Evaluator:
             AttemptsSpent: this was the last one, or there was none left.
             UnfitCandidate: nothing is left to measure on, or see ``run_worker``.
         """
+        if not contest.examples and contest.fresh.spent:
+            return worn_out(contest.plan)
         if not contest.examples:
             raise UnfitCandidate(
                 field="dataset.holdout",
@@ -189,14 +196,22 @@ class Evaluator:
         }
         lines = generation_lines(measured, kept.examples, max_output_tokens=limit)
         generations = await self._store.put(generations_path(plan.scorecard_id, lines), lines)
+        if not plan.criteria:  # else it only informs: nobody chooses a model by it
+            await count_look(self._store, contest.fresh, project=plan.project, scorecard_id=plan.scorecard_id)
+        rows = Clustered(
+            await asyncio.to_thread(of_examples, kept.examples),
+            await asyncio.to_thread(of_items, kept.items),
+            looks=contest.fresh.looks,
+            left_out=kept.left_out | ({SPENT: contest.fresh.spent} if contest.fresh.spent else {}),
+        )
         return await asyncio.to_thread(
             build_scorecard,
             plan,
             spec,
             judged,
+            rows=rows,
             generations=generations,
             seconds=seconds,
-            left_out=kept.left_out,
         )
 
     async def _keep(self, plan: EvaluationPlan, scorecard: Scorecard) -> tuple[Scorecard, ArtifactRef]:

@@ -15,7 +15,7 @@ from tunewheel_outputs.rouge import rouge_l
 from tunewheel_outputs.schema import SchemaCheck
 
 from tunewheel_eval.measurement import HoldoutRow, Measurement, RegressionRow, example_key
-from tunewheel_eval.significance import Bools, Floats, perplexity
+from tunewheel_eval.significance import Bools, Floats, Scores, perplexity
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,22 @@ class Outcomes:
             Metric.REGRESSION_ACCURACY: self.regression_right if len(self.regression_right) else None,
         }.get(metric)
 
+    def scores(self, metric: str) -> Scores | None:
+        """Return what a metric's figure is computed from, row by row; None where it does not apply."""
+        if metric == Metric.ROUGE_L:
+            return Scores(self.rouge_l)
+        if metric == Metric.PERPLEXITY:
+            return Scores(self.nll, self.tokens)
+        hits = self.hits(Metric(metric)) if metric in set(Metric) else None
+        return Scores(hits.astype(np.float64)) if hits is not None else None
+
     def figures(self) -> dict[str, float]:
         """Return every metric that applies, by name, with ``examples`` and ``regression_items``."""
         figures = {
             metric.value: float(np.mean(hits)) for metric in Metric if (hits := self.hits(metric)) is not None
         }
         figures[Metric.ROUGE_L.value] = float(np.mean(self.rouge_l))
-        figures[Metric.PERPLEXITY.value] = float(perplexity(self.nll.sum(), self.tokens.sum()))
+        figures[Metric.PERPLEXITY.value] = perplexity(float(self.nll.sum() / self.tokens.sum()))
         figures["examples"] = float(len(self.rouge_l))
         figures["regression_items"] = float(len(self.regression_right))
         return figures

@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
+from tunewheel_contracts.events.evaluation import (
+    EvalFailed,
+    EvalPassed,
+    EvalUndecided,
+    ReviewRequested,
+    ReviewSubmitted,
+)
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
-from tunewheel_contracts.formats.scorecard import Comparison, Contestant, Role, Scorecard
+from tunewheel_contracts.formats.scorecard import Contestant, Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 
-from tunewheel_eval.comparisons import compare
+from tunewheel_eval.comparisons import comparisons, findings, measured
 from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.looks import SPENT, WORN_OUT
 from tunewheel_eval.measurement import HoldoutRow, Measurement, example_key
 from tunewheel_eval.metrics import Outcomes
-from tunewheel_eval.verdict import judge
+from tunewheel_eval.significance import Clusters
+from tunewheel_eval.verdict import UNDECIDED, judge, outcome_of
 
-Verdict = EvalPassed | EvalFailed | ReviewRequested
+Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
+HOLDOUT = "holdout"
+"""The field of a verdict that is undecided because its rows were looked at too often."""
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """What is known of the rows beside the outcomes: which are one observation, and who was left out."""
+
+    holdout: Clusters
+    regression: Clusters
+    looks: int | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_scorecard(
@@ -28,27 +49,34 @@ def build_scorecard(
     spec: ProjectSpec,
     outcomes: Mapping[Role, Outcomes],
     *,
+    rows: Clustered,
     generations: ArtifactRef | None = None,
     seconds: Mapping[str, float] | None = None,
-    left_out: Mapping[str, int] | None = None,
 ) -> Scorecard:
     """Compare the candidate with every other contestant and judge it by the plan's own criteria, else by the
     spec's."""
+    # The flips must not differ from one handling of the run to the next.
+    seed = int(plan.scorecard_id.rpartition("-")[2], 16)
     contestants = tuple(
         Contestant(role=role, model_id=_model_id(plan, role), metrics=one.figures(), by_kind=one.by_kind())
         for role, one in outcomes.items()
     )
-    comparisons = _comparisons(plan, outcomes)
-    checks = judge(plan.criteria or spec.criteria, contestants, comparisons)
+    by_metric = measured(outcomes, holdout=rows.holdout, regression=rows.regression)
+    criteria = plan.criteria or spec.criteria
+    found = findings(by_metric, {one.metric: one for one in criteria}, seed=seed)
+    checks = judge(criteria, by_metric, resolution=spec.evaluation.resolution, seed=seed)
     return Scorecard(
         **_names(plan),
         contestants=contestants,
-        comparisons=comparisons,
+        comparisons=comparisons(found),
         checks=checks,
         passed=all(check.passed for check in checks),
         generations=generations,
         seconds=dict(seconds or {}),
-        left_out=dict(left_out or {}),
+        findings=found,
+        metrics={name: metric.facts() for name, metric in by_metric.items()},
+        looks=rows.looks,
+        left_out=dict(rows.left_out),
     )
 
 
@@ -65,8 +93,23 @@ def refusal(plan: EvaluationPlan, fault: UnfitCandidate) -> Scorecard:
     )
 
 
+def worn_out(plan: EvaluationPlan) -> Scorecard:
+    """Return the scorecard of a candidate whose held-out rows were all looked at too often."""
+    return Scorecard(
+        **_names(plan),
+        contestants=(),
+        comparisons=(),
+        checks=(),
+        passed=False,
+        field=HOLDOUT,
+        reason=WORN_OUT,
+    )
+
+
 def verdict_of(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> Verdict:
     """Return the event that follows from the automated part: where a person is asked, a pass waits."""
+    if (undecided := _undecided(scorecard)) is not None:
+        return EvalUndecided(**_evidence(plan, scorecard, ref), **undecided)
     if not scorecard.passed:
         return EvalFailed(
             **_evidence(plan, scorecard, ref), field=scorecard.field, reasons=failures(scorecard)
@@ -106,6 +149,20 @@ def failures(scorecard: Scorecard) -> tuple[str, ...]:
     return tuple(check.reason for check in scorecard.checks if not check.passed)
 
 
+def _undecided(scorecard: Scorecard) -> dict[str, Any] | None:
+    """Return why nobody can tell whether the candidate passes; None where it is known."""
+    if scorecard.field == HOLDOUT:
+        return {"field": HOLDOUT, "reasons": (str(scorecard.reason),)}
+    if scorecard.reason is not None or outcome_of(scorecard.checks) != UNDECIDED:
+        return None
+    open_ones = [check for check in scorecard.checks if check.outcome == UNDECIDED]
+    return {
+        "field": HOLDOUT if SPENT in scorecard.left_out else None,
+        "reasons": tuple(check.reason for check in open_ones),
+        "more_examples": max((check.more_examples or 0 for check in open_ones), default=0) or None,
+    }
+
+
 def generations_path(scorecard_id: str, lines: bytes) -> str:
     """Return where what the contestants wrote lies, by its content."""
     return f"scorecards/{scorecard_id}.generations-{content_sha256(lines)[:12]}.jsonl"
@@ -131,17 +188,6 @@ def generation_lines(
             }
             lines.append(json.dumps(line, ensure_ascii=False))
     return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _comparisons(plan: EvaluationPlan, outcomes: Mapping[Role, Outcomes]) -> tuple[Comparison, ...]:
-    # The resampling must not differ from one handling of the run to the next.
-    seed = int(plan.scorecard_id.rpartition("-")[2], 16)
-    return tuple(
-        comparison
-        for role, other in outcomes.items()
-        if role is not Role.CANDIDATE
-        for comparison in compare(outcomes[Role.CANDIDATE], other, against=role, seed=seed)
-    )
 
 
 def _model_id(plan: EvaluationPlan, role: Role) -> str:

@@ -1,148 +1,288 @@
-"""Is an advantage more than luck? Two paired tests, one-sided in the candidate's favour.
+"""Is an advantage more than luck, and how large may it be? Paired, one-sided, clusters are one observation.
 
-Sources: McNemar, "Note on the sampling error of the difference between correlated proportions"
-(Psychometrika 12, 1947), exact form as a binomial test on the discordant pairs; Newcombe, "Improved
-confidence intervals for the difference between binomial proportions based on paired data" (Statistics in
-Medicine 17, 1998), method 10; Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), §13.3 for
-the percentile interval; Berg-Kirkpatrick, Burkett and Klein, "An Empirical Investigation of Statistical
-Significance in NLP" (EMNLP 2012), §2 for the paired bootstrap's p-value with the null hypothesis as a shift.
+``compare`` tests candidate against other, ``figure_interval`` bounds a figure by itself. Each end of an
+interval holds with probability 1 - alpha.
+
+Where every row is a cluster of its own, proportions are compared exactly (``proportions.py``). Everything
+else is compared by sign flips of cluster sums (``sign_flips.py``). Flips take differences to be symmetric
+about their mean. Where half of the clusters or more show one and the same difference, they are not, and
+unseen ones decide: there the bound also has to hold for Tango's exact interval of as many pairs as there are
+clusters, whose parts are the clusters' gains and losses.
+
+Ratios, such as perplexity, are compared by what each cluster adds to the logarithm of the ratio: with equal
+weights that is the exchange of the two models. The bound is put back into the metric's unit against the
+other's observed figure.
+
+A figure by itself: Clopper and Pearson's interval with the effective number of rows of Korn and Graubard
+("Confidence intervals for proportions with small expected number of positive counts estimated from survey
+data", Survey Methodology 24, 1998); for ratios Student's t on the clusters' linearised logarithms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
+from tunewheel_eval.proportions import clopper_pearson, mcnemar, paired_low
+from tunewheel_eval.sign_flips import Floats, flip
+
+Test = Literal["proportion", "mean", "ratio"]
+Clusters = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 MAX_MEAN_NLL = 100.0
 """Nats per token from which perplexity is cut off, so that it stays a number that JSON can hold."""
+UNBOUNDED = 1e9
+"""Stands for infinity, which JSON cannot hold."""
+POWER_Z = 0.8416212335729143
+"""The normal quantile of power .8."""
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-_CHUNK = 1_000
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One contestant on one metric, row by row: shape (rows,).
+
+    ``values`` are hits (0 or 1), scores from 0 to 1, or with ``weights`` the numerators of a ratio: nats,
+    over as many tokens.
+    """
+
+    values: Floats
+    weights: Floats | None = None
+
+    @property
+    def total_weight(self) -> float:
+        return float(len(self.values)) if self.weights is None else float(self.weights.sum())
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.sum()) / self.total_weight
 
 
 @dataclass(frozen=True, slots=True)
 class Advantage:
-    """Candidate minus other in the metric's unit, with a one-sided p-value and a 95 % interval."""
+    """How much better the candidate is, in the metric's unit: larger is better, whatever the metric."""
 
     difference: float
     p_value: float
-    ci_low: float
-    ci_high: float
+    """One-sided: the probability of so large an advantage if there were none."""
+    low: float
+    high: float
+    alpha: float
+    test: str
+    rows: int
+    clusters: int
+    spread: float
+    """Standard deviation of a row's advantage, times the square root of what clusters cost."""
 
 
-def mcnemar(candidate: Bools, other: Bools) -> Advantage:
-    """Compare two contestants' hits, shape (examples,), pair by pair.
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure of one contestant, in the metric's unit."""
 
-    The p-value is the probability of at least so many examples that only the candidate hits, were each
-    discordant pair a fair coin. Raises ValueError for empty or unequal input.
-    """
-    from scipy.special import bdtrc  # scipy.stats, which has the test itself, takes a second to import
-
-    _check_pairs(candidate, other)
-    only_candidate = int(np.sum(candidate & ~other))
-    only_other = int(np.sum(~candidate & other))
-    discordant = only_candidate + only_other
-    p_value = 1.0
-    if discordant:
-        p_value = float(bdtrc(only_candidate - 1, discordant, 0.5))
-    low, high = _newcombe(candidate, other)
-    return Advantage(float(np.mean(candidate) - np.mean(other)), p_value, low, high)
+    figure: float
+    low: float
+    high: float
+    alpha: float
+    rows: int
+    clusters: int
+    spread: float
 
 
-def bootstrap_mean(candidate: Floats, other: Floats, *, seed: int) -> Advantage:
-    """Compare means of a score where larger is better, shape (examples,), by the paired bootstrap."""
-    _check_pairs(candidate, other)
-    differences = candidate - other
-    return _bootstrap(
-        lambda counts: counts @ differences / len(differences), len(differences), sign=1, seed=seed
-    )
-
-
-def bootstrap_perplexity(
-    candidate_nll: Floats, candidate_tokens: Floats, other_nll: Floats, other_tokens: Floats, *, seed: int
+def compare(
+    candidate: Scores,
+    other: Scores,
+    clusters: Clusters,
+    *,
+    test: Test,
+    alpha: float,
+    lower_is_better: bool = False,
+    span: float | None = 1.0,
+    seed: int = 0,
 ) -> Advantage:
-    """Compare perplexities, where smaller is better, by the paired bootstrap over examples.
+    """Compare two contestants on the same rows; ``clusters`` says which rows are one observation.
 
-    Each argument has shape (examples,): summed negative log-likelihood in nats, and the tokens it is over.
+    ``span`` is the distance of the highest possible score of a row from the lowest; None: there is none.
+
+    Raises:
+        ValueError: the rows are not the same ones, or there are none.
     """
-    _check_pairs(candidate_nll, other_nll)
-
-    def difference(counts: Floats) -> Floats:
-        return perplexity(counts @ candidate_nll, counts @ candidate_tokens) - perplexity(
-            counts @ other_nll, counts @ other_tokens
-        )
-
-    return _bootstrap(difference, len(candidate_nll), sign=-1, seed=seed)
-
-
-def perplexity(nll: Floats, tokens: Floats) -> Floats:
-    """exp of nats per token, element by element; cut off at exp(``MAX_MEAN_NLL``)."""
-    return np.exp(np.minimum(np.asarray(nll) / np.asarray(tokens), MAX_MEAN_NLL))
-
-
-def _bootstrap(statistic: Callable[[Floats], Floats], size: int, *, sign: int, seed: int) -> Advantage:
-    """``statistic`` maps counts of shape (resamples, size) to differences; ``sign`` is their good side."""
-    generator = np.random.default_rng(seed)
-    observed = float(statistic(np.ones((1, size)))[0])
-    chunks = [
-        statistic(generator.multinomial(size, np.full(size, 1 / size), size=_CHUNK).astype(np.float64))
-        for _ in range(RESAMPLES // _CHUNK)
-    ]
-    resampled = np.concatenate(chunks)
-    advantage = sign * observed
-    # Under the null the resampled advantages centre on nothing instead of on what was observed.
-    as_large = int(np.sum(sign * resampled - advantage >= advantage - 1e-12))
-    p_value = 1.0 if advantage <= 0 else (1 + as_large) / (1 + len(resampled))
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(resampled, [tail, 100 - tail])
-    return Advantage(observed, p_value, float(low), float(high))
-
-
-def _newcombe(candidate: Bools, other: Bools) -> tuple[float, float]:
-    size = len(candidate)
-    both, neither = int(np.sum(candidate & other)), int(np.sum(~candidate & ~other))
-    only_candidate, only_other = int(np.sum(candidate & ~other)), int(np.sum(~candidate & other))
-    share, other_share = float(np.mean(candidate)), float(np.mean(other))
-    low, high = _wilson(share, size)
-    other_low, other_high = _wilson(other_share, size)
-    phi = _correlation(both, only_candidate, only_other, neither)
-    below, above = share - low, other_high - other_share
-    up, down = high - share, other_share - other_low
-    difference = share - other_share
-    return (
-        difference - float(np.sqrt(max(0.0, below**2 - 2 * phi * below * above + above**2))),
-        difference + float(np.sqrt(max(0.0, up**2 - 2 * phi * up * down + down**2))),
+    _check_pairs(candidate.values, other.values, clusters)
+    sign = -1.0 if lower_is_better else 1.0
+    if test == "ratio":
+        return _compare_ratios(candidate, other, clusters, alpha=alpha, sign=sign, seed=seed)
+    scale = span or max(1e-9, float(np.abs(candidate.values - other.values).max()))
+    difference = sign * (candidate.values - other.values) / scale
+    sums, sizes = _by_cluster(difference, clusters), _by_cluster(np.ones_like(difference), clusters)
+    alone, exact = len(sums) == len(difference), test == "proportion"
+    gained, lost = _parts(sums, sizes)
+    if alone and exact:
+        gained, lost = round(gained), round(lost)
+        p_value, name = mcnemar(gained, lost), "mcnemar_exact"
+        low, high = _paired(gained, lost, len(difference), alpha)
+    else:
+        flips, name = flip(sums, sizes, seed=seed), "sign_flip"
+        p_value, low, high = flips.p_value(0.0), max(-1.0, flips.low(alpha)), min(1.0, flips.high(alpha))
+        if _lumped(sums / sizes):
+            paired = _paired(gained, lost, _effective(sizes), alpha)
+            low, high = min(low, paired[0]), max(high, paired[1])
+    return Advantage(
+        difference=scale * float(difference.mean()),
+        p_value=p_value,
+        low=scale * low,
+        high=scale * high,
+        alpha=alpha,
+        test=name,
+        rows=len(difference),
+        clusters=len(sums),
+        spread=scale * _error(sums, sizes) * float(np.sqrt(len(difference))),
     )
 
 
-def _correlation(both: int, only_candidate: int, only_other: int, neither: int) -> float:
-    rows = (both + only_candidate) * (only_other + neither)
-    columns = (both + only_other) * (only_candidate + neither)
-    if rows == 0 or columns == 0:
-        return 0.0
-    cross = both * neither - only_candidate * only_other
-    half = (both + only_candidate + only_other + neither) / 2
-    corrected = max(cross - half, 0.0) if cross > 0 else float(cross)
-    return corrected / float(np.sqrt(float(rows) * float(columns)))
+def _compare_ratios(
+    candidate: Scores, other: Scores, clusters: Clusters, *, alpha: float, sign: float, seed: int
+) -> Advantage:
+    mine, theirs = _shares(candidate), _shares(other)
+    weights = (mine[1] + theirs[1]) / 2
+    sums = _by_cluster(sign * (mine[0] - theirs[0]), clusters)
+    sizes = _by_cluster(weights, clusters)
+    flips = flip(sums, sizes, seed=seed)
+    reference = perplexity(other.mean)
+
+    def in_unit(log_advantage: float) -> float:
+        return sign * (perplexity(np.log(reference) + sign * log_advantage) - reference)
+
+    observed = sign * (perplexity(candidate.mean) - reference)
+    return Advantage(
+        difference=observed,
+        p_value=flips.p_value(0.0),
+        low=in_unit(max(-MAX_MEAN_NLL, flips.low(alpha))),
+        high=in_unit(min(MAX_MEAN_NLL, flips.high(alpha))),
+        alpha=alpha,
+        test="sign_flip_log_ratio",
+        rows=len(candidate.values),
+        clusters=len(sums),
+        spread=reference * _error(sums, sizes) * float(np.sqrt(len(candidate.values))),
+    )
 
 
-def _wilson(share: float, size: int) -> tuple[float, float]:
-    """Wilson's score interval (JASA 22, 1927)."""
+def figure_interval(
+    scores: Scores, clusters: Clusters, *, test: Test, alpha: float, lowest: float = 0.0, highest: float = 1.0
+) -> Interval:
+    """Bound one contestant's figure by itself, as an absolute minimum or maximum needs it.
+
+    ``lowest`` and ``highest`` are what a row can score; ``highest`` may be infinite.
+    """
+    _check_pairs(scores.values, scores.values, clusters)
+    rows, span = len(scores.values), highest - lowest
+    if test == "ratio":
+        assert scores.weights is not None
+        figure, low, high, error = _student(scores.values, scores.weights, clusters, alpha)
+        spread = perplexity(figure) * error * np.sqrt(rows)
+        ends = perplexity(figure), perplexity(max(0.0, low)), perplexity(high)
+    elif not np.isfinite(span):
+        figure, low, high, error = _student(scores.values, np.ones(rows), clusters, alpha)
+        ends, spread = (figure, max(lowest, low), high), error * np.sqrt(rows)
+    else:
+        share, low, high, size = _share((scores.values - lowest) / span, clusters, test, alpha)
+        spread = span * np.sqrt(share * (1 - share) * rows / size)
+        ends = lowest + span * share, lowest + span * low, lowest + span * high
+    return Interval(*ends, alpha, rows, len(np.unique(clusters)), float(spread))
+
+
+def _share(values: Floats, clusters: Clusters, test: Test, alpha: float) -> tuple[float, float, float, float]:
+    """Return the mean of values from 0 to 1, its ends, and how many independent rows it is worth."""
+    sums, sizes = _by_cluster(values, clusters), _by_cluster(np.ones_like(values), clusters)
+    exact = test == "proportion" and len(sums) == len(values)
+    share, size = float(values.mean()), float(len(values)) if exact else _effective_rows(sums, sizes, test)
+    return share, *clopper_pearson(share * size, size, alpha=alpha), size
+
+
+def _student(
+    values: Floats, weights: Floats, clusters: Clusters, alpha: float
+) -> tuple[float, float, float, float]:
+    """Return the ratio of sums, its ends and its standard error; one cluster bounds nothing."""
+    from scipy.special import stdtrit
+
+    sums, sizes = _by_cluster(values, clusters), _by_cluster(weights, clusters)
+    figure, error = float(sums.sum() / sizes.sum()), _error(sums, sizes)
+    reach = float(stdtrit(len(sums) - 1, 1 - alpha)) * error if len(sums) > 1 else UNBOUNDED
+    return figure, figure - reach, figure + reach, error
+
+
+def rows_needed(*, spread: float, distance: float, alpha: float) -> int:
+    """Return how many rows tell an advantage of ``distance`` from none with power .8."""
     from scipy.special import ndtri
 
-    z = float(ndtri(1 - (1 - CONFIDENCE) / 2))
-    centre = share + z**2 / (2 * size)
-    spread = z * float(np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2)))
-    scale = 1 + z**2 / size
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    return int(np.ceil(((float(ndtri(1 - alpha)) + POWER_Z) * spread / distance) ** 2))
 
 
-def _check_pairs(candidate: NDArray[np.generic], other: NDArray[np.generic]) -> None:
-    if candidate.shape != other.shape or candidate.ndim != 1 or not len(candidate):
-        raise ValueError(f"pairs need equal, non-empty rows; got {candidate.shape} and {other.shape}")
+def perplexity(mean_nll: float) -> float:
+    """exp of nats per token; cut off at exp(``MAX_MEAN_NLL``)."""
+    return float(np.exp(min(mean_nll, MAX_MEAN_NLL)))
+
+
+def _paired(gained: float, lost: float, pairs: int, alpha: float) -> tuple[float, float]:
+    return (
+        paired_low(gained, lost, pairs, alpha=alpha),
+        -paired_low(lost, gained, pairs, alpha=alpha),
+    )
+
+
+def _parts(sums: Floats, sizes: Floats) -> tuple[float, float]:
+    """Return the clusters' gains and losses as if ``_effective`` clusters had been compared."""
+    total, pairs = sizes.sum(), _effective(sizes)
+    gains, losses = np.maximum(sums, 0).sum(), np.maximum(-sums, 0).sum()
+    return float(gains / total * pairs), float(losses / total * pairs)
+
+
+def _effective(sizes: Floats) -> int:
+    """Kish's number of equal clusters that are worth as much as these of different sizes."""
+    return max(1, int(sizes.sum() ** 2 / (sizes**2).sum() + 1e-9))
+
+
+def _effective_rows(sums: Floats, sizes: Floats, test: Test) -> float:
+    from scipy.special import stdtrit
+
+    rows, count = float(sizes.sum()), len(sums)
+    share = float(sums.sum()) / rows
+    error = _error(sums, sizes)
+    if count < 2 or error <= 1e-9 or not 0 < share < 1:
+        return float(_effective(sizes))
+    # few clusters know their own spread badly: Korn and Graubard's ratio of Student's quantiles
+    cost = (stdtrit(max(1.0, rows - 1), 0.975) / stdtrit(count - 1, 0.975)) ** 2
+    size = share * (1 - share) / error**2 * cost
+    return float(min(size, rows)) if test == "proportion" else float(min(size, 50 * rows))
+
+
+def _error(sums: Floats, sizes: Floats) -> float:
+    """Standard error of the ratio of sums, linearised over clusters."""
+    count = len(sums)
+    if count < 2:
+        return 0.0
+    residuals = sums - sizes * (sums.sum() / sizes.sum())
+    return float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / sizes.sum())
+
+
+def _lumped(means: Floats) -> bool:
+    """Tell whether half of the clusters or more show one and the same difference."""
+    _, counts = np.unique(np.round(means, 9), return_counts=True)
+    return bool(2 * counts.max() >= len(means))
+
+
+def _shares(scores: Scores) -> tuple[Floats, Floats]:
+    assert scores.weights is not None
+    return scores.values / scores.total_weight, scores.weights / scores.total_weight
+
+
+def _by_cluster(values: Floats, clusters: Clusters) -> Floats:
+    _, numbers = np.unique(clusters, return_inverse=True)
+    return np.bincount(numbers, weights=values).astype(np.float64)
+
+
+def _check_pairs(candidate: Floats, other: Floats, clusters: Clusters) -> None:
+    if candidate.shape != other.shape or candidate.shape != clusters.shape or not len(candidate):
+        raise ValueError(
+            f"pairs need equal, non-empty rows; got {candidate.shape}, {other.shape} and {clusters.shape}"
+        )

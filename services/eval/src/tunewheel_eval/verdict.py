@@ -1,113 +1,210 @@
-"""The verdict: every declared criterion against what was measured, in words that say both."""
+"""The verdict: every declared criterion against what was measured, met, missed or undecided.
+
+A bound is met where the interval's end reaches it, and missed where the other end lies below. In between the
+sample decides: it was large enough to tell the distance that matters and did not, so the bound is missed; or
+it was too small, and nobody knows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, log2
 
 from tunewheel_contracts.formats.criteria import Criterion
-from tunewheel_contracts.formats.scorecard import Comparison, Contestant, CriterionCheck, Role
-from tunewheel_outputs.metrics import known_metrics
+from tunewheel_contracts.formats.scorecard import CriterionCheck, Role
 
+from tunewheel_eval.comparisons import Measured
+from tunewheel_eval.significance import Advantage, Interval, rows_needed
+
+MET, MISSED, UNDECIDED = "met", "missed", "undecided"
 _SLACK = 1e-9
-"""A bound met exactly on paper must not fail by a rounding of binary fractions."""
+"""An interval that ends at the bound by a rounding of binary fractions neither meets nor misses it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Clause:
-    met: bool
+    outcome: str
     text: str
+    more: int | None = None
+    """How many more rows would do, where it is undecided."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """That a figure or an advantage exceeds ``bound``. ``low`` to ``high`` is where it may lie."""
+
+    bound: float
+    observed: float
+    low: float
+    high: float
+    distance: float
+    """The smallest one from the bound that matters."""
+    spread: float
+    """Standard deviation of a row."""
+    alpha: float
+    rows: int
+    certain: bool = False
+    """No figure can lie below the bound."""
+    luck: float = 0.0
+    """p-value that has to lie below alpha as well."""
+
+    def outcome(self) -> tuple[str, int | None]:
+        """Return ``MET``, ``MISSED``, or ``UNDECIDED`` with how many more rows would do."""
+        if self.certain or (self.low - self.bound > _SLACK and self.luck <= self.alpha):
+            return MET, None
+        if self.bound - self.high > _SLACK or self.rows >= self._needed(self.distance):
+            return MISSED, None
+        would_do = self._needed(max(self.distance, self.observed - self.bound))
+        return UNDECIDED, max(1, would_do - self.rows)
+
+    def _needed(self, distance: float) -> int:
+        # 2^-n is the smallest p-value of n rows
+        fewest = ceil(log2(1 / self.alpha))
+        return max(fewest, rows_needed(spread=self.spread, distance=distance, alpha=self.alpha))
 
 
 def judge(
-    criteria: Sequence[Criterion], contestants: Sequence[Contestant], comparisons: Sequence[Comparison]
+    criteria: Sequence[Criterion], measured: Mapping[str, Measured], *, resolution: float, seed: int
 ) -> tuple[CriterionCheck, ...]:
-    """Check each criterion. Bounds against a champion count as met where there is none yet."""
-    by_role = {contestant.role: contestant for contestant in contestants}
-    return tuple(_check(criterion, by_role, comparisons) for criterion in criteria)
+    """Check each criterion. Bounds against a champion count as met where there is none yet.
+
+    ``resolution`` is the smallest difference that matters, as a fraction; ``seed`` picks the flips.
+    """
+    return tuple(
+        _check(criterion, measured.get(criterion.metric), resolution=resolution, seed=seed)
+        for criterion in criteria
+    )
 
 
-def _check(
-    criterion: Criterion, by_role: dict[Role, Contestant], comparisons: Sequence[Comparison]
-) -> CriterionCheck:
-    name = criterion.metric
-    observed = by_role[Role.CANDIDATE].metrics.get(name)
-    if observed is None:
-        reason = f"{name} was not measured: the project's task does not define it"
-        return CriterionCheck(criterion=criterion, observed=None, passed=False, reason=reason)
+def outcome_of(checks: Sequence[CriterionCheck]) -> str:
+    """Return the outcome of all checks together: one that is missed outweighs one that is undecided."""
+    outcomes = {check.outcome or (MET if check.passed else MISSED) for check in checks}
+    return MISSED if MISSED in outcomes else UNDECIDED if UNDECIDED in outcomes else MET
+
+
+def _check(criterion: Criterion, metric: Measured | None, *, resolution: float, seed: int) -> CriterionCheck:
+    if metric is None:
+        reason = f"{criterion.metric} was not measured: the project's task does not define it"
+        return CriterionCheck(criterion=criterion, observed=None, passed=False, reason=reason, outcome=MISSED)
+    alpha = metric.alpha(criterion)
+    figure = metric.figure(alpha=alpha)
     clauses = [
-        *_absolute(criterion, observed),
-        *_relative(criterion, observed, by_role),
-        *_significant(criterion, by_role, comparisons),
+        *_absolute(criterion, metric, figure, resolution),
+        *_relative(criterion, metric, alpha=alpha, resolution=resolution, seed=seed),
     ]
-    verdicts = "; ".join(clause.text for clause in clauses)
+    outcomes = {clause.outcome for clause in clauses}
+    outcome = MISSED if MISSED in outcomes else UNDECIDED if UNDECIDED in outcomes else MET
+    more = max((clause.more or 0 for clause in clauses), default=0) if outcome == UNDECIDED else 0
+    asked = f"; about {more} more {_rows(metric)} would tell" if more else ""
     return CriterionCheck(
         criterion=criterion,
-        observed=observed,
-        passed=all(clause.met for clause in clauses),
-        reason=f"{name} is {_number(observed)}: {verdicts}",
+        observed=figure.figure,
+        passed=outcome == MET,
+        reason=f"{metric.name} is {_between(figure.figure, figure.low, figure.high)}: "
+        + "; ".join(clause.text for clause in clauses)
+        + asked,
+        outcome=outcome,
+        low=figure.low,
+        high=figure.high,
+        more_examples=more if more and metric.on == "holdout" else None,
     )
 
 
-def _absolute(criterion: Criterion, observed: float) -> Iterator[_Clause]:
-    if criterion.minimum is not None:
-        met = observed >= criterion.minimum - _SLACK
-        yield _Clause(met, f"{_met(met)} the minimum of {_number(criterion.minimum)}")
-    if criterion.maximum is not None:
-        met = observed <= criterion.maximum + _SLACK
-        yield _Clause(met, f"{_met(met)} the maximum of {_number(criterion.maximum)}")
-
-
-def _relative(criterion: Criterion, observed: float, by_role: dict[Role, Contestant]) -> Iterator[_Clause]:
-    bounds = ((Role.BASE, criterion.over_base), (Role.CHAMPION, criterion.over_champion))
-    for role, bound in bounds:
+def _absolute(
+    criterion: Criterion, metric: Measured, figure: Interval, resolution: float
+) -> Iterator[_Clause]:
+    for bound, noun, sign in ((criterion.minimum, "minimum", 1), (criterion.maximum, "maximum", -1)):
         if bound is None:
             continue
-        if role not in by_role:
-            yield _Clause(
-                role is Role.CHAMPION, f"there is no {role.value} to be {_number(bound)} better than"
-            )
-            continue
-        theirs = by_role[role].metrics.get(criterion.metric)
-        if theirs is None:
-            yield _Clause(False, f"the {role.value}'s was not measured")
-            continue
-        lower_is_better = known_metrics()[criterion.metric].lower_is_better
-        advantage = theirs - observed if lower_is_better else observed - theirs
-        met = advantage >= bound - _SLACK
-        yield _Clause(
-            met,
-            f"{_number(advantage, signed=True)} against the {role.value}'s {_number(theirs)} "
-            f"{_met(met)} the {_number(bound, signed=True)} asked for",
+        low, high = sorted((sign * figure.low, sign * figure.high))
+        claim = _Claim(
+            bound=sign * bound,
+            observed=sign * figure.figure,
+            low=low - metric.repeat_spread,
+            high=high + metric.repeat_spread,
+            distance=_smallest(resolution, metric, figure.figure),
+            spread=max(figure.spread, _implied(metric, bound)),
+            alpha=figure.alpha,
+            rows=figure.rows,
+            certain=bound <= metric.lowest if sign > 0 else bound >= metric.highest,
         )
+        outcome, more = claim.outcome()
+        yield _Clause(outcome, f"{_VERBS[outcome]} the {noun} of {_number(bound)}", more)
 
 
-def _significant(
-    criterion: Criterion, by_role: dict[Role, Contestant], comparisons: Sequence[Comparison]
+def _relative(
+    criterion: Criterion, metric: Measured, *, alpha: float, resolution: float, seed: int
 ) -> Iterator[_Clause]:
-    if criterion.significance is None:
-        return
-    against = Role.CHAMPION if Role.CHAMPION in by_role else Role.BASE
-    comparison = _find(comparisons, criterion.metric, against)
-    if comparison is None:
-        yield _Clause(False, f"no test against the {against.value} was made")
-        return
-    met = comparison.p_value < criterion.significance
-    asked = _number(criterion.significance)
-    yield _Clause(
-        met,
-        f"p = {comparison.p_value:.3g} against the {against.value} {_met(met)} the significance of {asked}",
+    for role, bound in _bounds(criterion, metric):
+        advantage = metric.against(role, alpha=alpha, seed=seed)
+        if advantage is None:
+            missing = f"there is no {role.value} to be {_number(bound)} better than"
+            yield _Clause(MET if role is Role.CHAMPION else MISSED, missing)
+            continue
+        theirs = metric.figure_of(role)
+        distance = max(abs(bound), _smallest(resolution, metric, theirs))
+        claim = _Claim(
+            bound=bound,
+            observed=advantage.difference,
+            low=advantage.low - metric.repeat_spread,
+            high=advantage.high + metric.repeat_spread,
+            distance=distance,
+            spread=max(advantage.spread, _implied(metric, metric.lowest + distance)),
+            alpha=alpha,
+            rows=advantage.rows,
+            certain=bound <= metric.lowest - metric.highest,
+            luck=advantage.p_value if bound >= 0 else 0.0,
+        )
+        outcome, more = claim.outcome()
+        yield _Clause(outcome, _words(advantage, role, theirs, outcome, bound), more)
+
+
+def _bounds(criterion: Criterion, metric: Measured) -> Iterator[tuple[Role, float]]:
+    if criterion.over_base is not None:
+        yield Role.BASE, criterion.over_base
+    if criterion.over_champion is not None:
+        yield Role.CHAMPION, criterion.over_champion
+    elif criterion.over_base is None and criterion.significance is not None:
+        yield (Role.CHAMPION if Role.CHAMPION in metric.scores else Role.BASE), 0.0
+
+
+def _smallest(resolution: float, metric: Measured, figure: float) -> float:
+    """Return the smallest difference that matters, in the metric's unit."""
+    span = metric.highest - metric.lowest
+    return resolution * (span if span < float("inf") else max(abs(figure), _SLACK))
+
+
+def _implied(metric: Measured, bound: float) -> float:
+    """Return the spread of rows whose mean lies at ``bound``, were each all or nothing: what is seen of a
+    few equal rows is no spread to plan with."""
+    span = metric.highest - metric.lowest
+    if metric.test != "proportion" or not 0 < span < float("inf"):
+        return 0.0
+    share = min(1.0, max(0.0, (bound - metric.lowest) / span))
+    return span * (share * (1 - share)) ** 0.5
+
+
+_VERBS = {MET: "meets", MISSED: "misses", UNDECIDED: "cannot be told from"}
+
+
+def _words(advantage: Advantage, role: Role, theirs: float, outcome: str, bound: float) -> str:
+    gained = _between(advantage.difference, advantage.low, advantage.high, signed=True)
+    return (
+        f"{gained} against the {role.value}'s {_number(theirs)} {_VERBS[outcome]} "
+        f"the {_number(bound, signed=True)} asked for"
     )
 
 
-def _find(comparisons: Sequence[Comparison], metric: str, against: Role) -> Comparison | None:
-    return next((c for c in comparisons if c.metric == metric and c.against is against), None)
+def _rows(metric: Measured) -> str:
+    return "held-out rows" if metric.on == "holdout" else "regression items"
 
 
-def _met(met: bool) -> str:
-    return "meets" if met else "misses"
+def _between(figure: float, low: float, high: float, *, signed: bool = False) -> str:
+    one, two, three = (_number(value, signed=signed) for value in (figure, low, high))
+    return f"{one} ({two} to {three})"
 
 
 def _number(value: float, *, signed: bool = False) -> str:
-    text = f"{value:.4g}" if abs(value) < 1e6 else f"{value:.3e}"
+    text = f"{value:.3g}" if abs(value) < 1e6 else f"{value:.3e}"
     return f"+{text}" if signed and value >= 0 else text

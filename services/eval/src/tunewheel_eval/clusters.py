@@ -1,0 +1,70 @@
+"""Which rows are one observation: those of one group, and those whose prompts are nearly the same.
+
+Two prompts are nearly the same where they are equal once letter case, digits and punctuation are gone, or
+where their pairs of neighbouring words have a Jaccard similarity of ``ALIKE``: one template with other names
+in it. Curate's own notion also has an index for millions of texts; a holdout is compared pair by pair.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.regression_items import RegressionItem
+
+from tunewheel_eval.significance import Clusters
+
+ALIKE = 0.8
+_WORD = re.compile(r"[^\W\d_]+")
+_COMMON = 200
+"""A pair of words that so many prompts share tells nothing apart, and would make every pair a candidate."""
+
+
+def of_examples(examples: Sequence[ChatExample]) -> Clusters:
+    """Return each example's cluster by number."""
+    asked = [" ".join(m.content for m in one.messages[:-1] if m.role != "system") for one in examples]
+    return clusters_of([one.group for one in examples], asked)
+
+
+def of_items(items: Sequence[RegressionItem]) -> Clusters:
+    """Return each regression item's cluster by number."""
+    return clusters_of(list(range(len(items))), [item.prompt for item in items])
+
+
+def clusters_of(groups: Sequence[Hashable], prompts: Sequence[str]) -> Clusters:
+    """Join rows of one group and rows of nearly the same prompt; both arguments and the result are by row."""
+    parents = list(range(len(prompts)))
+
+    def root(row: int) -> int:
+        while parents[row] != row:
+            parents[row] = row = parents[parents[row]]
+        return row
+
+    words = [tuple(_WORD.findall(prompt.casefold())) for prompt in prompts]
+    first: dict[Hashable, int] = {}
+    for row, (group, said) in enumerate(zip(groups, words, strict=True)):
+        # a prompt without words, such as "?", is like no other
+        for key in (("group", group), ("words", said or prompts[row])):
+            parents[root(row)] = root(first.setdefault(key, row))
+    for one, other in _alike([frozenset(pairwise(said)) for said in words]):
+        parents[root(one)] = root(other)
+    return np.unique([root(row) for row in range(len(prompts))], return_inverse=True)[1].astype(np.int64)
+
+
+def _alike(shingles: Sequence[frozenset[Hashable]]) -> list[tuple[int, int]]:
+    holders: dict[Hashable, list[int]] = defaultdict(list)
+    for row, own in enumerate(shingles):
+        for shingle in own:
+            holders[shingle].append(row)
+    alike: list[tuple[int, int]] = []
+    for row, own in enumerate(shingles):
+        near = {other for s in own if len(holders[s]) <= _COMMON for other in holders[s] if other < row}
+        for other in near:
+            shared = len(own & shingles[other])
+            if shared >= ALIKE * (len(own) + len(shingles[other]) - shared):
+                alike.append((row, other))
+    return alike
