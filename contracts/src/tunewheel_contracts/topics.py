@@ -90,13 +90,13 @@ class TopicSpec:
 TICKET_PUBLISHED = TopicSpec(upstream.TicketPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
 DOCUMENT_PUBLISHED = TopicSpec(upstream.DocumentPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
 DOCUMENT_WITHDRAWN = TopicSpec(upstream.DocumentWithdrawn, ("upstream", "ingest", "cli"), ("curate",), 3)
-EXAMPLE_PUBLISHED = TopicSpec(upstream.ExamplePublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
+EXAMPLE_PUBLISHED = TopicSpec(upstream.ExamplePublished, ("upstream", "ingest", "eval", "cli"), ("ingest",), 3)
 FEEDBACK_RECEIVED = TopicSpec(
     upstream.FeedbackReceived, ("upstream", "serve-gateway"), ("ingest", "monitor"), 3
 )
 ERASURE_REQUESTED = TopicSpec(
     upstream.ErasureRequested,
-    ("upstream", "ingest", "cli"),
+    ("upstream", "ingest", "eval", "cli"),
     ("ingest", "curate", "monitor", "serve-gateway"),
 )
 ERASURE_COMPLETED = TopicSpec(
@@ -159,10 +159,10 @@ EVAL_REQUESTED = TopicSpec(
     replayed_by=("registry",),
 )
 REVIEW_REQUESTED = TopicSpec(
-    evaluation.ReviewRequested, ("eval",), ("registry",), 1, replayed_by=("registry",)
+    evaluation.ReviewRequested, ("eval",), ("eval", "registry"), 1, replayed_by=("registry",)
 )
 REVIEW_ANSWERED = TopicSpec(
-    evaluation.ReviewAnswered, ("console",), ("registry",), 1, replayed_by=("registry",)
+    evaluation.ReviewAnswered, ("console",), ("eval", "registry"), 1, replayed_by=("registry",)
 )
 REVIEW_SUBMITTED = TopicSpec(
     evaluation.ReviewSubmitted, ("console",), ("eval", "registry"), 1, replayed_by=("registry",)

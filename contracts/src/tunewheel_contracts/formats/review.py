@@ -44,7 +44,7 @@ class ReviewSet(Frozen):
 
 
 class ReviewOutcome(Frozen):
-    """What the reviewers of one set said together."""
+    """What the reviewers of one set said together. An item that several judged counts once, by their mean."""
 
     reviewers: int
     answers: int
@@ -61,3 +61,7 @@ class ReviewOutcome(Frozen):
     """Krippendorff's alpha of the reviewers on the items that several judged; None: no such items."""
     reasons: dict[str, int] = {}
     """How often each reason was given."""
+    comments: tuple[Text, ...] = ()
+    """What reviewers wrote beside their verdicts."""
+    overrides: tuple[str, ...] = ()
+    """Metrics of the criteria that the candidate misses and the reviewers passed over."""
