@@ -17,6 +17,7 @@ from tunewheel_contracts.erasures import place_of, proof_of
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
+from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
@@ -24,7 +25,9 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 from tunewheel_eval.artifacts import measurement_file, measurements_of, read_holdout
 from tunewheel_eval.measurement import example_key, read_measurement
 from tunewheel_eval.plan import read_plans
+from tunewheel_eval.reviewing.erasing import published_corrections, review_files
 from tunewheel_eval.scorecards import generations_path
+from tunewheel_eval.stored_file import StoredFile
 
 log = structlog.get_logger(__name__)
 HOLDER = "eval"
@@ -62,20 +65,11 @@ class Erased:
                     await file.rewrite(store)
 
 
-@dataclass(frozen=True)
-class _File:
-    """A stored file, and what of it stays."""
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """A dataset version; ``manifest`` is None where it cannot be read."""
 
-    path: str
-    taken: int
-    """Outputs that go."""
-    left: tuple[str, bytes] | None
-    """The new path and content; None where nothing stays."""
-
-    async def rewrite(self, store: ObjectStore) -> None:
-        if self.left is not None:
-            await store.first(*self.left)
-        await store.delete([self.path])
+    manifest: DatasetManifest | None
 
 
 async def forget(event: Envelope[ErasureCompleted], store: ObjectStore) -> ErasureCompleted | None:
@@ -110,30 +104,76 @@ async def _record_ids(proof: ErasureCompleted, store: ObjectStore) -> frozenset[
     return None if found.records and not found.record_ids else frozenset(found.record_ids)
 
 
+async def erase_corrections(
+    event: Envelope[ErasureCompleted], store: ObjectStore
+) -> tuple[ErasureRequested, ...]:
+    """Return the requests that erase what reviewers corrected of the erased examples: ingest has it as
+    examples of their own. To be called before ``forget``, which takes the answers that tell.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    data = event.data
+    if data.holder != "curate":
+        return ()
+    records, found = await _record_ids(data, store), set[str]()
+    for dataset_id in data.dataset_ids:
+        version = await _version(data.project, dataset_id, store)
+        if version is not None:
+            names, _ = await _erased(version, records, store)
+            found.update(await published_corrections(dataset_id, names, store))
+    place = place_of(data.project, event.causation_id or event.id)
+    first = await store.first(f"{place}.{HOLDER}-corrections", json.dumps(sorted(found)).encode())
+    return tuple(
+        ErasureRequested(
+            project=data.project,
+            erasure_id=f"{data.erasure_id[:200]} {name}",
+            source_id=name,
+            requested_by=HOLDER,
+            reason="a reviewer's correction of what was erased",
+        )
+        for name in json.loads(first)
+    )
+
+
 async def _files_of(
     project: str, dataset_id: str, records: frozenset[str] | None, store: ObjectStore
-) -> list[_File]:
+) -> list[StoredFile]:
     """Return the files with outputs on held-out examples of ``records``. Where the records, or the version's
     manifest or rows, cannot be read any more, all outputs on the version are concerned."""
-    content = await store.read(f"datasets/{dataset_id}/manifest.json")
-    if content is None:
+    version = await _version(project, dataset_id, store)
+    if version is None:
         return []
-    version = _manifest(content, dataset_id)
-    if version is not None and version.project != project:
-        return []
-    names = keys = None
-    holdout = await _holdout(version, store) if version is not None else None
-    if version is not None and holdout is not None and records is not None:
-        limit = version.spec.task.max_output_tokens
-        erased = [one for one in holdout if not records.isdisjoint(one.record_ids)]
-        names = {one.example_id for one in erased}
-        keys = {example_key(one, max_output_tokens=limit) for one in erased}
+    names, keys = await _erased(version, records, store)
     if names is not None and not names:
         return []
     return [
         *await _measurements(dataset_id, keys, store),
         *await _generations(dataset_id, names, store),
+        *await review_files(dataset_id, names, store),
     ]
+
+
+async def _version(project: str, dataset_id: str, store: ObjectStore) -> _Version | None:
+    """Return a version of ``project``; None where there is no such one."""
+    content = await store.read(f"datasets/{dataset_id}/manifest.json")
+    if content is None:
+        return None
+    manifest = _manifest(content, dataset_id)
+    return _Version(manifest) if manifest is None or manifest.project == project else None
+
+
+async def _erased(
+    version: _Version, records: frozenset[str] | None, store: ObjectStore
+) -> tuple[set[str] | None, set[str] | None]:
+    """Return the ids and the keys of the held-out examples of ``records``; None where nobody can tell."""
+    manifest = version.manifest
+    holdout = await _holdout(manifest, store) if manifest is not None else None
+    if manifest is None or holdout is None or records is None:
+        return None, None
+    limit = manifest.spec.task.max_output_tokens
+    erased = [one for one in holdout if not records.isdisjoint(one.record_ids)]
+    return {one.example_id for one in erased}, {example_key(one, max_output_tokens=limit) for one in erased}
 
 
 def _manifest(content: bytes, dataset_id: str) -> DatasetManifest | None:
@@ -151,8 +191,8 @@ async def _holdout(version: DatasetManifest, store: ObjectStore) -> tuple[ChatEx
         return None
 
 
-async def _measurements(dataset_id: str, keys: set[str] | None, store: ObjectStore) -> list[_File]:
-    found: list[_File] = []
+async def _measurements(dataset_id: str, keys: set[str] | None, store: ObjectStore) -> list[StoredFile]:
+    found: list[StoredFile] = []
     for model in await store.folders("measurements"):
         for path in await store.list(measurements_of(model, dataset_id)):
             measured = read_measurement((await store.read(path) or b"").decode("utf-8", "replace"))
@@ -160,14 +200,14 @@ async def _measurements(dataset_id: str, keys: set[str] | None, store: ObjectSto
             left = [key for key in rows if keys is not None and key not in keys]
             if measured is None or len(left) < len(rows):
                 kept = measurement_file(measured.only(left), dataset_id) if measured and left else None
-                found.append(_File(path, len(rows) - len(left), kept))
+                found.append(StoredFile(path, len(rows) - len(left), kept))
     return found
 
 
-async def _generations(dataset_id: str, names: set[str] | None, store: ObjectStore) -> list[_File]:
+async def _generations(dataset_id: str, names: set[str] | None, store: ObjectStore) -> list[StoredFile]:
     plans = [plan for run_id in await store.folders("runs") for plan in await read_plans(store, run_id)]
     cards = {plan.scorecard_id for plan in plans if plan.dataset_id == dataset_id}
-    found: list[_File] = []
+    found: list[StoredFile] = []
     for path in await store.list("scorecards") if cards else ():
         card = path.removeprefix("scorecards/").partition(".generations-")[0]
         if card not in cards or ".generations-" not in path:
@@ -177,5 +217,5 @@ async def _generations(dataset_id: str, names: set[str] | None, store: ObjectSto
         if len(left) < len(lines):
             content = b"".join(left)
             kept = (generations_path(card, content), content) if left else None
-            found.append(_File(path, len(lines) - len(left), kept))
+            found.append(StoredFile(path, len(lines) - len(left), kept))
     return found

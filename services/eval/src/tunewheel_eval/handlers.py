@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalRequested, ReviewSubmitted
+from tunewheel_contracts.events.evaluation import (
+    EvalRequested,
+    ReviewAnswered,
+    ReviewRequested,
+    ReviewSubmitted,
+)
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.service import Lease, Service
 
 from tunewheel_eval.evaluation import Evaluator
-from tunewheel_eval.forgetting import Erased, forget
+from tunewheel_eval.forgetting import Erased, erase_corrections, forget
 from tunewheel_eval.plan import champion_of
 from tunewheel_eval.requests import Asked
-from tunewheel_eval.reviews import settle
-from tunewheel_eval.scorecards import Verdict
+from tunewheel_eval.reviewing.answers import Answers
+from tunewheel_eval.reviewing.asking import Verdict, ask
+from tunewheel_eval.reviewing.deciding import Reviews
+from tunewheel_eval.reviewing.notices import Notices
 
 
-def register(service: Service, evaluator: Evaluator, erased: Erased) -> None:
+def register(service: Service, evaluator: Evaluator, erased: Erased, notices: Notices) -> None:
     """Subscribe to finished runs, to people's reviews and to what curate erased."""
     service.ask_who()
     serving = service.view(topics.SERVING_DESIRED)
@@ -36,7 +46,7 @@ def register(service: Service, evaluator: Evaluator, erased: Erased) -> None:
         await proofs.refresh()
         desired = serving.get(event.project)
         champion = champion_of(desired.data if desired else None, candidate_id=event.data.adapter.model_id)
-        verdict = await evaluator.evaluate(event.data, champion, lease)
+        verdict = await ask(service.store, await evaluator.evaluate(event.data, champion, lease))
         await forget_late(event.data.dataset_id)
         return service.new(verdict, cause=event)
 
@@ -49,18 +59,33 @@ def register(service: Service, evaluator: Evaluator, erased: Erased) -> None:
         await proofs.refresh()
         desired = serving.get(event.project)
         asked = Asked(event.data, desired.data if desired else None, may_ask)
-        plan, verdict = await evaluator.evaluate_again(asked, lease)
+        plan, judged = await evaluator.evaluate_again(asked, lease)
+        verdict = await ask(service.store, judged) if judged is not None else None
         await forget_late(plan.dataset_id)
         return service.new(verdict, cause=event) if verdict is not None else None
 
-    async def may_review(review: ReviewSubmitted) -> None:
-        await service.access.require(review.principal, Role.REVIEWER, review.project, field="principal")
+    async def may_review(said: ReviewSubmitted | ReviewAnswered) -> None:
+        await service.access.require(said.principal, Role.REVIEWER, said.project, field="principal")
+
+    answers = Answers()
+    answered = service.replay((topics.REVIEW_ANSWERED,), answers.apply)
+    reviews = Reviews(service.store, answers, may_review)
+
+    @service.job(topics.REVIEW_REQUESTED, concurrent=True)
+    async def on_review_requested(event: Envelope[ReviewRequested], lease: Lease) -> None:
+        await notices.tell(event, lease)
+
+    @service.on(topics.REVIEW_ANSWERED)
+    async def on_review_answered(event: Envelope[ReviewAnswered]) -> None:
+        await reviews.accept(event.data)
 
     @service.on(topics.REVIEW_SUBMITTED)
-    async def on_review_submitted(event: Envelope[ReviewSubmitted]) -> Envelope[EvalPassed | EvalFailed]:
-        return service.new(await settle(service.store, event.data, check=may_review), cause=event)
+    async def on_review_submitted(event: Envelope[ReviewSubmitted]) -> Sequence[Envelope[Any]]:
+        await answered.refresh()
+        return [service.new(data, cause=event) for data in await reviews.settle(event.data)]
 
     @service.on(topics.ERASURE_COMPLETED)
-    async def on_erasure_completed(event: Envelope[ErasureCompleted]) -> Envelope[ErasureCompleted] | None:
+    async def on_erasure_completed(event: Envelope[ErasureCompleted]) -> Sequence[Envelope[Any]]:
+        corrected = await erase_corrections(event, service.store)
         proof = await forget(event, service.store)
-        return service.new(proof, cause=event) if proof is not None else None
+        return [service.new(data, cause=event) for data in (proof, *corrected) if data is not None]

@@ -10,6 +10,8 @@ from tunewheel_runtime.service import Service
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.handlers import register
+from tunewheel_eval.reviewing.notices import Notices
+from tunewheel_eval.reviewing.webhook import Webhook
 from tunewheel_eval.settings import Settings
 from tunewheel_eval.worker_process import WORKER
 
@@ -20,8 +22,17 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     erased = Erased()
     evaluator = Evaluator(service.store, settings, erased, worker=worker)
     service.on_startup(evaluator.prepare)
-    register(service, evaluator, erased)
+    register(service, evaluator, erased, Notices(service.store, _webhook(settings)))
     return service
+
+
+def _webhook(settings: Settings) -> Webhook:
+    secret = settings.webhook_secret
+    return Webhook(
+        hosts=settings.webhook_host_list,
+        secret=secret.get_secret_value() if secret is not None else "",
+        console_url=settings.console_url,
+    )
 
 
 def main() -> None:

@@ -56,6 +56,12 @@ async def after_review(store: ObjectStore, plan: EvaluationPlan, verdict: Verdic
     return verdict
 
 
+async def reviewed_without_set(store: ObjectStore, run_id: str) -> bool:
+    """Tell whether people decided on a run by a verdict alone, as releases before review sets asked for."""
+    found = [await store.exists(_path(run_id, verdict)) for verdict in ("approved", "rejected")]
+    return any(found)
+
+
 async def read_scorecard(store: ObjectStore, plan: EvaluationPlan) -> tuple[Scorecard, ArtifactRef] | None:
     """Return the run's scorecard with its reference, if it was judged already."""
     data = await store.read(plan.scorecard_path)

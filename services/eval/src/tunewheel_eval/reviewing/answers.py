@@ -1,0 +1,72 @@
+"""What reviewers answered so far: a fold over ``review.answered``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.evaluation import ReviewAnswered
+from tunewheel_contracts.formats.review import ReviewSet
+
+from tunewheel_eval.reviewing.cases import Submission, person_of
+from tunewheel_eval.reviewing.preference import SCORES
+
+
+class Answers:
+    """The newest answer of every person to every item. Applying an answer twice changes nothing, and one that
+    comes late does not replace a newer one."""
+
+    def __init__(self) -> None:
+        self._newest: defaultdict[tuple[str, str], dict[str, ReviewAnswered]] = defaultdict(dict)
+        """By review and person, then by item."""
+
+    def apply(self, event: Envelope[Any]) -> None:
+        """Take note of one event. One with a preference that does not exist is no answer."""
+        answer = event.data
+        if not isinstance(answer, ReviewAnswered) or answer.preference not in SCORES:
+            return
+        own = self._newest[answer.review_id, person_of(answer)]
+        earlier = own.get(answer.item_id)
+        if earlier is None or answer.revision >= earlier.revision:
+            own[answer.item_id] = answer
+
+    def of(self, review_id: str, person: str) -> tuple[ReviewAnswered, ...]:
+        """Return a person's answers, by item."""
+        own = self._newest.get((review_id, person), {})
+        return tuple(own[item_id] for item_id in sorted(own))
+
+
+def check_answer(answer: ReviewAnswered, reviewed: ReviewSet | None) -> None:
+    """Refuse an answer that says nothing of an item of the set. Raises InvalidEvent."""
+    if answer.preference not in SCORES:
+        reason = f"is {answer.preference!r}; send one of {', '.join(SCORES)}"
+        raise InvalidEvent(field="preference", reason=reason)
+    if reviewed is None or answer.item_id not in {item.item_id for item in reviewed.items}:
+        reason = f"{answer.item_id!r} is not in the review set {answer.review_id!r}; take it from the set"
+        raise InvalidEvent(field="item_id", reason=reason)
+
+
+def counted(answer: ReviewAnswered, submission: Submission) -> bool:
+    """Tell whether a submission rests on this answer, or on a newer one to the same item."""
+    return any(
+        one.item_id == answer.item_id and one.revision >= answer.revision for one in submission.answers
+    )
+
+
+def missing(submission: Submission, reviewed: ReviewSet | None) -> int:
+    """Return how many answers a person still owes: fewer than the smallest share of the set."""
+    if reviewed is None:
+        return 0
+    return max(0, smallest_share(reviewed) - len(submission.answers))
+
+
+def smallest_share(reviewed: ReviewSet) -> int:
+    """Return how many items the person judges who judges fewest (``review_assignment.assigned_pairs``). Which
+    ones is known to the door alone, whose secret deals them."""
+    people, copies = reviewed.reviewers, min(reviewed.per_item, reviewed.reviewers)
+    sizes = [
+        sum((share - n) % people < copies for n in range(len(reviewed.items))) for share in range(people)
+    ]
+    return min(sizes)

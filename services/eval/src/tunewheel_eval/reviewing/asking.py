@@ -1,0 +1,149 @@
+"""What a verdict of figures has to wait for: people, unless they decided on the run before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunewheel_contracts.events.evaluation import (
+    EvalFailed,
+    EvalPassed,
+    EvalUndecided,
+    ReviewRequested,
+    ReviewSubmitted,
+)
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.review import ReviewSet
+from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.formats.spec import ReviewSpec
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_eval.plan import read_manifest
+from tunewheel_eval.reviewing.cases import Cases, Decision, ReviewCase, review_id_of
+from tunewheel_eval.reviewing.drawing import Generation, draw
+from tunewheel_eval.reviews import reviewed_without_set
+
+Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
+OTHER_IS_BASE = "base"
+"""``ReviewSet.other_id`` where there was no champion: a base's name need not be a slug."""
+_EVIDENCE = (
+    "project", "run_id", "dataset_id", "dataset", "adapter", "scorecard", "criteria_sha256", "contestants",
+    "checks", "evaluation_id", "bundle",
+)  # fmt: skip
+
+
+async def ask(store: ObjectStore, verdict: Verdict) -> Verdict:
+    """Return what is published of an automated verdict: itself, or the request that people look at it.
+
+    People are asked once about a run. What they decided then holds for its later evaluations.
+
+    Raises:
+        InvalidEvent: the run's manifest cannot be read.
+    """
+    cases = Cases(store)
+    case = await cases.read(review_id_of(verdict.project, verdict.run_id))
+    if case is None:
+        manifest = await read_manifest(store, verdict.dataset)
+        asks = _asks(verdict, manifest.spec.review) and not await reviewed_without_set(store, verdict.run_id)
+        return await _opened(cases, store, verdict, manifest) if asks else verdict
+    if case.requested.scorecard == verdict.scorecard:
+        return case.requested
+    decision = await cases.rejection(case.review_id) or await cases.decision(case.review_id)
+    if decision is not None:
+        return _held(verdict, case, decision)
+    return _request(verdict, case.requested) if isinstance(verdict, ReviewRequested) else verdict
+
+
+def decided(case: ReviewCase, decision: Decision) -> EvalPassed | EvalFailed:
+    """Return the verdict that people's decision makes of what they were asked."""
+    return _with_decision(case.requested, decision)
+
+
+def _asks(verdict: Verdict, rule: ReviewSpec) -> bool:
+    if isinstance(verdict, ReviewRequested):
+        return True
+    missed = isinstance(verdict, EvalFailed | EvalUndecided)
+    return missed and rule.override and bool(verdict.checks)  # without checks nothing was measured
+
+
+async def _opened(cases: Cases, store: ObjectStore, verdict: Verdict, manifest: DatasetManifest) -> Verdict:
+    rule, review_id = manifest.spec.review, review_id_of(verdict.project, verdict.run_id)
+    lines = await _generations(store, verdict)
+    items = draw(lines, manifest.spec.task, size=rule.sample, seed=verdict.scorecard.path)
+    others = [one.model_id for one in verdict.contestants if one.role is Role.CHAMPION]
+    if not items:  # every output was erased: the figures are all that people could be asked about
+        return verdict
+    drawn, ref = await cases.open(
+        ReviewSet(
+            review_id=review_id,
+            project=verdict.project,
+            run_id=verdict.run_id,
+            evaluation_id=verdict.evaluation_id,
+            candidate_id=verdict.adapter.model_id,
+            other_id=others[0] if others else OTHER_IS_BASE,
+            items=items,
+            reviewers=rule.reviewers,
+            per_item=rule.per_item,
+        )
+    )
+    request = _plain(verdict).model_copy(
+        update={
+            "review_id": review_id,
+            "review_set": ref,
+            "items": len(drawn.items),
+            "reviewers": rule.reviewers,
+        }
+    )
+    return (await cases.keep(ReviewCase(requested=request, rule=rule, missed=_missed(verdict)))).requested
+
+
+async def _generations(store: ObjectStore, verdict: Verdict) -> list[Generation]:
+    """Read what the contestants wrote. An erasure may have given the file another name."""
+    prefix = verdict.scorecard.path.removesuffix(".json")
+    paths = [path for path in await store.list("scorecards") if path.startswith(f"{prefix}.generations-")]
+    lines = [line for path in paths for line in (await store.read(path) or b"").split(b"\n") if line]
+    return [Generation.model_validate_json(line) for line in lines]
+
+
+def _held(verdict: Verdict, case: ReviewCase, decision: Decision) -> Verdict:
+    """Hold a later evaluation against what people decided. Their approval stands in for the review, not for
+    the figures: what they did not pass over has to be met."""
+    if not decision.passed or isinstance(verdict, ReviewRequested):
+        return _with_decision(verdict, decision)
+    missed = _missed(verdict)
+    if missed and set(missed) <= set(case.missed):
+        return _with_decision(verdict, decision)
+    return verdict
+
+
+def _with_decision(verdict: Verdict, decision: Decision) -> EvalPassed | EvalFailed:
+    said: dict[str, Any] = {
+        "reviewed_by": decision.decided_by.reviewer,
+        "principal": decision.decided_by.principal,
+        "review": decision.outcome,
+    }
+    if decision.passed:
+        return EvalPassed(**_evidence(verdict), **said)
+    return EvalFailed(**_evidence(verdict), **said, field=decision.field, reasons=decision.reasons)
+
+
+def why_rejected(review: ReviewSubmitted) -> tuple[str, ...]:
+    comment = review.comment.strip()
+    return (f"rejected by {review.reviewer}" + (f": {comment}" if comment else ""),)
+
+
+def _plain(verdict: Verdict) -> ReviewRequested:
+    return ReviewRequested(**_evidence(verdict))
+
+
+def _request(verdict: Verdict, asked: ReviewRequested) -> ReviewRequested:
+    """Ask for the review that is under way, now for another evaluation."""
+    names = ("review_id", "review_set", "items", "reviewers")
+    return _plain(verdict).model_copy(update={name: getattr(asked, name) for name in names})
+
+
+def _evidence(verdict: Verdict) -> dict[str, Any]:
+    return {name: getattr(verdict, name) for name in _EVIDENCE}
+
+
+def _missed(verdict: Verdict) -> tuple[str, ...]:
+    return tuple(str(check.criterion.metric) for check in verdict.checks if not check.passed)

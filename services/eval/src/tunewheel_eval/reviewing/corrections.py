@@ -1,0 +1,57 @@
+"""What reviewers would have answered, as expert examples for ingest.
+
+Their prompts were held out, so curate holds these out too: the expected answer changes, nothing trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunewheel_contracts.events.evaluation import ReviewAnswered
+from tunewheel_contracts.events.upstream import ExamplePublished
+from tunewheel_contracts.formats.review import ReviewItem, ReviewSet
+from tunewheel_contracts.identity import content_id
+
+from tunewheel_eval.reviewing.cases import Submission, person_of
+
+CORRECTED_IN = "corrected_in_review"
+"""The attribute that tells curate which examples take the place of what they correct."""
+
+
+def corrections(
+    reviewed: ReviewSet | None, submissions: Sequence[Submission]
+) -> tuple[ExamplePublished, ...]:
+    """Return an example for every corrected answer whose prompt is still in the set: of what was erased
+    nothing is published. The same answer gives the same example."""
+    items = {item.item_id: item for item in (reviewed.items if reviewed else ())}
+    return tuple(
+        _example(items[answer.item_id], answer)
+        for submission in submissions
+        for answer in submission.answers
+        if answer.item_id in items and _corrects(answer, items[answer.item_id])
+    )
+
+
+def correction_id(answer: ReviewAnswered) -> str:
+    """Name the example by the review, the item and the person."""
+    cause = {"review": answer.review_id, "item": answer.item_id, "person": person_of(answer)}
+    return content_id("correction", cause)
+
+
+def _corrects(answer: ReviewAnswered, item: ReviewItem) -> bool:
+    said = (answer.corrected or "").strip()
+    return bool(said) and said != item.expected.strip()
+
+
+def _example(item: ReviewItem, answer: ReviewAnswered) -> ExamplePublished:
+    *before, asked = [message for message in item.messages if message.role != "system"]
+    return ExamplePublished(
+        project=answer.project,
+        example_id=correction_id(answer),
+        input=asked.content,
+        messages=tuple(before),
+        output=(answer.corrected or "").strip(),
+        validated_by=answer.reviewer,
+        attributes={CORRECTED_IN: answer.review_id},
+        principal=answer.principal,
+    )

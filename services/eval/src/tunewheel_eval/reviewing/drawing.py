@@ -1,0 +1,142 @@
+"""Which held-out prompts people compare: some of every label, those that the models disagree on, the worst.
+
+Pure, and the same for the same seed: whoever draws again draws the same set.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from pydantic import Field
+from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.formats.review import ReviewItem
+from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_contracts.identity import content_id, content_sha256
+from tunewheel_outputs.labels import MISSING, label_of, same_label
+from tunewheel_outputs.rouge import rouge_l
+from tunewheel_outputs.schema import SchemaCheck
+
+DISAGREEMENT, WORST, ANY = "disagreement", "worst", "all"
+_EACH = 4
+"""One part in so many of the set is given to disagreements, and as much to the worst rows."""
+
+
+class Generation(Frozen):
+    """One line of ``scorecards/<scorecard_id>.generations-<hash>.jsonl``."""
+
+    example_id: str
+    role: Role
+    prompt: tuple[ChatMessage, ...] = Field(min_length=1)
+    expected: str
+    output: str
+
+
+def draw(
+    generations: Iterable[Generation], task: TaskSpec, *, size: int, seed: str
+) -> tuple[ReviewItem, ...]:
+    """Return at most ``size`` prompts with the answers of the candidate and of the other: the champion, or
+    the base where there was none.
+
+    A quarter goes to prompts on which the two differ in label or validity, a quarter to those whose answer by
+    the candidate is worst; each takes what there is of its kind. The rest is shared out among the labels, by
+    how frequent they are, one prompt of each first.
+    """
+    rows = _shuffled(_pairs(generations), seed)
+    if not rows:
+        return ()
+    apart, scores = _disagreements(rows, task), _scores(rows, task)
+    worst = [row for score, row in sorted(zip(scores, rows, strict=True), key=_score) if score < 1.0]
+    chosen: dict[str, ReviewItem] = {}
+    for name, found in ((DISAGREEMENT, apart), (WORST, worst)):
+        for row in [row for row in found if row.item_id not in chosen][: size // _EACH]:
+            chosen[row.item_id] = row.model_copy(update={"stratum": name})
+    rest = [row for row in rows if row.item_id not in chosen]
+    for row in _by_label(rest, task)[: max(0, size - len(chosen))]:
+        chosen[row.item_id] = row
+    return tuple(chosen[row.item_id] for row in rows if row.item_id in chosen)
+
+
+def _score(scored: tuple[float, ReviewItem]) -> float:
+    return scored[0]
+
+
+def _pairs(generations: Iterable[Generation]) -> list[ReviewItem]:
+    said: dict[str, dict[Role, Generation]] = defaultdict(dict)
+    for line in generations:
+        said[line.example_id][line.role] = line
+    found: dict[str, ReviewItem] = {}
+    for by_role in said.values():
+        candidate = by_role.get(Role.CANDIDATE)
+        other = by_role.get(Role.CHAMPION) or by_role.get(Role.BASE)
+        if candidate is not None and other is not None:
+            item = _item(candidate, other)
+            found.setdefault(item.item_id, item)
+    return list(found.values())
+
+
+def _item(candidate: Generation, other: Generation) -> ReviewItem:
+    prompt = [[message.role, message.content] for message in candidate.prompt]
+    cause = {"prompt": prompt, "candidate": candidate.output, "other": other.output}
+    return ReviewItem(
+        item_id=content_id("item", cause),
+        example_id=candidate.example_id,
+        messages=candidate.prompt,
+        expected=candidate.expected,
+        candidate=candidate.output,
+        other=other.output,
+        stratum=ANY,
+    )
+
+
+def _shuffled(rows: list[ReviewItem], seed: str) -> list[ReviewItem]:
+    return sorted(rows, key=lambda row: content_sha256([seed, row.item_id]))
+
+
+def _disagreements(rows: Sequence[ReviewItem], task: TaskSpec) -> list[ReviewItem]:
+    schema = SchemaCheck(task.output_schema) if task.output_schema is not None else None
+    if task.label_field is None and schema is None:
+        return [row for row in rows if row.candidate != row.other]
+    return [row for row in rows if _labels_differ(row, task.label_field) or _validity_differs(row, schema)]
+
+
+def _labels_differ(row: ReviewItem, field: str | None) -> bool:
+    if field is None:
+        return False
+    neither = all(label_of(text, field) is MISSING for text in (row.candidate, row.other))
+    return not neither and not same_label(row.candidate, row.other, field)
+
+
+def _validity_differs(row: ReviewItem, schema: SchemaCheck | None) -> bool:
+    return schema is not None and schema.fits(row.candidate) != schema.fits(row.other)
+
+
+def _scores(rows: Sequence[ReviewItem], task: TaskSpec) -> list[float]:
+    """How near each of the candidate's answers is to the expert's: label, then words; 1 is the same."""
+    near = [rouge_l(row.candidate, row.expected) for row in rows]
+    if task.label_field is None:
+        return near
+    field = task.label_field
+    right = [same_label(row.candidate, row.expected, field) for row in rows]
+    return [(hit + score) / 2 for hit, score in zip(right, near, strict=True)]
+
+
+def _by_label(rows: Sequence[ReviewItem], task: TaskSpec) -> list[ReviewItem]:
+    """Order ``rows`` so that every beginning of the list holds the labels about as they are distributed."""
+    labelled: dict[str, list[ReviewItem]] = defaultdict(list)
+    for row in rows:
+        labelled[_stratum(row, task)].append(row)
+    placed: list[tuple[float, str, ReviewItem]] = []
+    for label, members in labelled.items():
+        for n, row in enumerate(members):
+            placed.append((n / len(members), label, row.model_copy(update={"stratum": label})))
+    return [row for _, _, row in sorted(placed, key=lambda one: one[:2])]
+
+
+def _stratum(row: ReviewItem, task: TaskSpec) -> str:
+    if task.label_field is None:
+        return ANY
+    label = label_of(row.expected, task.label_field)
+    return ANY if label is MISSING else str(label)

@@ -1,0 +1,94 @@
+"""Takes erased examples out of reviews: out of the sets, and what reviewers wrote about them.
+
+A set keeps its path, for whoever serves it: after an erasure its content differs from what
+``review.requested`` says of it. What was decided stays, in figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tunewheel_contracts.formats.review import ReviewSet
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_eval.reviewing.cases import (
+    FOLDER,
+    Cases,
+    Submission,
+    set_path,
+    submission_path,
+)
+from tunewheel_eval.reviewing.corrections import corrections
+from tunewheel_eval.stored_file import StoredFile
+
+
+async def review_files(
+    dataset_id: str, names: Collection[str] | None, store: ObjectStore
+) -> list[StoredFile]:
+    """Return the files of reviews on a dataset version that hold something of the examples ``names``, or of
+    any example where that is None."""
+    cases, found = Cases(store), list[StoredFile]()
+    for review_id in await _reviews_on(dataset_id, cases, store):
+        reviewed = await cases.read_set(review_id)
+        if reviewed is None:
+            continue
+        left = _left(reviewed, names)
+        kept = {item.item_id for item in left.items} if left else set[str]()
+        gone = {item.item_id for item in reviewed.items} - kept
+        if not gone:
+            continue
+        # The set goes last: it is what tells whose the answers are.
+        for one in await cases.submissions(review_id):
+            found += _answers_file(review_id, one, gone)
+        path = set_path(review_id)
+        content = (path, left.model_dump_json(indent=1).encode()) if left else None
+        found.append(StoredFile(path, 2 * len(gone), content))
+    return found
+
+
+async def published_corrections(
+    dataset_id: str, names: Collection[str] | None, store: ObjectStore
+) -> tuple[str, ...]:
+    """Return the ids of the examples that decided reviews published of the examples ``names``."""
+    cases, found = Cases(store), list[str]()
+    for review_id in await _reviews_on(dataset_id, cases, store):
+        reviewed = await cases.read_set(review_id)
+        over = await cases.decision(review_id) or await cases.rejection(review_id)
+        if reviewed is None or over is None:
+            continue
+        left = _left(reviewed, names)
+        kept = {item.item_id for item in left.items} if left else set[str]()
+        gone = [item for item in reviewed.items if item.item_id not in kept]
+        if gone:
+            submissions = await cases.submissions(review_id)
+            of_gone = reviewed.model_copy(update={"items": tuple(gone)})
+            found += [one.example_id for one in corrections(of_gone, submissions)]
+    return tuple(found)
+
+
+async def _reviews_on(dataset_id: str, cases: Cases, store: ObjectStore) -> list[str]:
+    found: list[str] = []
+    for review_id in await store.folders(FOLDER):
+        case = await cases.read(review_id)
+        if case is not None and case.requested.dataset_id == dataset_id:
+            found.append(review_id)
+    return found
+
+
+def _left(reviewed: ReviewSet, names: Collection[str] | None) -> ReviewSet | None:
+    items = tuple(item for item in reviewed.items if names is not None and item.example_id not in names)
+    return reviewed.model_copy(update={"items": items}) if items else None
+
+
+def _answers_file(review_id: str, submission: Submission, gone: Collection[str]) -> list[StoredFile]:
+    """Return one person's file with their answers to what is gone shorn of all text; none where it holds
+    nothing of it. The preference stays: it is a figure."""
+    answers = tuple(
+        one.model_copy(update={"corrected": None}) if one.item_id in gone else one
+        for one in submission.answers
+    )
+    if answers == submission.answers:
+        return []
+    path = submission_path(review_id, submission.review)
+    content = submission.model_copy(update={"answers": answers}).model_dump_json(indent=1).encode()
+    return [StoredFile(path, 0, (path, content))]

@@ -1,0 +1,216 @@
+"""Who waits is told by a signed CloudEvent, at listed hosts only, with what a receiver needs to trust it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from pydantic import ValidationError
+from structlog.testing import capture_logs
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_eval.reviewing.notices import Notices
+from tunewheel_eval.reviewing.webhook import Webhook
+from tunewheel_eval.settings import Settings
+from tunewheel_runtime.jobs import Lease, LeaseLost
+from tunewheel_runtime.retry import Backoff
+
+SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
+AT_ONCE = Backoff(attempts=3, first=0.0, longest=0.0)
+
+
+@dataclass
+class Receiver:
+    """An HTTP server that answers with ``statuses``, the last of them for ever."""
+
+    statuses: list[int] = field(default_factory=lambda: [204])
+    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list[Any])
+    port: int = 0
+
+    def url(self, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.port}/hook"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    state = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            state.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            status = state.statuses[min(len(state.got), len(state.statuses)) - 1]
+            self.send_response(status)
+            if status == 302:
+                self.send_header("Location", f"{state.url()}/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+def webhook(*hosts: str, secret: str = SECRET, leads_to: str | None = None) -> Webhook:
+    async def resolve(host: str, _: int) -> list[Any]:
+        return [ip_address(leads_to or host)]
+
+    return Webhook(
+        hosts=hosts, secret=secret, console_url="https://console/", backoff=AT_ONCE, resolve=resolve
+    )
+
+
+@pytest.fixture
+async def waiting(open_review: Any) -> Envelope[Any]:
+    desk = await open_review()
+    return new_event(desk.requested, source="/tunewheel/eval")
+
+
+async def test_a_receiver_gets_a_signed_cloudevent_without_a_customer_s_word(
+    receiver: Receiver, waiting: Envelope[Any]
+) -> None:
+    assert await webhook("127.0.0.1").tell(waiting, receiver.url())
+    ((headers, body),) = receiver.got
+    told = json.loads(body)
+    assert headers["content-type"].startswith("application/cloudevents+json")
+    assert headers["host"] == f"127.0.0.1:{receiver.port}"
+    assert (told["specversion"], told["type"], told["id"]) == ("1.0", "review.waiting", waiting.id)
+    assert told["data"] == {
+        "project": "desk", "run_id": "run-1", "review_id": waiting.data.review_id, "items": 6, "reviewers": 1,
+        "url": f"https://console/reviews/{waiting.data.review_id}",
+    }  # fmt: skip
+    assert b"parcel" not in body
+    content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    expected = base64.b64encode(hmac.digest(b"k" * 24, content, hashlib.sha256)).decode()
+    assert (headers["webhook-id"], headers["webhook-signature"]) == (waiting.id, f"v1,{expected}")
+
+
+async def test_it_is_tried_again_under_the_same_id(receiver: Receiver, waiting: Envelope[Any]) -> None:
+    receiver.statuses = [503, 429, 200]
+    assert await webhook("127.0.0.1").tell(waiting, receiver.url())
+    assert len({(headers["webhook-id"], body) for headers, body in receiver.got}) == 1
+    assert len(receiver.got) == 3
+
+
+@pytest.mark.parametrize(
+    ("statuses", "attempts"), [([500], 3), ([302], 1), ([404], 1)], ids=["broken", "redirects", "gone"]
+)
+async def test_it_gives_up_and_says_so(
+    receiver: Receiver, waiting: Envelope[Any], statuses: list[int], attempts: int
+) -> None:
+    receiver.statuses = statuses
+    with capture_logs() as logs:
+        assert not await webhook("127.0.0.1").tell(waiting, receiver.url())
+    assert len(receiver.got) == attempts
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["webhook_not_told"]
+    assert str(statuses[0]) in logs[-1]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "leads_to", "secret", "words"),
+    [
+        ((), "127.0.0.1", None, SECRET, "does not list 127.0.0.1"),
+        (("example.com",), "127.0.0.1", None, SECRET, "does not list"),
+        (("hooks.example.com",), "hooks.example.com", "127.0.0.1", SECRET, "not 127.0.0.1, the private"),
+        (("hooks.example.com",), "hooks.example.com", "169.254.169.254", SECRET, "the private"),
+        (("hooks.example.com", "nonsense/99"), "hooks.example.com", "::1", SECRET, "the private"),
+        (("127.0.0.1",), "127.0.0.1", None, "", "WEBHOOK_SECRET is not set"),
+        (("127.0.0.1",), "user:password@127.0.0.1", None, SECRET, "no http or https URL"),
+    ],
+)
+async def test_nothing_is_sent_where_it_may_not_be(
+    receiver: Receiver,
+    waiting: Envelope[Any],
+    hosts: tuple[str, ...],
+    host: str,
+    leads_to: str | None,
+    secret: str,
+    words: str,
+) -> None:
+    with capture_logs() as logs:
+        told = await webhook(*hosts, secret=secret, leads_to=leads_to).tell(waiting, receiver.url(host))
+    assert not told
+    assert words in logs[-1]["reason"]
+    assert not receiver.got
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "127.0.0.1", "http://[", "http://127.0.0.1:99999/", ""])
+async def test_what_is_no_url_is_refused(waiting: Envelope[Any], url: str) -> None:
+    with capture_logs() as logs:
+        assert not await webhook("127.0.0.1").tell(waiting, url)
+    assert "review.webhook" in logs[-1]["reason"]
+
+
+async def test_a_name_is_connected_to_at_the_address_that_was_checked(
+    receiver: Receiver, waiting: Envelope[Any]
+) -> None:
+    listed = webhook("hooks.example.com", "127.0.0.0/8", leads_to="127.0.0.1")
+    assert await listed.tell(waiting, receiver.url("hooks.example.com"))
+    assert receiver.got[0][0]["host"] == f"hooks.example.com:{receiver.port}"
+
+
+async def test_nobody_who_listens_and_no_address_are_told_as_a_failure(waiting: Envelope[Any]) -> None:
+    async def fails(_: str, __: int) -> list[Any]:
+        raise OSError("no such name")
+
+    assert not await webhook("127.0.0.1").tell(waiting, "http://127.0.0.1:1/")
+    lost = Webhook(hosts=("gone.example",), secret=SECRET, backoff=AT_ONCE, resolve=fails)
+    assert not await lost.tell(waiting, "http://gone.example/")
+
+
+class Telling(Webhook):
+    """Notes whom it told, or takes for ever."""
+
+    def __init__(self, *, slow: bool = False) -> None:
+        super().__init__(hosts=(), secret="")
+        self.told: list[str] = []
+        self._slow = slow
+
+    async def tell(self, event: Envelope[Any], url: str) -> bool:
+        if self._slow:
+            await asyncio.Event().wait()
+        self.told.append(url)
+        return True
+
+
+async def test_only_a_review_that_waits_is_told_and_only_to_whom_its_spec_names(open_review: Any) -> None:
+    url, lease = "https://hooks.example.com/", Lease(TopicPartition("review.requested", 0))
+    desk = await open_review(webhook=url)
+    quiet = await open_review(run_id="run-2")
+    telling = Telling()
+    notices = Notices(desk.store, telling)
+    for requested in (quiet.requested, desk.requested, desk.requested.model_copy(update={"review_id": None})):
+        await notices.tell(new_event(requested, source="/test"), lease)
+    assert telling.told == [url]
+    await desk.submit("ada", "rejected")
+    await notices.tell(new_event(desk.requested, source="/test"), lease)
+    assert telling.told == [url]
+
+
+async def test_a_slow_receiver_does_not_keep_the_service_from_stopping(open_review: Any) -> None:
+    desk = await open_review(webhook="https://hooks.example.com/")
+    lease = Lease(TopicPartition("review.requested", 0))
+    lease.lose("the service is stopping")
+    with pytest.raises(LeaseLost):
+        await Notices(desk.store, Telling(slow=True)).tell(new_event(desk.requested, source="/test"), lease)
+
+
+def test_a_secret_that_cannot_be_decoded_stops_the_service_before_it_starts() -> None:
+    with pytest.raises(ValidationError, match="base64"):
+        Settings(webhook_secret="whsec_%")  # type: ignore[arg-type]
+    assert Settings(webhook_hosts=" A.example, 10.0.0.0/8,").webhook_host_list == ("a.example", "10.0.0.0/8")
