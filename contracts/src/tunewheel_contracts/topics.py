@@ -90,7 +90,9 @@ class TopicSpec:
 TICKET_PUBLISHED = TopicSpec(upstream.TicketPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
 DOCUMENT_PUBLISHED = TopicSpec(upstream.DocumentPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
 DOCUMENT_WITHDRAWN = TopicSpec(upstream.DocumentWithdrawn, ("upstream", "ingest", "cli"), ("curate",), 3)
-EXAMPLE_PUBLISHED = TopicSpec(upstream.ExamplePublished, ("upstream", "ingest", "eval", "cli"), ("ingest",), 3)
+EXAMPLE_PUBLISHED = TopicSpec(
+    upstream.ExamplePublished, ("upstream", "ingest", "eval", "cli"), ("ingest",), 3
+)
 FEEDBACK_RECEIVED = TopicSpec(
     upstream.FeedbackReceived, ("upstream", "serve-gateway"), ("ingest", "monitor"), 3
 )

@@ -9,6 +9,10 @@ from pydantic import Field
 from tunewheel_contracts.fields import FiniteFloat, Frozen, PositiveInt, Slug, Text
 from tunewheel_contracts.formats.dataset import ChatMessage
 
+CORRECTED_IN_REVIEW = "corrected_in_review"
+"""The attribute of an example that a reviewer corrected, with the review's id: it takes the place of other
+examples with the same question."""
+
 
 class ReviewItem(Frozen):
     """One prompt with the two answers that a reviewer compares, not knowing whose they are."""

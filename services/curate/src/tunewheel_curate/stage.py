@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 from tunewheel_contracts.formats.dataset import FunnelStage
+from tunewheel_contracts.formats.review import CORRECTED_IN_REVIEW
 
 RECORD_SCHEMA: dict[str, pl.DataType] = {
     "project": pl.String(),
@@ -49,9 +50,18 @@ RATED_DOWN = "rated_down"
 TRUST_RANK = {RATED: -1, "unverified": 0, "corrected": 1, "expert": 2}
 
 
+_CORRECTS = f'"{CORRECTED_IN_REVIEW}":'
+"""As it stands in canonical JSON; in a value its quotes would be escaped."""
+
+
 def trust_rank() -> pl.Expr:
-    """Rank ``trust``; a level this version does not know counts least."""
-    return pl.col("trust").replace_strict(TRUST_RANK, default=0, return_dtype=pl.Int32)
+    """Rank ``trust``; a level this version does not know counts least.
+
+    An expert who corrected an answer in a review saw the other expert's: the correction counts more.
+    """
+    corrects = pl.col("attributes").str.contains(_CORRECTS, literal=True).fill_null(False)
+    rank = pl.col("trust").replace_strict(TRUST_RANK, default=0, return_dtype=pl.Int32)
+    return rank + (corrects & (pl.col("trust") == "expert")).cast(pl.Int32)
 
 
 @dataclass(frozen=True)

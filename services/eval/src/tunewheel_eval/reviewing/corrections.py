@@ -9,13 +9,10 @@ from collections.abc import Sequence
 
 from tunewheel_contracts.events.evaluation import ReviewAnswered
 from tunewheel_contracts.events.upstream import ExamplePublished
-from tunewheel_contracts.formats.review import ReviewItem, ReviewSet
+from tunewheel_contracts.formats.review import CORRECTED_IN_REVIEW, ReviewItem, ReviewSet
 from tunewheel_contracts.identity import content_id
 
 from tunewheel_eval.reviewing.cases import Submission, person_of
-
-CORRECTED_IN = "corrected_in_review"
-"""The attribute that tells curate which examples take the place of what they correct."""
 
 
 def corrections(
@@ -52,6 +49,6 @@ def _example(item: ReviewItem, answer: ReviewAnswered) -> ExamplePublished:
         messages=tuple(before),
         output=(answer.corrected or "").strip(),
         validated_by=answer.reviewer,
-        attributes={CORRECTED_IN: answer.review_id},
+        attributes={CORRECTED_IN_REVIEW: answer.review_id},
         principal=answer.principal,
     )
