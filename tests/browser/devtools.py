@@ -28,12 +28,22 @@ class Tab:
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.requested: list[str] = []
         """The URLs that the browser has asked for."""
+        self.frames: list[str] = []
+        """What websockets have brought."""
+        self._responses: list[tuple[str, str]] = []
+        self._loaded: set[str] = set()
 
     async def listen(self) -> None:
         async for message in self._socket:
             said = json.loads(message.data)
             if said.get("method") == "Network.requestWillBeSent":
                 self.requested.append(said["params"]["request"]["url"])
+            elif said.get("method") == "Network.webSocketFrameReceived":
+                self.frames.append(said["params"]["response"]["payloadData"])
+            elif said.get("method") == "Network.loadingFinished":
+                self._loaded.add(said["params"]["requestId"])
+            elif said.get("method") == "Network.responseReceived":
+                self._responses.append((said["params"]["requestId"], said["params"]["response"]["url"]))
             elif waiting := self._answers.pop(said.get("id"), None):
                 waiting.set_result(said)
 
@@ -76,6 +86,12 @@ class Tab:
         except TimeoutError:
             raise AssertionError(f"the page does not show {texts}, but: {shown}") from None
 
+    async def becomes(self, expression: str) -> None:
+        """Wait until a script says true, such as after the page has loaded itself anew."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await self.evaluate(expression):
+                await asyncio.sleep(LOOK_SECONDS)
+
     async def click(self, text: str) -> None:
         """Click the button that says ``text``, once there is one.
 
@@ -90,6 +106,26 @@ class Tab:
     async def fill(self, selector: str, text: str) -> None:
         await self.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")
         await self.call("Input.insertText", text=text)
+
+    async def press(self, key: str) -> None:
+        """Press one key and let it go; ``key`` as in ``KeyboardEvent.key``."""
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        await self.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def forget(self) -> None:
+        """Forget what came so far."""
+        self.frames.clear()
+        self._responses.clear()
+
+    async def bodies(self) -> dict[str, str]:
+        """Return what the present page's requests were answered, by URL."""
+        found: dict[str, str] = {}
+        for request, url in self._responses:
+            if request in self._loaded:
+                said = await self._say("Network.getResponseBody", requestId=request)
+                found[url] = said.get("result", {}).get("body", "")
+        return found
 
     async def cookies(self) -> list[dict[str, Any]]:
         return (await self.call("Network.getCookies"))["cookies"]

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import hashlib
 import json
-import os
-import secrets
-import shutil
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import aiohttp
 import httpx
 import pytest
-from tunewheel_cli.kafka.ports import free_port
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested
@@ -29,111 +16,15 @@ from tunewheel_contracts.events.production import DriftDetected, DriftExample, D
 from tunewheel_contracts.events.training import TrainProgressed
 from tunewheel_contracts.principal import Principal
 
-from ..integration.bus import PATIENCE_SECONDS, Bus
+from ..integration.bus import Bus
 from ..integration.specs import declared
 from ..integration.verdicts import passed
-from .devtools import Tab, opened_tab
+from .console_process import Console
+from .devtools import Tab
 
 pytestmark = pytest.mark.integration
 
 MARKUP = '<img src="/nowhere" onerror="alert(1)"> customer wrote'
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
-    return found
-
-
-class Console:
-    """A console process, and the file of keys that it reads."""
-
-    def __init__(self, url: str, keys: Path) -> None:
-        self.url = url
-        self._file = keys
-        self._keys: dict[str, dict[str, Any]] = {}
-
-    def let_in(self, project: str, *roles: str) -> str:
-        """Add a key of ``project``, named as it is, and return the key."""
-        key = secrets.token_urlsafe(32)
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        self._keys[project] = {"sha256": digest, "projects": [project], "roles": list(roles)}
-        self._write()
-        return key
-
-    def shut_out(self, project: str) -> None:
-        """Take the key of ``project`` away."""
-        del self._keys[project]
-        self._write()
-
-    def _write(self) -> None:
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps({"keys": self._keys}))
-        fresh.replace(self._file)
-
-    async def link(self, key: str) -> str:
-        """Return the URL of a one-time link, once the console knows the key."""
-        async with httpx.AsyncClient(base_url=self.url) as client, asyncio.timeout(PATIENCE_SECONDS):
-            while True:
-                answer = await client.post("/v1/login-links", headers={"authorization": f"Bearer {key}"})
-                if answer.status_code == 201:
-                    return self.url + answer.json()["path"]
-                assert answer.status_code == 401, answer.text
-                await asyncio.sleep(0.1)
-
-
-@pytest.fixture(scope="module")
-def console(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    """Run a console process that asks who calls."""
-    folder = tmp_path_factory.mktemp("console")
-    port, health_port = free_port(), free_port()
-    keys = folder / "keys.json"
-    keys.write_text("{}")
-    environment = os.environ | {
-        "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
-        "TUNEWHEEL_HTTP_PORT": str(port),
-        "TUNEWHEEL_HEALTH_PORT": str(health_port),
-        "TUNEWHEEL_IDENTITY": "required",
-        "TUNEWHEEL_API_KEYS_FILE": str(keys),
-        "TUNEWHEEL_STORE_URL": (folder / "store").as_uri(),
-        "TUNEWHEEL_REFRESH_SECONDS": "0.1",
-    }
-    log = (folder / "console.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tunewheel_console.main"], env=environment, stdout=log, stderr=log
-    )
-    try:
-        until_ready(health_port)
-        yield Console(f"http://127.0.0.1:{port}", keys)
-    finally:
-        process.terminate()
-        assert process.wait(PATIENCE_SECONDS) == 0, (folder / "console.log").read_text()
-        log.close()
-
-
-def until_ready(health_port: int) -> None:
-    until = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < until:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"http://127.0.0.1:{health_port}/health/ready").status_code == 200:
-                return
-        time.sleep(0.05)
-    pytest.fail("the console did not get ready")
-
-
-@pytest.fixture
-async def tab(chromium: str, tmp_path: Path) -> AsyncIterator[Tab]:
-    async with opened_tab(chromium, tmp_path / "profile") as opened:
-        yield opened
-
-
-@pytest.fixture
-async def bus(kafka: str) -> AsyncIterator[Bus]:
-    async with Bus(kafka) as opened:
-        yield opened
 
 
 async def publish_turn(bus: Bus, project: str) -> None:

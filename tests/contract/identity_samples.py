@@ -101,6 +101,8 @@ ENGINE: Mapping[str, list[Sample]] = {
     "POST /generate_stream": [Sample("/generate_stream", _GENERATED)],
     "GET /info": [Sample("/info")],
 }
+REVIEWS = "/v1/projects/{project}/reviews"
+_REVIEWS = f"/v1/projects/{PROJECT}/reviews"
 CONTROL = "/v1/projects/{project}/runs/{run_id}/{action}"
 _NICEGUI = f"/_nicegui/{version('nicegui')}"
 ENGINE_AWAY = 503
@@ -134,6 +136,15 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
     },
     "console": {
         f"POST {CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],
+        f"GET {REVIEWS}": [Sample(_REVIEWS, refused=403)],
+        f"GET {REVIEWS}/{{review_id}}": [Sample(f"{_REVIEWS}/none", None, 404, 403)],
+        f"GET {REVIEWS}/{{review_id}}/items/{{number}}": [Sample(f"{_REVIEWS}/none/items/1", None, 404, 403)],
+        f"PUT {REVIEWS}/{{review_id}}/items/{{number}}/answer": [
+            Sample(f"{_REVIEWS}/none/items/1/answer", {"choice": "left"}, 404, 403)
+        ],
+        f"POST {REVIEWS}/{{review_id}}/submit": [
+            Sample(f"{_REVIEWS}/none/submit", {"verdict": "approved"}, 404, 403)
+        ],
         "POST /v1/login-links": [Sample("/v1/login-links", None, 201)],
         "GET /": [Sample("/", tells=True)],
         "GET /favicon.ico": [Sample("/favicon.ico")],

@@ -68,6 +68,10 @@ class Endpoint:
         """
         return await self._ask("POST", path, patience=patience, option=option, json=body)
 
+    async def put(self, path: str, body: Any, *, patience: float, option: str) -> tuple[int, str]:
+        """Send ``body`` as JSON to ``path``, which is quoted; see ``post``."""
+        return await self._ask("PUT", path, patience=patience, option=option, json=body)
+
     async def get(
         self, path: str, query: Mapping[str, str], *, patience: float, option: str
     ) -> tuple[int, str]:

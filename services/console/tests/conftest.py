@@ -5,8 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
+from tunewheel_console.actions import Actions
+from tunewheel_console.review_api import add_review_routes
+from tunewheel_console.reviewing import Reviewing
 from tunewheel_console.state import ConsoleState
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
@@ -28,12 +34,20 @@ from tunewheel_contracts.events.training import (
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.criteria import Criterion, Metric
-from tunewheel_contracts.formats.dataset import DatasetCounts, FunnelStage
+from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, FunnelStage
 from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.review import ReviewItem, ReviewSet
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck, Role
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
+from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.identity.access import Access
+from tunewheel_runtime.identity.guard import guard, set_caller
+from tunewheel_runtime.identity.roles import Caller, Grant
+from tunewheel_runtime.identity.roles import Role as CallersRole
+from tunewheel_runtime.settings import HttpSettings
+from tunewheel_runtime.store import ObjectStore
 
 SHA = "0" * 64
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -155,7 +169,7 @@ class Desk:
             model_id=self.model_id, path=path, files=(file,), base=BASE, method=TrainMethod.LORA
         )
 
-    def _verdict(self, *, passed: bool, **changes: Any) -> dict[str, Any]:
+    def verdict(self, *, passed: bool, **changes: Any) -> dict[str, Any]:
         criterion = Criterion(metric=Metric.ROUGE_L, minimum=0.1)
         metrics = {"rouge_l": 0.4, "examples": 10.0}
         return {
@@ -176,7 +190,39 @@ class Desk:
         } | changes
 
     def review_requested(self, **changes: Any) -> Envelope[Any]:
-        return self.event(ReviewRequested(**self._verdict(passed=True, **changes)))
+        return self.event(ReviewRequested(**self.verdict(passed=True, **changes)))
+
+    def asks(self, review_id: str, *, items: int, reviewers: int, **changes: Any) -> dict[str, Any]:
+        """Return what a request says of the set of prompts that people are to compare."""
+        asked = {"review_id": review_id, "items": items, "reviewers": reviewers}
+        return asked | {"review_set": artifact(f"reviews/{review_id}.json")} | changes
+
+    async def stored_review(self, store: ObjectStore, *, items: int, reviewers: int) -> Envelope[Any]:
+        """Put a set into ``store`` and return the request to compare its answers."""
+        found = ReviewSet(
+            review_id="rev-1",
+            project=self.project,
+            run_id=self.run_id,
+            evaluation_id=None,
+            candidate_id=self.model_id,
+            other_id="desk-0",
+            items=tuple(
+                ReviewItem(
+                    item_id=f"i-{n}",
+                    example_id=f"e-{n}",
+                    messages=(ChatMessage(role="user", content=f"question {n}"),),
+                    expected=f"expert {n}",
+                    candidate=f"new {n}",
+                    other=f"old {n}",
+                    stratum="worst",
+                )
+                for n in range(items)
+            ),
+            reviewers=reviewers,
+        )
+        ref = await store.put("reviews/rev-1.json", found.model_dump_json().encode())
+        asked = self.asks("rev-1", items=items, reviewers=reviewers, review_set=ref)
+        return self.review_requested(**asked)
 
     def reviewed(self) -> Envelope[Any]:
         return self.event(
@@ -184,11 +230,15 @@ class Desk:
         )
 
     def passed(self) -> Envelope[Any]:
-        return self.event(EvalPassed(**self._verdict(passed=True)))
+        return self.event(EvalPassed(**self.verdict(passed=True)))
+
+    def passed_now(self) -> Envelope[Any]:
+        """Return a verdict that comes after all that tests publish with today's date."""
+        return new_event(EvalPassed(**self.verdict(passed=True)), source="/test")
 
     def failed(self, **changes: Any) -> Envelope[Any]:
         return self.event(
-            EvalFailed(**self._verdict(passed=False, **changes), reasons=("rouge_l is too low",))
+            EvalFailed(**self.verdict(passed=False, **changes), reasons=("rouge_l is too low",))
         )
 
     def completion(self, n: int) -> Envelope[Any]:
@@ -291,3 +341,69 @@ def make_desk() -> type[Desk]:
 @pytest.fixture
 def state() -> ConsoleState:
     return ConsoleState()
+
+
+@pytest.fixture
+def make_state() -> type[ConsoleState]:
+    return ConsoleState
+
+
+class Log:
+    """Stands where events are published; ``state`` reads them when ``refresh`` is called, or never."""
+
+    def __init__(self) -> None:
+        self.events: list[Envelope[Any]] = []
+        self.away = False
+
+    def new(self, data: Any, *, cause: Any = None) -> Envelope[Any]:
+        return new_event(data, source="/test", cause=cause)
+
+    async def publish(self, event: Envelope[Any]) -> None:
+        if self.away:
+            raise TransientError("the broker is away")
+        self.events.append(event)
+
+
+class Console:
+    """One console process: its own state, on a log and a store that all share."""
+
+    def __init__(self, log: Log, store: ObjectStore) -> None:
+        self.state = ConsoleState()
+        self.log = log
+        self.reviewing = Reviewing(self.state, Actions(log), store, self.refresh)  # type: ignore[arg-type]
+
+    async def refresh(self) -> None:
+        for event in self.log.events:
+            self.state.apply(event)
+
+    def client(self, name: str | None, *roles: CallersRole) -> httpx.AsyncClient:
+        web = FastAPI(openapi_url=None)
+        add_review_routes(web, self.state, self.reviewing)
+        guard(web.routes, Access(HttpSettings(identity="open"), warn=lambda *_: None))
+        grants = (Grant(frozenset(roles or (CallersRole.REVIEWER,)), frozenset({"desk"})),)
+
+        async def called(scope: Any, receive: Any, send: Any) -> None:
+            if name is not None:
+                set_caller(scope, Caller(Principal(name=name), grants))
+            await web(scope, receive, send)
+
+        return httpx.AsyncClient(transport=httpx.ASGITransport(called), base_url="http://console")
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+@pytest.fixture
+def store() -> ObjectStore:
+    return ObjectStore("memory://")
+
+
+@pytest.fixture
+async def console(log: Log, store: ObjectStore, desk: Any) -> Console:
+    """A console that has read of a review of four items, shared by two people, each item judged once."""
+    await log.publish(await desk.stored_review(store, items=4, reviewers=2))
+    made = Console(log, store)
+    await made.refresh()
+    return made

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
-from tunewheel_contracts.events.evaluation import ReviewRequested, ReviewSubmitted
+from tunewheel_contracts.events.evaluation import ReviewAnswered, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.service import Service
@@ -27,8 +27,9 @@ class Actions:
         principal: Principal | None,
         verdict: Literal["approved", "rejected"],
         comment: str,
-    ) -> None:
+    ) -> Envelope[ReviewSubmitted]:
         """Submit a person's verdict, caused by the request for it; a rejection is final for that version.
+        Return what is on the log now.
 
         Raises:
             ValidationError: the reviewer's name is empty or has control characters.
@@ -40,9 +41,20 @@ class Actions:
             reviewer=reviewer,
             verdict=verdict,
             comment=comment,
+            review_id=asked.review_id,
             principal=principal,
         )
-        await self._service.publish(self._service.new(data, cause=request))
+        submitted = self._service.new(data, cause=request)
+        await self._service.publish(submitted)
+        return submitted
+
+    async def answer(
+        self, request: Envelope[ReviewRequested], answer: ReviewAnswered
+    ) -> Envelope[ReviewAnswered]:
+        """Put a person's answer to one item on the log, and return it as it is there."""
+        answered = self._service.new(answer, cause=request)
+        await self._service.publish(answered)
+        return answered
 
     async def build(self, project: str, *, principal: Principal | None) -> None:
         """Ask for a new dataset version."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 from fastapi import FastAPI
@@ -18,6 +19,8 @@ from tunewheel_console.api import add_login_links, add_routes
 from tunewheel_console.authentication import Authentication
 from tunewheel_console.login_page import root_of
 from tunewheel_console.logins import LoginLinks
+from tunewheel_console.review_api import add_review_routes
+from tunewheel_console.reviewing import Reviewing
 from tunewheel_console.sessions import Sessions, session_of
 from tunewheel_console.settings import Settings
 from tunewheel_console.state import ConsoleState
@@ -25,6 +28,10 @@ from tunewheel_console.traffic import Traffic
 
 TRAFFIC = (topics.RECORD_INGESTED, topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
 """Only the latest of these are read."""
+REVIEW_PATH = re.compile(r"/reviews(/(?P<project>[^/]+)/(?P<review>[^/]+))?/?$")
+"""The pages of reviews, below whatever prefix a proxy adds."""
+REFRESH_SECONDS = 5.0
+"""How long whoever submits a review waits for the log to be read to its end."""
 PAGE_SOCKET = "/_nicegui_ws/"
 """The page's connection. Where no websocket gets through, its messages are posted as ``text/plain``."""
 
@@ -33,7 +40,7 @@ def make_app(settings: Settings) -> Service:
     """Build the service. One per process: NiceGUI keeps its app in a module."""
     service = Service("console", settings)
     state = ConsoleState()
-    service.replay(
+    reader = service.replay(
         [topic for topic in TOPICS if topic not in (*TRAFFIC, *topics.COMES_AGAIN)],
         state.apply,
         forget=state.forget,
@@ -48,35 +55,55 @@ def make_app(settings: Settings) -> Service:
     )
     service.on_startup(traffic.start)
     service.on_shutdown(traffic.stop)
-    web = make_web(state, Actions(service), service.access, settings)
+    actions = Actions(service)
+    reviewing = Reviewing(
+        state, actions, service.store, lambda: reader.refresh(timeout_seconds=REFRESH_SECONDS)
+    )
+    web = make_web(state, actions, reviewing, service.access, settings)
     service.mount(web, any_content=[PAGE_SOCKET, "/login", "/logout"])
     return service
 
 
-def make_web(state: ConsoleState, actions: Actions, access: Access, settings: Settings) -> FastAPI:
+def make_web(
+    state: ConsoleState, actions: Actions, reviewing: Reviewing, access: Access, settings: Settings
+) -> FastAPI:
     """Return the app that serves the page and the API; all assets come from the installed package."""
     from nicegui import core, ui
 
     from tunewheel_console.page import Page
+    from tunewheel_console.review_list import ReviewList
+    from tunewheel_console.review_page import ReviewPage
 
     web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     secret = settings.session_secret.get_secret_value() if settings.session_secret else None
     sessions = Sessions(access, secret=secret, seconds=settings.session_seconds)
     links = LoginLinks()
     add_routes(web, state, actions)
+    add_review_routes(web, state, reviewing)
     add_login_links(web, links, access)
 
     def root() -> None:
         request = ui.context.client.request
         session = session_of(request.scope)
-        page = Page(
-            state,
-            actions,
-            caller_of(request),
-            partial(sessions.identify, request),
-            refresh_seconds=settings.refresh_seconds,
-        )
-        page.build(csrf=session.csrf if session else None, root=root_of(request.url.path))
+        frame = {"csrf": session.csrf if session else None, "root": root_of(request.url.path)}
+        caller, who = caller_of(request), partial(sessions.identify, request)
+        refresh_seconds = settings.refresh_seconds
+        asked = REVIEW_PATH.search(request.url.path)
+        if asked is None:
+            Page(state, actions, caller, who, refresh_seconds=refresh_seconds).build(**frame)
+        elif asked["review"] is None:
+            ReviewList(state, caller, who, refresh_seconds=refresh_seconds).build(**frame)
+        else:
+            review_page = ReviewPage(
+                reviewing,
+                caller,
+                who,
+                project=asked["project"],
+                review_id=asked["review"],
+                name=request.query_params.get("reviewer"),
+                refresh_seconds=refresh_seconds,
+            )
+            review_page.build(**frame)
 
     ui.run_with(web, root=root, title="Tunewheel", dark=None, show_welcome_message=False)
     needs(Role.VIEWER)(core.app)

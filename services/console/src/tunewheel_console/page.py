@@ -58,16 +58,18 @@ class Page:
             csrf: the session's token, for the button that ends it; None where there is no session.
             root: from the page's address to the console's root.
         """
+        self._root = root
         ui.query(".nicegui-content").classes("w-full")
         with ui.header().classes("items-center"):
             ui.label("Tunewheel").classes("text-h6")
+            self._reviews = ui.link("Reviews", f"{root}reviews").classes("text-white")
             ui.space()
             self._letters = ui.badge("0 dead letters").mark("dead-letters")
             with self._letters:
                 self._letters_told = ui.tooltip("none")
             self._name = ui.label().mark("caller")
             if csrf is not None:
-                _draw_logout(csrf, root)
+                draw_logout(csrf, root)
         self._signature = ui.expansion("Reviewer", icon="rate_review", value=True).classes("w-full")
         with self._signature, ui.row():
             self._reviewer = ui.input("your name", value=self._caller.name or "").mark("reviewer")
@@ -115,6 +117,7 @@ class Page:
             "anybody: identity is open" if caller.name is None else f"{caller.name} ({rows.roles(caller)})"
         )
         self._signature.set_visibility(caller.may(Role.REVIEWER))
+        self._reviews.set_visibility(caller.may(Role.REVIEWER))
 
     def _draw(self) -> None:
         self._drawn = self._state.version
@@ -154,6 +157,10 @@ class Page:
 
     def may(self, role: Role, project: str) -> bool:
         return self._caller.may(role, project)
+
+    def link_to(self, project: str, review_id: str) -> str:
+        """Return the address of a review, from this page's own."""
+        return f"{self._root}reviews/{project}/{review_id}"
 
     async def build_dataset(self, project: str) -> None:
         async def build(principal: Principal | None) -> None:
@@ -224,7 +231,7 @@ class Page:
             ui.notify(done, type="positive")
 
 
-def _draw_logout(csrf: str, root: str) -> None:
+def draw_logout(csrf: str, root: str) -> None:
     """Draw a form, not a command of the page's connection: only an answer over HTTP takes a cookie away."""
     with ui.element("form").props(f'method=post action="{root}logout"'):
         ui.element("input").props(f'type=hidden name=csrf value="{csrf}"')

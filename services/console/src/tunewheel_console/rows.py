@@ -87,6 +87,8 @@ def verdict(run: Run) -> str:
         case EvalUndecided():
             return "undecided: " + "; ".join(run.verdict.reasons)
         case ReviewRequested():
+            if run.verdict.review_set is not None:
+                return "waits for its reviewers"
             return (
                 "waits for a person"
                 if run.awaits_review

@@ -12,6 +12,7 @@ from tunewheel_contracts.events.training import TrainAction
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console import rows
+from tunewheel_console.review_state import Review
 from tunewheel_console.state import Project, Verdict
 from tunewheel_console.wheel import Place, Step, Tone
 
@@ -30,6 +31,7 @@ class Commands(Protocol):
     async def build_dataset(self, project: str) -> None: ...
     async def control(self, project: str, run_id: str, action: TrainAction) -> None: ...
     def review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None: ...
+    def link_to(self, project: str, review_id: str) -> str: ...
 
 
 def draw_wheel(place: Place | None) -> None:
@@ -62,6 +64,8 @@ def draw_project(project: Project, commands: Commands) -> None:
     for run in project.pending_reviews:
         if run.asked is not None:
             draw_review(run.asked, commands)
+    for review in project.reviews.waiting:
+        draw_review_of_answers(review, commands)
     with ui.grid().classes("w-full gap-4 grid-cols-1 lg:grid-cols-2"):
         draw_datasets(project)
         draw_runs(project, commands)
@@ -80,6 +84,21 @@ def draw_review(request: Envelope[ReviewRequested], commands: Commands) -> None:
             if commands.may(Role.REVIEWER, request.data.project):
                 draw_answers(request, commands)
         draw_figures(request.data)
+
+
+def draw_review_of_answers(review: Review, commands: Commands) -> None:
+    """Draw that answers wait for people to compare them. Their page tells no model; this one may."""
+    assert review.request is not None
+    asked = review.request.data
+    assert asked.review_id is not None
+    card = ui.card().classes("w-full bg-amber-1 text-black").mark(f"review-{asked.review_id}")
+    with card, ui.row().classes("w-full items-center"):
+        ui.icon("groups", color="warning")
+        submitted = f"{len(review.submitters)} of {asked.reviewers or 1} people have submitted"
+        ui.label(f"{asked.run_id} waits for people to compare {asked.items} answers; {submitted}")
+        ui.space()
+        if commands.may(Role.REVIEWER, asked.project):
+            ui.link("Compare answers", commands.link_to(asked.project, asked.review_id))
 
 
 def draw_answers(request: Envelope[ReviewRequested], commands: Commands) -> None:

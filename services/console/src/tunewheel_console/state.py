@@ -13,6 +13,7 @@ from tunewheel_contracts.events.evaluation import (
     EvalFailed,
     EvalPassed,
     EvalUndecided,
+    ReviewAnswered,
     ReviewRequested,
     ReviewSubmitted,
 )
@@ -30,6 +31,7 @@ from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclare
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicSpec
 
+from tunewheel_console.review_state import Reviews
 from tunewheel_console.wheel import Place, place_after, says_the_same
 
 KEPT = 50
@@ -71,7 +73,10 @@ class Run:
 
     @property
     def awaits_review(self) -> bool:
-        return isinstance(self.verdict, ReviewRequested) and not self.reviews
+        """Whether a person's word on the scorecard is asked for. Reviews of answers are
+        ``Project.reviews``."""
+        asked = self.verdict
+        return isinstance(asked, ReviewRequested) and asked.review_set is None and not self.reviews
 
     @property
     def ended(self) -> str | None:
@@ -108,6 +113,8 @@ class Project:
     datasets: dict[str, DatasetVersioned] = field(default_factory=dict[str, DatasetVersioned])
     rejections: deque[DatasetRejected] = field(default_factory=lambda: deque(maxlen=KEPT))
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
+    reviews: Reviews = field(default_factory=Reviews)
+    """Those of answers."""
     stages: dict[str, Stage] = field(default_factory=dict[str, Stage])
     desired: ServingDesired | None = None
     drifts: deque[tuple[datetime, DriftDetected]] = field(default_factory=lambda: deque(maxlen=KEPT))
@@ -150,7 +157,7 @@ class ConsoleState:
         """
         data = envelope.data
         traffic = isinstance(data, RecordIngested | InferenceCompleted | FeedbackReceived)
-        if not traffic and not isinstance(data, TrainProgressed):
+        if not traffic and not isinstance(data, TrainProgressed | ReviewAnswered):
             seen = f"{envelope.id} {envelope.time}" if isinstance(data, _REPEATED) else envelope.id
             if seen in self._seen:
                 return
@@ -160,6 +167,7 @@ class ConsoleState:
         project = self.projects.setdefault(envelope.project, Project(envelope.project))
         before = project.place
         _fold(project, envelope)
+        project.reviews.apply(envelope)
         project.place = place_after(project.place, envelope)
         project.version += not (traffic and says_the_same(before, project.place))
         self.version += 1
@@ -184,6 +192,7 @@ class ConsoleState:
         if project is not None and envelope.data.run_id in project.runs:
             run = project.runs[envelope.data.run_id]
             run.reviews.pop(envelope.id, None)
+            project.reviews.refuse(envelope.id)
             run.controls.pop(envelope.id, None)
             project.version += 1
             self.version += 1

@@ -1,0 +1,164 @@
+"""review list, show, answer, submit: compare answers without being told whose they are."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunewheel_cli.commands.projects import Project
+from tunewheel_cli.exits import print_json
+from tunewheel_cli.reach import Reach, reaching
+
+if TYPE_CHECKING:
+    from tunewheel_cli.reviewing import Reviews
+
+Review = Annotated[str, typer.Argument(help="As `review list` names it.", show_default=False)]
+ConsoleUrl = Annotated[
+    str | None,
+    typer.Option(envvar="TUNEWHEEL_CONSOLE_URL", help="URL of the console.", show_default="the running one"),
+]
+Reviewer = Annotated[str | None, typer.Option(help="Who answers, where identity is open.")]
+
+
+class Choice(StrEnum):
+    """Which answer is better."""
+
+    LEFT = "left"
+    SAME = "same"
+    RIGHT = "right"
+
+
+class Verdict(StrEnum):
+    """A reviewer's last word, as it is typed."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+SAID = {Verdict.APPROVE: "approved", Verdict.REJECT: "rejected"}
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Compare answers of a candidate and another model.", no_args_is_help=True)
+    group.command("list")(list_)
+    for command in (show, answer, submit):
+        group.command()(command)
+    app.add_typer(group, name="review")
+
+
+@reaching
+def list_(reach: Reach, project: Project, console_url: ConsoleUrl = None, reviewer: Reviewer = None) -> None:
+    """List the reviews of a project, those that wait for you first."""
+    told = asyncio.run(_reviews(reach, project, console_url, reviewer).list())
+    if reach.as_json:
+        print_json(told)
+        return
+    for one in sorted(told["reviews"], key=lambda one: one["state"] != "waiting"):
+        outcome = f": {one['outcome']}" if one["outcome"] else ""
+        print(
+            f"{one['review_id']}  {one['state']}{outcome}  you answered {one['answered']}, of {one['items']} "
+            f"items in all; {one['submitted']} of {one['reviewers']} people submitted"
+        )
+    if not told["reviews"]:
+        print(f"no review of answers was asked for in {project}")
+
+
+@reaching
+def show(
+    reach: Reach,
+    review: Review,
+    project: Project,
+    item: Annotated[
+        int | None,
+        typer.Argument(help="Its number.", show_default="the first that is not answered"),
+    ] = None,
+    expected: Annotated[bool, typer.Option("--expected", help="Print the expert's answer too.")] = False,
+    console_url: ConsoleUrl = None,
+    reviewer: Reviewer = None,
+) -> None:
+    """Show an item with its two answers; once you have submitted, which model was which."""
+    reviews = _reviews(reach, project, console_url, reviewer)
+
+    async def read() -> tuple[dict[str, Any], dict[str, Any] | None]:
+        progress = await reviews.progress(review)
+        number = progress["next"] if item is None else item
+        return progress, None if number is None else await reviews.item(review, number)
+
+    progress, found = asyncio.run(read())
+    if reach.as_json:
+        print_json(progress | {"item": found})
+        return
+    print(_far(progress))
+    if found is not None:
+        texts = [(message["role"], message["content"]) for message in found["messages"]]
+        texts += [("left", found["left"]), ("right", found["right"])]
+        texts += [("expected", found["expected"])] if expected else []
+        print(f"item {found['number']} of {found['of']}")
+        for name, text in texts:
+            print(f"--- {name}\n{_printable(text)}")
+
+
+@reaching
+def answer(
+    reach: Reach,
+    review: Review,
+    item: Annotated[int, typer.Argument(help="Its number.", show_default=False)],
+    choice: Annotated[Choice, typer.Argument(help="Which answer is better.", show_default=False)],
+    project: Project,
+    reason: Annotated[list[str] | None, typer.Option(help="Why, in a word; give it several times.")] = None,
+    corrected: Annotated[str | None, typer.Option(help="What should have been answered.")] = None,
+    console_url: ConsoleUrl = None,
+    reviewer: Reviewer = None,
+) -> None:
+    """Judge an item. Once this returns, the answer is kept; another one replaces it until you submit."""
+    reviews = _reviews(reach, project, console_url, reviewer)
+    reasons = tuple(reason or ())
+    progress = asyncio.run(
+        reviews.answer(review, item, choice=choice.value, reasons=reasons, corrected=corrected)
+    )
+    print_json(progress) if reach.as_json else print(_far(progress))
+
+
+@reaching
+def submit(
+    reach: Reach,
+    review: Review,
+    verdict: Annotated[Verdict, typer.Argument(help="reject is final.", show_default=False)],
+    project: Project,
+    comment: Annotated[str, typer.Option(help="Why.")] = "",
+    console_url: ConsoleUrl = None,
+    reviewer: Reviewer = None,
+) -> None:
+    """Give your last word on a review, all of whose items you have answered."""
+    reviews = _reviews(reach, project, console_url, reviewer)
+    progress = asyncio.run(reviews.submit(review, verdict=SAID[verdict], comment=comment))
+    print_json(progress) if reach.as_json else print(_far(progress))
+
+
+def _reviews(reach: Reach, project: str, console_url: str | None, reviewer: str | None) -> Reviews:
+    from tunewheel_cli.endpoint import Endpoint
+    from tunewheel_cli.reviewing import Reviews
+
+    return Reviews(Endpoint.of("console", reach.var, url=console_url), project, reviewer)
+
+
+def _far(progress: dict[str, Any]) -> str:
+    """Say how far a person is."""
+    told = f"{progress['answered']} of {progress['items']} answered"
+    if progress["state"] == "waiting":
+        following = progress["next"]
+        return f"{told}; " + (f"next is {following}" if following else "submit with approve or reject")
+    found, said = progress["revealed"], progress["revealed"]["preferences"]
+    state = f"ended: {progress['outcome']}" if progress["outcome"] else f"{progress['verdict']} by you"
+    return (
+        f"{told}; {state}. The candidate was {found['candidate']}, compared with {found['other']}: better "
+        f"{said.get('better', 0)}, same {said.get('same', 0)}, worse {said.get('worse', 0)}"
+    )
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` without what would steer a terminal: a model may have written anything."""
+    return "".join(one if one.isprintable() or one in "\n\t" else "�" for one in text)

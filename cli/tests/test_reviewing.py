@@ -1,0 +1,134 @@
+"""The commands of reviews: what they send to the console, print, and exit with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from tunewheel_cli.exits import Exit
+from tunewheel_cli.main import app
+from typer.testing import CliRunner, Result
+
+PROGRESS: dict[str, Any] = {
+    "review_id": "rev-1",
+    "state": "waiting",
+    "outcome": None,
+    "items": 60,
+    "answered": 12,
+    "reviewers": 3,
+    "submitted": 1,
+    "next": 13,
+    "verdict": None,
+}
+REVEALED = {"candidate": "desk-2", "other": "desk-1", "preferences": {"better": 40, "worse": 20}}
+ITEM = {
+    "number": 13,
+    "of": 60,
+    "messages": [{"role": "user", "content": "How?"}],
+    "left": "so \x1b[2J",
+    "right": "thus",
+    "expected": "the expert's",
+    "answer": None,
+}
+
+
+@asynccontextmanager
+async def answering(
+    answer: Callable[[str, str, Any], tuple[int, Any]],
+) -> AsyncIterator[str]:
+    """Answer a request by its method, path with query, and body; yields the address."""
+
+    async def handle(request: web.Request) -> web.Response:
+        body = await request.json() if request.can_read_body else None
+        status, told = answer(request.method, request.path_qs, body)
+        return web.json_response(told, status=status)
+
+    server = web.Application()
+    server.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(server)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def run(answer: Callable[[str, str, Any], tuple[int, Any]], *command: str) -> Result:
+    async def call() -> Result:
+        async with answering(answer) as url:
+            words = ["review", *command, "-p", "desk", "--console-url", url]
+            return await asyncio.to_thread(CliRunner().invoke, app, words)
+
+    return asyncio.run(call())
+
+
+@pytest.fixture(autouse=True)
+def no_wheel(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEWHEEL_VAR", str(tmp_path))
+    monkeypatch.delenv("TUNEWHEEL_API_KEY", raising=False)
+
+
+def test_what_waits_is_listed_first() -> None:
+    ended = PROGRESS | {"review_id": "rev-0", "state": "ended", "outcome": "passed"}
+    result = run(lambda *_: (200, {"reviews": [ended, PROGRESS]}), "list")
+    first, second = result.stdout.splitlines()
+    assert first.startswith("rev-1  waiting  you answered 12, of 60 items in all; 1 of 3 people submitted")
+    assert second.startswith("rev-0  ended: passed")
+    assert "no review" in run(lambda *_: (200, {"reviews": []}), "list").stdout
+
+
+def test_the_first_item_that_is_not_answered_is_shown_and_steers_no_terminal() -> None:
+    asked: list[str] = []
+
+    def answer(_: str, path: str, __: Any) -> tuple[int, Any]:
+        asked.append(path)
+        return 200, ITEM if "items" in path else PROGRESS
+
+    result = run(answer, "show", "rev-1")
+    assert asked == [f"/v1/projects/desk/reviews/rev-1{rest}" for rest in ("", "/items/13")]
+    assert "12 of 60 answered; next is 13" in result.stdout
+    assert "--- left\nso �[2J\n--- right\nthus\n" in result.stdout
+    assert "expert" not in result.stdout
+    assert "--- expected\nthe expert's" in run(answer, "show", "rev-1", "13", "--expected").stdout
+    assert json.loads(run(answer, "show", "rev-1", "--json").stdout)["item"] == ITEM
+
+
+def test_an_answer_and_a_verdict_are_sent_as_the_console_takes_them() -> None:
+    sent: list[Any] = []
+
+    def answer(*request: Any) -> tuple[int, Any]:
+        sent.append(request)
+        done = PROGRESS | {"state": "submitted", "verdict": "approved", "revealed": REVEALED}
+        return (201, done) if request[0] == "POST" else (200, PROGRESS)
+
+    place = "/v1/projects/desk/reviews/rev-1"
+    run(answer, "answer", "rev-1", "13", "left", "--reason", "tone", "--corrected", "so")
+    result = run(answer, "submit", "rev-1", "approve", "--comment", "fine", "--reviewer", "ann")
+    assert sent == [
+        ("PUT", f"{place}/items/13/answer", {"choice": "left", "reasons": ["tone"], "corrected": "so"}),
+        ("POST", f"{place}/submit?reviewer=ann", {"verdict": "approved", "comment": "fine"}),
+    ]
+    assert "approved by you. The candidate was desk-2, compared with desk-1: better 40" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "told"),
+    [
+        (409, {"detail": "items: 2 of 2 are not answered"}, Exit.FAILED, "items: 2 of 2 are not answered"),
+        (422, {"detail": [{"loc": ["body", "verdict"], "msg": "is odd"}]}, Exit.FAILED, "verdict: is odd"),
+        (503, {"detail": "the broker is away"}, Exit.UNREACHABLE, "the broker is away"),
+        (403, {"error": {"message": "bob lacks the role reviewer"}}, Exit.NOT_ALLOWED, "asks who calls"),
+        (500, "oh", Exit.FAILED, "status 500"),
+    ],
+)
+def test_a_refusal_is_told_in_the_consoles_words(status: int, body: Any, code: Exit, told: str) -> None:
+    result = run(lambda *_: (status, body), "submit", "rev-1", "reject", "--json")
+    assert result.exit_code == code
+    assert told in json.loads(result.stdout)["error"]

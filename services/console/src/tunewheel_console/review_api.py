@@ -1,0 +1,160 @@
+"""Reviews of answers for programs. No answer tells the sides before its reviewer has submitted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, HTTPException, Query, Request
+from pydantic import Field, ValidationError
+from tunewheel_contracts.errors import InvalidEvent, TransientError, first_complaint
+from tunewheel_contracts.fields import SourceId, Strict, Text
+from tunewheel_contracts.formats.review_assignment import Choice
+from tunewheel_runtime.identity.guard import caller_of, needs
+from tunewheel_runtime.identity.roles import Role
+
+from tunewheel_console.review_state import Review
+from tunewheel_console.reviewing import Given, Reviewing, ReviewRefused, Sitting, reviewer_of
+from tunewheel_console.state import ConsoleState
+
+Reviewer = Annotated[str | None, Query(description="Who answers, where identity is open.")]
+REVIEWS = "/v1/projects/{project}/reviews"
+
+
+class Answer(Strict):
+    """The body of an answer."""
+
+    choice: Choice
+    reasons: Annotated[tuple[SourceId, ...], Field(max_length=16)] = ()
+    corrected: Text | None = None
+
+
+class Submission(Strict):
+    """The body of a submission."""
+
+    verdict: Literal["approved", "rejected"]
+    comment: Text = ""
+
+
+def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -> None:
+    """Add the routes, all for the role reviewer.
+
+    400s name the field: 404 an unknown review or an item that is not the caller's; 409 a review that the
+    caller has submitted, that has ended, or whose items are not all answered; 422 a value that cannot be.
+    503 while the broker or the store is away: then nothing is kept.
+    """
+
+    @api.get(REVIEWS)
+    @needs(Role.REVIEWER)
+    async def list_reviews(request: Request, project: str, reviewer: Reviewer = None) -> dict[str, Any]:
+        async with _refusals():
+            who = reviewer_of(caller_of(request), reviewer)
+        known = state.projects.get(project)
+        found = known.reviews.by_id.items() if known else ()
+        told = [told_of(review_id, one, who) for review_id, one in found if one.request is not None]
+        return {"project": project, "reviewer": who, "reviews": told}
+
+    @api.get(f"{REVIEWS}/{{review_id}}")
+    @needs(Role.REVIEWER)
+    async def show(
+        request: Request, project: str, review_id: str, reviewer: Reviewer = None
+    ) -> dict[str, Any]:
+        async with _refusals():
+            return progress(await _open(request, project, review_id, reviewer))
+
+    @api.get(f"{REVIEWS}/{{review_id}}/items/{{number}}")
+    @needs(Role.REVIEWER)
+    async def item(
+        request: Request, project: str, review_id: str, number: int, reviewer: Reviewer = None
+    ) -> dict[str, Any]:
+        async with _refusals():
+            return _shown(await _open(request, project, review_id, reviewer), number)
+
+    @api.put(f"{REVIEWS}/{{review_id}}/items/{{number}}/answer")
+    @needs(Role.REVIEWER)
+    async def answer(
+        request: Request, project: str, review_id: str, number: int, body: Answer, reviewer: Reviewer = None
+    ) -> dict[str, Any]:
+        async with _refusals():
+            sitting = await _open(request, project, review_id, reviewer)
+            given = Given(body.choice, body.reasons, body.corrected)
+            await reviewing.answer(sitting, number, given, caller_of(request))
+            return progress(sitting) | {"number": number}
+
+    @api.post(f"{REVIEWS}/{{review_id}}/submit", status_code=HTTPStatus.CREATED)
+    @needs(Role.REVIEWER)
+    async def submit(
+        request: Request, project: str, review_id: str, body: Submission, reviewer: Reviewer = None
+    ) -> dict[str, Any]:
+        async with _refusals():
+            sitting = await _open(request, project, review_id, reviewer)
+            await reviewing.submit(sitting, body.verdict, body.comment, caller_of(request))
+            return progress(sitting)
+
+    async def _open(request: Request, project: str, review_id: str, reviewer: str | None) -> Sitting:
+        return await reviewing.open(project, review_id, reviewer_of(caller_of(request), reviewer))
+
+
+@asynccontextmanager
+async def _refusals() -> AsyncGenerator[None]:
+    """Turn what cannot be done into the answer that says why."""
+    try:
+        yield
+    except ReviewRefused as error:
+        raise HTTPException(error.status, str(error)) from error
+    except TransientError as error:
+        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+    except InvalidEvent as error:
+        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from error
+    except ValidationError as error:
+        field, reason = first_complaint(error)
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{field}: {reason}") from error
+
+
+def told_of(review_id: str, review: Review, reviewer: str) -> dict[str, Any]:
+    """Return what ``reviewer`` may know of a review before they open it."""
+    assert review.request is not None
+    asked = review.request.data
+    mine = review.submission_of(reviewer)
+    return {
+        "review_id": review_id,
+        "state": "ended" if review.outcome else "submitted" if mine else "waiting",
+        "outcome": review.outcome,
+        "requested_at": review.request.time.isoformat(),
+        "items": asked.items,
+        "reviewers": asked.reviewers or 1,
+        "submitted": len(review.submitters),
+        "answered": review.preferences_of(reviewer).total(),
+        "verdict": mine.verdict if mine else None,
+    }
+
+
+def progress(sitting: Sitting) -> dict[str, Any]:
+    """Return how far a person is; once they are done, also what they said of which model."""
+    told = told_of(sitting.review_id, sitting.review, sitting.reviewer)
+    told |= {"items": len(sitting.pairs), "next": None if sitting.is_over else sitting.first_unanswered}
+    if sitting.is_over:
+        told["revealed"] = {
+            "run_id": sitting.set.run_id,
+            "candidate": sitting.set.candidate_id,
+            "other": sitting.set.other_id,
+            "candidate_is": ["left" if pair.candidate_is_left else "right" for pair in sitting.pairs],
+            "preferences": dict(sitting.review.preferences_of(sitting.reviewer)),
+        }
+    return told
+
+
+def _shown(sitting: Sitting, number: int) -> dict[str, Any]:
+    pair, given = sitting.pair(number), sitting.given(number)
+    return {
+        "number": number,
+        "of": len(sitting.pairs),
+        "messages": [message.model_dump(mode="json") for message in pair.item.messages],
+        "left": pair.left,
+        "right": pair.right,
+        "expected": pair.item.expected,
+        "answer": given
+        and {"choice": given.choice, "reasons": list(given.reasons), "corrected": given.corrected},
+    }

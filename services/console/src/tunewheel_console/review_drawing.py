@@ -1,0 +1,160 @@
+"""What a review's page looks like. Nothing here knows on which side the candidate stands, but
+``draw_revealed``, which is drawn when its reviewer is done."""
+
+from __future__ import annotations
+
+from nicegui import ui
+from nicegui.element import Element
+from tunewheel_contracts.formats.review_assignment import Choice
+from tunewheel_runtime.identity.roles import Caller
+
+from tunewheel_console.page import draw_logout
+from tunewheel_console.reviewing import CORRECTED_CHARACTERS, Sitting
+
+REASONS = {
+    "f": "wrong-facts",
+    "i": "invented",
+    "m": "incomplete",
+    "o": "wrong-format",
+    "t": "tone",
+    "s": "unsafe",
+}
+"""Key of each tag that says why."""
+ITEM_KEYS = f"1 2 3 e ArrowLeft ArrowRight Enter {' '.join(REASONS)}"
+END_KEYS = "a r ArrowLeft Enter"
+_TEXT = (
+    "white-space: pre-wrap; overflow-wrap: anywhere; overflow: auto; border: 1px solid #8888; padding: .5rem"
+)
+
+
+def draw_header(caller: Caller, *, csrf: str | None, root: str) -> None:
+    ui.query(".nicegui-content").classes("w-full")
+    with ui.header().classes("items-center"):
+        ui.link("Tunewheel", root).classes("text-h6 text-white")
+        ui.link("Reviews", f"{root}reviews").classes("text-white")
+        ui.space()
+        ui.label(caller.name or "anybody: identity is open").mark("caller")
+        if csrf is not None:
+            draw_logout(csrf, root)
+
+
+def draw_name_form() -> None:
+    """Ask who answers, where no login says so. The browser opens this page again with the name."""
+    with ui.element("form").props("method=get"):
+        ui.label("Identity is open: say who you are.")
+        field = ui.element("input").props('name=reviewer required autofocus aria-label="your name"')
+        field.style("border: 1px solid; padding: .25rem")
+        ui.button("Begin").props("type=submit")
+
+
+def draw_item(sitting: Sitting, number: int) -> tuple[Element, ui.label]:
+    """Draw one item; return the box of the expert's answer, hidden, and its still empty text."""
+    pair, given = sitting.pair(number), sitting.given(number)
+    with ui.element("main").props(f'data-number={number} data-keys="{ITEM_KEYS}"').classes("w-full"):
+        for message in pair.item.messages:
+            _text(message.role, message.content, height="30vh")
+        with ui.element("div").classes("w-full grid gap-4 grid-cols-1 md:grid-cols-2"):
+            for side, answer in (("Left answer", pair.left), ("Right answer", pair.right)):
+                _text(side, answer, height="40vh")
+        box, expected = _text("Expert's answer", "", height="30vh")
+        box.set_visibility(False)
+        with ui.row().classes("w-full justify-center").props('role=group aria-label="which is better"'):
+            _key("1", "Left is better", pressed=given is not None and given.choice is Choice.LEFT)
+            _key("2", "Same", pressed=given is not None and given.choice is Choice.SAME)
+            _key("3", "Right is better", pressed=given is not None and given.choice is Choice.RIGHT)
+        with ui.row().classes("w-full justify-center").props('role=group aria-label="why"'):
+            for key, reason in REASONS.items():
+                _key(key, reason.replace("-", " "), small=True)
+        corrected = (given.corrected if given else None) or ""
+        _field("c  a better answer, in your words; Esc leaves the field", corrected)
+        with ui.row().classes("w-full justify-between"):
+            _key("ArrowLeft", "back", small=True, shown="←")
+            _key("e", "show or hide the expert's answer", small=True)
+            _key("ArrowRight", "next", small=True, shown="→ or Enter")
+    return box, expected
+
+
+def draw_end(sitting: Sitting) -> None:
+    """Draw what comes after the last item: what is missing, or the question for a verdict."""
+    with ui.element("main").props(f'data-number=0 data-keys="{END_KEYS}"').classes("w-full"):
+        missing = [n for n in range(1, len(sitting.pairs) + 1) if sitting.given(n) is None]
+        if missing:
+            ui.label(f"Not answered yet: {', '.join(map(str, missing))}")
+            _key("Enter", "go to the first of them")
+        else:
+            given = [sitting.given(n) for n in range(1, len(sitting.pairs) + 1)]
+            same = sum(one is not None and one.choice is Choice.SAME for one in given)
+            corrected = sum(one is not None and one.corrected is not None for one in given)
+            ui.label(
+                f"You preferred one answer {len(given) - same} times, found both the same {same} times, and "
+                f"wrote {corrected} better ones. You are told which model was which once you have submitted."
+            )
+            with ui.row().props('role=group aria-label="verdict"'):
+                _key("a", "Approve: let the answers decide")
+                _key("r", "Reject: this version must not serve, whatever the answers say; final")
+            _field("c  comment; Esc leaves the field", "")
+            _key("Enter", "submit")
+        _key("ArrowLeft", "back to the last item", small=True, shown="←")
+
+
+def told_at_the_end(sitting: Sitting) -> str:
+    mine = sitting.review.submission_of(sitting.reviewer)
+    own = f"You {mine.verdict} this version; thank you." if mine else "You did not submit."
+    outcome = sitting.review.outcome
+    return f"{own} The review has ended: {outcome}." if outcome else f"{own} Others may still be answering."
+
+
+def draw_revealed(sitting: Sitting, *, root: str) -> None:
+    """Tell a person who is done which model was which."""
+    said, found = sitting.review.preferences_of(sitting.reviewer), sitting.set
+    with ui.element("main").classes("w-full").mark("revealed"):
+        ui.label(
+            f"The candidate was {found.candidate_id}, compared with {found.other_id}. You found it better "
+            f"{said['better']} times, the same {said['same']} times, worse {said['worse']} times."
+        )
+        ui.link("Other reviews", f"{root}reviews")
+
+
+def press_reasons(shown: Element, reasons: set[str]) -> None:
+    """Show which tags are given."""
+    for key, reason in REASONS.items():
+        _press(shown, key, pressed=reason in reasons)
+
+
+def press_verdict(shown: Element, key: str) -> None:
+    """Show which verdict is chosen."""
+    for one in ("a", "r"):
+        _press(shown, one, pressed=one == key)
+
+
+def _press(shown: Element, key: str, *, pressed: bool) -> None:
+    for button in shown.descendants():
+        if isinstance(button, ui.button) and button.props.get("data-key") == key:
+            _mark_pressed(button, pressed=pressed)
+
+
+def _mark_pressed(button: ui.button, *, pressed: bool) -> None:
+    button.props(f"aria-pressed={'true' if pressed else 'false'}")
+    button.props(remove="outline") if pressed else button.props("outline")
+
+
+def _key(key: str, label: str, *, pressed: bool = False, small: bool = False, shown: str = "") -> None:
+    button = ui.button(f"{shown or key}  {label}").props(f'data-key="{key}" no-caps')
+    button.props("size=sm" if small else "")
+    _mark_pressed(button, pressed=pressed)
+
+
+def _text(name: str, text: str, *, height: str) -> tuple[Element, ui.label]:
+    """Draw a text that people or models wrote: as text, whatever it holds, in a box that scrolls."""
+    with ui.element("section").classes("w-full") as box:
+        ui.label(name).classes("text-caption text-grey-8")
+        label = ui.label(text).style(
+            f"{_TEXT}; max-height: {height}; border: 1px solid #8888; padding: .5rem"
+        )
+        label.props(f'tabindex=0 role=region aria-label="{name}"')
+    return box, label
+
+
+def _field(label: str, text: str) -> None:
+    field = ui.textarea(label, value=text).classes("w-full").mark("text")
+    field.props(f"data-text autogrow debounce=300 maxlength={CORRECTED_CHARACTERS}")

@@ -1,0 +1,223 @@
+"""One review as a page: an item at a time, by keyboard alone. It never holds which side is which model.
+
+What it shows is drawn here; what the keys mean is in ``review_keys``; what may be done is in ``reviewing``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from nicegui import ui
+from nicegui.events import GenericEventArguments
+from pydantic import ValidationError
+from tunewheel_contracts.errors import InvalidEvent, TransientError, first_complaint
+from tunewheel_contracts.formats.review_assignment import Choice
+from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, NotAuthorised, Role
+
+from tunewheel_console import review_drawing as drawing
+from tunewheel_console.page import RELOAD_WHEN_LOGGED_OUT, Who
+from tunewheel_console.review_keys import EVENT, KEYS
+from tunewheel_console.reviewing import Given, Reviewing, ReviewRefused, Sitting, reviewer_of
+
+END = 0
+"""Stands for the page after the last item, where a number of an item would."""
+CHOICES = {"1": Choice.LEFT, "2": Choice.SAME, "3": Choice.RIGHT}
+VERDICTS: dict[str, Literal["approved", "rejected"]] = {"a": "approved", "r": "rejected"}
+NOT_KEPT = (ReviewRefused, TransientError, InvalidEvent, NotAuthorised, ValidationError)
+
+
+class ReviewPage:
+    """One browser tab with one review. Each key is judged by what the caller may do by then."""
+
+    def __init__(
+        self,
+        reviewing: Reviewing,
+        caller: Caller,
+        who: Who,
+        *,
+        project: str,
+        review_id: str,
+        name: str | None,
+        refresh_seconds: float,
+    ) -> None:
+        """``name``: who answers, where identity is open."""
+        self._reviewing = reviewing
+        self._caller = caller
+        self._who = who
+        self._project = project
+        self._review_id = review_id
+        self._name_given = name
+        self._refresh_seconds = refresh_seconds
+        self._one_key = asyncio.Lock()
+        self._sitting: Sitting | None = None
+        self._number = END
+        self._is_over = False
+        self._reasons: set[str] = set()
+        self._verdict: Literal["approved", "rejected"] | None = None
+
+    def build(self, *, csrf: str | None, root: str) -> None:
+        """Draw the frame; the first item comes once the browser has opened the page's connection."""
+        drawing.draw_header(self._caller, csrf=csrf, root=root)
+        self._root = root
+        self._told = ui.label().props("role=status aria-live=polite tabindex=-1 id=told").mark("told")
+        self._bar = ui.linear_progress(0, show_value=False).props('aria-label="share that is answered"')
+        self._shown = ui.column().classes("w-full")
+        self._client = ui.context.client
+        ui.on(EVENT, self._on_key)
+        ui.run_javascript(RELOAD_WHEN_LOGGED_OUT)
+        ui.run_javascript(KEYS)
+        if self._caller.principal is None and not self._name_given:
+            with self._shown:
+                drawing.draw_name_form()
+            return
+        self._timer = ui.timer(self._refresh_seconds, self._refresh)
+
+    async def _begin(self) -> None:
+        """Open the review; where that cannot be done, say why and try again with each refresh."""
+        try:
+            self._caller.require(Role.REVIEWER, self._project)
+            reviewer = reviewer_of(self._caller, self._name_given)
+            self._sitting = await self._reviewing.open(self._project, self._review_id, reviewer)
+        except NOT_KEPT as error:
+            self._told.set_text(_reason(error))
+        else:
+            self._draw(self._sitting.first_unanswered or END)
+
+    async def _refresh(self) -> None:
+        """Notice that the session ended, or the role, or the review."""
+        if not await self._ask_who():
+            return
+        if self._sitting is None:
+            await self._begin()
+        elif not self._caller.may(Role.REVIEWER, self._project):
+            self._end(f"{self._caller.name} may not review {self._project} any more")
+        elif self._sitting.is_over and not self._is_over:
+            self._draw(END)
+
+    async def _ask_who(self) -> bool:
+        """Take what the caller may do now; False once nobody is logged in."""
+        try:
+            self._caller = await self._who()
+        except NotAuthenticated as error:
+            self._end(str(error))
+            return False
+        return True
+
+    def _end(self, reason: str) -> None:
+        """Show nothing of the review any more."""
+        self._timer.cancel()
+        answered = self._sitting.answered if self._sitting else 0
+        self._sitting = None
+        self._shown.clear()
+        self._told.set_text(
+            f"{reason}. Your {answered} answers are kept; you go on at the first missing one."
+        )
+        with self._shown:
+            ui.link("Log in again", self._root)
+
+    async def _on_key(self, event: GenericEventArguments) -> None:
+        """Do what a key says, one after another, unless it was meant for what the page has left."""
+        said: dict[str, Any] = event.args if isinstance(event.args, dict) else {}
+        key, text = str(said.get("key", "")), str(said.get("text", ""))
+        async with self._one_key:
+            sitting = self._sitting
+            if sitting is None or said.get("number") != self._number or not await self._ask_who():
+                return
+            try:
+                self._caller.require(Role.REVIEWER, self._project)
+                if self._number == END:
+                    await self._at_end(sitting, key, text)
+                else:
+                    await self._at_item(sitting, key, text)
+            except NOT_KEPT as error:
+                ui.notify(f"not saved: {_reason(error)}", type="negative")
+                if sitting.is_over:
+                    self._draw(END)
+
+    async def _at_item(self, sitting: Sitting, key: str, text: str) -> None:
+        if key in CHOICES:
+            await self._answer(sitting, CHOICES[key], text)
+            self._draw(self._after(sitting))
+        elif key in drawing.REASONS:
+            self._reasons ^= {drawing.REASONS[key]}
+            drawing.press_reasons(self._shown, self._reasons)
+        elif key == "e":
+            self._expected.set_text(sitting.pair(self._number).item.expected)
+            self._expected_box.set_visibility(not self._expected_box.visible)
+        elif key in ("ArrowLeft", "ArrowRight", "Enter") and await self._keep_changes(sitting, text):
+            step = -1 if key == "ArrowLeft" else 1
+            number = self._number + step
+            self._draw(max(1, number) if number <= len(sitting.pairs) else END)
+
+    async def _answer(self, sitting: Sitting, choice: Choice, text: str) -> None:
+        reasons = tuple(one for one in drawing.REASONS.values() if one in self._reasons)
+        given = Given(choice, reasons, text if text.strip() else None)
+        await self._reviewing.answer(sitting, self._number, given, self._caller)
+
+    async def _keep_changes(self, sitting: Sitting, text: str) -> bool:
+        """Answer anew where tags or text of an earlier answer changed; False where there is no choice yet
+        that they could go with."""
+        known = sitting.given(self._number)
+        if known is not None:
+            await self._answer(sitting, known.choice, text)
+            return True
+        if not self._reasons and not text.strip():
+            return True
+        ui.notify("choose 1, 2 or 3 first: tags and correction are kept with it", type="warning")
+        return False
+
+    def _after(self, sitting: Sitting) -> int:
+        """Return what comes after the present item; after the last, what was passed over."""
+        if self._number < len(sitting.pairs):
+            return self._number + 1
+        return sitting.first_unanswered or END
+
+    async def _at_end(self, sitting: Sitting, key: str, text: str) -> None:
+        if key == "ArrowLeft":
+            self._draw(len(sitting.pairs))
+        elif key in VERDICTS:
+            self._verdict = VERDICTS[key]
+            drawing.press_verdict(self._shown, key)
+        elif key == "Enter" and sitting.first_unanswered:
+            self._draw(sitting.first_unanswered)
+        elif key == "Enter" and self._verdict is not None:
+            await self._reviewing.submit(sitting, self._verdict, text, self._caller)
+            self._draw(END)
+        elif key == "Enter":
+            ui.notify("choose a or r first", type="warning")
+
+    def _draw(self, number: int) -> None:
+        """Show an item, the page after the last, or what is known once the review is over."""
+        sitting = self._sitting
+        assert sitting is not None
+        self._number, self._is_over = number, sitting.is_over
+        self._shown.clear()
+        if self._is_over:
+            self._number = END
+            told = drawing.told_at_the_end(sitting)
+            with self._shown:
+                drawing.draw_revealed(sitting, root=self._root)
+        elif number == END:
+            self._verdict = None
+            told = f"{sitting.answered} of {len(sitting.pairs)} answered"
+            with self._shown:
+                drawing.draw_end(sitting)
+        else:
+            given = sitting.given(number)
+            self._reasons = set(given.reasons) if given else set()
+            told = f"Item {number} of {len(sitting.pairs)}; {sitting.answered} answered"
+            with self._shown:
+                self._expected_box, self._expected = drawing.draw_item(sitting, number)
+                drawing.press_reasons(self._shown, self._reasons)
+        self._told.set_text(told)
+        self._bar.set_value(sitting.answered / len(sitting.pairs))
+        with self._client:
+            ui.run_javascript("setTimeout(() => document.getElementById('told')?.focus())")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        field, reason = first_complaint(error)
+        return f"{field} {reason}"
+    return str(error)

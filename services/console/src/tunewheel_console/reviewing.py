@@ -1,0 +1,294 @@
+"""How a person answers a review: which items are theirs, what they said, when they are done.
+
+The page and the API both come here. Which side the candidate stands on never leaves this module before its
+reviewer has submitted.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Literal
+
+from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.evaluation import ReviewAnswered, ReviewRequested
+from tunewheel_contracts.fields import Frozen, PositiveInt, SourceId
+from tunewheel_contracts.formats.review import ReviewSet
+from tunewheel_contracts.formats.review_assignment import Choice, Pair, assigned_pairs
+from tunewheel_runtime.identity.roles import Caller
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+
+from tunewheel_console.actions import Actions
+from tunewheel_console.review_state import Review
+from tunewheel_console.state import ConsoleState
+
+SETS = 4
+"""Review sets held in memory; each may be some megabytes."""
+PLACES = 1_000
+"""Places of reviewers held in memory."""
+CORRECTED_CHARACTERS = 100_000
+SEED_BYTES = 32
+
+
+class ReviewRefused(TunewheelError):
+    """What was asked cannot be done; ``field`` names what to mend, ``status`` is what HTTP answers."""
+
+    def __init__(self, status: HTTPStatus, field: str, reason: str) -> None:
+        self.status = status
+        self.field = field
+        super().__init__(f"{field}: {reason}")
+
+
+class _Place(Frozen):
+    """``reviews/<review_id>/places/<n>.json``: the n-th person who opened the review, and their share."""
+
+    reviewer: SourceId
+    share: PositiveInt
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a reviewer said of one item, as they said it."""
+
+    choice: Choice
+    reasons: tuple[str, ...]
+    corrected: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """One person at one review. Items are numbered from 1, in this person's order."""
+
+    review_id: str
+    request: Envelope[ReviewRequested]
+    reviewer: str
+    set: ReviewSet
+    pairs: tuple[Pair, ...]
+    review: Review
+
+    @property
+    def answered(self) -> int:
+        return self.review.preferences_of(self.reviewer).total()
+
+    @property
+    def first_unanswered(self) -> int | None:
+        known = self.review.answers_of(self.reviewer)
+        return next((n for n, pair in enumerate(self.pairs, 1) if pair.item.item_id not in known), None)
+
+    @property
+    def is_submitted(self) -> bool:
+        return self.review.submission_of(self.reviewer) is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this person has nothing left to answer: then, and only then, are the sides told."""
+        return self.is_submitted or self.review.outcome is not None
+
+    def pair(self, number: int) -> Pair:
+        """Return an item. Raises ReviewRefused for a number that this person does not have."""
+        if not 1 <= number <= len(self.pairs):
+            raise ReviewRefused(
+                HTTPStatus.NOT_FOUND, "item", f"{number} is not yours; yours are 1 to {len(self.pairs)}"
+            )
+        return self.pairs[number - 1]
+
+    def given(self, number: int) -> Given | None:
+        """Return this person's answer to an item."""
+        pair = self.pair(number)
+        known = self.review.answers_of(self.reviewer).get(pair.item.item_id)
+        if known is None:
+            return None
+        return Given(pair.choice(known.data.preference), known.data.reasons, known.data.corrected)
+
+
+class Reviewing:
+    """Opens reviews and takes answers. What it keeps is in the store and on the log, so that a restart, or
+    another console, goes on where this one was."""
+
+    def __init__(
+        self,
+        state: ConsoleState,
+        actions: Actions,
+        store: ObjectStore,
+        refresh: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``refresh`` reads the log to its present end."""
+        self._state = state
+        self._actions = actions
+        self._store = store
+        self._refresh = refresh
+        self._sets: dict[str, ReviewSet] = {}
+        self._places: dict[tuple[str, str], tuple[bytes, int]] = {}
+
+    def _find(self, project: str, review_id: str) -> tuple[Review, Envelope[ReviewRequested]]:
+        known = self._state.projects.get(project)
+        review = known.reviews.by_id.get(review_id) if known else None
+        if review is None or review.request is None:
+            raise ReviewRefused(
+                HTTPStatus.NOT_FOUND, "review_id", f"{project} has no review {review_id}; list its reviews"
+            )
+        return review, review.request
+
+    async def open(self, project: str, review_id: str, reviewer: str) -> Sitting:
+        """Give ``reviewer`` their items: a place of their own, once, in the order in which people come.
+
+        Raises:
+            ReviewRefused: there is no such review, or it ended before this person opened it.
+            TransientError: the broker or the store cannot be reached.
+        """
+        try:
+            review, request = self._find(project, review_id)
+        except ReviewRefused:  # it may be on the log already: this process may have just started
+            await self._refresh()
+            review, request = self._find(project, review_id)
+        found = await self._read_set(review_id, request)
+        seed, share = await self._place_of(review_id, review, found, reviewer)
+        pairs = assigned_pairs(found, share=share, reviewer=reviewer, seed=seed)
+        return Sitting(review_id, request, reviewer, found, pairs, review)
+
+    async def answer(self, sitting: Sitting, number: int, given: Given, caller: Caller) -> None:
+        """Put an answer on the log; once this returns, it is kept. The same answer again changes nothing.
+
+        Raises:
+            ReviewRefused: the item is not this person's, or they have submitted, or the review has ended.
+            TransientError: the broker is away; nothing is kept.
+            ValidationError: a reason is no name.
+        """
+        pair = sitting.pair(number)
+        _require_open(sitting)
+        if given.corrected is not None and len(given.corrected) > CORRECTED_CHARACTERS:
+            reason = f"has {len(given.corrected)} characters; send {CORRECTED_CHARACTERS} at most"
+            raise ReviewRefused(HTTPStatus.UNPROCESSABLE_ENTITY, "corrected", reason)
+        if sitting.given(number) == given:
+            return
+        before = sitting.review.answers_of(sitting.reviewer).get(pair.item.item_id)
+        asked = sitting.request.data
+        answer = ReviewAnswered(
+            project=asked.project,
+            run_id=asked.run_id,
+            review_id=sitting.review_id,
+            item_id=pair.item.item_id,
+            reviewer=sitting.reviewer,
+            revision=1 if before is None else before.data.revision + 1,
+            preference=pair.preference(given.choice),
+            reasons=given.reasons,
+            corrected=given.corrected,
+            principal=caller.principal,
+        )
+        self._state.apply(await self._actions.answer(sitting.request, answer))
+
+    async def submit(
+        self, sitting: Sitting, verdict: Literal["approved", "rejected"], comment: str, caller: Caller
+    ) -> None:
+        """Put a person's verdict on the log. It is their last word on this review.
+
+        Raises:
+            ReviewRefused: items are not answered, or they have submitted, or the review has ended.
+            TransientError: the broker is away; nothing is submitted.
+        """
+        await self._refresh()  # another console may have taken answers, or another tab the verdict
+        _require_open(sitting)
+        open_items = len(sitting.pairs) - sitting.answered
+        if open_items:
+            reason = f"{open_items} of {len(sitting.pairs)} are not answered; answer them first"
+            raise ReviewRefused(HTTPStatus.CONFLICT, "items", reason)
+        submitted = await self._actions.review(
+            sitting.request,
+            reviewer=sitting.reviewer,
+            principal=caller.principal,
+            verdict=verdict,
+            comment=comment,
+        )
+        self._state.apply(submitted)
+
+    async def _read_set(self, review_id: str, request: Envelope[ReviewRequested]) -> ReviewSet:
+        if review_id not in self._sets:
+            assert request.data.review_set is not None
+            try:
+                data = await self._store.get(request.data.review_set)
+                found = ReviewSet.model_validate_json(data)
+            except (ArtifactMissing, CorruptArtifact, ValueError) as error:
+                reason = f"cannot be read: {error}"
+                raise ReviewRefused(HTTPStatus.SERVICE_UNAVAILABLE, "review_set", reason) from error
+            while len(self._sets) >= SETS:
+                self._sets.pop(next(iter(self._sets)))
+            self._sets[review_id] = found
+        return self._sets[review_id]
+
+    async def _place_of(
+        self, review_id: str, review: Review, found: ReviewSet, reviewer: str
+    ) -> tuple[bytes, int]:
+        """Return the review's seed, and the share of ``reviewer``, who takes a place if they have none."""
+        key = (review_id, reviewer)
+        if key not in self._places:
+            share = await self._take_place(review_id, review, found, reviewer)
+            seed = await self._store.first(f"reviews/{review_id}/seed", secrets.token_bytes(SEED_BYTES))
+            if len(self._places) >= PLACES:
+                self._places.clear()
+            self._places[key] = seed, share
+        return self._places[key]
+
+    async def _take_place(self, review_id: str, review: Review, found: ReviewSet, reviewer: str) -> int:
+        """Places are taken from 1 up and never given back, so that a person finds their own again."""
+        holders: list[_Place] = []
+        while True:
+            path = f"reviews/{review_id}/places/{len(holders) + 1}.json"
+            if review.waits_for(reviewer):
+                wanted = _Place(reviewer=reviewer, share=_next_share(review, found, holders))
+                held = await self._store.first(path, wanted.model_dump_json().encode())
+            else:
+                held = await self._store.read(path)
+            if held is None:
+                reason = f"{review_id} has ended: {review.outcome}"
+                raise ReviewRefused(HTTPStatus.CONFLICT, "review_id", reason)
+            holders.append(_Place.model_validate_json(held))
+            if holders[-1].reviewer == reviewer:
+                return holders[-1].share
+
+
+def _next_share(review: Review, found: ReviewSet, holders: list[_Place]) -> int:
+    """Return the share of whoever comes after ``holders``. When each share has its person, the one whose
+    people have got least far is given out again: somebody may have opened the review and gone on holiday."""
+    if len(holders) < found.reviewers:
+        return len(holders) + 1
+
+    def progress(share: int) -> tuple[bool, int, int]:
+        people = [place.reviewer for place in holders if place.share == share]
+        done = any(person in review.submitters for person in people)
+        return done, max(len(review.answers_of(person)) for person in people), len(people)
+
+    return min(range(1, found.reviewers + 1), key=progress)
+
+
+def _require_open(sitting: Sitting) -> None:
+    if sitting.is_submitted:
+        raise ReviewRefused(HTTPStatus.CONFLICT, "review_id", "you have submitted; that was your last word")
+    if sitting.review.outcome is not None:
+        reason = f"{sitting.review_id} has ended: {sitting.review.outcome}; no more answers are taken"
+        raise ReviewRefused(HTTPStatus.CONFLICT, "review_id", reason)
+
+
+def reviewer_of(caller: Caller, name: str | None) -> str:
+    """Return whose answers these are: the caller's, by the one name that nobody else has; ``name`` where
+    identity is open.
+
+    Raises:
+        ReviewRefused: nobody is named, or somebody else than the caller.
+    """
+    principal = caller.principal
+    if principal is None:
+        if not name:
+            raise ReviewRefused(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "reviewer",
+                "is missing: identity is open, so say who you are",
+            )
+        return name
+    own = principal.name if principal.issuer is None else f"{principal.name} ({principal.issuer})"
+    if name not in (None, own):
+        reason = f"is {name!r}, but the key says {own!r}; leave it out"
+        raise ReviewRefused(HTTPStatus.UNPROCESSABLE_ENTITY, "reviewer", reason)
+    return own
