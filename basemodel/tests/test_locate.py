@@ -113,8 +113,29 @@ def test_a_hub_snapshot_is_named_by_its_commit(tmp_path: Path, monkeypatch) -> N
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
 
     assert locate_base_model("owner/name", cache_dir=tmp_path) == BaseModel("owner/name", path, commit)
-    assert asked["name"] == "owner/name"
+    assert (asked["name"], asked["revision"]) == ("owner/name", None)
     assert not any(str(pattern).endswith((".bin", ".pt", ".py", "*")) for pattern in asked["allow_patterns"])
+
+
+def test_a_revision_that_was_told_is_fetched_whatever_the_hub_has_by_now(tmp_path: Path, monkeypatch) -> None:
+    first, newest = "1" * 40, "2" * 40
+    for commit in (first, newest):
+        write_tiny_model(tmp_path / commit)
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda name, *, revision, **_: str(tmp_path / (revision or newest)),
+    )
+    found = locate_base_model("owner/name", cache_dir=tmp_path, revision=first)
+    assert (found.revision, found.path) == (first, tmp_path / first)
+    assert locate_base_model("owner/name", cache_dir=tmp_path).revision == newest
+    with pytest.raises(BaseModelNotFound, match=f"is revision {newest} here and was sha256:0 in training"):
+        locate_base_model("owner/name", cache_dir=tmp_path, revision="sha256:0")
+
+
+def test_files_of_another_revision_are_not_taken_for_those_that_were_told(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "a")
+    with pytest.raises(BaseModelNotFound, match="bring that revision back, or train again"):
+        locate_base_model(str(path), cache_dir=tmp_path, revision="sha256:0")
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:

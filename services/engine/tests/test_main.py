@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_engine.main import read_settings, serve
 from tunewheel_engine.settings import Settings
 
@@ -43,6 +44,17 @@ def test_a_base_model_that_is_not_there_is_named(tmp_path: Path, capsys) -> None
     logged = capsys.readouterr().err
     assert '"field": "base_model"' in logged
     assert "no directory" in logged
+
+
+@pytest.mark.usefixtures("default_logs")
+def test_it_does_not_start_with_another_revision_than_was_asked_for(tmp_path: Path, capsys) -> None:
+    from tunewheel_engine.main import configure_logs
+
+    path = write_tiny_model(tmp_path / "base")
+    settings = Settings(base_model=str(path), base_revision="sha256:0", cache_dir=tmp_path, identity="open")
+    configure_logs(settings)
+    assert serve(settings) == 2
+    assert "and was sha256:0 in training" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("default_logs")

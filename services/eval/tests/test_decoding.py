@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tunewheel_basemodel.sampling import Sampler, Sampling
 from tunewheel_eval.decoding import Decoder
 
 SHARED = list(range(40, 60))
@@ -51,6 +52,23 @@ def test_rows_that_stop_leave_the_batch_and_the_others_go_on(tiny: tuple[Any, An
         assert ids == (expected if cut is None else expected[:cut])
         assert complete is (cut is not None)
     assert found[0][1]
+
+
+def test_a_drawn_answer_depends_on_its_own_seed_and_not_on_its_company(tiny: tuple[Any, Any]) -> None:
+    model = tiny[0]
+
+    def drawn(rows: list[int], **sampling: Any) -> dict[int, list[int]]:
+        batched, contexts = decoder(model), [CONTEXTS[row] for row in rows]
+        samplers = [
+            Sampler(Sampling(seed=row, **sampling), model.device, prompt=context)
+            for row, context in zip(rows, contexts, strict=True)
+        ]
+        found = batched.generate(batched.prefill(contexts), max_new_tokens=8, samplers=samplers)
+        return {row: ids for row, (ids, _) in zip(rows, found, strict=True)}
+
+    together = drawn([0, 1, 2, 3], temperature=1.0)
+    assert {row: drawn([row], temperature=1.0)[row] for row in range(4)} == together
+    assert together != drawn([0, 1, 2, 3]) != drawn([0, 1, 2, 3], repetition_penalty=1.9)
 
 
 def test_generation_ends_when_every_row_has(tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,13 @@ async def test_two_turns(
     card = await read_scorecard(store, verdict)
     assert {one.role for one in card.contestants} == {Role.CANDIDATE, Role.BASE}
     assert card.contestants[0].metrics["examples"] == 6
+    assert verdict.bundle == card.bundle == card.contestants[0].bundle
+    assert card.bundle is not None
+    assert (card.bundle.model_id, card.bundle.precision) == (first.adapter.model_id, "float32")
+    bare = next(one.bundle for one in card.contestants if one.role is Role.BASE)
+    assert bare is not None
+    assert (bare.model_id, bare.adapter_sha256) == (None, None)
+    assert bare.system_prompt == card.bundle.system_prompt
     assert card.generations is not None
     lines = [json.loads(line) for line in (await store.get(card.generations)).splitlines()]
     assert {(one["example_id"], one["role"]) for one in lines} == {

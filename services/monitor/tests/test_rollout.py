@@ -49,6 +49,20 @@ def test_verdicts(candidate: Tally, champion: Tally, verdict: str | None):
         assert found.reasons
 
 
+def test_an_error_that_every_request_met_is_the_reason():
+    def failing(*errors: str) -> str:
+        whole = trial(Tally(), Tally())
+        for number in range(20):
+            error = errors[number % len(errors)]
+            whole.count(completion(completion_id=f"c{number}", error=error), valid=False)
+        found = judge(whole, ROLLOUT)
+        assert found is not None
+        return found.reasons[0]
+
+    assert failing("cannot be served: another base").endswith(": cannot be served: another base")
+    assert failing("Ada's letter is too long", "Bob's too").endswith("is above the tolerated 5.0%")
+
+
 def test_a_shadow_is_judged_by_its_own_policy():
     found = judge(trial(Tally(5), Tally(5), "shadow"), ROLLOUT)
     assert found is not None

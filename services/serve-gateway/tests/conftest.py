@@ -23,6 +23,7 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
@@ -68,6 +69,8 @@ class FakeEngine:
         self.refuse_load_of: set[str] = set()
         self.silent: set[str] = set()
         """Paths that are asked in vain while they are named here."""
+        self.told_of_base: dict[str, str] = {}
+        """What ``/v1/models`` says of the base beside its name."""
         self.models_instead: dict[str, Any] | None = None
         self.load_instead: dict[str, Any] | None = None
         self.slow_load: str | None = None
@@ -120,7 +123,9 @@ class FakeEngine:
         if self.models_instead is not None:
             return web.json_response(self.models_instead)
         names = [BASE.name, *self.adapters]
-        return web.json_response({"object": "list", "data": [{"id": n, "object": "model"} for n in names]})
+        listed = [{"id": n, "object": "model"} for n in names]
+        listed[0] |= self.told_of_base
+        return web.json_response({"object": "list", "data": listed})
 
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -299,11 +304,18 @@ class World:
         project: str = "desk",
         *,
         stand_ins: tuple[str, ...] = (),
+        judged: dict[str, Bundle] | None = None,
         **shares: tuple[str | AdapterRef, int],
     ) -> None:
-        """Desire ``production=(model_id, percent)`` and so on; ``base`` stands for the bare base."""
+        """Desire ``production=(model_id, percent)`` and so on; ``base`` stands for the bare base. ``judged``:
+        bundles by model."""
         routes = [await self._route(role, model, percent) for role, (model, percent) in shares.items()]
         before = [await self._route("production", model, 100) for model in stand_ins]
+        bundles = judged or {}
+        routes, before = (
+            [route.model_copy(update={"bundle": bundles.get(route.model_id)}) for route in some]
+            for some in (routes, before)
+        )
         self.generation += 1
         desired = ServingDesired(
             project=project,

@@ -37,7 +37,7 @@ STEPS_PER_EPOCH = 6
 def light_recipe(
     job: Job, *, report: Callable[[Message], None], should_stop: Callable[[], bool]
 ) -> Completed:
-    locate(job.base_model, cache_dir=job.cache_dir)
+    locate(job)
     found = checkpoints.latest(job.work_dir)
     step, digest = _load(found) if found else (0, hashlib.sha256(job.train_path.read_bytes()).hexdigest())
     resumed = (*checkpoints.read_state(found)["resumed_from"], step) if found else ()

@@ -49,6 +49,25 @@ async def test_a_hub_that_is_down_for_a_while_delays_the_run(bench, tiny_base, t
     assert event.adapter.base.revision == revision
 
 
+async def test_a_version_is_trained_on_the_commit_that_was_found_first(
+    bench, tiny_base, tmp_path: Path, monkeypatch
+):
+    """A hub's main branch moves; a version that is trained again must not land on another base."""
+    cached = tmp_path / "hub" / "models--nobody--tiny"
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_CACHE", str(cached.parent))
+    (cached / "refs").mkdir(parents=True)
+    revisions = []
+    made = await bench(base_model="nobody/tiny")
+    for commit in ("a" * 40, "b" * 40):
+        shutil.copytree(tiny_base.path, cached / "snapshots" / commit)
+        (cached / "refs" / "main").write_text(commit)
+        event = await made.train()
+        assert isinstance(event, TrainCompleted)
+        revisions.append((event.run_id, event.adapter.base.revision))
+    assert revisions[0] == revisions[1]
+
+
 async def test_a_hub_that_stays_down_fails_the_run_and_is_named(bench, tmp_path: Path, monkeypatch):
     made, _ = await with_a_dead_hub(bench, tmp_path, monkeypatch)
     made.settings = made.settings.model_copy(update={"retry_first_delay_seconds": 0.01, "hub_attempts": 2})

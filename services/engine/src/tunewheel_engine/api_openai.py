@@ -99,7 +99,9 @@ def model_list(engine: Engine) -> list[dict[str, Any]]:
         {"id": one.name, **common, "root": str(one.path), "parent": engine.base.name}
         for one in engine.shelf.names()
     ]
-    return [{**base, "max_model_len": engine.max_context}, *adapters]
+    # Beside OpenAI's fields and vLLM's: what the gateway holds against what was judged.
+    weights = {"revision": engine.base.revision, "dtype": engine.settings.dtype}
+    return [{**base, "max_model_len": engine.max_context, **weights}, *adapters]
 
 
 async def _answer(

@@ -123,7 +123,9 @@ def load_engine(settings: Settings, *, on_failure: Callable[[], None]) -> Engine
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    base = locate_base_model(settings.base_model, cache_dir=settings.cache_dir)
+    base = locate_base_model(
+        settings.base_model, cache_dir=settings.cache_dir, revision=settings.base_revision
+    )
     scheduler = Scheduler(max_queue=settings.max_queue, max_batch=settings.max_batch, on_failure=on_failure)
     runners = _Runners(base, settings, scheduler)
     runner = runners.get(BaseForm())

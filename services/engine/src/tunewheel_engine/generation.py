@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tunewheel_basemodel.sampling import Sampling
+
 from tunewheel_engine.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -32,16 +34,6 @@ class Adapter:
     path: Path
     form: BaseForm
     weights: LoraWeights
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen; ``temperature`` 0 takes the likeliest."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +66,7 @@ class Generation:
 
     prompt: list[int]
     max_tokens: int
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     adapter: Adapter | None = None
     stops: tuple[str, ...] = ()
     include_stop: bool = False

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tunewheel_engine.detokenizing import Detokenizer
+from tunewheel_basemodel.detokenizing import Detokenizer
+from tunewheel_basemodel.sampling import Sampler, choose_tokens, logprobs_of
+
 from tunewheel_engine.generation import Generation, Progress, Token
 from tunewheel_engine.prefix_cache import PrefixCache, common
-from tunewheel_engine.sampling import Sampler, choose_tokens, logprobs_of
 from tunewheel_engine.stopping import StopMatcher
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Lane:
     def _new_row(self, generation: Generation) -> Row:
         return Row(
             generation=generation,
-            sampler=Sampler(generation.sampling, self._runner.device),
+            sampler=Sampler(generation.sampling, self._runner.device, prompt=generation.prompt),
             detokenizer=Detokenizer(self._runner.tokenizer),
             stops=StopMatcher(generation.stops, include=generation.include_stop),
         )

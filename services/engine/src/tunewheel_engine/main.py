@@ -86,6 +86,7 @@ def read_settings(arguments: list[str]) -> Settings:
     """Settings from the environment, with the command's options over them."""
     parser = argparse.ArgumentParser(prog="tunewheel-engine", description=__doc__)
     parser.add_argument("--base-model", help="Hugging Face id or directory")
+    parser.add_argument("--base-revision", help="of it: a commit of the hub, or sha256:… of its files")
     parser.add_argument("--cache-dir", type=Path)
     parser.add_argument(
         "--adapter-root",

@@ -8,16 +8,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from tunewheel_basemodel.sampling import Sampling
 
 from tunewheel_engine.errors import Refused
-from tunewheel_engine.generation import Sampling
 
 _NOT_SERVED: dict[str, tuple[tuple[object, ...], str]] = {
     "n": ((1,), "send one request for each answer"),
     "best_of": ((1,), "send one request for each answer"),
     "presence_penalty": ((0,), "leave it out, or serve by vLLM"),
     "frequency_penalty": ((0,), "leave it out, or serve by vLLM"),
-    "repetition_penalty": ((1,), "leave it out, or serve by vLLM"),
     "min_p": ((0,), "use top_p"),
     "logit_bias": (({},), "leave it out, or serve by vLLM"),
     "logprobs": ((False,), "leave it out, or serve by vLLM"),
@@ -68,6 +67,7 @@ class _Common(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 64)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
@@ -94,6 +94,7 @@ class _Common(BaseModel):
             top_p=1.0 if self.top_p is None else self.top_p,
             top_k=max(self.top_k or 0, 0),
             seed=self.seed,
+            repetition_penalty=self.repetition_penalty or 1.0,
         )
 
     def stops(self) -> tuple[str, ...]:

@@ -15,6 +15,9 @@ class Settings(HttpSettings):
 
     base_model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """A Hugging Face id, or the path of a directory with safetensors and tokenizer."""
+    base_revision: str | None = None
+    """Commit of the hub, or ``sha256:…`` of the files; the engine does not start with any other. None:
+    whatever is newest."""
     cache_dir: Path = Field(default_factory=lambda: user_cache_path("tunewheel"))
     adapter_roots: list[Path] = []
     """Adapters are loaded from below these directories only (JSON list); default ``<cache_dir>/adapters``."""

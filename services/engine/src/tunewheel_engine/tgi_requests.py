@@ -9,16 +9,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from tunewheel_basemodel.sampling import Sampling
 
 from tunewheel_engine.errors import Refused
-from tunewheel_engine.generation import Sampling
 
 _NOT_SERVED: dict[str, tuple[object, ...]] = {
     "best_of": (1,),
     "decoder_input_details": (False,),
     "frequency_penalty": (0,),
     "grammar": (),
-    "repetition_penalty": (1,),
     "top_n_tokens": (0,),
     "typical_p": (1,),
     "watermark": (False,),
@@ -35,6 +34,7 @@ class Parameters(BaseModel):
     details: bool = False
     do_sample: bool = False
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     return_full_text: bool | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 64)] | None = None
     stop: Annotated[list[str], Field(max_length=16)] = []
@@ -57,9 +57,10 @@ class Parameters(BaseModel):
     def sampling(self) -> Sampling:
         tempered = self.temperature is not None and self.temperature != 1
         cut = self.top_k is not None or (self.top_p is not None and self.top_p < 1)
+        penalty = self.repetition_penalty or 1.0
         if not (self.do_sample or tempered or cut):
-            return Sampling(seed=self.seed)
-        return Sampling(self.temperature or 1.0, self.top_p or 1.0, self.top_k or 0, self.seed)
+            return Sampling(seed=self.seed, repetition_penalty=penalty)
+        return Sampling(self.temperature or 1.0, self.top_p or 1.0, self.top_k or 0, self.seed, penalty)
 
 
 class GenerateRequest(BaseModel):

@@ -95,6 +95,7 @@ async def prepare_job(
         max_output_tokens=contest.manifest.spec.task.max_output_tokens,
         cache_dir=settings.cache_dir,
         dtype=settings.eval_dtype,
+        decoding=contest.manifest.spec.evaluation.decoding,
         batch_size=settings.eval_batch_size,
         threads=settings.eval_threads,
     )
@@ -129,4 +130,5 @@ def _form(contest: Contest, adapter: AdapterRef | None) -> AdapterRef:
 
 def _key(contest: Contest, adapter: AdapterRef | None) -> str:
     form = _form(contest, adapter)
-    return model_key(form.base, adapter, quantization=form.quantization)
+    decoding = contest.manifest.spec.evaluation.decoding
+    return model_key(form.base, adapter, quantization=form.quantization, decoding=decoding)

@@ -92,15 +92,9 @@ def groups(contestants: Sequence[ContestantJob]) -> list[list[ContestantJob]]:
 
 
 def _located(job: ContestantJob, cache_dir: Path) -> BaseModel:
-    from tunewheel_basemodel.errors import BaseModelNotFound
     from tunewheel_basemodel.locate import BaseModel, locate_base_model
 
-    base = locate_base_model(job.base.name, cache_dir=cache_dir)
-    if base.revision != job.base.revision:
-        raise BaseModelNotFound(
-            f"{job.base.name!r} is revision {base.revision} here and was {job.base.revision} in training; "
-            "bring that revision back, or train again"
-        )
+    base = locate_base_model(job.base.name, cache_dir=cache_dir, revision=job.base.revision)
     if not job.whole_model or job.directory is None:
         return base
     _lend_tokenizer(base.path, job.directory)

@@ -1,4 +1,4 @@
-"""Batched greedy decoding and answer likelihoods on one loaded model.
+"""Batched decoding and answer likelihoods on one loaded model.
 
 What prompts share (a system prompt, mostly) is computed once and its keys and values are copied to every
 row; the keys and values of a prompt then serve both the likelihood of its answers and the generation.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import Cache, PreTrainedModel
+    from tunewheel_basemodel.sampling import Sampler
 
 Tokens = Sequence[int]
 
@@ -103,19 +104,24 @@ class Decoder:
         found = iter(sums)
         return [[next(found) for _ in choices] for choices in answers]
 
-    def generate(self, prefilled: Prefilled, *, max_new_tokens: int) -> list[tuple[list[int], bool]]:
-        """Continue greedily: (token ids without the stop token, whether it stopped by itself) per row.
+    def generate(
+        self, prefilled: Prefilled, *, max_new_tokens: int, samplers: Sequence[Sampler] = ()
+    ) -> list[tuple[list[int], bool]]:
+        """Continue: (token ids without the stop token, whether it stopped by itself) per row. ``samplers``:
+        who chooses the tokens, one per row; without them the likeliest is chosen.
 
         Uses ``prefilled`` up.
         """
         import torch
+        from tunewheel_basemodel.sampling import choose_tokens
 
         state, device = prefilled, self._model.device
         written: list[list[int]] = [[] for _ in range(state.logits.shape[0])]
         stopped = [False] * len(written)
         active = list(range(len(written)))
         for _ in range(max_new_tokens):
-            chosen: list[int] = state.logits.argmax(dim=-1).tolist()
+            choosing = [samplers[row] for row in active] if samplers else []
+            chosen = choose_tokens(state.logits, choosing)
             for row, token in zip(active, chosen, strict=True):
                 if token in self._stop_ids:
                     stopped[row] = True

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.run import BaseModelRef
@@ -42,7 +43,9 @@ class Job(Frozen):
     items: tuple[RegressionItem, ...]
     max_output_tokens: Annotated[int, Field(gt=0)]
     cache_dir: Path
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    decoding: Decoding = Decoding()
+    """How answers to the held-out prompts are written."""
     batch_size: Annotated[int, Field(gt=0)] = 32
     threads: Annotated[int, Field(ge=0)] = 0
 

@@ -12,12 +12,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 from tunewheel_contracts.fields import FiniteFloat, Frozen, Sha256
+from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.identity import content_id, content_sha256
 
-METHOD = 1
+from tunewheel_eval.bundles import files_of
+
+METHOD = 2
 """Raised when measuring changes, so that rows of the old way are not mixed with the new."""
+
+GREEDY = Decoding()
 
 
 class Header(Frozen):
@@ -115,11 +120,16 @@ def example_key(example: ChatExample, *, max_output_tokens: int) -> str:
     return content_sha256({"messages": messages, "max_output_tokens": max_output_tokens})
 
 
-def model_key(base: BaseModelRef, adapter: AdapterRef | None, *, quantization: str | None) -> str:
-    """Name a contestant by its weights: base revision, quantisation and the adapter's files."""
-    files: Mapping[str, str] = {}
-    if adapter is not None:
-        files = {file.path.removeprefix(f"{adapter.path}/"): file.sha256 for file in adapter.files}
+def model_key(
+    base: BaseModelRef,
+    adapter: AdapterRef | None,
+    *,
+    quantization: str | None,
+    decoding: Decoding = GREEDY,
+) -> str:
+    """Name a contestant by its weights (base revision, quantisation, the adapter's files) and by how it
+    writes."""
+    files: Mapping[str, str] = files_of(adapter) if adapter is not None else {}
     method = adapter.method.value if adapter else None
     return content_id(
         "model",
@@ -128,5 +138,6 @@ def model_key(base: BaseModelRef, adapter: AdapterRef | None, *, quantization: s
             "quantization": quantization,
             "method": method,
             "files": dict(files),
-        },
+        }
+        | ({} if decoding == GREEDY else {"decoding": decoding.model_dump(mode="json")}),
     )

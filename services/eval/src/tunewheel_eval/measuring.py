@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.formats.regression_items import RegressionItem
@@ -15,7 +16,7 @@ from tunewheel_eval.decoding import Decoder
 from tunewheel_eval.errors import NoNumber, UnfitCandidate
 from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import Header, HoldoutRow, RegressionRow, Row, SkippedRow, example_key
-from tunewheel_eval.prompts import Prompt, example_prompt, item_prompt, too_long, unanswered
+from tunewheel_eval.prompts import Prompt, example_prompt, item_prompt, sampling_of, too_long, unanswered
 from tunewheel_eval.rows import RowFile, read_existing
 
 if TYPE_CHECKING:
@@ -37,11 +38,10 @@ def measure(job: Job, report: Report) -> None:
         UnfitCandidate: the candidate or its base cannot be measured.
     """
     import torch
-    from tunewheel_basemodel.precision import compute_dtype
 
     if job.threads:
         torch.set_num_threads(job.threads)
-    dtype = compute_dtype() if job.dtype == "auto" else job.dtype
+    dtype = job.dtype
     for group in groups(job.contestants):
         works = [_Work(job, one, dtype, report) for one in group]
         open_work = [work for work in works if work.pending]
@@ -120,8 +120,12 @@ class _Work:
         examples = {key: one for key, one in examples.items() if key not in silent}
         if examples:
             limit = self._job.max_output_tokens
+            decoding = self._job.decoding
             prompts = [
-                example_prompt(tokenizer, one, key=key, max_output_tokens=limit)
+                replace(
+                    example_prompt(tokenizer, one, key=key, max_output_tokens=limit),
+                    sampling=sampling_of(decoding, key=key),
+                )
                 for key, one in examples.items()
             ]
             yield prompts, _holdout_row
@@ -150,12 +154,16 @@ def _answer(
     decoder: Decoder, tokenizer: PreTrainedTokenizerBase, batch: Sequence[Prompt]
 ) -> Iterator[Answered]:
     """Each prompt with its answers' log-likelihoods, the text it generated and whether that ended."""
+    from tunewheel_basemodel.detokenizing import text_of
+    from tunewheel_basemodel.sampling import Sampler
+
     prefilled = decoder.prefill([prompt.context for prompt in batch])
     weights = decoder.likelihoods_after(prefilled, [prompt.answers for prompt in batch])
     longest = max(prompt.max_new_tokens for prompt in batch)
-    generated = decoder.generate(prefilled, max_new_tokens=longest)
+    samplers = [Sampler(one.sampling, prefilled.logits.device, prompt=one.context) for one in batch]
+    generated = decoder.generate(prefilled, max_new_tokens=longest, samplers=samplers)
     for prompt, logs, (ids, complete) in zip(batch, weights, generated, strict=True):
-        yield prompt, logs, str(tokenizer.decode(ids, skip_special_tokens=True)), complete
+        yield prompt, logs, text_of(tokenizer, ids), complete
 
 
 def _holdout_row(prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tunewheel_basemodel.sampling import Sampling
+from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import MAX_NEW_TOKENS, RegressionItem
 
@@ -27,6 +29,8 @@ class Prompt:
     context: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
     max_new_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    """How the answer is written; the likeliest tokens, unless told."""
 
     @property
     def longest(self) -> int:
@@ -49,6 +53,18 @@ def example_prompt(
         context=_ids(tokenizer, asked),
         answers=(_ids(tokenizer, answer),),
         max_new_tokens=max_output_tokens,
+    )
+
+
+def sampling_of(decoding: Decoding, *, key: str) -> Sampling:
+    """How the answer to the prompt of ``key`` is written: by the seed that the project names, as each request
+    is where it serves, else by one of the prompt's own, so that measuring again writes the same."""
+    seed = decoding.seed if decoding.seed is not None else int(key[:15], 16)
+    return Sampling(
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        seed=seed,
+        repetition_penalty=decoding.repetition_penalty,
     )
 
 

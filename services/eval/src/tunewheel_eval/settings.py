@@ -32,8 +32,8 @@ class Settings(ServiceSettings):
     eval_attempts: int = Field(default=3, ge=1)
     """Attempts at measuring a run, each with smaller batches, before it fails. Those that came further than
     the one before do not count."""
-    eval_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """``auto``: bfloat16 where the processor has it, else float32."""
+    eval_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the engine that serves computes in, which is judged: the gateway refuses any other."""
     eval_regression_set: Path | None = None
     """A regression set of one's own (JSON Lines) instead of the one that comes with the service."""
 

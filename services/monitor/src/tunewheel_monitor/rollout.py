@@ -56,11 +56,14 @@ class Trial:
     correlation_id: str | None = None
     candidate: Tally = field(default_factory=Tally)
     champion: Tally = field(default_factory=Tally)
+    errors: set[str] = field(default_factory=set[str], repr=False)
+    """What failed requests of the candidate were told; the first two that differ."""
     _latest: dict[str, None] = field(default_factory=dict[str, None], repr=False, compare=False)
 
     def recount(self) -> None:
         """Set the counts to zero: the traffic is about to be read again."""
         self.candidate, self.champion = Tally(), Tally()
+        self.errors.clear()
         self._latest.clear()
 
     def count(self, completion: InferenceCompleted, *, valid: bool) -> bool:
@@ -82,6 +85,8 @@ class Trial:
         self._latest[completion.completion_id] = None
         if len(self._latest) > REMEMBERED:
             del self._latest[next(iter(self._latest))]
+        if side is self.candidate and completion.error is not None and len(self.errors) < 2:
+            self.errors.add(completion.error)
         side.add(error=completion.error is not None, valid=valid)
         return True
 
@@ -103,7 +108,10 @@ def judge(trial: Trial, rollout: RolloutSpec) -> Verdict | None:
     if candidate.requests < policy.min_requests:
         return None
     if candidate.error_rate > policy.max_error_rate:
-        return Verdict("failed", (_too_many("error rate", candidate.error_rate, policy.max_error_rate),))
+        reason = _too_many("error rate", candidate.error_rate, policy.max_error_rate)
+        # Of errors that differ any may quote a customer; one that every request met says what is wrong.
+        same = candidate.errors == candidate.requests and len(trial.errors) == 1
+        return Verdict("failed", (f"{reason}: {next(iter(trial.errors))}" if same else reason,))
     alone = trial.stage == "canary" and rollout.canary.percent == 100
     if champion.requests < policy.min_requests and not alone:
         return None

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
+from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.identity.roles import Caller, Role
 
 from tunewheel_serve_gateway.chat_request import ChatRequest, with_system_prompt
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.errors import Headers, Unavailable
 from tunewheel_serve_gateway.exchange import Exchange, new_completion_id
+from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.recent import RecentCompletions
 from tunewheel_serve_gateway.reconcile import Reconciler
@@ -167,7 +169,10 @@ class Answering:
             streamed=request.stream,
         )
         body = request.upstream_body(
-            model=target.upstream_model, messages=messages, max_tokens=target.max_output_tokens
+            model=target.upstream_model,
+            messages=messages,
+            max_tokens=target.max_output_tokens,
+            defaults=decoding_parameters(target.bundle) if target.bundle else None,
         )
         return exchange, body
 
@@ -177,6 +182,31 @@ class Answering:
         self._log.offer(exchange)
         self._recent.remember(exchange)
         self._shadows.offer(target, request, exchange)
+        self._count_refused(target, request, exchange)
+
+    def _count_refused(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
+        """Log a failed completion of a candidate that the engine will not serve, for its share of what others
+        answered. So its rollout ends, with the reason, as one does whose answers fail; no client sees it."""
+        table = self._reconciler.table.projects.get(target.project)
+        if table is None or target.pinned:
+            return
+        for refused in table.refused:
+            failure = self._reconciler.failures.get(refused.model_id)
+            if failure is None or random.random() * 100 >= refused.percent:
+                continue
+            exchange = Exchange(
+                project=refused.project,
+                completion_id=new_completion_id(),
+                model_id=refused.model_id,
+                role=refused.role,
+                messages=with_system_prompt(request.messages, refused.system_prompt),
+                shadow_of=answered.completion_id if refused.role is RouteRole.SHADOW else None,
+                client=answered.client,
+                user=answered.user,
+            )
+            exchange.fail(f"cannot be served: {failure.reason}")
+            exchange.finish(0.0)
+            self._log.offer(exchange)
 
     def _failed(self, exchange: Exchange, error: UpstreamError, started: float) -> None:
         if error.counts_against_model:

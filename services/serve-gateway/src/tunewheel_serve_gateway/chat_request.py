@@ -6,6 +6,7 @@ overtakes others or generates without end.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,11 +81,16 @@ class ChatRequest:
     user: str | None
 
     def upstream_body(
-        self, *, model: str, messages: Messages, max_tokens: int | None = None
+        self,
+        *,
+        model: str,
+        messages: Messages,
+        max_tokens: int | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Return the body for the engine. Usage is always asked for: the completion log needs it.
-        ``max_tokens`` counts where the client set no limit."""
-        body = self.parameters | {
+        ``max_tokens`` counts where the client set no limit, and ``defaults`` where it set nothing else."""
+        body = {**(defaults or {}), **self.parameters} | {
             "model": model,
             "messages": [{"role": role, "content": content} for role, content in messages],
             "stream": self.stream,

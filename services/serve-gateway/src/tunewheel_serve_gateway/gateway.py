@@ -24,6 +24,7 @@ from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.forgetting import Forgetting
+from tunewheel_serve_gateway.judged import Bases, unknown
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.recent import RecentCompletions
 from tunewheel_serve_gateway.reconcile import Reconciler
@@ -212,7 +213,7 @@ class Gateway:
         engine: dict[str, Any] = {"reachable": self.reconciler.engine_error is None}
         status = {
             "engine": engine,
-            "projects": {name: routes_of(table) for name, table in mine.items()},
+            "projects": {name: routes_of(table, self.upstream.bases) for name, table in mine.items()},
             "failed_adapters": {name: {"attempts": f.attempts, "reason": f.reason} for name, f in failures},
         }
         if allowed is None:
@@ -227,9 +228,20 @@ class Gateway:
             self._fail(error)
 
 
-def routes_of(table: ProjectTable) -> dict[str, Any]:
-    """Return one project's routes as plain data."""
-    routes = [{"role": t.role.value, "model_id": t.model_id, "percent": t.percent} for t in table.targets]
+def routes_of(table: ProjectTable, bases: Bases) -> dict[str, Any]:
+    """Return one project's routes as plain data: also whether what serves is what was judged, its hash, and
+    what the engine does not say of it."""
+    routes = [
+        {
+            "role": target.role.value,
+            "model_id": target.model_id,
+            "percent": target.percent,
+            "judged": target.bundle is not None,
+            "bundle": target.bundle.sha256 if target.bundle else None,
+            "unknown": unknown(target.bundle, bases) if target.bundle else [],
+        }
+        for target in table.targets
+    ]
     return {"routes": routes, "waiting_for": table.waiting_for}
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import structlog
 from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.retry import Backoff
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles, InvalidAdapter
 from tunewheel_serve_gateway.catalog import Catalog
+from tunewheel_serve_gateway.judged import UnfitEngine, check_engine
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import RouteTable, build_table
 from tunewheel_serve_gateway.upstream.protocol import (
@@ -39,6 +41,8 @@ class Failure:
     attempts: int
     retry_at: float
     reason: str
+    final: bool = False
+    """Whether the engine, or what was judged, is against it: no time mends that."""
 
 
 class Reconciler:
@@ -148,6 +152,7 @@ class Reconciler:
             if listed is not None:
                 # What was loaded since the question went out is not in the answer.
                 self._ready = (listed | self._ready - before) & self._named()
+            self._ready -= self._unfit()
             self._rebuild()
             self._load_missing()
             await self._unload_stale(listed)
@@ -169,10 +174,34 @@ class Reconciler:
         stand_ins = {route.model_id for project in projects for route in project.stand_ins}
         return stand_ins.union(self._catalog.predecessors, self._wanted())
 
+    def _unfit(self) -> set[str]:
+        """Return the models that this engine must not serve: it says that it is not what they were judged
+        on."""
+        return {name for name, bundle in self._bundles().items() if not self._fits(bundle)}
+
+    def _fits(self, bundle: Bundle) -> bool:
+        try:
+            check_engine(bundle, self._upstream.bases)
+        except UnfitEngine:
+            return False
+        return True
+
+    def _bundles(self) -> dict[str, Bundle]:
+        """Return what was judged of each adapter that a route names."""
+        projects = self._catalog.projects()
+        routes = (route for project in projects for route in (*project.stand_ins, *project.routes))
+        return {r.model_id: r.bundle for r in routes if r.bundle is not None and r.adapter is not None}
+
     def _rebuild(self) -> None:
-        lasting = {name for name, failure in self.failures.items() if failure.attempts >= LASTING_ATTEMPTS}
+        lasting = {name: one for name, one in self.failures.items() if one.attempts >= LASTING_ATTEMPTS}
         before = self.table
-        self.table = build_table(self._catalog.projects(), self._ready, before, failed=lasting)
+        self.table = build_table(
+            self._catalog.projects(),
+            self._ready,
+            before,
+            failed=lasting,
+            refused={name for name, failure in lasting.items() if failure.final},
+        )
         for name, table in self.table.projects.items():
             old = before.projects.get(name)
             if old is None or [t.model_id for t in old.targets] != [t.model_id for t in table.targets]:
@@ -192,6 +221,9 @@ class Reconciler:
         try:
             if adapter.model_id != model_id:
                 raise InvalidAdapter(f"the route to {model_id} names the adapter of {adapter.model_id}")
+            bundle = self._bundles().get(model_id)
+            if bundle is not None:
+                check_engine(bundle, self._upstream.bases)
             folder = await self._files.materialise(adapter)
             await self._load_into_engine(model_id, folder)
         except Exception as error:  # whatever it is, it must not take down those who can answer
@@ -205,7 +237,9 @@ class Reconciler:
 
     def _note_failure(self, model_id: str, error: Exception) -> None:
         attempts = self.failures[model_id].attempts + 1 if model_id in self.failures else 1
-        self.failures[model_id] = Failure(attempts, _now() + self._backoff.delay(attempts - 1), str(error))
+        retry_at = _now() + self._backoff.delay(attempts - 1)
+        final = isinstance(error, InvalidAdapter | UnfitEngine | UpstreamRefused)
+        self.failures[model_id] = Failure(attempts, retry_at, str(error), final)
         self._metrics.add("adapters.failed")
         unforeseen = None if isinstance(error, TunewheelError | OSError) else error
         log.error(

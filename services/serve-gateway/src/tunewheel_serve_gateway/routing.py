@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
+from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.serving import Route, RouteRole
 
@@ -39,6 +40,8 @@ class Target:
     system_prompt: str
     max_output_tokens: int | None = None
     """Asked for where the client sets no limit of its own."""
+    bundle: Bundle | None = None
+    """What was judged, which is what serves; None: nobody judged it."""
     role: RouteRole = RouteRole.PRODUCTION
     percent: int = 100
     adapter: AdapterRef | None = None
@@ -57,6 +60,8 @@ class ProjectTable:
     """The model that should answer but is not loaded."""
     stand_ins: tuple[Target, ...] = ()
     """Who may answer meanwhile: the first that is itself loaded does."""
+    refused: tuple[Target, ...] = ()
+    """Candidates that the engine will not serve, whose requests count as failed."""
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -143,14 +148,17 @@ def build_table(
     previous: RouteTable,
     *,
     failed: Collection[str] = (),
+    refused: Collection[str] = (),
 ) -> RouteTable:
-    """Narrow ``desired`` to the adapters in ``ready``; ``failed`` are those that the engine does not load.
+    """Narrow ``desired`` to the adapters in ``ready``; ``failed`` are those that the engine does not load,
+    ``refused`` those of them that it will not, however often it is asked.
 
     A canary or shadow whose adapter is not loaded gets no traffic. Where the production adapter is not
     loaded, a stand-in answers: see ``_stand_ins``.
     """
     tables = (
-        _project_table(project, ready, failed, previous.projects.get(project.project)) for project in desired
+        _project_table(project, ready, failed, refused, previous.projects.get(project.project))
+        for project in desired
     )
     return RouteTable({table.project: table for table in tables})
 
@@ -159,6 +167,7 @@ def _project_table(
     desired: DesiredProject,
     ready: Collection[str],
     failed: Collection[str],
+    refused: Collection[str],
     previous: ProjectTable | None,
 ) -> ProjectTable:
     base = Target(
@@ -178,6 +187,11 @@ def _project_table(
         production=production,
         canary=found.get(RouteRole.CANARY),
         shadow=found.get(RouteRole.SHADOW),
+        refused=tuple(
+            target
+            for role, target in wanted.items()
+            if role not in found and role is not RouteRole.PRODUCTION and target.model_id in refused
+        ),
     )
     if _is_loaded(production, ready):
         return table
@@ -217,7 +231,9 @@ def _answered_before(production: Target, previous: ProjectTable | None) -> Targe
     before = previous.production
     if before is None or before.model_id == production.model_id:
         before = next(iter(previous.stand_ins), None)
-    return replace(before, system_prompt=production.system_prompt) if before is not None else None
+    if before is None or before.bundle is not None:
+        return before
+    return replace(before, system_prompt=production.system_prompt)
 
 
 def _is_loaded(target: Target, ready: Collection[str]) -> bool:
@@ -225,12 +241,15 @@ def _is_loaded(target: Target, ready: Collection[str]) -> bool:
 
 
 def _target(desired: DesiredProject, route: Route) -> Target:
+    """What was judged of the route's model, prompt and limit with it, serves whatever is declared by now."""
+    bundle = route.bundle
     return Target(
         project=desired.project,
         model_id=route.model_id,
         upstream_model=route.model_id if route.adapter else desired.base_name,
-        system_prompt=desired.system_prompt,
-        max_output_tokens=desired.max_output_tokens,
+        system_prompt=bundle.system_prompt if bundle else desired.system_prompt,
+        max_output_tokens=bundle.max_output_tokens if bundle else desired.max_output_tokens,
+        bundle=bundle,
         role=route.role,
         percent=route.percent,
         adapter=route.adapter,

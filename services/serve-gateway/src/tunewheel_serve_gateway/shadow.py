@@ -11,6 +11,7 @@ from tunewheel_contracts.formats.serving import RouteRole
 
 from tunewheel_serve_gateway.chat_request import ChatRequest, with_system_prompt
 from tunewheel_serve_gateway.exchange import Exchange, new_completion_id
+from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target
@@ -70,7 +71,10 @@ class ShadowCopies:
             user=answered.user,
         )
         body = request.upstream_body(
-            model=shadow.upstream_model, messages=messages, max_tokens=shadow.max_output_tokens
+            model=shadow.upstream_model,
+            messages=messages,
+            max_tokens=shadow.max_output_tokens,
+            defaults=decoding_parameters(shadow.bundle) if shadow.bundle else None,
         ) | {"stream": False}
         body.pop("stream_options", None)
         async with self._slots:

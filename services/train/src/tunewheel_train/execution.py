@@ -22,7 +22,7 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Failed, Located, Message
-from tunewheel_train.runs import adapters, leftovers, remote_checkpoints
+from tunewheel_train.runs import adapters, bases, leftovers, remote_checkpoints
 from tunewheel_train.runs.attempts import BEATS, Attempt, Lease, Tell
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.mlflow_store import MlflowStore
@@ -122,19 +122,23 @@ class Trainings:
         name = manifest.spec.base_model
         try:
             with _full_disk_fails():
-                base, facts = await self._search(name, lease)
+                pinned = await bases.pinned(self._store, manifest)
+                base, facts = await self._search(name, pinned, lease)
+                await bases.pin(self._store, manifest, base)
         except RunFailed as error:
             return failed(plan_run(manifest, event.manifest, unresolved_base(name)), error)
         return plan_run(manifest, event.manifest, base, facts)
 
-    async def _search(self, name: str, lease: Lease) -> Base:
+    async def _search(self, name: str, revision: str | None, lease: Lease) -> Base:
         """Locate the base model, again and again while the hub does not answer, but not for ever: that a
         machine is offline for good looks the same. Raises RunFailed, TransientError, Lease.Lost."""
         settings = self._settings
         backoff = Backoff(
             settings.hub_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
         )
-        locating = asyncio.ensure_future(retry(lambda: self._locate(name), backoff, what="the search"))
+        locating = asyncio.ensure_future(
+            retry(lambda: self._locate(name, revision), backoff, what="the search")
+        )
         losing = asyncio.ensure_future(lease.lost.wait())
         try:
             await asyncio.wait({locating, losing}, return_when=asyncio.FIRST_COMPLETED)
@@ -147,10 +151,10 @@ class Trainings:
             locating.cancel()
             await asyncio.gather(losing, locating, return_exceptions=True)
 
-    async def _locate(self, name: str) -> Base:
+    async def _locate(self, name: str, revision: str | None) -> Base:
         """Find the base model in a process of its own: converting one takes gigabytes."""
         async with self._locating:  # they share a directory
-            last = await self._last_word(name)
+            last = await self._last_word(name, revision)
         if isinstance(last, Located):
             return BaseModelRef(name=last.name, revision=last.revision), last.facts
         if not isinstance(last, Failed):
@@ -161,14 +165,14 @@ class Trainings:
             raise RunFailed(field="base_model", reason="cannot be converted in this machine's memory")
         raise RunFailed(field=last.field, reason=last.reason)
 
-    async def _last_word(self, name: str) -> Last:
+    async def _last_word(self, name: str, revision: str | None) -> Last:
         """Search until a process lives to say what it found. Raises RunFailed: one that dies each time is no
         outage, and must not keep the service from other runs."""
         attempts = self._settings.train_attempts
         for attempt in range(1, attempts + 1):
             kills = oom_kills()
             try:
-                return await self._locating_process(name)
+                return await self._locating_process(name, revision)
             except ProcessDied as error:
                 log.warning("search_died", base_model=name, attempt=attempt, error=str(error))
                 if error.code == -signal.SIGKILL and oom_kills() > kills:
@@ -181,10 +185,10 @@ class Trainings:
                     ) from error
         raise AssertionError("unreachable: attempts is at least one")
 
-    async def _locating_process(self, name: str) -> Last:
+    async def _locating_process(self, name: str, revision: str | None) -> Last:
         directory = self._settings.runs_dir.parent / "locating"
         job = Job(
-            run_id="locate", base_model=name, cache_dir=self._settings.cache_dir,
+            run_id="locate", base_model=name, base_revision=revision, cache_dir=self._settings.cache_dir,
             train_path=directory, output_dir=directory, work_dir=directory,
             alive_seconds=self._settings.silent_seconds / BEATS,
         )  # fmt: skip

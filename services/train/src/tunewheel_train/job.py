@@ -17,6 +17,8 @@ class Job(BaseModel):
 
     run_id: str
     base_model: str
+    base_revision: str | None = None
+    """As the run was planned with; None: whatever is newest."""
     train_path: Path
     preferences_path: Path | None = None
     negatives_path: Path | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.formats.recipe import TrainMethod
@@ -47,7 +46,7 @@ def train(
     from tunewheel_train.model import acceleration, modeling, saving
 
     # setup
-    base = locate(job.base_model, cache_dir=job.cache_dir)
+    base = locate(job)
     modeling.make_deterministic(job.recipe.seed)
     modeling.wait_for_all()  # the first holds the directory's lock before anybody looks for checkpoints
     precision = compute_dtype() if job.dtype == "auto" else job.dtype
@@ -78,8 +77,8 @@ def _shards(job: Job, report: Callable[[Message], None]) -> int:
     return shards_of(job.recipe, sharding=job.sharding, processes=processes)
 
 
-def locate(base_model: str, *, cache_dir: Path) -> BaseModel:
-    """The base model's files.
+def locate(job: Job) -> BaseModel:
+    """The base model's files, of the job's revision.
 
     Raises RunFailed naming ``base_model``, or BaseModelUnreachable, which says nothing about the model.
     """
@@ -87,7 +86,7 @@ def locate(base_model: str, *, cache_dir: Path) -> BaseModel:
     from tunewheel_basemodel.locate import locate_base_model
 
     try:
-        return locate_base_model(base_model, cache_dir=cache_dir)
+        return locate_base_model(job.base_model, cache_dir=job.cache_dir, revision=job.base_revision)
     except BaseModelUnreachable:
         raise
     except BaseModelNotFound as error:

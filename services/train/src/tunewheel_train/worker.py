@@ -141,7 +141,7 @@ def locate(job: Job) -> Located:
 
     from tunewheel_train.recipe import locate as find
 
-    base = find(job.base_model, cache_dir=job.cache_dir)
+    base = find(job)
     facts = BaseModelFacts.model_validate(asdict(facts_of(base)))
     return Located(name=base.name, revision=base.revision, facts=facts)
 

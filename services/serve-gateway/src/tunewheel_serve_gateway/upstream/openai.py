@@ -15,6 +15,7 @@ import aiohttp
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
+from tunewheel_serve_gateway.judged import Bases, bases_of
 from tunewheel_serve_gateway.upstream.protocol import (
     Chunk,
     KeyRefused,
@@ -58,6 +59,7 @@ class OpenAiUpstream:
         self._control = aiohttp.ClientTimeout(total=CONTROL_SECONDS, sock_connect=CONNECT_SECONDS)
         self._retry_after = str(retry_after)
         self._opened: aiohttp.ClientSession | None = None
+        self.bases: Bases = {}
 
     @property
     def _session(self) -> aiohttp.ClientSession:
@@ -101,12 +103,17 @@ class OpenAiUpstream:
         raise UpstreamBroken("the engine broke off its answer; send the request again")
 
     async def list_models(self) -> set[str] | None:
-        async with self._answer("GET", "/v1/models", patience=self._control) as response:
-            answer = as_object(await response.read())
+        answer = await self.read("/v1/models")
         models = answer.get("data")
         if not isinstance(models, list):
             raise self._no_answer(answer)
+        self.bases = bases_of(models)
         return {str(model["id"]) for model in models if isinstance(model, dict) and "id" in model}
+
+    async def read(self, path: str) -> dict[str, Any]:
+        """Return what the engine says of itself at ``path``."""
+        async with self._answer("GET", path, patience=self._control) as response:
+            return as_object(await response.read())
 
     async def load_adapter(self, name: str, path: Path) -> None:
         await self._change("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})

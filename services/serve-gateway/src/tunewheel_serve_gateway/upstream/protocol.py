@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tunewheel_serve_gateway.errors import ApiError
+from tunewheel_serve_gateway.judged import Bases
 
 Chunk = dict[str, Any]
 """One ``chat.completion.chunk`` of OpenAI's streaming protocol."""
@@ -81,6 +82,11 @@ class Upstream(Protocol):
 
     async def list_models(self) -> set[str] | None:
         """Return the names the engine answers to; None where it cannot tell."""
+        ...
+
+    @property
+    def bases(self) -> Bases:
+        """What the engine said of its weights when its models were listed last."""
         ...
 
     async def load_adapter(self, name: str, path: Path) -> None: ...

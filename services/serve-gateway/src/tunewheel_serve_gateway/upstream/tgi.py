@@ -5,6 +5,7 @@ Source: Text Generation Inference, "Messages and generate API" and "LoRA"; ``hug
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import time
 import uuid
@@ -16,6 +17,7 @@ import httpx2
 from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, OverloadedError, TextGenerationError
 
+from tunewheel_serve_gateway.judged import Bases, base_of_info
 from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream, failure
 from tunewheel_serve_gateway.upstream.protocol import (
     Chunk,
@@ -84,6 +86,7 @@ class TgiUpstream:
         self._token = api_key or "none"
         self._timeout = timeout_seconds
         self._retry_after = str(retry_after)
+        self._bases: Bases = {}
         if tls is not None:  # the library has one factory for the whole process, and takes no context itself
             set_async_client_factory(lambda: _client_trusting(tls))
         self._adapters = OpenAiUpstream(
@@ -152,7 +155,13 @@ class TgiUpstream:
             return ModelNotLoaded(f"the engine has no adapter {model}: {message}", param="model")
         return UpstreamRefused(400, {"message": message})
 
+    @property
+    def bases(self) -> Bases:
+        return self._bases
+
     async def list_models(self) -> set[str] | None:
+        with contextlib.suppress(ModelNotLoaded):  # raised where there is no such path
+            self._bases = base_of_info(await self._adapters.read("/info"))
         try:
             return await self._adapters.list_models()
         except ModelNotLoaded:

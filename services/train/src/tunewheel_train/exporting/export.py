@@ -128,18 +128,14 @@ def _write(
 
 
 def _fetch(store: ObjectStore, manifest: RunManifest, folder: Path, settings: Settings) -> Trained:
-    """The base where it lies, and the files of the run in ``folder``. Raises NotExported."""
+    """The base where it lies, and the files of the run in ``folder``. Raises BaseModelNotFound."""
     from tunewheel_basemodel.locate import locate_base_model
 
     from tunewheel_train.exporting.merging import Trained
 
     adapter = manifest.adapter
-    base = locate_base_model(adapter.base.name, cache_dir=settings.cache_dir)
-    if base.revision != adapter.base.revision:
-        raise NotExported(
-            f"{manifest.run_id} was trained on {adapter.base.name} at {adapter.base.revision}, here is "
-            f"{base.revision}; bring that revision here"
-        )
+    trained_on = adapter.base
+    base = locate_base_model(trained_on.name, cache_dir=settings.cache_dir, revision=trained_on.revision)
     files = asyncio.run(store.fetch_directory(adapter.files, adapter.path, folder))
     whole = adapter.method is TrainMethod.FULL
     return Trained(adapter.model_id, base, files, quantization=adapter.quantization, whole=whole)

@@ -140,9 +140,9 @@ class Attempt:
         start_from = await fetch_start(self._store, run, directory / "start")
         await remote_checkpoints.download(self._store, run.checkpoints_prefix, directory / "work")
         return Job(
-            run_id=run.run_id, base_model=run.base.name, train_path=train_path,
-            preferences_path=preferences_path, negatives_path=negatives_path, start_from=start_from,
-            output_dir=directory / "adapter", work_dir=directory / "work",
+            run_id=run.run_id, base_model=run.base.name, base_revision=run.base.revision,
+            train_path=train_path, preferences_path=preferences_path, negatives_path=negatives_path,
+            start_from=start_from, output_dir=directory / "adapter", work_dir=directory / "work",
             cache_dir=self._settings.cache_dir, dtype=self._settings.train_dtype,
             devices=self._settings.devices, sharding=self._settings.train_sharding,
             alive_seconds=self._settings.silent_seconds / BEATS,

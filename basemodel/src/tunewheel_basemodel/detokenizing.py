@@ -1,7 +1,8 @@
-"""Text of a request's tokens as they come."""
+"""Text of an answer's tokens, whole or as they come."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,3 +20,10 @@ class Detokenizer:
 
     def add(self, token: int) -> str:
         return self._stream.step(self._backend, token) or ""
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int]) -> str:
+    """The text of a whole answer, as whoever is told it piece by piece has it in the end: of a character that
+    the last token cut off there is nothing."""
+    pieces = Detokenizer(tokenizer)
+    return "".join(pieces.add(token) for token in tokens)

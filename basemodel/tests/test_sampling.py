@@ -6,8 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from tunewheel_engine.generation import Sampling
-from tunewheel_engine.sampling import Sampler, choose_tokens, logprobs_of
+from tunewheel_basemodel.sampling import Sampler, Sampling, choose_tokens, logprobs_of
 
 CPU = torch.device("cpu")
 
@@ -64,6 +63,26 @@ def test_greedy_and_drawn_rows_share_a_batch() -> None:
     logits = torch.tensor([[0.0, 9.0, 1.0], [0.0, 0.0, 50.0]])
     samplers = [Sampler(Sampling(), CPU), Sampler(Sampling(temperature=1.0), CPU)]
     assert choose_tokens(logits, samplers) == [1, 2]
+
+
+def test_repeating_costs_what_transformers_makes_it_cost() -> None:
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    logits = torch.tensor([3.0, 2.9, 2.5, -1.0])
+    sampler = Sampler(Sampling(repetition_penalty=1.3), CPU, prompt=[3])
+    theirs, ids = RepetitionPenaltyLogitsProcessor(1.3), [3]
+    for _ in range(6):
+        [token] = choose_tokens(logits[None], [sampler])
+        assert token == int(theirs(torch.tensor([ids]), logits[None].clone()).argmax())
+        ids.append(token)
+    assert {0, 1, 2} <= set(ids)  # the likeliest one was passed over
+
+
+def test_a_drawn_row_pays_for_repeating_too() -> None:
+    logits = torch.tensor([5.0, 5.0])
+    sampling = Sampling(temperature=1.0, repetition_penalty=2.0, seed=1)
+    first = [choose_tokens(logits[None], [Sampler(sampling, CPU, prompt=[0])])[0] for _ in range(20)]
+    assert set(first) == {1}  # the same seed each time, and the token of the prompt is a twelfth as likely
 
 
 @pytest.mark.parametrize("seed", [None, 0, -1, -(1 << 63), (1 << 64) - 1])

@@ -1,24 +1,63 @@
-"""Chooses the next token of every row. A row's choice depends on its own logits and seed alone."""
+"""Chooses the next token of every row. A row's choice depends on its own logits, tokens and seed alone.
+
+The engine that serves and the process that judges choose by this one module, so that what was judged serves.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from tunewheel_engine.generation import Sampling
+if TYPE_CHECKING:
+    import torch
 
 _NUCLEUS_WINDOW = 1024
 
 
-class Sampler:
-    """The random state of one request."""
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; ``temperature`` 0 takes the likeliest."""
 
-    def __init__(self, sampling: Sampling, device: torch.device) -> None:
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    repetition_penalty: float = 1.0
+    """What the scores of tokens that stand in the prompt or the answer already are lowered by; 1: nothing
+    (CTRL, arXiv:1909.05858, section 4.1)."""
+
+
+class Sampler:
+    """The random state of one request, and the tokens it holds where repeating them costs something."""
+
+    def __init__(self, sampling: Sampling, device: torch.device, *, prompt: Iterable[int] = ()) -> None:
+        import torch
+
         self.sampling = sampling
         self.seed = sampling.seed if sampling.seed is not None else secrets.randbits(63)
         self._generator = torch.Generator(device=device).manual_seed(self.seed % (1 << 63))
+        self._held = set(prompt) if sampling.repetition_penalty != 1 else set[int]()
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token of the logits as they are is always chosen."""
+        return self.sampling.temperature == 0 and self.sampling.repetition_penalty == 1
+
+    def next_token(self, logits: torch.Tensor) -> int:
+        """The token that follows, from ``logits`` [vocabulary]."""
+        import torch
+
+        penalty = self.sampling.repetition_penalty
+        if penalty != 1:
+            held = torch.tensor(sorted(self._held), device=logits.device)
+            scores = logits[held]
+            logits = logits.index_copy(0, held, torch.where(scores > 0, scores / penalty, scores * penalty))
+        token = self.choose(logits) if self.sampling.temperature > 0 else int(logits.argmax())
+        if penalty != 1:
+            self._held.add(token)
+        return token
 
     def choose(self, logits: torch.Tensor) -> int:
         """Draw from ``logits`` [vocabulary], tempered and cut to ``top_k`` and then to ``top_p``.
@@ -26,6 +65,8 @@ class Sampler:
         Nucleus sampling: arXiv:1904.09751. Drawing is by the exponential race: the smallest of
         Exp(1) / p is at i with probability p_i.
         """
+        import torch
+
         scaled = logits.float() / self.sampling.temperature
         indices: torch.Tensor | None = None
         if self.sampling.top_k or self.sampling.top_p < 1:
@@ -44,6 +85,8 @@ def _sorted_head(scaled: torch.Tensor, top_k: int, top_p: float) -> tuple[torch.
 
     Sorting a whole vocabulary takes milliseconds; the nucleus is nearly always among the first thousand.
     """
+    import torch
+
     size = scaled.shape[-1]
     if top_k:
         return torch.topk(scaled, min(top_k, size))
@@ -61,12 +104,14 @@ def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int
     """One token for each row of ``logits`` [rows, vocabulary]."""
     chosen: list[int] = logits.argmax(-1).tolist()
     for row, sampler in enumerate(samplers):
-        if sampler.sampling.temperature > 0:
-            chosen[row] = sampler.choose(logits[row])
+        if not sampler.is_greedy:
+            chosen[row] = sampler.next_token(logits[row])
     return chosen
 
 
 def logprobs_of(logits: torch.Tensor, tokens: Sequence[int]) -> list[float]:
     """Log probability of each row's token under its untempered ``logits`` [rows, vocabulary]."""
+    import torch
+
     picked = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].float()
     return (picked - logits.float().logsumexp(-1)).tolist()

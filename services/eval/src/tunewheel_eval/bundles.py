@@ -1,0 +1,32 @@
+"""What each contestant was made of when it was measured: what serves if the candidate passes."""
+
+from __future__ import annotations
+
+from tunewheel_contracts.formats.bundle import Bundle
+from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import content_sha256
+
+
+def bundle_of(adapter: AdapterRef | None, form: AdapterRef, spec: ProjectSpec, *, precision: str) -> Bundle:
+    """Return what ``adapter`` is measured as under ``spec``; None: the bare base.
+
+    ``form``: the adapter whose base plays, in the form that it was trained on. ``precision``: of the weights
+    while they compute. Nothing holds an answer to the schema while it is written, here or where it is served.
+    """
+    return Bundle(
+        base=form.base,
+        model_id=adapter.model_id if adapter else None,
+        adapter_sha256=content_sha256(files_of(adapter)) if adapter else None,
+        template_sha256=form.base_facts.chat_template_sha256 if form.base_facts else None,
+        system_prompt=spec.task.system_prompt,
+        decoding=spec.evaluation.decoding,
+        max_output_tokens=spec.task.max_output_tokens,
+        precision=precision,
+        quantization=form.quantization,
+    )
+
+
+def files_of(adapter: AdapterRef) -> dict[str, str]:
+    """Return the hashes of an adapter's files by their paths below its own."""
+    return {file.path.removeprefix(f"{adapter.path}/"): file.sha256 for file in adapter.files}

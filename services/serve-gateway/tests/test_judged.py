@@ -1,0 +1,209 @@
+"""What was judged is what serves: prompt, decoding and limit by default, and no other base or precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from structlog import make_filtering_bound_logger, wrap_logger
+from structlog.testing import LogCapture
+from tunewheel_contracts.formats.bundle import Bundle, Decoding
+from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_serve_gateway import reconcile
+from tunewheel_serve_gateway.judged import (
+    EngineBase,
+    UnfitEngine,
+    base_of_info,
+    bases_of,
+    check_engine,
+    decoding_parameters,
+    unknown,
+)
+
+BASE = BaseModelRef(name="org/Tiny-Base", revision="sha256:" + "0" * 64)
+
+
+def bundle(model_id: str = "desk-1", **changes: Any) -> Bundle:
+    told: dict[str, Any] = {
+        "base": BASE, "model_id": model_id, "adapter_sha256": "0" * 64, "template_sha256": None,
+        "system_prompt": f"The prompt of {model_id}.", "decoding": Decoding(), "max_output_tokens": 33,
+        "precision": "float32",
+    }  # fmt: skip
+    return Bundle(**(told | changes))
+
+
+async def status_of(world: Any) -> dict[str, Any]:
+    async with world.session.get(f"{world.url}/v1/status") as response:
+        return await response.json()
+
+
+async def test_a_judged_route_serves_its_prompt_its_decoding_and_its_limit(make_world: Any):
+    world = await make_world()
+    world.declare(prompt="A prompt that nobody judged.")
+    decoding = Decoding(temperature=0.3, top_p=0.9, repetition_penalty=1.1, seed=7)
+    await world.desire(production=("desk-1", 100), judged={"desk-1": bundle(decoding=decoding)})
+    await world.serving(production="desk-1")
+    await world.said()
+    asked = world.engine.asked[-1]
+    assert asked["messages"][0] == {"role": "system", "content": "The prompt of desk-1."}
+    told = {
+        name: asked[name] for name in ("temperature", "top_p", "repetition_penalty", "seed", "max_tokens")
+    }
+    assert told == {
+        "temperature": 0.3, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 7, "max_tokens": 33
+    }  # fmt: skip
+    [route] = (await status_of(world))["projects"]["desk"]["routes"]
+    assert route["judged"] is True
+    assert route["bundle"] == bundle(decoding=decoding).sha256
+    assert route["unknown"] == ["revision", "precision"], "the engine says nothing of itself"
+
+
+async def test_a_client_may_ask_for_another_way_and_for_fewer_tokens(make_world: Any):
+    world = await make_world()
+    world.declare()
+    await world.desire(production=("desk-1", 100), judged={"desk-1": bundle()})
+    await world.serving(production="desk-1")
+    await world.said(temperature=0.9, top_p=0.5, seed=3, max_tokens=4)
+    asked = world.engine.asked[-1]
+    assert (asked["temperature"], asked["top_p"], asked["seed"], asked["max_tokens"]) == (0.9, 0.5, 3, 4)
+    async with await world.chat(max_tokens=100_000) as response:
+        assert response.status == 400
+    await world.said(stream=False)
+    assert world.engine.asked[-1]["temperature"] == 0
+
+
+async def test_a_route_that_nobody_judged_is_served_as_before_and_said_to_be(make_world: Any):
+    world = await make_world()
+    world.declare(prompt="Newly declared.")
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    await world.said()
+    asked = world.engine.asked[-1]
+    assert asked["messages"][0]["content"] == "Newly declared."
+    assert "temperature" not in asked
+    [route] = (await status_of(world))["projects"]["desk"]["routes"]
+    assert (route["judged"], route["bundle"], route["unknown"]) == (False, None, [])
+
+
+async def test_a_declared_prompt_goes_live_with_the_version_that_was_judged_with_it(make_world: Any):
+    world = await make_world()
+    world.declare(prompt="Old.")
+    old, new = bundle(system_prompt="Old."), bundle("desk-2", system_prompt="New.")
+    await world.desire(production=("desk-1", 100), judged={"desk-1": old})
+    await world.serving(production="desk-1")
+    world.declare(prompt="New.")
+    await world.said()
+    assert world.engine.asked[-1]["messages"][0]["content"] == "Old."
+    await world.desire(
+        production=("desk-1", 50), canary=("desk-2", 50), judged={"desk-1": old, "desk-2": new}
+    )
+    await world.serving(production="desk-1", canary="desk-2")
+    for model, prompt in (("desk-1", "Old."), ("desk-2", "New.")):
+        await world.said(model=model)
+        assert world.engine.asked[-1]["messages"][0]["content"] == prompt
+
+
+async def test_a_shadow_answers_as_it_was_judged(make_world: Any, eventually: Any):
+    world = await make_world()
+    world.declare()
+    judged = {"desk-2": bundle("desk-2", decoding=Decoding(temperature=0.4))}
+    await world.desire(production=("desk-1", 100), shadow=("desk-2", 100), judged=judged)
+    await world.serving(production="desk-1", shadow="desk-2")
+    await world.said()
+    await eventually(lambda: [asked for asked in world.engine.asked if asked["model"] == "desk-2"])
+    copied = next(asked for asked in world.engine.asked if asked["model"] == "desk-2")
+    assert copied["messages"][0]["content"] == "The prompt of desk-2."
+    assert (copied["temperature"], copied["max_tokens"]) == (0.4, 33)
+
+
+OTHER = [
+    ({"revision": "sha256:1", "dtype": "float32"}, "and the engine serves sha256:1"),
+    (
+        {"revision": BASE.revision, "dtype": "bfloat16"},
+        "judged in float32, and the engine computes in bfloat16",
+    ),
+]
+
+
+@pytest.mark.parametrize(("told", "reason"), OTHER)
+async def test_another_engine_than_was_judged_on_is_refused_and_a_champion_of_before_answers(
+    make_world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], reason: str
+):
+    logged = LogCapture()
+    logger = wrap_logger(None, [logged], wrapper_class=make_filtering_bound_logger(0))
+    monkeypatch.setattr(reconcile, "log", logger)
+    world = await make_world()
+    world.engine.told_of_base = told
+    world.declare()
+    there = BaseModelRef(name=BASE.name, revision=told["revision"])
+    judged = {"desk-1": bundle(), "desk-0": bundle("desk-0", base=there, precision=told["dtype"])}
+    await world.desire(production=("desk-1", 100), stand_ins=("desk-0",), judged=judged)
+    await world.serving(production="desk-0")
+    assert "desk-1" not in world.engine.loads
+    status = await status_of(world)
+    assert reason in status["failed_adapters"]["desk-1"]["reason"]
+    assert status["projects"]["desk"]["waiting_for"] == "desk-1"
+    assert any(reason in str(line.get("reason")) for line in logged.entries)
+
+
+async def test_an_engine_that_came_back_in_another_precision_is_served_by_no_more(
+    make_world: Any, eventually: Any
+):
+    world = await make_world()
+    world.engine.told_of_base = {"revision": BASE.revision, "dtype": "float32"}
+    world.declare()
+    await world.desire(production=("desk-1", 100), stand_ins=("base-0",), judged={"desk-1": bundle()})
+    await world.serving(production="desk-1")
+    assert (await status_of(world))["projects"]["desk"]["routes"][0]["unknown"] == []
+    world.engine.told_of_base = {"revision": BASE.revision, "dtype": "bfloat16"}
+    await world.serving(production="base-0")
+    world.engine.told_of_base = {"revision": BASE.revision, "dtype": "float32"}
+    await world.serving(production="desk-1")
+
+
+@pytest.mark.parametrize("role", ["canary", "shadow"])
+async def test_a_candidate_that_cannot_be_served_fails_its_rollout_with_the_reason(
+    make_world: Any, eventually: Any, role: str
+):
+    """Who answers for it is not disturbed; its share of their traffic counts as failed."""
+    world = await make_world()
+    world.engine.told_of_base = {"revision": BASE.revision, "dtype": "bfloat16"}
+    world.declare()
+    shares: dict[str, Any] = {
+        "production": ("desk-1", 0 if role == "canary" else 100), role: ("desk-2", 100)
+    }  # fmt: skip
+    await world.desire(**shares, judged={"desk-2": bundle("desk-2")})
+    await world.serving(production="desk-1")
+    await eventually(lambda: world.gateway.table.projects["desk"].refused)
+    assert await world.said(user="u-1") == "desk-1: hello"
+    done = {one.model_id: one for one in await world.completions(2)}
+    failed = done["desk-2"]
+    assert failed.role.value == role
+    assert not failed.pinned
+    assert "cannot be served: was judged in float32, and the engine computes in bfloat16" in str(failed.error)
+    assert failed.customer == "u-1"
+    assert failed.shadow_of == (done["desk-1"].completion_id if role == "shadow" else None)
+    assert await world.said(model="desk-1") == "desk-1: hello"
+    assert len(await world.completions(3)) == 3, "a request that is pinned is no part of a rollout"
+
+
+def test_what_an_engine_does_not_say_is_no_reason_to_refuse_it():
+    check_engine(bundle(), {})
+    check_engine(bundle(), {BASE.name: EngineBase(revision=BASE.revision)})
+    assert unknown(bundle(), {BASE.name: EngineBase(revision=BASE.revision)}) == ["precision"]
+    assert bases_of([{"id": "vllm/model", "root": "x", "parent": None}, "nonsense", {"id": 3}]) == {}
+
+
+def test_an_engine_with_another_base_is_refused():
+    with pytest.raises(UnfitEngine, match="was judged on org/Tiny-Base, and the engine serves org/Other"):
+        check_engine(bundle(), {"org/Other": EngineBase(precision="float32")})
+
+
+def test_tgi_says_it_at_info():
+    told = {"model_id": BASE.name, "model_sha": None, "model_dtype": "torch.bfloat16"}
+    assert base_of_info(told) == {BASE.name: EngineBase(precision="bfloat16")}
+    assert base_of_info({"model_id": BASE.name}) == base_of_info({}) == {}
+
+
+def test_what_has_no_effect_is_not_sent():
+    assert decoding_parameters(bundle()) == {"temperature": 0.0}
