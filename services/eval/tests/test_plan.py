@@ -44,8 +44,9 @@ async def test_a_plan_is_named_by_all_that_decides_its_scorecard(
         make_plan(event, manifest, None, regression=SET, criteria=others).scorecard_id,
         make_plan(event, prompted, None, regression=SET).scorecard_id,
         make_plan(event, sampled, None, regression=SET).scorecard_id,
+        make_plan(event, manifest, None, regression=SET, precision="bfloat16").scorecard_id,
     }
-    assert len(ids) == 7
+    assert len(ids) == 8
     assert plan.evaluation_id is not None
     with monkeypatch.context() as patched:
         patched.setattr(planning, "SCORING", planning.SCORING + 1)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256, Slug
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.run import AdapterRef
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class Champion(Frozen):
@@ -28,11 +32,14 @@ class EvaluationPlan(Frozen):
     scorecard_id: Slug
     review_required: bool
     evaluation_id: Slug | None = None
-    """Named by run, champion, task, criteria, regression set and method; None: of an earlier release."""
+    """Named by run, champion, task, criteria, regression set, precision and method; None: of an earlier
+    release."""
     criteria: tuple[Criterion, ...] = ()
     """Other criteria than those of before the training: the scorecard informs, and decides nothing."""
     regression: ArtifactRef | None = None
     """The general-regression set, JSON Lines; None: the one that eval has."""
+    precision: Precision | None = None
+    """What is computed in; None: what eval is set to."""
 
     @property
     def scorecard_path(self) -> str:

@@ -71,7 +71,7 @@ async def known_of(contest: Contest, store: ObjectStore, settings: Settings) -> 
     likely = [contest.plan.dataset_id, *([champion.dataset_id] if champion and champion.dataset_id else [])]
     found: dict[Role, Measurement] = {}
     for role, adapter in roles(contest.plan):
-        header = Header(model_key=_key(contest, adapter), dtype=settings.eval_dtype)
+        header = Header(model_key=_key(contest, adapter), dtype=contest.plan.precision or settings.eval_dtype)
         found[role] = await known_rows(store, header, contest.keys, dataset_ids=likely)
     return found
 
@@ -94,7 +94,7 @@ async def prepare_job(
         items=contest.items,
         max_output_tokens=contest.manifest.spec.task.max_output_tokens,
         cache_dir=settings.cache_dir,
-        dtype=settings.eval_dtype,
+        dtype=contest.plan.precision or settings.eval_dtype,
         decoding=contest.manifest.spec.evaluation.decoding,
         batch_size=settings.eval_batch_size,
         threads=settings.eval_threads,

@@ -19,6 +19,7 @@ from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.evaluation_plan import (
     Champion,
     EvaluationPlan,
+    Precision,
     first_plan_path,
     later_plan_path,
 )
@@ -50,9 +51,11 @@ def make_plan(
     *,
     regression: ArtifactRef,
     criteria: Sequence[Criterion] = (),
+    precision: Precision = "float32",
 ) -> EvaluationPlan:
     """Return what ``run`` is to be judged against. ``run``: the event that completed it, or the plan of its
-    first evaluation. ``criteria``: others than those of before its training.
+    first evaluation. ``criteria``: others than those of before its training. ``precision``: what is computed
+    in, which with the task, the decoding and the run makes the bundle that is judged.
 
     Raises:
         InvalidEvent: ``run`` and the manifest it points to do not belong together, the criteria are not those
@@ -68,6 +71,7 @@ def make_plan(
         "evaluation": manifest.spec.evaluation.model_dump(mode="json"),
         "criteria_sha256": criteria_sha256,
         "regression_sha256": regression.sha256,
+        "precision": precision,
         "method": [METHOD, SCORING],
     }
     evaluation_id = content_id("evaluation", cause)
@@ -84,6 +88,7 @@ def make_plan(
         evaluation_id=evaluation_id,
         criteria=tuple(criteria) if other else (),
         regression=regression,
+        precision=precision,
     )
 
 

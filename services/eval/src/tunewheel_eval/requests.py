@@ -14,7 +14,12 @@ from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
-from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, EvaluationRequest, request_path
+from tunewheel_contracts.formats.evaluation_plan import (
+    EvaluationPlan,
+    EvaluationRequest,
+    Precision,
+    request_path,
+)
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.plan import champion_of, make_plan, pin_later, read_manifest, read_plan, read_plans
@@ -32,7 +37,7 @@ class Asked:
 
 
 async def plan_again(
-    store: ObjectStore, asked: Asked, *, regression: ArtifactRef
+    store: ObjectStore, asked: Asked, *, regression: ArtifactRef, precision: Precision = "float32"
 ) -> tuple[EvaluationPlan, DatasetManifest]:
     """Return the plan that a request leads to, pinned by its first delivery.
 
@@ -59,7 +64,9 @@ async def plan_again(
     if request.against and not by_registry and (not champion or champion.adapter.model_id != request.against):
         reason = f"{request.against!r} is not in production; leave it out to compare with what is"
         raise InvalidEvent(field="against", reason=reason)
-    made = make_plan(first, manifest, champion, regression=regression, criteria=request.criteria)
+    made = make_plan(
+        first, manifest, champion, regression=regression, criteria=request.criteria, precision=precision
+    )
     plan = await pin_later(store, made)
     await store.first(
         note, EvaluationRequest(evaluation_id=str(plan.evaluation_id)).model_dump_json().encode()
