@@ -65,7 +65,7 @@ def check_engine(bundle: Bundle, bases: Bases) -> None:
     if base.precision not in (None, bundle.precision):
         raise UnfitEngine(
             f"was judged in {bundle.precision}, and the engine computes in {base.precision}; start it in "
-            f"{bundle.precision}, or evaluate in {base.precision} (TUNEWHEEL_EVAL_DTYPE) and train again"
+            f"{bundle.precision}, or set eval to {base.precision} and train again"
         )
 
 
