@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from tunewheel_contracts.formats.bundle import Bundle
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 
@@ -25,6 +27,14 @@ def bundle_of(adapter: AdapterRef | None, form: AdapterRef, spec: ProjectSpec, *
         precision=precision,
         quantization=form.quantization,
     )
+
+
+def bundle_for(plan: EvaluationPlan, role: Role, spec: ProjectSpec, *, precision: str) -> Bundle:
+    """Return what the contestant of ``role`` is measured as. See ``bundle_of``."""
+    adapter = plan.adapter if role is Role.CANDIDATE else None
+    if role is Role.CHAMPION and plan.champion is not None:
+        adapter = plan.champion.adapter
+    return bundle_of(adapter, adapter or plan.adapter, spec, precision=precision)
 
 
 def files_of(adapter: AdapterRef) -> dict[str, str]:

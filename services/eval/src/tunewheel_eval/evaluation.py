@@ -74,7 +74,13 @@ class Evaluator:
             TransientError: the object store cannot be reached.
         """
         manifest = await read_manifest(self._store, event.dataset)
-        plan = make_plan(event, manifest, champion, regression=self._regression.ref)
+        plan = make_plan(
+            event,
+            manifest,
+            champion,
+            regression=self._regression.ref,
+            precision=self._settings.eval_dtype,
+        )
         return await self._verdict(await pin(self._store, plan), manifest, lease)
 
     async def evaluate_again(self, asked: Asked, lease: Lease) -> tuple[EvaluationPlan, Verdict | None]:
@@ -83,7 +89,9 @@ class Evaluator:
 
         Raises: see ``evaluate`` and ``plan_again``.
         """
-        plan, manifest = await plan_again(self._store, asked, regression=self._regression.ref)
+        plan, manifest = await plan_again(
+            self._store, asked, regression=self._regression.ref, precision=self._settings.eval_dtype
+        )
         verdict = await self._verdict(plan, manifest, lease)
         if not plan.criteria:
             return plan, await after_review(self._store, plan, verdict)
@@ -212,6 +220,7 @@ class Evaluator:
             rows=rows,
             generations=generations,
             seconds=seconds,
+            precision=plan.precision or self._settings.eval_dtype,
         )
 
     async def _keep(self, plan: EvaluationPlan, scorecard: Scorecard) -> tuple[Scorecard, ArtifactRef]:

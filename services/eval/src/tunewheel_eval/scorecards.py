@@ -21,6 +21,7 @@ from tunewheel_contracts.formats.scorecard import Contestant, Role, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 
+from tunewheel_eval.bundles import bundle_for
 from tunewheel_eval.comparisons import comparisons, findings, measured
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.looks import SPENT, WORN_OUT
@@ -52,13 +53,21 @@ def build_scorecard(
     rows: Clustered,
     generations: ArtifactRef | None = None,
     seconds: Mapping[str, float] | None = None,
+    precision: str,
 ) -> Scorecard:
     """Compare the candidate with every other contestant and judge it by the plan's own criteria, else by the
     spec's."""
     # The flips must not differ from one handling of the run to the next.
     seed = int(plan.scorecard_id.rpartition("-")[2], 16)
+    bundles = {role: bundle_for(plan, role, spec, precision=precision) for role in outcomes}
     contestants = tuple(
-        Contestant(role=role, model_id=_model_id(plan, role), metrics=one.figures(), by_kind=one.by_kind())
+        Contestant(
+            role=role,
+            model_id=_model_id(plan, role),
+            metrics=one.figures(),
+            by_kind=one.by_kind(),
+            bundle=bundles[role],
+        )
         for role, one in outcomes.items()
     )
     by_metric = measured(outcomes, holdout=rows.holdout, regression=rows.regression)
@@ -76,6 +85,7 @@ def build_scorecard(
         findings=found,
         metrics={name: metric.facts() for name, metric in by_metric.items()},
         looks=rows.looks,
+        bundle=bundles[Role.CANDIDATE],
         left_out=dict(rows.left_out),
     )
 
@@ -219,5 +229,6 @@ def _evidence(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> d
         "criteria_sha256": plan.criteria_sha256,
         "contestants": scorecard.contestants,
         "checks": scorecard.checks,
+        "bundle": scorecard.bundle,
         "evaluation_id": plan.evaluation_id,
     }
