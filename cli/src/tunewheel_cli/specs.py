@@ -15,6 +15,8 @@ from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 from tunewheel_contracts.principal import Principal
 from tunewheel_outputs.criteria import check_criteria
 
+from tunewheel_cli.endpoint import NotAllowed
+from tunewheel_cli.known import declared_projects
 from tunewheel_cli.places import Var
 from tunewheel_cli.publishing.events import SOURCE
 from tunewheel_cli.publishing.sender import publish_events
@@ -65,6 +67,36 @@ async def declare(
 ) -> Envelope[ProjectDeclared]:
     """Put a spec in force; declaring the same again is the same event again."""
     return await _publish(ProjectDeclared(project=spec.project, spec=spec, principal=principal), options)
+
+
+def untold_change(before: ProjectSpec | None, after: ProjectSpec) -> str | None:
+    """Say what declaring ``after`` does not change yet; None where nothing of the kind was changed.
+
+    What decides an answer serves as it was judged, with the version that was judged with it.
+    """
+    if before is None:
+        return None
+    pairs = {
+        "task.system_prompt": (before.task.system_prompt, after.task.system_prompt),
+        "task.max_output_tokens": (before.task.max_output_tokens, after.task.max_output_tokens),
+        "evaluation.decoding": (before.evaluation.decoding, after.evaluation.decoding),
+    }
+    changed = [name for name, (old, new) in pairs.items() if old != new]
+    if not changed:
+        return None
+    return (
+        f"{' and '.join(changed)} changed: models that were judged serve as they were judged until a version "
+        "that is built from now on is promoted; `tunewheel build` asks for one"
+    )
+
+
+async def declared_before(project: str, options: Mapping[str, Any]) -> ProjectSpec | None:
+    """Return the spec in force; None too where this client may not read it."""
+    try:
+        declared = (await declared_projects(options)).get(project)
+    except NotAllowed:
+        return None
+    return declared.spec if declared else None
 
 
 async def request_build(

@@ -61,6 +61,18 @@ def test_every_fault_is_caught_and_accounted_for(records, spec, varied_rows) -> 
         assert before.left == after.entered
 
 
+def test_another_system_prompt_is_another_version_of_the_same_records(records, spec, varied_rows) -> None:
+    """The prompt stands in every row: what was judged under one is not served under another."""
+    frame, before = records(*varied_rows(30)), spec()
+    task = before.task.model_copy(update={"system_prompt": "Name the category, as JSON."})
+    after = before.model_copy(update={"task": task})
+    old, new = build(frame, before), build(frame, after)
+    assert rows_sha256(old.split) != rows_sha256(new.split)
+    assert identity(old, before) != identity(new, after)
+    rows = new.split.holdout["messages"].to_list()
+    assert {messages[0]["content"] for messages in rows} == {"Name the category, as JSON."}
+
+
 def test_a_project_without_an_example_is_told_of_that_alone(records, spec) -> None:
     (reason,) = build(records({"kind": "document", "output": None}), spec()).rejections
     assert reason.startswith("dataset.min_examples: 0 clean examples where 2 are needed")

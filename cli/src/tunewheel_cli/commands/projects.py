@@ -25,11 +25,12 @@ def declare(
     reach: Reach, spec: Annotated[Path, typer.Argument(help="The project's YAML.", show_default=False)]
 ) -> None:
     """Check a project spec and put it in force."""
-    from tunewheel_cli.specs import check_sources, read_spec
+    from tunewheel_cli.specs import check_sources, declared_before, read_spec, untold_change
     from tunewheel_cli.specs import declare as put_in_force
 
     checked = read_spec(spec)
     check_sources(checked, reach.var, reach.connection.settings(reach.var).bootstrap_servers)
+    before = asyncio.run(declared_before(checked.project, reach.client_options()))
     event = asyncio.run(put_in_force(checked, reach.client_options(), reach.principal()))
     if reach.as_json:
         print_json({"project": checked.project, "event_id": event.id, "spec_sha256": checked.sha256,
@@ -40,6 +41,8 @@ def declare(
         )
         for caution in checked.cautions:
             print(f"caution: {caution}", file=sys.stderr)
+        if (note := untold_change(before, checked)) is not None:
+            print(f"note: {note}", file=sys.stderr)
 
 
 @reaching
