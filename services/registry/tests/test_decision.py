@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.errors import InvalidEvent
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ModelRolledback, Stage
 from tunewheel_registry.decision import decide
 from tunewheel_registry.desired import desired_state
@@ -95,12 +95,16 @@ def test_a_failed_evaluation_rejects_for_good(desk: Any):
         decide(state, desk.passed(1), desk.rollout)
 
 
+@pytest.mark.parametrize("against", [None, 1], ids=["the first evaluation", "another evaluation"])
 @pytest.mark.parametrize("stage", ["shadow", "canary"])
-def test_a_person_who_rejects_after_an_approval_takes_the_candidate_off_trial(make_desk: Any, stage: str):
+def test_a_person_who_rejects_after_an_approval_takes_the_candidate_off_trial(
+    make_desk: Any, stage: str, against: int | None
+):
     desk = make_desk(shadow=stage == "shadow", canary=True)
     state = play(desk, desk.passed(2), state=with_champion(desk))
     assert stages(state, desk)[2] == stage
-    rejection = desk.failed(2, field="review", reasons=("rejected by ada: promises refunds",))
+    reasons = ("rejected by ada: promises refunds",)
+    rejection = desk.failed(2, field="review", reasons=reasons, against=against)
     (event,) = decide(state, rejection, desk.rollout)
     assert isinstance(event, ModelRolledback)
     assert (event.from_stage, event.restored) == (Stage(stage), desk.model_id(1))
@@ -109,6 +113,16 @@ def test_a_person_who_rejects_after_an_approval_takes_the_candidate_off_trial(ma
     assert stages(after, desk) == {1: "production", 2: "rolled_back"}
     assert decide(after, rejection, desk.rollout) == []
     assert decide(after, desk.passed(2), desk.rollout) == []  # delivered again
+
+
+def test_a_pass_that_people_gave_says_what_they_overrode(desk: Any):
+    given = desk.passed(1, by="ada")
+    missed = tuple(check.model_copy(update={"passed": False}) for check in given.data.checks)
+    given = new_event(given.data.model_copy(update={"checks": missed}), source="/test")
+    registered = play(desk, desk.trained(1))
+    evaluated = decide(registered, given, desk.rollout)[0]
+    assert isinstance(evaluated, ModelPromoted)
+    assert evaluated.reason == "misses rouge_l, which Ada overrode"
 
 
 def test_a_rejection_between_the_steps_of_an_approval_comes_first(desk: Any):

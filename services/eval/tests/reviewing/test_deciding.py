@@ -205,6 +205,18 @@ async def test_an_answer_that_cannot_count_is_refused(
     assert (await refused(desk.reviews.accept(desk.answer("ada", **changes)))).field == field
 
 
+async def test_an_answer_to_an_unknown_item_fills_no_gap_and_stays_refused(open_review: Any) -> None:
+    desk = await open_review()
+    for n in range(5):
+        desk.answer("ada", n)
+    unknown = desk.answer("ada", item_id="item-unknown")
+    assert "lack 1 items" in (await refused(desk.submit("ada"))).reason
+    desk.answer("ada", 5)
+    (passed,) = await desk.submit("ada")
+    assert passed.review.answers == 6
+    assert (await refused(desk.reviews.accept(unknown))).field == "item_id"
+
+
 async def test_an_answer_after_the_submission_is_refused_and_one_from_before_it_is_not(
     open_review: Any,
 ) -> None:

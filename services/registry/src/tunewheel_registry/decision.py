@@ -135,13 +135,20 @@ def _after_pass(state: State, trigger: Envelope[EvalPassed]) -> Iterator[Decisio
         return
     against = next((c.model_id for c in verdict.contestants if c.role is Role.CHAMPION), None)
     beaten = model.beaten | ({against} if against else set())
-    reason = f"meets all of its {len(verdict.checks)} criteria"
+    reason = _met(verdict)
     kept = obstacle(state, replace(model, beaten=beaten))
     yield promotion(
         state, model, Stage.EVALUATED if first else model.stage, trigger.id,
         reason if kept is None else f"{reason}, and waits: {kept}",
         against=against, bundle=verdict.bundle, decided_by="criteria",
     )  # fmt: skip
+
+
+def _met(verdict: EvalPassed) -> str:
+    missed = [str(check.criterion.metric) for check in verdict.checks if not check.passed]
+    if not missed:
+        return f"meets all of its {len(verdict.checks)} criteria"
+    return f"misses {', '.join(missed)}, which {verdict.reviewed_by or 'a review'} overrode"
 
 
 def _is_done(model: Model, verdict: Envelope[EvalPassed | EvalFailed]) -> bool:

@@ -98,7 +98,7 @@ class Reviews:
 
     async def _complete(self, case: ReviewCase, review: ReviewSubmitted) -> Submission:
         """Return the approval with its answers. Raises InvalidEvent where something is missing."""
-        rule, submission = case.rule, self._submission(case, review)
+        rule, submission = case.rule, await self._submission(case, review)
         if review.review_id is None:
             if rule.reviewers > 1 or rule.min_preference is not None or case.missed:
                 reason = f"is missing: run {review.run_id!r} asks for answers to its review set; give them"
@@ -145,7 +145,7 @@ class Reviews:
         await self._check(review)
         if first is not None:
             return await self._named(first, review)
-        await self._cases.submit(case.review_id, self._submission(case, review))
+        await self._cases.submit(case.review_id, await self._submission(case, review))
         outcome = _outcome(case, await self._cases.submissions(case.review_id))
         decision = Decision(
             decided_by=review, passed=False, outcome=outcome, field="review", reasons=why_rejected(review)
@@ -179,8 +179,11 @@ class Reviews:
             reason = f"comes after {who} rejected run {run_id}, which is final"
             raise InvalidEvent(field=field, reason=f"{reason}; build a new dataset version and train on it")
 
-    def _submission(self, case: ReviewCase, review: ReviewSubmitted) -> Submission:
-        return Submission(review=review, answers=self._answers.of(case.review_id, person_of(review)))
+    async def _submission(self, case: ReviewCase, review: ReviewSubmitted) -> Submission:
+        reviewed = await self._cases.read_set(case.review_id)
+        items = {item.item_id for item in reviewed.items} if reviewed is not None else set[str]()
+        answers = self._answers.of(case.review_id, person_of(review))
+        return Submission(review=review, answers=tuple(one for one in answers if one.item_id in items))
 
 
 def _is_by(decision: Decision, review: ReviewSubmitted) -> bool:
