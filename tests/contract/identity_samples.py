@@ -133,6 +133,12 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "GET /v1/projects/{project}/lineage/{name:path}": [
             Sample(f"/v1/projects/{PROJECT}/lineage/{RUN}", refused=403)
         ],
+        "GET /v1/projects/{project}/models/{model_id}/card": [
+            Sample(f"/v1/projects/{PROJECT}/models/{MODEL}/card", refused=403)
+        ],
+        "GET /v1/projects/{project}/models/{model_id}/comparison/{other}": [
+            Sample(f"/v1/projects/{PROJECT}/models/{MODEL}/comparison/{MODEL}", refused=403)
+        ],
     },
     "console": {
         f"POST {CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],

@@ -10,6 +10,7 @@ from tunewheel_cli.commands import (
     exporting,
     keys,
     log,
+    model,
     planning,
     projects,
     publish,
@@ -43,6 +44,7 @@ for module in (
     log,
     dataset,
     keys,
+    model,  # after all others that have commands of this group
 ):
     module.register(app)
 

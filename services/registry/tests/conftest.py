@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck, Role
 from tunewheel_contracts.formats.spec import CanaryPolicy, ProjectSpec, RolloutSpec, ShadowPolicy, TaskSpec
 from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.store import ObjectStore
 
 SHA = "0" * 64
 BASE = BaseModelRef(name="org/Tiny-Base", revision=f"sha256:{SHA}")
@@ -177,6 +179,13 @@ def rollout(*, shadow: bool = False, canary: bool = True, percent: int = 20) -> 
 @pytest.fixture(name="desk")
 def make_desk() -> Desk:
     return Desk()
+
+
+@pytest.fixture
+def wheel(desk: Desk, tmp_path: Path) -> Any:
+    from .wheel import Wheel
+
+    return Wheel(desk, ObjectStore((tmp_path / "store").as_uri()))
 
 
 @pytest.fixture(name="make_desk", scope="session")

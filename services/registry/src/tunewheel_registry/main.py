@@ -9,6 +9,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
+from tunewheel_registry.about.api import add_about
 from tunewheel_registry.api import make_api
 from tunewheel_registry.handlers import register
 from tunewheel_registry.ledger import Ledger
@@ -56,6 +57,7 @@ def make_app(settings: Settings) -> Service:
     service.replay(LINEAGE, index.apply)
     api = make_api(ledger, known_spec)
     add_lineage(api, index, RecordFiles(service.store))
+    add_about(api, ledger, index, service.store)
     service.mount(api)
     return service
 

@@ -13,7 +13,7 @@ from tunewheel_registry.lineage.index import TOPICS, LineageIndex
 from tunewheel_registry.lineage.records import RecordFiles
 from tunewheel_registry.lineage.tracing import trace
 
-from .conftest import Wheel, row
+from ..wheel import Wheel, row
 
 
 async def traced(wheel: Wheel, name: str, *, most: int = 100) -> Lineage:

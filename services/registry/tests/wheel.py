@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pytest
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested, DatasetVersioned, ErasureCompleted
 from tunewheel_contracts.events.evaluation import ReviewAnswered, ReviewRequested, ReviewSubmitted
@@ -84,9 +82,10 @@ class Wheel:
             cause,
         )  # fmt: skip
 
-    def model(self, n: int, dataset: Envelope[Any]) -> Envelope[Any]:
+    def model(self, n: int, dataset: Envelope[Any], **changes: Any) -> Envelope[Any]:
         """Train model ``n`` on a version, and register it."""
-        trained = self.happened(new_event(self.desk.trained(n).data, source="/test", cause=dataset))
+        data = self.desk.trained(n).data.model_copy(update=changes)
+        trained = self.happened(new_event(data, source="/test", cause=dataset))
         run = trained.data
         registered = ModelRegistered(
             project="desk", model_id=run.adapter.model_id, kind="adapter", base=run.adapter.base,
@@ -170,8 +169,3 @@ class Wheel:
                 dataset_ids=datasets, deleted_dataset_ids=deleted, finding=finding,
             )
         )  # fmt: skip
-
-
-@pytest.fixture
-def wheel(desk: Any, tmp_path: Path) -> Wheel:
-    return Wheel(desk, ObjectStore((tmp_path / "store").as_uri()))

@@ -1,0 +1,72 @@
+"""model card, compare: what the registry tells about single models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunewheel_cli.exits import print_json
+from tunewheel_cli.reach import Reach, reaching
+
+if TYPE_CHECKING:
+    from tunewheel_cli.endpoint import Endpoint
+
+Project = Annotated[str, typer.Argument(help="The project.", show_default=False)]
+Model = Annotated[str, typer.Argument(help="A model, as in `tunewheel models`.", show_default=False)]
+Registry = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TUNEWHEEL_REGISTRY", help="The registry's address.", show_default="that of the wheel"
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    known = next((found.typer_instance for found in app.registered_groups if found.name == "model"), None)
+    group = known or typer.Typer(help="Tell about single models.", no_args_is_help=True)
+    for command in (card, compare):
+        group.command()(command)
+    if known is None:
+        app.add_typer(group, name="model")
+
+
+def _registry(reach: Reach, url: str | None) -> Endpoint:
+    from tunewheel_cli.endpoint import Endpoint
+
+    return Endpoint.of("registry", reach.var, url=url)
+
+
+@reaching
+def card(reach: Reach, project: Project, model: Model, registry: Registry = None) -> None:
+    """Print a model's card: Markdown with metadata in YAML, as the Hugging Face hub has them."""
+    from tunewheel_cli.registry import read
+
+    text = asyncio.run(read(_registry(reach, registry), "projects", project, "models", model, "card"))
+    if reach.as_json:
+        print_json({"model_id": model, "card": text})
+    else:
+        print(text, end="")
+
+
+@reaching
+def compare(
+    reach: Reach,
+    project: Project,
+    first: Model,
+    second: Annotated[str, typer.Argument(help="The model to compare it with.", show_default=False)],
+    registry: Registry = None,
+) -> None:
+    """Show what changed from one model to another: data, recipe, criteria, figures, what serves."""
+    from tunewheel_cli.registry import read
+
+    path = ("projects", project, "models", first, "comparison", second)
+    found = json.loads(asyncio.run(read(_registry(reach, registry), *path)))
+    if reach.as_json:
+        print_json(found)
+    else:
+        from tunewheel_cli.comparison import print_comparison
+
+        print_comparison(found)

@@ -1,0 +1,256 @@
+"""The card of a model, as the Hugging Face hub has them: metadata in YAML, then words for people.
+
+Nobody's prompts, answers or names are in it, but for the system prompt, which is the project's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from tunewheel_contracts.formats.bundle import Bundle
+from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_contracts.formats.scorecard import Contestant, Finding, Role, Scorecard
+
+from tunewheel_registry.about.facts import ModelFacts
+
+HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+"""What the hub takes for the name of a model; a base that lies in a folder has none there."""
+COUNTS = frozenset({"examples", "regression_items"})
+SHOWN_RECIPE = (
+    "rank", "alpha", "dropout", "rslora", "dora", "learning_rate", "epochs", "batch_size", "scheduler",
+    "warmup_fraction", "weight_decay", "max_tokens", "seed",
+)  # fmt: skip
+LIMITS = (
+    "It was trained and judged on this project's task alone. What it does elsewhere was looked at no further "
+    "than the regression set above.",
+    "Its answers can be well-formed and wrong.",
+    "Figures are of one holdout; the intervals say how far another one of the same kind could lie.",
+)
+
+
+def model_card(facts: ModelFacts) -> str:
+    """Return the card as Markdown with YAML front matter, the same for the same facts."""
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    known = facts.model.registration
+    candidate = _contestant(facts.scorecard, Role.CANDIDATE)
+    results = [
+        EvalResult(
+            task_type="text-generation", dataset_type="tunewheel",
+            dataset_name=f"{known.dataset_id} (holdout)", metric_type=name, metric_value=value,
+        )
+        for name, value in (candidate.metrics if candidate else {}).items()
+        if name not in COUNTS
+    ]  # fmt: skip
+    on_hub = known.base.name if HUB_ID.match(known.base.name) else None
+    data = ModelCardData(
+        base_model=on_hub,
+        license=facts.license,
+        library_name="peft" if known.kind == "adapter" else "transformers",
+        pipeline_tag="text-generation",
+        tags=["tunewheel"],
+        model_name=facts.model.model_id if results else None,
+        eval_results=results or None,
+        base_model_relation=("adapter" if known.kind == "adapter" else "finetune") if on_hub else None,
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_body(facts)}"))
+
+
+def _body(facts: ModelFacts) -> str:
+    parts = [
+        f"# {facts.model.model_id}\n\n{_what_for(facts)}",
+        "## Base\n\n" + _base(facts),
+        "## Data\n\n" + _data(facts),
+        "## Training\n\n" + (_training(facts.run) if facts.run else "Nothing is known of the run."),
+        "## Evaluation\n\n" + _evaluation(facts),
+        "## Review by people\n\n" + _review(facts),
+        "## What serves\n\n" + _bundle(facts),
+        "## Stages\n\n" + _stages(facts),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
+    ]
+    if facts.missing:
+        told = "\n".join(f"- {name}: {_cell(reason)}" for name, reason in facts.missing.items())
+        parts.append("## Not to be read\n\n" + told)
+    return "\n\n".join(parts) + "\n"
+
+
+def _what_for(facts: ModelFacts) -> str:
+    project, spec = facts.model.registration.project, facts.dataset.spec if facts.dataset else None
+    lines = [f"A model of the project `{project}`, now in the stage **{facts.model.stage.value}**."]
+    if spec is not None:
+        lines += [spec.description] if spec.description else []
+        answer = "JSON that fits the project's schema" if spec.task.output_schema else "text"
+        lines.append(
+            f"**Intended use:** it answers with {answer}, under the system prompt below, and nothing else."
+        )
+    return "\n\n".join(lines)
+
+
+def _base(facts: ModelFacts) -> str:
+    known = facts.model.registration
+    quantized = known.adapter.quantization if known.adapter else None
+    return _table(
+        ("", ""),
+        [
+            ("model", f"`{known.base.name}`"),
+            ("revision", f"`{known.base.revision}`"),
+            ("license", facts.license or "not said by its files"),
+            ("weights while training", quantized or "as published"),
+        ],
+    )
+
+
+def _data(facts: ModelFacts) -> str:
+    dataset = facts.dataset
+    if dataset is None:
+        return f"Version `{facts.model.registration.dataset_id}`."
+    counts = dataset.counts
+    rows: list[tuple[Any, ...]] = [
+        ("version", f"`{dataset.dataset_id}`"),
+        ("version before", f"`{dataset.previous}`" if dataset.previous else "none"),
+        ("records", counts.records),
+        ("examples to train on", counts.train),
+        ("of these general replay", counts.replay),
+        ("examples held out", counts.holdout),
+    ]
+    if dataset.replay:
+        rows.append(("replay", f"{dataset.replay.source}, license {dataset.replay.license or 'not said'}"))
+    told = _table(("", ""), rows)
+    return told + (f"\n\nA first try: {dataset.preliminary}" if dataset.preliminary else "")
+
+
+def _training(run: RunManifest) -> str:
+    recipe = run.recipe.model_dump(mode="json")
+    rows: list[tuple[Any, ...]] = [("run", f"`{run.run_id}`"), ("method", run.recipe.method.value)]
+    rows += [(name.replace("_", " "), recipe[name]) for name in SHOWN_RECIPE if name in recipe]
+    if run.recipe.preference:
+        rows.append(("preference", run.recipe.preference.method.value))
+    if run.plan:
+        rows.append(("device", run.plan.device))
+    rows += [("precision", run.dtype), ("steps", run.steps), ("tokens", run.tokens)]
+    rows.append(("seconds", f"{run.wall_seconds:.0f}"))
+    if run.usage and run.usage.peak_bytes:
+        rows.append(("peak memory", f"{run.usage.peak_bytes / 1e9:.1f} GB"))
+    rows += [(name, version) for name, version in sorted(run.versions.items())]
+    adjusted = [f"- {a.field} became {a.value} after step {a.after_step}" for a in run.adjustments]
+    return _table(("", ""), rows) + ("\n\nTo fit in memory:\n\n" + "\n".join(adjusted) if adjusted else "")
+
+
+def _evaluation(facts: ModelFacts) -> str:
+    card, evaluation = facts.scorecard, facts.evaluation
+    outcome = evaluation.facts["outcome"] if evaluation else None
+    if card is None:
+        return f"Outcome: {outcome}." if outcome else "It was not evaluated yet."
+    parts = [f"Outcome: **{outcome}**. Criteria `{card.criteria_sha256[:12]}`, stated before the training."]
+    if card.reason:
+        parts.append(f"It could not be measured: {card.field} {card.reason}")
+    roles = list(card.contestants)
+    names = dict.fromkeys(name for c in roles for name in c.metrics)
+    measured = [(name, *(_figure(c.metrics.get(name)) for c in roles)) for name in names]
+    parts.append(_table(("metric", *(f"{c.role.value} `{c.model_id}`" for c in roles)), measured))
+    if card.findings:
+        found = [
+            (
+                f.metric,
+                f.against,
+                f"{f.difference:+.4g}",
+                interval(f),
+                f"{f.p_value:.3g}",
+                f.test,
+                f.rows,
+                f.clusters,
+            )
+            for f in card.findings
+        ]
+        head = ("metric", "against", "difference", "interval", "p", "test", "rows", "independent groups")
+        parts.append("Differences, candidate minus other:\n\n" + _table(head, found))
+    checks = [
+        (c.criterion.metric, c.outcome or ("met" if c.passed else "missed"), c.reason) for c in card.checks
+    ]
+    parts.append(_table(("criterion", "outcome", "why"), checks))
+    if card.looks:
+        parts.append(f"These held-out rows were looked at {card.looks} times for a verdict.")
+    if card.left_out:
+        told = ", ".join(f"{count} ({reason})" for reason, count in card.left_out.items())
+        parts.append(f"Held-out rows that nobody was measured on: {told}.")
+    return "\n\n".join(parts)
+
+
+def interval(finding: Finding) -> str:
+    """Return a finding's interval with what each end promises."""
+    return f"{finding.low:+.4g} … {finding.high:+.4g} (each end {1 - finding.alpha:.1%})"
+
+
+def _review(facts: ModelFacts) -> str:
+    if not facts.reviews:
+        return "No person was asked."
+    lines: list[str] = []
+    for review in facts.reviews:
+        verdicts = [said.get("verdict") for said in review.facts.get("reviewers", {}).values()]
+        approved, rejected = verdicts.count("approved"), verdicts.count("rejected")
+        lines.append(f"`{review.key}`: {len(verdicts)} reviewers, {approved} approved, {rejected} rejected.")
+    outcome = facts.evaluation.facts.get("review") if facts.evaluation else None
+    if outcome:
+        alpha = "not known" if outcome["alpha"] is None else f"{outcome['alpha']:.2f}"
+        lines.append(
+            f"Of {outcome['answers']} judgements {outcome['better']} preferred the candidate, "
+            f"{outcome['same']} neither, {outcome['worse']} the other: preference "
+            f"{outcome['preference']:.2f} ({outcome['preference_low']:.2f} … "
+            f"{outcome['preference_high']:.2f}), Krippendorff's alpha {alpha}."
+        )
+    return "\n\n".join(lines)
+
+
+def _bundle(facts: ModelFacts) -> str:
+    bundle = bundle_of(facts)
+    if bundle is None:
+        return "What was judged is not written down: it serves as the project's spec says now."
+    decoding = ", ".join(f"{name} {value}" for name, value in bundle.decoding.model_dump(mode="json").items())
+    held = f"`{bundle.constraint_sha256[:12]}`" if bundle.constraint_sha256 else "none"
+    rows = [
+        ("bundle", f"`{bundle.sha256[:12]}`"),
+        ("decoding", decoding),
+        ("longest answer", f"{bundle.max_output_tokens} tokens"),
+        ("constraint", held),
+        ("precision", bundle.precision),
+        ("quantisation", bundle.quantization or "none"),
+    ]
+    return _table(("", ""), rows) + "\n\nSystem prompt:\n\n" + _quoted(bundle.system_prompt)
+
+
+def bundle_of(facts: ModelFacts) -> Bundle | None:
+    """Return what was judged of the model."""
+    return facts.scorecard.bundle if facts.scorecard else None
+
+
+def _stages(facts: ModelFacts) -> str:
+    steps = [
+        (f"{step.at:%Y-%m-%d %H:%M}" if step.at else "", step.stage.value, step.reason)
+        for step in facts.model.history
+    ]
+    return _table(("when (UTC)", "stage", "why"), steps)
+
+
+def _contestant(card: Scorecard | None, role: Role) -> Contestant | None:
+    return next((c for c in card.contestants if c.role is role), None) if card else None
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] * len(head), *([_cell(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    """Return a value on one line; what it says cannot end a table's cell."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in text.splitlines())

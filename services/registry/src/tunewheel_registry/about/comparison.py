@@ -1,0 +1,176 @@
+"""What differs between two models of a project: what they learnt, how, how well, and what serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+from pydantic import BaseModel
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.scorecard import Finding, Role
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
+
+from tunewheel_registry.about.card import bundle_of
+from tunewheel_registry.about.facts import ModelFacts
+from tunewheel_registry.lineage.records import Artifacts
+
+Change = tuple[Any, Any]
+"""Of the first model, and of the second."""
+
+
+class DatasetChange(BaseModel):
+    """Records and examples are compared by their names, which their content gives them."""
+
+    datasets: Change
+    records_added: int | None = None
+    """Used by the second version alone; null: a file of one of them cannot be read."""
+    records_removed: int | None = None
+    labels: dict[str, Change] = {}
+    """Training examples by label, where the numbers differ."""
+    counts: dict[str, Change] = {}
+    spec: dict[str, Change] = {}
+    """By dotted path; recipe and criteria aside."""
+
+
+class Measured(BaseModel):
+    """One metric of both. ``findings`` say how far each lies from whom it was judged against."""
+
+    first: float | None
+    second: float | None
+    lower_is_better: bool | None
+    """Null: no scorecard says."""
+    repeat_spread: float | None
+    """How far two measurements of one model lie apart."""
+
+
+class Comparison(BaseModel):
+    first: str
+    second: str
+    dataset: DatasetChange
+    recipe: dict[str, Change]
+    criteria: dict[str, Change]
+    """By position in the spec."""
+    metrics: dict[str, Measured]
+    same_holdout: bool
+    """False: the figures are of different rows, and their difference says little."""
+    direct: list[Finding]
+    """The second against the first, where it was judged against it: row by row, with intervals."""
+    bundle: dict[str, Change]
+    missing: dict[str, str]
+    """What cannot be read, and why."""
+
+
+async def compare(store: Artifacts, first: ModelFacts, second: ModelFacts) -> Comparison:
+    """Compare two models.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    missing = {f"{f.model.model_id} {n}": why for f in (first, second) for n, why in f.missing.items()}
+    one, other = first.dataset, second.dataset
+    bundles = [bundle.model_dump(mode="json") if (bundle := bundle_of(f)) else {} for f in (first, second)]
+    recipes = [f.run.recipe.model_dump(mode="json") if f.run else {} for f in (first, second)]
+    return Comparison(
+        first=first.model.model_id,
+        second=second.model.model_id,
+        dataset=await _datasets(store, first, second, missing),
+        recipe=_changes(*recipes),
+        criteria=_changes(*({"criteria": _criteria(dataset)} for dataset in (one, other))),
+        metrics=_metrics(first, second),
+        same_holdout=one is not None and other is not None and one.holdout.sha256 == other.holdout.sha256,
+        direct=_direct(first, second),
+        bundle=_changes(*bundles),
+        missing=missing,
+    )
+
+
+async def _datasets(
+    store: Artifacts, first: ModelFacts, second: ModelFacts, missing: dict[str, str]
+) -> DatasetChange:
+    one, other = first.dataset, second.dataset
+    change = DatasetChange(
+        datasets=(first.model.registration.dataset_id, second.model.registration.dataset_id)
+    )
+    if one is None or other is None:
+        return change
+    change.counts = _changes(one.counts.model_dump(mode="json"), other.counts.model_dump(mode="json"))
+    change.spec = _changes(_rest_of_spec(one), _rest_of_spec(other))
+    try:
+        before, after = await _trained_on(store, one.train), await _trained_on(store, other.train)
+    except (ArtifactMissing, CorruptArtifact) as error:
+        missing["rows"] = str(error)
+        return change
+    change.records_added = len(after[0] - before[0])
+    change.records_removed = len(before[0] - after[0])
+    change.labels = _changes(before[1], after[1])
+    return change
+
+
+async def _trained_on(store: Artifacts, ref: ArtifactRef) -> tuple[frozenset[str], dict[str, int]]:
+    """Return the records behind the training rows, and how many rows have each label."""
+    data = await store.get(ref)
+
+    def read() -> tuple[frozenset[str], dict[str, int]]:
+        import polars as pl
+
+        frame = pl.read_parquet(BytesIO(data), columns=["record_ids", "label"])
+        labels = Counter(frame["label"].drop_nulls().to_list())
+        return frozenset(frame["record_ids"].explode().drop_nulls()), dict(sorted(labels.items()))
+
+    return await asyncio.to_thread(read)
+
+
+def _rest_of_spec(dataset: DatasetManifest) -> dict[str, Any]:
+    return dataset.spec.model_dump(mode="json", exclude={"train", "criteria"})
+
+
+def _criteria(dataset: DatasetManifest | None) -> dict[str, Any]:
+    """Return the criteria by position, so that they are compared like any other document."""
+    criteria = dataset.spec.criteria if dataset else ()
+    return {str(n): c.model_dump(mode="json", exclude_none=True) for n, c in enumerate(criteria, 1)}
+
+
+def _metrics(first: ModelFacts, second: ModelFacts) -> dict[str, Measured]:
+    figures = [_figures(first), _figures(second)]
+    known = {n: m for f in (first, second) if f.scorecard for n, m in f.scorecard.metrics.items()}
+    return {
+        name: Measured(
+            first=figures[0].get(name),
+            second=figures[1].get(name),
+            lower_is_better=known[name].lower_is_better if name in known else None,
+            repeat_spread=known[name].repeat_spread if name in known else None,
+        )
+        for name in dict.fromkeys([*figures[0], *figures[1]])
+    }
+
+
+def _figures(facts: ModelFacts) -> Mapping[str, float]:
+    contestants = facts.scorecard.contestants if facts.scorecard else ()
+    return next((c.metrics for c in contestants if c.role is Role.CANDIDATE), {})
+
+
+def _direct(first: ModelFacts, second: ModelFacts) -> list[Finding]:
+    card = second.scorecard
+    champions = [c.model_id for c in card.contestants if c.role is Role.CHAMPION] if card else []
+    if card is None or first.model.model_id not in champions:
+        return []
+    return [finding for finding in card.findings if finding.against == Role.CHAMPION.value]
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
+    """Return what differs, by dotted path."""
+    one, other = _flat(before), _flat(after)
+    return {n: (one.get(n), other.get(n)) for n in {**one, **other} if one.get(n) != other.get(n)}
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not value:
+        return {path: value} if path else {}
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= _flat(inner, f"{path}.{name}" if path else str(name))
+    return flat

@@ -1,0 +1,85 @@
+"""The artifacts behind one model: its version's manifest, its run's, its newest scorecard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pydantic import BaseModel
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import decode_data
+from tunewheel_contracts.formats.dataset import DatasetManifest
+from tunewheel_contracts.formats.run import RunManifest
+from tunewheel_contracts.formats.scorecard import Scorecard
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
+
+from tunewheel_registry.lifecycle import Model, State
+from tunewheel_registry.lineage.events import Kind
+from tunewheel_registry.lineage.index import Graph, Node
+from tunewheel_registry.lineage.records import Artifacts
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is None was never there, or ``missing`` says why it cannot be read."""
+
+    model: Model
+    license: str | None
+    """Of the base."""
+    dataset: DatasetManifest | None
+    run: RunManifest | None
+    scorecard: Scorecard | None
+    evaluation: Node | None
+    """The newest of the model."""
+    reviews: tuple[Node, ...]
+    missing: dict[str, str] = field(default_factory=dict[str, str])
+
+
+async def facts_of(state: State, graph: Graph, store: Artifacts, model: Model) -> ModelFacts:
+    """Read what lies behind ``model``; a file that is gone or spoilt is told in ``missing``.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    missing: dict[str, str] = {}
+
+    async def read(name: str, document: type[M], node: Node | None, artifact: str) -> M | None:
+        ref = node.artifacts.get(artifact) if node else None
+        if ref is None:
+            return None
+        try:
+            return decode_data(document, await store.get(ref))
+        except (ArtifactMissing, CorruptArtifact, InvalidEvent) as error:
+            missing[name] = str(error)
+            return None
+
+    known = model.registration
+    dataset = graph.find(known.dataset_id or "")
+    run = graph.find(known.run_id or "")
+    node, children = graph.find(model.model_id), graph.children()
+    judged = [n for n in children.get(node.key, []) if n.kind is Kind.EVALUATION] if node else []
+    evaluation = max(judged, key=lambda n: n.at, default=None)
+    reviews = [n for j in judged for n in children.get(j.key, []) if n.kind is Kind.REVIEW]
+    return ModelFacts(
+        model=model,
+        license=_license(state, model),
+        dataset=await read("dataset", DatasetManifest, dataset, "manifest"),
+        run=await read("run", RunManifest, run, "manifest"),
+        scorecard=await read("scorecard", Scorecard, evaluation, "scorecard"),
+        evaluation=evaluation,
+        reviews=tuple(sorted(reviews, key=lambda n: n.at)),
+        missing=missing,
+    )
+
+
+def _license(state: State, model: Model) -> str | None:
+    adapter = model.registration.adapter
+    told = [model.registration.base_facts, adapter.base_facts if adapter else None]
+    told += [
+        m.registration.base_facts
+        for m in state.models.values()
+        if m.registration.base == model.registration.base
+    ]
+    return next((facts.license for facts in told if facts is not None and facts.license), None)
