@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -153,6 +154,19 @@ async def test_a_set_that_is_not_what_was_asked_for_is_shown_to_nobody(console: 
     async with console.client("ann") as ann:
         answer = await ann.get(REVIEW)
     assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (503, "review_set")
+
+
+async def test_an_erasure_leaves_a_gap_and_then_nothing(console: Any, store: ObjectStore, ann: Any, log: Any):
+    await answer_all(ann)
+    texts = [(await ann.get(f"{REVIEW}/items/{number}")).json() for number in (1, 2)]
+    whole = json.loads(await store.read("reviews/rev-1.json") or b"")
+    left = [one for one in whole["items"] if one["candidate"] not in (texts[0]["left"], texts[0]["right"])]
+    await store.replace("reviews/rev-1.json", json.dumps(whole | {"items": left}).encode())
+    assert (await ann.get(f"{REVIEW}/items/1")).status_code == 410
+    assert (await ann.get(f"{REVIEW}/items/2")).json() == texts[1], "its number and its sides are the same"
+    assert (await ann.post(f"{REVIEW}/submit", json={"verdict": "approved"})).status_code == 201
+    await store.delete(["reviews/rev-1.json"])
+    assert (await ann.get(REVIEW)).status_code == 410
 
 
 async def test_where_identity_is_open_a_name_is_asked_for(console: Any):

@@ -7,7 +7,7 @@ nobody can tell the sides, also not somebody who knows all names and ids.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -49,26 +49,30 @@ class Pair:
         return next(choice for choice in Choice if self.preference(choice) == preference)
 
 
-def assigned_pairs(review: ReviewSet, *, share: int, reviewer: str, seed: bytes) -> tuple[Pair, ...]:
-    """Return what ``reviewer`` judges, in an order of their own.
+def assigned_pairs(
+    review: ReviewSet, *, dealt: Sequence[str], share: int, reviewer: str, seed: bytes
+) -> tuple[Pair | None, ...]:
+    """Return what ``reviewer`` judges, in an order of their own; None for an item that was erased since.
 
     The items are cut into ``review.reviewers`` shares so that each item lies in ``review.per_item`` of them;
     shares differ in size by ``per_item`` at most. The candidate stands on the left in half of a reviewer's
     pairs (of an odd number, in one more or one fewer): a habit of choosing one side favours neither model.
 
     Args:
+        dealt: ids of all items of the set when it was first opened. An erasure then moves no other item.
         share: 1 to ``review.reviewers``.
     """
 
     def drawn(*names: str) -> bytes:
         return hmac.digest(seed, "\0".join((review.review_id, *names)).encode(), sha256)
 
-    def shuffled(items: Iterable[ReviewItem], *names: str) -> list[ReviewItem]:
-        return sorted(items, key=lambda item: drawn(*names, item.item_id))
+    def shuffled(item_ids: Iterable[str], *names: str) -> list[str]:
+        return sorted(item_ids, key=lambda item_id: drawn(*names, item_id))
 
     shares, copies = review.reviewers, min(review.per_item, review.reviewers)
-    dealt = enumerate(shuffled(review.items, "share"))
-    mine = [item for n, item in dealt if (share - 1 - n) % shares < copies]
-    first = drawn("first", reviewer)[0] % 2
-    left = {item.item_id for item in shuffled(mine, "side", reviewer)[first::2]}
-    return tuple(Pair(item, item.item_id in left) for item in shuffled(mine, "order", reviewer))
+    mine = [
+        item_id for n, item_id in enumerate(shuffled(dealt, "share")) if (share - 1 - n) % shares < copies
+    ]
+    left = set(shuffled(mine, "side", reviewer)[drawn("first", reviewer)[0] % 2 :: 2])
+    known = {item.item_id: Pair(item, item.item_id in left) for item in review.items}
+    return tuple(known.get(item_id) for item_id in shuffled(mine, "order", reviewer))

@@ -41,8 +41,9 @@ class Submission(Strict):
 def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -> None:
     """Add the routes, all for the role reviewer.
 
-    400s name the field: 404 an unknown review or an item that is not the caller's; 409 a review that the
-    caller has submitted, that has ended, or whose items are not all answered; 422 a value that cannot be.
+    400s name the field: 404 an unknown review or an item that is not the caller's; 410 what was erased; 409 a
+    review that the caller has submitted, that has ended, or whose items are not all answered; 422 a value that
+    cannot be.
     503 while the broker or the store is away: then nothing is kept.
     """
 
@@ -134,13 +135,16 @@ def told_of(review_id: str, review: Review, reviewer: str) -> dict[str, Any]:
 def progress(sitting: Sitting) -> dict[str, Any]:
     """Return how far a person is; once they are done, also what they said of which model."""
     told = told_of(sitting.review_id, sitting.review, sitting.reviewer)
-    told |= {"items": len(sitting.pairs), "next": None if sitting.is_over else sitting.first_unanswered}
+    following = None if sitting.is_over else sitting.first_unanswered
+    told |= {"items": len(sitting.numbers), "answered": sitting.answered, "next": following}
     if sitting.is_over:
         told["revealed"] = {
             "run_id": sitting.set.run_id,
             "candidate": sitting.set.candidate_id,
             "other": sitting.set.other_id,
-            "candidate_is": ["left" if pair.candidate_is_left else "right" for pair in sitting.pairs],
+            "candidate_is": [
+                pair and ("left" if pair.candidate_is_left else "right") for pair in sitting.pairs
+            ],
             "preferences": dict(sitting.review.preferences_of(sitting.reviewer)),
         }
     return told

@@ -77,12 +77,11 @@ def draw_item(sitting: Sitting, number: int) -> tuple[Element, ui.label]:
 def draw_end(sitting: Sitting) -> None:
     """Draw what comes after the last item: what is missing, or the question for a verdict."""
     with ui.element("main").props(f'data-number=0 data-keys="{END_KEYS}"').classes("w-full"):
-        missing = [n for n in range(1, len(sitting.pairs) + 1) if sitting.given(n) is None]
-        if missing:
-            ui.label(f"Not answered yet: {', '.join(map(str, missing))}")
+        if sitting.missing:
+            ui.label(f"Not answered yet: {', '.join(map(str, sitting.missing))}")
             _key("Enter", "go to the first of them")
         else:
-            given = [sitting.given(n) for n in range(1, len(sitting.pairs) + 1)]
+            given = [sitting.given(n) for n in sitting.numbers]
             same = sum(one is not None and one.choice is Choice.SAME for one in given)
             corrected = sum(one is not None and one.corrected is not None for one in given)
             ui.label(

@@ -146,9 +146,12 @@ class ReviewPage:
             self._expected.set_text(sitting.pair(self._number).item.expected)
             self._expected_box.set_visibility(not self._expected_box.visible)
         elif key in ("ArrowLeft", "ArrowRight", "Enter") and await self._keep_changes(sitting, text):
-            step = -1 if key == "ArrowLeft" else 1
-            number = self._number + step
-            self._draw(max(1, number) if number <= len(sitting.pairs) else END)
+            before = [number for number in sitting.numbers if number < self._number]
+            after = [number for number in sitting.numbers if number > self._number]
+            if key == "ArrowLeft":
+                self._draw(before[-1] if before else self._number)
+            else:
+                self._draw(after[0] if after else END)
 
     async def _answer(self, sitting: Sitting, choice: Choice, text: str) -> None:
         reasons = tuple(one for one in drawing.REASONS.values() if one in self._reasons)
@@ -169,13 +172,12 @@ class ReviewPage:
 
     def _after(self, sitting: Sitting) -> int:
         """Return what comes after the present item; after the last, what was passed over."""
-        if self._number < len(sitting.pairs):
-            return self._number + 1
-        return sitting.first_unanswered or END
+        after = [number for number in sitting.numbers if number > self._number]
+        return after[0] if after else sitting.first_unanswered or END
 
     async def _at_end(self, sitting: Sitting, key: str, text: str) -> None:
         if key == "ArrowLeft":
-            self._draw(len(sitting.pairs))
+            self._draw(sitting.numbers[-1])
         elif key in VERDICTS:
             self._verdict = VERDICTS[key]
             drawing.press_verdict(self._shown, key)
@@ -200,7 +202,7 @@ class ReviewPage:
                 drawing.draw_revealed(sitting, root=self._root)
         elif number == END:
             self._verdict = None
-            told = f"{sitting.answered} of {len(sitting.pairs)} answered"
+            told = f"{sitting.answered} of {len(sitting.numbers)} answered"
             with self._shown:
                 drawing.draw_end(sitting)
         else:
@@ -211,7 +213,7 @@ class ReviewPage:
                 self._expected_box, self._expected = drawing.draw_item(sitting, number)
                 drawing.press_reasons(self._shown, self._reasons)
         self._told.set_text(told)
-        self._bar.set_value(sitting.answered / len(sitting.pairs))
+        self._bar.set_value(min(1, sitting.answered / max(1, len(sitting.numbers))))
         with self._client:
             ui.run_javascript("setTimeout(() => document.getElementById('told')?.focus())")
 

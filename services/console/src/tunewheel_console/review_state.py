@@ -28,6 +28,9 @@ class Review:
     """Its events come from topics of their own, in any order: an answer may come before the request."""
 
     request: Envelope[ReviewRequested] | None = None
+    """The first: a run that is judged again meanwhile waits for the same review."""
+    evaluations: dict[str | None, datetime] = field(default_factory=dict[str | None, datetime])
+    """Which evaluations wait for this review, and since when."""
     answers: dict[str, dict[str, Envelope[ReviewAnswered]]] = field(
         default_factory=dict[str, dict[str, Envelope[ReviewAnswered]]]
     )
@@ -38,6 +41,12 @@ class Review:
     """How it ended; None while it waits."""
     _counts: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
     """What is left of the answers when it has ended: by reviewer, how often each preference was given."""
+
+    def add_request(self, request: Envelope[ReviewRequested]) -> None:
+        """Keep ``request``, whichever of several comes first."""
+        if self.request is None or request.time < self.request.time:
+            self.request = request
+        self.evaluations.setdefault(request.data.evaluation_id, request.time)
 
     def add_answer(self, answer: Envelope[ReviewAnswered]) -> None:
         """Keep ``answer`` unless a later one of the same person to the same item is known."""
@@ -94,7 +103,7 @@ class Reviews:
         """Fold one event in; the same event a second time changes nothing."""
         match envelope.data:
             case ReviewRequested() as data if data.review_id is not None and data.review_set is not None:
-                self._of(data.review_id).request = envelope
+                self._of(data.review_id).add_request(envelope)
             case ReviewAnswered() as data:
                 self._of(data.review_id).add_answer(envelope)
                 return
@@ -129,12 +138,15 @@ class Reviews:
         for review in self.waiting:
             assert review.request is not None
             asked, at = review.request.data, review.request.time
-            verdict = self._verdicts.get((asked.run_id, asked.evaluation_id))
             taken_out = self._taken_out.get(asked.adapter.model_id)
-            if verdict is not None and verdict[0] >= at:
-                review.end(verdict[1])
-            elif taken_out is not None and taken_out[0] >= at:
-                review.end(f"cancelled: the model was {taken_out[1].replace('_', ' ')}")
+            for evaluation, since in review.evaluations.items():
+                verdict = self._verdicts.get((asked.run_id, evaluation))
+                if verdict is not None and verdict[0] >= since:
+                    review.end(verdict[1])
+                    break
+            else:
+                if taken_out is not None and taken_out[0] >= at:
+                    review.end(f"cancelled: the model was {taken_out[1].replace('_', ' ')}")
 
 
 def _order(answer: Envelope[ReviewAnswered]) -> tuple[int, datetime]:

@@ -10,23 +10,22 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Literal
+from typing import Annotated, Literal
 
-from tunewheel_contracts.errors import TunewheelError
+from pydantic import Field, ValidationError
+from tunewheel_contracts.errors import TunewheelError, first_complaint
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import ReviewAnswered, ReviewRequested
-from tunewheel_contracts.fields import Frozen, PositiveInt, SourceId
+from tunewheel_contracts.fields import Frozen, PositiveInt, Slug, SourceId
 from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.review_assignment import Choice, Pair, assigned_pairs
 from tunewheel_runtime.identity.roles import Caller
-from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.review_state import Review
 from tunewheel_console.state import ConsoleState
 
-SETS = 4
-"""Review sets held in memory; each may be some megabytes."""
 PLACES = 1_000
 """Places of reviewers held in memory."""
 CORRECTED_CHARACTERS = 100_000
@@ -49,6 +48,15 @@ class _Place(Frozen):
     share: PositiveInt
 
 
+class _Deal(Frozen):
+    """``reviews/<review_id>/deal.json``: made when the review is first opened."""
+
+    seed: Annotated[str, Field(min_length=2 * SEED_BYTES, pattern=r"^[0-9a-f]+$")]
+    """Secret: it decides the sides."""
+    items: tuple[Slug, ...]
+    """Ids of all items that the set had then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """What a reviewer said of one item, as they said it."""
@@ -60,23 +68,35 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Sitting:
-    """One person at one review. Items are numbered from 1, in this person's order."""
+    """One person at one review. Items are numbered from 1, in this person's order; an erased one leaves a
+    gap."""
 
     review_id: str
     request: Envelope[ReviewRequested]
     reviewer: str
     set: ReviewSet
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Pair | None, ...]
     review: Review
 
     @property
     def answered(self) -> int:
-        return self.review.preferences_of(self.reviewer).total()
+        if self.is_over:
+            return self.review.preferences_of(self.reviewer).total()
+        return len(self.numbers) - len(self.missing)
+
+    @property
+    def numbers(self) -> list[int]:
+        """Return the numbers of the items that there are."""
+        return [number for number, pair in enumerate(self.pairs, 1) if pair is not None]
+
+    @property
+    def missing(self) -> list[int]:
+        """Return the numbers of the items that this person has not answered."""
+        return [number for number in self.numbers if self.given(number) is None]
 
     @property
     def first_unanswered(self) -> int | None:
-        known = self.review.answers_of(self.reviewer)
-        return next((n for n, pair in enumerate(self.pairs, 1) if pair.item.item_id not in known), None)
+        return next(iter(self.missing), None)
 
     @property
     def is_submitted(self) -> bool:
@@ -90,10 +110,12 @@ class Sitting:
     def pair(self, number: int) -> Pair:
         """Return an item. Raises ReviewRefused for a number that this person does not have."""
         if not 1 <= number <= len(self.pairs):
-            raise ReviewRefused(
-                HTTPStatus.NOT_FOUND, "item", f"{number} is not yours; yours are 1 to {len(self.pairs)}"
-            )
-        return self.pairs[number - 1]
+            reason = f"{number} is not yours; yours are 1 to {len(self.pairs)}"
+            raise ReviewRefused(HTTPStatus.NOT_FOUND, "item", reason)
+        pair = self.pairs[number - 1]
+        if pair is None:
+            raise ReviewRefused(HTTPStatus.GONE, "item", f"{number} was erased; go on with the next")
+        return pair
 
     def given(self, number: int) -> Given | None:
         """Return this person's answer to an item."""
@@ -120,8 +142,7 @@ class Reviewing:
         self._actions = actions
         self._store = store
         self._refresh = refresh
-        self._sets: dict[str, ReviewSet] = {}
-        self._places: dict[tuple[str, str], tuple[bytes, int]] = {}
+        self._places: dict[tuple[str, str], tuple[_Deal, int]] = {}
 
     def _find(self, project: str, review_id: str) -> tuple[Review, Envelope[ReviewRequested]]:
         known = self._state.projects.get(project)
@@ -145,8 +166,9 @@ class Reviewing:
             await self._refresh()
             review, request = self._find(project, review_id)
         found = await self._read_set(review_id, request)
-        seed, share = await self._place_of(review_id, review, found, reviewer)
-        pairs = assigned_pairs(found, share=share, reviewer=reviewer, seed=seed)
+        deal, share = await self._place_of(review_id, review, found, reviewer)
+        seed = bytes.fromhex(deal.seed)
+        pairs = assigned_pairs(found, dealt=deal.items, share=share, reviewer=reviewer, seed=seed)
         return Sitting(review_id, request, reviewer, found, pairs, review)
 
     async def answer(self, sitting: Sitting, number: int, given: Given, caller: Caller) -> None:
@@ -191,9 +213,8 @@ class Reviewing:
         """
         await self._refresh()  # another console may have taken answers, or another tab the verdict
         _require_open(sitting)
-        open_items = len(sitting.pairs) - sitting.answered
-        if open_items:
-            reason = f"{open_items} of {len(sitting.pairs)} are not answered; answer them first"
+        if sitting.missing:
+            reason = f"{len(sitting.missing)} of {len(sitting.numbers)} are not answered; answer them first"
             raise ReviewRefused(HTTPStatus.CONFLICT, "items", reason)
         submitted = await self._actions.review(
             sitting.request,
@@ -205,30 +226,32 @@ class Reviewing:
         self._state.apply(submitted)
 
     async def _read_set(self, review_id: str, request: Envelope[ReviewRequested]) -> ReviewSet:
-        if review_id not in self._sets:
-            assert request.data.review_set is not None
-            try:
-                data = await self._store.get(request.data.review_set)
-                found = ReviewSet.model_validate_json(data)
-            except (ArtifactMissing, CorruptArtifact, ValueError) as error:
-                reason = f"cannot be read: {error}"
-                raise ReviewRefused(HTTPStatus.SERVICE_UNAVAILABLE, "review_set", reason) from error
-            while len(self._sets) >= SETS:
-                self._sets.pop(next(iter(self._sets)))
-            self._sets[review_id] = found
-        return self._sets[review_id]
+        """Read the set anew each time, and not by its hash: an erasure takes items out of it."""
+        assert request.data.review_set is not None
+        data = await self._store.read(request.data.review_set.path)
+        if data is None:
+            raise ReviewRefused(HTTPStatus.GONE, "review_set", f"of {review_id} is not in the store any more")
+        try:
+            found = ReviewSet.model_validate_json(data)
+        except ValidationError as error:
+            field, reason = first_complaint(error)
+            told = f"of {review_id} cannot be read: {field} {reason}"
+            raise ReviewRefused(HTTPStatus.SERVICE_UNAVAILABLE, "review_set", told) from error
+        return found
 
     async def _place_of(
         self, review_id: str, review: Review, found: ReviewSet, reviewer: str
-    ) -> tuple[bytes, int]:
-        """Return the review's seed, and the share of ``reviewer``, who takes a place if they have none."""
+    ) -> tuple[_Deal, int]:
+        """Return what was dealt, and the share of ``reviewer``, who takes a place if they have none."""
         key = (review_id, reviewer)
         if key not in self._places:
             share = await self._take_place(review_id, review, found, reviewer)
-            seed = await self._store.first(f"reviews/{review_id}/seed", secrets.token_bytes(SEED_BYTES))
+            items = tuple(item.item_id for item in found.items)
+            deal = _Deal(seed=secrets.token_hex(SEED_BYTES), items=items)
+            kept = await self._store.first(f"reviews/{review_id}/deal.json", deal.model_dump_json().encode())
             if len(self._places) >= PLACES:
                 self._places.clear()
-            self._places[key] = seed, share
+            self._places[key] = _Deal.model_validate_json(kept), share
         return self._places[key]
 
     async def _take_place(self, review_id: str, review: Review, found: ReviewSet, reviewer: str) -> int:
