@@ -106,6 +106,18 @@ def test_it_is_told_apart_from_a_review_of_the_scorecard(state: Any, desk: Any):
     assert verdict(project.runs[desk.run_id]) == "waits for its reviewers"
 
 
+def test_a_run_that_is_judged_again_waits_for_the_same_review(make_state: Any, desk: Any):
+    first, second = asked(desk, evaluation_id="ev-1"), asked(desk, evaluation_id="ev-2")
+    for order, evaluation in itertools.product(((first, second), (second, first)), ("ev-1", "ev-2")):
+        state = make_state()
+        for event in order:
+            state.apply(event)
+        review = state.projects["desk"].reviews.by_id[REVIEW]
+        assert (review.request, review.outcome) == (first, None)
+        state.apply(desk.event(EvalPassed(**desk.verdict(passed=True, evaluation_id=evaluation))))
+        assert review.outcome == "passed"
+
+
 def test_what_happened_before_the_request_does_not_end_it(state: Any, desk: Any):
     """A run is judged again: the verdict of before is of another evaluation, or older than the request."""
     failed = desk.failed()

@@ -42,8 +42,8 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     """Add the routes, all for the role reviewer.
 
     400s name the field: 404 an unknown review or an item that is not the caller's; 410 what was erased; 409 a
-    review that the caller has submitted, that has ended, or whose items are not all answered; 422 a value that
-    cannot be.
+    review that the caller has submitted, that has ended, or whose items are not all answered; 422 a value
+    that cannot be.
     503 while the broker or the store is away: then nothing is kept.
     """
 
