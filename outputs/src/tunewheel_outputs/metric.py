@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -33,8 +33,9 @@ class Score(NamedTuple):
 
 
 ScoreRow = Callable[[Row], Score | float | None]
-"""Scores one row, whatever its output; None where the metric says nothing about it."""
-Corpus = Collection[str]
+"""Scores one row, whatever its output; None where the metric says nothing about rows with such an expert's
+answer."""
+Corpus = frozenset[str]
 """The terms of the training rows (``tunewheel_outputs.terms``), for what has to know them."""
 
 
@@ -61,5 +62,5 @@ class Metric:
     needs_corpus: bool = False
     """True: it costs a look at every training row, and is measured only where a criterion names it."""
     per_token: bool = False
-    """True: its figures depend on the tokenizer, and contestants whose tokenizers differ are not compared by
-    it but by ``perplexity_per_character``."""
+    """True: the weights are tokens. Contestants whose tokenizers differ are compared per token of the
+    candidate's; see ``perplexity_per_character`` for figures that are comparable as they stand."""

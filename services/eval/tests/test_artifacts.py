@@ -15,6 +15,7 @@ from tunewheel_eval.artifacts import (
     keep_measurement,
     known_rows,
     read_holdout,
+    read_terms,
 )
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.measurement import Header, Measurement, RegressionRow
@@ -108,3 +109,12 @@ async def test_rows_are_found_by_model_whichever_version_asked(store: ObjectStor
     assert third.rows == of("m1", "a", correct=False).rows | of("m1", "b").rows
     for other in ({"dtype": "bfloat16"}, {"method": 0}, {"model_key": "m3"}):
         assert not (await known_rows(store, header.model_copy(update=other), keys, dataset_ids=[])).rows
+
+
+async def test_terms_of_the_training_rows(make_run: MakeRun, store: ObjectStore) -> None:
+    manifest = await read_manifest(store, (await make_run()).dataset)
+    assert {"help", "desk", "delivery", "category"} <= await read_terms(store, manifest.train)
+    not_parquet = await store.put("datasets/x/train.parquet", b"not parquet")
+    for ref in (not_parquet, not_parquet.model_copy(update={"path": "nowhere"})):
+        with pytest.raises(InvalidEvent, match=r"^dataset\.train "):
+            await read_terms(store, ref)

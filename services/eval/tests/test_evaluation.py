@@ -372,6 +372,21 @@ async def test_missed_criterion_fails_with_its_figures(real_run: MakeRun, evalua
     assert verdict.field is None
 
 
+async def test_a_criterion_names_any_metric_and_one_that_nobody_knows_is_missed(
+    real_run: MakeRun, evaluator: Evaluator, store: ObjectStore
+) -> None:
+    """Such a spec came onto the log by another way than the command's."""
+    asked = ({"metric": "politeness", "minimum": 0.1}, {"metric": "invented_terms", "minimum": 0})
+    verdict = await evaluator.evaluate(await real_run(criteria(*asked)), None, lease())
+    assert isinstance(verdict, EvalFailed)
+    (reason,) = verdict.reasons
+    assert reason.startswith("politeness was not measured: 'politeness' is no known metric; choose from ")
+    card = await read_scorecard(store, verdict)
+    assert {"invented_terms", "chrf", "perplexity_per_character"} <= card.contestants[0].metrics.keys()
+    assert card.metrics["perplexity_per_character"].unit == "perplexity per character"
+    assert card.metrics["invented_terms"].lower_is_better
+
+
 async def test_a_sample_too_small_to_tell_is_undecided_and_says_how_many_more_would_do(
     real_run: MakeRun, evaluator: Evaluator, store: ObjectStore
 ) -> None:

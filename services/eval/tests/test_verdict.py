@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Role
+from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_eval.comparisons import Measured
 from tunewheel_eval.significance import Scores
 from tunewheel_eval.verdict import judge, outcome_of
@@ -37,7 +38,7 @@ FEW = accuracy(16, 2, 14, rows=20)
 
 def check(found: dict[str, Measured], metric: str = "label_accuracy", **bounds: Any) -> CriterionCheck:
     criterion = Criterion.model_validate({"metric": metric, **bounds})
-    (checked,) = judge((criterion,), found, resolution=0.05, seed=0)
+    (checked,) = judge((criterion,), found, TaskSpec(system_prompt="s"), resolution=0.05, seed=0)
     assert checked.passed is (checked.outcome == "met")
     return checked
 
@@ -176,3 +177,18 @@ def test_one_missed_criterion_outweighs_an_open_one() -> None:
     assert outcome_of((met, undecided, missed)) == "missed"
     before = met.model_copy(update={"outcome": None})  # of an earlier release
     assert outcome_of((before,)) == "met"
+
+
+@pytest.mark.parametrize(
+    ("metric", "why"),
+    [
+        ("politeness", "'politeness' is no known metric; choose from answer_length, "),
+        ("domain_language", "domain_language needs task.glossary, which the project does not give"),
+        ("regression_accuracy", "it says nothing about any of the rows"),
+    ],
+)
+def test_what_was_not_measured_is_missed_and_says_why(metric: str, why: str) -> None:
+    criterion = Criterion(metric=metric, minimum=0.5)
+    (checked,) = judge((criterion,), {}, TaskSpec(system_prompt="s"), resolution=0.05, seed=0)
+    assert (checked.passed, checked.outcome, checked.observed) == (False, "missed", None)
+    assert why in checked.reason

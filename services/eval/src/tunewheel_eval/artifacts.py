@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.identity import content_id
+from tunewheel_outputs.terms import terms_of
 from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_eval.errors import UnfitCandidate
@@ -42,6 +44,21 @@ async def read_holdout(store: ObjectStore, ref: ArtifactRef) -> tuple[ChatExampl
         reason = "has no examples to judge by; raise spec.dataset.holdout_fraction or add examples"
         raise InvalidEvent(field="dataset.holdout", reason=reason)
     return examples
+
+
+async def read_terms(store: ObjectStore, ref: ArtifactRef) -> frozenset[str]:
+    """Fetch ``train.parquet`` and return every term in it: what a model may know of the project.
+
+    Raises:
+        InvalidEvent: the rows are gone, or not what the format says.
+    """
+    try:
+        frame = pl.read_parquet(io.BytesIO(await store.get(ref)), columns=["messages"])
+        contents = frame["messages"].explode().struct.field("content").unique()
+    except (ArtifactMissing, CorruptArtifact, pl.exceptions.PolarsError) as error:
+        reason = f"cannot be read for the metric that needs its terms: {error}"
+        raise InvalidEvent(field="dataset.train", reason=reason) from error
+    return frozenset(await asyncio.to_thread(terms_of, contents))
 
 
 async def fetch_candidate(store: ObjectStore, adapter: AdapterRef, destination: Path) -> Path:

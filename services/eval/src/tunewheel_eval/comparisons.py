@@ -9,6 +9,7 @@ import numpy as np
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.look import LOOKS
 from tunewheel_contracts.formats.scorecard import Comparison, Finding, MetricFacts, Role
+from tunewheel_outputs.metric import Metric as Definition
 from tunewheel_outputs.metrics import known_metrics
 
 from tunewheel_eval.metrics import Outcomes
@@ -95,21 +96,32 @@ def measured(
 ) -> dict[str, Measured]:
     """Return every metric that the candidate has, by name; the clusters are those of the rows."""
     found: dict[str, Measured] = {}
-    for name, metric in known_metrics().items():
-        scores = {role: one for role, its in outcomes.items() if (one := its.scores(name)) is not None}
-        if Role.CANDIDATE in scores:
-            found[name] = Measured(
-                name=name,
-                unit=metric.unit,
-                test=metric.test,
-                lower_is_better=metric.lower_is_better,
-                lowest=metric.lowest,
-                highest=float("inf") if metric.highest is None else metric.highest,
-                on=metric.on,
-                scores=scores,
-                clusters=regression if metric.on == "regression" else holdout,
-            )
+    for name, candidates in outcomes[Role.CANDIDATE].by_metric.items():
+        metric, known = known_metrics()[name], candidates.known
+        scores = {
+            role: _comparable(metric, its.by_metric[name].only(known), candidates.only(known))
+            for role, its in outcomes.items()
+            if name in its.by_metric
+        }
+        clusters = regression if metric.on == "regression" else holdout
+        found[name] = Measured(
+            name=name,
+            unit=metric.unit,
+            test=metric.test,
+            lower_is_better=metric.lower_is_better,
+            lowest=metric.lowest,
+            highest=float("inf") if metric.highest is None else metric.highest,
+            on=metric.on,
+            scores=scores,
+            clusters=clusters[known],
+        )
     return found
+
+
+def _comparable(metric: Definition, scores: Scores, candidates: Scores) -> Scores:
+    """Return ``scores`` per token of the candidate's tokenizer: per token of its own, whoever cuts the same
+    text into more of them looks better."""
+    return Scores(scores.values, candidates.weights) if metric.per_token else scores
 
 
 def findings(measured: Mapping[str, Measured], criteria: Mapping[str, Criterion], *, seed: int) -> tuple[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import structlog
 from tunewheel_contracts.errors import InvalidEvent
@@ -13,11 +14,12 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.evaluation_plan import Champion, EvaluationPlan
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
+from tunewheel_outputs.metrics import metrics_for
 from tunewheel_runtime.attempts import Attempts, AttemptsSpent
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
-from tunewheel_eval.artifacts import keep_measurement, read_holdout
+from tunewheel_eval.artifacts import keep_measurement, read_holdout, read_terms
 from tunewheel_eval.clusters import of_examples, of_items
 from tunewheel_eval.contest import Contest, known_of, prepare_job
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
@@ -198,8 +200,12 @@ class Evaluator:
         spec, plan = contest.manifest.spec, contest.plan
         limit = spec.task.max_output_tokens
         kept = keep_measured(measured, contest.examples, contest.items, max_output_tokens=limit)
+        asked_for = frozenset(one.metric for one in plan.criteria or spec.criteria)
+        judge = partial(outcomes, task=spec.task, asked_for=asked_for)
+        if any(one.needs_corpus for one in metrics_for(spec.task, asked_for).values()):
+            judge = partial(judge, corpus=await read_terms(self._store, contest.manifest.train))
         judged = {
-            role: await asyncio.to_thread(outcomes, one, kept.examples, kept.items, spec.task)
+            role: await asyncio.to_thread(judge, one, kept.examples, kept.items)
             for role, one in measured.items()
         }
         lines = generation_lines(measured, kept.examples, max_output_tokens=limit)

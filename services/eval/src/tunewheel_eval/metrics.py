@@ -1,72 +1,53 @@
-"""One contestant's outputs against the experts': per example, and the figures over all of them."""
+"""One contestant's outputs against the experts': each metric row by row, and the figures over all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tunewheel_contracts.formats.criteria import Metric
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_outputs.labels import same_label
-from tunewheel_outputs.rouge import rouge_l
-from tunewheel_outputs.schema import SchemaCheck
+from tunewheel_outputs.metric import Corpus, Metric, Score, ScoreRow
+from tunewheel_outputs.metric import Row as Answered
+from tunewheel_outputs.metrics import known_metrics, metrics_for
+from tunewheel_outputs.texts import said_before
 
 from tunewheel_eval.measurement import HoldoutRow, Measurement, RegressionRow, example_key
-from tunewheel_eval.significance import Bools, Floats, Scores, perplexity
+from tunewheel_eval.significance import Scores, perplexity
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Per item, shape (examples,) or (regression items,), in the same order for every contestant.
+    """Per item, in the same order for every contestant."""
 
-    ``valid`` and ``label_right`` are None where the project has no output schema or no label.
-    """
-
-    valid: Bools | None
-    label_right: Bools | None
-    rouge_l: Floats
-    nll: Floats
-    tokens: Floats
-    regression_right: Bools
+    by_metric: Mapping[str, Scores]
+    """By name; shape (examples,) or (regression items,), as the metric says. A row that a metric says nothing
+    about is NaN; which ones they are depends on the expert's answers alone."""
+    examples: int
     regression_kinds: tuple[str, ...]
-
-    def hits(self, metric: Metric) -> Bools | None:
-        """Return the hits and misses behind a metric that counts them."""
-        return {
-            Metric.VALID_OUTPUT: self.valid,
-            Metric.LABEL_ACCURACY: self.label_right,
-            Metric.REGRESSION_ACCURACY: self.regression_right if len(self.regression_right) else None,
-        }.get(metric)
-
-    def scores(self, metric: str) -> Scores | None:
-        """Return what a metric's figure is computed from, row by row; None where it does not apply."""
-        if metric == Metric.ROUGE_L:
-            return Scores(self.rouge_l)
-        if metric == Metric.PERPLEXITY:
-            return Scores(self.nll, self.tokens)
-        hits = self.hits(Metric(metric)) if metric in set(Metric) else None
-        return Scores(hits.astype(np.float64)) if hits is not None else None
 
     def figures(self) -> dict[str, float]:
         """Return every metric that applies, by name, with ``examples`` and ``regression_items``."""
         figures = {
-            metric.value: float(np.mean(hits)) for metric in Metric if (hits := self.hits(metric)) is not None
+            name: figure(known_metrics()[name], scores.only(scores.known))
+            for name, scores in self.by_metric.items()
         }
-        figures[Metric.ROUGE_L.value] = float(np.mean(self.rouge_l))
-        figures[Metric.PERPLEXITY.value] = perplexity(float(self.nll.sum() / self.tokens.sum()))
-        figures["examples"] = float(len(self.rouge_l))
-        figures["regression_items"] = float(len(self.regression_right))
-        return figures
+        counts = {"examples": float(self.examples), "regression_items": float(len(self.regression_kinds))}
+        return figures | counts
 
     def by_kind(self) -> dict[str, float]:
         """Return regression accuracy by kind of item."""
-        kinds = np.asarray(self.regression_kinds)
-        return {
-            str(kind): float(np.mean(self.regression_right[kinds == kind])) for kind in sorted(set(kinds))
-        }
+        if not self.regression_kinds:
+            return {}
+        kinds, right = np.asarray(self.regression_kinds), self.by_metric["regression_accuracy"].values
+        return {str(kind): float(np.mean(right[kinds == kind])) for kind in sorted(set(kinds))}
+
+
+def figure(metric: Metric, scores: Scores) -> float:
+    """Return one contestant's figure, in the metric's unit."""
+    return perplexity(scores.mean) if metric.test == "ratio" else scores.mean
 
 
 def outcomes(
@@ -74,45 +55,54 @@ def outcomes(
     examples: Sequence[ChatExample],
     items: Sequence[RegressionItem],
     task: TaskSpec,
+    *,
+    asked_for: frozenset[str] = frozenset(),
+    corpus: Corpus = frozenset(),
 ) -> Outcomes:
-    """Judge a complete measurement.
+    """Judge a complete measurement by every metric that ``task`` has all for.
+
+    ``corpus`` holds the terms of the training rows, for those of ``asked_for`` that need them.
 
     Raises:
         KeyError: a row is missing: the measurement is not complete.
-        InvalidEvent: the project's output schema is unusable.
     """
-    rows = [
-        _holdout_row(measurement, example_key(example, max_output_tokens=task.max_output_tokens))
-        for example in examples
-    ]
-    expected = [example.messages[-1].content for example in examples]
-    said = [row.output for row in rows]
-    regression = [_regression_row(measurement, item.key) for item in items]
-    return Outcomes(
-        valid=_validity(said, task),
-        label_right=_labels(said, expected, task),
-        rouge_l=np.array([rouge_l(ours, theirs) for ours, theirs in zip(said, expected, strict=True)]),
-        nll=np.array([row.nll for row in rows]),
-        tokens=np.array([row.tokens for row in rows], dtype=np.float64),
-        regression_right=np.array(
-            [item.is_right(row.output) for item, row in zip(items, regression, strict=True)], dtype=np.bool_
-        ),
-        regression_kinds=tuple(item.kind for item in items),
+    limit = task.max_output_tokens
+    answered = {
+        "holdout": [
+            _answered(one, _holdout_row(measurement, example_key(one, max_output_tokens=limit)))
+            for one in examples
+        ],
+        "regression": [_asked(item, _regression_row(measurement, item.key)) for item in items],
+    }
+    found: dict[str, Scores] = {}
+    for name, metric in metrics_for(task, asked_for).items():
+        scores = _scores(metric.scorer(task, corpus), answered[metric.on], weighed=metric.test == "ratio")
+        if scores.known.any():
+            found[name] = scores
+    return Outcomes(found, len(examples), tuple(item.kind for item in items))
+
+
+def _scores(score: ScoreRow, rows: Sequence[Answered], *, weighed: bool) -> Scores:
+    scored = [score(row) for row in rows]
+    pairs = [(one.value, one.weight) if isinstance(one, Score) else (one, 1.0) for one in scored]
+    values = np.array([np.nan if value is None else value for value, _ in pairs], dtype=np.float64)
+    return Scores(values, np.array([weight for _, weight in pairs], dtype=np.float64) if weighed else None)
+
+
+def _answered(example: ChatExample, row: HoldoutRow) -> Answered:
+    *before, last = example.messages
+    return Answered(
+        output=row.output,
+        asked=said_before(before),
+        system="\n\n".join(message.content for message in before if message.role == "system"),
+        expected=last.content,
+        nll=row.nll,
+        tokens=row.tokens,
     )
 
 
-def _validity(said: Sequence[str], task: TaskSpec) -> Bools | None:
-    if task.output_schema is None:
-        return None
-    schema = SchemaCheck(task.output_schema)
-    return np.array([schema.fits(output) for output in said], dtype=np.bool_)
-
-
-def _labels(said: Sequence[str], expected: Sequence[str], task: TaskSpec) -> Bools | None:
-    if task.label_field is None:
-        return None
-    pairs = zip(said, expected, strict=True)
-    return np.array([same_label(a, b, task.label_field) for a, b in pairs], dtype=np.bool_)
+def _asked(item: RegressionItem, row: RegressionRow) -> Answered:
+    return Answered(output=row.output, asked=item.prompt, expected=item.answer, correct=row.correct)
 
 
 def _holdout_row(measurement: Measurement, key: str) -> HoldoutRow:

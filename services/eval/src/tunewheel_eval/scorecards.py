@@ -73,7 +73,7 @@ def build_scorecard(
     by_metric = measured(outcomes, holdout=rows.holdout, regression=rows.regression)
     criteria = plan.criteria or spec.criteria
     found = findings(by_metric, {one.metric: one for one in criteria}, seed=seed)
-    checks = judge(criteria, by_metric, resolution=spec.evaluation.resolution, seed=seed)
+    checks = judge(criteria, by_metric, spec.task, resolution=spec.evaluation.resolution, seed=seed)
     return Scorecard(
         **_names(plan),
         contestants=contestants,

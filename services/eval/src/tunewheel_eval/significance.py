@@ -52,6 +52,15 @@ class Scores:
     weights: Floats | None = None
 
     @property
+    def known(self) -> Bools:
+        """Which rows have a score; the others are NaN."""
+        return ~np.isnan(self.values)
+
+    def only(self, rows: Bools) -> Scores:
+        """Return the scores of ``rows``."""
+        return Scores(self.values[rows], None if self.weights is None else self.weights[rows])
+
+    @property
     def total_weight(self) -> float:
         return float(len(self.values)) if self.weights is None else float(self.weights.sum())
 

@@ -13,6 +13,8 @@ from math import ceil, log2
 
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Role
+from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_outputs.criteria import unmeasurable
 
 from tunewheel_eval.comparisons import Measured
 from tunewheel_eval.significance import Advantage, Interval, rows_needed
@@ -65,14 +67,21 @@ class _Claim:
 
 
 def judge(
-    criteria: Sequence[Criterion], measured: Mapping[str, Measured], *, resolution: float, seed: int
+    criteria: Sequence[Criterion],
+    measured: Mapping[str, Measured],
+    task: TaskSpec,
+    *,
+    resolution: float,
+    seed: int,
 ) -> tuple[CriterionCheck, ...]:
     """Check each criterion. Bounds against a champion count as met where there is none yet.
 
     ``resolution`` is the smallest difference that matters, as a fraction; ``seed`` picks the flips.
     """
     return tuple(
-        _check(criterion, measured.get(criterion.metric), resolution=resolution, seed=seed)
+        _check(criterion, metric, resolution=resolution, seed=seed)
+        if (metric := measured.get(criterion.metric)) is not None
+        else _unmeasured(criterion, task)
         for criterion in criteria
     )
 
@@ -83,10 +92,13 @@ def outcome_of(checks: Sequence[CriterionCheck]) -> str:
     return MISSED if MISSED in outcomes else UNDECIDED if UNDECIDED in outcomes else MET
 
 
-def _check(criterion: Criterion, metric: Measured | None, *, resolution: float, seed: int) -> CriterionCheck:
-    if metric is None:
-        reason = f"{criterion.metric} was not measured: the project's task does not define it"
-        return CriterionCheck(criterion=criterion, observed=None, passed=False, reason=reason, outcome=MISSED)
+def _unmeasured(criterion: Criterion, task: TaskSpec) -> CriterionCheck:
+    why = unmeasurable(criterion.metric, task) or "it says nothing about any of the rows"
+    reason = f"{criterion.metric} was not measured: {why}"
+    return CriterionCheck(criterion=criterion, observed=None, passed=False, reason=reason, outcome=MISSED)
+
+
+def _check(criterion: Criterion, metric: Measured, *, resolution: float, seed: int) -> CriterionCheck:
     alpha = metric.alpha(criterion)
     figure = metric.figure(alpha=alpha)
     clauses = [
