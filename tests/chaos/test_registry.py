@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from tunewheel_contracts import topics
-from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.lifecycle import ModelPromoted
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.lifecycle import ModelCommanded, ModelPromoted
 
 from ..integration.bus import PATIENCE_SECONDS, Bus
 from ..integration.specs import declared
-from ..integration.verdicts import adapter_of, passed, trained
+from ..integration.verdicts import adapter_of, judged, passed, trained
 
 pytestmark = pytest.mark.chaos
 
@@ -89,3 +89,29 @@ async def test_whatever_is_cut_off_is_made_up_for_and_nothing_is_doubled(
     ]
     assert desired.data.generation == 7  # as many as there are events: none doubled, none missing
     assert [r.model_id for r in desired.data.desired.routes] == [first, second]
+
+
+async def test_a_command_that_was_cut_off_after_each_of_its_events_is_carried_out_once(
+    fresh_kafka: str, tmp_path: Path, project: str
+):
+    """A rejection of the champion: it is rolled back, its predecessor comes back, it is rejected."""
+    first, second = (adapter_of(project, n).model_id for n in (1, 2))
+    values = {"project": project, "model_id": second, "action": "reject", "reason": "refunds", "request": "1"}
+    command = new_event(ModelCommanded.model_validate(values), source="/test")
+    async with Bus(fresh_kafka) as bus:
+        await bus.publish(declared(project), passed(project, 1), passed(project, 2))
+        with registry(fresh_kafka, tmp_path, dies_after=-1):
+            await bus.collect(topics.SERVING_DESIRED, 1, where=lambda e: len(e.data.desired.routes) == 2)
+            await bus.publish(judged(project, 2, "canary", "passed"))
+            await bus.collect(topics.MODEL_PROMOTED, 6)
+        await bus.publish(command)
+        for _ in range(3):
+            with registry(fresh_kafka, tmp_path, dies_after=1) as process:
+                assert process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+        with registry(fresh_kafka, tmp_path, dies_after=-1):
+            (desired,) = await bus.collect(topics.SERVING_DESIRED, 1, where=lambda e: e.data.generation == 12)
+        promoted = await bus.collect(topics.MODEL_PROMOTED, 8)
+        rolled_back = await bus.collect(topics.MODEL_ROLLEDBACK, 1)
+    assert trail(promoted)[6:] == [(first, "production"), (second, "rejected")]
+    assert rolled_back[0].data.restored == first
+    assert [route.model_id for route in desired.data.desired.routes] == [first]

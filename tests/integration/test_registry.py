@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tunewheel_cli.main import app
+from tunewheel_cli.model_commands import Answer, command
 from tunewheel_contracts import topics
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Service
+from typer.testing import CliRunner
 
-from .bus import Bus, running
+from .bus import PATIENCE_SECONDS, Bus, running
 from .specs import declared
-from .verdicts import adapter_of, judged, passed, trained
+from .verdicts import adapter_of, judged, passed, rejected, trained
 
 pytestmark = pytest.mark.integration
 
@@ -42,6 +49,17 @@ class Reader:
         def fits(event: Envelope[Any]) -> bool:
             routes = event.data.desired.routes
             return event.project == self._project and tuple(r.model_id for r in routes) == models
+
+        (event,) = await self._bus.collect(topics.SERVING_DESIRED, 1, where=fits)
+        return event.data
+
+    async def newer(self, before: Any, *models: str) -> Any:
+        """Return the first desired state after ``before`` whose routes are ``models``."""
+
+        def fits(event: Envelope[Any]) -> bool:
+            routes = tuple(r.model_id for r in event.data.desired.routes)
+            newer = event.data.generation > before.generation
+            return event.project == self._project and newer and routes == models
 
         (event,) = await self._bus.collect(topics.SERVING_DESIRED, 1, where=fits)
         return event.data
@@ -126,6 +144,86 @@ async def test_bad_input_is_a_dead_letter_and_the_rest_flows(kafka: str, tmp_pat
         assert (unknown.field, "not registered" in unknown.reason) == ("model_id", True)
         await bus.publish(passed(project, 1))
         await reader.desired(first)
+
+
+async def test_of_two_queued_runs_the_second_is_promoted_only_by_a_verdict_against_the_first(
+    kafka: str, tmp_path: Path, project: str
+):
+    first, second = (adapter_of(project, n).model_id for n in (1, 2))
+    async with Bus(kafka) as bus, running(registry(kafka, tmp_path)):
+        reader = Reader(bus, project)
+        await bus.publish(declared(project), trained(project, 1), trained(project, 2))
+        await bus.publish(passed(project, 1, against=0), passed(project, 2, against=0))
+        (asked,) = await reader.first(topics.EVAL_REQUESTED, 1)
+        assert (asked.run_id, asked.against) == ("run-2", first)
+        await bus.publish(judged(project, 2, "canary", "passed"))  # it never was there: a dead letter
+        await bus.dead_letters("rollout.judged", 1, about=project)
+        await bus.publish(passed(project, 2, against=1))
+        await reader.desired(first, second)
+        steps = await reader.first(topics.MODEL_PROMOTED, 5)
+        assert [(s.to_stage.value, s.against) for s in steps if s.model_id == second] == [
+            ("evaluated", None), ("evaluated", first), ("canary", None)
+        ]  # fmt: skip
+
+
+async def test_a_persons_rejection_takes_a_candidate_out_of_traffic(kafka: str, tmp_path: Path, project: str):
+    first, second = (adapter_of(project, n).model_id for n in (1, 2))
+    async with Bus(kafka) as bus, running(registry(kafka, tmp_path)):
+        reader = Reader(bus, project)
+        await bus.publish(declared(project), passed(project, 1), passed(project, 2))
+        canary = await reader.desired(first, second)
+        await bus.publish(rejected(project, 2))
+        after = await reader.newer(canary, first)
+        assert after.desired.routes[0].percent == 100
+        code, answer = await order(kafka, "promote", project, second, "--force")
+        assert (code, answer["outcome"], answer["field"]) == (1, "refused", "model_id")
+
+
+async def test_a_command_by_the_command_line_is_carried_out_or_refused_with_the_reason(
+    kafka: str, tmp_path: Path, project: str
+):
+    first, second = (adapter_of(project, n).model_id for n in (1, 2))
+    async with Bus(kafka) as bus:
+        async with running(registry(kafka, tmp_path)):
+            reader = Reader(bus, project)
+            await bus.publish(declared(project), passed(project, 1), passed(project, 2))
+            before = await reader.desired(first, second)
+            code, answer = await order(kafka, "promote", project, "challenger")
+            assert (code, answer["outcome"], answer["model_id"]) == (0, "done", second)
+            promoted = await reader.newer(before, second)
+            told = await asyncio.gather(
+                *(
+                    at_once(kafka, action, project, second, promoted.generation)
+                    for action in ("rollback", "pin")
+                )
+            )
+            assert sorted(answer.outcome for answer in told) == ["done", "refused"]
+            assert [answer.refusal.field for answer in told if answer.refusal] == ["generation"]
+            code, answer = await order(kafka, "retire", project, "challenger")
+            assert (code, "no challenger" in answer["error"]) == (2, True)
+        code, answer = await order(kafka, "unpin", project, first, "--timeout", "0.1")
+        assert (code, answer["outcome"]) == (6, "unanswered")
+
+
+async def at_once(kafka: str, action: str, project: str, model: str, generation: int) -> Answer:
+    data = ModelCommanded(
+        project=project,
+        model_id=model,
+        action=action,
+        reason="refunds",
+        request=action,
+        generation=generation,
+    )
+    event = new_event(data, source="/test")
+    return await command({"bootstrap_servers": kafka}, event, timeout_seconds=PATIENCE_SECONDS)
+
+
+async def order(kafka: str, action: str, project: str, model: str, *more: str) -> tuple[int, Any]:
+    """Run ``tunewheel model``; return its exit code and what it prints."""
+    words: Sequence[str] = ["model", action, project, model, "--reason", "refunds", "--json", *more]
+    environment = {"TUNEWHEEL_BOOTSTRAP_SERVERS": kafka, "TUNEWHEEL_IDENTITY": "open"}
+    result = await asyncio.to_thread(CliRunner().invoke, app, words, env=environment)
+    return result.exit_code, json.loads(result.stdout)
 
 
 async def told(service: Service, path: str) -> Any:

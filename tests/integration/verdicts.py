@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.evaluation import EvalPassed
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
@@ -81,6 +81,12 @@ def passed(
         evaluation_id=None if against is None else f"evaluation-{n}-{against}",
     )
     return new_event(data, source="/test")
+
+
+def rejected(project: str, n: int) -> Envelope[EvalFailed]:
+    """What eval says after a person rejected candidate ``n``."""
+    told = passed(project, n).data.model_dump(exclude={"principal"})
+    return new_event(EvalFailed(**told, reasons=("rejected by ada",), field="review"), source="/test")
 
 
 def judged(project: str, n: int, stage: str, verdict: str) -> Envelope[RolloutJudged]:

@@ -30,15 +30,15 @@ class Exit(IntEnum):
     UNREACHABLE = 5
     """Kafka or a service does not answer."""
     UNFINISHED = 6
-    """An erasure was asked for, and a holder has not carried it out in time."""
+    """An erasure or a command on a model was asked for, and not carried out in time."""
     NOT_ALLOWED = 7
     """A service knows no such key, or the key lacks a role."""
 
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 wrong option, 3 part of the input was refused, 4 topics differ from "
-    "their specs, 5 Kafka or a service does not answer, 6 a holder has not carried out an erasure in "
-    "time, 7 the API key is unknown or lacks a role."
+    "their specs, 5 Kafka or a service does not answer, 6 an erasure or a command on a model was not "
+    "carried out in time, 7 the API key is unknown or lacks a role."
 )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -17,6 +19,12 @@ class RouteRole(StrEnum):
     PRODUCTION = "production"
     CANARY = "canary"
     SHADOW = "shadow"
+
+
+ALIASES: Mapping[str, tuple[RouteRole, ...]] = MappingProxyType(
+    {"champion": (RouteRole.PRODUCTION,), "challenger": (RouteRole.CANARY, RouteRole.SHADOW)}
+)
+"""Names for whichever model has one of these roles."""
 
 
 class Route(Frozen):
@@ -44,3 +52,12 @@ class DesiredRoutes(Frozen):
         if len({r.role for r in self.routes}) != len(self.routes):
             raise inconsistent("routes", "name a role twice; keep one route per role")
         return self
+
+    def model_id(self, name: str) -> str | None:
+        """Return whom ``name`` means: the alias of a role, or the id itself; None: nobody has the role. The
+        bare base is no champion."""
+        roles = ALIASES.get(name)
+        if roles is None:
+            return name
+        models = (r.model_id for r in self.routes if r.role in roles and r.adapter is not None)
+        return next(models, None)

@@ -1,0 +1,158 @@
+"""model promote, rollback, pin, unpin, retire, reject: what people decide of a model."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunewheel_cli.exits import Exit, print_json
+from tunewheel_cli.reach import Reach, reaching
+
+if TYPE_CHECKING:
+    from tunewheel_cli.model_commands import Answer
+
+Project = Annotated[str, typer.Argument(help="The project, as in its project.yaml.", show_default=False)]
+Model = Annotated[
+    str, typer.Argument(help="A model's id, champion, or challenger (on trial).", show_default=False)
+]
+Reason = Annotated[str, typer.Option(help="Why; it is kept with the model.", show_default=False)]
+Generation = Annotated[
+    int | None,
+    typer.Option(
+        help="Of the state that you saw: the command is refused once anything else happened.",
+        show_default="of now",
+    ),
+]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for the registry's answer.")]
+Request = Annotated[
+    str | None, typer.Option(help="Names this command: the same name again is the same command.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Decide what becomes of a model; people outrank metrics.", no_args_is_help=True)
+    for order in (promote, rollback, pin, unpin, retire, reject):
+        group.command()(order)
+    app.add_typer(group, name="model")
+
+
+@reaching
+def promote(
+    reach: Reach,
+    project: Project,
+    model: Model,
+    reason: Reason,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even what was not judged, or did not pass.")
+    ] = False,
+    generation: Generation = None,
+    timeout: Timeout = 30.0,
+    request: Request = None,
+) -> None:
+    """Put a model into production at once, whomever it was compared with."""
+    _order(reach, "promote", project, model, reason, generation, timeout, request, force=force)
+
+
+@reaching
+def rollback(
+    reach: Reach, project: Project, model: Model, reason: Reason, generation: Generation = None,
+    timeout: Timeout = 30.0, request: Request = None,
+) -> None:  # fmt: skip
+    """Take a model out of traffic; from production the champion before it takes over, or the base."""
+    _order(reach, "rollback", project, model, reason, generation, timeout, request)
+
+
+@reaching
+def pin(
+    reach: Reach, project: Project, model: Model, reason: Reason, generation: Generation = None,
+    timeout: Timeout = 30.0, request: Request = None,
+) -> None:  # fmt: skip
+    """Keep production with the model that is in it: whoever passes waits."""
+    _order(reach, "pin", project, model, reason, generation, timeout, request)
+
+
+@reaching
+def unpin(
+    reach: Reach, project: Project, model: Model, reason: Reason, generation: Generation = None,
+    timeout: Timeout = 30.0, request: Request = None,
+) -> None:  # fmt: skip
+    """Let others into production again; the newest of those who wait goes on."""
+    _order(reach, "unpin", project, model, reason, generation, timeout, request)
+
+
+@reaching
+def retire(
+    reach: Reach, project: Project, model: Model, reason: Reason, generation: Generation = None,
+    timeout: Timeout = 30.0, request: Request = None,
+) -> None:  # fmt: skip
+    """Take a model out in good order; only a command brings it back."""
+    _order(reach, "retire", project, model, reason, generation, timeout, request)
+
+
+@reaching
+def reject(
+    reach: Reach, project: Project, model: Model, reason: Reason, generation: Generation = None,
+    timeout: Timeout = 30.0, request: Request = None,
+) -> None:  # fmt: skip
+    """Take a version out for good."""
+    _order(reach, "reject", project, model, reason, generation, timeout, request)
+
+
+def _order(
+    reach: Reach,
+    action: str,
+    project: str,
+    model: str,
+    reason: str,
+    generation: int | None,
+    timeout: float,
+    request: str | None,
+    **more: Any,
+) -> None:
+    from pydantic import ValidationError
+    from tunewheel_contracts.errors import first_complaint
+    from tunewheel_contracts.event import new_event
+    from tunewheel_contracts.events.lifecycle import ModelCommanded
+
+    from tunewheel_cli.connection import InvalidOption
+    from tunewheel_cli.known import require_project
+    from tunewheel_cli.model_commands import command, desired_of, meant
+    from tunewheel_cli.publishing.events import SOURCE
+
+    async def send() -> Answer:
+        options = reach.client_options()
+        await require_project(options, project)
+        desired = await desired_of(options, project)
+        seen = desired.generation if desired and generation is None else generation
+        try:
+            data = ModelCommanded(
+                project=project, model_id=meant(desired, model), action=action, reason=reason,
+                request=request or str(uuid.uuid4()), generation=seen, principal=reach.principal(), **more,
+            )  # fmt: skip
+        except ValidationError as error:
+            raise InvalidOption(" ".join(first_complaint(error))) from error
+        return await command(options, new_event(data, source=SOURCE), timeout_seconds=timeout)
+
+    _tell(asyncio.run(send()), as_json=reach.as_json, timeout=timeout)
+
+
+def _tell(answer: Answer, *, as_json: bool, timeout: float) -> None:
+    told, refusal = answer.command.data, answer.refusal
+    if as_json:
+        print_json(answer.as_json())
+    elif refusal is not None:
+        print(f"refused: {refusal.field} {refusal.reason}", file=sys.stderr)
+    elif answer.event is None:
+        print(
+            f"the registry has not answered within {timeout:g} s; the command stays on the log, and counts "
+            "once it is back: is it running (`tunewheel status`)?",
+            file=sys.stderr,
+        )
+    else:
+        print(f"{told.action} of {told.model_id} in {told.project}: done")
+    codes = {"done": Exit.OK, "refused": Exit.FAILED, "unanswered": Exit.UNFINISHED}
+    sys.exit(codes[answer.outcome])

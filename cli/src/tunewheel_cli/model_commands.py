@@ -1,0 +1,91 @@
+"""Commands on models as events, and the registry's answer to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.lifecycle import CommandRefused, ModelCommanded, ServingDesired
+from tunewheel_contracts.formats.serving import ALIASES
+from tunewheel_contracts.topics import (
+    COMMAND_REFUSED,
+    MODEL_PINNED,
+    MODEL_PROMOTED,
+    MODEL_ROLLEDBACK,
+    SERVING_DESIRED,
+)
+
+from tunewheel_cli.connection import InvalidOption
+from tunewheel_cli.publishing.sender import publish_events
+from tunewheel_cli.reading import follow, read_latest
+
+ANSWERS = (MODEL_PROMOTED, MODEL_ROLLEDBACK, MODEL_PINNED, COMMAND_REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a command; ``event`` None: nothing yet."""
+
+    command: Envelope[ModelCommanded]
+    event: Envelope[Any] | None
+
+    @property
+    def refusal(self) -> CommandRefused | None:
+        data = self.event.data if self.event else None
+        return data if isinstance(data, CommandRefused) else None
+
+    @property
+    def outcome(self) -> str:
+        if self.event is None:
+            return "unanswered"
+        return "done" if self.refusal is None else "refused"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the answer for machines."""
+        command, refusal = self.command.data, self.refusal
+        told = {"field": refusal.field, "reason": refusal.reason} if refusal else {}
+        asked = command.model_dump(include={"project", "model_id", "action"})
+        return asked | {"command_id": self.command.id, "outcome": self.outcome} | told
+
+
+async def desired_of(options: Mapping[str, Any], project: str) -> ServingDesired | None:
+    """Return what should be served of ``project``, None where nothing was ever said."""
+    found = (await read_latest(options, SERVING_DESIRED)).get(project)
+    return found.data if found else None
+
+
+def meant(desired: ServingDesired | None, name: str) -> str:
+    """Return the model that ``name`` means: an id, or an alias.
+
+    Raises:
+        InvalidOption: nobody has the role of the alias.
+    """
+    if desired is None and name not in ALIASES:
+        return name
+    found = desired.desired.model_id(name) if desired else None
+    if found is None:
+        raise InvalidOption(f"model: there is no {name} now; name one by its id (`tunewheel models`)")
+    return found
+
+
+async def command(
+    options: Mapping[str, Any], event: Envelope[ModelCommanded], *, timeout_seconds: float
+) -> Answer:
+    """Publish a command and wait for the registry's answer, which may be on the log already.
+
+    Raises:
+        TransientError: no Kafka answers.
+    """
+    await publish_events(options, event)
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            async for told in follow(options, ANSWERS, from_beginning=True):
+                named = told.data.command_id if isinstance(told.data, CommandRefused) else told.data.cause
+                if named == event.id:
+                    return Answer(event, told)
+    except TimeoutError:
+        pass
+    return Answer(event, None)
