@@ -128,6 +128,9 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         **DESCRIPTIONS,
         "GET /v1/projects": [Sample("/v1/projects", tells=True)],
         "GET /v1/projects/{project}/models": [Sample(f"/v1/projects/{PROJECT}/models", refused=403)],
+        "GET /v1/projects/{project}/models/{model_id}": [
+            Sample(f"/v1/projects/{PROJECT}/models/{MODEL}", refused=403)
+        ],
         "GET /v1/projects/{project}/desired": [Sample(f"/v1/projects/{PROJECT}/desired", refused=403)],
         "GET /v1/models/{model_id}": [Sample(f"/v1/models/{MODEL}", refused=404)],
         "GET /v1/projects/{project}/lineage/{name:path}": [
@@ -150,6 +153,9 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         ],
         f"POST {REVIEWS}/{{review_id}}/submit": [
             Sample(f"{_REVIEWS}/none/submit", {"verdict": "approved"}, 404, 403)
+        ],
+        "POST /v1/projects/{project}/models/{model_id}/{action}": [
+            Sample(f"/v1/projects/{PROJECT}/models/{MODEL}/pin", {"reason": "r"}, 202, 403)
         ],
         "POST /v1/login-links": [Sample("/v1/login-links", None, 201)],
         "GET /": [Sample("/", tells=True)],

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from tunewheel_console.api import add_routes
+from tunewheel_console.api import add_model_commands, add_routes
 from tunewheel_console.rows import run_rows
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
@@ -22,6 +22,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, TrainAction]] = []
+        self.orders: list[dict[str, Any]] = []
         self.away = False
 
     async def control(
@@ -30,6 +31,12 @@ class Recorder:
         if self.away:
             raise TransientError("the broker is away")
         self.sent.append((project, run_id, action))
+
+    async def command(self, project: str, model_id: str, action: str, **told: Any) -> str:
+        if self.away:
+            raise TransientError("the broker is away")
+        self.orders.append({"project": project, "model_id": model_id, "action": action, **told})
+        return "command-1"
 
 
 @pytest.fixture
@@ -41,6 +48,7 @@ def recorder() -> Recorder:
 async def client(state: Any, recorder: Any):
     web = FastAPI(openapi_url=None)
     add_routes(web, state, recorder)
+    add_model_commands(web, state, recorder)
     guard(web.routes, Access(HttpSettings(identity="open"), warn=lambda *_: None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://console") as client:
         yield client
@@ -97,3 +105,46 @@ def test_a_paused_run_is_told_as_such(state: Any, desk: Any):
     assert project.place.note == "is paused"
     state.apply(desk.controlled(TrainAction.RESUME))
     assert run_rows(project)[0]["progress"].startswith("step 0")
+
+
+@pytest.mark.parametrize("name", ["champion", None])
+async def test_a_command_on_a_model_goes_out_with_what_the_console_knows(
+    state: Any, desk: Any, client: Any, recorder: Recorder, name: str | None
+):
+    state.apply(desk.promoted())
+    state.apply(desk.desired(generation=7))
+    path = f"/v1/projects/desk/models/{name or desk.model_id}/rollback"
+    answer = await client.post(path, json={"reason": "promises refunds"})
+    assert (answer.status_code, answer.json()["command_id"]) == (202, "command-1")
+    (order,) = recorder.orders
+    assert (order["model_id"], order["action"], order["generation"]) == (desk.model_id, "rollback", 7)
+    assert (order["reason"], order["force"]) == ("promises refunds", False)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "word"),
+    [
+        ("desk/models/none/promote", {"reason": "r"}, 404, "has no model none"),
+        ("desk/models/challenger/promote", {"reason": "r"}, 404, "challenger"),
+        ("shop/models/champion/promote", {"reason": "r"}, 404, "shop"),
+        ("desk/models/champion/explode", {"reason": "r"}, 422, "action"),
+        ("desk/models/champion/promote", {"reason": ""}, 422, "reason"),
+    ],
+)
+async def test_a_command_on_a_model_that_cannot_be_is_refused_at_the_door(
+    state: Any, desk: Any, client: Any, recorder: Recorder, path: str, body: Any, status: int, word: str
+):
+    state.apply(desk.promoted())
+    state.apply(desk.desired())
+    answer = await client.post(f"/v1/projects/{path}", json=body)
+    assert (answer.status_code, word in answer.text) == (status, True)
+    assert not recorder.orders
+
+
+async def test_a_command_on_a_model_waits_for_a_broker_that_is_away(
+    state: Any, desk: Any, client: Any, recorder: Recorder
+):
+    state.apply(desk.promoted())
+    recorder.away = True
+    answer = await client.post(f"/v1/projects/desk/models/{desk.model_id}/pin", json={"reason": "r"})
+    assert answer.status_code == 503

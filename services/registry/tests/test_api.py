@@ -109,6 +109,19 @@ async def test_a_model_tells_its_history_with_causes(client: TestClient, desk: A
     assert model["adapter"]["model_id"] == desk.model_id(1)
 
 
+async def test_a_model_is_found_by_what_it_is(client: TestClient, desk: Any):
+    for name, n in (("champion", 1), ("challenger", 2), (desk.model_id(2), 2)):
+        model = client.get(f"/v1/projects/desk/models/{name}").json()
+        assert model["model_id"] == desk.model_id(n)
+
+
+async def test_where_nobody_is_on_trial_there_is_no_challenger(desk: Any):
+    ledger = ledger_of(desk)
+    await ledger.handle(desk.passed(1))
+    answer = client_of(ledger, desk).get("/v1/projects/desk/models/challenger")
+    assert (answer.status_code, "challenger" in answer.json()["detail"]) == (404, True)
+
+
 async def test_the_desired_state_is_told(client: TestClient, desk: Any):
     desired = client.get("/v1/projects/desk/desired").json()
     assert [r["percent"] for r in desired["desired"]["routes"]] == [80, 20]
@@ -157,7 +170,7 @@ def test_the_description_names_the_keys_and_the_refusals(client: TestClient):
     described = client.get("/openapi.json").json()
     assert described["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     routes = [route for path in described["paths"].values() for route in path.values()]
-    assert len(routes) == 4
+    assert len(routes) == 5
     for route in routes:
         assert {"200", "401", "403"} <= set(route["responses"])
         assert route["security"] == [{"HTTPBearer": []}]

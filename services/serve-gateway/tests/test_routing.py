@@ -172,6 +172,18 @@ def test_a_model_id_is_pinned_and_a_shadow_too():
     assert table.find("desk", draw=0.0).model_id == "a"
 
 
+def test_champion_and_challenger_are_named_by_what_they_are():
+    table = built(desired(production=("a", 80), canary=("b", 20)), ready="ab")
+    for name, model_id in (("desk/champion", "a"), ("desk/challenger", "b")):
+        target = table.find(name, draw=0.5)
+        assert (target.model_id, target.pinned) == (model_id, True)
+    shadowed = built(desired(production=("a", 100), shadow=("b", 100)), ready="ab")
+    assert shadowed.find("desk/challenger", draw=0.5).model_id == "b"
+    for name in ("desk/challenger", "desk/champion"):
+        with pytest.raises(UnknownModel):
+            built(desired(production=("base-0", 100))).find(name, draw=0.5)
+
+
 def test_the_bare_base_is_routed_under_its_id_and_asked_under_its_name():
     table = built(desired(production=("base-0123", 100)))
     target = table.find("desk", draw=0.5)

@@ -8,6 +8,7 @@ from typing import Literal
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.evaluation import ReviewAnswered, ReviewRequested, ReviewSubmitted
+from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.service import Service
@@ -78,3 +79,33 @@ class Actions:
             principal=principal,
         )
         await self._service.publish(self._service.new(data))
+
+    async def command(
+        self,
+        project: str,
+        model_id: str,
+        action: str,
+        *,
+        reason: str,
+        force: bool,
+        generation: int | None,
+        principal: Principal | None,
+    ) -> str:
+        """Command what becomes of a model; return the command's id, which the registry's answer names.
+
+        Raises:
+            ValidationError: the model's id or the reason cannot be.
+        """
+        data = ModelCommanded(
+            project=project,
+            model_id=model_id,
+            action=action,
+            reason=reason,
+            force=force,
+            generation=generation,
+            request=f"console-{uuid.uuid4().hex}",
+            principal=principal,
+        )
+        event = self._service.new(data)
+        await self._service.publish(event)
+        return event.id

@@ -1,11 +1,14 @@
-"""What people do to runs on the page, for programs."""
+"""What people do to runs and models, for programs."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from http import HTTPStatus
+from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Request
+from pydantic import BaseModel, Field
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_runtime.identity.access import Access
@@ -15,6 +18,23 @@ from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 from tunewheel_console.actions import Actions
 from tunewheel_console.logins import LoginLinks
 from tunewheel_console.state import ConsoleState
+
+
+class ModelAction(StrEnum):
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    PIN = "pin"
+    UNPIN = "unpin"
+    RETIRE = "retire"
+    REJECT = "reject"
+
+
+class ModelOrder(BaseModel):
+    """``generation``: of the state that was looked at; else that of now, as the console knows it."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=10_000)]
+    force: bool = False
+    generation: Annotated[int, Field(ge=0)] | None = None
 
 
 def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
@@ -39,6 +59,35 @@ def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
         except TransientError as error:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         return {"project": project, "run_id": run_id, "action": action.value}
+
+
+def add_model_commands(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
+    """Add ``POST /v1/projects/{project}/models/{model_id}/{action}``, ``model_id`` being an id, ``champion``
+    or ``challenger``: 202 once the command is on the log, 404 for a model that no event told of, 503 while
+    the broker is away. The registry's answer names ``command_id``: an event with it as ``cause``, or
+    ``command.refused``."""
+
+    @api.post("/v1/projects/{project}/models/{model_id}/{action}", status_code=HTTPStatus.ACCEPTED)
+    @needs(Role.OPERATOR)
+    async def command(
+        request: Request, project: str, model_id: str, action: ModelAction, order: ModelOrder
+    ) -> dict[str, str]:
+        known = state.projects.get(project)
+        desired = known.desired if known else None
+        meant = desired.desired.model_id(model_id) if desired else model_id
+        if known is None or meant not in {*known.models, *known.stages}:
+            raise HTTPException(
+                HTTPStatus.NOT_FOUND, f"model_id: {project} has no model {model_id}; correct it"
+            )
+        seen = desired.generation if desired and order.generation is None else order.generation
+        try:
+            command_id = await actions.command(
+                project, meant, action.value, reason=order.reason, force=order.force, generation=seen,
+                principal=caller_of(request).principal,
+            )  # fmt: skip
+        except TransientError as error:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+        return {"project": project, "model_id": meant, "action": action.value, "command_id": command_id}
 
 
 def add_login_links(api: FastAPI, links: LoginLinks, access: Access) -> None:

@@ -17,7 +17,13 @@ from tunewheel_contracts.events.evaluation import (
     ReviewRequested,
     ReviewSubmitted,
 )
-from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, ServingDesired, Stage
+from tunewheel_contracts.events.lifecycle import (
+    ModelPromoted,
+    ModelRegistered,
+    ModelRolledback,
+    ServingDesired,
+    Stage,
+)
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
 from tunewheel_contracts.events.training import (
     TrainAction,
@@ -115,7 +121,11 @@ class Project:
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
     reviews: Reviews = field(default_factory=Reviews)
     """Those of answers."""
+    models: set[str] = field(default_factory=set[str])
+    """Every model that was registered, bases too."""
     stages: dict[str, Stage] = field(default_factory=dict[str, Stage])
+    moved: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    """When each model came to its stage: a later step may be read before an earlier one of another topic."""
     desired: ServingDesired | None = None
     drifts: deque[tuple[datetime, DriftDetected]] = field(default_factory=lambda: deque(maxlen=KEPT))
     rollouts: deque[RolloutJudged] = field(default_factory=lambda: deque(maxlen=KEPT))
@@ -134,6 +144,10 @@ class Project:
     @property
     def pending_reviews(self) -> list[Run]:
         return [run for run in self.runs.values() if run.awaits_review]
+
+    def move(self, model_id: str, stage: Stage, at: datetime) -> None:
+        if model_id not in self.moved or at >= self.moved[model_id]:
+            self.stages[model_id], self.moved[model_id] = stage, at
 
     def run(self, run_id: str) -> Run:
         return self.runs.setdefault(run_id, Run(run_id))
@@ -223,9 +237,11 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
         case ReviewSubmitted() as data:
             project.run(data.run_id).reviews[envelope.id] = data
         case ModelPromoted() as data:
-            project.stages[data.model_id] = data.to_stage
+            project.move(data.model_id, data.to_stage, envelope.time)
         case ModelRolledback() as data:
-            project.stages[data.model_id] = Stage.ROLLED_BACK
+            project.move(data.model_id, Stage.ROLLED_BACK, envelope.time)
+        case ModelRegistered() as data:
+            project.models.add(data.model_id)
         case ServingDesired() as data:
             if project.desired is None or data.generation >= project.desired.generation:
                 project.desired = data

@@ -80,6 +80,17 @@ def make_api(ledger: Ledger, known_spec: KnownSpec) -> FastAPI:
     async def list_models(project: ProjectName) -> list[ModelSummary]:
         return [ModelSummary(**_summary(model)) for model in _state(ledger, project).models.values()]
 
+    @api.get("/v1/projects/{project}/models/{model_id}")
+    @needs(Role.VIEWER)
+    async def read_model_of(project: ProjectName, model_id: str) -> ModelDetail:
+        """``model_id`` may be ``champion`` or ``challenger`` (whoever is on trial)."""
+        model = _named(_state(ledger, project), model_id)
+        if model is None:
+            raise HTTPException(
+                404, f"model_id: {project} has no {model_id!r}; see /v1/projects/{project}/models"
+            )
+        return _detail(model)
+
     @api.get("/v1/projects/{project}/desired")
     @needs(Role.VIEWER)
     async def read_desired(project: ProjectName) -> ServingDesired:
@@ -112,6 +123,14 @@ def _state(ledger: Ledger, project: str) -> State:
     if project not in ledger.projects:
         raise HTTPException(404, f"project: {project!r} has no registered model; see /v1/projects")
     return ledger.state(project)
+
+
+def _named(state: State, name: str) -> Model | None:
+    if name == "champion":
+        return state.champion
+    if name == "challenger":
+        return next(iter(state.candidates), None)
+    return state.models.get(name)
 
 
 def _project(state: State) -> ProjectSummary:

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
-from tunewheel_contracts.formats.serving import Route, RouteRole
+from tunewheel_contracts.formats.serving import ALIASES, Route, RouteRole
 
 from tunewheel_serve_gateway.errors import Unavailable, UnknownModel
 
@@ -94,7 +94,8 @@ class RouteTable:
         return {name: ref for table in self.projects.values() for name, ref in table.adapters.items()}
 
     def find(self, model: str, *, draw: float, allowed: Collection[str] | None = None) -> Target:
-        """Return who answers for ``model``: a project, ``<project>/base``, a model id or a base's name.
+        """Return who answers for ``model``: a project, ``<project>/base``, ``<project>/champion`` or
+        ``<project>/challenger``, a model id or a base's name.
 
         ``allowed``: the projects that the caller may use; None: all of them. What others have is unknown to
         the caller, so that no refusal tells what there is.
@@ -112,9 +113,12 @@ class RouteTable:
 
     def _pinned(self, model: str, allowed: Collection[str] | None) -> Target:
         project, _, rest = model.rpartition("/")
-        owner = self.projects.get(project) if rest == "base" else None
-        if owner is not None:
+        owner = self.projects.get(project)
+        if owner is not None and rest == "base":
             found = [owner.base]
+        elif owner is not None and rest in ALIASES:
+            fit = (t for t in owner.targets if t.role in ALIASES[rest] and t.adapter is not None)
+            found = list(fit)[:1]
         else:
             found = [t for table in self.projects.values() if (t := table.named(model)) is not None]
         mine = found if allowed is None else [target for target in found if target.project in allowed]
