@@ -151,7 +151,7 @@ def _met(verdict: EvalPassed) -> str:
     return f"misses {', '.join(missed)}, which {verdict.reviewed_by or 'a review'} overrode"
 
 
-def _is_done(model: Model, verdict: Envelope[EvalPassed | EvalFailed]) -> bool:
+def _is_done(model: Model, verdict: Envelope[Any]) -> bool:
     """Tell whether ``verdict`` did more than let the model be registered."""
     return model.stage is not Stage.REGISTERED and model.was_decided_by(verdict.id)
 
