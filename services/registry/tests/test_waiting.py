@@ -13,6 +13,7 @@ from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_registry.decision import decide
+from tunewheel_registry.desired import desired_state
 from tunewheel_registry.lifecycle import State, apply
 from tunewheel_registry.waiting import obstacle
 
@@ -162,6 +163,21 @@ def test_who_waits_is_retired_once_a_newer_version_is_in_traffic(desk: Any):
     assert log.stages() == {1: "production", 2: "retired", 3: "canary"}
     log.play(desk.passed(2, against=1))
     assert log.stages()[2] == "retired"
+
+
+def test_a_candidate_on_another_base_ends_with_the_reason_and_is_promoted_by_a_person(desk: Any):
+    other = desk.adapter(1).base.model_copy(update={"name": "org/Other-Base"})
+    log = Log(desk, desk.passed(1), desk.passed(2, base=other))
+    assert log.stages() == {1: "production", 2: "retired"}
+    reason = log.state.models[desk.model_id(2)].history[-1].reason
+    assert "org/Other-Base" in reason
+    assert "no trial" in reason
+    assert log.play(desk.passed(2, base=other)) == []
+    log.play(desk.commanded(2, "promote"))
+    assert log.stages() == {1: "retired", 2: "production"}
+    desired = desired_state(log.state, desk.spec())
+    assert desired is not None
+    assert desired.base == other
 
 
 ACTIONS = ("promote", "rollback", "pin", "unpin", "retire", "reject")

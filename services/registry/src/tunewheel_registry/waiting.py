@@ -52,11 +52,27 @@ def advances(state: State, rollout: RolloutSpec) -> Iterator[ModelPromoted]:
         if model.stage is not Stage.EVALUATED:
             yield step_up(state, model, rollout, cause, "held up, and nothing keeps it any more")
             continue
+        if (misfit := _misfit(state, model)) is not None:
+            yield promotion(state, model, Stage.RETIRED, cause, misfit)
+            continue
         for older in state.candidates:
             reason = f"superseded by the newer candidate {model.model_id}"
             yield promotion(state, older, Stage.RETIRED, cause, reason)
         stage, reason = _entry(state, rollout)
         yield promotion(state, model, stage, cause, reason)
+
+
+def _misfit(state: State, model: Model) -> str | None:
+    """Return why ``model`` cannot be tried beside the champion: one engine serves one base, so a trial would
+    see no traffic, and never end. A person may promote it, who has the engine changed."""
+    champion = state.champion
+    if champion is None or champion.registration.base.name == model.registration.base.name:
+        return None
+    return (
+        f"passed on the base {model.registration.base.name}, but the engine serves that of the champion, "
+        f"{champion.registration.base.name}: no trial beside it can see traffic; promote it by command "
+        "and start an engine of its base"
+    )
 
 
 def step_up(state: State, model: Model, rollout: RolloutSpec, cause: str, reason: str) -> ModelPromoted:
