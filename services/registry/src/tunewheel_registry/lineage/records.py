@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from io import BytesIO
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+import polars as pl
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.erasure import ErasureFinding
-
-if TYPE_CHECKING:
-    import polars as pl
 
 COLUMNS = (
     "record_id", "source_event_id", "source_id", "kind", "validated_by", "example_id", "stage", "reason",
@@ -62,8 +60,6 @@ class RecordFiles:
             ArtifactMissing: the file is gone, as after an erasure that deletes versions.
             CorruptArtifact, TransientError
         """
-        import polars as pl
-
         ref = (await self.manifest(manifest)).lineage
         if ref is None:
             return pl.DataFrame(schema=dict.fromkeys(COLUMNS, pl.String))
@@ -90,8 +86,6 @@ class RecordFiles:
 
 
 def _read(data: bytes) -> pl.DataFrame:
-    import polars as pl
-
     frame = pl.read_parquet(BytesIO(data))
     missing = [pl.lit(None, pl.String).alias(name) for name in COLUMNS if name not in frame.columns]
     return frame.with_columns(missing).select(COLUMNS)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import polars as pl
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
 
 from tunewheel_registry.lineage.answer import Lineage, LineageEdge, LineageNode, RecordCounts
 from tunewheel_registry.lineage.events import Kind
 from tunewheel_registry.lineage.index import Graph, Node
 from tunewheel_registry.lineage.records import ASKED_BY, RecordFiles
-
-if TYPE_CHECKING:
-    import polars as pl
 
 ENDS = frozenset({Kind.DRIFT, Kind.ERASURE})
 """A walk does not go beyond these. A model that was trained after an alarm has not learnt what the model of
@@ -46,8 +44,6 @@ async def trace(
 async def _of_records(
     graph: Graph, files: RecordFiles, asked: str, erased: dict[str, str], *, project: str, most: int
 ) -> Lineage | None:
-    import polars as pl
-
     datasets, deleted = graph.of_kind(Kind.DATASET), _deleted(graph)
     tables = await asyncio.gather(*(_rows(files, node, deleted) for node in datasets))
     lineage = Lineage(project=project, asked=asked, found=[], nodes=[], edges=[])
@@ -165,8 +161,6 @@ async def _add_records(
     most: int,
 ) -> None:
     """Add the records that ``dataset`` was made of; of those that it left out, the number."""
-    import polars as pl
-
     table = await _rows(files, dataset, deleted)
     if isinstance(table, str):
         lineage.unreadable[dataset.key] = table
