@@ -47,7 +47,7 @@ async def asked(store: ObjectStore, project: str, **rule: Any) -> Envelope[Revie
     _, ref = await cases.open(reviewed)
     values = verdict.model_dump(exclude={"principal", "reviewed_by", "review"}) | {"review_id": review_id}
     request = ReviewRequested.model_validate({**values, "review_set": ref, "items": ITEMS, "reviewers": 3})
-    await cases.keep(ReviewCase(requested=request, rule=spec))
+    await cases.keep(ReviewCase(requested=request, rule=spec, drawn=tuple(item.item_id for item in items)))
     return new_event(request, source="/tunewheel/eval")
 
 

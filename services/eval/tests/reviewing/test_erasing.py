@@ -50,6 +50,7 @@ async def test_an_erased_example_leaves_the_set_and_its_correction_is_not_publis
     assert b"parcel has not arrived" not in await stored(store)
     (passed,) = await desk.submit("ada")
     assert isinstance(passed, EvalPassed)
+    assert SAID.encode() not in await stored(store)
 
 
 async def test_a_correction_that_was_published_is_asked_to_be_erased_too(
@@ -82,6 +83,16 @@ async def test_a_review_all_of_whose_examples_are_erased_can_still_be_decided(
     assert await Cases(store).read_set(desk.reviewed.review_id) is None
     (passed,) = await desk.submit("ada")
     assert isinstance(passed, EvalPassed)
+
+
+async def test_an_erasure_in_the_middle_leaves_no_answer_owed(open_review: Any, store: ObjectStore) -> None:
+    desk = await open_review()
+    for n in range(6):
+        if n != place_of_example(desk, "ex-2"):
+            desk.answer("ada", n)
+    await forget(await curates(store, "rec-2"), store)
+    (passed,) = await desk.submit("ada")
+    assert passed.review.answers == 5
 
 
 async def test_a_set_that_was_drawn_while_nobody_knew_is_mended(open_review: Any, store: ObjectStore) -> None:

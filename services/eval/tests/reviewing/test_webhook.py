@@ -92,7 +92,7 @@ async def test_a_receiver_gets_a_signed_cloudevent_without_a_customer_s_word(
     assert (told["specversion"], told["type"], told["id"]) == ("1.0", "review.waiting", waiting.id)
     assert told["data"] == {
         "project": "desk", "run_id": "run-1", "review_id": waiting.data.review_id, "items": 6, "reviewers": 1,
-        "url": f"https://console/reviews/{waiting.data.review_id}",
+        "url": f"https://console/reviews/desk/{waiting.data.review_id}",
     }  # fmt: skip
     assert b"parcel" not in body
     content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body

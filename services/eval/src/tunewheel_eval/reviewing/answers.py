@@ -9,8 +9,9 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import ReviewAnswered
 from tunewheel_contracts.formats.review import ReviewSet
+from tunewheel_contracts.formats.spec import ReviewSpec
 
-from tunewheel_eval.reviewing.cases import Submission, person_of
+from tunewheel_eval.reviewing.cases import ReviewCase, Submission, person_of
 from tunewheel_eval.reviewing.preference import SCORES
 
 
@@ -55,18 +56,15 @@ def counted(answer: ReviewAnswered, submission: Submission) -> bool:
     )
 
 
-def missing(submission: Submission, reviewed: ReviewSet | None) -> int:
-    """Return how many answers a person still owes: fewer than the smallest share of the set."""
-    if reviewed is None:
-        return 0
-    return max(0, smallest_share(reviewed) - len(submission.answers))
+def missing(submission: Submission, case: ReviewCase, reviewed: ReviewSet | None) -> int:
+    """Return how many answers a person still owes at least: those that lack to the smallest share of the set
+    as it was drawn. What was erased since, nobody can answer any more."""
+    erased = len(case.drawn) - (len(reviewed.items) if reviewed is not None else 0)
+    return max(0, smallest_share(len(case.drawn), case.rule) - len(submission.answers) - erased)
 
 
-def smallest_share(reviewed: ReviewSet) -> int:
-    """Return how many items the person judges who judges fewest (``review_assignment.assigned_pairs``). Which
-    ones is known to the door alone, whose secret deals them."""
-    people, copies = reviewed.reviewers, min(reviewed.per_item, reviewed.reviewers)
-    sizes = [
-        sum((share - n) % people < copies for n in range(len(reviewed.items))) for share in range(people)
-    ]
-    return min(sizes)
+def smallest_share(items: int, rule: ReviewSpec) -> int:
+    """Return how many of ``items`` the person judges who judges fewest (``review_assignment``). Which ones is
+    known to the door alone, whose secret deals them."""
+    people, copies = rule.reviewers, min(rule.per_item, rule.reviewers)
+    return min(sum((share - n) % people < copies for n in range(items)) for share in range(people))

@@ -93,7 +93,10 @@ async def _opened(cases: Cases, store: ObjectStore, verdict: Verdict, manifest: 
             "reviewers": rule.reviewers,
         }
     )
-    return (await cases.keep(ReviewCase(requested=request, rule=rule, missed=_missed(verdict)))).requested
+    ids = tuple(item.item_id for item in drawn.items)
+    return (
+        await cases.keep(ReviewCase(requested=request, rule=rule, drawn=ids, missed=_missed(verdict)))
+    ).requested
 
 
 async def _generations(store: ObjectStore, verdict: Verdict) -> list[Generation]:

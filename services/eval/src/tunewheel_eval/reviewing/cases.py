@@ -31,6 +31,8 @@ class ReviewCase(Frozen):
 
     requested: ReviewRequested
     rule: ReviewSpec
+    drawn: tuple[str, ...]
+    """The items of the set as it was drawn: an erasure may have taken some since."""
     missed: tuple[str, ...] = ()
     """Metrics of the criteria that the candidate does not meet: an approval overrides them."""
 

@@ -104,7 +104,7 @@ class Reviews:
                 reason = f"is missing: run {review.run_id!r} asks for answers to its review set; give them"
                 raise InvalidEvent(field="review_id", reason=reason)
             return submission
-        owed = missing(submission, await self._cases.read_set(case.review_id))
+        owed = missing(submission, case, await self._cases.read_set(case.review_id))
         if owed:
             reason = (
                 f"of {review.reviewer} lack {owed} items of {case.review_id}; answer them, then submit again"
@@ -180,10 +180,15 @@ class Reviews:
             raise InvalidEvent(field=field, reason=f"{reason}; build a new dataset version and train on it")
 
     async def _submission(self, case: ReviewCase, review: ReviewSubmitted) -> Submission:
+        """Return a person's answers; of what was erased since, the preference alone."""
         reviewed = await self._cases.read_set(case.review_id)
-        items = {item.item_id for item in reviewed.items} if reviewed is not None else set[str]()
-        answers = self._answers.of(case.review_id, person_of(review))
-        return Submission(review=review, answers=tuple(one for one in answers if one.item_id in items))
+        left = {item.item_id for item in reviewed.items} if reviewed is not None else set[str]()
+        answers = tuple(
+            one if one.item_id in left else one.model_copy(update={"corrected": None})
+            for one in self._answers.of(case.review_id, person_of(review))
+            if one.item_id in case.drawn
+        )
+        return Submission(review=review, answers=answers)
 
 
 def _is_by(decision: Decision, review: ReviewSubmitted) -> bool:

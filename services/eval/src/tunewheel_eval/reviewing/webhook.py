@@ -174,7 +174,7 @@ def body_of(event: Envelope[ReviewRequested], *, console_url: str) -> bytes:
         "review_id": asked.review_id,
         "items": asked.items,
         "reviewers": asked.reviewers,
-        "url": f"{console_url}/reviews/{asked.review_id}" if console_url else None,
+        "url": f"{console_url}/reviews/{asked.project}/{asked.review_id}" if console_url else None,
     }
     attributes = {
         "specversion": "1.0",
