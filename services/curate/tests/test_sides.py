@@ -170,3 +170,23 @@ def test_what_is_withdrawn_is_in_no_example(records, spec) -> None:
     fate = made.lineage.filter(pl.col("source_id") == "sop.md").row(0, named=True)
     assert (fate["example_id"], fate["stage"], fate["reason"]) == (None, "withdrawal", "withdrawn")
     assert made.counts.records == 21
+
+
+def test_a_retired_group_is_never_held_out_nor_trained_on_again(records, spec) -> None:
+    from tunewheel_contracts.pseudonyms import Pseudonyms
+    from tunewheel_curate.pipeline import build
+
+    known = [row(number, 0, number, number, "expert") for number in range(40)]
+    wanted = spec(holdout_fraction=0.2, **SMALL)
+    first = build(records(*known), wanted)
+    worn = sorted(set(first.split.holdout["group"]))[0]
+    memory = first.memory.retiring([Pseudonyms(wanted.project).of("group", worn)])
+    newer = [row(number, 0, number, number, "expert") for number in range(40, 80)]
+    made = build(records(*known, *newer), wanted, Given(memory=memory))
+    assert worn not in {*made.split.train["group"], *made.split.holdout["group"]}
+    told = made.lineage.filter(made.lineage["reason"] == "holdout_retired")
+    assert told.height == 1
+    assert made.split.holdout.height >= 14
+    # and in every version after it, with nobody saying so again
+    again = build(records(*known, *newer), wanted, Given(memory=made.memory))
+    assert worn not in {*again.split.train["group"], *again.split.holdout["group"]}

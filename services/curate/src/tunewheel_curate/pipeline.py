@@ -125,7 +125,9 @@ def build(
     by_record = [ids[0] for ids in examples["record_ids"].to_list()]
     related = cleaned.pairs.joined(conversation_pairs(_as_received(survivors, live.kept)))
     moved = pairs_among(related, survivors["record_id"].to_list(), by_record)
-    split, parting = part(examples, moved, cleaned.stages, spec=spec, memory=given.memory)
+    split, parting = part(
+        examples, moved, cleaned.stages, spec=spec, memory=given.memory, secret=given.outside.secret
+    )
     parted = decontaminate(
         split,
         benchmarks,

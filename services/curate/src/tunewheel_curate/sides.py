@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 import polars as pl
 from tunewheel_contracts.formats.dataset import FunnelStage
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
 from tunewheel_curate.examples.tokens import Tokens
 from tunewheel_curate.given import Given
 from tunewheel_curate.holdout.memory import (
     HELD_OUT_BEFORE,
+    RETIRED,
     HoldoutMemory,
     Marks,
     clusters_of,
@@ -57,17 +59,29 @@ def part(
     *,
     spec: ProjectSpec,
     memory: HoldoutMemory,
+    secret: str = "",
 ) -> tuple[Split, Stage]:
     """Split ``examples``; ``pairs`` are positions in them, ``stages`` tell what became of their records.
 
-    The stage drops what may be on neither side. Reasons: ``held_out_before``; ``rated`` (it fell to the
-    holdout, and nobody checked it: a model is not to be judged by what another one said).
+    ``secret`` is that of pseudonyms, by which groups are retired. The stage drops what may be on neither
+    side. Reasons: ``held_out_before``; ``holdout_retired``; ``rated`` (it fell to the holdout, and nobody
+    checked it: a model is not to be judged by what another one said).
     """
     ids = examples["record_ids"].to_list()
     seen = [memory.seen(marks) for marks in _marks(ids, stages)] if memory.marks else []
-    split = split_examples(examples, pairs, holdout=spec.dataset.holdout_fraction, seen=seen)
+    retired = _retired(examples, memory, spec.project, secret)
+    split = split_examples(examples, pairs, holdout=spec.dataset.holdout_fraction, seen=seen, retired=retired)
+    resting = pl.col("example_id").is_in(
+        examples["example_id"].filter(pl.Series(retired, dtype=pl.Boolean)).implode()
+    )
     rated = pl.col("trust") == RATED
-    lost = pl.concat([_lost(split.neither, HELD_OUT_BEFORE), _lost(split.holdout.filter(rated), RATED)])
+    lost = pl.concat(
+        [
+            _lost(split.neither.filter(~resting), HELD_OUT_BEFORE),
+            _lost(split.neither.filter(resting), RETIRED),
+            _lost(split.holdout.filter(rated), RATED),
+        ]
+    )
     split = replace(split, holdout=split.holdout.filter(~rated))
     stage = Stage(
         name="split",
@@ -75,6 +89,14 @@ def part(
         dropped=lost,
     )
     return split, stage
+
+
+def _retired(examples: pl.DataFrame, memory: HoldoutMemory, project: str, secret: str) -> list[bool]:
+    """Tell of each example whether its group is retired."""
+    names = Pseudonyms(project, secret)
+    groups = examples["group"].unique()
+    resting = {group for group in groups if memory.retired(names.of("group", group))}
+    return [group in resting for group in examples["group"]]
 
 
 def _lost(examples: pl.DataFrame, reason: str) -> pl.DataFrame:

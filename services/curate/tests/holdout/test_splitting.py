@@ -123,3 +123,37 @@ def test_a_label_is_not_brought_back_to_training_from_an_earlier_holdout() -> No
     split = split_examples(frame, [], holdout=0.2, seen=seen)
     assert "rare" not in set(split.train["label"])
     assert "rare" in set(split.holdout["label"])
+
+
+def test_a_retired_group_is_on_neither_side_and_new_ones_take_its_place() -> None:
+    before = split_examples(examples(*many(400)), [], holdout=0.2)
+    held, frame = sorted(set(before.holdout["group"])), examples(*many(800))
+    worn = set(held[: len(held) // 2])
+    seen = [
+        (Seen.EXAMPLE if group in held else Seen.TRAINED) if row < 400 else Seen.NEVER
+        for row, group in enumerate(frame["group"])
+    ]
+    retired = [group in worn for group in frame["group"]]
+    after = split_examples(frame, [], holdout=0.2, seen=seen, retired=retired)
+    assert set(after.neither["group"]) == worn
+    assert not worn & (set(after.train["group"]) | set(after.holdout["group"]))
+    assert set(held) - worn < set(after.holdout["group"])
+    left = 800 - after.neither.height
+    assert 0.16 < after.holdout.height / left < 0.24
+
+
+def test_what_is_like_a_retired_group_rests_with_it() -> None:
+    frame = examples(*[(f"g{number}", "bell") for number in range(60)])
+    seen = [Seen.EXAMPLE, *[Seen.NEVER] * 59]
+    retired = [True, *[False] * 59]
+    after = split_examples(frame, [SimilarPair(0, 1, 0.7)], holdout=0.2, seen=seen, retired=retired)
+    assert set(after.neither["group"]) == {"g0", "g1"}
+
+
+def test_a_unit_that_grew_large_trains_without_the_retired_group() -> None:
+    frame = examples(*[(f"g{number}", "bell") for number in range(40)])
+    pairs = [SimilarPair(number, number + 1, 0.7) for number in range(20)]
+    seen = [Seen.EXAMPLE, *[Seen.NEVER] * 39]
+    after = split_examples(frame, pairs, holdout=0.2, seen=seen, retired=[True, *[False] * 39])
+    assert set(after.neither["group"]) == {"g0", "g1"}
+    assert {f"g{number}" for number in range(2, 21)} <= set(after.train["group"])

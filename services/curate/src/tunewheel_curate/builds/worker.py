@@ -181,14 +181,16 @@ async def _outside(order: BuildOrder, build_id: str, records: pl.DataFrame, stor
 
 async def _given(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -> Given:
     from tunewheel_curate.given import Given
+    from tunewheel_curate.holdout.retirement import pinned_retired
     from tunewheel_curate.replay.pins import pinned_replay
 
     asked = order.model_dump(mode="json", include={"records_upto", "withdrawals", "erasures", "previous"})
     build_id = content_id("build", asked | {"spec_sha256": order.spec.sha256})
     replay = order.spec.dataset.replay
+    retired = await pinned_retired(store, build_id, order.spec.project)
     return Given(
         withdrawals=order.withdrawals,
-        memory=_memory(order),
+        memory=_memory(order).retiring(retired),
         replay=await pinned_replay(store, build_id, replay, order.allowed) if replay is not None else None,
         outside=await _outside(order, build_id, records, store),
     )

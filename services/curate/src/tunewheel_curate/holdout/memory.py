@@ -21,6 +21,8 @@ from tunewheel_contracts.pseudonyms import Pseudonyms
 
 HELD_OUT_BEFORE = "held_out_before"
 """The reason by which what an earlier version held out is left out."""
+RETIRED = "holdout_retired"
+"""The reason by which a group is left out that too many verdicts were based on."""
 SECRET = "TUNEWHEEL_PSEUDONYM_SECRET"
 ANOTHER_SECRET = (
     "is not the one that the version before was built with, and without that one nothing tells what was held "
@@ -89,6 +91,14 @@ class HoldoutMemory:
         if self._holds_any(marks.group):
             return Seen.GROUP
         return Seen.TRAINED if self._holds_any(marks.trained) else Seen.NEVER
+
+    def retired(self, group: str) -> bool:
+        """Tell whether the group with this pseudonym is never held out nor trained on again."""
+        return self._holds_any([_mark("retired", group)])
+
+    def retiring(self, groups: Iterable[str]) -> HoldoutMemory:
+        """Return the memory that also knows the ``groups``, by their pseudonyms, as retired."""
+        return self.extended((), (_mark("retired", group) for group in groups))
 
     def holds_question(self, key: str) -> bool:
         """Tell whether the question with this ``comparison_key`` was held out."""

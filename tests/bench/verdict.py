@@ -1,0 +1,145 @@
+"""How often verdicts are wrong: simulated comparisons of equal models, and the power to see what is there.
+
+Equal models are called better where the lower end of the interval exceeds 0. ``alpha`` is .05; a verdict on
+held-out rows spends a tenth of it (``.005``), so both are told. Skewed differences: of two equal models, which
+are symmetric by nature, and apart from them one-sided skew about a mean of zero, for which no exact test is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from report import write_report
+from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_eval.comparisons import Measured
+from tunewheel_eval.significance import Scores, Test, compare
+from tunewheel_eval.verdict import judge
+
+Floats = NDArray[np.float64]
+Drawn = tuple[Floats, Floats, NDArray[np.int64], Test]
+ROUNDS = 2_000
+SIZES = (5, 20, 60, 500)
+ALPHAS = (0.05, 0.005)
+PER_CLUSTER = 4
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    rng = np.random.default_rng(14)
+    found: dict[str, dict[str, Any]] = {}
+    for name, draw in DRAWS.items():
+        found[name] = {f"n = {rows}": false_better(draw, rows, rounds, rng) for rows in SIZES}
+        print(name, found[name], file=sys.stderr, flush=True)
+    found["power at +5 points, n = 500, discordance .2"] = power(rounds, rng)
+    found["forgetting, margin -.10, 200 items"] = forgetting(rounds, rng)
+    write_report("verdict", packages=("numpy", "scipy"), contenders=found, ratios={}, rounds=rounds)
+
+
+def false_better(
+    draw: Callable[[np.random.Generator, int], Drawn], rows: int, rounds: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """Return by alpha the share of equal models that are called better."""
+    better = dict.fromkeys(ALPHAS, 0)
+    for _ in range(rounds):
+        candidate, other, clusters, test = draw(rng, rows)
+        for alpha in ALPHAS:
+            # the same signs for every draw: what varies is the data
+            one = compare(Scores(candidate), Scores(other), clusters, test=test, alpha=alpha)
+            better[alpha] += one.low > 1e-9 and one.p_value <= alpha
+    return {f"alpha {alpha:g}": count / rounds for alpha, count in better.items()}
+
+
+def power(rounds: int, rng: np.random.Generator) -> dict[str, float]:
+    """Return by alpha how often 5 points more are seen: 12.5 % won, 7.5 % lost of 500 pairs."""
+    seen = dict.fromkeys(ALPHAS, 0)
+    for _ in range(rounds):
+        candidate, other = pairs(rng, 500, won=0.125, lost=0.075)
+        for alpha in ALPHAS:
+            one = compare(Scores(candidate), Scores(other), np.arange(500), test="proportion", alpha=alpha)
+            seen[alpha] += one.low > 1e-9 and one.p_value <= alpha
+    return {f"alpha {alpha:g}": count / rounds for alpha, count in seen.items()}
+
+
+def forgetting(rounds: int, rng: np.random.Generator) -> dict[str, dict[str, float]]:
+    """Return, by the true change, how the criterion ``over_base: -0.1`` on general items comes out."""
+    result: dict[str, dict[str, float]] = {}
+    for true, lost in ((-0.15, 0.175), (-0.10, 0.15), (-0.05, 0.125), (0.0, 0.1)):
+        counts = {"met": 0, "missed": 0, "undecided": 0}
+        for _ in range(rounds):
+            candidate, other = pairs(rng, 200, won=lost + true, lost=lost)
+            counts[outcome(candidate, other)] += 1
+        result[f"true {true:+.2f}"] = {name: count / rounds for name, count in counts.items()}
+    return result
+
+
+def outcome(candidate: Floats, base: Floats) -> str:
+    """Return what the criterion says of general items, each a cluster of its own."""
+    metric = Measured(
+        name="regression_accuracy", test="proportion", lower_is_better=False, lowest=0.0, highest=1.0,
+        on="regression", clusters=np.arange(len(base)),
+        scores={Role.CANDIDATE: Scores(candidate), Role.BASE: Scores(base)},
+    )  # fmt: skip
+    criterion = Criterion(metric="regression_accuracy", over_base=-0.1)
+    (check,) = judge((criterion,), {metric.name: metric}, resolution=0.05, seed=0)
+    return str(check.outcome)
+
+
+def pairs(rng: np.random.Generator, rows: int, *, won: float, lost: float) -> tuple[Floats, Floats]:
+    """Draw hits of both: the candidate alone is right with probability ``won``, the other with ``lost``."""
+    drawn = rng.random(rows)
+    both = rng.random(rows) < 0.6
+    candidate = np.where(drawn < won, True, np.where(drawn < won + lost, False, both))
+    other = np.where(drawn < won, False, np.where(drawn < won + lost, True, both))
+    return candidate.astype(np.float64), other.astype(np.float64)
+
+
+def hits(rng: np.random.Generator, rows: int) -> Drawn:
+    return *pairs(rng, rows, won=0.1, lost=0.1), np.arange(rows), "proportion"
+
+
+def normal(rng: np.random.Generator, rows: int) -> Drawn:
+    return rng.normal(0.5, 0.1, rows), rng.normal(0.5, 0.1, rows), np.arange(rows), "mean"
+
+
+def skewed(rng: np.random.Generator, rows: int) -> Drawn:
+    return rng.beta(0.3, 2, rows), rng.beta(0.3, 2, rows), np.arange(rows), "mean"
+
+
+def clustered(rng: np.random.Generator, rows: int) -> Drawn:
+    """Groups of four whose rows succeed together: each has its own rate for each model."""
+    clusters = np.arange(rows) // PER_CLUSTER
+    rates = rng.random((2, clusters[-1] + 1))[:, clusters]
+    drawn = (rng.random((2, rows)) < rates).astype(np.float64)
+    return drawn[0], drawn[1], clusters, "proportion"
+
+
+def identical_in_groups(rng: np.random.Generator, rows: int) -> Drawn:
+    """Groups of four rows that are one row four times."""
+    clusters = np.arange(rows) // PER_CLUSTER
+    candidate, other = pairs(rng, clusters[-1] + 1, won=0.15, lost=0.15)
+    return candidate[clusters], other[clusters], clusters, "proportion"
+
+
+def mean_zero_skew(rng: np.random.Generator, rows: int) -> Drawn:
+    """Differences that are often a little above zero and seldom far below, with a mean of zero."""
+    difference = 0.1 - rng.exponential(0.1, rows)
+    return 0.5 + difference, np.full(rows, 0.5), np.arange(rows), "mean"
+
+
+DRAWS: dict[str, Callable[[np.random.Generator, int], Drawn]] = {
+    "hits": hits,
+    "normal": normal,
+    "skewed": skewed,
+    "clustered": clustered,
+    "identical rows in groups of 4": identical_in_groups,
+    "mean-zero skew (apart: no exact test exists)": mean_zero_skew,
+}
+
+
+if __name__ == "__main__":
+    main()
