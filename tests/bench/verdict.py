@@ -1,8 +1,9 @@
 """How often verdicts are wrong: simulated comparisons of equal models, and the power to see what is there.
 
 Equal models are called better where the lower end of the interval exceeds 0. ``alpha`` is .05; a verdict on
-held-out rows spends a tenth of it (``.005``), so both are told. Skewed differences: of two equal models, which
-are symmetric by nature, and apart from them one-sided skew about a mean of zero, for which no exact test is.
+held-out rows spends a tenth of it (``.005``), so both are told. Differences of two equal models with skewed
+scores are symmetric by nature; apart from them stands one-sided skew about a mean of zero, for which no test
+is exact.
 """
 
 from __future__ import annotations

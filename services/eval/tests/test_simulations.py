@@ -1,5 +1,6 @@
-"""Verdicts on simulated models: how often equal ones are called better, and what differs is seen. The seeds are
-fixed; ``make bench NAME=verdict`` has thousands of rounds of more kinds."""
+"""Verdicts on simulated models: how often equal ones are called better, and what differs is seen.
+
+The seeds are fixed; ``make bench NAME=verdict`` has thousands of rounds of more kinds."""
 
 from __future__ import annotations
 
@@ -45,12 +46,12 @@ def groups(rng: np.random.Generator, rows: int) -> tuple[Floats, Floats, NDArray
 def test_equal_models_are_seldom_called_better(draw: Draw, rows: int) -> None:
     rng = np.random.default_rng(14)
     better = 0
-    for _ in range(300):
+    for _ in range(150):
         candidate, other, clusters = draw(rng, rows)
         test = "mean" if draw is skewed else "proportion"
         found = compare(Scores(candidate), Scores(other), clusters, test=test, alpha=0.05)
         better += found.low > 1e-9 and found.p_value <= 0.05
-    assert better <= 24  # .05 of 300, and 2.4 standard deviations
+    assert better <= 14  # .05 of 150, and 2.4 standard deviations
 
 
 def test_five_points_more_are_seen_in_five_hundred_rows() -> None:
@@ -71,7 +72,7 @@ def test_forgetting_is_told_from_keeping(true: float, least: float, most: float)
     rng = np.random.default_rng(7)
     criterion = Criterion(metric="regression_accuracy", over_base=-0.1)
     met = 0
-    for _ in range(80):
+    for _ in range(40):
         candidate, base = pairs(rng, 200, won=0.1 + true / 2 + abs(true) / 2, lost=0.1 + abs(true))
         metric = Measured(
             name="regression_accuracy", test="proportion", lower_is_better=False, lowest=0.0, highest=1.0,
@@ -80,4 +81,4 @@ def test_forgetting_is_told_from_keeping(true: float, least: float, most: float)
         )  # fmt: skip
         (check,) = judge((criterion,), {metric.name: metric}, resolution=0.05, seed=0)
         met += check.outcome == "met"
-    assert least <= met / 80 <= most
+    assert least <= met / 40 <= most

@@ -35,8 +35,11 @@ class Criterion(Strict):
 
     Bounds against the base and the champion are in the metric's own unit and signed so that larger is
     better for the candidate: ``over_base=0.2`` asks for at least 0.2 more accuracy (or 0.2 less
-    perplexity). ``significance`` additionally asks that the advantage over the champion (the base, where
-    there is no champion) has a one-sided p-value below it.
+    perplexity). A bound is met where the interval of the figure, or of the difference, lies beyond it: 0 asks
+    for a better model, a negative bound for one that is not worse by so much. ``significance`` is the
+    one-sided alpha of these intervals, .05 where it is not given; alone, it asks for any advantage over the
+    champion (the base, where there is no champion). Verdicts on held-out rows are given at a tenth of it, so
+    that ten versions may be judged by the same rows.
     """
 
     metric: str
