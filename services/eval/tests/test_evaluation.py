@@ -155,9 +155,11 @@ async def test_two_turns(
     assert bare.system_prompt == card.bundle.system_prompt
     assert card.generations is not None
     lines = [json.loads(line) for line in (await store.get(card.generations)).splitlines()]
-    assert {(one["example_id"], one["role"]) for one in lines} == {
-        (one.example_id, role) for one in examples for role in ("candidate", "base")
-    }
+    assert [one["example_id"] for one in lines] == [one.example_id for one in examples]
+    assert {tuple(one["answers"]) for one in lines} == {("candidate", "base")}
+    page = (await store.read(f"scorecards/{card.scorecard_id}.html") or b"").decode()
+    assert "desk-run-1 meets every criterion" in page
+    assert page.count("<details>") == len(examples)
     assert not list(settings.work_for("eval").iterdir())
     assert not list(settings.cache_dir.rglob("*.safetensors"))
 

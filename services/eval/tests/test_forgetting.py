@@ -13,11 +13,14 @@ from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.erasure import ErasureFinding
+from tunewheel_contracts.formats.evaluation_plan import Champion
+from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_eval.artifacts import keep_measurement
 from tunewheel_eval.forgetting import Erased, forget
+from tunewheel_eval.generations import Generation, Written, generations_path
 from tunewheel_eval.measurement import Header, HoldoutRow, Measurement, RegressionRow, example_key
-from tunewheel_eval.plan import make_plan, pin, read_manifest
-from tunewheel_eval.scorecards import generations_path
+from tunewheel_eval.pages import make_page
+from tunewheel_eval.plan import make_plan, pin, pin_later, read_manifest
 from tunewheel_runtime.store import ObjectStore
 
 MakeRun = Callable[..., Awaitable[TrainCompleted]]
@@ -88,6 +91,42 @@ async def test_outputs_on_the_erased_go_and_those_on_others_stay(
     assert again is not None
     assert again.records == 2
     assert again.event_id() == proof.event_id() != asked.data.event_id()
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_the_page_of_a_later_evaluation_is_made_anew_without_the_erased(
+    named: bool, make_run: MakeRun, store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    event = await make_run()
+    manifest = await read_manifest(store, event.dataset)
+    first = await pin(store, make_plan(event, manifest, None, regression=event.dataset))
+    champion = Champion(adapter=event.adapter.model_copy(update={"model_id": "desk-other"}))
+    plan = await pin_later(store, make_plan(first, manifest, champion, regression=event.dataset))
+    lines = b"".join(
+        Generation(
+            example_id=one.example_id, prompt=one.messages[:2], expected=f"of {one.record_ids[0]}",
+            answers={role: Written(output="o", complete=True) for role in (Role.CANDIDATE, Role.BASE)},
+        ).model_dump_json().encode() + b"\n"
+        for one in examples
+    )  # fmt: skip
+    path = generations_path(plan.scorecard_id, lines)
+    card = Scorecard(
+        scorecard_id=plan.scorecard_id, project="desk", run_id="run-1", model_id="m", dataset_id="ds-1",
+        criteria_sha256=plan.criteria_sha256, contestants=(), comparisons=(), checks=(), passed=True,
+        generations=await store.put(path, lines),
+    )  # fmt: skip
+    await store.put(plan.scorecard_path, card.model_dump_json().encode())
+    await store.put(plan.page_path, await make_page(store, plan, card))
+    assert f"of {PERSON}<".encode() in (await store.read(plan.page_path) or b"")
+    asked = await curates(store, "ds-1", named=named)
+    proof = await forget(asked, store)
+    assert proof is not None
+    assert proof.records == (2 if named else 12)
+    page = await store.read(plan.page_path) or b""
+    assert page.count(b"<details>") == (5 if named else 0)
+    assert PERSON.encode() not in await stored(store)
+    await forget(asked, store)
+    assert await store.read(plan.page_path) == page
 
 
 async def test_an_erasure_that_was_cut_short_is_finished_and_says_what_there_was(

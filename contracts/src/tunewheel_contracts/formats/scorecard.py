@@ -115,7 +115,7 @@ class Scorecard(Frozen):
     checks: tuple[CriterionCheck, ...]
     passed: bool
     generations: ArtifactRef | None = None
-    """JSON Lines: example_id, role, prompt, expected, output."""
+    """JSON Lines, one per held-out example: example_id, label, prompt, expected, answers by role."""
     seconds: dict[str, FiniteFloat] = {}
     field: str | None = None
     """With ``reason``: what to mend where the candidate could not be measured at all."""

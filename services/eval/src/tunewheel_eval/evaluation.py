@@ -24,11 +24,13 @@ from tunewheel_eval.clusters import of_examples, of_items
 from tunewheel_eval.contest import Contest, known_of, prepare_job
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.forgetting import Erased
+from tunewheel_eval.generations import generation_lines, generations_path
 from tunewheel_eval.job import Progress
 from tunewheel_eval.left_out import keep_measured
 from tunewheel_eval.looks import SPENT, count_look, fresh_rows
 from tunewheel_eval.measurement import Measurement, read_measurement
 from tunewheel_eval.metrics import outcomes
+from tunewheel_eval.pages import make_page
 from tunewheel_eval.plan import make_plan, pin, read_manifest
 from tunewheel_eval.regression import RegressionSet
 from tunewheel_eval.requests import Asked, plan_again
@@ -37,13 +39,12 @@ from tunewheel_eval.scorecards import (
     Clustered,
     Verdict,
     build_scorecard,
-    generation_lines,
-    generations_path,
     refusal,
     verdict_of,
     worn_out,
 )
 from tunewheel_eval.settings import Settings
+from tunewheel_eval.slices import slices_by
 from tunewheel_eval.worker_process import WORKER, Stopped, run_worker
 
 log = structlog.get_logger(__name__)
@@ -111,6 +112,8 @@ class Evaluator:
             contest = await self._contest(plan, manifest)
             scorecard = await self._play(contest, lease)
             known = await self._keep(plan, scorecard)
+        if not await self._store.exists(plan.page_path):
+            await self._store.replace(plan.page_path, await make_page(self._store, plan, known[0]))
         await self.sweep()
         return verdict_of(plan, *known)
 
@@ -227,6 +230,7 @@ class Evaluator:
             generations=generations,
             seconds=seconds,
             precision=plan.precision or self._settings.eval_dtype,
+            slices=await asyncio.to_thread(slices_by, spec, judged, kept.examples, rows.holdout),
         )
 
     async def _keep(self, plan: EvaluationPlan, scorecard: Scorecard) -> tuple[Scorecard, ArtifactRef]:

@@ -20,13 +20,16 @@ from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
 from tunewheel_contracts.formats.erasure import ErasureFinding
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_eval.artifacts import measurement_file, measurements_of, read_holdout
+from tunewheel_eval.generations import MARK, generations_path
 from tunewheel_eval.measurement import example_key, read_measurement
+from tunewheel_eval.pages import make_page
 from tunewheel_eval.plan import read_plans
 from tunewheel_eval.reviewing.erasing import published_corrections, review_files
-from tunewheel_eval.scorecards import generations_path
+from tunewheel_eval.reviews import read_scorecard
 from tunewheel_eval.stored_file import StoredFile
 
 log = structlog.get_logger(__name__)
@@ -206,16 +209,34 @@ async def _measurements(dataset_id: str, keys: set[str] | None, store: ObjectSto
 
 async def _generations(dataset_id: str, names: set[str] | None, store: ObjectStore) -> list[StoredFile]:
     plans = [plan for run_id in await store.folders("runs") for plan in await read_plans(store, run_id)]
-    cards = {plan.scorecard_id for plan in plans if plan.dataset_id == dataset_id}
+    concerned = [plan for plan in plans if plan.dataset_id == dataset_id]
+    cards = {plan.scorecard_id for plan in concerned}
+    # Pages first: they are made of the generations, which tell a repetition what there is to do.
     found: list[StoredFile] = []
+    found += [page for plan in concerned if (page := await _page(plan, names, store)) is not None]
     for path in await store.list("scorecards") if cards else ():
-        card = path.removeprefix("scorecards/").partition(".generations-")[0]
-        if card not in cards or ".generations-" not in path:
+        card, mark, _ = path.removeprefix("scorecards/").partition(MARK)
+        if card not in cards or not mark:
             continue
         lines = (await store.read(path) or b"").splitlines(keepends=True)
         left = [line for line in lines if names is not None and json.loads(line)["example_id"] not in names]
         if len(left) < len(lines):
             content = b"".join(left)
             kept = (generations_path(card, content), content) if left else None
-            found.append(StoredFile(path, len(lines) - len(left), kept))
+            found.append(StoredFile(path, _outputs(lines) - _outputs(left), kept))
     return found
+
+
+async def _page(plan: EvaluationPlan, names: set[str] | None, store: ObjectStore) -> StoredFile | None:
+    """Return a scorecard's page without the examples of ``names``; without any where that is None."""
+    known = await read_scorecard(store, plan) if await store.exists(plan.page_path) else None
+    if known is None:
+        return None
+    return StoredFile(
+        plan.page_path, 0, (plan.page_path, await make_page(store, plan, known[0], without=names))
+    )
+
+
+def _outputs(lines: list[bytes]) -> int:
+    """Earlier releases wrote a line per contestant."""
+    return sum(len(json.loads(line).get("answers", [line])) for line in lines)

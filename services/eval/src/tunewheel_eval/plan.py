@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pydantic import ValidationError
-from tunewheel_contracts.errors import InvalidEvent, first_complaint
+from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, first_complaint
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
@@ -26,6 +26,7 @@ from tunewheel_contracts.formats.evaluation_plan import (
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id, content_sha256
+from tunewheel_outputs.criteria import check_criteria
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_eval.measurement import METHOD
@@ -150,10 +151,12 @@ def _other_criteria(spec: ProjectSpec, criteria: Sequence[Criterion]) -> list[ob
     if content_sha256(asked) == spec.criteria_sha256 or not asked:
         return []
     try:
-        ProjectSpec.model_validate({**spec.model_dump(mode="json"), "criteria": asked})
+        check_criteria(ProjectSpec.model_validate({**spec.model_dump(mode="json"), "criteria": asked}))
     except ValidationError as error:
         field, reason = first_complaint(error)
         raise InvalidEvent(field=f"criteria ({field})", reason=reason) from error
+    except InvalidSpec as error:
+        raise InvalidEvent(field=f"criteria ({error.field})", reason=error.reason) from error
     return asked
 
 

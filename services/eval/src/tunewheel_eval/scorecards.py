@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,17 +14,14 @@ from tunewheel_contracts.events.evaluation import (
     ReviewSubmitted,
 )
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
-from tunewheel_contracts.formats.scorecard import Contestant, Role, Scorecard
+from tunewheel_contracts.formats.scorecard import Contestant, Role, Scorecard, Slice
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.identity import content_sha256
 
 from tunewheel_eval.bundles import bundle_for
 from tunewheel_eval.comparisons import comparisons, findings, measured
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.looks import SPENT, WORN_OUT
-from tunewheel_eval.measurement import HoldoutRow, Measurement, example_key
 from tunewheel_eval.metrics import Outcomes
 from tunewheel_eval.significance import Clusters
 from tunewheel_eval.verdict import UNDECIDED, judge, outcome_of
@@ -54,6 +50,7 @@ def build_scorecard(
     generations: ArtifactRef | None = None,
     seconds: Mapping[str, float] | None = None,
     precision: str,
+    slices: Sequence[Slice] = (),
 ) -> Scorecard:
     """Compare the candidate with every other contestant and judge it by the plan's own criteria, else by the
     spec's."""
@@ -87,6 +84,7 @@ def build_scorecard(
         looks=rows.looks,
         bundle=bundles[Role.CANDIDATE],
         left_out=dict(rows.left_out),
+        slices=tuple(slices),
     )
 
 
@@ -171,33 +169,6 @@ def _undecided(scorecard: Scorecard) -> dict[str, Any] | None:
         "reasons": tuple(check.reason for check in open_ones),
         "more_examples": max((check.more_examples or 0 for check in open_ones), default=0) or None,
     }
-
-
-def generations_path(scorecard_id: str, lines: bytes) -> str:
-    """Return where what the contestants wrote lies, by its content."""
-    return f"scorecards/{scorecard_id}.generations-{content_sha256(lines)[:12]}.jsonl"
-
-
-def generation_lines(
-    measurements: Mapping[Role, Measurement], examples: Sequence[ChatExample], *, max_output_tokens: int
-) -> bytes:
-    """Return what every contestant wrote, as JSON Lines: example_id, role, prompt, expected, output."""
-    lines: list[str] = []
-    for example in examples:
-        key = example_key(example, max_output_tokens=max_output_tokens)
-        for role, measurement in measurements.items():
-            row = measurement.rows[key]
-            assert isinstance(row, HoldoutRow)
-            line = {
-                "example_id": example.example_id,
-                "role": role.value,
-                "prompt": [m.model_dump(mode="json") for m in example.messages[:-1]],
-                "expected": example.messages[-1].content,
-                "output": row.output,
-                "complete": row.complete,
-            }
-            lines.append(json.dumps(line, ensure_ascii=False))
-    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _model_id(plan: EvaluationPlan, role: Role) -> str:

@@ -17,12 +17,13 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Scorecard
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_eval.generations import generations_path
 from tunewheel_eval.plan import make_plan, pin, read_manifest
 from tunewheel_eval.reviewing.answers import Answers
 from tunewheel_eval.reviewing.asking import Verdict, ask
 from tunewheel_eval.reviewing.cases import Cases
 from tunewheel_eval.reviewing.deciding import Reviews
-from tunewheel_eval.scorecards import generations_path, verdict_of
+from tunewheel_eval.scorecards import verdict_of
 from tunewheel_runtime.store import ObjectStore
 
 Judge = Callable[..., Awaitable[Verdict]]

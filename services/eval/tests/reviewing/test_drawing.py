@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_eval.reviewing.drawing import DISAGREEMENT, WORST, Generation, draw
+from tunewheel_eval.generations import Generation
+from tunewheel_eval.reviewing.drawing import DISAGREEMENT, WORST, draw
 
 FREE = TaskSpec(system_prompt="s")
 LABELLED = TaskSpec(
@@ -17,8 +18,9 @@ LABELLED = TaskSpec(
 
 def said(number: int, role: str, output: str, *, expected: str = "yes") -> Generation:
     prompt = [{"role": "user", "content": f"question {number}"}]
-    values = {"example_id": f"ex-{number}", "role": role, "prompt": prompt, "expected": expected}
-    return Generation.model_validate({**values, "output": output})
+    answers = {role: {"output": output, "complete": True}}
+    values = {"example_id": f"ex-{number}", "answers": answers, "prompt": prompt, "expected": expected}
+    return Generation.model_validate(values)
 
 
 def labelled(kinds: Sequence[str], *, wrong: Sequence[int] = (), role: str = "champion") -> list[Generation]:

@@ -17,9 +17,10 @@ from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import ReviewSpec
 from tunewheel_runtime.store import ObjectStore
 
+from tunewheel_eval.generations import Generation, read_generations
 from tunewheel_eval.plan import read_manifest
 from tunewheel_eval.reviewing.cases import Cases, Decision, ReviewCase, review_id_of
-from tunewheel_eval.reviewing.drawing import Generation, draw
+from tunewheel_eval.reviewing.drawing import draw
 from tunewheel_eval.reviews import reviewed_without_set
 
 Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
@@ -103,8 +104,7 @@ async def _generations(store: ObjectStore, verdict: Verdict) -> list[Generation]
     """Read what the contestants wrote. An erasure may have given the file another name."""
     prefix = verdict.scorecard.path.removesuffix(".json")
     paths = [path for path in await store.list("scorecards") if path.startswith(f"{prefix}.generations-")]
-    lines = [line for path in paths for line in (await store.read(path) or b"").split(b"\n") if line]
-    return [Generation.model_validate_json(line) for line in lines]
+    return [row for path in paths for row in read_generations(await store.read(path) or b"")]
 
 
 def _held(verdict: Verdict, case: ReviewCase, decision: Decision) -> Verdict:

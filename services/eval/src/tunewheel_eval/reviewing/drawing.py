@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from pydantic import Field
-from tunewheel_contracts.fields import Frozen
-from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.review import ReviewItem
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
@@ -19,19 +16,11 @@ from tunewheel_outputs.labels import MISSING, label_of, same_label
 from tunewheel_outputs.rouge import rouge_l
 from tunewheel_outputs.schema import SchemaCheck
 
+from tunewheel_eval.generations import Generation, joined
+
 DISAGREEMENT, WORST, ANY = "disagreement", "worst", "all"
 _EACH = 4
 """One part in so many of the set is given to disagreements, and as much to the worst rows."""
-
-
-class Generation(Frozen):
-    """One line of ``scorecards/<scorecard_id>.generations-<hash>.jsonl``."""
-
-    example_id: str
-    role: Role
-    prompt: tuple[ChatMessage, ...] = Field(min_length=1)
-    expected: str
-    output: str
 
 
 def draw(
@@ -64,29 +53,26 @@ def _score(scored: tuple[float, ReviewItem]) -> float:
 
 
 def _pairs(generations: Iterable[Generation]) -> list[ReviewItem]:
-    said: dict[str, dict[Role, Generation]] = defaultdict(dict)
-    for line in generations:
-        said[line.example_id][line.role] = line
     found: dict[str, ReviewItem] = {}
-    for by_role in said.values():
-        candidate = by_role.get(Role.CANDIDATE)
-        other = by_role.get(Role.CHAMPION) or by_role.get(Role.BASE)
+    for row in joined(generations):
+        candidate = row.answers.get(Role.CANDIDATE)
+        other = row.answers.get(Role.CHAMPION) or row.answers.get(Role.BASE)
         if candidate is not None and other is not None:
-            item = _item(candidate, other)
+            item = _item(row, candidate.output, other.output)
             found.setdefault(item.item_id, item)
     return list(found.values())
 
 
-def _item(candidate: Generation, other: Generation) -> ReviewItem:
-    prompt = [[message.role, message.content] for message in candidate.prompt]
-    cause = {"prompt": prompt, "candidate": candidate.output, "other": other.output}
+def _item(row: Generation, candidate: str, other: str) -> ReviewItem:
+    prompt = [[message.role, message.content] for message in row.prompt]
+    cause = {"prompt": prompt, "candidate": candidate, "other": other}
     return ReviewItem(
         item_id=content_id("item", cause),
-        example_id=candidate.example_id,
-        messages=candidate.prompt,
-        expected=candidate.expected,
-        candidate=candidate.output,
-        other=other.output,
+        example_id=row.example_id,
+        messages=row.prompt,
+        expected=row.expected,
+        candidate=candidate,
+        other=other,
         stratum=ANY,
     )
 

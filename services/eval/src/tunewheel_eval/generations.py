@@ -1,0 +1,85 @@
+"""What the contestants wrote, one line per held-out example: the rows that a scorecard's page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, model_validator
+from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
+from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.identity import content_sha256
+
+from tunewheel_eval.measurement import HoldoutRow, Measurement, example_key
+
+MARK = ".generations-"
+"""Between a scorecard's id and the hash of what it shows."""
+
+
+class Written(Frozen):
+    output: str
+    complete: bool
+    """False: cut off at the project's max_output_tokens."""
+
+
+class Generation(Frozen):
+    """A line of ``scorecards/<scorecard_id>.generations-<hash>.jsonl``."""
+
+    example_id: str
+    label: str | None = None
+    prompt: tuple[ChatMessage, ...] = Field(min_length=1)
+    expected: str
+    answers: dict[Role, Written]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_release(cls, raw: Any) -> Any:
+        """Lines had one contestant's answer each."""
+        if not isinstance(raw, dict) or "role" not in raw:
+            return raw
+        rest = {name: value for name, value in raw.items() if name not in ("role", "output", "complete")}
+        written = {"output": raw["output"], "complete": raw.get("complete", True)}
+        return {**rest, "answers": {raw["role"]: written}}
+
+
+def generations_path(scorecard_id: str, lines: bytes) -> str:
+    """Return where what the contestants wrote lies, by its content."""
+    return f"scorecards/{scorecard_id}{MARK}{content_sha256(lines)[:12]}.jsonl"
+
+
+def generation_lines(
+    measurements: Mapping[Role, Measurement], examples: Sequence[ChatExample], *, max_output_tokens: int
+) -> bytes:
+    """Return what every contestant wrote, as JSON Lines. Raises KeyError where a row is missing."""
+    lines: list[str] = []
+    for example in examples:
+        key = example_key(example, max_output_tokens=max_output_tokens)
+        answers: dict[Role, Written] = {}
+        for role, measurement in measurements.items():
+            row = measurement.rows[key]
+            assert isinstance(row, HoldoutRow)
+            answers[role] = Written(output=row.output, complete=row.complete)
+        line = Generation(
+            example_id=example.example_id,
+            label=example.label,
+            prompt=example.messages[:-1],
+            expected=example.messages[-1].content,
+            answers=answers,
+        )
+        lines.append(line.model_dump_json())
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def read_generations(data: bytes) -> tuple[Generation, ...]:
+    """Read JSON Lines: a row per example, also where a line holds one contestant's answer."""
+    return joined(Generation.model_validate_json(line) for line in data.split(b"\n") if line)
+
+
+def joined(rows: Iterable[Generation]) -> tuple[Generation, ...]:
+    """Return a row per example with all answers to it."""
+    found: dict[str, Generation] = {}
+    for row in rows:
+        first = found.get(row.example_id, row)
+        found[row.example_id] = first.model_copy(update={"answers": first.answers | row.answers})
+    return tuple(found.values())

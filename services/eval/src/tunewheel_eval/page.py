@@ -1,0 +1,230 @@
+"""A scorecard as one HTML page that can be mailed: nothing in it is fetched from anywhere, and nothing runs.
+
+What models and customers wrote is text, whatever it looks like: it is escaped, characters that control a
+terminal or the direction of writing are shown as such, and long texts are cut.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from tunewheel_contracts.formats.scorecard import Role, Scorecard, Slice
+
+from tunewheel_eval.forest import forest_plots
+from tunewheel_eval.generations import Generation
+
+MOST_ROWS = 500
+MOST_CHARACTERS = 4_000
+"""Of one text. The whole text is in the generations beside the scorecard."""
+MOST_PAGE_CHARACTERS = 8_000_000
+ROLES = (Role.BASE, Role.CHAMPION, Role.CANDIDATE)
+_KEPT = frozenset("\n\t")
+_STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+body{color:#1b1f24;background:#fff}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
+table{border-collapse:collapse;width:100%}
+td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #d8dee4}
+td,th{vertical-align:top;overflow-wrap:anywhere}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate}
+pre{background:#f6f8fa;padding:.5rem;margin:.2rem 0}
+summary{cursor:pointer;overflow-wrap:anywhere}dt{font-weight:600}dd{margin:0 0 .4rem;overflow-wrap:anywhere}
+.met,.passed{color:#116329}.missed,.failed{color:#a40e26}.undecided{color:#7d4e00}
+svg text{font:13px system-ui,sans-serif}svg line{stroke:#57606a;stroke-width:2}svg circle{fill:#57606a}
+svg .zero{stroke:#8c959f;stroke-width:1}svg .better line{stroke:#116329}svg .better circle{fill:#116329}
+svg .worse line{stroke:#a40e26}svg .worse circle{fill:#a40e26}
+svg g .asked{stroke:#0969da;stroke-dasharray:3 2}
+"""
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
+
+
+def render_page(scorecard: Scorecard, rows: Sequence[Generation], *, informs: bool = False) -> str:
+    """Return the page. ``rows``: what was written on held-out examples, those that are not erased.
+    ``informs``: it was judged by other criteria than those of before the training, which decides nothing."""
+    outcome, sentence = verdict_sentence(scorecard)
+    note = "<p>These are other criteria than those of before the training: nothing is decided.</p>"
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        '<meta name="referrer" content="no-referrer"><meta name="viewport" content="width=device-width">',
+        f"<title>Scorecard of {_text(scorecard.model_id)}</title><style>{_STYLE}</style></head><body>",
+        f'<h1>Scorecard of {_text(scorecard.model_id)}</h1><p class="{outcome}">{_text(sentence)}</p>',
+        note if informs else "",
+        *_criteria(scorecard),
+        *_differences(scorecard),
+        *_contestants(scorecard),
+        *_slices(scorecard.slices),
+        *_facts(scorecard),
+        *_rows(rows),
+        "</body></html>\n",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def verdict_sentence(scorecard: Scorecard) -> tuple[str, str]:
+    """Return ``passed``, ``failed`` or ``undecided``, and a sentence that says so."""
+    others = [one.model_id for one in scorecard.contestants if one.role is not Role.CANDIDATE]
+    name = scorecard.model_id
+    if scorecard.reason is not None:
+        return "failed", f"{name} could not be judged. {scorecard.field}: {scorecard.reason}."
+    against = f" against {' and '.join(others)}" if others else ""
+    if scorecard.passed:
+        return "passed", f"{name} meets every criterion{against}."
+    missed = [check for check in scorecard.checks if not check.passed and check.outcome != "undecided"]
+    if missed:
+        names = ", ".join(str(check.criterion.metric) for check in missed)
+        return "failed", f"{name} misses {names}{against}."
+    open_ones = ", ".join(str(check.criterion.metric) for check in scorecard.checks if not check.passed)
+    return "undecided", f"The held-out rows cannot tell whether {name} is good enough: {open_ones}{against}."
+
+
+def _criteria(scorecard: Scorecard) -> Iterable[str]:
+    if not scorecard.checks:
+        return
+    yield "<h2>Criteria</h2>"
+    lines: list[tuple[str, ...]] = []
+    for check in scorecard.checks:
+        outcome = check.outcome or ("met" if check.passed else "missed")
+        interval = "" if check.low is None or check.high is None else f"{check.low:.4g} to {check.high:.4g}"
+        observed = "" if check.observed is None else f"{check.observed:.4g}"
+        lines.append((str(check.criterion.metric), observed, interval, outcome, check.reason))
+    yield _table(("criterion", "observed", "interval", "outcome", "why"), lines, tone=3)
+
+
+def _differences(scorecard: Scorecard) -> Iterable[str]:
+    if not scorecard.findings:
+        return
+    yield "<h2>Differences</h2><p>Dots are the differences observed, lines their intervals. A dashed line is "
+    yield "what a criterion asks for: the whole interval has to lie on its good side.</p>"
+    yield forest_plots(scorecard)
+    lines = [
+        (f.metric, f.against, f"{f.difference:+.4g}", f"{f.low:+.4g} to {f.high:+.4g}", f"{f.p_value:.3g}",
+         f.test, f"{f.rows} rows, {f.clusters} independent")
+        for f in scorecard.findings
+    ]  # fmt: skip
+    yield _table(("metric", "against", "difference", "interval", "p", "test", "sample"), lines)
+
+
+def _contestants(scorecard: Scorecard) -> Iterable[str]:
+    if not scorecard.contestants:
+        return
+    yield "<h2>Figures</h2>"
+    names = sorted({name for one in scorecard.contestants for name in one.metrics})
+    order = sorted(scorecard.contestants, key=lambda one: ROLES.index(one.role))
+    head = ("metric", "unit", *(f"{one.role.value}: {one.model_id}" for one in order))
+    lines: list[tuple[str, ...]] = []
+    for name in names:
+        facts = scorecard.metrics.get(name)
+        unit = "" if facts is None else facts.unit + (", lower is better" if facts.lower_is_better else "")
+        if facts is not None and facts.repeat_spread is not None:
+            unit += f", repeats differ by {facts.repeat_spread:.3g}"
+        lines.append((name, unit, *(_number(one.metrics.get(name)) for one in order)))
+    yield _table(head, lines)
+
+
+def _slices(slices: Sequence[Slice]) -> Iterable[str]:
+    if not slices:
+        return
+    yield "<h2>For whom</h2><p>Parts of the held-out rows, worst first. A part of few rows says little.</p>"
+    lines = [
+        (
+            one.by,
+            one.value,
+            str(one.rows),
+            one.metric,
+            *(_number(one.figures.get(role.value)) for role in ROLES),
+        )
+        for one in slices
+    ]
+    yield _table(("by", "part", "rows", "metric", *(role.value for role in ROLES)), lines)
+
+
+def _facts(scorecard: Scorecard) -> Iterable[str]:
+    yield "<h2>What was judged</h2><dl>"
+    facts: list[tuple[str, object]] = [
+        ("run", scorecard.run_id),
+        ("dataset version", scorecard.dataset_id),
+        ("evaluation", scorecard.evaluation_id),
+        ("criteria (SHA-256)", scorecard.criteria_sha256),
+        ("looks at these rows, this one included", scorecard.looks),
+    ]
+    facts += [(f"left out: {reason}", f"{count} rows") for reason, count in scorecard.left_out.items()]
+    if scorecard.bundle is not None:
+        facts += [("bundle (SHA-256)", scorecard.bundle.sha256)]
+        told = scorecard.bundle.model_dump(mode="json")
+        facts += [(f"bundle: {name}", value) for name, value in told.items()]
+    for name, value in facts:
+        if value is not None:
+            yield f"<dt>{_text(name)}</dt><dd>{_text(str(value))}</dd>"
+    yield "</dl>"
+
+
+def _rows(rows: Sequence[Generation]) -> Iterable[str]:
+    if not rows:
+        return
+    ordered = sorted(rows, key=_agrees)
+    yield "<h2>Rows</h2><p>Those on which the contestants differ come first.</p>"
+    room = MOST_PAGE_CHARACTERS
+    for number, row in enumerate(ordered):
+        told = _row(row)
+        room -= len(told)
+        if number == MOST_ROWS or room < 0:
+            yield f"<p>{len(ordered) - number} more rows are in the generations beside the scorecard.</p>"
+            return
+        yield told
+
+
+def _agrees(row: Generation) -> bool:
+    return len({answer.output for answer in row.answers.values()}) < 2
+
+
+def _row(row: Generation) -> str:
+    asked = [message for message in row.prompt if message.role != "system"]
+    preview = asked[-1].content[:100] if asked else ""
+    mark = "all the same" if _agrees(row) else "different"
+    label = f" · {row.label}" if row.label else ""
+    parts = [f"<details><summary>{_text(row.example_id + label)} · {mark} · {_text(preview)}</summary>"]
+    parts += [f"{_text(message.role)}<pre>{_cut(message.content)}</pre>" for message in row.prompt]
+    parts.append(f"expected<pre>{_cut(row.expected)}</pre>")
+    for role in ROLES:
+        if (answer := row.answers.get(role)) is not None:
+            note = "" if answer.complete else " (cut off at the limit of tokens)"
+            parts.append(f"{role.value}{note}<pre>{_cut(answer.output)}</pre>")
+    return "".join([*parts, "</details>"])
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]], *, tone: int | None = None) -> str:
+    """``tone``: the column whose words are classes of the style as well."""
+    parts = ["<table><tr>", *(f"<th>{_text(name)}</th>" for name in head), "</tr>"]
+    for line in lines:
+        parts.append("<tr>")
+        for column, cell in enumerate(line):
+            shown = f' class="{_text(cell)}"' if column == tone else ""
+            parts.append(f"<td{shown}>{_text(cell)}</td>")
+        parts.append("</tr>")
+    return "".join([*parts, "</table>"])
+
+
+def _cut(text: str) -> str:
+    more = len(text) - MOST_CHARACTERS
+    return _text(text) if more <= 0 else f"{_text(text[:MOST_CHARACTERS])}… and {more:,} more characters"
+
+
+def _text(text: str) -> str:
+    plain = "".join(
+        letter if letter in _KEPT or _shows(letter) else f"\\u{ord(letter):04x}" for letter in text
+    )
+    return escape(plain, quote=True)
+
+
+def _shows(letter: str) -> bool:
+    """Whether a character is neither a control nor a format character, such as those that turn the direction
+    of writing, nor half of a surrogate pair."""
+    return letter == "\u200d" or unicodedata.category(letter) not in ("Cc", "Cf", "Cs")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

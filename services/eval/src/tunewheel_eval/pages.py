@@ -1,0 +1,39 @@
+"""A scorecard's page in the store: made of the scorecard and of what was written, anew after an erasure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_contracts.formats.scorecard import Scorecard
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_eval.generations import MARK, Generation, read_generations
+from tunewheel_eval.page import render_page
+
+
+async def make_page(
+    store: ObjectStore, plan: EvaluationPlan, scorecard: Scorecard, *, without: Collection[str] | None = ()
+) -> bytes:
+    """Return the page of a plan's scorecard. ``without``: examples that it must not show; None: all.
+
+    Raises:
+        TransientError: the store cannot be reached.
+    """
+    rows: list[Generation] = []
+    if without is not None:
+        rows += read_generations(await _written(store, scorecard))
+    shown = [row for row in rows if without is not None and row.example_id not in without]
+    return render_page(scorecard, shown, informs=bool(plan.criteria)).encode()
+
+
+async def _written(store: ObjectStore, scorecard: Scorecard) -> bytes:
+    """Return what was written. After an erasure, what is left lies under another name."""
+    named = scorecard.generations
+    if named is None:
+        return b""
+    if (data := await store.read(named.path)) is not None:
+        return data
+    begin = f"scorecards/{scorecard.scorecard_id}{MARK}"
+    left = [path for path in await store.list("scorecards") if path.startswith(begin)]
+    return b"".join([await store.read(path) or b"" for path in left])

@@ -1,0 +1,107 @@
+"""The holdout in parts, so that it shows for whom a candidate got worse."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tunewheel_contracts.formats.criteria import Metric
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.scorecard import Role, Slice
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_outputs.metrics import known_metrics
+
+from tunewheel_eval.metrics import Outcomes
+from tunewheel_eval.significance import Clusters
+
+MOST_SLICES = 200
+_LENGTHS = ((200, "up to 200 characters"), (1000, "201 to 1,000 characters"))
+_LONGER = "more than 1,000 characters"
+_SEEN = 500
+"""Characters of a prompt that its script is told by."""
+
+
+def slices_of(
+    examples: Sequence[ChatExample],
+    clusters: Sequence[int],
+    scores: Mapping[Role, NDArray[np.float64]],
+    *,
+    metric: str,
+    lower_is_better: bool,
+) -> tuple[Slice, ...]:
+    """Return every part of the holdout with each contestant's mean score, worst first: by the candidate's
+    lead over the champion, where there is none over nobody. A part that is the whole is left out.
+
+    ``clusters`` and ``scores`` are by row, shape (examples,); rows of one cluster are nearly the same prompt.
+    """
+    sign = -1.0 if lower_is_better else 1.0
+    found = [
+        Slice(
+            by=by,
+            value=value,
+            rows=len(rows),
+            metric=metric,
+            figures={role.value: float(np.mean(one[rows])) for role, one in scores.items()},
+        )
+        for (by, value), rows in _parts(examples, clusters).items()
+        if len(rows) < len(examples)
+    ]
+
+    def lead(one: Slice) -> tuple[float, str, str]:
+        other = one.figures.get(Role.CHAMPION.value, 0.0)
+        return sign * (one.figures[Role.CANDIDATE.value] - other), one.by, one.value
+
+    return tuple(sorted(found, key=lead)[:MOST_SLICES])
+
+
+def slices_by(
+    spec: ProjectSpec,
+    outcomes: Mapping[Role, Outcomes],
+    examples: Sequence[ChatExample],
+    clusters: Clusters,
+) -> tuple[Slice, ...]:
+    """Return the slices by the first criterion's metric that has a mean over held-out rows, else by the first
+    metric that has one."""
+    asked = [str(one.metric) for one in spec.criteria]
+    for metric in (*asked, Metric.LABEL_ACCURACY.value, Metric.VALID_OUTPUT.value, Metric.ROUGE_L.value):
+        known = known_metrics().get(metric)
+        if known is None or known.on != "holdout":
+            continue
+        found = {role: one.scores(metric) for role, one in outcomes.items()}
+        means = {role: one.values for role, one in found.items() if one is not None and one.weights is None}
+        if len(means) == len(outcomes):
+            rows = [int(cluster) for cluster in clusters]
+            return slices_of(examples, rows, means, metric=metric, lower_is_better=known.lower_is_better)
+    return ()
+
+
+def _parts(examples: Sequence[ChatExample], clusters: Sequence[int]) -> dict[tuple[str, str], list[int]]:
+    parts: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    sizes = Counter(clusters)
+    first: dict[int, str] = {}
+    for row, (example, cluster) in enumerate(zip(examples, clusters, strict=True)):
+        for part in _plain_parts(example):
+            parts[part].append(row)
+        if sizes[cluster] > 1:
+            name = first.setdefault(cluster, example.example_id)
+            parts[("group", f"prompts like that of {name}")].append(row)
+    return parts
+
+
+def _plain_parts(example: ChatExample) -> Iterator[tuple[str, str]]:
+    asked = "\n".join(message.content for message in example.messages[:-1] if message.role != "system")
+    if example.label is not None:
+        yield "label", example.label
+    yield "trust", example.trust
+    yield "length", next((name for most, name in _LENGTHS if len(asked) <= most), _LONGER)
+    yield "script", _script(asked)
+
+
+def _script(text: str) -> str:
+    """Return the writing system of most letters, as Unicode names it: ``latin``, ``cyrillic``, ``cjk``."""
+    letters = [letter for letter in text[:_SEEN] if letter.isalpha()]
+    names = Counter(unicodedata.name(letter, "unknown").split()[0].casefold() for letter in letters)
+    return names.most_common(1)[0][0] if names else "no letters"
