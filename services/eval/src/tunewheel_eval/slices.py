@@ -70,11 +70,19 @@ def slices_by(
         known = known_metrics().get(metric)
         if known is None or known.on != "holdout":
             continue
-        found = {role: one.scores(metric) for role, one in outcomes.items()}
+        found = {role: one.by_metric.get(metric) for role, one in outcomes.items()}
         means = {role: one.values for role, one in found.items() if one is not None and one.weights is None}
         if len(means) == len(outcomes):
-            rows = [int(cluster) for cluster in clusters]
-            return slices_of(examples, rows, means, metric=metric, lower_is_better=known.lower_is_better)
+            told = [
+                row for row in range(len(examples)) if not any(np.isnan(one[row]) for one in means.values())
+            ]
+            return slices_of(
+                [examples[row] for row in told],
+                [int(clusters[row]) for row in told],
+                {role: one[told] for role, one in means.items()},
+                metric=metric,
+                lower_is_better=known.lower_is_better,
+            )
     return ()
 
 
