@@ -8,14 +8,18 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tunewheel_cli.evaluations import Judged, RequestRefused, judge_again
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.evaluation import ReviewSubmitted
+from tunewheel_contracts.events.evaluation import EvalRequested, ReviewSubmitted
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_eval.main import make_app
 from tunewheel_eval.settings import Settings
 from tunewheel_runtime.service import Service
@@ -88,7 +92,7 @@ async def test_a_pass_waits_for_a_person_and_a_rejection_is_final(
     assert "ada rejected" in letter.reason
 
 
-async def test_redelivery_gives_the_same_verdict_whoever_is_champion_by_then(
+async def test_redelivery_gives_the_same_verdict_and_a_request_one_against_the_champion_of_now(
     service: Service, shared: Ground, project: str
 ) -> None:
     run, other = await shared.trained(project, "one"), await shared.trained(project, "two")
@@ -102,9 +106,32 @@ async def test_redelivery_gives_the_same_verdict_whoever_is_champion_by_then(
         # A new run, though, meets that champion.
         await bus.publish(await shared.trained(project, "three"))
         third = (await bus.collect(topics.EVAL_PASSED, 3, where=ours, patience=PATIENCE_SECONDS))[2]
+        ask = partial(again_by_command, service, shared, run)
+        met = await ask(request="once more")
+        fourth = (await bus.collect(topics.EVAL_PASSED, 4, where=ours, patience=PATIENCE_SECONDS))[3]
+        informed = await ask(request="by words", criteria=(Criterion(metric="rouge_l", minimum=0.9),))
+        with pytest.raises(RequestRefused, match="run_id: 'run-of-nobody' names no evaluated run"):
+            await ask(request="nobody's", run_id="run-of-nobody")
+        verdicts = await bus.collect(topics.EVAL_PASSED, 4, where=ours)
     roles = {one.role.value: one.model_id for one in third.data.contestants}
     assert roles["champion"] == other.data.adapter.model_id
     assert set(roles) == {"base", "candidate", "champion"}
+    assert fourth.data.evaluation_id == met.plan.evaluation_id != first.data.evaluation_id
+    assert met.plan.champion is not None
+    assert met.plan.champion.adapter.model_id == other.data.adapter.model_id
+    assert [check.criterion.metric for check in informed.scorecard.checks] == ["rouge_l"]
+    assert informed.plan.evaluation_id not in {one.data.evaluation_id for one in verdicts}
+
+
+async def again_by_command(
+    service: Service, ground: Ground, run: Envelope[TrainCompleted], **changes: Any
+) -> Judged:
+    values = {"project": run.project, "run_id": run.data.run_id, **changes}
+    request = new_event(EvalRequested.model_validate(values), source="/test")
+    options = {"bootstrap_servers": service.settings.bootstrap_servers}
+    judged = await judge_again(options, ground.store, request, timeout_seconds=PATIENCE_SECONDS)
+    assert judged is not None
+    return judged
 
 
 def production(run: Envelope[TrainCompleted]) -> Envelope[ServingDesired]:

@@ -30,6 +30,7 @@ class DeadLetter:
     reason: str
     message: str
     """Its beginning; bytes that are not UTF-8 are escaped."""
+    event_id: str = ""
 
     @classmethod
     def of(cls, record: ConsumerRecord[bytes, bytes]) -> DeadLetter:
@@ -43,6 +44,7 @@ class DeadLetter:
             field=told.get("dlq_field", ""),
             reason=told.get("dlq_reason", ""),
             message=text[:SHOWN_CHARACTERS],
+            event_id=told.get("ce_id", ""),
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import typer
 from tunewheel_cli.commands import (
     dataset,
     demo,
+    evaluating,
     exporting,
     keys,
     log,
@@ -40,6 +41,7 @@ for module in (
     takebacks,
     planning,
     training,
+    evaluating,
     reviews,
     models,
     exporting,

@@ -1,0 +1,186 @@
+"""Evaluations of a run as they lie in the object store, and requests for another one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from tunewheel_contracts.errors import TunewheelError, first_complaint
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.evaluation import EvalRequested
+from tunewheel_contracts.fields import Slug
+from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.evaluation_plan import (
+    EvaluationPlan,
+    EvaluationRequest,
+    first_plan_path,
+    later_plan_path,
+    request_path,
+)
+from tunewheel_contracts.formats.scorecard import Scorecard
+from tunewheel_contracts.topics import EVAL_REQUESTED
+from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
+
+from tunewheel_cli.connection import InvalidOption
+
+if TYPE_CHECKING:
+    from tunewheel_runtime.store import ObjectStore
+
+LOOK_SECONDS = 1.0
+_SLUG: TypeAdapter[str] = TypeAdapter(Slug)
+_CRITERIA: TypeAdapter[tuple[Criterion, ...]] = TypeAdapter(tuple[Criterion, ...])
+
+
+class UnknownEvaluation(TunewheelError):
+    """The store holds no such evaluation, or it is not judged yet."""
+
+
+class RequestRefused(TunewheelError):
+    """Eval refused to judge a run again."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One evaluation and what came of it."""
+
+    plan: EvaluationPlan
+    scorecard: Scorecard
+
+
+def open_store(url: str) -> ObjectStore:
+    from tunewheel_runtime.store import ObjectStore
+
+    return ObjectStore(url)
+
+
+async def read_first_plan(store: ObjectStore, run_id: str) -> EvaluationPlan:
+    """Return the plan of a run's first evaluation.
+
+    Raises:
+        UnknownEvaluation: no such run was given to eval.
+        TransientError: the store is away.
+    """
+    return await _plan(store, run_id, None)
+
+
+async def read_judged(store: ObjectStore, run_id: str, evaluation_id: str | None = None) -> Judged:
+    """Return an evaluation of a run by its id; without one, the last that was judged.
+
+    Raises:
+        UnknownEvaluation: there is none, or it is not judged yet.
+        TransientError: the store is away.
+    """
+    first = await read_first_plan(store, run_id)
+    if evaluation_id is not None and evaluation_id != first.evaluation_id:
+        plans = [await _plan(store, run_id, evaluation_id)]
+    elif evaluation_id is not None:
+        plans = [first]
+    else:
+        written = await store.written(f"runs/{run_id}/evaluations")
+        later = [EvaluationPlan.model_validate_json(await store.read(path) or b"") for path in written]
+        cards = await store.written("scorecards")
+        plans = sorted(
+            (plan for plan in (first, *later) if plan.scorecard_path in cards),
+            key=lambda plan: cards[plan.scorecard_path],
+        )
+    data = await store.read(plans[-1].scorecard_path) if plans else None
+    if data is None:
+        named = evaluation_id or run_id
+        raise UnknownEvaluation(f"run: {named} is not judged yet; `tunewheel status` says whether eval runs")
+    return Judged(plans[-1], Scorecard.model_validate_json(data))
+
+
+async def read_page(store: ObjectStore, judged: Judged) -> bytes:
+    """Return the scorecard as an HTML page.
+
+    Raises:
+        UnknownEvaluation: there is none: an earlier release judged, or the candidate was never measured.
+    """
+    page = await store.read(judged.plan.page_path)
+    if page is None:
+        raise UnknownEvaluation(
+            f"run: {judged.plan.run_id} has a scorecard and no page: an earlier release judged it; judge it "
+            "again with `tunewheel eval`"
+        )
+    return page
+
+
+def read_criteria(path: Path) -> tuple[Criterion, ...]:
+    """Read criteria from YAML: a list as in ``project.yaml``, alone or under ``criteria``.
+
+    Raises:
+        InvalidOption: the file cannot be read, or is no such list.
+    """
+    try:
+        raw: Any = read_yaml(path.read_text("utf-8"))
+    except DuplicateKey as error:
+        raise InvalidOption(f"criteria: {path}: {error.field} {error.reason}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InvalidOption(f"criteria: {path} cannot be read as YAML: {error}") from error
+    listed: Any = raw.get("criteria") if isinstance(raw, dict) else raw
+    try:
+        found = _CRITERIA.validate_python(listed)
+    except ValidationError as error:
+        raise InvalidOption(f"criteria: {path}: {' '.join(first_complaint(error))}") from error
+    if not found:
+        raise InvalidOption(f"criteria: {path} names none")
+    return found
+
+
+async def judge_again(
+    options: Mapping[str, Any], store: ObjectStore, event: Envelope[EvalRequested], *, timeout_seconds: float
+) -> Judged | None:
+    """Publish a request and wait for the scorecard that it leads to; None where it does not come in time.
+
+    Raises:
+        RequestRefused: eval refused the request, with the field and the reason.
+        TransientError: Kafka or the store is away.
+    """
+    from tunewheel_cli.publishing.sender import publish_events
+
+    await publish_events(options, event)
+    run_id = event.data.run_id
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            while True:
+                note = await store.read(request_path(run_id, event.id))
+                if note is not None:
+                    evaluation_id = EvaluationRequest.model_validate_json(note).evaluation_id
+                    try:
+                        return await read_judged(store, run_id, evaluation_id)
+                    except UnknownEvaluation:
+                        pass  # it is being measured
+                else:
+                    await _check_refused(options, event)
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError:
+        return None
+
+
+async def _check_refused(options: Mapping[str, Any], event: Envelope[EvalRequested]) -> None:
+    from tunewheel_cli.dead_letters import read_dead_letters
+
+    async for letter in read_dead_letters(options, [EVAL_REQUESTED]):
+        if letter.event_id == event.id:
+            raise RequestRefused(f"{letter.field}: {letter.reason}")
+
+
+async def _plan(store: ObjectStore, run_id: str, evaluation_id: str | None) -> EvaluationPlan:
+    for name in (run_id, evaluation_id or run_id):
+        try:
+            _SLUG.validate_python(name)
+        except ValidationError as error:
+            raise UnknownEvaluation(f"run: {name!r} {first_complaint(error)[1]}") from None
+    path = first_plan_path(run_id) if evaluation_id is None else later_plan_path(run_id, evaluation_id)
+    data = await store.read(path)
+    if data is None:
+        what = f"evaluation {evaluation_id}" if evaluation_id else "evaluation"
+        raise UnknownEvaluation(
+            f"run: {store.url} holds no {what} of {run_id}; `tunewheel status` lists runs"
+        )
+    return EvaluationPlan.model_validate_json(data)
