@@ -145,6 +145,9 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
     },
     "console": {
         f"POST {CONTROL}": [Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/pause", None, 202, 403)],
+        "GET /v1/projects/{project}/runs/{run_id}/scorecard": [
+            Sample(f"/v1/projects/{PROJECT}/runs/{RUN}/scorecard", None, 404, 403)
+        ],
         f"GET {REVIEWS}": [Sample(_REVIEWS, refused=403)],
         f"GET {REVIEWS}/{{review_id}}": [Sample(f"{_REVIEWS}/none", None, 404, 403)],
         f"GET {REVIEWS}/{{review_id}}/items/{{number}}": [Sample(f"{_REVIEWS}/none/items/1", None, 404, 403)],

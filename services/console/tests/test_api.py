@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from tunewheel_console.api import add_model_commands, add_routes
+from tunewheel_console.api import add_model_commands, add_routes, add_scorecard_page
 from tunewheel_console.rows import run_rows
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
@@ -15,6 +15,7 @@ from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.settings import HttpSettings
+from tunewheel_runtime.store import ObjectStore
 
 
 class Recorder:
@@ -45,10 +46,16 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-async def client(state: Any, recorder: Any):
+def store() -> ObjectStore:
+    return ObjectStore("memory:///")
+
+
+@pytest.fixture
+async def client(state: Any, recorder: Any, store: ObjectStore):
     web = FastAPI(openapi_url=None)
     add_routes(web, state, recorder)
     add_model_commands(web, state, recorder)
+    add_scorecard_page(web, state, store)
     guard(web.routes, Access(HttpSettings(identity="open"), warn=lambda *_: None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://console") as client:
         yield client
@@ -148,3 +155,39 @@ async def test_a_command_on_a_model_waits_for_a_broker_that_is_away(
     recorder.away = True
     answer = await client.post(f"/v1/projects/desk/models/{desk.model_id}/pin", json={"reason": "r"})
     assert answer.status_code == 503
+
+
+async def test_a_scorecards_page_is_shown_with_nothing_that_runs(
+    state: Any, desk: Any, client: Any, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+):
+    place = "/v1/projects/desk/runs/run-1/scorecard"
+    assert (await client.get(place)).status_code == 404
+    verdict = desk.passed()
+    state.apply(verdict)
+    assert "no page" in (await client.get(place)).json()["detail"]
+    await store.put(verdict.data.scorecard.path.replace(".json", ".html"), b"<!doctype html><p>figures")
+    answer = await client.get(place)
+    assert (answer.status_code, answer.text) == (200, "<!doctype html><p>figures")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "sandbox" in policy
+
+    async def away(path: str) -> bytes | None:
+        raise TransientError("the store is away")
+
+    monkeypatch.setattr(store, "read", away)
+    assert (await client.get(place)).status_code == 503
+
+
+async def test_a_scorecards_page_waits_for_the_reviewers_of_its_answers(
+    state: Any, desk: Any, client: Any, store: ObjectStore
+):
+    asked = desk.review_requested(**desk.asks("review-1", items=2, reviewers=1))
+    state.apply(asked)
+    await store.put(asked.data.scorecard.path.replace(".json", ".html"), b"whose is whose")
+    answer = await client.get("/v1/projects/desk/runs/run-1/scorecard")
+    assert answer.status_code == 409
+    assert "a review of run-1 is open" in answer.json()["detail"]
+    state.apply(desk.passed())
+    assert (await client.get("/v1/projects/desk/runs/run-1/scorecard")).status_code == 200

@@ -5,19 +5,28 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 from http import HTTPStatus
+from pathlib import PurePosixPath
 from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
+from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
 from tunewheel_console.logins import LoginLinks
 from tunewheel_console.state import ConsoleState
+
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; sandbox"
+)
+"""Of a page that shows what models and customers wrote: nothing in it runs, and it belongs to no origin."""
 
 
 class ModelAction(StrEnum):
@@ -88,6 +97,33 @@ def add_model_commands(api: FastAPI, state: ConsoleState, actions: Actions) -> N
         except TransientError as error:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         return {"project": project, "model_id": meant, "action": action.value, "command_id": command_id}
+
+
+def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
+    """Add ``GET /v1/projects/{project}/runs/{run_id}/scorecard``, the page of a run's last verdict: 404 where
+    there is none, 409 while a review of the run's answers is open, 503 while the store is away."""
+
+    @api.get("/v1/projects/{project}/runs/{run_id}/scorecard")
+    @needs(Role.VIEWER)
+    async def scorecard(project: str, run_id: str) -> HTMLResponse:
+        known = state.projects.get(project)
+        run = known.runs.get(run_id) if known else None
+        if known is None or run is None or run.verdict is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"run_id: {project} has no verdict on {run_id}")
+        if any(one.request and one.request.data.run_id == run_id for one in known.reviews.waiting):
+            raise HTTPException(
+                HTTPStatus.CONFLICT,
+                f"run_id: a review of {run_id} is open, and the page says whose answers are whose; "
+                "it can be read once the review has ended",
+            )
+        path = PurePosixPath(run.verdict.scorecard.path).with_suffix(".html")
+        try:
+            page = await store.read(str(path))
+        except TransientError as error:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+        if page is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"run_id: the scorecard of {run_id} has no page")
+        return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
 
 
 def add_login_links(api: FastAPI, links: LoginLinks, access: Access) -> None:

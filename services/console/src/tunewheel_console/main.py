@@ -15,7 +15,7 @@ from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
 from tunewheel_console.actions import Actions
-from tunewheel_console.api import add_login_links, add_model_commands, add_routes
+from tunewheel_console.api import add_login_links, add_model_commands, add_routes, add_scorecard_page
 from tunewheel_console.authentication import Authentication
 from tunewheel_console.login_page import root_of
 from tunewheel_console.logins import LoginLinks
@@ -81,6 +81,7 @@ def make_web(
     add_routes(web, state, actions)
     add_review_routes(web, state, reviewing)
     add_model_commands(web, state, actions)
+    add_scorecard_page(web, state, reviewing.store)
     add_login_links(web, links, access)
 
     def root() -> None:

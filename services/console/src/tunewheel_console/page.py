@@ -158,9 +158,9 @@ class Page:
     def may(self, role: Role, project: str) -> bool:
         return self._caller.may(role, project)
 
-    def link_to(self, project: str, review_id: str) -> str:
+    def link_to(self, path: str) -> str:
         """Return the address of a review, from this page's own."""
-        return f"{self._root}reviews/{project}/{review_id}"
+        return f"{self._root}{path}"
 
     async def build_dataset(self, project: str) -> None:
         async def build(principal: Principal | None) -> None:

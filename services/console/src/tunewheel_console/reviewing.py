@@ -140,7 +140,7 @@ class Reviewing:
         """``refresh`` reads the log to its present end."""
         self._state = state
         self._actions = actions
-        self._store = store
+        self.store = store
         self._refresh = refresh
         self._places: dict[tuple[str, str], tuple[_Deal, int]] = {}
 
@@ -228,7 +228,7 @@ class Reviewing:
     async def _read_set(self, review_id: str, request: Envelope[ReviewRequested]) -> ReviewSet:
         """Read the set anew each time, and not by its hash: an erasure takes items out of it."""
         assert request.data.review_set is not None
-        data = await self._store.read(request.data.review_set.path)
+        data = await self.store.read(request.data.review_set.path)
         if data is None:
             raise ReviewRefused(HTTPStatus.GONE, "review_set", f"of {review_id} is not in the store any more")
         try:
@@ -248,7 +248,7 @@ class Reviewing:
             share = await self._take_place(review_id, review, found, reviewer)
             items = tuple(item.item_id for item in found.items)
             deal = _Deal(seed=secrets.token_hex(SEED_BYTES), items=items)
-            kept = await self._store.first(f"reviews/{review_id}/deal.json", deal.model_dump_json().encode())
+            kept = await self.store.first(f"reviews/{review_id}/deal.json", deal.model_dump_json().encode())
             if len(self._places) >= PLACES:
                 self._places.clear()
             self._places[key] = _Deal.model_validate_json(kept), share
@@ -261,9 +261,9 @@ class Reviewing:
             path = f"reviews/{review_id}/places/{len(holders) + 1}.json"
             if review.waits_for(reviewer):
                 wanted = _Place(reviewer=reviewer, share=_next_share(review, found, holders))
-                held = await self._store.first(path, wanted.model_dump_json().encode())
+                held = await self.store.first(path, wanted.model_dump_json().encode())
             else:
-                held = await self._store.read(path)
+                held = await self.store.read(path)
             if held is None:
                 reason = f"{review_id} has ended: {review.outcome}"
                 raise ReviewRefused(HTTPStatus.CONFLICT, "review_id", reason)

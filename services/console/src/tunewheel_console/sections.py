@@ -31,7 +31,7 @@ class Commands(Protocol):
     async def build_dataset(self, project: str) -> None: ...
     async def control(self, project: str, run_id: str, action: TrainAction) -> None: ...
     def review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None: ...
-    def link_to(self, project: str, review_id: str) -> str: ...
+    def link_to(self, path: str) -> str: ...
 
 
 def draw_wheel(place: Place | None) -> None:
@@ -69,7 +69,7 @@ def draw_project(project: Project, commands: Commands) -> None:
     with ui.grid().classes("w-full gap-4 grid-cols-1 lg:grid-cols-2"):
         draw_datasets(project)
         draw_runs(project, commands)
-        draw_scorecards(project)
+        draw_scorecards(project, commands)
         draw_production(project)
 
 
@@ -98,7 +98,7 @@ def draw_review_of_answers(review: Review, commands: Commands) -> None:
         ui.label(f"{asked.run_id} waits for people to compare {asked.items} answers; {submitted}")
         ui.space()
         if commands.may(Role.REVIEWER, asked.project):
-            ui.link("Compare answers", commands.link_to(asked.project, asked.review_id))
+            ui.link("Compare answers", commands.link_to(f"reviews/{asked.project}/{asked.review_id}"))
 
 
 def draw_answers(request: Envelope[ReviewRequested], commands: Commands) -> None:
@@ -143,7 +143,7 @@ def draw_runs(project: Project, commands: Commands) -> None:
             ui.echart(options).classes("w-full h-64").mark("loss-curve")
 
 
-def draw_scorecards(project: Project) -> None:
+def draw_scorecards(project: Project, commands: Commands) -> None:
     """Draw the scorecard of the latest run that has one."""
     judged = [run for run in project.runs.values() if run.verdict is not None]
     with ui.column().classes("w-full gap-1"):
@@ -153,6 +153,8 @@ def draw_scorecards(project: Project) -> None:
             return
         found = judged[-1].verdict
         ui.label(f"{found.run_id}: {rows.verdict(judged[-1])}").classes("text-caption")
+        whole = commands.link_to(f"v1/projects/{project.name}/runs/{found.run_id}/scorecard")
+        ui.link("the whole scorecard, with every answer", whole, new_tab=True).classes("text-caption")
         draw_figures(found)
 
 
