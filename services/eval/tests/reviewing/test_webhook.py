@@ -149,10 +149,17 @@ async def test_nothing_is_sent_where_it_may_not_be(
     assert not receiver.got
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "127.0.0.1", "http://[", "http://127.0.0.1:99999/", ""])
-async def test_what_is_no_url_is_refused(waiting: Envelope[Any], url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://127.0.0.1/", "127.0.0.1", "http://[", "http://127.0.0.1:99999/", "", "http://127.0.0.1/\x01",
+        "http://127.0.0.1/\ud800", "http://127.0.0.1/" + "a" * 70_000, "http://hoo\u212as.example/",
+    ],
+)  # fmt: skip
+async def test_what_is_no_url_is_refused_and_stops_nothing(waiting: Envelope[Any], url: str) -> None:
     with capture_logs() as logs:
-        assert not await webhook("127.0.0.1").tell(waiting, url)
+        listed = webhook("127.0.0.1", "hooks.example", "127.0.0.0/8", leads_to="127.0.0.1")
+        assert not await listed.tell(waiting, url)
     assert "review.webhook" in logs[-1]["reason"]
 
 

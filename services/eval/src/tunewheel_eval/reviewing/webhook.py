@@ -122,8 +122,13 @@ class Webhook:
             if not address.is_global and not self._lists(address):
                 reason = f"lists {host}, but not {address}, the private address that it leads to"
                 raise InvalidEvent(field="TUNEWHEEL_WEBHOOK_HOSTS", reason=reason)
-        # By the address that was checked: a second look at the name could lead elsewhere.
-        return Target(httpx.URL(url).copy_with(host=str(addresses[0]), port=port), host, parts.netloc)
+        try:
+            parts.netloc.encode("ascii")  # it becomes a header
+            # By the address that was checked: a second look at the name could lead elsewhere.
+            target = httpx.URL(url).copy_with(host=str(addresses[0]), port=port)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise InvalidEvent(field="review.webhook", reason=f"is no URL: {error}") from error
+        return Target(target, host, parts.netloc)
 
     def _lists(self, address: Address | None) -> bool:
         return address is not None and any(address in network for network in self._networks)
