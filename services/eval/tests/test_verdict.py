@@ -192,3 +192,29 @@ def test_what_was_not_measured_is_missed_and_says_why(metric: str, why: str) -> 
     (checked,) = judge((criterion,), {}, TaskSpec(system_prompt="s"), resolution=0.05, seed=0)
     assert (checked.passed, checked.outcome, checked.observed) == (False, "missed", None)
     assert why in checked.reason
+
+
+@pytest.mark.parametrize("significance", [0.0, 5e-324, 1e-310, 0.5, 1.0])
+@pytest.mark.parametrize("on", ["holdout", "regression"])
+@pytest.mark.parametrize("right", [1, 20])
+def test_no_significance_that_a_spec_may_state_stops_a_verdict(
+    significance: float, on: str, right: int
+) -> None:
+    rows = np.arange(20) < right
+    scores = {Role.CANDIDATE: Scores(0.5 * rows), Role.CHAMPION: Scores(np.zeros(20))}
+    mean = Measured(
+        name="rouge_l", test="mean", lower_is_better=False, lowest=0.0, highest=1.0, on=on, scores=scores,
+        clusters=np.arange(20) // 2,
+    )  # fmt: skip
+    equal = accuracy(20, 20, 20, rows=20, on=on)
+    for bounds in ({}, {"minimum": 0.4}, {"over_champion": 1e308}, {"maximum": -1e308}):
+        for found in (equal, {"rouge_l": mean}):
+            (name,) = found
+            said = check(found, name, significance=significance, **bounds)
+            assert CriterionCheck.model_validate_json(said.model_dump_json()) == said
+
+
+def test_a_resolution_that_no_sample_has_leaves_it_open() -> None:
+    criterion = Criterion(metric="label_accuracy", minimum=0.799)
+    (found,) = judge((criterion,), PLENTY, TaskSpec(system_prompt="s"), resolution=1e-300, seed=0)
+    assert found.outcome == "undecided"

@@ -26,6 +26,8 @@ from tunewheel_eval.significance import (
 
 ALPHA = 0.05
 """Where a criterion states no significance."""
+LEAST_ALPHA, MOST_ALPHA = 1e-9, 0.5
+"""What a significance counts as that no sample can reach, or that asks for less than the toss of a coin."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Measured:
         up.
         """
         asked = criterion.significance if criterion is not None else None
-        return (asked or ALPHA) / (looks if self.on == "holdout" else 1)
+        bounded = min(max(asked or ALPHA, LEAST_ALPHA), MOST_ALPHA)
+        return bounded / (looks if self.on == "holdout" else 1)
 
     def facts(self) -> MetricFacts:
         """Return what a reader must know of the figures."""

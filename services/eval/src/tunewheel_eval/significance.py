@@ -21,6 +21,7 @@ data", Survey Methodology 24, 1998); for ratios Student's t on the clusters' lin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -38,6 +39,8 @@ UNBOUNDED = 1e9
 """Stands for infinity, which JSON cannot hold."""
 POWER_Z = 0.8416212335729143
 """The normal quantile of power .8."""
+MOST_ROWS = 1_000_000_000
+"""Stands for more rows than anybody has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +224,11 @@ def _student(
 
 
 def rows_needed(*, spread: float, distance: float, alpha: float) -> int:
-    """Return how many rows tell an advantage of ``distance`` from none with power .8."""
+    """Return how many rows tell ``distance`` from no advantage with power .8; at most ``MOST_ROWS``."""
     from scipy.special import ndtri
 
-    return int(np.ceil(((float(ndtri(1 - alpha)) + POWER_Z) * spread / distance) ** 2))
+    root = (float(ndtri(1 - alpha)) + POWER_Z) * spread
+    return MOST_ROWS if root >= distance * MOST_ROWS**0.5 else ceil((root / distance) ** 2)
 
 
 def perplexity(mean_nll: float) -> float:
