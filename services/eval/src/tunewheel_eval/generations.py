@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
 from tunewheel_contracts.formats.scorecard import Role
@@ -28,7 +28,7 @@ class Generation(Frozen):
 
     example_id: str
     label: str | None = None
-    prompt: tuple[ChatMessage, ...] = Field(min_length=1)
+    prompt: tuple[ChatMessage, ...]
     expected: str
     answers: dict[Role, Written]
 

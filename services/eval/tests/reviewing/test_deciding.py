@@ -8,7 +8,9 @@ import pytest
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
 from tunewheel_contracts.events.upstream import ExamplePublished
+from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_eval.reviewing.answers import Answers
+from tunewheel_eval.reviewing.cases import set_path
 from tunewheel_runtime.store import ObjectStore
 
 
@@ -254,3 +256,18 @@ async def test_corrections_are_published_once_the_review_is_decided(open_review:
     assert (corrected.messages, corrected.validated_by) == ((), "ada")
     assert corrected.attributes == {"corrected_in_review": desk.reviewed.review_id}
     assert list(await desk.submit("bob")) == [verdict, corrected]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 250], ids=["no_question", "blank", "too_long"])
+async def test_a_prompt_that_no_example_can_have_does_not_cost_the_verdict(
+    open_review: Any, store: ObjectStore, turns: int
+) -> None:
+    desk = await open_review()
+    desk.answer_all("ada", corrected="as it should be", revision=2)
+    prompt = (ChatMessage(role="system", content="s"), *[ChatMessage(role="user", content="")] * turns)
+    odd = desk.reviewed.items[0].model_copy(update={"messages": prompt})
+    changed = desk.reviewed.model_copy(update={"items": (odd, *desk.reviewed.items[1:])})
+    await store.replace(set_path(desk.reviewed.review_id), changed.model_dump_json().encode())
+    passed, *corrected = await desk.submit("ada")
+    assert isinstance(passed, EvalPassed)
+    assert len(corrected) == len(desk.reviewed.items) - 1
