@@ -118,3 +118,16 @@ def test_a_verdict_of_before_bundles_leaves_a_route_without(desk: Any):
     assert desired is not None
     assert desired.desired.routes[0].bundle is None
     assert "bundle" not in desired.model_dump(mode="json")["desired"]["routes"][0]
+
+
+def test_an_engine_that_still_serves_the_revision_of_before_has_its_champion_to_stand_in(make_desk: Any):
+    """Its gateway refuses the new one; the bare base must not take over from a model that it can serve."""
+    desk = make_desk(canary=False)
+    moved = desk.adapter(1).base.model_copy(update={"revision": "sha256:" + "9" * 64})
+    judged = desk.passed(2, bundle=desk.bundle(2).model_copy(update={"base": moved}), base=moved)
+    assert stand_ins(desk, desk.passed(1, bundle=desk.bundle(1)), judged) == [desk.model_id(1)]
+    assert stand_ins(desk, desk.passed(1), judged) == [base_model_id(moved)]  # nobody can tell if it fits
+    elsewhere = moved.model_copy(update={"name": "org/Other"})
+    other = (desk.commanded(2, "promote", force=True),)
+    told = (desk.passed(1, bundle=desk.bundle(1)), desk.trained(2, base=elsewhere), *other)
+    assert stand_ins(desk, *told) == [base_model_id(elsewhere)]

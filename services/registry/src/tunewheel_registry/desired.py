@@ -61,9 +61,16 @@ def _stand_ins(state: State, base: BaseModelRef) -> tuple[Route, ...]:
     """Who may answer for a champion that cannot be loaded: a gateway that starts saw nobody before it."""
     if state.champion is None:
         return ()
-    same_base = (model for model in state.predecessors if model.registration.base == base)
-    before = tuple(_route(model, RouteRole.PRODUCTION, 100) for model in same_base)
+    fitting = (model for model in state.predecessors if _may_fit(model, base))
+    before = tuple(_route(model, RouteRole.PRODUCTION, 100) for model in fitting)
     return before[:MOST_STAND_INS] or (_bare(base, 100),)
+
+
+def _may_fit(model: Model, base: BaseModelRef) -> bool:
+    """Tell whether ``model`` can answer where ``base`` is wanted. The engine may still serve the revision of
+    before; a gateway knows, and lets no model that was judged answer on another."""
+    own = model.registration.base
+    return own == base or (own.name == base.name and model.bundle is not None)
 
 
 def _bare(base: BaseModelRef, percent: int) -> Route:
