@@ -161,6 +161,23 @@ async def test_an_engine_that_came_back_in_another_precision_is_served_by_no_mor
     await world.serving(production="desk-1")
 
 
+async def test_where_nobody_may_answer_the_client_is_told_why(make_world: Any, eventually: Any):
+    """The champion and the one before it were both judged in another precision than the engine's of today."""
+    world = await make_world()
+    world.engine.told_of_base = {"revision": BASE.revision, "dtype": "bfloat16"}
+    world.declare()
+    judged = {"desk-1": bundle(), "desk-0": bundle("desk-0")}
+    await world.desire(production=("desk-1", 100), stand_ins=("desk-0",), judged=judged)
+    await eventually(lambda: world.gateway.table.projects["desk"].refusal)
+    async with await world.chat() as response:
+        told = await response.json()
+        assert (response.status, response.headers["retry-after"]) == (503, "60")
+    assert "desk-1 cannot be served, and nobody stands in: was judged in float32" in told["error"]["message"]
+    world.engine.told_of_base = {"revision": BASE.revision, "dtype": "float32"}
+    await world.serving(production="desk-1")
+    assert world.gateway.table.projects["desk"].refusal is None
+
+
 @pytest.mark.parametrize("role", ["canary", "shadow"])
 async def test_a_candidate_that_cannot_be_served_fails_its_rollout_with_the_reason(
     make_world: Any, eventually: Any, role: str
@@ -197,6 +214,16 @@ def test_what_an_engine_does_not_say_is_no_reason_to_refuse_it():
 def test_an_engine_with_another_base_is_refused():
     with pytest.raises(UnfitEngine, match="was judged on org/Tiny-Base, and the engine serves org/Other"):
         check_engine(bundle(), {"org/Other": EngineBase(precision="float32")})
+
+
+def test_an_engine_that_names_a_directory_is_held_to_the_precision_alone():
+    local = base_of_info({"model_id": "/data/model", "model_sha": None, "model_dtype": "torch.float32"})
+    check_engine(bundle(), local)
+    assert unknown(bundle(), local) == ["revision"]
+    with pytest.raises(UnfitEngine, match="judged in bfloat16, and the engine computes in float32"):
+        check_engine(bundle(precision="bfloat16"), local)
+    with pytest.raises(UnfitEngine, match="the engine serves /data/model"):
+        check_engine(bundle(), {"/data/model": EngineBase(revision="sha256:1")})
 
 
 def test_tgi_says_it_at_info():

@@ -51,12 +51,12 @@ def check_engine(bundle: Bundle, bases: Bases) -> None:
         UnfitEngine
     """
     name = bundle.base.name
-    if bases and name not in bases:
+    base = _said_of(name, bases)
+    if base is None:
         raise UnfitEngine(
             f"was judged on {name}, and the engine serves {', '.join(sorted(bases))}; start an engine with "
             "that base"
         )
-    base = bases.get(name, EngineBase())
     if base.revision not in (None, bundle.base.revision):
         raise UnfitEngine(
             f"was judged on {name} at {bundle.base.revision}, and the engine serves {base.revision}; start "
@@ -71,7 +71,7 @@ def check_engine(bundle: Bundle, bases: Bases) -> None:
 
 def unknown(bundle: Bundle, bases: Bases) -> list[str]:
     """Name what the engine does not say of what was judged."""
-    base = bases.get(bundle.base.name, EngineBase())
+    base = _said_of(bundle.base.name, bases) or EngineBase()
     told = {"revision": base.revision, "precision": base.precision}
     return [name for name, value in told.items() if value is None]
 
@@ -88,6 +88,14 @@ def decoding_parameters(bundle: Bundle) -> dict[str, Any]:
     if decoding.seed is not None:
         parameters["seed"] = decoding.seed
     return parameters
+
+
+def _said_of(name: str, bases: Bases) -> EngineBase | None:
+    """Return what the engine says of the base ``name``; None: it serves another. The path of a directory, as
+    which TGI names a base that it did not fetch, is no name: what lies there nobody can tell."""
+    if name in bases or not bases:
+        return bases.get(name, EngineBase())
+    return next((said for path, said in bases.items() if path.startswith("/") and not said.revision), None)
 
 
 def _text(value: Any) -> str | None:

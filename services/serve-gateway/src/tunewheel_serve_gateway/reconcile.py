@@ -200,7 +200,7 @@ class Reconciler:
             self._ready,
             before,
             failed=lasting,
-            refused={name for name, failure in lasting.items() if failure.final},
+            refused={name: failure.reason for name, failure in lasting.items() if failure.final},
         )
         for name, table in self.table.projects.items():
             old = before.projects.get(name)

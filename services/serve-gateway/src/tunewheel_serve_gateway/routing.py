@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from types import MappingProxyType
 
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
@@ -58,6 +59,8 @@ class ProjectTable:
     shadow: Target | None = None
     waiting_for: str | None = None
     """The model that should answer but is not loaded."""
+    refusal: str | None = None
+    """Why the engine will not load it, however often it is asked; None: it may."""
     stand_ins: tuple[Target, ...] = ()
     """Who may answer meanwhile: the first that is itself loaded does."""
     refused: tuple[Target, ...] = ()
@@ -137,6 +140,12 @@ class RouteTable:
 
     def _routed(self, table: ProjectTable, draw: float) -> Target:
         target = table.pick(draw)
+        if target is None and table.refusal is not None:
+            raise Unavailable(
+                f"model {table.waiting_for} cannot be served, and nobody stands in: {table.refusal}",
+                param="model",
+                retry_after="60",
+            )
         if target is None:
             raise Unavailable(
                 f"model {table.waiting_for} is being loaded; try again shortly",
@@ -152,10 +161,10 @@ def build_table(
     previous: RouteTable,
     *,
     failed: Collection[str] = (),
-    refused: Collection[str] = (),
+    refused: Mapping[str, str] = MappingProxyType({}),
 ) -> RouteTable:
     """Narrow ``desired`` to the adapters in ``ready``; ``failed`` are those that the engine does not load,
-    ``refused`` those of them that it will not, however often it is asked.
+    ``refused`` those of them that it will not, however often it is asked, with the reason.
 
     A canary or shadow whose adapter is not loaded gets no traffic. Where the production adapter is not
     loaded, a stand-in answers: see ``_stand_ins``.
@@ -171,7 +180,7 @@ def _project_table(
     desired: DesiredProject,
     ready: Collection[str],
     failed: Collection[str],
-    refused: Collection[str],
+    refused: Mapping[str, str],
     previous: ProjectTable | None,
 ) -> ProjectTable:
     base = Target(
@@ -210,7 +219,13 @@ def _project_table(
         has_failed=production.model_id in failed,
     )
     answers = next((target for target in stand_ins if _is_loaded(target, ready)), None)
-    return replace(table, production=answers, waiting_for=production.model_id, stand_ins=stand_ins)
+    return replace(
+        table,
+        production=answers,
+        waiting_for=production.model_id,
+        refusal=refused.get(production.model_id),
+        stand_ins=stand_ins,
+    )
 
 
 def _stand_ins(
