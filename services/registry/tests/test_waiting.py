@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
 from tunewheel_contracts.events.production import RolloutJudged
@@ -178,6 +178,38 @@ def test_a_candidate_on_another_base_ends_with_the_reason_and_is_promoted_by_a_p
     desired = desired_state(log.state, desk.spec())
     assert desired is not None
     assert desired.base == other
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["on_trial", "in_production"])
+def test_who_lost_to_a_champion_that_is_gone_since_stays_where_it_is(desk: Any, ended: bool):
+    """Eval pinned the champion when it began; a person took that one out before it answered."""
+    log = Log(desk, desk.passed(1), desk.passed(2), desk.judged(2, "canary", "passed"))
+    log.play(desk.trained(3), desk.passed(3, against=1), desk.commanded(2, "rollback"))
+    assert (log.stages(), log.asked()) == (
+        {1: "production", 2: "rolled_back", 3: "canary"}, [("run-3", desk.model_id(2))]
+    )  # fmt: skip
+    log.play(*[desk.judged(3, "canary", "passed")] * ended)
+    before = log.stages()
+    assert log.play(desk.failed(3, against=2)) == []
+    assert log.stages() == before
+    log.play(desk.failed(3, against=1, field="review"))
+    assert log.stages()[3] == "rolled_back"
+
+
+def test_a_champion_that_is_judged_again_and_cannot_be_measured_goes_on(desk: Any):
+    log = Log(desk, desk.passed(1), desk.passed(2), desk.judged(2, "canary", "passed"))
+    failed = desk.failed(2, against=0, field="(evaluation)")
+    unmeasured = new_event(failed.data.model_copy(update={"checks": ()}), source="/test")
+    assert log.play(unmeasured) == []
+    log.play(failed)
+    assert log.stages() == {1: "production", 2: "rolled_back"}
+
+
+def test_a_champion_of_before_that_does_not_beat_the_present_one_is_still_fallen_back_to(desk: Any):
+    log = Log(desk, desk.passed(1), desk.passed(2), desk.judged(2, "canary", "passed"))
+    assert log.play(desk.failed(1, against=2)) == []
+    log.play(desk.failed(2, field="review"))
+    assert log.stages() == {1: "production", 2: "rolled_back"}
 
 
 ACTIONS = ("promote", "rollback", "pin", "unpin", "retire", "reject")

@@ -133,7 +133,7 @@ def _after_pass(state: State, trigger: Envelope[EvalPassed]) -> Iterator[Decisio
     first = model.stage is Stage.REGISTERED
     if not first and model.stage not in (Stage.EVALUATED, *CANDIDATE_STAGES):
         return
-    against = next((c.model_id for c in verdict.contestants if c.role is Role.CHAMPION), None)
+    against = _champion_of(verdict)
     beaten = model.beaten | ({against} if against else set())
     reason = _met(verdict)
     kept = obstacle(state, replace(model, beaten=beaten))
@@ -142,6 +142,10 @@ def _after_pass(state: State, trigger: Envelope[EvalPassed]) -> Iterator[Decisio
         reason if kept is None else f"{reason}, and waits: {kept}",
         against=against, bundle=verdict.bundle, decided_by="criteria",
     )  # fmt: skip
+
+
+def _champion_of(verdict: EvalPassed | EvalFailed) -> str | None:
+    return next((c.model_id for c in verdict.contestants if c.role is Role.CHAMPION), None)
 
 
 def _met(verdict: EvalPassed) -> str:
@@ -160,12 +164,14 @@ def _after_fail(state: State, trigger: Envelope[EvalFailed]) -> Iterator[Decisio
     """A failed verdict, or a person's rejection, is final, also of what had passed or was approved before:
     the model goes out of traffic, and if it served its predecessor does again. A version that has left
     traffic is rejected too, so that the log says what the person decided. What a person promoted, metrics
-    alone do not take back."""
+    alone do not take back; see also ``_says_little``."""
     model = known_model(state, trigger.data.adapter.model_id)
     if _is_done(model, trigger):
         return
     reason = "; ".join(trigger.data.reasons)
     by = "review" if trigger.data.field == "review" else "criteria"
+    if by == "criteria" and _says_little(state, model, trigger.data):
+        return
     overruled = by == "criteria" and model.decided_by == COMMAND
     if model.stage in (Stage.REGISTERED, Stage.EVALUATED, Stage.RETIRED):
         yield promotion(state, model, Stage.REJECTED, trigger.id, reason, decided_by=by)
@@ -173,6 +179,23 @@ def _after_fail(state: State, trigger: Envelope[EvalFailed]) -> Iterator[Decisio
         yield rollback(state, model, trigger.id, reason, by)
     elif model.stage is Stage.ROLLED_BACK and by == "review" and not model.is_out_for_good:
         yield promotion(state, model, Stage.REJECTED, trigger.id, reason, decided_by=by)
+
+
+def _says_little(state: State, model: Model, verdict: EvalFailed) -> bool:
+    """Tell whether a failure in figures is no reason to move a model that passed before, and is judged again.
+
+    It may have lost to a champion that is gone since, while it beat the present one, or is the present one.
+    It may not have been measured: its rows were erased, or eval had no memory. And a champion of before stays
+    what production falls back to, whoever is better now.
+    """
+    champion, against = state.champion, _champion_of(verdict)
+    if model.stage is Stage.RETIRED:
+        return model.has_been(Stage.PRODUCTION)
+    if model.stage is Stage.PRODUCTION:
+        return not verdict.checks or against not in (None, model.replaces)
+    if champion is None or champion.model_id not in model.beaten:
+        return False
+    return against not in (None, champion.model_id)
 
 
 def _after_judgement(
