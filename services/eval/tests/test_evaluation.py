@@ -160,6 +160,11 @@ async def test_two_turns(
     page = (await store.read(f"scorecards/{card.scorecard_id}.html") or b"").decode()
     assert "desk-run-1 meets every criterion" in page
     assert page.count("<details>") == len(examples)
+    written = await store.get(card.generations)
+    await store.replace(card.generations.path, b"{damaged")
+    await store.delete([f"scorecards/{card.scorecard_id}.html"])
+    assert await evaluator.evaluate(first, None, lease()) == verdict, "a verdict does not wait for its page"
+    await store.replace(card.generations.path, written)
     assert not list(settings.work_for("eval").iterdir())
     assert not list(settings.cache_dir.rglob("*.safetensors"))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import structlog
-from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
@@ -112,10 +112,22 @@ class Evaluator:
             contest = await self._contest(plan, manifest)
             scorecard = await self._play(contest, lease)
             known = await self._keep(plan, scorecard)
-        if not await self._store.exists(plan.page_path):
-            await self._store.replace(plan.page_path, await make_page(self._store, plan, known[0]))
+        await self._show(plan, known[0])
         await self.sweep()
         return verdict_of(plan, *known)
+
+    async def _show(self, plan: EvaluationPlan, scorecard: Scorecard) -> None:
+        """Draw the page. What keeps it from being drawn must not keep the verdict from being told."""
+        if await self._store.exists(plan.page_path):
+            return
+        try:
+            page = await make_page(self._store, plan, scorecard)
+        except TransientError:
+            raise
+        except Exception:
+            log.exception("page_not_drawn", scorecard_id=plan.scorecard_id)
+            return
+        await self._store.replace(plan.page_path, page)
 
     async def sweep(self) -> None:
         """Remove the work of every run that is judged: of this one, and of those whose lease moved away."""
