@@ -101,7 +101,7 @@ def add_model_commands(api: FastAPI, state: ConsoleState, actions: Actions) -> N
 
 def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) -> None:
     """Add ``GET /v1/projects/{project}/runs/{run_id}/scorecard``, the page of a run's last verdict: 404 where
-    there is none, 409 while a review of the run's answers is open, 503 while the store is away."""
+    there is none, 409 while a review of the project's answers is open, 503 while the store is away."""
 
     @api.get("/v1/projects/{project}/runs/{run_id}/scorecard")
     @needs(Role.VIEWER)
@@ -110,11 +110,13 @@ def add_scorecard_page(api: FastAPI, state: ConsoleState, store: ObjectStore) ->
         run = known.runs.get(run_id) if known else None
         if known is None or run is None or run.verdict is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"run_id: {project} has no verdict on {run_id}")
-        if any(one.request and one.request.data.run_id == run_id for one in known.reviews.waiting):
+        # Of whichever run: versions are held against the same champion and base, on the same prompts.
+        waiting = [one.request.data.run_id for one in known.reviews.waiting if one.request is not None]
+        if waiting:
             raise HTTPException(
                 HTTPStatus.CONFLICT,
-                f"run_id: a review of {run_id} is open, and the page says whose answers are whose; "
-                "it can be read once the review has ended",
+                f"run_id: a review of {', '.join(waiting)} is open, and the page says whose answers are "
+                "whose; it can be read once the review has ended",
             )
         path = PurePosixPath(run.verdict.scorecard.path).with_suffix(".html")
         try:
