@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_eval.comparisons import Measured
 from tunewheel_eval.significance import Scores, compare
 from tunewheel_eval.verdict import judge
@@ -79,6 +80,7 @@ def test_forgetting_is_told_from_keeping(true: float, least: float, most: float)
             on="regression", clusters=np.arange(200),
             scores={Role.CANDIDATE: Scores(candidate), Role.BASE: Scores(base)},
         )  # fmt: skip
-        (check,) = judge((criterion,), {metric.name: metric}, resolution=0.05, seed=0)
+        task = TaskSpec(system_prompt="s")
+        (check,) = judge((criterion,), {metric.name: metric}, task, resolution=0.05, seed=0)
         met += check.outcome == "met"
     assert least <= met / 40 <= most
