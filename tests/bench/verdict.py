@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from report import write_report
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_eval.comparisons import Measured
 from tunewheel_eval.significance import Scores, Test, compare
 from tunewheel_eval.verdict import judge
@@ -86,7 +87,9 @@ def outcome(candidate: Floats, base: Floats) -> str:
         scores={Role.CANDIDATE: Scores(candidate), Role.BASE: Scores(base)},
     )  # fmt: skip
     criterion = Criterion(metric="regression_accuracy", over_base=-0.1)
-    (check,) = judge((criterion,), {metric.name: metric}, resolution=0.05, seed=0)
+    (check,) = judge(
+        (criterion,), {metric.name: metric}, TaskSpec(system_prompt="s"), resolution=0.05, seed=0
+    )
     return str(check.outcome)
 
 
