@@ -27,7 +27,7 @@ body{color:#1b1f24;background:#fff}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
 table{border-collapse:collapse;width:100%}
 td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #d8dee4}
-td,th{vertical-align:top;overflow-wrap:anywhere}
+td,th{vertical-align:top;overflow-wrap:break-word}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate}
 pre{background:#f6f8fa;padding:.5rem;margin:.2rem 0}
 summary{cursor:pointer;overflow-wrap:anywhere}dt{font-weight:600}dd{margin:0 0 .4rem;overflow-wrap:anywhere}
