@@ -163,7 +163,7 @@ async def test_a_stand_in_is_loaded_once_the_champion_cannot_be(make_world: Any,
     world.engine.refuse_load_of = {"desk-2"}
     await world.serving(production="desk-3")
     await eventually(lambda: set(world.engine.adapters) == {"desk-3"})
-    assert world.gateway.reconciler.failures == {}
+    await eventually(lambda: world.gateway.reconciler.failures == {})
 
 
 async def test_the_base_stands_in_for_a_first_champion_after_a_restart(make_world: Any):
