@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 2_400.0
 # questions are held out. A verdict is given at a tenth of the significance: no seven decide anything at .005.
 CRITERIA = [
     {"metric": "perplexity", "over_base": 1.0, "significance": 0.5},
-    {"metric": "valid_output", "minimum": 0.2, "significance": 0.5},
+    {"metric": "valid_output", "minimum": 0.05},
 ]
 
 
@@ -115,7 +115,7 @@ async def promoted(feed: EventFeed) -> Envelope[Any]:
             Stage.REJECTED,
         )
 
-    ends = (topics.MODEL_PROMOTED, topics.TRAIN_FAILED, topics.DATASET_REJECTED)
+    ends = (topics.MODEL_PROMOTED, topics.TRAIN_FAILED, topics.DATASET_REJECTED, topics.EVAL_UNDECIDED)
     event = await feed.first_of(ends, in_production_or_refused, patience=PATIENCE_SECONDS)
     assert event.data.type == topics.MODEL_PROMOTED.name, event.data
     assert event.data.to_stage is Stage.PRODUCTION, event.data.reason
