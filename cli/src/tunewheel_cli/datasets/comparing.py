@@ -6,15 +6,15 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunewheel_contracts.changes import Change, changes
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     import polars as pl
 
     from tunewheel_cli.datasets.versions import Version
 
-Change = tuple[Any, Any]
-"""Before and after."""
 SHOWN_QUESTIONS = 5
 _EXCERPT = 80
 
@@ -69,21 +69,17 @@ async def compare(one: Version, other: Version) -> Difference:
     return Difference(
         before=one.manifest.dataset_id,
         after=other.manifest.dataset_id,
-        counts=_changes(
-            _flat(one.manifest.counts.model_dump(mode="json")),
-            _flat(other.manifest.counts.model_dump(mode="json")),
+        counts=changes(
+            one.manifest.counts.model_dump(mode="json"), other.manifest.counts.model_dump(mode="json")
         ),
         added=_by_side(after.sides, before.sides),
         removed=_by_side(before.sides, after.sides),
         moved=dict(sorted(moves.items())),
         answers_changed=len(questions),
         changed_questions=tuple(sorted(_excerpt(q) for q in questions)[:SHOWN_QUESTIONS]),
-        labels=_changes(before.labels, after.labels),
+        labels=changes(before.labels, after.labels),
         funnel=_funnel_changes(one, other),
-        spec=_changes(
-            _flat(one.manifest.spec.model_dump(mode="json")),
-            _flat(other.manifest.spec.model_dump(mode="json")),
-        ),
+        spec=changes(one.manifest.spec.model_dump(mode="json"), other.manifest.spec.model_dump(mode="json")),
     )
 
 
@@ -122,22 +118,8 @@ def _funnel_changes(one: Version, other: Version) -> dict[str, dict[str, Change]
         }
 
     before, after = figures(one), figures(other)
-    changes = {name: _changes(before.get(name, {}), after.get(name, {})) for name in {**before, **after}}
-    return {name: changed for name, changed in changes.items() if changed}
-
-
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
-    names: Iterable[str] = {**before, **after}
-    return {n: (before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)}
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        return {path: value}
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        flat |= _flat(inner, f"{path}.{name}" if path else name)
-    return flat
+    found = {name: changes(before.get(name, {}), after.get(name, {})) for name in {**before, **after}}
+    return {name: changed for name, changed in found.items() if changed}
 
 
 def _excerpt(text: str) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from tunewheel_contracts.changes import Change
 from tunewheel_contracts.formats.dataset import DatasetManifest
 
-from tunewheel_cli.datasets.comparing import Change, Difference
+from tunewheel_cli.datasets.comparing import Difference
 
 
 def print_version(manifest: DatasetManifest, *, labels: Mapping[str, tuple[int, int]]) -> None:

@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import Any
 
 from pydantic import BaseModel
+from tunewheel_contracts.changes import Change, changes
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.scorecard import Finding, Role
@@ -17,9 +18,6 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
 from tunewheel_registry.about.card import bundle_of
 from tunewheel_registry.about.facts import ModelFacts
 from tunewheel_registry.lineage.records import Artifacts
-
-Change = tuple[Any, Any]
-"""Of the first model, and of the second."""
 
 
 class DatasetChange(BaseModel):
@@ -78,12 +76,12 @@ async def compare(store: Artifacts, first: ModelFacts, second: ModelFacts) -> Co
         first=first.model.model_id,
         second=second.model.model_id,
         dataset=await _datasets(store, first, second, missing),
-        recipe=_changes(*recipes),
-        criteria=_changes(*({"criteria": _criteria(dataset)} for dataset in (one, other))),
+        recipe=changes(*recipes),
+        criteria=changes(*({"criteria": _criteria(dataset)} for dataset in (one, other))),
         metrics=_metrics(first, second),
         same_holdout=one is not None and other is not None and one.holdout.sha256 == other.holdout.sha256,
         direct=_direct(first, second),
-        bundle=_changes(*bundles),
+        bundle=changes(*bundles),
         missing=missing,
     )
 
@@ -97,8 +95,8 @@ async def _datasets(
     )
     if one is None or other is None:
         return change
-    change.counts = _changes(one.counts.model_dump(mode="json"), other.counts.model_dump(mode="json"))
-    change.spec = _changes(_rest_of_spec(one), _rest_of_spec(other))
+    change.counts = changes(one.counts.model_dump(mode="json"), other.counts.model_dump(mode="json"))
+    change.spec = changes(_rest_of_spec(one), _rest_of_spec(other))
     try:
         before, after = await _trained_on(store, one.train), await _trained_on(store, other.train)
     except (ArtifactMissing, CorruptArtifact) as error:
@@ -106,7 +104,7 @@ async def _datasets(
         return change
     change.records_added = len(after[0] - before[0])
     change.records_removed = len(before[0] - after[0])
-    change.labels = _changes(before[1], after[1])
+    change.labels = changes(before[1], after[1])
     return change
 
 
@@ -159,18 +157,3 @@ def _direct(first: ModelFacts, second: ModelFacts) -> list[Finding]:
     if card is None or first.model.model_id not in champions:
         return []
     return [finding for finding in card.findings if finding.against == Role.CHAMPION.value]
-
-
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
-    """Return what differs, by dotted path."""
-    one, other = _flat(before), _flat(after)
-    return {n: (one.get(n), other.get(n)) for n in {**one, **other} if one.get(n) != other.get(n)}
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not value:
-        return {path: value} if path else {}
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        flat |= _flat(inner, f"{path}.{name}" if path else str(name))
-    return flat
