@@ -7,6 +7,7 @@ from typing import Literal
 from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256, Slug
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_contracts.formats.scorecard import Role
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -40,6 +41,13 @@ class EvaluationPlan(Frozen):
     """The general-regression set, JSON Lines; None: the one that eval has."""
     precision: Precision | None = None
     """What is computed in; None: what eval is set to."""
+
+    @property
+    def contestants(self) -> dict[Role, AdapterRef | None]:
+        """Who is measured; None: the bare base. The candidate is first: if its files are no good, that is
+        known at once."""
+        found: dict[Role, AdapterRef | None] = {Role.CANDIDATE: self.adapter, Role.BASE: None}
+        return found | ({Role.CHAMPION: self.champion.adapter} if self.champion else {})
 
     @property
     def scorecard_path(self) -> str:

@@ -21,6 +21,7 @@ from tunewheel_outputs.terms import terms_of
 from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_eval.errors import UnfitCandidate
+from tunewheel_eval.generations import MARK, Generation, read_generations
 from tunewheel_eval.measurement import Header, Measurement, Row, read_measurement
 
 MOST_FILES = 40
@@ -121,6 +122,13 @@ def measurement_file(measurement: Measurement, dataset_id: str) -> tuple[str, by
     }
     folder = measurements_of(measurement.header.model_key, dataset_id)
     return f"{folder}/{content_id('rows', cause)}.jsonl", measurement.to_lines().encode()
+
+
+async def read_written(store: ObjectStore, scorecard_path: str) -> tuple[Generation, ...]:
+    """Return what the contestants of a scorecard wrote. An erasure may have given the file another name."""
+    begin = f"{scorecard_path.removesuffix('.json')}{MARK}"
+    paths = [path for path in await store.list("scorecards") if path.startswith(begin)]
+    return read_generations(b"".join([await store.read(path) or b"" for path in paths]))
 
 
 async def known_rows(

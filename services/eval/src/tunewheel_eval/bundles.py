@@ -31,9 +31,7 @@ def bundle_of(adapter: AdapterRef | None, form: AdapterRef, spec: ProjectSpec, *
 
 def bundle_for(plan: EvaluationPlan, role: Role, spec: ProjectSpec, *, precision: str) -> Bundle:
     """Return what the contestant of ``role`` is measured as. See ``bundle_of``."""
-    adapter = plan.adapter if role is Role.CANDIDATE else None
-    if role is Role.CHAMPION and plan.champion is not None:
-        adapter = plan.champion.adapter
+    adapter = plan.contestants[role]
     return bundle_of(adapter, adapter or plan.adapter, spec, precision=precision)
 
 

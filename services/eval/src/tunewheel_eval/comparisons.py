@@ -21,7 +21,6 @@ from tunewheel_eval.significance import (
     Test,
     compare,
     figure_interval,
-    perplexity,
 )
 
 ALPHA = 0.05
@@ -83,8 +82,7 @@ class Measured:
 
     def figure_of(self, role: Role) -> float:
         """Return a contestant's figure, in the metric's unit."""
-        mean = self.scores[role].mean
-        return perplexity(mean) if self.test == "ratio" else mean
+        return self.scores[role].figure(self.test)
 
     def figure(self, *, alpha: float) -> Interval:
         """Bound the candidate's own figure."""

@@ -54,14 +54,8 @@ class Contest:
 
     def rows_written(self) -> int:
         """Return how many rows of all contestants are on this disk."""
-        files = [self.rows(role) for role, _ in roles(self.plan)]
+        files = [self.rows(role) for role in self.plan.contestants]
         return sum(path.read_bytes().count(b"\n") for path in files if path.is_file())
-
-
-def roles(plan: EvaluationPlan) -> tuple[tuple[Role, AdapterRef | None], ...]:
-    """The contestants. The candidate is first: if its files are no good, that is known at once."""
-    found: tuple[tuple[Role, AdapterRef | None], ...] = ((Role.CANDIDATE, plan.adapter), (Role.BASE, None))
-    return (*found, (Role.CHAMPION, plan.champion.adapter)) if plan.champion else found
 
 
 async def known_of(contest: Contest, store: ObjectStore, settings: Settings) -> dict[Role, Measurement]:
@@ -70,7 +64,7 @@ async def known_of(contest: Contest, store: ObjectStore, settings: Settings) -> 
     # The base and the champion were measured on the champion's dataset, when it was the candidate.
     likely = [contest.plan.dataset_id, *([champion.dataset_id] if champion and champion.dataset_id else [])]
     found: dict[Role, Measurement] = {}
-    for role, adapter in roles(contest.plan):
+    for role, adapter in contest.plan.contestants.items():
         header = Header(model_key=_key(contest, adapter), dtype=contest.plan.precision or settings.eval_dtype)
         found[role] = await known_rows(store, header, contest.keys, dataset_ids=likely)
     return found
@@ -86,7 +80,8 @@ async def prepare_job(
         InvalidEvent: the champion's are.
     """
     contestants = [
-        await _contestant(contest, store, role, adapter, known[role]) for role, adapter in roles(contest.plan)
+        await _contestant(contest, store, role, adapter, known[role])
+        for role, adapter in contest.plan.contestants.items()
     ]
     return Job(
         contestants=tuple(contestants),

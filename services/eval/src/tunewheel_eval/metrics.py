@@ -9,13 +9,13 @@ import numpy as np
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_outputs.metric import Corpus, Metric, Score, ScoreRow
+from tunewheel_outputs.metric import Corpus, Score, ScoreRow
 from tunewheel_outputs.metric import Row as Answered
 from tunewheel_outputs.metrics import known_metrics, metrics_for
 from tunewheel_outputs.texts import said_before
 
 from tunewheel_eval.measurement import HoldoutRow, Measurement, RegressionRow, example_key
-from tunewheel_eval.significance import Scores, perplexity
+from tunewheel_eval.significance import Scores
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Outcomes:
     def figures(self) -> dict[str, float]:
         """Return every metric that applies, by name, with ``examples`` and ``regression_items``."""
         figures = {
-            name: figure(known_metrics()[name], scores.only(scores.known))
+            name: scores.only(scores.known).figure(known_metrics()[name].test)
             for name, scores in self.by_metric.items()
         }
         counts = {"examples": float(self.examples), "regression_items": float(len(self.regression_kinds))}
@@ -43,11 +43,6 @@ class Outcomes:
             return {}
         kinds, right = np.asarray(self.regression_kinds), self.by_metric["regression_accuracy"].values
         return {str(kind): float(np.mean(right[kinds == kind])) for kind in sorted(set(kinds))}
-
-
-def figure(metric: Metric, scores: Scores) -> float:
-    """Return one contestant's figure, in the metric's unit."""
-    return perplexity(scores.mean) if metric.test == "ratio" else scores.mean
 
 
 def outcomes(

@@ -8,7 +8,8 @@ from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
 from tunewheel_contracts.formats.scorecard import Scorecard
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_eval.generations import MARK, Generation, read_generations
+from tunewheel_eval.artifacts import read_written
+from tunewheel_eval.generations import Generation, read_generations
 from tunewheel_eval.page import render_page
 
 
@@ -22,18 +23,14 @@ async def make_page(
     """
     rows: list[Generation] = []
     if without is not None:
-        rows += read_generations(await _written(store, scorecard))
+        rows += await _written(store, scorecard, plan.scorecard_path)
     shown = [row for row in rows if without is not None and row.example_id not in without]
     return render_page(scorecard, shown, informs=bool(plan.criteria)).encode()
 
 
-async def _written(store: ObjectStore, scorecard: Scorecard) -> bytes:
+async def _written(store: ObjectStore, scorecard: Scorecard, path: str) -> tuple[Generation, ...]:
     """Return what was written. After an erasure, what is left lies under another name."""
-    named = scorecard.generations
-    if named is None:
-        return b""
-    if (data := await store.read(named.path)) is not None:
-        return data
-    begin = f"scorecards/{scorecard.scorecard_id}{MARK}"
-    left = [path for path in await store.list("scorecards") if path.startswith(begin)]
-    return b"".join([await store.read(path) or b"" for path in left])
+    if scorecard.generations is None:
+        return ()
+    data = await store.read(scorecard.generations.path)
+    return read_generations(data) if data is not None else await read_written(store, path)

@@ -60,7 +60,7 @@ def build_scorecard(
     contestants = tuple(
         Contestant(
             role=role,
-            model_id=_model_id(plan, role),
+            model_id=adapter.model_id if (adapter := plan.contestants[role]) else plan.adapter.base.name,
             metrics=one.figures(),
             by_kind=one.by_kind(),
             bundle=bundles[role],
@@ -103,15 +103,7 @@ def refusal(plan: EvaluationPlan, fault: UnfitCandidate) -> Scorecard:
 
 def worn_out(plan: EvaluationPlan) -> Scorecard:
     """Return the scorecard of a candidate whose held-out rows were all looked at too often."""
-    return Scorecard(
-        **_names(plan),
-        contestants=(),
-        comparisons=(),
-        checks=(),
-        passed=False,
-        field=HOLDOUT,
-        reason=WORN_OUT,
-    )
+    return refusal(plan, UnfitCandidate(field=HOLDOUT, reason=WORN_OUT))
 
 
 def verdict_of(plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef) -> Verdict:
@@ -140,14 +132,19 @@ def rejected(
     plan: EvaluationPlan, scorecard: Scorecard, ref: ArtifactRef, review: ReviewSubmitted
 ) -> EvalFailed:
     """Return the failure that a person decided on, whatever the figures say."""
-    comment = review.comment.strip()
     return EvalFailed(
         **_evidence(plan, scorecard, ref),
         field="review",
-        reasons=(f"rejected by {review.reviewer}" + (f": {comment}" if comment else ""),),
+        reasons=why_rejected(review),
         reviewed_by=review.reviewer,
         principal=review.principal,
     )
+
+
+def why_rejected(review: ReviewSubmitted) -> tuple[str, ...]:
+    """Return the reasons of a rejection, as the failed verdict tells them."""
+    comment = review.comment.strip()
+    return (f"rejected by {review.reviewer}" + (f": {comment}" if comment else ""),)
 
 
 def failures(scorecard: Scorecard) -> tuple[str, ...]:
@@ -169,12 +166,6 @@ def _undecided(scorecard: Scorecard) -> dict[str, Any] | None:
         "reasons": tuple(check.reason for check in open_ones),
         "more_examples": max((check.more_examples or 0 for check in open_ones), default=0) or None,
     }
-
-
-def _model_id(plan: EvaluationPlan, role: Role) -> str:
-    if role is Role.CHAMPION and plan.champion is not None:
-        return plan.champion.adapter.model_id
-    return plan.adapter.base.name if role is Role.BASE else plan.adapter.model_id
 
 
 def _names(plan: EvaluationPlan) -> dict[str, Any]:

@@ -71,6 +71,10 @@ class Scores:
     def mean(self) -> float:
         return float(self.values.sum()) / self.total_weight
 
+    def figure(self, test: Test) -> float:
+        """Return the figure of these rows, in the unit of a metric that is compared by ``test``."""
+        return perplexity(self.mean) if test == "ratio" else self.mean
+
 
 @dataclass(frozen=True, slots=True)
 class Advantage:

@@ -9,7 +9,6 @@ from tunewheel_contracts.events.evaluation import (
     EvalPassed,
     EvalUndecided,
     ReviewRequested,
-    ReviewSubmitted,
 )
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.review import ReviewSet
@@ -17,13 +16,13 @@ from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import ReviewSpec
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_eval.generations import Generation, read_generations
+from tunewheel_eval.artifacts import read_written
 from tunewheel_eval.plan import read_manifest
 from tunewheel_eval.reviewing.cases import Cases, Decision, ReviewCase, review_id_of
 from tunewheel_eval.reviewing.drawing import draw
 from tunewheel_eval.reviews import reviewed_without_set
+from tunewheel_eval.scorecards import Verdict
 
-Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
 OTHER_IS_BASE = "base"
 """``ReviewSet.other_id`` where there was no champion: a base's name need not be a slug."""
 _EVIDENCE = (
@@ -68,7 +67,7 @@ def _asks(verdict: Verdict, rule: ReviewSpec) -> bool:
 
 async def _opened(cases: Cases, store: ObjectStore, verdict: Verdict, manifest: DatasetManifest) -> Verdict:
     rule, review_id = manifest.spec.review, review_id_of(verdict.project, verdict.run_id)
-    lines = await _generations(store, verdict)
+    lines = await read_written(store, verdict.scorecard.path)
     items = draw(lines, manifest.spec.task, size=rule.sample, seed=verdict.scorecard.path)
     others = [one.model_id for one in verdict.contestants if one.role is Role.CHAMPION]
     if not items:  # every output was erased: the figures are all that people could be asked about
@@ -100,13 +99,6 @@ async def _opened(cases: Cases, store: ObjectStore, verdict: Verdict, manifest: 
     ).requested
 
 
-async def _generations(store: ObjectStore, verdict: Verdict) -> list[Generation]:
-    """Read what the contestants wrote. An erasure may have given the file another name."""
-    prefix = verdict.scorecard.path.removesuffix(".json")
-    paths = [path for path in await store.list("scorecards") if path.startswith(f"{prefix}.generations-")]
-    return [row for path in paths for row in read_generations(await store.read(path) or b"")]
-
-
 def _held(verdict: Verdict, case: ReviewCase, decision: Decision) -> Verdict:
     """Hold a later evaluation against what people decided. Their approval stands in for the review, not for
     the figures: what they did not pass over has to be met."""
@@ -127,11 +119,6 @@ def _with_decision(verdict: Verdict, decision: Decision) -> EvalPassed | EvalFai
     if decision.passed:
         return EvalPassed(**_evidence(verdict), **said)
     return EvalFailed(**_evidence(verdict), **said, field=decision.field, reasons=decision.reasons)
-
-
-def why_rejected(review: ReviewSubmitted) -> tuple[str, ...]:
-    comment = review.comment.strip()
-    return (f"rejected by {review.reviewer}" + (f": {comment}" if comment else ""),)
 
 
 def _plain(verdict: Verdict) -> ReviewRequested:

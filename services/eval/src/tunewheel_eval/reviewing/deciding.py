@@ -15,11 +15,12 @@ from tunewheel_contracts.formats.review import ReviewOutcome
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.reviewing.answers import Answers, check_answer, counted, missing
-from tunewheel_eval.reviewing.asking import decided, why_rejected
+from tunewheel_eval.reviewing.asking import decided
 from tunewheel_eval.reviewing.cases import Cases, Decision, ReviewCase, Submission, person_of, review_id_of
 from tunewheel_eval.reviewing.corrections import corrections
 from tunewheel_eval.reviewing.preference import outcome_of
 from tunewheel_eval.reviews import settle
+from tunewheel_eval.scorecards import why_rejected
 
 Check = Callable[[ReviewSubmitted | ReviewAnswered], Awaitable[None]]
 """Raises ``InvalidEvent`` unless who said something may review now."""
