@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from tunewheel_contracts.errors import TunewheelError
 
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.endpoint import Endpoint, detail_of
 
 PATIENCE_SECONDS = 10.0
 
@@ -36,14 +37,11 @@ async def login_link(console: Endpoint) -> LoginLink:
     status, text = await console.post(
         "/v1/login-links", {}, patience=PATIENCE_SECONDS, option="--console-url"
     )
-    try:
-        body = json.loads(text)
-        if status == HTTPStatus.CREATED:
+    if status == HTTPStatus.CREATED:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            body = json.loads(text)
             return LoginLink(console.url + body["path"], body["expires_at"])
-        reason = str(body["detail"])
-    except (ValueError, KeyError, TypeError):
-        reason = f"status {status}: {text[:200]}"
-    raise NoLogin(f"console: made no login link: {reason}")
+    raise NoLogin(f"console: made no login link: {detail_of(status, text)}")
 
 
 async def tell_login(console: Endpoint) -> str:

@@ -120,6 +120,18 @@ def _reason(status: int, body: str) -> str:
         return f"status {status}: {body[:300]}"
 
 
+def detail_of(status: int, body: str) -> str:
+    """Return what FastAPI says of an error, which lists what is wrong with a request's body; the answer's
+    beginning where it has another shape."""
+    try:
+        detail = json.loads(body)["detail"]
+        if isinstance(detail, str):
+            return detail
+        return "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in detail)
+    except (ValueError, KeyError, TypeError):
+        return f"status {status}: {body[:300]}"
+
+
 def given_key() -> SecretStr | None:
     """Return the key in ``TUNEWHEEL_API_KEY``, None where there is none.
 

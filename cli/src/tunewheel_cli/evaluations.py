@@ -75,24 +75,25 @@ async def read_judged(store: ObjectStore, run_id: str, evaluation_id: str | None
         UnknownEvaluation: there is none, or it is not judged yet.
         TransientError: the store is away.
     """
-    first = await read_first_plan(store, run_id)
-    if evaluation_id is not None and evaluation_id != first.evaluation_id:
-        plans = [await _plan(store, run_id, evaluation_id)]
-    elif evaluation_id is not None:
-        plans = [first]
-    else:
-        written = await store.written(f"runs/{run_id}/evaluations")
-        later = [EvaluationPlan.model_validate_json(await store.read(path) or b"") for path in written]
-        cards = await store.written("scorecards")
-        plans = sorted(
-            (plan for plan in (first, *later) if plan.scorecard_path in cards),
-            key=lambda plan: cards[plan.scorecard_path],
-        )
-    data = await store.read(plans[-1].scorecard_path) if plans else None
+    plan = await read_first_plan(store, run_id)
+    if evaluation_id is None:
+        plan = await _last_judged(store, plan)
+    elif evaluation_id != plan.evaluation_id:
+        plan = await _plan(store, run_id, evaluation_id)
+    data = await store.read(plan.scorecard_path)
     if data is None:
         named = evaluation_id or run_id
         raise UnknownEvaluation(f"run: {named} is not judged yet; `tunewheel status` says whether eval runs")
-    return Judged(plans[-1], Scorecard.model_validate_json(data))
+    return Judged(plan, Scorecard.model_validate_json(data))
+
+
+async def _last_judged(store: ObjectStore, first: EvaluationPlan) -> EvaluationPlan:
+    """Return the plan of the newest scorecard of ``first``'s run; ``first`` where there is none."""
+    later = await store.list(f"runs/{first.run_id}/evaluations")
+    plans = [first, *[EvaluationPlan.model_validate_json(await store.read(path) or b"") for path in later]]
+    cards = await store.written("scorecards")
+    judged = [plan for plan in plans if plan.scorecard_path in cards]
+    return max(judged, key=lambda plan: cards[plan.scorecard_path], default=first)
 
 
 async def read_page(store: ObjectStore, judged: Judged) -> bytes:

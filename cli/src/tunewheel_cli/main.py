@@ -11,7 +11,6 @@ from tunewheel_cli.commands import (
     exporting,
     keys,
     log,
-    model,
     models,
     planning,
     projects,
@@ -48,7 +47,6 @@ for module in (
     log,
     dataset,
     keys,
-    model,  # after all others that have commands of this group
 ):
     module.register(app)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.endpoint import Endpoint, detail_of
 
 PATIENCE_SECONDS = 60.0
 
@@ -36,10 +35,7 @@ async def read(registry: Endpoint, *path: str, **query: Any) -> str:
     )  # fmt: skip
     if status == HTTPStatus.OK:
         return text
-    try:
-        reason = str(json.loads(text)["detail"])
-    except (ValueError, KeyError, TypeError):
-        reason = f"status {status}: {text[:300]}"
+    reason = detail_of(status, text)
     if status == HTTPStatus.NOT_FOUND:
         raise Unknown(f"registry: {reason}")
     if status == HTTPStatus.SERVICE_UNAVAILABLE:

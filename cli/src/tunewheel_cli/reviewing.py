@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -10,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from tunewheel_contracts.errors import TransientError, TunewheelError
 
-from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.endpoint import Endpoint, detail_of
 
 _CALL: dict[str, Any] = {"patience": 30.0, "option": "--console-url"}
 
@@ -70,13 +71,10 @@ class Reviews:
 
 def _answer(said: tuple[int, str]) -> dict[str, Any]:
     status, text = said
-    try:
-        answer = json.loads(text)
-        if status in (HTTPStatus.OK, HTTPStatus.CREATED):
-            return answer
-        reason = _reason(answer["detail"])
-    except (ValueError, KeyError, TypeError):
-        reason = f"status {status}: {text[:200]}"
+    if status in (HTTPStatus.OK, HTTPStatus.CREATED):
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
+    reason = detail_of(status, text)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         raise TransientError(f"console: {reason}")
     raise ReviewRefused(f"console: {reason}")
@@ -84,10 +82,3 @@ def _answer(said: tuple[int, str]) -> dict[str, Any]:
 
 def _path(review_id: str) -> str:
     return f"/{quote(review_id, safe='')}"
-
-
-def _reason(detail: Any) -> str:
-    """Return what a refusal says; FastAPI lists what is wrong with a body."""
-    if isinstance(detail, str):
-        return detail
-    return "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in detail)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunewheel_cli.commands import model_reports
 from tunewheel_cli.exits import Exit, print_json
 from tunewheel_cli.reach import Reach, reaching
 
@@ -33,73 +35,45 @@ Request = Annotated[
 ]
 
 
+Force = Annotated[bool, typer.Option("--force", help="Even what was not judged, or did not pass.")]
+ORDERS = {
+    "rollback": "Take a model out of traffic; from production the champion before it takes over, or the "
+    "base.",
+    "pin": "Keep production with the model that is in it: whoever passes waits.",
+    "unpin": "Let others into production again; the newest of those who wait goes on.",
+    "retire": "Take a model out in good order; only a command brings it back.",
+    "reject": "Take a version out for good.",
+}
+"""Beside ``promote``, which can be forced: what each is for."""
+
+
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Decide what becomes of a model; people outrank metrics.", no_args_is_help=True)
-    for order in (promote, rollback, pin, unpin, retire, reject):
-        group.command()(order)
+    group.command()(promote)
+    for action, about in ORDERS.items():
+        group.command(name=action, help=about)(_command(action))
+    model_reports.add_to(group)
     app.add_typer(group, name="model")
 
 
 @reaching
 def promote(
-    reach: Reach,
-    project: Project,
-    model: Model,
-    reason: Reason,
-    force: Annotated[
-        bool, typer.Option("--force", help="Even what was not judged, or did not pass.")
-    ] = False,
-    generation: Generation = None,
-    timeout: Timeout = 30.0,
-    request: Request = None,
-) -> None:
+    reach: Reach, project: Project, model: Model, reason: Reason, force: Force = False,
+    generation: Generation = None, timeout: Timeout = 30.0, request: Request = None,
+) -> None:  # fmt: skip
     """Put a model into production at once, whomever it was compared with."""
     _order(reach, "promote", project, model, reason, generation, timeout, request, force=force)
 
 
-@reaching
-def rollback(
-    reach: Reach, project: Project, model: Model, reason: Reason, generation: Generation = None,
-    timeout: Timeout = 30.0, request: Request = None,
-) -> None:  # fmt: skip
-    """Take a model out of traffic; from production the champion before it takes over, or the base."""
-    _order(reach, "rollback", project, model, reason, generation, timeout, request)
+def _command(action: str) -> Callable[..., None]:
+    @reaching
+    def order(
+        reach: Reach, project: Project, model: Model, reason: Reason, generation: Generation = None,
+        timeout: Timeout = 30.0, request: Request = None,
+    ) -> None:  # fmt: skip
+        _order(reach, action, project, model, reason, generation, timeout, request)
 
-
-@reaching
-def pin(
-    reach: Reach, project: Project, model: Model, reason: Reason, generation: Generation = None,
-    timeout: Timeout = 30.0, request: Request = None,
-) -> None:  # fmt: skip
-    """Keep production with the model that is in it: whoever passes waits."""
-    _order(reach, "pin", project, model, reason, generation, timeout, request)
-
-
-@reaching
-def unpin(
-    reach: Reach, project: Project, model: Model, reason: Reason, generation: Generation = None,
-    timeout: Timeout = 30.0, request: Request = None,
-) -> None:  # fmt: skip
-    """Let others into production again; the newest of those who wait goes on."""
-    _order(reach, "unpin", project, model, reason, generation, timeout, request)
-
-
-@reaching
-def retire(
-    reach: Reach, project: Project, model: Model, reason: Reason, generation: Generation = None,
-    timeout: Timeout = 30.0, request: Request = None,
-) -> None:  # fmt: skip
-    """Take a model out in good order; only a command brings it back."""
-    _order(reach, "retire", project, model, reason, generation, timeout, request)
-
-
-@reaching
-def reject(
-    reach: Reach, project: Project, model: Model, reason: Reason, generation: Generation = None,
-    timeout: Timeout = 30.0, request: Request = None,
-) -> None:  # fmt: skip
-    """Take a version out for good."""
-    _order(reach, "reject", project, model, reason, generation, timeout, request)
+    return order
 
 
 def _order(

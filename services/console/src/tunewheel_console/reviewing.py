@@ -59,7 +59,7 @@ class _Deal(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a reviewer said of one item, as they said it."""
+    """One reviewer's answer to one item: the side, not yet what the side means for the candidate."""
 
     choice: Choice
     reasons: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Which rows are one observation: those of one group, and those whose prompts are nearly the same.
+"""Joins rows into observations: the rows of one group, and the rows whose prompts are nearly the same.
 
 Two prompts are nearly the same where they are equal once letter case, digits and punctuation are gone, or
 where their pairs of neighbouring words have a Jaccard similarity of ``ALIKE``: one template with other names

@@ -68,7 +68,7 @@ class SkippedRow(Frozen):
     key: Sha256
     reason: SkipReason
     detail: str
-    """Which item it is, and what is the matter with it."""
+    """The item's name, and what is wrong with the item."""
 
 
 Row = HoldoutRow | RegressionRow | SkippedRow

@@ -75,11 +75,11 @@ class Model:
     replaces: str | None = None
     """The champion it took over from on reaching production."""
     bundle: Bundle | None = None
-    """What was judged of it, by its newest verdict; None: nobody said."""
+    """The bundle of the model's newest verdict; None: the verdict names none."""
     passed_by: str | None = None
     """Id of the newest verdict that it passed."""
     beaten: frozenset[str] = frozenset()
-    """The champions that a verdict which it passed compared it with."""
+    """The champions that the model was compared with in verdicts that it passed."""
     held_up_in: Stage | None = None
     """The stage whose trial it passed, where it could not go on at once."""
 

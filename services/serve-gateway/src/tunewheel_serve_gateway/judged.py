@@ -16,7 +16,7 @@ class UnfitEngine(TunewheelError):
 
 @dataclass(frozen=True, slots=True)
 class EngineBase:
-    """What an engine says of the weights that it serves; None: it does not say."""
+    """Revision and precision of a base, as the engine tells them; None: the engine does not tell."""
 
     revision: str | None = None
     precision: str | None = None

@@ -175,8 +175,8 @@ class Reconciler:
         return stand_ins.union(self._catalog.predecessors, self._wanted())
 
     def _unfit(self) -> set[str]:
-        """Return the models that this engine must not serve: it says that it is not what they were judged
-        on."""
+        """Return the models that this engine must not serve: by its own word it has another base, revision
+        or precision than eval judged them with."""
         return {name for name, bundle in self._bundles().items() if not self._fits(bundle)}
 
     def _fits(self, bundle: Bundle) -> bool:

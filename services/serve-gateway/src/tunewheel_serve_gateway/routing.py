@@ -42,7 +42,7 @@ class Target:
     max_output_tokens: int | None = None
     """Asked for where the client sets no limit of its own."""
     bundle: Bundle | None = None
-    """What was judged, which is what serves; None: nobody judged it."""
+    """What eval judged of the model, and the gateway therefore serves; None: no verdict says."""
     role: RouteRole = RouteRole.PRODUCTION
     percent: int = 100
     adapter: AdapterRef | None = None

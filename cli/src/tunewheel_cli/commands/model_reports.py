@@ -24,13 +24,10 @@ Registry = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    known = next((found.typer_instance for found in app.registered_groups if found.name == "model"), None)
-    group = known or typer.Typer(help="Tell about single models.", no_args_is_help=True)
+def add_to(group: typer.Typer) -> None:
+    """Add the commands to those on models."""
     for command in (card, compare):
         group.command()(command)
-    if known is None:
-        app.add_typer(group, name="model")
 
 
 def _registry(reach: Reach, url: str | None) -> Endpoint:
