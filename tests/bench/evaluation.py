@@ -145,9 +145,9 @@ def generated(model: Any, tokenizer: Any, prompts: Sequence[Prompt]) -> Written:
 
 def engine_batch(base: Any, dtype: Any, prompts: Sequence[Prompt]) -> Callable[[], Written]:
     """Answer ``prompts`` by the engine's own batch, in one thread and without HTTP."""
-    from tunewheel_engine.generation import Generation, Progress
-    from tunewheel_engine.lane import Lane
-    from tunewheel_engine.runner import load_runner
+    from tunewheel_generation.generation import Generation, Progress
+    from tunewheel_generation.lane import Lane
+    from tunewheel_generation.runner import load_runner
 
     runner = load_runner(
         base, quantization=None, trained_dtype=dtype, dtype=dtype, rows=BATCH, tokens=512

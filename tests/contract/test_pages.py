@@ -15,6 +15,7 @@ PACKAGES = (
     "basemodel",
     "cli",
     "contracts",
+    "generation",
     "outputs",
     "redaction",
     "runtime",

@@ -26,11 +26,6 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 
 
 @pytest.fixture
-def tiny_model(tiny_base: BaseModel) -> Any:
-    return load_base(tiny_base, dtype="float32", device="cpu")[0]
-
-
-@pytest.fixture
 def write_adapter(tiny_base: BaseModel, tmp_path: Path) -> Callable[..., Path]:
     """Call it with a name, a seed and options of LoraConfig for a directory with a random adapter."""
     from peft import LoraConfig, get_peft_model

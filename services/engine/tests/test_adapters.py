@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tunewheel_engine.adapters import AdapterShelf
 from tunewheel_engine.errors import AdapterRefused, ModelNotFound
-from tunewheel_engine.generation import BaseForm
+from tunewheel_generation.generation import BaseForm
 
 
 @pytest.fixture

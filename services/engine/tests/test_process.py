@@ -21,8 +21,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from structlog import make_filtering_bound_logger, wrap_logger
 from structlog.testing import LogCapture
 from tunewheel_engine import main
-from tunewheel_engine.lane import Lane
 from tunewheel_engine.settings import Settings
+from tunewheel_generation.lane import Lane
 
 STARTS_WITHIN_SECONDS = 120
 KEYS: dict[str, list[str]] = {

@@ -10,7 +10,7 @@ from contextlib import aclosing
 import pytest
 from tunewheel_engine.engine import Engine, load_engine
 from tunewheel_engine.errors import EngineFailed, Overloaded
-from tunewheel_engine.generation import Generation
+from tunewheel_generation.generation import Generation
 
 PROMPT = [5, 9, 33, 70, 101, 7, 250, 12]
 

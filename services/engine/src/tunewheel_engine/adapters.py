@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_basemodel.errors import ModelFilesError
 from tunewheel_basemodel.loading import ADAPTER_CONFIG
 from tunewheel_basemodel.locate import BaseModel
+from tunewheel_generation.generation import Adapter, BaseForm
 
 from tunewheel_engine.errors import AdapterRefused, ModelNotFound
-from tunewheel_engine.generation import Adapter, BaseForm
 
 if TYPE_CHECKING:
-    from tunewheel_engine.lora import LoraWeights
+    from tunewheel_generation.lora import LoraWeights
 
 NOTE = "tunewheel.json"
 """Beside the weights: what the adapter was trained on."""

@@ -11,12 +11,12 @@ from typing import Any, Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from tunewheel_generation.generation import Generation, Progress
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_engine.engine import Engine
 from tunewheel_engine.errors import EngineFailed, Refused
-from tunewheel_engine.generation import Generation, Progress
 from tunewheel_engine.http import EventStream, event, parse, read_json, while_connected
 from tunewheel_engine.openai_requests import ChatRequest, CompletionRequest
 from tunewheel_engine.prompts import chat_tokens, known_tokens, room, text_tokens

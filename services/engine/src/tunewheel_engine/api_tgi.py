@@ -9,12 +9,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from tunewheel_generation.generation import Generation, Progress
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_engine.engine import Engine
 from tunewheel_engine.errors import EngineFailed, ModelNotFound, Refused
-from tunewheel_engine.generation import Generation, Progress
 from tunewheel_engine.http import EventStream, event, parse, read_json, while_connected
 from tunewheel_engine.prompts import room, text_tokens
 from tunewheel_engine.tgi_requests import GenerateRequest

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_generation.generation import Adapter, BaseForm, Generation, Progress
 
 from tunewheel_engine.adapters import AdapterShelf
-from tunewheel_engine.generation import Adapter, BaseForm, Generation, Progress
 from tunewheel_engine.metrics import Metrics
 from tunewheel_engine.scheduler import Scheduler
 from tunewheel_engine.settings import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from tunewheel_engine.lora import LoraWeights
-    from tunewheel_engine.runner import Runner
+    from tunewheel_generation.lora import LoraWeights
+    from tunewheel_generation.runner import Runner
 
 _log = structlog.get_logger(__name__)
 
@@ -82,8 +81,8 @@ class _Runners:
 
     def get(self, form: BaseForm) -> Runner:
         if form not in self._loaded:
-            from tunewheel_engine.lane import Lane
-            from tunewheel_engine.runner import load_runner
+            from tunewheel_generation.lane import Lane
+            from tunewheel_generation.runner import load_runner
 
             settings = self._settings
             began = time.monotonic()
@@ -108,7 +107,7 @@ class _Runners:
         return self._loaded[form]
 
     def read_adapter(self, path: Path, form: BaseForm) -> LoraWeights:
-        from tunewheel_engine.lora import read_lora
+        from tunewheel_generation.lora import read_lora
 
         runner = self.get(form)
         return read_lora(path, layers=runner.layers, dtype=runner.dtype, device=runner.device)

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
+from tunewheel_generation.generation import Generation
 
 from tunewheel_engine.errors import Refused, TooLarge
-from tunewheel_engine.generation import Generation
 
 Body = TypeVar("Body", bound=BaseModel)
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
+from tunewheel_generation.generation import BaseForm, Generation, Progress
 
 from tunewheel_engine.errors import EngineFailed, Overloaded
-from tunewheel_engine.generation import BaseForm, Generation, Progress
 
 if TYPE_CHECKING:
-    from tunewheel_engine.lane import Lane
+    from tunewheel_generation.lane import Lane
 
 _log = structlog.get_logger(__name__)
 Event = Progress | EngineFailed

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tunewheel_engine.lora import LoraWeights
+    from tunewheel_generation.lora import LoraWeights
 
 
 class PrefixCache:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from tunewheel_basemodel.detokenizing import Detokenizer
 from tunewheel_basemodel.sampling import Sampler, choose_tokens, logprobs_of
 
-from tunewheel_engine.generation import Generation, Progress, Token
-from tunewheel_engine.prefix_cache import PrefixCache, common
-from tunewheel_engine.stopping import StopMatcher
+from tunewheel_generation.generation import Generation, Progress, Token
+from tunewheel_generation.prefix_cache import PrefixCache, common
+from tunewheel_generation.stopping import StopMatcher
 
 if TYPE_CHECKING:
     import torch
 
-    from tunewheel_engine.lora import LoraWeights
-    from tunewheel_engine.runner import Runner
+    from tunewheel_generation.lora import LoraWeights
+    from tunewheel_generation.runner import Runner
 
 Deliver = Callable[[Generation, Progress], None]
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
-from tunewheel_engine.errors import AdapterRefused
-from tunewheel_engine.lora import Mixture, read_lora
-from tunewheel_engine.runner import load_runner
+from tunewheel_basemodel.errors import InvalidAdapter
+from tunewheel_generation.lora import Mixture, read_lora
+from tunewheel_generation.runner import load_runner
 
 PROMPT = [5, 9, 33, 70, 101, 7, 250, 12]
 VARIANTS = {
@@ -91,7 +91,7 @@ def test_the_mixture_is_laid_anew_only_when_it_must(runner, write_adapter, monke
     ],
 )
 def test_what_is_not_plain_lora_is_refused(runner, write_adapter, options, reason: str) -> None:
-    with pytest.raises(AdapterRefused, match=reason):
+    with pytest.raises(InvalidAdapter, match=reason):
         read(runner, write_adapter("odd", seed=1, **options))
 
 
@@ -99,7 +99,7 @@ def test_another_kind_of_adapter_is_refused(runner, write_adapter) -> None:
     path = write_adapter("ia3", seed=1)
     config = json.loads((path / "adapter_config.json").read_text())
     (path / "adapter_config.json").write_text(json.dumps({**config, "peft_type": "IA3"}))
-    with pytest.raises(AdapterRefused, match="IA3"):
+    with pytest.raises(InvalidAdapter, match="IA3"):
         read(runner, path)
 
 
@@ -115,7 +115,7 @@ def test_matrices_that_would_break_the_batch_are_refused(runner, write_adapter, 
 
     path = write_adapter("spoilt", seed=1) / "adapter_model.safetensors"
     save_file({key: spoil(value) for key, value in load_file(path).items()}, path)
-    with pytest.raises(AdapterRefused, match=reason):
+    with pytest.raises(InvalidAdapter, match=reason):
         read(runner, path.parent)
 
 
@@ -124,5 +124,5 @@ def test_half_an_adapter_is_refused(runner, write_adapter) -> None:
 
     path = write_adapter("half", seed=1) / "adapter_model.safetensors"
     save_file({key: value for key, value in load_file(path).items() if "lora_A" in key}, path)
-    with pytest.raises(AdapterRefused, match="whose sizes are"):
+    with pytest.raises(InvalidAdapter, match="whose sizes are"):
         read(runner, path.parent)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tunewheel_engine.generation import Adapter, BaseForm, Generation
-from tunewheel_engine.lane import Lane
-from tunewheel_engine.lora import read_lora
-from tunewheel_engine.prefix_cache import PrefixCache
-from tunewheel_engine.runner import load_runner
+from tunewheel_generation.generation import Adapter, BaseForm, Generation
+from tunewheel_generation.lane import Lane
+from tunewheel_generation.lora import read_lora
+from tunewheel_generation.prefix_cache import PrefixCache
+from tunewheel_generation.runner import load_runner
 
 SYSTEM = [5, 9, 33, 70, 101, 7, 250, 12, 88, 91]
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tunewheel_engine.prefix_cache import PrefixCache, common
+from tunewheel_generation.prefix_cache import PrefixCache, common
 
 HELP, SALES = list(range(100, 120)), list(range(200, 220))
 

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tunewheel_basemodel.sampling import Sampling
 
-from tunewheel_engine.errors import EngineFailed
-
 if TYPE_CHECKING:
-    from tunewheel_engine.lora import LoraWeights
+    from tunewheel_generation.lora import LoraWeights
 
 FinishReason = Literal["stop", "length"]
 
@@ -73,14 +71,14 @@ class Generation:
     ignore_eos: bool = False
     want_logprobs: bool = False
     cancelled: bool = False
-    _events: asyncio.Queue[Progress | EngineFailed] = field(default_factory=asyncio.Queue)
+    _events: asyncio.Queue[Progress | Exception] = field(default_factory=asyncio.Queue)
 
     @property
     def form(self) -> BaseForm:
         """The form of the base that it runs on."""
         return self.adapter.form if self.adapter else BaseForm()
 
-    def deliver(self, event: Progress | EngineFailed) -> None:
+    def deliver(self, event: Progress | Exception) -> None:
         """Hand an event to the reader; call it in the event loop."""
         self._events.put_nowait(event)
 
@@ -91,13 +89,13 @@ class Generation:
     async def events(self) -> AsyncIterator[Progress]:
         """Every step, the last one with its reason. Leaving the loop early frees the row.
 
-        Raises EngineFailed when generation broke.
+        Raises the error that was delivered, which says that generation broke.
         """
         finished = False
         try:
             while not finished:
                 event = await self._events.get()
-                if isinstance(event, EngineFailed):
+                if isinstance(event, Exception):
                     raise event
                 finished = event.finish_reason is not None
                 yield event

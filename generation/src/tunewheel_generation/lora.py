@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from tunewheel_basemodel.errors import InvalidAdapter
 from tunewheel_basemodel.loading import ADAPTER_WEIGHTS, check_adapter
 
-from tunewheel_engine.errors import AdapterRefused
-from tunewheel_engine.linear import Delta
+from tunewheel_generation.linear import Delta
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -47,8 +47,7 @@ def read_lora(
 ) -> LoraWeights:
     """Read the adapter in ``path`` for a model whose linear layers have these (in, out) sizes.
 
-    Raises AdapterRefused for what is not plain LoRA on linear layers, and InvalidAdapter for files that
-    cannot be read.
+    Raises InvalidAdapter for files that cannot be read, and for what is not plain LoRA on linear layers.
     """
     from peft import LoraConfig
     from safetensors.torch import load_file
@@ -68,8 +67,8 @@ def read_lora(
     return LoraWeights({name: _matrices(name, parts, config, dtype) for name, parts in found.items()})
 
 
-def _refused(path: Path, reason: str) -> AdapterRefused:
-    return AdapterRefused(f"{path} {reason}", param="lora_path")
+def _refused(path: Path, reason: str) -> InvalidAdapter:
+    return InvalidAdapter(f"{path} {reason}")
 
 
 def _check_matrices(name: str, parts: dict[str, torch.Tensor], sizes: tuple[int, int], path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewheel_engine.stopping import StopMatcher
+from tunewheel_generation.stopping import StopMatcher
 
 
 def run(pieces: list[str], stops: list[str], *, include: bool = False) -> tuple[str, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tunewheel_basemodel.errors import BaseModelNotFound
-from tunewheel_engine.runner import _longest, load_runner
+from tunewheel_generation.runner import _longest, load_runner
 
 PROMPTS = [[5, 9, 33, 70, 101, 7, 250, 12], [8], [40, 41] * 15, [300, 2, 17]]
 
@@ -13,9 +13,9 @@ PROMPTS = [[5, 9, 33, 70, 101, 7, 250, 12], [8], [40, 41] * 15, [300, 2, 17]]
 @pytest.fixture(params=["both", "packed", "plain"])
 def runner(request, tiny_base, monkeypatch):
     if request.param == "plain":
-        monkeypatch.setattr("tunewheel_engine.runner.can_pack", lambda _: False)
+        monkeypatch.setattr("tunewheel_generation.runner.can_pack", lambda _: False)
     if request.param == "packed":
-        monkeypatch.setattr("tunewheel_engine.runner._SMALL", 1 << 62)
+        monkeypatch.setattr("tunewheel_generation.runner._SMALL", 1 << 62)
     return load_runner(
         tiny_base, quantization=None, trained_dtype="float32", dtype="float32", rows=4, tokens=64
     )

@@ -13,9 +13,9 @@ from tunewheel_basemodel.loading import Quantization, load_base
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.precision import Precision
 
-from tunewheel_engine.kv_cache import KvCache
-from tunewheel_engine.linear import Deltas, Layout, can_pack, replace_linears
-from tunewheel_engine.lora import LoraWeights, Mixture
+from tunewheel_generation.kv_cache import KvCache
+from tunewheel_generation.linear import Deltas, Layout, can_pack, replace_linears
+from tunewheel_generation.lora import LoraWeights, Mixture
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
