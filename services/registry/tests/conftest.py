@@ -170,9 +170,12 @@ def _review(by: str | None) -> dict[str, Any]:
     return {} if by is None else {"reviewed_by": "Ada", "principal": Principal(name=by) if by else None}
 
 
-def rollout(*, shadow: bool = False, canary: bool = True, percent: int = 20) -> RolloutSpec:
+def rollout(
+    *, shadow: bool = False, canary: bool = True, percent: int = 20, shadow_percent: int = 100
+) -> RolloutSpec:
     return RolloutSpec(
-        shadow=ShadowPolicy(enabled=shadow), canary=CanaryPolicy(enabled=canary, percent=percent)
+        shadow=ShadowPolicy(enabled=shadow, percent=shadow_percent),
+        canary=CanaryPolicy(enabled=canary, percent=percent),
     )
 
 

@@ -6,15 +6,18 @@ import pytest
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ModelRolledback, Stage
+from tunewheel_contracts.formats.spec import RolloutSpec
 from tunewheel_registry.decision import decide
 from tunewheel_registry.desired import desired_state
 from tunewheel_registry.lifecycle import State, apply
 
 
-def play(desk: Any, *triggers: Envelope[Any], state: State | None = None) -> State:
+def play(
+    desk: Any, *triggers: Envelope[Any], state: State | None = None, rollout: RolloutSpec | None = None
+) -> State:
     state = state or State(desk.project)
     for trigger in triggers:
-        for event in decide(state, trigger, desk.rollout):
+        for event in decide(state, trigger, rollout or desk.rollout):
             state = apply(state, event)
     return state
 
@@ -25,7 +28,7 @@ def stages(state: State, desk: Any) -> dict[int, str]:
 
 
 def with_champion(desk: Any) -> State:
-    return play(desk, desk.trained(1), desk.passed(1))
+    return play(desk, desk.trained(1), desk.passed(1), rollout=RolloutSpec())
 
 
 def test_a_run_registers_its_base_and_its_model(desk: Any):
@@ -41,8 +44,20 @@ def test_a_whole_model_is_registered_as_full(desk: Any):
 
 
 def test_without_a_champion_a_passed_model_goes_straight_to_production(make_desk: Any):
+    desk = make_desk(shadow=False, canary=True)
+    assert stages(play(desk, desk.passed(1)), desk) == {1: "production"}
+
+
+def test_a_first_model_may_be_tried_beside_the_base(make_desk: Any):
     desk = make_desk(shadow=True, canary=True)
-    assert stages(with_champion(desk), desk) == {1: "production"}
+    state = play(desk, desk.passed(1))
+    for stage in ("shadow", "canary"):
+        assert stages(state, desk) == {1: stage}
+        assert state.champion is None
+        failed = play(desk, desk.judged(1, stage, "failed"), state=state)
+        assert stages(failed, desk) == {1: "rolled_back"}
+        state = play(desk, desk.judged(1, stage, "passed"), state=state)
+    assert stages(state, desk) == {1: "production"}
 
 
 def test_a_verdict_may_come_before_the_run_was_handled(desk: Any):

@@ -57,11 +57,9 @@ def test_a_canary_takes_its_share(make_desk: Any):
 
 
 def test_a_shadow_sees_copies_and_answers_nothing(make_desk: Any):
-    desk = make_desk(shadow=True)
-    assert shares(desk, desk.passed(1), desk.passed(2)) == {
-        "production": (desk.model_id(1), 100),
-        "shadow": (desk.model_id(2), 100),
-    }
+    desk = make_desk(shadow=True, shadow_percent=40)
+    base = base_model_id(desk.adapter(1).base)
+    assert shares(desk, desk.passed(1)) == {"production": (base, 100), "shadow": (desk.model_id(1), 40)}
 
 
 def test_the_generation_counts_lifecycle_events_and_the_prompt_comes_from_the_spec(desk: Any):

@@ -125,7 +125,8 @@ def test_the_other_verdict_may_come_before_the_trial_ends(desk: Any):
 
 def test_from_shadow_too_nobody_goes_up_who_was_not_compared_with_the_champion(make_desk: Any):
     desk = make_desk(shadow=True, canary=True)
-    log = Log(desk, desk.passed(1), desk.passed(2), desk.judged(2, "shadow", "passed"))
+    log = Log(desk, desk.passed(1), desk.judged(1, "shadow", "passed"), desk.judged(1, "canary", "passed"))
+    log.play(desk.passed(2), desk.judged(2, "shadow", "passed"))
     log.play(desk.judged(2, "canary", "passed"), desk.passed(3), desk.commanded(1, "promote"))
     log.play(desk.judged(3, "shadow", "passed"))
     assert log.stages() == {1: "production", 2: "retired", 3: "shadow"}

@@ -204,6 +204,10 @@ class StagePolicy(Strict):
 
 class ShadowPolicy(StagePolicy):
     enabled: bool = False
+    """Show a candidate copies of the requests before it answers any; the first model too, beside the bare
+    base."""
+    percent: Annotated[Percent, Field(exclude_if=lambda percent: percent == 100)] = 100
+    """Of the answered requests, those that are copied."""
 
 
 class CanaryPolicy(StagePolicy):
@@ -213,7 +217,8 @@ class CanaryPolicy(StagePolicy):
 
 
 class RolloutSpec(Strict):
-    """Stages a passed candidate goes through. Without a champion it goes straight to production."""
+    """Stages a passed candidate goes through. Without a champion it goes straight to production, unless
+    `shadow` is enabled: then it goes through them beside the bare base."""
 
     shadow: ShadowPolicy = ShadowPolicy()
     canary: CanaryPolicy = CanaryPolicy()

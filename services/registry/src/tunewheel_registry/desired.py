@@ -9,8 +9,6 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_registry.lifecycle import Model, State, base_model_id
 
-SHADOW_PERCENT = 100
-"""Every request is copied: the gateway bounds what it can bear."""
 MOST_STAND_INS = 5
 """What keeps an engine from loading one champion, a rank too high for one, holds for the next ones too."""
 
@@ -30,7 +28,7 @@ def desired_state(state: State, spec: ProjectSpec) -> ServingDesired | None:
     if canary:
         routes.append(_route(canary, RouteRole.CANARY, canary_percent))
     if shadow:
-        routes.append(_route(shadow, RouteRole.SHADOW, SHADOW_PERCENT))
+        routes.append(_route(shadow, RouteRole.SHADOW, spec.rollout.shadow.percent))
     return ServingDesired(
         project=state.project,
         generation=state.generation,

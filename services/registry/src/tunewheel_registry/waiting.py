@@ -103,10 +103,11 @@ def requests(state: State) -> Iterator[EvalRequested]:
 
 def _entry(state: State, rollout: RolloutSpec) -> tuple[Stage, str]:
     """Return (stage, reason) of a passed candidate's first contact with traffic."""
+    if rollout.shadow.enabled:
+        beside = " that the base answers" if state.champion is None else ""
+        return Stage.SHADOW, f"starts on copies of the traffic{beside}"
     if state.champion is None:
         return Stage.PRODUCTION, "there is no champion to compare with"
-    if rollout.shadow.enabled:
-        return Stage.SHADOW, "starts on copies of the traffic"
     if rollout.canary.enabled:
         return Stage.CANARY, f"starts on {rollout.canary.percent} % of the traffic"
     return Stage.PRODUCTION, "the rollout has neither shadow nor canary"
