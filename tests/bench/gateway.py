@@ -1,28 +1,36 @@
-"""What the gateway adds to a request: the same engine stub, asked directly and through the gateway.
+"""What a gateway adds to a request: the same engine stub, asked directly and through gateways, in one run.
 
-Stub, gateway and broker are processes of their own; this process is the client, a closed loop of 1 or 16.
-Contenders take turns within each round; medians over rounds count. All share this machine's processors, so
-requests per second say little in themselves; milliseconds added per request, and the gateway's processor time
-per request (completion log included), are what counts.
+Stub, broker and gateways are processes of their own; this process is the client, a closed loop of 1, 32 or
+128. Contenders take turns within each round; medians over rounds count. All share this machine's processors,
+so requests per second say little in themselves. What counts is the processor time of a gateway's processes
+for a request, beside that of the floor (``gateway_floor``): raw ASGI and aiohttp that pass on every byte.
+
+``gateway`` asks who calls (a thousand keys), holds limits, and has every completion on the log;
+``gateway+shadow`` copies each answered request to a second model too. ``--peers`` adds LiteLLM's proxy and
+TensorZero, which are installed from PyPI. ``--requests`` per round; ``--soak`` plain requests more at the
+end, for the memory after them; ``--redis`` counts limits in a Redis that runs.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import hashlib
 import json
 import os
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
+import gateway_peers
 import psutil
 from aiokafka import AIOKafkaProducer
 from report import write_report
@@ -30,36 +38,75 @@ from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.kafka.ports import free_port
 from tunewheel_cli.topics import ensure_topics
 from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.upstream import ProjectDeclared
-from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.spool import Spool
 
-STUB = Path(__file__).resolve().parents[1] / "integration" / "engine_stub.py"
+HERE = Path(__file__).resolve().parent
+STUB = HERE.parent / "integration" / "engine_stub.py"
 KEY = "k-bench"
-REQUESTS = 600
-ROUNDS = 3
+CONCURRENCY = (1, 32, 128)
+BASE = BaseModelRef(name="any/model", revision="sha256:" + "0" * 64)
 TEXT = "My charger blinks red since Monday and the locker at the station does not open any more. " * 2
+"""Its 34 words are answered in 35 pieces, the model's name before them, and one more that ends the answer."""
 
 
-def spec() -> ProjectSpec:
+class Contender(NamedTuple):
+    url: str
+    model: str
+    process: psutil.Process | None
+    """Of a gateway; None: nobody is between client and engine."""
+
+
+def spec_of(project: str) -> ProjectSpec:
     return ProjectSpec.model_validate(
         {
-            "project": "bench",
-            "base_model": "any/model",
+            "project": project,
+            "base_model": BASE.name,
             "task": {"system_prompt": "Answer."},
             "criteria": [{"metric": "rouge_l", "minimum": 0.1}],
         }
     )
 
 
-async def declare(servers: str) -> None:
+async def shadow_of(project: str, store: ObjectStore) -> ServingDesired:
+    """Return a state in which the base answers, and an adapter is asked the same."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    weights = struct.pack("<Q", len(header)) + header + b"\0" * 4
+    files = (
+        await store.put("adapters/second/adapter_config.json", b'{"peft_type": "LORA"}'),
+        await store.put("adapters/second/adapter_model.safetensors", weights),
+    )
+    adapter = AdapterRef(
+        model_id="second", path="adapters/second", files=files, base=BASE, method=TrainMethod.LORA
+    )
+    routes = (
+        Route(model_id="base-0", role=RouteRole.PRODUCTION, percent=100, adapter=None),
+        Route(model_id="second", role=RouteRole.SHADOW, percent=100, adapter=adapter),
+    )
+    return ServingDesired(
+        project=project,
+        generation=1,
+        base=BASE,
+        system_prompt="Answer.",
+        desired=DesiredRoutes(routes=routes),
+    )
+
+
+async def declare(servers: str, store: ObjectStore) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=servers)
     await producer.start()
-    record = new_event(ProjectDeclared(project="bench", spec=spec()), source="/bench").to_kafka()
-    headers = list(record.headers.items())
-    await producer.send_and_wait(record.topic, record.value, key=record.key, headers=headers)
+    told = [ProjectDeclared(project=name, spec=spec_of(name)) for name in ("bench", "shadowed")]
+    for data in (*told, await shadow_of("shadowed", store)):
+        record = new_event(data, source="/bench").to_kafka()
+        headers = list(record.headers.items())
+        await producer.send_and_wait(record.topic, record.value, key=record.key, headers=headers)
     await producer.stop()
 
 
@@ -74,16 +121,16 @@ def process(command: list[str], log: Path, **environment: str) -> Iterator[psuti
         child.wait(60)
 
 
-async def until_answered(session: aiohttp.ClientSession, url: str, model: str) -> None:
-    async with asyncio.timeout(60):
+async def until_answered(session: aiohttp.ClientSession, contender: Contender) -> None:
+    async with asyncio.timeout(180):
         while True:
             try:
-                async with session.post(url, json=body(model, stream=False)) as response:
+                async with session.post(contender.url, json=body(contender.model, stream=False)) as response:
                     if response.status == 200:
                         return
             except aiohttp.ClientError:
                 pass
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
 
 
 def body(model: str, *, stream: bool) -> dict[str, Any]:
@@ -91,59 +138,106 @@ def body(model: str, *, stream: bool) -> dict[str, Any]:
     return asked | ({"stream": True, "stream_options": {"include_usage": True}} if stream else {})
 
 
-async def measure(
-    session: aiohttp.ClientSession, url: str, asked: dict[str, Any], *, concurrency: int
-) -> list[float]:
-    """Return the seconds that each of ``REQUESTS`` took."""
-    left = iter(range(REQUESTS))
-    seconds: list[float] = []
+class Took(NamedTuple):
+    """Seconds until the first byte of an answer's body, and until its last."""
+
+    first: float
+    whole: float
+
+
+async def ask_all(
+    session: aiohttp.ClientSession, contender: Contender, *, stream: bool, concurrency: int, requests: int
+) -> list[Took]:
+    left = iter(range(requests))
+    taken: list[Took] = []
+    sent = json.dumps(body(contender.model, stream=stream)).encode()
+    headers = {"content-type": "application/json"}
 
     async def client() -> None:
         for _ in left:
             started = time.perf_counter()
-            async with session.post(url, json=asked) as response:
+            async with session.post(contender.url, data=sent, headers=headers) as response:
                 assert response.status == 200, await response.text()
+                await response.content.readany()
+                first = time.perf_counter() - started
                 await response.read()
-            seconds.append(time.perf_counter() - started)
+            taken.append(Took(first, time.perf_counter() - started))
 
     await asyncio.gather(*(client() for _ in range(concurrency)))
-    return seconds
+    return taken
 
 
-def processor_seconds(child: psutil.Process) -> float:
-    times = child.cpu_times()
-    return times.user + times.system
+def processor_seconds(contender: Contender) -> float:
+    """Return what the contender's processes have used, those that have ended beneath it too."""
+    if contender.process is None:
+        return 0.0
+    own = contender.process.cpu_times()
+    total = own.user + own.system + own.children_user + own.children_system
+    for child in contender.process.children(recursive=True):
+        times = child.cpu_times()
+        total += times.user + times.system
+    return total
 
 
-async def compare(urls: dict[str, tuple[str, str]], gateway: psutil.Process) -> dict[str, dict[str, Any]]:
+def resident_bytes(contender: Contender) -> int:
+    assert contender.process is not None
+    family = [contender.process, *contender.process.children(recursive=True)]
+    return sum(one.memory_info().rss for one in family)
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+async def compare(
+    contenders: dict[str, Contender], *, rounds: int, requests: int, soak: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Return figures by contender and shape, and the memory of each contender."""
     figures: dict[str, dict[str, Any]] = {}
-    connector = aiohttp.TCPConnector(limit=0)
+    memory: dict[str, dict[str, Any]] = {}
     headers = {"authorization": f"Bearer {KEY}"}
-    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
-        for url, model in urls.values():
-            await until_answered(session, url, model)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
+        for one in contenders.values():
+            await until_answered(session, one)
+            await ask_all(session, one, stream=True, concurrency=8, requests=100)
+        for name, one in contenders.items():
+            if one.process is not None:
+                memory[name] = {"rss_bytes_warm": resident_bytes(one)}
         for stream in (False, True):
-            for concurrency in (1, 16):
-                for name, (url, model) in urls.items():
-                    asked, taken, used = body(model, stream=stream), [], []
-                    for _ in range(ROUNDS):
-                        before = processor_seconds(gateway)
-                        started = time.perf_counter()
-                        seconds = await measure(session, url, asked, concurrency=concurrency)
-                        wall = time.perf_counter() - started
-                        used.append((processor_seconds(gateway) - before) / REQUESTS)
-                        taken.append((statistics.median(seconds), sorted(seconds)[-REQUESTS // 20], wall))
-                    shape = f"{'stream' if stream else 'plain'} x{concurrency}"
-                    p50, p95, wall = (statistics.median(column) for column in zip(*taken, strict=True))
+            for concurrency in CONCURRENCY:
+                shape = f"{'stream' if stream else 'plain'} x{concurrency}"
+                rows: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+                for _ in range(rounds):
+                    for name, one in contenders.items():
+                        rows[name].append(await measure(session, one, stream, concurrency, requests))
+                for name, found in rows.items():
                     figures[f"{name} {shape}"] = {
-                        "p50_ms": round(p50 * 1000, 3),
-                        "p95_ms": round(p95 * 1000, 3),
-                        "requests_per_second": round(REQUESTS / wall, 1),
-                        "gateway_cpu_ms": round(statistics.median(used) * 1000, 3)
-                        if name == "gateway"
-                        else None,
+                        key: round(statistics.median(row[key] for row in found), 4) for key in found[0]
                     }
-    return figures
+        for name, one in contenders.items():
+            if one.process is not None:
+                if soak:
+                    await ask_all(session, one, stream=False, concurrency=32, requests=soak)
+                memory[name] |= {"rss_bytes": resident_bytes(one), "soaked": soak}
+    return figures, memory
+
+
+async def measure(
+    session: aiohttp.ClientSession, one: Contender, stream: bool, concurrency: int, requests: int
+) -> dict[str, float]:
+    before, started = processor_seconds(one), time.perf_counter()
+    taken = await ask_all(session, one, stream=stream, concurrency=concurrency, requests=requests)
+    wall = time.perf_counter() - started
+    await asyncio.sleep(0.3)  # for what is done after the answer: the log, shadows, what limits settle
+    used = processor_seconds(one) - before
+    whole, first = [took.whole for took in taken], [took.first for took in taken]
+    return {
+        "p50_ms": statistics.median(whole) * 1000,
+        "p99_ms": percentile(whole, 0.99) * 1000,
+        "first_token_p50_ms": statistics.median(first) * 1000,
+        "requests_per_second": requests / wall,
+        "cpu_us": used / requests * 1e6,
+    }
 
 
 def spool_microseconds(*, together: int, completions: int = 4_000) -> float:
@@ -164,59 +258,114 @@ def spool_microseconds(*, together: int, completions: int = 4_000) -> float:
 
 
 def write_keys(folder: Path) -> Path:
-    """Write as many keys as a large company has applications, ``KEY`` among them."""
+    """Write as many keys as a large company has applications, ``KEY`` among them, each with limits."""
     sums = [hashlib.sha256(key.encode()).hexdigest() for key in (KEY, *map(str, range(999)))]
+    most = 10**9
+    limits = {"requests_per_minute": most, "tokens_per_minute": most, "tokens_per_day": 10**12}
     path = folder / "keys.json"
-    path.write_text(json.dumps({"keys": {f"app-{n}": {"sha256": one} for n, one in enumerate(sums)}}))
+    path.write_text(
+        json.dumps({"keys": {f"app-{n}": {"sha256": s, "limits": limits} for n, s in enumerate(sums)}})
+    )
     return path
 
 
+def start(stack: ExitStack, root: Path, servers: str, options: argparse.Namespace) -> dict[str, Contender]:
+    stub_port, floor_port, port = free_port(), free_port(), free_port()
+    engine = f"http://127.0.0.1:{stub_port}"
+    environment = {
+        "TUNEWHEEL_BOOTSTRAP_SERVERS": servers,
+        "TUNEWHEEL_STORE_URL": (root / "store").as_uri(),
+        "TUNEWHEEL_CACHE_DIR": str(root),
+        "TUNEWHEEL_ENGINE_URL": engine,
+        "TUNEWHEEL_HTTP_PORT": str(port),
+        "TUNEWHEEL_IDENTITY": "required",
+        "TUNEWHEEL_API_KEYS_FILE": str(write_keys(root)),
+        "TUNEWHEEL_SHADOW_BACKLOG": "100000",
+    }
+    if options.redis:
+        environment |= {"TUNEWHEEL_LIMITS_URL": options.redis, "TUNEWHEEL_LIMITS_TIMEOUT_SECONDS": "5"}
+    stack.enter_context(process([sys.executable, str(STUB), str(stub_port)], root / "stub.log"))
+    command = [sys.executable, "-m", "tunewheel_serve_gateway.main"]
+    gateway = stack.enter_context(process(command, root / "gateway.log", **environment))
+    floor = [sys.executable, str(HERE / "gateway_floor.py"), str(floor_port), engine]
+    path = "/v1/chat/completions"
+    ours = f"http://127.0.0.1:{port}{path}"
+    found = {
+        "direct": Contender(engine + path, "any/model", None),
+        "floor": Contender(
+            f"http://127.0.0.1:{floor_port}{path}",
+            "any/model",
+            stack.enter_context(process(floor, root / "floor.log")),
+        ),
+        "gateway": Contender(ours, "bench", gateway),
+        "gateway+shadow": Contender(ours, "shadowed", gateway),
+    }
+    for peer in options.peers:
+        found[peer] = start_peer(stack, root, peer, engine)
+    return found
+
+
+def start_peer(stack: ExitStack, root: Path, peer: str, engine: str) -> Contender:
+    log = root / f"{peer}.log"
+    if peer == "litellm":
+        port = free_port()
+        command = gateway_peers.litellm_command(root, engine=engine, port=port, key=KEY)
+        child = stack.enter_context(process(command, log, LITELLM_LOG="ERROR", LITELLM_MODE="PRODUCTION"))
+        return Contender(f"http://127.0.0.1:{port}/v1/chat/completions", "bench", child)
+    child = stack.enter_context(process(gateway_peers.tensorzero_command(root, engine=engine), log))
+    deadline = time.monotonic() + 120
+    while not (lines := [line for line in log.read_text().splitlines() if line.startswith("http")]):
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    return Contender(f"{lines[0].rstrip('/')}/chat/completions", "tensorzero::model_name::bench", child)
+
+
+def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--requests", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--soak", type=int, default=0)
+    parser.add_argument("--redis", default="")
+    parser.add_argument("--peers", nargs="*", default=[], choices=("litellm", "tensorzero"))
+    return parser.parse_args(arguments)
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory() as scratch:
+    options = options_of()
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         root = Path(scratch)
         broker = LocalKafka(root / "kafka", port=None).start()
-        try:
-            servers = broker.bootstrap_servers
-            asyncio.run(ensure_topics({"bootstrap_servers": servers}))
-            asyncio.run(declare(servers))
-            stub_port, port = free_port(), free_port()
-            environment = {
-                "TUNEWHEEL_BOOTSTRAP_SERVERS": servers,
-                "TUNEWHEEL_STORE_URL": (root / "store").as_uri(),
-                "TUNEWHEEL_CACHE_DIR": scratch,
-                "TUNEWHEEL_ENGINE_URL": f"http://127.0.0.1:{stub_port}",
-                "TUNEWHEEL_HTTP_PORT": str(port),
-                "TUNEWHEEL_IDENTITY": "required",
-                "TUNEWHEEL_API_KEYS_FILE": str(write_keys(root)),
-            }
-            stub = process([sys.executable, str(STUB), str(stub_port)], root / "stub.log")
-            gateway = process(
-                [sys.executable, "-m", "tunewheel_serve_gateway.main"], root / "gateway.log", **environment
-            )
-            with stub, gateway as child:
-                urls = {
-                    "direct": (f"http://127.0.0.1:{stub_port}/v1/chat/completions", "any/model"),
-                    "gateway": (f"http://127.0.0.1:{port}/v1/chat/completions", "bench"),
-                }
-                figures = asyncio.run(compare(urls, child))
-        finally:
-            broker.stop()
+        stack.callback(broker.stop)
+        asyncio.run(ensure_topics({"bootstrap_servers": broker.bootstrap_servers}))
+        asyncio.run(declare(broker.bootstrap_servers, ObjectStore((root / "store").as_uri())))
+        contenders = start(stack, root, broker.bootstrap_servers, options)
+        figures, memory = asyncio.run(
+            compare(contenders, rounds=options.rounds, requests=options.requests, soak=options.soak)
+        )
     shapes = [name.removeprefix("direct ") for name in figures if name.startswith("direct ")]
-    added = {
-        s: round(figures[f"gateway {s}"]["p50_ms"] - figures[f"direct {s}"]["p50_ms"], 3) for s in shapes
-    }
+    gateways = [name for name in contenders if name not in ("direct", "floor")]
     write_report(
         "gateway",
-        packages=("aiohttp", "starlette", "uvicorn", "aiokafka", "orjson"),
+        packages=("aiohttp", "starlette", "uvicorn", "uvloop", "aiokafka", "orjson"),
         contenders=figures,
         ratios={
-            f"gateway p50 over direct, {s}": figures[f"gateway {s}"]["p50_ms"]
-            / figures[f"direct {s}"]["p50_ms"]
-            for s in shapes
+            f"{name} over floor, processor time, {shape}": figures[f"{name} {shape}"]["cpu_us"]
+            / max(1.0, figures[f"floor {shape}"]["cpu_us"])
+            for name in gateways
+            for shape in shapes
         },
-        requests_per_round=REQUESTS,
-        rounds=ROUNDS,
-        added_ms_p50=added,
+        added_ms={
+            f"{name} {shape}": {
+                key: round(figures[f"{name} {shape}"][key] - figures[f"direct {shape}"][key], 3)
+                for key in ("p50_ms", "p99_ms", "first_token_p50_ms")
+            }
+            for name in ("floor", *gateways)
+            for shape in shapes
+        },
+        memory=memory,
+        peers=gateway_peers.versions(),
+        requests_per_round=options.requests,
+        rounds=options.rounds,
         spool_us={n: round(spool_microseconds(together=n), 1) for n in (1, 16)},
     )
 
