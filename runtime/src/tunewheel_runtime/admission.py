@@ -15,6 +15,7 @@ else. So browsers are told to show none there (CSP ``frame-ancestors``).
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import structlog
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunewheel_runtime.settings import HttpSettings
@@ -69,6 +71,11 @@ class Admission:
         self._any_host = not self._hosts and not is_loopback(settings.http_host)
         self._any_content = tuple(any_content)
         self._frames = " ".join(["frame-ancestors 'self'", *settings.allowed_origins]).encode()
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """Of the app behind it."""
+        return getattr(self._app, "routes", [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._judge(scope) if scope["type"] in ("http", "websocket") else None
@@ -157,6 +164,7 @@ def _name_of(authority: str) -> str:
     return authority.partition(":")[0].rstrip(".")
 
 
+@functools.lru_cache(maxsize=256)
 def _is_address(name: str) -> bool:
     """Return whether ``name`` is an IP address: no DNS can make it lead anywhere else."""
     try:

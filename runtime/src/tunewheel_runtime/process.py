@@ -10,13 +10,19 @@ from pydantic import ValidationError
 from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_runtime.kafka import InvalidSetting
-from tunewheel_runtime.service import Service
+from tunewheel_runtime.service import LoopFactory, Service
 from tunewheel_runtime.settings import ServiceSettings
 
 S = TypeVar("S", bound=ServiceSettings)
 
 
-def run_service(name: str, read_settings: Callable[[], S], make_app: Callable[[S], Service]) -> NoReturn:
+def run_service(
+    name: str,
+    read_settings: Callable[[], S],
+    make_app: Callable[[S], Service],
+    *,
+    loop_factory: LoopFactory | None = None,
+) -> NoReturn:
     """Run the service ``name`` until it is stopped; see ``Service.run`` for the exit codes.
 
     For settings that cannot work it is 2, with a line for each of them on standard error. No line shows a
@@ -32,7 +38,7 @@ def run_service(name: str, read_settings: Callable[[], S], make_app: Callable[[S
         _refuse(name, _told(error.field, error.reason))
     except TunewheelError as error:
         _refuse(name, str(error))
-    service.run()
+    service.run(loop_factory=loop_factory)
 
 
 def wrong_settings(error: ValidationError) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.errors import TransientError
@@ -49,6 +49,7 @@ log = structlog.get_logger(__name__)
 E = TypeVar("E", bound=Event)
 H = TypeVar("H", bound=Callable[..., Any])
 Hook = Callable[[], Awaitable[None]]
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Service:
@@ -309,11 +310,11 @@ class Service:
             state["warnings"] = list(self.warnings.values())
         return state
 
-    def asgi(self) -> Starlette:
-        """Return the app behind the API's door."""
+    def asgi(self) -> Admission:
+        """Return the app behind the API's door. What was mounted stands right behind the admission: another
+        Starlette between them would cost each piece of a streamed answer two calls."""
         assert self._mounted is not None
-        admission = Middleware(Admission, self.settings, any_content=self._any_content)
-        return Starlette(routes=[Mount("/", self._mounted)], middleware=[admission])
+        return Admission(self._mounted, self.settings, any_content=self._any_content)
 
     def health_asgi(self) -> Starlette:
         """Return the app that anybody may ask: health, and metrics."""
@@ -370,11 +371,15 @@ class Service:
             loop.add_signal_handler(number, self.stop)
         await self.serve()
 
-    def run(self) -> NoReturn:
-        """Run the process; exits 0 after a clean stop, 1 after a failure, 2 where it must not start."""
+    def run(self, *, loop_factory: LoopFactory | None = None) -> NoReturn:
+        """Run the process; exits 0 after a clean stop, 1 after a failure, 2 where it must not start.
+
+        ``loop_factory`` None: asyncio's own event loop.
+        """
         configure_logs(service=self.name, level=self.settings.log_level, json=self.settings.log_json)
         try:
-            asyncio.run(self._serve_until_signalled())
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
+                runner.run(self._serve_until_signalled())
         except (NoIdentity, InvalidTls) as error:
             log.error("cannot_start", reason=str(error))
             sys.exit(2)

@@ -32,6 +32,7 @@ from tunewheel_runtime.identity.guard import (
     needs_of,
 )
 from tunewheel_runtime.identity.keys import read_keys
+from tunewheel_runtime.identity.limits import Limits
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.service import Service
@@ -203,6 +204,11 @@ def test_who_may_read_a_file_is_a_change_of_it(file: Path) -> None:
         (f"keys: {{app: {{sha256: {SUM}, roles: []}}}}", "keys.app.roles"),
         (f"keys: {{app: {{sha256: {SUM}, groups: [none]}}}}", "keys.app.groups: 'none' is no group"),
         (f"keys: {{a: {{sha256: {SUM}}}, b: {{sha256: {SUM}}}}}", "keys.b.sha256: is the key of 'a'"),
+        (
+            f"keys: {{app: {{sha256: {SUM}, limits: {{requests_per_minute: 0}}}}}}",
+            "keys.app.limits.requests",
+        ),
+        (f"keys: {{app: {{sha256: {SUM}, limits: {{per_minute: 1}}}}}}", "keys.app.limits.per_minute"),
         ("[]", "(body)"),
         ("a: [", "cannot be read"),
         ('{"keys": {', "cannot be read"),
@@ -236,6 +242,15 @@ def test_the_keys_that_the_readme_makes_are_taken_in_the_file_that_it_shows(tmp_
     file.write_text(sample)
     found = [read_keys(file).find(key) for key in made]
     assert [one and one.name for one in found] == ["helpdesk-app", "upstream", "lead", "ops"]
+
+
+def test_limits_stand_beside_the_key_and_are_of_nobody_else(tmp_path: Path) -> None:
+    file = write(tmp_path / "keys.yaml", {"app": {"sha256": SUM, "limits": {"tokens_per_day": 5}}})
+    ring = read_keys(file)
+    app = Principal(name="app")
+    assert ring.caller(app).limits == Limits(tokens_per_day=5)
+    namesake = app.model_copy(update={"issuer": "https://login.example.org"})
+    assert ring.caller(namesake).limits is None
 
 
 async def test_an_events_principal_may_what_the_file_says_now(file: Path) -> None:

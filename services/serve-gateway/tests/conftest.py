@@ -276,6 +276,13 @@ def spec_of(project: str, *, prompt: str = "Answer as JSON.") -> ProjectSpec:
     )
 
 
+def pytest_asyncio_loop_factories() -> dict[str, Any]:
+    """Run tests on the event loop that the gateway's process has too."""
+    import uvloop
+
+    return {"uvloop": uvloop.new_event_loop}
+
+
 @dataclass
 class World:
     """A gateway in front of a fake engine, and what a test does to them."""

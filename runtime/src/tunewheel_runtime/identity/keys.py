@@ -17,6 +17,7 @@ from tunewheel_contracts.fields import Sha256, Slug, SourceId, Strict
 from tunewheel_contracts.principal import Principal
 from tunewheel_contracts.yaml_reading import read_yaml
 
+from tunewheel_runtime.identity.limits import Limits
 from tunewheel_runtime.identity.roles import Caller, Grant, Role
 
 
@@ -39,10 +40,12 @@ class ApiKey(GrantEntry):
     """``sha256``: lower-case hex of the key's SHA-256; two of them while the key is being changed.
 
     ``groups``: the key may do what these groups of the file may, and without ``roles`` nothing else.
+    ``limits``: how much of the gateway the key may use; None: as the gateway's settings say.
     """
 
     sha256: tuple[Sha256, ...]
     groups: tuple[SourceId, ...] = ()
+    limits: Limits | None = None
 
     @field_validator("sha256", mode="before")
     @classmethod
@@ -70,6 +73,7 @@ class KeyRing:
     sums: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """The hashes of each name's keys."""
     groups: Mapping[str, Grant] = field(default_factory=dict[str, Grant])
+    limits: Mapping[str, Limits] = field(default_factory=dict[str, Limits])
 
     def find(self, key: str) -> Principal | None:
         """Return whose key this is."""
@@ -81,10 +85,14 @@ class KeyRing:
 
     def caller(self, principal: Principal) -> Caller:
         """Return ``principal`` with what it may do now; nothing for a key that is in the file no more."""
-        own = self.own.get(principal.name, ()) if principal.issuer is None else ()
+        if principal.issuer is None:
+            own, limits = self.own.get(principal.name, ()), self.limits.get(principal.name)
+        else:
+            own, limits = (), None
         # Only an issuer vouches for groups; a key's are in the file, whatever an event says of them.
         named = principal.groups if principal.issuer is not None else ()
-        return Caller(principal, (*own, *(self.groups[name] for name in named if name in self.groups)))
+        by_groups = (self.groups[name] for name in named if name in self.groups)
+        return Caller(principal, (*own, *by_groups), limits)
 
 
 def sum_of(key: str) -> str:
@@ -169,4 +177,6 @@ def ring_of(file: KeyFile, path: Path) -> KeyRing:
         by_groups = tuple(groups[known] for known in key.groups)
         says_roles = "roles" in key.model_fields_set or not by_groups
         own[name] = (key.grant(), *by_groups) if says_roles else by_groups
-    return KeyRing(by_sum, own, {name: key.sha256 for name, key in file.keys.items()}, groups)
+    sums = {name: key.sha256 for name, key in file.keys.items()}
+    limits = {name: key.limits for name, key in file.keys.items() if key.limits is not None}
+    return KeyRing(by_sum, own, sums, groups, limits)

@@ -8,6 +8,8 @@ from enum import StrEnum
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.principal import Principal
 
+from tunewheel_runtime.identity.limits import Limits
+
 
 class NotAuthenticated(TunewheelError):
     """Nobody knows who calls; the message says what to send. HTTP 401."""
@@ -56,10 +58,14 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A principal with its present grants. ``principal`` is None where no principal was named."""
+    """A principal with its present grants. ``principal`` is None where no principal was named.
+
+    ``limits``: what the file of keys says beside the principal's key; None: nothing.
+    """
 
     principal: Principal | None
     grants: tuple[Grant, ...]
+    limits: Limits | None = None
 
     @property
     def name(self) -> str | None:

@@ -12,7 +12,7 @@ import orjson
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.identity.roles import Caller, Role
 
-from tunewheel_serve_gateway.chat_request import ChatRequest, with_system_prompt
+from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest, with_system_prompt
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.errors import Headers, Unavailable
 from tunewheel_serve_gateway.exchange import Exchange, new_completion_id
@@ -64,16 +64,24 @@ class Answering:
         self._shadows = shadows
         self._metrics = metrics
 
+    def most_tokens(self, request: ChatRequest) -> int:
+        """Return how many tokens the answer may have, before it is known who answers."""
+        asked = [request.parameters[name] for name in LIMITS if name in request.parameters]
+        table = self._reconciler.table.projects.get(request.model)
+        usual = table.production.max_output_tokens if table and table.production else None
+        most = max(asked, default=usual or self._max_output_tokens)
+        return most * (request.parameters.get("n") or 1)
+
     async def complete(
         self, request: ChatRequest, caller: Caller, sticky: str | None
-    ) -> tuple[bytes, Headers]:
-        """Return the whole answer and the headers that say who gave it.
+    ) -> tuple[bytes, Headers, Exchange]:
+        """Return the whole answer, the headers that say who gave it, and what is remembered of it.
 
         Raises:
             ApiError: see ``errors`` and ``upstream.protocol``.
         """
 
-        async def ask(target: Target) -> tuple[bytes, Headers]:
+        async def ask(target: Target) -> tuple[bytes, Headers, Exchange]:
             started = time.perf_counter()
             exchange, body = self._begin(request, caller, target)
             with self._reconciler.using(target.model_id):
@@ -84,7 +92,7 @@ class Answering:
                     raise
             exchange.take(answer)
             self._answered(target, request, exchange, started)
-            return orjson.dumps(_signed(answer, exchange)), told(target)
+            return orjson.dumps(_signed(answer, exchange)), told(target), exchange
 
         return await self._with_loaded_model(request, caller, sticky, ask)
 

@@ -20,6 +20,7 @@ from tunewheel_serve_gateway.chat import ChatCompletions
 from tunewheel_serve_gateway.connection import ClientGone, read_body
 from tunewheel_serve_gateway.errors import ApiError, Unavailable, UnknownModel, Unprocessable
 from tunewheel_serve_gateway.feedback import join, parse_feedback
+from tunewheel_serve_gateway.hot_path import FAILED, HotPath
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
 
 PublishFeedback = Callable[[FeedbackReceived], Awaitable[None]]
@@ -94,9 +95,11 @@ def make_api(gateway: Surface) -> Starlette:
         allowed = caller_for(request).projects_of(Role.APPLICATION, Role.VIEWER)
         return json_response(gateway.status(allowed))
 
-    return Starlette(
+    chat = Route("/v1/chat/completions", needs(Role.APPLICATION)(gateway.chat), methods=["POST"])
+    return HotPath(
+        chat,
         routes=[
-            Route("/v1/chat/completions", needs(Role.APPLICATION)(gateway.chat), methods=["POST"]),
+            chat,
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", read_model),
             Route("/v1/feedback", receive_feedback, methods=["POST"]),
@@ -143,7 +146,7 @@ async def on_http_exception(_: Request, error: Exception) -> Response:
 
 async def on_unforeseen(_: Request, __: Exception) -> Response:
     """Tell the client that it is not at fault, and nothing else; the server logs the error itself."""
-    payload = ApiError("the gateway failed; send the request again, or look into its log").payload()
+    payload = ApiError(FAILED).payload()
     return json_response(payload, status=500)
 
 

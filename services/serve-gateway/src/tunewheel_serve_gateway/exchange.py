@@ -71,6 +71,12 @@ class Exchange:
         yield from (content for _, content in self.messages)
 
     @property
+    def said_tokens(self) -> int:
+        """About how many tokens were answered, also where the engine did not come to count them: most send
+        one with each piece."""
+        return self.completion_tokens or len(self._parts) or -(-len(self.output) // 4)
+
+    @property
     def customer(self) -> str | None:
         """Who asked; None too where the client calls them by what no event can hold."""
         try:

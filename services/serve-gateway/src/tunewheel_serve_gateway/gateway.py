@@ -17,6 +17,7 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.tls import trust
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles
+from tunewheel_serve_gateway.admitting import make_admission
 from tunewheel_serve_gateway.answering import Answering
 from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.chat import ChatCompletions
@@ -111,8 +112,13 @@ class Gateway:
             self.metrics,
             max_output_tokens=settings.max_output_tokens,
         )
+        self.admission = make_admission(settings, self.metrics)
         self.chat = ChatCompletions(
-            answering, self.require_started, self.metrics, max_body_bytes=self.max_body_bytes
+            answering,
+            self.admission,
+            self.require_started,
+            self.metrics,
+            max_body_bytes=self.max_body_bytes,
         )
         self._reconciling: asyncio.Task[None] | None = None
 
@@ -180,6 +186,7 @@ class Gateway:
         try:
             await self.log.close(timeout_seconds=self._settings.shutdown_seconds / 2)
         finally:
+            await self.admission.close()
             await self.upstream.close()
 
     def require_started(self) -> None:

@@ -30,7 +30,9 @@ def make_app(settings: Settings) -> Service:
 
 def main() -> None:
     """Run the service from the environment's settings."""
-    run_service("serve-gateway", Settings, make_app)
+    import uvloop
+
+    run_service("serve-gateway", Settings, make_app, loop_factory=uvloop.new_event_loop)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ COUNTERS: Mapping[str, str] = {
     "completions.failed": "Chat completions that the engine failed to answer",
     "completions.disconnected": "Chat completions whose client went away",
     "completions.refused": "Requests of known callers refused before they reached the engine",
+    "limits.refused": "Requests refused by a limit or a budget of their caller",
+    "limits.away": "Requests admitted or refused by this gateway alone, since Redis was away",
     "log.published": "inference.completed events acknowledged by the broker",
     "log.dropped": "inference.completed events dropped: the queue was full, or the event is not acceptable",
     "log.unspooled": "Completions that the disk did not take: a kill loses them until they are published",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from tunewheel_runtime.settings import ServiceSettings
 
 
@@ -32,7 +32,23 @@ class Settings(ServiceSettings):
     max_body_bytes: int = Field(default=1 << 20, gt=0)
     max_output_tokens: int = Field(default=4096, ge=1)
     """Most tokens that a client may ask for, unless the project's own ``max_output_tokens`` is larger."""
+    max_input_tokens: int | None = Field(default=None, ge=1)
+    """Longest prompt that is taken, by an estimate of one token for three bytes of the request."""
     retry_after_seconds: int = Field(default=2, ge=1)
+
+    limit_requests_per_minute: int | None = Field(default=None, ge=1)
+    """Of every caller beside whose key the file of keys has no limit of its own; None: no limit."""
+    limit_tokens_per_minute: int | None = Field(default=None, ge=1)
+    limit_tokens_per_day: int | None = Field(default=None, ge=1)
+    limit_tokens_per_month: int | None = Field(default=None, ge=1)
+    limits_url: SecretStr | None = None
+    """Redis, which counts for all gateways: ``redis://`` or ``rediss://``. None: each counts by itself."""
+    limits_timeout_seconds: float = Field(default=0.05, gt=0)
+    """Longest wait for Redis; then it is away."""
+    limits_when_away: Literal["share", "refuse"] = "share"
+    """While Redis is away: each gateway grants its share, or nobody is admitted who has a limit."""
+    limits_replicas: int = Field(default=1, ge=1)
+    """Gateways that share a limit where no Redis counts for them."""
 
     completion_queue: int = Field(default=10_000, ge=1)
     """Completions that may wait for the broker; beyond it the newest are dropped, and counted."""
@@ -47,6 +63,13 @@ class Settings(ServiceSettings):
     shadow_concurrency: int = Field(default=2, ge=1)
     shadow_backlog: int = Field(default=64, ge=0)
     """Shadow copies that may wait; beyond it the newest are dropped, and counted."""
+
+    @field_validator("limits_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        return url
 
     @property
     def adapter_root(self) -> Path:
