@@ -54,6 +54,18 @@ def test_every_rule_counts(answer: str, held: list[bool]) -> None:
     assert checked.is_valid(answer, "Where is LM-1?") is all(held)
 
 
+def test_what_is_broken_is_named_by_its_place_in_the_spec() -> None:
+    rules = [{"rule": "pattern", "pattern": r"\Z"}, *RULES]  # no engine knows the first
+    checked = form(output_schema=SCHEMA, output_rules=rules)
+    assert checked.violations('{"reply": "Hi, LM-2"}', "LM-1") == (
+        "output_schema",
+        "output_rules.1",
+        "output_rules.2",
+    )
+    assert form(output_schema=SCHEMA).violations('{"n": 1}', "") == ()
+    assert form().violations(" ", "") == ("empty",)
+
+
 def test_a_pattern_that_no_engine_knows_ends_nothing() -> None:
     checked = form(output_rules=[{"rule": "pattern", "pattern": r"\Z"}])
     assert checked.is_valid("a", "")

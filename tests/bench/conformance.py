@@ -175,6 +175,8 @@ async def serve(
             NoOpMeter("conformance"),
             lambda data: new_event(data, source="/bench"),
             drop,
+            drop,
+            not_logged,
             fail,
         )
         api = make_api(gateway)
@@ -232,6 +234,10 @@ async def listening(app: Any, *, lifespan: Literal["on", "off"]) -> AsyncIterato
         server.should_exit = True
         await task
         listener.close()
+
+
+async def not_logged(*_: object) -> None:
+    """Nobody rates what is asked here."""
 
 
 async def drop(events: Any) -> None:

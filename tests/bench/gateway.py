@@ -45,8 +45,6 @@ from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.store import ObjectStore
-from tunewheel_serve_gateway.exchange import Exchange
-from tunewheel_serve_gateway.spool import Spool
 
 HERE = Path(__file__).resolve().parent
 STUB = HERE.parent / "integration" / "engine_stub.py"
@@ -240,23 +238,6 @@ async def measure(
     }
 
 
-def spool_microseconds(*, together: int, completions: int = 4_000) -> float:
-    """Return the processor time that one completion costs on its way over the disk, ``together`` at once."""
-    one = Exchange("bench", "chatcmpl-" + "0" * 32, "m", RouteRole.PRODUCTION, (("user", TEXT),))
-    one.output = TEXT * 4
-    best = float("inf")
-    with tempfile.TemporaryDirectory() as scratch:
-        spool = Spool(Path(scratch))
-        for _ in range(5):
-            started = time.process_time()
-            for _ in range(completions // together):
-                for segment in [spool.append(one) for _ in range(together)]:
-                    spool.acknowledge(segment)
-            best = min(best, time.process_time() - started)
-        spool.close()
-    return best / completions * 1e6
-
-
 def write_keys(folder: Path) -> Path:
     """Write as many keys as a large company has applications, ``KEY`` among them, each with limits."""
     sums = [hashlib.sha256(key.encode()).hexdigest() for key in (KEY, *map(str, range(999)))]
@@ -366,7 +347,6 @@ def main() -> None:
         peers=gateway_peers.versions(),
         requests_per_round=options.requests,
         rounds=options.rounds,
-        spool_us={n: round(spool_microseconds(together=n), 1) for n in (1, 16)},
     )
 
 

@@ -1,4 +1,5 @@
-"""The gateway, killed with -9 under load and started again on the same port: nothing it answered is lost."""
+"""The gateway, killed with -9 under load and started again on the same port, with the broker and without:
+nothing it answered is lost."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ class Load:
     answered: list[str] = field(default_factory=list)
     rated: set[str] = field(default_factory=set)
     models: set[str] = field(default_factory=set)
+    rates: bool = True
+    """Whether clients rate what they get: without the broker that takes as long as a publish may."""
     stopping: bool = False
 
     @asynccontextmanager
@@ -73,6 +76,8 @@ class Load:
             assert response.status == 200, answer
         self.answered.append(answer["id"])
         self.models.add(answer["model"])
+        if not self.rates:
+            return
         feedback = {"completion_id": answer["id"], "rating": "up", "project": self.project}
         async with session.post(f"{self.url}/v1/feedback", json=feedback) as response:
             if response.status == 202:
@@ -86,8 +91,10 @@ def start(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
 
 
 async def test_killed_twice_under_load_it_comes_back_and_nothing_is_lost(
-    fresh_kafka: str, tmp_path: Path, project: str
+    broker_factory: Any, tmp_path: Path, project: str
 ):
+    broker = broker_factory()
+    fresh_kafka = broker.bootstrap_servers
     adapter = await stored_adapter(ObjectStore((tmp_path / "store").as_uri()), project, 1)
     port = free_port()
     load = Load(f"http://127.0.0.1:{port}", project)
@@ -99,29 +106,44 @@ async def test_killed_twice_under_load_it_comes_back_and_nothing_is_lost(
             "TUNEWHEEL_CACHE_DIR": str(tmp_path),
             "TUNEWHEEL_ENGINE_URL": engine,
             "TUNEWHEEL_HTTP_PORT": str(port),
+            "TUNEWHEEL_PUBLISH_SECONDS": "2",
         }
-        # The first is killed before it published anything, the second in the middle of publishing.
-        lingers = iter(("3600", "0.02", "0.02"))
 
         def next_process() -> subprocess.Popen[bytes]:
-            linger = {"TUNEWHEEL_COMPLETION_LINGER_SECONDS": next(lingers)}
-            return start(environment | linger, tmp_path / "gateway.log")
+            return start(environment, tmp_path / "gateway.log")
 
         process = next_process()
         try:
             async with load.applied():
-                for _ in range(2):
+                await load.goes_on()
+                load.rates = False
+                with silent(broker.process.pid):
                     await load.goes_on()
                     os.kill(process.pid, signal.SIGKILL)
                     process.wait(30)
-                    process = next_process()
+                load.rates = True
+                process = next_process()
+                await load.goes_on()
+                os.kill(process.pid, signal.SIGKILL)  # in the middle of publishing
+                process.wait(30)
+                process = next_process()
                 await load.goes_on()
         finally:
             process.terminate()
             assert process.wait(60) in (0, -signal.SIGTERM)
         await check(fresh_kafka, load)
     assert load.models == {adapter.model_id}
-    assert not list((tmp_path / "work" / "serve-gateway" / "completions").glob("*.jsonl"))
+    assert not list((tmp_path / "work" / "serve-gateway" / "completions").iterdir())
+
+
+@contextmanager
+def silent(broker: int) -> Iterator[None]:
+    """Let the broker's processes answer nobody meanwhile."""
+    os.killpg(broker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(broker, signal.SIGCONT)
 
 
 async def check(kafka: str, load: Load) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
@@ -29,12 +30,14 @@ from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.identity.access import Access
+from tunewheel_runtime.record_search import RecordSearch
 from tunewheel_runtime.service import Service
 
 PROJECT = "desk"
 MODEL = "base-0123456789ab"
 RUN = "run-1"
 BASE = BaseModelRef(name="org/Tiny-Base", revision="sha256:" + "0" * 64)
+COMPLETION_SECRET = "shared by gateways"
 LINES = "application/x-ndjson"
 
 
@@ -74,6 +77,13 @@ def _published(path: str, **fields: Any) -> list[Sample]:
         Sample(f"{path}?project={PROJECT}", fields, 202, 403),
         Sample(path, [named, named], 202, 403, kind=LINES),
     ]
+
+
+def _answered() -> str:
+    """Return the id of an answer that a gateway with this secret gave for the project."""
+    from tunewheel_serve_gateway.completion_ids import CompletionIds
+
+    return CompletionIds(COMPLETION_SECRET, Path()).new(PROJECT)
 
 
 def _form() -> Sample:
@@ -183,7 +193,7 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "GET /v1/models": [Sample("/v1/models", tells=True)],
         "GET /v1/models/{name:path}": [Sample(f"/v1/models/{PROJECT}", refused=404)],
         "POST /v1/feedback": [
-            Sample("/v1/feedback", {"completion_id": "c-1", "rating": "up", "project": PROJECT}, 202, 403)
+            Sample("/v1/feedback", {"completion_id": _answered(), "rating": "up"}, 202, 404)
         ],
         "GET /v1/status": [Sample("/v1/status", tells=True)],
     },
@@ -208,7 +218,10 @@ def build(name: str, tmp_path: Path, **settings: Any) -> Service:
     """Return the service as its process builds it; nothing of it runs."""
     package = f"tunewheel_{name.replace('-', '_')}"
     made = importlib.import_module(f"{package}.settings").Settings(
-        store_url=(tmp_path / "store").as_uri(), cache_dir=tmp_path, **settings
+        store_url=(tmp_path / "store").as_uri(),
+        cache_dir=tmp_path,
+        completion_secret=COMPLETION_SECRET,
+        **settings,
     )
     return importlib.import_module(f"{package}.main").make_app(made)
 
@@ -221,7 +234,8 @@ async def running(name: str, tmp_path: Path, log: Log, **settings: Any) -> Async
         async with app.router.lifespan_context(app):
             yield app
         return
-    service = build(name, tmp_path, **settings)
+    with patch.object(RecordSearch, "find", _not_on_the_log):
+        service = build(name, tmp_path, **settings)
     service.publisher.publish, service.publisher.publish_many = log.publish, log.publish_many
     for reader, event in itertools.product(service._readers, _happened()):
         reader.refresh = _nothing_new
@@ -281,6 +295,10 @@ def _happened() -> list[Event]:
         ),
         ModelRegistered(project=PROJECT, model_id=MODEL, kind="base", base=BASE),
     ]
+
+
+async def _not_on_the_log(*_: Any) -> None:
+    """The broker has no such record."""
 
 
 async def _nothing_new(**_: Any) -> None:

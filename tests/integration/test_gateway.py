@@ -126,19 +126,39 @@ async def test_every_completion_is_on_the_log_after_a_clean_stop(kafka: str, tmp
         assert {event.data.completion_id for event in found} == ids
 
 
-async def test_feedback_is_on_the_log_before_it_is_accepted(kafka: str, tmp_path: Path, project: str):
+async def rated(service: Service, completion_id: str, **body: Any) -> tuple[int, dict[str, Any]]:
+    """Say at this gateway that an answer was bad."""
+    url = f"http://127.0.0.1:{service.http_port}/v1/feedback"
+    said = {"completion_id": completion_id, "rating": "down", **body}
+    async with aiohttp.ClientSession() as session, session.post(url, json=said) as response:
+        return response.status, await response.json()
+
+
+async def test_feedback_for_an_answer_of_any_gateway_is_on_the_log_before_it_is_accepted(
+    kafka: str, tmp_path: Path, project: str
+):
+    secret = {"completion_secret": "shared by gateways"}
     async with EngineStub().running() as engine, Bus(kafka) as bus:
         await bus.publish(declared(project))
-        async with running(gateway(kafka, tmp_path, engine)) as service, client_of(service) as client:
-            await answered_by(client, project, BASE.name)
-            answer = await client.chat.completions.create(model=project, messages=HELLO)
-            body = {"completion_id": answer.id, "rating": "down", "correction": {"category": "bell"}}
-            url = f"http://127.0.0.1:{service.http_port}/v1/feedback"
-            async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
-                accepted = await response.json()
-                assert response.status == 202
-            (event,) = await bus.collect(
-                topics.FEEDBACK_RECEIVED, 1, where=lambda e: e.data.feedback_id == accepted["feedback_id"]
-            )
-            assert event.data.output == answer.choices[0].message.content
-            assert event.data.correction == {"category": "bell"}
+        first = gateway(kafka, tmp_path, engine, work_dir=tmp_path / "first", **secret)
+        second = gateway(kafka, tmp_path, engine, work_dir=tmp_path / "second", **secret)
+        async with running(second):
+            async with running(first), client_of(first) as client:
+                await answered_by(client, project, BASE.name)
+                answers = [
+                    await client.chat.completions.create(model=project, messages=HELLO) for _ in range(3)
+                ]
+                for service, answer in zip((first, second), answers, strict=False):
+                    assert (await rated(service, answer.id, correction={"category": "bell"}))[0] == 202
+            # The third is rated once the gateway that answered is gone.
+            status, accepted = await rated(second, answers[2].id, correction={"category": "bell"})
+            assert status == 202, accepted
+            invented = answers[2].id[:-4] + "0000"
+            assert (await rated(second, invented, project=project))[0] == 404
+        events = await bus.collect(topics.FEEDBACK_RECEIVED, 3, where=lambda e: e.project == project)
+    said = {event.data.completion_id: event for event in events}
+    for answer in answers:
+        event = said[answer.id]
+        assert event.data.output == answer.choices[0].message.content
+        assert event.data.messages[-1].content == HELLO[0]["content"]
+        assert (event.data.model_id, event.data.correction) == (BASE.name, {"category": "bell"})

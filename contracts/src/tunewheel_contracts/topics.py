@@ -25,9 +25,10 @@ class TopicSpec:
 
     ``retention_ms`` is milliseconds, ``FOREVER`` for topics that are the truth of some state. A topic whose
     partitions some consumer shares has a dead-letter topic beside it. A consumer shares them in the consumer
-    group ``<service>.<topic>``; one of ``replayed_by`` only reads the whole topic in every process, without
-    a group. Of the services that ``elects`` names, the group ``<service>.active`` on this topic chooses the
-    one active process. The console reads every topic but ``COMES_AGAIN`` and is named nowhere.
+    group ``<service>.<topic>``; one of ``replayed_by`` only reads the topic in every process, without a
+    group: the whole, or what it looks for. Of the services that ``elects`` names, the group
+    ``<service>.active`` on this topic chooses the one active process. The console reads every topic but
+    ``COMES_AGAIN`` and is named nowhere.
     """
 
     event: type[Event]
@@ -189,7 +190,13 @@ SERVING_DESIRED = TopicSpec(
 )
 
 INFERENCE_COMPLETED = TopicSpec(
-    production.InferenceCompleted, ("serve-gateway",), ("monitor",), 3, retention_ms=30 * DAY_MS
+    # a gateway looks for the completions that feedback is about
+    production.InferenceCompleted,
+    ("serve-gateway",),
+    ("monitor", "serve-gateway"),
+    3,
+    retention_ms=30 * DAY_MS,
+    replayed_by=("serve-gateway",),
 )
 DRIFT_DETECTED = TopicSpec(
     # it shows what users asked: no longer than the log keeps the completions themselves

@@ -19,15 +19,24 @@ class AnswerForm:
 
     def __init__(self, task: TaskSpec) -> None:
         self._schema = None if task.output_schema is None else SchemaCheck(task.output_schema)
-        self._rules = tuple(rule for rule in task.output_rules if not _unknown_pattern(rule))
+        known = [(n, rule) for n, rule in enumerate(task.output_rules) if not _unknown_pattern(rule)]
+        self._numbers = tuple(number for number, _ in known)
+        self._rules = tuple(rule for _, rule in known)
 
     def is_valid(self, answer: str, asked: str) -> bool:
         """True where ``answer`` has the form; ``asked`` is all that was said before it, as one text."""
-        if self._schema is None and not self._rules:
-            return bool(answer.strip())
         if self._schema is not None and not self._schema.fits(answer):
             return False
-        return all(self.held(answer, asked))
+        return not self.violations(answer, asked)
+
+    def violations(self, answer: str, asked: str) -> tuple[str, ...]:
+        """Name what ``answer`` breaks of the form: ``empty``, ``output_schema``, ``output_rules.<n>``."""
+        if self._schema is None and not self._rules:
+            return () if answer.strip() else ("empty",)
+        fits = self._schema is None or self._schema.fits(answer)
+        held = zip(self._numbers, self.held(answer, asked), strict=True)
+        broken = tuple(f"output_rules.{number}" for number, holds in held if not holds)
+        return broken if fits else ("output_schema", *broken)
 
     def held(self, answer: str, asked: str) -> list[bool]:
         """Tell of each output rule whether ``answer`` holds to it.

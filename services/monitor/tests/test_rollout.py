@@ -40,6 +40,11 @@ def completion(**changes: Any) -> InferenceCompleted:
         (Tally(20, errors=2), Tally(0), "failed"),
         (Tally(20, errors=1), Tally(40), "passed"),
         (Tally(0), Tally(500), None),
+        (Tally(20, incidents=8), Tally(40, incidents=16), "passed"),
+        (Tally(5, incidents=15), Tally(20, incidents=60), None),
+        (Tally(10, incidents=12), Tally(40), "failed"),
+        (Tally(0, incidents=20), Tally(60, incidents=1), "failed"),
+        (Tally(0, incidents=19), Tally(60), None),
     ],
 )
 def test_verdicts(candidate: Tally, champion: Tally, verdict: str | None):
@@ -71,13 +76,9 @@ def test_a_shadow_is_judged_by_its_own_policy():
 
 def test_a_canary_that_answers_everything_needs_no_champion():
     everything = RolloutSpec(canary=CanaryPolicy(min_requests=20, percent=100))
-    good, bad = (
-        judge(trial(Tally(20), Tally(0)), everything),
-        judge(trial(Tally(20, invalid=3), Tally(0)), everything),
-    )
-    assert good is not None
-    assert bad is not None
-    assert (good.verdict, bad.verdict) == ("passed", "failed")
+    tallies = (Tally(20), Tally(20, invalid=3), Tally(10, incidents=10))
+    verdicts = [judge(trial(tally, Tally(0)), everything) for tally in tallies]
+    assert [found and found.verdict for found in verdicts] == ["passed", "failed", "failed"]
 
 
 def test_only_routed_traffic_since_the_stage_began_counts():
@@ -101,6 +102,16 @@ def test_a_completion_that_comes_twice_counts_once(monkeypatch: pytest.MonkeyPat
     watched.recount()
     assert watched.count(completion(completion_id="e"), valid=True)
     assert watched.candidate == Tally(1)
+
+
+def test_only_what_the_model_failed_is_an_error_of_its_own():
+    watched = trial(Tally(), Tally())
+    faults: list[Any] = ["model", "engine", None]  # None: a gateway of earlier releases
+    for n, fault in enumerate(faults):
+        assert watched.count(completion(completion_id=f"c{n}", error="x", fault=fault), valid=False)
+    assert watched.candidate == Tally(2, errors=2, incidents=1)
+    assert watched.candidate.figures()["engine_incidents"] == 1
+    assert "engine_incidents" not in watched.champion.figures()
 
 
 def test_an_error_is_no_invalid_output():

@@ -104,7 +104,13 @@ async def test_a_shift_after_one_that_is_over_is_another_alarm(desk: Any):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"pinned": True}, {"role": RouteRole.CANARY}, {"error": "timeout"}, {"model_id": "desk-0"}],
+    [
+        {"pinned": True},
+        {"role": RouteRole.CANARY},
+        {"error": "timeout"},
+        {"model_id": "desk-0"},
+        {"cancelled": True},
+    ],
     ids=str,
 )
 async def test_only_what_production_answered_counts(desk: Any, changes: Any):
@@ -236,6 +242,40 @@ async def test_a_canary_is_judged_once(desk: Any, bad: int, verdict: str):
     await desk.watch.start()
     await desk.send(canary_traffic(desk, bad=5))
     assert len(desk.broker.of(topics.ROLLOUT_JUDGED)) == 1
+
+
+async def test_clients_that_leave_and_wrong_requests_say_nothing_of_a_canary(desk: Any):
+    await start_canary(desk)
+    canary = {"model_id": "desk-2", "role": RouteRole.CANARY}
+    left = desk.ask(MORE_BIKES[:20], output="{", cancelled=True, **canary)
+    wrong = desk.ask(MORE_BIKES[:20], output="", error="too long", fault="client", **canary)
+    await desk.send(left + wrong + canary_traffic(desk, bad=0))
+    (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
+    assert (judged.verdict, judged.requests) == ("passed", 10)
+
+
+async def test_the_gateway_s_verdict_on_the_format_counts_where_it_gave_one(desk: Any):
+    await in_production(desk)
+    desk.knowledge._scores["desk", "desk-1"] = (1, 100)
+    await desk.send(desk.ask(MORE_BIKES[:20], output=INVALID, format_valid=True))
+    assert not desk.drifts
+    await desk.send(desk.ask(MORE_BIKES[20:40], format_valid=False))
+    assert [drift.detector for drift in desk.drifts] == ["format"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "messages"), [("off", ()), ("hashed", [{"role": "user", "content": "text-1"}])]
+)
+async def test_without_texts_drift_of_the_input_is_not_measured(desk: Any, texts: str, messages: Any):
+    await in_production(desk)
+    desk.knowledge._scores["desk", "desk-1"] = (1, 100)
+    hidden = {"texts": texts, "messages": messages, "output": "", "format_valid": False}
+    await desk.send(desk.ask(MORE_BIKES[:20], **hidden))
+    (drift,) = desk.drifts
+    assert (drift.detector, {example.excerpt for example in drift.examples}) == ("format", {""})
+    record = await desk.watch.sorter.records.latest("desk", "ds-1", "completions")
+    assert record.not_measured == ("input",)
+    assert [finding.detector for finding in record.findings] == ["format"]
 
 
 async def test_killed_in_the_middle_of_a_canary_it_counts_on(desk: Any):

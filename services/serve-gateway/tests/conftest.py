@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from opentelemetry.metrics import NoOpMeter
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
-from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.http import PatientHttp
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
@@ -230,6 +232,23 @@ class Broker:
         self.batches = 0
         self.away = False
         self.failures: list[BaseException] = []
+        self.peers: list[Broker] = []
+        """Where other gateways publish to the same log."""
+
+    async def send(self, records: Any) -> None:
+        """Take encoded completions."""
+        found = [Envelope.from_kafka(InferenceCompleted, r.value, r.headers) for r in records]
+        await self.publish_many(found)
+
+    async def find(self, completion_id: str, since: datetime) -> Envelope[Any] | None:
+        """Look for a completion on the log, which all gateways share."""
+        if self.away:
+            raise TransientError("cannot read: no broker")
+        for event in (e for one in (self, *self.peers) for e in one.events):
+            if event.data.type == "inference.completed" and event.data.completion_id == completion_id:
+                assert event.time >= since
+                return event
+        return None
 
     async def publish_many(self, envelopes: Any) -> None:
         await asyncio.sleep(0)
@@ -267,12 +286,16 @@ async def put_adapter(
     return AdapterRef(**(values | changes))
 
 
-def spec_of(project: str, *, prompt: str = "Answer as JSON.") -> ProjectSpec:
-    return ProjectSpec(
-        project=project,
-        base_model=BASE.name,
-        task=TaskSpec(system_prompt=prompt),
-        criteria=(Criterion(metric=Metric.ROUGE_L, minimum=0.1),),
+def spec_of(project: str, *, prompt: str = "Answer as JSON.", **values: Any) -> ProjectSpec:
+    """``values``: parts of the spec, as YAML has them; those of ``task`` beside its prompt."""
+    return ProjectSpec.model_validate(
+        {
+            "project": project,
+            "base_model": BASE.name,
+            "criteria": [Criterion(metric=Metric.ROUGE_L, minimum=0.1)],
+            **values,
+            "task": {"system_prompt": prompt, **values.get("task", {})},
+        }
     )
 
 
@@ -303,8 +326,8 @@ class World:
         is_desired = isinstance(event.data, ServingDesired)
         (self.gateway.on_serving_desired if is_desired else self.gateway.on_project_declared)(event)
 
-    def declare(self, project: str = "desk", *, prompt: str = "Answer as JSON.") -> None:
-        self.tell(wrap(ProjectDeclared(project=project, spec=spec_of(project, prompt=prompt))))
+    def declare(self, project: str = "desk", *, prompt: str = "Answer as JSON.", **values: Any) -> None:
+        self.tell(wrap(ProjectDeclared(project=project, spec=spec_of(project, prompt=prompt, **values))))
 
     async def desire(
         self,
@@ -432,6 +455,8 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
                 NoOpMeter("test"),
                 wrap,
                 broker.publish_many,
+                broker.send,
+                broker.find,
                 broker.failures.append,
             )
             app = make_api(gateway)

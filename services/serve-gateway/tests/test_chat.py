@@ -336,14 +336,20 @@ async def test_what_nobody_foresaw_is_told_in_openais_shape(
     assert "secret" not in str(caught.value)
 
 
-async def test_an_engine_that_breaks_is_502_and_counts_against_the_model(world: Any):
-    world.engine.fail_with = (500, {"error": {"message": "boom"}}, {})
-    async with await world.chat() as response:
-        assert response.status == 502
+@pytest.mark.parametrize(
+    ("status", "answered", "fault"), [(500, 502, "model"), (400, 400, "client"), (422, 422, "client")]
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_failed_request_says_whose_fault_it_is(
+    world: Any, status: int, answered: int, fault: str, stream: bool
+):
+    world.engine.fail_with = (status, {"error": {"message": "boom"}}, {})
+    async with await world.chat(stream=stream) as response:
+        assert response.status == answered
     (event,) = await world.completions()
     assert event.error is not None
     assert "boom" in event.error
-    assert event.finish_reason == "error"
+    assert (event.finish_reason, event.fault, event.format_valid) == ("error", fault, None)
 
 
 NO_ANSWERS: dict[str, Any] = {
@@ -369,6 +375,7 @@ async def test_what_is_no_answer_is_none_under_whatever_status(world: Any, body:
         assert (await response.json())["error"]["code"] == "engine_error"
     (event,) = await world.completions()
     assert (event.finish_reason, event.output) == ("error", "")
+    assert event.fault == ("model" if body.get("code") == 500 else "engine")
     assert world.gateway.metrics.value("completions.answered") == 0
 
 
@@ -387,7 +394,8 @@ async def test_an_error_keeps_its_own_status_where_it_came_as_a_success(
         assert (response.status, error["message"], error["param"]) == (status, "not so", name)
     world.engine.fail_with = world.engine.stream_instead = None
     await world.said()
-    assert len(await world.completions()) == 1  # says nothing of the model
+    faults = [event.fault for event in await world.completions(1 + (code == 400))]
+    assert faults == (["client", None] if code == 400 else [None])  # an engine that is full says nothing
 
 
 async def test_a_stream_that_ends_before_it_began_is_no_answer(world: Any):
@@ -413,6 +421,7 @@ async def test_a_stream_that_breaks_off_ends_with_an_error(world: Any):
     (event,) = await world.completions()
     assert event.output == "desk-1: hello"
     assert event.error is not None
+    assert event.fault == "engine"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -433,7 +442,11 @@ async def test_a_client_that_goes_away_frees_the_engine(world: Any, eventually: 
     await eventually(lambda: world.gateway.metrics.value("completions.disconnected") == 1)
     world.engine.gate.set()
     assert await world.said() == "desk-1: hello"
-    assert len(await world.completions()) == 1
+    left, answered = await world.completions(2)
+    assert (left.cancelled, left.finish_reason, left.error) == (True, "cancelled", None)
+    assert (left.output, left.format_valid) == ("desk-1:" if stream else "", None)
+    assert left.latency_seconds > 0
+    assert not answered.cancelled
 
 
 async def test_nothing_is_answered_before_the_views_are_read(make_world: Any):

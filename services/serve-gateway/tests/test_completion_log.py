@@ -10,10 +10,13 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_serve_gateway import completion_log, writing
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.kept import Kept
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.recent import RecentCompletions
+from tunewheel_serve_gateway.recording import Recorder
 from tunewheel_serve_gateway.spool import Spool
 
 
@@ -35,19 +38,33 @@ class Log:
         self.open.set()
         self.errors: list[Exception] = []
         self.event_ids: list[str] = []
-        self.spool = Spool(directory)
+        self.asked = 0
+        self.remembered: list[str] = []
+        spool = {name: options.pop(name) for name in ("limit_bytes", "segment_bytes") if name in options}
+        self.spool = Spool(directory, **spool)
+        recorder = Recorder(lambda data: new_event(data, source="/test"), lambda _: None, lambda: "")
         self.log = CompletionLog(
-            lambda data: new_event(data, source="/test"), self._publish, self.metrics, self.spool, **options
+            recorder,
+            self._publish,
+            self.metrics,
+            self.spool,
+            remember=lambda kept: self.remembered.append(kept.completion_id),
+            **options,
         )
 
-    async def _publish(self, envelopes: Any) -> None:
+    async def _publish(self, records: Any) -> None:
+        self.asked += 1
         await self.open.wait()
         if self.errors:
             raise self.errors.pop(0)
-        if any(len(e.data.output) > 100 for e in envelopes):
+        if any(b"x" * 150 in r.value for r in records):
             raise InvalidEvent(field="(body)", reason="is over the limit")
-        self.event_ids += [e.id for e in envelopes]
-        self.batches.append([e.data.completion_id for e in envelopes])
+        self.event_ids += [r.headers["ce_id"].decode() for r in records]
+        self.batches.append([r.key.decode() for r in records])
+
+    async def keep(self, *exchanges: Exchange) -> None:
+        """Have all of them written, in their order."""
+        await asyncio.gather(*map(self.log.keep, exchanges))
 
     @property
     def published(self) -> list[str]:
@@ -63,42 +80,60 @@ class Log:
 
 @pytest.fixture
 def make_log(tmp_path: Path) -> Any:
-    """Return a maker of logs over one spool: the second is the first one's next process."""
-    return lambda **options: Log(tmp_path / "spool", **options)
+    """Return a maker of logs over one folder: the second is the first one's next process."""
+
+    async def make(**options: Any) -> Log:
+        made = Log(tmp_path / "spool", **options)
+        await made.log.recover()
+        return made
+
+    return make
 
 
 async def test_completions_are_published_in_batches_and_in_order(make_log: Any, eventually: Any):
-    log = make_log(batch=4)
+    log = await make_log(batch=4)
+    await log.keep(*map(exchange, range(10)))
     log.log.start()
-    for n in range(10):
-        assert log.log.offer(exchange(n))
     await eventually(lambda: len(log.published) == 10)
-    assert log.published == [f"c-{n}" for n in range(10)]
+    assert log.published == log.remembered == [f"c-{n}" for n in range(10)]
     assert max(len(batch) for batch in log.batches) == 4
     await log.log.close(timeout_seconds=1)
 
 
-async def test_a_full_queue_drops_the_newest_and_counts_it(make_log: Any, eventually: Any):
-    log = make_log(limit=3)
+async def test_a_full_disk_drops_the_newest_counts_it_and_tells(make_log: Any, eventually: Any):
+    log = await make_log(limit_bytes=5_000)
     log.open.clear()
     log.log.start()
-    assert [log.log.offer(exchange(n)) for n in range(5)] == [True, True, True, False, False]
-    assert log.metrics.value("log.dropped") == 2
-    assert log.exported("tunewheel.gateway.log.dropped") == 2
-    assert "tunewheel_gateway_log_dropped_total 2" in log.metrics.render()
-    assert "tunewheel_gateway_log_waiting 3" in log.metrics.render()
+    await log.keep(*map(exchange, range(50)))
+    taken = log.spool.count
+    assert 0 < taken < 50
+    assert log.metrics.value("log.dropped") == log.exported("tunewheel.gateway.log.dropped") == 50 - taken
+    assert "tunewheel_gateway_log_full 1" in log.metrics.render()
+    assert f"tunewheel_gateway_log_waiting {taken}" in log.metrics.render()
+    assert len(log.remembered) == 50, "feedback reaches those that were dropped too"
     log.open.set()
-    await eventually(lambda: log.published == ["c-0", "c-1", "c-2"])
-    assert log.log.offer(exchange(9))
+    await eventually(lambda: log.published == [f"c-{n}" for n in range(taken)])
+    await log.keep(exchange(99))
+    assert "tunewheel_gateway_log_full 0" in log.metrics.render()
     await log.log.close(timeout_seconds=1)
-    assert log.published[-1] == "c-9"
+    assert log.published[-1] == "c-99"
 
 
-async def test_the_queue_is_bounded_in_bytes_too(make_log: Any):
-    log = make_log(limit_bytes=6_000)
-    assert log.log.offer(exchange(0, text="x" * 2_000))
-    assert not log.log.offer(exchange(1, text="x" * 2_000))
-    assert log.log.offer(exchange(2))
+async def test_a_broker_that_is_away_for_long_gets_everything_in_its_order(make_log: Any, eventually: Any):
+    log = await make_log(segment_bytes=1 << 20)
+    log.errors = [TransientError("away")]
+    log.open.clear()
+    log.log.start()
+    for first in range(0, 30_000, 500):
+        await log.keep(*map(exchange, range(first, first + 500)))
+    await eventually(lambda: log.asked == 1)
+    assert (log.spool.count, log.published) == (30_000, [])
+    log.open.set()
+    await eventually(lambda: len(log.published) == 30_000)
+    assert log.published == [f"c-{n}" for n in range(30_000)]
+    assert log.metrics.value("log.dropped") == 0
+    await eventually(lambda: log.spool.size_bytes == 0)
+    await log.log.close(timeout_seconds=1)
 
 
 LARGE = "x" * 3_000
@@ -117,50 +152,58 @@ LARGE = "x" * 3_000
     ],
     ids=["user", "error", "finish_reason", "output", "wide output", "wide text", "many messages"],
 )
-def test_whatever_makes_a_completion_large_counts(make_log: Any, changes: dict[str, Any]):
-    log = make_log(limit_bytes=6_500)
-    recent = RecentCompletions(limit=100, limit_bytes=6_500)
-    for n in range(2):
+async def test_whatever_makes_a_completion_large_counts(
+    make_log: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+):
+    monkeypatch.setattr(writing, "PENDING_BYTES", 6_500)
+    log = await make_log()
+    for n in range(2):  # the loop is held: the thread can tell of nothing yet
         large = exchange(n)
         for name, value in changes.items():
             setattr(large, name, value)
-        assert log.log.offer(large) == (n == 0)
-        recent.remember(large)
-    assert (len(recent), recent.get("c-0")) == (1, None)
-
-
-async def test_a_broker_that_comes_back_gets_everything(make_log: Any, eventually: Any):
-    log = make_log()
-    log.errors = [TransientError("away"), TransientError("away")]
-    log.log.start()
-    log.log.offer(exchange(0))
-    log.log.offer(exchange(1))
-    await eventually(lambda: log.published == ["c-0", "c-1"])
-    assert log.metrics.value("log.dropped") == 0
+        log.log.offer(large)
+    assert log.metrics.value("log.dropped") == 1
     await log.log.close(timeout_seconds=1)
 
 
+def test_what_is_remembered_is_bounded_in_number_and_in_bytes():
+    made = Recorder(lambda data: new_event(data, source="/test"), lambda _: None, lambda: "").record(
+        [exchange(n, text="y" * 2_000) for n in range(3)]
+    )
+    by_bytes, by_number = (
+        RecentCompletions(limit=100, limit_bytes=13_000),
+        RecentCompletions(limit=1, limit_bytes=1 << 20),
+    )
+    for kept in made:
+        assert kept is not None
+        by_bytes.remember(kept)
+        by_number.remember(kept)
+    assert (len(by_bytes), by_bytes.get("c-0")) == (2, None)
+    assert (len(by_number), by_number.get("c-1")) == (1, None)
+    found = by_number.get("c-2")
+    assert found is not None
+    assert found.data().output == "y" * 2_000
+
+
 async def test_closing_flushes(make_log: Any):
-    log = make_log(linger_seconds=3600)
+    log = await make_log(linger_seconds=3600)
     log.log.start()
     for n in range(7):
         log.log.offer(exchange(n))
-    await asyncio.sleep(0)
     await log.log.close(timeout_seconds=5)
     assert len(log.published) == 7
 
 
 async def test_closing_without_a_broker_ends_and_the_next_process_publishes(make_log: Any, eventually: Any):
-    log = make_log()
+    log = await make_log()
     log.open.clear()
     log.log.start()
     log.log.offer(exchange(0))
     await log.log.close(timeout_seconds=0.05)
     assert (log.published, log.metrics.value("log.dropped")) == ([], 0)
-    after = make_log()
-    await after.log.recover()
+    after = await make_log()
     assert after.metrics.value("log.recovered") == 1
-    after.log.offer(exchange(1))
+    await after.keep(exchange(1))
     after.log.start()
     await eventually(lambda: after.published == ["c-0", "c-1"])
     await after.log.close(timeout_seconds=1)
@@ -168,38 +211,33 @@ async def test_closing_without_a_broker_ends_and_the_next_process_publishes(make
 
 
 async def test_what_was_published_and_not_noted_comes_again_under_the_same_id(make_log: Any, eventually: Any):
-    log = make_log()
-    log.log.offer(exchange(0))
-    await log._publish([log.log._wrap(exchange(0).event_data())])  # and then it is killed
+    log = await make_log()
+    await log.keep(exchange(0))
+    await log._publish([one.record for one in log.spool.read(9).kept])  # and then it is killed
     log.spool.close()
-    after = make_log()
-    await after.log.recover()
+    after = await make_log()
     after.log.start()
     await eventually(lambda: after.published == ["c-0"])
     assert after.event_ids == log.event_ids
     await after.log.close(timeout_seconds=1)
 
 
-async def test_a_disk_that_takes_nothing_is_counted_and_the_completion_published(
-    make_log: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+async def test_a_disk_that_hangs_stops_no_answer(make_log: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(completion_log, "DISK_SECONDS", 0.01)
+    log = await make_log()
+    with log.spool._lock:
+        await log.keep(exchange(0))
+        assert log.metrics.value("log.unspooled") == 1
+    await log.log.close(timeout_seconds=1)
+    assert log.published == ["c-0"]
+
+
+@pytest.mark.parametrize("text", ["x" * 200, "\ud800"], ids=["too large", "no unicode"])
+async def test_an_event_that_is_not_acceptable_does_not_hold_up_the_others(
+    make_log: Any, eventually: Any, text: str
 ):
-    log = make_log()
-    monkeypatch.setattr(log.spool, "append", lambda _: None)
-    log.log.start()
-    assert log.log.offer(exchange(0))
-    await eventually(lambda: log.published == ["c-0"])
-    assert log.metrics.value("log.unspooled") == 1
-    log.open.clear()
-    log.log.offer(exchange(1))
-    await log.log.close(timeout_seconds=0.05)
-    assert log.metrics.value("log.dropped") == 1
-
-
-async def test_an_event_that_is_too_large_does_not_hold_up_the_others(make_log: Any, eventually: Any):
-    log = make_log()
-    log.log.offer(exchange(0))
-    log.log.offer(exchange(1, text="x" * 200))
-    log.log.offer(exchange(2))
+    log = await make_log()
+    await log.keep(exchange(0), exchange(1, text=text), exchange(2))
     log.log.start()
     await eventually(lambda: log.published == ["c-0", "c-2"])
     assert log.metrics.value("log.dropped") == 1
@@ -219,12 +257,26 @@ async def test_a_log_that_breaks_stops_the_service(world: Any, eventually: Any):
     async def broken(_: Any) -> None:
         raise RuntimeError("a bug")
 
-    whole, world.gateway.log._publish_many = world.gateway.log._publish_many, broken
+    whole, world.gateway.log._publish_records = world.gateway.log._publish_records, broken
     await world.said()
     await eventually(lambda: world.broker.failures)
     assert str(world.broker.failures[0]) == "a bug"
     assert await world.said() == "desk-1: hello"
-    world.gateway.log._publish_many = whole
+    world.gateway.log._publish_records = whole
+
+
+async def test_a_thread_that_breaks_stops_the_service_and_no_answer(
+    world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(completion_log, "DISK_SECONDS", 0.01)
+    monkeypatch.setattr(Recorder, "record", broken)
+    assert await world.said() == "desk-1: hello"
+    await eventually(lambda: world.broker.failures)
+    assert str(world.broker.failures[0]) == "a bug"
+    assert await world.said() == "desk-1: hello"
 
 
 def by(n: int, user: str) -> Exchange:
@@ -233,62 +285,62 @@ def by(n: int, user: str) -> Exchange:
     return made
 
 
-def is_erased(one: Exchange) -> bool:
-    return one.user == "C-7"
+def is_erased(one: Kept) -> bool:
+    return one.customer == "C-7"
 
 
-def on_disk(log: Any) -> str:
-    return "".join(path.read_text("utf-8") for path in log.spool._directory.glob("*.jsonl"))
+def on_disk(log: Any) -> bytes:
+    return b"".join(path.read_bytes() for path in log.spool._directory.rglob("*.segment"))
 
 
 async def test_what_is_erased_leaves_the_queue_and_the_disk(make_log: Any, eventually: Any):
-    log = make_log(batch=2)
+    erased: set[str] = set()
+    log = await make_log(batch=2, is_erased=lambda one: one.customer in erased)
     log.open.clear()
-    for n, user in enumerate(("C-1", "C-7", "C-7", "C-2")):
-        log.log.offer(by(n, user))
+    await log.keep(*(by(n, user) for n, user in enumerate(("C-1", "C-7", "C-7", "C-2"))))
     log.log.start()
-    await eventually(lambda: log.log._flying == 2)
-    log.log.forget(is_erased)
-    log.log.offer(by(4, "C-3"))
+    await eventually(lambda: log.asked == 1)
+    erased.add("C-7")
+    log.log.forget()
+    await log.keep(by(4, "C-3"))
     with pytest.raises(TransientError):
         await log.log.forgotten(timeout_seconds=0.01)
     log.open.set()
     await log.log.forgotten(timeout_seconds=10)
-    assert "C-7" not in on_disk(log)
+    assert b"C-7" not in on_disk(log)
     await eventually(lambda: log.published == ["c-0", "c-1", "c-3", "c-4"])  # c-1 was on its way
     await log.log.close(timeout_seconds=1)
     assert log.spool.size_bytes == 0
 
 
-async def test_what_was_erased_while_a_process_was_down_is_not_published(make_log: Any, eventually: Any):
-    log = make_log()
+async def test_what_was_erased_while_a_process_was_down_is_not_published(make_log: Any):
+    log = await make_log()
     log.open.clear()
-    for n, user in enumerate(("C-7", "C-1")):
-        log.log.offer(by(n, user))
+    await log.keep(by(0, "C-7"), by(1, "C-1"))
     await log.log.close(timeout_seconds=0.01)
-    after = make_log()
-    await after.log.recover(is_erased)
+    after = await make_log(is_erased=is_erased)
+    after.log.forget()
     after.log.start()
     await after.log.forgotten(timeout_seconds=10)
     assert after.published == ["c-1"]
-    assert "C-7" not in on_disk(after)
+    assert b"C-7" not in on_disk(after)
     await after.log.close(timeout_seconds=1)
 
 
 async def test_nothing_waits_where_nothing_is_on_the_disk(make_log: Any):
-    log = make_log()
-    log.log.forget(is_erased)
-    await log.log.forgotten(timeout_seconds=0.01)
+    log = await make_log()
+    log.log.forget()
+    await log.log.forgotten(timeout_seconds=10)
+    await log.log.close(timeout_seconds=1)
 
 
 async def test_a_client_s_name_for_the_user_that_no_event_can_hold_loses_no_completion(
     make_log: Any, eventually: Any
 ):
-    log, odd = make_log(), exchange(0)
+    log, odd = await make_log(), exchange(0)
     odd.user = LARGE
-    log.log.offer(odd)
-    log.log.offer(by(1, "C-1"))
+    await log.keep(odd, by(1, "C-1"))
+    assert [one.customer for one in log.spool.read(9).kept] == [None, "C-1"]
     log.log.start()
     await eventually(lambda: log.published == ["c-0", "c-1"])
-    assert (odd.event_data().customer, by(1, "C-1").event_data().customer) == (None, "C-1")
     await log.log.close(timeout_seconds=1)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.upstream import FeedbackReceived
+from tunewheel_contracts.events.upstream import ErasureRequested, FeedbackReceived
 from tunewheel_contracts.principal import Principal
-from tunewheel_runtime.identity.roles import Caller, Grant, NotAuthorised, Role
+from tunewheel_runtime.identity.roles import Caller, Grant, Role
 from tunewheel_serve_gateway.errors import ApiError
 from tunewheel_serve_gateway.feedback import join, parse_feedback
 
@@ -36,6 +36,10 @@ BODY = st.fixed_dictionaries(
         "output": st.text(),
     },
 )
+
+
+def wrap(data: Any) -> Envelope[Any]:
+    return new_event(data, source="/test")
 
 
 async def send(world: Any, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
@@ -91,21 +95,81 @@ async def test_the_same_feedback_twice_is_one_event(world: Any):
     assert len({e.id for e in world.broker.events if e.data.type == "feedback.received"}) == 1
 
 
-async def test_a_correction_of_a_forgotten_completion_needs_messages(world: Any):
-    body = {"completion_id": "chatcmpl-old", "rating": "down", "correction": "No.", "project": "desk"}
-    status, answer = await send(world, body)
+async def test_a_completion_of_another_gateway_is_found_on_the_log(world: Any, make_world: Any):
+    other = await make_world(beside=world, log=world.log)
+    other.broker.peers = [world.broker]
+    completion_id = await completion(world)
+    await world.completions()
+    body = {"completion_id": completion_id, "rating": "down", "correction": "No."}
+    assert (await send(other, body))[0] == 202
+    (event,) = other.broker.of("feedback.received")
+    assert event.output == "desk-1: where is my bike?"
+    assert (event.model_id, event.messages[-1].content) == ("desk-1", "where is my bike?")
+
+
+async def test_what_is_not_on_the_log_can_be_rated_and_is_corrected_with_its_conversation(
+    world: Any, make_world: Any
+):
+    other = await make_world(beside=world, log=world.log)
+    body = {"completion_id": await completion(world), "rating": "down"}
+    assert (await send(other, body))[0] == 202
+    body["correction"] = "No."
+    status, answer = await send(other, body)
     assert (status, answer["error"]["param"]) == (422, "messages")
-    assert "send the conversation" in answer["error"]["message"]
+    assert "send what was answered" in answer["error"]["message"]
     asked = [{"role": "user", "content": "open on sundays?"}]
-    assert (await send(world, body | {"messages": asked}))[0] == 202
+    assert (await send(other, body | {"messages": asked}))[0] == 202
+    rated, corrected = other.broker.of("feedback.received")
+    assert (rated.project, rated.model_id, rated.messages) == ("desk", None, ())
+    assert corrected.messages[0].content == "open on sundays?"
+
+
+async def test_what_was_logged_counts_whatever_the_sender_says_was_asked(world: Any):
+    body = {"completion_id": await completion(world), "rating": "down", "correction": "No."}
+    invented = {
+        "messages": [{"role": "user", "content": "another"}],
+        "output": "another",
+        "model_id": "desk-9",
+    }
+    assert (await send(world, body | invented))[0] == 202
     (event,) = world.broker.of("feedback.received")
-    assert event.messages[0].content == "open on sundays?"
+    assert (event.messages[-1].content, event.model_id) == ("where is my bike?", "desk-1")
 
 
-async def test_a_forgotten_completion_needs_its_project(world: Any):
-    status, answer = await send(world, {"completion_id": "chatcmpl-old", "rating": "up"})
+async def test_nobody_can_rate_what_no_gateway_answered(world: Any, make_world: Any):
+    stranger = await make_world(completion_secret="of another installation")
+    stranger.declare()
+    await stranger.serving(production="org/Tiny-Base")
+    real = await completion(world)
+    invented = real[:-1] + ("0" if real[-1] != "0" else "1")
+    for name in (invented, await completion(stranger), "chatcmpl-old", real.upper()):
+        body = {"completion_id": name, "rating": "down", "project": "desk", "correction": "No."}
+        asked = [{"role": "user", "content": "open on sundays?"}]
+        status, answer = await send(world, body | {"messages": asked})
+        assert (status, answer["error"]["code"]) == (404, "completion_not_found")
+    assert world.broker.of("feedback.received") == []
+
+
+async def test_a_restart_forgets_no_completion(world: Any):
+    completion_id = await completion(world)
+    await world.gateway.close()
+    await world.gateway.start()
+    world.gateway._recent.forget(lambda _: True)
+    assert (await send(world, {"completion_id": completion_id, "rating": "down", "correction": "No."}))[
+        0
+    ] == 202
+    status, answer = await send(world, {"completion_id": completion_id, "rating": "up", "project": "other"})
     assert (status, answer["error"]["param"]) == (422, "project")
-    assert (await send(world, {"completion_id": "chatcmpl-old", "rating": "up", "project": "desk"}))[0] == 202
+
+
+async def test_what_was_erased_is_not_brought_back_from_the_log(world: Any):
+    async with await world.chat("where is my bike?", user="C-7") as response:
+        completion_id = (await response.json())["id"]
+    await world.completions()
+    asked = {"project": "desk", "erasure_id": "letter-1", "customer": "C-7", "requested_by": "privacy"}
+    world.gateway.on_erasure_requested(wrap(ErasureRequested.model_validate(asked)))
+    body = {"completion_id": completion_id, "rating": "down", "correction": "No."}
+    assert (await send(world, body))[1]["error"]["param"] == "messages"
 
 
 @pytest.mark.parametrize(
@@ -136,13 +200,23 @@ async def test_feedback_is_not_accepted_before_the_broker_has_it(world: Any):
     assert (await send(world, {"completion_id": completion_id, "rating": "up"}))[0] == 202
 
 
-async def test_what_is_remembered_is_bounded(make_world: Any):
-    world = await make_world(recent_completions=2)
-    world.declare()
+@pytest.mark.parametrize(("policy", "found"), [("redacted", True), ("hashed", False), ("off", False)])
+async def test_a_correction_brings_the_conversation_that_the_project_does_not_log(
+    make_world: Any, eventually: Any, policy: str, found: bool
+):
+    world = await make_world()
+    world.declare(serving={"log": policy})
     await world.serving(production="org/Tiny-Base")
-    ids = [await completion(world) for _ in range(3)]
-    statuses = [(await send(world, {"completion_id": i, "rating": "up"}))[0] for i in ids]
-    assert statuses == [422, 202, 202]
+    async with await world.chat("I am ann@example.org") as response:
+        body = {"completion_id": (await response.json())["id"], "rating": "down", "correction": "No."}
+    await eventually(lambda: len(world.gateway._recent) == 1)  # the first redaction imports what it needs
+    status, answer = await send(world, body)
+    assert (status == 202) is found, answer
+    asked = [{"role": "user", "content": "who am I?"}]
+    assert (await send(world, body | {"messages": asked}))[0] == 202
+    event = world.broker.of("feedback.received")[-1]
+    assert event.messages[-1].content == ("I am <EMAIL_ADDRESS>" if found else "who am I?")
+    assert event.model_id == "org/Tiny-Base"
 
 
 @given(st.one_of(BODY, BODY, BODY, ANYTHING).map(json.dumps).map(str.encode) | st.binary(max_size=40))
@@ -150,17 +224,17 @@ async def test_what_is_remembered_is_bounded(make_world: Any):
 @example(b"[" * 100_000)
 def test_any_body_is_refused_by_name_or_an_event_that_the_log_takes(raw: bytes):
     told = joined(raw)
-    if isinstance(told, ApiError | NotAuthorised):
-        assert isinstance(told, NotAuthorised) or told.param
+    if isinstance(told, ApiError):
+        assert told.param
         return
     assert told.principal == Principal(name="app"), "whoever the body says sent it"
     record = new_event(told, source="/test").to_kafka()
     assert Envelope.from_kafka(FeedbackReceived, record.value, record.headers).data == told
 
 
-def joined(raw: bytes) -> FeedbackReceived | ApiError | NotAuthorised:
+def joined(raw: bytes) -> FeedbackReceived | ApiError:
     app = Caller(Principal(name="app"), (Grant(frozenset({Role.APPLICATION}), frozenset({"desk"})),))
     try:
-        return join(parse_feedback(raw), None, app)
-    except (ApiError, NotAuthorised) as error:
+        return join(parse_feedback(raw), "desk", None, app)
+    except ApiError as error:
         return error

@@ -9,25 +9,32 @@ from typing import Any
 
 import psutil
 import pytest
-from tunewheel_contracts.formats.serving import RouteRole
-from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_contracts.event import KafkaRecord
+from tunewheel_serve_gateway.kept import Kept
 from tunewheel_serve_gateway.spool import Spool, UnusableSpool
 
 
-def exchange(n: int, *, text: str = "hi") -> Exchange:
-    made = Exchange("desk", f"c-{n}", "desk-1", RouteRole.CANARY, (("system", "be kind"), ("user", text)))
-    made.output = text
-    made.finish(0.1)
-    made.completed_at = float(n)
-    return made
+def kept(n: int, *, text: str = "hi") -> Kept:
+    record = KafkaRecord("inference.completed", f"c-{n}".encode(), text.encode(), {"ce_id": b"1"})
+    return Kept("desk", "C-1", f"c-{n}", f"c-{n}", float(n), record)
 
 
-def names(taken: list[tuple[Exchange, Any]]) -> list[str]:
-    return [one.completion_id for one, _ in taken]
+def put(spool: Spool, *numbers: int, **values: Any) -> int:
+    return spool.append([kept(n, **values).frame() for n in numbers])
+
+
+def names(spool: Spool, most: int = 1_000) -> list[str]:
+    return [one.completion_id for one in spool.read(most).kept]
 
 
 def files(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.jsonl"))
+    return sorted(directory.rglob("*.segment"))
+
+
+def opened(directory: Path, **options: Any) -> Spool:
+    spool = Spool(directory, **options)
+    spool.take_over()
+    return spool
 
 
 @pytest.fixture
@@ -36,72 +43,108 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_what_was_not_acknowledged_is_found_by_the_next_as_it_was(directory: Path):
-    spool = Spool(directory)
-    kept, gone = exchange(1, text='line\nbreak "and" ü 🚲'), exchange(2)
-    spool.append(kept)
-    spool.acknowledge(spool.append(gone))
-    spool.close()
-    (found, _), (again, _) = Spool(directory).take_over()
-    assert (found, again) == (kept, gone)  # a file goes only when the broker has all of it
-
-
-def test_the_disk_is_empty_once_everything_is_acknowledged(directory: Path):
-    spool = Spool(directory, segment_bytes=200)
-    held = [spool.append(exchange(n)) for n in range(20)]
-    assert len(files(directory)) > 5
-    for segment in held:
-        spool.acknowledge(segment)
-    assert spool.size_bytes == 0
-    assert len(files(directory)) == 1
-    spool.close()
-    assert not files(directory)
-
-
-def test_leftovers_go_once_the_broker_has_them(directory: Path):
-    spool = Spool(directory)
-    for n in (2, 1):
-        spool.append(exchange(n))
+    spool = opened(directory)
+    one, other = kept(1, text='line\nbreak "and" ü 🚲'), kept(2)
+    assert spool.append([one.frame(), other.frame()]) == 2
+    spool.acknowledge(spool.read(1))
     spool.close()
     after = Spool(directory)
-    taken = after.take_over()
-    assert names(taken) == ["c-1", "c-2"]
-    for _, segment in taken:
-        after.acknowledge(segment)
-    after.close()
-    assert not files(directory)
+    assert after.take_over() == 2  # a segment goes only when the broker has all of it
+    assert after.read(10).kept == [one, other]
 
 
-def test_the_files_of_a_living_process_are_left_alone(directory: Path):
-    living = Spool(directory)
-    living.append(exchange(1))
-    other = Spool(directory)
-    assert other.take_over() == []
+def test_it_is_published_in_the_order_it_came_and_the_disk_is_empty_at_the_end(directory: Path):
+    spool = opened(directory, segment_bytes=200)
+    for n in range(20):
+        put(spool, n)
+    assert len(files(directory)) > 5
+    said: list[str] = []
+    while (head := spool.read(3)).reached:
+        said += [one.completion_id for one in head.kept]
+        spool.acknowledge(head)
+    assert said == [f"c-{n}" for n in range(20)]
+    assert (spool.count, spool.size_bytes, len(files(directory))) == (0, 0, 1)
+    spool.close()
+    assert not list(directory.iterdir())
+
+
+def test_no_more_than_a_window_is_in_memory_and_a_larger_completion_alone(directory: Path):
+    spool = opened(directory)
+    put(spool, *range(5), text="x" * (2 << 20))
+    put(spool, 5, text="x" * (9 << 20))
+    read: list[int] = []
+    while (head := spool.read(100)).reached:
+        read.append(len(head.kept))
+        spool.acknowledge(head)
+    assert sum(read) == 6
+    assert max(read) <= 2
+
+
+def test_of_several_processes_each_takes_over_those_that_are_gone_and_no_other(directory: Path):
+    living, gone = opened(directory), opened(directory)
+    put(living, 1)
+    put(gone, 2)
+    gone.close()
+    put(living, 3)
+    other = opened(directory)
+    assert names(other) == ["c-2"]
+    other.acknowledge(other.read(10))
     other.close()
     living.close()
-    assert names(Spool(directory).take_over()) == ["c-1"]
+    assert names(opened(directory)) == ["c-1", "c-3"]
 
 
-def test_half_a_line_is_left_out_and_what_is_around_it_kept(directory: Path):
-    spool = Spool(directory)
-    spool.append(exchange(1))
+@pytest.mark.parametrize("tail", [b"\x05", b"\x05\0\0\0\1\2\3\4", b"\xff\xff\xff\xff\0\0\0\0", bytes(50)])
+def test_a_torn_tail_is_cut_and_what_is_before_it_kept(directory: Path, tail: bytes):
+    spool = opened(directory)
+    put(spool, 1, 2)
     spool.close()
     (file,) = files(directory)
     whole = file.read_bytes()
-    file.write_bytes(whole + b'{"project":"desk"}\n' + whole[: len(whole) // 2])
-    assert names(Spool(directory).take_over()) == ["c-1"]
+    file.write_bytes(whole + tail)
+    after = opened(directory)
+    assert (names(after), file.read_bytes()) == (["c-1", "c-2"], whole)
+    after.acknowledge(after.read(10))
+    assert not file.exists()
+
+
+def test_a_segment_that_goes_bad_under_a_living_process_is_left_out(directory: Path):
+    spool = opened(directory, segment_bytes=1)
+    put(spool, 1)
+    put(spool, 2)
+    first = files(directory)[0]
+    first.write_bytes(bytes(first.stat().st_size))
+    head = spool.read(10)
+    assert [one.completion_id for one in head.kept] == ["c-2"]
+    spool.acknowledge(head)
+    assert spool.count == 0
 
 
 def test_nobody_else_may_read_it(directory: Path):
-    spool = Spool(directory)
-    spool.append(exchange(1))
-    assert (directory.stat().st_mode & 0o777, files(directory)[0].stat().st_mode & 0o777) == (0o700, 0o600)
+    put(opened(directory), 1)
+    (file,) = files(directory)
+    assert (directory.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o700, 0o700)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_over_the_limit_the_newest_are_refused_until_there_is_room(directory: Path):
+    size = len(kept(1).frame())
+    spool = opened(directory, limit_bytes=3 * size)
+    assert put(spool, 1, 2) == 2
+    assert not spool.refuses
+    assert put(spool, 3, 4) == 1
+    assert put(spool, 5) == 0
+    assert spool.refuses
+    spool.acknowledge(spool.read(10))
+    assert put(spool, 6) == 1
+    assert (names(spool), spool.refuses) == (["c-6"], False)
 
 
 def test_a_disk_that_takes_nothing_is_told_and_taken_again_when_it_mends(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    spool = Spool(directory)
-    spool.append(exchange(1))
+    spool = opened(directory)
+    put(spool, 1)
     real = os.write
 
     def full(descriptor: int, data: Any) -> int:
@@ -111,53 +154,55 @@ def test_a_disk_that_takes_nothing_is_told_and_taken_again_when_it_mends(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", full)
-        assert spool.append(exchange(2, text="x" * 25)) is None
-    assert spool.append(exchange(3)) is not None
+        assert put(spool, 2, text="x" * 25) == 0
+        assert spool.refuses
+    assert put(spool, 3) == 1
+    assert names(spool) == ["c-1", "c-3"]
     spool.close()
-    assert names(Spool(directory).take_over()) == ["c-1", "c-3"]
+    assert names(opened(directory)) == ["c-1", "c-3"]
 
 
-def test_a_file_that_cannot_be_named_leaves_nothing_open(directory: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    spool = Spool(directory)
-    before = psutil.Process().num_fds()
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "rename", refuse)
-        assert [spool.append(exchange(n)) for n in range(5)] == [None] * 5
-    assert psutil.Process().num_fds() == before
-    assert not list(directory.iterdir())
-    assert spool.append(exchange(9)) is not None
-
-
-def test_a_file_that_cannot_be_emptied_is_given_up_and_its_descriptor_never_written_to_again(
-    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("call", ["ftruncate", "open"])
+def test_a_file_system_that_fails_leaves_nothing_open(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ):
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise OSError(5, "Input/output error")
 
-    spool = Spool(directory)
+    spool = opened(directory, segment_bytes=1)
     before = psutil.Process().num_fds()
-    segment = spool.append(exchange(1))
-    assert segment is not None
+    put(spool, 1)
     with monkeypatch.context() as patched:
-        patched.setattr(os, "ftruncate", refuse)
-        spool.acknowledge(segment)
+        patched.setattr(os, call, refuse)
+        spool.acknowledge(spool.read(10))
+        assert [put(spool, n) for n in range(2, 5)] in ([1, 0, 0], [1, 1, 1])
+    assert psutil.Process().num_fds() <= before
+    assert put(spool, 9) == 1
     assert psutil.Process().num_fds() == before
-    # The next file that this process opens, a client's socket for one, gets the number that was given back.
-    with (tmp_path / "of somebody else").open("wb") as stream:
-        assert stream.fileno() == segment.descriptor
-        assert spool.append(exchange(2)) is not None
-        assert os.fstat(stream.fileno()).st_size == 0
-    spool.close()
-    assert names(Spool(directory).take_over()) == ["c-2"]
+    assert names(spool)[-1] == "c-9"
 
 
-def test_text_that_is_no_unicode_is_not_kept_and_breaks_nothing(directory: Path):
-    spool = Spool(directory)
-    assert spool.append(exchange(1, text="\ud800")) is None
-    assert spool.append(exchange(2)) is not None
+def test_what_was_there_at_a_mark_is_known_until_it_is_gone(directory: Path):
+    gone = opened(directory)
+    put(gone, 1)
+    gone.close()
+    spool = opened(directory)
+    put(spool, 2)
+    spool.mark()
+    put(spool, 3)
+    for left in (True, True, False):
+        assert spool.holds_marked() is left or left
+        spool.acknowledge(spool.read(1))
+    assert not spool.holds_marked()
+    assert not opened(directory / "another").holds_marked()
+
+
+def test_an_earlier_release_s_files_are_left_and_told(directory: Path, capsys: pytest.CaptureFixture[str]):
+    directory.mkdir()
+    (directory / "a.jsonl").write_text("{}\n")
+    assert opened(directory).count == 0
+    assert "completions_of_an_earlier_release" in capsys.readouterr().out
+    assert (directory / "a.jsonl").exists()
 
 
 def test_a_folder_that_cannot_be_made_names_the_setting(tmp_path: Path):
@@ -175,23 +220,25 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.recording import Recorder
 from tunewheel_serve_gateway.spool import Spool
 
 async def publish(_): await asyncio.Event().wait()
 
-async def main():
-    wrap = lambda data: new_event(data, source="/test")
-    log = CompletionLog(wrap, publish, Metrics(NoOpMeter("test")), Spool(Path(sys.argv[1])))
-    await log.recover()
-    log.start()
-    for n in range(10_000):
+async def client(log, names):
+    for n in names:
         one = Exchange("desk", f"c-{n}", "desk-1", RouteRole.PRODUCTION, (("user", "hi"),))
         one.finish(0.1)
-        if not log.offer(one):
-            break
+        await log.keep(one)
         print(one.completion_id, flush=True)
-        await asyncio.sleep(0)
-    await asyncio.Event().wait()
+
+async def main():
+    recorder = Recorder(lambda data: new_event(data, source="/test"), lambda _: None, lambda: "")
+    log = CompletionLog(recorder, publish, Metrics(NoOpMeter("test")), Spool(Path(sys.argv[1])))
+    await log.recover()
+    log.start()
+    names = iter(range(10_000_000))
+    await asyncio.gather(*(client(log, names) for _ in range(8)))
 
 asyncio.run(main())
 """
@@ -204,6 +251,10 @@ def test_killed_it_has_everything_that_it_said_it_took(directory: Path):
         os.kill(process.pid, signal.SIGKILL)
         said += process.stdout.read().decode().split("\n")[:-1]
         process.wait()
-    found = names(Spool(directory).take_over())
+    spool = opened(directory)
+    found: list[str] = []
+    while (head := spool.read(500)).reached:
+        found += [one.completion_id for one in head.kept]
+        spool.acknowledge(head)
     assert set(said) <= set(found)
-    assert len(found) == len(set(found)) <= len(said) + 1
+    assert len(found) == len(set(found)) <= len(said) + 8

@@ -9,7 +9,7 @@ from pydantic import Field
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import FiniteFloat, Frozen, Slug, SourceId, Text, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage
-from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_contracts.formats.serving import Fault, LogPolicy, RouteRole
 
 
 class InferenceCompleted(Event):
@@ -34,13 +34,29 @@ class InferenceCompleted(Event):
     prompt_tokens: Annotated[int, Field(ge=0)] = 0
     completion_tokens: Annotated[int, Field(ge=0)] = 0
     latency_seconds: Annotated[FiniteFloat, Field(ge=0)] = 0.0
+    """Of the whole answer, from the first question to the engine."""
     first_token_seconds: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    queue_seconds: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    """How long the request waited in the gateway until the engine was asked."""
     streamed: bool = False
     client: SourceId | None = None
     """Name of the API key, never the key."""
     customer: SourceId | None = None
     """Whose request it was, as the client's ``user`` says: the name under which an erasure finds it."""
     completed_at: Timestamp
+    format_valid: bool | None = None
+    """Whether the whole answer has the form that the project's task asks for, by its schema and rules at that
+    time. None: there is no whole answer, or the gateway did not know the task."""
+    violations: Annotated[tuple[str, ...], Field(max_length=60)] = ()
+    """What of the form the answer breaks: ``empty``, ``output_schema``, ``output_rules.<number>``."""
+    cancelled: bool = False
+    """The client left before it had the whole answer; ``output`` is what had been said. Counts neither for
+    the model nor against it."""
+    fault: Fault | None = None
+    """Of a failed request (``error``): whose fault that is. None: an older gateway did not say."""
+    texts: LogPolicy = "full"
+    """What of the texts is here. ``redacted``: placeholders stand for personal data. ``hashed``: of each text
+    a keyed hash, equal for equal texts. ``off``: no messages, no output."""
 
 
 class DriftWindow(Frozen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,10 @@ class RouteRole(StrEnum):
     SHADOW = "shadow"
 
 
+LogPolicy = Literal["full", "redacted", "hashed", "off"]
+"""What of the texts of a completion goes on the log: all, all but personal data, hashes, or nothing."""
+Fault = Literal["client", "engine", "model"]
+"""Whose fault it is that a request failed."""
 ALIASES: Mapping[str, tuple[RouteRole, ...]] = MappingProxyType(
     {"champion": (RouteRole.PRODUCTION,), "challenger": (RouteRole.CANARY, RouteRole.SHADOW)}
 )

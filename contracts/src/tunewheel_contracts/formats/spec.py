@@ -35,6 +35,7 @@ from tunewheel_contracts.formats.output_rules import CitedRule, OutputRule, Patt
 from tunewheel_contracts.formats.output_schema import OutputSchema
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.recognised import check_recognised
+from tunewheel_contracts.formats.serving import LogPolicy
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
 
@@ -238,6 +239,16 @@ class DriftSpec(Strict):
     """Build a new dataset version after drift, unless one is being built already."""
 
 
+class ServingSpec(Strict):
+    """How the gateway answers for the project."""
+
+    log: LogPolicy = "full"
+    """What of the texts of each completion the gateway puts on the log: `full`; `redacted`, without what
+    `dataset.pii` finds by patterns; `hashed`, a keyed hash of each text; `off`, no texts. Figures and the
+    verdict on the format are always logged. Without texts, drift of the input is not measured, and a
+    correction must bring its conversation."""
+
+
 class ProjectSpec(Strict):
     """Everything Tunewheel needs to know about one business task."""
 
@@ -255,6 +266,7 @@ class ProjectSpec(Strict):
     review: ReviewSpec = ReviewSpec()
     rollout: RolloutSpec = RolloutSpec()
     drift: DriftSpec = DriftSpec()
+    serving: Annotated[ServingSpec, Field(exclude_if=lambda spec: spec == ServingSpec())] = ServingSpec()
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:

@@ -50,15 +50,19 @@ class Judge:
         baseline = measured or stream.baseline or (window.bad, len(window.items))
         span = span_of(window)
         seen: list[Seen] = []
+        not_measured: tuple[str, ...] = ()
         for detector in DETECTORS[name]:
             if detector not in drift.detectors:
                 continue
             if detector == "input":
-                if reference is not None:
+                if any(item.text is None for item in window.items):
+                    not_measured = (detector,)
+                elif reference is not None:
                     seen.append(self._input(stream, window, span, drift, reference, erased))
             else:
                 seen.append(self._rate(detector, window, drift, baseline, erased))
-        return _record(stream, name, window, span, drift, baseline, seen)
+        record = _record(stream, name, window, span, drift, baseline, seen)
+        return record.model_copy(update={"not_measured": not_measured}) if not_measured else record
 
     def _input(
         self,
@@ -69,13 +73,13 @@ class Judge:
         reference: InputReference,
         erased: Set[str],
     ) -> Seen:
-        vectors = self.embed([item.text for item in window.items])
+        vectors = self.embed([item.text or "" for item in window.items])
         finding = input_drift(
             reference, vectors, p_value=drift.p_value, seed=seed_of(stream.dataset_id, span, window.items)
         )
         novelty = reference.novelty_of(vectors)
         chosen = [(window.items[i], float(novelty[i])) for i in farthest(novelty, self.examples)]
-        shown = tuple(_example(item, item.text, score, erased) for item, score in chosen)
+        shown = tuple(_example(item, item.text or "", score, erased) for item, score in chosen)
         return "input", finding, shown
 
     def _rate(
@@ -90,7 +94,11 @@ class Judge:
         counts = (window.bad, len(window.items))
         finding = rate_drift(name, window=counts, reference=baseline, p_value=drift.p_value)
         bad = [item for item in window.items if item.bad][: self.examples]
-        return detector, finding, tuple(_example(item, item.shown or item.text, 1.0, erased) for item in bad)
+        return (
+            detector,
+            finding,
+            tuple(_example(item, item.shown or item.text or "", 1.0, erased) for item in bad),
+        )
 
 
 def span_of(window: Window) -> DriftWindow:

@@ -50,6 +50,8 @@ class WindowRecord(Frozen):
     findings: tuple[DetectorRecord, ...]
     silence: dict[str, int]
     """Detector → how many completions in a row must still pass without drift before it speaks again."""
+    not_measured: tuple[str, ...] = ()
+    """Detectors that could not look: the texts that they compare are not logged."""
     detections: tuple[DriftDetected, ...]
     cause_id: str
     correlation_id: str | None = None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import RolloutSpec, StagePolicy
 
 REMEMBERED = 10_000
-"""Completions that are known again when they come twice: as many as a gateway can have waiting."""
+"""Completions that are known again when they come twice: more than lie in the one segment of its disk queue
+that a gateway may publish again after a kill."""
+MAX_P = 0.001
+"""Of Fisher's exact test, for the engine to have failed the candidate more often than the champion. It is
+asked with every batch, so a single look must find more than the usual .01."""
 
 
 @dataclass
@@ -21,6 +25,8 @@ class Tally:
     requests: int = 0
     errors: int = 0
     invalid: int = 0
+    incidents: int = 0
+    """Requests that the engine failed, whichever model was asked; none of ``requests``."""
 
     def add(self, *, error: bool, valid: bool) -> None:
         self.requests += 1
@@ -37,12 +43,18 @@ class Tally:
         answered = self.requests - self.errors
         return self.invalid / answered if answered else 0.0
 
+    def with_incidents(self) -> Tally:
+        """Return the tally in which the engine's incidents are failed requests."""
+        failed = self.incidents
+        return Tally(self.requests + failed, self.errors + failed, self.invalid)
+
     def figures(self) -> dict[str, float]:
-        return {
+        figures = {
             "requests": float(self.requests),
             "error_rate": self.error_rate,
             "invalid_rate": self.invalid_rate,
         }
+        return figures | ({"engine_incidents": float(self.incidents)} if self.incidents else {})
 
 
 @dataclass
@@ -85,6 +97,9 @@ class Trial:
         self._latest[completion.completion_id] = None
         if len(self._latest) > REMEMBERED:
             del self._latest[next(iter(self._latest))]
+        if completion.fault == "engine":
+            side.incidents += 1
+            return True
         if side is self.candidate and completion.error is not None and len(self.errors) < 2:
             self.errors.add(completion.error)
         side.add(error=completion.error is not None, valid=valid)
@@ -105,6 +120,14 @@ def judge(trial: Trial, rollout: RolloutSpec) -> Verdict | None:
     """
     policy: StagePolicy = rollout.shadow if trial.stage == "shadow" else rollout.canary
     candidate, champion = trial.candidate, trial.champion
+    alone = trial.stage == "canary" and rollout.canary.percent == 100
+    if alone:
+        candidate = candidate.with_incidents()  # nobody else's requests tell whose fault they are
+    if candidate.requests + candidate.incidents >= policy.min_requests and _breaks_engine(
+        candidate, champion
+    ):
+        reason = f"the engine failed {_of(candidate)} of the candidate's requests"
+        return Verdict("failed", (f"{reason} and {_of(champion)} of the champion's",))
     if candidate.requests < policy.min_requests:
         return None
     if candidate.error_rate > policy.max_error_rate:
@@ -112,7 +135,6 @@ def judge(trial: Trial, rollout: RolloutSpec) -> Verdict | None:
         # Of errors that differ any may quote a customer; one that every request met says what is wrong.
         same = candidate.errors == candidate.requests and len(trial.errors) == 1
         return Verdict("failed", (f"{reason}: {next(iter(trial.errors))}" if same else reason,))
-    alone = trial.stage == "canary" and rollout.canary.percent == 100
     if champion.requests < policy.min_requests and not alone:
         return None
     rise = candidate.invalid_rate - champion.invalid_rate
@@ -131,6 +153,22 @@ def judge(trial: Trial, rollout: RolloutSpec) -> Verdict | None:
             f"{candidate.invalid_rate:.1%} invalid (champion {champion.invalid_rate:.1%})",
         ),
     )
+
+
+def _breaks_engine(candidate: Tally, champion: Tally) -> bool:
+    """Tell whether the engine fails the candidate more often than the champion. An incident of the engine
+    hits both alike."""
+    from scipy import stats
+
+    if not candidate.incidents or not champion.requests + champion.incidents:
+        return False
+    table = [[candidate.incidents, candidate.requests], [champion.incidents, champion.requests]]
+    exact: Any = stats.fisher_exact(table, alternative="greater")
+    return float(exact.pvalue) < MAX_P
+
+
+def _of(tally: Tally) -> str:
+    return f"{tally.incidents} of {tally.requests + tally.incidents}"
 
 
 def _too_many(what: str, observed: float, limit: float) -> str:

@@ -136,7 +136,7 @@ class Sorter:
 
     async def _take_completion(self, delivery: Delivery[InferenceCompleted]) -> None:
         data = delivery.event.data
-        if data.pinned:
+        if data.pinned or not counts(data):
             return
         await self._learn(data.project, data.model_id, data.role)
         form = self._form(data.project)
@@ -145,13 +145,14 @@ class Sorter:
         drifts = data.role is RouteRole.PRODUCTION and data.error is None
         stream = await self._stream(data.project, "completions", data.model_id) if drifts else None
         # From here on nothing waits and nothing fails: a batch that is repeated counts once.
-        valid = data.error is None and form.is_valid(data.output, said_before(data.messages))
+        valid = data.error is None and _is_valid(data, form)
         for trial in self._knowledge.trials_of(data.project):
             if trial.count(data, valid=valid):
                 self._last[trial.project, trial.model_id] = delivery.event
         if stream is not None:
-            shown = data.output[:EXCERPT]
-            text = asked(data.messages)[:LONGEST_TEXT]
+            legible = data.texts in ("full", "redacted")
+            shown = data.output[:EXCERPT] if legible else ""
+            text = asked(data.messages)[:LONGEST_TEXT] if legible else None
             stream.absorb(_item(delivery, data.model_id, data.completed_at, not valid, text, shown))
 
     async def _take_rating(self, delivery: Delivery[FeedbackReceived]) -> None:
@@ -220,7 +221,22 @@ class Sorter:
         return known[1]
 
 
-def _item(delivery: Delivery[Any], model_id: str, at: datetime, bad: bool, text: str, shown: str) -> Item:
+def counts(completion: InferenceCompleted) -> bool:
+    """Tell whether a completion says anything of the model that was asked: not one whose client left, nor one
+    whose request was wrong."""
+    return not completion.cancelled and completion.fault != "client"
+
+
+def _is_valid(completion: InferenceCompleted, form: AnswerForm) -> bool:
+    """Return the gateway's verdict on the format; where an older one gave none, ours."""
+    if completion.format_valid is not None:
+        return completion.format_valid
+    return form.is_valid(completion.output, said_before(completion.messages))
+
+
+def _item(
+    delivery: Delivery[Any], model_id: str, at: datetime, bad: bool, text: str | None, shown: str
+) -> Item:
     return Item(
         completion_id=delivery.event.data.completion_id,
         model_id=model_id,

@@ -158,6 +158,14 @@ class Watch:
         self.knowledge.said.update(event.id for event in told)
         if record.detections:
             await self.sorter.records.keep_told(record)
+        for detector in record.not_measured:
+            log.warning(
+                "drift_not_measured",
+                project=record.project,
+                window=record.number,
+                detector=detector,
+                reason="serving.log leaves the texts out that it compares",
+            )
         for finding in record.findings:
             log.info(
                 "window_judged",

@@ -32,8 +32,8 @@ class Item:
     correlation_id: str | None = None
     customer: str | None = None
     """Who asked, where the client said so: the name under which an erasure finds the item."""
-    text: str = ""
-    """What the user asked."""
+    text: str | None = ""
+    """What the user asked. None: the project's texts are not logged."""
     shown: str = ""
     """Beginning of what was answered, or said of it."""
 

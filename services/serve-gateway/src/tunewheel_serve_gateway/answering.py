@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -13,12 +14,12 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.identity.roles import Caller, Role
 
 from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest, with_system_prompt
+from tunewheel_serve_gateway.completion_ids import CompletionIds
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.errors import Headers, Unavailable
 from tunewheel_serve_gateway.exchange import Exchange, new_completion_id
 from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.metrics import Metrics
-from tunewheel_serve_gateway.recent import RecentCompletions
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target, sticky_draw
 from tunewheel_serve_gateway.shadow import ShadowCopies
@@ -38,6 +39,8 @@ class Opened:
     chunks: AsyncGenerator[Chunk, None]
     first: Chunk | None
     started: float
+    begun: bool = False
+    """Somebody asked for the events."""
 
     @property
     def headers(self) -> Headers:
@@ -50,7 +53,7 @@ class Answering:
         upstream: Upstream,
         reconciler: Reconciler,
         log: CompletionLog,
-        recent: RecentCompletions,
+        ids: CompletionIds,
         shadows: ShadowCopies,
         metrics: Metrics,
         *,
@@ -60,7 +63,7 @@ class Answering:
         self._upstream = upstream
         self._reconciler = reconciler
         self._log = log
-        self._recent = recent
+        self._ids = ids
         self._shadows = shadows
         self._metrics = metrics
 
@@ -81,17 +84,19 @@ class Answering:
             ApiError: see ``errors`` and ``upstream.protocol``.
         """
 
+        arrived = time.perf_counter()
+
         async def ask(target: Target) -> tuple[bytes, Headers, Exchange]:
             started = time.perf_counter()
-            exchange, body = self._begin(request, caller, target)
+            exchange, body = self._begin(request, caller, target, started - arrived)
             with self._reconciler.using(target.model_id):
                 try:
                     answer = await self._upstream.complete(body)
-                except UpstreamError as error:
-                    self._failed(exchange, error, started)
+                except (UpstreamError, asyncio.CancelledError) as error:
+                    await self._failed(exchange, error, started)
                     raise
             exchange.take(answer)
-            self._answered(target, request, exchange, started)
+            await self._answered(target, request, exchange, started)
             return orjson.dumps(_signed(answer, exchange)), told(target), exchange
 
         return await self._with_loaded_model(request, caller, sticky, ask)
@@ -99,17 +104,19 @@ class Answering:
     async def open_stream(self, request: ChatRequest, caller: Caller, sticky: str | None) -> Opened:
         """Wait for the first chunk; failures until then raise ``ApiError``. Pass it on to ``events``."""
 
+        arrived = time.perf_counter()
+
         async def ask(target: Target) -> Opened:
             started = time.perf_counter()
-            exchange, body = self._begin(request, caller, target)
+            exchange, body = self._begin(request, caller, target, started - arrived)
             chunks = self._upstream.stream(body)
             try:
                 with self._reconciler.using(target.model_id):
                     first = await anext(chunks, None)
             except BaseException as error:
                 await chunks.aclose()
-                if isinstance(error, UpstreamError):
-                    self._failed(exchange, error, started)
+                if isinstance(error, UpstreamError | asyncio.CancelledError):
+                    await self._failed(exchange, error, started)
                 raise
             return Opened(target, request, exchange, chunks, first, started)
 
@@ -118,6 +125,7 @@ class Answering:
     async def events(self, opened: Opened) -> AsyncGenerator[bytes, None]:
         """Yield the answer as server-sent events. Closing it early frees the engine."""
         exchange, request, started = opened.exchange, opened.request, opened.started
+        opened.begun = True
         try:
             with self._reconciler.using(opened.target.model_id):
                 async for chunk in _all(opened):
@@ -129,13 +137,23 @@ class Answering:
                     if chunk.get("choices") or (request.include_usage and usage):
                         yield as_event(orjson.dumps(_signed(chunk, exchange)))
         except UpstreamError as error:
-            self._failed(exchange, error, started)
+            await self._failed(exchange, error, started)
             yield as_event(error.body())
             return
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            await self._failed(exchange, error, started)
+            raise
         finally:
             await opened.chunks.aclose()
-        self._answered(opened.target, request, exchange, started)
+        await self._answered(opened.target, request, exchange, started)
         yield as_event(DONE)
+
+    async def close(self, opened: Opened) -> None:
+        """Free the engine where the client left before it asked for the events."""
+        if not opened.begun:
+            opened.begun = True
+            await self._failed(opened.exchange, asyncio.CancelledError(), opened.started)
+            await opened.chunks.aclose()
 
     async def _with_loaded_model(
         self,
@@ -162,12 +180,14 @@ class Answering:
             message = f"model {target.model_id} is being loaded; try again shortly"
             raise Unavailable(message, param="model", retry_after="2") from error
 
-    def _begin(self, request: ChatRequest, caller: Caller, target: Target) -> tuple[Exchange, dict[str, Any]]:
+    def _begin(
+        self, request: ChatRequest, caller: Caller, target: Target, queued: float
+    ) -> tuple[Exchange, dict[str, Any]]:
         request.check_limit(max(self._max_output_tokens, target.max_output_tokens or 0))
         messages = with_system_prompt(request.messages, target.system_prompt)
         exchange = Exchange(
             project=target.project,
-            completion_id=new_completion_id(),
+            completion_id=self._ids.new(target.project),
             model_id=target.model_id,
             role=target.role,
             messages=messages,
@@ -175,6 +195,7 @@ class Answering:
             client=caller.name,
             user=request.user,
             streamed=request.stream,
+            queue_seconds=queued,
         )
         body = request.upstream_body(
             model=target.upstream_model,
@@ -184,11 +205,13 @@ class Answering:
         )
         return exchange, body
 
-    def _answered(self, target: Target, request: ChatRequest, exchange: Exchange, started: float) -> None:
+    async def _answered(
+        self, target: Target, request: ChatRequest, exchange: Exchange, started: float
+    ) -> None:
+        """Return once the log has the answer, which the client does not have whole before."""
         exchange.finish(time.perf_counter() - started)
         self._metrics.add("completions.answered")
-        self._log.offer(exchange)
-        self._recent.remember(exchange)
+        await self._log.keep(exchange)
         self._shadows.offer(target, request, exchange)
         self._count_refused(target, request, exchange)
 
@@ -212,17 +235,23 @@ class Answering:
                 client=answered.client,
                 user=answered.user,
             )
-            exchange.fail(f"cannot be served: {failure.reason}")
+            exchange.fail(f"cannot be served: {failure.reason}", "model", ours=True)
             exchange.finish(0.0)
             self._log.offer(exchange)
 
-    def _failed(self, exchange: Exchange, error: UpstreamError, started: float) -> None:
-        if error.counts_against_model:
-            exchange.fail(str(error))
-            exchange.finish(time.perf_counter() - started)
-            self._log.offer(exchange)
-        if not isinstance(error, ModelNotLoaded):
-            self._metrics.add("completions.failed")
+    async def _failed(self, exchange: Exchange, error: BaseException, started: float) -> None:
+        """Log what came of a request without a whole answer. A client that left waits for nothing."""
+        if isinstance(error, UpstreamError):
+            if error.fault is not None:
+                exchange.fail(str(error), error.fault)
+                exchange.finish(time.perf_counter() - started)
+                await self._log.keep(exchange)
+            if not isinstance(error, ModelNotLoaded):
+                self._metrics.add("completions.failed")
+            return
+        exchange.cancel()
+        exchange.finish(time.perf_counter() - started)
+        self._log.offer(exchange)
 
 
 async def _all(opened: Opened) -> AsyncGenerator[Chunk, None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import orjson
@@ -21,9 +21,8 @@ from tunewheel_serve_gateway.connection import ClientGone, read_body
 from tunewheel_serve_gateway.errors import ApiError, Unavailable, UnknownModel, Unprocessable
 from tunewheel_serve_gateway.feedback import join, parse_feedback
 from tunewheel_serve_gateway.hot_path import FAILED, HotPath
+from tunewheel_serve_gateway.recall import Recalled
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
-
-PublishFeedback = Callable[[FeedbackReceived], Awaitable[None]]
 
 
 class Surface(Protocol):
@@ -34,7 +33,7 @@ class Surface(Protocol):
 
     def require_started(self) -> None: ...
 
-    def recall(self, completion_id: str) -> Any: ...
+    async def recall(self, completion_id: str, caller: Caller) -> Recalled: ...
 
     async def publish_feedback(self, data: FeedbackReceived) -> None: ...
 
@@ -73,8 +72,8 @@ def make_api(gateway: Surface) -> Starlette:
         caller = caller_for(request)
         raw = await read_body(request.scope, request.receive, limit=gateway.max_body_bytes)
         body = parse_feedback(raw)
-        data = join(body, gateway.recall(body.completion_id), caller)
         try:
+            data = join(body, *await gateway.recall(body.completion_id, caller), caller)
             await gateway.publish_feedback(data)
         except TransientError as error:
             raise Unavailable(

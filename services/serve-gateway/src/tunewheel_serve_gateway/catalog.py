@@ -6,6 +6,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.serving import Route, RouteRole
+from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_serve_gateway.routing import DesiredProject
 
@@ -38,6 +39,11 @@ class Catalog:
     def on_declaration_removed(self, project: str) -> None:
         """Know ``project`` no longer, unless a desired state names it."""
         self._declared.pop(project, None)
+
+    def spec(self, project: str) -> ProjectSpec | None:
+        """Return what was declared last; None where nothing was. For any thread."""
+        declared = self._declared.get(project)
+        return declared.data.spec if declared is not None else None
 
     @property
     def predecessors(self) -> set[str]:

@@ -99,9 +99,8 @@ class ChatCompletions:
             await send_events(send, [*opened.headers, *admitted.headers], events)
         finally:
             admitted.take(opened.exchange)
-            # A generator that never started does not close what it was given.
             await events.aclose()
-            await opened.chunks.aclose()
+            await self._answering.close(opened)
 
     async def _refuse(self, send: Send, error: ApiError) -> None:
         if not isinstance(error, UpstreamError):

@@ -1,116 +1,128 @@
 """Completions onto the log, off the hot path.
 
-Overflow policy: the queue is bounded in number and in bytes; when it is full, the newest completion is
-dropped and counted (``log.dropped``). Answering users goes before observing them, and the oldest are kept
-because their order is what drift windows are made of.
+The disk is the queue (``spool``) and memory a window onto it. What was answered is handed to the operating
+system before its client has the whole answer: ``kill -9`` loses nothing, the next process publishes it. What
+was on its way to the broker just then comes twice, under the same event id.
 
-What waits lies in the spool too, from before its client has the whole answer: ``kill -9`` loses nothing, the
-next process publishes it. What was on its way to the broker just then comes twice, under the same event id.
+Overflow policy: the queue is bounded in bytes. When it is full, or the disk takes nothing, the newest
+completion is dropped and counted (``log.dropped``). Answering users goes before observing them, and the
+oldest are kept because their order is what drift windows are made of.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import structlog
-from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent, TransientError
-from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.event import KafkaRecord
 from tunewheel_runtime.retry import Backoff
 
 from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.kept import Kept
 from tunewheel_serve_gateway.metrics import Metrics
-from tunewheel_serve_gateway.spool import Segment, Spool
+from tunewheel_serve_gateway.recording import Recorder
+from tunewheel_serve_gateway.spool import Head, Spool
+from tunewheel_serve_gateway.writing import Writer, Written
 
 log = structlog.get_logger(__name__)
-
-Wrap = Callable[[InferenceCompleted], Envelope[InferenceCompleted]]
-PublishMany = Callable[[Sequence[Envelope[Any]]], Awaitable[None]]
+Publish = Callable[[Sequence[KafkaRecord]], Awaitable[None]]
+IsErased = Callable[[Kept], bool]
+DISK_SECONDS = 1.0
+"""A client waits no longer for the disk: one that hangs stops no answer."""
 
 
 class CompletionLog:
+    """``remember`` is told every completion that was recorded, before its client has the whole answer.
+    ``is_erased`` says, when it is a completion's turn, whether an erasure takes it."""
+
     def __init__(
         self,
-        wrap: Wrap,
-        publish_many: PublishMany,
+        recorder: Recorder,
+        publish: Publish,
         metrics: Metrics,
         spool: Spool,
         *,
-        limit: int = 10_000,
-        limit_bytes: int = 64 << 20,
+        remember: Callable[[Kept], None] = lambda _: None,
+        is_erased: IsErased = lambda _: False,
         batch: int = 500,
         linger_seconds: float = 0.02,
     ) -> None:
-        self._wrap = wrap
-        self._publish_many = publish_many
+        self._publish_records = publish
         self._metrics = metrics
         self._spool = spool
-        self._limit = limit
-        self._limit_bytes = limit_bytes
+        self._remember = remember
+        self._is_erased = is_erased
         self._batch = batch
         self._linger = linger_seconds
+        self._writer = Writer(recorder, spool, self._on_written)
         self._backoff = Backoff(attempts=1, first=0.1, longest=5.0)
-        self._waiting: deque[tuple[Exchange, Segment | None]] = deque()
-        self._flying = 0
-        """Of those that wait, the first so many are on their way."""
-        self._bytes = 0
+        self._marks = 0
+        """Erasures whose end on the disk is not known yet."""
+        self._error: BaseException | None = None
         self._arrived = asyncio.Event()
-        self._acknowledged = asyncio.Event()
+        self._changed = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
-        metrics.gauge("log.waiting", "Completions waiting for the broker", lambda: len(self._waiting))
+        metrics.gauge("log.waiting", "Completions waiting for the broker", lambda: spool.count)
         metrics.gauge("log.spool_bytes", "Bytes of completions on disk", lambda: spool.size_bytes)
+        metrics.gauge("log.full", "1 while the newest completions are dropped", lambda: int(spool.refuses))
 
-    async def recover(self, is_erased: Callable[[Exchange], bool] = lambda _: False) -> None:
-        """Queue what processes that were killed, or had no broker at their end, left in the spool, without
-        what was erased since.
+    async def recover(self, projects: Sequence[str] = ()) -> None:
+        """Begin to take completions, behind what processes that were killed, or had no broker at their end,
+        left behind. The format's verdicts of ``projects`` are prepared.
 
         Raises:
             UnusableSpool
         """
         left = await asyncio.to_thread(self._spool.take_over)
-        for exchange, segment in left:
-            if is_erased(exchange):
-                self._spool.acknowledge(segment)
-            else:
-                self._queue(exchange, segment)
-        self._metrics.add("log.recovered", len(left))
+        self._writer.start(projects)
+        self._metrics.add("log.recovered", left)
         if left:
-            log.info("completions_recovered", count=len(left))
+            log.info("completions_recovered", count=left)
+            self._arrived.set()
 
-    def offer(self, exchange: Exchange) -> bool:
-        """Queue ``exchange``; False where it was dropped. Never blocks."""
-        size = exchange.size_bytes
-        if len(self._waiting) >= self._limit or self._bytes + size > self._limit_bytes:
-            self._metrics.add("log.dropped")
-            return False
-        segment = self._spool.append(exchange)
-        if segment is None:
+    def offer(self, exchange: Exchange) -> None:
+        """Take ``exchange``, for which nobody waits. Never blocks."""
+        self._offer(exchange, None)
+
+    async def keep(self, exchange: Exchange) -> None:
+        """Return once the operating system has ``exchange``, or it is known that it is not going to."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not self._offer(exchange, waiter):
+            return
+        try:
+            async with asyncio.timeout(DISK_SECONDS):
+                await waiter
+        except TimeoutError:
             self._metrics.add("log.unspooled")
-        self._queue(exchange, segment)
-        return True
 
-    def _queue(self, exchange: Exchange, segment: Segment | None) -> None:
-        self._waiting.append((exchange, segment))
-        self._bytes += exchange.size_bytes
-        self._arrived.set()
+    def _offer(self, exchange: Exchange, waiter: asyncio.Future[None] | None) -> bool:
+        taken = self._error is None and self._writer.offer(exchange, waiter)
+        if not taken:
+            self._metrics.add("log.dropped")
+        return taken
 
-    def forget(self, is_erased: Callable[[Exchange], bool]) -> None:
-        """Drop what an erasure takes and is not on its way to the broker; its file goes once the broker has
-        the rest of it (``forgotten``)."""
-        kept: deque[tuple[Exchange, Segment | None]] = deque()
-        for n, (exchange, segment) in enumerate(self._waiting):
-            if n >= self._flying and is_erased(exchange):
-                self._bytes -= exchange.size_bytes
-                self._spool.acknowledge(segment)
-            else:
-                kept.append((exchange, segment))
-        self._waiting = kept
-        self._spool.begin_anew()
+    def _on_written(self, what: Written | BaseException | None) -> None:
+        if isinstance(what, Written):
+            for one in what.kept:
+                if one is not None and not self._is_erased(one):  # since it was offered
+                    self._remember(one)
+            if lost := len(what.kept) - what.taken:
+                self._metrics.add("log.dropped", lost)
+            self._arrived.set()
+        elif what is None:
+            self._marks -= 1
+            self._changed.set()
+        else:
+            self._error = what
+            self._arrived.set()
+
+    def forget(self) -> None:
+        """Have what waits, and ``is_erased``, leave the disk; see ``forgotten``."""
+        self._marks += 1
+        self._writer.mark()
 
     async def forgotten(self, *, timeout_seconds: float) -> None:
         """Return once nothing from before the latest ``forget`` is on this disk.
@@ -120,9 +132,9 @@ class CompletionLog:
         """
         try:
             async with asyncio.timeout(timeout_seconds):
-                while self._spool.holds_earlier():
-                    self._acknowledged.clear()
-                    await self._acknowledged.wait()
+                while self._marks or self._spool.holds_marked():
+                    self._changed.clear()
+                    await self._changed.wait()
         except TimeoutError as error:
             raise TransientError("completions from before an erasure still wait for the broker") from error
 
@@ -133,76 +145,63 @@ class CompletionLog:
         return self._worker
 
     async def close(self, *, timeout_seconds: float) -> None:
-        """Flush what is waiting; what the broker does not take in time stays in the spool."""
+        """Flush what is waiting; what the broker does not take in time stays on the disk."""
+        await self._writer.stop()
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
             self._worker = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                while self._waiting:
-                    await self._publish_some()
-        if self._waiting:
-            lost = sum(segment is None for _, segment in self._waiting)
-            log.error("completions_not_published", in_spool=len(self._waiting) - lost, lost=lost)
-            self._metrics.add("log.dropped", lost)
-            self._waiting.clear()
-            self._bytes = 0
-        self._spool.close()
+                while await self._publish_some():
+                    pass
+        if left := self._spool.count:
+            log.error("completions_not_published", in_spool=left)
+        await asyncio.to_thread(self._spool.close)
 
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
-            if len(self._waiting) < self._batch:
-                await asyncio.sleep(self._linger)
+            if self._error is not None:
+                raise self._error
             self._arrived.clear()
-            while self._waiting:
+            while waiting := self._spool.count:
+                if waiting < self._batch:
+                    await asyncio.sleep(self._linger)
                 await self._publish_some()
 
-    async def _publish_some(self) -> None:
-        """Publish one batch, for as long as it takes. It leaves the queue only when acknowledged."""
-        batch = [self._waiting[n][0] for n in range(min(self._batch, len(self._waiting)))]
-        envelopes = [envelope for exchange in batch if (envelope := self._envelope(exchange)) is not None]
-        self._flying = len(batch)
-        try:
-            await self._publish_patiently(envelopes)
-        finally:
-            self._flying = 0
-        for _ in batch:
-            exchange, segment = self._waiting.popleft()
-            self._bytes -= exchange.size_bytes
-            self._spool.acknowledge(segment)
-        self._acknowledged.set()
+    async def _publish_some(self) -> bool:
+        """Publish one batch, for as long as it takes; False where nothing waits. It leaves the disk only when
+        acknowledged."""
+        head: Head = await asyncio.to_thread(self._spool.read, self._batch)
+        if not head.reached:
+            return False
+        await self._publish_patiently([one.record for one in head.kept if not self._is_erased(one)])
+        await asyncio.to_thread(self._spool.acknowledge, head)
+        self._changed.set()
+        return True
 
-    async def _publish_patiently(self, envelopes: list[Envelope[InferenceCompleted]]) -> None:
+    async def _publish_patiently(self, records: list[KafkaRecord]) -> None:
         attempt = 0
         while True:
             try:
-                return await self._publish(envelopes)
+                return await self._publish(records)
             except TransientError as error:
                 delay = self._backoff.delay(attempt)
-                log.warning("completions_wait_for_broker", waiting=len(self._waiting), error=str(error))
+                log.warning("completions_wait_for_broker", waiting=self._spool.count, error=str(error))
                 attempt += 1
                 await asyncio.sleep(delay)
 
-    async def _publish(self, envelopes: list[Envelope[InferenceCompleted]]) -> None:
+    async def _publish(self, records: list[KafkaRecord]) -> None:
+        if not records:
+            return
         try:
-            await self._publish_many(envelopes)
-            self._metrics.add("log.published", len(envelopes))
+            await self._publish_records(records)
+            self._metrics.add("log.published", len(records))
         except InvalidEvent as error:
-            if len(envelopes) == 1:
-                log.error(
-                    "completion_refused", completion_id=envelopes[0].data.completion_id, error=str(error)
-                )
+            if len(records) == 1:
+                log.error("completion_refused", completion_id=records[0].key.decode(), error=str(error))
                 self._metrics.add("log.dropped")
                 return
-            for envelope in envelopes:
-                await self._publish([envelope])
-
-    def _envelope(self, exchange: Exchange) -> Envelope[InferenceCompleted] | None:
-        try:
-            return self._wrap(exchange.event_data())
-        except ValidationError as error:
-            log.error("completion_refused", completion_id=exchange.completion_id, error=str(error))
-            self._metrics.add("log.dropped")
-            return None
+            for record in records:
+                await self._publish([record])

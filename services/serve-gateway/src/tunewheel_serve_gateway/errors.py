@@ -5,6 +5,7 @@ A caller who is unknown (401) or lacks the role (403) is answered by ``tunewheel
 ApiError                     carries status, type, code and param
 ├── BadRequest        400    the request is wrong; ``param`` names the field
 ├── UnknownModel      404    nobody of that name is served, or not for this caller
+├── UnknownCompletion 404    no gateway answered under that id, or not for this caller
 ├── BodyTooLarge      413
 ├── Unprocessable     422    well-formed, but something needed is missing
 └── Unavailable       503    the engine, an adapter or the broker is away; with Retry-After
@@ -64,6 +65,12 @@ class UnknownModel(ApiError):
     status = 404
     type = "invalid_request_error"
     code = "model_not_found"
+
+
+class UnknownCompletion(ApiError):
+    status = 404
+    type = "invalid_request_error"
+    code = "completion_not_found"
 
 
 class BodyTooLarge(ApiError):

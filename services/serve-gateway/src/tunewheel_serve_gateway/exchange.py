@@ -6,15 +6,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from sys import getsizeof
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.fields import SourceId
-from tunewheel_contracts.formats.dataset import ChatMessage
-from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_contracts.formats.serving import Fault, RouteRole
 
 from tunewheel_serve_gateway.chat_request import Messages
 
@@ -47,12 +44,17 @@ class Exchange:
     output: str = ""
     finish_reason: str = ""
     error: str | None = None
+    fault: Fault | None = None
+    error_is_ours: bool = False
+    """The gateway's own words, in which nothing of the request stands."""
+    cancelled: bool = False
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_seconds: float = 0.0
     first_token_seconds: float | None = None
+    queue_seconds: float | None = None
     completed_at: float = 0.0
-    """Unix seconds."""
+    """Unix seconds; 0 until it is finished."""
     _parts: list[str] = field(default_factory=list[str])
     _size: int = field(default=0, compare=False)
 
@@ -104,13 +106,19 @@ class Exchange:
         self._parts.append(text)
         return True
 
-    def fail(self, error: str) -> None:
-        self.error = error
+    def fail(self, error: str, fault: Fault, *, ours: bool = False) -> None:
+        """Note that no answer came; ``ours``: ``error`` holds nothing that the engine was told."""
+        self.error, self.fault, self.error_is_ours = error, fault, ours
         self.finish_reason = "error"
+
+    def cancel(self) -> None:
+        """Note that the client left before it had the whole answer."""
+        self.cancelled = True
+        self.finish_reason = "cancelled"
 
     def finish(self, latency_seconds: float) -> None:
         self.output = self.output or "".join(self._parts)
-        self._parts.clear()  # it is held for feedback, and a piece takes more memory than its text
+        self._parts.clear()
         self.latency_seconds = latency_seconds
         self.completed_at = time.time()
 
@@ -118,25 +126,3 @@ class Exchange:
         if isinstance(usage, dict):
             self.prompt_tokens = usage.get("prompt_tokens") or 0
             self.completion_tokens = usage.get("completion_tokens") or 0
-
-    def event_data(self) -> InferenceCompleted:
-        return InferenceCompleted(
-            project=self.project,
-            completion_id=self.completion_id,
-            model_id=self.model_id,
-            role=self.role,
-            pinned=self.pinned,
-            shadow_of=self.shadow_of,
-            messages=tuple(ChatMessage.model_validate({"role": r, "content": c}) for r, c in self.messages),
-            output=self.output,
-            finish_reason=self.finish_reason,
-            error=self.error,
-            prompt_tokens=self.prompt_tokens,
-            completion_tokens=self.completion_tokens,
-            latency_seconds=self.latency_seconds,
-            first_token_seconds=self.first_token_seconds,
-            streamed=self.streamed,
-            client=self.client,
-            customer=self.customer,
-            completed_at=datetime.fromtimestamp(self.completed_at, UTC),
-        )

@@ -6,19 +6,21 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 from tunewheel_contracts.errors import first_complaint
+from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import Answer, FeedbackReceived
 from tunewheel_contracts.fields import Slug, SourceId, Strict, Text
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.identity import content_id
-from tunewheel_runtime.identity.roles import Caller, NotAuthorised, Role
+from tunewheel_runtime.identity.roles import Caller
 
 from tunewheel_serve_gateway.errors import BadRequest, Unprocessable
-from tunewheel_serve_gateway.exchange import Exchange
+
+WITH_TEXTS = ("full", "redacted")
 
 
 class FeedbackBody(Strict):
-    """The body of ``POST /v1/feedback``. All but the first two may be left out while the gateway still
-    remembers the completion."""
+    """The body of ``POST /v1/feedback``. All but the first two may be left out where the completion is on the
+    log, with its texts."""
 
     completion_id: SourceId
     rating: Literal["up", "down"]
@@ -27,7 +29,7 @@ class FeedbackBody(Strict):
     comment: Text | None = None
     submitted_by: SourceId | None = None
     customer: SourceId | None = None
-    """Whose request was answered; else the ``user`` of the completion, while it is remembered."""
+    """Whose request was answered; else the ``user`` of the completion."""
     project: Slug | None = None
     model_id: SourceId | None = None
     messages: tuple[ChatMessage, ...] = Field(default=(), max_length=1_000)
@@ -47,24 +49,26 @@ def parse_feedback(raw: bytes) -> FeedbackBody:
         raise BadRequest(f"{field}: {reason}", param=field) from error
 
 
-def join(body: FeedbackBody, known: Exchange | None, caller: Caller) -> FeedbackReceived:
-    """Complete ``body`` by the completion it is about. The same feedback sent twice is one event.
+def join(
+    body: FeedbackBody, project: str, known: InferenceCompleted | None, caller: Caller
+) -> FeedbackReceived:
+    """Complete ``body`` by the completion of ``project`` that it is about, as far as it is ``known``. The
+    same feedback sent twice is one event. What was logged of the conversation counts, whatever ``body`` says.
 
     Raises:
-        Unprocessable: the completion is not remembered and ``body`` does not bring what is needed.
-        NotAuthorised: the caller is no application of the completion's project.
+        Unprocessable: ``body`` names another project, or a correction lacks its conversation.
     """
-    project = known.project if known is not None else _project(body, caller)
-    if not caller.may(Role.APPLICATION, project):  # whose it is, is not for the caller to know
-        raise NotAuthorised(
-            f"{caller.name} lacks the role application in the project of {body.completion_id}; "
-            "ask for it, or use another key"
+    if body.project not in (None, project):
+        raise Unprocessable(
+            f"completion {body.completion_id} is not of project {body.project}; leave 'project' out",
+            param="project",
         )
-    messages = body.messages or _messages(known)
+    logged = known if known is not None and known.texts in WITH_TEXTS else None
+    messages = logged.messages if logged is not None else body.messages
     if body.correction is not None and not any(message.role == "user" for message in messages):
         raise Unprocessable(
-            f"completion {body.completion_id} is not remembered here any more, so the correction needs "
-            "'messages': send the conversation that was answered",
+            f"the conversation of completion {body.completion_id} is not on the log (it was not logged, is "
+            "not there yet, or no more), so the correction needs 'messages': send what was answered",
             param="messages",
         )
     said = body.model_dump(mode="json", include={"completion_id", "rating", "correction", "comment"})
@@ -77,27 +81,9 @@ def join(body: FeedbackBody, known: Exchange | None, caller: Caller) -> Feedback
         model_id=known.model_id if known is not None else body.model_id,
         rating=body.rating,
         messages=messages,
-        output=known.output if known is not None else body.output,
+        output=logged.output if logged is not None else body.output,
         correction=body.correction,
         submitted_by=body.submitted_by or caller.name,
         comment=body.comment,
         principal=caller.principal,
     )
-
-
-def _project(body: FeedbackBody, caller: Caller) -> str:
-    if body.project is not None:
-        return body.project
-    projects = caller.projects_of(Role.APPLICATION)
-    if projects is not None and len(projects) == 1:
-        return next(iter(projects))
-    raise Unprocessable(
-        f"completion {body.completion_id} is not remembered here any more; send its 'project'",
-        param="project",
-    )
-
-
-def _messages(known: Exchange | None) -> tuple[ChatMessage, ...]:
-    if known is None:
-        return ()
-    return tuple(ChatMessage.model_validate({"role": r, "content": c}) for r, c in known.messages)

@@ -13,6 +13,7 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.upstream import ErasureRequested, FeedbackReceived, ProjectDeclared
+from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.tls import trust
 
@@ -21,14 +22,16 @@ from tunewheel_serve_gateway.admitting import make_admission
 from tunewheel_serve_gateway.answering import Answering
 from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.chat import ChatCompletions
-from tunewheel_serve_gateway.completion_log import CompletionLog
+from tunewheel_serve_gateway.completion_ids import CompletionIds
+from tunewheel_serve_gateway.completion_log import CompletionLog, Publish
 from tunewheel_serve_gateway.errors import Unavailable
-from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.forgetting import Forgetting
 from tunewheel_serve_gateway.judged import Bases, unknown
 from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.recall import Recall, Recalled, Search
 from tunewheel_serve_gateway.recent import RecentCompletions
 from tunewheel_serve_gateway.reconcile import Reconciler
+from tunewheel_serve_gateway.recording import Recorder
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.shadow import ShadowCopies
@@ -48,8 +51,9 @@ Fail = Callable[[BaseException], None]
 
 
 class Gateway:
-    """Everything between the HTTP surface and the log. ``wrap``, ``publish_many`` and ``fail`` (stop the
-    process, loudly) are the service's.
+    """Everything between the HTTP surface and the log. ``wrap``, ``publish_many``, ``send`` (the same for
+    encoded records) and ``fail`` (stop the process, loudly) are the service's; ``search`` finds a completion
+    on the log by its id, from a moment on.
 
     Raises:
         InvalidTemplate, InvalidTls: see ``make_upstream``.
@@ -62,6 +66,8 @@ class Gateway:
         meter: Meter,
         wrap: Wrap,
         publish_many: PublishMany,
+        send: Publish,
+        search: Search,
         fail: Fail,
     ) -> None:
         self._settings = settings
@@ -82,18 +88,22 @@ class Gateway:
             adapter_root=settings.adapter_root,
             period_seconds=settings.reconcile_seconds,
         )
-        self.log = CompletionLog(
-            wrap,
-            publish_many,
-            self.metrics,
-            Spool(settings.work_for("serve-gateway") / "completions"),
-            limit=settings.completion_queue,
-            limit_bytes=settings.completion_queue_bytes,
-            batch=settings.completion_batch,
-            linger_seconds=settings.completion_linger_seconds,
-        )
         self._recent = RecentCompletions(
             limit=settings.recent_completions, limit_bytes=settings.recent_completion_bytes
+        )
+        folder = settings.work_for("serve-gateway")
+        secret = settings.completion_secret
+        self._ids = CompletionIds(secret.get_secret_value() if secret else None, folder)
+        self._recall = Recall(self._recent, self._ids, search, self._forgetting.takes)
+        self.log = CompletionLog(
+            Recorder(wrap, self.catalog.spec, lambda: self._ids.secret),
+            send,
+            self.metrics,
+            Spool(folder / "completions", limit_bytes=settings.completion_log_bytes),
+            remember=self._recent.remember,
+            is_erased=self._forgetting.takes,
+            batch=settings.completion_batch,
+            linger_seconds=settings.completion_linger_seconds,
         )
         self._shadows = ShadowCopies(
             self.upstream,
@@ -107,7 +117,7 @@ class Gateway:
             self.upstream,
             self.reconciler,
             self.log,
-            self._recent,
+            self._ids,
             self._shadows,
             self.metrics,
             max_output_tokens=settings.max_output_tokens,
@@ -144,9 +154,8 @@ class Gateway:
 
     def on_erasure_requested(self, event: Envelope[ErasureRequested]) -> None:
         """Drop what an erasure takes of what this process holds; every gateway does so for itself."""
-        is_erased = self._forgetting.apply(event)
-        self.log.forget(is_erased)
-        self._recent.forget(is_erased)
+        self._recent.forget(self._forgetting.apply(event))
+        self.log.forget()
 
     async def forgotten(self, event: Envelope[ErasureRequested]) -> ErasureCompleted:
         """Return the proof once what ``event`` erases is gone from this process and its disk.
@@ -170,7 +179,8 @@ class Gateway:
             UnusableSpool
         """
         if self._reconciling is None:
-            await self.log.recover(self._forgetting.takes)
+            await self.log.recover([project.project for project in self.catalog.projects()])
+            self._ids.open()
             self._reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
             for task in (self._reconciling, self.log.start()):
                 task.add_done_callback(self._on_end)
@@ -198,8 +208,9 @@ class Gateway:
         if self._reconciling is None:
             raise Unavailable("the gateway is starting or stopping; try again shortly", retry_after="2")
 
-    def recall(self, completion_id: str) -> Exchange | None:
-        return self._recent.get(completion_id)
+    async def recall(self, completion_id: str, caller: Caller) -> Recalled:
+        """Return which completion feedback is about; see ``Recall.find``."""
+        return await self._recall.find(completion_id, caller, self.table.projects)
 
     async def publish_feedback(self, data: FeedbackReceived) -> None:
         """Return once the broker has acknowledged it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tunewheel_contracts import topics
 from tunewheel_runtime.process import run_service
+from tunewheel_runtime.record_search import RecordSearch
 from tunewheel_runtime.service import Service
 
 from tunewheel_serve_gateway.api import make_api
@@ -14,14 +16,18 @@ from tunewheel_serve_gateway.settings import Settings
 def make_app(settings: Settings) -> Service:
     """Build the service; see ``Gateway`` for errors."""
     service = Service("serve-gateway", settings)
+    search = RecordSearch(settings, topics.INFERENCE_COMPLETED)
     gateway = Gateway(
         settings,
         service.store,
         service.telemetry.meter,
         service.new,
         service.publish_many,
+        service.publisher.send,
+        search.find,
         service.fail,
     )
+    service.on_shutdown(search.close)
     register(service, gateway)
     service.mount(make_api(gateway))
     service.tell_metrics(gateway.metrics_text)

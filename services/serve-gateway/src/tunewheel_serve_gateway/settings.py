@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from tunewheel_runtime.settings import ServiceSettings
 
 
@@ -50,14 +51,16 @@ class Settings(ServiceSettings):
     limits_replicas: int = Field(default=1, ge=1)
     """Gateways that share a limit where no Redis counts for them."""
 
-    completion_queue: int = Field(default=10_000, ge=1)
-    """Completions that may wait for the broker; beyond it the newest are dropped, and counted."""
-    completion_queue_bytes: int = Field(default=64 << 20, ge=1)
+    completion_log_bytes: int = Field(default=1 << 30, ge=1)
+    """Completions that may wait for the broker on this gateway's disk; beyond it the newest are dropped."""
+    completion_secret: SecretStr | None = Field(default=None, min_length=16)
+    """Signs the ids of completions and keys the hashes of texts that are logged ``hashed``; the same for all
+    gateways of an installation."""
     completion_batch: int = Field(default=500, ge=1)
     completion_linger_seconds: float = Field(default=0.02, ge=0)
     """A batch is published this long after its first completion, at the latest."""
     recent_completions: int = Field(default=10_000, ge=0)
-    """Completions that feedback can be attached to by id alone."""
+    """Completions that feedback is joined with from memory; others are looked for on the log."""
     recent_completion_bytes: int = Field(default=64 << 20, ge=0)
 
     shadow_concurrency: int = Field(default=2, ge=1)
@@ -70,6 +73,17 @@ class Settings(ServiceSettings):
         if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://")):
             raise ValueError("must begin with redis:// or rediss://")
         return url
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, values: Any) -> Any:
+        for old in ("completion_queue", "completion_queue_bytes"):
+            if old in values or f"TUNEWHEEL_{old.upper()}" in os.environ:
+                raise ValueError(
+                    f"TUNEWHEEL_{old.upper()} is no setting any more: the disk is the queue, and "
+                    "TUNEWHEEL_COMPLETION_LOG_BYTES bounds it; set that, or nothing"
+                )
+        return values
 
     @property
     def adapter_root(self) -> Path:

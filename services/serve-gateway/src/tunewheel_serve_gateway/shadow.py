@@ -85,10 +85,10 @@ class ShadowCopies:
             except UpstreamError as error:
                 if isinstance(error, ModelNotLoaded):
                     self._reconciler.wake()
-                if not error.counts_against_model:
+                if error.fault in (None, "client"):
                     self._metrics.add("shadow.dropped")
                     return
-                exchange.fail(str(error))
+                exchange.fail(str(error), error.fault)
         exchange.finish(time.perf_counter() - started)
         self._metrics.add("shadow.copied")
         self._record(exchange)

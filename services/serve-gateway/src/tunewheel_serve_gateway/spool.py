@@ -1,31 +1,34 @@
-"""Completions on disk, from before their client has the whole answer until the broker has them.
+"""The queue of completions: files on disk, appended to at one end and published from the other.
 
-A file per process, JSON Lines, locked by its writer: whoever starts takes over the files that nobody holds.
-A line is handed to the operating system before the answer ends, and no disk is waited for (no fsync): it
-survives ``kill -9`` of the process, not the loss of the machine's power. Half a line at the end of a file is
-a completion that was not answered yet.
+Each process has a folder of its own, and those that it took over (``folders``). Segments are files of frames
+(see ``kept``). What is appended was handed to the operating system, and no disk is waited for (no fsync): it
+survives ``kill -9`` of the process, not the loss of the machine's power. A frame that is not whole, or has
+another checksum, ends its segment.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import itertools
 import os
-import uuid
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import orjson
 import structlog
 from tunewheel_contracts.errors import TunewheelError
-from tunewheel_contracts.formats.serving import RouteRole
 
-from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.folders import Folders
+from tunewheel_serve_gateway.kept import FRAME, Kept, kept_of, whole_frames
 
 log = structlog.get_logger(__name__)
 SEGMENT_BYTES = 4 << 20
-"""A file that has grown past this is followed by another; each goes when the broker has all of it."""
+"""A segment that has grown past this is followed by another; each goes when the broker has all of it."""
+READ_BYTES = 4 << 20
+"""Of the queue that are in memory at once, about: one completion is read however large it is."""
+SUFFIX = ".segment"
 
 
 class UnusableSpool(TunewheelError):
@@ -34,179 +37,254 @@ class UnusableSpool(TunewheelError):
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """One file, open and locked. ``waiting``: completions in it that the broker does not have yet."""
+    """``size``: bytes of whole frames; ``done``: bytes at the beginning that the broker has."""
 
     path: Path
-    descriptor: int
+    number: int
     size: int = 0
-    waiting: int = 0
+    done: int = 0
+    count: int = 0
+    """Completions in it that the broker does not have."""
+
+
+@dataclass(slots=True)
+class Head:
+    """What was read from the queue's head, until it is acknowledged."""
+
+    kept: list[Kept] = field(default_factory=list[Kept])
+    reached: list[tuple[Segment, int, int]] = field(default_factory=list[tuple[Segment, int, int]])
+    """Segment, the position after what was read, and how many frames that were."""
 
 
 class Spool:
-    """What the completion log holds, on disk. Not for several threads at once."""
+    """May be used by several threads: one appends, one reads and acknowledges."""
 
-    def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self, directory: Path, *, limit_bytes: int = 1 << 30, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
         self._directory = directory
+        self._limit_bytes = limit_bytes
         self._segment_bytes = segment_bytes
+        self._lock = threading.RLock()
+        self._numbers = itertools.count()
+        self._segments: list[Segment] = []
         self._current: Segment | None = None
-        self._segments: set[Segment] = set()
-        self._told = False
+        self._descriptor = -1
+        """Of the current segment."""
+        self._folders = Folders(directory)
+        self._marked = -1
+        self.refuses = False
+        """The newest completions were not taken: the limit is reached, or the disk takes nothing."""
+
+    # A disk that hangs holds the lock: what the event loop asks for does without.
 
     @property
     def size_bytes(self) -> int:
-        return sum(segment.size for segment in self._segments)
+        return sum(segment.size for segment in tuple(self._segments))
 
-    def take_over(self) -> list[tuple[Exchange, Segment]]:
-        """Return what processes that are gone left behind, oldest first; each is to be acknowledged.
+    @property
+    def count(self) -> int:
+        """Completions that wait for the broker."""
+        return sum(segment.count for segment in tuple(self._segments))
+
+    def take_over(self) -> int:
+        """Begin, with what processes that are gone left behind at the head; return how much that is.
 
         Raises:
             UnusableSpool
         """
-        try:
-            self._begin()
-            left = [s for path in self._directory.glob("*.jsonl") if (s := self._adopt(path)) is not None]
-        except OSError as error:
-            raise UnusableSpool(
-                f"completions cannot be kept in {self._directory} ({error}); name a folder that can be "
-                "written to in TUNEWHEEL_WORK_DIR"
-            ) from error
-        found = [(exchange, segment) for segment in left for exchange in _read(segment)]
-        for _, segment in found:
-            segment.waiting += 1
-        for segment in left:
-            self._drop_if_done(segment)
-        return sorted(found, key=lambda pair: pair[0].completed_at)
-
-    def append(self, exchange: Exchange) -> Segment | None:
-        """Keep ``exchange`` until it is acknowledged; None where the disk does not take it."""
-        try:
-            if self._current is None or self._current.size >= self._segment_bytes:
-                self._begin()
-            assert self._current is not None
-            self._current.size += _write(self._current.descriptor, orjson.dumps(exchange) + b"\n")
-        except (OSError, orjson.JSONEncodeError) as error:
-            self._give_up(error)
-            return None
-        self._current.waiting += 1
-        self._told = False
-        return self._current
-
-    def acknowledge(self, segment: Segment | None) -> None:
-        """The broker has one more of the completions in ``segment``."""
-        if segment is None:
-            return
-        segment.waiting -= 1
-        self._drop_if_done(segment)
-
-    def begin_anew(self) -> None:
-        """Write the completions from here on to a new file. The old file is deleted once the broker has all
-        of its completions; under steady traffic a file that still grows would never get there."""
-        if self._current is not None and self._current.size:
+        with self._lock:
             try:
+                found = [path for one in self._folders.adopt() for path in one.glob(f"*{SUFFIX}")]
+                left = [s for path in sorted(found, key=lambda p: p.name) if (s := self._scan(path))]
+                self._segments = left[:]
+                self._folders.begin()
                 self._begin()
             except OSError as error:
-                self._give_up(error)
+                raise UnusableSpool(
+                    f"completions cannot be kept in {self._directory} ({error}); name a folder that can be "
+                    "written to in TUNEWHEEL_WORK_DIR"
+                ) from error
+            self._folders.let_go(keep={segment.path.parent for segment in self._segments})
+            return sum(segment.count for segment in left)
 
-    def holds_earlier(self) -> bool:
-        """Tell whether there are files from before the one that is written to."""
-        return any(segment is not self._current for segment in self._segments)
+    def append(self, frames: Sequence[bytes]) -> int:
+        """Hand ``frames`` to the operating system by one write; return how many of them, from the first, it
+        has. The rest is refused."""
+        with self._lock:
+            room = self._limit_bytes - self.size_bytes
+            ends = itertools.accumulate(len(frame) for frame in frames)
+            fit = sum(end <= room for end in ends)
+            if fit < len(frames):
+                self._refuse(
+                    f"they take {self.size_bytes} bytes and TUNEWHEEL_COMPLETION_LOG_BYTES is reached"
+                )
+            if not fit:
+                return 0
+            try:
+                if self._current is None or self._current.size >= self._segment_bytes:
+                    self._begin()
+                assert self._current is not None
+                self._current.size += _write(self._descriptor, b"".join(frames[:fit]))
+            except OSError as error:
+                self._refuse(str(error))
+                self._cut()
+                return 0
+            self._current.count += fit
+            if fit == len(frames) and self.refuses:
+                self.refuses = False
+                log.info("completions_kept_again", directory=str(self._directory))
+            return fit
+
+    def read(self, most: int) -> Head:
+        """Return what is at the head of the queue and not acknowledged: at most so many completions."""
+        with self._lock:
+            spans = [(s, s.done, s.size) for s in self._segments if s.size > s.done]
+        head, room = Head(), READ_BYTES
+        for segment, done, size in spans:
+            payloads = _payloads(segment.path, done, size, room)
+            if not payloads:
+                self._give_up(segment, done, head)
+                continue
+            payloads = payloads[: most - len(head.kept)]
+            end = payloads[-1][0]
+            head.kept += [one for _, payload in payloads if (one := _read(payload, segment)) is not None]
+            head.reached.append((segment, end, len(payloads)))
+            room -= end - done
+            if end < size or room <= 0 or len(head.kept) >= most:
+                break
+        return head
+
+    def acknowledge(self, head: Head) -> None:
+        """The broker has what was read; segments of which it has all go."""
+        with self._lock:
+            for segment, end, count in head.reached:
+                segment.done = end
+                segment.count -= count
+                self._drop_if_done(segment)
+            self._folders.let_go(keep={segment.path.parent for segment in self._segments})
+
+    def mark(self) -> None:
+        """Write what comes from here on to another segment; see ``holds_marked``."""
+        with self._lock:
+            if self._current is not None and self._current.size:
+                self._marked = self._current.number
+                with contextlib.suppress(OSError):  # told with the next completion
+                    self._begin()
+            else:
+                self._marked = max((s.number for s in self._segments if s is not self._current), default=-1)
+
+    def holds_marked(self) -> bool:
+        """Tell whether something is on the disk from before the latest ``mark``."""
+        return any(segment.size and segment.number <= self._marked for segment in tuple(self._segments))
 
     def close(self) -> None:
         """Let go of the files; what is not acknowledged stays for the next process."""
-        self._current = None
-        for segment in list(self._segments):
-            self._drop_if_done(segment)
-        for segment in self._segments:
-            os.close(segment.descriptor)
-        self._segments.clear()
+        with self._lock:
+            if self._current is not None:
+                done, self._current = self._current, None
+                os.close(self._descriptor)
+                self._drop_if_done(done)
+            self._folders.close(keep={segment.path.parent for segment in self._segments})
+            self._segments.clear()
+
+    def _scan(self, path: Path) -> Segment | None:
+        """Count what is whole in a segment that was taken over, and cut what is not."""
+        data = path.read_bytes()
+        segment = Segment(path, next(self._numbers))
+        for segment.size, _ in whole_frames(data):
+            segment.count += 1
+        if segment.size < len(data):
+            log.warning("spool_cut", file=path.name, kept=segment.count, bytes_cut=len(data) - segment.size)
+            os.truncate(path, segment.size)
+        if segment.count:
+            return segment
+        path.unlink(missing_ok=True)
+        return None
 
     def _begin(self) -> None:
-        """Start another file. It is locked before it has the name that others look for."""
-        before, self._current = self._current, None
-        if before is not None:
-            self._drop_if_done(before)
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._directory / f"{uuid.uuid4().hex}.jsonl"
-        unnamed = path.with_suffix(".new")
-        descriptor = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.rename(unnamed, path)
-        except OSError:
-            os.close(descriptor)
-            unnamed.unlink(missing_ok=True)
-            raise
-        self._current = Segment(path, descriptor)
-        self._segments.add(self._current)
+        """Go on in another segment."""
+        assert self._folders.own is not None
+        number = next(self._numbers)
+        path = self._folders.own / f"{time.time_ns():020d}-{number:08d}{SUFFIX}"
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._end_current()
+        self._descriptor = descriptor
+        self._current = Segment(path, number)
+        self._segments.append(self._current)
 
-    def _adopt(self, path: Path) -> Segment | None:
-        """Lock a file that nobody holds; None where somebody does, or did until it went."""
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        stat = os.fstat(descriptor)
-        if not stat.st_nlink:
-            os.close(descriptor)
-            return None
-        segment = Segment(path, descriptor, size=stat.st_size)
-        self._segments.add(segment)
-        return segment
+    def _end_current(self) -> None:
+        if self._current is not None:
+            done, self._current = self._current, None
+            os.close(self._descriptor)
+            self._drop_if_done(done)
 
     def _drop_if_done(self, segment: Segment) -> None:
-        """Empty or delete a file of which the broker has all. A file that stays is published once more, under
+        """Empty or delete a segment of which the broker has all. One that stays is published once more, under
         the same event ids."""
-        if segment.waiting:
+        if segment.done < segment.size:
             return
         if segment is self._current:
-            try:
-                os.ftruncate(segment.descriptor, 0)
-            except OSError:
-                self._current = None  # its descriptor is closed below and may be another file's next
-            else:
-                segment.size = 0
+            if not segment.size:
                 return
-        self._segments.discard(segment)
+            try:
+                os.ftruncate(self._descriptor, 0)
+            except OSError:
+                self._end_current()
+            else:
+                segment.size = segment.done = 0
+            return
+        with contextlib.suppress(ValueError):
+            self._segments.remove(segment)
         with contextlib.suppress(OSError):
             segment.path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            os.close(segment.descriptor)
 
-    def _give_up(self, error: Exception) -> None:
-        """Begin anew with the next completion: the file may end in half a line."""
-        if self._current is not None and isinstance(error, OSError):
-            done, self._current = self._current, None
-            self._drop_if_done(done)
-        if not self._told:
-            log.error("completions_not_on_disk", directory=str(self._directory), error=str(error))
-            self._told = True
+    def _cut(self) -> None:
+        """Take back what was written of refused completions; where that is not possible, begin anew."""
+        if self._current is None:
+            return
+        try:
+            os.ftruncate(self._descriptor, self._current.size)
+        except OSError:
+            self._end_current()
+
+    def _give_up(self, segment: Segment, done: int, head: Head) -> None:
+        """Leave out the rest of a segment that cannot be read any more."""
+        log.error("completions_unreadable", file=str(segment.path), lost=segment.count)
+        head.reached.append((segment, max(segment.size, done), segment.count))
+
+    def _refuse(self, reason: str) -> None:
+        if not self.refuses:
+            log.error("completions_not_kept", directory=str(self._directory), reason=reason)
+            self.refuses = True
 
 
-def _write(descriptor: int, line: bytes) -> int:
-    """Write all of ``line``; returns its length."""
-    rest = memoryview(line)
+def _write(descriptor: int, data: bytes) -> int:
+    """Write all of ``data``; returns its length."""
+    rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-    return len(line)
+    return len(data)
 
 
-def _read(segment: Segment) -> list[Exchange]:
-    found: list[Exchange] = []
-    for number, line in enumerate(segment.path.read_bytes().split(b"\n"), start=1):
-        if not line:
-            continue
-        try:
-            found.append(_exchange(orjson.loads(line)))
-        except (ValueError, TypeError, KeyError) as error:
-            log.warning("spool_line_unreadable", file=segment.path.name, line=number, error=str(error))
-    return found
+def _payloads(path: Path, start: int, end: int, room: int) -> list[tuple[int, bytes]]:
+    """Return the payloads of the whole frames between two positions, with the position after each: for
+    ``room`` bytes, or the first alone where it is larger. None where they cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read(min(end - start, room))
+            if len(data) >= FRAME.size and (first := FRAME.size + FRAME.unpack_from(data)[0]) > len(data):
+                data += file.read(min(first, end - start) - len(data))
+    except OSError as error:
+        log.error("completions_unreadable", file=str(path), error=str(error))
+        return []
+    return [(start + place, payload) for place, payload in whole_frames(data)]
 
 
-def _exchange(values: dict[str, Any]) -> Exchange:
-    messages = tuple((str(role), str(content)) for role, content in values["messages"])
-    return Exchange(**(values | {"role": RouteRole(values["role"]), "messages": messages}))
+def _read(payload: bytes, segment: Segment) -> Kept | None:
+    try:
+        return kept_of(payload)
+    except ValueError as error:
+        log.error("completion_unreadable", file=segment.path.name, error=str(error))
+        return None

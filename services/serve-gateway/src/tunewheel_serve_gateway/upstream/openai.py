@@ -19,6 +19,7 @@ from tunewheel_serve_gateway.judged import Bases, bases_of
 from tunewheel_serve_gateway.upstream.protocol import (
     Chunk,
     KeyRefused,
+    ModelFailed,
     ModelNotLoaded,
     UpstreamAway,
     UpstreamBroken,
@@ -198,7 +199,7 @@ def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_
     if status == 503:
         return UpstreamAway(message, retry_after=retry_after or default_retry_after)
     if status >= 500:
-        return UpstreamBroken(f"the engine failed: {message}")
+        return ModelFailed(f"the engine failed: {message}")
     details = parsed.get("error") if isinstance(parsed, dict) else None
     error = {"message": message, **(details if isinstance(details, dict) else {})}
     if status == 429:

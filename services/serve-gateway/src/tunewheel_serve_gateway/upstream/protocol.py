@@ -4,7 +4,8 @@ UpstreamError              an ``ApiError``: what the client is told
 ├── UpstreamAway     503   no connection
 │   └── KeyRefused         the engine does not know the gateway, or does not let it do that
 ├── UpstreamSilent   504   no answer in time
-├── UpstreamBroken   502   an answer of 5xx, or one that makes no sense
+├── UpstreamBroken   502   an answer that broke off, or makes no sense
+│   └── ModelFailed        the engine answered 5xx to this very request
 ├── UpstreamRefused  4xx   the engine's own refusal (429 with Retry-After), passed on as it is
 └── ModelNotLoaded   404   the engine does not know the model: reload, or give up
 """
@@ -14,6 +15,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Protocol
+
+from tunewheel_contracts.formats.serving import Fault
 
 from tunewheel_serve_gateway.errors import ApiError
 from tunewheel_serve_gateway.judged import Bases
@@ -25,8 +28,9 @@ Chunk = dict[str, Any]
 class UpstreamError(ApiError):
     """The engine did not answer, or not with a completion."""
 
-    counts_against_model = False
-    """An engine that is away, full or right to refuse says nothing about the model that was asked."""
+    fault: Fault | None = None
+    """Whose fault it is, as the completion log has it. None: the request never came to an answer (the engine
+    is away, full, or lacks the model), so there is no completion to log."""
 
 
 class UpstreamAway(UpstreamError):
@@ -41,13 +45,19 @@ class KeyRefused(UpstreamAway):
 class UpstreamSilent(UpstreamError):
     status = 504
     code = "engine_timeout"
-    counts_against_model = True
+    fault = "engine"
 
 
 class UpstreamBroken(UpstreamError):
     status = 502
     code = "engine_error"
-    counts_against_model = True
+    fault = "engine"
+
+
+class ModelFailed(UpstreamBroken):
+    """Others are answered meanwhile: the model that was asked is at fault, as far as anybody can tell."""
+
+    fault = "model"
 
 
 class UpstreamRefused(UpstreamError):
@@ -56,6 +66,7 @@ class UpstreamRefused(UpstreamError):
     def __init__(self, status: int, error: dict[str, Any], *, retry_after: str | None = None) -> None:
         super().__init__(str(error.get("message", "refused")), retry_after=retry_after)
         self.status = status
+        self.fault = None if status == 429 else "client"
         self._error = error
 
     def payload(self) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+"""One folder for each process, held by a lock: whoever starts takes over those that nobody holds."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import uuid
+from collections.abc import Collection
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger(__name__)
+LOCK = "lock"
+UNNAMED = ".new"
+
+
+class Folders:
+    """Those below ``directory`` that this process holds. One descriptor locks each, whatever lies in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._held: dict[Path, int] = {}
+        self.own: Path | None = None
+        """The one that this process writes to."""
+
+    def adopt(self) -> list[Path]:
+        """Hold the folders of processes that are gone; return them.
+
+        Raises:
+            OSError
+        """
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in self._directory.glob("*.jsonl"):
+            log.error(
+                "completions_of_an_earlier_release",
+                file=str(path),
+                advice="start the release that wrote it once more, with the broker, to publish them",
+            )
+        found = (path for path in self._directory.iterdir() if path.is_dir() and path.suffix != UNNAMED)
+        return [path for path in found if self._hold(path)]
+
+    def begin(self) -> None:
+        """Make this process its own. It is locked before it has the name that others look for.
+
+        Raises:
+            OSError
+        """
+        folder = self._directory / uuid.uuid4().hex
+        unnamed = folder.with_suffix(UNNAMED)
+        unnamed.mkdir(mode=0o700)
+        descriptor = os.open(unnamed / LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.rename(unnamed, folder)
+        except OSError:
+            os.close(descriptor)
+            (unnamed / LOCK).unlink(missing_ok=True)
+            unnamed.rmdir()
+            raise
+        self.own = folder
+        self._held[folder] = descriptor
+
+    def let_go(self, *, keep: Collection[Path]) -> None:
+        """Take away those, other than this process's own, that are not to be kept: nothing lies there."""
+        for folder in [folder for folder in self._held if folder != self.own and folder not in keep]:
+            descriptor = self._held.pop(folder)
+            with contextlib.suppress(OSError):
+                (folder / LOCK).unlink(missing_ok=True)
+                folder.rmdir()
+            os.close(descriptor)
+
+    def close(self, *, keep: Collection[Path]) -> None:
+        """Let go of all; those to be kept stay for the next process."""
+        self.own = None
+        self.let_go(keep=keep)
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
+
+    def _hold(self, folder: Path) -> bool:
+        """Lock a folder; False where its process lives, or another took it over."""
+        try:
+            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        if not os.fstat(descriptor).st_nlink:
+            os.close(descriptor)
+            return False
+        self._held[folder] = descriptor
+        return True

@@ -1,0 +1,103 @@
+"""One completion as it lies on the disk, and in memory for feedback: its record for the log, framed.
+
+A frame is its payload's length and CRC-32 (RFC 1952), then the payload: the length of the head, the head
+(JSON: what an erasure goes by, and the record's key and headers) and the record's value. Numbers are
+unsigned, of four bytes, little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope, KafkaRecord
+from tunewheel_contracts.events.production import InferenceCompleted
+
+FRAME = struct.Struct("<II")
+_HEAD = struct.Struct("<I")
+OVERHEAD_BYTES = 1024
+"""Of a completion in memory beside its value: its objects, key and headers, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    project: str
+    customer: str | None
+    completion_id: str
+    about: str
+    """The completion that an erasure may name: of a shadow copy the one that it copies."""
+    completed_at: float
+    """Unix seconds."""
+    record: KafkaRecord
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        return OVERHEAD_BYTES + len(self.record.value)
+
+    def data(self) -> InferenceCompleted:
+        return InferenceCompleted.model_validate_json(self.record.value)
+
+    def frame(self) -> bytes:
+        """Return it as it is written."""
+        headers = {name: value.decode() for name, value in self.record.headers.items()}
+        values = [self.project, self.customer, self.completion_id, self.about, self.completed_at, headers]
+        head = orjson.dumps([*values, self.record.key.decode()])
+        payload = b"".join((_HEAD.pack(len(head)), head, self.record.value))
+        return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def kept_as(event: Envelope[InferenceCompleted]) -> Kept:
+    """Return a completion as it is kept until the broker has it.
+
+    Raises:
+        ValueError: it holds text that no UTF-8 can.
+    """
+    data = event.data
+    return Kept(
+        project=data.project,
+        customer=data.customer,
+        completion_id=data.completion_id,
+        about=data.shadow_of or data.completion_id,
+        completed_at=data.completed_at.timestamp(),
+        record=event.to_kafka(),
+    )
+
+
+def whole_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the payload of every whole frame at the beginning of ``data``, with the position after it."""
+    place = 0
+    while place + FRAME.size <= len(data):
+        length, crc = FRAME.unpack_from(data, place)
+        end = place + FRAME.size + length
+        payload = data[place + FRAME.size : end]
+        if not length or len(payload) < length or zlib.crc32(payload) != crc:  # a lost tail may be zeros
+            return
+        yield end, payload
+        place = end
+
+
+def kept_of(payload: bytes) -> Kept:
+    """Read the payload of a frame.
+
+    Raises:
+        ValueError: it is not what ``Kept.frame`` writes.
+    """
+    try:
+        (length,) = _HEAD.unpack_from(payload)
+        values: list[Any] = orjson.loads(payload[_HEAD.size : _HEAD.size + length])
+        project, customer, completion_id, about, completed_at, headers, key = values
+        record = KafkaRecord(
+            topic=topics.INFERENCE_COMPLETED.name,
+            key=key.encode(),
+            value=payload[_HEAD.size + length :],
+            headers={name: value.encode() for name, value in headers.items()},
+        )
+    except (struct.error, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"no completion: {error}") from error
+    return Kept(project, customer, completion_id, about, completed_at, record)

@@ -1,0 +1,149 @@
+"""The thread that makes records of exchanges and hands them to the disk, a batch by one write."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.kept import Kept
+from tunewheel_serve_gateway.recording import Recorder
+from tunewheel_serve_gateway.spool import Spool
+
+BATCH = 500
+"""Exchanges that one write holds at most."""
+PENDING_BYTES = 64 << 20
+"""Of exchanges that wait for the thread, in memory: more wait only where the disk hangs."""
+Waiter = asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    exchange: Exchange
+    waiter: Waiter | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of some exchanges, in their order: the first ``taken`` of ``kept`` are on the disk. None of
+    one that no event can hold."""
+
+    offered: Sequence[Offered]
+    kept: Sequence[Kept | None]
+    taken: int
+
+
+class Order(Enum):
+    """What the thread is asked for beside writing."""
+
+    MARK = "see Spool.mark"
+    END = "write what waits, and end"
+
+
+class Writer:
+    """Takes exchanges on the event loop. ``told`` is called there: with what was written, with the error that
+    ended the thread, or with None once a mark is set."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        spool: Spool,
+        told: Callable[[Written | BaseException | None], None],
+    ) -> None:
+        self._recorder = recorder
+        self._spool = spool
+        self._told = told
+        self._queue: queue.SimpleQueue[Offered | Order] = queue.SimpleQueue()
+        self._pending = 0
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self, projects: Sequence[str] = ()) -> None:
+        """Begin to write; the verdicts of ``projects`` are prepared first."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(self._run, projects),
+            name="completion-writer",
+            daemon=True,
+        )
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Write what waits, and end."""
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            self._queue.put(Order.END)
+            await asyncio.to_thread(thread.join)
+            await asyncio.sleep(0)  # what the thread told last is told now
+
+    def offer(self, exchange: Exchange, waiter: Waiter | None = None) -> bool:
+        """Have ``exchange`` written; False where it is refused. ``waiter`` is set once it is written, or is
+        not going to be."""
+        size = exchange.size_bytes
+        if self._thread is None or self._pending + size > PENDING_BYTES:
+            return False
+        self._pending += size
+        self._queue.put(Offered(exchange, waiter, size))
+        return True
+
+    def mark(self) -> None:
+        self._queue.put(Order.MARK)
+
+    def _run(self, projects: Sequence[str]) -> None:
+        try:
+            self._recorder.prepare(projects)
+            while self._write_some():
+                pass
+        except BaseException as error:
+            self._tell(error)
+
+    def _write_some(self) -> bool:
+        """Write what waits; False at the end."""
+        batch, order = self._take()
+        slow = {id(one) for one in batch if self._recorder.is_slow(one.exchange)}
+        self._write([one for one in batch if id(one) not in slow])
+        self._write([one for one in batch if id(one) in slow])
+        if order is Order.MARK:
+            self._spool.mark()
+            self._tell(None)
+        return order is not Order.END
+
+    def _take(self) -> tuple[list[Offered], Order | None]:
+        """Return a batch of what waits, at least one, and the order that came after it, if one did."""
+        batch: list[Offered] = []
+        item: Offered | Order | None = self._queue.get()
+        while isinstance(item, Offered):
+            batch.append(item)
+            try:
+                item = self._queue.get_nowait() if len(batch) < BATCH else None
+            except queue.Empty:
+                item = None
+        return batch, item
+
+    def _write(self, offered: list[Offered]) -> None:
+        if offered:
+            kept = self._recorder.record([one.exchange for one in offered])
+            taken = self._spool.append([one.frame() for one in kept if one is not None])
+            self._tell(Written(offered, kept, taken))
+
+    def _tell(self, what: Written | BaseException | None) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._tell_on_loop, what)
+
+    def _tell_on_loop(self, what: Written | BaseException | None) -> None:
+        if isinstance(what, Written):
+            self._pending -= sum(one.size for one in what.offered)
+        self._told(what)
+        if isinstance(what, Written):
+            for one in what.offered:
+                if one.waiter is not None and not one.waiter.done():
+                    one.waiter.set_result(None)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.recording import Recorder
+
+SCHEMA = {"type": "object", "properties": {"reply": {"type": "string"}}, "required": ["reply"]}
+RULES = [{"rule": "pattern", "pattern": "^Dear", "field": "reply"}]
+MAIL = "ann@example.org"
+
+
+def spec(policy: str = "full", **task: Any) -> ProjectSpec:
+    return ProjectSpec.model_validate(
+        {
+            "project": "desk",
+            "base_model": "any/model",
+            "task": {"system_prompt": "Answer.", **task},
+            "criteria": [{"metric": "rouge_l", "minimum": 0.1}],
+            "serving": {"log": policy},
+        }
+    )
+
+
+def exchange(output: str = "Hello", *, asked: str = "hi", **values: Any) -> Exchange:
+    messages = (("system", "Answer."), ("user", asked))
+    made = Exchange("desk", "c-1", "desk-1", RouteRole.PRODUCTION, messages, user="C-7", prompt_tokens=5)
+    made.output = output
+    for name, value in values.items():
+        setattr(made, name, value)
+    made.finish(0.25)
+    return made
+
+
+def recorded(
+    declared: ProjectSpec | None, *exchanges: Exchange, secret: str = "s"
+) -> list[InferenceCompleted]:
+    recorder = Recorder(lambda data: new_event(data, source="/test"), lambda _: declared, lambda: secret)
+    made = recorder.record(exchanges)
+    assert all(one is not None for one in made)
+    return [one.data() for one in made if one is not None]
+
+
+@pytest.mark.parametrize(
+    ("task", "output", "violations"),
+    [
+        ({}, "Hello", ()),
+        ({}, " ", ("empty",)),
+        ({"output_schema": SCHEMA}, '{"reply": "Dear A"}', ()),
+        ({"output_schema": SCHEMA}, "Dear A", ("output_schema",)),
+        ({"output_schema": SCHEMA, "output_rules": RULES}, '{"reply": "Hi"}', ("output_rules.0",)),
+        ({"output_schema": SCHEMA, "output_rules": RULES}, "Hi", ("output_schema", "output_rules.0")),
+    ],
+)
+@pytest.mark.parametrize("policy", ["full", "hashed", "off"])
+def test_the_format_s_verdict_is_logged_whatever_else_is(
+    policy: str, task: dict[str, Any], output: str, violations: tuple[str, ...]
+):
+    (data,) = recorded(spec(policy, **task), exchange(output))
+    assert (data.format_valid, data.violations) == (not violations, violations)
+    assert (data.prompt_tokens, data.latency_seconds, data.customer) == (5, 0.25, "C-7")
+
+
+def test_nobody_judges_what_is_no_whole_answer_or_of_no_declared_task():
+    failed, left = exchange(""), exchange("Hel")
+    failed.fail("boom", "model")
+    left.cancel()
+    told = recorded(spec(output_schema=SCHEMA), failed, left)
+    assert [(one.format_valid, one.fault, one.cancelled) for one in told] == [
+        (None, "model", False),
+        (None, None, True),
+    ]
+    assert recorded(None, exchange())[0].format_valid is None
+
+
+def test_a_new_spec_counts_from_the_next_answer():
+    declared = [spec()]
+    recorder = Recorder(lambda data: new_event(data, source="/test"), lambda _: declared[-1], lambda: "")
+    before = recorder.record([exchange()])
+    declared.append(spec(output_schema=SCHEMA))
+    verdicts = [kept.data().format_valid for kept in (*before, *recorder.record([exchange()])) if kept]
+    assert verdicts == [True, False]
+
+
+def test_redacted_texts_hold_no_personal_data():
+    failed = exchange("", asked="x")
+    failed.fail(f"cannot read {MAIL}", "model")
+    answer = f'{{"reply": "Dear {MAIL}"}}'
+    told = recorded(spec("redacted"), exchange(answer, asked=f"I am {MAIL}"), failed, exchange(asked="bye"))
+    assert [one.texts for one in told] == ["redacted"] * 3
+    assert MAIL not in "".join(one.model_dump_json() for one in told)
+    assert told[0].messages[-1].content == "I am <EMAIL_ADDRESS>"
+    assert told[0].output == '{"reply": "Dear <EMAIL_ADDRESS>"}'
+    assert told[1].error == "cannot read <EMAIL_ADDRESS>"
+    assert (told[2].messages[-1].content, told[2].output) == ("bye", "Hello")
+
+
+def test_what_cannot_be_redacted_is_not_logged():
+    declared = spec("redacted")
+    pii = declared.dataset.pii.model_copy(update={"entities": ("NO_SUCH",)})
+    declared = declared.model_copy(update={"dataset": declared.dataset.model_copy(update={"pii": pii})})
+    (data,) = recorded(declared, exchange(MAIL))
+    assert (data.texts, data.messages, data.output) == ("off", (), "")
+
+
+def test_hashes_of_equal_texts_are_equal_and_of_another_installation_others():
+    first, again, other = recorded(spec("hashed"), exchange(), exchange(), exchange("Bye"))
+    assert first.messages == again.messages
+    assert [message.role for message in first.messages] == ["system", "user"]
+    assert first.output == again.output != other.output
+    assert recorded(spec("hashed"), exchange(), secret="t")[0].output != first.output
+    assert "Hello" not in first.model_dump_json()
+
+
+def test_without_texts_an_error_keeps_only_our_own_words():
+    engines, ours = exchange(""), exchange("")
+    engines.fail(f"cannot read {MAIL}", "engine")
+    ours.fail("cannot be served: no such rank", "model", ours=True)
+    told = recorded(spec("off"), exchange(), engines, ours)
+    assert [(one.messages, one.output) for one in told] == [((), "")] * 3
+    assert [one.error for one in told] == [
+        None,
+        "failed by fault of the engine; serving.log leaves the engine's words out",
+        "cannot be served: no such rank",
+    ]
