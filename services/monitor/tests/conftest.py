@@ -115,7 +115,7 @@ class Traffic:
     project: str = "desk"
     sent: int = 0
 
-    def completion(self, text: str, **changes: Any) -> Delivery[InferenceCompleted]:
+    def completion(self, text: str, /, **changes: Any) -> Delivery[InferenceCompleted]:
         n = self.sent
         self.sent += 1
         values: dict[str, Any] = {

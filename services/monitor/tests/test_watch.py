@@ -269,8 +269,8 @@ async def test_the_gateway_s_verdict_on_the_format_counts_where_it_gave_one(desk
 async def test_without_texts_drift_of_the_input_is_not_measured(desk: Any, texts: str, messages: Any):
     await in_production(desk)
     desk.knowledge._scores["desk", "desk-1"] = (1, 100)
-    hidden = {"texts": texts, "messages": messages, "output": "", "format_valid": False}
-    await desk.send(desk.ask(MORE_BIKES[:20], **hidden))
+    hidden: Any = {"texts": texts, "messages": messages, "output": "", "format_valid": False}
+    await desk.send([desk.traffic.completion("", **hidden) for _ in range(20)])
     (drift,) = desk.drifts
     assert (drift.detector, {example.excerpt for example in drift.examples}) == ("format", {""})
     record = await desk.watch.sorter.records.latest("desk", "ds-1", "completions")
