@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from gateway import KEY, STUB, body, declare, process, until_answered, write_keys
+from gateway import KEY, STUB, Contender, body, declare, process, until_answered, write_keys
 from report import write_report
 from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.kafka.ports import free_port
 from tunewheel_cli.reading import read_topics
 from tunewheel_cli.topics import ensure_topics
 from tunewheel_contracts import topics
+from tunewheel_runtime.store import ObjectStore
 
 PATIENCE_SECONDS = 300
 
@@ -82,7 +83,7 @@ async def measure(url: str, kafka: LocalKafka, rate: float, seconds: float) -> d
     async with aiohttp.ClientSession(
         connector=connector, headers={"authorization": f"Bearer {KEY}"}
     ) as session:
-        await until_answered(session, url, "bench")
+        await until_answered(session, Contender(url, "bench", None))
         load = Load(session, url, rate)
         with_kafka = await load.run(seconds)
         kafka.stop()
@@ -114,7 +115,7 @@ def main() -> None:
         try:
             servers = kafka.bootstrap_servers
             asyncio.run(ensure_topics({"bootstrap_servers": servers}))
-            asyncio.run(declare(servers))
+            asyncio.run(declare(servers, ObjectStore((root / "store").as_uri())))
             stub_port, port = free_port(), free_port()
             environment = {
                 "TUNEWHEEL_BOOTSTRAP_SERVERS": servers,
