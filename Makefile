@@ -15,6 +15,8 @@ WORKERS ?= 4
 # In conftest.py's order, not by the number of tests: the longest files have the fewest.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed
+NODE := services/serve-gateway/tests/node
+NODE_STAMP := var/node/.installed
 TESTS ?=
 ROUNDS ?= 10
 
@@ -22,7 +24,7 @@ ROUNDS ?= 10
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-unit test-integration test-e2e test-vllm test-images fuzz lint fmt bench generate lock clean
+.PHONY: help install node-packages demo test test-unit test-integration test-e2e test-vllm test-images fuzz lint fmt bench generate lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,13 +39,21 @@ $(STAMP): requirements.lock pyproject.toml $(foreach p,$(PACKAGES),$(p)/pyprojec
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(foreach p,$(PACKAGES),-e ./$(p))
 	@touch $(STAMP)
 
+node-packages: $(NODE_STAMP) ## install what tests of OpenAI's Node client need, from a hashed lock
+
+$(NODE_STAMP): $(NODE)/package.json $(NODE)/package-lock.json
+	@mkdir -p $(@D)
+	@if command -v npm >/dev/null; then \
+	    cp $^ $(@D) && npm ci --prefix $(@D) --silent --no-audit --no-fund --ignore-scripts && touch $@; \
+	else echo "no node and npm here: the tests of OpenAI's Node client are skipped"; fi
+
 demo: install ## run the whole loop on the bundled example (ARGS="--keep" leaves it running)
 	$(BIN)/tunewheel demo $(ARGS)
 
-test: lint ## everything that must hold: all the tiers below in one go
+test: lint node-packages ## everything that must hold: all the tiers below in one go
 	$(PYTEST) -q --durations=25 $(TESTS)
 
-test-unit: install ## unit and contract tests: no broker, no big model
+test-unit: install node-packages ## unit and contract tests: no broker, no big model
 	$(PYTEST) -q -m "not integration and not e2e and not chaos and not model" $(TESTS)
 
 test-integration: install ## services on a real Kafka broker, and what loads the small model

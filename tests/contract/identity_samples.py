@@ -186,6 +186,11 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         f"GET {_NICEGUI}/esm/{{key}}/{{path:path}}": [Sample(f"{_NICEGUI}/esm/none/x", None, 404)],
     },
     "serve-gateway": {
+        "GET /openapi.json": [Sample("/openapi.json")],
+        **{
+            f"POST {path}": [Sample(path, {"model": PROJECT}, 404)]
+            for path in ("/v1/completions", "/v1/embeddings", "/v1/responses")
+        },
         "POST /v1/chat/completions": [
             Sample("/v1/chat/completions", {**_ASKED, "model": name}, ENGINE_AWAY, 404)
             for name in (PROJECT, f"{PROJECT}/base", BASE.name)

@@ -8,6 +8,7 @@ answer takes to be read. Headers without end fill the memory. A client that send
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -81,6 +82,11 @@ class PatientHttp(HttpToolsProtocol):
         self._in_body, self._ended = False, True
         super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """Called for bytes that are no HTTP, such as a length beside chunks. One program takes these for one
+        request, another for two (request smuggling)."""
+        self._refuse(400, f"{msg} Send HTTP/1.1 with one Content-Length or Transfer-Encoding.")
+
     def shutdown(self) -> None:
         """Called when the server closes."""
         super().shutdown()
@@ -126,8 +132,9 @@ class PatientHttp(HttpToolsProtocol):
     def _refuse(self, status: int, reason: str) -> None:
         if self.transport.is_closing():
             return
-        body = reason.encode()
-        head = f"content-type: text/plain\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        error = {"message": reason, "type": "invalid_request_error", "param": None, "code": None}
+        body = json.dumps({"error": error}).encode()  # in the shape of OpenAI's errors, as all refusals here
+        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         # Where an answer has begun, another would only be taken for a part of it.
         if not (self._in_body and self.cycle.response_started):
             self.transport.write(STATUS_LINE[status] + head.encode() + body)

@@ -35,6 +35,7 @@ from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.leadership import Leadership
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.publishing import Publisher
+from tunewheel_runtime.request_ids import RequestIds
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.store import ObjectStore
@@ -310,11 +311,11 @@ class Service:
             state["warnings"] = list(self.warnings.values())
         return state
 
-    def asgi(self) -> Admission:
+    def asgi(self) -> RequestIds:
         """Return the app behind the API's door. What was mounted stands right behind the admission: another
         Starlette between them would cost each piece of a streamed answer two calls."""
         assert self._mounted is not None
-        return Admission(self._mounted, self.settings, any_content=self._any_content)
+        return RequestIds(Admission(self._mounted, self.settings, any_content=self._any_content))
 
     def health_asgi(self) -> Starlette:
         """Return the app that anybody may ask: health, and metrics."""

@@ -34,13 +34,18 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.http import PatientHttp
 from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
+from tunewheel_runtime.request_ids import RequestIds
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.api import make_api
 from tunewheel_serve_gateway.gateway import Gateway
 from tunewheel_serve_gateway.settings import Settings
 
+from . import engine_answers
+
 BASE = BaseModelRef(name="org/Tiny-Base", revision="sha256:" + "0" * 64)
 WAIT_SECONDS = 60.0
+HOLD_BACK, LET_GO = "hold the others back", "let the others go on"
+"""Messages that close and open the gate: for tests whose client runs by itself."""
 
 
 async def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
@@ -55,7 +60,7 @@ async def eventually(condition: Callable[[], Any], what: str = "the condition") 
 class FakeEngine:
     """Speaks the wire protocol of vLLM over a real socket; answers with what it was asked.
 
-    The text is ``<model>: <last message>``, sent word by word when streaming. ``fail_with`` holds
+    What it says is in ``engine_answers``, sent word by word when streaming. ``fail_with`` holds
     (status, body, headers) to answer chats with, ``stream_instead`` the events to stream. ``gate`` holds
     answers back while it is clear, those of model ``gated`` only if that is set. Where ``api_key`` is set, it
     asks for that key as vLLM does.
@@ -82,6 +87,10 @@ class FakeEngine:
         self.gate = asyncio.Event()
         self.gate.set()
         self.gated: str | None = None
+        self.gate_at = 1
+        """The chunk of a stream that waits for the gate."""
+        self.first: dict[str, list[tuple[int, dict[str, Any], dict[str, str]]]] = {}
+        """By the last message: what to fail with at first, one after another."""
         self.cancelled = 0
         self.running = 0
         self.url = ""
@@ -155,6 +164,15 @@ class FakeEngine:
         if self.fail_with is not None:
             status, payload, headers = self.fail_with
             return web.json_response(payload, status=status, headers=headers)
+        asked = engine_answers.asked_of(body)
+        if self.first.get(asked):
+            status, payload, headers = self.first[asked].pop(0)
+            return web.json_response(payload, status=status, headers=headers)
+        if asked == LET_GO:
+            self.gate.set()
+        elif asked == HOLD_BACK:
+            self.gate.clear()
+            return web.json_response(engine_answers.completion(body))
         if body["model"] not in (BASE.name, *self.adapters):
             return _error(404, f"The model `{body['model']}` does not exist.")
         self.running += 1
@@ -163,7 +181,7 @@ class FakeEngine:
                 return await self._stream(request, body)
             if self.gated in (None, body["model"]):
                 await self.gate.wait()
-            return web.json_response(_completion(body))
+            return web.json_response(engine_answers.completion(body))
         except (asyncio.CancelledError, ConnectionResetError):
             self.cancelled += 1
             raise
@@ -177,42 +195,18 @@ class FakeEngine:
             for event in self.stream_instead:
                 await response.write(b"data: " + event + b"\n\n")
             return response
-        for n, word in enumerate(_text(body).split(" ")):
+        for n, chunk in enumerate(engine_answers.chunks(body)):
             if n == self.break_off_after:
                 assert request.transport is not None
                 request.transport.abort()
                 return response
-            if n == 1:
+            if n == self.gate_at:
                 await self.gate.wait()
-            piece = word if n == 0 else f" {word}"
-            await _send(response, _chunk(body, {"content": piece}, None))
-        await _send(response, _chunk(body, {}, "stop"))
+            await _send(response, chunk)
         if body.get("stream_options", {}).get("include_usage"):
-            await _send(response, {**_chunk(body, {}, None), "choices": [], "usage": _usage(body)})
+            await _send(response, engine_answers.last_chunk(body))
         await response.write(b"data: [DONE]\n\n")
         return response
-
-
-def _text(body: dict[str, Any]) -> str:
-    return f"{body['model']}: {body['messages'][-1]['content']}"
-
-
-def _usage(body: dict[str, Any]) -> dict[str, int]:
-    prompt = sum(len(m["content"].split()) for m in body["messages"])
-    answer = len(_text(body).split())
-    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
-
-
-def _completion(body: dict[str, Any]) -> dict[str, Any]:
-    message = {"role": "assistant", "content": _text(body)}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-    head = {"id": "engine-1", "object": "chat.completion", "created": 1, "model": body["model"]}
-    return {**head, "choices": [choice], "usage": _usage(body)}
-
-
-def _chunk(body: dict[str, Any], delta: dict[str, str], finish: str | None) -> dict[str, Any]:
-    head = {"id": "engine-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
-    return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], "usage": None}
 
 
 async def _send(response: web.StreamResponse, chunk: dict[str, Any]) -> None:
@@ -461,7 +455,7 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
             )
             app = make_api(gateway)
             guard(app.routes, Access(gateway_settings, warn=print))
-            url = await stack.enter_async_context(served(app))
+            url = await stack.enter_async_context(served(RequestIds(app)))
             session = await stack.enter_async_context(aiohttp.ClientSession())
             world = World(gateway, engine, broker, store, url, session)
             for event in log:

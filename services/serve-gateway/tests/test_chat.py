@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 
 def client_of(world: Any, key: str = "none") -> openai.AsyncOpenAI:
@@ -61,8 +61,8 @@ async def test_the_official_clients_helpers_work(world: Any):
         async with client.chat.completions.stream(model="desk", messages=HELLO) as stream:
             whole = await stream.get_final_completion()
         asked: Any = [{"role": "user", "content": "hi"}]
-        with pytest.raises(ValidationError, match="desk-1: hi"):  # it came, and is no JSON
-            await client.chat.completions.parse(model="desk", messages=asked, response_format=Said)
+        answer = await client.chat.completions.parse(model="desk", messages=asked, response_format=Said)
+    assert answer.choices[0].message.parsed == Said(said="hi")
     assert whole.choices[0].message.content == "desk-1: hello there"
     assert world.engine.asked[-1]["response_format"]["type"] == "json_schema"
 
@@ -129,7 +129,7 @@ async def test_nothing_else_reaches_the_engine(world: Any):
             )
     assert (caught.value.param, caught.value.code) == ("chat_template", "unknown_parameter")
     (asked,) = world.engine.asked
-    assert set(asked) == {"model", "messages", "stream", "max_tokens"}
+    assert set(asked) == {"model", "messages", "stream", "max_tokens", "n"}
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -162,8 +162,6 @@ async def test_the_projects_output_limit_counts_unless_the_client_sets_one(world
     await world.said(max_completion_tokens=9)
     assert world.engine.asked[-1]["max_completion_tokens"] == 9
     assert "max_tokens" not in world.engine.asked[-1]
-    await world.said(max_tokens=0)  # for the engine to refuse, not for the gateway to replace
-    assert world.engine.asked[-1]["max_tokens"] == 0
 
 
 @pytest.mark.parametrize("name", ["org/Tiny-Base", "desk/base"])
@@ -198,32 +196,10 @@ async def test_a_project_without_models_is_answered_by_its_base(make_world: Any,
 
 BAD: list[tuple[Any, str]] = [
     (b"{", "(body)"),
-    (b'{"model": "\xff"}', "(body)"),
-    (b"[]", "(body)"),
     ({"messages": HELLO}, "model"),
-    ({"model": 3, "messages": HELLO}, "model"),
+    ({"model": "", "messages": HELLO}, "model"),
     ({"model": "desk"}, "messages"),
-    ({"model": "desk", "messages": []}, "messages"),
-    ({"model": "desk", "messages": ["x"]}, "messages[0]"),
-    ({"model": "desk", "messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
-    ({"model": "desk", "messages": [{"role": [], "content": "x"}]}, "messages[0].role"),
-    ({"model": "desk", "messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
-    (
-        {"model": "desk", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
-        "messages[0].content",
-    ),
-    ({"model": "desk", "messages": HELLO, "stream": "yes"}, "stream"),
-    ({"model": "desk", "messages": HELLO, "stream_options": 1}, "stream_options"),
-    ({"model": "desk", "messages": HELLO, "n": 2}, "n"),
-    ({"model": "desk", "messages": HELLO, "tools": [{}]}, "tools"),
-    ({"model": "desk", "messages": HELLO, "user": 4}, "user"),
-    (
-        b'{"model":"desk","messages":[{"role":"user","content":"x"}],"stop":'
-        + b"[" * 300
-        + b"]" * 300
-        + b"}",
-        "(body)",
-    ),
+    ({"model": "desk", "messages": HELLO, "tools": [{}]}, "tools[0].type"),
 ]
 
 
@@ -300,12 +276,13 @@ async def test_the_engines_429_is_passed_on(world: Any):
 
 
 async def test_the_engines_refusal_keeps_its_param(world: Any):
-    refusal = {"error": {"message": "must be >= 0", "type": "BadRequestError", "param": "temperature"}}
-    world.engine.fail_with = (400, refusal, {})
+    refusal = {"message": "must be >= 0", "type": "BadRequestError", "param": "temperature", "code": 400}
+    world.engine.fail_with = (400, {"error": {**refusal, "trace": "secret"}}, {})
     async with client_of(world) as client:
         with pytest.raises(openai.BadRequestError) as caught:
-            await client.chat.completions.create(model="desk", messages=HELLO, temperature=-1)
-    assert caught.value.param == "temperature"
+            await client.chat.completions.create(model="desk", messages=HELLO)
+    told = {"message": "must be >= 0", "type": "invalid_request_error", "param": "temperature", "code": None}
+    assert caught.value.body == told
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -346,6 +323,8 @@ async def test_a_failed_request_says_whose_fault_it_is(
     world.engine.fail_with = (status, {"error": {"message": "boom"}}, {})
     async with await world.chat(stream=stream) as response:
         assert response.status == answered
+        # what an engine says of its own faults may name its files and addresses
+        assert ("boom" in await response.text()) == (fault == "client")
     (event,) = await world.completions()
     assert event.error is not None
     assert "boom" in event.error
@@ -387,11 +366,12 @@ async def test_an_error_keeps_its_own_status_where_it_came_as_a_success(
     world: Any, code: int, status: int, name: str | None, stream: bool
 ):
     body = {"error": {"message": "not so", "type": "some", "code": code, "param": name}}
+    told = "not so" if code < 500 else "the inference engine is away; try again shortly"
     world.engine.fail_with = None if stream else (200, body, {})
     world.engine.stream_instead = [json.dumps(body).encode()]
     async with await world.chat(stream=stream) as response:
         error = (await response.json())["error"]
-        assert (response.status, error["message"], error["param"]) == (status, "not so", name)
+        assert (response.status, error["message"], error["param"]) == (status, told, name)
     world.engine.fail_with = world.engine.stream_instead = None
     await world.said()
     faults = [event.fault for event in await world.completions(1 + (code == 400))]

@@ -78,7 +78,7 @@ async def test_an_engine_that_refuses_the_gateways_key_is_told_and_not_pestered(
     async with world.session.get(f"{world.url}/v1/status") as response:
         engine = (await response.json())["engine"]
     assert engine["reachable"] is False
-    assert "refuses the gateway's key (Unauthorized); check TUNEWHEEL_ENGINE_API_KEY" in engine["error"]
+    assert "refuses the gateway's key; check TUNEWHEEL_ENGINE_API_KEY (Unauthorized)" in engine["error"]
     async with await world.chat(model="desk/base") as response:
         assert (response.status, response.headers["retry-after"]) == (503, "2")
     assert "k-old" not in str(logged.entries) + str(engine)

@@ -3,9 +3,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewheel_serve_gateway.upstream.sse import as_event, read_data
+from tunewheel_serve_gateway.upstream.protocol import UpstreamBroken
+from tunewheel_serve_gateway.upstream.sse import LONGEST_LINE, as_event, read_data
 
 
 async def payloads(parts: list[bytes]) -> list[bytes]:
@@ -29,3 +31,9 @@ async def test_events_survive_any_cut(sent: list[bytes], data: st.DataObject):
 
 async def test_carriage_returns_and_a_missing_last_newline_are_taken():
     assert await payloads([b"data: a\r\n\r\ndata:b\r\n\r", b"\ndata: [DONE]"]) == [b"a", b"b", b"[DONE]"]
+
+
+async def test_an_event_without_end_is_given_up():
+    with pytest.raises(UpstreamBroken) as caught:
+        await payloads([b"data: ", *[b"x" * (1 << 20)] * (LONGEST_LINE >> 20)])
+    assert "is engine_url an OpenAI server?" in str(caught.value)

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewheel_serve_gateway.chat_request import PASSED_ON
+from tunewheel_serve_gateway.chat_body import PASSED_ON
 from tunewheel_serve_gateway.errors import ApiError
 from tunewheel_serve_gateway.upstream.chat_template import InvalidTemplate, load_template
 from tunewheel_serve_gateway.upstream.protocol import (
@@ -110,6 +110,13 @@ async def test_a_stream_ends_with_finish_and_usage(upstream: TgiUpstream):
     assert len({c["id"] for c in chunks}) == 1
 
 
+async def test_a_stream_names_its_role_once(upstream: TgiUpstream):
+    """OpenAI's Node client takes no stream without; its Python client puts two of them together."""
+    chunks = [chunk async for chunk in upstream.stream(body())]
+    roles = [choice["delta"].get("role") for chunk in chunks for choice in chunk["choices"]]
+    assert roles == ["assistant", *[None] * (len(roles) - 1)]
+
+
 async def test_the_base_is_asked_without_an_adapter(tgi: FakeTgi, upstream: TgiUpstream):
     await upstream.complete(body("org/Tiny-Base"))
     assert "adapter_id" not in tgi.asked[0]["parameters"]
@@ -149,7 +156,8 @@ async def test_a_server_that_refuses_the_key_is_503_and_says_so(
         tgi.fail_with = (status, body_of)
         with pytest.raises(KeyRefused) as caught:
             await upstream.complete(body())
-        assert str(caught.value).startswith(f"the engine refuses the gateway's key ({told});")
+        assert str(caught.value).startswith("the engine refuses the gateway's key;")
+        assert str(caught.value).endswith(f"({told})")
         assert caught.value.retry_after == "2"
 
 
@@ -210,6 +218,22 @@ async def test_whatever_the_gateway_passes_on_is_heeded_or_refused(
         await upstream.complete(asked)
         sent = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}.get(name, name)
         assert sent in tgi.asked[0]["parameters"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "tool", "tool_call_id": "c1", "content": "42"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c1"}]},
+    ],
+)
+async def test_a_message_about_tools_is_refused_for_there_is_no_template_for_it(
+    tgi: FakeTgi, upstream: TgiUpstream, message: dict[str, Any]
+):
+    with pytest.raises(UpstreamRefused, match="tools") as caught:
+        await upstream.complete(body(messages=[{"role": "user", "content": "a"}, message]))
+    assert caught.value.param == "messages[1]"
+    assert not tgi.asked
 
 
 async def test_parameters_that_ask_for_nothing_are_left_out(tgi: FakeTgi, upstream: TgiUpstream):

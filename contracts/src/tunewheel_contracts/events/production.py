@@ -29,6 +29,8 @@ class InferenceCompleted(Event):
     """The completion that a shadow copy belongs to."""
     messages: tuple[ChatMessage, ...]
     output: Text
+    """The text of the answer; of several answers, of the first. Where it has no text, its tool calls as JSON,
+    in OpenAI's shape."""
     finish_reason: str
     error: str | None = None
     prompt_tokens: Annotated[int, Field(ge=0)] = 0

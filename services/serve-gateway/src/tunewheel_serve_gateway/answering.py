@@ -13,7 +13,7 @@ import orjson
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.identity.roles import Caller, Role
 
-from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest, with_system_prompt
+from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest
 from tunewheel_serve_gateway.completion_ids import CompletionIds
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.errors import Headers, Unavailable
@@ -184,13 +184,12 @@ class Answering:
         self, request: ChatRequest, caller: Caller, target: Target, queued: float
     ) -> tuple[Exchange, dict[str, Any]]:
         request.check_limit(max(self._max_output_tokens, target.max_output_tokens or 0))
-        messages = with_system_prompt(request.messages, target.system_prompt)
         exchange = Exchange(
             project=target.project,
             completion_id=self._ids.new(target.project),
             model_id=target.model_id,
             role=target.role,
-            messages=messages,
+            messages=request.messages_with(target.system_prompt),
             pinned=target.pinned,
             client=caller.name,
             user=request.user,
@@ -199,7 +198,7 @@ class Answering:
         )
         body = request.upstream_body(
             model=target.upstream_model,
-            messages=messages,
+            system_prompt=target.system_prompt,
             max_tokens=target.max_output_tokens,
             defaults=decoding_parameters(target.bundle) if target.bundle else None,
         )
@@ -230,7 +229,7 @@ class Answering:
                 completion_id=new_completion_id(),
                 model_id=refused.model_id,
                 role=refused.role,
-                messages=with_system_prompt(request.messages, refused.system_prompt),
+                messages=request.messages_with(refused.system_prompt),
                 shadow_of=answered.completion_id if refused.role is RouteRole.SHADOW else None,
                 client=answered.client,
                 user=answered.user,

@@ -18,11 +18,28 @@ from tunewheel_runtime.identity.roles import Caller, Role
 
 from tunewheel_serve_gateway.chat import ChatCompletions
 from tunewheel_serve_gateway.connection import ClientGone, read_body
-from tunewheel_serve_gateway.errors import ApiError, Unavailable, UnknownModel, Unprocessable
+from tunewheel_serve_gateway.errors import (
+    UNFORESEEN,
+    ApiError,
+    MethodNotAllowed,
+    Unavailable,
+    UnknownModel,
+    UnknownUrl,
+    Unprocessable,
+)
 from tunewheel_serve_gateway.feedback import join, parse_feedback
-from tunewheel_serve_gateway.hot_path import FAILED, HotPath
+from tunewheel_serve_gateway.hot_path import HotPath
+from tunewheel_serve_gateway.openapi import document
 from tunewheel_serve_gateway.recall import Recalled
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
+
+INSTEAD = {
+    "/v1/completions": "send the prompt as a user message to POST /v1/chat/completions",
+    "/v1/embeddings": "use an embedding model of your own",
+    "/v1/responses": "send the input as messages to POST /v1/chat/completions",
+}
+"""Endpoints of OpenAI's that are not served, and what to use instead."""
+LONGEST_PATH = 200
 
 
 class Surface(Protocol):
@@ -94,11 +111,22 @@ def make_api(gateway: Surface) -> Starlette:
         allowed = caller_for(request).projects_of(Role.APPLICATION, Role.VIEWER)
         return json_response(gateway.status(allowed))
 
+    @needs(*Role)
+    async def describe(_: Request) -> Response:
+        return Response(document(), media_type="application/json")
+
+    @needs(Role.APPLICATION)
+    async def point_elsewhere(request: Request) -> Response:
+        path = request.scope["path"]
+        raise UnknownUrl(f"{path} is not served here; {INSTEAD[path]}")
+
     chat = Route("/v1/chat/completions", needs(Role.APPLICATION)(gateway.chat), methods=["POST"])
     return HotPath(
         chat,
         routes=[
             chat,
+            Route("/openapi.json", describe),
+            *(Route(path, point_elsewhere, methods=["POST"]) for path in INSTEAD),
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", read_model),
             Route("/v1/feedback", receive_feedback, methods=["POST"]),
@@ -136,17 +164,23 @@ async def on_api_error(_: Request, error: Exception) -> Response:
     return Response(error.body(), status_code=error.status, headers=headers)
 
 
-async def on_http_exception(_: Request, error: Exception) -> Response:
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer for the router: there is no such path, or it is not asked for so."""
     assert isinstance(error, HTTPException)
-    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
-    payload = {"error": {"message": error.detail, "type": kind, "param": None, "code": None}}
-    return json_response(payload, status=error.status_code)
+    asked = f"{request.method} {request.scope['path'][:LONGEST_PATH]}"
+    told = ApiError(error.detail)
+    if error.status_code == 404:
+        told = UnknownUrl(f"there is no {asked}; see /openapi.json for what there is")
+    elif error.status_code == 405:
+        told = MethodNotAllowed(f"there is no {asked}; the header Allow names the methods")
+    answer = json_response(told.payload(), status=error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def on_unforeseen(_: Request, __: Exception) -> Response:
     """Tell the client that it is not at fault, and nothing else; the server logs the error itself."""
-    payload = ApiError(FAILED).payload()
-    return json_response(payload, status=500)
+    return json_response(ApiError(UNFORESEEN).payload(), status=500)
 
 
 async def on_client_gone(_: Request, __: Exception) -> Response:

@@ -15,14 +15,14 @@ from tunewheel_serve_gateway.chat_request import ChatRequest, parse_chat_request
 from tunewheel_serve_gateway.connection import (
     JSON,
     ClientGone,
+    EventStream,
     header,
     read_body,
     send_body,
     send_error,
-    send_events,
     until_gone,
 )
-from tunewheel_serve_gateway.errors import ApiError
+from tunewheel_serve_gateway.errors import UNFORESEEN, ApiError
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.upstream.protocol import UpstreamError
 
@@ -39,12 +39,14 @@ class ChatCompletions:
         metrics: Metrics,
         *,
         max_body_bytes: int,
+        heartbeat_seconds: float,
     ) -> None:
         self._answering = answering
         self._admission = admission
         self._require_started = require_started
         self._metrics = metrics
         self._limit = max_body_bytes
+        self._heartbeat_seconds = heartbeat_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -81,7 +83,8 @@ class ChatCompletions:
         try:
             body, headers, exchange = await self._answering.complete(request, caller, sticky)
         except ApiError as error:
-            await self._refuse(send, error)
+            self._count_refused(error)
+            await send_error(send, error)
             return
         admitted.take(exchange)
         await send_body(send, 200, [JSON, *headers, *admitted.headers], body)
@@ -89,23 +92,43 @@ class ChatCompletions:
     async def _stream(
         self, request: ChatRequest, caller: Caller, sticky: str | None, admitted: Admitted, send: Send
     ) -> None:
+        seconds = self._heartbeat_seconds
+        stream = EventStream(send, heartbeat_seconds=seconds, headers=admitted.headers)
         try:
-            opened = await self._answering.open_stream(request, caller, sticky)
+            await self._stream_to(stream, request, caller, sticky, admitted)
         except ApiError as error:
-            await self._refuse(send, error)
-            return
+            self._count_refused(error)
+            await stream.fail(error)
+        except Exception:
+            if stream.begun:  # nobody else can tell the client any more
+                await stream.fail(ApiError(UNFORESEEN))
+            raise
+        finally:
+            stream.close()
+
+    async def _stream_to(
+        self,
+        stream: EventStream,
+        request: ChatRequest,
+        caller: Caller,
+        sticky: str | None,
+        admitted: Admitted,
+    ) -> None:
+        opened = await self._answering.open_stream(request, caller, sticky)
         events = self._answering.events(opened)
         try:
-            await send_events(send, [*opened.headers, *admitted.headers], events)
+            await stream.begin(opened.headers)
+            async for event in events:
+                await stream.send(event)
+            await stream.end()
         finally:
             admitted.take(opened.exchange)
             await events.aclose()
             await self._answering.close(opened)
 
-    async def _refuse(self, send: Send, error: ApiError) -> None:
+    def _count_refused(self, error: ApiError) -> None:
         if not isinstance(error, UpstreamError):
             self._metrics.add("completions.refused")
-        await send_error(send, error)
 
 
 class _Watch:

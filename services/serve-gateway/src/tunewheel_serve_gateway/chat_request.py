@@ -1,100 +1,74 @@
-"""A chat request as a client sent it, and the part of it that reaches the engine.
-
-That part is a closed list: engines also take parameters by which a client replaces the chat template,
-overtakes others or generates without end.
-"""
+"""A chat request as a client sent it, and the part of it that reaches the engine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
+from tunewheel_serve_gateway.chat_body import CHAT_BODY, KNOWN, NOT_SERVED, PASSED_ON
 from tunewheel_serve_gateway.errors import BadRequest
 
 Messages = tuple[tuple[str, str], ...]
-"""(role, content) pairs; roles are system, user and assistant."""
+"""(role, content) pairs as the log tells them; roles are system, user and assistant."""
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 LIMITS = ("max_tokens", "max_completion_tokens")
 """Two names for the most tokens that an answer may have: an old one and a new one."""
-PASSED_ON = frozenset(
-    {
-        *LIMITS,
-        "frequency_penalty",
-        "logit_bias",
-        "logprobs",
-        "min_p",
-        "presence_penalty",
-        "repetition_penalty",
-        "response_format",
-        "seed",
-        "stop",
-        "temperature",
-        "top_k",
-        "top_logprobs",
-        "top_p",
-    }
-)
-"""Parameters that reach the engine, as they are."""
-WITHOUT_EFFECT = frozenset(
-    {
-        "metadata",
-        "prediction",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "user",
-    }
-)
-"""Parameters of OpenAI's that change no answer. They are taken, and end here."""
 LONGEST_NAME = 100
 """Characters of an unknown parameter's name that are said back."""
-NOT_SERVED: dict[str, tuple[object, ...]] = {
-    "audio": (),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
-    "modalities": (["text"],),
-    "n": (1,),
-    "parallel_tool_calls": (True, False),
-    "reasoning_effort": ("none",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "verbosity": ("medium",),
-    "web_search_options": (),
-}
-"""Parameters of OpenAI's that would change the answer: the values that ask for nothing."""
+LONGEST_VALUE = 40
+MOST_COMPLAINTS = 200
+"""Beyond it no complaint is read: to read those of a body full of errors would take a quarter second."""
+_ENGINE_ROLES = {"developer": "system"}
+_LOGGED_ROLES = {"developer": "system", "tool": "system"}
+"""The log knows no tools. What a tool returned is neither the user's question nor the model's answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     model: str
     messages: Messages
+    """As the log tells them: of a message without text, its tool calls as JSON."""
+    conversation: tuple[dict[str, Any], ...]
+    """The same as the engine is sent them."""
     parameters: dict[str, Any]
     """What is passed on, and is not null."""
     stream: bool
     include_usage: bool
     user: str | None
 
+    def messages_with(self, system_prompt: str | None) -> Messages:
+        """Return the messages as the log tells them, after the project's system prompt unless the client sent
+        one of its own."""
+        if not system_prompt or not self._lacks(system_prompt):
+            return self.messages
+        return (("system", system_prompt), *self.messages)
+
+    def _lacks(self, system_prompt: str | None) -> bool:
+        return bool(system_prompt) and all(one["role"] != "system" for one in self.conversation)
+
     def upstream_body(
         self,
         *,
         model: str,
-        messages: Messages,
+        system_prompt: str | None,
         max_tokens: int | None = None,
         defaults: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Return the body for the engine. Usage is always asked for: the completion log needs it.
-        ``max_tokens`` counts where the client set no limit, and ``defaults`` where it set nothing else."""
+        ``system_prompt`` and ``max_tokens`` count where the client set none, and ``defaults`` where it set
+        nothing else."""
         body = {**(defaults or {}), **self.parameters} | {
             "model": model,
-            "messages": [{"role": role, "content": content} for role, content in messages],
+            "messages": list(self.conversation),
             "stream": self.stream,
         }
+        if self._lacks(system_prompt):
+            body["messages"].insert(0, {"role": "system", "content": system_prompt})
         if max_tokens and not any(name in self.parameters for name in LIMITS):
             body["max_tokens"] = max_tokens
         if self.stream:
@@ -118,7 +92,7 @@ class ChatRequest:
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
-    """Return the body as a JSON object.
+    """Return the body as a JSON object. Of a name that is given twice the last one counts.
 
     Raises:
         BadRequest: not UTF-8 JSON, or not an object.
@@ -126,9 +100,11 @@ def parse_json(raw: bytes) -> dict[str, Any]:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not JSON: {error}; send UTF-8 JSON", param="(body)") from error
+        reason = f"the body is not JSON: {error}; send UTF-8 JSON"
+        raise BadRequest(reason, param="(body)", code="invalid_json") from error
     if not isinstance(body, dict):
-        raise BadRequest("the body is not a JSON object; send one with model and messages", param="(body)")
+        reason = "the body is not a JSON object; send one with model and messages"
+        raise BadRequest(reason, param="(body)", code="invalid_type")
     return body
 
 
@@ -138,47 +114,48 @@ def parse_chat_request(raw: bytes) -> ChatRequest:
     Raises:
         BadRequest: ``param`` names the field that is wrong.
     """
-    body = parse_json(raw)
-    model = body.pop("model", None)
-    if not isinstance(model, str) or not model:
-        raise BadRequest("model must be a string; name a project or a model id", param="model")
-    messages = _messages(body.pop("messages", None))
-    stream = body.pop("stream", None) or False
-    if not isinstance(stream, bool):
-        raise BadRequest("stream must be true or false", param="stream")
-    options = body.pop("stream_options", None) or {}
-    if not isinstance(options, dict):
-        raise BadRequest("stream_options must be an object", param="stream_options")
-    for name in ("user", "safety_identifier"):
-        if not isinstance(body.get(name), str | None):
-            raise BadRequest(f"{name} must be a string", param=name)
-    user = body.get("user") or body.get("safety_identifier")
-    return ChatRequest(model, messages, _passed_on(body), stream, bool(options.get("include_usage")), user)
+    given = {name: value for name, value in parse_json(raw).items() if value is not None}
+    unknown = next((name for name in given if name not in KNOWN), None)
+    if unknown is not None:
+        named = unknown[:LONGEST_NAME]
+        served = ", ".join(sorted(PASSED_ON))
+        reason = f"Unknown parameter: {named!r}; leave it out. The engine is passed {served}"
+        raise BadRequest(reason, param=named, code="unknown_parameter")
+    try:
+        body: dict[str, Any] = dict(CHAT_BODY.validate_python(given))
+    except ValidationError as error:
+        raise _refusal(error) from error
+    conversation = tuple(_for_engine(one, f"messages[{n}]") for n, one in enumerate(body["messages"]))
+    return ChatRequest(
+        body["model"],
+        tuple(_for_log(message) for message in body["messages"]),
+        conversation,
+        _passed_on(body),
+        body.get("stream", False),
+        bool(body.get("stream_options", {}).get("include_usage")),
+        body.get("user") or body.get("safety_identifier"),
+    )
 
 
-def _passed_on(body: dict[str, Any]) -> dict[str, Any]:
+def text_of_calls(calls: Any) -> str:
+    """Return tool calls as JSON, which stands for the text of a message that has none."""
+    return orjson.dumps(calls).decode() if calls else ""
+
+
+def _passed_on(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of ``body`` that is for the engine.
 
     Raises:
-        BadRequest: something in it is not served or not known, cannot be written, or is no limit.
+        BadRequest: one parameter needs another, or it cannot be written.
     """
-    parameters: dict[str, Any] = {}
-    for name, value in body.items():
-        if value is None or name in WITHOUT_EFFECT:
-            continue
-        if name in PASSED_ON:
-            parameters[name] = value
-        elif name not in NOT_SERVED:
-            named = name[:LONGEST_NAME]
-            served = ", ".join(sorted(PASSED_ON))
-            reason = f"Unknown parameter: {named!r}; leave it out. The engine is passed {served}"
-            raise BadRequest(reason, param=named, code="unknown_parameter")
-        elif value not in NOT_SERVED[name]:
-            advice = "send the request again for another answer" if name == "n" else "leave it out"
-            raise BadRequest(f"{name} is not served here; {advice}", param=name, code="unsupported_parameter")
-    for name in LIMITS:
-        if name in parameters and type(parameters[name]) is not int:
-            raise BadRequest(f"{name} must be a whole number", param=name, code="invalid_type")
+    parameters = {name: body[name] for name in body.keys() & PASSED_ON}
+    _check_tools(parameters)
+    if parameters.get("top_logprobs") and not parameters.get("logprobs"):
+        raise _missing("logprobs", "top_logprobs needs logprobs: true; send both, or leave top_logprobs out")
+    form = parameters.get("response_format")
+    if form is not None and (form["type"] == "json_schema") != bool(form.get("json_schema")):
+        reason = "response_format of type json_schema, and no other, needs json_schema: {name, schema}"
+        raise _missing("response_format.json_schema", reason)
     try:
         orjson.dumps(parameters)  # which writes fewer levels than it reads
     except orjson.JSONEncodeError as error:
@@ -186,37 +163,104 @@ def _passed_on(body: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def with_system_prompt(messages: Messages, system_prompt: str | None) -> Messages:
-    """Prepend the project's system prompt unless the client sent one of its own."""
-    if not system_prompt or any(role == "system" for role, _ in messages):
-        return messages
-    return (("system", system_prompt), *messages)
+def _check_tools(parameters: dict[str, Any]) -> None:
+    """Drop what says nothing without tools; refuse what needs them.
+
+    Raises:
+        BadRequest
+    """
+    tools = parameters.get("tools")
+    choice = parameters.get("tool_choice")
+    if not tools:
+        if choice not in (None, "none", "auto"):
+            raise _missing("tools", "tool_choice needs tools; send them, or leave tool_choice out")
+        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+            parameters.pop(name, None)
+    elif isinstance(choice, dict):
+        named = choice["function"]["name"]
+        if all(tool["function"]["name"] != named for tool in tools):
+            reason = f"tool_choice names {named!r}, which is none of tools; name one of them"
+            raise BadRequest(reason, param="tool_choice", code="invalid_value")
 
 
-def _messages(value: Any) -> Messages:
-    if not isinstance(value, list) or not value:
-        raise BadRequest("messages must be a list of at least one {role, content}", param="messages")
-    return tuple(_message(message, f"messages[{n}]") for n, message in enumerate(value))
+def _for_engine(message: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return ``message`` with its text in one piece.
+
+    Raises:
+        BadRequest: it has no text, calls tools in another's name, or answers no call.
+    """
+    role, content, calls = message["role"], message.get("content"), message.get("tool_calls")
+    sent: dict[str, Any] = {"role": _ENGINE_ROLES.get(role, role), "content": _text_of(content)}
+    if calls:
+        if role != "assistant":
+            reason = f"{where}.tool_calls is only for the role assistant; leave it out"
+            raise BadRequest(reason, param=f"{where}.tool_calls", code="invalid_value")
+        sent["tool_calls"] = calls
+    elif content is None:
+        reason = f"{where}.content is missing; send text, or a list of text parts"
+        raise _missing(f"{where}.content", reason)
+    if role == "tool":
+        if not message.get("tool_call_id"):
+            reason = f"{where}.tool_call_id is missing; send the id of the call that it answers"
+            raise _missing(f"{where}.tool_call_id", reason)
+        sent["tool_call_id"] = message["tool_call_id"]
+    return sent
 
 
-def _message(message: Any, where: str) -> tuple[str, str]:
-    if not isinstance(message, dict):
-        raise BadRequest(f"{where} must be an object with role and content", param=where)
-    named = message.get("role")
-    role = ROLES.get(named) if isinstance(named, str) else None
-    if role is None:
-        raise BadRequest(f"{where}.role must be one of {', '.join(ROLES)}", param=f"{where}.role")
-    return role, _content(message.get("content"), f"{where}.content")
+def _for_log(message: Mapping[str, Any]) -> tuple[str, str]:
+    text = _text_of(message.get("content")) or text_of_calls(message.get("tool_calls"))
+    role: str = message["role"]
+    return _LOGGED_ROLES.get(role, role), text
 
 
-def _content(content: Any, where: str) -> str:
-    if isinstance(content, str):
+def _text_of(content: str | Sequence[Mapping[str, str]] | None) -> str | None:
+    if content is None or isinstance(content, str):
         return content
-    if isinstance(content, list):
-        texts = [
-            part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
-        ]
-        parts = [text for text in texts if isinstance(text, str)]
-        if len(parts) == len(content):
-            return "".join(parts)
-    raise BadRequest(f"{where} must be text, or a list of text parts", param=where)
+    return "".join(part["text"] for part in content)
+
+
+def _missing(param: str, reason: str) -> BadRequest:
+    return BadRequest(reason, param=param, code="missing_required_parameter")
+
+
+def _refusal(error: ValidationError) -> BadRequest:
+    """Return the first of pydantic's complaints in OpenAI's words."""
+    if error.error_count() > MOST_COMPLAINTS:
+        reason = f"the body has {error.error_count()} wrong fields; hold it against /openapi.json"
+        return BadRequest(reason, param="(body)", code="invalid_value")
+    first = error.errors(include_url=False)[0]
+    param = _param(first["loc"])
+    if first["loc"][0] in NOT_SERVED:
+        name = str(first["loc"][0])
+        return BadRequest(
+            f"{name} is not served here; leave it out", param=name, code="unsupported_parameter"
+        )
+    kind = first["type"]
+    if kind == "missing":
+        return _missing(param, f"{param} is missing; add it")
+    if kind == "extra_forbidden":
+        return BadRequest(f"{param} is unknown; leave it out", param=param, code="unknown_parameter")
+    code = "unsupported_value" if kind == "literal_error" else "invalid_value"
+    code = "invalid_type" if kind.endswith("_type") else code
+    return BadRequest(_reason(param, first), param=param, code=code)
+
+
+def _reason(param: str, complaint: ErrorDetails) -> str:
+    said = complaint["msg"].replace("valid dictionary", "JSON object").replace(" after validation", "")
+    given = complaint["input"]
+    if isinstance(given, str | int | float) and complaint["type"] == "literal_error":
+        said = f"{said}, not {str(given)[:LONGEST_VALUE]!r}"
+    if said.startswith("Input should"):
+        return param + said.removeprefix("Input")
+    return f"{param}: {said[0].lower()}{said[1:]}"
+
+
+def _param(location: Sequence[int | str]) -> str:
+    """Return ``messages[0].role`` for ("messages", 0, "role"); branches of unions are in brackets."""
+    name = ""
+    for step in location:
+        if isinstance(step, int):
+            name += f"[{step}]"
+        elif not step.startswith(("(", "[")):
+            name += f".{step}" if name else step
+    return name[:LONGEST_NAME]

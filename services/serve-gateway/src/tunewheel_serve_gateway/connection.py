@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
 
 from starlette.types import Receive, Scope, Send
 
 from tunewheel_serve_gateway.errors import ApiError, BodyTooLarge, Headers
+from tunewheel_serve_gateway.upstream.sse import as_event
 
 JSON = (b"content-type", b"application/json")
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+
+HEARTBEAT = b": still at work\n\n"
+"""A comment (WHATWG HTML §9.2.6), which every client of server-sent events skips."""
 
 
 class ClientGone(Exception):
@@ -67,10 +71,83 @@ async def send_error(send: Send, error: ApiError) -> None:
     await send_body(send, error.status, error.headers(), error.body())
 
 
-async def send_events(send: Send, headers: Headers, events: AsyncIterator[bytes]) -> None:
-    """Send an answer piece by piece, each as soon as it is there."""
-    start = [EVENT_STREAM, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *headers]
-    await send({"type": "http.response.start", "status": 200, "headers": start})
-    async for event in events:
-        await send({"type": "http.response.body", "body": event, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+class EventStream:
+    """An answer that is sent piece by piece, each as soon as it is there.
+
+    A comment breaks every silence of ``heartbeat_seconds`` (0: none does), so that neither a proxy nor a
+    client takes a long prefill for a dead connection. The first comment makes the status 200 where nothing
+    was sent before; an error is then an event. ``headers``: those that are known before there is an answer.
+    """
+
+    def __init__(self, send: Send, *, heartbeat_seconds: float, headers: Headers | None = None) -> None:
+        self.begun = False
+        self._over = False
+        self._send = send
+        self._headers = headers or []
+        self._seconds = heartbeat_seconds
+        self._loop = asyncio.get_running_loop()
+        self._sent_at = self._loop.time()
+        self._beating: asyncio.Task[None] | None = None
+        # One timer for the whole stream, which looks when the last piece went: a timer for each piece would
+        # cost more than the piece.
+        self._timer = self._loop.call_later(heartbeat_seconds, self._look) if heartbeat_seconds else None
+
+    async def begin(self, headers: Headers) -> None:
+        """Send status 200 and ``headers``, unless a heartbeat was faster."""
+        if self.begun:
+            return
+        self.begun = True
+        start = [EVENT_STREAM, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        all_of_them = [*start, *self._headers, *headers]
+        await self._send({"type": "http.response.start", "status": 200, "headers": all_of_them})
+
+    async def send(self, event: bytes) -> None:
+        """Send one event, once the answer has begun."""
+        if self._beating is not None:
+            await self._beating
+        self._sent_at = self._loop.time()
+        await self._send({"type": "http.response.body", "body": event, "more_body": True})
+
+    async def end(self) -> None:
+        """End the answer as it should end."""
+        self._stop_beating()
+        if self._beating is not None:
+            await self._beating
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def fail(self, error: ApiError) -> None:
+        """Tell ``error``: by its status, or by an event where the answer has begun."""
+        self._stop_beating()
+        if self._beating is not None:
+            await self._beating
+        if not self.begun:
+            await send_body(self._send, error.status, [*error.headers(), *self._headers], error.body())
+            return
+        await self.send(as_event(error.body()))
+        await self.end()
+
+    def close(self) -> None:
+        """Send nothing more."""
+        self._stop_beating()
+        if self._beating is not None:
+            self._beating.cancel()
+
+    def _stop_beating(self) -> None:
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self._sent_at + self._seconds - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            self._beating = self._loop.create_task(self._beat(), name="heartbeat")
+
+    async def _beat(self) -> None:
+        await self.begin([])
+        await self._send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+        self._sent_at = self._loop.time()
+        self._beating = None
+        if not self._over:
+            self._timer = self._loop.call_later(self._seconds, self._look)

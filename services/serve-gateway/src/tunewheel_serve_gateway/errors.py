@@ -6,6 +6,8 @@ ApiError                     carries status, type, code and param
 ├── BadRequest        400    the request is wrong; ``param`` names the field
 ├── UnknownModel      404    nobody of that name is served, or not for this caller
 ├── UnknownCompletion 404    no gateway answered under that id, or not for this caller
+├── UnknownUrl        404    the gateway has no such endpoint
+├── MethodNotAllowed  405
 ├── BodyTooLarge      413
 ├── Unprocessable     422    well-formed, but something needed is missing
 └── Unavailable       503    the engine, an adapter or the broker is away; with Retry-After
@@ -19,14 +21,19 @@ import orjson
 from tunewheel_contracts.errors import TunewheelError
 
 Headers = list[tuple[bytes, bytes]]
+UNFORESEEN = "the gateway failed; send the request again, or look into its log"
+"""The client is not at fault, and learns nothing else; the log has the error itself."""
 
 
 class ApiError(TunewheelError):
-    """An answer other than 2xx. ``payload`` replaces the generated body (an upstream's own error)."""
+    """An answer other than 2xx. ``message`` is what the client is told."""
 
     status = 500
     type = "server_error"
     code: str | None = None
+    should_retry: bool | None = None
+    """What OpenAI's clients are told to do, where the status alone would tell them something else: by
+    themselves they ask again after 408, 409, 429 and 5xx."""
 
     def __init__(
         self,
@@ -53,6 +60,8 @@ class ApiError(TunewheelError):
         found: Headers = [(b"content-type", b"application/json")]
         if self.retry_after is not None:
             found.append((b"retry-after", self.retry_after.encode("latin-1", "replace")))
+        if self.should_retry is not None:
+            found.append((b"x-should-retry", b"true" if self.should_retry else b"false"))
         return found
 
 
@@ -71,6 +80,18 @@ class UnknownCompletion(ApiError):
     status = 404
     type = "invalid_request_error"
     code = "completion_not_found"
+
+
+class UnknownUrl(ApiError):
+    status = 404
+    type = "invalid_request_error"
+    code = "unknown_url"
+
+
+class MethodNotAllowed(ApiError):
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
 
 
 class BodyTooLarge(ApiError):

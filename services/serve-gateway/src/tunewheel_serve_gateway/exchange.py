@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from tunewheel_contracts.fields import SourceId
 from tunewheel_contracts.formats.serving import Fault, RouteRole
 
-from tunewheel_serve_gateway.chat_request import Messages
+from tunewheel_serve_gateway.chat_request import Messages, text_of_calls
 
 _SOURCE_ID = TypeAdapter[SourceId](SourceId)
 OVERHEAD_BYTES = 512
@@ -56,6 +56,8 @@ class Exchange:
     completed_at: float = 0.0
     """Unix seconds; 0 until it is finished."""
     _parts: list[str] = field(default_factory=list[str])
+    _calls: dict[int, dict[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
+    """Tool calls of a stream, by their index."""
     _size: int = field(default=0, compare=False)
 
     @property
@@ -89,22 +91,39 @@ class Exchange:
     def take(self, answer: dict[str, Any]) -> None:
         """Take over a whole ``chat.completion``."""
         choices = answer.get("choices") or [{}]
-        self.output = (choices[0].get("message") or {}).get("content") or ""
+        message = choices[0].get("message") or {}
+        self.output = message.get("content") or text_of_calls(message.get("tool_calls"))
         self.finish_reason = choices[0].get("finish_reason") or ""
         self._take_usage(answer.get("usage"))
 
     def take_chunk(self, chunk: dict[str, Any]) -> bool:
         """Take over one ``chat.completion.chunk``; True where it brought text."""
         self._take_usage(chunk.get("usage"))
-        choices = chunk.get("choices")
-        if not choices:
-            return False
-        self.finish_reason = choices[0].get("finish_reason") or self.finish_reason
-        text = (choices[0].get("delta") or {}).get("content")
-        if not text:
-            return False
-        self._parts.append(text)
-        return True
+        brought = False
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") or {}
+            text, calls = delta.get("content"), delta.get("tool_calls")
+            brought = brought or bool(text or calls)
+            if choice.get("index"):
+                continue  # of several answers the log tells the first
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            if text:
+                self._parts.append(text)
+            for call in calls or ():
+                self._take_call(call)
+        return brought
+
+    def _take_call(self, piece: dict[str, Any]) -> None:
+        """Take over one piece of a tool call: the first one names the function, the others go on with what it
+        is called with."""
+        call = self._calls.setdefault(piece.get("index") or 0, {"function": {"arguments": ""}})
+        function = piece.get("function") or {}
+        for name in ("id", "type"):
+            if piece.get(name):
+                call[name] = piece[name]
+        if function.get("name"):
+            call["function"]["name"] = function["name"]
+        call["function"]["arguments"] += function.get("arguments") or ""
 
     def fail(self, error: str, fault: Fault, *, ours: bool = False) -> None:
         """Note that no answer came; ``ours``: ``error`` holds nothing that the engine was told."""
@@ -117,7 +136,8 @@ class Exchange:
         self.finish_reason = "cancelled"
 
     def finish(self, latency_seconds: float) -> None:
-        self.output = self.output or "".join(self._parts)
+        self.output = self.output or "".join(self._parts) or text_of_calls([*self._calls.values()])
+        self._calls.clear()
         self._parts.clear()
         self.latency_seconds = latency_seconds
         self.completed_at = time.time()

@@ -129,6 +129,7 @@ class Gateway:
             self.require_started,
             self.metrics,
             max_body_bytes=self.max_body_bytes,
+            heartbeat_seconds=settings.heartbeat_seconds,
         )
         self._reconciling: asyncio.Task[None] | None = None
 

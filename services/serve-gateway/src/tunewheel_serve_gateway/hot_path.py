@@ -10,9 +10,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tunewheel_serve_gateway.connection import send_error
-from tunewheel_serve_gateway.errors import ApiError
-
-FAILED = "the gateway failed; send the request again, or look into its log"
+from tunewheel_serve_gateway.errors import UNFORESEEN, ApiError
 
 
 class HotPath(Starlette):
@@ -33,5 +31,5 @@ class HotPath(Starlette):
             await self._hot.app(scope, receive, send)  # by the guard, which stands there in place of the app
         except Exception:
             with contextlib.suppress(RuntimeError):  # an answer has begun, and cannot begin anew
-                await send_error(send, ApiError(FAILED))
+                await send_error(send, ApiError(UNFORESEEN))
             raise

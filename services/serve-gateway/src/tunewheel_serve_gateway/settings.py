@@ -36,6 +36,8 @@ class Settings(ServiceSettings):
     max_input_tokens: int | None = Field(default=None, ge=1)
     """Longest prompt that is taken, by an estimate of one token for three bytes of the request."""
     retry_after_seconds: int = Field(default=2, ge=1)
+    heartbeat_seconds: float = Field(default=15.0, ge=0)
+    """A stream in which nothing was said for so long is sent a comment; 0: never."""
 
     limit_requests_per_minute: int | None = Field(default=None, ge=1)
     """Of every caller beside whose key the file of keys has no limit of its own; None: no limit."""

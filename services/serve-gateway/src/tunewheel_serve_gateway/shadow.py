@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from tunewheel_contracts.formats.serving import RouteRole
 
-from tunewheel_serve_gateway.chat_request import ChatRequest, with_system_prompt
+from tunewheel_serve_gateway.chat_request import ChatRequest
 from tunewheel_serve_gateway.exchange import Exchange, new_completion_id
 from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.metrics import Metrics
@@ -59,20 +59,19 @@ class ShadowCopies:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _copy(self, shadow: Target, request: ChatRequest, answered: Exchange) -> None:
-        messages = with_system_prompt(request.messages, shadow.system_prompt)
         exchange = Exchange(
             project=shadow.project,
             completion_id=new_completion_id(),
             model_id=shadow.model_id,
             role=RouteRole.SHADOW,
-            messages=messages,
+            messages=request.messages_with(shadow.system_prompt),
             shadow_of=answered.completion_id,
             client=answered.client,
             user=answered.user,
         )
         body = request.upstream_body(
             model=shadow.upstream_model,
-            messages=messages,
+            system_prompt=shadow.system_prompt,
             max_tokens=shadow.max_output_tokens,
             defaults=decoding_parameters(shadow.bundle) if shadow.bundle else None,
         ) | {"stream": False}

@@ -82,7 +82,7 @@ class OpenAiUpstream:
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         async with self._answer("POST", "/v1/chat/completions", body) as response:
             answer = as_object(await response.read())
-        if _said(answer, "message") is None:
+        if not _says(answer, "message"):
             raise self._no_answer(answer)
         return answer
 
@@ -95,7 +95,7 @@ class OpenAiUpstream:
                         raise UpstreamBroken("the engine ended its answer before it began; try again")
                     return
                 chunk = as_object(payload)
-                if _said(chunk, "delta") is not None:
+                if _says(chunk, "delta"):
                     begun = True
                 elif chunk.get("choices") != [] or chunk.get("error"):  # usage comes without a choice
                     raise self._no_answer(chunk)
@@ -139,7 +139,7 @@ class OpenAiUpstream:
             body, retry_after = orjson.dumps(answer), self._retry_after
             return failure(code, body, retry_after=None, default_retry_after=retry_after)
         reason = message_of(answer) or "its answer holds none; is engine_url an OpenAI server?"
-        return UpstreamBroken(f"the engine failed: {reason}")
+        return UpstreamBroken("the engine failed; send the request again", detail=reason)
 
     @asynccontextmanager
     async def _answer(
@@ -194,12 +194,13 @@ def failure(status: int, body: bytes, *, retry_after: str | None, default_retry_
     if status == 404:
         return ModelNotLoaded(message, param="model")
     if status in (401, 403):
-        reason = f"the engine refuses the gateway's key ({message}); check TUNEWHEEL_ENGINE_API_KEY"
-        return KeyRefused(reason, retry_after=default_retry_after)
+        reason = "the engine refuses the gateway's key; check TUNEWHEEL_ENGINE_API_KEY"
+        return KeyRefused(reason, detail=message, retry_after=default_retry_after)
     if status == 503:
-        return UpstreamAway(message, retry_after=retry_after or default_retry_after)
+        reason = "the inference engine is away; try again shortly"
+        return UpstreamAway(reason, detail=message, retry_after=retry_after or default_retry_after)
     if status >= 500:
-        return ModelFailed(f"the engine failed: {message}")
+        return ModelFailed("the engine failed; send the request again", detail=message)
     details = parsed.get("error") if isinstance(parsed, dict) else None
     error = {"message": message, **(details if isinstance(details, dict) else {})}
     if status == 429:
@@ -218,18 +219,26 @@ def message_of(parsed: Any) -> str | None:
     return str(found) if found else None
 
 
-def _said(answer: dict[str, Any], part: str) -> dict[str, Any] | None:
-    """Return ``part`` (``message`` or ``delta``) of the first choice; None where ``answer`` holds none."""
+def _says(answer: dict[str, Any], part: str) -> bool:
+    """Tell whether ``answer`` has choices that each hold ``part``, a ``message`` or ``delta``."""
     choices = answer.get("choices")
-    if (
-        answer.get("error")
-        or not isinstance(choices, list)
-        or not choices
-        or not isinstance(choices[0], dict)
-    ):
-        return None
-    said = choices[0].get(part) or ({} if part == "delta" else None)
-    return said if isinstance(said, dict) and isinstance(said.get("content"), str | None) else None
+    if answer.get("error") or not isinstance(choices, list) or not choices:
+        return False
+    return all(isinstance(choice, dict) and _is_said(choice.get(part), part) for choice in choices)
+
+
+def _is_said(said: Any, part: str) -> bool:
+    if said is None:
+        return part == "delta"
+    if not isinstance(said, dict) or not isinstance(said.get("content"), str | None):
+        return False
+    calls = said.get("tool_calls") or ()
+    return isinstance(calls, list | tuple) and all(map(_is_call, calls))
+
+
+def _is_call(call: Any) -> bool:
+    function = call.get("function") or {} if isinstance(call, dict) else None
+    return isinstance(function, dict) and isinstance(function.get("arguments"), str | None)
 
 
 def as_object(payload: bytes) -> dict[str, Any]:

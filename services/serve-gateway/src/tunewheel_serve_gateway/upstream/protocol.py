@@ -6,13 +6,13 @@ UpstreamError              an ``ApiError``: what the client is told
 ├── UpstreamSilent   504   no answer in time
 ├── UpstreamBroken   502   an answer that broke off, or makes no sense
 │   └── ModelFailed        the engine answered 5xx to this very request
-├── UpstreamRefused  4xx   the engine's own refusal (429 with Retry-After), passed on as it is
+├── UpstreamRefused  4xx   the engine's own refusal (429 with Retry-After), in OpenAI's words
 └── ModelNotLoaded   404   the engine does not know the model: reload, or give up
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,17 +20,26 @@ from tunewheel_contracts.formats.serving import Fault
 
 from tunewheel_serve_gateway.errors import ApiError
 from tunewheel_serve_gateway.judged import Bases
+from tunewheel_serve_gateway.upstream.refusal import refusal_of
 
 Chunk = dict[str, Any]
 """One ``chat.completion.chunk`` of OpenAI's streaming protocol."""
 
 
 class UpstreamError(ApiError):
-    """The engine did not answer, or not with a completion."""
+    """The engine did not answer, or not with a completion. ``detail`` is for whoever operates the gateway:
+    what the engine, or a proxy before it, said. The log tells it; no client is told."""
 
     fault: Fault | None = None
     """Whose fault it is, as the completion log has it. None: the request never came to an answer (the engine
     is away, full, or lacks the model), so there is no completion to log."""
+
+    def __init__(self, message: str, *, detail: str | None = None, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.detail})" if self.detail else self.message
 
 
 class UpstreamAway(UpstreamError):
@@ -46,6 +55,8 @@ class UpstreamSilent(UpstreamError):
     status = 504
     code = "engine_timeout"
     fault = "engine"
+    should_retry = False
+    """By the client itself: it would wait as long again, for an engine that has too much to do already."""
 
 
 class UpstreamBroken(UpstreamError):
@@ -63,15 +74,13 @@ class ModelFailed(UpstreamBroken):
 class UpstreamRefused(UpstreamError):
     type = "invalid_request_error"
 
-    def __init__(self, status: int, error: dict[str, Any], *, retry_after: str | None = None) -> None:
-        super().__init__(str(error.get("message", "refused")), retry_after=retry_after)
-        self.status = status
-        self.fault = None if status == 429 else "client"
-        self._error = error
-
-    def payload(self) -> dict[str, Any]:
-        kind = "rate_limit_error" if self.status == 429 else self.type
-        return {"error": {"type": kind, "param": None, "code": None, **self._error}}
+    def __init__(self, status: int, error: Mapping[str, Any], *, retry_after: str | None = None) -> None:
+        """``error``: the engine's, of which message, param and code are told."""
+        said = refusal_of(status, error)
+        super().__init__(said.message, param=said.param, code=said.code, retry_after=retry_after)
+        self.status = said.status
+        self.fault = None if said.status == 429 else "client"
+        self.type = "rate_limit_error" if said.status == 429 else self.type
 
 
 class ModelNotLoaded(UpstreamError):

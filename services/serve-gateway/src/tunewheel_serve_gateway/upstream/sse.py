@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from tunewheel_serve_gateway.upstream.protocol import UpstreamBroken
+
 DONE = b"[DONE]"
+LONGEST_LINE = 16 << 20
+"""Bytes of one event; more come only from what is no engine, and would fill the memory."""
 
 
 async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield the payload of every ``data:`` line of a body that arrives in arbitrary ``parts``.
 
     Engines send one line per event; comments, event names and empty lines are skipped.
+
+    Raises:
+        UpstreamBroken: a line has no end.
     """
     rest = b""
     async for part in parts:
@@ -18,6 +25,11 @@ async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()
+        if len(rest) > LONGEST_LINE:
+            raise UpstreamBroken(
+                "the engine failed; send the request again",
+                detail=f"one of its events is over {LONGEST_LINE} bytes; is engine_url an OpenAI server?",
+            )
     if rest.startswith(b"data:"):
         yield rest[5:].strip()
 

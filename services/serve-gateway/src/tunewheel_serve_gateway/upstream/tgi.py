@@ -118,15 +118,17 @@ class TgiUpstream:
                 self._render(body["messages"]), details=True, stream=True, **parameters
             )
             visible = StopFilter(stops_of(body))
+            delta = {"role": "assistant"}  # once: clients join the pieces of every field
             async for token in tokens:
                 text = visible.pass_on("" if token.token.special else token.token.text)
                 if token.details is not None:
                     text += visible.rest()
                 if text:
-                    yield _chunk(stamp, text, None)
+                    yield _chunk(stamp, {**delta, "content": text}, None)
+                    delta = {}
                 if token.details is not None:
                     finish = FINISH.get(str(token.details.finish_reason), "stop")
-                    yield _chunk(stamp, "", finish, usage=_usage(token.details))
+                    yield _chunk(stamp, delta, finish, usage=_usage(token.details))
                     return
             raise UpstreamBroken("the engine broke off its answer; send the request again")
         except OverloadedError as error:
@@ -213,8 +215,9 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
-def _chunk(stamp: Chunk, text: str, finish: str | None, *, usage: dict[str, int] | None = None) -> Chunk:
-    delta = {"role": "assistant", "content": text} if finish is None else {}
+def _chunk(
+    stamp: Chunk, delta: dict[str, str], finish: str | None, *, usage: dict[str, int] | None = None
+) -> Chunk:
     choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
     return {"object": "chat.completion.chunk", **stamp, "choices": [choice], "usage": usage}
 

@@ -7,6 +7,10 @@ from typing import Any
 from tunewheel_serve_gateway.upstream.protocol import UpstreamRefused
 
 NOT_SERVED: dict[str, tuple[object, ...]] = {
+    "n": (1,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
     "response_format": ({"type": "text"},),
     "presence_penalty": (0,),
     "min_p": (0,),
@@ -56,6 +60,9 @@ def stops_of(body: dict[str, Any]) -> list[str]:
 
 
 def _check(body: dict[str, Any]) -> None:
+    for n, message in enumerate(body.get("messages", ())):
+        if message["role"] == "tool" or message.get("tool_calls"):
+            raise _refused(f"messages[{n}]", "is about tools, which this engine does not serve; leave it out")
     for name, neutral in NOT_SERVED.items():
         if body.get(name) is not None and body[name] not in neutral:
             raise _refused(name, "is not served by this engine; leave it out")
@@ -70,4 +77,4 @@ def _check(body: dict[str, Any]) -> None:
 
 
 def _refused(name: str, reason: str) -> UpstreamRefused:
-    return UpstreamRefused(400, {"message": f"{name} {reason}", "param": name, "code": "invalid_value"})
+    return UpstreamRefused(400, {"message": f"{name} {reason}", "param": name, "code": "unsupported_value"})

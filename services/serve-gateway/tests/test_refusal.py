@@ -1,0 +1,50 @@
+"""Engines' refusals, each in its own words, as OpenAI's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_serve_gateway.upstream.refusal import LONGEST_MESSAGE, refusal_of
+
+TOO_LONG: list[dict[str, Any]] = [
+    {  # tunewheel-engine
+        "message": "the prompt has 9 tokens and the context 8, answer included; shorten it",
+        "code": "context_length_exceeded",
+    },
+    # vLLM, of several years
+    {
+        "message": "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens",
+        "code": 400,
+    },
+    {
+        "message": "'max_tokens' or 'max_completion_tokens' is too large: 8000. This model's maximum context "
+        "length is 4096 tokens and your request has 2778 input tokens (8000 > 4096 - 2778)."
+    },
+    {"message": "The decoder prompt (length 5000) is longer than the maximum model length of 4096."},
+    # TGI
+    {"message": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 3474"},
+    {"message": "Input validation error: `inputs` must have less than 1024 tokens. Given: 3474"},
+]
+
+
+@pytest.mark.parametrize("error", TOO_LONG, ids=lambda error: error["message"][:30])
+@pytest.mark.parametrize("status", [400, 422])
+def test_what_does_not_fit_is_called_so(error: dict[str, Any], status: int):
+    refusal = refusal_of(status, error)
+    assert (refusal.status, refusal.code) == (400, "context_length_exceeded")
+    assert (refusal.param, refusal.message) == ("messages", error["message"])
+
+
+def test_what_is_too_much_at_once_is_called_so():
+    refusal = refusal_of(429, {"message": "Model is overloaded", "code": 429})
+    assert (refusal.status, refusal.code) == (429, "rate_limit_exceeded")
+    assert refusal_of(429, {"code": "queue_full"}).code == "queue_full"
+
+
+def test_only_what_openais_errors_have_is_told():
+    given = {"message": "x" * 10_000, "param": {"a": 1}, "code": 400, "type": "BadRequestError", "trace": "t"}
+    refusal = refusal_of(400, given)
+    assert (refusal.status, refusal.param, refusal.code) == (400, None, None)
+    assert len(refusal.message) == LONGEST_MESSAGE
+    assert refusal_of(400, {}).message == "the engine refuses the request"
