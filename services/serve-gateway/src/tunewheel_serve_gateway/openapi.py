@@ -137,7 +137,7 @@ REFUSALS = {
     400: "The request is wrong; `param` names the field",
     401: "No key or token, or an unknown one",
     403: "The caller lacks the role, or another website's page sent the request",
-    404: "Nobody of that name is served, or not for the caller",
+    404: "Nobody of that name is served, or not for the caller; no gateway gave that answer",
     413: "The body is too large",
     415: "The body is not JSON by its Content-Type",
     422: "Something needed is missing",
@@ -185,6 +185,7 @@ def _describe() -> Schema:
                     "sendFeedback",
                     "What a user or an expert says of an answer",
                     {202: "FeedbackReceipt"},
+                    404,
                     422,
                     body="FeedbackBody",
                 )
