@@ -50,6 +50,17 @@ def test_promotion_ends_the_turn_and_a_retired_champion_does_not_count() -> None
     assert (status.place, status.promoted) == ("serving", {"p-1"})
 
 
+def test_a_trial_that_cannot_be_ends_in_the_status_with_its_reason() -> None:
+    told = {"model_id": "p-1", "from_stage": "evaluated", "to_stage": "retired"}
+    reason = "passed on the base B, but the engine serves that of the champion, A"
+    passed = event("eval.passed", 4)
+    misfit = event("model.promoted", 5, **told, decided_by="rollout", reason=reason)
+    status = fold([passed, misfit])["p"]
+    assert (status.place, reason in status.last) == ("ended without a rollout, collecting records", True)
+    superseded = event("model.promoted", 5, **told, decided_by=None)
+    assert fold([passed, superseded])["p"].place == "passed, rolling out"
+
+
 def test_every_moving_topic_has_a_place() -> None:
     for spec in MOVING:
         if spec.name not in ("serving.desired", "model.promoted"):

@@ -51,7 +51,8 @@ def _failed(event: evaluation.EvalFailed) -> str:
 
 
 def _undecided(event: evaluation.EvalUndecided) -> str:
-    more = f" ({event.more_examples} more held-out rows would tell)" if event.more_examples else ""
+    rows = "row" if event.more_examples == 1 else "rows"
+    more = f" ({event.more_examples} more held-out {rows} would tell)" if event.more_examples else ""
     return f"{event.adapter.model_id}: undecided{more}: " + "; ".join(event.reasons)
 
 

@@ -13,7 +13,7 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 from tunewheel_contracts.principal import Principal
-from tunewheel_outputs.criteria import check_criteria
+from tunewheel_outputs.criteria import check_criteria, hardly_decided
 
 from tunewheel_cli.endpoint import NotAllowed
 from tunewheel_cli.known import declared_projects
@@ -46,6 +46,11 @@ def read_spec(path: Path) -> ProjectSpec:
     spec = parse_spec(text)
     check_criteria(spec)
     return spec
+
+
+def cautions(spec: ProjectSpec) -> tuple[str, ...]:
+    """Return what the spec allows and people seldom mean, a sentence each."""
+    return (*spec.cautions, *hardly_decided(spec))
 
 
 def check_sources(spec: ProjectSpec, var: Var, bootstrap_servers: str) -> None:

@@ -34,6 +34,7 @@ MOVING: tuple[TopicSpec, ...] = (
     topics.ROLLOUT_JUDGED,
 )
 
+ENDED = "ended without a rollout, collecting records"
 _PLACES = {
     topics.PROJECT_DECLARED.name: "collecting records",
     topics.DATASET_REQUESTED.name: "building a dataset",
@@ -83,8 +84,11 @@ class ProjectStatus:
         if name == topics.MODEL_PROMOTED.name:
             if event.to_stage.value == "production":
                 self.promoted.add(event.model_id)
-            place = {"production": "serving", "rejected": ""}.get(event.to_stage.value, event.to_stage.value)
-            if event.to_stage.value in ("retired", "rejected", "evaluated"):
+            stage = event.to_stage.value
+            place = {"production": "serving", "retired": ENDED}.get(stage, stage)
+            # Who was replaced, or superseded, has left the project to another.
+            by_itself = stage == "retired" and event.decided_by in ("rollout", "criteria")
+            if stage in ("retired", "rejected", "evaluated") and not by_itself:
                 return
         else:
             place = _PLACES[name]

@@ -153,7 +153,7 @@ EVAL_PASSED = TopicSpec(
     evaluation.EvalPassed, ("eval",), ("registry", "monitor"), 1, replayed_by=("monitor",)
 )
 EVAL_FAILED = TopicSpec(evaluation.EvalFailed, ("eval",), ("registry",), 1)
-EVAL_UNDECIDED = TopicSpec(evaluation.EvalUndecided, ("eval",), ("registry",), 1, replayed_by=("registry",))
+EVAL_UNDECIDED = TopicSpec(evaluation.EvalUndecided, ("eval",), ("registry",), 1)
 EVAL_REQUESTED = TopicSpec(
     evaluation.EvalRequested,
     ("registry", "console", "cli"),

@@ -105,6 +105,13 @@ def test_to_learn_fast_without_replay_is_cautioned_against() -> None:
     assert _spec(train={"learning_rate": 0.001}, dataset=replay).cautions == ()
 
 
+def test_a_preference_of_nothing_is_a_rule_and_none_is_none() -> None:
+    for wanted in (0, 0.5, None):
+        spec = _spec(review={"min_preference": wanted})
+        assert ProjectSpec.model_validate_json(spec.model_dump_json()).review.min_preference == wanted
+    assert _spec(review={"min_preference": None}).sha256 == _spec(review={}).sha256
+
+
 def test_the_hash_follows_content_not_form() -> None:
     reordered = dict(reversed(_raw().items()))
     assert parse_spec(yaml.safe_dump(reordered, sort_keys=False)).sha256 == _spec().sha256

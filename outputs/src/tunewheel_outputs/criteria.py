@@ -3,12 +3,87 @@ eval says that a criterion is missed, and why."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from math import ceil, log, log2
+
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.look import LOOKS
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 
 from tunewheel_outputs.metric import Metric
 from tunewheel_outputs.metrics import known_metrics
+
+ALPHA = 0.05
+"""Where a criterion states no significance."""
+LEAST_ALPHA, MOST_ALPHA = 1e-9, 0.5
+"""What a significance counts as that no sample can reach, or that asks for less than the toss of a coin."""
+
+
+def level_of(criterion: Criterion | None, *, on_holdout: bool) -> float:
+    """Return the level that one verdict by ``criterion`` is given at.
+
+    A tenth of its significance on held-out rows, so that ten equal candidates together are called better no
+    more often than one (Bonferroni). Regression items are the operator's, not drawn from the project's data,
+    and are not used up.
+    """
+    asked = criterion.significance if criterion is not None else None
+    bounded = min(max(asked or ALPHA, LEAST_ALPHA), MOST_ALPHA)
+    return bounded / (LOOKS if on_holdout else 1)
+
+
+def hardly_decided(spec: ProjectSpec) -> tuple[str, ...]:
+    """Return a sentence for each bound on held-out rows that the smallest version which the spec allows could
+    not decide even if every row spoke for the candidate."""
+    fraction, smallest = spec.dataset.holdout_fraction, spec.dataset.min_examples
+    rows = max(1, int(smallest * fraction))
+    said: list[str] = []
+    for number, criterion in enumerate(spec.criteria):
+        metric = known_metrics().get(criterion.metric)
+        if metric is None or metric.on != "holdout":
+            continue
+        for bound, least in _least_rows(criterion, metric):
+            place = f"criteria.{number} ({criterion.metric}, {bound})"
+            if least is None:
+                said.append(
+                    f"{place} is met by no number of rows, for intervals end before it; ask for less."
+                )
+            elif least > rows:
+                said.append(
+                    f"{place} takes at least {least} held-out rows, and dataset.min_examples {smallest} "
+                    f"holds out about {rows}: verdicts on versions of fewer than {ceil(least / fraction)} "
+                    "examples are undecided; raise dataset.min_examples, or ask for less."
+                )
+    return tuple(said)
+
+
+def _least_rows(criterion: Criterion, metric: Metric) -> Iterator[tuple[str, int | None]]:
+    """Yield each bound with the fewest rows that can meet it; None: there are not as many."""
+    alpha = level_of(criterion, on_holdout=True)
+    span = (metric.highest or float("inf")) - metric.lowest
+    if span < float("inf"):
+        for name, bound, share in (
+            ("minimum", criterion.minimum, lambda value: (value - metric.lowest) / span),
+            ("maximum", criterion.maximum, lambda value: 1 - (value - metric.lowest) / span),
+        ):
+            if bound is not None:
+                yield f"{name} {bound:g}", _all_right(share(bound), alpha)
+    others = {"over_base": criterion.over_base, "over_champion": criterion.over_champion}
+    given = {name: bound for name, bound in others.items() if bound is not None}
+    if not given and criterion.significance is not None:
+        yield f"significance {criterion.significance:g}", ceil(log2(1 / alpha))
+    for name, bound in given.items():
+        if bound >= 0:
+            yield f"{name} {bound:g}", ceil(log2(1 / alpha))  # as many signs that all agree
+        elif span < float("inf"):
+            yield f"{name} {bound:g}", _all_right(1 + bound / span, alpha)  # no row was lost
+
+
+def _all_right(share: float, alpha: float) -> int | None:
+    """Return of how many rows, all of them right, a share of ``share`` right ones is the low end."""
+    if share <= 0:
+        return 1
+    return None if share >= 1 else ceil(log(alpha) / log(share))
 
 
 def check_criteria(spec: ProjectSpec) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided
 from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
@@ -131,6 +131,14 @@ class Desk:
         verdict = self._verdict(n) | self._evaluation(n, against)
         data = EvalFailed(**verdict, reasons=reasons, field=field, **_review(by))
         return new_event(data, source="/test")
+
+    def undecided(
+        self, n: int, *, against: int, cause: Envelope[Any] | None = None, judged: bool = True
+    ) -> Envelope[EvalUndecided]:
+        """A verdict that cannot tell; not ``judged``: every held-out row was looked at too often."""
+        verdict = self._verdict(n) | self._evaluation(n, against) | ({} if judged else {"contestants": ()})
+        data = EvalUndecided(**verdict, reasons=("too few rows",), field=None if judged else "holdout")
+        return new_event(data, source="/test", cause=cause)
 
     def judged(self, n: int, stage: str, verdict: str, generation: int = 0) -> Envelope[RolloutJudged]:
         data = RolloutJudged.model_validate(

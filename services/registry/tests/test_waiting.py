@@ -114,6 +114,35 @@ def test_a_trial_that_waits_for_another_verdict_ends_when_that_fails(desk: Any):
     assert log.stages() == {1: "production", 2: "retired", 3: "rolled_back"}
 
 
+@pytest.mark.parametrize("judged", [True, False], ids=["too_few_rows", "no_row_left"])
+def test_a_trial_that_waits_for_another_verdict_ends_with_a_reason_when_that_is_undecided(
+    desk: Any, judged: bool
+):
+    log = on_trial_while_the_champion_changes(desk)
+    log.play(desk.judged(3, "canary", "passed"))
+    (asked,) = (e for e in log.events if isinstance(e, EvalRequested))
+    # against yesterday's champion, and not what was asked for
+    assert log.play(desk.undecided(3, against=2, judged=judged)) == []
+    undecided = desk.undecided(3, against=1, judged=judged, cause=new_event(asked, source="/test"))
+    (ended,) = log.play(undecided)
+    assert (ended.to_stage, ended.decided_by) == (Stage.RETIRED, "criteria")
+    assert "whether it is better than desk-000000000001, which is in production by now" in ended.reason
+    assert "too few rows" in ended.reason
+    assert log.play(undecided) == []
+    assert log.play(desk.judged(3, "canary", "failed")) == []
+    log.play(desk.commanded(3, "promote"))
+    assert log.stages()[3] == "production"
+
+
+def test_an_undecided_verdict_ends_no_trial_that_goes_on_and_moves_nobody_outside_traffic(desk: Any):
+    log = on_trial_while_the_champion_changes(desk)
+    assert log.play(desk.undecided(3, against=1)) == []
+    log = queued(desk)
+    assert log.play(desk.undecided(2, against=1)) == []
+    assert log.play(desk.undecided(9, against=1)) == []  # of a run that was never registered
+    assert log.stages() == {1: "production", 2: "evaluated"}
+
+
 def test_the_other_verdict_may_come_before_the_trial_ends(desk: Any):
     log = on_trial_while_the_champion_changes(desk)
     log.play(desk.passed(3, against=1))
@@ -181,6 +210,19 @@ def test_a_candidate_on_another_base_ends_with_the_reason_and_is_promoted_by_a_p
     assert desired.base == other
 
 
+def test_a_candidate_on_another_revision_of_the_base_ends_before_its_trial(make_desk: Any):
+    desk = make_desk(canary=True)
+    moved = desk.adapter(1).base.model_copy(update={"revision": "sha256:" + "9" * 64})
+    log = Log(desk, desk.passed(1), desk.passed(2, base=moved))
+    assert log.stages() == {1: "production", 2: "retired"}
+    step = log.state.models[desk.model_id(2)].history[-1]
+    assert f"revision {moved.revision} of the base org/Tiny-Base" in step.reason
+    assert f"the champion's revision, {desk.adapter(1).base.revision}" in step.reason
+    assert step.decided_by == "rollout"
+    without = make_desk(canary=False)  # who needs no trial goes on: its gateway knows the engine
+    assert Log(without, without.passed(1), without.passed(2, base=moved)).stages()[2] == "production"
+
+
 @pytest.mark.parametrize("ended", [False, True], ids=["on_trial", "in_production"])
 def test_who_lost_to_a_champion_that_is_gone_since_stays_where_it_is(desk: Any, ended: bool):
     """Eval pinned the champion when it began; a person took that one out before it answered."""
@@ -202,7 +244,8 @@ def test_a_champion_that_is_judged_again_and_cannot_be_measured_goes_on(desk: An
     failed = desk.failed(2, against=0, field="(evaluation)")
     unmeasured = new_event(failed.data.model_copy(update={"checks": ()}), source="/test")
     assert log.play(unmeasured) == []
-    log.play(failed)
+    assert log.play(failed) == []  # against the base, but it took over from the first version
+    log.play(desk.failed(2, against=1))
     assert log.stages() == {1: "production", 2: "rolled_back"}
 
 
@@ -243,6 +286,11 @@ class Wheel(Log):
     def answer(self, n: int, _: bool) -> None:
         if self.begun:
             self.tell(self.begun.pop(n % len(self.begun)))
+
+    def doubt(self, n: int, _: bool) -> None:
+        """Eval cannot tell."""
+        if self.runs and self.champion():
+            self.tell(self.desk.undecided(1 + n % self.runs, against=self.champion()))
 
     def judge(self, n: int, better: bool) -> None:
         for model in self.state.candidates:
@@ -306,7 +354,7 @@ class Wheel(Log):
                 assert (model.registration.run_id, champion.model_id) in requests
 
 
-MOVES = ("train", "begin", "answer", "judge", "command", "repeat")
+MOVES = ("train", "begin", "answer", "doubt", "judge", "command", "repeat")
 
 
 @settings(max_examples=250, deadline=None)

@@ -25,7 +25,7 @@ def declare(
     reach: Reach, spec: Annotated[Path, typer.Argument(help="The project's YAML.", show_default=False)]
 ) -> None:
     """Check a project spec and put it in force."""
-    from tunewheel_cli.specs import check_sources, declared_before, read_spec, untold_change
+    from tunewheel_cli.specs import cautions, check_sources, declared_before, read_spec, untold_change
     from tunewheel_cli.specs import declare as put_in_force
 
     checked = read_spec(spec)
@@ -34,12 +34,12 @@ def declare(
     event = asyncio.run(put_in_force(checked, reach.client_options(), reach.principal()))
     if reach.as_json:
         print_json({"project": checked.project, "event_id": event.id, "spec_sha256": checked.sha256,
-                    "criteria_sha256": checked.criteria_sha256, "cautions": checked.cautions})  # fmt: skip
+                    "criteria_sha256": checked.criteria_sha256, "cautions": cautions(checked)})  # fmt: skip
     else:
         print(
             f"declared {checked.project}: {len(checked.criteria)} criteria, base model {checked.base_model}"
         )
-        for caution in checked.cautions:
+        for caution in cautions(checked):
             print(f"caution: {caution}", file=sys.stderr)
         if (note := untold_change(before, checked)) is not None:
             print(f"note: {note}", file=sys.stderr)

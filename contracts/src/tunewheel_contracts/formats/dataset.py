@@ -53,6 +53,12 @@ class ChatExample(Frozen):
     trust: str
     record_ids: tuple[str, ...]
     format: ExampleFormat = ExampleFormat.ANSWER
+    source: Annotated[str | None, Field(exclude_if=lambda source: source is None)] = None
+    """Kind of its first record: ``ticket``, ``document``, ``example``, ``feedback``; None: nobody said."""
+    language: Annotated[str | None, Field(exclude_if=lambda code: code is None)] = None
+    """Of a held-out row: that of its last question, as ISO 639-1 code. None: not certain, or nobody looked.
+
+    Neither this nor ``source`` is part of what names a version: both follow from its records."""
 
 
 class FunnelStage(Frozen):

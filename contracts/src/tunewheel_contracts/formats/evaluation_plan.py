@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import operator
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tunewheel_contracts.fields import ArtifactRef, Frozen, Sha256, Slug
 from tunewheel_contracts.formats.criteria import Criterion
@@ -41,6 +44,17 @@ class EvaluationPlan(Frozen):
     """The general-regression set, JSON Lines; None: the one that eval has."""
     precision: Precision | None = None
     """What is computed in; None: what eval is set to."""
+    in_production: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """The candidate was in production itself when a person asked: this puts nobody in its place."""
+
+    @property
+    def informs(self) -> str | None:
+        """Why the scorecard informs and decides nothing; None: a verdict follows from it."""
+        if self.criteria:
+            return "by other criteria than those of before the training: this informs and decides nothing"
+        if self.in_production:
+            return "of the model that is in production itself: this informs and decides nothing"
+        return None
 
     @property
     def contestants(self) -> dict[Role, AdapterRef | None]:

@@ -42,6 +42,7 @@ from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
 MILD_LEARNING_RATE = 1e-4
 """Up to here an adapter has not been seen to cost a model much of what it knew."""
 QUIET_MIN_RECORDS = 10
+REPEATS, MOST_REPEATS, REPEAT_ROWS = 3, 20, 20
 LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
 
 
@@ -161,6 +162,13 @@ class EvaluationSpec(Strict):
     """How answers are written while they are judged, and then where they are served."""
     resolution: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Smallest difference that matters, as a fraction: a holdout that cannot tell so much decides nothing."""
+    repeats: Annotated[int, Field(ge=0, le=MOST_REPEATS, exclude_if=lambda count: count == REPEATS)] = REPEATS
+    """Where ``decoding`` draws tokens: how often some held-out prompts are answered again, by other seeds.
+    How far the figures of two measurements lie apart is shown, and no verdict is finer. 0: nobody looks."""
+    repeat_rows: Annotated[int, Field(gt=0, le=500, exclude_if=lambda count: count == REPEAT_ROWS)] = (
+        REPEAT_ROWS
+    )
+    """How many prompts are answered again."""
 
 
 class ReviewSpec(Strict):
@@ -173,7 +181,7 @@ class ReviewSpec(Strict):
     """How many people must submit before the review counts."""
     per_item: Annotated[int, Field(gt=0, le=20, exclude_if=lambda count: count == 1)] = 1
     """How many of them judge each prompt. More than one shows how far they agree."""
-    min_preference: Annotated[Fraction | None, Field(exclude_if=operator.not_)] = None
+    min_preference: Annotated[Fraction | None, Field(exclude_if=lambda share: share is None)] = None
     """Approvals count only where the candidate is preferred on this share of prompts at least, an equal one
     counting half, by the lower end of the interval. Null: what each reviewer decides counts."""
     override: Annotated[bool, Field(exclude_if=operator.not_)] = False

@@ -13,7 +13,7 @@ from typing import Any
 
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalRequested
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalRequested, EvalUndecided
 from tunewheel_contracts.events.lifecycle import (
     CommandRefused,
     ModelCommanded,
@@ -37,9 +37,9 @@ from tunewheel_registry.lifecycle import (
     known_model,
 )
 from tunewheel_registry.steps import promotion, restorations, retirements, rollback, unpinnings
-from tunewheel_registry.waiting import advances, obstacle, requests, step_up, superseded
+from tunewheel_registry.waiting import advances, obstacle, request_of, requests, step_up, superseded
 
-Trigger = TrainCompleted | EvalPassed | EvalFailed | RolloutJudged | ModelCommanded
+Trigger = TrainCompleted | EvalPassed | EvalFailed | EvalUndecided | RolloutJudged | ModelCommanded
 
 
 def decide(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> list[Decision]:
@@ -81,6 +81,8 @@ def _wanted(state: State, trigger: Envelope[Any], rollout: RolloutSpec) -> Itera
             yield from _after_pass(state, trigger)
         case EvalFailed():
             yield from _after_fail(state, trigger)
+        case EvalUndecided():
+            yield from _after_undecided(state, trigger)
         case RolloutJudged():
             yield from _after_judgement(state, trigger, rollout)
         case ModelCommanded():
@@ -144,7 +146,7 @@ def _after_pass(state: State, trigger: Envelope[EvalPassed]) -> Iterator[Decisio
     )  # fmt: skip
 
 
-def _champion_of(verdict: EvalPassed | EvalFailed) -> str | None:
+def _champion_of(verdict: EvalPassed | EvalFailed | EvalUndecided) -> str | None:
     return next((c.model_id for c in verdict.contestants if c.role is Role.CHAMPION), None)
 
 
@@ -185,17 +187,39 @@ def _says_little(state: State, model: Model, verdict: EvalFailed) -> bool:
     """Tell whether a failure in figures is no reason to move a model that passed before, and is judged again.
 
     It may have lost to a champion that is gone since, while it beat the present one, or is the present one.
-    It may not have been measured: its rows were erased, or eval had no memory. And a champion of before stays
+    What is in production took over from one model, and only a verdict against that one is about its place. It
+    may not have been measured: its rows were erased, or eval had no memory. And a champion of before stays
     what production falls back to, whoever is better now.
     """
     champion, against = state.champion, _champion_of(verdict)
     if model.stage is Stage.RETIRED:
         return model.has_been(Stage.PRODUCTION)
     if model.stage is Stage.PRODUCTION:
-        return not verdict.checks or against not in (None, model.replaces)
+        return not verdict.checks or against != model.replaces
     if champion is None or champion.model_id not in model.beaten:
         return False
     return against not in (None, champion.model_id)
+
+
+def _after_undecided(state: State, trigger: Envelope[EvalUndecided]) -> Iterator[Decision]:
+    """End the trial of a model that held up and waits in traffic for just this verdict: no other is to come,
+    and it would keep its share of the requests for ever. Who waits outside traffic stays there."""
+    verdict, champion = trigger.data, state.champion
+    model = state.models.get(verdict.adapter.model_id)
+    if model is None or champion is None or model.stage not in CANDIDATE_STAGES:
+        return
+    asked = request_of(state, model)
+    # Where no row could be judged by, the verdict names no contestant; what it answers is known all the same.
+    if asked is None or (
+        _champion_of(verdict) != champion.model_id and trigger.causation_id != asked.event_id()
+    ):
+        return
+    reason = (
+        f"held up in {model.stage.value}, but whether it is better than {champion.model_id}, which is in "
+        f"production by now, is undecided: {'; '.join(verdict.reasons)}; promote it by command, or build a "
+        "version that holds out more"
+    )
+    yield promotion(state, model, Stage.RETIRED, trigger.id, reason, decided_by="criteria")
 
 
 def _after_judgement(

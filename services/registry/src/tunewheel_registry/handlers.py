@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided
 from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
@@ -27,6 +27,10 @@ def register(service: Service, ledger: Ledger) -> None:
 
     @service.on(topics.EVAL_FAILED)
     async def on_eval_failed(event: Envelope[EvalFailed]) -> None:
+        await ledger.handle(event)
+
+    @service.on(topics.EVAL_UNDECIDED)
+    async def on_eval_undecided(event: Envelope[EvalUndecided]) -> None:
         await ledger.handle(event)
 
     @service.on(topics.ROLLOUT_JUDGED)

@@ -12,7 +12,7 @@ from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
 from tunewheel_contracts.formats.spec import RolloutSpec
 
-from tunewheel_registry.lifecycle import Model, State
+from tunewheel_registry.lifecycle import CANDIDATE_STAGES, Model, State
 from tunewheel_registry.steps import promotion, reign
 
 
@@ -52,26 +52,34 @@ def advances(state: State, rollout: RolloutSpec) -> Iterator[ModelPromoted]:
         if model.stage is not Stage.EVALUATED:
             yield step_up(state, model, rollout, cause, "held up, and nothing keeps it any more")
             continue
-        if (misfit := _misfit(state, model)) is not None:
-            yield promotion(state, model, Stage.RETIRED, cause, misfit)
+        stage, reason = _entry(state, rollout)
+        if (misfit := _misfit(state, model, stage)) is not None:
+            yield promotion(state, model, Stage.RETIRED, cause, misfit, decided_by="rollout")
             continue
         for older in state.candidates:
-            reason = f"superseded by the newer candidate {model.model_id}"
-            yield promotion(state, older, Stage.RETIRED, cause, reason)
-        stage, reason = _entry(state, rollout)
+            newer = f"superseded by the newer candidate {model.model_id}"
+            yield promotion(state, older, Stage.RETIRED, cause, newer)
         yield promotion(state, model, stage, cause, reason)
 
 
-def _misfit(state: State, model: Model) -> str | None:
-    """Return why ``model`` cannot be tried beside the champion: one engine serves one base, so a trial would
-    see no traffic, and never end. A person may promote it, who has the engine changed."""
+def _misfit(state: State, model: Model, entry: Stage) -> str | None:
+    """Return why ``model`` cannot enter traffic at ``entry`` beside the champion: one engine serves one
+    revision of one base, so a trial of another would see errors alone, or nothing. A person may promote it,
+    who has the engine changed."""
     champion = state.champion
-    if champion is None or champion.registration.base.name == model.registration.base.name:
+    if champion is None:
+        return None
+    own, serving = model.registration.base, champion.registration.base
+    if own.name != serving.name:
+        mine, theirs = f"the base {own.name}", f"that of the champion, {serving.name}"
+    elif own.revision != serving.revision and entry in CANDIDATE_STAGES:
+        mine = f"revision {own.revision} of the base {own.name}"
+        theirs = f"the champion's revision, {serving.revision}"
+    else:
         return None
     return (
-        f"passed on the base {model.registration.base.name}, but the engine serves that of the champion, "
-        f"{champion.registration.base.name}: no trial beside it can see traffic; promote it by command "
-        "and start an engine of its base"
+        f"passed on {mine}, but the engine serves {theirs}: no trial beside it can see traffic; promote it "
+        "by command and start an engine of its base"
     )
 
 
@@ -83,22 +91,28 @@ def step_up(state: State, model: Model, rollout: RolloutSpec, cause: str, reason
 
 def requests(state: State) -> Iterator[EvalRequested]:
     """Ask for verdicts against the champion of now, each once: what was asked for is on the log."""
-    champion = state.champion
-    if champion is None or state.pinned is not None:
+    if state.pinned is not None:
         return
     for model in state.models.values():
-        run_id, verdict = model.registration.run_id, model.passed_by
-        if not model.waits or champion.model_id in model.beaten or run_id is None or verdict is None:
-            continue
-        asked = EvalRequested(
-            project=state.project,
-            run_id=run_id,
-            against=champion.model_id,
-            request=verdict,
-            reason=f"{model.model_id} passed, but was never compared with {champion.model_id}",
-        )
-        if asked.event_id() not in state.requested:
+        asked = request_of(state, model)
+        if asked is not None and asked.event_id() not in state.requested:
             yield asked
+
+
+def request_of(state: State, model: Model) -> EvalRequested | None:
+    """Return the request for the verdict that ``model`` waits for; None where it waits for none."""
+    champion, run_id, verdict = state.champion, model.registration.run_id, model.passed_by
+    if champion is None or not model.waits or champion.model_id in model.beaten:
+        return None
+    if run_id is None or verdict is None:
+        return None
+    return EvalRequested(
+        project=state.project,
+        run_id=run_id,
+        against=champion.model_id,
+        request=verdict,
+        reason=f"{model.model_id} passed, but was never compared with {champion.model_id}",
+    )
 
 
 def _entry(state: State, rollout: RolloutSpec) -> tuple[Stage, str]:
