@@ -72,6 +72,13 @@ def test_without_a_schema_it_is_text_without_a_label(records, output: str) -> No
     assert (kept["output"].to_list(), kept["label"].to_list()) == ([output], [None])
 
 
+def test_a_text_that_a_rule_holds_to_certain_values_is_its_own_label(records) -> None:
+    rules = [{"rule": "allowed_values", "values": ["bell", "horn"]}]
+    task = TaskSpec.model_validate({"system_prompt": "Which?", "output_rules": rules})
+    kept = checked(records({"output": "bell"}, {"output": "horn"}), task).kept
+    assert kept["label"].to_list() == ["bell", "horn"]
+
+
 @pytest.mark.parametrize("output", ["[" * 100 + "]" * 100, json.dumps([{}] * 200)])
 def test_answers_of_a_hundred_levels_are_read(records, output: str) -> None:
     task = TaskSpec(system_prompt="Help.", output_schema={"items": {"$ref": "#"}})

@@ -15,6 +15,7 @@ from tunewheel_curate.holdout.splitting import Split
 from tunewheel_curate.pipeline import build
 from tunewheel_curate.versions.card import NOTHING, data_card
 from tunewheel_curate.versions.observations import observed
+from tunewheel_curate.versions.origins import with_origin
 from tunewheel_curate.versions.suite import run_suite
 from tunewheel_curate.versions.versioning import rows_sha256, write_version
 
@@ -40,6 +41,29 @@ def test_a_version_is_what_its_manifest_says(made, spec, tmp_path: Path) -> None
         assert content_sha256((tmp_path / name).read_bytes()) == ref.sha256
     rows = pl.read_parquet(tmp_path / "train.parquet").to_dicts()
     assert len([ChatExample.model_validate(row) for row in rows]) == manifest.counts.train
+
+
+def test_rows_tell_where_they_come_from_and_the_version_is_named_without(made, spec, tmp_path: Path) -> None:
+    manifest = write_version(made, spec(), tmp_path, data_docs=False)
+    assert manifest.rows_sha256 == rows_sha256(made.split)
+    held, trained = (
+        [ChatExample.model_validate(row) for row in pl.read_parquet(tmp_path / name).to_dicts()]
+        for name in ("holdout.parquet", "train.parquet")
+    )
+    assert {row.source for row in (*held, *trained)} == {"ticket"}
+    assert {row.language for row in trained} == {None}
+    assert [row.example_id for row in held] == made.split.holdout["example_id"].to_list()
+
+
+def test_a_row_of_nobodys_record_has_no_source_and_a_short_question_no_language(made) -> None:
+    asked = ("horn?", "Please tell me when the parcel arrives, I have been waiting since Monday.")
+    rows = [
+        row | {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "bell"}]}
+        for row, text in zip(made.split.holdout.head(2).to_dicts(), asked, strict=True)
+    ]
+    frame = pl.DataFrame([rows[0] | {"record_ids": []}, rows[1]], schema=made.split.holdout.schema)
+    told = with_origin(frame, made.lineage, languages=True).to_dicts()
+    assert [(row["source"], row["language"]) for row in told] == [(None, None), ("ticket", "en")]
 
 
 def test_rows_are_hashed_as_the_json_of_all_of_them(made) -> None:

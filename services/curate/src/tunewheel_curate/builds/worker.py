@@ -217,12 +217,15 @@ def load() -> None:
     from tunewheel_redaction.folding import fold
     from tunewheel_redaction.recognizers import ENTITIES, recognizers_of
 
+    from tunewheel_curate.cleaning.languages import language_of
+
     import_library(hide_torch=True)
     for name in NEEDED:
         importlib.import_module(f"tunewheel_curate.{name}")
     importlib.import_module("great_expectations.expectations")
     for name in ("feature_extraction.text", "linear_model", "model_selection"):
         importlib.import_module(f"sklearn.{name}")  # for labels in doubt
+    language_of("In which language do people ask?")
     for entity in ENTITIES:
         recognizers_of(entity)
     fold("")

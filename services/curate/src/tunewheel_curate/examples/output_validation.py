@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from tunewheel_contracts.formats.example_formats import CleaningSpec
 from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_outputs.form import is_plain_label
 from tunewheel_outputs.parsing import Unparsed, parse
 from tunewheel_outputs.schema import SchemaCheck
 
@@ -26,15 +27,20 @@ _SAID_OF_PARTS = {"$schema", "$id", "$defs", "definitions", "properties"}
 def validate_outputs(records: pl.DataFrame, task: TaskSpec, cleaning: CleaningSpec = CleaningSpec()) -> Stage:
     """Drop broken outputs, spelt as ``spelt_answers`` spells them, and add the column ``label``.
 
-    Without an output schema every text is valid, and there are no labels unless the text is a JSON object
-    that has ``label_field``. Reasons: ``not_json``, ``off_schema: <what>``,
+    Without an output schema every text is valid. Its label is the whole text where an output rule holds that
+    to certain values, else what a JSON object has in ``label_field``. Reasons: ``not_json``,
+    ``off_schema: <what>``,
     ``off_schema: (root) too large`` (a number that the schema cannot be checked with); and as ``cleaning``
     says, of the free text in an answer, ``near_empty_answer`` and ``truncated_answer: <where>``.
     """
     answers, schema = records["output"], task.output_schema
     known = (SchemaCheck(schema), shape_of(schema)) if schema is not None else None
     # Each once: many questions have the same answer.
-    settled = {text: _validated(text, known, task, cleaning) for text in answers.unique().to_list()}
+    distinct = answers.unique().to_list()
+    if task.label_field is None and is_plain_label(task):
+        settled = {text: (text.strip(), None) for text in distinct}
+    else:
+        settled = {text: _validated(text, known, task, cleaning) for text in distinct}
     rows = [settled[text] for text in answers.to_list()]
     labels, reasons = ([row[place] for row in rows] for place in range(2))
     labelled = records.with_columns(pl.Series("label", labels, dtype=pl.String))

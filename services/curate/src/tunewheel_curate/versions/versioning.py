@@ -20,6 +20,7 @@ from tunewheel_curate.pipeline import Build
 from tunewheel_curate.preferences.negatives import Negatives
 from tunewheel_curate.preferences.pairs import Preferences
 from tunewheel_curate.versions.card import data_card
+from tunewheel_curate.versions.origins import with_origin
 
 VERSIONED = (
     "tunewheel-curate", "polars", "ftfy", "rensa", "presidio-analyzer", "great-expectations", "scikit-learn",
@@ -100,8 +101,15 @@ def write_version(
         spec_sha256=spec.sha256,
         criteria_sha256=spec.criteria_sha256,
         rows_sha256=rows,
-        train=_write(folder, prefix, "train.parquet", _parquet(build.split.train)),
-        holdout=_write(folder, prefix, "holdout.parquet", _parquet(build.split.holdout)),
+        train=_write(
+            folder, prefix, "train.parquet", _parquet(with_origin(build.split.train, build.lineage))
+        ),
+        holdout=_write(
+            folder,
+            prefix,
+            "holdout.parquet",
+            _parquet(with_origin(build.split.holdout, build.lineage, languages=True)),
+        ),
         card=_write(folder, prefix, "card.md", card.encode()),
         lineage=_write(folder, prefix, "lineage.parquet", _parquet(build.lineage)),
         quality=build.quality.report(_review(build, folder, prefix)),
