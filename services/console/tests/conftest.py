@@ -16,7 +16,13 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
-from tunewheel_contracts.events.lifecycle import ModelPromoted, ServingDesired, Stage
+from tunewheel_contracts.events.lifecycle import (
+    CommandRefused,
+    ModelPinned,
+    ModelPromoted,
+    ServingDesired,
+    Stage,
+)
 from tunewheel_contracts.events.production import (
     DriftDetected,
     DriftExample,
@@ -273,6 +279,15 @@ class Desk:
                 reason="held up",
             )
         )
+
+    def pinned(self, model_id: str) -> Envelope[Any]:
+        pin = ModelPinned(project=self.project, model_id=model_id, pinned=True, cause="c", reason="a fair")
+        return self.event(pin)
+
+    def refused(self, action: str, model_id: str) -> Envelope[Any]:
+        told = {"field": "model_id", "reason": "is in production already"}
+        names = {"project": self.project, "command_id": "c", "model_id": model_id, "action": action}
+        return self.event(CommandRefused(**names, **told))
 
     def desired(self, generation: int = 3) -> Envelope[Any]:
         route = Route(

@@ -34,6 +34,9 @@ class Recorder:
     async def control(self, project: str, run_id: str, action: Any, *, principal: Principal | None) -> None:
         self.done.append((action.value, project, run_id, principal))
 
+    async def command(self, project: str, model_id: str, action: str, **told: Any) -> None:
+        self.done.append((action, project, model_id, told))
+
     async def review(
         self, request: Any, *, reviewer: str, principal: Principal | None, verdict: str, comment: str
     ) -> None:
@@ -195,6 +198,39 @@ async def test_build_and_cancel_are_commands(user: User, state: Any, desk: Any, 
     user.find("cancel").click()
     await user.should_see("cancel sent to run-1", retries=PATIENT)
     assert actions.done == [("build", "desk", None), ("cancel", "desk", "run-1", None)]
+
+
+async def test_a_command_on_a_model_asks_why_and_counts_for_what_was_seen(
+    user: User, state: Any, desk: Any, actions: Recorder
+):
+    for event in desk.turn():
+        state.apply(event)
+    generation = state.projects["desk"].desired.generation
+    await user.open("/")
+    for word in ("rollback", "pin", "retire", "reject"):
+        await user.should_see(marker=f"{word}-desk-1")
+    user.find(marker="rollback-desk-1").click()
+    await user.should_see("rollback desk-1 of desk?", retries=PATIENT)
+    user.find(marker="confirm").click()
+    await user.should_see("Say why first", retries=PATIENT)
+    assert not actions.done
+    user.find(marker="reason").type("promises refunds")
+    user.find(marker="confirm").click()
+    await user.should_see("rollback sent for desk-1", retries=PATIENT)
+    told = {"reason": "promises refunds", "force": False, "generation": generation, "principal": None}
+    assert actions.done == [("rollback", "desk", "desk-1", told)]
+
+
+async def test_a_pinned_model_can_be_unpinned_and_what_the_registry_refused_is_told(
+    user: User, state: Any, desk: Any
+):
+    for event in (*desk.turn(), desk.pinned("desk-1"), desk.refused("promote", "desk-1")):
+        state.apply(event)
+    await user.open("/")
+    await user.should_see("desk-1 (production, pinned)")
+    await user.should_see(marker="unpin-desk-1")
+    await user.should_not_see(marker="pin-desk-1")
+    await user.should_see("last refused: promote desk-1: model_id: is in production already")
 
 
 async def test_a_command_that_was_not_sent_says_so(user: User, state: Any, desk: Any, actions: Recorder):

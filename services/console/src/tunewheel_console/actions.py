@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from enum import StrEnum
 from typing import Literal
 
 from tunewheel_contracts.event import Envelope
@@ -12,6 +13,15 @@ from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.service import Service
+
+
+class ModelAction(StrEnum):
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    PIN = "pin"
+    UNPIN = "unpin"
+    RETIRE = "retire"
+    REJECT = "reject"
 
 
 class Actions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Annotated
@@ -18,7 +17,7 @@ from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_console.actions import Actions
+from tunewheel_console.actions import Actions, ModelAction
 from tunewheel_console.logins import LoginLinks
 from tunewheel_console.state import ConsoleState
 
@@ -27,15 +26,6 @@ PAGE_POLICY = (
     "frame-ancestors 'none'; sandbox"
 )
 """Of a page that shows what models and customers wrote: nothing in it runs, and it belongs to no origin."""
-
-
-class ModelAction(StrEnum):
-    PROMOTE = "promote"
-    ROLLBACK = "rollback"
-    PIN = "pin"
-    UNPIN = "unpin"
-    RETIRE = "retire"
-    REJECT = "reject"
 
 
 class ModelOrder(BaseModel):

@@ -15,10 +15,11 @@ from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, NotAuthorised, Role
 
 from tunewheel_console import rows
-from tunewheel_console.actions import Actions
+from tunewheel_console.actions import Actions, ModelAction
 from tunewheel_console.sections import draw_project
 from tunewheel_console.state import ConsoleState, Project
 
+FINAL = "A rejection is final for this version."
 Who = Callable[[], Awaitable[Caller]]
 """Says what the person at the page may do by now; raises ``NotAuthenticated`` once they are logged out."""
 RELOAD_WHEN_LOGGED_OUT = """
@@ -49,7 +50,7 @@ class Page:
         self._cards: dict[str, ui.card] = {}
         self._drawn_cards: dict[str, int] = {}
         self._comments: dict[str, str] = {}
-        """What was typed about each request for a review, by the request's id."""
+        """What was typed into each dialog: by a request's id, or by the command."""
 
     def build(self, *, csrf: str | None = None, root: str = "./") -> None:
         """Draw the page and keep it fresh.
@@ -181,19 +182,64 @@ class Page:
             return
         asked, word = request.data, "Approve" if approved else "Reject"
 
-        async def send() -> None:
+        async def send() -> bool:
             await self._send_review(request, approved=approved)
-            dialog.close()
+            return True
+
+        title = f"{word} {asked.run_id} of {asked.project}?"
+        warning = None if approved else FINAL
+        self._ask(title, request.id, send, word=f"{word} this version", text="comment", warning=warning)
+
+    def command(self, project: str, model_id: str, action: ModelAction) -> None:
+        """Ask why, and send the command once it is confirmed: it counts while nothing else has happened since
+        the question was asked."""
+        known = self._state.projects.get(project)
+        seen = known.desired.generation if known is not None and known.desired is not None else None
+        key = f"{action.value} {model_id} of {project}"
+
+        async def send() -> bool:
+            reason = (self._comments.get(key) or "").strip()
+            if not reason:
+                ui.notify("Say why first: the reason stays on the log", type="warning")
+                return False
+
+            async def order(principal: Principal | None) -> None:
+                await self._actions.command(
+                    project, model_id, action.value, reason=reason, force=False, generation=seen,
+                    principal=principal,
+                )  # fmt: skip
+
+            await self._act(Role.OPERATOR, project, order, done=f"{action.value} sent for {model_id}")
+            return True
+
+        warning = FINAL if action is ModelAction.REJECT else None
+        self._ask(f"{key}?", key, send, word="Send", text="reason", warning=warning)
+
+    def _ask(
+        self,
+        title: str,
+        key: str,
+        send: Callable[[], Awaitable[bool]],
+        *,
+        word: str,
+        text: str,
+        warning: str | None,
+    ) -> None:
+        """Open a dialog with a field for ``text``, which is kept under ``key``; it closes once ``send`` is
+        content."""
+
+        async def confirm() -> None:
+            if await send():
+                dialog.close()
 
         with self._dialogs, ui.dialog() as dialog, ui.card().classes("w-96"):
-            ui.label(f"{word} {asked.run_id} of {asked.project}?").classes("text-subtitle1")
-            if not approved:
-                ui.label("A rejection is final for this version.").classes("text-caption")
-            comment = ui.textarea("comment").classes("w-full").mark("comment")
-            comment.bind_value(self._comments, request.id)
+            ui.label(title).classes("text-subtitle1")
+            if warning is not None:
+                ui.label(warning).classes("text-caption")
+            ui.textarea(text).classes("w-full").mark(text).bind_value(self._comments, key)
             with ui.row().classes("w-full justify-end"):
                 ui.button("Back", on_click=dialog.close).props("flat")
-                ui.button(f"{word} this version", on_click=send).mark("confirm")
+                ui.button(word, on_click=confirm).mark("confirm")
         dialog.on_value_change(lambda change: None if change.value else dialog.delete())
         dialog.open()
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided, ReviewRequested
+from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.training import TrainProgressed
 from tunewheel_contracts.formats.scorecard import Contestant
 from tunewheel_runtime.identity.roles import Caller, Role
 
+from tunewheel_console.actions import ModelAction
 from tunewheel_console.state import Project, Run
 
 Row = dict[str, Any]
@@ -135,6 +138,35 @@ def drift_rows(project: Project) -> list[Row]:
         }
         for at, data in reversed(project.drifts)
     ]
+
+
+_ACTIONS: Mapping[Stage, tuple[ModelAction, ...]] = MappingProxyType(
+    {
+        Stage.EVALUATED: (ModelAction.PROMOTE, ModelAction.RETIRE, ModelAction.REJECT),
+        Stage.SHADOW: (ModelAction.PROMOTE, ModelAction.ROLLBACK, ModelAction.RETIRE, ModelAction.REJECT),
+        Stage.CANARY: (ModelAction.PROMOTE, ModelAction.ROLLBACK, ModelAction.RETIRE, ModelAction.REJECT),
+        Stage.PRODUCTION: (ModelAction.ROLLBACK, ModelAction.PIN, ModelAction.RETIRE, ModelAction.REJECT),
+        Stage.RETIRED: (ModelAction.PROMOTE, ModelAction.REJECT),
+        Stage.ROLLED_BACK: (ModelAction.PROMOTE, ModelAction.REJECT),
+    }
+)
+"""What people may do to a model by its stage; the registry has the last word. What needs force is for the
+command line."""
+MOST_COMMANDED = 8
+
+
+def commanded_models(project: Project) -> list[tuple[str, Stage, tuple[ModelAction, ...]]]:
+    """Return the models that something can be done to, those that moved last first."""
+    latest = sorted(project.stages, key=lambda model: project.moved[model], reverse=True)
+    found = [(model, project.stages[model], _actions(project, model)) for model in latest]
+    return [one for one in found if one[2]][:MOST_COMMANDED]
+
+
+def _actions(project: Project, model: str) -> tuple[ModelAction, ...]:
+    plain = _ACTIONS.get(project.stages[model], ())
+    if model != project.pinned:
+        return plain
+    return tuple(ModelAction.UNPIN if one is ModelAction.PIN else one for one in plain)
 
 
 def rollout_rows(project: Project) -> list[Row]:

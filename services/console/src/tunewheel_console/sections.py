@@ -12,6 +12,7 @@ from tunewheel_contracts.events.training import TrainAction
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console import rows
+from tunewheel_console.actions import ModelAction
 from tunewheel_console.review_state import Review
 from tunewheel_console.state import Project, Verdict
 from tunewheel_console.wheel import Place, Step, Tone
@@ -31,6 +32,7 @@ class Commands(Protocol):
     async def build_dataset(self, project: str) -> None: ...
     async def control(self, project: str, run_id: str, action: TrainAction) -> None: ...
     def review(self, request: Envelope[ReviewRequested], *, approved: bool) -> None: ...
+    def command(self, project: str, model_id: str, action: ModelAction) -> None: ...
     def link_to(self, path: str) -> str: ...
 
 
@@ -70,7 +72,7 @@ def draw_project(project: Project, commands: Commands) -> None:
         draw_datasets(project)
         draw_runs(project, commands)
         draw_scorecards(project, commands)
-        draw_production(project)
+        draw_production(project, commands)
 
 
 def draw_review(request: Envelope[ReviewRequested], commands: Commands) -> None:
@@ -158,18 +160,36 @@ def draw_scorecards(project: Project, commands: Commands) -> None:
         draw_figures(found)
 
 
-def draw_production(project: Project) -> None:
+def draw_production(project: Project, commands: Commands) -> None:
     with ui.column().classes("w-full gap-1"):
         _heading("Routes")
         _table(("model", "role", "percent", "dataset"), rows.route_rows(project))
         stages = ", ".join(f"{model} {stage.value}" for model, stage in project.stages.items())
         if stages:
             ui.label(f"stages: {stages}").classes("text-caption")
+        if commands.may(Role.OPERATOR, project.name):
+            draw_models(project, commands)
         if project.rollouts:
             _heading("Rollout verdicts")
             _table(("model", "stage", "verdict", "reasons"), rows.rollout_rows(project))
         _heading("Drift")
         _table(("at", "detector", "statistic", "p", "window", "examples"), rows.drift_rows(project))
+
+
+def draw_models(project: Project, commands: Commands) -> None:
+    """Draw what can be done to each model, and which command was refused last."""
+    for model, stage, actions in rows.commanded_models(project):
+        with ui.row().classes("items-center").mark(f"model-{model}"):
+            pinned = ", pinned" if model == project.pinned else ""
+            ui.label(f"{model} ({stage.value}{pinned})").classes("text-caption")
+            for action in actions:
+                order = partial(commands.command, project.name, model, action)
+                ui.button(action.value, on_click=order).props("dense flat size=sm").mark(
+                    f"{action.value}-{model}"
+                )
+    for refused in list(project.refusals)[-1:]:
+        told = f"last refused: {refused.action} {refused.model_id}: {refused.field}: {refused.reason}"
+        ui.label(told).classes("text-negative text-caption")
 
 
 def _heading(text: str) -> None:

@@ -18,6 +18,8 @@ from tunewheel_contracts.events.evaluation import (
     ReviewSubmitted,
 )
 from tunewheel_contracts.events.lifecycle import (
+    CommandRefused,
+    ModelPinned,
     ModelPromoted,
     ModelRegistered,
     ModelRolledback,
@@ -126,6 +128,10 @@ class Project:
     stages: dict[str, Stage] = field(default_factory=dict[str, Stage])
     moved: dict[str, datetime] = field(default_factory=dict[str, datetime])
     """When each model came to its stage: a later step may be read before an earlier one of another topic."""
+    pin: tuple[datetime, str, bool] | None = None
+    """The last pin: when, of which model, and whether it is pinned or was unpinned."""
+    refusals: deque[CommandRefused] = field(default_factory=lambda: deque(maxlen=KEPT))
+    """Commands on models that the registry did not carry out."""
     desired: ServingDesired | None = None
     drifts: deque[tuple[datetime, DriftDetected]] = field(default_factory=lambda: deque(maxlen=KEPT))
     rollouts: deque[RolloutJudged] = field(default_factory=lambda: deque(maxlen=KEPT))
@@ -140,6 +146,11 @@ class Project:
         """What was counted of the topics that carry traffic; empty where there is none."""
         counts = ", ".join(f"{name} {count}" for name, count in sorted(self.recent.items()))
         return f"recent traffic: {counts}; thumbs down {self.thumbs_down}" if counts else ""
+
+    @property
+    def pinned(self) -> str | None:
+        """The model that production stays with."""
+        return self.pin[1] if self.pin is not None and self.pin[2] else None
 
     @property
     def pending_reviews(self) -> list[Run]:
@@ -240,6 +251,11 @@ def _fold(project: Project, envelope: Envelope[Any]) -> None:
             project.move(data.model_id, data.to_stage, envelope.time)
         case ModelRolledback() as data:
             project.move(data.model_id, Stage.ROLLED_BACK, envelope.time)
+        case ModelPinned() as data:
+            pin = (envelope.time, data.model_id, data.pinned)
+            project.pin = pin if project.pin is None else max(project.pin, pin)
+        case CommandRefused() as data:
+            project.refusals.append(data)
         case ModelRegistered() as data:
             project.models.add(data.model_id)
         case ServingDesired() as data:
