@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from tunewheel_basemodel.sampling import Sampler, Sampling, choose_tokens, logprobs_of
+from tunewheel_basemodel.sampling import Sampler, Sampling, choose_tokens, likeliest, logprobs_of
 
 CPU = torch.device("cpu")
 
@@ -85,6 +85,75 @@ def test_a_drawn_row_pays_for_repeating_too() -> None:
     assert set(first) == {1}  # the same seed each time, and the token of the prompt is a twelfth as likely
 
 
+def test_penalties_are_openais() -> None:
+    """mu[j] - c[j] * frequency - (c[j] > 0) * presence, where c counts the answer and not the prompt."""
+    logits = torch.tensor([3.0, 2.6, 2.0])
+
+    def first_eight(**penalties: float) -> list[int]:
+        sampler = Sampler(Sampling(**penalties), CPU, prompt=[0, 0, 0])
+        return [choose_tokens(logits[None], [sampler])[0] for _ in range(8)]
+
+    def expected(presence: float, frequency: float) -> list[int]:
+        counts, chosen = [0, 0, 0], []
+        for _ in range(8):
+            scores = [
+                float(logits[token]) - counts[token] * frequency - (counts[token] > 0) * presence
+                for token in range(3)
+            ]
+            chosen.append(scores.index(max(scores)))
+            counts[chosen[-1]] += 1
+        return chosen
+
+    assert first_eight(presence_penalty=0.5) == expected(0.5, 0)
+    assert first_eight(frequency_penalty=0.3) == expected(0, 0.3)
+    assert first_eight(presence_penalty=0.5, frequency_penalty=-0.2) == expected(0.5, -0.2)
+    assert len(set(first_eight(frequency_penalty=0.3))) == 3
+
+
+def test_min_p_cuts_what_is_far_below_the_likeliest() -> None:
+    chances = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    seen = draws(chances.log(), Sampling(temperature=1.0, min_p=0.25, seed=5))
+    assert set(seen) == {0, 1, 2}  # 0.05 is below a quarter of 0.5
+    assert seen[0] / 1000 == pytest.approx(0.5 / 0.95, abs=0.06)
+    assert set(draws(chances.log(), Sampling(temperature=1.0, min_p=1.0, seed=5), 50)) == {0}
+
+
+def test_a_bias_is_added_to_a_tokens_score() -> None:
+    logits = torch.tensor([[1.0, 0.0, 0.9]])
+    biased = Sampling(logit_bias=((0, -100.0), (1, 5.0), (7, 100.0)))  # no token 7: without effect
+    assert choose_tokens(logits, [Sampler(biased, CPU)]) == [1]
+    assert draws(logits[0], Sampling(temperature=1.0, seed=1)).keys() == {0, 1, 2}
+
+
+class Alternating:
+    """Lets even tokens follow, then odd ones."""
+
+    def __init__(self) -> None:
+        self.accepted: list[int] = []
+
+    def allowed(self, size: int) -> torch.Tensor:
+        return torch.arange(len(self.accepted) % 2, size, 2)
+
+    def accept(self, token: int) -> None:
+        self.accepted.append(token)
+
+
+@pytest.mark.parametrize("sampling", [
+    Sampling(), Sampling(temperature=1.0, seed=1), Sampling(temperature=2.0, top_p=0.999, seed=1),
+    Sampling(temperature=1.0, top_k=50, min_p=0.001, seed=1), Sampling(presence_penalty=1.0),
+])  # fmt: skip
+def test_a_constrained_row_keeps_to_what_is_allowed(sampling: Sampling) -> None:
+    logits = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0))
+    constraint = Alternating()
+    constrained, free = Sampler(sampling, CPU, constraint=constraint), Sampler(sampling, CPU)
+    alone = Sampler(sampling, CPU)
+    for at in range(40):
+        chosen = choose_tokens(logits, [constrained, free])
+        assert chosen[0] % 2 == at % 2
+        assert chosen[1:] == choose_tokens(logits[1:], [alone]), "the row beside it is as if alone"
+        assert constraint.accepted[-1] == chosen[0]
+
+
 @pytest.mark.parametrize("seed", [None, 0, -1, -(1 << 63), (1 << 64) - 1])
 def test_any_seed_is_good(seed: int | None) -> None:
     assert 0 <= Sampler(Sampling(temperature=1.0, seed=seed), CPU).choose(torch.zeros(5)) < 5
@@ -96,3 +165,12 @@ def test_logprobs_are_those_of_the_model() -> None:
     assert logprobs_of(logits, [4, 7]) == pytest.approx(
         [float(expected[0, 4]), float(expected[1, 7])], abs=1e-5
     )
+
+
+def test_the_likeliest_tokens_come_with_the_models_log_probabilities() -> None:
+    logits = torch.randn(30)
+    expected = torch.log_softmax(logits, -1)
+    best = likeliest(logits, 3)
+    assert [token for token, _ in best] == expected.topk(3).indices.tolist()
+    assert [value for _, value in best] == pytest.approx(expected.topk(3).values.tolist(), abs=1e-5)
+    assert len(likeliest(logits, 99)) == 30

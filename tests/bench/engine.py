@@ -192,11 +192,12 @@ def write_adapters(model: Any, directory: Path) -> list[str]:
 
 
 @contextmanager
-def engine(directory: Path) -> Iterator[tuple[str, psutil.Process]]:
+def engine(directory: Path, *options: str) -> Iterator[tuple[str, psutil.Process]]:
+    """An engine with ``options`` of its command; its address and its process."""
     port, health_port = free_port(), free_port()
     command = [sys.executable, "-m", "tunewheel_engine.main"]
     command += ["--port", str(port), "--health-port", str(health_port)]
-    command += ["--cache-dir", str(CACHE), "--adapter-root", str(directory)]
+    command += ["--cache-dir", str(CACHE), "--adapter-root", str(directory), *options]
     with (directory / "engine.log").open("wb") as log:
         environment = os.environ | {"TUNEWHEEL_IDENTITY": "open"}
         child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

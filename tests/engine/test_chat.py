@@ -116,7 +116,7 @@ async def test_a_wrong_parameter_is_named(client: AsyncOpenAI, engine, param: st
 
 @pytest.mark.parametrize(
     ("param", "value"),
-    [("n", 2), ("tools", [{"type": "function"}]), ("logprobs", True), ("colour", "red"), ("seed", "x")],
+    [("best_of", 2), ("functions", [{"name": "f"}]), ("colour", "red"), ("seed", "x")],
 )
 @pytest.mark.usefixtures("only_ours")
 async def test_what_is_not_served_is_refused_by_name(

@@ -13,10 +13,17 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, Any]]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, add_generation_prompt: bool) -> str:
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Messages,
+    add_generation_prompt: bool,
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """``messages`` as text by the tokenizer's chat template. Raises InvalidChat.
 
-    Encode the result with ``add_special_tokens=False``: the template writes the special tokens itself.
+    ``tools`` are functions in OpenAI's form, for templates that describe them to the model. Encode the result
+    with ``add_special_tokens=False``: the template writes the special tokens itself.
     """
     from jinja2 import TemplateError
 
@@ -27,6 +34,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, add_generatio
     try:
         text = tokenizer.apply_chat_template(
             [dict(message) for message in messages],
+            tools=[dict(tool) for tool in tools] or None,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
         )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import log
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -27,40 +28,109 @@ class Sampling:
     repetition_penalty: float = 1.0
     """What the scores of tokens that stand in the prompt or the answer already are lowered by; 1: nothing
     (CTRL, arXiv:1909.05858, section 4.1)."""
+    presence_penalty: float = 0.0
+    """Subtracted from the score of every token that the answer holds already (OpenAI's API reference)."""
+    frequency_penalty: float = 0.0
+    """Subtracted from a token's score as often as the answer holds the token (OpenAI's API reference)."""
+    min_p: float = 0.0
+    """Tokens with less than this share of the likeliest token's probability are never drawn
+    (arXiv:2407.01082)."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Pairs of a token and what is added to its score (OpenAI's API reference)."""
+
+    @property
+    def changes_scores(self) -> bool:
+        """Whether the model's scores are changed before a token is chosen by them."""
+        penalties = self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1
+        return bool(penalties or self.logit_bias)
+
+
+class Constraint(Protocol):
+    """Which tokens one answer may go on with, for example by a grammar."""
+
+    def allowed(self, size: int) -> torch.Tensor:
+        """Return the tokens below ``size`` that may come next, at least one, in rising order."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Note that the answer goes on with ``token``."""
+        ...
 
 
 class Sampler:
-    """The random state of one request, and the tokens it holds where repeating them costs something."""
+    """The random state of one request, the tokens it holds where repeating them costs something, and the
+    constraint that its answer keeps."""
 
-    def __init__(self, sampling: Sampling, device: torch.device, *, prompt: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        sampling: Sampling,
+        device: torch.device,
+        *,
+        prompt: Iterable[int] = (),
+        constraint: Constraint | None = None,
+    ) -> None:
         import torch
 
         self.sampling = sampling
+        self.constraint = constraint
         self.seed = sampling.seed if sampling.seed is not None else secrets.randbits(63)
         self._generator = torch.Generator(device=device).manual_seed(self.seed % (1 << 63))
         self._held = set(prompt) if sampling.repetition_penalty != 1 else set[int]()
+        self._counts: dict[int, int] = {}
 
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token of the logits as they are is always chosen."""
-        return self.sampling.temperature == 0 and self.sampling.repetition_penalty == 1
+        return not (self.sampling.temperature > 0 or self.sampling.changes_scores or self.constraint)
 
     def next_token(self, logits: torch.Tensor) -> int:
         """The token that follows, from ``logits`` [vocabulary]."""
+        if self.sampling.changes_scores:
+            logits = self._changed(logits)
+        allowed: torch.Tensor | None = None
+        if self.constraint is not None:
+            allowed = self.constraint.allowed(logits.shape[-1]).to(logits.device)
+            logits = logits[allowed]
+        token = self.choose(logits) if self.sampling.temperature > 0 else int(logits.argmax())
+        if allowed is not None:
+            token = int(allowed[token])
+        self._note(token)
+        return token
+
+    def _note(self, token: int) -> None:
+        if self.sampling.repetition_penalty != 1:
+            self._held.add(token)
+        if self.sampling.presence_penalty or self.sampling.frequency_penalty:
+            self._counts[token] = self._counts.get(token, 0) + 1
+        if self.constraint is not None:
+            self.constraint.accept(token)
+
+    def _changed(self, logits: torch.Tensor) -> torch.Tensor:
+        """Add the biases, then apply the penalties: vLLM's order.
+
+        A token that the answer holds ``c`` times loses ``c * frequency_penalty + presence_penalty``
+        (OpenAI's API reference, "frequency and presence penalties").
+        """
         import torch
 
-        penalty = self.sampling.repetition_penalty
+        sampling, size = self.sampling, logits.shape[-1]
+        biases = {token: bias for token, bias in sampling.logit_bias if token < size}
+        if biases:
+            logits = _add(logits, biases)
+        penalty = sampling.repetition_penalty
         if penalty != 1:
             held = torch.tensor(sorted(self._held), device=logits.device)
             scores = logits[held]
             logits = logits.index_copy(0, held, torch.where(scores > 0, scores / penalty, scores * penalty))
-        token = self.choose(logits) if self.sampling.temperature > 0 else int(logits.argmax())
-        if penalty != 1:
-            self._held.add(token)
-        return token
+        if self._counts:
+            each, once = sampling.frequency_penalty, sampling.presence_penalty
+            lost = {token: -(count * each + once) for token, count in self._counts.items()}
+            logits = _add(logits, lost)
+        return logits
 
     def choose(self, logits: torch.Tensor) -> int:
-        """Draw from ``logits`` [vocabulary], tempered and cut to ``top_k`` and then to ``top_p``.
+        """Draw from ``logits`` [vocabulary], tempered and cut to ``min_p``, to ``top_k`` and then to
+        ``top_p``: vLLM's order.
 
         Nucleus sampling: arXiv:1904.09751. Drawing is by the exponential race: the smallest of
         Exp(1) / p is at i with probability p_i.
@@ -68,6 +138,9 @@ class Sampler:
         import torch
 
         scaled = logits.float() / self.sampling.temperature
+        if self.sampling.min_p:
+            # p_i < min_p * p_max, in logarithms
+            scaled = scaled.masked_fill(scaled < scaled.max() + log(self.sampling.min_p), float("-inf"))
         indices: torch.Tensor | None = None
         if self.sampling.top_k or self.sampling.top_p < 1:
             scaled, indices = _sorted_head(scaled, self.sampling.top_k, self.sampling.top_p)
@@ -100,6 +173,15 @@ def _sorted_head(scaled: torch.Tensor, top_k: int, top_p: float) -> tuple[torch.
     return torch.sort(scaled, descending=True)
 
 
+def _add(logits: torch.Tensor, amounts: dict[int, float]) -> torch.Tensor:
+    import torch
+
+    tokens = torch.tensor(list(amounts), device=logits.device)
+    return logits.index_add(
+        0, tokens, torch.tensor(list(amounts.values()), dtype=logits.dtype, device=logits.device)
+    )
+
+
 def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int]:
     """One token for each row of ``logits`` [rows, vocabulary]."""
     chosen: list[int] = logits.argmax(-1).tolist()
@@ -115,3 +197,11 @@ def logprobs_of(logits: torch.Tensor, tokens: Sequence[int]) -> list[float]:
 
     picked = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].float()
     return (picked - logits.float().logsumexp(-1)).tolist()
+
+
+def likeliest(logits: torch.Tensor, count: int) -> list[tuple[int, float]]:
+    """The ``count`` likeliest tokens under untempered ``logits`` [vocabulary], with their log
+    probabilities."""
+    scores = logits.float()
+    best = scores.topk(min(count, scores.shape[-1]))
+    return list(zip(best.indices.tolist(), (best.values - scores.logsumexp(-1)).tolist(), strict=True))

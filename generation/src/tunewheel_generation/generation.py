@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tunewheel_basemodel.sampling import Sampling
 
 if TYPE_CHECKING:
+    from tunewheel_generation.constraint import Grammar
     from tunewheel_generation.lora import LoraWeights
 
 FinishReason = Literal["stop", "length"]
@@ -42,6 +43,8 @@ class Token:
     text: str
     special: bool
     logprob: float | None = None
+    likeliest: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens in its place and their log probabilities, as many as were asked for."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ class Generation:
     include_stop: bool = False
     ignore_eos: bool = False
     want_logprobs: bool = False
+    """Of the model's own distribution: before temperature, penalties, biases and grammar."""
+    top_logprobs: int = 0
+    grammar: Grammar | None = None
     cancelled: bool = False
     _events: asyncio.Queue[Progress | Exception] = field(default_factory=asyncio.Queue)
 

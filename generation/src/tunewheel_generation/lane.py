@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tunewheel_basemodel.detokenizing import Detokenizer
-from tunewheel_basemodel.sampling import Sampler, choose_tokens, logprobs_of
+from tunewheel_basemodel.sampling import Sampler, choose_tokens, likeliest, logprobs_of
 
+from tunewheel_generation.constraint import GrammarBroken
 from tunewheel_generation.generation import Generation, Progress, Token
 from tunewheel_generation.prefix_cache import PrefixCache, common
 from tunewheel_generation.stopping import StopMatcher
@@ -16,10 +17,11 @@ from tunewheel_generation.stopping import StopMatcher
 if TYPE_CHECKING:
     import torch
 
+    from tunewheel_generation.constraint import GrammarConstraint
     from tunewheel_generation.lora import LoraWeights
     from tunewheel_generation.runner import Runner
 
-Deliver = Callable[[Generation, Progress], None]
+Deliver = Callable[[Generation, Progress | GrammarBroken], None]
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Row:
     sampler: Sampler
     detokenizer: Detokenizer
     stops: StopMatcher
+    constraint: GrammarConstraint | None = None
     length: int = 0
     generated: list[int] = field(default_factory=list)
 
@@ -125,9 +128,13 @@ class Lane:
         return most
 
     def _new_row(self, generation: Generation) -> Row:
+        constraint = generation.grammar.start() if generation.grammar else None
         return Row(
             generation=generation,
-            sampler=Sampler(generation.sampling, self._runner.device, prompt=generation.prompt),
+            sampler=Sampler(
+                generation.sampling, self._runner.device, prompt=generation.prompt, constraint=constraint
+            ),
+            constraint=constraint,
             detokenizer=Detokenizer(self._runner.tokenizer),
             stops=StopMatcher(generation.stops, include=generation.include_stop),
         )
@@ -157,23 +164,33 @@ class Lane:
         wants = any(row.generation.want_logprobs for row in rows)
         logprobs: list[float] | list[None] = logprobs_of(logits, tokens) if wants else [None] * len(rows)
         finished = []
-        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
-            progress = self._progress(row, token, logprob)
+        for at, (row, token, logprob) in enumerate(zip(rows, tokens, logprobs, strict=True)):
+            row.generated.append(token)
+            if row.constraint is not None and row.constraint.failure is not None:
+                self._deliver(row.generation, GrammarBroken(row.constraint.failure))
+                finished.append(True)
+                continue
+            wanted = row.generation.top_logprobs
+            best = tuple(likeliest(logits[at], wanted)) if wanted else ()
+            progress = self._progress(row, token, logprob, best)
             self._deliver(row.generation, progress)
             finished.append(progress.finish_reason is not None)
         return finished
 
-    def _progress(self, row: Row, token: int, logprob: float | None) -> Progress:
-        generation = row.generation
-        row.generated.append(token)
-        if token in self._runner.end_tokens and not generation.ignore_eos:
-            end = Token(token, "", True, logprob)
+    def _progress(
+        self, row: Row, token: int, logprob: float | None, best: tuple[tuple[int, float], ...]
+    ) -> Progress:
+        generation, ended = row.generation, row.constraint is not None and row.constraint.ended
+        if token in self._runner.end_tokens and (ended or not generation.ignore_eos):
+            end = Token(token, "", True, logprob, best)
             return Progress(row.stops.flush(), end, "stop", "eos")
         piece = row.detokenizer.add(token)
-        made = Token(token, piece, token in self._special, logprob)
+        made = Token(token, piece, token in self._special, logprob, best)
         text = row.stops.feed(piece)
         if row.stops.matched:
             return Progress(text, made, "stop", "string")
+        if ended:
+            return Progress(text + row.stops.flush(), made, "stop", "eos")
         full = row.length + 1 >= self._runner.max_tokens
         if len(row.generated) >= generation.max_tokens or full:
             return Progress(text + row.stops.flush(), made, "length")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -62,6 +63,21 @@ def test_truncate_keeps_the_end_of_the_prompt(http: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
+    ("grammar", "expected"),
+    [
+        ({"type": "regex", "value": "[a-c]{3}"}, r"[a-c]{3}"),
+        ({"type": "json", "value": {"enum": ["yes", "no"]}}, r'"(yes|no)"'),
+        ({"type": "json_schema", "value": '{"enum": ["yes", "no"]}'}, r'"(yes|no)"'),
+    ],
+)
+def test_a_grammar_is_kept(http: TestClient, grammar: dict, expected: str) -> None:
+    parameters = {"grammar": grammar, "do_sample": True, "details": True}
+    answer = http.post("/generate", json={"inputs": "Hello", "parameters": parameters}).json()
+    assert re.fullmatch(expected, answer["generated_text"])
+    assert answer["details"]["finish_reason"] == "eos_token"
+
+
+@pytest.mark.parametrize(
     ("body", "named"),
     [
         ({}, "inputs"),
@@ -71,6 +87,9 @@ def test_truncate_keeps_the_end_of_the_prompt(http: TestClient) -> None:
         ({"inputs": "x", "parameters": {"top_p": 2}}, "parameters.top_p"),
         ({"inputs": "x", "parameters": {"best_of": 2}}, "best_of"),
         ({"inputs": "x", "parameters": {"adapter_id": "nobody"}}, "adapter_id"),
+        ({"inputs": "x", "parameters": {"grammar": {"type": "bnf", "value": ""}}}, "parameters.grammar.type"),
+        ({"inputs": "x", "parameters": {"grammar": {"type": "json", "value": "["}}}, "parameters.grammar.value"),
+        ({"inputs": "x", "parameters": {"grammar": {"type": "regex", "value": "("}}}, "parameters.grammar.value"),
         ({"inputs": "x", "no_such": 1}, "no_such"),
     ],
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,31 +15,32 @@ from tunewheel_generation.generation import Generation, Progress
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
 
+from tunewheel_engine.chat_formats import AnswerForm, answer_form
+from tunewheel_engine.choices import Choices
 from tunewheel_engine.engine import Engine
-from tunewheel_engine.errors import EngineFailed, Refused
-from tunewheel_engine.http import EventStream, event, parse, read_json, while_connected
+from tunewheel_engine.errors import Refused
+from tunewheel_engine.http import EventStream, parse, read_json, while_connected
+from tunewheel_engine.openai_answers import AnswerShape, Kind, stream, whole
 from tunewheel_engine.openai_requests import ChatRequest, CompletionRequest
 from tunewheel_engine.prompts import chat_tokens, known_tokens, room, text_tokens
-
-Kind = Literal["chat", "text"]
-
-
-def error_body(error: Refused | EngineFailed) -> dict[str, Any]:
-    """OpenAI's shape of an error."""
-    details = {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
-    return {"error": details}
 
 
 def routes(engine: Engine) -> list[Route]:
     @needs(Role.APPLICATION, everywhere=True)
     async def chat(request: Request) -> Response:
         body = parse(ChatRequest, await read_json(request, engine.settings.max_body_bytes))
-        return await _answer(engine, request, body, chat_generation(engine, body), "chat")
+        form = AnswerForm()
+        if body.response_format or body.tools or body.tool_choice:
+            # Compiling a grammar may take a second, in which other answers go on.
+            form = await asyncio.to_thread(answer_form, body, engine.grammars, engine.tokenizer)
+        shape = _shape(engine, body, "chat", calls=form.calls, logprobs=body.logprobs_wanted())
+        return await _answer(engine, request, body, chat_generations(engine, body, form), shape)
 
     @needs(Role.APPLICATION, everywhere=True)
     async def complete(request: Request) -> Response:
         body = parse(CompletionRequest, await read_json(request, engine.settings.max_body_bytes))
-        return await _answer(engine, request, body, completion_generation(engine, body), "text")
+        shape = _shape(engine, body, "text", logprobs=body.logprobs)
+        return await _answer(engine, request, body, completion_generations(engine, body), shape)
 
     @needs(Role.VIEWER, everywhere=True)
     async def models(request: Request) -> Response:
@@ -52,11 +53,10 @@ def routes(engine: Engine) -> list[Route]:
     ]
 
 
-def chat_generation(engine: Engine, body: ChatRequest) -> Generation:
+def chat_generations(engine: Engine, body: ChatRequest, form: AnswerForm) -> list[Generation]:
     """What to generate for a chat; an answer may fill the context. Raises Refused."""
-    adapter = engine.shelf.find(body.model)
-    prompt = chat_tokens(engine.tokenizer, [message.model_dump() for message in body.messages])
     newer = body.max_completion_tokens is not None
+    prompt = chat_tokens(engine.tokenizer, body.chat_messages(), form.tools)
     limit = room(
         prompt,
         body.max_completion_tokens if newer else body.max_tokens,
@@ -65,14 +65,11 @@ def chat_generation(engine: Engine, body: ChatRequest) -> Generation:
         param="max_completion_tokens" if newer else "max_tokens",
         prompt_param="messages",
     )
-    return Generation(
-        prompt, limit, body.sampling(), adapter=adapter, stops=body.stops(), ignore_eos=body.ignore_eos
-    )
+    return _generations(engine, body, prompt, limit, form, logprobs=body.logprobs_wanted())
 
 
-def completion_generation(engine: Engine, body: CompletionRequest) -> Generation:
+def completion_generations(engine: Engine, body: CompletionRequest) -> list[Generation]:
     """What to generate after a plain prompt; 16 tokens unless told, as OpenAI does. Raises Refused."""
-    adapter = engine.shelf.find(body.model)
     if isinstance(body.prompt, str):
         prompt = text_tokens(engine.tokenizer, body.prompt, param="prompt")
     elif body.prompt and isinstance(body.prompt[0], str):
@@ -87,9 +84,46 @@ def completion_generation(engine: Engine, body: CompletionRequest) -> Generation
         param="max_tokens",
         prompt_param="prompt",
     )
-    return Generation(
-        prompt, limit, body.sampling(), adapter=adapter, stops=body.stops(), ignore_eos=body.ignore_eos
-    )
+    return _generations(engine, body, prompt, limit, AnswerForm(), logprobs=body.logprobs)
+
+
+def _generations(
+    engine: Engine,
+    body: ChatRequest | CompletionRequest,
+    prompt: list[int],
+    limit: int,
+    form: AnswerForm,
+    *,
+    logprobs: int | None,
+) -> list[Generation]:
+    """One for each answer that ``body`` asks for."""
+    adapter = engine.shelf.find(body.model)
+    _check_biases(engine, body.logit_bias or ())
+    rows = engine.settings.max_batch + engine.settings.max_queue
+    if body.answers > rows:
+        raise Refused(f"n={body.answers} is more than this engine serves at a time; ask for {rows}", param="n")
+    return [
+        Generation(
+            prompt,
+            limit,
+            body.sampling(choice),
+            adapter=adapter,
+            stops=(*body.stops(), *form.stops),
+            ignore_eos=body.ignore_eos,
+            want_logprobs=logprobs is not None,
+            top_logprobs=logprobs or 0,
+            grammar=form.grammar,
+        )
+        for choice in range(body.answers)
+    ]
+
+
+def _check_biases(engine: Engine, tokens: Iterable[int]) -> None:
+    size = len(engine.tokenizer)
+    if wrong := [token for token in tokens if not 0 <= token < size]:
+        raise Refused(
+            f"logit_bias names token {wrong[0]}; the vocabulary has 0 to {size - 1}", param="logit_bias"
+        )
 
 
 def model_list(engine: Engine) -> list[dict[str, Any]]:
@@ -104,73 +138,30 @@ def model_list(engine: Engine) -> list[dict[str, Any]]:
     return [{**base, "max_model_len": engine.max_context, **weights}, *adapters]
 
 
-async def _answer(
+def _shape(
     engine: Engine,
-    request: Request,
     body: ChatRequest | CompletionRequest,
-    generation: Generation,
     kind: Kind,
-) -> Response:
-    steps = engine.start(generation)
+    *,
+    calls: frozenset[str] = frozenset(),
+    logprobs: int | None,
+) -> AnswerShape:
     stamp = {
         "id": f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{uuid.uuid4().hex}",
         "created": int(time.time()),
         "model": body.model,
     }
-    if body.stream:
-        return EventStream(_stream(steps, generation, stamp, kind, usage=body.wants_usage), generation)
-    return await while_connected(request, _whole(steps, generation, stamp, kind), generation)
+    return AnswerShape(kind, stamp, engine.token_bytes, calls, logprobs)
 
 
-async def _whole(
-    steps: AsyncGenerator[Progress], generation: Generation, stamp: dict[str, Any], kind: Kind
+async def _answer(
+    engine: Engine,
+    request: Request,
+    body: ChatRequest | CompletionRequest,
+    generations: list[Generation],
+    shape: AnswerShape,
 ) -> Response:
-    texts: list[str] = []
-    reason, count = None, 0
-    async with aclosing(steps):
-        async for step in steps:
-            texts.append(step.text)
-            count, reason = count + 1, step.finish_reason
-    text = "".join(texts)
-    said = {"message": {"role": "assistant", "content": text}} if kind == "chat" else {"text": text}
-    return JSONResponse(
-        {
-            **stamp,
-            "object": "chat.completion" if kind == "chat" else "text_completion",
-            "choices": [{"index": 0, **said, "finish_reason": reason, "logprobs": None}],
-            "usage": _usage(generation, count),
-        }
-    )
-
-
-async def _stream(
-    steps: AsyncGenerator[Progress], generation: Generation, stamp: dict[str, Any], kind: Kind, *, usage: bool
-) -> AsyncGenerator[str]:
-    stamp = {**stamp, "object": "chat.completion.chunk" if kind == "chat" else "text_completion"}
-    unused = {"usage": None} if usage else {}
-
-    def chunk(said: dict[str, Any], reason: str | None) -> str:
-        choice = {"index": 0, **said, "finish_reason": reason, "logprobs": None}
-        return event({**stamp, "choices": [choice], **unused})
-
-    count = 0
-    try:
-        if kind == "chat":
-            yield chunk({"delta": {"role": "assistant", "content": ""}}, None)
-        async with aclosing(steps):
-            async for step in steps:
-                count += 1
-                if step.text or step.finish_reason:
-                    said = {"delta": {"content": step.text} if step.text else {}}
-                    yield chunk(said if kind == "chat" else {"text": step.text}, step.finish_reason)
-    except EngineFailed as error:
-        yield event(error_body(error))
-        return
-    if usage:
-        yield event({**stamp, "choices": [], "usage": _usage(generation, count)})
-    yield "data: [DONE]\n\n"
-
-
-def _usage(generation: Generation, count: int) -> dict[str, int]:
-    prompt = len(generation.prompt)
-    return {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count}
+    choices = Choices(engine, generations)
+    if body.stream:
+        return EventStream(stream(choices, shape, usage=body.wants_usage), choices)
+    return await while_connected(request, whole(choices, shape), choices)

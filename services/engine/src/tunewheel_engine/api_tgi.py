@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -13,11 +15,13 @@ from tunewheel_generation.generation import Generation, Progress
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
 
+from tunewheel_generation.constraint import Grammar, Grammars
 from tunewheel_engine.engine import Engine
 from tunewheel_engine.errors import EngineFailed, ModelNotFound, Refused
 from tunewheel_engine.http import EventStream, event, parse, read_json, while_connected
 from tunewheel_engine.prompts import room, text_tokens
-from tunewheel_engine.tgi_requests import GenerateRequest
+from tunewheel_engine.structured_output import compile_or_refuse, json_source, regex_source
+from tunewheel_engine.tgi_requests import GenerateRequest, GrammarParameter
 
 DEFAULT_NEW_TOKENS = 100
 PATHS = frozenset({"/", "/generate", "/generate_stream"})
@@ -37,23 +41,27 @@ def status(error: Refused | EngineFailed) -> int:
 
 
 def routes(engine: Engine) -> list[Route]:
-    async def receive(request: Request) -> GenerateRequest:
-        return parse(GenerateRequest, await read_json(request, engine.settings.max_body_bytes))
+    async def receive(request: Request) -> tuple[GenerateRequest, Generation]:
+        body = parse(GenerateRequest, await read_json(request, engine.settings.max_body_bytes))
+        grammar = None
+        if body.parameters.grammar is not None:
+            grammar = await asyncio.to_thread(compiled, engine.grammars, body.parameters.grammar)
+        return body, generation_of(engine, body, grammar)
 
     @needs(Role.APPLICATION, everywhere=True)
     async def generate(request: Request) -> Response:
-        return await _whole_answer(engine, request, await receive(request), as_list=False)
+        return await _whole_answer(engine, request, *await receive(request), as_list=False)
 
     @needs(Role.APPLICATION, everywhere=True)
     async def generate_stream(request: Request) -> Response:
-        return _streamed_answer(engine, await receive(request))
+        return _streamed_answer(engine, *await receive(request))
 
     @needs(Role.APPLICATION, everywhere=True)
     async def either(request: Request) -> Response:
-        body = await receive(request)
+        body, generation = await receive(request)
         if body.stream:
-            return _streamed_answer(engine, body)
-        return await _whole_answer(engine, request, body, as_list=True)
+            return _streamed_answer(engine, body, generation)
+        return await _whole_answer(engine, request, body, generation, as_list=True)
 
     @needs(Role.VIEWER, everywhere=True)
     async def info(request: Request) -> Response:
@@ -84,7 +92,22 @@ def describe(engine: Engine) -> dict[str, Any]:
     }
 
 
-def generation_of(engine: Engine, body: GenerateRequest) -> Generation:
+def compiled(grammars: Grammars, asked: GrammarParameter) -> Grammar:
+    """The grammar that is asked for. Raises Refused."""
+    param = "parameters.grammar.value"
+    if asked.type == "regex":
+        source, schema = regex_source(str(asked.value)), {}
+        return compile_or_refuse(grammars, source, schema=schema, param=param)
+    try:
+        schema = json.loads(asked.value) if isinstance(asked.value, str) else asked.value
+    except (ValueError, RecursionError):
+        schema = None
+    if not isinstance(schema, dict):
+        raise Refused(f"{param} is no JSON schema; send an object", param=param)
+    return compile_or_refuse(grammars, json_source(schema, param=param), schema=schema, param=param)
+
+
+def generation_of(engine: Engine, body: GenerateRequest, grammar: Grammar | None) -> Generation:
     """What to generate. Raises Refused."""
     parameters = body.parameters
     try:
@@ -110,13 +133,13 @@ def generation_of(engine: Engine, body: GenerateRequest) -> Generation:
         stops=tuple(parameters.stop),
         include_stop=True,
         want_logprobs=True,
+        grammar=grammar,
     )
 
 
 async def _whole_answer(
-    engine: Engine, request: Request, body: GenerateRequest, *, as_list: bool
+    engine: Engine, request: Request, body: GenerateRequest, generation: Generation, *, as_list: bool
 ) -> Response:
-    generation = generation_of(engine, body)
     steps = engine.start(generation)
 
     async def answer() -> Response:
@@ -134,8 +157,7 @@ async def _whole_answer(
     return await while_connected(request, answer(), generation)
 
 
-def _streamed_answer(engine: Engine, body: GenerateRequest) -> Response:
-    generation = generation_of(engine, body)
+def _streamed_answer(engine: Engine, body: GenerateRequest, generation: Generation) -> Response:
     return EventStream(_stream(engine.start(generation), body), generation)
 
 

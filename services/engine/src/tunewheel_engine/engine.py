@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
+from tunewheel_basemodel.detokenizing import TokenBytes
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_generation.constraint import Grammars
 from tunewheel_generation.generation import Adapter, BaseForm, Generation, Progress
 
 from tunewheel_engine.adapters import AdapterShelf
@@ -36,6 +38,8 @@ class Engine:
     shelf: AdapterShelf
     scheduler: Scheduler
     metrics: Metrics
+    grammars: Grammars
+    token_bytes: TokenBytes
     started: int
 
     def model_name(self, adapter: Adapter | None) -> str:
@@ -46,8 +50,13 @@ class Engine:
 
         Raises Overloaded, EngineFailed; the steps raise EngineFailed.
         """
-        self.scheduler.submit(generation)
-        return self._follow(generation, time.monotonic())
+        [steps] = self.start_all([generation])
+        return steps
+
+    def start_all(self, generations: Sequence[Generation]) -> list[AsyncGenerator[Progress]]:
+        """Queue the answers of one request, all of them or none. Raises as ``start`` does."""
+        self.scheduler.submit(*generations)
+        return [self._follow(generation, time.monotonic()) for generation in generations]
 
     async def _follow(self, generation: Generation, began: float) -> AsyncGenerator[Progress]:
         model, count, done = self.model_name(generation.adapter), 0, False
@@ -142,5 +151,7 @@ def load_engine(settings: Settings, *, on_failure: Callable[[], None]) -> Engine
         shelf=shelf,
         scheduler=scheduler,
         metrics=metrics,
+        grammars=Grammars(runner.tokenizer, runner.end_tokens),
+        token_bytes=TokenBytes(runner.tokenizer),
         started=int(time.time()),
     )

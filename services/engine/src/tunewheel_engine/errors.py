@@ -6,6 +6,7 @@ Refused                 400   a parameter is wrong; ``param`` names it
   ├── TooLarge          413   the body is over the limit
   └── Overloaded        429   the queue is full; ``retry_after`` says when to come back
 EngineFailed            500   the engine broke while it generated
+  └── ConstraintFailed  500   one answer's grammar outgrew its limits; other answers go on
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Overloaded(Refused):
 
 
 class EngineFailed(Exception):
-    """Generation broke; the process is about to stop."""
+    """Generation broke; the process is about to stop, unless it is a ConstraintFailed."""
 
     status = 500
     kind = "server_error"
@@ -60,3 +61,12 @@ class EngineFailed(Exception):
     def __init__(self, message: str) -> None:
         self.message = message
         super().__init__(message)
+
+
+class ConstraintFailed(EngineFailed):
+    """One answer cannot follow its grammar any further; the others go on."""
+
+    code = "constraint_failed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the answer's grammar cannot be followed ({reason}); ask for a simpler format")

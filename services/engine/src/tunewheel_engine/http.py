@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -17,6 +17,14 @@ from tunewheel_generation.generation import Generation
 from tunewheel_engine.errors import Refused, TooLarge
 
 Body = TypeVar("Body", bound=BaseModel)
+
+class Cancellable(Protocol):
+    """What is under way for a client: one generation, or several."""
+
+    def cancel(self) -> None:
+        """Give the rows back before the next step."""
+        ...
+
 
 CLIENT_LEFT = 499
 """nginx's status for a client that closed the connection; nobody reads it but the access log."""
@@ -66,7 +74,7 @@ def _param(location: tuple[int | str, ...]) -> str:
 class EventStream(StreamingResponse):
     """Server-sent events of a generation, whose row is freed when the client leaves."""
 
-    def __init__(self, events: AsyncGenerator[str], generation: Generation) -> None:
+    def __init__(self, events: AsyncGenerator[str], generation: Cancellable) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         self._events = events
         self._generation = generation
@@ -85,7 +93,7 @@ def event(content: dict[str, Any]) -> str:
 
 
 async def while_connected(
-    request: Request, answer: Coroutine[Any, Any, Response], generation: Generation
+    request: Request, answer: Coroutine[Any, Any, Response], generation: Cancellable
 ) -> Response:
     """``answer``, unless the client leaves before: then the row is freed."""
     working = asyncio.ensure_future(answer)

@@ -27,7 +27,7 @@ from tunewheel_runtime.identity.access import Access, NoIdentity
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_of_clear_text
 
-from tunewheel_engine import api_adapters, api_openai, api_tgi
+from tunewheel_engine import api_adapters, api_openai, api_tgi, openai_answers
 from tunewheel_engine.engine import Engine, load_engine
 from tunewheel_engine.errors import EngineFailed, Overloaded, Refused
 from tunewheel_engine.settings import Settings
@@ -50,7 +50,7 @@ def make_app(engine: Engine, access: Access) -> Starlette:
         status = api_tgi.status(error) if tgi else error.status
         engine.metrics.refused(status)
         headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
-        body = api_tgi.error_body(error) if tgi else api_openai.error_body(error)
+        body = api_tgi.error_body(error) if tgi else openai_answers.error_body(error)
         return JSONResponse(body, status_code=status, headers=headers)
 
     routes = [*api_openai.routes(engine), *api_adapters.routes(engine), *api_tgi.routes(engine)]
@@ -79,7 +79,7 @@ def make_health_app(engine: Engine) -> Starlette:
 async def _no_such_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     refusal = Refused(f"{request.method} {request.url.path}: {error.detail}", code="no_such_route")
-    return JSONResponse(api_openai.error_body(refusal), status_code=error.status_code)
+    return JSONResponse(openai_answers.error_body(refusal), status_code=error.status_code)
 
 
 def read_settings(arguments: list[str]) -> Settings:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tunewheel_basemodel.chat import render
 from tunewheel_basemodel.errors import InvalidChat
 
 from tunewheel_engine.errors import Refused
+from tunewheel_engine.tool_calls import describe_in_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> list[int]:
-    """Tokens of the chat up to where the assistant speaks. Raises Refused."""
+def chat_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> list[int]:
+    """Tokens of the chat up to where the assistant speaks; ``tools`` are functions in OpenAI's form.
+
+    A chat template that knows tools writes them, calls and results itself. Raises Refused.
+    """
+    if "tools" not in str(tokenizer.chat_template):
+        messages, tools = describe_in_text(messages, tools), ()
     try:
-        text = render(tokenizer, messages, True)
+        text = render(tokenizer, messages, True, tools=tools)
     except InvalidChat as error:
         raise Refused(error.reason, param="messages") from error
     return tokenizer(text, add_special_tokens=False).input_ids

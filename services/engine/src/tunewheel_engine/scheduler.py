@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
+from tunewheel_generation.constraint import GrammarBroken
 from tunewheel_generation.generation import BaseForm, Generation, Progress
 
-from tunewheel_engine.errors import EngineFailed, Overloaded
+from tunewheel_engine.errors import ConstraintFailed, EngineFailed, Overloaded
 
 if TYPE_CHECKING:
     from tunewheel_generation.lane import Lane
@@ -72,26 +73,29 @@ class Scheduler:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def submit(self, generation: Generation) -> None:
-        """Queue a request.
+    def submit(self, *generations: Generation) -> None:
+        """Queue the answers of one request, all of them or none.
 
         Raises Overloaded when the queue is full, EngineFailed when the engine is stopping.
         """
         with self._changed:
             if not self.healthy:
                 raise EngineFailed("the engine is stopping; send the request again")
-            if len(self._under_way) >= self._max_batch + self._max_queue:
+            if len(self._under_way) + len(generations) > self._max_batch + self._max_queue:
                 raise Overloaded(
                     f"{len(self._under_way)} requests are being served or waiting; try again later",
                     retry_after=self._retry_after(),
                 )
-            self._under_way[generation] = time.monotonic()
-            self._waiting.append(generation)
+            self._under_way |= dict.fromkeys(generations, time.monotonic())
+            self._waiting += generations
             self._changed.notify()
 
-    def deliver(self, generation: Generation, progress: Progress) -> None:
+    def deliver(self, generation: Generation, event: Progress | GrammarBroken) -> None:
         """Note an event of the current step; called by the batches."""
-        self._outbox.append((generation, progress))
+        if isinstance(event, GrammarBroken):
+            self._outbox.append((generation, ConstraintFailed(event.reason)))
+        else:
+            self._outbox.append((generation, event))
 
     def _retry_after(self) -> int:
         """Seconds until a place is likely to be free."""
@@ -138,7 +142,7 @@ class Scheduler:
         events, self._outbox = self._outbox, []
         with self._changed:
             for generation, event in events:
-                if isinstance(event, Progress) and event.finish_reason is not None:
+                if isinstance(event, EngineFailed) or event.finish_reason is not None:
                     began = self._under_way.pop(generation, time.monotonic())
                     self._seconds_per_request += 0.1 * (time.monotonic() - began - self._seconds_per_request)
         if events:

@@ -6,7 +6,7 @@ refused by name.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tunewheel_basemodel.sampling import Sampling
@@ -17,12 +17,21 @@ _NOT_SERVED: dict[str, tuple[object, ...]] = {
     "best_of": (1,),
     "decoder_input_details": (False,),
     "frequency_penalty": (0,),
-    "grammar": (),
     "top_n_tokens": (0,),
     "typical_p": (1,),
     "watermark": (False,),
 }
 """Parameter → the values that mean its absence."""
+
+
+class GrammarParameter(BaseModel):
+    """``json``, which TGI also calls ``json_schema``: a schema as an object or as its text; ``regex``: an
+    expression that matches the whole answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["json", "json_schema", "regex"]
+    value: str | dict[str, Any]
 
 
 class Parameters(BaseModel):
@@ -33,6 +42,7 @@ class Parameters(BaseModel):
     adapter_id: str | None = None
     details: bool = False
     do_sample: bool = False
+    grammar: GrammarParameter | None = None
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     return_full_text: bool | None = None

@@ -1,0 +1,144 @@
+"""Answers that keep to a grammar. llguidance says for each row which tokens may come next.
+
+The tokens that may come next follow from the tokens of the row alone, so a constrained answer does not depend
+on its neighbours in the batch. They are computed between two steps of the batch: llguidance takes microseconds
+for them, and a thread of their own would cost more in being woken.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from copy import copy
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from llguidance import LLMatcher, LLTokenizer
+    from transformers import PreTrainedTokenizerBase
+
+KEPT_GRAMMARS = 64
+"""Compiled grammars that stay; the one that was not asked for longest goes first."""
+_LIMITS = {"max_grammar_size": 100_000, "max_lexer_states": 50_000, "verbose_errors": False}
+"""llguidance's own limits are five times higher; a state of the lexer takes 1 to 2 kB."""
+_LONGEST_REASON = 300
+
+
+class InvalidGrammar(Exception):
+    """The grammar cannot be compiled, or not for this tokenizer. ``reason`` says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = " ".join(reason.split())[:_LONGEST_REASON]
+        super().__init__(self.reason)
+
+
+class GrammarBroken(Exception):
+    """An answer cannot follow its grammar any further. ``reason`` says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Grammars:
+    """Compiles grammars for one tokenizer and keeps them by their hash. Used by several threads."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_tokens: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._end_tokens = sorted(end_tokens)
+        self._vocabulary: LLTokenizer | None = None
+        self._compiled: OrderedDict[str, Grammar] = OrderedDict()
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._compiled)
+
+    def compile(self, source: str) -> Grammar:
+        """The grammar of ``source``, which is Lark's syntax or llguidance's JSON.
+
+        Takes milliseconds, for a large schema up to a second, and the first time that of reading the
+        vocabulary. Raises InvalidGrammar.
+        """
+        name = sha256(source.encode()).hexdigest()
+        with self._lock:
+            if name in self._compiled:
+                self._compiled.move_to_end(name)
+                return self._compiled[name]
+        grammar = self._compile(source)
+        with self._lock:
+            self._compiled[name] = grammar
+            while len(self._compiled) > KEPT_GRAMMARS:
+                self._compiled.popitem(last=False)
+        return grammar
+
+    def _compile(self, source: str) -> Grammar:
+        from llguidance import LLMatcher, LLParserLimits
+
+        vocabulary = self._read_vocabulary()
+        matcher = LLMatcher(vocabulary, source, log_level=0, limits=LLParserLimits(**_LIMITS))
+        if matcher.is_error():
+            raise InvalidGrammar(matcher.get_error())
+        return Grammar(matcher, self._end_tokens)
+
+    def _read_vocabulary(self) -> LLTokenizer:
+        from llguidance import LLTokenizer
+
+        with self._loading:
+            if self._vocabulary is None:
+                if not self._end_tokens:
+                    raise InvalidGrammar("the model has no end token, so a grammar could not end its answer")
+                backend: Any = copy(self._tokenizer.backend_tokenizer)
+                backend.no_padding()
+                backend.no_truncation()
+                try:
+                    self._vocabulary = LLTokenizer(backend.to_str(), eos_token=self._end_tokens)
+                except ValueError as error:
+                    raise InvalidGrammar(f"the model's tokenizer cannot be constrained: {error}") from error
+            return self._vocabulary
+
+
+class Grammar:
+    """A compiled grammar, of which any number of answers begin."""
+
+    def __init__(self, matcher: LLMatcher, end_tokens: list[int]) -> None:
+        self._matcher = matcher
+        self._end_tokens = end_tokens
+
+    def start(self) -> GrammarConstraint:
+        """The constraint of a new answer."""
+        return GrammarConstraint(self._matcher.deep_copy(), self._end_tokens)
+
+
+class GrammarConstraint:
+    """Where one answer stands in its grammar. ``ended``: nothing may follow any more, or the answer gave an
+    end token. ``failure`` says why nothing can be said any more: the grammar grew over llguidance's limits."""
+
+    def __init__(self, matcher: LLMatcher, end_tokens: list[int]) -> None:
+        self.ended = False
+        self.failure: str | None = None
+        self._matcher = matcher
+        self._end_tokens = end_tokens
+
+    def allowed(self, size: int) -> torch.Tensor:
+        """Return the tokens below ``size`` that may come next; after a failure the end tokens."""
+        import numpy as np
+        import torch
+
+        words = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        tokens = np.flatnonzero(np.unpackbits(words, bitorder="little")[:size])
+        self._look_for_failure()
+        if not len(tokens) and self.failure is None:
+            self.failure = "the grammar lets no token of the vocabulary follow"
+        return torch.from_numpy(tokens) if len(tokens) else torch.tensor(self._end_tokens)
+
+    def accept(self, token: int) -> None:
+        """Go on by ``token``."""
+        self._matcher.consume_token(token)
+        self._look_for_failure()
+        self.ended = self._matcher.is_stopped()
+
+    def _look_for_failure(self) -> None:
+        if self.failure is None and self._matcher.is_error():
+            self.failure = InvalidGrammar(self._matcher.get_error()).reason
