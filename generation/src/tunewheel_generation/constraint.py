@@ -1,8 +1,8 @@
 """Answers that keep to a grammar. llguidance says for each row which tokens may come next.
 
 The tokens that may come next follow from the tokens of the row alone, so a constrained answer does not depend
-on its neighbours in the batch. They are computed between two steps of the batch: llguidance takes microseconds
-for them, and a thread of their own would cost more in being woken.
+on its neighbours in the batch. They are computed between two steps of the batch: llguidance takes
+microseconds for them, and a thread of their own would cost more in being woken.
 """
 
 from __future__ import annotations
@@ -112,8 +112,11 @@ class Grammar:
 
 
 class GrammarConstraint:
-    """Where one answer stands in its grammar. ``ended``: nothing may follow any more, or the answer gave an
-    end token. ``failure`` says why nothing can be said any more: the grammar grew over llguidance's limits."""
+    """Where one answer stands in its grammar.
+
+    ``ended``: nothing may follow any more, or the answer gave an end token. ``failure`` says why the grammar
+    cannot be followed any further: it grew over llguidance's limits.
+    """
 
     def __init__(self, matcher: LLMatcher, end_tokens: list[int]) -> None:
         self.ended = False

@@ -88,8 +88,14 @@ def test_a_grammar_is_kept(http: TestClient, grammar: dict, expected: str) -> No
         ({"inputs": "x", "parameters": {"best_of": 2}}, "best_of"),
         ({"inputs": "x", "parameters": {"adapter_id": "nobody"}}, "adapter_id"),
         ({"inputs": "x", "parameters": {"grammar": {"type": "bnf", "value": ""}}}, "parameters.grammar.type"),
-        ({"inputs": "x", "parameters": {"grammar": {"type": "json", "value": "["}}}, "parameters.grammar.value"),
-        ({"inputs": "x", "parameters": {"grammar": {"type": "regex", "value": "("}}}, "parameters.grammar.value"),
+        (
+            {"inputs": "x", "parameters": {"grammar": {"type": "json", "value": "["}}},
+            "parameters.grammar.value",
+        ),
+        (
+            {"inputs": "x", "parameters": {"grammar": {"type": "regex", "value": "("}}},
+            "parameters.grammar.value",
+        ),
         ({"inputs": "x", "no_such": 1}, "no_such"),
     ],
 )

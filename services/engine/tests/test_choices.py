@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from starlette.testclient import TestClient
+from tunewheel_basemodel.loading import load_base
 
 
 @pytest.fixture
@@ -84,11 +85,16 @@ def test_all_answers_are_queued_or_none(ask, engine) -> None:
     assert not engine.scheduler._under_way
 
 
-def test_log_probabilities_are_the_models_own(ask, engine, tiny_model) -> None:
+def test_log_probabilities_are_the_models_own(ask, engine, tiny_base) -> None:
     """Whatever the temperature, the biases and the grammar: those of transformers' plain forward pass."""
     format = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"enum": ["yes", "no"]}}}
+    model = load_base(tiny_base, dtype="float32", device="cpu")[0]
     asked = {"logprobs": True, "top_logprobs": 4, "temperature": 0.5, "max_tokens": 20}
-    for change in ({"seed": 1}, {"response_format": format}, {"logit_bias": {"40": 50}, "presence_penalty": 2}):
+    for change in (
+        {"seed": 1},
+        {"response_format": format},
+        {"logit_bias": {"40": 50}, "presence_penalty": 2},
+    ):
         body = ask(**asked, **change).json()
         entries = body["choices"][0]["logprobs"]["content"]
         text = body["choices"][0]["message"]["content"]
@@ -99,7 +105,7 @@ def test_log_probabilities_are_the_models_own(ask, engine, tiny_model) -> None:
         )
         known = engine.tokenizer(prompt, add_special_tokens=False).input_ids
         with torch.inference_mode():
-            expected = torch.log_softmax(tiny_model(torch.tensor([known])).logits[0, -1], -1)
+            expected = torch.log_softmax(model(torch.tensor([known])).logits[0, -1], -1)
         best = [alternative["logprob"] for alternative in entries[0]["top_logprobs"]]
         assert best == pytest.approx(expected.topk(4).values.tolist(), abs=1e-4)
         likely = expected.topk(4).indices.tolist()
@@ -119,7 +125,9 @@ def test_streamed_log_probabilities_are_those_of_the_whole_answer(ask) -> None:
     ]
     assert len(whole) == 6
     assert [part["token"] for part in parts] == [entry["token"] for entry in whole]
-    assert [part["logprob"] for part in parts] == pytest.approx([entry["logprob"] for entry in whole], abs=1e-4)
+    assert [part["logprob"] for part in parts] == pytest.approx(
+        [entry["logprob"] for entry in whole], abs=1e-4
+    )
 
 
 def test_plain_completions_have_their_older_shape(http: TestClient, tiny_base) -> None:

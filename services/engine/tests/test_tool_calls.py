@@ -155,9 +155,7 @@ def test_a_named_function_is_called_with_arguments_that_fit(ask) -> None:
         [call] = choice["message"]["tool_calls"]
         assert (call["type"], call["function"]["name"]) == ("function", "weather")
         assert call["id"].startswith("call_")
-        jsonschema.validate(
-            json.loads(call["function"]["arguments"]), WEATHER["function"]["parameters"]
-        )
+        jsonschema.validate(json.loads(call["function"]["arguments"]), WEATHER["function"]["parameters"])
 
 
 def test_some_function_is_called_where_one_is_required(ask) -> None:

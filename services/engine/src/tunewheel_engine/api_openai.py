@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from tunewheel_generation.generation import Generation, Progress
+from tunewheel_generation.generation import Generation
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
 
@@ -101,7 +101,9 @@ def _generations(
     _check_biases(engine, body.logit_bias or ())
     rows = engine.settings.max_batch + engine.settings.max_queue
     if body.answers > rows:
-        raise Refused(f"n={body.answers} is more than this engine serves at a time; ask for {rows}", param="n")
+        raise Refused(
+            f"n={body.answers} is more than this engine serves at a time; ask for {rows}", param="n"
+        )
     return [
         Generation(
             prompt,

@@ -11,11 +11,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from tunewheel_generation.constraint import Grammar, Grammars
 from tunewheel_generation.generation import Generation, Progress
 from tunewheel_runtime.identity.guard import needs
 from tunewheel_runtime.identity.roles import Role
 
-from tunewheel_generation.constraint import Grammar, Grammars
 from tunewheel_engine.engine import Engine
 from tunewheel_engine.errors import EngineFailed, ModelNotFound, Refused
 from tunewheel_engine.http import EventStream, event, parse, read_json, while_connected

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunewheel_generation.constraint import Grammar, Grammars, InvalidGrammar
+
 from tunewheel_engine.errors import Refused
 from tunewheel_engine.openai_requests import ChatRequest
 from tunewheel_engine.structured_output import compile_or_refuse, inline_json, json_object, json_source
@@ -115,7 +116,7 @@ def _parameters(body: ChatRequest, at: int) -> tuple[dict[str, Any], str]:
 
 
 def _marker(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """``text`` in a Lark grammar: the token of that name where the vocabulary has one, or else its letters."""
+    """``text`` in a Lark grammar: the token of that name where the vocabulary has one, else its letters."""
     added: Mapping[int, Any] = tokenizer.added_tokens_decoder
     tokens = (id for id, token in added.items() if token.content == text and not token.special)
     return next((f"<[{id}]>" for id in tokens), json.dumps(text))

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from tunewheel_generation.generation import Generation, Progress
+
 from tunewheel_engine.engine import Engine
 from tunewheel_engine.errors import EngineFailed
-from tunewheel_generation.generation import Generation, Progress
 
 
 class Choices:

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
-from tunewheel_generation.generation import Generation
 
 from tunewheel_engine.errors import Refused, TooLarge
 
 Body = TypeVar("Body", bound=BaseModel)
+
 
 class Cancellable(Protocol):
     """What is under way for a client: one generation, or several."""

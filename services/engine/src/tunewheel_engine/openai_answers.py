@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from starlette.responses import JSONResponse, Response
 from tunewheel_basemodel.detokenizing import TokenBytes
+from tunewheel_generation.generation import Progress, Token
 
 from tunewheel_engine.choices import Choices
 from tunewheel_engine.errors import EngineFailed, Refused
-from tunewheel_generation.generation import Progress, Token
 from tunewheel_engine.http import event
 from tunewheel_engine.tool_calls import ToolCall, ToolCallReader
 
@@ -23,8 +23,12 @@ _LEAST_LOGPROB = -9999.0
 
 @dataclass(frozen=True)
 class AnswerShape:
-    """``stamp`` is what every chunk says of the whole: id, created, model. ``calls``: names of functions whose
-    calls are looked for. ``logprobs``: log probabilities beside the chosen token's; None: none at all."""
+    """How the answers to one request are written.
+
+    ``stamp`` is what every chunk says of the whole: id, created, model. ``calls``: names of the functions
+    whose calls are looked for. ``logprobs``: how many likeliest tokens are told beside each chosen one; None:
+    no log probabilities at all.
+    """
 
     kind: Kind
     stamp: dict[str, Any]
@@ -41,7 +45,7 @@ def error_body(error: Refused | EngineFailed) -> dict[str, Any]:
 
 @dataclass
 class _Choice:
-    """One answer as it comes. ``deltas`` of a chat are OpenAI's; those of a plain completion hold ``text``."""
+    """One answer as it comes. Deltas of a chat are OpenAI's; those of a plain completion hold ``text``."""
 
     shape: AnswerShape
     reader: ToolCallReader | None
@@ -128,9 +132,7 @@ def _finite(logprob: float | None) -> float:
 
 
 def _choices(choices: Choices, shape: AnswerShape) -> list[_Choice]:
-    return [
-        _Choice(shape, ToolCallReader(shape.calls) if shape.calls else None) for _ in choices.generations
-    ]
+    return [_Choice(shape, ToolCallReader(shape.calls) if shape.calls else None) for _ in choices.generations]
 
 
 async def whole(choices: Choices, shape: AnswerShape) -> Response:

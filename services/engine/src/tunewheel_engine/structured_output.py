@@ -1,7 +1,8 @@
 """From the format that a client asks for to the source of a grammar; what cannot be kept is refused by name.
 
-Objects have their properties in the order of the schema. Between two parts of a JSON text may stand one space,
-or a line break with up to sixteen spaces: a model that only repeats white space cannot use up its budget.
+Objects have their properties in the order of the schema. Between two parts of a JSON text may stand one
+space, or a line break with up to sixteen spaces: a model that only repeats white space cannot use up its
+budget.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunewheel_generation.constraint import Grammar, Grammars, InvalidGrammar
+
 from tunewheel_engine.errors import Refused
 
 LARGEST_SCHEMA = 64 << 10
@@ -46,16 +48,12 @@ def json_source(schema: Mapping[str, Any], *, param: str) -> str:
     """The grammar of what ``schema`` describes. Raises Refused for a schema that is too large."""
     from llguidance import LLMatcher
 
-    try:
-        return LLMatcher.grammar_from_json_schema(in_bounds(schema, param=param), overrides=_OPTIONS)
-    except ValueError as error:
-        raise Refused(f"{param} is no JSON schema ({error}); send an object", param=param) from error
+    return LLMatcher.grammar_from_json_schema(_with_options(schema, param=param))
 
 
 def inline_json(schema: Mapping[str, Any], *, param: str) -> str:
     """``schema`` as a part of a Lark grammar. Raises Refused."""
-    checked = json.loads(in_bounds(schema, param=param))
-    return "%json " + json.dumps({"x-guidance": _OPTIONS, **checked})
+    return "%json " + _with_options(schema, param=param)
 
 
 def regex_source(pattern: str) -> str:
@@ -65,15 +63,15 @@ def regex_source(pattern: str) -> str:
     return LLMatcher.grammar_from_regex(pattern)
 
 
-def in_bounds(schema: Mapping[str, Any], *, param: str) -> str:
-    """``schema`` as JSON, without llguidance's own settings. Raises Refused."""
+def _with_options(schema: Mapping[str, Any], *, param: str) -> str:
+    """``schema`` as JSON, with our settings of llguidance in the place of the client's. Raises Refused."""
     try:
-        text = json.dumps({k: v for k, v in schema.items() if k != "x-guidance"}, separators=(",", ":"))
+        size = len(json.dumps(schema, separators=(",", ":")))
     except RecursionError as error:
         raise Refused(f"{param} is nested too deeply; flatten it", param=param) from error
-    if len(text) > LARGEST_SCHEMA:
-        raise Refused(f"{param} has {len(text)} bytes; {LARGEST_SCHEMA} are served", param=param)
-    return text
+    if size > LARGEST_SCHEMA:
+        raise Refused(f"{param} has {size} bytes; {LARGEST_SCHEMA} are served", param=param)
+    return json.dumps({**schema, "x-guidance": _OPTIONS})
 
 
 def compile_or_refuse(grammars: Grammars, source: str, *, schema: Mapping[str, Any], param: str) -> Grammar:

@@ -1,6 +1,7 @@
-"""Functions that the model may call, in the Hermes form: ``<tool_call>{"name": …, "arguments": …}</tool_call>``.
+"""Functions that the model may call, in the Hermes form.
 
-The form: https://github.com/NousResearch/Hermes-Function-Calling. Qwen's chat templates write it too.
+A call is ``<tool_call>{"name": …, "arguments": …}</tool_call>``. Qwen's chat templates write it too.
+Source: https://github.com/NousResearch/Hermes-Function-Calling.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ def calls_source(
 ) -> str:
     """The Lark grammar of calls in the Hermes form.
 
-    ``arguments``: by function, the grammar of its arguments. ``markers``: what stands before and after a call,
-    as Lark has it. ``answer``: the grammar of what may stand in the place of calls. ``among_text``: calls may
-    follow any text, and there may be none; what begins like a call has to be one.
+    ``arguments``: by function, the grammar of its arguments. ``markers``: what stands before and after a
+    call, as Lark has it. ``answer``: the grammar of what may stand in the place of calls. ``among_text``:
+    calls may follow any text, and there may be none; what begins like a call has to be one.
     """
     begin, end = markers
     rules = [f"call: {' | '.join(f'call_{at}' for at in range(len(arguments)))}"]
@@ -108,8 +109,8 @@ def calls_source(
 class ToolCallReader:
     """Takes calls out of text that arrives piece by piece.
 
-    Text is given out once it can no longer begin a call. A call is given out when it is whole. What looks like
-    a call and is none, for lack of JSON or of a function ``names`` has, stays text.
+    Text is given out once it can no longer begin a call. A call is given out when it is whole. What looks
+    like a call and is none, because it is no JSON or ``names`` lacks its function, stays text.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
