@@ -23,6 +23,8 @@ def spec(criterion: dict[str, Any], **task: Any) -> ProjectSpec:
     ("criterion", "field", "word"),
     [
         ({"metric": "valid", "minimum": 1}, "criteria.1.metric", "choose from answer_length, chrf"),
+        ({"metric": "lm_eval.quiz.acc", "minimum": 0.5}, "criteria.1.metric", "evaluation.lm_eval"),
+        ({"metric": "lm_eval.quiz.bleu", "minimum": 1}, "criteria.1.metric", "acc_norm, acc_bytes"),
         ({"metric": "valid_output", "minimum": 1}, "task.output_schema", "valid_output"),
         ({"metric": "exact_fields", "minimum": 1}, "task.output_schema", "exact_fields"),
         ({"metric": "set_match", "minimum": 1}, "task.output_schema", "set_match"),

@@ -7,10 +7,15 @@ Beside the wall clock stands the processor time per prompt, which depends less o
 
 Then a whole measurement of a contestant as eval makes it, in seconds per row: answers and likelihoods of the
 held-out prompts, and the general-regression set.
+
+Last, the general-regression set as three tasks of lm-evaluation-harness, by eval and by lm-eval's own
+``simple_evaluate`` with the same batch size: seconds, and on how many questions both have the same.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import statistics
 import sys
@@ -30,7 +35,8 @@ from tunewheel_contracts.formats.regression_items import general_items
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_eval.decoding import Decoder
-from tunewheel_eval.job import ContestantJob, Job
+from tunewheel_eval.harness import ask
+from tunewheel_eval.job import ContestantJob, Job, LmEvalJob
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.prompts import Prompt, example_prompt
 
@@ -58,6 +64,7 @@ def main() -> None:
         "transformers.generate, in batches": lambda: generated(model, tokenizer, prompts),
     }
     figures, answers = compare(contenders)
+    lm_eval = beside_lm_eval(model, tokenizer)
     # Last: the engine puts layers of its own into a model of its own.
     lane, lane_answers = compare({"engine's batch": engine_batch(base, dtype, prompts)})
     figures |= lane
@@ -65,7 +72,7 @@ def main() -> None:
     speed = {name: one["prompts_per_second"] for name, one in figures.items()}
     write_report(
         "evaluation",
-        packages=("torch", "transformers"),
+        packages=("torch", "transformers", "lm_eval"),
         contenders=figures,
         ratios={
             f"eval in batches over {name}": speed["eval, in batches"] / speed[name]
@@ -76,6 +83,7 @@ def main() -> None:
             for name in list(speed)[1:]
         },
         whole_measurement=whole_measurement(base, examples),
+        lm_eval=lm_eval,
         precision=dtype,
         rows=ROWS,
         batch=BATCH,
@@ -192,6 +200,91 @@ def whole_measurement(base: Any, examples: Sequence[ChatExample]) -> dict[str, f
         measure(job, lambda progress: seconds.append(progress.seconds))
     rows = len(examples) + len(items)
     return {"rows": rows, "seconds": seconds[-1], "seconds_per_row": round(seconds[-1] / rows, 4)}
+
+
+def lm_eval_tasks(folder: Path) -> dict[str, dict[str, Any]]:
+    """Write the general-regression set as tasks of each kind; returns their YAML as lm-eval takes it."""
+    items = general_items()
+    docs: dict[str, list[dict[str, Any]]] = {
+        "choice": [
+            {"asked": item.prompt, "choices": list(item.choices), "gold": item.choices.index(item.answer)}
+            for item in items
+            if item.choices
+        ][:ROWS],
+        "short": [{"asked": item.prompt, "gold": item.answer} for item in items if not item.choices][:ROWS],
+        "text": [{"asked": "", "gold": f"{item.prompt} {item.answer}"} for item in items][:ROWS],
+    }
+    kinds: dict[str, dict[str, Any]] = {
+        "choice": {"output_type": "multiple_choice", "doc_to_choice": "choices"},
+        "short": {
+            "output_type": "generate_until",
+            "generation_kwargs": {"until": ["\n"], "max_gen_toks": TOKENS, "do_sample": False},
+        },
+        "text": {"output_type": "loglikelihood_rolling"},
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, kind in kinds.items():
+        path = folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(doc) + "\n" for doc in docs[name]), "utf-8")
+        place = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(path)}}}
+        told = {"task": name, "test_split": "test", "doc_to_text": "asked", "doc_to_target": "gold"}
+        found[name] = told | kind | place
+    return found
+
+
+def beside_lm_eval(model: Any, tokenizer: Any) -> dict[str, Any]:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    with tempfile.TemporaryDirectory() as scratch:
+        tasks = lm_eval_tasks(Path(scratch))
+
+        def ours() -> dict[str, list[Any]]:
+            return {name: own_responses(name, config, model, tokenizer) for name, config in tasks.items()}
+
+        def theirs() -> dict[str, list[Any]]:
+            lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
+            configs = copy.deepcopy(list(tasks.values()))
+            manager = TaskManager(include_defaults=False)
+            found = simple_evaluate(lm, tasks=configs, task_manager=manager, bootstrap_iters=0)
+            assert found is not None
+            return {name: [one["resps"] for one in found["samples"][name]] for name in tasks}
+
+        seconds: dict[str, list[float]] = {"eval": [], "simple_evaluate": []}
+        answers: dict[str, dict[str, list[Any]]] = {}
+        for number in range(ROUNDS + 1):
+            for who, answer in (("eval", ours), ("simple_evaluate", theirs)):
+                began = time.perf_counter()
+                answers[who] = answer()
+                if number:  # the first round warms up
+                    seconds[who].append(time.perf_counter() - began)
+    taken = {who: round(statistics.median(ones), 2) for who, ones in seconds.items()}
+    pairs = {name: zip(answers["eval"][name], answers["simple_evaluate"][name], strict=True) for name in tasks}
+    return {
+        "seconds": taken,
+        "eval over simple_evaluate": round(taken["eval"] / taken["simple_evaluate"], 3),
+        "questions": {name: len(ones) for name, ones in answers["eval"].items()},
+        "same_responses": {name: sum(map(same_responses, *zip(*ones))) for name, ones in pairs.items()},
+    }
+
+
+def own_responses(name: str, config: dict[str, Any], model: Any, tokenizer: Any) -> list[Any]:
+    path = Path(config["dataset_kwargs"]["data_files"]["test"])
+    keys = tuple(f"{number:064x}" for number in range(path.read_bytes().count(b"\n")))
+    job = LmEvalJob(name=name, place=name, config=config, data={"test": path}, keys=keys)
+    parts = ask(job, keys, model, tokenizer, batch_size=BATCH, holds=lambda _: False)
+    return [row.responses for part in parts for row in part]
+
+
+def same_responses(own: Sequence[Any], theirs: Sequence[Sequence[Any]]) -> bool:
+    """Whether all responses to a question are equal; likelihoods to a thousandth of a nat, for other batches
+    round otherwise."""
+    for said, (other,) in zip(own, theirs, strict=True):
+        one, two = (each[0] if isinstance(each, tuple) else each for each in (said, other))
+        if one != two if isinstance(one, str) else abs(one - two) > 1e-3:
+            return False
+    return True
 
 
 if __name__ == "__main__":

@@ -126,6 +126,10 @@ def test_criteria_are_hashed_apart_from_the_rest() -> None:
     looser = [{"metric": "valid_output", "minimum": 0.5}]
     assert _spec(description="another").criteria_sha256 == _spec().criteria_sha256
     assert _spec(criteria=looser).criteria_sha256 != _spec().criteria_sha256
+    task = {"task": "quiz", "path": "benchmarks/quiz", "sha256": "a" * 64}
+    tasks = [[task], [task | {"sha256": "b" * 64}], [task | {"limit": 5}]]
+    hashes = {_spec(evaluation={"lm_eval": one}).criteria_sha256 for one in tasks}
+    assert len(hashes | {_spec().criteria_sha256}) == 4
 
 
 def test_a_spec_keeps_its_hash_and_its_nulls_over_the_wire() -> None:

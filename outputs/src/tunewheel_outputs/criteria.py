@@ -11,8 +11,9 @@ from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.look import LOOKS
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 
+from tunewheel_outputs.lm_eval_metric import FORMS, PREFIX, task_of
 from tunewheel_outputs.metric import Metric
-from tunewheel_outputs.metrics import known_metrics
+from tunewheel_outputs.metrics import find_metric, known_metrics
 
 ALPHA = 0.05
 """Where a criterion states no significance."""
@@ -93,10 +94,14 @@ def check_criteria(spec: ProjectSpec) -> None:
         InvalidSpec: a metric is unknown, or lacks what it needs of the task, or a bound lies outside its
             range; ``field`` is the path in the spec.
     """
+    tasks = [one.task for one in spec.evaluation.lm_eval]
     for number, criterion in enumerate(spec.criteria):
-        metric = known_metrics().get(criterion.metric)
+        metric, task = find_metric(criterion.metric), task_of(criterion.metric)
         if metric is None:
             raise InvalidSpec(field=f"criteria.{number}.metric", reason=unknown_metric(criterion.metric))
+        if task is not None and task not in tasks:
+            reason = f"is about the lm-eval task {task!r}, which evaluation.lm_eval does not name; add it there"
+            raise InvalidSpec(field=f"criteria.{number}.metric", reason=reason)
         if (field := metric.lacks(spec.task)) is not None:
             reason = f"is missing, but criteria ask for {metric.name}; add one of them"
             raise InvalidSpec(field=f"task.{field}", reason=reason)
@@ -105,7 +110,7 @@ def check_criteria(spec: ProjectSpec) -> None:
 
 def unmeasurable(name: str, task: TaskSpec) -> str | None:
     """Return why a metric is not measured for ``task``; None where it is."""
-    metric = known_metrics().get(name)
+    metric = find_metric(name)
     if metric is None:
         return unknown_metric(name)
     field = metric.lacks(task)
@@ -113,6 +118,9 @@ def unmeasurable(name: str, task: TaskSpec) -> str | None:
 
 
 def unknown_metric(name: str) -> str:
+    if name.startswith(PREFIX):
+        known = ", ".join(FORMS)
+        return f"{name!r} is no known metric; of tasks of lm-eval choose {PREFIX}<task>. and one of {known}"
     return f"{name!r} is no known metric; choose from {', '.join(known_metrics())}"
 
 

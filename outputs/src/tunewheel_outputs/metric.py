@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from tunewheel_contracts.formats.spec import TaskSpec
+
+
+class Score(NamedTuple):
+    value: float
+    weight: float = 1.0
+    """Of a ``ratio``: what the value is divided by, summed over rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +30,8 @@ class Row:
     tokens: int = 1
     correct: bool = False
     """Of an item of the regression set: whether it was answered right."""
-
-
-class Score(NamedTuple):
-    value: float
-    weight: float = 1.0
-    """Of a ``ratio``: what the value is divided by, summed over rows."""
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    """Of a question of lm-eval: what lm-eval made of the answer, by the metric's name."""
 
 
 ScoreRow = Callable[[Row], Score | float | None]
@@ -53,7 +55,8 @@ class Metric:
     lowest: float = 0.0
     highest: float | None = 1.0
     """Smallest and largest possible figure; None: there is no largest."""
-    on: Literal["holdout", "regression"] = "holdout"
+    on: str = "holdout"
+    """The rows that it is about: ``holdout``, ``regression``, or ``lm_eval.<task>``."""
     test: Literal["proportion", "mean", "ratio"] = "mean"
     """``proportion``: each row is 0 or 1. ``mean``: from 0 to 1. ``ratio``: exp of the sum of the values over
     the sum of the weights, as perplexity is."""

@@ -183,6 +183,11 @@ class ObjectStore:
             raise TransientError(f"cannot list {prefix}: {_said(error)}") from error
         return times
 
+    async def read_folder(self, prefix: str) -> dict[str, bytes]:
+        """Return what lies below ``prefix``, unverified, by its path there."""
+        found = {path: await self.read(path) for path in await self.list(prefix)}
+        return {path.removeprefix(f"{prefix}/"): data for path, data in found.items() if data is not None}
+
     async def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders right below ``prefix``, sorted."""
         try:

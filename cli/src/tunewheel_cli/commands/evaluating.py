@@ -1,4 +1,4 @@
-"""scorecard, eval: what was judged of a run, and judging it again."""
+"""scorecard, eval, lm-eval: what was judged of a run, judging it again, and by which public tasks."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ Html = Annotated[
 def register(app: typer.Typer) -> None:
     app.command()(scorecard)
     app.command(name="eval")(judge)
+    app.command(name="lm-eval")(lm_eval_tasks)
 
 
 @reaching
@@ -101,6 +102,29 @@ def judge(
         )
         sys.exit(Exit.UNFINISHED)
     _show(judged, reach, None)
+
+
+@reaching
+def lm_eval_tasks(
+    reach: Reach,
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of YAML and JSON Lines.", exists=True, file_okay=False)
+    ],
+) -> None:
+    """Check the tasks of lm-evaluation-harness in a folder; print their hashes for evaluation.lm_eval."""
+    from tunewheel_cli.lm_eval_tasks import tasks_in
+
+    found = tasks_in(folder)
+    if reach.as_json:
+        print_json(found)
+    for one in () if reach.as_json else found:
+        if "refused" in one:
+            print(f"{one['task']}: refused: {one['refused']}")
+            continue
+        asked = "questions on the hub" if one["questions"] is None else f"{one['questions']} questions"
+        print(f"{one['task']}: {asked}; {', '.join(one['figures'])}\n  sha256: {one['sha256']}")
+    if any("refused" in one for one in found):
+        sys.exit(Exit.REFUSED)
 
 
 def _show(judged: Judged, reach: Reach, html: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -31,6 +32,7 @@ from tunewheel_contracts.formats.data_quality import (
 )
 from tunewheel_contracts.formats.example_formats import CleaningSpec, FormatsSpec
 from tunewheel_contracts.formats.glossary import Glossary
+from tunewheel_contracts.formats.lm_eval import LmEvalTask
 from tunewheel_contracts.formats.output_rules import CitedRule, OutputRule, PatternRule
 from tunewheel_contracts.formats.output_schema import OutputSchema
 from tunewheel_contracts.formats.recipe import TrainSpec
@@ -169,6 +171,17 @@ class EvaluationSpec(Strict):
         REPEAT_ROWS
     )
     """How many prompts are answered again."""
+    lm_eval: Annotated[tuple[LmEvalTask, ...], Field(max_length=20, exclude_if=operator.not_)] = ()
+    """Tasks of lm-evaluation-harness that every contestant is asked as well. Their questions are kept out of
+    what is trained on, as ``dataset.benchmarks`` are."""
+
+    @model_validator(mode="after")
+    def _tasks_differ(self) -> Self:
+        names = [one.task for one in self.lm_eval]
+        for name in names:
+            if names.count(name) > 1:
+                raise inconsistent("lm_eval", f"name {name} twice; criteria could not tell them apart")
+        return self
 
 
 class ReviewSpec(Strict):
@@ -305,7 +318,13 @@ class ProjectSpec(Strict):
 
     @property
     def criteria_sha256(self) -> str:
-        return content_sha256([c.model_dump(mode="json") for c in self.criteria])
+        return self.sha256_of(self.criteria)
+
+    def sha256_of(self, criteria: Sequence[Criterion]) -> str:
+        """Hash ``criteria`` together with the tasks that they may be about."""
+        asked: list[Any] = [one.model_dump(mode="json") for one in criteria]
+        tasks = [one.model_dump(mode="json") for one in self.evaluation.lm_eval]
+        return content_sha256({"criteria": asked, "lm_eval": tasks} if tasks else asked)
 
     @property
     def cautions(self) -> tuple[str, ...]:
@@ -352,6 +371,8 @@ def parse_spec(text: str) -> ProjectSpec:
         raise InvalidSpec(field=field, reason=reason) from error
     for number, benchmark in enumerate(spec.dataset.benchmarks):
         benchmark.check_place(f"dataset.benchmarks.{number}.path")
+    for number, task in enumerate(spec.evaluation.lm_eval):
+        task.check_place(f"evaluation.lm_eval.{number}.path")
     check_recognised(
         languages=spec.dataset.languages,
         pii_entities=spec.dataset.pii.entities,

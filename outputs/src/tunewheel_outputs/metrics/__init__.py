@@ -8,6 +8,7 @@ from functools import cache
 
 from tunewheel_contracts.formats.spec import TaskSpec
 
+from tunewheel_outputs.lm_eval_metric import lm_eval_metric
 from tunewheel_outputs.metric import Metric
 
 
@@ -17,6 +18,11 @@ def known_metrics() -> dict[str, Metric]:
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     found = [importlib.import_module(f"{__name__}.{name}").METRIC for name in names]
     return {metric.name: metric for metric in found}
+
+
+def find_metric(name: str) -> Metric | None:
+    """Return the metric of that name, of a file or of a task of lm-eval; None where there is none."""
+    return known_metrics().get(name) or lm_eval_metric(name)
 
 
 def metrics_for(task: TaskSpec, asked_for: frozenset[str] = frozenset()) -> dict[str, Metric]:

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr, ValidationError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
@@ -175,12 +176,20 @@ def test_the_near_duplicate_index_changes_only_the_time(order: BuildOrder, tmp_p
         assert len({(folder / name).read_bytes() for folder in folders}) == 1
 
 
-def test_a_benchmark_that_is_away_refuses_the_version(order: BuildOrder, spec) -> None:
+@pytest.mark.parametrize("kind", ["texts", "a task of lm-eval"])
+def test_a_benchmark_that_is_away_refuses_the_version(order: BuildOrder, spec, kind: str) -> None:
     asked = spec(benchmarks=[{"name": "acceptance", "path": "benchmarks/none.jsonl"}])
+    field = "dataset.benchmarks.0.path: benchmarks/none.jsonl"
+    if kind != "texts":
+        task = {"task": "quiz", "path": "benchmarks/quiz", "sha256": "0" * 64}
+        asked = ProjectSpec.model_validate(
+            spec().model_dump(mode="json") | {"evaluation": {"lm_eval": [task]}}
+        )
+        field = "evaluation.lm_eval.0.path: benchmarks/quiz"
     outcome = run_build(order.model_copy(update={"spec": asked}))
     assert outcome.manifest is None
     (reason,) = outcome.rejections
-    assert reason.startswith("dataset.benchmarks.0.path: benchmarks/none.jsonl is not in the object store")
+    assert reason.startswith(f"{field} is not in the object store")
     assert len(outcome.rows_sha256) == 64
 
 

@@ -10,9 +10,8 @@ from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.look import LOOKS
 from tunewheel_contracts.formats.scorecard import Comparison, Finding, MetricFacts, Role
 from tunewheel_outputs.metric import Metric as Definition
-from tunewheel_outputs.metrics import known_metrics
 
-from tunewheel_eval.metrics import Outcomes
+from tunewheel_eval.metrics import Outcomes, metric_of
 from tunewheel_eval.significance import (
     Advantage,
     Clusters,
@@ -40,7 +39,7 @@ class Measured:
     highest: float
     """What the figure can be; may be infinite."""
     on: str
-    """``holdout`` or ``regression``."""
+    """``holdout``, ``regression``, or ``lm_eval.<task>``."""
     scores: Mapping[Role, Scores]
     clusters: Clusters
     unit: str = "fraction"
@@ -51,8 +50,8 @@ class Measured:
         """Return the level that one verdict is given at.
 
         A tenth of alpha each, so that ten equal candidates together are called better no more often than one
-        (Bonferroni). Regression items are the operator's, not drawn from the project's data, and are not used
-        up.
+        (Bonferroni). Regression items and lm-eval's questions are not drawn from the project's data, and are
+        not used up.
         """
         asked = criterion.significance if criterion is not None else None
         bounded = min(max(asked or ALPHA, LEAST_ALPHA), MOST_ALPHA)
@@ -93,18 +92,23 @@ class Measured:
 
 
 def measured(
-    outcomes: Mapping[Role, Outcomes], *, holdout: Clusters, regression: Clusters
+    outcomes: Mapping[Role, Outcomes],
+    *,
+    holdout: Clusters,
+    regression: Clusters,
+    tasks: Mapping[str, Clusters] | None = None,
 ) -> dict[str, Measured]:
-    """Return every metric that the candidate has, by name; the clusters are those of the rows."""
+    """Return every metric that the candidate has, by name; the clusters are those of the rows, of lm-eval's
+    tasks by what their metrics are ``on``."""
+    clusters_of = {"holdout": holdout, "regression": regression, **(tasks or {})}
     found: dict[str, Measured] = {}
     for name, candidates in outcomes[Role.CANDIDATE].by_metric.items():
-        metric, known = known_metrics()[name], candidates.known
+        metric, known = metric_of(name), candidates.known
         scores = {
             role: _comparable(metric, its.by_metric[name].only(known), candidates.only(known))
             for role, its in outcomes.items()
             if name in its.by_metric
         }
-        clusters = regression if metric.on == "regression" else holdout
         found[name] = Measured(
             name=name,
             unit=metric.unit,
@@ -114,7 +118,7 @@ def measured(
             highest=float("inf") if metric.highest is None else metric.highest,
             on=metric.on,
             scores=scores,
-            clusters=clusters[known],
+            clusters=clusters_of[metric.on][known],
         )
     return found
 

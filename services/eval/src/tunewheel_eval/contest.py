@@ -17,6 +17,7 @@ from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.artifacts import fetch_candidate, fetch_champion, known_rows
 from tunewheel_eval.job import ContestantJob, Job
+from tunewheel_eval.lm_eval_tasks import AskedTask, write_jobs
 from tunewheel_eval.looks import Fresh
 from tunewheel_eval.measurement import Header, Measurement, example_key, model_key
 from tunewheel_eval.settings import Settings
@@ -32,6 +33,7 @@ class Contest:
     fresh: Fresh
     items: tuple[RegressionItem, ...]
     directory: Path
+    tasks: tuple[AskedTask, ...] = ()
 
     @property
     def examples(self) -> tuple[ChatExample, ...]:
@@ -47,7 +49,8 @@ class Contest:
         erased since."""
         limit = self.manifest.spec.task.max_output_tokens
         asked = (example_key(one, max_output_tokens=limit) for one in self.examples)
-        return (*asked, *(item.key for item in self.items))
+        questions = (key for task in self.tasks for key in task.keys)
+        return (*asked, *(item.key for item in self.items), *questions)
 
     def rows(self, role: Role) -> Path:
         return self.directory / f"{role.value}.jsonl"
@@ -87,6 +90,7 @@ async def prepare_job(
         contestants=tuple(contestants),
         examples=contest.examples,
         items=contest.items,
+        lm_eval=await write_jobs(contest.tasks, contest.directory / "lm-eval"),
         max_output_tokens=contest.manifest.spec.task.max_output_tokens,
         cache_dir=settings.cache_dir,
         dtype=contest.plan.precision or settings.eval_dtype,

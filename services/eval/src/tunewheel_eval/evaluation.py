@@ -27,6 +27,7 @@ from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.generations import generation_lines, generations_path
 from tunewheel_eval.job import Progress
 from tunewheel_eval.left_out import keep_measured
+from tunewheel_eval.lm_eval_tasks import read_asked
 from tunewheel_eval.looks import SPENT, count_look, fresh_rows
 from tunewheel_eval.measurement import Measurement, read_measurement
 from tunewheel_eval.metrics import outcomes
@@ -143,7 +144,8 @@ class Evaluator:
         directory = self._settings.work_for("eval") / plan.scorecard_id
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
         items = await self._regression.items(plan.regression)
-        return Contest(plan, manifest, fresh, items, directory)
+        tasks = await read_asked(self._store, manifest.spec)
+        return Contest(plan, manifest, fresh, items, directory, tasks)
 
     async def _play(self, contest: Contest, lease: Lease) -> Scorecard:
         scorecard: Scorecard | None = None
@@ -216,7 +218,7 @@ class Evaluator:
         limit = spec.task.max_output_tokens
         kept = keep_measured(measured, contest.examples, contest.items, max_output_tokens=limit)
         asked_for = frozenset(one.metric for one in plan.criteria or spec.criteria)
-        judge = partial(outcomes, task=spec.task, asked_for=asked_for)
+        judge = partial(outcomes, task=spec.task, asked_for=asked_for, tasks=contest.tasks)
         if any(one.needs_corpus for one in metrics_for(spec.task, asked_for).values()):
             judge = partial(judge, corpus=await read_terms(self._store, contest.manifest.train))
         judged = {
@@ -232,6 +234,7 @@ class Evaluator:
             await asyncio.to_thread(of_items, kept.items),
             looks=contest.fresh.looks,
             left_out=kept.left_out | ({SPENT: contest.fresh.spent} if contest.fresh.spent else {}),
+            tasks={one.rows: await asyncio.to_thread(one.clusters) for one in contest.tasks},
         )
         return await asyncio.to_thread(
             build_scorecard,

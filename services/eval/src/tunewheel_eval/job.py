@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
-from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.fields import Frozen, JsonObject
 from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
@@ -35,12 +35,28 @@ class ContestantJob(Frozen):
     """Measurements of the same contestant on other datasets: rows of equal items are taken over."""
 
 
+class LmEvalJob(Frozen):
+    """A task of lm-evaluation-harness."""
+
+    name: str
+    place: str
+    """Its path in the project's spec."""
+    config: JsonObject
+    """Its YAML, without what says where its data lies."""
+    data: dict[str, Path]
+    """JSON Lines by split."""
+    keys: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of its questions' rows, in order."""
+    chat_template: bool = False
+
+
 class Job(Frozen):
     """``job.json``: everything the worker needs; paths are this machine's."""
 
     contestants: Annotated[tuple[ContestantJob, ...], Field(min_length=1)]
     examples: Annotated[tuple[ChatExample, ...], Field(min_length=1)]
     items: tuple[RegressionItem, ...]
+    lm_eval: tuple[LmEvalJob, ...] = ()
     max_output_tokens: Annotated[int, Field(gt=0)]
     cache_dir: Path
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -57,7 +73,7 @@ class Progress(Frozen):
     role: Role
     done: int
     total: int
-    """Items of this contestant, holdout and regression together."""
+    """Items of this contestant, whatever they are."""
     seconds: float
 
 

@@ -52,6 +52,22 @@ class RegressionRow(Frozen):
     """As it was judged when it was measured. Scoring judges ``output`` anew."""
 
 
+Response = str | float | tuple[FiniteFloat, bool]
+"""What a model made of one request of lm-eval: text, the log-likelihood of a text, or that of a continuation
+and whether it is the greedy one."""
+
+
+class LmEvalRow(Frozen):
+    """A question of a task of lm-evaluation-harness."""
+
+    row: Literal["lm_eval"] = "lm_eval"
+    key: Sha256
+    responses: tuple[Response, ...]
+    """By request: several choices are several."""
+    scores: dict[str, tuple[FiniteFloat, FiniteFloat]]
+    """What lm-eval made of them by figure: a value, and the weight that it is divided by."""
+
+
 class SkipReason(StrEnum):
     """Why a contestant could not be measured on an item."""
 
@@ -71,10 +87,8 @@ class SkippedRow(Frozen):
     """The item's name, and what is wrong with the item."""
 
 
-Row = HoldoutRow | RegressionRow | SkippedRow
-_LINE: TypeAdapter[Header | HoldoutRow | RegressionRow | SkippedRow] = TypeAdapter(
-    Annotated[Header | HoldoutRow | RegressionRow | SkippedRow, Field(discriminator="row")]
-)
+Row = HoldoutRow | RegressionRow | LmEvalRow | SkippedRow
+_LINE: TypeAdapter[Header | Row] = TypeAdapter(Annotated[Header | Row, Field(discriminator="row")])
 
 
 class Measurement(Frozen):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_eval.contestants import LoadedGroup, groups
 from tunewheel_eval.decoding import Decoder
 from tunewheel_eval.errors import NoNumber, UnfitCandidate
+from tunewheel_eval.harness import ask
 from tunewheel_eval.job import ContestantJob, Job, Progress
 from tunewheel_eval.measurement import Header, HoldoutRow, RegressionRow, Row, SkippedRow, example_key
 from tunewheel_eval.prompts import Prompt, example_prompt, item_prompt, sampling_of, too_long, unanswered
@@ -68,7 +70,7 @@ class _Work:
             example_key(one, max_output_tokens=job.max_output_tokens): one for one in job.examples
         }
         self._items = {item.key: item for item in job.items}
-        wanted = [*self._examples, *self._items]
+        wanted = [*self._examples, *self._items, *(key for task in job.lm_eval for key in task.keys)]
         self._file = RowFile(contestant.rows, header)
         self._seed(header, wanted)
         self.pending = [key for key in wanted if key not in self._seeded and key not in self._file.rows]
@@ -93,7 +95,19 @@ class _Work:
             for batch in _batches(prompts, self._job.batch_size):
                 # A batch is measured whole or not at all: what shares a batch decides the last bits.
                 if not self._file.holds([prompt.key for prompt in batch]):
-                    self._file.add(self._rows(finish, _answer(decoder, tokenizer, batch)))
+                    with self._computing():
+                        rows = [finish(*one) for one in _answer(decoder, tokenizer, batch)]
+                    self._file.add(rows)
+                self.tell()
+        with self._computing():
+            self._ask_harness(model, tokenizer)
+
+    def _ask_harness(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        for task in self._job.lm_eval:
+            keys = [key for key in task.keys if key not in self._seeded]
+            size = self._job.batch_size
+            for rows in ask(task, keys, model, tokenizer, batch_size=size, holds=self._file.holds):
+                self._file.add(rows)
                 self.tell()
 
     def _skip(self, rows: Sequence[SkippedRow]) -> None:
@@ -102,9 +116,11 @@ class _Work:
             self._file.add(fresh)
             self.tell()
 
-    def _rows(self, finish: Finish, answered: Iterator[Answered]) -> list[Row]:
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Say whose weights do not compute, where the block finds that some do not."""
         try:
-            return [finish(*one) for one in answered]
+            yield
         except NoNumber as error:
             role = self.contestant.role
             if role is not Role.CANDIDATE:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_outputs.metric import Corpus, Score, ScoreRow
+from tunewheel_outputs.metric import Corpus, Metric, Score, ScoreRow
 from tunewheel_outputs.metric import Row as Answered
-from tunewheel_outputs.metrics import known_metrics, metrics_for
+from tunewheel_outputs.metrics import find_metric, metrics_for
 from tunewheel_outputs.texts import said_before
 
-from tunewheel_eval.measurement import HoldoutRow, Measurement, RegressionRow, example_key
+from tunewheel_eval.lm_eval_tasks import AskedTask
+from tunewheel_eval.measurement import HoldoutRow, LmEvalRow, Measurement, RegressionRow, example_key
 from tunewheel_eval.significance import Scores
 
 
@@ -23,15 +25,15 @@ class Outcomes:
     """Per item, in the same order for every contestant."""
 
     by_metric: Mapping[str, Scores]
-    """By name; shape (examples,) or (regression items,), as the metric says. A row that a metric says nothing
-    about is NaN; which ones they are depends on the expert's answers alone."""
+    """By name; shape (examples,), (regression items,) or (questions of a task,), as the metric says. A row that
+    a metric says nothing about is NaN; which ones they are depends on the expert's answers alone."""
     examples: int
     regression_kinds: tuple[str, ...]
 
     def figures(self) -> dict[str, float]:
         """Return every metric that applies, by name, with ``examples`` and ``regression_items``."""
         figures = {
-            name: scores.only(scores.known).figure(known_metrics()[name].test)
+            name: scores.only(scores.known).figure(metric_of(name).test)
             for name, scores in self.by_metric.items()
         }
         counts = {"examples": float(self.examples), "regression_items": float(len(self.regression_kinds))}
@@ -51,12 +53,13 @@ def outcomes(
     items: Sequence[RegressionItem],
     task: TaskSpec,
     *,
+    tasks: Sequence[AskedTask] = (),
     asked_for: frozenset[str] = frozenset(),
     corpus: Corpus = frozenset(),
 ) -> Outcomes:
     """Judge a complete measurement by every metric that ``task`` has all for.
 
-    ``corpus`` holds the terms of the training rows, for those of ``asked_for`` that need them.
+    ``tasks``: those of lm-eval, with every figure that they have. ``corpus`` holds the terms of the training rows, for those of ``asked_for`` that need them.
 
     Raises:
         KeyError: a row is missing: the measurement is not complete.
@@ -69,12 +72,23 @@ def outcomes(
         ],
         "regression": [_asked(item, _regression_row(measurement, item.key)) for item in items],
     }
+    answered |= {one.rows: [_questioned(measurement.rows[key]) for key in one.keys] for one in tasks}
+    figures = {name for one in tasks for row in answered[one.rows] for name in row.scores}
+    metrics = {**metrics_for(task, asked_for), **{name: metric_of(name) for name in sorted(figures)}}
     found: dict[str, Scores] = {}
-    for name, metric in metrics_for(task, asked_for).items():
+    for name, metric in metrics.items():
         scores = _scores(metric.scorer(task, corpus), answered[metric.on], weighed=metric.test == "ratio")
         if scores.known.any():
             found[name] = scores
     return Outcomes(found, len(examples), tuple(item.kind for item in items))
+
+
+def metric_of(name: str) -> Metric:
+    """Return the metric that a figure is named by. Raises KeyError where there is none."""
+    metric = find_metric(name)
+    if metric is None:
+        raise KeyError(name)
+    return metric
 
 
 def _scores(score: ScoreRow, rows: Sequence[Answered], *, weighed: bool) -> Scores:
@@ -98,6 +112,13 @@ def _answered(example: ChatExample, row: HoldoutRow) -> Answered:
 
 def _asked(item: RegressionItem, row: RegressionRow) -> Answered:
     return Answered(output=row.output, asked=item.prompt, expected=item.answer, correct=row.correct)
+
+
+def _questioned(row: Any) -> Answered:
+    if not isinstance(row, LmEvalRow):
+        raise KeyError(row.key)
+    scores = {name: Score(value, weight) for name, (value, weight) in row.scores.items()}
+    return Answered(output="", scores=scores)
 
 
 def _holdout_row(measurement: Measurement, key: str) -> HoldoutRow:

@@ -25,7 +25,7 @@ from tunewheel_contracts.formats.evaluation_plan import (
 )
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.identity import content_id, content_sha256
+from tunewheel_contracts.identity import content_id
 from tunewheel_outputs.criteria import check_criteria
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
@@ -64,7 +64,7 @@ def make_plan(
     """
     _belongs(run, manifest)
     other = _other_criteria(manifest.spec, criteria)
-    criteria_sha256 = content_sha256(other) if other else run.criteria_sha256
+    criteria_sha256 = manifest.spec.sha256_of(criteria) if other else run.criteria_sha256
     cause = {
         "run_id": run.run_id,
         "champion": champion.adapter.model_id if champion else None,
@@ -148,7 +148,7 @@ async def _read(store: ObjectStore, path: str) -> EvaluationPlan | None:
 def _other_criteria(spec: ProjectSpec, criteria: Sequence[Criterion]) -> list[object]:
     """Return the criteria as JSON; empty where they are those of the spec."""
     asked: list[object] = [one.model_dump(mode="json") for one in criteria]
-    if content_sha256(asked) == spec.criteria_sha256 or not asked:
+    if spec.sha256_of(criteria) == spec.criteria_sha256 or not asked:
         return []
     try:
         check_criteria(ProjectSpec.model_validate({**spec.model_dump(mode="json"), "criteria": asked}))

@@ -39,6 +39,8 @@ class Clustered:
     regression: Clusters
     looks: int | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    tasks: Mapping[str, Clusters] = field(default_factory=dict)
+    """Of lm-eval's tasks, by what their metrics are ``on``."""
 
 
 def build_scorecard(
@@ -67,7 +69,7 @@ def build_scorecard(
         )
         for role, one in outcomes.items()
     )
-    by_metric = measured(outcomes, holdout=rows.holdout, regression=rows.regression)
+    by_metric = measured(outcomes, holdout=rows.holdout, regression=rows.regression, tasks=rows.tasks)
     criteria = plan.criteria or spec.criteria
     found = findings(by_metric, {one.metric: one for one in criteria}, seed=seed)
     checks = judge(criteria, by_metric, spec.task, resolution=spec.evaluation.resolution, seed=seed)

@@ -209,7 +209,8 @@ def _words(advantage: Advantage, role: Role, theirs: float, outcome: str, bound:
 
 
 def _rows(metric: Measured) -> str:
-    return "held-out rows" if metric.on == "holdout" else "regression items"
+    names = {"holdout": "held-out rows", "regression": "regression items"}
+    return names.get(metric.on, f"questions of {metric.on}")
 
 
 def _between(figure: float, low: float, high: float, *, signed: bool = False) -> str:

@@ -142,6 +142,7 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     """
     from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
+    from tunewheel_curate.builds.lm_eval_tasks import read_tasks
     from tunewheel_curate.evaluation.benchmarks import read_benchmarks, regression_benchmark
     from tunewheel_curate.pipeline import build, refused
     from tunewheel_curate.records.ratings import with_ratings
@@ -152,7 +153,8 @@ async def _curated(order: BuildOrder, records: pl.DataFrame) -> Build:
     spec, store = order.spec, ObjectStore(store_of(order.table_url))
     regression = regression_benchmark(Path(order.regression_set) if order.regression_set else None)
     try:
-        benchmarks = (regression, *await read_benchmarks(spec.dataset.benchmarks, store))
+        declared = await read_benchmarks(spec.dataset.benchmarks, store)
+        benchmarks = (regression, *declared, *await read_tasks(spec, store, order.allowed))
         given = await _given(order, records, store)
     except (InvalidSpec, ArtifactMissing, CorruptArtifact) as error:
         counted = with_ratings(records, wanted=spec.dataset.ratings)

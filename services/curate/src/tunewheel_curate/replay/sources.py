@@ -226,7 +226,8 @@ def _dataset_rows(spec: ReplaySpec, allowed: AllowedSources) -> Iterator[Mapping
         allowed.check_hub()
     with tempfile.TemporaryDirectory(prefix="replay-") as scratch:
         # a folder whose card names its files is cached by its card: what changed in them would not be seen
-        rows = _dataset(spec, scratch if is_local else None, allowed)
+        cache = scratch if is_local else None
+        rows = load_split(spec.source, spec.split, revision=spec.revision, allowed=allowed, cache=cache)
         if len(rows) > MAX_ROWS:
             reason = f"{spec.source} has over {MAX_ROWS:,} rows; name a smaller split"
             raise InvalidSpec(field=_FIELD, reason=reason)
@@ -236,27 +237,41 @@ def _dataset_rows(spec: ReplaySpec, allowed: AllowedSources) -> Iterator[Mapping
             yield dict(row)
 
 
-def _dataset(spec: ReplaySpec, cache: str | None, allowed: AllowedSources) -> Any:
+def load_split(
+    source: str,
+    split: str,
+    *,
+    revision: str | None,
+    allowed: AllowedSources,
+    name: str | None = None,
+    cache: str | None = None,
+) -> Any:
+    """Return a split of a data set of the hub, or of a folder; ``name`` picks one of several in one.
+
+    Raises:
+        InvalidSpec: it is not there, or its card names files that ``allowed`` does not list.
+        SourceAway: the hub did not answer.
+    """
     import datasets
     from datasets.exceptions import DatasetsError
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
-    if spec.source in _PACKAGED_DATASETS_MODULES:  # it would read whatever lies where curate runs
-        raise InvalidSpec(field=_FIELD, reason=f"{spec.source} is no data set; name one, as owner/name")
+    if source in _PACKAGED_DATASETS_MODULES:  # it would read whatever lies where curate runs
+        raise InvalidSpec(field=_FIELD, reason=f"{source} is no data set; name one, as owner/name")
     try:
-        builder = datasets.load_dataset_builder(spec.source, revision=spec.revision, cache_dir=cache)
+        builder = datasets.load_dataset_builder(source, name, revision=revision, cache_dir=cache)
         _check_files(builder.config.data_files or {}, allowed)
         builder.download_and_prepare()
-        return builder.as_dataset(split=spec.split)
+        return builder.as_dataset(split=split)
     except (DatasetsError, FileNotFoundError, ValueError) as error:
         cause = error.__cause__  # what reading ended with; the error itself says only that it did
         if isinstance(cause, ConnectionError):
-            raise SourceAway(f"{spec.source} cannot be fetched: {cause}") from error
-        named = ", ".join(filter(None, (spec.split, spec.revision)))
-        reason = f"{spec.source} ({named}) is no data set that can be read: {cause or error}; correct it"
+            raise SourceAway(f"{source} cannot be fetched: {cause}") from error
+        named = ", ".join(filter(None, (name, split, revision)))
+        reason = f"{source} ({named}) is no data set that can be read: {cause or error}; correct it"
         raise InvalidSpec(field=_FIELD, reason=reason) from error
     except OSError as error:
-        raise SourceAway(f"{spec.source} cannot be fetched: {error}") from error
+        raise SourceAway(f"{source} cannot be fetched: {error}") from error
 
 
 def _check_files(data_files: Mapping[Any, Iterable[str]], allowed: AllowedSources) -> None:

@@ -1,0 +1,69 @@
+"""Figures of lm-evaluation-harness's tasks as metrics: ``lm_eval.<task>.<metric>``, and ``.<filter>`` after it
+where the task filters answers.
+
+Only what has a value per question is one: pairs of models are compared question by question. F1, BLEU and
+other figures of a whole set are not.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from tunewheel_outputs.metric import Metric
+
+PREFIX = "lm_eval."
+UNFILTERED = "none"
+"""What lm-eval calls the answers as they stand."""
+
+
+class Form(NamedTuple):
+    about: str
+    test: Literal["proportion", "ratio"]
+    aggregation: str
+    """What lm-eval calls the way from questions to the figure."""
+
+
+FORMS = {
+    "acc": Form("Share of questions whose likeliest choice, or greedy answer, is right.", "proportion", "mean"),
+    "acc_norm": Form("The same by likelihood per character of the choice.", "proportion", "mean"),
+    "acc_bytes": Form("The same by likelihood per byte of the choice.", "proportion", "mean"),
+    "acc_mutual_info": Form(
+        "The same by what the question adds to the choice's likelihood.", "proportion", "mean"
+    ),
+    "exact_match": Form("Share of answers that equal the expected one.", "proportion", "mean"),
+    "perplexity": Form("exp of the mean negative log-likelihood of a target.", "ratio", "perplexity"),
+    "word_perplexity": Form("exp of the mean negative log-likelihood per word.", "ratio", "weighted_perplexity"),
+    "byte_perplexity": Form("exp of the mean negative log-likelihood per byte.", "ratio", "weighted_perplexity"),
+}  # fmt: skip
+"""By lm-eval's name of the metric."""
+
+
+def figure_name(task: str, metric: str, filter_name: str = UNFILTERED) -> str:
+    """Return the name that criteria and scorecards have for a figure of a task."""
+    tail = "" if filter_name == UNFILTERED else f".{filter_name}"
+    return f"{PREFIX}{task}.{metric}{tail}"
+
+
+def task_of(name: str) -> str | None:
+    """Return the task that a metric's name speaks of; None where it is none of lm-eval's."""
+    return name.removeprefix(PREFIX).partition(".")[0] if name.startswith(PREFIX) else None
+
+
+def lm_eval_metric(name: str) -> Metric | None:
+    """Return the metric of that name; None where there is none."""
+    task = task_of(name)
+    form = FORMS.get(name.removeprefix(f"{PREFIX}{task}.").partition(".")[0])
+    if task is None or form is None:
+        return None
+    ratio = form.test == "ratio"
+    return Metric(
+        name=name,
+        about=f"{form.about} lm-evaluation-harness's task {task}.",
+        unit="perplexity" if ratio else "fraction",
+        lower_is_better=ratio,
+        lowest=1.0 if ratio else 0.0,
+        highest=None if ratio else 1.0,
+        on=f"{PREFIX}{task}",
+        test=form.test,
+        scorer=lambda task, corpus: lambda row: row.scores.get(name),
+    )

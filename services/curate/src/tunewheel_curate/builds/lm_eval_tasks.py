@@ -1,0 +1,101 @@
+"""The questions of the project's tasks of lm-evaluation-harness, as benchmarks that must not be learnt from.
+
+Data sets of the hub are kept in the object store, where eval takes them from: what was compared with the
+examples is what the models are asked, and eval needs no hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.lm_eval import LmEvalTask
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import canonical_json
+from tunewheel_outputs.lm_eval_metric import PREFIX
+from tunewheel_outputs.lm_eval_task import (
+    MAX_QUESTIONS,
+    HubData,
+    RefusedTask,
+    TaskSource,
+    check_figures,
+    find_task,
+)
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.replay.sources import load_split
+
+
+async def read_tasks(
+    spec: ProjectSpec, store: ObjectStore, allowed: AllowedSources
+) -> tuple[BenchmarkTexts, ...]:
+    """Return the questions of each task that ``spec`` names.
+
+    Raises:
+        InvalidSpec: a task is not there, hashes to something else, is refused, or lacks a figure that criteria
+            ask for; the field says which.
+        SourceAway, TransientError: the hub or the store is away.
+    """
+    found: list[BenchmarkTexts] = []
+    for number, task in enumerate(spec.evaluation.lm_eval):
+        place = f"evaluation.lm_eval.{number}"
+        task.check_place(f"{place}.path")
+        try:
+            source = await _source(task, store)
+            check_figures([one.metric for one in spec.criteria], source)
+            read = source.with_data(await _data(source, store, allowed, place))
+        except RefusedTask as error:
+            raise error.in_spec(place) from error
+        found.append(BenchmarkTexts(f"{PREFIX}{task.task}", read.prompts))
+    return tuple(found)
+
+
+async def _source(task: LmEvalTask, store: ObjectStore) -> TaskSource:
+    files = await store.read_folder(task.path)
+    if not files:
+        raise RefusedTask("path", f"{task.path} is not in the object store; put it there")
+    source = find_task(task.task, files)
+    if source.sha256 != task.sha256:
+        raise RefusedTask("sha256", f"{task.path} hashes to {source.sha256}; restore it, or say so")
+    return source
+
+
+async def _data(
+    source: TaskSource, store: ObjectStore, allowed: AllowedSources, place: str
+) -> dict[str, bytes]:
+    if source.hub is None:
+        return dict(source.files)
+    data: dict[str, bytes] = {}
+    for split in source.hub_splits:
+        path = source.hub.stored(split)
+        known = await store.read(path)
+        if known is None:
+            fetched = await asyncio.to_thread(_fetched, source.hub, split, allowed, f"{place}.path")
+            known = await store.first(path, fetched)
+        data[split] = known
+    return data
+
+
+def _fetched(hub: HubData, split: str, allowed: AllowedSources, field: str) -> bytes:
+    """Return a split as JSON Lines. Raises InvalidSpec and SourceAway."""
+    try:
+        if Path(hub.path).exists():  # datasets would take the folder
+            allowed.check_source(hub.path)
+        else:
+            allowed.check_hub()
+        with tempfile.TemporaryDirectory(prefix="lm-eval-") as cache:
+            rows = load_split(
+                hub.path, split, name=hub.name, revision=hub.revision, allowed=allowed, cache=cache
+            )
+            if len(rows) > MAX_QUESTIONS:
+                raise InvalidSpec(field=field, reason=f"{split} of {hub.path} has over {MAX_QUESTIONS:,} rows")
+            return b"".join(canonical_json(dict(row)) + b"\n" for row in rows)
+    except InvalidSpec as error:
+        raise InvalidSpec(field=field, reason=error.reason) from error
+    except (TypeError, ValueError) as error:
+        reason = f"{split} of {hub.path} holds what JSON cannot say ({error}); choose another data set"
+        raise InvalidSpec(field=field, reason=reason) from error
