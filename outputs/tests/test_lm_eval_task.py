@@ -36,7 +36,10 @@ def test_a_task_is_its_yaml_and_its_data() -> None:
     assert len(source.sha256) == 64
     described = QUIZ.replace("task: quiz", "# a comment\ntask: quiz\nmetadata: {version: 2}")
     assert find_task("quiz", folder(described)).sha256 == source.sha256
-    others = [folder(QUIZ.replace("Answer:", "A:")), folder() | {"data/test.jsonl": DATA + b'{"question": "?"}\n'}]
+    others = [
+        folder(QUIZ.replace("Answer:", "A:")),
+        folder() | {"data/test.jsonl": DATA + b'{"question": "?"}\n'},
+    ]
     assert len({source.sha256, *(find_task("quiz", one).sha256 for one in others)}) == 3
 
 
@@ -49,11 +52,15 @@ def test_what_it_includes_counts_and_its_own_keys_win() -> None:
 
 
 def test_a_figure_is_named_by_its_filter() -> None:
-    text = QUIZ + 'filter_list: [{name: strict, filter: [{function: take_first}]}]\nmetric_list: [{metric: acc}]'
+    text = (
+        QUIZ + "filter_list: [{name: strict, filter: [{function: take_first}]}]\nmetric_list: [{metric: acc}]"
+    )
     source = find_task("quiz", folder(text))
     assert source.figures == ("lm_eval.quiz.acc.strict",)
     check_figures(["chrf", "lm_eval.quiz.acc.strict", "lm_eval.other.acc"], source)
-    with pytest.raises(InvalidSpec, match=r"criteria\.1\.metric: lm_eval\.quiz\.acc is no figure .* acc\.strict"):
+    with pytest.raises(
+        InvalidSpec, match=r"criteria\.1\.metric: lm_eval\.quiz\.acc is no figure .*\.acc\.strict"
+    ):
         check_figures(["chrf", "lm_eval.quiz.acc"], source)
 
 
@@ -88,7 +95,7 @@ def test_data_of_the_hub_is_named_by_its_commit() -> None:
         (QUIZ + "include: /etc/passwd", "path", "is no file of the folder"),
         (QUIZ + "include: quiz.yaml", "path", "includes itself"),
         (QUIZ.replace("data/test.jsonl", "/etc/passwd"), "path", "is no file of the folder"),
-        (QUIZ.replace("{test: data/test.jsonl}", "{train: data/test.jsonl}"), "path", "no file of split 'test'"),
+        (QUIZ.replace("{test: data/test.jsonl}", "{train: data/test.jsonl}"), "path", "split 'test'"),
         (QUIZ.replace("{test: data/test.jsonl}", "'*.jsonl'"), "path", "one file per split"),
         (QUIZ.replace("data_files", "trust_remote_code: true, data_files"), "path", "trust_remote_code"),
         (QUIZ.replace("dataset_path: json", "dataset_path: ./loader.py"), "path", "neither json"),
@@ -101,7 +108,7 @@ def test_data_of_the_hub_is_named_by_its_commit() -> None:
         (QUIZ + "generation_kwargs: {do_sample: true}", "path", "greedy"),
         (QUIZ + "generation_kwargs: {num_beams: 4}", "path", r"generation_kwargs\.num_beams"),
         (QUIZ + "description: 2026-11-26", "path", "what JSON cannot say"),
-        (QUIZ.replace("doc_to_target: gold", "doc_to_target: {a: b}"), "path", "doc_to_target must be a template"),
+        (QUIZ.replace("doc_to_target: gold", "doc_to_target: {a: b}"), "path", "must be a template"),
     ],
 )  # fmt: skip
 def test_what_is_refused_says_why(text: str, field: str, complaint: str) -> None:
@@ -137,7 +144,9 @@ def test_data_that_is_no_json_lines_is_refused(data: bytes, complaint: str) -> N
         ({}, {"b": 1, "a": "x"}, '{"a": "x", "b": 1}'),
     ],
 )  # fmt: skip
-def test_a_question_is_what_its_prompt_says_of_it(config: dict[str, Any], doc: dict[str, Any], text: str) -> None:
+def test_a_question_is_what_its_prompt_says_of_it(
+    config: dict[str, Any], doc: dict[str, Any], text: str
+) -> None:
     from tunewheel_outputs.lm_eval_task import asked
 
     assert asked(config, doc) == text

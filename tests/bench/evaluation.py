@@ -260,12 +260,14 @@ def beside_lm_eval(model: Any, tokenizer: Any) -> dict[str, Any]:
                 if number:  # the first round warms up
                     seconds[who].append(time.perf_counter() - began)
     taken = {who: round(statistics.median(ones), 2) for who, ones in seconds.items()}
-    pairs = {name: zip(answers["eval"][name], answers["simple_evaluate"][name], strict=True) for name in tasks}
     return {
         "seconds": taken,
         "eval over simple_evaluate": round(taken["eval"] / taken["simple_evaluate"], 3),
         "questions": {name: len(ones) for name, ones in answers["eval"].items()},
-        "same_responses": {name: sum(map(same_responses, *zip(*ones))) for name, ones in pairs.items()},
+        "same_responses": {
+            name: sum(map(same_responses, answers["eval"][name], answers["simple_evaluate"][name]))
+            for name in tasks
+        },
     }
 
 

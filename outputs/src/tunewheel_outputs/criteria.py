@@ -100,7 +100,9 @@ def check_criteria(spec: ProjectSpec) -> None:
         if metric is None:
             raise InvalidSpec(field=f"criteria.{number}.metric", reason=unknown_metric(criterion.metric))
         if task is not None and task not in tasks:
-            reason = f"is about the lm-eval task {task!r}, which evaluation.lm_eval does not name; add it there"
+            reason = (
+                f"is about the lm-eval task {task!r}, which evaluation.lm_eval does not name; add it there"
+            )
             raise InvalidSpec(field=f"criteria.{number}.metric", reason=reason)
         if (field := metric.lacks(spec.task)) is not None:
             reason = f"is missing, but criteria ask for {metric.name}; add one of them"

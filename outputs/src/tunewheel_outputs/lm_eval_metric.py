@@ -1,5 +1,5 @@
-"""Figures of lm-evaluation-harness's tasks as metrics: ``lm_eval.<task>.<metric>``, and ``.<filter>`` after it
-where the task filters answers.
+"""Figures of lm-evaluation-harness's tasks as metrics: ``lm_eval.<task>.<metric>``, with ``.<filter>`` where
+the task filters answers.
 
 Only what has a value per question is one: pairs of models are compared question by question. F1, BLEU and
 other figures of a whole set are not.
@@ -24,7 +24,7 @@ class Form(NamedTuple):
 
 
 FORMS = {
-    "acc": Form("Share of questions whose likeliest choice, or greedy answer, is right.", "proportion", "mean"),
+    "acc": Form("Share of questions whose likeliest choice or greedy answer is right.", "proportion", "mean"),
     "acc_norm": Form("The same by likelihood per character of the choice.", "proportion", "mean"),
     "acc_bytes": Form("The same by likelihood per byte of the choice.", "proportion", "mean"),
     "acc_mutual_info": Form(
@@ -32,8 +32,8 @@ FORMS = {
     ),
     "exact_match": Form("Share of answers that equal the expected one.", "proportion", "mean"),
     "perplexity": Form("exp of the mean negative log-likelihood of a target.", "ratio", "perplexity"),
-    "word_perplexity": Form("exp of the mean negative log-likelihood per word.", "ratio", "weighted_perplexity"),
-    "byte_perplexity": Form("exp of the mean negative log-likelihood per byte.", "ratio", "weighted_perplexity"),
+    "word_perplexity": Form("The same per word of a text.", "ratio", "weighted_perplexity"),
+    "byte_perplexity": Form("The same per byte of a text.", "ratio", "weighted_perplexity"),
 }  # fmt: skip
 """By lm-eval's name of the metric."""
 

@@ -1,8 +1,8 @@
 """Reads a task of lm-evaluation-harness from a folder of YAML and JSON Lines, without lm-eval.
 
-A task is what lies in its folder: it names a task and the splits of its data, either files of the folder or a
-data set of the Hugging Face hub at one commit. What would run code of the task's, or read what lies elsewhere,
-is refused. So is what gives no figure per question.
+A task is what lies in its folder: it names a task and the splits of its data, which are files of the folder
+or a data set of the Hugging Face hub at one commit. What would run code of the task's, or read what lies
+elsewhere, is refused. So is what gives no figure per question.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ class TaskSource:
         Raises:
             RefusedTask: a file is no JSON Lines, or there are too many questions.
         """
-        docs = [doc for split, text in data.items() for doc in _docs(split, text, wanted=self.questions_split)]
+        docs = [
+            doc for split, text in data.items() for doc in _docs(split, text, wanted=self.questions_split)
+        ]
         if not docs:
             raise RefusedTask("path", f"{self.name} has no questions in {self.questions_split}; give some")
         return ReadTask(self, data, tuple(asked(self.config, doc) for doc in docs))
@@ -167,7 +169,10 @@ def asked(config: Mapping[str, Any], doc: Mapping[str, Any]) -> str:
     """Return what ``doc`` puts into its prompt; into its target where the prompt holds nothing of it."""
     for part in ("doc_to_text", "doc_to_target"):
         template = str(config.get(part) or "")
-        named = [template, *(word for inner in _EXPRESSION.findall(template) for word in _WORD.findall(inner))]
+        named = [
+            template,
+            *(word for inner in _EXPRESSION.findall(template) for word in _WORD.findall(inner)),
+        ]
         texts = [text for name in dict.fromkeys(named) if name in doc for text in _texts(doc[name])]
         if texts:
             return "\n".join(texts).encode("utf-8", "replace").decode()
@@ -277,7 +282,9 @@ def _located(name: str, config: dict[str, Any], folder: str, files: Mapping[str,
     splits = tuple(dict.fromkeys(str(config[key]) for key in _SPLITS if config.get(key)))
     questions = config.get("test_split") or config.get("validation_split")
     if questions is None or not isinstance(options, dict):
-        raise RefusedTask("path", f"{name} needs test_split or validation_split, and a mapping dataset_kwargs")
+        raise RefusedTask(
+            "path", f"{name} needs test_split or validation_split, and a mapping dataset_kwargs"
+        )
     if place in _FORMATS:
         data = _folder_data(name, options, folder, files)
         if missing := [split for split in splits if split not in data]:
@@ -285,7 +292,9 @@ def _located(name: str, config: dict[str, Any], folder: str, files: Mapping[str,
             raise RefusedTask("path", reason)
         return TaskSource(name, config, str(questions), {split: data[split] for split in splits})
     if not isinstance(place, str) or place.count("/") != 1 or place.startswith(("/", ".")):
-        reason = f"{name}: dataset_path {place!r} is neither json (files of the folder) nor owner/name of the "
+        reason = (
+            f"{name}: dataset_path {place!r} is neither json (files of the folder) nor owner/name of the "
+        )
         raise RefusedTask("path", reason + "hub; loaders and folders elsewhere may run code, or be anybody's")
     if rest := sorted(set(options) - {"revision"}):
         raise RefusedTask("path", f"{name}: dataset_kwargs.{rest[0]} is not taken for hub data; leave it out")

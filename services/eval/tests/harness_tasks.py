@@ -8,13 +8,19 @@ from typing import Any
 QUESTIONS = [
     {"question": "Is ice cold?", "choices": ["yes", "no"], "gold": 0},
     {"question": "Does a parcel fly by itself?", "choices": ["yes", "no", "on Sundays only"], "gold": 1},
-    {"question": "What is the colour of the light when the battery is low?", "choices": ["red", "b"], "gold": 0},
+    {
+        "question": "What is the colour of the light when the battery is low?",
+        "choices": ["red", "b"],
+        "gold": 0,
+    },
     {"question": "2 + 2?", "choices": ["3", "4", "22"], "gold": 1},
     {"question": "Who pays?", "choices": ["nobody", "you"], "gold": 1},
 ]
 SHOTS = [{"question": f"Is {n} a number?", "choices": ["yes", "no"], "gold": 0} for n in range(4)]
 ECHOES = [{"asked": f"Say {word}", "answer": word} for word in ("yes", "thank you", "invoice", "the")]
-TEXTS = [{"text": text} for text in ("The charger shows a red light.", "Please!", "We have sent it again " * 3)]
+TEXTS = [
+    {"text": text} for text in ("The charger shows a red light.", "Please!", "We have sent it again " * 3)
+]
 
 
 def _lines(docs: list[dict[str, Any]]) -> bytes:

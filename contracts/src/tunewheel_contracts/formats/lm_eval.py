@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import StringConstraints
 
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.fields import PositiveInt, RelativePath, Sha256, Strict

@@ -19,7 +19,10 @@ from tunewheel_outputs.lm_eval_task import find_task
 from tunewheel_runtime.store import ObjectStore
 
 QUESTION = "Which of our pumps may run dry for as long as an hour without any harm to its seals?"
-LINES = [{"question": QUESTION, "answer": "the LM-7"}, {"question": "And which may not?", "answer": "the LM-8"}]
+LINES = [
+    {"question": QUESTION, "answer": "the LM-7"},
+    {"question": "And which may not?", "answer": "the LM-8"},
+]
 DATA = "".join(json.dumps(line) + "\n" for line in LINES).encode()
 QUIZ = """
 task: quiz
@@ -44,7 +47,9 @@ Declare = Callable[..., Any]
 def declared(store: ObjectStore, spec: Any) -> Declare:
     """Put the task's folder into the store; returns the spec that names it by its hash."""
 
-    async def declare(text: str = QUIZ, metric: str = "lm_eval.quiz.exact_match", **changes: Any) -> ProjectSpec:
+    async def declare(
+        text: str = QUIZ, metric: str = "lm_eval.quiz.exact_match", **changes: Any
+    ) -> ProjectSpec:
         files = {"quiz.yaml": text.encode(), "test.jsonl": DATA}
         for name, data in files.items():
             await store.put(f"benchmarks/quiz/{name}", data)
@@ -69,7 +74,10 @@ async def test_its_questions_are_kept_out_of_training(store: ObjectStore, declar
     [
         ({"sha256": "0" * 64}, r"evaluation\.lm_eval\.0\.sha256: benchmarks/quiz hashes to"),
         ({"task": "none", "sha256": "0" * 64}, r"evaluation\.lm_eval\.0\.task: 'none' is no task .* quiz"),
-        ({"text": QUIZ + "process_docs: !function f.g", "sha256": "0" * 64}, r"lm_eval\.0\.path: .*!function"),
+        (
+            {"text": QUIZ + "process_docs: !function f.g", "sha256": "0" * 64},
+            r"lm_eval\.0\.path: .*!function",
+        ),
         ({"metric": "lm_eval.quiz.acc"}, r"criteria\.\d\.metric: .* it has lm_eval\.quiz\.exact_match"),
         ({"path": "datasets/theirs"}, r"evaluation\.lm_eval\.0\.path: .* is not below benchmarks/"),
         ({"path": "benchmarks/none"}, r"evaluation\.lm_eval\.0\.path: .* is not in the object store"),

@@ -1,8 +1,7 @@
 """Asks a loaded model the questions of lm-evaluation-harness's tasks, by lm-eval's own code.
 
-Only the measuring process imports this. Prompts, few-shot examples, answers, filters and scores are lm-eval's,
-as its ``simple_evaluate`` has them with the same batch size; what is ours is that rows are kept a few batches
-at a time.
+lm-eval is loaded by the measuring process only. Prompts, few-shot examples, answers, filters and scores are
+lm-eval's, as its ``simple_evaluate`` has them; what is ours is that rows are kept a few batches at a time.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def ask(
     batch_size: int,
     holds: Callable[[Sequence[str]], bool],
 ) -> Iterator[list[LmEvalRow]]:
-    """Yield the rows of the questions ``keys``, a few batches at a time; those that ``holds`` has are skipped.
+    """Yield the rows of the questions ``keys``, a few batches at a time; what ``holds`` has is skipped.
 
     Raises:
         UnfitCandidate: lm-eval cannot make questions of the task, with the field to mend.
@@ -130,7 +129,7 @@ def _row(task: Task, key: str, instances: Sequence[Instance]) -> LmEvalRow:
     first = instances[0]
     scores: dict[str, tuple[float, float]] = {}
     for name in first.filtered_resps:
-        metrics = task.process_results(first.doc, [one.filtered_resps[name] for one in instances])
+        metrics: Any = task.process_results(first.doc, [one.filtered_resps[name] for one in instances])
         scores |= {
             figure_name(str(first.task_name), metric, name): _score(metric, value)
             for metric, value in metrics.items()

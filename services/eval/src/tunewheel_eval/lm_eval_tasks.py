@@ -39,7 +39,7 @@ class AskedTask:
         return f"{PREFIX}{self.spec.task}"
 
     def clusters(self) -> Clusters:
-        """Return each question's cluster by number: questions that are nearly the same are one observation."""
+        """Return each question's cluster by number: nearly the same questions are one observation."""
         prompts = self.read.prompts[: len(self.keys)]
         return clusters_of(list(range(len(prompts))), prompts)
 

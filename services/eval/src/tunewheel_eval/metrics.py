@@ -25,8 +25,8 @@ class Outcomes:
     """Per item, in the same order for every contestant."""
 
     by_metric: Mapping[str, Scores]
-    """By name; shape (examples,), (regression items,) or (questions of a task,), as the metric says. A row that
-    a metric says nothing about is NaN; which ones they are depends on the expert's answers alone."""
+    """By name; shape (examples,), (regression items,) or (questions of a task,), as the metric says. A row
+    that a metric says nothing about is NaN; which ones they are depends on the expert's answers alone."""
     examples: int
     regression_kinds: tuple[str, ...]
 
@@ -59,7 +59,8 @@ def outcomes(
 ) -> Outcomes:
     """Judge a complete measurement by every metric that ``task`` has all for.
 
-    ``tasks``: those of lm-eval, with every figure that they have. ``corpus`` holds the terms of the training rows, for those of ``asked_for`` that need them.
+    ``tasks``: those of lm-eval, with every figure that they have. ``corpus`` holds the terms of the training
+    rows, for those of ``asked_for`` that need them.
 
     Raises:
         KeyError: a row is missing: the measurement is not complete.

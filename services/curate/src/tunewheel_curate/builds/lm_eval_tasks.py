@@ -36,8 +36,8 @@ async def read_tasks(
     """Return the questions of each task that ``spec`` names.
 
     Raises:
-        InvalidSpec: a task is not there, hashes to something else, is refused, or lacks a figure that criteria
-            ask for; the field says which.
+        InvalidSpec: a task is not there, hashes to something else, is refused, or lacks a figure of the
+            criteria; the field says which.
         SourceAway, TransientError: the hub or the store is away.
     """
     found: list[BenchmarkTexts] = []
@@ -92,7 +92,9 @@ def _fetched(hub: HubData, split: str, allowed: AllowedSources, field: str) -> b
                 hub.path, split, name=hub.name, revision=hub.revision, allowed=allowed, cache=cache
             )
             if len(rows) > MAX_QUESTIONS:
-                raise InvalidSpec(field=field, reason=f"{split} of {hub.path} has over {MAX_QUESTIONS:,} rows")
+                raise InvalidSpec(
+                    field=field, reason=f"{split} of {hub.path} has over {MAX_QUESTIONS:,} rows"
+                )
             return b"".join(canonical_json(dict(row)) + b"\n" for row in rows)
     except InvalidSpec as error:
         raise InvalidSpec(field=field, reason=error.reason) from error
