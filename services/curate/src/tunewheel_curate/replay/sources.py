@@ -259,7 +259,7 @@ def load_split(
     if source in _PACKAGED_DATASETS_MODULES:  # it would read whatever lies where curate runs
         raise InvalidSpec(field=_FIELD, reason=f"{source} is no data set; name one, as owner/name")
     try:
-        builder = datasets.load_dataset_builder(source, name, revision=revision, cache_dir=cache)
+        builder = datasets.load_dataset_builder(source, name=name, revision=revision, cache_dir=cache)
         _check_files(builder.config.data_files or {}, allowed)
         builder.download_and_prepare()
         return builder.as_dataset(split=split)
