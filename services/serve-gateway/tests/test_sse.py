@@ -15,7 +15,7 @@ async def payloads(parts: list[bytes]) -> list[bytes]:
         for part in parts:
             yield part
 
-    return [payload async for payload in read_data(body())]
+    return [payload async for payload, _ in read_data(body())]
 
 
 @given(
@@ -27,6 +27,14 @@ async def test_events_survive_any_cut(sent: list[bytes], data: st.DataObject):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
     edges = [0, *cuts, len(whole)]
     assert await payloads([whole[a:b] for a, b in itertools.pairwise(edges)]) == sent
+
+
+async def test_it_is_told_whether_another_is_at_hand():
+    async def body() -> AsyncIterator[bytes]:
+        for part in (b"data: a\n\ndata: b\n\nda", b"ta: c\n\n"):
+            yield part
+
+    assert [found async for found in read_data(body())] == [(b"a", True), (b"b", False), (b"c", False)]
 
 
 async def test_carriage_returns_and_a_missing_last_newline_are_taken():

@@ -23,7 +23,7 @@ from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target, sticky_draw
 from tunewheel_serve_gateway.shadow import ShadowCopies
-from tunewheel_serve_gateway.upstream.protocol import Chunk, ModelNotLoaded, Upstream, UpstreamError
+from tunewheel_serve_gateway.upstream.protocol import AT_HAND, Chunk, ModelNotLoaded, Upstream, UpstreamError
 from tunewheel_serve_gateway.upstream.sse import DONE, as_event
 
 T = TypeVar("T")
@@ -126,6 +126,8 @@ class Answering:
         """Yield the answer as server-sent events. Closing it early frees the engine."""
         exchange, request, started = opened.exchange, opened.request, opened.started
         opened.begun = True
+        held = b""
+        """What came with the next chunk in one piece, and is sent with it in one piece."""
         try:
             with self._reconciler.using(opened.target.model_id):
                 async for chunk in _all(opened):
@@ -134,11 +136,15 @@ class Answering:
                     usage = chunk.pop("usage", None)
                     if request.include_usage:
                         chunk["usage"] = usage
+                    at_hand = chunk.pop(AT_HAND, False)
                     if chunk.get("choices") or (request.include_usage and usage):
-                        yield as_event(orjson.dumps(_signed(chunk, exchange)))
+                        held += as_event(orjson.dumps(_signed(chunk, exchange)))
+                    if held and not at_hand:
+                        yield held
+                        held = b""
         except UpstreamError as error:
             await self._failed(exchange, error, started)
-            yield as_event(error.body())
+            yield held + as_event(error.body())
             return
         except (asyncio.CancelledError, GeneratorExit) as error:
             await self._failed(exchange, error, started)
@@ -146,7 +152,7 @@ class Answering:
         finally:
             await opened.chunks.aclose()
         await self._answered(opened.target, request, exchange, started)
-        yield as_event(DONE)
+        yield held + as_event(DONE)
 
     async def close(self, opened: Opened) -> None:
         """Free the engine where the client left before it asked for the events."""

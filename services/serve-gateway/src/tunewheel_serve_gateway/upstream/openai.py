@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from tunewheel_serve_gateway.judged import Bases, bases_of
 from tunewheel_serve_gateway.upstream.protocol import (
+    AT_HAND,
     Chunk,
     KeyRefused,
     ModelFailed,
@@ -89,7 +90,7 @@ class OpenAiUpstream:
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
         async with self._answer("POST", "/v1/chat/completions", body) as response:
             begun = False
-            async for payload in read_data(response.content.iter_any()):
+            async for payload, more in read_data(response.content.iter_any()):
                 if payload == DONE:
                     if not begun:
                         raise UpstreamBroken("the engine ended its answer before it began; try again")
@@ -100,6 +101,8 @@ class OpenAiUpstream:
                 elif chunk.get("choices") != [] or chunk.get("error"):  # usage comes without a choice
                     raise self._no_answer(chunk)
                 if begun:
+                    if more:
+                        chunk[AT_HAND] = True
                     yield chunk
         raise UpstreamBroken("the engine broke off its answer; send the request again")
 

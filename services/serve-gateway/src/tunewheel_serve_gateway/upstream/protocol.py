@@ -24,6 +24,8 @@ from tunewheel_serve_gateway.upstream.refusal import refusal_of
 
 Chunk = dict[str, Any]
 """One ``chat.completion.chunk`` of OpenAI's streaming protocol."""
+AT_HAND = "tunewheel.more_at_hand"
+"""Key of a chunk behind which the next one, or the stream's end, is there already: both may go as one."""
 
 
 class UpstreamError(ApiError):

@@ -11,8 +11,9 @@ LONGEST_LINE = 16 << 20
 """Bytes of one event; more come only from what is no engine, and would fill the memory."""
 
 
-async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the payload of every ``data:`` line of a body that arrives in arbitrary ``parts``.
+async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
+    """Yield the payload of every ``data:`` line of a body that arrives in arbitrary ``parts``, and whether
+    another line of the same part follows.
 
     Engines send one line per event; comments, event names and empty lines are skipped.
 
@@ -22,16 +23,16 @@ async def read_data(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     rest = b""
     async for part in parts:
         *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
+        found = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        for n, payload in enumerate(found, start=1):
+            yield payload, n < len(found)
         if len(rest) > LONGEST_LINE:
             raise UpstreamBroken(
                 "the engine failed; send the request again",
                 detail=f"one of its events is over {LONGEST_LINE} bytes; is engine_url an OpenAI server?",
             )
     if rest.startswith(b"data:"):
-        yield rest[5:].strip()
+        yield rest[5:].strip(), False
 
 
 def as_event(payload: bytes) -> bytes:
