@@ -96,17 +96,14 @@ class LimitReached(ApiError):
     def __init__(
         self, message: str, *, kind: str, code: str, retry_after: str | None, headers: Headers
     ) -> None:
-        """``retry_after`` None: the same request is never admitted. Clients are told when not to try again by
-        themselves: OpenAI's read ``x-should-retry``."""
+        """``retry_after`` None: the same request is never admitted."""
         super().__init__(message, code=code, retry_after=retry_after)
         self.type = kind
+        self.should_retry = False if retry_after is None or code == "insufficient_quota" else None
         self._headers = headers
 
     def headers(self) -> Headers:
-        own: Headers = [*super().headers(), *self._headers]
-        if self.retry_after is None or self.code == "insufficient_quota":
-            own.append((b"x-should-retry", b"false"))
-        return own
+        return [*super().headers(), *self._headers]
 
 
 def rules_of(own: Limits | None, default: Limits, *, replicas: int) -> tuple[Rule, ...]:

@@ -24,6 +24,9 @@ ErrorType = Literal[
     "authentication_error",
     "permission_error",
     "rate_limit_error",
+    "requests",
+    "tokens",
+    "insufficient_quota",
     "server_error",
 ]
 
