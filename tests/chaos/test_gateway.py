@@ -45,19 +45,27 @@ class Load:
     rates: bool = True
     """Whether clients rate what they get: without the broker that takes as long as a publish may."""
     stopping: bool = False
+    clients: list[asyncio.Task[None]] = field(default_factory=list)
 
     @asynccontextmanager
     async def applied(self) -> AsyncIterator[None]:
         async with aiohttp.ClientSession() as session:
-            clients = [asyncio.create_task(self._client(session)) for _ in range(CLIENTS)]
+            self.clients = [asyncio.create_task(self._client(session)) for _ in range(CLIENTS)]
             yield
             self.stopping = True
-            await asyncio.gather(*clients)
+            await asyncio.gather(*self.clients)
 
     async def goes_on(self, *, answers: int = 300) -> None:
         """Return once so many more were answered."""
         before = len(self.answered)
-        await until(lambda: len(self.answered) > before + answers)
+
+        def have_been_answered() -> bool:
+            for client in self.clients:
+                if client.done():
+                    client.result()  # which says why it gave up
+            return len(self.answered) > before + answers
+
+        await until(have_been_answered)
 
     async def _client(self, session: aiohttp.ClientSession) -> None:
         while not self.stopping:
@@ -93,7 +101,7 @@ def start(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
 async def test_killed_twice_under_load_it_comes_back_and_nothing_is_lost(
     broker_factory: Any, tmp_path: Path, project: str
 ):
-    broker = broker_factory()
+    broker = await asyncio.to_thread(broker_factory)
     fresh_kafka = broker.bootstrap_servers
     adapter = await stored_adapter(ObjectStore((tmp_path / "store").as_uri()), project, 1)
     port = free_port()

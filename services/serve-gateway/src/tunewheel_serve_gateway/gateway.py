@@ -182,6 +182,7 @@ class Gateway:
         if self._reconciling is None:
             await self.log.recover([project.project for project in self.catalog.projects()])
             self._ids.open()
+            self.reconciler.on_change()  # the first request must not find an empty table
             self._reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
             for task in (self._reconciling, self.log.start()):
                 task.add_done_callback(self._on_end)
