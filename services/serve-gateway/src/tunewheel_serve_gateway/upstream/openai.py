@@ -30,6 +30,7 @@ from tunewheel_serve_gateway.upstream.protocol import (
 )
 from tunewheel_serve_gateway.upstream.sse import DONE, read_data
 
+TEXT_OR_NONE = (str, type(None))
 KEEPALIVE_SECONDS = 4.0
 """Below uvicorn's five: a connection is never reused while the engine is closing it."""
 CONNECT_SECONDS = 3.0
@@ -227,21 +228,24 @@ def _says(answer: dict[str, Any], part: str) -> bool:
     choices = answer.get("choices")
     if answer.get("error") or not isinstance(choices, list) or not choices:
         return False
-    return all(isinstance(choice, dict) and _is_said(choice.get(part), part) for choice in choices)
+    for choice in choices:  # of each piece of a stream: a generator here would be dearer than the check
+        if not isinstance(choice, dict) or not _is_said(choice.get(part), part):
+            return False
+    return True
 
 
 def _is_said(said: Any, part: str) -> bool:
     if said is None:
         return part == "delta"
-    if not isinstance(said, dict) or not isinstance(said.get("content"), str | None):
+    if not isinstance(said, dict) or not isinstance(said.get("content"), TEXT_OR_NONE):
         return False
-    calls = said.get("tool_calls") or ()
-    return isinstance(calls, list | tuple) and all(map(_is_call, calls))
+    calls = said.get("tool_calls")
+    return not calls or (isinstance(calls, list) and all(map(_is_call, calls)))
 
 
 def _is_call(call: Any) -> bool:
     function = call.get("function") or {} if isinstance(call, dict) else None
-    return isinstance(function, dict) and isinstance(function.get("arguments"), str | None)
+    return isinstance(function, dict) and isinstance(function.get("arguments"), TEXT_OR_NONE)
 
 
 def as_object(payload: bytes) -> dict[str, Any]:
