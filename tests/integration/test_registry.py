@@ -201,6 +201,15 @@ async def test_a_command_by_the_command_line_is_carried_out_or_refused_with_the_
             assert [answer.refusal.field for answer in told if answer.refusal] == ["generation"]
             code, answer = await order(kafka, "retire", project, "challenger")
             assert (code, "no challenger" in answer["error"]) == (2, True)
+            code, answer = await tunewheel_model(kafka, "stop", project, "--to", "base")
+            assert (code, answer["outcome"], answer["model_id"]) == (0, "done", "base")
+            await bus.collect(
+                topics.SERVING_DESIRED,
+                1,
+                where=lambda e: e.project == project and [r.adapter for r in e.data.desired.routes] == [None],
+            )
+            code, answer = await order(kafka, "unpin", project, "base")
+            assert (code, answer["outcome"]) == (0, "done")
         code, answer = await order(kafka, "unpin", project, first, "--timeout", "0.1")
         assert (code, answer["outcome"]) == (6, "unanswered")
 
@@ -219,8 +228,12 @@ async def at_once(kafka: str, action: str, project: str, model: str, generation:
 
 
 async def order(kafka: str, action: str, project: str, model: str, *more: str) -> tuple[int, Any]:
+    return await tunewheel_model(kafka, action, project, model, *more)
+
+
+async def tunewheel_model(kafka: str, *said: str) -> tuple[int, Any]:
     """Run ``tunewheel model``; return its exit code and what it prints."""
-    words: Sequence[str] = ["model", action, project, model, "--reason", "refunds", "--json", *more]
+    words: Sequence[str] = ["model", *said, "--reason", "refunds", "--json"]
     environment = {"TUNEWHEEL_BOOTSTRAP_SERVERS": kafka, "TUNEWHEEL_IDENTITY": "open"}
     result = await asyncio.to_thread(CliRunner().invoke, app, words, env=environment)
     return result.exit_code, json.loads(result.stdout)

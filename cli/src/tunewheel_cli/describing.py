@@ -158,7 +158,8 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     lifecycle.ModelRolledback: lambda e: f"{e.model_id}: out of {e.from_stage.value}, {e.reason}",
     lifecycle.ModelCommanded: lambda e: f"{e.action} {e.model_id}: {e.reason}",
     lifecycle.ModelPinned: lambda e: (
-        f"{e.model_id} {'is' if e.pinned else 'is no longer'} pinned, {e.reason}"
+        f"{e.model_id} {'is' if e.pinned else 'is no longer'} pinned"
+        f"{', and answers alone' if e.alone else ''}, {e.reason}"
     ),
     lifecycle.CommandRefused: lambda e: f"{e.action} {e.model_id} refused: {e.field} {e.reason}",
     lifecycle.ServingDesired: _desired,

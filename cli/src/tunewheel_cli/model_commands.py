@@ -22,6 +22,8 @@ from tunewheel_cli.connection import InvalidOption
 from tunewheel_cli.publishing.sender import publish_events
 from tunewheel_cli.reading import follow, read_latest
 
+BASE = "base"
+"""Means the bare base model while it answers."""
 ANSWERS = (MODEL_PROMOTED, MODEL_ROLLEDBACK, MODEL_PINNED, COMMAND_REFUSED)
 
 
@@ -63,9 +65,13 @@ def meant(desired: ServingDesired | None, name: str) -> str:
     Raises:
         InvalidOption: nobody has the role of the alias.
     """
-    if desired is None and name not in ALIASES:
+    if name == BASE:
+        routes = desired.desired.routes if desired else ()
+        found = next((route.model_id for route in routes if route.adapter is None), None)
+    elif desired is None and name not in ALIASES:
         return name
-    found = desired.desired.model_id(name) if desired else None
+    else:
+        found = desired.desired.model_id(name) if desired else None
     if found is None:
         raise InvalidOption(f"model: there is no {name} now; name one by its id (`tunewheel models`)")
     return found

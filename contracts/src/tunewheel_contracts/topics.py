@@ -171,9 +171,15 @@ REVIEW_SUBMITTED = TopicSpec(
     evaluation.ReviewSubmitted, ("console",), ("eval", "registry"), 1, replayed_by=("registry",)
 )
 
-MODEL_REGISTERED = TopicSpec(lifecycle.ModelRegistered, ("registry",), ("registry",), 1)
+MODEL_REGISTERED = TopicSpec(
+    lifecycle.ModelRegistered, ("registry",), ("registry", "serve-gateway"), 1, replayed_by=("serve-gateway",)
+)
 MODEL_PROMOTED = TopicSpec(
-    lifecycle.ModelPromoted, ("registry",), ("registry", "monitor"), 1, replayed_by=("monitor",)
+    lifecycle.ModelPromoted,
+    ("registry",),
+    ("registry", "monitor", "serve-gateway"),
+    1,
+    replayed_by=("monitor", "serve-gateway"),
 )
 MODEL_ROLLEDBACK = TopicSpec(
     lifecycle.ModelRolledback, ("registry",), ("registry", "monitor"), 1, replayed_by=("monitor",)

@@ -235,3 +235,48 @@ def test_a_verdict_on_a_rejected_version_is_refused_still(desk: Any, log: Log):
     log.play(desk.trained(4), desk.commanded(4, "reject"))
     with pytest.raises(InvalidEvent, match="final"):
         decide(log.state, desk.passed(4), desk.rollout)
+
+
+def shares(log: Log) -> list[tuple[str, int]]:
+    desired = desired_state(log.state, log.desk.spec())
+    assert desired is not None
+    return [(route.model_id, route.percent) for route in desired.desired.routes]
+
+
+def test_a_stop_leaves_the_champion_alone_until_it_is_unpinned(desk: Any, log: Log):
+    champion, candidate = desk.model_id(2), desk.model_id(3)
+    (pin,) = log.play(desk.commanded(2, "stop", model_id="champion", generation=None))
+    assert (pin.model_id, pin.alone) == (champion, True)
+    assert shares(log) == [(champion, 100)]
+    assert log.stages()[3] == "canary", "it keeps its stage"
+    assert log.play(desk.commanded(2, "stop", model_id="champion")) == [], "redelivered"
+    assert "alone already" in log.refusal(desk.commanded(2, "stop", model_id="champion", request="two"))[1]
+    log.play(desk.passed(4, against=2))
+    assert shares(log) == [(champion, 100)]
+    log.play(desk.commanded(2, "unpin"))
+    assert [model for model, _ in shares(log)] == [champion, desk.model_id(4)]
+    assert candidate not in dict(shares(log)), "the newer candidate goes on"
+
+
+def test_a_stop_to_the_base_leaves_nobody_else_and_the_champion_comes_back(desk: Any, log: Log):
+    base = base_model_id(desk.adapter(1).base)
+    log.play(desk.commanded(0, "stop", model_id="base"))
+    assert shares(log) == [(base, 100)]
+    desired = desired_state(log.state, desk.spec())
+    assert desired is not None
+    assert desired.stand_ins == ()
+    assert "pinned" in log.refusal(desk.commanded(3, "promote"))[1]
+    log.play(desk.commanded(2, "rollback"))
+    assert shares(log) == [(base, 100)], "whoever becomes champion meanwhile"
+    log.play(desk.commanded(0, "stop", model_id="champion", request="two"))
+    assert shares(log) == [(desk.model_id(1), 100)]
+    log.play(desk.commanded(0, "stop", model_id="base", request="three"))
+    log.play(desk.commanded(0, "unpin", model_id=base))
+    assert shares(log)[0][0] == desk.model_id(1)
+
+
+def test_only_the_champion_or_the_base_can_be_left_alone(desk: Any, log: Log):
+    assert "all traffic goes to the champion" in log.refusal(desk.commanded(3, "stop"))[1]
+    empty = Log(desk)
+    for name in ("champion", "base"):
+        assert f"there is no {name}" in empty.refusal(desk.commanded(0, "stop", model_id=name))[1]

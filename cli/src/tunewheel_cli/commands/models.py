@@ -1,4 +1,4 @@
-"""model promote, rollback, pin, unpin, retire, reject: what people decide of a model."""
+"""model promote, rollback, pin, unpin, retire, reject, stop: what people decide of a model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import sys
 import uuid
 from collections.abc import Callable
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 Project = Annotated[str, typer.Argument(help="The project, as in its project.yaml.", show_default=False)]
 Model = Annotated[
-    str, typer.Argument(help="A model's id, champion, or challenger (on trial).", show_default=False)
+    str,
+    typer.Argument(
+        help="A model's id, champion, challenger (on trial), or base (while it answers).", show_default=False
+    ),
 ]
 Reason = Annotated[str, typer.Option(help="Why; it is kept with the model.", show_default=False)]
 Generation = Annotated[
@@ -35,7 +39,16 @@ Request = Annotated[
 ]
 
 
+class Remaining(StrEnum):
+    """Who answers once all others were stopped."""
+
+    CHAMPION = "champion"
+    BASE = "base"
+
+
+To = Annotated[Remaining, typer.Option("--to", help="Who answers everything from now on.")]
 Force = Annotated[bool, typer.Option("--force", help="Even what was not judged, or did not pass.")]
+STOP = "stop"
 ORDERS = {
     "rollback": "Take a model out of traffic; from production the champion before it takes over, or the "
     "base.",
@@ -50,6 +63,7 @@ ORDERS = {
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Decide what becomes of a model; people outrank metrics.", no_args_is_help=True)
     group.command()(promote)
+    group.command()(stop)
     for action, about in ORDERS.items():
         group.command(name=action, help=about)(_command(action))
     model_reports.add_to(group)
@@ -63,6 +77,16 @@ def promote(
 ) -> None:  # fmt: skip
     """Put a model into production at once, whomever it was compared with."""
     _order(reach, "promote", project, model, reason, generation, timeout, request, force=force)
+
+
+@reaching
+def stop(
+    reach: Reach, project: Project, reason: Reason, to: To = Remaining.CHAMPION, timeout: Timeout = 30.0,
+    request: Request = None,
+) -> None:  # fmt: skip
+    """Send all traffic of a project to its champion or its bare base at once: no trial, no copy, nobody else,
+    until `model unpin`."""
+    _order(reach, STOP, project, to.value, reason, None, timeout, request)
 
 
 def _command(action: str) -> Callable[..., None]:
@@ -100,11 +124,13 @@ def _order(
     async def send() -> Answer:
         options = reach.client_options()
         await require_project(options, project)
-        desired = await desired_of(options, project)
+        # Who stops everything counts whatever else happened: the registry knows who is champion by then.
+        desired = None if action == STOP else await desired_of(options, project)
+        named = model if action == STOP else meant(desired, model)
         seen = desired.generation if desired and generation is None else generation
         try:
             data = ModelCommanded(
-                project=project, model_id=meant(desired, model), action=action, reason=reason,
+                project=project, model_id=named, action=action, reason=reason,
                 request=request or str(uuid.uuid4()), generation=seen, principal=reach.principal(), **more,
             )  # fmt: skip
         except ValidationError as error:
@@ -125,6 +151,11 @@ def _tell(answer: Answer, *, as_json: bool, timeout: float) -> None:
             f"the registry has not answered within {timeout:g} s; the command stays on the log, and counts "
             "once it is back: is it running (`tunewheel status`)?",
             file=sys.stderr,
+        )
+    elif told.action == STOP:
+        print(
+            f"all traffic of {told.project} goes to its {told.model_id}; others come back by "
+            f"`tunewheel model unpin {told.project} {told.model_id} --reason WHY`"
         )
     else:
         print(f"{told.action} of {told.model_id} in {told.project}: done")

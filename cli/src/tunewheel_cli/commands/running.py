@@ -50,7 +50,7 @@ def up(
     engine_url: Annotated[
         str | None,
         typer.Option(
-            help="URL of a vLLM or TGI that already runs, instead of the local engine.",
+            help="URL of a vLLM or TGI that already runs, instead of the local engine; several by commas.",
             rich_help_panel=_START,
         ),
     ] = None,

@@ -111,7 +111,8 @@ class ModelCommanded(Event):
     project: Slug
     model_id: Slug
     action: str
-    """``promote``, ``rollback``, ``pin``, ``unpin``, ``retire`` or ``reject``."""
+    """``promote``, ``rollback``, ``pin``, ``unpin``, ``retire``, ``reject`` or ``stop``. To stop,
+    ``model_id`` may be ``champion`` or ``base``: whoever that is when the registry reads it."""
     reason: Annotated[Text, Field(min_length=1)]
     request: Annotated[str, Field(min_length=1, max_length=256)]
     """Tells repeated commands apart."""
@@ -124,7 +125,8 @@ class ModelCommanded(Event):
 
 
 class ModelPinned(Event):
-    """Production stays with a model until it is unpinned: no other is promoted."""
+    """Production stays with a model until it is unpinned: no other is promoted. ``alone``: the model, which
+    may be a base, answers everything, and nobody else sees traffic."""
 
     type: ClassVar[str] = "model.pinned"
     subject_field: ClassVar[str] = "model_id"
@@ -135,6 +137,7 @@ class ModelPinned(Event):
     pinned: bool
     cause: str
     reason: str
+    alone: bool = False
     generation: Position = None
 
 

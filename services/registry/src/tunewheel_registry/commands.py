@@ -19,6 +19,7 @@ from tunewheel_registry.lifecycle import CANDIDATE_STAGES, Decision, Model, Stat
 from tunewheel_registry.steps import promotion, rollback
 
 COMMAND = "command"
+STOP = "stop"
 IN_TRAFFIC = (*CANDIDATE_STAGES, Stage.PRODUCTION)
 JUDGED = (Stage.EVALUATED, *CANDIDATE_STAGES, Stage.RETIRED)
 """Where a model is that passed, and may be promoted by a word."""
@@ -45,25 +46,37 @@ def carry_out(state: State, command: ModelCommanded) -> Iterator[Decision]:
     """Yield the step that ``command`` still asks for, or its refusal; nothing where it is done."""
     if command.event_id() in state.refused:
         return
+    model = _meant(state, command)
     if not state.was_decided_by(command.event_id()):
-        objection = _objection(state, command)
+        objection = _objection(state, model, command)
         if objection is not None:
             yield refused(command, *objection)
             return
-    yield from _ACTIONS[command.action](state, state.models[command.model_id], command)
+    if model is not None:
+        yield from _ACTIONS[command.action](state, model, command)
+
+
+def _meant(state: State, command: ModelCommanded) -> Model | None:
+    """Return the model of a command. Whoever stops everything need not know who the champion is by now."""
+    if command.action == STOP and command.model_id == "champion":
+        return state.champion
+    if command.action == STOP and command.model_id == "base":
+        return state.base
+    return state.models.get(command.model_id)
 
 
 Objection = tuple[str, str]
 """(field, reason)."""
 
 
-def _objection(state: State, command: ModelCommanded) -> Objection | None:
-    model = state.models.get(command.model_id)
+def _objection(state: State, model: Model | None, command: ModelCommanded) -> Objection | None:
     if command.action not in _ACTIONS:
         return "action", f"{command.action!r} is none of {', '.join(_ACTIONS)}"
+    if model is None and command.action == STOP and command.model_id in ("champion", "base"):
+        return "model_id", f"there is no {command.model_id} in project {state.project} now"
     if model is None:
         return "model_id", f"{command.model_id} is not registered in project {state.project}"
-    if model.registration.kind == "base":
+    if model.registration.kind == "base" and command.action not in (STOP, "unpin"):
         return "model_id", f"{model.model_id} is a base model: it answers where no other does"
     if command.generation not in (None, state.generation):
         return "generation", (
@@ -109,6 +122,12 @@ def _against_pin(state: State, model: Model, command: ModelCommanded) -> str | N
     return f"{model.model_id} is pinned already" if state.pinned == model else None
 
 
+def _against_stop(state: State, model: Model, command: ModelCommanded) -> str | None:
+    if model.registration.kind != "base" and model != state.champion:
+        return f"{model.model_id} is {model.stage.value}; all traffic goes to the champion or to the base"
+    return f"{model.model_id} answers alone already" if state.stopped_to == model else None
+
+
 def _against_unpin(state: State, model: Model, command: ModelCommanded) -> str | None:
     return None if state.pinned == model else f"{model.model_id} is not pinned"
 
@@ -138,9 +157,10 @@ def _pin(state: State, model: Model, command: ModelCommanded) -> Iterator[Decisi
         yield ModelPinned(
             project=state.project,
             model_id=model.model_id,
-            pinned=command.action == "pin",
+            pinned=command.action in ("pin", STOP),
             cause=command.event_id(),
             reason=command.reason,
+            alone=command.action == STOP,
         )
 
 
@@ -158,6 +178,7 @@ _ACTIONS: Mapping[str, Act] = {
     "unpin": _pin,
     "retire": _retire,
     "reject": _reject,
+    STOP: _pin,
 }
 _OBJECTIONS: Mapping[str, Object] = {
     "promote": _against_promotion,
@@ -166,4 +187,5 @@ _OBJECTIONS: Mapping[str, Object] = {
     "unpin": _against_unpin,
     "retire": _against_retirement,
     "reject": _against_rejection,
+    STOP: _against_stop,
 }

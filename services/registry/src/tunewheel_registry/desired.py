@@ -16,13 +16,15 @@ MOST_STAND_INS = 5
 def desired_state(state: State, spec: ProjectSpec) -> ServingDesired | None:
     """Return what the gateway should serve; None while no model of the project is known.
 
-    The champion answers (the bare base where there is none) except for the share of the canary.
+    The champion answers (the bare base where there is none) except for the share of the canary. Where a
+    person stopped everybody else, the model that is left answers alone.
     """
     base = _base(state)
     if base is None:
         return None
-    canary = state.in_stage(Stage.CANARY)
-    shadow = state.in_stage(Stage.SHADOW)
+    stopped = state.stopped_to
+    canary = None if stopped else state.in_stage(Stage.CANARY)
+    shadow = None if stopped else state.in_stage(Stage.SHADOW)
     canary_percent = spec.rollout.canary.percent if canary else 0
     routes = [_production(state, base, 100 - canary_percent)]
     if canary:
@@ -40,24 +42,27 @@ def desired_state(state: State, spec: ProjectSpec) -> ServingDesired | None:
 
 
 def _base(state: State) -> BaseModelRef | None:
-    """The champion's base, else the one registered last: one engine serves one base."""
-    champion = state.champion
-    if champion is not None:
-        return champion.registration.base
-    bases = [model.registration.base for model in state.models.values() if model.registration.kind == "base"]
-    return bases[-1] if bases else None
+    """That of who answers, else the one registered last: one engine serves one base."""
+    answers = state.stopped_to or state.champion or state.base
+    return answers.registration.base if answers else None
 
 
 def _production(state: State, base: BaseModelRef, percent: int) -> Route:
-    champion = state.champion
+    champion = _champion(state)
     if champion is not None:
         return _route(champion, RouteRole.PRODUCTION, percent)
     return _bare(base, percent)
 
 
+def _champion(state: State) -> Model | None:
+    """Return the champion that answers; None: the bare base does."""
+    stopped = state.stopped_to
+    return None if stopped is not None and stopped.registration.kind == "base" else state.champion
+
+
 def _stand_ins(state: State, base: BaseModelRef) -> tuple[Route, ...]:
     """Who may answer for a champion that cannot be loaded: a gateway that starts saw nobody before it."""
-    if state.champion is None:
+    if _champion(state) is None:
         return ()
     fitting = (model for model in state.predecessors if _may_fit(model, base))
     before = tuple(_route(model, RouteRole.PRODUCTION, 100) for model in fitting)

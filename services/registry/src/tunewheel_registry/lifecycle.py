@@ -134,6 +134,11 @@ class State:
             return None
         return self.models.get(self.pins[-1].model_id)
 
+    @property
+    def stopped_to(self) -> Model | None:
+        """The model that answers everything, because a person stopped all others: the champion or a base."""
+        return self.pinned if self.pinned is not None and self.pins[-1].alone else None
+
     def was_decided_by(self, cause: str) -> bool:
         by_model = any(model.was_decided_by(cause) for model in self.models.values())
         return by_model or any(pin.cause == cause for pin in self.pins)
@@ -144,6 +149,15 @@ class State:
         replaced = {m.replaces for m in self.models.values() if m.stage is Stage.PRODUCTION}
         serving = (model for model in self.models.values() if model.stage is Stage.PRODUCTION)
         return next((model for model in serving if model.model_id not in replaced), None)
+
+    @property
+    def base(self) -> Model | None:
+        """The base model that answers where no other does: the champion's, else the one registered last."""
+        bases = [model for model in self.models.values() if model.registration.kind == "base"]
+        champion = self.champion
+        if champion is None:
+            return bases[-1] if bases else None
+        return next((b for b in bases if b.registration.base == champion.registration.base), None)
 
     @property
     def candidates(self) -> tuple[Model, ...]:

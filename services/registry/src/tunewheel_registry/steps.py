@@ -44,7 +44,7 @@ def rollback(state: State, model: Model, cause: str, reason: str, decided_by: st
 def unpinnings(state: State) -> Iterator[ModelPinned]:
     """End the pin of a model that production did not stay with: were it to come back, nobody pinned it."""
     model = state.pinned
-    if model is not None and model.stage is not Stage.PRODUCTION:
+    if model is not None and model.registration.kind != "base" and model.stage is not Stage.PRODUCTION:
         yield ModelPinned(
             project=state.project,
             model_id=model.model_id,

@@ -197,7 +197,9 @@ def _rolled_back(event: Envelope[lifecycle.ModelRolledback]) -> list[Told]:
 
 def _pinned(event: Envelope[lifecycle.ModelPinned]) -> list[Told]:
     pin = event.data
-    facts = {"model": pin.model_id, "pinned": pin.pinned, "reason": pin.reason}
+    facts = {"model": pin.model_id, "pinned": pin.pinned, "reason": pin.reason} | (
+        {"alone": True} if pin.alone else {}
+    )
     return [Told(event.id, Kind.STEP, facts, (pin.model_id, pin.cause))]
 
 
