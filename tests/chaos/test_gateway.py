@@ -1,5 +1,6 @@
 """The gateway, killed with -9 under load and started again on the same port, with the broker and without:
-nothing it answered is lost."""
+nothing it answered is lost. And an engine of its pool, killed under load: nobody sees a failure before the
+first token."""
 
 from __future__ import annotations
 
@@ -22,10 +23,11 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.store import ObjectStore
 
-from ..integration.bus import PATIENCE_SECONDS, Bus, until
+from ..integration.bus import PATIENCE_SECONDS, Bus, running, until
 from ..integration.engine_stub import EngineStub
 from ..integration.specs import declared
-from ..integration.test_gateway import desired
+from ..integration.test_gateway import answered_by, client_of, desired, gateway
+from ..integration.tiny_engine import TinyEngine, tiny_adapter, tiny_base
 from ..integration.verdicts import stored_adapter
 
 pytestmark = pytest.mark.chaos
@@ -173,3 +175,67 @@ async def everything(kafka: str, topic: TopicSpec, name: str) -> list[tuple[str,
     """Return field ``name`` and the event id of every event of ``topic`` that is there by now."""
     options = {"bootstrap_servers": kafka}
     return [(getattr(event.data, name), event.id) async for event in read_topics(options, (topic,))]
+
+
+async def test_an_engine_killed_under_load_fails_nobody_before_the_first_token(
+    kafka: str, tmp_path: Path, project: str
+):
+    base = tiny_base(tmp_path)
+    adapter = await tiny_adapter(ObjectStore((tmp_path / "store").as_uri()), base, f"{project}-1", 1)
+    engines = [
+        TinyEngine(base, adapters=tmp_path / "adapters", log=tmp_path / f"engine-{n}.log") for n in range(2)
+    ]
+    for engine in engines:
+        engine.start()
+    try:
+        await asyncio.gather(*(engine.answers() for engine in engines))
+        urls = ",".join(engine.url for engine in engines)
+        async with Bus(kafka) as bus, running(gateway(kafka, tmp_path, urls)) as service:
+            await bus.publish(declared(project), desired(project, 1, (adapter, 100), base=base))
+            async with client_of(service) as client:
+                await answered_by(client, project, adapter.model_id)
+            await asyncio.gather(*(engine.has(adapter.model_id) for engine in engines))
+            asking = Asking(f"http://127.0.0.1:{service.http_port}/v1/chat/completions", project)
+            async with asking.going_on():
+                await until(lambda: asking.begun > 40)
+                engines[0].kill()
+                begun = asking.begun
+                await until(lambda: asking.begun > begun + 80)
+            assert asking.refused == []
+            assert asking.begun > asking.broken, "what had begun there may have broken off, and no more"
+    finally:
+        for engine in engines:
+            engine.kill()
+
+
+@dataclass
+class Asking:
+    """Clients that ask for whole and for streamed answers in turn."""
+
+    url: str
+    project: str
+    begun: int = 0
+    broken: int = 0
+    """Streams that ended in an error after their first token."""
+    refused: list[tuple[int, str]] = field(default_factory=list)
+    _stopping: bool = False
+
+    @asynccontextmanager
+    async def going_on(self) -> AsyncIterator[None]:
+        async with aiohttp.ClientSession() as session:
+            clients = [asyncio.create_task(self._client(session, stream=n % 2 == 0)) for n in range(CLIENTS)]
+            yield
+            self._stopping = True
+            await asyncio.gather(*clients)
+
+    async def _client(self, session: aiohttp.ClientSession, *, stream: bool) -> None:
+        messages = [{"role": "user", "content": "hello"}]
+        body = {"model": self.project, "messages": messages, "max_tokens": 12, "stream": stream}
+        while not self._stopping:
+            async with session.post(self.url, json=body) as response:
+                text = await response.text()
+                if response.status != 200:
+                    self.refused.append((response.status, text))
+                    return
+            self.begun += 1
+            self.broken += '"error"' in text

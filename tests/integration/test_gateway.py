@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,10 +16,11 @@ import aiohttp
 import httpx
 import openai
 import pytest
+from tunewheel_cli.kafka.ports import free_port
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
-from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
@@ -45,7 +50,9 @@ def gateway(kafka: str, tmp_path: Path, engine_url: str, **settings: Any) -> Ser
     )
 
 
-def desired(project: str, generation: int, *shares: tuple[AdapterRef, int]) -> Envelope[ServingDesired]:
+def desired(
+    project: str, generation: int, *shares: tuple[AdapterRef, int], base: BaseModelRef = BASE
+) -> Envelope[ServingDesired]:
     roles = (RouteRole.PRODUCTION, RouteRole.CANARY)
     routes = tuple(
         Route(model_id=adapter.model_id, role=role, percent=percent, adapter=adapter)
@@ -54,7 +61,7 @@ def desired(project: str, generation: int, *shares: tuple[AdapterRef, int]) -> E
     data = ServingDesired(
         project=project,
         generation=generation,
-        base=BASE,
+        base=base,
         system_prompt="Answer as JSON.",
         desired=DesiredRoutes(routes=routes),
     )
@@ -162,3 +169,43 @@ async def test_feedback_for_an_answer_of_any_gateway_is_on_the_log_before_it_is_
         assert event.data.output == answer.choices[0].message.content
         assert event.data.messages[-1].content == HELLO[0]["content"]
         assert (event.data.model_id, event.data.correction) == (BASE.name, {"category": "bell"})
+
+
+async def test_a_stop_changes_the_route_though_the_engine_stands_still(
+    kafka: str, tmp_path: Path, project: str
+):
+    """What the registry says after ``tunewheel model stop`` counts at once. No call to the engine ever ends
+    by a time-out here: the route would wait for ever, were it behind one."""
+    store = ObjectStore((tmp_path / "store").as_uri())
+    first, second = await stored_adapter(store, project, 1), await stored_adapter(store, project, 2)
+    port = free_port()
+    command = [sys.executable, str(Path(__file__).with_name("engine_stub.py")), str(port)]
+    stub = await asyncio.to_thread(subprocess.Popen, command)
+    patient = {"engine_control_seconds": 3600, "engine_timeout_seconds": 3600}
+    try:
+        async with Bus(kafka) as bus:
+            await bus.publish(declared(project), desired(project, 1, (first, 80), (second, 20)))
+            service = gateway(kafka, tmp_path, f"http://127.0.0.1:{port}", **patient)
+            async with running(service), client_of(service) as client:
+                await answered_by(client, project, second.model_id)
+                os.kill(stub.pid, signal.SIGSTOP)
+                shares = ([(first, 60), (second, 40)], [(first, 100)], [])
+                for generation, share in enumerate(shares, start=2):
+                    await bus.publish(desired(project, generation, *share))
+                    wanted = [(adapter.model_id, percent) for adapter, percent in share]
+                    await until_routed(service, project, wanted or [(BASE.name, 100)])
+                os.kill(stub.pid, signal.SIGCONT)
+                await answered_by(client, project, BASE.name)
+    finally:
+        stub.kill()
+        stub.wait(30)
+
+
+async def until_routed(service: Service, project: str, wanted: list[tuple[str, int]]) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http_port}") as http:
+
+        async def is_routed() -> bool:
+            routes = (await http.get("/v1/status")).json()["projects"][project]["routes"]
+            return [(route["model_id"], route["percent"]) for route in routes] == wanted
+
+        await until_true(is_routed)

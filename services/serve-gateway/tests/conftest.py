@@ -81,6 +81,11 @@ class FakeEngine:
         self.models_instead: dict[str, Any] | None = None
         self.load_instead: dict[str, Any] | None = None
         self.slow_load: str | None = None
+        self.slots: int | None = None
+        """Adapters that fit."""
+        self.base = BASE.name
+        self.dies = False
+        """Whether it closes the connection of every chat before the first byte."""
         self.fail_with: tuple[int, dict[str, Any], dict[str, str]] | None = None
         self.stream_instead: list[bytes] | None = None
         self.break_off_after: int | None = None
@@ -133,7 +138,7 @@ class FakeEngine:
     async def _models(self, _: web.Request) -> web.Response:
         if self.models_instead is not None:
             return web.json_response(self.models_instead)
-        names = [BASE.name, *self.adapters]
+        names = [self.base, *self.adapters]
         listed = [{"id": n, "object": "model"} for n in names]
         listed[0] |= self.told_of_base
         return web.json_response({"object": "list", "data": listed})
@@ -149,6 +154,8 @@ class FakeEngine:
             return _error(400, "the adapter was made for another base model")
         if body["lora_name"] in self.adapters:
             return _error(400, f"The lora adapter '{body['lora_name']}' has already been loaded.")
+        if self.slots is not None and len(self.adapters) >= self.slots:
+            return _error(400, "No free lora slots")
         self.adapters[body["lora_name"]] = body["lora_path"]
         return web.Response(text="Success")
 
@@ -161,6 +168,9 @@ class FakeEngine:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.asked.append(body)
+        if self.dies:
+            assert request.transport is not None
+            request.transport.abort()
         if self.fail_with is not None:
             status, payload, headers = self.fail_with
             return web.json_response(payload, status=status, headers=headers)
@@ -173,7 +183,7 @@ class FakeEngine:
         elif asked == HOLD_BACK:
             self.gate.clear()
             return web.json_response(engine_answers.completion(body))
-        if body["model"] not in (BASE.name, *self.adapters):
+        if body["model"] not in (self.base, *self.adapters):
             return _error(404, f"The model `{body['model']}` does not exist.")
         self.running += 1
         try:
@@ -302,10 +312,10 @@ def pytest_asyncio_loop_factories() -> dict[str, Any]:
 
 @dataclass
 class World:
-    """A gateway in front of a fake engine, and what a test does to them."""
+    """A gateway in front of fake engines, and what a test does to them. ``engine`` is the first of them."""
 
     gateway: Gateway
-    engine: FakeEngine
+    engines: list[FakeEngine]
     broker: Broker
     store: ObjectStore
     url: str
@@ -314,11 +324,20 @@ class World:
     adapters: dict[str, AdapterRef] = field(default_factory=dict)
     log: list[Envelope[Any]] = field(default_factory=list)
 
+    @property
+    def engine(self) -> FakeEngine:
+        return self.engines[0]
+
     def tell(self, event: Envelope[Any]) -> None:
         """Have the gateway read ``event`` from the log."""
         self.log.append(event)
-        is_desired = isinstance(event.data, ServingDesired)
-        (self.gateway.on_serving_desired if is_desired else self.gateway.on_project_declared)(event)
+        match event.data:
+            case ServingDesired():
+                self.gateway.on_serving_desired(event)
+            case ProjectDeclared():
+                self.gateway.on_project_declared(event)
+            case _:
+                self.gateway.on_model(event)
 
     def declare(self, project: str = "desk", *, prompt: str = "Answer as JSON.", **values: Any) -> None:
         self.tell(wrap(ProjectDeclared(project=project, spec=spec_of(project, prompt=prompt, **values))))
@@ -421,23 +440,29 @@ MakeWorld = Callable[..., Awaitable[World]]
 @pytest.fixture
 async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
     """Return a maker of worlds; keyword arguments are settings. A world ``beside`` another has a gateway of
-    its own on the other's engine, store and folder. ``log`` is read before the gateway starts."""
+    its own on the other's engines, store and folder. ``log`` is read before the gateway starts. ``bases`` are
+    the base models of its engines."""
     from contextlib import AsyncExitStack
 
     async with AsyncExitStack() as stack:
 
         async def make(
-            beside: World | None = None, log: Sequence[Envelope[Any]] = (), **settings: Any
+            beside: World | None = None,
+            log: Sequence[Envelope[Any]] = (),
+            bases: Sequence[str] = (BASE.name,),
+            **settings: Any,
         ) -> World:
             broker = Broker()
             if beside is not None:
-                engine, store = beside.engine, beside.store
+                engines, store = beside.engines, beside.store
             else:
-                engine, store = FakeEngine(), ObjectStore("memory://")
-                await engine.start()
-                stack.push_async_callback(engine.stop)
+                engines, store = [FakeEngine() for _ in bases], ObjectStore("memory://")
+                for engine, base in zip(engines, bases, strict=True):
+                    engine.base = base
+                    await engine.start()
+                    stack.push_async_callback(engine.stop)
             values = {
-                "engine_url": engine.url,
+                "engine_url": ",".join(engine.url for engine in engines),
                 "cache_dir": tmp_path,
                 "reconcile_seconds": 0.2,
                 "shutdown_seconds": 2.0,
@@ -457,7 +482,7 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
             guard(app.routes, Access(gateway_settings, warn=print))
             url = await stack.enter_async_context(served(RequestIds(app)))
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            world = World(gateway, engine, broker, store, url, session)
+            world = World(gateway, engines, broker, store, url, session)
             for event in log:
                 world.tell(event)
             stack.push_async_callback(gateway.close)

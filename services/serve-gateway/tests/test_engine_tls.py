@@ -17,12 +17,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from huggingface_hub import set_async_client_factory
 from huggingface_hub.utils._http import default_async_client_factory
 from tunewheel_runtime.tls import InvalidTls
-from tunewheel_serve_gateway.catalog import Catalog
-from tunewheel_serve_gateway.gateway import make_upstream
 from tunewheel_serve_gateway.settings import Settings
+from tunewheel_serve_gateway.upstream.clients import make_client
 from tunewheel_serve_gateway.upstream.protocol import KeyRefused, UpstreamAway
 
 ASKED: dict[str, Any] = {"model": "desk-1", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def is_adapter(name: str) -> bool:
+    return "/" not in name
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,7 @@ async def test_an_engine_is_reached_whose_authority_is_named(
     told: dict[str, list[UpstreamAway]] = {}
     for cafile in (None, certificate[0]):
         settings = Settings(engine_url=engine_url, engine_protocol=protocol, engine_cafile=cafile)
-        upstream = make_upstream(settings, Catalog())
+        upstream = make_client(settings, engine_url, is_adapter)
         for ask in (upstream.complete(ASKED), upstream.list_models()):
             with pytest.raises(UpstreamAway) as caught:
                 await ask
@@ -97,4 +100,4 @@ def test_a_file_that_holds_no_authority_is_refused_by_name(tmp_path: Path, conte
     if content is not None:
         file.write_text(content)
     with pytest.raises(InvalidTls, match=f"^TUNEWHEEL_ENGINE_CAFILE .*{said}"):
-        make_upstream(Settings(engine_cafile=file), Catalog())
+        make_client(Settings(engine_cafile=file), "https://127.0.0.1:1", is_adapter)

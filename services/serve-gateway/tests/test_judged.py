@@ -9,7 +9,7 @@ from structlog import make_filtering_bound_logger, wrap_logger
 from structlog.testing import LogCapture
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
 from tunewheel_contracts.formats.run import BaseModelRef
-from tunewheel_serve_gateway import reconcile
+from tunewheel_serve_gateway import loading
 from tunewheel_serve_gateway.judged import (
     EngineBase,
     UnfitEngine,
@@ -131,7 +131,7 @@ async def test_another_engine_than_was_judged_on_is_refused_and_a_champion_of_be
 ):
     logged = LogCapture()
     logger = wrap_logger(None, [logged], wrapper_class=make_filtering_bound_logger(0))
-    monkeypatch.setattr(reconcile, "log", logger)
+    monkeypatch.setattr(loading, "log", logger)
     world = await make_world()
     world.engine.told_of_base = told
     world.declare()

@@ -10,8 +10,7 @@ import pytest
 from structlog import make_filtering_bound_logger, wrap_logger
 from structlog.testing import LogCapture
 from tunewheel_runtime.http import PatientHttp
-from tunewheel_serve_gateway import reconcile
-from tunewheel_serve_gateway.upstream import openai
+from tunewheel_serve_gateway.upstream import pool
 
 
 async def test_an_adapter_is_laid_out_loaded_and_only_then_routed(make_world: Any, tmp_path: Path):
@@ -63,7 +62,7 @@ async def test_an_engine_that_refuses_the_gateways_key_is_told_and_not_pestered(
 ):
     logged = LogCapture()
     logger = wrap_logger(None, [logged], wrapper_class=make_filtering_bound_logger(0))
-    monkeypatch.setattr(reconcile, "log", logger)
+    monkeypatch.setattr(pool, "log", logger)
     world = await make_world(engine_api_key="k-old", reconcile_seconds=3_600)
     reconciler = world.gateway.reconciler
     await eventually(lambda: reconciler.engine_error is None)
@@ -217,10 +216,9 @@ async def test_a_rollback_takes_effect_while_the_engine_does_not_say_what_it_has
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/unload_lora_adapter"])
 async def test_a_model_is_loaded_and_served_while_the_engine_is_silent_elsewhere(
-    make_world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, path: str
+    make_world: Any, eventually: Any, path: str
 ):
-    monkeypatch.setattr(openai, "CONTROL_SECONDS", 0.2)
-    world = await make_world()
+    world = await make_world(engine_control_seconds=0.2)
     world.declare()
     await world.desire(production=("desk-1", 100))
     await world.serving(production="desk-1")
@@ -390,7 +388,9 @@ async def test_a_slow_load_holds_up_no_other_project(world: Any, eventually: Any
 async def test_what_is_loaded_while_the_engine_is_asked_stays_routed(
     world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    asked, answer, listing = asyncio.Event(), asyncio.Event(), world.gateway.upstream.list_models
+    (engine,) = world.gateway.reconciler.engines.values()
+    client = engine.endpoint.client
+    asked, answer, listing = asyncio.Event(), asyncio.Event(), client.list_models
 
     async def slowly() -> Any:
         listed = await listing()
@@ -401,13 +401,13 @@ async def test_what_is_loaded_while_the_engine_is_asked_stays_routed(
     world.engine.slow_load = "desk-2"
     await world.desire(production=("desk-1", 50), canary=("desk-2", 50))
     await eventually(lambda: "desk-2" in world.engine.loads, "the load begun")
-    monkeypatch.setattr(world.gateway.upstream, "list_models", slowly)
+    monkeypatch.setattr(client, "list_models", slowly)
     world.gateway.reconciler.wake()
     await asked.wait()
     world.engine.slow_load = None
     await world.serving(production="desk-1", canary="desk-2")
     rebuilt = []
-    monkeypatch.setattr(world.gateway.reconciler, "_begin_load", rebuilt.append)
+    monkeypatch.setattr(engine, "_begin_load", rebuilt.append)
     answer.set()
     await world.gateway.reconciler.reconcile()
     await world.serving(production="desk-1", canary="desk-2")
@@ -427,7 +427,8 @@ async def test_an_engine_that_comes_late_is_waited_for(make_world: Any):
 
 async def test_it_ends_though_something_changes_at_that_very_moment(make_world: Any, eventually: Any):
     world = await make_world(reconcile_seconds=3600)
-    await eventually(lambda: world.gateway.reconciler._changed._waiters, "the pass at its end")
+    (engine,) = world.gateway.reconciler.engines.values()
+    await eventually(lambda: engine.changed._waiters, "the pass at its end")
     world.gateway.reconciler.wake()
     async with asyncio.timeout(60):
         await world.gateway.close()

@@ -67,6 +67,20 @@ def test_sticky_draws_are_spread_evenly():
     assert 0.18 < sum(draw < 0.2 for draw in draws) / len(draws) < 0.22
 
 
+def test_the_next_candidate_meets_other_users_first():
+    """Of those whom a canary of 20 % took, the next canary takes a fifth again."""
+    users = [f"user-{n}" for n in range(4000)]
+    first = {user for user in users if sticky_draw("desk", user, "desk-1") < 0.2}
+    second = {user for user in users if sticky_draw("desk", user, "desk-2") < 0.2}
+    assert 0.16 < len(first & second) / len(first) < 0.24
+    table = built(desired(production=("a", 80), canary=("b", 20)), ready="ab")
+    assert (table.candidate("desk"), table.candidate("b"), built(desired()).candidate("desk")) == (
+        "b",
+        "",
+        "",
+    )
+
+
 def test_a_canary_that_is_not_loaded_gets_nothing():
     table = built(desired(production=("a", 80), canary=("b", 20)), ready="a")
     assert {table.find("desk", draw=n / 100).model_id for n in range(100)} == {"a"}
@@ -115,11 +129,13 @@ def route(model_id: str) -> Route:
 
 
 def stand_ins(
-    *named: str, ready: str = "", failed: str = "", previous: RouteTable | None = None
+    *named: str, ready: str = "", tried: str = "", failed: str = "", previous: RouteTable | None = None
 ) -> list[str]:
     """Return who may stand in for ``b``, and check that the first of them that is loaded answers."""
     project = replace(desired(production=("b", 100)), stand_ins=tuple(map(route, named)))
-    table = build_table([project], ready, previous or RouteTable(), failed=failed).projects["desk"]
+    table = build_table(
+        [project], ready, previous or RouteTable(), tried=tried + failed, failed=failed
+    ).projects["desk"]
     loaded = [target for target in table.stand_ins if target.adapter is None or target.model_id in ready]
     assert table.production == (loaded[0] if loaded else None)
     assert set(table.adapters) == {target.model_id for target in table.stand_ins if target.adapter}
@@ -129,7 +145,18 @@ def stand_ins(
 def test_without_anybody_before_one_that_is_loaded_stands_in_at_once():
     assert stand_ins("c", "a", ready="a") == ["a"]
     assert stand_ins("c", "a") == []  # the champion may be loaded in a moment
-    assert stand_ins("base-0") == []
+    assert stand_ins("c", "a", tried="b") == ["c", "a"]  # nobody answers: no time for more attempts
+    assert stand_ins("base-0") == ["base-0"]
+
+
+def test_the_base_does_not_take_over_while_an_engine_that_lost_the_champion_loads_it_again():
+    project = replace(desired(production=("b", 100)), stand_ins=(route("base-0"),))
+    served = built(project, ready="b")
+    lost = built(project, previous=served)
+    with pytest.raises(Unavailable):
+        built(project, previous=lost).find("desk", draw=0.5)
+    tried = build_table([project], (), lost, tried={"b"})
+    assert tried.find("desk", draw=0.5).model_id == "base-0"
 
 
 def test_for_one_that_cannot_be_loaded_the_newest_that_can_be_stands_in():

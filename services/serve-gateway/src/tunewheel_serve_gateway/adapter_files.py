@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
+from weakref import WeakValueDictionary
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.recipe import TrainMethod
@@ -34,6 +35,7 @@ class AdapterFiles:
         self._store = store
         self._root = root
         self._laid = root / ".laid"
+        self._laying: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def materialise(self, adapter: AdapterRef) -> Path:
         """Return the folder that holds ``adapter``, whole and verified.
@@ -43,11 +45,20 @@ class AdapterFiles:
             CorruptArtifact, ArtifactMissing, TransientError: see ``ObjectStore``.
         """
         check_names(adapter)
-        await asyncio.to_thread(self._note, adapter.model_id)
-        folder = await self._store.fetch_directory(adapter.files, adapter.path, self._root / adapter.model_id)
+        place = self._root / adapter.model_id
+        async with self._laying.setdefault(adapter.model_id, asyncio.Lock()):  # for several engines at once
+            await asyncio.to_thread(self._note, adapter.model_id)
+            folder = await self._store.fetch_directory(adapter.files, adapter.path, place)
         for file in sorted(folder.glob("*.safetensors")):
             await asyncio.to_thread(check_safetensors, file)
         return folder
+
+    def is_recent(self, model_id: str) -> bool:
+        """Tell whether any gateway on this folder asked for ``model_id`` lately."""
+        try:
+            return time.time() - (self._laid / model_id).stat().st_mtime < KEPT_SECONDS
+        except OSError:
+            return False
 
     async def remove_except(self, kept: Collection[str]) -> list[str]:
         """Delete the folders that were laid out here, are not ``kept`` and were not asked for lately; return

@@ -13,17 +13,19 @@ import orjson
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.identity.roles import Caller, Role
 
+from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest
 from tunewheel_serve_gateway.completion_ids import CompletionIds
 from tunewheel_serve_gateway.completion_log import CompletionLog
-from tunewheel_serve_gateway.errors import Headers, Unavailable
+from tunewheel_serve_gateway.errors import Headers, Unavailable, UnknownModel
 from tunewheel_serve_gateway.exchange import Exchange, new_completion_id
 from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target, sticky_draw
 from tunewheel_serve_gateway.shadow import ShadowCopies
-from tunewheel_serve_gateway.upstream.protocol import AT_HAND, Chunk, ModelNotLoaded, Upstream, UpstreamError
+from tunewheel_serve_gateway.upstream.pool import Pool
+from tunewheel_serve_gateway.upstream.protocol import AT_HAND, Chunk, ModelNotLoaded, UpstreamError
 from tunewheel_serve_gateway.upstream.sse import DONE, as_event
 
 T = TypeVar("T")
@@ -50,8 +52,9 @@ class Opened:
 class Answering:
     def __init__(
         self,
-        upstream: Upstream,
+        pool: Pool,
         reconciler: Reconciler,
+        catalog: Catalog,
         log: CompletionLog,
         ids: CompletionIds,
         shadows: ShadowCopies,
@@ -60,8 +63,9 @@ class Answering:
         max_output_tokens: int,
     ) -> None:
         self._max_output_tokens = max_output_tokens
-        self._upstream = upstream
+        self._pool = pool
         self._reconciler = reconciler
+        self._catalog = catalog
         self._log = log
         self._ids = ids
         self._shadows = shadows
@@ -89,12 +93,11 @@ class Answering:
         async def ask(target: Target) -> tuple[bytes, Headers, Exchange]:
             started = time.perf_counter()
             exchange, body = self._begin(request, caller, target, started - arrived)
-            with self._reconciler.using(target.model_id):
-                try:
-                    answer = await self._upstream.complete(body)
-                except (UpstreamError, asyncio.CancelledError) as error:
-                    await self._failed(exchange, error, started)
-                    raise
+            try:
+                answer = await self._pool.complete(target, body)
+            except (UpstreamError, asyncio.CancelledError) as error:
+                await self._failed(exchange, error, started)
+                raise
             exchange.take(answer)
             await self._answered(target, request, exchange, started)
             return orjson.dumps(_signed(answer, exchange)), told(target), exchange
@@ -109,10 +112,9 @@ class Answering:
         async def ask(target: Target) -> Opened:
             started = time.perf_counter()
             exchange, body = self._begin(request, caller, target, started - arrived)
-            chunks = self._upstream.stream(body)
+            chunks = self._pool.stream(target, body)
             try:
-                with self._reconciler.using(target.model_id):
-                    first = await anext(chunks, None)
+                first = await anext(chunks, None)
             except BaseException as error:
                 await chunks.aclose()
                 if isinstance(error, UpstreamError | asyncio.CancelledError):
@@ -129,19 +131,18 @@ class Answering:
         held = b""
         """What came with the next chunk in one piece, and is sent with it in one piece."""
         try:
-            with self._reconciler.using(opened.target.model_id):
-                async for chunk in _all(opened):
-                    if exchange.take_chunk(chunk) and exchange.first_token_seconds is None:
-                        exchange.first_token_seconds = time.perf_counter() - started
-                    usage = chunk.pop("usage", None)
-                    if request.include_usage:
-                        chunk["usage"] = usage
-                    at_hand = chunk.pop(AT_HAND, False)
-                    if chunk.get("choices") or (request.include_usage and usage):
-                        held += as_event(orjson.dumps(_signed(chunk, exchange)))
-                    if held and not at_hand:
-                        yield held
-                        held = b""
+            async for chunk in _all(opened):
+                if exchange.take_chunk(chunk) and exchange.first_token_seconds is None:
+                    exchange.first_token_seconds = time.perf_counter() - started
+                usage = chunk.pop("usage", None)
+                if request.include_usage:
+                    chunk["usage"] = usage
+                at_hand = chunk.pop(AT_HAND, False)
+                if chunk.get("choices") or (request.include_usage and usage):
+                    held += as_event(orjson.dumps(_signed(chunk, exchange)))
+                if held and not at_hand:
+                    yield held
+                    held = b""
         except UpstreamError as error:
             await self._failed(exchange, error, started)
             yield held + as_event(error.body())
@@ -168,23 +169,38 @@ class Answering:
         sticky: str | None,
         ask: Callable[[Target], Awaitable[T]],
     ) -> T:
-        """Ask the model that should answer; where the engine lost it, reload and ask once more."""
-        key = sticky or request.user
-        draw = sticky_draw(request.model, key) if key else random.random()
-        allowed = caller.projects_of(Role.APPLICATION)
-        target = self._reconciler.table.find(request.model, draw=draw, allowed=allowed)
+        """Ask the model that should answer; where no engine has it any more, reload and ask once more."""
+        target = await self._find(request, caller, sticky)
         try:
             return await ask(target)
         except ModelNotLoaded:
             if target.adapter is None:
                 raise
         await self._reconciler.reload(target.model_id)
-        target = self._reconciler.table.find(request.model, draw=draw, allowed=allowed)
+        target = await self._find(request, caller, sticky)
         try:
             return await ask(target)
         except ModelNotLoaded as error:
             message = f"model {target.model_id} is being loaded; try again shortly"
             raise Unavailable(message, param="model", retry_after="2") from error
+
+    async def _find(self, request: ChatRequest, caller: Caller, sticky: str | None) -> Target:
+        """Return who answers; a version that no route names is loaded for it."""
+        table, key = self._reconciler.table, sticky or request.user
+        candidate = table.candidate(request.model)
+        draw = sticky_draw(request.model, key, candidate) if key else random.random()
+        allowed = caller.projects_of(Role.APPLICATION)
+        try:
+            return table.find(request.model, draw=draw, allowed=allowed)
+        except Unavailable:
+            if not await self._reconciler.reloaded(table.waiting_for(request.model)):
+                raise
+            return self._reconciler.table.find(request.model, draw=draw, allowed=allowed)
+        except UnknownModel:
+            version = self._catalog.version(request.model)
+            if version is None or (allowed is not None and version.project not in allowed):
+                raise
+        return await self._reconciler.on_demand(version)
 
     def _begin(
         self, request: ChatRequest, caller: Caller, target: Target, queued: float

@@ -1,20 +1,42 @@
-"""What the log says should be served: ``serving.desired``, and the specs of projects without any."""
+"""What the log says should be served: ``serving.desired``, and the specs of projects without any; and which
+versions there are, for whoever asks for one by its id."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ServingDesired
 from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.bundle import Bundle
+from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_contracts.formats.serving import Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_serve_gateway.routing import DesiredProject
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A model that the registry knows, whether or not a route names it."""
+
+    adapter: AdapterRef
+    desired: DesiredProject
+    bundle: Bundle | None
+    """What its newest verdict judged; None: nobody judged it."""
+
+    @property
+    def project(self) -> str:
+        return self.desired.project
+
+
 class Catalog:
     """The newest of both per project. An older generation never replaces a newer one."""
 
     def __init__(self) -> None:
+        self._registered: dict[str, ModelRegistered] = {}
+        self._judged: dict[str, Bundle] = {}
         self._desired: dict[str, Envelope[ServingDesired]] = {}
         self._declared: dict[str, Envelope[ProjectDeclared]] = {}
         self._previous: dict[str, Route] = {}
@@ -30,6 +52,27 @@ class Catalog:
 
     def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
         self._declared[event.project] = event
+
+    def on_model(self, event: ModelRegistered | ModelPromoted) -> None:
+        if isinstance(event, ModelPromoted):
+            if event.bundle is not None:
+                self._judged[event.model_id] = event.bundle
+        elif event.adapter is not None:
+            self._registered.setdefault(event.model_id, event)
+
+    @property
+    def judged(self) -> Mapping[str, Bundle]:
+        """Return what the newest verdict on each model judged."""
+        return self._judged
+
+    def version(self, model_id: str) -> Version | None:
+        """Return the registered version of this id, if its project is known here."""
+        known = self._registered.get(model_id)
+        if known is None or known.adapter is None:
+            return None
+        if known.project not in self._desired and known.project not in self._declared:
+            return None
+        return Version(known.adapter, self._project(known.project), self._judged.get(model_id))
 
     def on_desired_removed(self, project: str) -> None:
         """Answer for ``project`` from its base again, if it is declared."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
@@ -11,11 +12,10 @@ from opentelemetry.metrics import Meter
 from tunewheel_contracts.erasures import place_of, proof_of
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
-from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ServingDesired
 from tunewheel_contracts.events.upstream import ErasureRequested, FeedbackReceived, ProjectDeclared
 from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.store import ObjectStore
-from tunewheel_runtime.tls import trust
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles
 from tunewheel_serve_gateway.admitting import make_admission
@@ -26,7 +26,6 @@ from tunewheel_serve_gateway.completion_ids import CompletionIds
 from tunewheel_serve_gateway.completion_log import CompletionLog, Publish
 from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.forgetting import Forgetting
-from tunewheel_serve_gateway.judged import Bases, unknown
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.recall import Recall, Recalled, Search
 from tunewheel_serve_gateway.recent import RecentCompletions
@@ -36,14 +35,16 @@ from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.shadow import ShadowCopies
 from tunewheel_serve_gateway.spool import Spool
-from tunewheel_serve_gateway.upstream.chat_template import load_template
-from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream
-from tunewheel_serve_gateway.upstream.protocol import Upstream
+from tunewheel_serve_gateway.upstream.clients import make_pool
+from tunewheel_serve_gateway.upstream.pool import Pool
 
 log = structlog.get_logger(__name__)
 HOLDER = "serve-gateway"
 FORGET_SECONDS = 10.0
 """Longest wait for the broker to take what lies in one file with what was erased."""
+FIRST_LOOK_SECONDS = 2.0
+"""Longest wait for the engines to say what they have, before the first request is answered: who may stand in
+depends on it."""
 
 Wrap = Callable[[Any], Envelope[Any]]
 PublishMany = Callable[[Sequence[Envelope[Any]]], Awaitable[None]]
@@ -56,7 +57,7 @@ class Gateway:
     on the log by its id, from a moment on.
 
     Raises:
-        InvalidTemplate, InvalidTls: see ``make_upstream``.
+        InvalidTemplate, InvalidTls: see ``make_pool``.
     """
 
     def __init__(
@@ -79,14 +80,15 @@ class Gateway:
         self.max_body_bytes = settings.max_body_bytes
         self.metrics = Metrics(meter)
         self.catalog = Catalog()
-        self.upstream = make_upstream(settings, self.catalog)
+        self.pool = make_pool(settings, lambda name: name not in self.catalog.base_names, self.metrics)
         self.reconciler = Reconciler(
             self.catalog,
             AdapterFiles(store, settings.adapter_root),
-            self.upstream,
+            self.pool,
             self.metrics,
             adapter_root=settings.adapter_root,
             period_seconds=settings.reconcile_seconds,
+            on_demand=settings.on_demand_adapters,
         )
         self._recent = RecentCompletions(
             limit=settings.recent_completions, limit_bytes=settings.recent_completion_bytes
@@ -106,7 +108,7 @@ class Gateway:
             linger_seconds=settings.completion_linger_seconds,
         )
         self._shadows = ShadowCopies(
-            self.upstream,
+            self.pool,
             self.reconciler,
             self.log.offer,
             self.metrics,
@@ -114,8 +116,9 @@ class Gateway:
             backlog=settings.shadow_backlog,
         )
         answering = Answering(
-            self.upstream,
+            self.pool,
             self.reconciler,
+            self.catalog,
             self.log,
             self._ids,
             self._shadows,
@@ -132,6 +135,7 @@ class Gateway:
             heartbeat_seconds=settings.heartbeat_seconds,
         )
         self._reconciling: asyncio.Task[None] | None = None
+        self._answers = False
 
     @property
     def table(self) -> RouteTable:
@@ -144,6 +148,10 @@ class Gateway:
     def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
         self.catalog.on_project_declared(event)
         self._on_change()
+
+    def on_model(self, event: Envelope[ModelRegistered] | Envelope[ModelPromoted]) -> None:
+        """Know a version that somebody may ask for by its id."""
+        self.catalog.on_model(event.data)
 
     def on_desired_removed(self, project: str) -> None:
         self.catalog.on_desired_removed(project)
@@ -174,7 +182,7 @@ class Gateway:
             self.reconciler.on_change()
 
     async def start(self) -> None:
-        """Begin to answer. The engine may still be away: clients are told until it is there.
+        """Begin to answer. Engines may still be away: clients are told until they are there.
 
         Raises:
             UnusableSpool
@@ -186,9 +194,14 @@ class Gateway:
             self._reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
             for task in (self._reconciling, self.log.start()):
                 task.add_done_callback(self._on_end)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                    await self.reconciler.look()
+            self._answers = True
 
     async def close(self) -> None:
         """Stop, and hand what is still waiting to the broker."""
+        self._answers = False
         if self._reconciling is not None:
             self._reconciling.cancel()
             await asyncio.gather(self._reconciling, return_exceptions=True)
@@ -199,7 +212,7 @@ class Gateway:
             await self.log.close(timeout_seconds=self._settings.shutdown_seconds / 2)
         finally:
             await self.admission.close()
-            await self.upstream.close()
+            await self.pool.close()
 
     def require_started(self) -> None:
         """Refuse requests that come before what should be served is known, or once the gateway stops.
@@ -207,7 +220,7 @@ class Gateway:
         Raises:
             Unavailable
         """
-        if self._reconciling is None:
+        if not self._answers:
             raise Unavailable("the gateway is starting or stopping; try again shortly", retry_after="2")
 
     async def recall(self, completion_id: str, caller: Caller) -> Recalled:
@@ -230,14 +243,15 @@ class Gateway:
         projects = (project for project in self.catalog.projects() if project.project in mine)
         named = {route.model_id for p in projects for route in (*p.routes, *p.stand_ins)}
         failures = [(name, f) for name, f in self.reconciler.failures.items() if name in named]
-        engine: dict[str, Any] = {"reachable": self.reconciler.engine_error is None}
+        engine: dict[str, Any] = {"reachable": any(e.error is None for e in self.pool.endpoints)}
         status = {
             "engine": engine,
-            "projects": {name: routes_of(table, self.upstream.bases) for name, table in mine.items()},
+            "projects": {name: routes_of(table, self.pool) for name, table in mine.items()},
             "failed_adapters": {name: {"attempts": f.attempts, "reason": f.reason} for name, f in failures},
         }
         if allowed is None:
             engine |= {"url": self._settings.engine_url, "error": self.reconciler.engine_error}
+            engine["endpoints"] = self.pool.status()
             status["remembered_completions"] = len(self._recent)
         return status
 
@@ -248,9 +262,9 @@ class Gateway:
             self._fail(error)
 
 
-def routes_of(table: ProjectTable, bases: Bases) -> dict[str, Any]:
+def routes_of(table: ProjectTable, pool: Pool) -> dict[str, Any]:
     """Return one project's routes as plain data: also whether what serves is what was judged, its hash, and
-    what the engine does not say of it."""
+    what the engines do not say of it."""
     routes = [
         {
             "role": target.role.value,
@@ -258,40 +272,8 @@ def routes_of(table: ProjectTable, bases: Bases) -> dict[str, Any]:
             "percent": target.percent,
             "judged": target.bundle is not None,
             "bundle": target.bundle.sha256 if target.bundle else None,
-            "unknown": unknown(target.bundle, bases) if target.bundle else [],
+            "unknown": pool.unknown_of(target),
         }
         for target in table.targets
     ]
     return {"routes": routes, "waiting_for": table.waiting_for}
-
-
-def make_upstream(settings: Settings, catalog: Catalog) -> Upstream:
-    """Return the client that ``engine_protocol`` names.
-
-    Raises:
-        InvalidTls: ``engine_cafile`` cannot be used.
-        InvalidTemplate: ``engine_chat_template`` cannot be used.
-    """
-    secret = settings.engine_api_key
-    api_key = secret.get_secret_value() if secret else None
-    cafile = settings.engine_cafile
-    tls = None if cafile is None else trust(cafile, setting="TUNEWHEEL_ENGINE_CAFILE")
-    if settings.engine_protocol == "openai":
-        return OpenAiUpstream(
-            settings.engine_url,
-            api_key=api_key,
-            tls=tls,
-            timeout_seconds=settings.engine_timeout_seconds,
-            retry_after=settings.retry_after_seconds,
-        )
-    from tunewheel_serve_gateway.upstream.tgi import TgiUpstream
-
-    return TgiUpstream(
-        settings.engine_url,
-        render=load_template(settings.engine_chat_template),
-        is_adapter=lambda name: name not in catalog.base_names,
-        api_key=api_key,
-        tls=tls,
-        timeout_seconds=settings.engine_timeout_seconds,
-        retry_after=settings.retry_after_seconds,
-    )

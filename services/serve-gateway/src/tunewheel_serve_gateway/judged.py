@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.bundle import Bundle
+from tunewheel_contracts.formats.run import AdapterRef
+
+MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
+"""Of the files that make a model, as ``tunewheel_basemodel.digest`` has them: the gateway needs no torch."""
 
 
 class UnfitEngine(TunewheelError):
@@ -44,20 +50,61 @@ def base_of_info(info: Mapping[str, Any]) -> dict[str, EngineBase]:
     return {str(info["model_id"]): base} if "model_id" in info and base != EngineBase() else {}
 
 
-def check_engine(bundle: Bundle, bases: Bases) -> None:
-    """Refuse an engine that says it serves anything else than was judged.
+def says_base(name: str, bases: Bases) -> bool | None:
+    """Tell whether an engine serves the base ``name`` by its own word; None: it says nothing of any base."""
+    return _said_of(name, bases) is not None if bases else None
+
+
+def check_base(adapter: AdapterRef, bases: Bases) -> None:
+    """Refuse an engine that says it serves another base than ``adapter`` was trained on.
+
+    Raises:
+        UnfitEngine
+    """
+    if says_base(adapter.base.name, bases) is False:
+        raise UnfitEngine(
+            f"was trained on {adapter.base.name}, and the engine serves {', '.join(sorted(bases))}; start an "
+            "engine with that base"
+        )
+
+
+def whole_model_name(adapter: AdapterRef, listed: Collection[str], bases: Bases) -> str | None:
+    """Return the name under which an engine serves a fully trained model as its base: the model's id, the
+    path of a directory of that name, or any name if its revision is the hash of the model's files."""
+    if adapter.model_id in listed:
+        return adapter.model_id
+    revision = whole_model_revision(adapter) if bases else None
+    for name, base in bases.items():
+        if base.revision == revision or PurePosixPath(name).name == adapter.model_id:
+            return name
+    return None
+
+
+def whole_model_revision(adapter: AdapterRef) -> str:
+    """Return the revision that ``tunewheel-engine`` gives a directory of exactly these files."""
+    whole = hashlib.sha256()
+    files = {PurePosixPath(ref.path): ref.sha256 for ref in adapter.files}
+    for path in sorted(files):
+        if path.parent == PurePosixPath(adapter.path) and path.suffix in MODEL_SUFFIXES:
+            whole.update(f"{path.name}\0{files[path]}\n".encode())
+    return f"sha256:{whole.hexdigest()}"
+
+
+def check_engine(bundle: Bundle, bases: Bases, *, is_whole: bool = False) -> None:
+    """Refuse an engine that says it serves anything else than was judged. ``is_whole``: it was started on the
+    model itself, known by its id or files; then its base is no question.
 
     Raises:
         UnfitEngine
     """
     name = bundle.base.name
-    base = _said_of(name, bases)
+    base = next(iter(bases.values()), EngineBase()) if is_whole else _said_of(name, bases)
     if base is None:
         raise UnfitEngine(
             f"was judged on {name}, and the engine serves {', '.join(sorted(bases))}; start an engine with "
             "that base"
         )
-    if base.revision not in (None, bundle.base.revision):
+    if not is_whole and base.revision not in (None, bundle.base.revision):
         raise UnfitEngine(
             f"was judged on {name} at {bundle.base.revision}, and the engine serves {base.revision}; start "
             "it with that revision, or train again"

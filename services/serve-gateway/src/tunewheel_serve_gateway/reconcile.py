@@ -1,204 +1,219 @@
-"""Brings the engine's adapters in line with what is desired, and routes only to what is loaded."""
+"""Brings the adapters of every engine in line with what is desired, and routes only to what is loaded."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
 from pathlib import Path
 
 import structlog
-from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.run import AdapterRef
 from tunewheel_runtime.retry import Backoff
 
-from tunewheel_serve_gateway.adapter_files import AdapterFiles, InvalidAdapter
-from tunewheel_serve_gateway.catalog import Catalog
-from tunewheel_serve_gateway.judged import UnfitEngine, check_engine
+from tunewheel_serve_gateway.adapter_files import AdapterFiles
+from tunewheel_serve_gateway.catalog import Catalog, Version
+from tunewheel_serve_gateway.errors import Unavailable
+from tunewheel_serve_gateway.loading import EngineAdapters, Failure
 from tunewheel_serve_gateway.metrics import Metrics
-from tunewheel_serve_gateway.routing import RouteTable, build_table
-from tunewheel_serve_gateway.upstream.protocol import (
-    KeyRefused,
-    ModelNotLoaded,
-    Upstream,
-    UpstreamAway,
-    UpstreamError,
-    UpstreamRefused,
-)
+from tunewheel_serve_gateway.on_demand import OnDemand
+from tunewheel_serve_gateway.routing import RouteTable, Target, build_table, pinned_version
+from tunewheel_serve_gateway.upstream.endpoint import Endpoint
+from tunewheel_serve_gateway.upstream.pool import Pool
 
 log = structlog.get_logger(__name__)
 LASTING_ATTEMPTS = 3
 """An adapter that could not be loaded so often is stood in for; one failure may be over in a moment."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an adapter is not loaded, and when (loop time, seconds) it is tried again."""
-
-    attempts: int
-    retry_at: float
-    reason: str
-    final: bool = False
-    """Whether the engine, or what was judged, is against it: no time mends that."""
+REMOVE_SECONDS = 60.0
 
 
 class Reconciler:
-    """Owns the route table. One pass at a time: see what the engine has, begin to load what it lacks, rebuild
-    the routes, unload and delete what nobody wants. Loads run beside the passes, so that a slow one holds up
-    no other project. An adapter that cannot be loaded is retried with backoff and gets no traffic meanwhile;
-    see ``routing`` for who answers in its place."""
+    """Owns the route table, and has one ``EngineAdapters`` per engine of the pool. A model is routed to as
+    soon as one engine has it. One that cannot be loaded gets no traffic; see ``routing`` for who answers
+    instead."""
 
     def __init__(
         self,
         catalog: Catalog,
         files: AdapterFiles,
-        upstream: Upstream,
+        pool: Pool,
         metrics: Metrics,
         *,
         adapter_root: Path,
         period_seconds: float = 5.0,
         backoff: Backoff | None = None,
+        on_demand: int = 4,
     ) -> None:
         self.table = RouteTable()
-        self.failures: dict[str, Failure] = {}
-        self.engine_error: str | None = "not asked yet"
         self._catalog = catalog
         self._files = files
-        self._upstream = upstream
-        self._metrics = metrics
-        self._root = adapter_root
+        self._pool = pool
         self._period = period_seconds
-        self._backoff = backoff or Backoff(attempts=1, first=0.5, longest=60.0)
-        self._ready: set[str] = set()
-        self._loaded_here: set[str] = set()
-        self._in_use: Counter[str] = Counter()
-        self._changed = asyncio.Event()
-        self._one_pass = asyncio.Lock()
-        self._loads: dict[str, asyncio.Task[None]] = {}
+        self._on_demand = OnDemand(on_demand)
         self._reloads: dict[str, asyncio.Task[None]] = {}
+        self._attempts: set[asyncio.Task[None]] = set()
+        self.engines = {
+            endpoint: EngineAdapters(
+                endpoint,
+                pool,
+                self,
+                files,
+                metrics,
+                adapter_root=adapter_root,
+                backoff=backoff or Backoff(attempts=1, first=0.5, longest=60.0),
+            )
+            for endpoint in pool.endpoints
+        }
+        pool.changed = self.rebuild
+        pool.lost = self._on_lost
+
+    @property
+    def failures(self) -> dict[str, Failure]:
+        """What some engine could not load, by model: where it failed most often."""
+        found: dict[str, Failure] = {}
+        for engine in self.engines.values():
+            for name, failure in engine.failures.items():
+                if name not in found or found[name].attempts < failure.attempts:
+                    found[name] = failure
+        return found
+
+    @property
+    def engine_error(self) -> str | None:
+        """Why engines do not list their models; None: all of them do."""
+        errors = [(e.name, e.error) for e in self._pool.endpoints if e.error is not None]
+        if len(self._pool.endpoints) == 1:
+            return errors[0][1] if errors else None
+        return "; ".join(f"{name}: {error}" for name, error in errors) or None
 
     def on_change(self) -> None:
-        """Route by the changed desired state at once, whatever the engine is doing, and ask for a pass."""
-        self._rebuild()
+        """Route by the changed desired state at once, whatever the engines are doing, and ask for a pass."""
+        self.rebuild()
         self.wake()
 
     def wake(self) -> None:
-        """Ask for a pass soon."""
-        self._changed.set()
+        """Ask every engine for a pass soon."""
+        for engine in self.engines.values():
+            engine.changed.set()
 
     async def run(self) -> None:
-        """Reconcile on every change, when a retry is due, and every period; until cancelled."""
-        while True:
-            self._changed.clear()
-            await self.reconcile()
-            # Not wait_for: Python 3.11's loses a cancellation that comes together with the change.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._until_next()):
-                    await self._changed.wait()
+        """Reconcile every engine until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for engine in self.engines.values():
+                tasks.create_task(engine.run(self._period), name=f"reconcile {engine.endpoint.name}")
+            tasks.create_task(self._keep_tidy(), name="adapter files")
+
+    async def look(self) -> None:
+        """Return once every engine was asked for the first time what it has."""
+        await asyncio.gather(*(engine.looked.wait() for engine in self.engines.values()))
 
     async def close(self) -> None:
         """Give up what is being loaded."""
-        tasks = [*self._loads.values(), *self._reloads.values()]
+        tasks = [*self._reloads.values(), *self._attempts]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for engine in self.engines.values():
+            await engine.close()
+
+    async def reconcile(self) -> None:
+        """Do one pass over every engine, and delete the files that nobody needs."""
+        await asyncio.gather(*(engine.reconcile() for engine in self.engines.values()))
+        await self._remove_unneeded()
 
     async def reload(self, model_id: str) -> None:
-        """Have the engine load ``model_id`` again, which it does not know any more; once for all callers.
+        """Have ``model_id`` loaded by the engines that should have it; once for all callers.
 
-        Returns when it is loaded, or when the attempt failed.
+        Returns when one has it, or when every attempt failed.
         """
         task = self._reloads.get(model_id)
         if task is None:
-            log.warning("engine_lost_adapter", model_id=model_id)
             task = self._reloads[model_id] = asyncio.create_task(self._reload(model_id), name="reload")
             task.add_done_callback(lambda _: self._reloads.pop(model_id, None))
         await asyncio.shield(task)
 
+    async def reloaded(self, model_id: str | None) -> bool:
+        """Return once a reload of ``model_id`` is over; False at once where none is under way."""
+        task = self._reloads.get(model_id or "")
+        if task is not None:
+            await asyncio.shield(task)
+        return task is not None
+
     async def _reload(self, model_id: str) -> None:
-        self._ready.discard(model_id)
-        await self.reconcile()
-        load = self._loads.get(model_id)
-        if load is not None:
-            await asyncio.shield(load)
+        pending = {
+            asyncio.create_task(engine.load_again(model_id), name=f"load {model_id}")
+            for endpoint, engine in self.engines.items()
+            if model_id in self.wanted(endpoint)
+        }
+        for task in pending:
+            self._attempts.add(task)
+            task.add_done_callback(self._attempts.discard)
+        while pending and model_id not in self._pool.ready():
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
-    @contextlib.contextmanager
-    def using(self, model_id: str) -> Iterator[None]:
-        """Keep ``model_id`` from being unloaded while it answers."""
-        self._in_use[model_id] += 1
-        try:
-            yield
-        finally:
-            self._in_use[model_id] -= 1
-            if not self._in_use[model_id]:
-                del self._in_use[model_id]
+    async def on_demand(self, version: Version) -> Target:
+        """Return the target of a version that no route names, loaded by one engine.
 
-    async def reconcile(self) -> None:
-        """Do one pass. Nothing that is wrong with engine, store or an adapter escapes from it."""
-        async with self._one_pass:
-            self._rebuild()
-            before = set(self._ready)
-            try:
-                listed = await self._upstream.list_models()
-            except UpstreamError as error:
-                self._note_engine(error)
-                if not isinstance(error, UpstreamAway):
-                    self._load_missing()  # it may fail to answer this question alone
-                return
-            self._note_engine(None)
-            if listed is not None:
-                # What was loaded since the question went out is not in the answer.
-                self._ready = (listed | self._ready - before) & self._named()
-            self._ready -= self._unfit()
-            self._rebuild()
-            self._load_missing()
-            await self._unload_stale(listed)
-            await self._remove_unneeded(listed or set())
+        Raises:
+            Unavailable: no engine can load it now, or it may not be loaded.
+        """
+        name, pool = version.adapter.model_id, self._pool
+        target = pinned_version(version.desired, version.adapter, version.bundle)
+        home = pool.up_with(target) or self._home_for(version.adapter)
+        self._on_demand.want(version.adapter, home, in_use=lambda one: pool.is_in_use(one))
+        home.last_used[name] = time.monotonic()
+        if name not in home.ready:
+            await self.reload(name)
+        if pool.up_with(target) is None:
+            failure = self.engines[home].failures.get(name)
+            reason = failure.reason if failure else "its engine does not answer"
+            raise Unavailable(f"model {name} is not loaded: {reason}", param="model", retry_after="2")
+        return target
 
-    def _load_missing(self) -> None:
-        for name, adapter in self._wanted().items():
-            if name not in self._ready and name not in self._loads and self._is_due(name):
-                self._begin_load(name, adapter)
+    def _home_for(self, adapter: AdapterRef) -> Endpoint:
+        homes = self._pool.homes(adapter)
+        up = [endpoint for endpoint in homes if not endpoint.breaker.is_open] or homes
+        if not up:
+            raise Unavailable(
+                f"no engine that can be reached serves {adapter.base.name}, the base of {adapter.model_id}; "
+                "name one in TUNEWHEEL_ENGINE_URL",
+                param="model",
+                retry_after="60",
+            )
+        failed = {endpoint for endpoint in up if adapter.model_id in self.engines[endpoint].failures}
+        return min(up, key=lambda endpoint: (endpoint in failed, endpoint.outstanding))
 
-    def _wanted(self) -> dict[str, AdapterRef]:
+    def wanted(self, endpoint: Endpoint) -> dict[str, AdapterRef]:
+        return self._on_demand.on(endpoint) | self.desired(endpoint)
+
+    def desired(self, endpoint: Endpoint) -> dict[str, AdapterRef]:
         routes = (route for project in self._catalog.projects() for route in project.routes)
-        desired = {route.model_id: route.adapter for route in routes if route.adapter is not None}
-        return desired | self.table.adapters
+        named = {route.model_id: route.adapter for route in routes if route.adapter is not None}
+        everything = named | self.table.adapters
+        return {name: one for name, one in everything.items() if endpoint in self._pool.homes(one)}
 
-    def _named(self) -> set[str]:
-        """Return every model that is wanted, or may become a stand-in."""
-        projects = self._catalog.projects()
-        stand_ins = {route.model_id for project in projects for route in project.stand_ins}
-        return stand_ins.union(self._catalog.predecessors, self._wanted())
-
-    def _unfit(self) -> set[str]:
-        """Return the models that this engine must not serve: by its own word it has another base, revision
-        or precision than eval judged them with."""
-        return {name for name, bundle in self._bundles().items() if not self._fits(bundle)}
-
-    def _fits(self, bundle: Bundle) -> bool:
-        try:
-            check_engine(bundle, self._upstream.bases)
-        except UnfitEngine:
-            return False
-        return True
-
-    def _bundles(self) -> dict[str, Bundle]:
-        """Return what was judged of each adapter that a route names."""
+    def bundles(self) -> dict[str, Bundle]:
+        """Return what was judged of each model that may be asked for. A route's own word counts."""
         projects = self._catalog.projects()
         routes = (route for project in projects for route in (*project.stand_ins, *project.routes))
-        return {r.model_id: r.bundle for r in routes if r.bundle is not None and r.adapter is not None}
+        named = {r.model_id: r.bundle for r in routes if r.bundle is not None and r.adapter is not None}
+        return {**self._catalog.judged, **named}
 
-    def _rebuild(self) -> None:
-        lasting = {name: one for name, one in self.failures.items() if one.attempts >= LASTING_ATTEMPTS}
+    def waits(self) -> bool:
+        return any(table.waiting_for is not None for table in self.table.projects.values())
+
+    def evicted(self, model_id: str) -> None:
+        self._on_demand.drop(model_id)
+
+    def rebuild(self) -> None:
+        """Route by what is desired and ready now; no I/O."""
+        failed = self._failed_everywhere()
+        lasting = {name: one for name, one in failed.items() if one.attempts >= LASTING_ATTEMPTS}
         before = self.table
         self.table = build_table(
             self._catalog.projects(),
-            self._ready,
+            self._pool.ready(),
             before,
+            tried=failed,
             failed=lasting,
             refused={name: failure.reason for name, failure in lasting.items() if failure.final},
         )
@@ -208,119 +223,45 @@ class Reconciler:
                 serving = {target.role.value: target.model_id for target in table.targets}
                 log.info("routes_changed", project=name, **serving, waiting_for=table.waiting_for)
 
-    def _begin_load(self, name: str, adapter: AdapterRef) -> None:
-        task = self._loads[name] = asyncio.create_task(self._load(name, adapter), name=f"load {name}")
+    def _failed_everywhere(self) -> dict[str, Failure]:
+        """Return what every engine that should have it, and that answers, could not load: where it was tried
+        least often."""
+        names = {name for engine in self.engines.values() for name in engine.failures}
+        if not names:
+            return {}
+        wanted = {endpoint: self.wanted(endpoint) for endpoint in self.engines}
+        found: dict[str, Failure] = {}
+        for name in names:
+            homes = [endpoint for endpoint in self.engines if name in wanted[endpoint]]
+            up = [endpoint for endpoint in homes if not endpoint.breaker.is_open] or homes
+            failures = [f for endpoint in up if (f := self.engines[endpoint].failures.get(name)) is not None]
+            if failures and len(failures) == len(up):
+                found[name] = min(failures, key=lambda failure: (failure.attempts, failure.final))
+        return found
 
-        def done(_: asyncio.Task[None]) -> None:
-            self._loads.pop(name, None)
-            self.wake()  # to unload what it replaced, or to know when to try again
+    def _on_lost(self, endpoint: Endpoint) -> None:
+        self.engines[endpoint].changed.set()
+        self.rebuild()
 
-        task.add_done_callback(done)
+    async def _keep_tidy(self) -> None:
+        while True:
+            await asyncio.sleep(REMOVE_SECONDS)
+            await self._remove_unneeded()
 
-    async def _load(self, model_id: str, adapter: AdapterRef) -> None:
-        try:
-            if adapter.model_id != model_id:
-                raise InvalidAdapter(f"the route to {model_id} names the adapter of {adapter.model_id}")
-            bundle = self._bundles().get(model_id)
-            if bundle is not None:
-                check_engine(bundle, self._upstream.bases)
-            folder = await self._files.materialise(adapter)
-            await self._load_into_engine(model_id, folder)
-        except Exception as error:  # whatever it is, it must not take down those who can answer
-            self._note_failure(model_id, error)
-            return
-        self.failures.pop(model_id, None)
-        self._ready.add(model_id)
-        self._loaded_here.add(model_id)
-        self._metrics.add("adapters.loaded")
-        self._rebuild()
-
-    def _note_failure(self, model_id: str, error: Exception) -> None:
-        attempts = self.failures[model_id].attempts + 1 if model_id in self.failures else 1
-        retry_at = _now() + self._backoff.delay(attempts - 1)
-        final = isinstance(error, InvalidAdapter | UnfitEngine | UpstreamRefused)
-        self.failures[model_id] = Failure(attempts, retry_at, str(error), final)
-        self._metrics.add("adapters.failed")
-        unforeseen = None if isinstance(error, TunewheelError | OSError) else error
-        log.error(
-            "adapter_not_loaded",
-            model_id=model_id,
-            attempts=attempts,
-            reason=str(error) or repr(error),
-            exc_info=unforeseen,
-        )
-
-    async def _load_into_engine(self, model_id: str, folder: Path) -> None:
-        try:
-            await self._upstream.load_adapter(model_id, folder)
-        except UpstreamRefused as error:
-            if "already" not in error.message.lower():
-                raise
-
-    async def _unload_stale(self, listed: set[str] | None) -> None:
-        """Unload what is ours and wanted no more; what is in the middle of an answer waits a pass. While a
-        project waits for its model, another gateway may have a stand-in that nothing here tells of: then only
-        what this process loaded goes."""
-        wanted = self._wanted()
-        self.failures = {name: failure for name, failure in self.failures.items() if name in wanted}
-        waits = any(table.waiting_for is not None for table in self.table.projects.values())
-        for name in sorted(self._loaded_here if listed is None else listed):
-            if name in self._loads or name in self._in_use or not self._is_ours(name):
-                continue
-            # What is desired may have changed while the one before was unloaded.
-            if name in self._wanted() or (waits and name not in self._loaded_here):
-                continue
-            self._ready.discard(name)  # before, lest a change meanwhile routes to what is about to go
-            try:
-                await self._upstream.unload_adapter(name)
-            except ModelNotLoaded:
-                pass
-            except UpstreamError as error:
-                log.warning("adapter_not_unloaded", model_id=name, reason=str(error))
-                if isinstance(error, UpstreamRefused):
-                    continue
-                return  # it would keep us waiting for each of the others too
-            self._loaded_here.discard(name)
-            self._metrics.add("adapters.unloaded")
-            log.info("adapter_unloaded", model_id=name)
-
-    async def _remove_unneeded(self, listed: set[str]) -> None:
+    async def _remove_unneeded(self) -> None:
         """Delete the files of adapters that nothing names any more. A champion's predecessor stays, so that a
-        rollback need not fetch it."""
-        here = {*self._wanted(), *listed, *self._loads, *self._loaded_here, *self._in_use}
+        rollback need not fetch it. What engines have that do not answer is not known: then nothing is
+        deleted."""
+        if any(endpoint.error is not None for endpoint in self._pool.endpoints):
+            return
+        here = set(self._catalog.predecessors)
+        for endpoint, engine in self.engines.items():
+            here |= {*self.wanted(endpoint), *endpoint.listed, *engine.loads, *engine.loaded_here}
+            here |= {*endpoint.in_use}
         try:
-            removed = await self._files.remove_except(here | self._catalog.predecessors)
+            removed = await self._files.remove_except(here)
         except OSError as error:
             log.warning("adapter_files_not_removed", reason=str(error))
             return
         for model_id in removed:
             log.info("adapter_files_removed", model_id=model_id)
-
-    def _is_ours(self, name: str) -> bool:
-        """An earlier process of this gateway may have loaded it: then its folder is in our root."""
-        return name in self._loaded_here or ("/" not in name and (self._root / name).is_dir())
-
-    def _is_due(self, model_id: str) -> bool:
-        failure = self.failures.get(model_id)
-        return failure is None or failure.retry_at <= _now()
-
-    def _until_next(self) -> float:
-        # What is overdue had to wait for the engine, and waits for the next regular pass.
-        dues = [due for failure in self.failures.values() if (due := failure.retry_at - _now()) > 0]
-        return max(0.05, min([self._period, *dues]))
-
-    def _note_engine(self, error: UpstreamError | None) -> None:
-        reason = None if error is None else str(error)
-        if reason == self.engine_error:
-            return
-        self.engine_error = reason
-        if error is None:
-            log.info("engine_reached")
-        elif isinstance(error, KeyRefused):
-            log.error("engine_refuses_key", reason=reason)
-        else:
-            log.warning("engine_away", reason=reason)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -96,6 +96,16 @@ class RouteTable:
         """Adapters that routes point to, or would if the engine had them."""
         return {name: ref for table in self.projects.values() for name, ref in table.adapters.items()}
 
+    def candidate(self, model: str) -> str:
+        """Return whom a draw for project ``model`` is about: the canary, "" where there is none."""
+        table = self.projects.get(model)
+        return table.canary.model_id if table is not None and table.canary is not None else ""
+
+    def waiting_for(self, model: str) -> str | None:
+        """Return the model that project ``model`` waits for."""
+        table = self.projects.get(model)
+        return None if table is None else table.waiting_for
+
     def find(self, model: str, *, draw: float, allowed: Collection[str] | None = None) -> Target:
         """Return who answers for ``model``: a project, ``<project>/base``, ``<project>/champion`` or
         ``<project>/challenger``, a model id or a base's name.
@@ -160,17 +170,19 @@ def build_table(
     ready: Collection[str],
     previous: RouteTable,
     *,
+    tried: Collection[str] = (),
     failed: Collection[str] = (),
     refused: Mapping[str, str] = MappingProxyType({}),
 ) -> RouteTable:
-    """Narrow ``desired`` to the adapters in ``ready``; ``failed`` are those that the engine does not load,
-    ``refused`` those of them that it will not, however often it is asked, with the reason.
+    """Narrow ``desired`` to the adapters in ``ready``. ``tried`` are those that no engine has loaded yet
+    though each tried, ``failed`` those that failed several times, ``refused`` those of them that will not be
+    loaded however often an engine is asked, with the reason.
 
     A canary or shadow whose adapter is not loaded gets no traffic. Where the production adapter is not
     loaded, a stand-in answers: see ``_stand_ins``.
     """
     tables = (
-        _project_table(project, ready, failed, refused, previous.projects.get(project.project))
+        _project_table(project, ready, tried, failed, refused, previous.projects.get(project.project))
         for project in desired
     )
     return RouteTable({table.project: table for table in tables})
@@ -179,6 +191,7 @@ def build_table(
 def _project_table(
     desired: DesiredProject,
     ready: Collection[str],
+    tried: Collection[str],
     failed: Collection[str],
     refused: Mapping[str, str],
     previous: ProjectTable | None,
@@ -216,6 +229,8 @@ def _project_table(
         before,
         tuple(_target(desired, route) for route in named),
         ready,
+        may_be_base=previous is None or production.model_id in tried,
+        was_tried=production.model_id in tried,
         has_failed=production.model_id in failed,
     )
     answers = next((target for target in stand_ins if _is_loaded(target, ready)), None)
@@ -229,19 +244,25 @@ def _project_table(
 
 
 def _stand_ins(
-    before: Target | None, named: tuple[Target, ...], ready: Collection[str], *, has_failed: bool
+    before: Target | None,
+    named: tuple[Target, ...],
+    ready: Collection[str],
+    *,
+    may_be_base: bool,
+    was_tried: bool,
+    has_failed: bool,
 ) -> tuple[Target, ...]:
     """Return who may answer until production is loaded, the best first.
 
     Whoever answered ``before`` goes on, until production ``has_failed``: from then on only those that the log
     has ``named`` may, for whoever answered before may have been rolled back. A gateway that has just started
-    saw nobody before: one that is loaded answers at once. If none is, production has some attempts before
-    all that are named are loaded for it, or the bare base takes its place.
+    saw nobody before: one that is loaded answers at once, and so does the bare base where it is named
+    (``may_be_base``). If none is loaded, all that are named are loaded once production ``was_tried`` in vain.
     """
     if before is not None and not (named and has_failed):
         return (before,)
-    loaded = [target for target in named if target.model_id in ready]
-    return tuple(loaded[:1]) or (named if has_failed else ())
+    loaded = [t for t in named if t.model_id in ready or (t.adapter is None and may_be_base)]
+    return tuple(loaded[:1]) or (named if was_tried else ())
 
 
 def _answered_before(production: Target, previous: ProjectTable | None) -> Target | None:
@@ -275,7 +296,18 @@ def _target(desired: DesiredProject, route: Route) -> Target:
     )
 
 
-def sticky_draw(project: str, key: str) -> float:
-    """Return a number in 0..1 that is the same for the same user of a project."""
-    digest = blake2b(f"{project}\n{key}".encode("utf-8", "replace"), digest_size=8).digest()
+def pinned_version(desired: DesiredProject, adapter: AdapterRef, bundle: Bundle | None) -> Target:
+    """Return the target of a version that no route names. Its completions count as pinned ones of
+    production."""
+    route = Route(
+        model_id=adapter.model_id, role=RouteRole.PRODUCTION, percent=100, adapter=adapter, bundle=bundle
+    )
+    return replace(_target(desired, route), pinned=True)
+
+
+def sticky_draw(project: str, key: str, candidate: str = "") -> float:
+    """Return a number in 0..1 that is the same for the same user of a project and the same ``candidate``: the
+    next candidate meets other users first."""
+    salted = f"{project}\n{candidate}\n{key}" if candidate else f"{project}\n{key}"
+    digest = blake2b(salted.encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64

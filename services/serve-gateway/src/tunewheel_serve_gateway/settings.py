@@ -14,21 +14,34 @@ class Settings(ServiceSettings):
     """``TUNEWHEEL_*`` variables that only the gateway reads; the rest is in ``ServiceSettings``."""
 
     engine_url: str = "http://127.0.0.1:8110"
-    """Where the inference engine (vLLM, TGI or ``tunewheel-engine``) listens."""
+    """Where the inference engines (vLLM, TGI or ``tunewheel-engine``) listen: addresses, separated by
+    commas."""
     engine_protocol: Literal["openai", "tgi"] = "openai"
     engine_api_key: SecretStr | None = None
     """What the engine knows the gateway by; sent with every call to it."""
     engine_cafile: Path | None = None
     """PEM file of the authority behind an engine's ``https``, beside those of the system."""
+    engine_connect_seconds: float = Field(default=3.0, gt=0)
+    engine_first_byte_seconds: float | None = Field(default=None, gt=0)
+    """Longest silence before the first text, and of an answer that is not streamed: the engine's queue, and
+    reading the prompt. Default: ``engine_timeout_seconds``."""
     engine_timeout_seconds: float = Field(default=300.0, gt=0)
-    """Longest silence of the engine within one answer."""
+    """Longest silence of the engine between two tokens."""
+    engine_control_seconds: float = Field(default=10.0, gt=0)
+    """For the engine to list its models, or to unload one."""
+    engine_breaker_failures: int = Field(default=5, ge=1)
+    """So many failures in a row (no connection, silence, 5xx), and no more is asked of an engine."""
+    engine_breaker_seconds: float = Field(default=5.0, gt=0)
+    """After that long it is tried with one request, unless its models could be listed before."""
     engine_chat_template: Path | None = None
     """Jinja file that turns messages into a prompt; for ``tgi``, which takes prompts. Default: ChatML."""
 
     adapter_dir: Path | None = None
     """Where adapters are laid for the engine, as both see it; default ``<cache_dir>/adapters``."""
     reconcile_seconds: float = Field(default=5.0, gt=0)
-    """The engine's adapters are compared with what is desired this often, and on every change."""
+    """Each engine's adapters are compared with what is desired this often, and on every change."""
+    on_demand_adapters: int = Field(default=4, ge=0)
+    """Versions that no route names and that stay loaded because somebody asked for them by their id."""
 
     max_body_bytes: int = Field(default=1 << 20, gt=0)
     max_output_tokens: int = Field(default=4096, ge=1)
@@ -87,6 +100,24 @@ class Settings(ServiceSettings):
                 )
         return values
 
+    @field_validator("engine_url")
+    @classmethod
+    def _are_engines(cls, text: str) -> str:
+        urls = addresses(text)
+        if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
+            raise ValueError("must be addresses such as http://10.0.0.1:8110, separated by commas")
+        if len(set(urls)) < len(urls):
+            raise ValueError("names an engine twice; keep one")
+        return text
+
+    @property
+    def engine_urls(self) -> tuple[str, ...]:
+        return addresses(self.engine_url)
+
     @property
     def adapter_root(self) -> Path:
         return (self.adapter_dir or self.cache_dir / "adapters").resolve()
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    return tuple(url.rstrip("/") for part in text.split(",") if (url := part.strip()))

@@ -15,7 +15,8 @@ from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target
-from tunewheel_serve_gateway.upstream.protocol import ModelNotLoaded, Upstream, UpstreamError
+from tunewheel_serve_gateway.upstream.pool import Pool
+from tunewheel_serve_gateway.upstream.protocol import UpstreamError
 
 
 class ShadowCopies:
@@ -23,7 +24,7 @@ class ShadowCopies:
 
     def __init__(
         self,
-        upstream: Upstream,
+        pool: Pool,
         reconciler: Reconciler,
         record: Callable[[Exchange], object],
         metrics: Metrics,
@@ -31,7 +32,7 @@ class ShadowCopies:
         concurrency: int,
         backlog: int,
     ) -> None:
-        self._upstream = upstream
+        self._pool = pool
         self._reconciler = reconciler
         self._record = record
         self._metrics = metrics
@@ -79,11 +80,8 @@ class ShadowCopies:
         async with self._slots:
             started = time.perf_counter()
             try:
-                with self._reconciler.using(shadow.model_id):
-                    exchange.take(await self._upstream.complete(body))
+                exchange.take(await self._pool.complete(shadow, body))
             except UpstreamError as error:
-                if isinstance(error, ModelNotLoaded):
-                    self._reconciler.wake()
                 if error.fault in (None, "client"):
                     self._metrics.add("shadow.dropped")
                     return

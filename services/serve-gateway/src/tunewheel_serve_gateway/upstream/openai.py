@@ -22,24 +22,23 @@ from tunewheel_serve_gateway.upstream.protocol import (
     KeyRefused,
     ModelFailed,
     ModelNotLoaded,
+    Timeouts,
     UpstreamAway,
     UpstreamBroken,
     UpstreamError,
     UpstreamRefused,
     UpstreamSilent,
+    says_something,
 )
 from tunewheel_serve_gateway.upstream.sse import DONE, read_data
 
 TEXT_OR_NONE = (str, type(None))
 KEEPALIVE_SECONDS = 4.0
 """Below uvicorn's five: a connection is never reused while the engine is closing it."""
-CONNECT_SECONDS = 3.0
-CONTROL_SECONDS = 10.0
-"""For the engine to say what it has loaded, or to unload: no work, so a longer silence is a fault."""
 
 
 class OpenAiUpstream:
-    """One engine behind ``url``. ``timeout_seconds`` bounds the silence within an answer."""
+    """One engine behind ``url``."""
 
     def __init__(
         self,
@@ -47,7 +46,7 @@ class OpenAiUpstream:
         *,
         api_key: str | None = None,
         tls: ssl.SSLContext | None = None,
-        timeout_seconds: float = 300.0,
+        timeouts: Timeouts | None = None,
         retry_after: int = 2,
     ) -> None:
         """``tls``: whom to trust behind ``https``; None: the system's authorities."""
@@ -56,10 +55,11 @@ class OpenAiUpstream:
         self._headers = {"content-type": "application/json"}
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
+        self._timeouts = given = timeouts or Timeouts()
         self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_SECONDS, sock_read=timeout_seconds
+            total=None, sock_connect=given.connect, sock_read=given.first_byte
         )
-        self._control = aiohttp.ClientTimeout(total=CONTROL_SECONDS, sock_connect=CONNECT_SECONDS)
+        self._control = aiohttp.ClientTimeout(total=given.control, sock_connect=given.connect)
         self._retry_after = str(retry_after)
         self._opened: aiohttp.ClientSession | None = None
         self.bases: Bases = {}
@@ -90,7 +90,7 @@ class OpenAiUpstream:
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
         async with self._answer("POST", "/v1/chat/completions", body) as response:
-            begun = False
+            begun = speaks = False
             async for payload, more in read_data(response.content.iter_any()):
                 if payload == DONE:
                     if not begun:
@@ -101,11 +101,25 @@ class OpenAiUpstream:
                     begun = True
                 elif chunk.get("choices") != [] or chunk.get("error"):  # usage comes without a choice
                     raise self._no_answer(chunk)
+                if begun and not speaks and says_something(chunk):
+                    speaks = True
+                    self._expect_tokens(response)
                 if begun:
                     if more:
                         chunk[AT_HAND] = True
                     yield chunk
         raise UpstreamBroken("the engine broke off its answer; send the request again")
+
+    def _expect_tokens(self, response: aiohttp.ClientResponse) -> None:
+        """Hold the rest of a stream to the time between tokens."""
+        connection, seconds = response.connection, self._timeouts.between_tokens
+        if (
+            seconds != self._timeouts.first_byte
+            and connection is not None
+            and connection.protocol is not None
+        ):
+            connection.protocol.read_timeout = seconds
+            connection.protocol.start_timeout()
 
     async def list_models(self) -> set[str] | None:
         answer = await self.read("/v1/models")

@@ -13,6 +13,7 @@ UpstreamError              an ``ApiError``: what the client is told
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,31 @@ Chunk = dict[str, Any]
 """One ``chat.completion.chunk`` of OpenAI's streaming protocol."""
 AT_HAND = "tunewheel.more_at_hand"
 """Key of a chunk behind which the next one, or the stream's end, is there already: both may go as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds that an engine has in each phase."""
+
+    connect: float = 3.0
+    first_byte: float = 300.0
+    """Silence before the first text: the engine's queue, and reading the prompt. An answer that is not
+    streamed comes whole, so this bounds all of it. Loading an adapter has as long."""
+    between_tokens: float = 300.0
+    control: float = 10.0
+    """To list the models or to unload one: no work, so a longer silence is a fault."""
+
+
+def says_something(chunk: Chunk) -> bool:
+    """Tell whether a chunk brings more than the role of who speaks: text, a call of a tool, an end, usage."""
+    choices = chunk.get("choices")
+    if not choices:
+        return True
+    return any(
+        choice.get("finish_reason") or any(v for k, v in (choice.get("delta") or {}).items() if k != "role")
+        for choice in choices
+        if isinstance(choice, dict)
+    )
 
 
 class UpstreamError(ApiError):

@@ -22,6 +22,7 @@ from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream, failure
 from tunewheel_serve_gateway.upstream.protocol import (
     Chunk,
     ModelNotLoaded,
+    Timeouts,
     UpstreamAway,
     UpstreamBroken,
     UpstreamRefused,
@@ -76,7 +77,7 @@ class TgiUpstream:
         is_adapter: Callable[[str], bool],
         api_key: str | None = None,
         tls: ssl.SSLContext | None = None,
-        timeout_seconds: float = 300.0,
+        timeouts: Timeouts | None = None,
         retry_after: int = 2,
     ) -> None:
         self._url = url.rstrip("/") + "/generate_stream"
@@ -84,13 +85,13 @@ class TgiUpstream:
         self._is_adapter = is_adapter
         # Without a token of ours the client would send the machine's Hugging Face token to the engine.
         self._token = api_key or "none"
-        self._timeout = timeout_seconds
+        self._timeout = (timeouts or Timeouts()).first_byte  # the library has one for all phases
         self._retry_after = str(retry_after)
         self._bases: Bases = {}
         if tls is not None:  # the library has one factory for the whole process, and takes no context itself
             set_async_client_factory(lambda: _client_trusting(tls))
         self._adapters = OpenAiUpstream(
-            url, api_key=api_key, tls=tls, timeout_seconds=timeout_seconds, retry_after=retry_after
+            url, api_key=api_key, tls=tls, timeouts=timeouts, retry_after=retry_after
         )
 
     async def close(self) -> None:

@@ -1,0 +1,305 @@
+"""The adapters of one engine: what it lacks is loaded, what nobody wants is unloaded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.formats.bundle import Bundle
+from tunewheel_contracts.formats.run import AdapterRef
+from tunewheel_runtime.retry import Backoff
+
+from tunewheel_serve_gateway.adapter_files import AdapterFiles, InvalidAdapter
+from tunewheel_serve_gateway.judged import UnfitEngine, check_base, check_engine
+from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.upstream.endpoint import Endpoint
+from tunewheel_serve_gateway.upstream.pool import Pool
+from tunewheel_serve_gateway.upstream.protocol import (
+    ModelNotLoaded,
+    UpstreamAway,
+    UpstreamError,
+    UpstreamRefused,
+)
+
+log = structlog.get_logger(__name__)
+AWAY_SECONDS = 1.0
+"""An engine that cannot be reached is looked for this often: its adapters are to be back soon."""
+FULL = re.compile(r"no (free|available) .*slot|slots? .*(full|in use|taken)|max_(cpu_)?loras", re.IGNORECASE)
+"""Of the words in which engines say that no more adapters fit. vLLM: "No free lora slots"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an adapter is not loaded, and when (loop time, seconds) it is tried again."""
+
+    attempts: int
+    retry_at: float
+    reason: str
+    final: bool = False
+    """Whether the engine, or what was judged, is against it: no time mends that."""
+
+
+class Wishes(Protocol):
+    """What an engine is to have, as ``Reconciler`` knows at any moment."""
+
+    def wanted(self, endpoint: Endpoint) -> Mapping[str, AdapterRef]:
+        """Return the adapters that are to be on ``endpoint``."""
+        ...
+
+    def desired(self, endpoint: Endpoint) -> Mapping[str, AdapterRef]:
+        """Return those of them that a route names: the others give way to them."""
+        ...
+
+    def bundles(self) -> Mapping[str, Bundle]:
+        """Return what was judged of each adapter."""
+        ...
+
+    def waits(self) -> bool:
+        """Tell whether a project waits for its model."""
+        ...
+
+    def evicted(self, model_id: str) -> None:
+        """Take note that ``model_id`` made room for another."""
+        ...
+
+    def rebuild(self) -> None:
+        """Route by what is ready now."""
+        ...
+
+
+class EngineAdapters:
+    """One pass at a time: see what the engine has, begin to load what it lacks, unload what nobody wants.
+    Loads run beside the passes, so that a slow one holds up no other project; other engines have passes of
+    their own. An adapter that cannot be loaded is retried with backoff."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        pool: Pool,
+        wishes: Wishes,
+        files: AdapterFiles,
+        metrics: Metrics,
+        *,
+        adapter_root: Path,
+        backoff: Backoff,
+    ) -> None:
+        self.endpoint = endpoint
+        self.failures: dict[str, Failure] = {}
+        self.loads: dict[str, asyncio.Task[None]] = {}
+        self.loaded_here: set[str] = set()
+        self.changed = asyncio.Event()
+        self.looked = asyncio.Event()
+        """Set once the engine was asked for the first time, whatever it said."""
+        self._seen_wanted: set[str] = set()
+        self._pool = pool
+        self._wishes = wishes
+        self._files = files
+        self._metrics = metrics
+        self._root = adapter_root
+        self._backoff = backoff
+        self._one_pass = asyncio.Lock()
+
+    async def run(self, period_seconds: float) -> None:
+        """Reconcile on every change, when a retry is due, and every period; until cancelled."""
+        while True:
+            self.changed.clear()
+            await self.reconcile()
+            # Not wait_for: Python 3.11's loses a cancellation that comes together with the change.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._until_next(period_seconds)):
+                    await self.changed.wait()
+
+    async def close(self) -> None:
+        """Give up what is being loaded."""
+        tasks = list(self.loads.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def load_again(self, model_id: str) -> None:
+        """Return once ``model_id`` is loaded, or the attempt failed, or none is due."""
+        await self.reconcile()
+        load = self.loads.get(model_id)
+        if load is not None:
+            await asyncio.shield(load)
+
+    async def reconcile(self) -> None:
+        """Do one pass. Nothing that is wrong with engine, store or an adapter escapes from it."""
+        async with self._one_pass:
+            self._wishes.rebuild()
+            before = set(self.endpoint.ready)
+            try:
+                listed = await self.endpoint.client.list_models()
+            except UpstreamError as error:
+                self._pool.note_listing(self.endpoint, error)
+                self.looked.set()
+                if not isinstance(error, UpstreamAway):
+                    self._load_missing()  # it may fail to answer this question alone
+                return
+            self._take(listed, before)
+            self.looked.set()
+            self._load_missing()
+            await self._unload_stale(listed)
+
+    def _take(self, listed: set[str] | None, before: set[str]) -> None:
+        endpoint, wanted = self.endpoint, self._wishes.wanted(self.endpoint)
+        endpoint.take_listing(listed, before)
+        self._seen_wanted |= wanted.keys() & endpoint.listed
+        whole = {name for name, adapter in wanted.items() if endpoint.name_of_whole(adapter) is not None}
+        endpoint.ready |= whole
+        bundles = self._wishes.bundles()
+        endpoint.ready -= {name for name, bundle in bundles.items() if not self._fits(bundle, name in whole)}
+        self._pool.note_listing(endpoint, None)
+        self._wishes.rebuild()
+
+    def _fits(self, bundle: Bundle, is_whole: bool) -> bool:
+        """Tell whether this engine may serve a model: by its own word it may have another base, revision or
+        precision than eval judged the model with."""
+        try:
+            check_engine(bundle, self.endpoint.client.bases, is_whole=is_whole)
+        except UnfitEngine:
+            return False
+        return True
+
+    def _load_missing(self) -> None:
+        for name, adapter in self._wishes.wanted(self.endpoint).items():
+            if name not in self.endpoint.ready and name not in self.loads and self._is_due(name):
+                self._begin_load(name, adapter)
+
+    def _begin_load(self, name: str, adapter: AdapterRef) -> None:
+        task = self.loads[name] = asyncio.create_task(self._load(name, adapter), name=f"load {name}")
+
+        def done(_: asyncio.Task[None]) -> None:
+            self.loads.pop(name, None)
+            self.changed.set()  # to unload what it replaced, or to know when to try again
+
+        task.add_done_callback(done)
+
+    async def _load(self, model_id: str, adapter: AdapterRef) -> None:
+        try:
+            if adapter.model_id != model_id:
+                raise InvalidAdapter(f"the route to {model_id} names the adapter of {adapter.model_id}")
+            bundle = self._wishes.bundles().get(model_id)
+            if bundle is not None:
+                check_engine(bundle, self.endpoint.client.bases)
+            check_base(adapter, self.endpoint.client.bases)
+            folder = await self._files.materialise(adapter)
+            await self._load_into_engine(model_id, folder)
+        except Exception as error:  # whatever it is, it must not take down those who can answer
+            self._note_failure(model_id, error)
+            return
+        self.failures.pop(model_id, None)
+        self.endpoint.ready.add(model_id)
+        self.loaded_here.add(model_id)
+        self._metrics.add("adapters.loaded")
+        self._wishes.rebuild()
+
+    def _note_failure(self, model_id: str, error: Exception) -> None:
+        attempts = self.failures[model_id].attempts + 1 if model_id in self.failures else 1
+        retry_at = _now() + self._backoff.delay(attempts - 1)
+        final = isinstance(error, InvalidAdapter | UnfitEngine | UpstreamRefused)
+        self.failures[model_id] = Failure(attempts, retry_at, str(error), final)
+        self._metrics.add("adapters.failed")
+        unforeseen = None if isinstance(error, TunewheelError | OSError) else error
+        log.error(
+            "adapter_not_loaded",
+            engine=self.endpoint.name,
+            model_id=model_id,
+            attempts=attempts,
+            reason=str(error) or repr(error),
+            exc_info=unforeseen,
+        )
+        self._wishes.rebuild()
+
+    async def _load_into_engine(self, model_id: str, folder: Path) -> None:
+        while True:
+            try:
+                await self.endpoint.client.load_adapter(model_id, folder)
+            except UpstreamError as error:
+                if isinstance(error, UpstreamRefused) and "already" in error.message.lower():
+                    return
+                if not FULL.search(str(error)) or not await self._make_room(model_id):
+                    raise
+            else:
+                return
+
+    async def _make_room(self, model_id: str) -> bool:
+        """Unload the adapter that was used longest ago and that no route names; False where there is none.
+        One that somebody asks for by its id takes no place from others that were asked for since."""
+        endpoint, used = self.endpoint, self.endpoint.last_used
+        desired = self._wishes.desired(endpoint)
+        others = (endpoint.listed | endpoint.ready) - desired.keys() - {model_id}
+        idle = [name for name in others if self._may_unload(name, even_recent=model_id in desired)]
+        victim = min(idle, key=lambda name: used.get(name, 0.0), default=None)
+        if victim is None:
+            return False
+        if model_id not in desired and used.get(victim, 0.0) > used.get(model_id, 0.0):
+            return False
+        self._wishes.evicted(victim)
+        await self._unload(victim)
+        return True
+
+    async def _unload_stale(self, listed: set[str] | None) -> None:
+        """Unload what is ours and wanted no more; what is in the middle of an answer waits a pass. While a
+        project waits for its model, another gateway may have a stand-in that nothing here tells of: then only
+        what this process loaded goes."""
+        wanted = self._wishes.wanted(self.endpoint)
+        self.failures = {name: failure for name, failure in self.failures.items() if name in wanted}
+        waits = self._wishes.waits()
+        for name in sorted(self.loaded_here if listed is None else listed):
+            if not self._may_unload(name):
+                continue
+            # What is desired may have changed while the one before was unloaded.
+            if name in self._wishes.wanted(self.endpoint) or (waits and name not in self.loaded_here):
+                continue
+            try:
+                await self._unload(name)
+            except UpstreamRefused as error:
+                log.warning("adapter_not_unloaded", model_id=name, reason=str(error))
+            except UpstreamError as error:
+                log.warning("adapter_not_unloaded", model_id=name, reason=str(error))
+                return  # it would keep us waiting for each of the others too
+
+    async def _unload(self, name: str) -> None:
+        self.endpoint.ready.discard(name)  # before, lest a change meanwhile routes to what is about to go
+        with contextlib.suppress(ModelNotLoaded):
+            await self.endpoint.client.unload_adapter(name)
+        self.endpoint.listed -= {name}
+        self.endpoint.last_used.pop(name, None)
+        self.loaded_here.discard(name)
+        self._seen_wanted.discard(name)
+        self._metrics.add("adapters.unloaded")
+        log.info("adapter_unloaded", engine=self.endpoint.name, model_id=name)
+
+    def _may_unload(self, name: str, *, even_recent: bool = False) -> bool:
+        """Tell whether an adapter is ours and idle. An earlier process of this gateway may have loaded it:
+        then its folder is in our root. So may another gateway, for somebody who asked for it by its id: then
+        it was laid out lately."""
+        if name in self.loads or name in self.endpoint.in_use:
+            return False
+        if name in self.loaded_here or name in self._seen_wanted:
+            return True
+        is_laid_out = "/" not in name and (self._root / name).is_dir()
+        return is_laid_out and (even_recent or not self._files.is_recent(name))
+
+    def _is_due(self, model_id: str) -> bool:
+        failure = self.failures.get(model_id)
+        return failure is None or failure.retry_at <= _now()
+
+    def _until_next(self, period: float) -> float:
+        # What is overdue had to wait for the engine, and waits for the next regular pass.
+        dues = [due for failure in self.failures.values() if (due := failure.retry_at - _now()) > 0]
+        if self.endpoint.is_away:
+            dues.append(AWAY_SECONDS)
+        return max(0.05, min([period, *dues]))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,53 @@
+"""Versions that no route names and that are loaded because somebody asked for them by their id."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tunewheel_contracts.formats.run import AdapterRef
+
+from tunewheel_serve_gateway.errors import Unavailable
+from tunewheel_serve_gateway.upstream.endpoint import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    adapter: AdapterRef
+    home: Endpoint
+
+
+class OnDemand:
+    """At most ``limit``, each on one engine. The one that was asked for longest ago makes room, unless it is
+    in the middle of an answer."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+
+    def want(self, adapter: AdapterRef, home: Endpoint, *, in_use: Callable[[str], bool]) -> None:
+        """Keep ``adapter`` on ``home`` until others need its place.
+
+        Raises:
+            Unavailable: all of the others are in the middle of answers, or no version may be loaded so.
+        """
+        self._loaded.pop(adapter.model_id, None)
+        if len(self._loaded) >= self._limit:
+            idle = next((name for name in self._loaded if not in_use(name)), None)
+            if idle is None:
+                raise Unavailable(
+                    f"{self._limit} versions that no route names are loaded and answer; try again shortly, "
+                    "or raise TUNEWHEEL_ON_DEMAND_ADAPTERS",
+                    param="model",
+                    retry_after="2",
+                )
+            del self._loaded[idle]
+        self._loaded[adapter.model_id] = Loaded(adapter, home)
+
+    def drop(self, model_id: str) -> None:
+        self._loaded.pop(model_id, None)
+
+    def on(self, endpoint: Endpoint) -> dict[str, AdapterRef]:
+        """Return what ``endpoint`` is to have of them, by name."""
+        return {name: one.adapter for name, one in self._loaded.items() if one.home is endpoint}

@@ -1,0 +1,67 @@
+"""From settings to the pool of engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tunewheel_runtime.tls import trust
+
+from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.settings import Settings
+from tunewheel_serve_gateway.upstream.breaker import Breaker
+from tunewheel_serve_gateway.upstream.chat_template import load_template
+from tunewheel_serve_gateway.upstream.endpoint import Endpoint
+from tunewheel_serve_gateway.upstream.openai import OpenAiUpstream
+from tunewheel_serve_gateway.upstream.pool import Pool
+from tunewheel_serve_gateway.upstream.protocol import Timeouts, Upstream
+
+
+def make_pool(settings: Settings, is_adapter: Callable[[str], bool], metrics: Metrics) -> Pool:
+    """Return the engines that ``engine_url`` names. ``is_adapter`` tells adapters from base models by name.
+
+    Raises:
+        InvalidTls, InvalidTemplate: see ``make_client``.
+    """
+    endpoints = [
+        Endpoint(
+            url,
+            make_client(settings, url, is_adapter),
+            Breaker(failures=settings.engine_breaker_failures, seconds=settings.engine_breaker_seconds),
+        )
+        for url in settings.engine_urls
+    ]
+    return Pool(endpoints, metrics, retry_after=settings.retry_after_seconds)
+
+
+def make_client(settings: Settings, url: str, is_adapter: Callable[[str], bool]) -> Upstream:
+    """Return the client of one engine, in the protocol that ``engine_protocol`` names.
+
+    Raises:
+        InvalidTls: ``engine_cafile`` cannot be used.
+        InvalidTemplate: ``engine_chat_template`` cannot be used.
+    """
+    secret = settings.engine_api_key
+    api_key = secret.get_secret_value() if secret else None
+    cafile = settings.engine_cafile
+    tls = None if cafile is None else trust(cafile, setting="TUNEWHEEL_ENGINE_CAFILE")
+    timeouts = Timeouts(
+        connect=settings.engine_connect_seconds,
+        first_byte=settings.engine_first_byte_seconds or settings.engine_timeout_seconds,
+        between_tokens=settings.engine_timeout_seconds,
+        control=settings.engine_control_seconds,
+    )
+    if settings.engine_protocol == "openai":
+        return OpenAiUpstream(
+            url, api_key=api_key, tls=tls, timeouts=timeouts, retry_after=settings.retry_after_seconds
+        )
+    from tunewheel_serve_gateway.upstream.tgi import TgiUpstream
+
+    return TgiUpstream(
+        url,
+        render=load_template(settings.engine_chat_template),
+        is_adapter=is_adapter,
+        api_key=api_key,
+        tls=tls,
+        timeouts=timeouts,
+        retry_after=settings.retry_after_seconds,
+    )

@@ -1,0 +1,87 @@
+"""One engine of the pool: its client, and what is known of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.run import AdapterRef
+
+from tunewheel_serve_gateway.judged import says_base, whole_model_name
+from tunewheel_serve_gateway.routing import Target
+from tunewheel_serve_gateway.upstream.breaker import Breaker
+from tunewheel_serve_gateway.upstream.protocol import Upstream, UpstreamError
+
+NOT_ASKED = "not asked yet"
+
+
+class Endpoint:
+    """One engine. ``ready`` are the models that may be asked of it, beside its base."""
+
+    def __init__(self, url: str, client: Upstream, breaker: Breaker) -> None:
+        self.url = url
+        self.name = urlsplit(url).netloc or url
+        """Host and port: the label of its metrics."""
+        self.client = client
+        self.breaker = breaker
+        self.error: str | None = NOT_ASKED
+        """Why its models could not be listed last; None: they could."""
+        self.is_away = False
+        """Whether there was no connection when its models were to be listed last."""
+        self.last_failure: UpstreamError | None = None
+        self.listed: frozenset[str] = frozenset()
+        """The names that it answered to when it was asked last."""
+        self.is_known = False
+        """Whether its models were ever listed."""
+        self.ready: set[str] = set()
+        self.outstanding = 0
+        """Requests of this gateway that it has not finished."""
+        self.in_use: Counter[str] = Counter()
+        self.last_used: dict[str, float] = {}
+        """Monotonic seconds by model."""
+
+    @contextmanager
+    def answering(self, model_id: str) -> Iterator[None]:
+        """Count a request, and keep ``model_id`` from being unloaded meanwhile."""
+        self.breaker.begin()
+        self.outstanding += 1
+        self.in_use[model_id] += 1
+        self.last_used[model_id] = time.monotonic()
+        try:
+            yield
+        except BaseException:
+            self.breaker.give_up()
+            raise
+        finally:
+            self.outstanding -= 1
+            self.in_use[model_id] -= 1
+            if not self.in_use[model_id]:
+                del self.in_use[model_id]
+
+    def take_listing(self, listed: set[str] | None, before: set[str]) -> None:
+        """Take over the names that the engine answers to; None: it cannot tell. ``before`` was ready when the
+        question went out: what was loaded since then is not in the answer."""
+        self.is_known = True
+        if listed is not None:
+            self.listed = frozenset(listed)
+            self.ready = listed | self.ready - before
+
+    def says(self, base: str) -> bool | None:
+        """Tell whether it serves ``base`` by its own word; None: it does not say, or was never asked."""
+        return True if base in self.listed else says_base(base, self.client.bases)
+
+    def name_of_whole(self, adapter: AdapterRef) -> str | None:
+        """Return the name of a whole model that this engine was started on; None: it was not."""
+        if adapter.method is not TrainMethod.FULL:
+            return None
+        return whole_model_name(adapter, self.listed, self.client.bases)
+
+    def body_for(self, target: Target, body: dict[str, Any]) -> dict[str, Any]:
+        """Return ``body`` under the name by which this engine knows the model."""
+        name = self.name_of_whole(target.adapter) if target.adapter else None
+        return body if name is None else {**body, "model": name}

@@ -1,0 +1,303 @@
+"""The engines behind the gateway: which one is asked, and who is asked when it fails.
+
+A request goes to the engine with the fewest requests under way among those that are healthy and have the
+model. Until the first token another engine is tried, each at most once:
+
+UpstreamAway, UpstreamSilent, UpstreamBroken   counts against the engine
+ModelNotLoaded                                 the engine lost the adapter: it is loaded there again
+UpstreamRefused 429                            its queue is full
+UpstreamRefused, any other                     the client's own fault: passed on at once
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from typing import Any
+
+import structlog
+from tunewheel_contracts.formats.run import AdapterRef
+
+from tunewheel_serve_gateway.judged import unknown
+from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.routing import Target
+from tunewheel_serve_gateway.upstream.endpoint import Endpoint
+from tunewheel_serve_gateway.upstream.protocol import (
+    Chunk,
+    KeyRefused,
+    ModelNotLoaded,
+    UpstreamAway,
+    UpstreamError,
+    UpstreamRefused,
+    says_something,
+)
+
+log = structlog.get_logger(__name__)
+MOST_HELD = 16
+"""Chunks without text that are held back, so that another engine can still be tried."""
+
+
+class Pool:
+    """``changed`` is called when an engine's health or its ready models changed, ``lost`` with the engine
+    that does not know a model any more."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], metrics: Metrics, *, retry_after: int = 2) -> None:
+        self.endpoints = tuple(endpoints)
+        self.changed: Callable[[], None] = lambda: None
+        self.lost: Callable[[Endpoint], None] = lambda _: None
+        self._metrics = metrics
+        self._retry_after = str(retry_after)
+        self._turn = 0
+        metrics.gauge("engines", "Engines of the pool", lambda: len(self.endpoints))
+        metrics.gauge("engines.up", "Engines whose circuit breaker is closed", lambda: len(self._up()))
+
+    async def close(self) -> None:
+        for endpoint in self.endpoints:
+            await endpoint.client.close()
+
+    async def complete(self, target: Target, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the whole ``chat.completion``.
+
+        Raises:
+            UpstreamError: no engine answered.
+        """
+        attempt = _Attempt(self, target)
+        while True:
+            endpoint = attempt.next_engine()
+            with endpoint.answering(target.model_id):
+                try:
+                    answer = await endpoint.client.complete(endpoint.body_for(target, body))
+                except UpstreamError as error:
+                    attempt.note(error)
+                    continue
+            self._succeeded(endpoint)
+            return answer
+
+    async def stream(self, target: Target, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
+        """Yield the chunks of one engine's answer; another engine is tried until the first text.
+
+        Raises:
+            UpstreamError: no engine answered, or the one that did broke off.
+        """
+        attempt = _Attempt(self, target)
+        while True:
+            endpoint = attempt.next_engine()
+            chunks = endpoint.client.stream(endpoint.body_for(target, body))
+            held: list[Chunk] = []
+            with endpoint.answering(target.model_id):
+                try:
+                    async for chunk in chunks:
+                        held.append(chunk)
+                        if says_something(chunk) or len(held) == MOST_HELD:
+                            break
+                    attempt.has_begun = True
+                    if endpoint.breaker.is_open:  # others need not wait for the end of its trial
+                        self._succeeded(endpoint)
+                    for chunk in held:
+                        yield chunk
+                    async for chunk in chunks:
+                        yield chunk
+                    self._succeeded(endpoint)
+                    return
+                except UpstreamError as error:
+                    attempt.note(error)
+                finally:
+                    await chunks.aclose()
+
+    def ready(self) -> set[str]:
+        """Return the models that some healthy engine has. An engine that does not answer counts too where no
+        other of its base does: clients are told that it is away, and no other model takes their requests."""
+        up = self._up()
+        found = {name for endpoint in up for name in endpoint.ready}
+        for endpoint in self.endpoints:
+            if endpoint.breaker.is_open and not any(_same_base(endpoint, other) for other in up):
+                found |= endpoint.ready
+        return found
+
+    def homes(self, adapter: AdapterRef) -> list[Endpoint]:
+        """Return the engines that ``adapter`` belongs on: those that say they serve its base, else those that
+        do not say what they serve. While an engine was never heard of it may be the one."""
+        whole = [e for e in self.endpoints if e.name_of_whole(adapter) is not None]
+        return whole or self.of_base(adapter.base.name) or self._refusing()
+
+    def of_base(self, base: str) -> list[Endpoint]:
+        """Return the engines that serve ``base``."""
+        by_word = [e for e in self.endpoints if e.says(base)]
+        if by_word:
+            return by_word
+        some_unknown = len(self.endpoints) > 1 and not all(e.is_known for e in self.endpoints)
+        return [] if some_unknown else [e for e in self.endpoints if e.says(base) is None]
+
+    def having(self, target: Target) -> list[Endpoint]:
+        """Return the engines that have ``target``, healthy or not."""
+        if target.adapter is not None:
+            return [e for e in self.endpoints if target.model_id in e.ready]
+        found = self.of_base(target.upstream_model)
+        return found or [e for e in self.endpoints if e.says(target.upstream_model) is None]
+
+    def up_with(self, target: Target) -> Endpoint | None:
+        """Return a healthy engine that has ``target``."""
+        return next((e for e in self.having(target) if not e.breaker.is_open), None)
+
+    def is_in_use(self, model_id: str) -> bool:
+        """Tell whether any engine is answering with ``model_id``."""
+        return any(model_id in endpoint.in_use for endpoint in self.endpoints)
+
+    def unknown_of(self, target: Target) -> list[str]:
+        """Name what the engines that have ``target`` do not say of what was judged."""
+        if target.bundle is None:
+            return []
+        engines = self.having(target) or self.endpoints
+        return sorted(
+            {part for e in engines for part in unknown(target.bundle, e.client.bases)}, reverse=True
+        )
+
+    def choose(self, target: Target, tried: Collection[Endpoint]) -> Endpoint | None:
+        """Return the engine to ask next: that with the fewest requests under way, in turn where equal. Where
+        none is up, one that could not be reached is tried: it may be back, and if not says so at once."""
+        left = [e for e in self.having(target) if e not in tried]
+        free = [e for e in left if e.breaker.allows()]
+        free = free or [e for e in left if isinstance(e.last_failure, UpstreamAway)]
+        if not free:
+            return None
+        self._turn += 1
+        count = len(self.endpoints)
+        order = {e: (n - self._turn) % count for n, e in enumerate(self.endpoints)}
+        return min(free, key=lambda endpoint: (endpoint.outstanding, order[endpoint]))
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return how each engine is, as plain data."""
+        return [
+            {
+                "url": endpoint.url,
+                "up": not endpoint.breaker.is_open,
+                "error": str(endpoint.last_failure) if endpoint.breaker.is_open else endpoint.error,
+                "bases": sorted(endpoint.client.bases),
+                "models": sorted(endpoint.ready),
+                "outstanding": endpoint.outstanding,
+            }
+            for endpoint in self.endpoints
+        ]
+
+    def why_none(self, target: Target) -> UpstreamError:
+        """Return why nobody can be asked for ``target``."""
+        having = self.having(target)
+        if target.adapter is not None and not having:
+            return ModelNotLoaded(f"no engine has {target.model_id}", param="model")
+        if not having:
+            reason = f"no engine serves the base {target.upstream_model}; start one, or try again shortly"
+            return UpstreamAway(reason, retry_after=self._retry_after)
+        failure = having[0].last_failure
+        reason = failure.message if failure else "it was not asked yet; try again shortly"
+        return UpstreamAway(f"no engine answers: {reason}", retry_after=self._retry_after)
+
+    def note_listing(self, endpoint: Endpoint, error: UpstreamError | None) -> None:
+        """Take over what a health check found: ``error`` None: the engine listed its models."""
+        reason = None if error is None else str(error)
+        endpoint.is_away = isinstance(error, UpstreamAway) and not isinstance(error, KeyRefused)
+        if error is None:
+            if endpoint.breaker.pass_check():
+                self.changed()
+        elif isinstance(error, UpstreamAway) or self._can_be_spared(endpoint, error):
+            self._failed(endpoint, error)
+        if reason == endpoint.error:
+            return
+        endpoint.error = reason
+        if error is None:
+            log.info("engine_reached", engine=endpoint.name)
+        elif isinstance(error, KeyRefused):
+            log.error("engine_refuses_key", engine=endpoint.name, reason=reason)
+        else:
+            log.warning("engine_away", engine=endpoint.name, reason=reason)
+
+    def note_failure(self, endpoint: Endpoint, target: Target, error: UpstreamError) -> None:
+        """Take over what a request that failed says of the engine."""
+        if isinstance(error, UpstreamRefused):
+            self._succeeded(endpoint)
+        elif isinstance(error, ModelNotLoaded):
+            self._succeeded(endpoint)
+            if target.adapter is not None:
+                log.warning("engine_lost_adapter", engine=endpoint.name, model_id=target.model_id)
+                endpoint.ready.discard(target.model_id)
+                self.lost(endpoint)
+        else:
+            self._failed(endpoint, error)
+
+    def count_retry(self, endpoint: Endpoint) -> None:
+        self._metrics.add("engine.retries", engine=endpoint.name)
+
+    def _succeeded(self, endpoint: Endpoint) -> None:
+        if endpoint.breaker.succeed():
+            self.changed()
+
+    def _failed(self, endpoint: Endpoint, error: UpstreamError) -> None:
+        endpoint.last_failure = error
+        if endpoint.breaker.fail():
+            log.warning("engine_breaker_opened", engine=endpoint.name, reason=str(error))
+            self._metrics.add("engine.breakers_opened", engine=endpoint.name)
+            self.changed()
+
+    def _can_be_spared(self, endpoint: Endpoint, error: UpstreamError) -> bool:
+        """Tell whether an engine that is silent or broken where it should list its models is taken for down:
+        it may fail to answer this question alone, so the last of a base is not."""
+        others = (e for e in self._up() if e is not endpoint)
+        wrong = not isinstance(error, UpstreamRefused | ModelNotLoaded)
+        return wrong and any(_same_base(endpoint, other) for other in others)
+
+    def _up(self) -> list[Endpoint]:
+        return [endpoint for endpoint in self.endpoints if not endpoint.breaker.is_open]
+
+    def _refusing(self) -> list[Endpoint]:
+        """Return the engines that were all heard of, where none serves the base: each will say so."""
+        return list(self.endpoints) if all(e.is_known for e in self.endpoints) else []
+
+
+class _Attempt:
+    """The engines that one request was sent to, and what they said."""
+
+    def __init__(self, pool: Pool, target: Target) -> None:
+        self._pool = pool
+        self._target = target
+        self._tried: list[Endpoint] = []
+        self._error: UpstreamError | None = None
+        self.has_begun = False
+        """Whether the client has a part of the answer: nobody else can be asked."""
+
+    def next_engine(self) -> Endpoint:
+        """Return the next engine to ask.
+
+        Raises:
+            UpstreamError: everybody was asked, or nobody can be.
+        """
+        endpoint = self._pool.choose(self._target, self._tried)
+        if endpoint is None:
+            raise self._error or self._pool.why_none(self._target)
+        if self._tried:
+            self._pool.count_retry(self._tried[-1])
+        self._tried.append(endpoint)
+        return endpoint
+
+    def note(self, error: UpstreamError) -> None:
+        """Take note of a failure.
+
+        Raises:
+            UpstreamError: no other engine may be asked.
+        """
+        self._pool.note_failure(self._tried[-1], self._target, error)
+        if self.has_begun or (isinstance(error, UpstreamRefused) and error.status != 429):
+            raise error
+        if self._error is None or _weight(error) >= _weight(self._error):
+            self._error = error
+
+
+def _weight(error: UpstreamError) -> int:
+    """Return how much ``error`` tells the client, of those that several engines gave: a model that can be
+    loaded again comes before a full queue, and that before an engine that is away."""
+    if isinstance(error, ModelNotLoaded):
+        return 2
+    return 1 if isinstance(error, UpstreamRefused) else 0
+
+
+def _same_base(one: Endpoint, other: Endpoint) -> bool:
+    """Tell whether two engines serve one base, as far as they say."""
+    ours, theirs = set(one.client.bases), set(other.client.bases)
+    return not ours or not theirs or bool(ours & theirs)

@@ -1,0 +1,152 @@
+"""Versions that no route names, and whole models: asked for by their id."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, Stage
+from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_serve_gateway.judged import whole_model_name, whole_model_revision
+
+from .test_judged import BASE, bundle
+
+TWO = (BASE.name, BASE.name)
+
+
+async def register(
+    world: Any, put_adapter: Any, model_id: str, *, judged: bool = False, **changes: Any
+) -> None:
+    """Have the gateway read that ``model_id`` was registered, and what was judged of it."""
+    adapter = await put_adapter(world.store, model_id, **changes)
+    world.adapters[model_id] = adapter
+    data = ModelRegistered(project="desk", model_id=model_id, kind="adapter", base=BASE, adapter=adapter)
+    world.tell(new_event(data, source="/test"))
+    if judged:
+        passed = ModelPromoted(
+            project="desk", model_id=model_id, from_stage=Stage.REGISTERED, to_stage=Stage.EVALUATED,
+            cause="1", reason="meets all", bundle=bundle(model_id),
+        )  # fmt: skip
+        world.tell(new_event(passed, source="/test"))
+
+
+async def refusal(world: Any, model: str) -> tuple[int, str]:
+    async with await world.chat(model=model) as response:
+        return response.status, (await response.json()).get("error", {}).get("message", "")
+
+
+async def test_a_version_that_no_route_names_is_loaded_for_whoever_asks_and_answers_as_judged(
+    make_world: Any, put_adapter: Any
+):
+    world = await make_world(bases=TWO)
+    world.declare()
+    await register(world, put_adapter, "desk-7", judged=True)
+    assert await asyncio.gather(*(world.said(model="desk-7") for _ in range(5))) == ["desk-7: hello"] * 5
+    assert [engine.loads for engine in world.engines].count(["desk-7"]) == 1, "by one engine, once"
+    asked = next(body for engine in world.engines for body in engine.asked)
+    assert asked["messages"][0]["content"] == "The prompt of desk-7."
+    assert all((event.pinned, event.model_id) == (True, "desk-7") for event in await world.completions(5))
+    await world.gateway.reconciler.reconcile()
+    assert sum("desk-7" in engine.adapters for engine in world.engines) == 1, "it stays for the next"
+
+
+async def test_the_one_asked_for_longest_ago_makes_room_unless_it_answers(
+    make_world: Any, put_adapter: Any, eventually: Any
+):
+    world = await make_world(on_demand_adapters=2)
+    world.declare()
+    for n in (1, 2, 3, 4):
+        await register(world, put_adapter, f"desk-{n}")
+    for n in (1, 2, 1, 3):
+        assert await world.said(model=f"desk-{n}") == f"desk-{n}: hello"
+    await eventually(lambda: set(world.engine.adapters) == {"desk-1", "desk-3"})
+    world.engine.gate.clear()
+    waiting = [asyncio.create_task(world.said(model=f"desk-{n}")) for n in (1, 3)]
+    await eventually(lambda: world.engine.running == 2)
+    status, message = await refusal(world, "desk-4")
+    assert (status, "TUNEWHEEL_ON_DEMAND_ADAPTERS" in message) == (503, True)
+    world.engine.gate.set()
+    await asyncio.gather(*waiting)
+    assert await world.said(model="desk-4") == "desk-4: hello"
+
+
+async def test_what_routes_name_takes_the_place_of_what_somebody_asked_for(
+    make_world: Any, put_adapter: Any, eventually: Any
+):
+    world = await make_world()
+    world.engine.slots = 1
+    world.declare()
+    await register(world, put_adapter, "desk-7")
+    await world.said(model="desk-7")
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    assert set(world.engine.adapters) == {"desk-1"}
+    status, message = await refusal(world, "desk-7")
+    assert (status, "No free lora slots" in message) == (503, True)
+    assert await world.said() == "desk-1: hello"
+
+
+async def test_another_gateways_version_is_left_to_it(make_world: Any, put_adapter: Any):
+    world = await make_world()
+    world.declare()
+    await register(world, put_adapter, "desk-7")
+    await world.said(model="desk-7")
+    other = await make_world(beside=world, log=world.log[:1])
+    await other.gateway.reconciler.reconcile()
+    assert "desk-7" in world.engine.adapters
+
+
+async def test_when_the_engine_of_a_version_is_gone_another_loads_it(
+    make_world: Any, put_adapter: Any, eventually: Any
+):
+    world = await make_world(bases=TWO, reconcile_seconds=3600, engine_breaker_failures=1)
+    world.declare()
+    await register(world, put_adapter, "desk-7")
+    await world.said(model="desk-7")
+    home = next(engine for engine in world.engines if engine.adapters)
+    await home.stop()
+    await refusal(world, "desk-7")
+    assert await world.said(model="desk-7") == "desk-7: hello"
+
+
+async def test_unknown_versions_and_those_of_others_are_not_told_of(make_world: Any, put_adapter: Any):
+    world = await make_world(on_demand_adapters=0)
+    await register(world, put_adapter, "desk-7")
+    assert (await refusal(world, "desk-7"))[0] == 404, "nobody declared its project"
+    world.declare()
+    assert (await refusal(world, "desk-7"))[0] == 503, "none may be loaded"
+    assert (await refusal(world, "desk-8"))[0] == 404
+
+
+@pytest.mark.parametrize("named", ["by id", "by directory", "by files"])
+async def test_a_whole_model_is_served_by_an_engine_started_on_it(
+    make_world: Any, put_adapter: Any, eventually: Any, named: str
+):
+    world = await make_world(bases=(BASE.name, "x"))
+    adapter = await put_adapter(world.store, "desk-9", method=TrainMethod.FULL)
+    revision = whole_model_revision(adapter) if named == "by files" else "sha256:1"
+    names = {"by id": "desk-9", "by directory": "/srv/models/desk-9", "by files": "/srv/models/some"}
+    world.engines[1].base = names[named]
+    world.engines[1].told_of_base = {"revision": revision, "dtype": "float32"}
+    world.declare()
+    world.adapters["desk-9"] = adapter
+    judged = {"desk-9": bundle("desk-9")}
+    await world.desire(production=("desk-9", 100), judged=judged)
+    await world.serving(production="desk-9")
+    assert await world.said() == f"{names[named]}: hello"
+    assert not any(engine.loads for engine in world.engines)
+    assert await world.said(model="desk/base") == f"{BASE.name}: hello"
+
+
+async def test_a_whole_model_that_no_engine_was_started_on_is_told(
+    make_world: Any, put_adapter: Any, eventually: Any
+):
+    world = await make_world()
+    world.adapters["desk-9"] = await put_adapter(world.store, "desk-9", method=TrainMethod.FULL)
+    world.declare()
+    await world.desire(production=("desk-9", 100))
+    await eventually(lambda: "desk-9" in world.gateway.reconciler.failures)
+    assert "start an engine with it as its base model" in world.gateway.reconciler.failures["desk-9"].reason
+    assert whole_model_name(world.adapters["desk-9"], {BASE.name}, {}) is None
