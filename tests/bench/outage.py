@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 from gateway import KEY, STUB, Contender, body, declare, process, until_answered, write_keys
 from report import write_report
 from tunewheel_cli.kafka.broker import LocalKafka
@@ -77,7 +78,14 @@ def at(share: float, seconds: list[float]) -> float:
     return sorted(seconds)[min(len(seconds) - 1, int(share * len(seconds)))]
 
 
-async def measure(url: str, kafka: LocalKafka, rate: float, seconds: float) -> dict[str, Any]:
+def processor_seconds(gateway: psutil.Process) -> float:
+    times = gateway.cpu_times()
+    return times.user + times.system
+
+
+async def measure(
+    url: str, kafka: LocalKafka, gateway: psutil.Process, rate: float, seconds: float
+) -> dict[str, Any]:
     servers = kafka.bootstrap_servers
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(
@@ -85,9 +93,13 @@ async def measure(url: str, kafka: LocalKafka, rate: float, seconds: float) -> d
     ) as session:
         await until_answered(session, Contender(url, "bench", None))
         load = Load(session, url, rate)
+        used = [processor_seconds(gateway)]
         with_kafka = await load.run(seconds)
+        used.append(processor_seconds(gateway))
         kafka.stop()
+        used.append(processor_seconds(gateway))
         without = await load.run(seconds)
+        used.append(processor_seconds(gateway))
         kafka.start()
         found, caught_up = await logged(servers, set(load.answered))
     return {
@@ -100,6 +112,10 @@ async def measure(url: str, kafka: LocalKafka, rate: float, seconds: float) -> d
             "without": round(at(0.99, without) * 1e3, 2),
         },
         "p99_added_ms": round((at(0.99, without) - at(0.99, with_kafka)) * 1e3, 2),
+        "cpu_share": {
+            "with": round((used[1] - used[0]) / seconds, 3),
+            "without": round((used[3] - used[2]) / seconds, 3),
+        },
         "caught_up_seconds": round(caught_up, 1),
     }
 
@@ -129,9 +145,9 @@ def main() -> None:
             gateway = process(
                 [sys.executable, "-m", "tunewheel_serve_gateway.main"], root / "gateway.log", **environment
             )
-            with stub, gateway:
+            with stub, gateway as child:
                 url = f"http://127.0.0.1:{port}/v1/chat/completions"
-                figures = asyncio.run(measure(url, kafka, asked.rate, asked.seconds))
+                figures = asyncio.run(measure(url, kafka, child, asked.rate, asked.seconds))
         finally:
             kafka.stop()
     write_report(
