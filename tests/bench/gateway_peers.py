@@ -13,7 +13,10 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2] / "var" / "bench" / "peers"
-PACKAGES = {"litellm": ("litellm[proxy]==1.108.7", "uvloop"), "tensorzero": ("tensorzero", "openai")}
+PACKAGES = {
+    "litellm": ("litellm[proxy]==1.108.7", "uvloop"),
+    "tensorzero": ("tensorzero==2026.6.0", "openai"),
+}
 
 LITELLM = """
 model_list:
