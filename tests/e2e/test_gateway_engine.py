@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
 import openai
 import pytest
 from platformdirs import user_cache_path
+from pydantic import BaseModel
 from safetensors.numpy import save
 from tunewheel_cli.kafka.ports import free_port
 from tunewheel_contracts import topics
@@ -142,6 +143,28 @@ async def streamed(client: openai.AsyncOpenAI, model: str) -> tuple[str, Any]:
     return text, chunks[-1].usage
 
 
+class Place(BaseModel):
+    city: Literal["Paris", "Berlin"]
+
+
+async def hold_to_a_form(client: openai.AsyncOpenAI, model: str) -> None:
+    """Ask for what the engine alone can do: the gateway passes it on, and the client reads it."""
+    asked: Any = {"model": model, "messages": ASKED, "temperature": 0, "max_tokens": 64}
+    parsed = await client.chat.completions.parse(response_format=Place, **asked)
+    assert isinstance(parsed.choices[0].message.parsed, Place)
+    tool: Any = {"type": "function", "function": {"name": "look_up", "parameters": Place.model_json_schema()}}
+    one: Any = asked | {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
+    async with client.chat.completions.stream(**one) as stream:
+        called = await stream.get_final_completion()
+    (call,) = called.choices[0].message.tool_calls or []
+    assert (call.function.name, called.choices[0].finish_reason) == ("look_up", "tool_calls")
+    Place.model_validate_json(call.function.arguments)
+    short: Any = asked | {"max_tokens": 2}
+    several = await client.chat.completions.create(n=2, logprobs=True, top_logprobs=2, **short)
+    assert [choice.index for choice in several.choices] == [0, 1]
+    assert all(choice.logprobs and choice.logprobs.content for choice in several.choices)
+
+
 async def test_both_protocols_give_the_same_words(
     fresh_kafka: str, project: str, engine: Engine, adapter: AdapterRef
 ):
@@ -161,6 +184,8 @@ async def test_both_protocols_give_the_same_words(
                 stopped = await said(client, project, stop=cut)
                 assert stopped == tuned[: tuned.index(cut)]
                 words[protocol] = {"tuned": tuned, "base": base}
+                if protocol == "openai":
+                    await hold_to_a_form(client, f"{project}/base")
         assert words["openai"] == words["tgi"]
         assert words["openai"]["tuned"] != words["openai"]["base"]
         logged: set[str] = set()
