@@ -37,7 +37,7 @@ from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.job import Job, Progress
-from tunewheel_eval.looks import Fresh, count_look
+from tunewheel_eval.looks import Fresh, Looks
 from tunewheel_eval.measurement import read_measurement
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.plan import make_plan, pin, read_manifest
@@ -214,6 +214,14 @@ async def test_judging_again_costs_no_generation_where_all_rows_are_known(
     assert again.evaluation_id not in (None, verdict.evaluation_id)
     assert again.event_id() != verdict.event_id()
 
+    # Of what is in production a person may look at the figures; nothing follows from them.
+    looks = await store.list("looks/desk")
+    about, told = await evaluator.evaluate_again(asking(serving(first), request="how good?"), lease())
+    assert (about.in_production, told, about.champion) == (True, None, None)
+    assert about.evaluation_id not in (None, verdict.evaluation_id)
+    assert b"in production itself" in (await store.read(about.page_path) or b"")
+    assert await store.list("looks/desk") == looks
+
     strict = {"criteria": [{"metric": "valid_output", "minimum": 1.0}]}
     plan, told = await evaluator.evaluate_again(asking(None, **strict), lease())
     assert told is None
@@ -226,6 +234,27 @@ async def test_judging_again_costs_no_generation_where_all_rows_are_known(
     assert isinstance(upgraded, EvalPassed)
     assert upgraded.evaluation_id != verdict.evaluation_id
     assert upgraded.contestants == verdict.contestants
+
+
+async def test_where_tokens_are_drawn_the_scorecard_says_how_far_repeats_differ(
+    real_run: MakeRun, store: ObjectStore, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = {"decoding": {"temperature": 1.5}, "repeats": 2, "repeat_rows": 4}
+    event = await real_run(make_spec(evaluation=drawn))
+    verdict = await evaluator.evaluate(event, None, lease())
+    assert isinstance(verdict, EvalPassed)
+    card = await read_scorecard(store, verdict)
+    spread = card.metrics["answer_length"].repeat_spread
+    assert spread is not None
+    assert spread > 0
+    assert card.metrics["perplexity"].repeat_spread == 0  # the experts' answers are not drawn
+    page = await store.read(verdict.scorecard.path.replace(".json", ".html")) or b""
+    assert f"repeats differ by {spread:.3g}".encode() in page
+    monkeypatch.setattr(evaluation, "run_worker", None)  # the repeats are kept with the other rows
+    monkeypatch.setattr(planning, "SCORING", planning.SCORING + 1)
+    _, again = await evaluator.evaluate_again(asking(None), lease())
+    assert isinstance(again, EvalPassed)
+    assert (await read_scorecard(store, again)).metrics == card.metrics
 
 
 async def test_the_base_is_measured_once_whichever_run_comes_next(
@@ -415,7 +444,7 @@ async def test_a_holdout_that_was_looked_at_too_often_decides_nothing(
 ) -> None:
     for number in range(LOOKS):
         name = f"scorecard-{number:04}"
-        await count_look(store, Fresh(examples, 1, 0), project="desk", scorecard_id=name)
+        await Looks(store).take(Fresh(examples, 1, 0), project="desk", scorecard_id=name)
     event = await make_run()
     verdict = await evaluator.evaluate(event, None, lease())
     assert isinstance(verdict, EvalUndecided)

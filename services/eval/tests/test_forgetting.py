@@ -18,9 +18,17 @@ from tunewheel_contracts.formats.scorecard import Role, Scorecard
 from tunewheel_eval.artifacts import keep_measurement
 from tunewheel_eval.forgetting import Erased, forget
 from tunewheel_eval.generations import Generation, Written, generations_path
-from tunewheel_eval.measurement import Header, HoldoutRow, Measurement, RegressionRow, example_key
+from tunewheel_eval.measurement import (
+    Header,
+    HoldoutRow,
+    Measurement,
+    RegressionRow,
+    RepeatRow,
+    example_key,
+)
 from tunewheel_eval.pages import make_page
 from tunewheel_eval.plan import make_plan, pin, pin_later, read_manifest
+from tunewheel_eval.repeats import repeat_key
 from tunewheel_runtime.store import ObjectStore
 
 MakeRun = Callable[..., Awaitable[TrainCompleted]]
@@ -28,9 +36,10 @@ PERSON, OTHERS = "rec-2", "what everybody else wrote"
 
 
 async def evaluated(
-    store: ObjectStore, event: TrainCompleted, examples: Sequence[ChatExample]
+    store: ObjectStore, event: TrainCompleted, examples: Sequence[ChatExample], *, again: bool = False
 ) -> tuple[str, str]:
-    """Leave in the store what an evaluation of ``event`` leaves there; return the two paths."""
+    """Leave in the store what an evaluation of ``event`` leaves there; return the two paths. ``again``: each
+    prompt was answered a second time."""
     manifest = await read_manifest(store, event.dataset)
     plan = await pin(store, make_plan(event, manifest, None, regression=event.dataset))
     lines = b"".join(
@@ -44,9 +53,13 @@ async def evaluated(
         HoldoutRow(key=key, output=one.record_ids[0], complete=True, nll=1.0, tokens=1)
         for key, one in zip(keys, examples, strict=True)
     ]
+    repeats = [
+        RepeatRow(key=repeat_key(row.key, 1), output=row.output, complete=True) for row in rows if again
+    ]
     general = RegressionRow(key="a" * 64, output="blue", correct=True)
     measured = Measurement(
-        header=Header(model_key="model-1", dtype="float32"), rows={row.key: row for row in (*rows, general)}
+        header=Header(model_key="model-1", dtype="float32"),
+        rows={row.key: row for row in (*rows, *repeats, general)},
     )
     await keep_measurement(store, measured, dataset_id=event.dataset_id)
     (kept,) = [path for path in await store.list("measurements") if f"/{event.dataset_id}/" in path]
@@ -91,6 +104,18 @@ async def test_outputs_on_the_erased_go_and_those_on_others_stay(
     assert again is not None
     assert again.records == 2
     assert again.event_id() == proof.event_id() != asked.data.event_id()
+
+
+async def test_what_a_model_answered_again_goes_too(
+    make_run: MakeRun, store: ObjectStore, examples: tuple[ChatExample, ...]
+) -> None:
+    await evaluated(store, await make_run(), examples, again=True)
+    proof = await forget(await curates(store, "ds-1"), store)
+    assert proof is not None
+    assert proof.records == 3
+    held = await stored(store)
+    assert PERSON.encode() not in held
+    assert held.count(b"rec-4") == 3
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -12,13 +12,22 @@ from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import read_items
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.formats.spec import EvaluationSpec
 from tunewheel_eval import measuring
 from tunewheel_eval.contestants import LoadedGroup, groups
 from tunewheel_eval.errors import NoNumber, UnfitCandidate, UnusableContestant
 from tunewheel_eval.job import ContestantJob, Job, Progress
-from tunewheel_eval.measurement import HoldoutRow, Measurement, SkippedRow, read_measurement
+from tunewheel_eval.measurement import (
+    HoldoutRow,
+    Measurement,
+    RepeatRow,
+    SkippedRow,
+    example_key,
+    read_measurement,
+)
 from tunewheel_eval.measuring import measure
 from tunewheel_eval.prompts import Prompt
+from tunewheel_eval.repeats import repeat_key, repeats_of
 
 
 @pytest.fixture
@@ -79,6 +88,38 @@ def test_each_contestant_speaks_with_its_own_weights(make_job: Any) -> None:
     assert {len(one.rows) for one in found.values()} == {9}
     assert len({tuple(outputs(one)) for one in found.values()}) == 3
     assert {one.role: (one.done, one.total) for one in said} == dict.fromkeys(Role, (9, 9))
+
+
+def test_the_candidate_answers_some_prompts_again_by_other_seeds(
+    make_job: Any, examples: tuple[ChatExample, ...]
+) -> None:
+    keys = [example_key(one, max_output_tokens=12) for one in examples[:2]]
+    spec = EvaluationSpec.model_validate({"decoding": {"temperature": 1.5}, "repeats": 3})
+    told = {"decoding": spec.decoding, "repeats": repeats_of(keys, spec)}
+    found, said = run(make_job(Role.CANDIDATE, Role.BASE, **told))
+    again = [row for row in found[Role.CANDIDATE].rows.values() if isinstance(row, RepeatRow)]
+    assert {row.key for row in again} == set(told["repeats"])
+    assert len({row.output for row in again}) > 3
+    assert not any(isinstance(row, RepeatRow) for row in found[Role.BASE].rows.values())
+    assert {one.role: one.total for one in said} == {Role.CANDIDATE: 15, Role.BASE: 9}
+    anew, _ = run(make_job(Role.CANDIDATE, folder="anew", **told))
+    assert anew[Role.CANDIDATE] == found[Role.CANDIDATE]
+
+
+def test_a_seed_of_the_project_is_followed_by_those_of_the_repeats(
+    make_job: Any, examples: tuple[ChatExample, ...]
+) -> None:
+    key = example_key(examples[0], max_output_tokens=12)
+    decoding = {"temperature": 1.5, "seed": 7}
+    spec = EvaluationSpec.model_validate({"decoding": decoding, "repeats": 2})
+    found, _ = run(make_job(Role.CANDIDATE, decoding=spec.decoding, repeats=repeats_of([key], spec)))
+    rows = found[Role.CANDIDATE].rows
+    other, _ = run(make_job(Role.CANDIDATE, folder="eight", decoding={**decoding, "seed": 8}))
+    first = other[Role.CANDIDATE].rows[key]
+    assert isinstance(first, HoldoutRow)
+    again = rows[repeat_key(key, 1)]
+    assert isinstance(again, RepeatRow)
+    assert again.output == first.output
 
 
 def test_company_changes_nothing(make_job: Any) -> None:

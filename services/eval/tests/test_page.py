@@ -84,6 +84,25 @@ class Elements(HTMLParser):
         self.attributes |= {name for name, _ in attrs}
 
 
+@pytest.mark.parametrize(
+    ("temperature", "spread", "said"),
+    [
+        (0.0, 0.0, "greedy: repeats do not differ"),
+        (1.0, 0.02, "repeats differ by 0.02"),
+        (1.0, 0.0, "fraction; repeats do not differ"),
+        (1.0, None, "how far repeats differ was not measured"),
+    ],
+)
+def test_it_says_how_far_repeats_differ(temperature: float, spread: float | None, said: str) -> None:
+    bundle = {
+        "base": {"name": "tiny", "revision": "r"}, "model_id": "desk-one", "adapter_sha256": "0" * 64,
+        "template_sha256": None, "system_prompt": "s", "decoding": {"temperature": temperature},
+        "max_output_tokens": 12, "precision": "float32",
+    }  # fmt: skip
+    facts = {"unit": "fraction", "lower_is_better": False, "repeat_spread": spread}
+    assert said in render_page(scorecard(bundle=bundle, metrics={"label_accuracy": facts}), [])
+
+
 def test_everything_is_on_the_page() -> None:
     text = render_page(scorecard(), [row()])
     for said in (
@@ -94,12 +113,14 @@ def test_everything_is_on_the_page() -> None:
         "<td>billing</td><td>3</td>",
         "left out: too_long",
         "looks at these rows",
-        "repeats differ by 0",
+        "repeats do not differ",
         "cut off at the limit of tokens",
         "base: tiny",
     ):
         assert said in text
-    assert "nothing is decided" in render_page(scorecard(), [], informs=True)
+    assert "<p>Of production: it decides nothing.</p>" in render_page(
+        scorecard(), [], informs="of production: it decides nothing"
+    )
 
 
 def test_what_models_and_customers_wrote_stays_text() -> None:

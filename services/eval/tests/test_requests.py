@@ -100,6 +100,19 @@ async def test_the_registry_asks_by_the_id_of_a_pass_and_nobody_else_without_a_r
             await again(store, Asked(one, None, stranger))
 
 
+async def test_what_a_person_asks_about_the_model_in_production_informs(
+    first: EvaluationPlan, run: TrainCompleted, store: ObjectStore, serving: Callable[..., ServingDesired]
+) -> None:
+    plan = await again(store, Asked(request(), serving(run), operator))
+    assert (plan.in_production, plan.informs is not None) == (True, True)
+    assert (plan.champion, plan.criteria) == (None, ())
+    assert plan.evaluation_id != first.evaluation_id
+    # Once another serves, the same question has a verdict again.
+    assert await again(store, Asked(request(request="later"), None, operator)) == first
+    assert first.informs is None
+    assert "in_production" not in first.model_dump(mode="json")
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

@@ -14,6 +14,7 @@ def labelled(examples: tuple[ChatExample, ...]) -> tuple[ChatExample, ...]:
     labels = ("delivery", "billing", "delivery", "billing", "delivery", "billing")
     found = [one.model_copy(update={"label": label}) for one, label in zip(examples, labels, strict=True)]
     messages = (found[5].messages[0], russian, found[5].messages[2])
+    found[2] = found[2].model_copy(update={"source": "feedback", "language": "en"})
     return (*found[:5], found[5].model_copy(update={"messages": messages}))
 
 
@@ -29,6 +30,7 @@ def test_the_worst_part_is_first(examples: tuple[ChatExample, ...]) -> None:
     assert told[("label", "billing")] == (3, {"candidate": 0.0, "champion": 2 / 3})
     assert told[("group", "prompts like that of ex-0")] == (2, {"candidate": 1.0, "champion": 0.5})
     assert told[("script", "cyrillic")] == (1, {"candidate": 0.0, "champion": 1.0})
+    assert told[("source", "feedback")] == told[("language", "en")]
     assert found[0].value == "cyrillic"
     assert ("trust", "expert") not in told  # all rows are
     leads = [one.figures["candidate"] - one.figures["champion"] for one in found]

@@ -214,6 +214,14 @@ def test_no_significance_that_a_spec_may_state_stops_a_verdict(
             assert CriterionCheck.model_validate_json(said.model_dump_json()) == said
 
 
+def test_no_difference_matters_that_is_finer_than_two_measurements_of_one_model() -> None:
+    """By the resolution alone 60 rows are too few to tell +0.05; with answers that differ by .3 from one time
+    to the next nobody asks for so much."""
+    few = {"rows": 60, "on": "regression"}
+    assert check(accuracy(42, 3, 42, **few), over_champion=0.0).outcome == "undecided"
+    assert check(accuracy(42, 3, 42, **few, repeat_spread=0.3), over_champion=0.0).outcome == "missed"
+
+
 def test_a_resolution_that_no_sample_has_leaves_it_open() -> None:
     criterion = Criterion(metric="label_accuracy", minimum=0.799)
     (found,) = judge((criterion,), PLENTY, TaskSpec(system_prompt="s"), resolution=1e-300, seed=0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from tunewheel_contracts.formats.criteria import Criterion, Metric
-from tunewheel_contracts.formats.look import LOOKS
 from tunewheel_contracts.formats.scorecard import Comparison, Finding, MetricFacts, Role
+from tunewheel_outputs.criteria import level_of
 from tunewheel_outputs.metric import Metric as Definition
 
 from tunewheel_eval.metrics import Outcomes, metric_of
@@ -21,11 +22,6 @@ from tunewheel_eval.significance import (
     compare,
     figure_interval,
 )
-
-ALPHA = 0.05
-"""Where a criterion states no significance."""
-LEAST_ALPHA, MOST_ALPHA = 1e-9, 0.5
-"""What a significance counts as that no sample can reach, or that asks for less than the toss of a coin."""
 
 
 @dataclass(frozen=True)
@@ -45,30 +41,28 @@ class Measured:
     unit: str = "fraction"
     repeat_spread: float = 0.0
     """How far two measurements of one model lie apart; no claim is finer."""
+    _compared: dict[tuple[Role, float, int], Advantage] = field(
+        default_factory=dict[tuple[Role, float, int], Advantage], compare=False, repr=False
+    )
+    """What was compared before: findings and checks ask for the same sign flips."""
 
-    def alpha(self, criterion: Criterion | None, *, looks: int = LOOKS) -> float:
-        """Return the level that one verdict is given at.
+    def alpha(self, criterion: Criterion | None) -> float:
+        """Return the level that one verdict is given at."""
+        return level_of(criterion, on_holdout=self.on == "holdout")
 
-        A tenth of alpha each, so that ten equal candidates together are called better no more often than one
-        (Bonferroni). Regression items and lm-eval's questions are not drawn from the project's data, and are
-        not used up.
-        """
-        asked = criterion.significance if criterion is not None else None
-        bounded = min(max(asked or ALPHA, LEAST_ALPHA), MOST_ALPHA)
-        return bounded / (looks if self.on == "holdout" else 1)
-
-    def facts(self) -> MetricFacts:
-        """Return what a reader must know of the figures."""
-        return MetricFacts(
-            unit=self.unit, lower_is_better=self.lower_is_better, repeat_spread=self.repeat_spread
-        )
+    def facts(self, *, repeated: bool = True) -> MetricFacts:
+        """Return what a reader must know of the figures. ``repeated``: it is known how far repeats differ."""
+        spread = self.repeat_spread if repeated else None
+        return MetricFacts(unit=self.unit, lower_is_better=self.lower_is_better, repeat_spread=spread)
 
     def against(self, role: Role, *, alpha: float, seed: int) -> Advantage | None:
         """Compare the candidate with the contestant ``role``; None where that one was not measured."""
         if role not in self.scores or Role.CANDIDATE not in self.scores:
             return None
+        if (known := self._compared.get((role, alpha, seed))) is not None:
+            return known
         span = self.highest - self.lowest
-        return compare(
+        found = self._compared[role, alpha, seed] = compare(
             self.scores[Role.CANDIDATE],
             self.scores[role],
             self.clusters,
@@ -78,6 +72,7 @@ class Measured:
             span=span if np.isfinite(span) else None,
             seed=seed,
         )
+        return found
 
     def figure_of(self, role: Role) -> float:
         """Return a contestant's figure, in the metric's unit."""
@@ -97,6 +92,7 @@ def measured(
     holdout: Clusters,
     regression: Clusters,
     tasks: Mapping[str, Clusters] | None = None,
+    repeat_spreads: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Measured]:
     """Return every metric that the candidate has, by name; the clusters are those of the rows, of lm-eval's
     tasks by what their metrics are ``on``."""
@@ -119,6 +115,7 @@ def measured(
             on=metric.on,
             scores=scores,
             clusters=clusters_of[metric.on][known],
+            repeat_spread=repeat_spreads.get(name, 0.0),
         )
     return found
 

@@ -20,6 +20,7 @@ from tunewheel_eval.job import ContestantJob, Job
 from tunewheel_eval.lm_eval_tasks import AskedTask, write_jobs
 from tunewheel_eval.looks import Fresh
 from tunewheel_eval.measurement import Header, Measurement, example_key, model_key
+from tunewheel_eval.repeats import repeats_of
 from tunewheel_eval.settings import Settings
 
 
@@ -47,10 +48,22 @@ class Contest:
     def keys(self) -> tuple[str, ...]:
         """What every contestant is measured on. Rows of an earlier attempt may name an example that was
         erased since."""
-        limit = self.manifest.spec.task.max_output_tokens
-        asked = (example_key(one, max_output_tokens=limit) for one in self.examples)
         questions = (key for task in self.tasks for key in task.keys)
-        return (*asked, *(item.key for item in self.items), *questions)
+        return (*self._example_keys, *(item.key for item in self.items), *questions)
+
+    def keys_of(self, role: Role) -> tuple[str, ...]:
+        """What one contestant is measured on: the candidate on repeats as well, where tokens are drawn."""
+        return (*self.keys, *self.repeats) if role is Role.CANDIDATE else self.keys
+
+    @property
+    def repeats(self) -> dict[str, tuple[str, int]]:
+        """What the candidate answers again; see ``repeats_of``."""
+        return repeats_of(self._example_keys, self.manifest.spec.evaluation)
+
+    @property
+    def _example_keys(self) -> tuple[str, ...]:
+        limit = self.manifest.spec.task.max_output_tokens
+        return tuple(example_key(one, max_output_tokens=limit) for one in self.examples)
 
     def rows(self, role: Role) -> Path:
         return self.directory / f"{role.value}.jsonl"
@@ -69,7 +82,7 @@ async def known_of(contest: Contest, store: ObjectStore, settings: Settings) -> 
     found: dict[Role, Measurement] = {}
     for role, adapter in contest.plan.contestants.items():
         header = Header(model_key=_key(contest, adapter), dtype=contest.plan.precision or settings.eval_dtype)
-        found[role] = await known_rows(store, header, contest.keys, dataset_ids=likely)
+        found[role] = await known_rows(store, header, contest.keys_of(role), dataset_ids=likely)
     return found
 
 
@@ -95,6 +108,7 @@ async def prepare_job(
         cache_dir=settings.cache_dir,
         dtype=contest.plan.precision or settings.eval_dtype,
         decoding=contest.manifest.spec.evaluation.decoding,
+        repeats=contest.repeats,
         batch_size=settings.eval_batch_size,
         threads=settings.eval_threads,
     )

@@ -14,6 +14,7 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.evaluation_plan import Champion, EvaluationPlan
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
+from tunewheel_outputs.metric import Corpus
 from tunewheel_outputs.metrics import metrics_for
 from tunewheel_runtime.attempts import Attempts, AttemptsSpent
 from tunewheel_runtime.jobs import Lease
@@ -28,12 +29,13 @@ from tunewheel_eval.generations import generation_lines, generations_path
 from tunewheel_eval.job import Progress
 from tunewheel_eval.left_out import keep_measured
 from tunewheel_eval.lm_eval_tasks import read_asked
-from tunewheel_eval.looks import SPENT, count_look, fresh_rows
-from tunewheel_eval.measurement import Measurement, read_measurement
-from tunewheel_eval.metrics import outcomes
+from tunewheel_eval.looks import SPENT, Fresh, Looks
+from tunewheel_eval.measurement import Measurement, example_key, read_measurement
+from tunewheel_eval.metrics import outcomes, row_scorers
 from tunewheel_eval.pages import make_page
 from tunewheel_eval.plan import make_plan, pin, read_manifest
 from tunewheel_eval.regression import RegressionSet
+from tunewheel_eval.repeats import repeat_spreads
 from tunewheel_eval.requests import Asked, plan_again
 from tunewheel_eval.reviews import after_review, read_scorecard
 from tunewheel_eval.scorecards import (
@@ -54,7 +56,7 @@ _SHRINK = 4
 
 
 class Evaluator:
-    """Evaluates runs. Nothing is kept in memory between two of them."""
+    """Evaluates runs. Between two of them nothing is kept in memory but how often groups were looked at."""
 
     def __init__(
         self, store: ObjectStore, settings: Settings, erased: Erased, *, worker: Sequence[str] = WORKER
@@ -63,6 +65,7 @@ class Evaluator:
         self._erased = erased
         self._attempts = Attempts(store, "eval", limit=settings.eval_attempts)
         self._regression = RegressionSet(store)
+        self._looks = Looks(store)
 
     async def prepare(self) -> None:
         """Read the regression set. Raises ValueError, which stops the service, where it is malformed."""
@@ -88,8 +91,8 @@ class Evaluator:
         return await self._verdict(await pin(self._store, plan), manifest, lease)
 
     async def evaluate_again(self, asked: Asked, lease: Lease) -> tuple[EvaluationPlan, Verdict | None]:
-        """Return the evaluation that a request leads to, and its verdict; None where the request brought
-        criteria of its own, by which the run was not trained: that scorecard decides nothing.
+        """Return the evaluation that a request leads to, and its verdict; None where its scorecard decides
+        nothing: the request brought criteria of its own, or a person asked about what is in production.
 
         Raises: see ``evaluate`` and ``plan_again``.
         """
@@ -97,7 +100,7 @@ class Evaluator:
             self._store, asked, regression=self._regression.ref, precision=self._settings.eval_dtype
         )
         verdict = await self._verdict(plan, manifest, lease)
-        if not plan.criteria:
+        if plan.informs is None:
             return plan, await after_review(self._store, plan, verdict)
         log.info(
             "informed",
@@ -140,7 +143,8 @@ class Evaluator:
     async def _contest(self, plan: EvaluationPlan, manifest: DatasetManifest) -> Contest:
         examples = await read_holdout(self._store, manifest.holdout)
         examples = await self._erased.left_of(examples, plan.dataset_id, self._store)
-        fresh = await fresh_rows(self._store, examples, project=plan.project, scorecard_id=plan.scorecard_id)
+        named = {"project": plan.project, "scorecard_id": plan.scorecard_id}
+        fresh = await self._looks.fresh(examples, **named)
         directory = self._settings.work_for("eval") / plan.scorecard_id
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
         items = await self._regression.items(plan.regression)
@@ -181,7 +185,7 @@ class Evaluator:
         job = f"{contest.plan.scorecard_id} from row {begins_at}"
         async with self._attempts.begin(job, spared=(UnfitCandidate, InvalidEvent)) as number:
             known = await known_of(contest, self._store, self._settings)
-            if all(one.covers(contest.keys) for one in known.values()):
+            if all(one.covers(contest.keys_of(role)) for role, one in known.items()):
                 return await self._judge(contest, known, {})
             seconds = await self._measure(contest, known, lease, attempt=number)
             measured = {role: await asyncio.to_thread(_read, contest, role) for role in known}
@@ -216,24 +220,36 @@ class Evaluator:
     ) -> Scorecard:
         spec, plan = contest.manifest.spec, contest.plan
         limit = spec.task.max_output_tokens
-        kept = keep_measured(measured, contest.examples, contest.items, max_output_tokens=limit)
+        keep = partial(keep_measured, measured, items=contest.items, max_output_tokens=limit)
+        keep(contest.examples)  # what refuses the candidate is no look
+        fresh = await self._look(contest)
+        if not fresh.examples:
+            return worn_out(plan)
+        kept = keep(fresh.examples)
         asked_for = frozenset(one.metric for one in plan.criteria or spec.criteria)
-        judge = partial(outcomes, task=spec.task, asked_for=asked_for, tasks=contest.tasks)
+        corpus: Corpus = frozenset()
         if any(one.needs_corpus for one in metrics_for(spec.task, asked_for).values()):
-            judge = partial(judge, corpus=await read_terms(self._store, contest.manifest.train))
+            corpus = await read_terms(self._store, contest.manifest.train)
+        judge = partial(outcomes, task=spec.task, asked_for=asked_for, tasks=contest.tasks, corpus=corpus)
         judged = {
             role: await asyncio.to_thread(judge, one, kept.examples, kept.items)
             for role, one in measured.items()
         }
+        spreads = await asyncio.to_thread(
+            repeat_spreads,
+            measured[Role.CANDIDATE],
+            {example_key(one, max_output_tokens=limit): one for one in kept.examples},
+            row_scorers(spec.task, asked_for=asked_for, corpus=corpus),
+            spec.evaluation,
+        )
         lines = generation_lines(measured, kept.examples, max_output_tokens=limit)
         generations = await self._store.put(generations_path(plan.scorecard_id, lines), lines)
-        if not plan.criteria:  # else it only informs: nobody chooses a model by it
-            await count_look(self._store, contest.fresh, project=plan.project, scorecard_id=plan.scorecard_id)
         rows = Clustered(
             await asyncio.to_thread(of_examples, kept.examples),
             await asyncio.to_thread(of_items, kept.items),
-            looks=contest.fresh.looks,
-            left_out=kept.left_out | ({SPENT: contest.fresh.spent} if contest.fresh.spent else {}),
+            looks=fresh.looks,
+            repeat_spreads=spreads,
+            left_out=kept.left_out | ({SPENT: fresh.spent} if fresh.spent else {}),
             tasks={one.rows: await asyncio.to_thread(one.clusters) for one in contest.tasks},
         )
         return await asyncio.to_thread(
@@ -247,6 +263,14 @@ class Evaluator:
             precision=plan.precision or self._settings.eval_dtype,
             slices=await asyncio.to_thread(slices_by, spec, judged, kept.examples, rows.holdout),
         )
+
+    async def _look(self, contest: Contest) -> Fresh:
+        """Return the rows to judge by, and note the look where a verdict follows: by what only informs nobody
+        chooses a model."""
+        plan = contest.plan
+        if plan.informs is not None:
+            return contest.fresh
+        return await self._looks.take(contest.fresh, project=plan.project, scorecard_id=plan.scorecard_id)
 
     async def _keep(self, plan: EvaluationPlan, scorecard: Scorecard) -> tuple[Scorecard, ArtifactRef]:
         data = scorecard.model_dump_json(indent=1).encode()
@@ -264,4 +288,4 @@ def _read(contest: Contest, role: Role) -> Measurement:
     measurement = read_measurement(contest.rows(role).read_text("utf-8"))
     if measurement is None:
         raise WorkerFailed(f"{contest.rows(role)} has no header although the worker finished")
-    return measurement.only(contest.keys)
+    return measurement.only(contest.keys_of(role))

@@ -28,6 +28,7 @@ from tunewheel_eval.generations import MARK, generations_path
 from tunewheel_eval.measurement import example_key, read_measurement
 from tunewheel_eval.pages import make_page
 from tunewheel_eval.plan import read_plans
+from tunewheel_eval.repeats import all_keys
 from tunewheel_eval.reviewing.erasing import published_corrections, review_files
 from tunewheel_eval.reviews import read_scorecard
 from tunewheel_eval.stored_file import StoredFile
@@ -176,7 +177,8 @@ async def _erased(
         return None, None
     limit = manifest.spec.task.max_output_tokens
     erased = [one for one in holdout if not records.isdisjoint(one.record_ids)]
-    return {one.example_id for one in erased}, {example_key(one, max_output_tokens=limit) for one in erased}
+    keys = [all_keys(example_key(one, max_output_tokens=limit)) for one in erased]
+    return {one.example_id for one in erased}, set[str]().union(*keys)
 
 
 def _manifest(content: bytes, dataset_id: str) -> DatasetManifest | None:

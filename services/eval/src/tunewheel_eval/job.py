@@ -62,6 +62,8 @@ class Job(Frozen):
     dtype: Literal["float32", "bfloat16"] = "float32"
     decoding: Decoding = Decoding()
     """How answers to the held-out prompts are written."""
+    repeats: dict[str, tuple[str, int]] = {}
+    """What the candidate answers again: the new row's key → (key of the example, number of the repeat)."""
     batch_size: Annotated[int, Field(gt=0)] = 32
     threads: Annotated[int, Field(ge=0)] = 0
 

@@ -68,6 +68,15 @@ class LmEvalRow(Frozen):
     """What lm-eval made of them by figure: a value, and the weight that it is divided by."""
 
 
+class RepeatRow(Frozen):
+    """Another answer to a held-out prompt, by another seed."""
+
+    row: Literal["repeat"] = "repeat"
+    key: Sha256
+    output: str
+    complete: bool
+
+
 class SkipReason(StrEnum):
     """Why a contestant could not be measured on an item."""
 
@@ -87,7 +96,7 @@ class SkippedRow(Frozen):
     """The item's name, and what is wrong with the item."""
 
 
-Row = HoldoutRow | RegressionRow | LmEvalRow | SkippedRow
+Row = HoldoutRow | RegressionRow | RepeatRow | LmEvalRow | SkippedRow
 _LINE: TypeAdapter[Header | Row] = TypeAdapter(Annotated[Header | Row, Field(discriminator="row")])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,15 @@ from tunewheel_eval.decoding import Decoder
 from tunewheel_eval.errors import NoNumber, UnfitCandidate
 from tunewheel_eval.harness import ask
 from tunewheel_eval.job import ContestantJob, Job, Progress
-from tunewheel_eval.measurement import Header, HoldoutRow, RegressionRow, Row, SkippedRow, example_key
+from tunewheel_eval.measurement import (
+    Header,
+    HoldoutRow,
+    RegressionRow,
+    RepeatRow,
+    Row,
+    SkippedRow,
+    example_key,
+)
 from tunewheel_eval.prompts import Prompt, example_prompt, item_prompt, sampling_of, too_long, unanswered
 from tunewheel_eval.rows import RowFile, read_existing
 
@@ -70,7 +78,9 @@ class _Work:
             example_key(one, max_output_tokens=job.max_output_tokens): one for one in job.examples
         }
         self._items = {item.key: item for item in job.items}
-        wanted = [*self._examples, *self._items, *(key for task in job.lm_eval for key in task.keys)]
+        self._repeats = job.repeats if contestant.role is Role.CANDIDATE else {}
+        questions = [key for task in job.lm_eval for key in task.keys]
+        wanted = [*self._examples, *self._items, *self._repeats, *questions]
         self._file = RowFile(contestant.rows, header)
         self._seed(header, wanted)
         self.pending = [key for key in wanted if key not in self._seeded and key not in self._file.rows]
@@ -145,6 +155,9 @@ class _Work:
                 for key, one in examples.items()
             ]
             yield prompts, _holdout_row
+        again = {key: told for key, told in self._repeats.items() if key not in self._seeded}
+        if again:
+            yield from self._again(tokenizer, again)
         for chosen in (True, False):
             items = [
                 item
@@ -153,6 +166,22 @@ class _Work:
             ]
             if items:
                 yield [item_prompt(tokenizer, item) for item in items], self._regression_row
+
+    def _again(
+        self, tokenizer: PreTrainedTokenizerBase, again: Mapping[str, tuple[str, int]]
+    ) -> Iterator[tuple[list[Prompt], Finish]]:
+        """The prompts that are answered again, each by a seed of its own."""
+        prompts: list[Prompt] = []
+        for key, (of, number) in again.items():
+            if (silent := unanswered(self._examples[of], key=key)) is not None:
+                self._skip([silent])
+                continue
+            prompt = example_prompt(
+                tokenizer, self._examples[of], key=key, max_output_tokens=self._job.max_output_tokens
+            )
+            sampling = sampling_of(self._job.decoding, key=key, repeat=number)
+            prompts.append(replace(prompt, answers=(), sampling=sampling))
+        yield prompts, _repeat_row
 
     def _regression_row(self, prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
         item = self._items[prompt.key]
@@ -188,6 +217,10 @@ def _holdout_row(prompt: Prompt, weights: list[float], output: str, complete: bo
     return HoldoutRow(
         key=prompt.key, output=output, complete=complete, nll=-weights[0], tokens=len(prompt.answers[0])
     )
+
+
+def _repeat_row(prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
+    return RepeatRow(key=prompt.key, output=output, complete=complete)
 
 
 def _likeliest(item: RegressionItem, weights: Sequence[float]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,29 @@ def metric_of(name: str) -> Metric:
     if metric is None:
         raise KeyError(name)
     return metric
+
+
+RowScorer = Callable[[ChatExample, HoldoutRow], float | None]
+"""Scores one answer to a held-out prompt; None where the metric says nothing about it."""
+
+
+def row_scorers(
+    task: TaskSpec, *, asked_for: frozenset[str] = frozenset(), corpus: Corpus = frozenset()
+) -> dict[str, RowScorer]:
+    """Return the metrics that score what was written to a held-out prompt, row by row."""
+
+    def scorer(score: ScoreRow) -> RowScorer:
+        def scored(example: ChatExample, row: HoldoutRow) -> float | None:
+            found = score(_answered(example, row))
+            return found.value if isinstance(found, Score) else found
+
+        return scored
+
+    return {
+        name: scorer(metric.scorer(task, corpus))
+        for name, metric in metrics_for(task, asked_for).items()
+        if metric.on == "holdout" and metric.test != "ratio"
+    }
 
 
 def _scores(score: ScoreRow, rows: Sequence[Answered], *, weighed: bool) -> Scores:

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from tunewheel_contracts.formats.scorecard import Role, Scorecard, Slice
+from tunewheel_contracts.formats.scorecard import MetricFacts, Role, Scorecard, Slice
 
 from tunewheel_eval.forest import forest_plots
 from tunewheel_eval.generations import Generation
@@ -40,11 +40,10 @@ svg g .asked{stroke:#0969da;stroke-dasharray:3 2}
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 
 
-def render_page(scorecard: Scorecard, rows: Sequence[Generation], *, informs: bool = False) -> str:
+def render_page(scorecard: Scorecard, rows: Sequence[Generation], *, informs: str | None = None) -> str:
     """Return the page. ``rows``: what was written on held-out examples, those that are not erased.
-    ``informs``: it was judged by other criteria than those of before the training, which decides nothing."""
+    ``informs``: why nothing is decided by it; see ``EvaluationPlan.informs``."""
     outcome, sentence = verdict_sentence(scorecard)
-    note = "<p>These are other criteria than those of before the training: nothing is decided.</p>"
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -52,7 +51,7 @@ def render_page(scorecard: Scorecard, rows: Sequence[Generation], *, informs: bo
         '<meta name="referrer" content="no-referrer"><meta name="viewport" content="width=device-width">',
         f"<title>Scorecard of {_text(scorecard.model_id)}</title><style>{_STYLE}</style></head><body>",
         f'<h1>Scorecard of {_text(scorecard.model_id)}</h1><p class="{outcome}">{_text(sentence)}</p>',
-        note if informs else "",
+        f"<p>{_text(informs.capitalize())}.</p>" if informs else "",
         *_criteria(scorecard),
         *_differences(scorecard),
         *_contestants(scorecard),
@@ -119,10 +118,19 @@ def _contestants(scorecard: Scorecard) -> Iterable[str]:
     for name in names:
         facts = scorecard.metrics.get(name)
         unit = "" if facts is None else facts.unit + (", lower is better" if facts.lower_is_better else "")
-        if facts is not None and facts.repeat_spread is not None:
-            unit += f", repeats differ by {facts.repeat_spread:.3g}"
+        if facts is not None:
+            unit += f"; {_repeats(scorecard, facts)}"
         lines.append((name, unit, *(_number(one.metrics.get(name)) for one in order)))
     yield _table(head, lines)
+
+
+def _repeats(scorecard: Scorecard, facts: MetricFacts) -> str:
+    """Say how far two measurements of one model lie apart."""
+    if scorecard.bundle is not None and scorecard.bundle.decoding.temperature == 0:
+        return "greedy: repeats do not differ"
+    if facts.repeat_spread is None:
+        return "how far repeats differ was not measured"
+    return f"repeats differ by {facts.repeat_spread:.3g}" if facts.repeat_spread else "repeats do not differ"
 
 
 def _slices(slices: Sequence[Slice]) -> Iterable[str]:

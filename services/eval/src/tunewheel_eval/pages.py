@@ -25,7 +25,7 @@ async def make_page(
     if without is not None:
         rows += await _written(store, scorecard, plan.scorecard_path)
     shown = [row for row in rows if without is not None and row.example_id not in without]
-    return render_page(scorecard, shown, informs=bool(plan.criteria)).encode()
+    return render_page(scorecard, shown, informs=plan.informs).encode()
 
 
 async def _written(store: ObjectStore, scorecard: Scorecard, path: str) -> tuple[Generation, ...]:

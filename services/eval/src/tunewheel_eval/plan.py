@@ -7,7 +7,7 @@ of a run lies at ``runs/<run_id>/evaluation.json``, later ones at ``runs/<run_id
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, first_complaint
@@ -23,7 +23,7 @@ from tunewheel_contracts.formats.evaluation_plan import (
     first_plan_path,
     later_plan_path,
 )
-from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_contracts.formats.serving import Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 from tunewheel_outputs.criteria import check_criteria
@@ -31,18 +31,26 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 
 from tunewheel_eval.measurement import METHOD
 
-SCORING = 2
+SCORING = 3
 """Raised when metrics, statistics or what a scorecard says change: a run that is judged again then gets a
 scorecard of its own, of the rows that were measured before."""
 
 
 def champion_of(desired: ServingDesired | None, *, candidate_id: str) -> Champion | None:
     """Return the adapter in production; None for the bare base, for nothing, and for the candidate."""
-    routes = desired.desired.routes if desired else ()
-    for route in routes:
-        if route.role is RouteRole.PRODUCTION and route.adapter and route.model_id != candidate_id:
+    for route in _production(desired):
+        if route.adapter and route.model_id != candidate_id:
             return Champion(adapter=route.adapter, dataset_id=route.dataset_id)
     return None
+
+
+def is_in_production(desired: ServingDesired | None, model_id: str) -> bool:
+    return any(route.model_id == model_id for route in _production(desired))
+
+
+def _production(desired: ServingDesired | None) -> Iterator[Route]:
+    routes = desired.desired.routes if desired else ()
+    return (route for route in routes if route.role is RouteRole.PRODUCTION)
 
 
 def make_plan(
@@ -53,10 +61,12 @@ def make_plan(
     regression: ArtifactRef,
     criteria: Sequence[Criterion] = (),
     precision: Precision = "float32",
+    in_production: bool = False,
 ) -> EvaluationPlan:
     """Return what ``run`` is to be judged against. ``run``: the event that completed it, or the plan of its
     first evaluation. ``criteria``: others than those of before its training. ``precision``: what is computed
-    in, which with the task, the decoding and the run makes the bundle that is judged.
+    in, which with the task, the decoding and the run makes the bundle that is judged. ``in_production``: the
+    candidate serves, and the scorecard decides nothing about it.
 
     Raises:
         InvalidEvent: ``run`` and the manifest it points to do not belong together, the criteria are not those
@@ -74,7 +84,7 @@ def make_plan(
         "regression_sha256": regression.sha256,
         "precision": precision,
         "method": [METHOD, SCORING],
-    }
+    } | ({"in_production": True} if in_production else {})
     evaluation_id = content_id("evaluation", cause)
     return EvaluationPlan(
         project=run.project,
@@ -90,6 +100,7 @@ def make_plan(
         criteria=tuple(criteria) if other else (),
         regression=regression,
         precision=precision,
+        in_production=in_production,
     )
 
 

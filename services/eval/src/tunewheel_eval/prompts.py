@@ -56,10 +56,11 @@ def example_prompt(
     )
 
 
-def sampling_of(decoding: Decoding, *, key: str) -> Sampling:
+def sampling_of(decoding: Decoding, *, key: str, repeat: int = 0) -> Sampling:
     """How the answer to the prompt of ``key`` is written: by the seed that the project names, as each request
-    is where it serves, else by one of the prompt's own, so that measuring again writes the same."""
-    seed = decoding.seed if decoding.seed is not None else int(key[:15], 16)
+    is where it serves, else by one of the prompt's own, so that measuring again writes the same. A ``repeat``
+    has a key of its own, and where the project names a seed one of those that follow it."""
+    seed = decoding.seed + repeat if decoding.seed is not None else int(key[:15], 16)
     return Sampling(
         temperature=decoding.temperature,
         top_p=decoding.top_p,

@@ -22,7 +22,15 @@ from tunewheel_contracts.formats.evaluation_plan import (
 )
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_eval.plan import champion_of, make_plan, pin_later, read_manifest, read_plan, read_plans
+from tunewheel_eval.plan import (
+    champion_of,
+    is_in_production,
+    make_plan,
+    pin_later,
+    read_manifest,
+    read_plan,
+    read_plans,
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,8 @@ class Asked:
 async def plan_again(
     store: ObjectStore, asked: Asked, *, regression: ArtifactRef, precision: Precision = "float32"
 ) -> tuple[EvaluationPlan, DatasetManifest]:
-    """Return the plan that a request leads to, pinned by its first delivery.
+    """Return the plan that a request leads to, pinned by its first delivery. What a person asks about the
+    model in production informs: they have commands to take it out, and looking must not.
 
     Raises:
         InvalidEvent: the run was never judged, who asks may not, the criteria do not fit the task, or
@@ -65,7 +74,13 @@ async def plan_again(
         reason = f"{request.against!r} is not in production; leave it out to compare with what is"
         raise InvalidEvent(field="against", reason=reason)
     made = make_plan(
-        first, manifest, champion, regression=regression, criteria=request.criteria, precision=precision
+        first,
+        manifest,
+        champion,
+        regression=regression,
+        criteria=request.criteria,
+        precision=precision,
+        in_production=not by_registry and is_in_production(asked.desired, first.adapter.model_id),
     )
     plan = await pin_later(store, made)
     await store.first(
@@ -81,7 +96,7 @@ async def _follows_a_pass(store: ObjectStore, request: EvalRequested) -> bool:
     if request.principal is not None or request.criteria:
         return False
     plans = await read_plans(store, request.run_id)
-    return request.request in {_pass_id(plan) for plan in plans if not plan.criteria}
+    return request.request in {_pass_id(plan) for plan in plans if plan.informs is None}
 
 
 def _pass_id(plan: EvaluationPlan) -> str:

@@ -23,6 +23,8 @@ from tunewheel_eval.comparisons import comparisons, findings, measured
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.looks import SPENT, WORN_OUT
 from tunewheel_eval.metrics import Outcomes
+from tunewheel_eval.repeats import is_greedy
+from tunewheel_eval.reviewing.comments import MOST_QUOTED, shortened
 from tunewheel_eval.significance import Clusters
 from tunewheel_eval.verdict import UNDECIDED, judge, outcome_of
 
@@ -41,6 +43,8 @@ class Clustered:
     left_out: Mapping[str, int] = field(default_factory=dict)
     tasks: Mapping[str, Clusters] = field(default_factory=dict)
     """Of lm-eval's tasks, by what their metrics are ``on``."""
+    repeat_spreads: Mapping[str, float] = field(default_factory=dict)
+    """By metric; see ``repeats``."""
 
 
 def build_scorecard(
@@ -69,9 +73,16 @@ def build_scorecard(
         )
         for role, one in outcomes.items()
     )
-    by_metric = measured(outcomes, holdout=rows.holdout, regression=rows.regression, tasks=rows.tasks)
+    by_metric = measured(
+        outcomes,
+        holdout=rows.holdout,
+        regression=rows.regression,
+        tasks=rows.tasks,
+        repeat_spreads=rows.repeat_spreads,
+    )
     criteria = plan.criteria or spec.criteria
     found = findings(by_metric, {one.metric: one for one in criteria}, seed=seed)
+    repeated = is_greedy(spec.evaluation.decoding) or spec.evaluation.repeats > 0
     checks = judge(criteria, by_metric, spec.task, resolution=spec.evaluation.resolution, seed=seed)
     return Scorecard(
         **_names(plan),
@@ -82,7 +93,7 @@ def build_scorecard(
         generations=generations,
         seconds=dict(seconds or {}),
         findings=found,
-        metrics={name: metric.facts() for name, metric in by_metric.items()},
+        metrics={name: metric.facts(repeated=repeated) for name, metric in by_metric.items()},
         looks=rows.looks,
         bundle=bundles[Role.CANDIDATE],
         left_out=dict(rows.left_out),
@@ -145,7 +156,7 @@ def rejected(
 
 def why_rejected(review: ReviewSubmitted) -> tuple[str, ...]:
     """Return the reasons of a rejection, as the failed verdict tells them."""
-    comment = review.comment.strip()
+    comment = shortened(review.comment, MOST_QUOTED)
     return (f"rejected by {review.reviewer}" + (f": {comment}" if comment else ""),)
 
 

@@ -103,6 +103,10 @@ def _plain_parts(example: ChatExample) -> Iterator[tuple[str, str]]:
     asked = "\n".join(message.content for message in example.messages[:-1] if message.role != "system")
     if example.label is not None:
         yield "label", example.label
+    if example.source is not None:
+        yield "source", example.source
+    if example.language is not None:
+        yield "language", example.language
     yield "trust", example.trust
     yield "length", next((name for most, name in _LENGTHS if len(asked) <= most), _LONGER)
     yield "script", _script(asked)

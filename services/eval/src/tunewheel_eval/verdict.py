@@ -108,7 +108,7 @@ def _check(criterion: Criterion, metric: Measured, *, resolution: float, seed: i
     outcomes = {clause.outcome for clause in clauses}
     outcome = MISSED if MISSED in outcomes else UNDECIDED if UNDECIDED in outcomes else MET
     more = max((clause.more or 0 for clause in clauses), default=0) if outcome == UNDECIDED else 0
-    asked = f"; about {more} more {_rows(metric)} would tell" if more else ""
+    asked = f"; {_more(more, metric)} would tell" if more else ""
     return CriterionCheck(
         criterion=criterion,
         observed=figure.figure,
@@ -182,9 +182,11 @@ def _bounds(criterion: Criterion, metric: Measured) -> Iterator[tuple[Role, floa
 
 
 def _smallest(resolution: float, metric: Measured, figure: float) -> float:
-    """Return the smallest difference that matters, in the metric's unit."""
+    """Return the smallest difference that matters, in the metric's unit; none is finer than what two
+    measurements of one model differ by."""
     span = metric.highest - metric.lowest
-    return resolution * (span if span < float("inf") else max(abs(figure), _SLACK))
+    told = resolution * (span if span < float("inf") else max(abs(figure), _SLACK))
+    return max(told, metric.repeat_spread)
 
 
 def _implied(metric: Measured, bound: float) -> float:
@@ -208,9 +210,13 @@ def _words(advantage: Advantage, role: Role, theirs: float, outcome: str, bound:
     )
 
 
-def _rows(metric: Measured) -> str:
-    names = {"holdout": "held-out rows", "regression": "regression items"}
-    return names.get(metric.on, f"questions of {metric.on}")
+def _more(count: int, metric: Measured) -> str:
+    nouns = {
+        "holdout": ("held-out row", "held-out rows"),
+        "regression": ("regression item", "regression items"),
+    }
+    one, several = nouns.get(metric.on, (f"question of {metric.on}", f"questions of {metric.on}"))
+    return f"one more {one}" if count == 1 else f"about {count} more {several}"
 
 
 def _between(figure: float, low: float, high: float, *, signed: bool = False) -> str:

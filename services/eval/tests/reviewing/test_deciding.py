@@ -78,6 +78,18 @@ async def test_a_rejection_suffices_at_once_and_is_final(open_review: Any) -> No
     assert (why.field, "ada rejected" in why.reason) == ("verdict", True)
 
 
+async def test_of_a_comment_as_long_as_a_book_a_verdict_repeats_the_beginning(open_review: Any) -> None:
+    desk = await open_review(reviewers=1)
+    desk.answer("ada", preference="worse")
+    (failed,) = await desk.submit("ada", "rejected", comment="no " * 300_000)
+    assert isinstance(failed, EvalFailed)
+    assert failed.reasons[0].endswith("… (the whole comment is in review.submitted)")
+    assert failed.reasons[0].startswith("rejected by ada: no no")
+    assert len(failed.reasons[0]) < 600
+    assert failed.review is not None
+    assert len(failed.review.comments[0]) < 10_100
+
+
 async def test_a_rejection_comes_after_an_approval_and_outranks_it(open_review: Any) -> None:
     desk = await open_review()
     desk.answer_all("ada")

@@ -83,3 +83,13 @@ def test_the_other_is_the_champion_and_the_base_where_there_is_none() -> None:
 def test_nothing_is_drawn_of_rows_that_only_one_side_has() -> None:
     assert draw([said(0, "candidate", "own")], FREE, size=5, seed="s") == ()
     assert draw([], FREE, size=5, seed="s") == ()
+
+
+def test_a_plain_text_that_is_a_label_is_drawn_by_it() -> None:
+    rules = [{"rule": "allowed_values", "values": ["a", "b"]}]
+    task = TaskSpec.model_validate({"system_prompt": "s", "output_rules": rules})
+    kinds = ["a"] * 30 + ["b"] * 10
+    lines = [
+        said(n, role, kind, expected=kind) for n, kind in enumerate(kinds) for role in ("candidate", "base")
+    ]
+    assert Counter(item.stratum for item in draw(lines, task, size=8, seed="s")) == {"a": 6, "b": 2}

@@ -12,6 +12,7 @@ from tunewheel_contracts.formats.review import ReviewItem
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.spec import TaskSpec
 from tunewheel_contracts.identity import content_id, content_sha256
+from tunewheel_outputs.form import is_plain_label
 from tunewheel_outputs.labels import MISSING, label_of, same_label
 from tunewheel_outputs.rouge import rouge_l
 from tunewheel_outputs.schema import SchemaCheck
@@ -123,6 +124,6 @@ def _by_label(rows: Sequence[ReviewItem], task: TaskSpec) -> list[ReviewItem]:
 
 def _stratum(row: ReviewItem, task: TaskSpec) -> str:
     if task.label_field is None:
-        return ANY
+        return row.expected.strip() if is_plain_label(task) else ANY
     label = label_of(row.expected, task.label_field)
     return ANY if label is MISSING else str(label)

@@ -14,6 +14,8 @@ import numpy as np
 from tunewheel_contracts.events.evaluation import ReviewAnswered
 from tunewheel_contracts.formats.review import ReviewOutcome
 
+from tunewheel_eval.reviewing.comments import MOST_KEPT, shortened
+
 SCORES = {"worse": 0.0, "same": 0.5, "better": 1.0}
 _CONFIDENCE = 0.95
 
@@ -39,7 +41,7 @@ def outcome_of(
         preference_high=high,
         alpha=agreement(answers),
         reasons=dict(sorted(Counter(reason for one in said for reason in set(one.reasons)).items())),
-        comments=tuple(text for comment in comments if (text := comment.strip())),
+        comments=tuple(text for comment in comments if (text := shortened(comment, MOST_KEPT))),
         overrides=tuple(overrides),
     )
 
