@@ -18,7 +18,7 @@ from tunewheel_contracts.principal import Principal
 
 from ..integration.bus import Bus
 from ..integration.specs import declared
-from ..integration.verdicts import passed
+from ..integration.verdicts import adapter_of, passed
 from .console_process import Console
 from .devtools import Tab
 
@@ -103,7 +103,7 @@ async def test_a_person_logs_in_reviews_and_logs_out(console: Console, tab: Tab,
         assert (await copied.get("/")).status_code == 401, "it ended here too"
 
 
-async def test_a_link_works_once_and_a_key_that_is_taken_away_empties_an_open_tab(
+async def test_a_link_works_once_an_operator_commands_and_a_key_that_is_taken_away_empties_an_open_tab(
     console: Console, tab: Tab, bus: Bus, project: str
 ):
     await publish_turn(bus, project)
@@ -113,6 +113,16 @@ async def test_a_link_works_once_and_a_key_that_is_taken_away_empties_an_open_ta
     async with httpx.AsyncClient() as other:
         answer = await other.get(link)
     assert (answer.status_code, "used or is too old" in answer.text) == (401, True)
+
+    model_id = adapter_of(project, 1).model_id
+    await tab.click("rollback")
+    await tab.until(f"rollback {model_id} of {project}?")
+    await tab.fill("textarea", "promises refunds")
+    await tab.click("Send")
+    (ordered,) = await bus.collect(topics.MODEL_COMMANDED, 1, where=lambda e: e.project == project)
+    assert (ordered.data.action, ordered.data.model_id) == ("rollback", model_id)
+    assert (ordered.data.reason, ordered.data.principal) == ("promises refunds", Principal(name=project))
+
     console.shut_out(project)
     assert project not in await tab.until("API key or token")
 

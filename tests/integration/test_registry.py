@@ -17,11 +17,14 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ModelCommanded
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Service
+from tunewheel_runtime.store import ObjectStore
 from typer.testing import CliRunner
 
 from .bus import PATIENCE_SECONDS, Bus, running
+from .engine_stub import EngineStub
 from .specs import declared
-from .verdicts import adapter_of, judged, passed, rejected, trained
+from .test_gateway import answered_by, client_of, gateway
+from .verdicts import adapter_of, judged, passed, rejected, stored_adapter, trained
 
 pytestmark = pytest.mark.integration
 
@@ -146,26 +149,6 @@ async def test_bad_input_is_a_dead_letter_and_the_rest_flows(kafka: str, tmp_pat
         await reader.desired(first)
 
 
-async def test_of_two_queued_runs_the_second_is_promoted_only_by_a_verdict_against_the_first(
-    kafka: str, tmp_path: Path, project: str
-):
-    first, second = (adapter_of(project, n).model_id for n in (1, 2))
-    async with Bus(kafka) as bus, running(registry(kafka, tmp_path)):
-        reader = Reader(bus, project)
-        await bus.publish(declared(project), trained(project, 1), trained(project, 2))
-        await bus.publish(passed(project, 1, against=0), passed(project, 2, against=0))
-        (asked,) = await reader.first(topics.EVAL_REQUESTED, 1)
-        assert (asked.run_id, asked.against) == ("run-2", first)
-        await bus.publish(judged(project, 2, "canary", "passed"))  # it never was there: a dead letter
-        await bus.dead_letters("rollout.judged", 1, about=project)
-        await bus.publish(passed(project, 2, against=1))
-        await reader.desired(first, second)
-        steps = await reader.first(topics.MODEL_PROMOTED, 5)
-        assert [(s.to_stage.value, s.against) for s in steps if s.model_id == second] == [
-            ("evaluated", None), ("evaluated", first), ("canary", None)
-        ]  # fmt: skip
-
-
 async def test_a_persons_rejection_takes_a_candidate_out_of_traffic(kafka: str, tmp_path: Path, project: str):
     first, second = (adapter_of(project, n).model_id for n in (1, 2))
     async with Bus(kafka) as bus, running(registry(kafka, tmp_path)):
@@ -212,6 +195,29 @@ async def test_a_command_by_the_command_line_is_carried_out_or_refused_with_the_
             assert (code, answer["outcome"]) == (0, "done")
         code, answer = await order(kafka, "unpin", project, first, "--timeout", "0.1")
         assert (code, answer["outcome"]) == (6, "unanswered")
+
+
+async def test_a_rollback_brings_the_champion_before_back_in_the_gateway(
+    kafka: str, tmp_path: Path, project: str
+):
+    store = ObjectStore((tmp_path / "store").as_uri())
+    first, second = [await stored_adapter(store, project, n) for n in (1, 2)]
+    async with EngineStub().running() as engine, Bus(kafka) as bus, running(registry(kafka, tmp_path)):
+        reader = Reader(bus, project)
+        await bus.publish(declared(project))
+        async with running(gateway(kafka, tmp_path, engine)) as served, client_of(served) as client:
+            await bus.publish(passed(project, 1, adapter=first))
+            await answered_by(client, project, first.model_id)
+            await bus.publish(passed(project, 2, adapter=second))
+            canary = await reader.desired(first.model_id, second.model_id)
+            await bus.publish(judged(project, 2, "canary", "passed"))
+            promoted = await reader.newer(canary, second.model_id)
+            await answered_by(client, project, second.model_id)
+            answer = await at_once(kafka, "rollback", project, second.model_id, promoted.generation)
+            assert answer.outcome == "done"
+            restored = await reader.newer(promoted, first.model_id)
+            assert restored.desired.routes[0].adapter == first
+            await answered_by(client, project, first.model_id)
 
 
 async def at_once(kafka: str, action: str, project: str, model: str, generation: int) -> Answer:
