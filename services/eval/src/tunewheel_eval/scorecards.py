@@ -19,12 +19,12 @@ from tunewheel_contracts.formats.scorecard import Contestant, Role, Scorecard, S
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_eval.bundles import bundle_for
+from tunewheel_eval.comments import MOST_QUOTED, shortened
 from tunewheel_eval.comparisons import comparisons, findings, measured
 from tunewheel_eval.errors import UnfitCandidate
 from tunewheel_eval.looks import SPENT, WORN_OUT
 from tunewheel_eval.metrics import Outcomes
 from tunewheel_eval.repeats import is_greedy
-from tunewheel_eval.reviewing.comments import MOST_QUOTED, shortened
 from tunewheel_eval.significance import Clusters
 from tunewheel_eval.verdict import UNDECIDED, judge, outcome_of
 
