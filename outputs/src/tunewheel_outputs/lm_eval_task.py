@@ -14,12 +14,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.identity import content_id, content_sha256
-from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
 
-from tunewheel_outputs.lm_eval_metric import FORMS, UNFILTERED, figure_name
+from tunewheel_outputs.lm_eval_metric import UNFILTERED, figure_name
+from tunewheel_outputs.lm_eval_yaml import (
+    OUTPUT_TYPES,
+    RefusedTask,
+    check_config,
+    inside,
+    read_file,
+    with_includes,
+)
 
 MAX_QUESTIONS = 20_000
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -27,37 +33,7 @@ _EXPRESSION = re.compile(r"\{[{%](.*?)[%}]\}", re.DOTALL)
 _WORD = re.compile(r"\w+")
 _FORMATS = frozenset({"json"})
 """Values of ``dataset_path`` that mean files of the folder."""
-_KEYS = frozenset({
-    "task", "task_alias", "tag", "description", "metadata", "output_type",
-    "dataset_path", "dataset_name", "dataset_kwargs",
-    "training_split", "validation_split", "test_split", "fewshot_split", "fewshot_config", "num_fewshot",
-    "doc_to_text", "doc_to_target", "doc_to_choice", "gen_prefix", "target_delimiter", "fewshot_delimiter",
-    "generation_kwargs", "metric_list", "filter_list",
-    "should_decontaminate", "doc_to_decontamination_query",
-})  # fmt: skip
-_LABELS = ("metadata", "tag", "task_alias")
-"""Keys that decide nothing."""
 _SPLITS = ("test_split", "validation_split", "fewshot_split", "training_split")
-_OUTPUT_TYPES = {
-    "multiple_choice": ("acc", "acc_norm"),
-    "generate_until": ("exact_match",),
-    "loglikelihood": ("perplexity", "acc"),
-    "loglikelihood_rolling": ("word_perplexity", "byte_perplexity"),
-}
-"""With the metrics of a task that lists none."""
-
-
-class RefusedTask(ValueError):
-    """A task that cannot be taken. ``field`` is the part of ``evaluation.lm_eval[]`` to mend."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(reason)
-        self.field = field
-        self.reason = reason
-
-    def in_spec(self, place: str) -> InvalidSpec:
-        """Return the refusal of the spec whose entry at ``place`` names the task."""
-        return InvalidSpec(field=f"{place}.{self.field}", reason=self.reason)
 
 
 @dataclass(frozen=True)
@@ -98,7 +74,7 @@ class TaskSource:
     def figures(self) -> tuple[str, ...]:
         """The names by which criteria may ask for its figures."""
         listed = self.config.get("metric_list")
-        names = [one["metric"] for one in listed] if listed else _OUTPUT_TYPES[self.config["output_type"]]
+        names = [one["metric"] for one in listed] if listed else OUTPUT_TYPES[self.config["output_type"]]
         filters = [str(one.get("name")) for one in self.config.get("filter_list") or ()] or [UNFILTERED]
         return tuple(figure_name(self.name, metric, by) for metric in names for by in filters)
 
@@ -134,7 +110,7 @@ def task_names(files: Mapping[str, bytes]) -> list[str]:
     """Return the tasks that a folder's YAML defines, in the order of its files."""
     found: list[str] = []
     for path in sorted(files):
-        if path.endswith((".yaml", ".yml")) and isinstance(name := _yaml(files, path).get("task"), str):
+        if path.endswith((".yaml", ".yml")) and isinstance(name := read_file(files, path).get("task"), str):
             found.append(name)
     return found
 
@@ -146,8 +122,9 @@ def find_task(name: str, files: Mapping[str, bytes]) -> TaskSource:
         RefusedTask: it is not there, or is none that can be taken.
     """
     for path in sorted(files):
-        if path.endswith((".yaml", ".yml")) and _yaml(files, path).get("task") == name:
-            return _checked(name, _merged(files, path, ()), posixpath.dirname(path), files)
+        if path.endswith((".yaml", ".yml")) and read_file(files, path).get("task") == name:
+            config = check_config(name, with_includes(files, path, ()))
+            return _located(name, config, posixpath.dirname(path), files)
     there = ", ".join(task_names(files)) or "none"
     raise RefusedTask("task", f"{name!r} is no task of the folder; its YAML defines: {there}")
 
@@ -190,92 +167,6 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(one)
 
 
-def _yaml(files: Mapping[str, bytes], path: str) -> dict[str, Any]:
-    try:
-        read = read_yaml(files[path].decode("utf-8"))
-    except DuplicateKey as error:
-        raise RefusedTask("path", f"{path}: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if "!function" in str(error):
-            reason = f"{path} says !function, which runs code; write it as a template, or leave it out"
-            raise RefusedTask("path", reason) from error
-        raise RefusedTask("path", f"{path} is not YAML: {error}") from error
-    if not isinstance(read, dict):
-        raise RefusedTask("path", f"{path} is not a mapping; start with 'task: <name>'")
-    return {str(key): value for key, value in read.items()}
-
-
-def _merged(files: Mapping[str, bytes], path: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    """Return a YAML file with what it includes below it: its own keys win."""
-    if path in seen:
-        raise RefusedTask("path", f"{path} includes itself")
-    own = _yaml(files, path)
-    includes = own.pop("include", ())
-    merged: dict[str, Any] = {}
-    for one in includes if isinstance(includes, list) else [includes] if includes else []:
-        merged |= _merged(files, _inside(files, posixpath.dirname(path), one), (*seen, path))
-    return merged | own
-
-
-def _inside(files: Mapping[str, bytes], folder: str, named: Any) -> str:
-    path = posixpath.normpath(posixpath.join(folder, str(named)))
-    if path not in files:
-        raise RefusedTask("path", f"{named} is no file of the folder; put it there")
-    return path
-
-
-def _checked(name: str, config: dict[str, Any], folder: str, files: Mapping[str, bytes]) -> TaskSource:
-    for key in sorted(config.keys() - _KEYS):
-        raise RefusedTask("path", f"{name} has {key}, which is not taken here: {_why(key)}")
-    if config.get("output_type", "generate_until") not in _OUTPUT_TYPES:
-        known = ", ".join(_OUTPUT_TYPES)
-        raise RefusedTask("path", f"{name}: output_type must be one of {known}")
-    config = {"output_type": "generate_until"} | {k: v for k, v in config.items() if k not in _LABELS}
-    for key in ("doc_to_text", "doc_to_target"):
-        if not isinstance(config.get(key, ""), str | int | list):
-            raise RefusedTask("path", f"{name}: {key} must be a template")
-    _check_generation(name, config.get("generation_kwargs") or {})
-    _check_metrics(name, config.get("metric_list"))
-    try:
-        content_sha256(config)
-    except (TypeError, ValueError) as error:
-        raise RefusedTask("path", f"{name} holds what JSON cannot say ({error}); write it as text") from error
-    return _located(name, config, folder, files)
-
-
-def _why(key: str) -> str:
-    if key in ("class", "custom_dataset", "process_docs", "process_results", "unsafe_code"):
-        return "it runs code"
-    if key in ("doc_to_image", "doc_to_audio"):
-        return "only text is asked"
-    if key in ("repeats", "use_prompt"):
-        return "each question is asked once, by the template that stands in the YAML"
-    return "only what makes one task is; groups are lists of tasks in the spec"
-
-
-def _check_generation(name: str, said: Any) -> None:
-    if not isinstance(said, dict) or said.get("do_sample") or said.get("temperature"):
-        raise RefusedTask("path", f"{name}: answers are greedy; take do_sample and temperature out")
-    if rest := sorted(set(said) - {"until", "max_gen_toks", "do_sample", "temperature"}):
-        raise RefusedTask("path", f"{name}: generation_kwargs.{rest[0]} is not taken; leave it out")
-
-
-def _check_metrics(name: str, listed: Any) -> None:
-    if listed is None:
-        return
-    if not isinstance(listed, list) or not listed:
-        raise RefusedTask("path", f"{name}: metric_list must be a list of mappings with 'metric'")
-    for one in listed:
-        metric = one.get("metric") if isinstance(one, dict) else None
-        if metric not in FORMS or one.get("hf_evaluate"):
-            known = ", ".join(FORMS)
-            reason = f"{name}: metric {metric!r} gives no figure per question here; choose from {known}"
-            raise RefusedTask("path", reason)
-        if one.get("aggregation", FORMS[metric].aggregation) != FORMS[metric].aggregation:
-            reason = f"{name}: {metric} is aggregated by {FORMS[metric].aggregation} here; say so"
-            raise RefusedTask("path", reason)
-
-
 def _located(name: str, config: dict[str, Any], folder: str, files: Mapping[str, bytes]) -> TaskSource:
     place, subset = config.pop("dataset_path", None), config.pop("dataset_name", None)
     options = config.pop("dataset_kwargs", None) or {}
@@ -314,7 +205,7 @@ def _folder_data(
         raise RefusedTask("path", f"{name}: dataset_kwargs.{rest[0]} is not taken; only data_files is")
     if not isinstance(named, dict) or not all(isinstance(one, str) for one in named.values()):
         raise RefusedTask("path", f"{name}: dataset_kwargs.data_files must name one file per split")
-    return {str(split): files[_inside(files, folder, one)] for split, one in named.items()}
+    return {str(split): files[inside(files, folder, one)] for split, one in named.items()}
 
 
 def _docs(split: str, text: bytes, *, wanted: str) -> list[dict[str, Any]]:
