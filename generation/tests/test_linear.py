@@ -48,8 +48,8 @@ def test_a_row_without_the_update_is_not_touched_by_it() -> None:
     assert torch.equal(serving(x)[0], plain[0])
 
 
-@pytest.mark.parametrize("quantization", [None, "nf4"])
-def test_a_whole_model_stays_itself(tmp_path, quantization) -> None:
+@pytest.mark.parametrize(("quantization", "unpack"), [(None, True), ("nf4", True), ("nf4", False)])
+def test_a_whole_model_stays_itself(tmp_path, quantization, unpack: bool) -> None:
     path = write_tiny_model(tmp_path / "wide", hidden_size=64)
     base = locate_base_model(str(path), cache_dir=tmp_path)
     model = load_base(base, dtype="float32", quantization=quantization, device="cpu")[0]
@@ -57,7 +57,12 @@ def test_a_whole_model_stays_itself(tmp_path, quantization) -> None:
     with torch.inference_mode():
         before = model(tokens).logits
         layout = "packed" if can_pack(torch.device("cpu")) else "plain"
-        names = replace_linears(model, Deltas(), dtype=torch.float32, layout=layout)
+        deltas = Deltas()
+        names = replace_linears(model, deltas, dtype=torch.float32, layout=layout, unpack=unpack)
         after = model(tokens).logits
+        name = "model.layers.0.mlp.up_proj"
+        deltas.active = {name: Delta(torch.ones(names[name][0], 1), torch.ones(1, names[name][1]), None)}
+        updated = model(tokens).logits
     assert len(names) == 2 * 7 + 1
     assert torch.allclose(before, after, atol=1e-3)
+    assert not torch.allclose(before, updated, atol=1e-2)

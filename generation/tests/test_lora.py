@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from tunewheel_basemodel.errors import InvalidAdapter
-from tunewheel_generation.lora import Mixture, read_lora
+from tunewheel_generation.lora import Mixture, beyond_lora, read_lora
 from tunewheel_generation.runner import load_runner
 
 PROMPT = [5, 9, 33, 70, 101, 7, 250, 12]
@@ -42,21 +42,19 @@ def test_an_adapter_is_what_peft_makes_of_it(runner, tiny_model, write_adapter, 
         expected = (
             PeftModel.from_pretrained(tiny_model, str(path)).eval()(torch.tensor([PROMPT])).logits[0, -1]
         )
-    assert torch.allclose(runner.read(PROMPT, 0, read(runner, path))[0], expected, atol=1e-3)
+    assert torch.allclose(runner.read([PROMPT], [0], [read(runner, path)])[0], expected, atol=1e-3)
     assert not torch.allclose(plain, expected, atol=1e-2)
 
 
 def test_a_mixed_batch_gives_each_row_its_own(runner, write_adapter) -> None:
     loras = [None, *(read(runner, write_adapter(name, seed=2, **VARIANTS[name])) for name in VARIANTS), None]
+    lengths = [len(PROMPT)] * len(loras)
     alone = []
     for lora in loras:
-        runner.read(PROMPT, 0, lora)
-        runner.admit(0, len(PROMPT))
-        alone.append(runner.step([3], [len(PROMPT)], [lora])[0])
-    for row, lora in enumerate(loras):
-        runner.read(PROMPT, 0, lora)
-        runner.admit(row, len(PROMPT))
-    mixed = runner.step([3] * len(loras), [len(PROMPT)] * len(loras), loras)
+        runner.read([PROMPT], [0], [lora])
+        alone.append(runner.read([[3]], lengths[:1], [lora])[0])
+    runner.read([PROMPT] * len(loras), [0] * len(loras), loras)
+    mixed = runner.read([[3]] * len(loras), lengths, loras)
     for row, expected in enumerate(alone):
         assert torch.allclose(mixed[row], expected, atol=1e-4)
     assert torch.allclose(mixed[0], mixed[-1], atol=1e-5)
@@ -77,6 +75,24 @@ def test_the_mixture_is_laid_anew_only_when_it_must(runner, write_adapter, monke
     assert laid == [[first, second]]
     mixture.deltas([third, second])
     assert laid == [[first, second], [third, second]]
+
+
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_more_than_a_lora_is_part_of_a_model_of_its_own(
+    tiny_base, write_adapter, quantization: str | None
+) -> None:
+    from peft import PeftModel
+    from tunewheel_basemodel.loading import load_base
+
+    path = write_adapter("dora", seed=1, use_dora=True)
+    assert "use_dora" in (beyond_lora(path) or "")
+    assert beyond_lora(write_adapter("plain", seed=1)) is None
+    numbers = {"trained_dtype": "float32", "dtype": "float32"}
+    own = load_runner(tiny_base, quantization=quantization, **numbers, rows=1, tokens=64, adapter=path)
+    model = load_base(tiny_base, dtype="float32", quantization=quantization, device="cpu")[0]
+    with torch.inference_mode():
+        expected = PeftModel.from_pretrained(model, str(path)).eval()(torch.tensor([PROMPT])).logits[0, -1]
+    assert torch.allclose(own.read([PROMPT], [0], [None])[0], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from tunewheel_basemodel.errors import BaseModelNotFound
-from tunewheel_generation.runner import _longest, load_runner
+from tunewheel_generation.runner import load_runner
+from tunewheel_generation.sight import Sight, sight_of
 
 PROMPTS = [[5, 9, 33, 70, 101, 7, 250, 12], [8], [40, 41] * 15, [300, 2, 17]]
 
@@ -33,15 +34,16 @@ def expected(model, prompt: list[int], count: int) -> list[int]:
     return out[0, len(prompt) :].tolist()
 
 
-def read_in_pieces(runner, prompt: list[int], piece: int) -> torch.Tensor:
+def read(runner, prompt: list[int], row: int, *, piece: int = 64) -> int:
+    """Read a prompt into a row; returns the token that follows."""
     for start in range(0, len(prompt), piece):
-        logits = runner.read(prompt[start : start + piece], start, None)
-    return logits
+        logits = runner.read([prompt[start : start + piece]], [start], [None], first=row)
+    return int(logits.argmax())
 
 
 def steps(runner, rows: list[list[int]], lengths: list[int], count: int) -> None:
     for _ in range(count):
-        logits = runner.step([row[-1] for row in rows], lengths, [None] * len(rows))
+        logits = runner.read([[row[-1]] for row in rows], lengths, [None] * len(rows))
         for at, token in enumerate(logits.argmax(-1).tolist()):
             rows[at].append(token)
             lengths[at] += 1
@@ -49,10 +51,7 @@ def steps(runner, rows: list[list[int]], lengths: list[int], count: int) -> None
 
 @pytest.mark.parametrize("piece", [1, 3, 64])
 def test_a_batch_of_different_lengths(runner, tiny_model, piece: int) -> None:
-    rows = []
-    for at, prompt in enumerate(PROMPTS):
-        rows.append([int(read_in_pieces(runner, prompt, piece).argmax())])
-        runner.admit(at, len(prompt))
+    rows = [[read(runner, prompt, at, piece=piece)] for at, prompt in enumerate(PROMPTS)]
     steps(runner, rows, [len(prompt) for prompt in PROMPTS], 11)
     assert rows == [expected(tiny_model, prompt, 12) for prompt in PROMPTS]
 
@@ -61,8 +60,7 @@ def test_rows_join_and_leave(runner, tiny_model) -> None:
     rows, lengths = [], []
 
     def join(prompt: list[int]) -> None:
-        rows.append([int(runner.read(prompt, 0, None).argmax())])
-        runner.admit(len(rows) - 1, len(prompt))
+        rows.append([read(runner, prompt, len(rows))])
         lengths.append(len(prompt))
 
     join(PROMPTS[0])
@@ -71,7 +69,7 @@ def test_rows_join_and_leave(runner, tiny_model) -> None:
     join(PROMPTS[2])
     steps(runner, rows, lengths, 2)
     left = rows[0]
-    runner.replace(0, 2, lengths[2])
+    runner.move(2, 0, lengths[2])
     rows[0], lengths[0] = rows.pop(), lengths.pop()
     steps(runner, rows, lengths, 2)
     join(PROMPTS[3])
@@ -82,10 +80,8 @@ def test_rows_join_and_leave(runner, tiny_model) -> None:
 
 
 def test_what_an_earlier_request_left_does_not_show(runner, tiny_model) -> None:
-    runner.read(PROMPTS[2], 0, None)
-    runner.admit(0, len(PROMPTS[2]))
-    rows = [[int(runner.read(PROMPTS[3], 0, None).argmax())]]
-    runner.admit(0, len(PROMPTS[3]))
+    read(runner, PROMPTS[2], 0)
+    rows = [[read(runner, PROMPTS[3], 0)]]
     steps(runner, rows, [len(PROMPTS[3])], 5)
     assert rows == [expected(tiny_model, PROMPTS[3], 6)]
 
@@ -98,16 +94,28 @@ def test_the_context_is_the_smaller_of_model_and_setting(tiny_base) -> None:
         assert runner.max_tokens == most
 
 
-def test_a_sliding_window_bounds_the_context_and_other_states_are_refused() -> None:
-    from transformers import LlamaConfig, MambaConfig, MistralConfig
+def test_what_a_model_sees_and_that_other_states_are_refused() -> None:
+    from transformers import LlamaConfig, MistralConfig, Qwen3NextConfig
 
-    assert _longest(LlamaConfig(max_position_embeddings=300)) == 300
-    assert _longest(MistralConfig(max_position_embeddings=3000, sliding_window=128)) == 128
-    with pytest.raises((BaseModelNotFound, AttributeError)):
-        _longest(MambaConfig())
+    assert sight_of(LlamaConfig(max_position_embeddings=300)) == Sight(300)
+    sliding = MistralConfig(max_position_embeddings=3000, sliding_window=128)
+    assert sight_of(sliding) == Sight(3000, 128, everywhere=True)
+    with pytest.raises(BaseModelNotFound, match="linear_attention"):
+        sight_of(Qwen3NextConfig())
 
 
-@pytest.mark.parametrize("family", ["Qwen2", "Gemma", "Phi", "GPTNeoX", "Mistral"])
+SLIDING = {"sliding_window": 9}
+FAMILIES = {
+    "Qwen2": {},
+    "Gemma": {},
+    "Phi": {},
+    "GPTNeoX": {},
+    "Mistral": SLIDING,
+    "Gemma3Text": SLIDING | {"layer_types": ["sliding_attention", "full_attention"]},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_other_families_are_served_right(tmp_path, family: str) -> None:
     import transformers
     from tunewheel_basemodel.loading import load_base
@@ -117,6 +125,7 @@ def test_other_families_are_served_right(tmp_path, family: str) -> None:
     path = write_tiny_model(tmp_path / family)
     options = {"vocab_size": 384, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     options |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.2}
+    options |= FAMILIES[family]
     if family == "GPTNeoX":
         del options["num_key_value_heads"], options["head_dim"]
     config = getattr(transformers, f"{family}Config")(
@@ -130,9 +139,7 @@ def test_other_families_are_served_right(tmp_path, family: str) -> None:
     base = locate_base_model(str(path), cache_dir=tmp_path)
     original = load_base(base, dtype="float32", device="cpu")[0]
     runner = load_runner(base, quantization=None, trained_dtype="float32", dtype="float32", rows=4, tokens=64)
-    rows = []
-    for at, prompt in enumerate(PROMPTS):
-        rows.append([int(runner.read(prompt, 0, None).argmax())])
-        runner.admit(at, len(prompt))
+    logits = runner.read(PROMPTS, [0] * len(PROMPTS), [None] * len(PROMPTS))
+    rows = [[token] for token in logits.argmax(-1).tolist()]
     steps(runner, rows, [len(prompt) for prompt in PROMPTS], 7)
     assert rows == [expected(original, prompt, 8) for prompt in PROMPTS]

@@ -27,6 +27,7 @@ from opentelemetry.metrics import NoOpMeter
 from platformdirs import user_cache_path
 from tunewheel_basemodel.facts import facts_of
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_basemodel.tiny import write_random_adapter
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
@@ -86,17 +87,7 @@ async def both_ways(
 
 async def put_adapter(store: ObjectStore, base: BaseModel, folder: Path) -> AdapterRef:
     """Put a LoRA of random weights, which changes what the base says, where train puts what it made."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from tunewheel_basemodel.loading import load_base
-
-    model, _ = load_base(base, dtype="float32", device="cpu")
-    torch.manual_seed(7)
-    tuned = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
-    for name, weight in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.02)
-    tuned.save_pretrained(str(folder))
+    write_random_adapter(base, folder, seed=7, std=0.02)
     files = [
         await store.put(f"adapters/{MODEL}/{name}", (folder / name).read_bytes())
         for name in ("adapter_config.json", "adapter_model.safetensors")

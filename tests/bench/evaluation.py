@@ -1,12 +1,16 @@
 """Prompts per second of evaluation: in batches, one by one, and beside what else could write the answers.
 
-Each contender writes greedy answers of up to ``TOKENS`` tokens to the same prompts with one system prompt:
-eval's own decoder in batches and one by one, transformers' ``generate`` in the same batches, and the engine's
-batch (``Lane``), whose requests join and leave between steps. Their answers are compared with each other.
-Beside the wall clock stands the processor time per prompt, which depends less on who else is computing.
+    make bench NAME=evaluation        ROWS=32 ROUNDS=2 by default; three to four minutes on two cores
 
-Then a whole measurement of a contestant as eval makes it, in seconds per row: answers and likelihoods of the
-held-out prompts, and the general-regression set.
+Each contender writes greedy answers of up to ``TOKENS`` tokens to the same prompts with one system prompt, in
+float32: eval's writer in batches and one by one, transformers' ``generate`` likewise, and the engine's batch,
+whose requests join and leave between steps. All but ``generate`` are one package, so that they
+differ in who waits for whom. One by one is measured on ``ALONE`` prompts. Beside the wall clock stands the
+processor time per prompt, which depends less on who else is computing.
+
+Then a whole measurement of two contestants, base and adapter, as eval makes it, in each precision that the
+processor is good at: answers and likelihoods of the held-out prompts, and the general-regression set. Its
+seconds hold the model's load.
 
 Last, the general-regression set as three tasks of lm-evaluation-harness, by eval and by lm-eval's own
 ``simple_evaluate`` with the same batch size: seconds, and on how many questions both have the same.
@@ -25,66 +29,87 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import CACHE, MODEL, QUESTIONS, SYSTEM
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as eval's and the engine's processes have it
+
+from engine import CACHE, MODEL, QUESTIONS, SYSTEM, write_adapters
 from report import write_report
 from tunewheel_basemodel.loading import load_base
-from tunewheel_basemodel.locate import locate_base_model
+from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_basemodel.precision import compute_dtype
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
 from tunewheel_contracts.formats.regression_items import general_items
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.scorecard import Role
-from tunewheel_eval.decoding import Decoder
 from tunewheel_eval.harness import ask
 from tunewheel_eval.job import ContestantJob, Job, LmEvalJob
 from tunewheel_eval.measuring import measure
-from tunewheel_eval.prompts import Prompt, example_prompt
+from tunewheel_eval.prompts import example_prompt
+from tunewheel_generation.generation import Generation, Progress
+from tunewheel_generation.lane import Lane
+from tunewheel_generation.offline import Writer
+from tunewheel_generation.runner import Runner, load_runner
 
-ROUNDS = int(os.environ.get("ROUNDS", "3"))
-ROWS = int(os.environ.get("ROWS", "64"))
+ROUNDS = int(os.environ.get("ROUNDS", "2"))
+ROWS = int(os.environ.get("ROWS", "32"))
+ALONE = max(1, ROWS // 4)
 BATCH = 16
 TOKENS = 32
 ANSWER = '{"category": "battery", "priority": "normal", "reply": "Charge it for an hour and try again."}'
-Written = list[list[int]]
+BATCHES = "eval, in batches"
+Prompts = list[list[int]]
+Contender = tuple[Callable[[Prompts], Prompts], int]
+"""What answers prompts, and how many of them it is given."""
 
 
 def main() -> None:
     base = locate_base_model(MODEL, cache_dir=CACHE)
-    dtype = compute_dtype()
-    model, tokenizer = load_base(base, dtype=dtype, device="cpu")
+    model, tokenizer = load_base(base, dtype="float32", device="cpu")
     examples = [example(number) for number in range(ROWS)]
     prompts = [
-        example_prompt(tokenizer, one, key=one.example_id, max_output_tokens=TOKENS) for one in examples
+        list(example_prompt(tokenizer, one, key=one.example_id, max_output_tokens=TOKENS).context)
+        for one in examples
     ]
-    stops = {int(tokenizer.eos_token_id), int(model.generation_config.eos_token_id)}
-    decoder = Decoder(model, stop_ids=stops, pad_id=int(tokenizer.pad_token_id or 0))
-    contenders: dict[str, Callable[[], Written]] = {
-        "eval, in batches": lambda: decoded(decoder, prompts, BATCH),
-        "eval, one by one": lambda: decoded(decoder, prompts, 1),
-        "transformers.generate, in batches": lambda: generated(model, tokenizer, prompts),
+    runner = load_runner(
+        base, quantization=None, trained_dtype="float32", dtype="float32", rows=BATCH, tokens=512
+    )
+    contenders: dict[str, Contender] = {
+        BATCHES: (lambda asked: written(runner, asked, BATCH), ROWS),
+        "eval, one by one": (lambda asked: written(runner, asked, 1), ALONE),
+        "transformers.generate, in batches": (lambda asked: generated(model, tokenizer, asked, BATCH), ROWS),
+        "transformers.generate, one by one": (lambda asked: generated(model, tokenizer, asked, 1), ALONE),
+        "engine's batch": (lambda asked: served(runner, asked), ROWS),
     }
-    figures, answers = compare(contenders)
+    figures, answers = compare(contenders, prompts)
+    ours = figures[BATCHES]
+    others = [name for name in figures if name != BATCHES]
     lm_eval = beside_lm_eval(model, tokenizer)
-    # Last: the engine puts layers of its own into a model of its own.
-    lane, lane_answers = compare({"engine's batch": engine_batch(base, dtype, prompts)})
-    figures |= lane
-    answers |= lane_answers
-    speed = {name: one["prompts_per_second"] for name, one in figures.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        write_adapters(model, Path(scratch))
+        whole = {
+            precision: whole_measurement(base, examples, Path(scratch), precision)
+            for precision in dict.fromkeys(("float32", compute_dtype()))
+        }
+    print_table(figures, whole)
     write_report(
         "evaluation",
         packages=("torch", "transformers", "lm_eval"),
         contenders=figures,
         ratios={
-            f"eval in batches over {name}": speed["eval, in batches"] / speed[name]
-            for name in list(speed)[1:]
+            f"{BATCHES} over {name}": ours["prompts_per_second"] / figures[name]["prompts_per_second"]
+            for name in others
+        },
+        processor_ratios={
+            f"{name} over {BATCHES}": round(
+                figures[name]["processor_ms_per_prompt"] / ours["processor_ms_per_prompt"], 3
+            )
+            for name in others
         },
         same_answers={
-            name: sum(map(list.__eq__, answers["eval, in batches"], answers[name])) / ROWS
-            for name in list(speed)[1:]
+            name: sum(map(list.__eq__, answers[BATCHES], answers[name])) / len(answers[name])
+            for name in others
         },
-        whole_measurement=whole_measurement(base, examples),
+        whole_measurement=whole,
         lm_eval=lm_eval,
-        precision=dtype,
         rows=ROWS,
         batch=BATCH,
         tokens_per_answer=TOKENS,
@@ -108,98 +133,108 @@ def example(number: int) -> ChatExample:
     )
 
 
-def compare(contenders: dict[str, Callable[[], Written]]) -> tuple[dict[str, Any], dict[str, Written]]:
+def compare(
+    contenders: dict[str, Contender], prompts: Prompts
+) -> tuple[dict[str, dict[str, float]], dict[str, Prompts]]:
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    answers: dict[str, Written] = {}
-    for number in range(ROUNDS + 1):
-        for name, write in contenders.items():
+    answers: dict[str, Prompts] = {}
+    for write, _ in contenders.values():
+        write(prompts[:2])  # warms up
+    for _ in range(ROUNDS):
+        for name, (write, count) in contenders.items():
             began, used = time.perf_counter(), time.process_time()
-            answers[name] = write()
-            if number:  # the first round warms up
-                taken[name].append((time.perf_counter() - began, time.process_time() - used))
-                print(f"{name}: {ROWS / taken[name][-1][0]:.2f} prompts/s", file=sys.stderr, flush=True)
+            answers[name] = write(prompts[:count])
+            wall, cpu = time.perf_counter() - began, time.process_time() - used
+            taken[name].append((wall / count, cpu / count))
+            print(f"{name}: {count / wall:.2f} prompts/s", file=sys.stderr, flush=True)
     return {
         name: {
-            "prompts_per_second": round(ROWS / statistics.median(wall for wall, _ in rounds), 2),
-            "processor_ms_per_prompt": round(1000 * statistics.median(cpu for _, cpu in rounds) / ROWS, 1),
+            "prompts": contenders[name][1],
+            "prompts_per_second": round(1 / statistics.median(wall for wall, _ in rounds), 2),
+            "processor_ms_per_prompt": round(1000 * statistics.median(cpu for _, cpu in rounds), 1),
         }
         for name, rounds in taken.items()
     }, answers
 
 
-def decoded(decoder: Decoder, prompts: Sequence[Prompt], size: int) -> Written:
-    written: Written = []
-    decoder.share_prefix([prompt.context for prompt in prompts])
+def written(runner: Runner, prompts: Prompts, size: int) -> Prompts:
+    writer = Writer(runner)
+    writer.share(prompts)
+    found: Prompts = []
     for at in range(0, len(prompts), size):
-        prefilled = decoder.prefill([prompt.context for prompt in prompts[at : at + size]])
-        written += [ids for ids, _ in decoder.generate(prefilled, max_new_tokens=TOKENS)]
-    return written
+        batch = [Generation(prompt, TOKENS) for prompt in prompts[at : at + size]]
+        found += [answer.tokens for answer in writer.answer(batch)]
+    return found
 
 
-def generated(model: Any, tokenizer: Any, prompts: Sequence[Prompt]) -> Written:
+def generated(model: Any, tokenizer: Any, prompts: Prompts, size: int) -> Prompts:
     import torch
 
-    written: Written = []
-    for at in range(0, len(prompts), BATCH):
-        rows = [list(prompt.context) for prompt in prompts[at : at + BATCH]]
+    found: Prompts = []
+    ends = {int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)}
+    for at in range(0, len(prompts), size):
+        rows = prompts[at : at + size]
         inputs = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
         with torch.inference_mode():
             out = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
         width = inputs["input_ids"].shape[1]
-        ends = {int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)}
-        written += [[t for t in row[width:].tolist() if t not in ends] for row in out]
-    return written
+        found += [[t for t in row[width:].tolist() if t not in ends] for row in out]
+    return found
 
 
-def engine_batch(base: Any, dtype: Any, prompts: Sequence[Prompt]) -> Callable[[], Written]:
-    """Answer ``prompts`` by the engine's own batch, in one thread and without HTTP."""
-    from tunewheel_generation.generation import Generation, Progress
-    from tunewheel_generation.lane import Lane
-    from tunewheel_generation.runner import load_runner
+def served(runner: Runner, prompts: Prompts) -> Prompts:
+    """Answer ``prompts`` by the engine's batch, in one thread and without HTTP."""
+    made: dict[Generation, list[int]] = {}
 
-    runner = load_runner(
-        base, quantization=None, trained_dtype=dtype, dtype=dtype, rows=BATCH, tokens=512
-    )  # fmt: skip
+    def deliver(generation: Generation, progress: Progress) -> None:
+        if progress.stopped_by != "eos":
+            made[generation].append(progress.token.id)
 
-    def write() -> Written:
-        made: dict[int, list[int]] = {}
-
-        def deliver(generation: Generation, progress: Progress) -> None:
-            if progress.stopped_by != "eos":
-                made.setdefault(id(generation), []).append(progress.token.id)
-
-        requests = [Generation(prompt=list(prompt.context), max_tokens=TOKENS) for prompt in prompts]
-        waiting = iter(requests)
-        lane = Lane(runner, rows=BATCH, prefill_tokens=512, deliver=deliver)
+    runner.reserve(rows=BATCH, tokens=512)
+    lane = Lane(runner, rows=BATCH, prefill_tokens=256, deliver=deliver)
+    requests = [Generation(prompt, TOKENS) for prompt in prompts]
+    made.update((request, []) for request in requests)
+    waiting = iter(requests)
+    lane.work(lambda: next(waiting, None))
+    while lane.running:
         lane.work(lambda: next(waiting, None))
-        while lane.running:
-            lane.work(lambda: next(waiting, None))
-        return [made.get(id(request), []) for request in requests]
-
-    return write
+    return list(made.values())
 
 
-def whole_measurement(base: Any, examples: Sequence[ChatExample]) -> dict[str, float]:
-    """Measure the base as eval does, the model's load excluded."""
+def whole_measurement(
+    base: BaseModel, examples: Sequence[ChatExample], folder: Path, precision: str
+) -> dict[str, float]:
+    """Measure the base and an adapter as eval does."""
     items = general_items()
-    with tempfile.TemporaryDirectory() as scratch:
-        contestant = ContestantJob(
-            role=Role.BASE,
-            model_key="base",
-            base=BaseModelRef(name=base.name, revision=base.revision),
-            rows=Path(scratch) / "base.jsonl",
+    ref = BaseModelRef(name=base.name, revision=base.revision)
+    contestants = [
+        ContestantJob(
+            role=role,
+            model_key=role.value,
+            base=ref,
+            directory=directory,
+            rows=folder / f"{precision}-{role.value}.jsonl",
         )
-        job = Job(
-            contestants=(contestant,),
-            examples=tuple(examples),
-            items=items,
-            max_output_tokens=TOKENS,
-            cache_dir=CACHE,
-        )
-        seconds: list[float] = []
-        measure(job, lambda progress: seconds.append(progress.seconds))
-    rows = len(examples) + len(items)
-    return {"rows": rows, "seconds": seconds[-1], "seconds_per_row": round(seconds[-1] / rows, 4)}
+        for role, directory in ((Role.CANDIDATE, folder / "adapter-0"), (Role.BASE, None))
+    ]
+    job = Job(
+        contestants=tuple(contestants),
+        examples=tuple(examples),
+        items=items,
+        max_output_tokens=TOKENS,
+        cache_dir=CACHE,
+        dtype=precision,  # type: ignore[arg-type]
+    )
+    began, used = time.perf_counter(), time.process_time()
+    measure(job, lambda _: None)
+    wall, cpu = time.perf_counter() - began, time.process_time() - used
+    rows = len(contestants) * (len(examples) + len(items))
+    return {
+        "rows": rows,
+        "seconds": round(wall, 1),
+        "seconds_per_row": round(wall / rows, 4),
+        "processor_seconds_per_row": round(cpu / rows, 4),
+    }
 
 
 def lm_eval_tasks(folder: Path) -> dict[str, dict[str, Any]]:
@@ -287,6 +322,17 @@ def same_responses(own: Sequence[Any], theirs: Sequence[Sequence[Any]]) -> bool:
         if one != two if isinstance(one, str) else abs(one - two) > 1e-3:
             return False
     return True
+
+
+def print_table(figures: dict[str, dict[str, float]], whole: dict[str, dict[str, float]]) -> None:
+    print(f"{'':36}{'prompts/s':>12}{'processor ms/prompt':>22}", file=sys.stderr)
+    for name, one in figures.items():
+        speed, used = one["prompts_per_second"], one["processor_ms_per_prompt"]
+        print(f"{name:36}{speed:12.2f}{used:22.1f}", file=sys.stderr)
+    print(f"{'whole measurement':36}{'s/row':>12}{'processor s/row':>22}", file=sys.stderr)
+    for name, one in whole.items():
+        seconds, used = one["seconds_per_row"], one["processor_seconds_per_row"]
+        print(f"{name:36}{seconds:12.3f}{used:22.3f}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Writes a tiny random chat model, so that tests of the real loading and training code take milliseconds."""
+"""Writes tiny random chat models, and random adapters, so that tests of the real code take milliseconds."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from tunewheel_basemodel.locate import BaseModel
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
@@ -48,6 +50,27 @@ def write_tiny_model(directory: Path, *, seed: int = 0, hidden_size: int = 32, l
         torch.manual_seed(seed)
         LlamaForCausalLM(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+    return directory
+
+
+def write_random_adapter(
+    base: BaseModel, directory: Path, *, seed: int, std: float = 0.3, **options: Any
+) -> Path:
+    """A LoRA, by ``options`` of peft's, whose random weights change what ``base`` says: the more, the greater
+    ``std``. Returns ``directory``."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from tunewheel_basemodel.loading import load_base
+
+    model, _ = load_base(base, dtype="float32", device="cpu")
+    torch.manual_seed(seed)
+    options = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], **options}
+    tuned = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options))
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=std)
+    tuned.save_pretrained(str(directory))
     return directory
 
 

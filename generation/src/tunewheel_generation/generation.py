@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -59,7 +59,7 @@ class Progress:
 
 @dataclass(eq=False)
 class Generation:
-    """A request on its way through the engine.
+    """A request to write up to ``max_tokens`` tokens after ``prompt``; 0: none, and no event comes.
 
     Made and read in the event loop; the scheduler's thread writes to it by ``deliver`` and ``fail``. The
     ``cancelled`` flag is the only thing that both threads touch.
@@ -77,6 +77,10 @@ class Generation:
     top_logprobs: int = 0
     grammar: Grammar | None = None
     cancelled: bool = False
+    answers: Sequence[Sequence[int]] = ()
+    """Token ids of answers whose likelihoods are asked."""
+    likelihoods: list[float] = field(default_factory=list)
+    """Log-likelihood in nats of each of ``answers``, once the prompt was read."""
     _events: asyncio.Queue[Progress | Exception] = field(default_factory=asyncio.Queue)
 
     @property

@@ -1,8 +1,8 @@
 """Keys and values of the running batch, in one preallocated block per layer.
 
-Rows 0 … n-1 are the running batch, without gaps: each has its own length, and a new token is written at its
-row's end. The next row is where a joining request is read in before it moves to row n, and the rows after
-that keep what requests left behind, for later ones that begin alike.
+Each row of a block holds one request, from its first token on. The rows of a forward pass lie side by side:
+what it adds is written in place, and attention reads the block itself, so that no step copies what was there
+before.
 """
 
 from __future__ import annotations
@@ -16,48 +16,45 @@ from transformers.cache_utils import CacheLayerMixin
 
 
 class KvCache(Cache):
-    """A transformers cache for ``rows`` requests of up to ``tokens`` tokens each, and ``kept`` former ones.
+    """A transformers cache of ``rows`` rows of up to ``tokens`` tokens.
 
     On a CPU, what was never written takes no memory.
     """
 
-    def __init__(self, *, layers: int, rows: int, kept: int, tokens: int) -> None:
+    def __init__(self, *, layers: int, rows: int, tokens: int) -> None:
         self.window = Window()
-        self.rows = rows
         self.tokens = tokens
-        self.row_layers = [RowLayer(self.window, rows + 1 + kept, tokens) for _ in range(layers)]
+        # One row more, where padding is written to.
+        self._scrap = rows * tokens
+        self.row_layers = [RowLayer(self.window, rows + 1, tokens) for _ in range(layers)]
         super().__init__(layers=list(self.row_layers))
 
-    @property
-    def staging(self) -> int:
-        """Index of the row that joining requests are read into."""
-        return self.rows
+    def aim(self, first: int, slots: torch.Tensor, *, width: int) -> None:
+        """Let the next forward pass write to the rows from ``first`` on and read ``width`` tokens of each.
 
-    def aim_at_row(self, row: int, start: int, stop: int) -> None:
-        """Let the next forward pass write tokens ``start`` … ``stop`` - 1 of one row."""
-        self.window.row, self.window.start, self.window.width = row, start, stop
-
-    def aim_at_batch(self, lengths: list[int], device: torch.device) -> None:
-        """Let the next forward pass add one token to each of the first ``len(lengths)`` rows."""
+        ``slots`` [rows, columns] says where in its row each column is written; -1: nowhere.
+        """
         window = self.window
-        window.row, window.count, window.width = None, len(lengths), max(lengths) + 1
-        offsets = [row * self.tokens + length for row, length in enumerate(lengths)]
-        window.places = torch.tensor(offsets, device=device)
+        window.first, window.count, window.width = first, slots.shape[0], width
+        window.before = width - slots.shape[1]
+        rows = torch.arange(first, first + window.count, device=slots.device)[:, None]
+        window.places = (rows * self.tokens + slots).where(slots >= 0, self._scrap).flatten()
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first ``length`` tokens of one row over another."""
-        if source != target:
+    def move(self, source: int, target: int, start: int, stop: int) -> None:
+        """Copy tokens ``start`` … ``stop`` - 1 of one row over those of another."""
+        if source != target and start < stop:
             for layer in self.row_layers:
-                layer.move(source, target, length)
+                layer.move(source, target, start, stop)
 
 
 class Window:
-    """Where the next forward pass writes: one row (``row``), or one token of each of ``count`` rows."""
+    """What the next forward pass reads and writes: ``width`` tokens of ``count`` rows from ``first`` on, and
+    the ``places`` of what it adds, counted over all rows of a block."""
 
-    row: int | None = None
-    start: int = 0
-    width: int = 0
+    first: int = 0
     count: int = 0
+    width: int = 0
+    before: int = 0
     places: torch.Tensor
 
 
@@ -72,11 +69,11 @@ class RowLayer(CacheLayerMixin):
         self._rows = rows
         self._tokens = tokens
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first ``length`` tokens of one row over another."""
+    def move(self, source: int, target: int, start: int, stop: int) -> None:
+        """Copy tokens ``start`` … ``stop`` - 1 of one row over those of another."""
         if self.is_initialized:
-            self._keys[target, :length] = self._keys[source, :length]
-            self._values[target, :length] = self._values[source, :length]
+            self._keys[target, start:stop] = self._keys[source, start:stop]
+            self._values[target, start:stop] = self._values[source, start:stop]
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.keys = self._keys = _zeros_on_demand(key_states, self._rows, self._tokens)
@@ -88,25 +85,23 @@ class RowLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write [rows, heads, tokens, width] where the window is; returns all that those rows hold."""
+        """Write [rows, heads, columns, width] where the window is; returns all that those rows hold."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        window, width = self._window, self._window.width
-        if window.row is not None:
-            rows = slice(window.row, window.row + 1)
-            self._keys[window.row, window.start : width] = key_states[0].transpose(0, 1)
-            self._values[window.row, window.start : width] = value_states[0].transpose(0, 1)
-        else:
-            rows = slice(0, window.count)
-            self._flat_keys.index_copy_(0, window.places, key_states[:, :, 0])
-            self._flat_values.index_copy_(0, window.places, value_states[:, :, 0])
-        return self._keys[rows, :width].transpose(1, 2), self._values[rows, :width].transpose(1, 2)
+        window = self._window
+        self._flat_keys.index_copy_(0, window.places, key_states.transpose(1, 2).flatten(0, 1))
+        self._flat_values.index_copy_(0, window.places, value_states.transpose(1, 2).flatten(0, 1))
+        rows = slice(window.first, window.first + window.count)
+        return (
+            self._keys[rows, : window.width].transpose(1, 2),
+            self._values[rows, : window.width].transpose(1, 2),
+        )
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self._window.width, 0
 
     def get_seq_length(self) -> int:
-        return self._window.start if self._window.row is not None else self._window.width - 1
+        return self._window.before
 
     def get_max_length(self) -> int:
         return self._tokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from tunewheel_generation.runner import Runner
 
 Deliver = Callable[[Generation, Progress | GrammarBroken], None]
+READ_AT_ONCE = 2048
+"""Tokens of prompts that one forward pass reads, padding included."""
+WORTH_COPYING = 8
+"""Tokens of another prompt's beginning that are worth waiting for."""
+WORTH_A_READING = 64
+"""Tokens that must be saved for one reading more, which passes over all weights once."""
 
 
 @dataclass
@@ -42,26 +48,33 @@ class Row:
 
 
 class Lane:
-    """A batch of up to ``rows`` requests on one runner."""
+    """A batch of up to ``rows`` requests on one runner.
 
-    def __init__(self, runner: Runner, *, rows: int, prefill_tokens: int, deliver: Deliver) -> None:
+    Row i of the cache holds the i-th running request; those whose prompts are being read lie behind them.
+    ``prefill_tokens``: how many tokens of prompts are read between two steps. ``remember`` keeps what
+    requests read and wrote, for later ones that begin alike.
+    """
+
+    def __init__(
+        self, runner: Runner, *, rows: int, prefill_tokens: int, deliver: Deliver, remember: bool = True
+    ) -> None:
         self._runner = runner
         self._max_rows = rows
         self._prefill_tokens = prefill_tokens
         self._deliver = deliver
+        self._remember = remember
         self._rows: list[Row] = []
-        self._joining: Row | None = None
-        self._staged: tuple[LoraWeights | None, list[int]] = (None, [])
+        self._joining: list[Row] = []
         self._kept = PrefixCache(runner.kept)
         self._special = frozenset(runner.tokenizer.all_special_ids)
 
     @property
     def running(self) -> int:
-        return len(self._rows) + (self._joining is not None)
+        return len(self._rows) + len(self._joining)
 
     @property
     def has_room(self) -> bool:
-        return self._joining is None and len(self._rows) < self._max_rows
+        return self.running < self._max_rows
 
     def work(self, next_request: Callable[[], Generation | None]) -> None:
         """Drop who left, read prompts of who joins, and make one step of the batch."""
@@ -70,9 +83,17 @@ class Lane:
         if self._rows:
             self._step()
 
+    def read_ahead(self, tokens: Sequence[int], weights: LoraWeights | None) -> None:
+        """Read what later requests begin with, and keep it. No request may be under way."""
+        for start in range(0, len(tokens), READ_AT_ONCE):
+            self._runner.read([tokens[start : start + READ_AT_ONCE]], [start], [weights])
+        kept, held = self._kept.replace(weights, list(tokens))
+        self._runner.move(0, kept, len(tokens), start=held)
+
     def _drop_cancelled(self) -> None:
-        if self._joining is not None and self._joining.generation.cancelled:
-            self._joining = None
+        for at in reversed(range(len(self._joining))):
+            if self._joining[at].generation.cancelled:
+                self._remove_joining(at)
         for at in reversed(range(len(self._rows))):
             if self._rows[at].generation.cancelled:
                 self._remove(at)
@@ -82,50 +103,99 @@ class Lane:
         self._keep(self._rows[at], at)
         last = self._rows.pop()
         if at < len(self._rows):
-            self._runner.replace(at, len(self._rows), last.length)
+            self._runner.move(len(self._rows), at, last.length)
             self._rows[at] = last
+        if self._joining:  # the last of these closes the gap before them
+            moved = self._joining.pop()
+            self._runner.move(len(self._rows) + len(self._joining) + 1, len(self._rows), moved.length)
+            self._joining.insert(0, moved)
 
-    def _keep(self, row: Row, at: int | None) -> None:
+    def _remove_joining(self, at: int) -> None:
+        last = self._joining.pop()
+        if at < len(self._joining):
+            before = len(self._rows)
+            self._runner.move(before + len(self._joining), before + at, last.length)
+            self._joining[at] = last
+
+    def _keep(self, row: Row, at: int) -> None:
         """Keep what ``row`` read and wrote: the next question of its conversation begins with it."""
-        tokens = (row.generation.prompt + row.generated)[: row.length]
-        self._runner.keep(at, self._kept.replace(_weights(row), tokens), row.length)
+        if self._remember:
+            tokens = (row.generation.prompt + row.generated)[: row.length]
+            kept, held = self._kept.replace(_weights(row), tokens)
+            self._runner.move(at, kept, row.length, start=held)
 
     def _join(self, next_request: Callable[[], Generation | None]) -> None:
         budget = self._prefill_tokens
         while budget > 0:
-            if self._joining is None:
-                generation = next_request() if self.has_room else None
-                if generation is None:
-                    return
-                self._joining = self._new_row(generation)
-                self._joining.length = self._reuse(self._joining)
-            row = self._joining
-            chunk = row.generation.prompt[row.length : row.length + budget]
-            logits = self._runner.read(chunk, row.length, _weights(row))
-            row.length += len(chunk)
-            budget -= len(chunk)
-            self._staged = (_weights(row), row.generation.prompt[: row.length])
-            if row.length == len(row.generation.prompt):
-                self._joining = None
-                self._begin(row, logits)
+            while self.has_room and (generation := next_request()) is not None:
+                self._joining.append(self._new_row(generation))
+            if not self._joining:
+                return
+            rows = self._readable(min(budget, READ_AT_ONCE))
+            chunks = [row.generation.prompt[row.length : row.length + budget] for row in rows]
+            chunks = [chunk[:READ_AT_ONCE] for chunk in chunks]
+            logits = self._runner.read(
+                chunks, [row.length for row in rows], [_weights(row) for row in rows], first=len(self._rows)
+            )
+            budget -= sum(map(len, chunks))
+            for row, chunk in zip(rows, chunks, strict=True):
+                row.length += len(chunk)
+            done = [row for row in rows if row.length == len(row.generation.prompt)]
+            del self._joining[: len(done)]  # only the last of ``rows`` may have more to read
+            if done:
+                self._begin(done, logits[: len(done)])
 
-    def _reuse(self, row: Row) -> int:
-        """Bring what another request read before for the same adapter into the staging row; tells how much.
+    def _readable(self, tokens: int) -> list[Row]:
+        """Those who are read next, together: first come, first served, and about ``tokens`` tokens, padding
+        included."""
+        self._reuse()
+        rows: list[Row] = []
+        widest = 0
+        for row in self._joining[: self._leaders()]:
+            left = len(row.generation.prompt) - row.length
+            widest = max(widest, left)
+            if rows and widest * (len(rows) + 1) > tokens:
+                break
+            rows.append(row)
+        return rows
+
+    def _reuse(self) -> None:
+        """Bring what was read before for the same adapter into the rows of the joining.
 
         Requests share their system prompt, and a conversation its earlier turns; reading them costs more than
         answering. At least one token is left to read, for what comes after it.
         """
-        prompt, weights = row.generation.prompt, _weights(row)
-        most, source = 0, None
-        rows = [(_weights(other), other.generation.prompt, at) for at, other in enumerate(self._rows)]
-        for weights_of, tokens_of, at in [(*self._staged, None), *rows, *self._kept]:
-            if weights_of is weights and (shared := common(prompt, tokens_of)) > most:
-                most, source = shared, at
-        most = min(most, len(prompt) - 1)
-        if source is not None:
-            self._runner.stage(source, most)
-            self._kept.touch(source)
-        return most
+        for at, row in enumerate(self._joining, len(self._rows)):
+            prompt, weights = row.generation.prompt, _weights(row)
+            most, source = row.length, at
+            for weights_of, tokens_of, holder in self._known():
+                if weights_of is weights and (shared := common(prompt, tokens_of)) > most:
+                    most, source = min(shared, len(prompt) - 1), holder
+            if source != at:
+                self._runner.move(source, at, most, start=row.length)
+                self._kept.touch(source)
+                row.length = most
+
+    def _known(self) -> Iterator[tuple[LoraWeights | None, Sequence[int], int]]:
+        """What was read, for which adapter, and the row of the cache that holds it."""
+        for at, row in enumerate([*self._rows, *self._joining]):
+            if row.length:
+                yield _weights(row), row.generation.prompt[: row.length], at
+        yield from self._kept
+
+    def _leaders(self) -> int:
+        """How many of the joining, from the first on, are read before the others because those begin alike.
+
+        All of them, unless reading less is worth a reading more.
+        """
+        first, saved = len(self._joining), 0
+        for at, row in enumerate(self._joining):
+            prompt, weights = row.generation.prompt, _weights(row)
+            before = [other.generation.prompt for other in self._joining[:at] if _weights(other) is weights]
+            most = min(max((common(prompt, other) for other in before), default=0), len(prompt) - 1)
+            if most - row.length >= WORTH_COPYING:
+                first, saved = min(first, at), saved + most - row.length
+        return first if saved >= WORTH_A_READING else len(self._joining)
 
     def _new_row(self, generation: Generation) -> Row:
         constraint = generation.grammar.start() if generation.grammar else None
@@ -139,24 +209,45 @@ class Lane:
             stops=StopMatcher(generation.stops, include=generation.include_stop),
         )
 
-    def _begin(self, row: Row, logits: torch.Tensor) -> None:
-        if self._advance([row], logits)[0]:
-            self._keep(row, None)
-        else:
-            self._runner.admit(len(self._rows), row.length)
-            self._rows.append(row)
+    def _begin(self, rows: list[Row], logits: torch.Tensor) -> None:
+        """Let ``rows``, which were just read, join the running ones behind which they lie."""
+        before = len(self._rows)
+        self._rows += rows
+        self._weigh(rows, logits, first=before)
+        writing = [at for at, row in enumerate(rows) if row.generation.max_tokens > 0]
+        finished = [True] * len(rows)
+        if writing:
+            told = self._advance([rows[at] for at in writing], logits[writing])
+            for at, done in zip(writing, told, strict=True):
+                finished[at] = done
+        self._remove_finished(finished, first=before)
+
+    def _weigh(self, rows: list[Row], logits: torch.Tensor, *, first: int) -> None:
+        if not any(row.generation.answers for row in rows):
+            return
+        weighed = self._runner.weigh(
+            [row.generation.answers for row in rows],
+            [row.length for row in rows],
+            logits,
+            [_weights(row) for row in rows],
+            first=first,
+        )
+        for row, likelihoods in zip(rows, weighed, strict=True):
+            row.generation.likelihoods = likelihoods
 
     def _step(self) -> None:
         rows = self._rows
-        logits = self._runner.step(
-            [row.last for row in rows], [row.length for row in rows], [_weights(row) for row in rows]
+        logits = self._runner.read(
+            [[row.last] for row in rows], [row.length for row in rows], [_weights(row) for row in rows]
         )
         for row in rows:
             row.length += 1
-        finished = self._advance(rows, logits)
+        self._remove_finished(self._advance(rows, logits), first=0)
+
+    def _remove_finished(self, finished: list[bool], *, first: int) -> None:
         for at in reversed(range(len(finished))):
             if finished[at]:
-                self._remove(at)
+                self._remove(first + at)
 
     def _advance(self, rows: list[Row], logits: torch.Tensor) -> list[bool]:
         """Choose and hand out one token for each row; tells which rows are done."""

@@ -40,8 +40,14 @@ class ServingLinear(nn.Module):
     """
 
     def __init__(
-        self, name: str, weight: torch.Tensor, bias: torch.Tensor | None, deltas: Deltas, *, layout: Layout
-    ):
+        self,
+        name: str,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        deltas: Deltas,
+        *,
+        layout: Layout,
+    ) -> None:
         super().__init__()
         self._name = name
         self._deltas = deltas
@@ -59,13 +65,28 @@ class ServingLinear(nn.Module):
             out = nn.functional.linear(x, self.weight, self.bias)
         else:
             out = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
-        delta = self._deltas.active.get(self._name)
-        if delta is None:
-            return out
-        low = x @ delta.a
-        if delta.mask is not None:
-            low *= delta.mask
-        return torch.addmm(out.view(-1, self.out_features), low.flatten(0, -2), delta.b).view(out.shape)
+        return _updated(out, x, self._deltas.active.get(self._name))
+
+
+class QuantizedLinear(nn.Module):
+    """A 4-bit layer as it was loaded, with the active low-rank update of its name."""
+
+    def __init__(self, name: str, inner: nn.Linear, deltas: Deltas) -> None:
+        super().__init__()
+        self._name, self._inner, self._deltas = name, inner, deltas
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _updated(self._inner(x), x, self._deltas.active.get(self._name))
+
+
+def _updated(out: torch.Tensor, x: torch.Tensor, delta: Delta | None) -> torch.Tensor:
+    if delta is None:
+        return out
+    low = x @ delta.a
+    if delta.mask is not None:
+        low *= delta.mask
+    width = out.shape[-1]
+    return torch.addmm(out.view(-1, width), low.flatten(0, -2), delta.b).view(out.shape)
 
 
 def can_pack(device: torch.device) -> bool:
@@ -78,16 +99,21 @@ def can_pack(device: torch.device) -> bool:
 
 
 def replace_linears(
-    model: nn.Module, deltas: Deltas, *, dtype: torch.dtype, layout: Layout
+    model: nn.Module, deltas: Deltas, *, dtype: torch.dtype, layout: Layout, unpack: bool = True
 ) -> dict[str, tuple[int, int]]:
     """Replace every linear layer of ``model`` in place; returns their (in, out) sizes by name.
 
-    4-bit layers are unpacked once into ``dtype``: the same rounded weights, but no unpacking at each step.
+    ``unpack``: 4-bit layers are unpacked once into ``dtype``, which gives the same rounded weights and no
+    unpacking at each step, at the memory of a full model. Else they stay as they are.
     """
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     for name, module in found:
-        bias = None if module.bias is None else module.bias.data.to(dtype)
-        serving = ServingLinear(name, _weight(module).to(dtype), bias, deltas, layout=layout)
+        serving: nn.Module
+        if not unpack and hasattr(module.weight, "quant_state"):
+            serving = QuantizedLinear(name, module, deltas)
+        else:
+            bias = None if module.bias is None else module.bias.data.to(dtype)
+            serving = ServingLinear(name, _weight(module).to(dtype), bias, deltas, layout=layout)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, serving)
     return {name: (module.in_features, module.out_features) for name, module in found}

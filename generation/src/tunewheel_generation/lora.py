@@ -52,10 +52,9 @@ def read_lora(
     from peft import LoraConfig
     from safetensors.torch import load_file
 
-    if (kind := check_adapter(path)["peft_type"]) != "LORA":
-        raise _refused(path, f"is a {kind} adapter; train a LoRA adapter")
+    if reason := beyond_lora(path):
+        raise _refused(path, reason)
     config: Any = LoraConfig.from_pretrained(str(path))
-    _check_plain(config, path)
     found: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in load_file(str(path / ADAPTER_WEIGHTS), device=str(device)).items():
         match = _KEY.fullmatch(key)
@@ -77,7 +76,8 @@ def _check_matrices(name: str, parts: dict[str, torch.Tensor], sizes: tuple[int,
     if shapes != {"A": (rank, sizes[0]), "B": (sizes[1], rank)}:
         raise _refused(path, f"has {shapes} for {name}, whose sizes are {sizes}; train it on this base")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in parts.values()):
-        raise _refused(path, f"has values in {name} that are not finite; train it again")
+        reason = f"has values in {name} that are not finite; train again with a lower learning rate"
+        raise _refused(path, reason)
 
 
 def _matrices(
@@ -97,16 +97,24 @@ def _scaling(config: LoraConfig, name: str, *, rank: int) -> float:
     return alpha / (rank**0.5 if config.use_rslora else rank)
 
 
-def _check_plain(config: LoraConfig, path: Path) -> None:
+def beyond_lora(path: Path) -> str | None:
+    """Return what makes the adapter in ``path`` more than plain LoRA, None where it is that.
+
+    Raises InvalidAdapter for files that cannot be read.
+    """
     from peft import LoraConfig
 
+    if (kind := check_adapter(path)["peft_type"]) != "LORA":
+        return f"is a {kind} adapter; train a LoRA adapter"
+    config: Any = LoraConfig.from_pretrained(str(path))
     usual = LoraConfig()
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name not in _HARMLESS and value and value != getattr(usual, field.name):
-            raise _refused(path, f"has {field.name}={value!r}, not served; train plain LoRA, or use vLLM")
+            return f"has {field.name}={value!r}, not served; train plain LoRA, or use vLLM"
     if (start := config.init_lora_weights) not in (True, False, "gaussian", "orthogonal", "eva"):
-        raise _refused(path, f"has init_lora_weights={start!r}, which changes the base too; train plain LoRA")
+        return f"has init_lora_weights={start!r}, which changes the base too; train plain LoRA"
+    return None
 
 
 class Mixture:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ class PrefixCache:
         if row in self._held:
             self._held[row] = self._held.pop(row)
 
-    def replace(self, weights: LoraWeights | None, tokens: list[int]) -> int:
-        """Return the row to write ``tokens`` to, which it holds from now on.
+    def replace(self, weights: LoraWeights | None, tokens: list[int]) -> tuple[int, int]:
+        """Return the row to write ``tokens`` to, which it holds from now on, and how many it held already.
 
         That is the row which shares half of them, so that a busy system prompt does not push out all
         others, or else the one that was of no use for longest.
@@ -34,14 +34,22 @@ class PrefixCache:
         most, row = max(shared, default=(0, -1))
         if 2 * most < len(tokens) or most == 0:
             row = next(iter(self._held))
+            of, held = self._held[row]
+            most = common(tokens, held) if of is weights else 0
         self._held[row] = (weights, tokens)
         self.touch(row)
-        return row
+        return row, most
 
 
-def common(one: list[int], other: list[int]) -> int:
-    """Length of the common beginning."""
-    for at, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left != right:
-            return at
-    return min(len(one), len(other))
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the common beginning of two lists."""
+    same, most = 0, min(len(one), len(other))
+    if one[:most] == other[:most]:  # slices compare much faster than tokens one by one
+        return most
+    while same + 1 < most:
+        middle = (same + most) // 2
+        if one[same:middle] == other[same:middle]:
+            same = middle
+        else:
+            most = middle
+    return same

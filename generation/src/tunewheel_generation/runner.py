@@ -1,21 +1,22 @@
-"""A loaded base model that reads prompts and makes one step of a batch, each row with its own adapter."""
+"""A loaded base model that reads tokens into the rows of a batch, each row with its own adapter."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 import torch
-from tunewheel_basemodel.errors import BaseModelNotFound
-from tunewheel_basemodel.loading import Quantization, load_base
+from tunewheel_basemodel.loading import Quantization, load_adapter, load_base
 from tunewheel_basemodel.locate import BaseModel
 from tunewheel_basemodel.precision import Precision
 
 from tunewheel_generation.kv_cache import KvCache
 from tunewheel_generation.linear import Deltas, Layout, can_pack, replace_linears
 from tunewheel_generation.lora import LoraWeights, Mixture
+from tunewheel_generation.sight import sight_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,6 +26,8 @@ KEPT_ROWS = 8
 """Former requests whose keys and values stay: one for each system prompt in use at a time is enough."""
 _SMALL = 16
 """A model that fits so often into the machine's memory may lie there twice."""
+_LOGIT_BYTES = 256 << 20
+"""Logits of answers are computed in parts that stay below this."""
 
 
 class Runner:
@@ -43,87 +46,182 @@ class Runner:
         self.tokenizer = tokenizer
         self.device = model.device
         self.dtype = dtype
-        self.max_tokens = min(tokens, _longest(model.config))
         self.end_tokens = _end_tokens(model, tokenizer)
+        self._sight = sight_of(model.config)
         self._deltas = Deltas()
         self._mixture = Mixture()
-        self.layers = replace_linears(model, self._deltas, dtype=dtype, layout=layout)
+        # A GPU's memory is why a base is quantised there; on a CPU unpacking at every step costs too much.
+        self.layers = replace_linears(
+            model, self._deltas, dtype=dtype, layout=layout, unpack=self.device.type == "cpu"
+        )
         copies: dict[int, torch.Tensor] = {}  # by address: a head may share the embedding's weight
         for parameter in model.parameters():
             # A copy, because what is left of the loaded tensors would keep the whole file mapped.
             at = parameter.data_ptr()
+            parameter.requires_grad_(False)
+            if not parameter.is_floating_point():  # 4 bits each, packed into bytes
+                continue
             if at not in copies:
                 copies[at] = parameter.data.to(dtype, copy=True)
             parameter.data = copies[at]
-            parameter.requires_grad_(False)
         self._model = model
+        self.reserve(rows=rows, tokens=tokens)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the model can hold, however many are reserved."""
+        return self._sight.longest
+
+    def reserve(self, *, rows: int, tokens: int, spare: int = 0, kept: int = KEPT_ROWS) -> None:
+        """Forget all that was read, and make room for ``rows`` requests of up to ``tokens`` tokens.
+
+        ``spare``: how much longer than that a row may get while answers are weighed. ``kept``: rows for
+        former requests.
+        """
+        self.max_tokens = min(tokens, self.longest)
+        self.kept = range(rows, rows + kept)
         self._cache = KvCache(
-            layers=model.config.num_hidden_layers, rows=rows, kept=KEPT_ROWS, tokens=self.max_tokens
+            layers=self._model.config.num_hidden_layers,
+            rows=rows + kept,
+            tokens=self.max_tokens + spare,
         )
-        self.kept = range(rows + 1, rows + 1 + KEPT_ROWS)
 
     @torch.inference_mode()
-    def read(self, tokens: Sequence[int], start: int, lora: LoraWeights | None) -> torch.Tensor:
-        """Read ``tokens`` of a prompt, from position ``start`` on, into the staging row.
-
-        Returns the logits [1, vocabulary] after the last of them.
-        """
-        stop = start + len(tokens)
-        self._deltas.active = lora.alone if lora is not None else {}
-        self._cache.aim_at_row(self._cache.staging, start, stop)
-        positions = torch.arange(start, stop, device=self.device)
-        seen = positions[:, None] >= torch.arange(stop, device=self.device)
-        return self._forward(torch.tensor([tokens], device=self.device), positions[None], seen[None, None])
-
-    @torch.inference_mode()
-    def admit(self, row: int, length: int) -> None:
-        """Move what was read into the staging row to ``row`` of the batch."""
-        self._cache.move(self._cache.staging, row, length)
-
-    @torch.inference_mode()
-    def keep(self, row: int | None, kept: int, length: int) -> None:
-        """Copy what a row of the batch, or None for the staging row, holds to row ``kept``."""
-        self._cache.move(self._cache.staging if row is None else row, kept, length)
-
-    @torch.inference_mode()
-    def stage(self, row: int, length: int) -> None:
-        """Copy the beginning of a row, of the batch or kept, into the staging row, as if it had been read."""
-        self._cache.move(row, self._cache.staging, length)
-
-    @torch.inference_mode()
-    def replace(self, row: int, by: int, length: int) -> None:
-        """Put row ``by`` in the place of ``row``, which left."""
-        self._cache.move(by, row, length)
-
-    @torch.inference_mode()
-    def step(
-        self, tokens: Sequence[int], lengths: Sequence[int], loras: Sequence[LoraWeights | None]
+    def read(
+        self,
+        tokens: Sequence[Sequence[int]],
+        starts: Sequence[int],
+        loras: Sequence[LoraWeights | None],
+        *,
+        first: int = 0,
     ) -> torch.Tensor:
-        """Add one token to each of the first rows, of which ``lengths`` tokens are known.
+        """Read ``tokens[i]``, one or more, into row ``first`` + i, from position ``starts[i]`` on.
 
-        Returns logits [rows, vocabulary].
+        Returns the logits [rows, vocabulary] after the last token of each row.
         """
-        self._deltas.active = self._mixture.deltas(loras)
-        self._cache.aim_at_batch(list(lengths), self.device)
-        positions = torch.tensor(lengths, device=self.device)[:, None]
-        seen = torch.arange(max(lengths) + 1, device=self.device) <= positions
-        inputs = torch.tensor(tokens, device=self.device)[:, None]
-        return self._forward(inputs, positions, seen[:, None, None])
+        columns = max(map(len, tokens))
+        stops = [start + len(row) for start, row in zip(starts, tokens, strict=True)]
+        # Padded on the left, so that the last column is every row's last token.
+        ids = self._tensor([[0] * (columns - len(row)) + list(row) for row in tokens])
+        slots = self._tensor(stops)[:, None] - columns + torch.arange(columns, device=self.device)
+        positions = slots.clamp(min=0)
+        distance = positions[..., None] - torch.arange(max(stops), device=self.device)
+        if columns > 1:
+            slots = slots.where(slots >= self._tensor(starts)[:, None], -1)
+        return self._forward(first, ids, slots, positions, distance, loras, keep=1)[:, -1]
 
-    def _forward(self, inputs: torch.Tensor, positions: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        # An additive mask once, or attention would convert the boolean one in every layer.
-        mask = torch.zeros(seen.shape, dtype=self.dtype, device=self.device).masked_fill_(
-            ~seen, float("-inf")
+    @torch.inference_mode()
+    def weigh(
+        self,
+        answers: Sequence[Sequence[Sequence[int]]],
+        lengths: Sequence[int],
+        logits: torch.Tensor,
+        loras: Sequence[LoraWeights | None],
+        *,
+        first: int = 0,
+    ) -> list[list[float]]:
+        """Log-likelihoods in nats of the answers ``answers[i]`` after what row ``first`` + i holds.
+
+        It holds ``lengths[i]`` tokens, and ``logits`` [rows, vocabulary] is what ``read`` returned after
+        them. What the rows hold stays.
+        """
+        foretold = logits.float().log_softmax(-1)
+        sums = [
+            foretold[row, [answer[0] for answer in choices]].tolist() for row, choices in enumerate(answers)
+        ]
+        columns = max(sum(len(answer) - 1 for answer in choices) for choices in answers)
+        at_once = max(1, _LOGIT_BYTES // (4 * max(columns, 1) * logits.shape[-1]))
+        for at in range(0, len(answers), at_once):
+            part = slice(at, at + at_once)
+            rests = self._weigh_rests(answers[part], lengths[part], loras[part], first=first + at)
+            for row, rest in enumerate(rests, at):
+                sums[row] = [one + other for one, other in zip(sums[row], rest, strict=True)]
+        return sums
+
+    def _weigh_rests(
+        self,
+        answers: Sequence[Sequence[Sequence[int]]],
+        lengths: Sequence[int],
+        loras: Sequence[LoraWeights | None],
+        *,
+        first: int,
+    ) -> list[list[float]]:
+        """Log-likelihoods of the answers without their first tokens.
+
+        All answers to a prompt lie one behind the other in its row, each at the positions that follow the
+        prompt, and none sees another.
+        """
+        heads = [[token for answer in choices for token in answer[:-1]] for choices in answers]
+        nexts = [[token for answer in choices for token in answer[1:]] for choices in answers]
+        columns = max(map(len, heads))
+        if columns == 0:
+            return [[0.0] * len(choices) for choices in answers]
+        begins: list[list[int]] = []
+        for choices, head in zip(answers, heads, strict=True):
+            own: list[int] = []
+            for answer in choices:
+                own += [len(own)] * (len(answer) - 1)
+            begins.append(own + list(range(len(head), columns)))
+        padded = [head + [0] * (columns - len(head)) for head in heads]
+        sizes = self._tensor([[len(head)] for head in heads])
+        held, offsets = self._tensor(lengths)[:, None], torch.arange(columns, device=self.device)
+        begin = self._tensor(begins)
+        slots = held + offsets
+        positions = slots - begin
+        key = torch.arange(max(map(sum, zip(lengths, map(len, heads), strict=True))), device=self.device)
+        back = slots[..., None] - key
+        own_part = (back >= 0) & (key >= (held + begin)[..., None])
+        distance = torch.where(
+            key < held[..., None], positions[..., None] - key, torch.where(own_part, back, -1)
         )
+        slots = slots.where(offsets < sizes, -1)
+        logits = self._forward(first, self._tensor(padded), slots, positions, distance, loras, keep=columns)
+        wanted = self._tensor([one + [0] * (columns - len(one)) for one in nexts])
+        logits = logits.float()
+        said = (logits.gather(-1, wanted[..., None])[..., 0] - logits.logsumexp(-1)).tolist()
+        return [_sums(row, choices) for row, choices in zip(said, answers, strict=True)]
+
+    @torch.inference_mode()
+    def move(self, source: int, target: int, stop: int, *, start: int = 0) -> None:
+        """Copy tokens ``start`` … ``stop`` - 1 of a row, of the batch or kept, over those of another."""
+        self._cache.move(source, target, start, stop)
+
+    def _forward(
+        self,
+        first: int,
+        ids: torch.Tensor,
+        slots: torch.Tensor,
+        positions: torch.Tensor,
+        distance: torch.Tensor,
+        loras: Sequence[LoraWeights | None],
+        *,
+        keep: int,
+    ) -> torch.Tensor:
+        """Logits [rows, keep, vocabulary]. ``distance`` [rows, columns, tokens]: how far back each token of
+        the row is; below 0 where it is not to be seen."""
+        self._deltas.active = self._mixture.deltas(loras)
+        self._cache.aim(first, slots, width=distance.shape[-1])
         out = self._model(
-            input_ids=inputs,
-            attention_mask=mask,
+            input_ids=ids,
+            attention_mask=self._sight.mask(distance, self.dtype),
             position_ids=positions,
             cache=self._cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
         )
-        return out.logits[:, -1]
+        return out.logits
+
+    def _tensor(self, numbers: Sequence[Any]) -> torch.Tensor:
+        return torch.tensor(numbers, device=self.device)
+
+
+def _sums(row: list[float], answers: Sequence[Sequence[int]]) -> list[float]:
+    """``row`` summed up answer by answer, of which each has one number less than tokens."""
+    sums, at = list[float](), 0
+    for answer in answers:
+        sums.append(sum(row[at : at + len(answer) - 1]))
+        at += len(answer) - 1
+    return sums
 
 
 def load_runner(
@@ -134,22 +232,26 @@ def load_runner(
     dtype: Precision,
     rows: int,
     tokens: int,
+    adapter: Path | None = None,
 ) -> Runner:
     """Load ``base`` for ``rows`` requests of up to ``tokens`` tokens that generate together.
 
     A quantised base is quantised from ``trained_dtype``, as it was for training, and then computed in
-    ``dtype``. Raises BaseModelNotFound.
+    ``dtype``. ``adapter``: one of any kind that peft knows, which then is part of the model for every row.
+    Raises BaseModelNotFound, InvalidAdapter.
     """
     number = getattr(torch, dtype)
     packs = [True, False] if can_pack(torch.device("cpu")) and not torch.cuda.is_available() else [False]
-    for pack in packs:
+    for pack in packs if adapter is None else [False]:  # peft's layers look at the weights they change
         model, tokenizer = load_base(
             base, dtype=trained_dtype if quantization else dtype, quantization=quantization
         )
+        if adapter is not None:
+            model = load_adapter(model, adapter, "tuned").get_base_model()
         layout = _layout(model.num_parameters() * number.itemsize) if pack else "plain"
         runner = Runner(model, tokenizer, rows=rows, tokens=tokens, dtype=number, layout=layout)
         try:
-            runner.read([0, 1, 2], 0, None)
+            runner.read([[0, 1, 2]], [0], [None])
         except AttributeError as error:  # the model's own code looks at a layer's weight
             if not pack:
                 raise
@@ -163,22 +265,6 @@ def _layout(weight_bytes: int) -> Layout:
     """Both layouts where they are small beside the machine's memory, packed weights alone otherwise."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return "both" if weight_bytes * _SMALL <= memory else "packed"
-
-
-def _longest(config: Any) -> int:
-    """Tokens that every layer of the model sees.
-
-    Raises BaseModelNotFound for layers that keep another state than keys and values.
-    """
-    from transformers.cache_utils import get_layer_types_and_kwargs
-
-    types, options = get_layer_types_and_kwargs(config.get_text_config())
-    if strange := set(types) - {"full_attention", "sliding_attention"}:
-        raise BaseModelNotFound(
-            f"the model has {', '.join(sorted(strange))} layers, which this engine cannot batch; use vLLM"
-        )
-    windows = [option["sliding_window"] for option in options if option.get("sliding_window")]
-    return min([int(config.get_text_config().max_position_embeddings), *windows])
 
 
 def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

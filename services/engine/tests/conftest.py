@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
-from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_basemodel.tiny import write_random_adapter, write_tiny_model
 from tunewheel_engine.engine import Engine, load_engine
 from tunewheel_engine.main import make_app
 from tunewheel_engine.settings import Settings
@@ -28,20 +27,9 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 @pytest.fixture
 def write_adapter(tiny_base: BaseModel, tmp_path: Path) -> Callable[..., Path]:
     """Call it with a name, a seed and options of LoraConfig for a directory with a random adapter."""
-    from peft import LoraConfig, get_peft_model
-    from torch import manual_seed, nn
 
-    def write(name: str, *, seed: int, **options: Any) -> Path:
-        model = load_base(tiny_base, dtype="float32", device="cpu")[0]
-        manual_seed(seed)
-        options = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], **options}
-        tuned = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options))
-        for key, weight in tuned.named_parameters():
-            if "lora_B" in key:
-                nn.init.normal_(weight, std=0.3)
-        path = tmp_path / "adapters" / name
-        tuned.save_pretrained(str(path))
-        return path
+    def write(name: str, **options: Any) -> Path:
+        return write_random_adapter(tiny_base, tmp_path / "adapters" / name, **options)
 
     return write
 

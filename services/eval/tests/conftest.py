@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
-from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_basemodel.tiny import write_random_adapter, write_tiny_model
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
@@ -61,20 +61,8 @@ def tiny(tiny_base: BaseModel) -> tuple[Any, Any]:
 def adapters(tiny_base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two LoRA directories that change what the base says."""
     root = tmp_path_factory.mktemp("adapters")
-    return write_adapter(tiny_base, root / "one", seed=1), write_adapter(tiny_base, root / "two", seed=2)
-
-
-def write_adapter(base: BaseModel, directory: Path, *, seed: int) -> Path:
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    model, _ = load_base(base, dtype="float32", device="cpu")
-    torch.manual_seed(seed)
-    config = LoraConfig(
-        r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
-    )
-    get_peft_model(model, config).save_pretrained(directory)
-    return directory
+    one, two = (write_random_adapter(tiny_base, root / str(seed), seed=seed) for seed in (1, 2))
+    return one, two
 
 
 def example(number: int, asked: str, answer: str, *, system: str = "You are the help desk.") -> ChatExample:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tunewheel_basemodel.locate import BaseModel
+from tunewheel_basemodel.tiny import write_random_adapter
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import read_items
 from tunewheel_contracts.formats.run import BaseModelRef
@@ -150,6 +151,17 @@ def test_whole_models_and_quantisations_are_groups_of_their_own(make_job: Any) -
     assert groups([one, nf4, whole, two]) == [[one, two], [nf4], [whole]]
 
 
+def test_an_adapter_that_does_more_than_a_lora_has_a_base_of_its_own(
+    make_job: Any, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    directory = write_random_adapter(tiny_base, tmp_path / "dora", seed=3, use_dora=True)
+    candidate = make_job(Role.CANDIDATE, directory=directory)
+    assert len(groups([*candidate.contestants, *make_job(Role.BASE).contestants])) == 2
+    found, _ = run(candidate)
+    base, _ = run(make_job(Role.BASE, folder="base"))
+    assert outputs(found[Role.CANDIDATE]) != outputs(base[Role.BASE])
+
+
 def test_killed_between_batches_it_ends_with_the_same_rows(make_job: Any) -> None:
     whole, _ = run(make_job(folder="whole"))
 
@@ -242,8 +254,12 @@ def test_adapter_that_is_not_safetensors_is_the_candidates_fault(
         measure(make_job(Role.CHAMPION, folder="other", directory=broken), lambda _: None)
 
 
+@pytest.mark.parametrize(
+    ("value", "said", "field"),
+    [(float("nan"), "not finite", "adapter"), (1e30, r"example ex-\d .* nan", "adapter.files")],
+)
 def test_weights_that_diverged_are_the_candidates_fault(
-    make_job: Any, adapters: tuple[Path, Path], tmp_path: Path
+    make_job: Any, adapters: tuple[Path, Path], tmp_path: Path, value: float, said: str, field: str
 ) -> None:
     import torch
     from safetensors.torch import load_file, save_file
@@ -252,13 +268,13 @@ def test_weights_that_diverged_are_the_candidates_fault(
     shutil.copytree(adapters[0], diverged)
     weights = load_file(diverged / "adapter_model.safetensors")
     save_file(
-        {name: torch.full_like(tensor, float("nan")) for name, tensor in weights.items()},
+        {name: torch.full_like(tensor, value) for name, tensor in weights.items()},
         diverged / "adapter_model.safetensors",
     )
-    with pytest.raises(UnfitCandidate, match=r"example ex-\d .* nan.*lower learning rate") as caught:
+    with pytest.raises(UnfitCandidate, match=rf"{said}.*lower learning rate") as caught:
         measure(make_job(Role.CANDIDATE, directory=diverged), lambda _: None)
-    assert caught.value.field == "adapter.files"
-    with pytest.raises(NoNumber, match="champion"):
+    assert caught.value.field == field
+    with pytest.raises((NoNumber, UnusableContestant), match="champion"):
         measure(make_job(Role.CHAMPION, folder="other", directory=diverged), lambda _: None)
 
 

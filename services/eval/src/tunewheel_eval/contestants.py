@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,15 @@ from tunewheel_eval.errors import UnfitCandidate, UnusableContestant
 from tunewheel_eval.job import ContestantJob
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from tunewheel_basemodel.locate import BaseModel
+    from tunewheel_generation.generation import Adapter
+    from tunewheel_generation.runner import Runner
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 class LoadedGroup:
-    """Contestants that share one loaded model."""
+    """Contestants that share one loaded model. ``adapters``: what each puts on it, by role; None: nothing."""
 
     def __init__(self, group: Sequence[ContestantJob], *, cache_dir: Path, dtype: str) -> None:
         """Load the model and every adapter of ``group``.
@@ -33,12 +33,10 @@ class LoadedGroup:
         """
         from tunewheel_basemodel.errors import BaseModelUnreachable, ModelFilesError
 
-        self._peft: Any = None
         candidate = next((job for job in group if job.role is Role.CANDIDATE), None)
         try:
-            base = _located(group[0], cache_dir)
-            self._model, self.tokenizer = _loaded(base, group[0].quantization, dtype)
-            self._load_adapters(group)
+            self.runner = _loaded(group[0], cache_dir, dtype)
+            self.adapters = {job.role: self._adapter(job) for job in group}
         except ModelFilesError as error:
             if isinstance(error, BaseModelUnreachable):
                 raise
@@ -47,48 +45,52 @@ class LoadedGroup:
                 raise UnusableContestant(f"the {roles} cannot be loaded: {error}") from error
             raise UnfitCandidate(field=error.field, reason=error.reason) from error
 
-    @contextmanager
-    def playing(self, contestant: ContestantJob) -> Iterator[PreTrainedModel]:
-        """Give the model with this contestant's weights, for as long as the block lasts."""
-        if self._peft is None:
-            yield self._model
-            return
-        as_base = contestant.directory is None
-        if not as_base:
-            self._peft.set_adapter(contestant.role.value, inference_mode=True)
-        with self._peft.disable_adapter() if as_base else nullcontext():
-            yield self._peft.get_base_model()
-
     def close(self) -> None:
         """Drop the weights before the next group's are loaded."""
-        del self._peft, self._model
+        del self.runner, self.adapters
         gc.collect()
 
-    def _load_adapters(self, group: Sequence[ContestantJob]) -> None:
+    def _adapter(self, job: ContestantJob) -> Adapter | None:
         from tunewheel_basemodel.errors import InvalidAdapter
-        from tunewheel_basemodel.loading import load_adapter
+        from tunewheel_generation.generation import Adapter, BaseForm
+        from tunewheel_generation.lora import read_lora
 
-        model: Any = self._model
-        for job in group:
-            if job.directory is None or job.whole_model:
-                continue
-            try:
-                model = self._peft = load_adapter(model, job.directory, job.role.value)
-            except InvalidAdapter as error:
-                if job.role is not Role.CANDIDATE:
-                    raise UnusableContestant(
-                        f"the {job.role.value}'s adapter does not load: {error}"
-                    ) from error
-                raise
+        if job.directory is None or _is_a_model(job):
+            return None
+        try:
+            weights = read_lora(
+                job.directory, layers=self.runner.layers, dtype=self.runner.dtype, device=self.runner.device
+            )
+        except InvalidAdapter as error:
+            if job.role is not Role.CANDIDATE:
+                raise UnusableContestant(f"the {job.role.value}'s adapter does not load: {error}") from error
+            raise
+        return Adapter(job.role.value, job.directory, BaseForm(job.quantization), weights)
 
 
 def groups(contestants: Sequence[ContestantJob]) -> list[list[ContestantJob]]:
     """Contestants by the model that they share, in order of first appearance."""
     found: dict[tuple[object, ...], list[ContestantJob]] = {}
     for job in contestants:
-        own = job.directory if job.whole_model else None
+        own = job.directory if _is_a_model(job) else None
         found.setdefault((job.base.name, job.base.revision, job.quantization, own), []).append(job)
     return list(found.values())
+
+
+def _is_a_model(job: ContestantJob) -> bool:
+    """Whether a model of its own is loaded for a contestant: a whole one, or the base with an adapter that
+    does more than a LoRA, which no row of a batch can have for itself."""
+    return job.whole_model or _beyond_lora(job)
+
+
+def _beyond_lora(job: ContestantJob) -> bool:
+    from tunewheel_basemodel.errors import InvalidAdapter
+    from tunewheel_generation.lora import beyond_lora
+
+    try:
+        return job.directory is not None and not job.whole_model and beyond_lora(job.directory) is not None
+    except InvalidAdapter:
+        return False  # loading it says whose fault that is
 
 
 def _located(job: ContestantJob, cache_dir: Path) -> BaseModel:
@@ -110,9 +112,15 @@ def _lend_tokenizer(source: Path, directory: Path) -> None:
             (directory / file.name).symlink_to(file)
 
 
-def _loaded(
-    base: BaseModel, quantization: Any, dtype: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from tunewheel_basemodel.loading import load_base
+def _loaded(job: ContestantJob, cache_dir: Path, dtype: Any) -> Runner:
+    from tunewheel_generation.runner import load_runner
 
-    return load_base(base, dtype=dtype, quantization=quantization)  # type: ignore[arg-type]
+    return load_runner(
+        _located(job, cache_dir),
+        quantization=job.quantization,
+        trained_dtype=dtype,
+        dtype=dtype,
+        rows=1,
+        tokens=8,
+        adapter=job.directory if _beyond_lora(job) else None,
+    )

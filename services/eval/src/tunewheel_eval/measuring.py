@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunewheel_contracts.formats.regression_items import RegressionItem
 from tunewheel_contracts.formats.scorecard import Role
 
 from tunewheel_eval.contestants import LoadedGroup, groups
-from tunewheel_eval.decoding import Decoder
 from tunewheel_eval.errors import NoNumber, UnfitCandidate
 from tunewheel_eval.harness import ask
 from tunewheel_eval.job import ContestantJob, Job, Progress
@@ -31,6 +30,9 @@ from tunewheel_eval.rows import RowFile, read_existing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from tunewheel_generation.generation import Adapter
+    from tunewheel_generation.offline import Writer
+    from tunewheel_generation.runner import Runner
 
 Report = Callable[[Progress], None]
 Answered = tuple[Prompt, list[float], str, bool]
@@ -62,8 +64,7 @@ def measure(job: Job, report: Report) -> None:
             continue
         loaded = LoadedGroup([work.contestant for work in open_work], cache_dir=job.cache_dir, dtype=dtype)
         for work in open_work:
-            with loaded.playing(work.contestant) as model:
-                work.run(model, loaded.tokenizer)
+            work.run(loaded.runner, loaded.adapters[work.contestant.role])
         loaded.close()
 
 
@@ -94,23 +95,27 @@ class _Work:
                 fresh = [row for key, row in found.only(wanted).rows.items() if key not in self._file.rows]
                 self._file.add(fresh)
 
-    def run(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        decoder = Decoder(model, stop_ids=_stop_ids(model, tokenizer), pad_id=_pad_id(tokenizer))
-        limit = getattr(model.config, "max_position_embeddings", None)
-        for every, finish in self._parts(tokenizer):
-            skipped = {one.key: one for prompt in every if (one := too_long(prompt, limit)) is not None}
+    def run(self, runner: Runner, adapter: Adapter | None) -> None:
+        from tunewheel_generation.offline import Writer
+
+        for every, finish in self._parts(runner.tokenizer):
+            skipped = {
+                one.key: one for prompt in every if (one := too_long(prompt, runner.longest)) is not None
+            }
             self._skip([*skipped.values()])
             prompts = [prompt for prompt in every if prompt.key not in skipped]
-            decoder.share_prefix([prompt.context for prompt in prompts])
+            writer = Writer(runner, adapter)
+            writer.share([prompt.context for prompt in prompts])
             for batch in _batches(prompts, self._job.batch_size):
                 # A batch is measured whole or not at all: what shares a batch decides the last bits.
                 if not self._file.holds([prompt.key for prompt in batch]):
                     with self._computing():
-                        rows = [finish(*one) for one in _answer(decoder, tokenizer, batch)]
+                        rows = [finish(*one) for one in _answer(writer, adapter, batch)]
                     self._file.add(rows)
                 self.tell()
-        with self._computing():
-            self._ask_harness(model, tokenizer)
+        if self._job.lm_eval:
+            with self._computing(), runner.lent(adapter.weights if adapter else None) as model:
+                self._ask_harness(model, runner.tokenizer)
 
     def _ask_harness(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         for task in self._job.lm_eval:
@@ -195,20 +200,22 @@ class _Work:
         self._report(Progress(role=self.contestant.role, done=done, total=self._total, seconds=seconds))
 
 
-def _answer(
-    decoder: Decoder, tokenizer: PreTrainedTokenizerBase, batch: Sequence[Prompt]
-) -> Iterator[Answered]:
+def _answer(writer: Writer, adapter: Adapter | None, batch: Sequence[Prompt]) -> Iterator[Answered]:
     """Each prompt with its answers' log-likelihoods, the text it generated and whether that ended."""
-    from tunewheel_basemodel.detokenizing import text_of
-    from tunewheel_basemodel.sampling import Sampler
+    from tunewheel_generation.generation import Generation
 
-    prefilled = decoder.prefill([prompt.context for prompt in batch])
-    weights = decoder.likelihoods_after(prefilled, [prompt.answers for prompt in batch])
-    longest = max(prompt.max_new_tokens for prompt in batch)
-    samplers = [Sampler(one.sampling, prefilled.logits.device, prompt=one.context) for one in batch]
-    generated = decoder.generate(prefilled, max_new_tokens=longest, samplers=samplers)
-    for prompt, logs, (ids, complete) in zip(batch, weights, generated, strict=True):
-        yield prompt, logs, text_of(tokenizer, ids), complete
+    requests = [
+        Generation(
+            prompt=list(prompt.context),
+            max_tokens=prompt.max_new_tokens,
+            sampling=prompt.sampling,
+            adapter=adapter,
+            answers=prompt.answers,
+        )
+        for prompt in batch
+    ]
+    for prompt, answer in zip(batch, writer.answer(requests), strict=True):
+        yield prompt, answer.likelihoods, answer.text, answer.complete
 
 
 def _holdout_row(prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
@@ -242,15 +249,3 @@ def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
         batch.append(prompt)
     if batch:
         yield batch
-
-
-def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    configured: Any = getattr(model.generation_config, "eos_token_id", None)
-    several = configured if isinstance(configured, list) else [configured]
-    own: Any = tokenizer.eos_token_id
-    return {int(token) for token in (*several, own) if token is not None}
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    found: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return int(found or 0)

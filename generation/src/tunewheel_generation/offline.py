@@ -1,0 +1,85 @@
+"""Answers whole batches of prompts while nobody waits: all of a batch is read before its first step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tunewheel_generation.generation import Adapter, Generation, Progress
+from tunewheel_generation.lane import WORTH_COPYING, Lane
+from tunewheel_generation.prefix_cache import common
+
+if TYPE_CHECKING:
+    from tunewheel_generation.runner import Runner
+
+
+@dataclass
+class Answer:
+    """``tokens`` without the end token; ``complete``: it was written to its end. ``likelihoods``:
+    log-likelihoods in nats of the answers that the request asked about."""
+
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    complete: bool = False
+    likelihoods: list[float] = field(default_factory=list)
+
+
+class Writer:
+    """Answers prompts on one runner, one batch after another, all with one adapter.
+
+    What a prompt gets depends on its batch and on what ``share`` was told, and on nothing that came before.
+    """
+
+    def __init__(self, runner: Runner, adapter: Adapter | None = None) -> None:
+        self._runner = runner
+        self._adapter = adapter
+        self._shared: list[int] = []
+        self._room = (0, 0, 0)
+        self._answers: dict[Generation, Answer] = {}
+
+    def share(self, prompts: Sequence[Sequence[int]]) -> int:
+        """Have what all of ``prompts`` begin with read once, for all batches to come; returns its length."""
+        self._shared, self._room = [], (0, 0, 0)
+        if len(prompts) > 1:
+            # No prompt is read whole: each keeps a token for itself.
+            length = min(common(prompts[0], other[:-1]) for other in prompts)
+            self._shared = list(prompts[0][: length if length >= WORTH_COPYING else 0])
+        return len(self._shared)
+
+    def answer(self, requests: Sequence[Generation]) -> list[Answer]:
+        """Answer ``requests`` together. Their adapter is this writer's."""
+        self._make_room(requests)
+        self._answers = {request: Answer() for request in requests}
+        waiting = iter(requests)
+        while True:
+            self._lane.work(lambda: next(waiting, None))
+            if not self._lane.running:
+                break
+        for request, answer in self._answers.items():
+            answer.likelihoods = request.likelihoods
+        return list(self._answers.values())
+
+    def _make_room(self, requests: Sequence[Generation]) -> None:
+        tokens = max(len(request.prompt) + request.max_tokens for request in requests)
+        spare = max(sum(map(len, request.answers)) for request in requests)
+        wanted = (len(requests), tokens, spare)
+        if all(want <= have for want, have in zip(wanted, self._room, strict=True)):
+            return
+        # Twice as much each time, since longer prompts come in later batches.
+        self._room = (len(requests), *(1 << (size - 1).bit_length() for size in (tokens, spare)))
+        rows, tokens, spare = self._room
+        self._runner.reserve(rows=rows, tokens=tokens, spare=spare, kept=1)
+        self._lane = Lane(
+            self._runner, rows=rows, prefill_tokens=sys.maxsize, deliver=self._note, remember=False
+        )
+        if self._shared:
+            self._lane.read_ahead(self._shared, self._adapter.weights if self._adapter else None)
+
+    def _note(self, request: Generation, progress: Progress) -> None:
+        answer = self._answers[request]
+        answer.text += progress.text
+        answer.complete = progress.finish_reason == "stop"
+        if progress.stopped_by != "eos":
+            answer.tokens.append(progress.token.id)
