@@ -138,7 +138,7 @@ def test_those_who_begin_like_another_wait_where_that_saves_more_than_a_reading_
 
 
 def test_no_more_is_read_between_two_steps_than_told(answer, readings) -> None:
-    answer([Generation(LONG, 1), Generation([7, 8], 1), Generation([9], 1)])
+    answer([Generation(LONG, 1), Generation([7, 8, 9], 1)])
     assert readings == [(16,), (14,), (2,), (1,)]
 
 

@@ -186,8 +186,10 @@ class Lane:
     def _leaders(self) -> int:
         """How many of the joining, from the first on, are read before the others because those begin alike.
 
-        All of them, unless reading less is worth a reading more.
+        All of them, unless reading less is worth a reading more, or nothing would stay of who is read first.
         """
+        if not self._remember:
+            return len(self._joining)
         first, saved = len(self._joining), 0
         for at, row in enumerate(self._joining):
             prompt, weights = row.generation.prompt, _weights(row)

@@ -247,7 +247,8 @@ def load_runner(
             base, dtype=trained_dtype if quantization else dtype, quantization=quantization
         )
         if adapter is not None:
-            model = load_adapter(model, adapter, "tuned").get_base_model()
+            tuned: Any = load_adapter(model, adapter, "tuned")
+            model = tuned.get_base_model()
         layout = _layout(model.num_parameters() * number.itemsize) if pack else "plain"
         runner = Runner(model, tokenizer, rows=rows, tokens=tokens, dtype=number, layout=layout)
         try:
