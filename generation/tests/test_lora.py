@@ -42,7 +42,10 @@ def test_an_adapter_is_what_peft_makes_of_it(runner, tiny_model, write_adapter, 
         expected = (
             PeftModel.from_pretrained(tiny_model, str(path)).eval()(torch.tensor([PROMPT])).logits[0, -1]
         )
-    assert torch.allclose(runner.read([PROMPT], [0], [read(runner, path)])[0], expected, atol=1e-3)
+    lora = read(runner, path)
+    assert torch.allclose(runner.read([PROMPT], [0], [lora])[0], expected, atol=1e-3)
+    with torch.inference_mode(), runner.lent(lora) as model:
+        assert torch.allclose(model(torch.tensor([PROMPT])).logits[0, -1], expected, atol=1e-3)
     assert not torch.allclose(plain, expected, atol=1e-2)
 
 

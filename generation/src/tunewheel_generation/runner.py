@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +186,15 @@ class Runner:
     def move(self, source: int, target: int, stop: int, *, start: int = 0) -> None:
         """Copy tokens ``start`` … ``stop`` - 1 of a row, of the batch or kept, over those of another."""
         self._cache.move(source, target, start, stop)
+
+    @contextmanager
+    def lent(self, lora: LoraWeights | None) -> Iterator[Any]:
+        """The model, for code that calls it in its own way; every row has this adapter meanwhile."""
+        self._deltas.active = lora.alone if lora is not None else {}
+        try:
+            yield self._model
+        finally:
+            self._deltas.active = {}
 
     def _forward(
         self,
