@@ -139,10 +139,10 @@ async def test_when_generation_breaks_everyone_is_told(settings, monkeypatch) ->
     await until(lambda: engine.scheduler.running == 3)
     (lane,) = engine.scheduler._lanes.values()
 
-    def step(*_: object) -> None:
+    def read(*_: object) -> None:
         raise RuntimeError("the kernel is unhappy")
 
-    monkeypatch.setattr(lane._runner, "step", step)
+    monkeypatch.setattr(lane._runner, "read", read)
     may_step.set()
     results = await asyncio.gather(*requests, return_exceptions=True)
     assert all(isinstance(result, EngineFailed) for result in results)
