@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tunewheel_generation.constraint import GrammarBroken
 from tunewheel_generation.generation import Adapter, Generation, Progress
 from tunewheel_generation.lane import WORTH_COPYING, Lane
 from tunewheel_generation.prefix_cache import common
@@ -49,7 +50,10 @@ class Writer:
         return len(self._shared)
 
     def answer(self, requests: Sequence[Generation]) -> list[Answer]:
-        """Answer ``requests`` together. Their adapter is this writer's."""
+        """Answer ``requests`` together. Their adapter is this writer's.
+
+        Raises GrammarBroken where a request's grammar cannot be followed.
+        """
         self._make_room(requests)
         self._answers = {request: Answer() for request in requests}
         waiting = iter(requests)
@@ -77,7 +81,9 @@ class Writer:
         if self._shared:
             self._lane.read_ahead(self._shared, self._adapter.weights if self._adapter else None)
 
-    def _note(self, request: Generation, progress: Progress) -> None:
+    def _note(self, request: Generation, progress: Progress | GrammarBroken) -> None:
+        if isinstance(progress, GrammarBroken):
+            raise progress
         answer = self._answers[request]
         answer.text += progress.text
         answer.complete = progress.finish_reason == "stop"
