@@ -151,12 +151,15 @@ class Traces:
     resumed_from: tuple[int, ...]
 
 
-async def turn(wheel: Wheel, feed: EventFeed, *, base_model: str, publish: Publish = publish_file) -> Traces:
-    """Declare the project, publish the tickets and follow them to a promoted adapter."""
+async def turn(
+    wheel: Wheel, feed: EventFeed, *, base_model: str, publish: Publish = publish_file
+) -> Envelope[Any]:
+    """Declare the project, publish the tickets and follow them to a promoted adapter; returns what is to be
+    served."""
     async with Bus(wheel.bootstrap_servers) as bus:
         await bus.publish(spec_event(base_model))
     await publish(wheel.endpoint("ingest"))
-    return traces(wheel, feed, await served(feed))
+    return await served(feed)
 
 
 async def served(feed: EventFeed, *, project: str = PROJECT) -> Envelope[Any]:
@@ -183,15 +186,16 @@ async def served(feed: EventFeed, *, project: str = PROJECT) -> Envelope[Any]:
 
 
 def traces(wheel: Wheel, feed: EventFeed, desired: Envelope[Any]) -> Traces:
+    """Read what ``PROJECT`` left on the log and in the store."""
     store = wheel.plan.var.root / "store"
-    arrivals = RecordTable(str(store / "records")).arrivals()
-    (completed,) = feed.by_topic[topics.TRAIN_COMPLETED.name]
-    (dataset,) = feed.by_topic[topics.DATASET_VERSIONED.name]
-    started = (e.data.resumed_from_step for e in feed.by_topic[topics.TRAIN_STARTED.name])
+    arrivals = RecordTable(str(store / "records")).arrivals().filter(pl.col("project") == PROJECT)
+    (completed,) = events(feed, topics.TRAIN_COMPLETED)
+    (dataset,) = events(feed, topics.DATASET_VERSIONED)
+    started = (e.data.resumed_from_step for e in events(feed, topics.TRAIN_STARTED))
     return Traces(
         ids={topic.name: ids(feed, topic) for topic in CAUSED},
         deliveries=dict(feed.deliveries),
-        refusals={topic.name: len(feed.by_topic[topic.name]) for topic in REFUSALS},
+        refusals={topic.name: len(events(feed, topic)) for topic in REFUSALS},
         dataset_id=dataset.data.dataset_id,
         model_id=completed.data.adapter.model_id,
         weights_sha256=weights(completed),
@@ -203,8 +207,12 @@ def traces(wheel: Wheel, feed: EventFeed, desired: Envelope[Any]) -> Traces:
     )
 
 
+def events(feed: EventFeed, topic: TopicSpec) -> list[Envelope[Any]]:
+    return [event for event in feed.by_topic[topic.name] if event.project == PROJECT]
+
+
 def ids(feed: EventFeed, topic: TopicSpec) -> frozenset[str]:
-    return frozenset(event.id for event in feed.by_topic[topic.name])
+    return frozenset(event.id for event in events(feed, topic))
 
 
 def weights(completed: Envelope[Any]) -> str:

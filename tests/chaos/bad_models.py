@@ -1,4 +1,4 @@
-"""A base model that does not exist, an adapter that is no safetensors: told clearly, and the rest goes on."""
+"""A base model that does not exist and an adapter that is no safetensors, given to a wheel that turns."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 import aiohttp
 import openai
-import pytest
-from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.launch import Wheel
@@ -21,18 +19,14 @@ from tunewheel_contracts.formats.serving import DesiredRoutes
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.store import ObjectStore
 
-from ..chaos.small_loop import ENVIRONMENT, publish_file, served, spec_event
 from ..integration.bus import Bus
-from ..integration.wheels import key_of, turning
+from ..integration.wheels import key_of
+from .small_loop import PATIENCE_SECONDS, PROJECT, publish_file, spec_event
 
-pytestmark = pytest.mark.e2e
-
-SERVICES = ("engine", "ingest", "curate", "train", "eval", "registry", "gateway")
-GHOST, SOUND = "ghost", "sound"
+GHOST = "ghost"
 NOWHERE = "/nowhere/model"
-PATIENCE_SECONDS = 900.0
 PICKLE = b"\x80\x04\x95" + b"not safetensors " * 8
-BAD_MODEL = f"{SOUND}-badbadbadbad"
+BAD_MODEL = f"{PROJECT}-badbadbadbad"
 
 
 @dataclass(frozen=True)
@@ -49,22 +43,22 @@ class Told:
     engine_answer: tuple[int, str]
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    return asyncio.run(_tell(tmp_path_factory.mktemp("wheel")))
+async def have_ghost_fail(wheel: Wheel, feed: EventFeed) -> Any:
+    """Publish the tickets of a project whose base model does not exist; returns how its training failed."""
+    async with Bus(wheel.bootstrap_servers) as bus:
+        await bus.publish(spec_event(NOWHERE, project=GHOST))
+    await publish_file(wheel.endpoint("ingest"), project=GHOST)
+    return (await feed.first(topics.TRAIN_FAILED, patience=PATIENCE_SECONDS)).data
 
 
-async def _tell(root: Path) -> Told:
-    base_model = str(write_tiny_model(root / "tiny"))
+async def told_of(wheel: Wheel, feed: EventFeed, *, failed: Any, desired: Envelope[Any]) -> Told:
+    """Forge an adapter beside the champion of ``desired``, and ask eval, gateway and engine what they say."""
     async with (
-        turning(root, SERVICES, environment=ENVIRONMENT, base_model=base_model) as (wheel, feed),
         Bus(wheel.bootstrap_servers) as bus,
         openai.AsyncOpenAI(
             base_url=f"{wheel.url_of('gateway')}/v1", api_key=key_of(wheel), timeout=120
         ) as client,
     ):
-        await bus.publish(spec_event(NOWHERE, project=GHOST), spec_event(base_model, project=SOUND))
-        failed, desired = await _train_both(wheel, feed)
         champion = desired.data.desired.routes[0].model_id
         before = await _answered_by(client, champion)
         forged = await _forge(wheel, feed)
@@ -73,27 +67,19 @@ async def _tell(root: Path) -> Told:
         rejected = await _first(feed, topics.MODEL_PROMOTED, "model_id", BAD_MODEL)
         await bus.publish(_serving(desired, forged.data.adapter))
         return Told(
-            failed=failed.data,
+            failed=failed,
             champion=champion,
             verdict=verdict.data,
             rejected=rejected.data,
             before=before,
             failure=await _failure(wheel.endpoint("gateway")),
             after=await _ask(client),
-            engine_answer=await _load_into_engine(wheel, root),
+            engine_answer=await _load_into_engine(wheel),
         )
 
 
 async def _first(feed: EventFeed, topic: TopicSpec, field: str, value: str) -> Envelope[Any]:
     return await feed.first(topic, lambda e: getattr(e.data, field) == value, patience=PATIENCE_SECONDS)
-
-
-async def _train_both(wheel: Wheel, feed: EventFeed) -> tuple[Envelope[Any], Envelope[Any]]:
-    """Have the ghost's dataset fail before the sound one is there; returns the failure and what is served."""
-    await publish_file(wheel.endpoint("ingest"), project=GHOST)
-    failed = await feed.first(topics.TRAIN_FAILED, patience=PATIENCE_SECONDS)
-    await publish_file(wheel.endpoint("ingest"), project=SOUND)
-    return failed, await served(feed, project=SOUND)
 
 
 async def _forge(wheel: Wheel, feed: EventFeed) -> Envelope[Any]:
@@ -129,7 +115,7 @@ async def _answered_by(client: openai.AsyncOpenAI, model_id: str) -> str:
 
 async def _ask(client: openai.AsyncOpenAI) -> str:
     messages: Any = [{"role": "user", "content": "bell or horn?"}]
-    return (await client.chat.completions.create(model=SOUND, messages=messages, max_tokens=4)).model
+    return (await client.chat.completions.create(model=PROJECT, messages=messages, max_tokens=4)).model
 
 
 async def _failure(gateway: Endpoint) -> dict[str, Any]:
@@ -146,8 +132,9 @@ async def _failure(gateway: Endpoint) -> dict[str, Any]:
             await asyncio.sleep(0.1)
 
 
-async def _load_into_engine(wheel: Wheel, root: Path) -> tuple[int, str]:
+async def _load_into_engine(wheel: Wheel) -> tuple[int, str]:
     """Ask the engine itself, past the gateway's own check."""
+    root = wheel.plan.var.root
     folder = root / "cache" / "adapters" / "forced"
     folder.mkdir(parents=True)
     for file in (root / "store" / "adapters" / BAD_MODEL).iterdir():
@@ -158,28 +145,3 @@ async def _load_into_engine(wheel: Wheel, root: Path) -> tuple[int, str]:
         session.post(f"{engine.url}/v1/load_lora_adapter", json=body) as answer,
     ):
         return answer.status, await answer.text()
-
-
-def test_a_missing_base_model_is_named_and_the_next_dataset_trains(told: Told) -> None:
-    assert (told.failed.project, told.failed.field) == (GHOST, "base_model")
-    assert NOWHERE in told.failed.reason
-    assert "give the path of a directory" in told.failed.reason
-    assert told.champion.startswith(f"{SOUND}-")
-    assert told.before == told.champion
-
-
-def test_eval_refuses_an_adapter_that_is_not_safetensors(told: Told) -> None:
-    assert told.verdict.field == "adapter"
-    assert "safetensors" in told.verdict.reasons[0]
-    assert told.rejected.to_stage.value == "rejected"
-
-
-def test_gateway_says_why_it_does_not_load_it_and_the_champion_keeps_serving(told: Told) -> None:
-    assert "is not safetensors" in told.failure["reason"]
-    assert told.after == told.champion
-
-
-def test_engine_refuses_it_by_name(told: Told) -> None:
-    status, text = told.engine_answer
-    assert status == 400
-    assert "safetensors" in text
