@@ -22,6 +22,7 @@ from tunewheel_runtime.store import ObjectStore
 
 from .specs import small_spec
 
+THINGS = ("ring ", "saddle ", "brake ", "lamp ", "tyre ", "chain ", "pedal ", "wheel ")
 LENIENT = [{"metric": "perplexity", "minimum": 1.0}]
 """What every model passes."""
 
@@ -33,26 +34,36 @@ class Ground:
     store: ObjectStore
     base: BaseModel
     adapter: Path
+    other: Path
+    """Another adapter."""
 
     async def trained(
-        self, project: str, run: str, *, examples: int = 6, method: str = "lora", **spec: Any
+        self,
+        project: str,
+        run: str,
+        *,
+        examples: int = 6,
+        method: str = "lora",
+        adapter: Path | None = None,
+        **spec: Any,
     ) -> Envelope[TrainCompleted]:
         """Store a dataset and the adapter; returns the event that announces the run ``<project>-<run>``."""
         dataset, manifest = await self._dataset(project, run, examples, spec)
         model_id = f"{project}-{run}"
         path = f"adapters/{model_id}"
-        adapter = AdapterRef.model_validate(
+        files = await self.store.put_directory(path, adapter or self.adapter)
+        made = AdapterRef.model_validate(
             {
                 "model_id": model_id,
                 "path": path,
-                "files": await self.store.put_directory(path, self.adapter),
+                "files": files,
                 "base": BaseModelRef(name=str(self.base.path), revision=self.base.revision),
                 "method": method,
             }
         )
         data = TrainCompleted(
             project=project, run_id=f"run-{model_id}", dataset_id=manifest.dataset_id, dataset=dataset,
-            manifest=dataset, criteria_sha256=manifest.criteria_sha256, adapter=adapter, final_loss=1.0,
+            manifest=dataset, criteria_sha256=manifest.criteria_sha256, adapter=made, final_loss=1.0,
             tokens=1, wall_seconds=1.0,
         )  # fmt: skip
         return new_event(data, source="/test")
@@ -63,7 +74,7 @@ class Ground:
         spec = small_spec(project, **{"criteria": LENIENT, **changes})
         dataset_id = f"ds-{project}-{run}"
         buffer = io.BytesIO()
-        pl.DataFrame([_example(n) for n in range(examples)]).write_parquet(buffer)
+        pl.DataFrame([example(n) for n in range(examples)]).write_parquet(buffer)
         holdout = await self.store.put(f"datasets/{dataset_id}/holdout.parquet", buffer.getvalue())
         manifest = DatasetManifest(
             dataset_id=dataset_id, project=project, spec=spec, spec_sha256=spec.sha256,
@@ -76,24 +87,26 @@ class Ground:
 
 
 def make_ground(folder: Path) -> Ground:
-    """Make the model and the adapter below ``folder``."""
+    """Make the model and the adapters below ``folder``."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     base = locate_base_model(str(write_tiny_model(folder / "tiny")), cache_dir=folder)
-    torch.manual_seed(1)
     config = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    model, _ = load_base(base, dtype="float32", device="cpu")
-    get_peft_model(model, config).save_pretrained(folder / "adapter")
-    return Ground(ObjectStore((folder / "store").as_uri()), base, folder / "adapter")
+    for seed, name in enumerate(("adapter", "other"), start=1):
+        torch.manual_seed(seed)
+        model, _ = load_base(base, dtype="float32", device="cpu")
+        get_peft_model(model, config).save_pretrained(folder / name)
+    return Ground(ObjectStore((folder / "store").as_uri()), base, folder / "adapter", folder / "other")
 
 
-def _example(n: int) -> dict[str, Any]:
+def example(n: int) -> dict[str, Any]:
+    """Return the n-th held-out row. The first eight are eight independent observations."""
     return {
         "example_id": f"ex-{n}",
         "messages": [
             {"role": "system", "content": "Answer as JSON."},
-            {"role": "user", "content": f"Ticket {n}: " + "ring " * (n % 5)},
+            {"role": "user", "content": f"Ticket {n}: " + THINGS[n % len(THINGS)] * (1 + n // len(THINGS))},
             {"role": "assistant", "content": json.dumps({"category": ("bell", "horn")[n % 2]})},
         ],
         "label": ("bell", "horn")[n % 2],
