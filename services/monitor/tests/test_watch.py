@@ -278,6 +278,23 @@ async def test_without_texts_drift_of_the_input_is_not_measured(desk: Any, texts
     assert [finding.detector for finding in record.findings] == ["format"]
 
 
+@pytest.mark.parametrize(("texts", "output"), [("off", ""), ("hashed", "text-1")])
+async def test_an_answer_that_nobody_can_judge_is_neither_valid_nor_invalid(
+    desk: Any, texts: str, output: str
+):
+    await start_canary(desk)
+    desk.knowledge._scores["desk", "desk-1"] = (1, 100)
+    canary = {"model_id": "desk-2", "role": RouteRole.CANARY}
+    hidden: Any = {"texts": texts, "messages": (), "output": output}
+    await desk.send([desk.traffic.completion("", **hidden) for _ in range(20)])
+    await desk.send([desk.traffic.completion("", **hidden, **canary) for _ in range(20)])
+    assert not desk.drifts
+    assert not desk.broker.of(topics.ROLLOUT_JUDGED), "nothing says that the candidate is valid either"
+    await desk.send(canary_traffic(desk, bad=1))
+    (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
+    assert (judged.requests, judged.candidate["invalid_rate"]) == (30, 0.1)
+
+
 async def test_killed_in_the_middle_of_a_canary_it_counts_on(desk: Any):
     await start_canary(desk)
     asked = canary_traffic(desk, bad=0)

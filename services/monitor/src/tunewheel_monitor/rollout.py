@@ -27,11 +27,14 @@ class Tally:
     invalid: int = 0
     incidents: int = 0
     """Requests that the engine failed, whichever model was asked; none of ``requests``."""
+    unjudged: int = 0
+    """Answers of which nobody can say whether they are valid: they were logged without texts or verdict."""
 
-    def add(self, *, error: bool, valid: bool) -> None:
+    def add(self, *, error: bool, valid: bool | None) -> None:
         self.requests += 1
         self.errors += error
-        self.invalid += not error and not valid
+        self.invalid += not error and valid is False
+        self.unjudged += not error and valid is None
 
     @property
     def error_rate(self) -> float:
@@ -39,14 +42,19 @@ class Tally:
 
     @property
     def invalid_rate(self) -> float:
-        """Share of the answers (errors aside) that are invalid."""
-        answered = self.requests - self.errors
+        """Share of the answers (errors and what nobody judged aside) that are invalid."""
+        answered = self.judged - self.errors
         return self.invalid / answered if answered else 0.0
+
+    @property
+    def judged(self) -> int:
+        """Requests of which it is known what came of them."""
+        return self.requests - self.unjudged
 
     def with_incidents(self) -> Tally:
         """Return the tally in which the engine's incidents are failed requests."""
         failed = self.incidents
-        return Tally(self.requests + failed, self.errors + failed, self.invalid)
+        return Tally(self.requests + failed, self.errors + failed, self.invalid, unjudged=self.unjudged)
 
     def figures(self) -> dict[str, float]:
         figures = {
@@ -78,7 +86,7 @@ class Trial:
         self.errors.clear()
         self._latest.clear()
 
-    def count(self, completion: InferenceCompleted, *, valid: bool) -> bool:
+    def count(self, completion: InferenceCompleted, *, valid: bool | None) -> bool:
         """Count one completion; False where it is no part of this comparison, or was counted just before.
 
         A gateway that was killed publishes again what it is not sure of. Pinned requests are no routed
@@ -115,8 +123,8 @@ class Verdict:
 def judge(trial: Trial, rollout: RolloutSpec) -> Verdict | None:
     """Return the verdict, or None while the stage has not seen enough.
 
-    Both sides must have answered ``min_requests``, unless the champion gets no traffic at all: then its rate
-    of invalid outputs counts as zero. Too many errors need no comparison.
+    Both sides must have answered ``min_requests`` that somebody judged, unless the champion gets no traffic
+    at all: then its rate of invalid outputs counts as zero. Too many errors need no comparison.
     """
     policy: StagePolicy = rollout.shadow if trial.stage == "shadow" else rollout.canary
     candidate, champion = trial.candidate, trial.champion
@@ -135,7 +143,9 @@ def judge(trial: Trial, rollout: RolloutSpec) -> Verdict | None:
         # Of errors that differ any may quote a customer; one that every request met says what is wrong.
         same = candidate.errors == candidate.requests and len(trial.errors) == 1
         return Verdict("failed", (f"{reason}: {next(iter(trial.errors))}" if same else reason,))
-    if champion.requests < policy.min_requests and not alone:
+    if candidate.judged < policy.min_requests:
+        return None
+    if champion.judged < policy.min_requests and not alone:
         return None
     rise = candidate.invalid_rate - champion.invalid_rate
     if rise > policy.max_invalid_increase:

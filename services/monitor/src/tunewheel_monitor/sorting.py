@@ -30,6 +30,7 @@ TOPIC_OF: dict[StreamName, str] = {
     "completions": topics.INFERENCE_COMPLETED.name,
     "feedback": topics.FEEDBACK_RECEIVED.name,
 }
+LEGIBLE = ("full", "redacted")
 LONGEST_TEXT = 4_000
 """Characters kept of a question: the embedder reads 512 tokens."""
 UNKNOWN_KEPT = 10_000
@@ -145,12 +146,12 @@ class Sorter:
         drifts = data.role is RouteRole.PRODUCTION and data.error is None
         stream = await self._stream(data.project, "completions", data.model_id) if drifts else None
         # From here on nothing waits and nothing fails: a batch that is repeated counts once.
-        valid = data.error is None and _is_valid(data, form)
+        valid = _is_valid(data, form) if data.error is None else False
         for trial in self._knowledge.trials_of(data.project):
             if trial.count(data, valid=valid):
                 self._last[trial.project, trial.model_id] = delivery.event
-        if stream is not None:
-            legible = data.texts in ("full", "redacted")
+        if stream is not None and valid is not None:
+            legible = data.texts in LEGIBLE
             shown = data.output[:EXCERPT] if legible else ""
             text = asked(data.messages)[:LONGEST_TEXT] if legible else None
             stream.absorb(_item(delivery, data.model_id, data.completed_at, not valid, text, shown))
@@ -227,10 +228,12 @@ def counts(completion: InferenceCompleted) -> bool:
     return not completion.cancelled and completion.fault != "client"
 
 
-def _is_valid(completion: InferenceCompleted, form: AnswerForm) -> bool:
-    """Return the gateway's verdict on the format; where an older one gave none, ours."""
+def _is_valid(completion: InferenceCompleted, form: AnswerForm) -> bool | None:
+    """Return the gateway's verdict on the format; where it gave none, ours. None: no text is there."""
     if completion.format_valid is not None:
         return completion.format_valid
+    if completion.texts not in LEGIBLE:
+        return None
     return form.is_valid(completion.output, said_before(completion.messages))
 
 
