@@ -199,6 +199,7 @@ async def test_a_candidate_that_cannot_be_served_fails_its_rollout_with_the_reas
     assert not failed.pinned
     assert "cannot be served: was judged in float32, and the engine computes in bfloat16" in str(failed.error)
     assert failed.customer == "u-1"
+    assert failed.messages == (), "an erasure by the answer's id finds them with what was answered"
     assert failed.shadow_of == (done["desk-1"].completion_id if role == "shadow" else None)
     assert await world.said(model="desk-1") == "desk-1: hello"
     assert len(await world.completions(3)) == 3, "a request that is pinned is no part of a rollout"

@@ -251,7 +251,7 @@ class Answering:
                 completion_id=new_completion_id(),
                 model_id=refused.model_id,
                 role=refused.role,
-                messages=request.messages_with(refused.system_prompt),
+                messages=(),  # they are with what was answered, under the id that an erasure names
                 shadow_of=answered.completion_id if refused.role is RouteRole.SHADOW else None,
                 client=answered.client,
                 user=answered.user,
