@@ -10,6 +10,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_serve_gateway import completion_log, writing
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.exchange import Exchange
@@ -18,6 +19,15 @@ from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.recent import RecentCompletions
 from tunewheel_serve_gateway.recording import Recorder
 from tunewheel_serve_gateway.spool import Spool
+
+SPEC = ProjectSpec.model_validate(
+    {
+        "project": "desk",
+        "base_model": "any/model",
+        "task": {"system_prompt": "Answer."},
+        "criteria": [{"metric": "rouge_l", "minimum": 0.1}],
+    }
+)
 
 
 def exchange(n: int, *, text: str = "hi") -> Exchange:
@@ -42,7 +52,7 @@ class Log:
         self.remembered: list[str] = []
         spool = {name: options.pop(name) for name in ("limit_bytes", "segment_bytes") if name in options}
         self.spool = Spool(directory, **spool)
-        recorder = Recorder(lambda data: new_event(data, source="/test"), lambda _: None, lambda: "")
+        recorder = Recorder(lambda data: new_event(data, source="/test"), lambda _: SPEC, lambda: "")
         self.log = CompletionLog(
             recorder,
             self._publish,
@@ -169,7 +179,7 @@ async def test_whatever_makes_a_completion_large_counts(
 
 
 def test_what_is_remembered_is_bounded_in_number_and_in_bytes():
-    made = Recorder(lambda data: new_event(data, source="/test"), lambda _: None, lambda: "").record(
+    made = Recorder(lambda data: new_event(data, source="/test"), lambda _: SPEC, lambda: "").record(
         [exchange(n, text="y" * 2_000) for n in range(3)]
     )
     by_bytes, by_number = (

@@ -75,7 +75,16 @@ def test_nobody_judges_what_is_no_whole_answer_or_of_no_declared_task():
         (None, "model", False),
         (None, None, True),
     ]
-    assert recorded(None, exchange())[0].format_valid is None
+
+
+def test_of_a_project_without_a_declaration_no_text_is_logged():
+    failed = exchange("")
+    failed.fail(f"cannot read {MAIL}", "engine")
+    told = recorded(None, exchange(), failed)
+    assert [(one.texts, one.messages, one.output, one.format_valid) for one in told] == [
+        ("off", (), "", None)
+    ] * 2
+    assert MAIL not in str(told[1].error)
 
 
 def test_a_new_spec_counts_from_the_next_answer():

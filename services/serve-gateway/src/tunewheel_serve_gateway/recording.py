@@ -70,8 +70,7 @@ class Recorder:
                     self._form(spec)
 
     def _policy(self, exchange: Exchange) -> LogPolicy:
-        spec = self._spec_of(exchange.project)
-        return spec.serving.log if spec is not None else "full"
+        return policy_of(self._spec_of(exchange.project))
 
     def _kept(self, exchange: Exchange, texts: Texts) -> Kept | None:
         try:
@@ -131,6 +130,11 @@ class Recorder:
             output = hashed.of("text", exchange.output) if exchange.output else ""
             return Texts("hashed", messages, output, _bare_error(exchange))
         return without_texts(exchange)
+
+
+def policy_of(spec: ProjectSpec | None) -> LogPolicy:
+    """Return what of texts goes on the log; none of a project whose declaration is gone, or unknown yet."""
+    return spec.serving.log if spec is not None else "off"
 
 
 def without_texts(exchange: Exchange) -> Texts:
