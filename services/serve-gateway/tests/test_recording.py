@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -7,12 +8,14 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_serve_gateway.chat_request import text_of_calls
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.recording import Recorder
 
 SCHEMA = {"type": "object", "properties": {"reply": {"type": "string"}}, "required": ["reply"]}
 RULES = [{"rule": "pattern", "pattern": "^Dear", "field": "reply"}]
 MAIL = "ann@example.org"
+CARD = "4111111111111111"
 
 
 def spec(policy: str = "full", **task: Any) -> ProjectSpec:
@@ -107,6 +110,44 @@ def test_redacted_texts_hold_no_personal_data():
     assert told[0].output == '{"reply": "Dear <EMAIL_ADDRESS>"}'
     assert told[1].error == "cannot read <EMAIL_ADDRESS>"
     assert (told[2].messages[-1].content, told[2].output) == ("bye", "Hello")
+
+
+def called(arguments: str) -> dict[str, Any]:
+    return {"id": "c1", "type": "function", "function": {"name": "note", "arguments": arguments}}
+
+
+def test_what_tools_are_called_with_is_redacted_as_what_it_says():
+    said = {"text": f"Card\n{CARD}", "customer": MAIL, "kept": 'a "b"\n7'}
+    calls = [called(json.dumps(said)), called(f"Card\n{CARD}")]
+    echoed, answered = exchange(asked=text_of_calls(calls)), exchange(text_of_calls(calls))
+    for text in [
+        recorded(spec("redacted"), echoed)[0].messages[-1].content,
+        recorded(spec("redacted"), answered)[0].output,
+    ]:
+        first, second = (one["function"] for one in json.loads(text))
+        assert json.loads(first["arguments"]) == {
+            "text": "Card\n<CREDIT_CARD>",
+            "customer": "<EMAIL_ADDRESS>",
+            "kept": said["kept"],
+        }
+        assert (first["name"], second["arguments"]) == ("note", "Card\n<CREDIT_CARD>")
+
+
+@pytest.mark.parametrize(
+    "text", [json.dumps({"a": f"Card\n{CARD}"}), f'{{"a": "Card\\n{CARD}', f'"Card\\u000a{CARD}']
+)
+def test_an_escape_hides_nothing_from_redaction_also_where_json_breaks_off(text: str):
+    whole = text_of_calls([called(text)])
+    for said in (text, whole):
+        (data,) = recorded(spec("redacted"), exchange(said, asked=said))
+        assert CARD not in data.model_dump_json()
+        assert data.model_dump_json().count("<CREDIT_CARD>") == 2
+
+
+def test_an_escape_before_nothing_stays():
+    path = r"C:\new\table is $\nabla$"
+    (data,) = recorded(spec("redacted"), exchange(path, asked=path))
+    assert (data.messages[-1].content, data.output) == (path, path)
 
 
 def test_what_cannot_be_redacted_is_not_logged():

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from tunewheel_contracts.event import Envelope
@@ -23,6 +23,7 @@ from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_serve_gateway.chat_request import Messages
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.kept import Kept, kept_as
+from tunewheel_serve_gateway.redacting import clean
 
 if TYPE_CHECKING:
     from tunewheel_outputs.form import AnswerForm
@@ -149,32 +150,22 @@ def _bare_error(exchange: Exchange) -> str | None:
 
 
 def redacted(spec: ProjectSpec, exchanges: Sequence[Exchange]) -> list[Texts]:
-    """Return the texts without the personal data that ``dataset.pii`` finds by patterns, as placeholders.
-    Names that only a spaCy pipeline finds stay. Where redaction is not possible, no text is left."""
+    """Return the texts without personal data, see ``redacting.clean``. Where that is not possible, no text is
+    left."""
     import polars as pl
     from tunewheel_contracts.errors import InvalidSpec
-    from tunewheel_redaction.redaction import Redactor
 
-    policy = spec.dataset.pii.model_copy(update={"action": "redact", "named_entities": None})
     said = [content for one in exchanges for _, content in one.messages]
     said += [one.error or "" for one in exchanges]
     try:
-        redactor = Redactor(policy, project=spec.project)
-        clean = iter(redactor.clean(pl.Series(said, dtype=pl.String), _no_groups(said)))
-        outputs = [one.output for one in exchanges]
-        answers = redactor.clean_answers(pl.Series(outputs, dtype=pl.String), _no_groups(outputs)).to_list()
+        texts, answers = clean(spec, said, [one.output for one in exchanges])
     except (InvalidSpec, pl.exceptions.PolarsError, UnicodeEncodeError) as error:
         log.error("completions_not_redacted", project=spec.project, error=str(error), logged="without texts")
         return [without_texts(one) for one in exchanges]
-    messages = [tuple((role, next(clean)) for role, _ in one.messages) for one in exchanges]
-    errors = [next(clean) or None for _ in exchanges]
-    return [Texts("redacted", *told) for told in zip(messages, answers, errors, strict=True)]
-
-
-def _no_groups(texts: Sequence[str]) -> Any:
-    import polars as pl
-
-    return pl.Series([""] * len(texts), dtype=pl.String)
+    told = iter(texts)
+    messages = [tuple((role, next(told)) for role, _ in one.messages) for one in exchanges]
+    errors = [next(told) or None for _ in exchanges]
+    return [Texts("redacted", *one) for one in zip(messages, answers, errors, strict=True)]
 
 
 def _event_data(
