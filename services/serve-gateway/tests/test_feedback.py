@@ -11,8 +11,12 @@ from tunewheel_contracts.events.upstream import ErasureRequested, FeedbackReceiv
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Caller, Grant, Role
 from tunewheel_serve_gateway.errors import ApiError
-from tunewheel_serve_gateway.feedback import join, parse_feedback
+from tunewheel_serve_gateway.feedback import as_allowed, join, parse_feedback
 
+from .conftest import spec_of
+
+APP = Caller(Principal(name="app"), (Grant(frozenset({Role.APPLICATION}), frozenset({"desk"})),))
+MAIL = "ann@example.org"
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -213,10 +217,61 @@ async def test_a_correction_brings_the_conversation_that_the_project_does_not_lo
     status, answer = await send(world, body)
     assert (status == 202) is found, answer
     asked = [{"role": "user", "content": "who am I?"}]
+    rating = {"completion_id": body["completion_id"], "rating": "up", "messages": asked, "output": "Ann"}
+    assert (await send(world, rating))[0] == 202
+    rated = world.broker.of("feedback.received")[-1]
+    assert (bool(rated.messages), rated.output != "Ann") == (found, True)
     assert (await send(world, body | {"messages": asked}))[0] == 202
     event = world.broker.of("feedback.received")[-1]
     assert event.messages[-1].content == ("I am <EMAIL_ADDRESS>" if found else "who am I?")
     assert event.model_id == "org/Tiny-Base"
+
+
+def allowed(policy: str | None, **body: Any) -> FeedbackReceived:
+    """Return what is published of feedback on a completion that is not on the log (yet)."""
+    said = {
+        "completion_id": "c-1",
+        "rating": "down",
+        "messages": [{"role": "user", "content": f"I am {MAIL}"}],
+        "output": f"Hello {MAIL}",
+        "comment": f"ask {MAIL}",
+    }
+    data = join(parse_feedback(json.dumps(said | body).encode()), "desk", None, APP)
+    return as_allowed(data, None if policy is None else spec_of("desk", serving={"log": policy}))
+
+
+@pytest.mark.parametrize("policy", ["off", "hashed", None])
+def test_a_rating_brings_no_conversation_that_the_project_does_not_log(policy: str | None):
+    rated = allowed(policy)
+    assert (rated.messages, rated.output, rated.rating) == ((), None, "down")
+    corrected = allowed(policy, correction="No.")
+    assert corrected.messages[0].content == f"I am {MAIL}"
+    assert allowed("full").output == f"Hello {MAIL}"
+
+
+@pytest.mark.parametrize(
+    ("correction", "clean"),
+    [
+        ({"reply": f"Card\n{MAIL}", "n": 1}, {"reply": "Card\n<EMAIL_ADDRESS>", "n": 1}),
+        (f"Hi {MAIL}", "Hi <EMAIL_ADDRESS>"),
+        (None, None),
+    ],
+)
+def test_where_texts_are_redacted_so_is_what_the_sender_says(correction: Any, clean: Any):
+    said = allowed("redacted", correction=correction)
+    assert MAIL not in said.model_dump_json()
+    assert said.messages[0].content == "I am <EMAIL_ADDRESS>"
+    assert (said.correction, said.comment) == (clean, "ask <EMAIL_ADDRESS>")
+
+
+def test_what_cannot_be_redacted_is_a_bare_rating_and_no_correction():
+    declared = spec_of("desk", serving={"log": "redacted"})
+    pii = declared.dataset.pii.model_copy(update={"entities": ("NO_SUCH",)})
+    declared = declared.model_copy(update={"dataset": declared.dataset.model_copy(update={"pii": pii})})
+    rated = as_allowed(allowed("full"), declared)
+    assert (rated.rating, rated.messages, rated.output, rated.comment) == ("down", (), None, None)
+    with pytest.raises(ApiError, match=r"correct the project's dataset\.pii"):
+        as_allowed(allowed("full", correction="No."), declared)
 
 
 @given(st.one_of(BODY, BODY, BODY, ANYTHING).map(json.dumps).map(str.encode) | st.binary(max_size=40))
@@ -233,8 +288,7 @@ def test_any_body_is_refused_by_name_or_an_event_that_the_log_takes(raw: bytes):
 
 
 def joined(raw: bytes) -> FeedbackReceived | ApiError:
-    app = Caller(Principal(name="app"), (Grant(frozenset({Role.APPLICATION}), frozenset({"desk"})),))
     try:
-        return join(parse_feedback(raw), "desk", None, app)
+        return join(parse_feedback(raw), "desk", None, APP)
     except ApiError as error:
         return error

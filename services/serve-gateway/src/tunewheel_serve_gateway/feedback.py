@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
+import structlog
 from pydantic import Field, ValidationError
 from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import Answer, FeedbackReceived
 from tunewheel_contracts.fields import Slug, SourceId, Strict, Text
 from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 from tunewheel_runtime.identity.roles import Caller
 
 from tunewheel_serve_gateway.errors import BadRequest, Unprocessable
+from tunewheel_serve_gateway.recording import policy_of
+from tunewheel_serve_gateway.redacting import clean
 
+log = structlog.get_logger(__name__)
 WITH_TEXTS = ("full", "redacted")
 
 
@@ -64,7 +70,9 @@ def join(
             param="project",
         )
     logged = known if known is not None and known.texts in WITH_TEXTS else None
-    messages = logged.messages if logged is not None else body.messages
+    messages, output = (logged or body).messages, (logged or body).output
+    if known is not None and logged is None and body.correction is None:
+        messages, output = (), None  # they were left off the log on purpose, and a rating needs none
     if body.correction is not None and not any(message.role == "user" for message in messages):
         raise Unprocessable(
             f"the conversation of completion {body.completion_id} is not on the log (it was not logged, is "
@@ -81,9 +89,53 @@ def join(
         model_id=known.model_id if known is not None else body.model_id,
         rating=body.rating,
         messages=messages,
-        output=logged.output if logged is not None else body.output,
+        output=output,
         correction=body.correction,
         submitted_by=body.submitted_by or caller.name,
         comment=body.comment,
         principal=caller.principal,
     )
+
+
+def as_allowed(data: FeedbackReceived, spec: ProjectSpec | None) -> FeedbackReceived:
+    """Return ``data`` with what ``serving.log`` leaves of its texts. Only a correction, which is an example,
+    brings a conversation that the project does not log. Redaction takes milliseconds.
+
+    Raises:
+        Unprocessable: a correction cannot be redacted. A rating loses its texts then.
+    """
+    policy = policy_of(spec)
+    if policy not in WITH_TEXTS and data.correction is None:
+        return data.model_copy(update={"messages": (), "output": None})
+    if spec is None or policy != "redacted":
+        return data
+    answers = [_written(data.correction), data.output or ""]
+    try:
+        said, (correction, output) = clean(
+            spec, [*(message.content for message in data.messages), data.comment or ""], answers
+        )
+    except Exception as error:
+        log.exception("feedback_not_redacted", project=spec.project)
+        if data.correction is None:
+            return data.model_copy(update={"messages": (), "output": None, "comment": None})
+        raise Unprocessable(
+            f"project {spec.project} logs redacted texts, and the correction cannot be redacted; correct the "
+            "project's dataset.pii",
+            param="correction",
+        ) from error
+    *contents, comment = said
+    turns = zip(data.messages, contents, strict=True)
+    return data.model_copy(
+        update={
+            "messages": tuple(turn.model_copy(update={"content": content}) for turn, content in turns),
+            "output": output or data.output,
+            "correction": json.loads(correction) if isinstance(data.correction, dict) else correction or None,
+            "comment": comment or data.comment,
+        }
+    )
+
+
+def _written(correction: Answer | None) -> str:
+    if isinstance(correction, dict):
+        return json.dumps(correction, ensure_ascii=False)
+    return correction or ""

@@ -25,6 +25,7 @@ from tunewheel_serve_gateway.chat import ChatCompletions
 from tunewheel_serve_gateway.completion_ids import CompletionIds
 from tunewheel_serve_gateway.completion_log import CompletionLog, Publish
 from tunewheel_serve_gateway.errors import Unavailable
+from tunewheel_serve_gateway.feedback import as_allowed
 from tunewheel_serve_gateway.forgetting import Forgetting
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.recall import Recall, Recalled, Search
@@ -228,8 +229,13 @@ class Gateway:
         return await self._recall.find(completion_id, caller, self.table.projects)
 
     async def publish_feedback(self, data: FeedbackReceived) -> None:
-        """Return once the broker has acknowledged it."""
-        await self._publish_many([self._wrap(data)])
+        """Return once the broker has acknowledged what the project's ``serving.log`` leaves of it.
+
+        Raises:
+            Unprocessable: see ``as_allowed``.
+        """
+        allowed = await asyncio.to_thread(as_allowed, data, self.catalog.spec(data.project))
+        await self._publish_many([self._wrap(allowed)])
         self.metrics.add("feedback.received")
 
     def metrics_text(self) -> str:
