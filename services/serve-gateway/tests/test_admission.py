@@ -152,6 +152,17 @@ async def test_tokens_are_charged_as_they_may_be_and_settled_as_they_were():
     assert (b"x-ratelimit-remaining-tokens", b"28") in again.headers
 
 
+async def test_a_limit_may_go_while_a_request_of_it_is_answered():
+    door = admission()
+    admitted = await door.admit(
+        caller("app", tokens_per_minute=100, tokens_per_day=100), size=30, output_tokens=50
+    )
+    await door.admit(caller("app", tokens_per_day=100), size=30, output_tokens=1)
+    await door.settle(admitted)
+    again = await door.admit(caller("app", tokens_per_day=100), size=30, output_tokens=1)
+    assert (b"x-ratelimit-remaining-tokens", b"78") in again.headers
+
+
 async def test_what_is_larger_than_its_limit_is_not_to_come_again():
     door = admission(tokens_per_minute=100)
     with pytest.raises(LimitReached, match="Request too large") as refused:

@@ -47,8 +47,12 @@ class Account:
         self.tallies: dict[str, Tally] = {}
 
     def add(self, charges: Sequence[Charge]) -> list[Count]:
+        """Add each charge; return what is used now. A limit may have gone while a request of it was answered."""
         tallies = self.tallies
-        return [tallies[rule.name].add(window.number, amount) for rule, window, amount in charges]
+        return [
+            tallies.setdefault(rule.name, Tally()).add(window.number, amount)
+            for rule, window, amount in charges
+        ]
 
 
 class Admitted:
