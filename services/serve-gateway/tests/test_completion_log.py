@@ -265,6 +265,19 @@ def test_the_pieces_of_a_stream_are_not_held_once_it_is_over():
     assert (streamed.output, streamed._parts) == ("Good day", [])
 
 
+@pytest.mark.parametrize(
+    "delta", [{"content": "a"}, {"tool_calls": [{"index": 0, "function": {"arguments": "a"}}]}]
+)
+def test_the_pieces_of_all_answers_count_where_the_client_leaves_before_the_usage(delta: dict[str, Any]):
+    left = Exchange("desk", "c-0", "desk-1", RouteRole.PRODUCTION, (("user", "hi"),))
+    for n in range(48):
+        assert left.take_chunk({"choices": [{"index": n % 16, "delta": delta}]})
+    assert left.said_tokens == 48
+    left.cancel()
+    left.finish(0.1)
+    assert left.said_tokens == 48
+
+
 async def test_a_log_that_breaks_stops_the_service(world: Any, eventually: Any):
     async def broken(_: Any) -> None:
         raise RuntimeError("a bug")

@@ -58,6 +58,8 @@ class Exchange:
     _parts: list[str] = field(default_factory=list[str])
     _calls: dict[int, dict[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
     """Tool calls of a stream, by their index."""
+    _pieces: int = 0
+    """Of every answer of a stream, also those that the log does not tell."""
     _size: int = field(default=0, compare=False)
 
     @property
@@ -78,7 +80,7 @@ class Exchange:
     def said_tokens(self) -> int:
         """About how many tokens were answered, also where the engine did not come to count them: most send
         one with each piece."""
-        return self.completion_tokens or len(self._parts) or -(-len(self.output) // 4)
+        return self.completion_tokens or self._pieces or -(-len(self.output) // 4)
 
     @property
     def customer(self) -> str | None:
@@ -99,11 +101,11 @@ class Exchange:
     def take_chunk(self, chunk: dict[str, Any]) -> bool:
         """Take over one ``chat.completion.chunk``; True where it brought text."""
         self._take_usage(chunk.get("usage"))
-        brought = False
+        before = self._pieces
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
             text, calls = delta.get("content"), delta.get("tool_calls")
-            brought = brought or bool(text or calls)
+            self._pieces += bool(text or calls)
             if choice.get("index"):
                 continue  # of several answers the log tells the first
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
@@ -111,7 +113,7 @@ class Exchange:
                 self._parts.append(text)
             for call in calls or ():
                 self._take_call(call)
-        return brought
+        return self._pieces > before
 
     def _take_call(self, piece: dict[str, Any]) -> None:
         """Take over one piece of a tool call: the first one names the function, the others go on with what it
