@@ -213,6 +213,22 @@ async def test_two_gateways_over_one_redis_hold_one_limit(make_world: Any, tmp_p
             left = int(headers["x-ratelimit-remaining-tokens"])
 
 
+async def test_a_number_that_redis_cannot_add_does_not_turn_it_away(
+    make_world: Any, tmp_path: Path, redis: Redis
+):
+    settings = keys(tmp_path, large={"tokens_per_day": 60_000})
+    settings |= {"limits_url": redis.url, "limits_timeout_seconds": UNHURRIED}
+    world = await limited(make_world, **settings)
+    for tokens in (2**64 - 1, 2**63, 60_001):
+        status, headers, answer = await ask(world, "large", max_tokens=tokens, n=16)
+        assert (status, headers["x-should-retry"]) == (429, "false")
+        assert "tokens_per_day is 60000" in answer["error"]["message"]
+    status, headers, _ = await ask(world, "large", max_tokens=100)
+    assert status == 200
+    assert int(headers["x-ratelimit-remaining-tokens"]) > 59_000, "what is refused is not charged"
+    assert world.gateway.metrics.value("limits.away") == 0
+
+
 async def test_no_request_waits_for_a_redis_that_is_away(make_world: Any, tmp_path: Path, redis: Redis):
     settings = keys(tmp_path, away={"requests_per_minute": 5}, none={})
     settings |= {"limits_url": redis.url, "limits_replicas": 2}

@@ -47,7 +47,7 @@ class Account:
         self.tallies: dict[str, Tally] = {}
 
     def add(self, charges: Sequence[Charge]) -> list[Count]:
-        """Add each charge; return what is used now. A limit may have gone while a request of it was answered."""
+        """Return what is used then. A limit may have gone while a request of it was answered."""
         tallies = self.tallies
         return [
             tallies.setdefault(rule.name, Tally()).add(window.number, amount)
@@ -146,6 +146,7 @@ class Admission:
             Charge(rule, self._window(rule.period, now), 1 if rule.unit == "requests" else tokens)
             for rule in account.rules
         ]
+        self._refuse_too_large(charges, now)
         headers, everywhere = await self._charge(account, charges, now)
         return Admitted(account, charges, headers, prompt=prompt, tokens=tokens, everywhere=everywhere)
 
@@ -161,6 +162,23 @@ class Admission:
             if rule.unit == "tokens" and now < window.began + 2 * window.seconds
         ]
         await self._add(admitted.account, charges, everywhere=admitted.everywhere)
+
+    def _refuse_too_large(self, charges: Sequence[Charge], now: float) -> None:
+        """Refuse what no wait would admit before it is counted: Redis cannot add any number of tokens.
+
+        Raises:
+            LimitReached
+        """
+        limits = [rule.share if self._shared is None else rule.amount for rule, _, _ in charges]
+        standings = [
+            standing(charge, Count(charge.amount, 0), limit, now)
+            for charge, limit in zip(charges, limits, strict=True)
+            if charge.amount > limit
+        ]
+        exceeded = first_exceeded(standings)
+        if exceeded is not None:
+            self._metrics.add("limits.refused")
+            raise refusal(exceeded, None, headers_of([exceeded]))
 
     async def _charge(self, account: Account, charges: list[Charge], now: float) -> tuple[Headers, bool]:
         """Return what the caller is told of its limits, and whether all gateways know of the charge."""
