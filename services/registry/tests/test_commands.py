@@ -275,6 +275,16 @@ def test_a_stop_to_the_base_leaves_nobody_else_and_the_champion_comes_back(desk:
     assert shares(log)[0][0] == desk.model_id(1)
 
 
+@pytest.mark.parametrize("to", ["base", "champion"])
+def test_a_pin_ends_no_stop(desk: Any, log: Log, to: str):
+    """It may have been sent before the stop, and be read after it."""
+    log.play(desk.commanded(0, "stop", model_id=to))
+    alone = shares(log)
+    assert "unpin it first" in log.refusal(desk.commanded(2, "pin"))[1]
+    assert shares(log) == alone
+    assert len(alone) == 1
+
+
 def test_only_the_champion_or_the_base_can_be_left_alone(desk: Any, log: Log):
     assert "all traffic goes to the champion" in log.refusal(desk.commanded(3, "stop"))[1]
     empty = Log(desk)

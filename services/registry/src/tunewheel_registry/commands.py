@@ -117,6 +117,9 @@ def _against_rejection(state: State, model: Model, command: ModelCommanded) -> s
 
 
 def _against_pin(state: State, model: Model, command: ModelCommanded) -> str | None:
+    stopped = state.stopped_to
+    if stopped is not None:  # a pin lets those on trial in: only unpin may
+        return f"{stopped.model_id} answers alone; unpin it first, which lets everybody else in again"
     if model.stage is not Stage.PRODUCTION:
         return f"{model.model_id} is {model.stage.value}; only what is in production can be pinned there"
     return f"{model.model_id} is pinned already" if state.pinned == model else None
