@@ -275,6 +275,31 @@ def test_a_stop_to_the_base_leaves_nobody_else_and_the_champion_comes_back(desk:
     assert shares(log)[0][0] == desk.model_id(1)
 
 
+@pytest.mark.parametrize("action", ["rollback", "reject", "retire"])
+def test_a_stop_goes_on_when_its_model_leaves_production(desk: Any, log: Log, action: str):
+    """With whoever takes over, at last the base; and nobody who waits is promoted in the same decision."""
+    log.play(desk.commanded(2, "stop", model_id="champion"), desk.judged(3, "canary", "passed"))
+    log.play(desk.commanded(2, action))
+    assert shares(log) == [(desk.model_id(1), 100)]
+    log.play(desk.commanded(1, action))
+    assert shares(log) == [(base_model_id(desk.adapter(1).base), 100)]
+    assert log.stages()[3] == "canary"
+    log.play(desk.commanded(0, "unpin", model_id=base_model_id(desk.adapter(1).base)))
+    assert shares(log) == [(desk.model_id(3), 100)], "it held up, and there is no champion"
+
+
+@pytest.mark.parametrize("done", [1, 2])
+def test_a_stop_that_goes_on_is_finished_after_a_crash(desk: Any, log: Log, done: int):
+    log.play(desk.commanded(2, "stop", model_id="champion"))
+    command = desk.commanded(2, "rollback")
+    whole = decide(log.state, command, desk.rollout)
+    assert [event.type for event in whole] == ["model.rolledback", "model.promoted", "model.pinned"]
+    for event in whole[:done]:
+        log.state = apply(log.state, event)
+    assert [event.event_id() for event in log.play(command)] == [e.event_id() for e in whole[done:]]
+    assert shares(log) == [(desk.model_id(1), 100)]
+
+
 @pytest.mark.parametrize("to", ["base", "champion"])
 def test_a_pin_ends_no_stop(desk: Any, log: Log, to: str):
     """It may have been sent before the stop, and be read after it."""

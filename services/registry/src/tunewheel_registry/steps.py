@@ -41,17 +41,25 @@ def rollback(state: State, model: Model, cause: str, reason: str, decided_by: st
     )
 
 
-def unpinnings(state: State) -> Iterator[ModelPinned]:
-    """End the pin of a model that production did not stay with: were it to come back, nobody pinned it."""
+def unpinnings(state: State) -> Iterator[ModelPinned | ModelPromoted]:
+    """End the pin of a model that production did not stay with: were it to come back, nobody pinned it. A
+    stop goes on: whoever takes over, the champion of before or the base, answers alone from then on."""
     model = state.pinned
-    if model is not None and model.registration.kind != "base" and model.stage is not Stage.PRODUCTION:
-        yield ModelPinned(
-            project=state.project,
-            model_id=model.model_id,
-            pinned=False,
-            cause=model.history[-1].cause or "",
-            reason=f"is {model.stage.value} now",
-        )
+    if model is None or model.registration.kind == "base" or model.stage is Stage.PRODUCTION:
+        return
+    takes_over = None
+    if state.stopped_to is not None:
+        yield from restorations(state)
+        takes_over = state.champion or state.base
+    word = f"{model.model_id} is {model.stage.value} now"
+    yield ModelPinned(
+        project=state.project,
+        model_id=(takes_over or model).model_id,
+        pinned=takes_over is not None,
+        cause=model.history[-1].cause or "",
+        reason=f"{word}, and the stop goes on" if takes_over else word,
+        alone=takes_over is not None,
+    )
 
 
 def restorations(state: State) -> Iterator[ModelPromoted]:
