@@ -6,7 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_serve_gateway.settings import Settings
 
 TWO = ("org/Tiny-Base", "org/Tiny-Base")
 
@@ -300,3 +302,10 @@ async def test_a_gateway_that_starts_into_an_unloadable_champion_answers_at_once
     await world.desire(production=("desk-2", 100), stand_ins=("base-0",))
     started = await make_world(beside=world, log=world.log[-1:])
     assert await started.said() == "org/Tiny-Base: hello"
+
+
+def test_an_engines_address_bears_no_password():
+    """It would stand in logs and metrics."""
+    with pytest.raises(ValidationError, match="TUNEWHEEL_ENGINE_API_KEY") as caught:
+        Settings(engine_url="http://10.0.0.1:8110,https://user:s3cret@h:1")
+    assert "s3cret" not in str(caught.value)

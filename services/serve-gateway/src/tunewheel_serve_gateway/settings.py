@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from tunewheel_runtime.settings import ServiceSettings
@@ -106,6 +107,11 @@ class Settings(ServiceSettings):
         urls = addresses(text)
         if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
             raise ValueError("must be addresses such as http://10.0.0.1:8110, separated by commas")
+        if any("@" in urlsplit(url).netloc for url in urls):
+            raise ValueError(
+                "holds a name or password, which logs and metrics would tell; "
+                "give the key in TUNEWHEEL_ENGINE_API_KEY"
+            )
         if len(set(urls)) < len(urls):
             raise ValueError("names an engine twice; keep one")
         return text

@@ -25,7 +25,7 @@ class Endpoint:
 
     def __init__(self, url: str, client: Upstream, breaker: Breaker) -> None:
         self.url = url
-        self.name = urlsplit(url).netloc or url
+        self.name = urlsplit(url).netloc.rpartition("@")[2] or url
         """Host and port: the label of its metrics."""
         self.client = client
         self.breaker = breaker
