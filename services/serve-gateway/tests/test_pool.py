@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_serve_gateway.settings import Settings
 
@@ -302,6 +303,19 @@ async def test_a_gateway_that_starts_into_an_unloadable_champion_answers_at_once
     await world.desire(production=("desk-2", 100), stand_ins=("base-0",))
     started = await make_world(beside=world, log=world.log[-1:])
     assert await started.said() == "org/Tiny-Base: hello"
+
+
+async def test_what_an_engine_says_of_a_request_is_in_no_log_of_the_process(make_pair: Any):
+    """It may quote the prompt, and the project may log no texts."""
+    world = await make_pair(engine_breaker_failures=1, engine_breaker_seconds=3600)
+    world.engine.fail_with = (503, {"error": {"message": "cannot parse 'my card is 4111'"}}, {})
+    with capture_logs() as logs:
+        assert {await world.said() for _ in range(2)} == {"desk-1: hello"}
+    assert "engine_breaker_opened" in [line["event"] for line in logs]
+    told = await status_of(world)
+    assert [one["up"] for one in told] == [False, True]
+    assert "away" in told[0]["error"]
+    assert "4111" not in f"{logs} {told}"
 
 
 def test_an_engines_address_bears_no_password():

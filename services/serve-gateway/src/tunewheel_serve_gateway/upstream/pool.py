@@ -170,7 +170,7 @@ class Pool:
             {
                 "url": endpoint.url,
                 "up": not endpoint.breaker.is_open,
-                "error": str(endpoint.last_failure) if endpoint.breaker.is_open else endpoint.error,
+                "error": _why_not(endpoint),
                 "bases": sorted(endpoint.client.bases),
                 "models": sorted(endpoint.ready),
                 "outstanding": endpoint.outstanding,
@@ -232,7 +232,7 @@ class Pool:
     def _failed(self, endpoint: Endpoint, error: UpstreamError) -> None:
         endpoint.last_failure = error
         if endpoint.breaker.fail():
-            log.warning("engine_breaker_opened", engine=endpoint.name, reason=str(error))
+            log.warning("engine_breaker_opened", engine=endpoint.name, reason=error.message)
             self._metrics.add("engine.breakers_opened", engine=endpoint.name)
             self.changed()
 
@@ -287,6 +287,12 @@ class _Attempt:
             raise error
         if self._error is None or _weight(error) >= _weight(self._error):
             self._error = error
+
+
+def _why_not(endpoint: Endpoint) -> str | None:
+    """Return why ``endpoint`` is not asked, without its own words on a request: they may quote it."""
+    failure = endpoint.last_failure if endpoint.breaker.is_open else None
+    return failure.message if failure else endpoint.error
 
 
 def _weight(error: UpstreamError) -> int:

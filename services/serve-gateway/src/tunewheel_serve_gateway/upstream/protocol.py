@@ -56,7 +56,8 @@ def says_something(chunk: Chunk) -> bool:
 
 class UpstreamError(ApiError):
     """The engine did not answer, or not with a completion. ``detail`` is for whoever operates the gateway:
-    what the engine, or a proxy before it, said. The log tells it; no client is told."""
+    what the engine, or a proxy before it, said. As it may quote the request, the completion log alone tells
+    it, by the project's policy; that of a health check is told in the process's log. No client is told."""
 
     fault: Fault | None = None
     """Whose fault it is, as the completion log has it. None: the request never came to an answer (the engine
