@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, cast
 
 import pytest
+from opentelemetry.metrics import NoOpMeter
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.settings import Settings
+from tunewheel_serve_gateway.upstream.breaker import Breaker
+from tunewheel_serve_gateway.upstream.endpoint import Endpoint
+from tunewheel_serve_gateway.upstream.pool import Pool
+from tunewheel_serve_gateway.upstream.protocol import UpstreamSilent
 
 TWO = ("org/Tiny-Base", "org/Tiny-Base")
 
@@ -84,10 +92,16 @@ async def test_requests_take_turns_and_avoid_the_busy_engine(make_pair: Any, eve
     await asyncio.gather(*waiting)
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_an_engine_that_dies_before_the_first_byte_is_replaced(make_pair: Any, stream: bool):
+BROKEN = (500, {"error": {"message": "boom"}}, {})
+
+
+@pytest.mark.parametrize(("stream", "dies"), [(False, True), (True, True), (True, False)])
+async def test_an_engine_that_fails_before_the_first_byte_is_replaced(
+    make_pair: Any, stream: bool, dies: bool
+):
     world = await make_pair(engine_breaker_seconds=3600)
-    world.engines[0].dies = True
+    world.engines[0].dies = dies
+    world.engines[0].fail_with = None if dies else BROKEN
     for _ in range(12):
         assert "desk-1" in (await streamed(world) if stream else await world.said())
     assert len(world.engines[1].asked) == 12
@@ -105,13 +119,60 @@ async def test_an_engine_that_dies_before_the_first_byte_is_replaced(make_pair: 
     assert not any(event.error for event in await world.completions(12))
 
 
-async def test_where_both_fail_each_is_asked_once(make_pair: Any):
-    world = await make_pair()
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_fails_on_two_engines_is_held_against_none(make_world: Any, stream: bool):
+    """One caller's prompt must not shut the engines to everybody."""
+    world = await make_world(bases=(*TWO, TWO[0]), engine_breaker_failures=1, reconcile_seconds=3600)
+    world.declare()
+    await world.desire(production=("base-0", 100))
+    await world.serving(production="base-0")
     for engine in world.engines:
-        engine.fail_with = (500, {"error": {"message": "boom"}}, {})
-    async with await world.chat() as response:
-        assert response.status == 502
-    assert [len(engine.asked) for engine in world.engines] == [1, 1]
+        engine.first["poison"] = [BROKEN] * 10
+    for asked in (2, 4, 6):
+        async with await world.chat("poison", stream=stream) as response:
+            assert response.status == 502
+        assert sum(len(engine.asked) for engine in world.engines) == asked, "no third engine"
+    assert all(one["up"] for one in await status_of(world))
+    assert "hello" in await world.said()
+
+
+class Alike:
+    """An engine that gives no answer to ``long``, and lets ``meanwhile`` happen first."""
+
+    bases: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[Any]]) -> None:
+        self.asked: list[str] = []
+        self._meanwhile = meanwhile
+
+    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append(body["text"])
+        if body["text"] == "long":
+            await self._meanwhile()
+            raise UpstreamSilent("not in time")
+        return body
+
+
+@pytest.mark.parametrize("is_busy", [True, False])
+async def test_a_whole_answer_that_takes_too_long_is_no_fault_of_an_engine_that_answers_others(is_busy: bool):
+    """Where the engine gave nobody an answer it may hang, and one other is tried."""
+
+    async def meanwhile() -> None:
+        if is_busy:
+            await pool.complete(target, {"text": "short"})
+
+    engines = [Alike(meanwhile) for _ in range(3)]
+    found = [Endpoint(f"http://h:{n}", cast(Any, e), Breaker(failures=1)) for n, e in enumerate(engines)]
+    pool = Pool(found, Metrics(NoOpMeter("")))
+    for endpoint in found:
+        endpoint.take_listing({"base"}, set())
+    target = Target("desk", "base", "base", "")
+    found[0].outstanding -= 2  # the long request and the short ones go to the first
+    with pytest.raises(UpstreamSilent):
+        await pool.complete(target, {"text": "long"})
+    asked = [text for engine in engines for text in engine.asked if text == "long"]
+    assert len(asked) == (1 if is_busy else 2)
+    assert sum(endpoint.breaker.is_open for endpoint in found) == (0 if is_busy else 2)
 
 
 async def test_an_answer_that_has_begun_is_never_asked_for_again(make_pair: Any):

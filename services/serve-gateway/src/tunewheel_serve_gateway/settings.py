@@ -31,7 +31,8 @@ class Settings(ServiceSettings):
     engine_control_seconds: float = Field(default=10.0, gt=0)
     """For the engine to list its models, or to unload one."""
     engine_breaker_failures: int = Field(default=5, ge=1)
-    """So many failures in a row (no connection, silence, 5xx), and no more is asked of an engine."""
+    """So many failures in a row (no connection, silence, 5xx where another engine answers), and no more is
+    asked of an engine."""
     engine_breaker_seconds: float = Field(default=5.0, gt=0)
     """After that long it is tried with one request, unless its models could be listed before."""
     engine_chat_template: Path | None = None

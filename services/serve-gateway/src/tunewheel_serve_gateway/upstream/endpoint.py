@@ -41,6 +41,8 @@ class Endpoint:
         self.ready: set[str] = set()
         self.outstanding = 0
         """Requests of this gateway that it has not finished."""
+        self.answered_at = 0.0
+        """Monotonic seconds: when it last gave an answer, or the first text of one."""
         self.in_use: Counter[str] = Counter()
         self.last_used: dict[str, float] = {}
         """Monotonic seconds by model."""

@@ -4,6 +4,10 @@ A request goes to the engine with the fewest requests under way among those that
 model. Until the first token another engine is tried, each at most once:
 
 UpstreamAway, UpstreamSilent, UpstreamBroken   counts against the engine
+ModelFailed                                    counts if another engine answers the same request; two of it:
+                                               the request or its model is at fault, and nobody else is asked
+UpstreamSilent of a whole answer               where the engine answered others meanwhile the request is too
+                                               long: passed on at once; else one other engine is tried
 ModelNotLoaded                                 the engine lost the adapter: it is loaded there again
 UpstreamRefused 429                            its queue is full
 UpstreamRefused, any other                     the client's own fault: passed on at once
@@ -11,6 +15,7 @@ UpstreamRefused, any other                     the client's own fault: passed on
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from typing import Any
 
@@ -24,10 +29,12 @@ from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.protocol import (
     Chunk,
     KeyRefused,
+    ModelFailed,
     ModelNotLoaded,
     UpstreamAway,
     UpstreamError,
     UpstreamRefused,
+    UpstreamSilent,
     says_something,
 )
 
@@ -60,7 +67,7 @@ class Pool:
         Raises:
             UpstreamError: no engine answered.
         """
-        attempt = _Attempt(self, target)
+        attempt = _Attempt(self, target, whole=True)
         while True:
             endpoint = attempt.next_engine()
             with endpoint.answering(target.model_id):
@@ -69,6 +76,7 @@ class Pool:
                 except UpstreamError as error:
                     attempt.note(error)
                     continue
+            attempt.note_answer()
             self._succeeded(endpoint)
             return answer
 
@@ -78,7 +86,7 @@ class Pool:
         Raises:
             UpstreamError: no engine answered, or the one that did broke off.
         """
-        attempt = _Attempt(self, target)
+        attempt = _Attempt(self, target, whole=False)
         while True:
             endpoint = attempt.next_engine()
             chunks = endpoint.client.stream(endpoint.body_for(target, body))
@@ -90,6 +98,7 @@ class Pool:
                         if says_something(chunk) or len(held) == MOST_HELD:
                             break
                     attempt.has_begun = True
+                    attempt.note_answer()
                     if endpoint.breaker.is_open:  # others need not wait for the end of its trial
                         self._succeeded(endpoint)
                     for chunk in held:
@@ -198,7 +207,7 @@ class Pool:
             if endpoint.breaker.pass_check():
                 self.changed()
         elif isinstance(error, UpstreamAway) or self._can_be_spared(endpoint, error):
-            self._failed(endpoint, error)
+            self.note_fault(endpoint, error)
         if reason == endpoint.error:
             return
         endpoint.error = reason
@@ -220,20 +229,21 @@ class Pool:
                 endpoint.ready.discard(target.model_id)
                 self.lost(endpoint)
         else:
-            self._failed(endpoint, error)
+            self.note_fault(endpoint, error)
+
+    def note_fault(self, endpoint: Endpoint, error: UpstreamError) -> None:
+        """Count ``error`` against the engine."""
+        endpoint.last_failure = error
+        if endpoint.breaker.fail():
+            log.warning("engine_breaker_opened", engine=endpoint.name, reason=error.message)
+            self._metrics.add("engine.breakers_opened", engine=endpoint.name)
+            self.changed()
 
     def count_retry(self, endpoint: Endpoint) -> None:
         self._metrics.add("engine.retries", engine=endpoint.name)
 
     def _succeeded(self, endpoint: Endpoint) -> None:
         if endpoint.breaker.succeed():
-            self.changed()
-
-    def _failed(self, endpoint: Endpoint, error: UpstreamError) -> None:
-        endpoint.last_failure = error
-        if endpoint.breaker.fail():
-            log.warning("engine_breaker_opened", engine=endpoint.name, reason=error.message)
-            self._metrics.add("engine.breakers_opened", engine=endpoint.name)
             self.changed()
 
     def _can_be_spared(self, endpoint: Endpoint, error: UpstreamError) -> bool:
@@ -254,10 +264,16 @@ class Pool:
 class _Attempt:
     """The engines that one request was sent to, and what they said."""
 
-    def __init__(self, pool: Pool, target: Target) -> None:
+    def __init__(self, pool: Pool, target: Target, *, whole: bool) -> None:
+        """``whole``: the answer is not streamed, so a long one is silent until it is there."""
         self._pool = pool
         self._target = target
+        self._whole = whole
         self._tried: list[Endpoint] = []
+        self._asked_at = 0.0
+        self._suspects: list[tuple[Endpoint, ModelFailed]] = []
+        """Who failed where nobody can tell yet whether the request, or its model, is at fault."""
+        self._silences = 0
         self._error: UpstreamError | None = None
         self.has_begun = False
         """Whether the client has a part of the answer: nobody else can be asked."""
@@ -274,7 +290,15 @@ class _Attempt:
         if self._tried:
             self._pool.count_retry(self._tried[-1])
         self._tried.append(endpoint)
+        self._asked_at = time.monotonic()
         return endpoint
+
+    def note_answer(self) -> None:
+        """Take note that the engine asked last answers: what others failed at can be done."""
+        self._tried[-1].answered_at = time.monotonic()
+        for endpoint, error in self._suspects:
+            self._pool.note_fault(endpoint, error)
+        self._suspects.clear()
 
     def note(self, error: UpstreamError) -> None:
         """Take note of a failure.
@@ -282,11 +306,26 @@ class _Attempt:
         Raises:
             UpstreamError: no other engine may be asked.
         """
-        self._pool.note_failure(self._tried[-1], self._target, error)
-        if self.has_begun or (isinstance(error, UpstreamRefused) and error.status != 429):
+        endpoint = self._tried[-1]
+        is_too_long = self._is_too_long(error, endpoint)
+        if isinstance(error, ModelFailed):
+            self._suspects.append((endpoint, error))
+        if isinstance(error, ModelFailed) or is_too_long:
+            endpoint.breaker.give_up()  # if this was its trial, it told nothing
+        else:
+            self._pool.note_failure(endpoint, self._target, error)
+        self._silences += self._whole and isinstance(error, UpstreamSilent)
+        is_refused = isinstance(error, UpstreamRefused) and error.status != 429
+        if self.has_begun or is_refused or is_too_long:
             raise error
         if self._error is None or _weight(error) >= _weight(self._error):
             self._error = error
+        if max(len(self._suspects), self._silences) > 1:
+            raise self._error
+
+    def _is_too_long(self, error: UpstreamError, endpoint: Endpoint) -> bool:
+        """Tell whether a whole answer did not come in time though the engine gave others meanwhile."""
+        return self._whole and isinstance(error, UpstreamSilent) and endpoint.answered_at > self._asked_at
 
 
 def _why_not(endpoint: Endpoint) -> str | None:
