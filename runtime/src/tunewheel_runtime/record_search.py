@@ -27,6 +27,8 @@ MOST_RECORDS = 20_000
 PATIENCE_SECONDS = 2.0
 """How long a record is waited for that is not on the log yet, from a moment that is not long past."""
 RECENT = timedelta(minutes=1)
+LONGEST_SECONDS = 10.0
+"""For one question, the wait for those before it included: aiokafka goes on silently while a broker is away."""
 
 
 class RecordSearch:
@@ -44,25 +46,36 @@ class RecordSearch:
         none, it cannot be decoded, or it comes too late to be waited for.
 
         Raises:
-            TransientError: the broker is away, or the topic does not exist.
+            TransientError: the broker is away, answers too late, or the topic does not exist.
         """
-        async with self._one_at_a_time:
-            try:
-                consumer, partitions = await self._connected()
-                await self._seek(consumer, partitions, since - SLACK)
-                patience = PATIENCE_SECONDS if datetime.now(UTC) - since < RECENT else 0.0
-                found = await self._scan(consumer, partitions, key.encode(), patience)
-                consumer.pause(*partitions)
-                return found
-            except (KafkaError, OSError) as error:
-                await self.close()
-                raise TransientError(f"cannot read {self._topic.name}: {error!r}") from error
+        deadline = asyncio.get_running_loop().time() + LONGEST_SECONDS
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._one_at_a_time.acquire()
+        except TimeoutError as error:
+            raise TransientError(f"cannot read {self._topic.name} yet: others are read for") from error
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._find(key.encode(), since)
+        except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
+            await self.close()
+            raise TransientError(f"cannot read {self._topic.name}: {error!r}") from error
+        finally:
+            self._one_at_a_time.release()
 
     async def close(self) -> None:
         """Let go of the connection; the next question makes another."""
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
             await stop_consumer(consumer)
+
+    async def _find(self, key: bytes, since: datetime) -> Envelope[Any] | None:
+        consumer, partitions = await self._connected()
+        await self._seek(consumer, partitions, since - SLACK)
+        patience = PATIENCE_SECONDS if datetime.now(UTC) - since < RECENT else 0.0
+        found = await self._scan(consumer, partitions, key, patience)
+        consumer.pause(*partitions)
+        return found
 
     async def _connected(self) -> tuple[AIOKafkaConsumer, list[TopicPartition]]:
         options = client_options(self._settings)

@@ -1,0 +1,108 @@
+"""How a question to the log ends while the broker says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from tunewheel_contracts import topics
+from tunewheel_contracts.errors import TransientError
+from tunewheel_runtime import record_search
+from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_runtime.record_search import RecordSearch
+
+PARTITION = TopicPartition("inference.completed", 0)
+LONG_AGO = datetime(2026, 5, 1, tzinfo=UTC)
+PATIENT = 10_000
+"""Looks after which a test gives up."""
+
+
+class Consumer:
+    """Reads a log of three records as aiokafka's does: while the broker is away it finds none, and goes on."""
+
+    made: list[Consumer]
+    away = True
+
+    def __init__(self, **_: Any) -> None:
+        self.looks, self.at, self.stopped = 0, 0, False
+        self._client = SimpleNamespace(close=lambda: asyncio.sleep(0))
+        self.made.append(self)
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+    def assign(self, partitions: Sequence[TopicPartition]) -> None: ...
+
+    def assignment(self) -> set[TopicPartition]:
+        return {PARTITION}
+
+    async def offsets_for_times(self, _: Any) -> dict[TopicPartition, Any]:
+        return {PARTITION: SimpleNamespace(offset=0)}
+
+    async def end_offsets(self, _: Any) -> dict[TopicPartition, int]:
+        return {PARTITION: 3}
+
+    async def position(self, _: TopicPartition) -> int:
+        return self.at
+
+    def seek(self, _: TopicPartition, offset: int) -> None:
+        self.at = offset
+
+    def resume(self, *_: TopicPartition) -> None: ...
+
+    def pause(self, *_: TopicPartition) -> None: ...
+
+    async def getmany(self, **_: Any) -> dict[TopicPartition, list[Any]]:
+        await asyncio.sleep(0)
+        self.looks += 1
+        assert self.looks < PATIENT, "it looks for ever"
+        if self.away:
+            return {}
+        self.at = 3
+        return {PARTITION: [SimpleNamespace(key=b"c-1")] * 3}
+
+
+@pytest.fixture
+def consumers(monkeypatch: pytest.MonkeyPatch) -> type[Consumer]:
+    async def partitions(*_: Any) -> list[TopicPartition]:
+        return [PARTITION]
+
+    monkeypatch.setattr(Consumer, "made", [], raising=False)
+    monkeypatch.setattr(Consumer, "away", True)
+    monkeypatch.setattr(record_search, "AIOKafkaConsumer", Consumer)
+    monkeypatch.setattr(record_search, "all_partitions_of", partitions)
+    return Consumer
+
+
+@pytest.fixture
+def search() -> RecordSearch:
+    return RecordSearch(KafkaSettings(), topics.INFERENCE_COMPLETED)
+
+
+async def test_a_silent_broker_is_told_and_the_next_question_is_answered_over_a_new_connection(
+    consumers: type[Consumer], search: RecordSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as hurried:
+        hurried.setattr(record_search, "LONGEST_SECONDS", 0.0)
+        with pytest.raises(TransientError, match=r"inference\.completed"):
+            await search.find("c-1", LONG_AGO)
+    monkeypatch.setattr(consumers, "away", False)
+    assert await search.find("c-2", LONG_AGO) is None
+    assert [one.stopped for one in consumers.made] == [True, False]
+
+
+async def test_who_waits_behind_a_silent_question_is_told_too_and_ends_nothing_of_it(
+    consumers: type[Consumer], search: RecordSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_search, "LONGEST_SECONDS", 0.0)
+    async with search._one_at_a_time:
+        with pytest.raises(TransientError, match="others"):
+            await search.find("c-1", LONG_AGO)
+    assert consumers.made == []
