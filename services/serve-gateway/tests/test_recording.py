@@ -8,6 +8,7 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_redaction.redaction import Redactor
 from tunewheel_serve_gateway.chat_request import text_of_calls
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.recording import Recorder
@@ -156,6 +157,29 @@ def test_what_cannot_be_redacted_is_not_logged():
     declared = declared.model_copy(update={"dataset": declared.dataset.model_copy(update={"pii": pii})})
     (data,) = recorded(declared, exchange(MAIL))
     assert (data.texts, data.messages, data.output) == ("off", (), "")
+
+
+class Panic(BaseException):
+    """As polars' PanicException: no Exception."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ImportError, Panic])
+def test_whatever_redaction_raises_ends_no_thread_and_is_told_without_the_text(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def broken(*_: Any, **__: Any) -> None:
+        raise error(MAIL)
+
+    monkeypatch.setattr(Redactor, "clean_answers", broken)
+    told = recorded(spec("redacted"), exchange(MAIL), exchange(asked=MAIL))
+    assert [(one.texts, one.messages, one.output) for one in told] == [("off", (), "")] * 2
+    assert error.__name__ in (said := capsys.readouterr().out)
+    assert MAIL not in said
+
+
+def test_what_cannot_be_hashed_is_logged_without_texts_and_holds_up_no_other():
+    told = recorded(spec("hashed"), exchange("\ud800"), exchange())
+    assert [one.texts for one in told] == ["off", "hashed"]
 
 
 def test_hashes_of_equal_texts_are_equal_and_of_another_installation_others():

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
+from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.dataset import ChatMessage
@@ -126,16 +127,23 @@ class Recorder:
         if policy == "full":
             return Texts("full", exchange.messages, exchange.output, exchange.error)
         if policy == "hashed":
-            hashed = Pseudonyms(exchange.project, self._secret())
-            messages = tuple((role, hashed.of("text", content)) for role, content in exchange.messages)
-            output = hashed.of("text", exchange.output) if exchange.output else ""
-            return Texts("hashed", messages, output, _bare_error(exchange))
+            try:
+                return hashed(exchange, self._secret())
+            except Exception as error:  # such as text that no UTF-8 holds
+                _tell_of_texts_left_out(exchange.project, error)
         return without_texts(exchange)
 
 
 def policy_of(spec: ProjectSpec | None) -> LogPolicy:
     """Return what of texts goes on the log; none of a project whose declaration is gone, or unknown yet."""
     return spec.serving.log if spec is not None else "off"
+
+
+def hashed(exchange: Exchange, secret: str) -> Texts:
+    names = Pseudonyms(exchange.project, secret)
+    messages = tuple((role, names.of("text", content)) for role, content in exchange.messages)
+    output = names.of("text", exchange.output) if exchange.output else ""
+    return Texts("hashed", messages, output, _bare_error(exchange))
 
 
 def without_texts(exchange: Exchange) -> Texts:
@@ -152,20 +160,23 @@ def _bare_error(exchange: Exchange) -> str | None:
 def redacted(spec: ProjectSpec, exchanges: Sequence[Exchange]) -> list[Texts]:
     """Return the texts without personal data, see ``redacting.clean``. Where that is not possible, no text is
     left."""
-    import polars as pl
-    from tunewheel_contracts.errors import InvalidSpec
-
     said = [content for one in exchanges for _, content in one.messages]
     said += [one.error or "" for one in exchanges]
     try:
         texts, answers = clean(spec, said, [one.output for one in exchanges])
-    except (InvalidSpec, pl.exceptions.PolarsError, UnicodeEncodeError) as error:
-        log.error("completions_not_redacted", project=spec.project, error=str(error), logged="without texts")
+    except BaseException as error:  # a panic of polars is no Exception; no interrupt comes to this thread
+        _tell_of_texts_left_out(spec.project, error)
         return [without_texts(one) for one in exchanges]
     told = iter(texts)
     messages = [tuple((role, next(told)) for role, _ in one.messages) for one in exchanges]
     errors = [next(told) or None for _ in exchanges]
     return [Texts("redacted", *one) for one in zip(messages, answers, errors, strict=True)]
+
+
+def _tell_of_texts_left_out(project: str, error: BaseException) -> None:
+    """Only what is ours to say is said: an error of a library may quote the text that it failed at."""
+    reason = str(error) if isinstance(error, TunewheelError) else type(error).__name__
+    log.error("completions_without_texts", project=project, error=reason)
 
 
 def _event_data(
