@@ -23,7 +23,7 @@ PATIENT = 10_000
 
 
 class Consumer:
-    """Reads a log of three records as aiokafka's does: while the broker is away it finds none, and goes on."""
+    """Reads a log of three records as aiokafka's does: while the broker is away it finds none."""
 
     made: list[Consumer]
     away = True

@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 2.0
 """How long a record is waited for that is not on the log yet, from a moment that is not long past."""
 RECENT = timedelta(minutes=1)
 LONGEST_SECONDS = 10.0
-"""For one question, the wait for those before it included: aiokafka goes on silently while a broker is away."""
+"""For one question, the wait for those before it included: aiokafka says nothing of a broker that is away."""
 
 
 class RecordSearch:
