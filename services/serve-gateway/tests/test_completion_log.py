@@ -14,6 +14,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_serve_gateway import completion_log, writing
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.folders import Folders
 from tunewheel_serve_gateway.kept import Kept
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.recent import RecentCompletions
@@ -350,6 +351,54 @@ async def test_what_was_erased_while_a_process_was_down_is_not_published(make_lo
     assert after.published == ["c-1"]
     assert b"C-7" not in on_disk(after)
     await after.log.close(timeout_seconds=1)
+
+
+async def test_what_a_process_left_behind_that_is_gone_by_now_is_erased_too(make_log: Any):
+    gone, log = await make_log(), await make_log(is_erased=is_erased)
+    gone.open.clear()
+    await gone.keep(by(0, "C-7"), by(1, "C-1"))
+    await gone.log.close(timeout_seconds=0.01)
+    log.log.start()
+    log.log.forget()
+    await log.keep(by(2, "C-2"))
+    await log.log.forgotten(timeout_seconds=10)
+    assert b"C-7" not in on_disk(log)
+    assert log.metrics.value("log.recovered") == 2
+    await log.log.close(timeout_seconds=1)
+    assert sorted(log.published) == ["c-1", "c-2"]
+
+
+async def test_no_erasure_is_told_done_while_the_folders_cannot_be_looked_at(
+    make_log: Any, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(_: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    log = await make_log()
+    with monkeypatch.context() as patched:
+        patched.setattr(Folders, "adopt", refuse)
+        log.log.forget()
+        with pytest.raises(TransientError):
+            await log.log.forgotten(timeout_seconds=0.05)
+        assert await log.keep(exchange(0)) is None
+    log.log.start()
+    await log.log.forgotten(timeout_seconds=10)
+    await log.log.close(timeout_seconds=1)
+    assert log.published == ["c-0"]
+
+
+async def test_what_others_leave_behind_is_published_by_who_lives(
+    make_log: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(completion_log, "ADOPT_SECONDS", 0.0)
+    gone, log = await make_log(), await make_log()
+    await gone.keep(exchange(0))
+    log.log.start()
+    gone.spool.close()
+    await eventually(lambda: log.published == ["c-0"])
+    await gone.log._writer.stop()
+    await log.log.close(timeout_seconds=1)
+    assert not list(log.spool._directory.iterdir())
 
 
 async def test_nothing_waits_where_nothing_is_on_the_disk(make_log: Any):

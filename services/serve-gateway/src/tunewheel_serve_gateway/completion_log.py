@@ -25,11 +25,13 @@ from tunewheel_serve_gateway.kept import Kept
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.recording import Recorder
 from tunewheel_serve_gateway.spool import Head, Spool
-from tunewheel_serve_gateway.writing import Writer, Written
+from tunewheel_serve_gateway.writing import Told, Writer, Written
 
 log = structlog.get_logger(__name__)
 Publish = Callable[[Sequence[KafkaRecord]], Awaitable[None]]
 IsErased = Callable[[Kept], bool]
+ADOPT_SECONDS = 60.0
+"""Between two looks for what processes that are gone left behind."""
 DISK_SECONDS = 1.0
 """A client waits no longer for the disk: one that hangs stops no answer."""
 
@@ -61,10 +63,13 @@ class CompletionLog:
         self._backoff = Backoff(attempts=1, first=0.1, longest=5.0)
         self._marks = 0
         """Erasures whose end on the disk is not known yet."""
+        self._unmarked = False
+        """An erasure's end could not be set; ``forgotten`` has it tried again."""
         self._error: BaseException | None = None
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+        self._adopter: asyncio.Task[None] | None = None
         metrics.gauge("log.waiting", "Completions waiting for the broker", lambda: spool.count)
         metrics.gauge("log.spool_bytes", "Bytes of completions on disk", lambda: spool.size_bytes)
         metrics.gauge("log.full", "1 while the newest completions are dropped", lambda: int(spool.refuses))
@@ -78,9 +83,12 @@ class CompletionLog:
         """
         left = await asyncio.to_thread(self._spool.take_over)
         self._writer.start(projects)
-        self._metrics.add("log.recovered", left)
-        if left:
-            log.info("completions_recovered", count=left)
+        self._on_recovered(left)
+
+    def _on_recovered(self, count: int) -> None:
+        self._metrics.add("log.recovered", count)
+        if count:
+            log.info("completions_recovered", count=count)
             self._arrived.set()
 
     def offer(self, exchange: Exchange) -> None:
@@ -104,7 +112,7 @@ class CompletionLog:
             self._metrics.add("log.dropped")
         return taken
 
-    def _on_written(self, what: Written | BaseException | None) -> None:
+    def _on_written(self, what: Told) -> None:
         if isinstance(what, Written):
             for one in what.kept:
                 if one is not None and not self._is_erased(one):  # since it was offered
@@ -112,27 +120,34 @@ class CompletionLog:
             if lost := len(what.kept) - what.taken:
                 self._metrics.add("log.dropped", lost)
             self._arrived.set()
-        elif what is None:
-            self._marks -= 1
-            self._changed.set()
-        else:
+        elif isinstance(what, BaseException):
             self._error = what
             self._arrived.set()
+        else:
+            self._marks -= 1
+            self._unmarked = what is None
+            self._on_recovered(what or 0)
+            self._changed.set()
 
     def forget(self) -> None:
-        """Have what waits, and ``is_erased``, leave the disk; see ``forgotten``."""
+        """Have what waits, and ``is_erased``, leave the disk, with what processes that are gone left behind.
+        See ``forgotten``."""
         self._marks += 1
         self._writer.mark()
 
     async def forgotten(self, *, timeout_seconds: float) -> None:
-        """Return once nothing from before the latest ``forget`` is on this disk.
+        """Return once nothing from before the latest ``forget`` is on this disk, but for what gateways that
+        live have in their own folders.
 
         Raises:
-            TransientError: the broker does not take what was there beside.
+            TransientError: the broker does not take what was there beside, or the disk tells nothing.
         """
+        if self._unmarked:
+            self._unmarked = False
+            self.forget()
         try:
             async with asyncio.timeout(timeout_seconds):
-                while self._marks or self._spool.holds_marked():
+                while self._marks or self._unmarked or self._spool.holds_marked():
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError as error:
@@ -142,15 +157,17 @@ class CompletionLog:
         """Begin to publish; the task runs until ``close``."""
         if self._worker is None:
             self._worker = asyncio.create_task(self._run(), name="completion-log")
+            self._adopter = asyncio.create_task(self._adopt_regularly(), name="completion-log-adopter")
         return self._worker
 
     async def close(self, *, timeout_seconds: float) -> None:
         """Flush what is waiting; what the broker does not take in time stays on the disk."""
         await self._writer.stop()
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
-            self._worker = None
+        tasks = [task for task in (self._worker, self._adopter) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._worker = self._adopter = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 while await self._publish_some():
@@ -158,6 +175,14 @@ class CompletionLog:
         if left := self._spool.count:
             log.error("completions_not_published", in_spool=left)
         await asyncio.to_thread(self._spool.close)
+
+    async def _adopt_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(ADOPT_SECONDS)
+            try:
+                self._on_recovered(await asyncio.to_thread(self._spool.adopt))
+            except Exception as error:
+                log.error("completions_not_taken_over", error=str(error))
 
     async def _run(self) -> None:
         while True:

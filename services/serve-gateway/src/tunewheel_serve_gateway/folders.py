@@ -1,4 +1,4 @@
-"""One folder for each process, held by a lock: whoever starts takes over those that nobody holds."""
+"""One folder for each process, held by a lock: whoever lives takes over those that nobody holds."""
 
 from __future__ import annotations
 
@@ -29,17 +29,23 @@ class Folders:
         """Hold the folders of processes that are gone; return them.
 
         Raises:
-            OSError
+            OSError: none of them is held.
         """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in self._directory.glob("*.jsonl"):
-            log.error(
-                "completions_of_an_earlier_release",
-                file=str(path),
-                advice="start the release that wrote it once more, with the broker, to publish them",
-            )
-        found = (path for path in self._directory.iterdir() if path.is_dir() and path.suffix != UNNAMED)
-        return [path for path in found if self._hold(path)]
+        held: list[Path] = []
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in self._directory.iterdir():
+                if path not in self._held and path.suffix != UNNAMED and path.is_dir() and self._hold(path):
+                    held.append(path)
+        except OSError:
+            self.release(held)
+            raise
+        return held
+
+    def release(self, folders: Collection[Path]) -> None:
+        """Let go of some as they are: whoever looks next may hold them."""
+        for folder in folders:
+            os.close(self._held.pop(folder))
 
     def begin(self) -> None:
         """Make this process its own. It is locked before it has the name that others look for.
@@ -47,6 +53,12 @@ class Folders:
         Raises:
             OSError
         """
+        for path in self._directory.glob("*.jsonl"):
+            log.error(
+                "completions_of_an_earlier_release",
+                file=str(path),
+                advice="start the release that wrote it once more, with the broker, to publish them",
+            )
         folder = self._directory / uuid.uuid4().hex
         unnamed = folder.with_suffix(UNNAMED)
         unnamed.mkdir(mode=0o700)

@@ -57,7 +57,7 @@ class Head:
 
 
 class Spool:
-    """May be used by several threads: one appends, one reads and acknowledges."""
+    """May be used by several threads: some append, one reads and acknowledges."""
 
     def __init__(
         self, directory: Path, *, limit_bytes: int = 1 << 30, segment_bytes: int = SEGMENT_BYTES
@@ -73,6 +73,11 @@ class Spool:
         """Of the current segment."""
         self._folders = Folders(directory)
         self._marked = -1
+        self._adopting = threading.Lock()
+        """Of whoever looks for what others left behind: taken before the other lock."""
+        self._scanning: tuple[Path, ...] = ()
+        """Folders that are held, and of which no segment is in the queue yet."""
+        self._closed = False
         self.refuses = False
         """The newest completions were not taken: the limit is reached, or the disk takes nothing."""
 
@@ -93,20 +98,48 @@ class Spool:
         Raises:
             UnusableSpool
         """
-        with self._lock:
-            try:
-                found = [path for one in self._folders.adopt() for path in one.glob(f"*{SUFFIX}")]
-                left = [s for path in sorted(found, key=lambda p: p.name) if (s := self._scan(path))]
-                self._segments = left[:]
+        try:
+            left = self.adopt()
+            with self._lock:
                 self._folders.begin()
                 self._begin()
-            except OSError as error:
-                raise UnusableSpool(
-                    f"completions cannot be kept in {self._directory} ({error}); name a folder that can be "
-                    "written to in TUNEWHEEL_WORK_DIR"
-                ) from error
-            self._folders.let_go(keep={segment.path.parent for segment in self._segments})
+        except OSError as error:
+            raise UnusableSpool(
+                f"completions cannot be kept in {self._directory} ({error}); name a folder that can be "
+                "written to in TUNEWHEEL_WORK_DIR"
+            ) from error
+        return left
+
+    def adopt(self) -> int:
+        """Put what processes that are gone left behind at the head; return how many completions that is.
+        Nobody who appends waits while it is read.
+
+        Raises:
+            OSError: nothing was taken over.
+        """
+        with self._adopting:
+            with self._lock:
+                self._scanning = () if self._closed else tuple(self._folders.adopt())
+            try:
+                found = [path for one in self._scanning for path in one.glob(f"*{SUFFIX}")]
+                left = [s for path in sorted(found, key=lambda p: p.name) if (s := self._scan(path))]
+            except OSError:
+                with self._lock:
+                    if not self._closed:
+                        self._folders.release(self._scanning)
+                    self._scanning = ()
+                raise
+            with self._lock:
+                self._scanning = ()
+                if self._closed:
+                    return 0
+                self._segments[:0] = left
+                self._folders.let_go(keep=self._in_use())
             return sum(segment.count for segment in left)
+
+    def _in_use(self) -> set[Path]:
+        """Return the folders in which something lies, or is looked for."""
+        return {segment.path.parent for segment in self._segments} | set(self._scanning)
 
     def append(self, frames: Sequence[bytes]) -> int:
         """Hand ``frames`` to the operating system by one write; return how many of them, from the first, it
@@ -162,17 +195,22 @@ class Spool:
                 segment.done = end
                 segment.count -= count
                 self._drop_if_done(segment)
-            self._folders.let_go(keep={segment.path.parent for segment in self._segments})
+            self._folders.let_go(keep=self._in_use())
 
-    def mark(self) -> None:
-        """Write what comes from here on to another segment; see ``holds_marked``."""
+    def mark(self) -> int:
+        """Write what comes from here on to another segment; see ``holds_marked``. What processes left
+        behind that are gone counts as of before: return how many completions of it were taken over.
+
+        Raises:
+            OSError: it is not known what lies there; nothing is marked.
+        """
+        left = self.adopt()
         with self._lock:
-            if self._current is not None and self._current.size:
-                self._marked = self._current.number
+            self._marked = max((s.number for s in self._segments if s.size), default=-1)
+            if self._current is not None and self._current.number <= self._marked:
                 with contextlib.suppress(OSError):  # told with the next completion
                     self._begin()
-            else:
-                self._marked = max((s.number for s in self._segments if s is not self._current), default=-1)
+        return left
 
     def holds_marked(self) -> bool:
         """Tell whether something is on the disk from before the latest ``mark``."""
@@ -185,7 +223,8 @@ class Spool:
                 done, self._current = self._current, None
                 os.close(self._descriptor)
                 self._drop_if_done(done)
-            self._folders.close(keep={segment.path.parent for segment in self._segments})
+            self._closed = True
+            self._folders.close(keep=self._in_use())
             self._segments.clear()
 
     def _scan(self, path: Path) -> Segment | None:

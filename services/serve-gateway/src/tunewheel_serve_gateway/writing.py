@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import structlog
+
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.kept import Kept
 from tunewheel_serve_gateway.recording import Recorder
 from tunewheel_serve_gateway.spool import Spool
 
+log = structlog.get_logger(__name__)
 BATCH = 500
 """Exchanges that one write holds at most."""
 PENDING_BYTES = 64 << 20
@@ -47,15 +50,19 @@ class Order(Enum):
     END = "write what waits, and end"
 
 
+Told = Written | BaseException | int | None
+"""What was written; the error that ended a thread; how much was taken over with a mark; None where
+no mark could be set."""
+
+
 class Writer:
-    """Takes exchanges on the event loop. ``told`` is called there: with what was written, with the error that
-    ended the thread, or with None once a mark is set."""
+    """Takes exchanges on the event loop, where ``told`` is called too."""
 
     def __init__(
         self,
         recorder: Recorder,
         spool: Spool,
-        told: Callable[[Written | BaseException | None], None],
+        told: Callable[[Told], None],
     ) -> None:
         self._recorder = recorder
         self._spool = spool
@@ -112,8 +119,7 @@ class Writer:
         self._write([one for one in batch if id(one) not in slow])
         self._write([one for one in batch if id(one) in slow])
         if order is Order.MARK:
-            self._spool.mark()
-            self._tell(None)
+            self._mark()
         return order is not Order.END
 
     def _take(self) -> tuple[list[Offered], Order | None]:
@@ -134,12 +140,19 @@ class Writer:
             taken = self._spool.append([one.frame() for one in kept if one is not None])
             self._tell(Written(offered, kept, taken))
 
-    def _tell(self, what: Written | BaseException | None) -> None:
+    def _mark(self) -> None:
+        try:
+            self._tell(self._spool.mark())
+        except OSError as error:
+            log.error("completions_not_taken_over", error=str(error))
+            self._tell(None)
+
+    def _tell(self, what: Told) -> None:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._tell_on_loop, what)
 
-    def _tell_on_loop(self, what: Written | BaseException | None) -> None:
+    def _tell_on_loop(self, what: Told) -> None:
         if isinstance(what, Written):
             self._pending -= sum(one.size for one in what.offered)
         self._told(what)
