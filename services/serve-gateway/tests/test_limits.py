@@ -17,10 +17,11 @@ from typing import Any
 
 import openai
 import pytest
+import redis.asyncio as redis_client
 from structlog.testing import capture_logs
 from tunewheel_runtime.identity.limits import Limits
 from tunewheel_serve_gateway.admission import Charge, rules_of, window_at
-from tunewheel_serve_gateway.limit_counts import PAUSE_SECONDS, SharedCounts
+from tunewheel_serve_gateway.limit_counts import PAUSE_SECONDS, PREFIX, SharedCounts
 
 HELLO: Any = [{"role": "user", "content": "hi"}]
 NOW = 1_800_000_030.0
@@ -240,6 +241,51 @@ async def test_no_request_waits_for_a_redis_that_is_away(make_world: Any, tmp_pa
         status, _, answer = await ask(strict, "away")
         assert (status, answer["error"]["code"]) == (503, "unavailable")
         assert (await ask(strict, "none"))[0] == 200, "who has no limit needs no Redis"
+
+
+async def test_what_is_given_back_in_an_outage_reaches_redis_after_it(redis: Redis):
+    now = [0.0]
+    shared = SharedCounts(redis.url, timeout_seconds=UNHURRIED, clock=lambda: now[0])
+    (rule,) = rules_of(None, Limits(tokens_per_day=5_000), replicas=1)
+    window = window_at("day", NOW)
+
+    async def used(account: str, more: int = 0) -> int | None:
+        found = await shared.add(account, [Charge(rule, window, more)])
+        return None if found is None else found[0].current
+
+    assert await used("late", 4_000) == 4_000
+    with redis.stopped():
+        shared._timeout = 0.05
+        assert await used("other", 1) is None
+        shared._timeout = UNHURRIED
+        await shared.correct("late", [Charge(rule, window, -3_000)])
+        now[0] += PAUSE_SECONDS
+        await shared.correct("late", [Charge(rule, window, -990)])  # waits for no Redis that is away
+    assert await used("other") is not None
+    async with asyncio.timeout(60):
+        while await used("late") != 10:
+            await asyncio.sleep(0.005)
+    await shared.close()
+
+
+async def test_a_charge_that_redis_took_in_part_is_taken_back(redis: Redis):
+    now = [0.0]
+    shared = SharedCounts(redis.url, timeout_seconds=UNHURRIED, clock=lambda: now[0])
+    rules = rules_of(None, Limits(tokens_per_day=5_000, tokens_per_month=50_000), replicas=1)
+    charges = [Charge(rule, window_at(rule.period, NOW), 100) for rule in rules]
+    month = f"{PREFIX}:part:tokens_per_month:{charges[1].window.number}"
+    client = redis_client.Redis.from_url(redis.url)
+    await client.rpush(month, "no number")
+    assert await shared.add("part", charges) is None
+    await client.delete(month)
+    now[0] += PAUSE_SECONDS
+    async with asyncio.timeout(60):
+        while (found := await shared.add("part", [one._replace(amount=0) for one in charges])) is None or any(
+            count.current for count in found
+        ):
+            await asyncio.sleep(0.005)
+    await client.aclose()
+    await shared.close()
 
 
 async def test_an_outage_is_told_once_and_ends_by_itself(redis: Redis):

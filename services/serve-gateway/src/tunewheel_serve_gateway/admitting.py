@@ -161,7 +161,7 @@ class Admission:
             for rule, window, _ in admitted.charges
             if rule.unit == "tokens" and now < window.began + 2 * window.seconds
         ]
-        await self._add(admitted.account, charges, everywhere=admitted.everywhere)
+        await self._correct(admitted.account, charges, everywhere=admitted.everywhere)
 
     def _refuse_too_large(self, charges: Sequence[Charge], now: float) -> None:
         """Refuse what no wait would admit before it is counted: Redis cannot add any number of tokens.
@@ -210,18 +210,23 @@ class Admission:
         return window
 
     async def _add(
-        self, account: Account, charges: Sequence[Charge], *, everywhere: bool = True
+        self, account: Account, charges: Sequence[Charge]
     ) -> tuple[list[Count], list[Count] | None]:
         """Return what is used by this gateway, and by all of them. It is counted here too where Redis is
         asked: if Redis goes away, this gateway goes on from there."""
         here = account.add(charges)
-        if self._shared is None or not charges or not everywhere:
+        if self._shared is None:
             return here, None
         return here, await self._shared.add(account.key, charges)
 
+    async def _correct(self, account: Account, charges: Sequence[Charge], *, everywhere: bool) -> None:
+        account.add(charges)
+        if self._shared is not None and charges and everywhere:
+            await self._shared.correct(account.key, charges)
+
     async def _take_back(self, account: Account, charges: Sequence[Charge], *, everywhere: bool) -> None:
         back = [Charge(rule, window, -amount) for rule, window, amount in charges]
-        await self._add(account, back, everywhere=everywhere)
+        await self._correct(account, back, everywhere=everywhere)
 
     def _account(self, caller: Caller) -> Account:
         principal = caller.principal

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import structlog
 
@@ -14,6 +15,7 @@ from tunewheel_serve_gateway.admission import Charge, Count
 if TYPE_CHECKING:
     from limits.aio.storage import RedisStorage
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 PREFIX = "tunewheel:limits"
@@ -23,6 +25,8 @@ PAUSE_SECONDS = 1.0
 PREVIOUS_SECONDS = 1.0
 """The minute before changes only by answers that end late, so what is known of it counts for so long."""
 MOST_KNOWN = 10_000
+MOST_OWED = 10_000
+"""Counters of Redis whose corrections wait; beyond it, the one that waits longest is let go."""
 
 
 class Tally:
@@ -45,10 +49,20 @@ class Tally:
         return Count(self._current, self._previous)
 
 
+class Owed(NamedTuple):
+    """What one counter of Redis is to be corrected by. ``until``: from then on it counts for nothing."""
+
+    amount: int
+    expiry: int
+    until: float
+
+
 class SharedCounts:
     """The counts of all gateways, in Redis, by ``limits``' storage: one command per limit of the caller.
 
-    No call takes longer than ``timeout_seconds`` or raises: None says that Redis is away.
+    No call takes longer than ``timeout_seconds`` or raises: None says that Redis is away. Corrections of what
+    was charged then wait until it is there again. A command that had no answer in time may have been carried
+    out: it is neither sent again nor taken back.
     """
 
     def __init__(
@@ -78,33 +92,94 @@ class SharedCounts:
         self._clock = clock
         self._ask_at = 0.0
         self._known: dict[str, tuple[float, int]] = {}
+        self._owed: dict[str, Owed] = {}
+        self._paying: asyncio.Task[None] | None = None
         self.is_away = False
 
     async def close(self) -> None:
+        if self._paying is not None:
+            await self._paying
         await self._pool.disconnect()
 
     async def add(self, account: str, charges: Sequence[Charge]) -> list[Count] | None:
-        """Add each charge to what ``account`` has used; return what is used now, None where Redis is away."""
-        from limits.errors import StorageError
-
+        """Add each charge to what ``account`` has used; return what is used now, None where Redis is away.
+        Then those of them that it took are taken back."""
         if self._clock() < self._ask_at:
             return None
-        try:
-            async with asyncio.timeout(self._timeout):
-                found = await asyncio.gather(*(self._add(account, charge) for charge in charges))
-        except (StorageError, OSError, TimeoutError) as error:
-            self._fail(error)
+        taken: list[Charge] = []
+        found = await self._ask([self._add(account, charge, taken) for charge in charges])
+        if isinstance(found, Exception):
+            for rule, window, amount in taken:
+                self._owe(account, Charge(rule, window, -amount))
             return None
         if self.is_away:
             self.is_away = False
             log.info("limits_shared_again")
+        if self._owed and (self._paying is None or self._paying.done()):
+            self._paying = asyncio.create_task(self._pay())
         return found
 
-    async def _add(self, account: str, charge: Charge) -> Count:
+    async def correct(self, account: str, charges: Sequence[Charge]) -> None:
+        """Add each charge to what ``account`` has used: now, or as soon as Redis is there again."""
+        for charge in charges:
+            self._owe(account, charge)
+        if not self.is_away:
+            await self._pay([_counter(account, charge) for charge in charges])
+
+    def _owe(self, account: str, charge: Charge) -> None:
+        seconds = 2 * charge.window.seconds
+        amount, until = charge.amount, self._clock() + seconds
+        self._owe_counter(_counter(account, charge), Owed(amount, _expiry(charge), until))
+
+    def _owe_counter(self, counter: str, more: Owed) -> None:
+        owed = self._owed.get(counter)
+        if owed is None:
+            while len(self._owed) >= MOST_OWED:
+                del self._owed[next(iter(self._owed))]
+            self._owed[counter] = more
+        else:
+            self._owed[counter] = owed._replace(amount=owed.amount + more.amount)
+
+    async def _pay(self, counters: Sequence[str] = ()) -> None:
+        """Send what is owed to ``counters``; without, to all, a few at a time."""
+        while self._clock() >= self._ask_at:
+            chosen = counters or list(islice(self._owed, CONNECTIONS))
+            sent = {name: self._owed.pop(name) for name in chosen if name in self._owed}
+            now = self._clock()
+            due = {name: owed for name, owed in sent.items() if now < owed.until and owed.amount}
+            taken: set[str] = set()
+            failed = await self._ask([self._send(name, owed, taken) for name, owed in due.items()])
+            if isinstance(failed, Exception) and not isinstance(failed, TimeoutError):
+                for name in due.keys() - taken:
+                    self._owe_counter(name, due[name])
+            if counters or not self._owed:
+                return
+
+    async def _send(self, counter: str, owed: Owed, taken: set[str]) -> None:
+        await self._storage.incr(counter, owed.expiry, owed.amount)
+        taken.add(counter)
+
+    async def _ask(self, commands: Sequence[Coroutine[Any, Any, T]]) -> list[T] | Exception:
+        """Return what all ``commands`` return, or that Redis is away and why."""
+        from limits.errors import StorageError
+
+        try:
+            async with asyncio.timeout(self._timeout):
+                # All are waited for, so that it is known of each what became of it.
+                found = await asyncio.gather(*commands, return_exceptions=True)
+                for one in found:
+                    if isinstance(one, BaseException):
+                        raise one
+        except (StorageError, OSError, TimeoutError) as error:
+            self._fail(error)
+            return error
+        return cast("list[T]", found)
+
+    async def _add(self, account: str, charge: Charge, taken: list[Charge]) -> Count:
         rule, window, amount = charge
+        current = await self._storage.incr(_counter(account, charge), _expiry(charge), amount)
+        taken.append(charge)
         key = f"{account}:{rule.name}"
-        # Kept for another window, in which it is the one before.
-        current = await self._storage.incr(f"{key}:{window.number}", int(2 * window.seconds) + 1, amount)
         previous = await self._previous(key, window.number - 1) if rule.period == "minute" else 0
         return Count(current, previous)
 
@@ -124,3 +199,12 @@ class SharedCounts:
         if not self.is_away:
             self.is_away = True
             log.warning("limits_not_shared", error=str(error) or type(error).__name__)
+
+
+def _counter(account: str, charge: Charge) -> str:
+    return f"{account}:{charge.rule.name}:{charge.window.number}"
+
+
+def _expiry(charge: Charge) -> int:
+    """Seconds that a counter is kept: for another window too, in which it is the one before."""
+    return int(2 * charge.window.seconds) + 1
