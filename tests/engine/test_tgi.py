@@ -85,7 +85,7 @@ async def test_length_seed_and_full_text(tgi, prompt: str) -> None:
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"max_new_tokens": 10**6}, "max_new_tokens"),
         ({"temperature": 0}, "temperature"),
-        ({"grammar": {"type": "json", "value": {}}}, "grammar"),
+        ({"grammar": {"type": "json", "value": {"type": "colour"}}}, "grammar"),
         ({"colour": "red"}, "colour"),
     ],
 )
