@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_serve_gateway import completion_log, writing
+from tunewheel_serve_gateway import completion_log, recording, writing
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.folders import Folders
@@ -53,7 +54,8 @@ class Log:
         self.remembered: list[str] = []
         spool = {name: options.pop(name) for name in ("limit_bytes", "segment_bytes") if name in options}
         self.spool = Spool(directory, **spool)
-        recorder = Recorder(lambda data: new_event(data, source="/test"), lambda _: SPEC, lambda: "")
+        spec_of = options.pop("spec_of", lambda _: SPEC)
+        recorder = Recorder(lambda data: new_event(data, source="/test"), spec_of, lambda: "")
         self.log = CompletionLog(
             recorder,
             self._publish,
@@ -369,7 +371,7 @@ async def test_what_a_process_left_behind_that_is_gone_by_now_is_erased_too(make
 
 
 async def test_no_erasure_is_told_done_while_the_folders_cannot_be_looked_at(
-    make_log: Any, monkeypatch: pytest.MonkeyPatch
+    make_log: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(_: Any) -> None:
         raise OSError(24, "Too many open files")
@@ -379,7 +381,8 @@ async def test_no_erasure_is_told_done_while_the_folders_cannot_be_looked_at(
         patched.setattr(Folders, "adopt", refuse)
         log.log.forget()
         with pytest.raises(TransientError):
-            await log.log.forgotten(timeout_seconds=0.05)
+            await log.log.forgotten(timeout_seconds=0.01)
+        await eventually(lambda: not log.log._marks)
         assert await log.keep(exchange(0)) is None
     log.log.start()
     await log.log.forgotten(timeout_seconds=10)
@@ -399,6 +402,65 @@ async def test_what_others_leave_behind_is_published_by_who_lives(
     await gone.log._writer.stop()
     await log.log.close(timeout_seconds=1)
     assert not list(log.spool._directory.iterdir())
+
+
+@pytest.fixture
+def redaction(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Redaction of project ``slow`` that lasts until it is let go."""
+    let_go = threading.Event()
+
+    def redacted(_: Any, exchanges: Any) -> Any:
+        let_go.wait()
+        return [recording.without_texts(one) for one in exchanges]
+
+    monkeypatch.setattr(recording, "redacted", redacted)
+    monkeypatch.setattr(completion_log, "DISK_SECONDS", 3_600.0)  # whoever waits for another waits for ever
+    yield let_go
+    let_go.set()
+
+
+def spec_of(project: str) -> Any:
+    serving = SPEC.serving.model_copy(update={"log": "redacted" if project == "slow" else "full"})
+    return SPEC.model_copy(update={"project": project, "serving": serving})
+
+
+def redacted_one(n: int) -> Exchange:
+    made = by(n, "C-7")
+    made.project = "slow"
+    return made
+
+
+async def test_no_answer_waits_for_the_redaction_of_another_project_or_is_dropped_for_it(
+    make_log: Any, redaction: threading.Event, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(writing, "PENDING_BYTES", 2_000)
+    log = await make_log(spec_of=spec_of)
+    for n in range(3):
+        log.log.offer(redacted_one(n))
+    assert log.metrics.value("log.dropped") == 1, "of the project itself"
+    for n in (3, 4):
+        await log.keep(exchange(n))
+    assert log.remembered == ["c-3", "c-4"]
+    redaction.set()
+    await log.log.close(timeout_seconds=1)
+    assert sorted(log.published) == ["c-0", "c-1", "c-3", "c-4"]
+
+
+async def test_an_erasure_is_not_told_done_before_what_is_being_redacted_is_dropped(
+    make_log: Any, redaction: threading.Event
+):
+    log = await make_log(spec_of=spec_of, is_erased=is_erased)
+    log.log.start()
+    log.log.offer(redacted_one(0))
+    log.log.forget()
+    await log.keep(exchange(1))
+    with pytest.raises(TransientError):
+        await log.log.forgotten(timeout_seconds=0.01)
+    redaction.set()
+    await log.log.forgotten(timeout_seconds=10)
+    assert b"C-7" not in on_disk(log)
+    await log.log.close(timeout_seconds=1)
+    assert log.published == ["c-1"]
 
 
 async def test_nothing_waits_where_nothing_is_on_the_disk(make_log: Any):

@@ -1,6 +1,6 @@
 """From an exchange to its record for the log: the format's verdict, the project's policy, the event.
 
-Runs in the completion log's own thread, a batch at a time. Polars and presidio are imported there, and only
+Runs in the completion log's own threads, a batch at a time. Polars and presidio are imported there, and only
 where a project has a schema, rules, or asks for redaction.
 """
 
@@ -46,7 +46,7 @@ class Texts:
 
 class Recorder:
     """Makes records. ``spec_of`` is asked for each project's present spec, ``secret`` for the key of hashed
-    texts. For one thread."""
+    texts. May be used by several threads."""
 
     def __init__(self, wrap: Wrap, spec_of: SpecOf, secret: Callable[[], str]) -> None:
         self._wrap = wrap

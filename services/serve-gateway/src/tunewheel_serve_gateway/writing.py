@@ -1,4 +1,5 @@
-"""The thread that makes records of exchanges and hands them to the disk, a batch by one write."""
+"""The threads that make records of exchanges and hand them to the disk, a batch by one write: one of those
+that are redacted, which takes milliseconds each, and one of all others."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ log = structlog.get_logger(__name__)
 BATCH = 500
 """Exchanges that one write holds at most."""
 PENDING_BYTES = 64 << 20
-"""Of exchanges that wait for the thread, in memory: more wait only where the disk hangs."""
+"""Of exchanges that wait for one of the threads, in memory: more wait only where the disk hangs, or where
+redaction is slower than traffic."""
 Waiter = asyncio.Future[None]
 
 
@@ -44,7 +46,7 @@ class Written:
 
 
 class Order(Enum):
-    """What the thread is asked for beside writing."""
+    """What a thread is asked for beside writing."""
 
     MARK = "see Spool.mark"
     END = "write what waits, and end"
@@ -55,31 +57,32 @@ Told = Written | BaseException | int | None
 no mark could be set."""
 
 
-class Writer:
-    """Takes exchanges on the event loop, where ``told`` is called too."""
+class Lane:
+    """A queue of exchanges and the thread that writes them. ``mark`` is called there where a mark was put in;
+    ``told`` on the event loop."""
 
     def __init__(
         self,
+        name: str,
         recorder: Recorder,
         spool: Spool,
         told: Callable[[Told], None],
+        mark: Callable[[], None],
     ) -> None:
+        self._name = name
         self._recorder = recorder
         self._spool = spool
         self._told = told
+        self._mark = mark
         self._queue: queue.SimpleQueue[Offered | Order] = queue.SimpleQueue()
         self._pending = 0
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def start(self, projects: Sequence[str] = ()) -> None:
-        """Begin to write; the verdicts of ``projects`` are prepared first."""
+    def start(self, prepare: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(
-            target=contextvars.copy_context().run,
-            args=(self._run, projects),
-            name="completion-writer",
-            daemon=True,
+            target=contextvars.copy_context().run, args=(self._run, prepare), name=self._name, daemon=True
         )
         self._thread.start()
 
@@ -87,13 +90,11 @@ class Writer:
         """Write what waits, and end."""
         if self._thread is not None:
             thread, self._thread = self._thread, None
-            self._queue.put(Order.END)
+            self.order(Order.END)
             await asyncio.to_thread(thread.join)
             await asyncio.sleep(0)  # what the thread told last is told now
 
-    def offer(self, exchange: Exchange, waiter: Waiter | None = None) -> bool:
-        """Have ``exchange`` written; False where it is refused. ``waiter`` is set once it is written, or is
-        not going to be."""
+    def offer(self, exchange: Exchange, waiter: Waiter | None) -> bool:
         size = exchange.size_bytes
         if self._thread is None or self._pending + size > PENDING_BYTES:
             return False
@@ -101,23 +102,29 @@ class Writer:
         self._queue.put(Offered(exchange, waiter, size))
         return True
 
-    def mark(self) -> None:
-        self._queue.put(Order.MARK)
+    def order(self, order: Order) -> None:
+        self._queue.put(order)
 
-    def _run(self, projects: Sequence[str]) -> None:
+    def tell(self, what: Told) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._tell_on_loop, what)
+
+    def _run(self, prepare: Callable[[], None]) -> None:
         try:
-            self._recorder.prepare(projects)
+            prepare()
             while self._write_some():
                 pass
         except BaseException as error:
-            self._tell(error)
+            self.tell(error)
 
     def _write_some(self) -> bool:
         """Write what waits; False at the end."""
         batch, order = self._take()
-        slow = {id(one) for one in batch if self._recorder.is_slow(one.exchange)}
-        self._write([one for one in batch if id(one) not in slow])
-        self._write([one for one in batch if id(one) in slow])
+        if batch:
+            kept = self._recorder.record([one.exchange for one in batch])
+            taken = self._spool.append([one.frame() for one in kept if one is not None])
+            self.tell(Written(batch, kept, taken))
         if order is Order.MARK:
             self._mark()
         return order is not Order.END
@@ -134,24 +141,6 @@ class Writer:
                 item = None
         return batch, item
 
-    def _write(self, offered: list[Offered]) -> None:
-        if offered:
-            kept = self._recorder.record([one.exchange for one in offered])
-            taken = self._spool.append([one.frame() for one in kept if one is not None])
-            self._tell(Written(offered, kept, taken))
-
-    def _mark(self) -> None:
-        try:
-            self._tell(self._spool.mark())
-        except OSError as error:
-            log.error("completions_not_taken_over", error=str(error))
-            self._tell(None)
-
-    def _tell(self, what: Told) -> None:
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._tell_on_loop, what)
-
     def _tell_on_loop(self, what: Told) -> None:
         if isinstance(what, Written):
             self._pending -= sum(one.size for one in what.offered)
@@ -160,3 +149,41 @@ class Writer:
             for one in what.offered:
                 if one.waiter is not None and not one.waiter.done():
                     one.waiter.set_result(None)
+
+
+class Writer:
+    """Takes exchanges on the event loop, where ``told`` is called too. No project waits for the redaction of
+    another, but for that of others that are redacted."""
+
+    def __init__(self, recorder: Recorder, spool: Spool, told: Callable[[Told], None]) -> None:
+        self._recorder = recorder
+        self._spool = spool
+        self._slow = Lane("completion-redactor", recorder, spool, told, self._set_mark)
+        # a mark is set once all that was offered before it is on the disk: it goes through both
+        self._quick = Lane("completion-writer", recorder, spool, told, lambda: self._slow.order(Order.MARK))
+
+    def start(self, projects: Sequence[str] = ()) -> None:
+        """Begin to write; the verdicts of ``projects`` are prepared first."""
+        self._slow.start(lambda: None)
+        self._quick.start(lambda: self._recorder.prepare(projects))
+
+    async def stop(self) -> None:
+        """Write what waits, and end."""
+        await self._quick.stop()
+        await self._slow.stop()
+
+    def offer(self, exchange: Exchange, waiter: Waiter | None = None) -> bool:
+        """Have ``exchange`` written; False where it is refused. ``waiter`` is set once it is written, or is
+        not going to be."""
+        lane = self._slow if self._recorder.is_slow(exchange) else self._quick
+        return lane.offer(exchange, waiter)
+
+    def mark(self) -> None:
+        self._quick.order(Order.MARK)
+
+    def _set_mark(self) -> None:
+        try:
+            self._slow.tell(self._spool.mark())
+        except OSError as error:
+            log.error("completions_not_taken_over", error=str(error))
+            self._slow.tell(None)
