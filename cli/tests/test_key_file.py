@@ -59,6 +59,7 @@ def test_a_key_is_printed_once_and_only_its_hash_is_kept(file: Path) -> None:
     (entry,) = json.loads(run("keys", "list", "--file", file, "--json"))["keys"]
     assert entry == {
         "name": "help desk", "roles": ["publisher", "application"], "projects": ["desk"], "groups": [],
+        "limits": None,
         "keys": 1,
     }  # fmt: skip
 

@@ -90,6 +90,7 @@ class Curate:
             "TUNEWHEEL_STORE_URL": self.store.as_uri(),
             "TUNEWHEEL_APPEND_BATCH": "20",
             "TUNEWHEEL_POLICY_SECONDS": "0.1",
+            "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",  # what a killed one leaves is taken up
             "TMPDIR": str(self.scratch),
             HELD_IN: str(self.held),
         }

@@ -201,6 +201,8 @@ async def test_an_engine_killed_under_load_fails_nobody_before_the_first_token(
                 engines[0].kill()
                 begun = asking.begun
                 await until(lambda: asking.begun > begun + 80)
+                engines[0].start()
+                await engines[0].has(adapter.model_id)  # as soon as it is back
             assert asking.refused == []
             assert asking.begun > asking.broken, "what had begun there may have broken off, and no more"
     finally:

@@ -195,22 +195,3 @@ async def test_both_protocols_give_the_same_words(
             return logged >= set(words["openai"].values())
 
         await bus.collect(topics.INFERENCE_COMPLETED, 1, where=both_are_logged)
-
-
-async def test_a_killed_engine_gets_its_adapters_again(
-    fresh_kafka: str, project: str, engine: Engine, adapter: AdapterRef
-):
-    await engine.start()
-    async with Bus(fresh_kafka) as bus:
-        await bus.publish(declared(project), desired(project, 1, (adapter, 100)))
-        service = in_front_of(engine, fresh_kafka)
-        async with running(service), client_of(service) as client:
-            await answered_by(client, project, adapter.model_id)
-            before = await said(client, project)
-            engine.kill()
-            with pytest.raises(openai.InternalServerError) as caught:
-                await said(client, project)
-            assert caught.value.status_code == 503
-            assert caught.value.response.headers["retry-after"]
-            await engine.start()
-            assert await said(client, project) == before
