@@ -48,7 +48,7 @@ class Tally:
 
     @property
     def judged(self) -> int:
-        """Requests of which it is known what came of them."""
+        """Requests that failed, or whose answers are known to be valid or not."""
         return self.requests - self.unjudged
 
     def with_incidents(self) -> Tally:

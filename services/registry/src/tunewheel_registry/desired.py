@@ -42,7 +42,7 @@ def desired_state(state: State, spec: ProjectSpec) -> ServingDesired | None:
 
 
 def _base(state: State) -> BaseModelRef | None:
-    """That of who answers, else the one registered last: one engine serves one base."""
+    """Return the base of the model that answers, else the base that was registered last."""
     answers = state.stopped_to or state.champion or state.base
     return answers.registration.base if answers else None
 

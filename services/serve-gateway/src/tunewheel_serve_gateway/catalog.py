@@ -24,7 +24,7 @@ class Version:
     adapter: AdapterRef
     desired: DesiredProject
     bundle: Bundle | None
-    """What its newest verdict judged; None: nobody judged it."""
+    """Of the version's newest verdict; None: nobody judged the version."""
 
     @property
     def project(self) -> str:

@@ -30,7 +30,7 @@ MOST_OWED = 10_000
 
 
 class Tally:
-    """What one caller has used of one limit, counted in this process."""
+    """A caller's use of one limit, as this process counts it."""
 
     __slots__ = ("_current", "_number", "_previous")
 
@@ -103,7 +103,7 @@ class SharedCounts:
 
     async def add(self, account: str, charges: Sequence[Charge]) -> list[Count] | None:
         """Add each charge to what ``account`` has used; return what is used now, None where Redis is away.
-        Then those of them that it took are taken back."""
+        Charges that Redis took before it failed are then taken back."""
         if self._clock() < self._ask_at:
             return None
         taken: list[Charge] = []

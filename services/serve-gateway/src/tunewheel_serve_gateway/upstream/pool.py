@@ -123,8 +123,8 @@ class Pool:
         return found
 
     def homes(self, adapter: AdapterRef) -> list[Endpoint]:
-        """Return the engines that ``adapter`` belongs on: those that say they serve its base, else those that
-        do not say what they serve. While an engine was never heard of it may be the one."""
+        """Return the engines that should load ``adapter``: those that name its base as theirs, else those
+        that name none. An engine that was never heard of may turn out to have the base."""
         whole = [e for e in self.endpoints if e.name_of_whole(adapter) is not None]
         return whole or self.of_base(adapter.base.name) or self._refusing()
 
