@@ -5,14 +5,14 @@ import re
 
 import pytest
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.events import data, evaluation, lifecycle, production, training, upstream
+from tunewheel_contracts.events import data, evaluation, lifecycle, monitoring, production, training, upstream
 from tunewheel_contracts.topics import BY_NAME, TOPICS, TopicSpec
 
 
 def test_every_event_class_has_a_topic() -> None:
     classes = {
         member
-        for module in (data, evaluation, lifecycle, production, training, upstream)
+        for module in (data, evaluation, lifecycle, monitoring, production, training, upstream)
         for _, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, Event) and "type" in member.__dict__
     }

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.events import data, evaluation, lifecycle, production, training, upstream
+from tunewheel_contracts.events import (
+    data,
+    evaluation,
+    lifecycle,
+    monitoring,
+    production,
+    training,
+    upstream,
+)
 
 DAY_MS = 86_400_000
 FOREVER = -1
@@ -215,6 +223,19 @@ DRIFT_DETECTED = TopicSpec(
 )
 ROLLOUT_JUDGED = TopicSpec(
     production.RolloutJudged, ("monitor",), ("registry", "monitor"), 1, replayed_by=("monitor",)
+)
+
+INFERENCE_SCORED = TopicSpec(
+    monitoring.InferenceScored, ("monitor",), ("monitor",), 3, retention_ms=30 * DAY_MS
+)
+DRIFT_RESOLVED = TopicSpec(
+    monitoring.DriftResolved, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
+)
+LABELS_REQUESTED = TopicSpec(
+    monitoring.LabelsRequested, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
+)
+TURN_COMPLETED = TopicSpec(
+    monitoring.TurnCompleted, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
 )
 
 TOPICS: tuple[TopicSpec, ...] = tuple(v for v in list(globals().values()) if isinstance(v, TopicSpec))

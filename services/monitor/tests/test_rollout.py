@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.formats.rollout_spec import CanaryPolicy, RolloutSpec, ShadowPolicy
 from tunewheel_contracts.formats.serving import RouteRole
-from tunewheel_contracts.formats.spec import CanaryPolicy, RolloutSpec, ShadowPolicy
 from tunewheel_monitor import rollout
 from tunewheel_monitor.rollout import Tally, Trial, judge
 

@@ -17,9 +17,10 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.rollout_spec import CanaryPolicy, RolloutSpec, ShadowPolicy
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.scorecard import Contestant, CriterionCheck, Role
-from tunewheel_contracts.formats.spec import CanaryPolicy, ProjectSpec, RolloutSpec, ShadowPolicy, TaskSpec
+from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.store import ObjectStore
 

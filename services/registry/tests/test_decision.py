@@ -6,7 +6,7 @@ import pytest
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ModelRolledback, Stage
-from tunewheel_contracts.formats.spec import RolloutSpec
+from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_registry.decision import decide
 from tunewheel_registry.desired import desired_state
 from tunewheel_registry.lifecycle import State, apply

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.fields import FiniteFloat, Frozen, Slug, SourceId, Text, Timestamp
+from tunewheel_contracts.fields import FiniteFloat, Frozen, RelativePath, Slug, SourceId, Text, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage
 from tunewheel_contracts.formats.serving import Fault, LogPolicy, RouteRole
 
@@ -59,6 +60,10 @@ class InferenceCompleted(Event):
     texts: LogPolicy = "full"
     """What of the texts is here. ``redacted``: placeholders stand for personal data. ``hashed``: of each text
     a keyed hash, equal for equal texts. ``off``: no messages, no output."""
+    overrides: Annotated[tuple[str, ...], Field(max_length=32, exclude_if=operator.not_)] = ()
+    """What of the project's own the client replaced: ``system_prompt``, ``response_format``, ``tools``,
+    names of sampling parameters, ``max_tokens`` where it is below the task's. Such an answer says little of
+    the model."""
 
 
 class DriftWindow(Frozen):
@@ -76,8 +81,25 @@ class DriftExample(Frozen):
     score: FiniteFloat
 
 
+class DriftCluster(Frozen):
+    """Questions that belong together, and that the reference does not cover."""
+
+    prompts: Annotated[int, Field(gt=0)]
+    share: Annotated[FiniteFloat, Field(ge=0, le=1)]
+    """Of the questions looked at."""
+    keywords: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+    """What sets them apart, without personal data."""
+    completion_ids: Annotated[tuple[SourceId, ...], Field(max_length=200)] = ()
+    """Most typical first."""
+    centroid: Annotated[tuple[FiniteFloat, ...], Field(max_length=1024)] = ()
+    """Mean of their unit vectors, of the static embedding."""
+    radius: Annotated[FiniteFloat, Field(ge=0, le=2)] = 0.0
+    """Cosine distance from the centroid that nine in ten of them keep."""
+
+
 class DriftDetected(Event):
-    """Production no longer looks like what the champion was trained on."""
+    """Production no longer looks like what the champion was trained on: an alarm, until
+    ``drift.resolved``."""
 
     type: ClassVar[str] = "drift.detected"
     subject_field: ClassVar[str] = "project"
@@ -94,6 +116,37 @@ class DriftDetected(Event):
     model_id: str
     window: DriftWindow
     examples: Annotated[tuple[DriftExample, ...], Field(max_length=10)] = ()
+    alarm_id: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
+    """The alarm's name, by which ``drift.resolved`` ends it."""
+    signal: Annotated[str | None, Field(exclude_if=operator.not_)] = None
+    """The detector's own name; ``detector`` says whether it looks at questions, answers or people's
+    verdicts."""
+    effect: Annotated[FiniteFloat | None, Field(exclude_if=lambda effect: effect is None)] = None
+    """How large the change is, in ``effect_unit``."""
+    effect_unit: Annotated[str | None, Field(exclude_if=operator.not_)] = None
+    reference: Annotated[str | None, Field(exclude_if=operator.not_)] = None
+    """What was compared with, in words."""
+    suggested_action: Annotated[str | None, Field(exclude_if=operator.not_)] = None
+    """``collect_labels``, ``retrain``, ``update_documents`` or ``investigate``."""
+    cluster: Annotated[DriftCluster | None, Field(exclude_if=operator.not_)] = None
+    evidence: Annotated[RelativePath | None, Field(exclude_if=operator.not_)] = None
+    """JSON in the object store with the texts that show it, redacted; an erasure empties what it takes."""
+
+
+class RolloutBound(Frozen):
+    """One figure of candidate and champion, compared for as long as the trial runs (always valid)."""
+
+    figure: str
+    """``errors``, ``invalid``, ``latency``, ``first_token``, ``feedback``, ``labels``."""
+    candidate: FiniteFloat
+    champion: FiniteFloat
+    low: FiniteFloat
+    """Lower end of the confidence sequence of the difference, candidate minus champion."""
+    high: FiniteFloat
+    margin: FiniteFloat
+    """Tolerated difference."""
+    pairs: Annotated[int, Field(ge=0)] = 0
+    """Clusters, or pairs, that it rests on."""
 
 
 class RolloutJudged(Event):
@@ -113,3 +166,9 @@ class RolloutJudged(Event):
     candidate: dict[str, FiniteFloat]
     champion: dict[str, FiniteFloat]
     reasons: tuple[str, ...]
+    decided_by: Annotated[str | None, Field(exclude_if=operator.not_)] = None
+    """``bounds``, ``incidents``, ``deadline``; ``guard``: of a model that was promoted already, after
+    ``stage``."""
+    bounds: Annotated[tuple[RolloutBound, ...], Field(exclude_if=operator.not_)] = ()
+    alpha: Annotated[FiniteFloat | None, Field(exclude_if=operator.not_)] = None
+    """Chance that the bounds, at any time, all of them together, exclude the true difference."""

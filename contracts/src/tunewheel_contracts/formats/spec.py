@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
@@ -14,7 +14,6 @@ from tunewheel_contracts.fields import (
     Fraction,
     LinearPattern,
     NonNegative,
-    Percent,
     PositiveInt,
     Sha256,
     Slug,
@@ -30,6 +29,7 @@ from tunewheel_contracts.formats.data_quality import (
     PiiPolicy,
     SemanticDuplicates,
 )
+from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.example_formats import CleaningSpec, FormatsSpec
 from tunewheel_contracts.formats.glossary import Glossary
 from tunewheel_contracts.formats.lm_eval import LmEvalTask
@@ -37,6 +37,7 @@ from tunewheel_contracts.formats.output_rules import CitedRule, OutputRule, Patt
 from tunewheel_contracts.formats.output_schema import OutputSchema
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.recognised import check_recognised
+from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_contracts.formats.serving import LogPolicy
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.yaml_reading import DuplicateKey, read_yaml
@@ -211,53 +212,6 @@ class ReviewSpec(Strict):
                 "per_item", f"{self.per_item} exceeds reviewers, which is {self.reviewers}; raise reviewers"
             )
         return self
-
-
-class StagePolicy(Strict):
-    """How much traffic a stage must see before it is judged."""
-
-    min_requests: PositiveInt = 20
-    """Candidate and champion each answer so many before the stage is judged."""
-    max_invalid_increase: Fraction = 0.05
-    """Largest tolerated rise of the invalid-output rate over the champion's."""
-    max_error_rate: Fraction = 0.05
-    """Largest tolerated share of the candidate's requests that fail."""
-
-
-class ShadowPolicy(StagePolicy):
-    enabled: bool = False
-    """Show a candidate copies of the requests before it answers any; the first model too, beside the bare
-    base."""
-    percent: Annotated[Percent, Field(exclude_if=lambda percent: percent == 100)] = 100
-    """Of the answered requests, those that are copied."""
-
-
-class CanaryPolicy(StagePolicy):
-    enabled: bool = True
-    percent: Percent = 20
-    """Of the requests, those that the canary answers."""
-
-
-class RolloutSpec(Strict):
-    """Stages a passed candidate goes through. Without a champion it goes straight to production, unless
-    `shadow` is enabled: then it goes through them beside the bare base."""
-
-    shadow: ShadowPolicy = ShadowPolicy()
-    canary: CanaryPolicy = CanaryPolicy()
-
-
-class DriftSpec(Strict):
-    enabled: bool = True
-    window: Annotated[int, Field(ge=10)] = 100
-    """Completions per window."""
-    p_value: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """A detector speaks where it finds a smaller one; where nothing changed, in that share of windows."""
-    detectors: tuple[Literal["input", "format", "feedback"], ...] = ("input", "format", "feedback")
-    cooldown_completions: Annotated[int, Field(ge=0)] = 100
-    """One shift is one alarm: after a detection the same detector speaks again only once so many completions
-    in a row (ratings, for ``feedback``), and at least three windows of them, showed no drift."""
-    rebuild: bool = True
-    """Build a new dataset version after drift, unless one is being built already."""
 
 
 class ServingSpec(Strict):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunewheel_contracts.events.production import DriftDetected, DriftExample, DriftWindow
-from tunewheel_contracts.formats.spec import DriftSpec
+from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_runtime.static_embedding import Vectors
 

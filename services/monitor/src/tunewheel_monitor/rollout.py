@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.formats.rollout_spec import RolloutSpec, StagePolicy
 from tunewheel_contracts.formats.serving import RouteRole
-from tunewheel_contracts.formats.spec import RolloutSpec, StagePolicy
 
 REMEMBERED = 10_000
 """Completions that are known again when they come twice: more than lie in the one segment of its disk queue

@@ -23,8 +23,8 @@ from tunewheel_contracts.events.lifecycle import (
 from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.recipe import TrainMethod
+from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_contracts.formats.scorecard import Role
-from tunewheel_contracts.formats.spec import RolloutSpec
 
 from tunewheel_registry.commands import COMMAND, carry_out
 from tunewheel_registry.lifecycle import (

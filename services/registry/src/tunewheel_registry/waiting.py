@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from tunewheel_contracts.events.evaluation import EvalRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
-from tunewheel_contracts.formats.spec import RolloutSpec
+from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 
 from tunewheel_registry.lifecycle import CANDIDATE_STAGES, Model, State
 from tunewheel_registry.steps import promotion, reign

@@ -1,0 +1,170 @@
+"""What the monitor produces besides drift and rollout judgements: scores, resolved alarms, missing labels,
+turns."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from tunewheel_contracts.event import Event
+from tunewheel_contracts.fields import FiniteFloat, Frozen, RelativePath, Slug, SourceId, Timestamp
+from tunewheel_contracts.formats.serving import Fault, RouteRole
+
+NonNegative = Annotated[FiniteFloat, Field(ge=0)]
+Outcome = Literal["answered", "failed", "cancelled"]
+
+
+class LogPosition(Frozen):
+    """Where an event lies on its topic: the way to its texts for as long as the log keeps them."""
+
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+
+
+class InferenceScored(Event):
+    """What the monitor keeps of one completion, or of one rating of it: figures, no text. Keyed by the
+    project, so that everything about one project has one order."""
+
+    type: ClassVar[str] = "inference.scored"
+    subject_field: ClassVar[str] = "completion_id"
+    key_field: ClassVar[str] = "project"
+    identity_fields: ClassVar[tuple[str, ...]] = ("scored",)
+
+    project: Slug
+    completion_id: SourceId
+    scored: str
+    """Id of the ``inference.completed`` or ``feedback.received``: scored twice, it bears the same name."""
+    of: Literal["completion", "rating"] = "completion"
+    position: LogPosition | None = None
+    """Of the scored event on its topic."""
+    model_id: str
+    role: RouteRole
+    pinned: bool = False
+    shadow_of: SourceId | None = None
+    at: Timestamp
+    """When the answer was complete, or the rating given."""
+    user: str | None = None
+    """Pseudonym of whose request it was: requests of one user are one cluster. Never their name."""
+    client: str | None = None
+    """Name of the API key that was used."""
+    outcome: Outcome = "answered"
+    fault: Fault | None = None
+    """Of a failed request: whose fault that is."""
+    latency_seconds: NonNegative | None = None
+    first_token_seconds: NonNegative | None = None
+    prompt_tokens: Annotated[int, Field(ge=0)] = 0
+    completion_tokens: Annotated[int, Field(ge=0)] = 0
+    overrides: tuple[str, ...] = ()
+    """What of the project's own the client replaced: what such an answer is like says nothing of the
+    model."""
+    format_valid: bool | None = None
+    violations: tuple[str, ...] = ()
+    truncated: bool = False
+    """The answer ended at its token limit."""
+    label: str | None = None
+    """Of the answer, where the task has a label field and the answer one of the labels."""
+    language: str | None = None
+    """Of the question: ISO 639-1; None: nobody can tell."""
+    refusal: bool | None = None
+    """The answer declines, by the task's own pattern."""
+    repetition: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    """Share of the answer's word 4-grams that were there before."""
+    invented: Annotated[int, Field(ge=0)] | None = None
+    """Terms of the answer that stand neither in the question nor in what was trained on."""
+    dataset_id: Slug | None = None
+    """The version that ``cell``, ``novelty`` and ``vector`` refer to; None: there is no reference, or no
+    text."""
+    cell: Annotated[int, Field(ge=0)] | None = None
+    """Which region of the reference's questions the question lies in."""
+    novelty: FiniteFloat | None = None
+    """Cosine distance of the question to the nearest question of the reference."""
+    novel: bool | None = None
+    """It lies farther from the reference than 95 in 100 of the reference's own questions lie from the
+    others."""
+    vector: Annotated[str, Field(max_length=1024)] | None = None
+    """Of a novel question: its embedding's components as signed bytes, in base64; 127 stands for 1."""
+    rating: Literal["up", "down"] | None = None
+    """Of a rating: the thumb."""
+    corrected: bool | None = None
+    """Of a rating: it brought a correction."""
+    agrees: bool | None = None
+    """Of a rating with a correction: the answer's label is the correction's."""
+
+
+class DriftResolved(Event):
+    """An alarm is over: what it was about lies within its bounds again, or another version serves and was
+    trained on it."""
+
+    type: ClassVar[str] = "drift.resolved"
+    subject_field: ClassVar[str] = "alarm_id"
+
+    project: Slug
+    alarm_id: Slug
+    detector: str
+    """The detector's own name: the ``signal`` of the ``drift.detected``."""
+    dataset_id: Slug
+    """The version in production when it was over."""
+    model_id: str
+    reason: str
+    """``calm``: the statistic returned; ``covered``: a version serves that was trained on it."""
+    statistic: FiniteFloat | None = None
+    threshold: FiniteFloat | None = None
+    raised_at: Timestamp
+    resolved_at: Timestamp
+    inferences: Annotated[int, Field(ge=0)] = 0
+    """Completions between alarm and end."""
+
+
+class LabelsRequested(Event):
+    """Prompts of production wait for a trusted answer: a version without them would learn nothing new."""
+
+    type: ClassVar[str] = "labels.requested"
+    subject_field: ClassVar[str] = "request_id"
+
+    project: Slug
+    request_id: Slug
+    alarm_id: Slug
+    dataset_id: Slug
+    wanted: Annotated[int, Field(gt=0)]
+    """Trusted examples near the cluster that a build should have."""
+    keywords: tuple[str, ...] = ()
+    centroid: Annotated[tuple[FiniteFloat, ...], Field(max_length=1024)] = ()
+    """Mean of the cluster's unit vectors, of the static embedding."""
+    radius: Annotated[FiniteFloat, Field(ge=0, le=2)] = 0.0
+    """Cosine distance from the centroid within which an example is near the cluster."""
+    completion_ids: Annotated[tuple[SourceId, ...], Field(max_length=200)] = ()
+    """Whose questions to answer, most typical first."""
+    prompts: RelativePath | None = None
+    """JSON in the object store with the questions' texts, redacted; an erasure empties what it takes."""
+
+
+class TurnCompleted(Event):
+    """A turn of the wheel is over: what led to it, what it did, whether it helped."""
+
+    type: ClassVar[str] = "turn.completed"
+    subject_field: ClassVar[str] = "turn_id"
+
+    project: Slug
+    turn_id: Slug
+    """Named by the request for the dataset version that began it."""
+    alarm_ids: tuple[Slug, ...] = ()
+    """What it was to mend; none: records or a person began it."""
+    dataset_id: Slug | None = None
+    run_id: Slug | None = None
+    model_id: Slug | None = None
+    outcome: str
+    """``helped``, ``did not help``, ``undecided``; ``rejected``, ``failed``, ``undecided by evaluation``,
+    ``rolled back``: it ended before anything could help."""
+    reasons: tuple[str, ...] = ()
+    before: dict[str, FiniteFloat] = {}
+    """Figures of the traffic that the alarm was about, before the turn."""
+    after: dict[str, FiniteFloat] = {}
+    cost: dict[str, FiniteFloat] = {}
+    """``gpu_hours``, ``dollars``, ``labels``."""
+    verdicts: tuple[str, ...] = ()
+    """Ids of the events that judged: evaluation, shadow, canary."""
+    next_step: str = ""
+    """What a person should do where it did not help."""
+    began_at: Timestamp
+    ended_at: Timestamp
