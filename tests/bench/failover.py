@@ -140,11 +140,13 @@ async def load(
     session: aiohttp.ClientSession, gateways: list[Gateway], *, rate: float, retries: int
 ) -> AsyncIterator[Seen]:
     """Send requests at ``rate`` per second while the block runs; yields what clients see."""
-    seen, turn, asked = Seen(), cycle(gateways), set[asyncio.Task[None]]()
+    seen, asked = Seen(), set[asyncio.Task[None]]()
 
     async def send() -> None:
         next_at = time.perf_counter()
         for number in range(1 << 30):
+            first = number % len(gateways)
+            turn = cycle(gateways[first:] + gateways[:first])  # a repeated request goes to another one
             task = asyncio.create_task(ask(session, turn, seen, stream=number % 2 == 0, retries=retries))
             asked.add(task)
             task.add_done_callback(asked.discard)
