@@ -11,13 +11,14 @@ from opentelemetry.metrics import NoOpMeter
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_runtime.store import ObjectStore
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.upstream.breaker import Breaker
 from tunewheel_serve_gateway.upstream.endpoint import Endpoint
 from tunewheel_serve_gateway.upstream.pool import Pool
-from tunewheel_serve_gateway.upstream.protocol import UpstreamSilent
+from tunewheel_serve_gateway.upstream.protocol import ModelNotLoaded, UpstreamSilent
 
 TWO = ("org/Tiny-Base", "org/Tiny-Base")
 
@@ -238,6 +239,26 @@ async def test_an_engine_without_its_adapter_is_left_out_until_it_is_loaded_agai
     assert {await world.said() for _ in range(6)} == {"desk-1: hello"}
     await eventually(lambda: "desk-1" in world.engine.adapters, "loaded again in the background")
     await eventually(lambda: all("desk-1" in e.ready for e in world.gateway.pool.endpoints))
+
+
+async def test_a_request_from_before_the_load_takes_no_loaded_model_out_of_service(put_adapter: Any):
+    class Late:
+        bases: ClassVar[dict[str, Any]] = {}
+
+        async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+            if body["text"] == "late":
+                endpoint.take_loaded("desk-1")
+            raise ModelNotLoaded("it has no desk-1")
+
+    endpoint = Endpoint("http://h:1", cast(Any, Late()), Breaker(failures=1))
+    pool = Pool([endpoint], Metrics(NoOpMeter("")))
+    endpoint.take_listing({"base", "desk-1"}, set())
+    adapter = await put_adapter(ObjectStore("memory://"), "desk-1")
+    target = Target("desk", "desk-1", "desk-1", "", adapter=adapter)
+    for text, is_left in [("late", True), ("now", False)]:
+        with pytest.raises(ModelNotLoaded):
+            await pool.complete(target, {"text": text})
+        assert ("desk-1" in endpoint.ready) is is_left
 
 
 async def test_an_engine_that_comes_back_has_its_adapters_soon(make_pair: Any, eventually: Any):

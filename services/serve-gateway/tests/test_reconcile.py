@@ -357,6 +357,31 @@ async def test_many_requests_to_a_restarted_engine_reload_once(make_world: Any):
     assert world.engine.loads == ["desk-1", "desk-1"]
 
 
+async def test_a_request_that_comes_after_a_pass_saw_the_loss_waits_for_the_load_too(
+    make_world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+):
+    world = await make_world(reconcile_seconds=3600)
+    world.declare()
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    world.engine.slow_load = "desk-1"
+    await world.engine.restart()
+    world.gateway.reconciler.wake()
+    await eventually(lambda: world.gateway.table.projects["desk"].waiting_for == "desk-1", "the loss seen")
+    reloaded, came = world.gateway.reconciler.reloaded, asyncio.Event()
+
+    async def noted(model_id: str | None) -> bool:
+        came.set()
+        return await reloaded(model_id)
+
+    monkeypatch.setattr(world.gateway.reconciler, "reloaded", noted)
+    asking = asyncio.create_task(world.said())
+    await came.wait()
+    world.engine.slow_load = None
+    assert await asking == "desk-1: hello"
+    assert world.engine.loads == ["desk-1", "desk-1"]
+
+
 async def test_a_lost_canary_that_cannot_come_back_leaves_its_users_to_the_champion(make_world: Any):
     world = await make_world(reconcile_seconds=3600)
     world.declare()

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.formats.serving import RouteRole
@@ -165,16 +166,19 @@ class Panic(BaseException):
 
 @pytest.mark.parametrize("error", [RuntimeError, ImportError, Panic])
 def test_whatever_redaction_raises_ends_no_thread_and_is_told_without_the_text(
-    error: type[BaseException], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ):
     def broken(*_: Any, **__: Any) -> None:
         raise error(MAIL)
 
     monkeypatch.setattr(Redactor, "clean_answers", broken)
-    told = recorded(spec("redacted"), exchange(MAIL), exchange(asked=MAIL))
+    with capture_logs() as logs:
+        told = recorded(spec("redacted"), exchange(MAIL), exchange(asked=MAIL))
     assert [(one.texts, one.messages, one.output) for one in told] == [("off", (), "")] * 2
-    assert error.__name__ in (said := capsys.readouterr().out)
-    assert MAIL not in said
+    assert [(line["event"], line["error"]) for line in logs] == [
+        ("completions_without_texts", error.__name__)
+    ]
+    assert MAIL not in str(logs)
 
 
 def test_what_cannot_be_hashed_is_logged_without_texts_and_holds_up_no_other():

@@ -154,6 +154,8 @@ class EngineAdapters:
         self._seen_wanted |= wanted.keys() & endpoint.listed
         whole = {name for name, adapter in wanted.items() if endpoint.name_of_whole(adapter) is not None}
         endpoint.ready |= whole
+        for name in sorted(before & wanted.keys() - endpoint.ready):
+            self._pool.lost(endpoint, name)
         bundles = self._wishes.bundles()
         endpoint.ready -= {name for name, bundle in bundles.items() if not self._fits(bundle, name in whole)}
         self._pool.note_listing(endpoint, None)
@@ -196,7 +198,7 @@ class EngineAdapters:
             self._note_failure(model_id, error)
             return
         self.failures.pop(model_id, None)
-        self.endpoint.ready.add(model_id)
+        self.endpoint.take_loaded(model_id)
         self.loaded_here.add(model_id)
         self._metrics.add("adapters.loaded")
         self._wishes.rebuild()
@@ -273,6 +275,7 @@ class EngineAdapters:
             await self.endpoint.client.unload_adapter(name)
         self.endpoint.listed -= {name}
         self.endpoint.last_used.pop(name, None)
+        self.endpoint.loaded_at.pop(name, None)
         self.loaded_here.discard(name)
         self._seen_wanted.discard(name)
         self._metrics.add("adapters.unloaded")

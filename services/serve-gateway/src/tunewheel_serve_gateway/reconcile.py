@@ -125,11 +125,7 @@ class Reconciler:
 
         Returns when one has it, or when every attempt failed.
         """
-        task = self._reloads.get(model_id)
-        if task is None:
-            task = self._reloads[model_id] = asyncio.create_task(self._reload(model_id), name="reload")
-            task.add_done_callback(lambda _: self._reloads.pop(model_id, None))
-        await asyncio.shield(task)
+        await asyncio.shield(self._begin_reload(model_id))
 
     async def reloaded(self, model_id: str | None) -> bool:
         """Return once a reload of ``model_id`` is over; False at once where none is under way."""
@@ -137,6 +133,13 @@ class Reconciler:
         if task is not None:
             await asyncio.shield(task)
         return task is not None
+
+    def _begin_reload(self, model_id: str) -> asyncio.Task[None]:
+        task = self._reloads.get(model_id)
+        if task is None:
+            task = self._reloads[model_id] = asyncio.create_task(self._reload(model_id), name="reload")
+            task.add_done_callback(lambda _: self._reloads.pop(model_id, None))
+        return task
 
     async def _reload(self, model_id: str) -> None:
         pending = {
@@ -239,8 +242,12 @@ class Reconciler:
                 found[name] = min(failures, key=lambda failure: (failure.attempts, failure.final))
         return found
 
-    def _on_lost(self, endpoint: Endpoint) -> None:
+    def _on_lost(self, endpoint: Endpoint, model_id: str) -> None:
+        """Load ``model_id`` again before the table says that it is missing: a request that comes meanwhile
+        waits for the load."""
         self.engines[endpoint].changed.set()
+        if model_id not in self._pool.ready():
+            self._begin_reload(model_id)
         self.rebuild()
 
     async def _keep_tidy(self) -> None:

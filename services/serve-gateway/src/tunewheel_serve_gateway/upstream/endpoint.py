@@ -46,6 +46,8 @@ class Endpoint:
         self.in_use: Counter[str] = Counter()
         self.last_used: dict[str, float] = {}
         """Monotonic seconds by model."""
+        self.loaded_at: dict[str, float] = {}
+        """Monotonic seconds by model: when this gateway loaded it last."""
 
     @contextmanager
     def answering(self, model_id: str) -> Iterator[None]:
@@ -72,6 +74,11 @@ class Endpoint:
         if listed is not None:
             self.listed = frozenset(listed)
             self.ready = listed | self.ready - before
+
+    def take_loaded(self, model_id: str) -> None:
+        """Take note that ``model_id`` was loaded just now."""
+        self.ready.add(model_id)
+        self.loaded_at[model_id] = time.monotonic()
 
     def says(self, base: str) -> bool | None:
         """Tell whether it serves ``base`` by its own word; None: it does not say, or was never asked."""

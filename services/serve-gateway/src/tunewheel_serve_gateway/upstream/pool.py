@@ -45,12 +45,12 @@ MOST_HELD = 16
 
 class Pool:
     """``changed`` is called when an engine's health or its ready models changed, ``lost`` with the engine
-    that does not know a model any more."""
+    that does not know a model any more, and that model."""
 
     def __init__(self, endpoints: Sequence[Endpoint], metrics: Metrics, *, retry_after: int = 2) -> None:
         self.endpoints = tuple(endpoints)
         self.changed: Callable[[], None] = lambda: None
-        self.lost: Callable[[Endpoint], None] = lambda _: None
+        self.lost: Callable[[Endpoint, str], None] = lambda _, __: None
         self._metrics = metrics
         self._retry_after = str(retry_after)
         self._turn = 0
@@ -218,16 +218,19 @@ class Pool:
         else:
             log.warning("engine_away", engine=endpoint.name, reason=reason)
 
-    def note_failure(self, endpoint: Endpoint, target: Target, error: UpstreamError) -> None:
-        """Take over what a request that failed says of the engine."""
+    def note_failure(
+        self, endpoint: Endpoint, target: Target, error: UpstreamError, *, asked_at: float
+    ) -> None:
+        """Take over what a request that failed says of the engine. ``asked_at``: monotonic seconds; a
+        request that was sent before the model was loaded again does not tell that the engine lacks it now."""
         if isinstance(error, UpstreamRefused):
             self._succeeded(endpoint)
         elif isinstance(error, ModelNotLoaded):
             self._succeeded(endpoint)
-            if target.adapter is not None:
+            if target.adapter is not None and endpoint.loaded_at.get(target.model_id, 0.0) <= asked_at:
                 log.warning("engine_lost_adapter", engine=endpoint.name, model_id=target.model_id)
                 endpoint.ready.discard(target.model_id)
-                self.lost(endpoint)
+                self.lost(endpoint, target.model_id)
         else:
             self.note_fault(endpoint, error)
 
@@ -313,7 +316,7 @@ class _Attempt:
         if isinstance(error, ModelFailed) or is_too_long:
             endpoint.breaker.give_up()  # if this was its trial, it told nothing
         else:
-            self._pool.note_failure(endpoint, self._target, error)
+            self._pool.note_failure(endpoint, self._target, error, asked_at=self._asked_at)
         self._silences += self._whole and isinstance(error, UpstreamSilent)
         is_refused = isinstance(error, UpstreamRefused) and error.status != 429
         if self.has_begun or is_refused or is_too_long:
