@@ -30,6 +30,12 @@ def content_id(prefix: str, value: Any, *, digits: int = 20) -> str:
     return f"{prefix}-{content_sha256(value)[:digits]}"
 
 
+def turn_id_of(request_id: str) -> str:
+    """Return the name of the turn that the ``dataset.requested`` with this event id began: the request that
+    names its records."""
+    return content_id("turn", request_id, digits=12)
+
+
 def event_id(event_type: str, subject: str, identity: Any) -> str:
     """Return the UUIDv5 (RFC 9562 §5.5) of an event of ``event_type`` about ``subject``.
 

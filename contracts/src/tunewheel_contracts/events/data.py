@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
@@ -96,6 +97,8 @@ class DatasetRequested(Event):
     withdrawals_upto: RecordsUpto | None = None
     """The withdrawals to honour, by partition of ``document.withdrawn``. None: those known at the build."""
     principal: OptionalPrincipal = None
+    alarm_ids: Annotated[tuple[Slug, ...], Field(max_length=64, exclude_if=operator.not_)] = ()
+    """Open alarms that the turn is to mend: ``alarm_id`` of their ``drift.detected``."""
 
 
 class DatasetVersioned(Event):

@@ -84,6 +84,9 @@ class InferenceScored(Event):
     others."""
     vector: Annotated[str, Field(max_length=1024)] | None = None
     """Of a novel question: its embedding's components as signed bytes, in base64; 127 stands for 1."""
+    near: Annotated[tuple[Slug, ...], Field(max_length=16)] = ()
+    """Alarms whose cluster the question lies in, novel or not: what is known of that cluster's answers once a
+    version covers it. Of a rating: of the rated question."""
     rating: Literal["up", "down"] | None = None
     """Of a rating: the thumb."""
     corrected: bool | None = None
@@ -154,14 +157,16 @@ class TurnCompleted(Event):
     run_id: Slug | None = None
     model_id: Slug | None = None
     outcome: str
-    """``helped``, ``did not help``, ``undecided``; ``rejected``, ``failed``, ``undecided by evaluation``,
-    ``rolled back``: it ended before anything could help."""
+    """``helped``, ``did not help``, ``undecided``; ``promoted``: no alarm began it, and its model serves;
+    ``rejected``, ``failed``, ``undecided by evaluation``, ``rolled back``, ``retired``, ``superseded``,
+    ``unchanged``: it ended before anything could help."""
     reasons: tuple[str, ...] = ()
     before: dict[str, FiniteFloat] = {}
     """Figures of the traffic that the alarm was about, before the turn."""
     after: dict[str, FiniteFloat] = {}
     cost: dict[str, FiniteFloat] = {}
-    """``gpu_hours``, ``dollars``, ``labels``."""
+    """``hours`` of training, ``gpu_hours`` where a GPU did it, ``dollars`` where the device has a price,
+    ``labels``: examples that the version before it did not have."""
     verdicts: tuple[str, ...] = ()
     """Ids of the events that judged: evaluation, shadow, canary."""
     next_step: str = ""

@@ -1,0 +1,201 @@
+"""Whether a turn helped: the traffic that its alarms were about, before and after.
+
+The difference of two rates is given with Newcombe's interval (R. G. Newcombe, "Interval estimation for the
+difference between independent proportions", Statistics in Medicine 17, 1998, method 10), which holds at small
+counts. When to look is decided by counts and by the calendar, never by the figures themselves, so there is
+one look; four figures share ``ERROR`` (Bonferroni).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import sqrt
+from statistics import NormalDist
+from typing import Any
+
+from tunewheel_contracts.events.monitoring import TurnCompleted
+from tunewheel_contracts.formats.drift_spec import DriftSpec
+
+from tunewheel_monitor.turns.counting import Counts, State, as_figures, counted
+from tunewheel_monitor.turns.facts import End, Turn
+
+ERROR = 0.05
+"""Chance that any of the four intervals misses its true difference."""
+FEWEST_QUESTIONS = 30
+FEWEST_RATINGS = 10
+RATINGS_AWAITED = 30
+PATIENCE = timedelta(days=3)
+"""How long after the promotion the comparison waits for traffic and ratings."""
+SAME = 0.1
+"""Differences of quality that lie wholly within this of zero are none."""
+
+NEXT_STEPS = {
+    "did not help": "Read the questions of the alarm beside what the model answers now. Correct labels that "
+    "are wrong, add answers where they are few, or update the documents that the answers rest on.",
+    "undecided": "Rate or correct some of the answers to these questions: that tells whether they are right.",
+    "rejected": "Read the verdict. Add or correct examples near the criterion that was missed, then ask for "
+    "a version.",
+    "failed": "Mend what the reason names, then ask for a version.",
+    "undecided by evaluation": "Add held-out rows, or have people review the answers, then judge the run "
+    "again.",
+    "rolled back": "Read the judgement. Look at the candidate's answers before another version is rolled "
+    "out.",
+    "retired": "Look why the candidate could not be judged in time: too little traffic, or a model that does "
+    "not load.",
+    "unchanged": "Answer the labels that wait: without new records every version is the same.",
+}
+"""What a person does, by outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One rate after, less the rate before; all of them are of something bad."""
+
+    name: str
+    before: tuple[float, float]
+    after: tuple[float, float]
+    """(bad, total)."""
+    low: float
+    high: float
+
+    @property
+    def is_better(self) -> bool:
+        return self.high < 0
+
+    @property
+    def is_worse(self) -> bool:
+        return self.low > 0
+
+    @property
+    def is_none(self) -> bool:
+        return self.low >= -SAME and self.high <= SAME
+
+    def __str__(self) -> str:
+        (bad, total), (bad_before, total_before) = self.after, self.before
+        now, then = bad / total, bad_before / total_before
+        return (
+            f"{self.name}: {then:.1%} of {total_before:.0f} before, {now:.1%} of {total:.0f} after; "
+            f"{100 * (now - then):+.1f} points ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        )
+
+
+def conclude(state: State, turn: Turn, spec: DriftSpec, now: datetime) -> TurnCompleted | None:
+    """Return the end of ``turn``; None while it goes on, or while too little was seen after the promotion."""
+    if turn.end is not None:
+        return _completed(turn, turn.end)
+    if turn.promoted_at is None or turn.model_id is None:
+        return None
+    if not turn.alarms:
+        reason = f"{turn.model_id} serves; no alarm began the turn, so there is nothing to compare"
+        return _completed(turn, End("promoted", (reason,), turn.promoted_at))
+    before, after = _traffic(state, turn)
+    closes = turn.promoted_at + PATIENCE
+    if turn.left_at is None and now < closes and not _enough(before, after, spec):
+        return None
+    outcome, reasons = _judged(before, after)
+    at = min(now, closes, turn.left_at or now)
+    return _completed(turn, End(outcome, reasons, max(at, turn.promoted_at)), (before, after))
+
+
+def changes(before: Counts, after: Counts) -> dict[str, Change]:
+    """Return the figures of which both sides have enough, by name."""
+    pairs = {
+        "novel": ((before.novel, before.measured), (after.novel, after.measured), FEWEST_QUESTIONS),
+        "invalid": ((before.invalid, before.judged), (after.invalid, after.judged), FEWEST_QUESTIONS),
+        "thumbs_down": ((before.down, before.rated), (after.down, after.rated), FEWEST_RATINGS),
+        "label_disagreement": (
+            (before.disagree, before.labelled),
+            (after.disagree, after.labelled),
+            FEWEST_RATINGS,
+        ),
+    }
+    return {
+        name: Change(name, then, now, *difference(now, then))
+        for name, (then, now, fewest) in pairs.items()
+        if min(then[1], now[1]) >= fewest
+    }
+
+
+def difference(
+    now: tuple[float, float], then: tuple[float, float], *, error: float = ERROR / 4
+) -> tuple[float, float]:
+    """Return the interval of the difference of two rates, each (bad, total): ``now`` less ``then``."""
+    quantile = NormalDist().inv_cdf(1 - error / 2)
+    (p, low, high), (q, low_then, high_then) = _wilson(*now, quantile), _wilson(*then, quantile)
+    return (
+        p - q - sqrt((p - low) ** 2 + (high_then - q) ** 2),
+        p - q + sqrt((high - p) ** 2 + (q - low_then) ** 2),
+    )
+
+
+def _wilson(bad: float, total: float, quantile: float) -> tuple[float, float, float]:
+    rate, spread = bad / total, quantile**2 / total
+    middle = (rate + spread / 2) / (1 + spread)
+    half = quantile / (1 + spread) * sqrt(rate * (1 - rate) / total + spread / (4 * total))
+    return rate, max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _traffic(state: State, turn: Turn) -> tuple[Counts, Counts]:
+    """Return the traffic of the turn's alarms before and after: the clusters' where any has one."""
+    assert turn.model_id is not None
+    clusters = [alarm.alarm_id for alarm in turn.alarms if alarm.cluster is not None and alarm.alarm_id]
+    earlier = {alarm.model_id for alarm in turn.alarms} - {turn.model_id}
+    return counted(state, clusters, earlier), counted(state, clusters, {turn.model_id})
+
+
+def _enough(before: Counts, after: Counts, spec: DriftSpec) -> bool:
+    wanted = max(FEWEST_QUESTIONS, min(spec.window, before.questions))
+    rated = min(before.rated, RATINGS_AWAITED) if before.rated >= FEWEST_RATINGS else 0
+    return after.questions >= wanted and after.rated >= rated
+
+
+def _judged(before: Counts, after: Counts) -> tuple[str, tuple[str, ...]]:
+    """Return outcome and reasons. It helped where answers got better and none of the figures got worse; that
+    the questions are covered now is no proof that the answers are right."""
+    found = changes(before, after)
+    told = tuple(str(change) for change in found.values())
+    if after.questions < FEWEST_QUESTIONS:
+        few = f"{after.questions:.0f} of these questions came after the promotion; {FEWEST_QUESTIONS} tell"
+        return "undecided", (few, *told)
+    if any(change.is_worse for change in found.values()):
+        return "did not help", told
+    quality = [change for name, change in found.items() if name != "novel"]
+    if any(change.is_better for change in quality):
+        return "helped", told
+    if "novel" in found and before.novel / before.measured > SAME and not found["novel"].is_better:
+        return "did not help", ("the questions are as novel to the new version as to the old", *told)
+    rated = [found[name] for name in ("thumbs_down", "label_disagreement") if name in found]
+    if not rated:
+        few = "too few people rated answers before and after to tell whether they are better"
+        return "undecided", (few, *told)
+    if all(change.is_none for change in rated):
+        return "did not help", ("people rate the answers as they did before", *told)
+    return "undecided", ("the ratings are too few to tell", *told)
+
+
+def _completed(turn: Turn, end: End, traffic: tuple[Counts, Counts] | None = None) -> TurnCompleted:
+    before: dict[str, Any] = dict(turn.held_out[0])
+    after: dict[str, Any] = dict(turn.held_out[1])
+    if traffic is not None:
+        before |= as_figures(traffic[0])
+        after |= as_figures(traffic[1])
+        for change in changes(*traffic).values():
+            after |= {f"{change.name}_change_low": change.low, f"{change.name}_change_high": change.high}
+    return TurnCompleted(
+        project=turn.project,
+        turn_id=turn.turn_id,
+        alarm_ids=tuple(alarm.alarm_id for alarm in turn.alarms if alarm.alarm_id),
+        dataset_id=turn.dataset_id,
+        run_id=turn.run_id,
+        model_id=turn.model_id,
+        outcome=end.outcome,
+        reasons=end.reasons,
+        before=before,
+        after=after,
+        cost=turn.cost,
+        verdicts=turn.verdicts,
+        next_step=NEXT_STEPS.get(end.outcome, ""),
+        began_at=turn.request.time,
+        ended_at=max(end.at, turn.request.time),
+    )

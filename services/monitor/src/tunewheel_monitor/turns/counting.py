@@ -1,0 +1,132 @@
+"""Counts the traffic that an alarm was about, for each model that answered it.
+
+What came before a turn's model and what came after it is told apart by who answered, so no clock is needed,
+and an item that arrives late counts where it belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.formats.serving import RouteRole
+
+State = dict[str, dict[str, dict[str, float]]]
+"""JSON: by cluster, by model, figures by name. A cluster is the names of the alarms that a question lies
+near, joined by blanks; ``ALL`` holds the whole traffic."""
+ALL = ""
+CLUSTERS_KEPT = 16
+MODELS_KEPT = 4
+REMEMBERED = 2_000
+"""Questions of the whole traffic after which a model's counts are halved: they tell of the last few
+thousand."""
+FIGURES: tuple[str, ...] = (
+    "questions",
+    "measured",
+    "novel",
+    "judged",
+    "invalid",
+    "rated",
+    "down",
+    "labelled",
+    "disagree",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What some traffic looked like. Each rate is one of the counts over its own total."""
+
+    questions: float = 0.0
+    measured: float = 0.0
+    """Questions that were compared with a reference; ``novel`` of them lie outside."""
+    novel: float = 0.0
+    judged: float = 0.0
+    """Answers to the project's own prompt whose form was checked; ``invalid`` of them break it."""
+    invalid: float = 0.0
+    rated: float = 0.0
+    down: float = 0.0
+    labelled: float = 0.0
+    """Corrections that bring a label; in ``disagree`` of them it is another one than the answer's."""
+    disagree: float = 0.0
+
+
+def fresh() -> State:
+    """Return the state of a project of which nothing was seen."""
+    return {}
+
+
+def see(state: State, item: InferenceScored) -> None:
+    """Count one completion or rating of production; copies, pinned requests and failures are none."""
+    if item.role is not RouteRole.PRODUCTION or item.pinned or item.shadow_of or item.outcome != "answered":
+        return
+    keys = (ALL, " ".join(sorted(item.near))) if item.near else (ALL,)
+    for key in keys:
+        counts = _row(_row(state, key, CLUSTERS_KEPT), item.model_id, MODELS_KEPT)
+        (_rating if item.of == "rating" else _completion)(counts, item)
+        if key == ALL and counts.get("questions", 0) >= REMEMBERED:
+            counts.update({name: value / 2 for name, value in counts.items()})
+
+
+def alarmed(state: State, model_id: str) -> None:
+    """Begin anew with the whole traffic of ``model_id``: an alarm without a cluster is about what it answers
+    from now on."""
+    state.get(ALL, {}).pop(model_id, None)
+
+
+def counted(state: State, alarm_ids: Iterable[str], model_ids: Iterable[str]) -> Counts:
+    """Return the counts of the questions near any of the alarms, each question once; of all questions where
+    no alarm is named."""
+    wanted, models = set(alarm_ids), set(model_ids)
+    total: dict[str, float] = dict.fromkeys(FIGURES, 0.0)
+    for key, by_model in state.items():
+        if wanted & set(key.split()) if wanted else key == ALL:
+            for name, counts in by_model.items():
+                if name in models:
+                    for figure, value in counts.items():
+                        total[figure] += value
+    return Counts(**total)
+
+
+def _row(table: dict[str, dict[str, Any]], key: str, most: int) -> dict[str, Any]:
+    """Return ``table[key]``, made if it is missing; the oldest but ``ALL`` goes where there are too many."""
+    if key not in table:
+        while len(table) >= most:
+            del table[next(name for name in table if name != ALL)]
+        table[key] = {}
+    return table[key]
+
+
+def _completion(counts: dict[str, float], item: InferenceScored) -> None:
+    _add(counts, questions=1)
+    if item.novel is not None:
+        _add(counts, measured=1, novel=item.novel)
+    if item.format_valid is not None and not item.overrides:
+        _add(counts, judged=1, invalid=not item.format_valid)
+
+
+def _rating(counts: dict[str, float], item: InferenceScored) -> None:
+    if item.rating is not None:
+        _add(counts, rated=1, down=item.rating == "down")
+    if item.agrees is not None:
+        _add(counts, labelled=1, disagree=not item.agrees)
+
+
+def _add(counts: dict[str, float], **more: float) -> None:
+    for name, value in more.items():
+        if value:
+            counts[name] = counts.get(name, 0.0) + float(value)
+
+
+def as_figures(counts: Counts) -> Mapping[str, float]:
+    """Return counts and rates by the names under which ``turn.completed`` shows them."""
+    rates = {
+        "novel": (counts.novel, counts.measured),
+        "invalid": (counts.invalid, counts.judged),
+        "thumbs_down": (counts.down, counts.rated),
+        "label_disagreement": (counts.disagree, counts.labelled),
+    }
+    shown = {"questions": counts.questions, "ratings": counts.rated}
+    return shown | {name: bad / total for name, (bad, total) in rates.items() if total}

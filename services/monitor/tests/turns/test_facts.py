@@ -1,0 +1,165 @@
+"""Turns put together from events in any order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import datetime
+
+import pytest
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalUndecided
+from tunewheel_contracts.events.lifecycle import Stage
+from tunewheel_contracts.events.monitoring import TurnCompleted
+from tunewheel_monitor.turns.facts import Turn, TurnLog
+
+from .turning import START, Story
+
+
+def log_of(story: Story, *, seed: int = 0, twice: bool = True) -> TurnLog:
+    """Apply what was told in an order of its own, and all of it again."""
+    events = list(story.told)
+    random.Random(seed).shuffle(events)
+    log = TurnLog()
+    for event in events * (2 if twice else 1):
+        log.apply(event)
+    return log
+
+
+def only(story: Story) -> Turn:
+    (turn,) = log_of(story).open("desk")
+    return turn
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_turn_is_the_same_in_whatever_order_its_events_come(seed: int) -> None:
+    story = Story()
+    story.until_production()
+    (turn,) = log_of(story, seed=seed).open("desk")
+    assert [alarm.alarm_id for alarm in turn.alarms] == ["alarm-1"]
+    assert (turn.dataset_id, turn.run_id, turn.model_id) == ("ds-2", "run-ds-2", "desk-2")
+    assert turn.end is None
+    assert turn.promoted_at == story.told[-1].time
+    assert turn.verdicts == (story.told[-3].id, story.told[-2].id)
+    assert turn.cost == {"labels": 150.0, "hours": 0.5}
+    assert turn.held_out == ({"held_out_label_accuracy": 0.5}, {"held_out_label_accuracy": 0.7})
+
+
+def test_new_examples_are_those_that_the_version_before_did_not_have() -> None:
+    story = Story()
+    story.version(story.request("r-0"), "ds-1", examples=120)
+    story.version(story.request("r-1"), "ds-2", examples=150)
+    assert [turn.cost["labels"] for turn in log_of(story).open("desk")] == [120.0, 30.0]
+
+
+def test_alarms_that_were_over_or_came_later_are_not_the_turns() -> None:
+    story = Story()
+    story.alarm("alarm-1")
+    story.resolved("alarm-1")
+    story.alarm("alarm-2")
+    story.request()
+    story.alarm("alarm-3")
+    assert [alarm.alarm_id for alarm in only(story).alarms] == ["alarm-2"]
+
+
+def test_a_request_names_the_alarms_it_is_about() -> None:
+    story = Story()
+    story.alarm("alarm-1")
+    story.alarm("alarm-2")
+    story.request(alarm_ids=("alarm-2",))
+    assert [alarm.alarm_id for alarm in only(story).alarms] == ["alarm-2"]
+
+
+def test_clusters_are_watched_while_their_alarm_is_open_or_their_turn_goes_on() -> None:
+    story = Story()
+    story.alarm("alarm-1")
+    story.alarm("alarm-2", cluster=None)
+    assert [one.alarm_id for one in log_of(story).clusters("desk")] == ["alarm-1"]
+    story.request()
+    story.resolved("alarm-1")
+    assert [one.alarm_id for one in log_of(story).clusters("desk")] == ["alarm-1"]
+    turn = only(story)
+    story.tell(
+        TurnCompleted(project="desk", turn_id=turn.turn_id, outcome="helped", began_at=START, ended_at=START)
+    )
+    assert not log_of(story).clusters("desk")
+    assert not log_of(story).open("desk")
+
+
+def _after_training(then: Callable[[Story], object]) -> Callable[[Story], object]:
+    def tell(story: Story) -> None:
+        story.trained()
+        then(story)
+
+    return tell
+
+
+ENDS: dict[str, tuple[Callable[[Story], object], str, str]] = {
+    "rejected": (_after_training(lambda s: s.verdict(EvalFailed)), "rejected", "is .4"),
+    "undecided": (_after_training(lambda s: s.verdict(EvalUndecided)), "undecided by evaluation", "is .4"),
+    "no model": (lambda s: s.train_failed(), "failed", "base_model: is away"),
+    "newer": (lambda s: s.train_failed(superseded_by="ds-3"), "superseded", "ds-3 is newer"),
+    "rolled back": (_after_training(lambda s: s.rolled_back()), "rolled back", "10 % invalid"),
+    "retired": (
+        _after_training(lambda s: s.moved(Stage.RETIRED, reason="no traffic")),
+        "retired",
+        "no traffic",
+    ),
+    "by people": (_after_training(lambda s: s.moved(Stage.REJECTED, reason="wrong")), "rejected", "wrong"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_turn_ends_where_its_version_goes_no_further(name: str) -> None:
+    tell, outcome, reason = ENDS[name]
+    story = Story()
+    story.version(story.request())
+    tell(story)
+    end = only(story).end
+    assert end is not None
+    assert (end.outcome, end.reasons, end.at) == (outcome, (reason,), story.told[-1].time)
+
+
+def test_refused_records_end_it() -> None:
+    story = Story()
+    story.refused(story.request())
+    end = only(story).end
+    assert end is not None
+    assert (end.outcome, end.reasons) == ("failed", ("too few",))
+
+
+def test_the_same_records_again_change_nothing() -> None:
+    story = Story()
+    story.version(story.request("r-1"))
+    story.version(story.request("r-2"))
+    first, second = log_of(story).open("desk")
+    assert first.end is None
+    assert second.end is not None
+    assert second.end.outcome == "unchanged"
+
+
+def test_a_run_that_is_judged_again_and_passes_goes_on() -> None:
+    story = Story()
+    story.version(story.request())
+    story.trained()
+    story.verdict(EvalFailed)
+    story.hour += 1
+    story.verdict()
+    assert only(story).end is None
+
+
+def test_a_model_that_a_later_one_replaced_has_left() -> None:
+    story = Story()
+    story.until_production()
+    left = story.moved(Stage.RETIRED).time
+    turn = only(story)
+    assert (turn.end, turn.left_at) == (None, left)
+    assert isinstance(turn.promoted_at, datetime)
+
+
+def test_a_request_that_names_no_records_is_no_turn() -> None:
+    story = Story()
+    story.request(records_upto=None)
+    log = log_of(story)
+    assert not log.open("desk")
+    assert not log.open("unheard-of")
+    assert not log.clusters("unheard-of")
