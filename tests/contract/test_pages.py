@@ -17,6 +17,7 @@ PACKAGES = (
     "contracts",
     "generation",
     "outputs",
+    "planner",
     "redaction",
     "runtime",
     *(f"services/{p.name}" for p in ROOT.glob("services/*")),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from tunewheel_contracts.formats.run import RunManifest
-from tunewheel_contracts.planning.calibration import REMEMBERED, Calibration
-from tunewheel_contracts.planning.devices import GIB, Device
+from tunewheel_planner.calibration import REMEMBERED, Calibration
+from tunewheel_planner.devices import GIB, Device
 
 if TYPE_CHECKING:
     from tunewheel_runtime.store import ObjectStore

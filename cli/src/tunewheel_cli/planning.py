@@ -13,10 +13,10 @@ from tunewheel_contracts.errors import InvalidSpec, first_complaint
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.planning.calibration import Calibration, Correction, key
-from tunewheel_contracts.planning.devices import Catalogue, Device
-from tunewheel_contracts.planning.plan import DatasetStats, hold_back, make_plan
-from tunewheel_contracts.planning.shapes import KNOWN, ModelShape, shape_of
+from tunewheel_planner.calibration import Calibration, Correction, key
+from tunewheel_planner.devices import Catalogue, Device
+from tunewheel_planner.plan import DatasetStats, hold_back, make_plan
+from tunewheel_planner.shapes import KNOWN, ModelShape, shape_of
 
 from tunewheel_cli.connection import InvalidOption
 

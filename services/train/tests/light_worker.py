@@ -20,10 +20,10 @@ from pathlib import Path
 from tunewheel_basemodel.digest import sha256_file
 from tunewheel_contracts.formats.plan import TrainPlan
 from tunewheel_contracts.formats.run import Usage
-from tunewheel_contracts.planning.calibration import Correction, key
-from tunewheel_contracts.planning.devices import processor
-from tunewheel_contracts.planning.plan import DatasetStats, make_plan
-from tunewheel_contracts.planning.shapes import KNOWN
+from tunewheel_planner.calibration import Correction, key
+from tunewheel_planner.devices import processor
+from tunewheel_planner.plan import DatasetStats, make_plan
+from tunewheel_planner.shapes import KNOWN
 from tunewheel_train.errors import RunStopped
 from tunewheel_train.job import Job
 from tunewheel_train.progress import Checkpointed, Completed, Message, Planned, Progressed, Started

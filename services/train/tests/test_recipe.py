@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tunewheel_basemodel.loading import check_adapter
-from tunewheel_contracts.planning.calibration import Correction, key
-from tunewheel_contracts.planning.devices import Device, processor
-from tunewheel_contracts.planning.shapes import KNOWN
+from tunewheel_planner.calibration import Correction, key
+from tunewheel_planner.devices import Device, processor
+from tunewheel_planner.shapes import KNOWN
 from tunewheel_train.errors import RunFailed
 from tunewheel_train.preparation import Prepared, follow_plan, prepare
 from tunewheel_train.progress import Planned, Progressed, Started, Warned

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from tunewheel_contracts.formats.recipe import TrainMethod
-from tunewheel_contracts.planning.advice import Change, Consistency
+from tunewheel_planner.advice import Change, Consistency
 
 from tunewheel_cli.exits import print_json, told
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tunewheel_contracts.formats.recipe import PreferenceSpec
     from tunewheel_contracts.formats.run import RunManifest
     from tunewheel_contracts.formats.spec import ProjectSpec
-    from tunewheel_contracts.planning.advice import Advice
+    from tunewheel_planner.advice import Advice
 
     from tunewheel_cli.datasets.statistics import Measured
     from tunewheel_cli.datasets.versions import Version
@@ -51,7 +51,7 @@ def plan(
         Path | None,
         typer.Option(
             envvar="TUNEWHEEL_DEVICES",
-            help="Your cards and prices, like planning/devices.json.",
+            help="Your cards and prices, like the planner's devices.json.",
             show_default="the package's",
         ),
     ] = None,
@@ -94,7 +94,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Say whether to fine-tune, and what memory, hours and dollars it takes; nothing is run or downloaded."""
-    from tunewheel_contracts.planning.devices import catalogue, read_catalogue
+    from tunewheel_planner.devices import catalogue, read_catalogue
 
     from tunewheel_cli import planning
     from tunewheel_cli.earlier_runs import as_it_ran, calibrated_by
@@ -157,7 +157,7 @@ def _measured(version: Version | None, preference: PreferenceSpec | None) -> Mea
 
 
 def _advice(changes: Change | None, consistency: Consistency | None) -> Advice | None:
-    from tunewheel_contracts.planning.advice import advise
+    from tunewheel_planner.advice import advise
 
     from tunewheel_cli.connection import InvalidOption
 

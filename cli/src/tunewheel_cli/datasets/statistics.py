@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.formats.recipe import PreferenceMethod, PreferenceSpec
-from tunewheel_contracts.planning.plan import DatasetStats
+from tunewheel_planner.plan import DatasetStats
 
 from tunewheel_cli.datasets.tokenizers import NoTokenizer, open_tokenizer_of
 

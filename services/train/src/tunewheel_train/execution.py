@@ -15,7 +15,7 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
 from tunewheel_contracts.formats.run import BaseModelFacts, BaseModelRef
-from tunewheel_contracts.planning.calibration import Calibration
+from tunewheel_planner.calibration import Calibration
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 

@@ -8,7 +8,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import DatasetVersioned
 from tunewheel_contracts.events.training import TrainCompleted, TrainControl, TrainFailed
-from tunewheel_contracts.planning.calibration import Calibration
+from tunewheel_planner.calibration import Calibration
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.partitions import committed_offsets

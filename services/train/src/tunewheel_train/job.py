@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 from tunewheel_contracts.formats.recipe import TrainSpec
-from tunewheel_contracts.planning.calibration import Correction
+from tunewheel_planner.calibration import Correction
 
 
 class Job(BaseModel):

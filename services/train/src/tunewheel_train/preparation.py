@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.plan import TrainPlan, ValidationPlan
 from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainSpec
-from tunewheel_contracts.planning.calibration import Correction, key
-from tunewheel_contracts.planning.devices import Device, catalogue, read_catalogue
-from tunewheel_contracts.planning.memory import Precision
-from tunewheel_contracts.planning.plan import DatasetStats, make_plan
-from tunewheel_contracts.planning.shapes import shape_of, text_config
-from tunewheel_contracts.planning.validation import count_steps, most_validated, plan_validation
+from tunewheel_planner.calibration import Correction, key
+from tunewheel_planner.devices import Device, catalogue, read_catalogue
+from tunewheel_planner.memory import Precision
+from tunewheel_planner.plan import DatasetStats, make_plan
+from tunewheel_planner.shapes import shape_of, text_config
+from tunewheel_planner.validation import count_steps, most_validated, plan_validation
 
 from tunewheel_train.data.datasets import (
     Encoded,

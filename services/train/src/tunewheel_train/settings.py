@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from tunewheel_contracts.errors import InvalidSpec
-from tunewheel_contracts.planning.devices import read_catalogue
+from tunewheel_planner.devices import read_catalogue
 from tunewheel_runtime.settings import ServiceSettings
 
 
@@ -35,7 +35,7 @@ class Settings(ServiceSettings):
     """How often a base model is looked for on a hub that does not answer before its run fails; the waits
     between are those of ``retry_first_delay_seconds`` and ``retry_max_delay_seconds``."""
     devices: Path | None = None
-    """Cards and prices that plans reckon with, like the contracts' ``planning/devices.json``."""
+    """Cards and prices that plans reckon with, like the planner's ``devices.json``."""
     upload_full_checkpoints: bool = True
     """Also upload checkpoints of ``full`` runs, which hold 12 bytes per parameter; without them such a run
     begins anew on another machine."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import chain
 
 import pytest
-from tunewheel_contracts.planning.validation import count_steps
+from tunewheel_planner.validation import count_steps
 from tunewheel_train.data.schedule import micro_batches, plan_steps
 
 LENGTHS = [10 + (n * 37) % 90 for n in range(50)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from tunewheel_contracts.planning.devices import catalogue, read_catalogue
+from tunewheel_planner.devices import catalogue, read_catalogue
 from tunewheel_train.model.machine import (
     gpu_bytes,
     memory_limit,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainSpec
-from tunewheel_contracts.planning.calibration import Correction
+from tunewheel_planner.calibration import Correction
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.runs.attempts import Attempt
 from tunewheel_train.runs.runs import Run
@@ -28,7 +28,7 @@ def attempt_at(run: Run, store: ObjectStore, settings: Settings, **corrections: 
 
 async def test_the_training_process_is_told_what_the_worker_was_set_to(a_run, tmp_path: Path) -> None:
     store = ObjectStore((tmp_path / "store").as_uri())
-    devices = files("tunewheel_contracts.planning") / "devices.json"
+    devices = files("tunewheel_planner") / "devices.json"
     settings = Settings(
         cache_dir=tmp_path / "cache", work_dir=tmp_path / "work", train_dtype="float32",
         train_sharding="fsdp", silent_seconds=120, devices=Path(str(devices)),

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunewheel_contracts.formats.recipe import TrainSpec
-from tunewheel_contracts.planning.devices import processor
-from tunewheel_contracts.planning.plan import DatasetStats, make_plan
-from tunewheel_contracts.planning.shapes import KNOWN
+from tunewheel_planner.devices import processor
+from tunewheel_planner.plan import DatasetStats, make_plan
+from tunewheel_planner.shapes import KNOWN
 from tunewheel_train.job import Job
 from tunewheel_train.runs.ladder import next_rung
 

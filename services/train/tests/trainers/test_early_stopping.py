@@ -15,7 +15,7 @@ OPTIONS = {
     "validation_fraction": 0.4, "patience": 2, "checkpoint_steps": 1, "epochs": 4.0, "learning_rate": 0.2,
 }  # fmt: skip
 """A learning rate that soon leaves the best weights behind."""
-SHARE = "tunewheel_contracts.planning.validation.SHARE"
+SHARE = "tunewheel_planner.validation.SHARE"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,8 +7,8 @@ import os
 import time
 from pathlib import Path
 
-from tunewheel_contracts.planning.devices import GIB, Catalogue, Device, processor
-from tunewheel_contracts.planning.memory import Precision
+from tunewheel_planner.devices import GIB, Catalogue, Device, processor
+from tunewheel_planner.memory import Precision
 
 _SIZE = 1024
 _SECONDS = 0.2

@@ -16,7 +16,7 @@ from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainMethod
 from tunewheel_contracts.formats.run import Adjustment
-from tunewheel_contracts.planning.calibration import Correction
+from tunewheel_planner.calibration import Correction
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_train.errors import RunFailed

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
-from tunewheel_contracts.planning.shapes import KNOWN, shape_of
+from tunewheel_planner.shapes import KNOWN, shape_of
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,

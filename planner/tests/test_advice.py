@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tunewheel_contracts.planning.advice import Approach, Change, Consistency, advise
+from tunewheel_planner.advice import Approach, Change, Consistency, advise
 
 
 @pytest.mark.parametrize(

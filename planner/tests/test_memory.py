@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from tunewheel_contracts.formats.plan import MemoryParts
 from tunewheel_contracts.formats.recipe import TrainMethod
-from tunewheel_contracts.planning.memory import NF4_BYTES, Rows, estimate_memory, weights_bytes
-from tunewheel_contracts.planning.shapes import KNOWN, ModelShape
+from tunewheel_planner.memory import NF4_BYTES, Rows, estimate_memory, weights_bytes
+from tunewheel_planner.shapes import KNOWN, ModelShape
 
 SHAPE = KNOWN["meta-llama/Llama-3.1-8B-Instruct"]
 LLAMA_65B = ModelShape(

@@ -9,10 +9,10 @@ import pytest
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.formats.plan import Interval, TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
-from tunewheel_contracts.planning.calibration import REMEMBERED, Calibration, Correction, Outcome, key
-from tunewheel_contracts.planning.devices import processor
-from tunewheel_contracts.planning.plan import DatasetStats, make_plan
-from tunewheel_contracts.planning.shapes import KNOWN
+from tunewheel_planner.calibration import REMEMBERED, Calibration, Correction, Outcome, key
+from tunewheel_planner.devices import processor
+from tunewheel_planner.plan import DatasetStats, make_plan
+from tunewheel_planner.shapes import KNOWN
 
 CPU = processor(memory_bytes=24 << 30, teraflops=0.4, bfloat16=True)
 
@@ -68,7 +68,7 @@ def test_small_models_say_nothing_about_large_ones() -> None:
     assert key("cpu", 1_235_814_400) == key("cpu", 1_711_376_384)
 
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "train.completed" / "valid"
+EXAMPLES = Path(__file__).resolve().parents[2] / "contracts/examples" / "train.completed" / "valid"
 
 
 def completed(name: str) -> TrainCompleted:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
-from tunewheel_contracts.planning.devices import catalogue, read_catalogue
+from tunewheel_planner.devices import catalogue, read_catalogue
 
 CARD: dict[str, Any] = {"name": "ours", "kind": "cuda", "memory_gib": 48, "teraflops": 100}
 HALF = {"low": 0.1, "expected": 0.2, "high": 0.5}

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 from tunewheel_contracts.formats.plan import Interval
 from tunewheel_contracts.formats.recipe import TrainMethod
-from tunewheel_contracts.planning.devices import Device
-from tunewheel_contracts.planning.memory import Precision
-from tunewheel_contracts.planning.shapes import ALL_LINEAR, ModelShape
+
+from tunewheel_planner.devices import Device
+from tunewheel_planner.memory import Precision
+from tunewheel_planner.shapes import ALL_LINEAR, ModelShape
 
 EXPANDING_4_BIT = 40.0
 """Operations that expanding one 4-bit weight costs as much as, each time; done twice per micro-batch."""

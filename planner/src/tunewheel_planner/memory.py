@@ -15,7 +15,8 @@ from typing import Literal
 
 from tunewheel_contracts.formats.plan import MemoryParts
 from tunewheel_contracts.formats.recipe import TrainMethod
-from tunewheel_contracts.planning.shapes import ALL_LINEAR, ModelShape
+
+from tunewheel_planner.shapes import ALL_LINEAR, ModelShape
 
 Precision = Literal["bfloat16", "float32"]
 SIZE: dict[Precision, int] = {"bfloat16": 2, "float32": 4}

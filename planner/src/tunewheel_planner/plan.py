@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 from tunewheel_contracts.formats.plan import Interval, MemoryParts, TrainPlan, ValidationPlan
 from tunewheel_contracts.formats.recipe import PreferenceMethod, TrainMethod, TrainSpec
-from tunewheel_contracts.planning.calibration import Correction
-from tunewheel_contracts.planning.devices import Device
-from tunewheel_contracts.planning.memory import Precision, Rows, estimate_memory
-from tunewheel_contracts.planning.shapes import ModelShape
-from tunewheel_contracts.planning.speed import operations_per_token, tokens_per_second
-from tunewheel_contracts.planning.validation import count_steps, most_validated, plan_validation
+
+from tunewheel_planner.calibration import Correction
+from tunewheel_planner.devices import Device
+from tunewheel_planner.memory import Precision, Rows, estimate_memory
+from tunewheel_planner.shapes import ModelShape
+from tunewheel_planner.speed import operations_per_token, tokens_per_second
+from tunewheel_planner.validation import count_steps, most_validated, plan_validation
 
 HEADROOM = 0.93
 """Share of a device's memory that a plan fills: allocators leave gaps."""

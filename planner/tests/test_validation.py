@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tunewheel_contracts.formats.plan import ValidationPlan
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
-from tunewheel_contracts.planning.plan import DatasetStats, hold_back
-from tunewheel_contracts.planning.validation import (
+from tunewheel_planner.plan import DatasetStats, hold_back
+from tunewheel_planner.validation import (
     FEWEST,
     MOST,
     SHARE,

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from tunewheel_contracts.formats.plan import Interval, TrainPlan
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
-from tunewheel_contracts.planning.calibration import Calibration, Correction, Outcome, key
-from tunewheel_contracts.planning.devices import Device, catalogue, processor
-from tunewheel_contracts.planning.plan import DatasetStats, hold_back, make_plan
-from tunewheel_contracts.planning.shapes import KNOWN, LINEARS, ModelShape
+from tunewheel_planner.calibration import Calibration, Correction, Outcome, key
+from tunewheel_planner.devices import Device, catalogue, processor
+from tunewheel_planner.plan import DatasetStats, hold_back, make_plan
+from tunewheel_planner.shapes import KNOWN, LINEARS, ModelShape
 
 STATS = DatasetStats(examples=1000, tokens=400_000, longest=800, learnt=100_000, prefix=100)
 PAIRS = DatasetStats(examples=500, tokens=300_000, longest=700, learnt=80_000, sequences=1000)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
-
 from tunewheel_contracts.errors import InvalidSpec, first_complaint
 from tunewheel_contracts.fields import Frozen
 

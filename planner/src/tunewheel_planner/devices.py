@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
-
 from tunewheel_contracts.errors import InvalidSpec, first_complaint, inconsistent
 from tunewheel_contracts.fields import Frozen, NonNegative
 from tunewheel_contracts.formats.plan import Interval, Positive
-from tunewheel_contracts.planning.memory import Precision
+
+from tunewheel_planner.memory import Precision
 
 GIB = 1 << 30
 ON_GPU = Interval(low=0.2, expected=0.35, high=0.5)
@@ -72,7 +72,7 @@ class Catalogue(Frozen):
 def catalogue() -> Catalogue:
     """``devices.json`` of this package."""
     return Catalogue.model_validate(
-        json.loads(resources.files("tunewheel_contracts.planning").joinpath("devices.json").read_text())
+        json.loads(resources.files("tunewheel_planner").joinpath("devices.json").read_text())
     )
 
 
