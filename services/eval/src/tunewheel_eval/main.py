@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
+from tunewheel_runtime.webhooks import Webhook
 
 from tunewheel_eval.evaluation import Evaluator
 from tunewheel_eval.forgetting import Erased
 from tunewheel_eval.handlers import register
 from tunewheel_eval.reviewing.notices import Notices
-from tunewheel_eval.reviewing.webhook import Webhook
 from tunewheel_eval.settings import Settings
 from tunewheel_eval.worker_process import WORKER
 
@@ -22,17 +22,8 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     erased = Erased()
     evaluator = Evaluator(service.store, settings, erased, worker=worker)
     service.on_startup(evaluator.prepare)
-    register(service, evaluator, erased, Notices(service.store, _webhook(settings)))
+    register(service, evaluator, erased, Notices(service.store, Webhook.of(settings), settings))
     return service
-
-
-def _webhook(settings: Settings) -> Webhook:
-    secret = settings.webhook_secret
-    return Webhook(
-        hosts=settings.webhook_host_list,
-        secret=secret.get_secret_value() if secret is not None else "",
-        console_url=settings.console_url,
-    )
 
 
 def main() -> None:

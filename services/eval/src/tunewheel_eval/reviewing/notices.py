@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.webhooks import Notice, Webhook
 
 from tunewheel_eval.reviewing.cases import Cases
-from tunewheel_eval.reviewing.webhook import Webhook
+from tunewheel_eval.settings import Settings
+
+TYPE = "review.waiting"
+"""Of the CloudEvent: what is told outside is less than ``review.requested`` on the log says."""
 
 
 class Notices:
     """Tells of reviews. A notice that a crash cut short is sent again, under the same id."""
 
-    def __init__(self, store: ObjectStore, webhook: Webhook) -> None:
-        self._cases, self._webhook = Cases(store), webhook
+    def __init__(self, store: ObjectStore, webhook: Webhook, settings: Settings) -> None:
+        self._cases, self._webhook, self._settings = Cases(store), webhook, settings
 
     async def tell(self, event: Envelope[ReviewRequested], lease: Lease) -> None:
         """Tell of one review, unless it is decided, or its project names nobody to tell.
@@ -26,20 +28,9 @@ class Notices:
             LeaseLost: the partition moved, or the service stops; whoever reads the event next tells it.
         """
         url = await self._wants_to_know(event.data.review_id)
-        if url is None:
-            return
-        telling = asyncio.create_task(self._webhook.tell(event, url))
-        losing = asyncio.create_task(lease.lost.wait())
-        try:
-            await asyncio.wait({telling, losing}, return_when=asyncio.FIRST_COMPLETED)
-            if telling.done():
-                telling.result()
-            else:
-                lease.check()
-        finally:
-            for task in (telling, losing):
-                task.cancel()
-            await asyncio.gather(telling, losing, return_exceptions=True)
+        if url is not None:
+            page = self._settings.page(f"reviews/{event.data.project}/{event.data.review_id}")
+            await self._webhook.tell_under(lease, notice_of(event, page=page), url)
 
     async def _wants_to_know(self, review_id: str | None) -> str | None:
         case = await self._cases.read(review_id) if review_id is not None else None
@@ -47,3 +38,17 @@ class Notices:
             return None
         over = await self._cases.rejection(case.review_id) or await self._cases.decision(case.review_id)
         return None if over else case.rule.webhook
+
+
+def notice_of(event: Envelope[ReviewRequested], *, page: str | None) -> Notice:
+    """Return what is told of ``event``; ``page`` is where people review."""
+    asked = event.data
+    told = {
+        "project": asked.project,
+        "run_id": asked.run_id,
+        "review_id": asked.review_id,
+        "items": asked.items,
+        "reviewers": asked.reviewers,
+        "url": page,
+    }
+    return Notice(event=event, type=TYPE, subject=asked.run_id, field="review.webhook", data=told)

@@ -18,12 +18,11 @@ import pytest
 from aiokafka import TopicPartition
 from pydantic import ValidationError
 from structlog.testing import capture_logs
-from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_eval.reviewing.notices import Notices
-from tunewheel_eval.reviewing.webhook import Webhook
-from tunewheel_eval.settings import Settings
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.retry import Backoff
+from tunewheel_runtime.webhooks import Notice, Webhook, WebhookSettings
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
 AT_ONCE = Backoff(attempts=3, first=0.0, longest=0.0)
@@ -70,37 +69,31 @@ def webhook(*hosts: str, secret: str = SECRET, leads_to: str | None = None) -> W
     async def resolve(host: str, _: int) -> list[Any]:
         return [ip_address(leads_to or host)]
 
-    return Webhook(
-        hosts=hosts, secret=secret, console_url="https://console/", backoff=AT_ONCE, resolve=resolve
-    )
+    return Webhook(hosts=hosts, secret=secret, backoff=AT_ONCE, resolve=resolve)
 
 
 @pytest.fixture
-async def waiting(open_review: Any) -> Envelope[Any]:
-    desk = await open_review()
-    return new_event(desk.requested, source="/tunewheel/eval")
+def waiting() -> Notice:
+    data = DatasetRequested(project="desk", reason=BuildReason.COMMAND, request="1")
+    event = new_event(data, source="/tunewheel/eval")
+    told = {"project": "desk", "items": 6, "url": None}
+    return Notice(event=event, type="some.waiting", subject="run-1", field="review.webhook", data=told)
 
 
-async def test_a_receiver_gets_a_signed_cloudevent_without_a_customer_s_word(
-    receiver: Receiver, waiting: Envelope[Any]
-) -> None:
+async def test_a_receiver_gets_a_signed_cloudevent(receiver: Receiver, waiting: Notice) -> None:
     assert await webhook("127.0.0.1").tell(waiting, receiver.url())
     ((headers, body),) = receiver.got
     told = json.loads(body)
     assert headers["content-type"].startswith("application/cloudevents+json")
     assert headers["host"] == f"127.0.0.1:{receiver.port}"
-    assert (told["specversion"], told["type"], told["id"]) == ("1.0", "review.waiting", waiting.id)
-    assert told["data"] == {
-        "project": "desk", "run_id": "run-1", "review_id": waiting.data.review_id, "items": 6, "reviewers": 1,
-        "url": f"https://console/reviews/desk/{waiting.data.review_id}",
-    }  # fmt: skip
-    assert b"parcel" not in body
+    assert (told["specversion"], told["type"], told["id"]) == ("1.0", "some.waiting", waiting.event.id)
+    assert (told["subject"], told["data"]) == ("run-1", {"project": "desk", "items": 6})
     content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     expected = base64.b64encode(hmac.digest(b"k" * 24, content, hashlib.sha256)).decode()
-    assert (headers["webhook-id"], headers["webhook-signature"]) == (waiting.id, f"v1,{expected}")
+    assert (headers["webhook-id"], headers["webhook-signature"]) == (waiting.event.id, f"v1,{expected}")
 
 
-async def test_it_is_tried_again_under_the_same_id(receiver: Receiver, waiting: Envelope[Any]) -> None:
+async def test_it_is_tried_again_under_the_same_id(receiver: Receiver, waiting: Notice) -> None:
     receiver.statuses = [503, 429, 200]
     assert await webhook("127.0.0.1").tell(waiting, receiver.url())
     assert len({(headers["webhook-id"], body) for headers, body in receiver.got}) == 1
@@ -111,7 +104,7 @@ async def test_it_is_tried_again_under_the_same_id(receiver: Receiver, waiting: 
     ("statuses", "attempts"), [([500], 3), ([302], 1), ([404], 1)], ids=["broken", "redirects", "gone"]
 )
 async def test_it_gives_up_and_says_so(
-    receiver: Receiver, waiting: Envelope[Any], statuses: list[int], attempts: int
+    receiver: Receiver, waiting: Notice, statuses: list[int], attempts: int
 ) -> None:
     receiver.statuses = statuses
     with capture_logs() as logs:
@@ -135,7 +128,7 @@ async def test_it_gives_up_and_says_so(
 )
 async def test_nothing_is_sent_where_it_may_not_be(
     receiver: Receiver,
-    waiting: Envelope[Any],
+    waiting: Notice,
     hosts: tuple[str, ...],
     host: str,
     leads_to: str | None,
@@ -156,7 +149,7 @@ async def test_nothing_is_sent_where_it_may_not_be(
         "http://127.0.0.1/\ud800", "http://127.0.0.1/" + "a" * 70_000, "http://hoo\u212as.example/",
     ],
 )  # fmt: skip
-async def test_what_is_no_url_is_refused_and_stops_nothing(waiting: Envelope[Any], url: str) -> None:
+async def test_what_is_no_url_is_refused_and_stops_nothing(waiting: Notice, url: str) -> None:
     with capture_logs() as logs:
         listed = webhook("127.0.0.1", "hooks.example", "127.0.0.0/8", leads_to="127.0.0.1")
         assert not await listed.tell(waiting, url)
@@ -164,14 +157,14 @@ async def test_what_is_no_url_is_refused_and_stops_nothing(waiting: Envelope[Any
 
 
 async def test_a_name_is_connected_to_at_the_address_that_was_checked(
-    receiver: Receiver, waiting: Envelope[Any]
+    receiver: Receiver, waiting: Notice
 ) -> None:
     listed = webhook("hooks.example.com", "127.0.0.0/8", leads_to="127.0.0.1")
     assert await listed.tell(waiting, receiver.url("hooks.example.com"))
     assert receiver.got[0][0]["host"] == f"hooks.example.com:{receiver.port}"
 
 
-async def test_nobody_who_listens_and_no_address_are_told_as_a_failure(waiting: Envelope[Any]) -> None:
+async def test_nobody_who_listens_and_no_address_are_told_as_a_failure(waiting: Notice) -> None:
     async def fails(_: str, __: int) -> list[Any]:
         raise OSError("no such name")
 
@@ -180,44 +173,22 @@ async def test_nobody_who_listens_and_no_address_are_told_as_a_failure(waiting: 
     assert not await lost.tell(waiting, "http://gone.example/")
 
 
-class Telling(Webhook):
-    """Notes whom it told, or takes for ever."""
-
-    def __init__(self, *, slow: bool = False) -> None:
-        super().__init__(hosts=(), secret="")
-        self.told: list[str] = []
-        self._slow = slow
-
-    async def tell(self, event: Envelope[Any], url: str) -> bool:
-        if self._slow:
+async def test_a_slow_receiver_does_not_keep_the_service_from_stopping(waiting: Notice) -> None:
+    class Slow(Webhook):
+        async def tell(self, notice: Notice, url: str) -> bool:
             await asyncio.Event().wait()
-        self.told.append(url)
-        return True
+            return True
 
-
-async def test_only_a_review_that_waits_is_told_and_only_to_whom_its_spec_names(open_review: Any) -> None:
-    url, lease = "https://hooks.example.com/", Lease(TopicPartition("review.requested", 0))
-    desk = await open_review(webhook=url)
-    quiet = await open_review(run_id="run-2")
-    telling = Telling()
-    notices = Notices(desk.store, telling)
-    for requested in (quiet.requested, desk.requested, desk.requested.model_copy(update={"review_id": None})):
-        await notices.tell(new_event(requested, source="/test"), lease)
-    assert telling.told == [url]
-    await desk.submit("ada", "rejected")
-    await notices.tell(new_event(desk.requested, source="/test"), lease)
-    assert telling.told == [url]
-
-
-async def test_a_slow_receiver_does_not_keep_the_service_from_stopping(open_review: Any) -> None:
-    desk = await open_review(webhook="https://hooks.example.com/")
     lease = Lease(TopicPartition("review.requested", 0))
     lease.lose("the service is stopping")
     with pytest.raises(LeaseLost):
-        await Notices(desk.store, Telling(slow=True)).tell(new_event(desk.requested, source="/test"), lease)
+        await Slow(hosts=(), secret="").tell_under(lease, waiting, "http://127.0.0.1:1/")
 
 
 def test_a_secret_that_cannot_be_decoded_stops_the_service_before_it_starts() -> None:
     with pytest.raises(ValidationError, match="base64"):
-        Settings(webhook_secret="whsec_%")  # type: ignore[arg-type]
-    assert Settings(webhook_hosts=" A.example, 10.0.0.0/8,").webhook_host_list == ("a.example", "10.0.0.0/8")
+        WebhookSettings(webhook_secret="whsec_%")  # type: ignore[arg-type]
+    listed = WebhookSettings(webhook_hosts=" A.example, 10.0.0.0/8,", console_url="https://console/")
+    assert listed.webhook_host_list == ("a.example", "10.0.0.0/8")
+    assert listed.page("labels/desk") == "https://console/labels/desk"
+    assert WebhookSettings().page("labels/desk") is None
