@@ -36,7 +36,7 @@ class TopicSpec:
     group ``<service>.<topic>``; one of ``replayed_by`` only reads the topic in every process, without a
     group: the whole, or what it looks for. Of the services that ``elects`` names, the group
     ``<service>.active`` on this topic chooses the one active process. The console reads every topic but
-    ``COMES_AGAIN`` and is named nowhere.
+    ``NOT_SHOWN`` and is named nowhere.
     """
 
     event: type[Event]
@@ -100,7 +100,7 @@ TICKET_PUBLISHED = TopicSpec(upstream.TicketPublished, ("upstream", "ingest", "c
 DOCUMENT_PUBLISHED = TopicSpec(upstream.DocumentPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
 DOCUMENT_WITHDRAWN = TopicSpec(upstream.DocumentWithdrawn, ("upstream", "ingest", "cli"), ("curate",), 3)
 EXAMPLE_PUBLISHED = TopicSpec(
-    upstream.ExamplePublished, ("upstream", "ingest", "eval", "cli"), ("ingest",), 3
+    upstream.ExamplePublished, ("upstream", "ingest", "eval", "console", "curate", "cli"), ("ingest",), 3
 )
 FEEDBACK_RECEIVED = TopicSpec(
     upstream.FeedbackReceived, ("upstream", "serve-gateway"), ("ingest", "monitor"), 3
@@ -232,7 +232,7 @@ DRIFT_RESOLVED = TopicSpec(
     monitoring.DriftResolved, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
 )
 LABELS_REQUESTED = TopicSpec(
-    monitoring.LabelsRequested, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
+    monitoring.LabelsRequested, ("monitor",), ("curate", "monitor"), 1, replayed_by=("monitor",)
 )
 TURN_COMPLETED = TopicSpec(
     monitoring.TurnCompleted, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
@@ -241,6 +241,8 @@ TURN_COMPLETED = TopicSpec(
 TOPICS: tuple[TopicSpec, ...] = tuple(v for v in list(globals().values()) if isinstance(v, TopicSpec))
 COMES_AGAIN = (TICKET_PUBLISHED, DOCUMENT_PUBLISHED, EXAMPLE_PUBLISHED)
 """Their content comes again as ``record.ingested``."""
+NOT_SHOWN = (*COMES_AGAIN, INFERENCE_SCORED)
+"""What the console does not read: of each completion it reads the completion."""
 BY_NAME: dict[str, TopicSpec] = {spec.name: spec for spec in TOPICS}
 ERASES_LETTERS: Service = "ingest"
 """Takes what was erased out of everybody's dead-letter topics (``tunewheel_runtime.erased_letters``)."""

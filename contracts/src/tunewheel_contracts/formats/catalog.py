@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, Negative, PreferencePair
+from tunewheel_contracts.formats.label_prompts import LabelPrompts
 from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.run import AdapterRef, RunManifest
 from tunewheel_contracts.formats.scorecard import Scorecard
@@ -16,6 +17,7 @@ FORMATS: dict[str, type[BaseModel]] = {
     "chat-example": ChatExample,
     "dataset-manifest": DatasetManifest,
     "desired-routes": DesiredRoutes,
+    "label-prompts": LabelPrompts,
     "negative": Negative,
     "preference-pair": PreferencePair,
     "project-spec": ProjectSpec,

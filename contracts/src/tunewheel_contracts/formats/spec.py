@@ -250,6 +250,11 @@ class ProjectSpec(Strict):
             if metrics.count(metric) > 1:
                 raise inconsistent("criteria", f"name {metric} twice; put all its bounds into one entry")
         self._label_in_schema()
+        if self.drift.labels.teacher_quota and self.dataset.formats.documents.questions.teacher is None:
+            raise inconsistent(
+                "drift.labels.teacher_quota",
+                "is set, but no teacher is named: give dataset.formats.documents.questions.teacher, or set 0",
+            )
         canary = self.rollout.canary
         if canary.enabled and canary.percent == 0:
             raise inconsistent(

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 
 from tunewheel_contracts.binding import CONTENT_TYPE, REQUIRED_HEADERS
-from tunewheel_contracts.topics import COMES_AGAIN, TOPICS, Service, TopicSpec
+from tunewheel_contracts.topics import NOT_SHOWN, TOPICS, Service, TopicSpec
 
 FOLDER = "contracts/asyncapi"
 BINDING = {"bindingVersion": "0.5.0"}
@@ -30,7 +30,7 @@ HEADER = "# Generated from the event models and topics; run `python -m tunewheel
 def consumed_by(service: str) -> tuple[TopicSpec, ...]:
     """Return the topics that ``service`` reads."""
     if service == "console":
-        return tuple(spec for spec in TOPICS if spec not in COMES_AGAIN)
+        return tuple(spec for spec in TOPICS if spec not in NOT_SHOWN)
     return tuple(spec for spec in TOPICS if service in spec.consumers)
 
 

@@ -21,7 +21,8 @@ caused this one, `ce_correlationid` the turn of the wheel. Topics with consumers
 `<topic>.dlq` beside them: the original bytes and headers, with `dlq_service`, `dlq_field`, `dlq_reason`,
 `dlq_source_topic`, `dlq_source_partition` and `dlq_source_offset` added. A service that is killed before its
 offset moves may write a letter again: count letters by service and source, as the console and the command
-line do. The console reads every topic but those whose content comes again as `record.ingested`.
+line do. The console reads every topic but those whose content comes again as `record.ingested`, and
+`inference.scored`.
 The column "key" names the field whose value is the record key: events of one key keep their order. On a topic
 that keeps the newest per key, a null value (a tombstone) takes the key back: the project is then declared, or
 served by a model, no longer.
