@@ -8,15 +8,17 @@ from typing import Any
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import DatasetRequested, RecordIngested
+from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested
 from tunewheel_runtime.service import Delivery, Lease, Service
 
 from tunewheel_curate.curation import Curation
 from tunewheel_curate.records.backlog import GROUP
+from tunewheel_curate.turns.labels_wanted import LabelsWanted
 
 
-def register(service: Service, curation: Curation, *, append_batch: int) -> None:
+def register(service: Service, curation: Curation, labels: LabelsWanted, *, append_batch: int) -> None:
     """Attach the handlers."""
     service.ask_who()
 
@@ -27,6 +29,10 @@ def register(service: Service, curation: Curation, *, append_batch: int) -> None
     @service.on(topics.DRIFT_DETECTED)
     async def on_drift_detected(event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
         return await curation.request_for_drift(event)
+
+    @service.job(topics.LABELS_REQUESTED, concurrent=True)
+    async def on_labels_requested(event: Envelope[LabelsRequested], lease: Lease) -> None:
+        await labels.pass_on(event, lease)
 
     @service.on(topics.DOCUMENT_WITHDRAWN)
     async def on_document_withdrawn(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_runtime.attempts import Attempts
 from tunewheel_runtime.process import run_service
@@ -24,6 +27,8 @@ from tunewheel_curate.records.catching_up import catch_up
 from tunewheel_curate.records.missing import MissingRecords
 from tunewheel_curate.records.table import RecordTable, table_url
 from tunewheel_curate.settings import Settings
+from tunewheel_curate.turns.labels_wanted import LabelsWanted
+from tunewheel_curate.turns.taught_answers import TaughtAnswers
 from tunewheel_curate.watching import Watch
 
 log = structlog.get_logger(__name__)
@@ -44,12 +49,13 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     if settings.pseudonym_secret is None:
         log.warning("no_pseudonym_secret", reason=NO_SECRET)
     known = Known()
+    allowed = AllowedSources.configured(
+        hosts=settings.spec_hosts, folders=settings.spec_folders, store_url=service.store.url
+    )
     builder = Builder(
         regression_set=settings.eval_regression_set,
         pseudonym_secret=settings.pseudonym_secret,
-        allowed=AllowedSources.configured(
-            hosts=settings.spec_hosts, folders=settings.spec_folders, store_url=service.store.url
-        ),
+        allowed=allowed,
         seconds=settings.build_seconds,
         worker=worker,
     )
@@ -66,10 +72,11 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
 
     followed = service.replay_at(TOPICS, known.apply)
     service.withhold(known.erasures, followed)
+    projects = service.view(topics.PROJECT_DECLARED)
     curation = Curation(
         service,
         table=table,
-        projects=service.view(topics.PROJECT_DECLARED),
+        projects=projects,
         known=known,
         followed=followed,
         builder=builder,
@@ -86,7 +93,12 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
         read_backlog=lambda: read_backlog(settings),
     )
 
-    register(service, curation, append_batch=settings.append_batch)
+    async def publish_taught(example: ExamplePublished, cause: Envelope[Any]) -> None:
+        await service.publish(service.new(example, cause=cause))
+
+    taught = TaughtAnswers(service.store, allowed, publish_taught)
+    labels = LabelsWanted(projects, taught, settings)
+    register(service, curation, labels, append_batch=settings.append_batch)
     service.on_startup(missing.recall)
     service.on_startup(read_regression_set)
     service.on_startup(fill)

@@ -49,6 +49,7 @@ from tunewheel_curate.preferences.pairs import Preferences
 from tunewheel_curate.records.ratings import with_ratings
 from tunewheel_curate.records.selection import distinct_records, select_usable
 from tunewheel_curate.records.sources import SourceCount, count_sources
+from tunewheel_curate.records.taught import with_taught
 from tunewheel_curate.records.withdrawals import drop_withdrawn
 from tunewheel_curate.replay.mixing import Replayed
 from tunewheel_curate.sides import COMPARED, complete, part
@@ -113,7 +114,7 @@ def build(
     ``benchmarks`` are what no example may give away.
     """
     given = given or Given()
-    records = with_ratings(records, wanted=spec.dataset.ratings)
+    records = with_taught(with_ratings(records, wanted=spec.dataset.ratings))
     distinct = distinct_records(records)
     live = drop_withdrawn(records, given.withdrawals)
     try:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 from tunewheel_contracts.formats.allowed_sources import DEFAULT_HOSTS, Folders, Hosts
-from tunewheel_runtime.settings import ServiceSettings
+from tunewheel_runtime.webhooks import WebhookSettings
 
 
-class Settings(ServiceSettings):
+class Settings(WebhookSettings):
     """``TUNEWHEEL_*`` variables of the curate service."""
 
     policy_seconds: float = Field(default=0.5, gt=0)

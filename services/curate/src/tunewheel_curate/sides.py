@@ -31,7 +31,7 @@ from tunewheel_curate.preferences.negatives import Negatives, negatives_of
 from tunewheel_curate.preferences.pairs import Preferences, preference_pairs
 from tunewheel_curate.replay.mixing import Replayed, choose_replay
 from tunewheel_curate.similarity.pairs import SimilarPair
-from tunewheel_curate.stage import RATED, Stage, dropped_frame
+from tunewheel_curate.stage import RATED, UNCHECKED, Stage, dropped_frame
 
 COMPARED = "conflicts"
 """The stage whose records were good enough to be compared with others."""
@@ -64,8 +64,8 @@ def part(
     """Split ``examples``; ``pairs`` are positions in them, ``stages`` tell what became of their records.
 
     ``secret`` is that of pseudonyms, by which groups are retired. The stage drops what may be on neither
-    side. Reasons: ``held_out_before``; ``holdout_retired``; ``rated`` (it fell to the holdout, and nobody
-    checked it: a model is not to be judged by what another one said).
+    side. Reasons: ``held_out_before``; ``holdout_retired``; ``rated`` and ``taught`` (it fell to the holdout,
+    and nobody checked it: a model is not to be judged by what another one said).
     """
     ids = examples["record_ids"].to_list()
     seen = [memory.seen(marks) for marks in _marks(ids, stages)] if memory.marks else []
@@ -74,15 +74,14 @@ def part(
     resting = pl.col("example_id").is_in(
         examples["example_id"].filter(pl.Series(retired, dtype=pl.Boolean)).implode()
     )
-    rated = pl.col("trust") == RATED
     lost = pl.concat(
         [
             _lost(split.neither.filter(~resting), HELD_OUT_BEFORE),
             _lost(split.neither.filter(resting), RETIRED),
-            _lost(split.holdout.filter(rated), RATED),
+            *(_lost(split.holdout.filter(pl.col("trust") == one), one) for one in UNCHECKED),
         ]
     )
-    split = replace(split, holdout=split.holdout.filter(~rated))
+    split = replace(split, holdout=split.holdout.filter(~pl.col("trust").is_in(UNCHECKED)))
     stage = Stage(
         name="split",
         kept=pl.concat([split.train, split.holdout]),

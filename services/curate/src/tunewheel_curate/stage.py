@@ -45,9 +45,13 @@ DROPPED_SCHEMA: dict[str, pl.DataType] = {
 
 RATED = "rated"
 """The trust in an answer that nobody but a user's thumb speaks for."""
+TAUGHT = "taught"
+"""The trust in an answer that a teacher gave to a prompt of production, and nobody validated."""
+UNCHECKED = (RATED, TAUGHT)
+"""What nobody checked is never held out: a model is not to be judged by what another one said."""
 RATED_DOWN = "rated_down"
 """The reason by which ``select_usable`` hands answers to avoid over that come with nothing to prefer."""
-TRUST_RANK = {RATED: -1, "unverified": 0, "corrected": 1, "expert": 2}
+TRUST_RANK = {RATED: -1, TAUGHT: -1, "unverified": 0, "corrected": 1, "expert": 2}
 
 
 _CORRECTS = f'"{CORRECTED_IN_REVIEW}":'

@@ -8,19 +8,26 @@ teacher would say today. Docs: docs/adr/0006-what-builds-take-from-outside.md.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 from pydantic import Field, StringConstraints, ValidationError
 from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.fields import Frozen
-from tunewheel_contracts.formats.example_formats import QuestionFormat, TeacherSpec
+from tunewheel_contracts.formats.example_formats import QuestionFormat
 from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
 from tunewheel_curate.documents.sections import Section
+from tunewheel_curate.teacher import (
+    CONCURRENT,
+    GIVE_UP_AFTER,
+    TeacherAway,
+    json_in,
+    open_teacher,
+    reply_of,
+)
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -36,9 +43,6 @@ INSTRUCTIONS = (
 )
 ATTEMPTS = 2
 """Times that an unreadable reply is asked for; connections are retried by the client beside that."""
-CONCURRENT = 4
-GIVE_UP_AFTER = 3
-"""Sections without an answer, for want of a teacher, after which the others are not asked for."""
 
 
 class QuestionAnswer(Frozen):
@@ -89,15 +93,16 @@ async def ask_teacher(
         return lessons
     assert questions.teacher is not None
     turns, failures = asyncio.Semaphore(CONCURRENT), list[str]()
-    async with client or _client(questions.teacher) as teacher:
+    async with client or open_teacher(questions.teacher) as teacher:
 
         async def learn(key: str) -> None:
             async with turns:
                 if len(failures) >= GIVE_UP_AFTER:
                     return
-                lesson = await _lesson(teacher, sections[key], questions)
-                if isinstance(lesson, str):
-                    failures.append(lesson)
+                try:
+                    lesson = await _lesson(teacher, sections[key], questions)
+                except TeacherAway as error:
+                    failures.append(str(error))
                 else:
                     lessons[key] = await _keep(store, key, lesson)
 
@@ -107,40 +112,14 @@ async def ask_teacher(
     return lessons
 
 
-def _client(teacher: TeacherSpec) -> AsyncOpenAI:
-    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
-
-    key = os.environ.get(teacher.api_key_env, "") if teacher.api_key_env else ""
-    return AsyncOpenAI(
-        base_url=teacher.base_url,
-        api_key=key or "none",
-        timeout=teacher.timeout_seconds,
-        max_retries=2,
-        # The host was allowed, not those that it may send us to.
-        http_client=DefaultAsyncHttpxClient(follow_redirects=False),
-    )
-
-
-async def _lesson(client: AsyncOpenAI, section: Section, questions: QuestionFormat) -> Lesson | str:
-    """Return what the teacher says; a text: why it could not be asked."""
-    from openai import APIConnectionError, APIStatusError, BadRequestError
-
+async def _lesson(client: AsyncOpenAI, section: Section, questions: QuestionFormat) -> Lesson:
+    """Return what the teacher makes of a section. Raises TeacherAway."""
     assert questions.teacher is not None
-    messages: list[Any] = _messages(section, questions.per_section)
-    options: dict[str, Any] = {"response_format": {"type": "json_object"}}
+    messages = _messages(section, questions.per_section)
     for _ in range(ATTEMPTS):
-        asked = {"model": questions.teacher.model, "messages": messages, "temperature": 0, "seed": 17}
+        said = await reply_of(client, questions.teacher.model, messages)
         try:
-            try:
-                reply = await client.chat.completions.create(**asked, **options)
-            except BadRequestError:  # some servers know no JSON mode
-                options = {}
-                reply = await client.chat.completions.create(**asked)
-        except (APIConnectionError, APIStatusError) as error:
-            return f"{type(error).__name__}: {error}"
-        said = (reply.choices[0].message.content if reply.choices else None) or ""
-        try:
-            return Lesson.model_validate_json(_json_in(said))
+            return Lesson.model_validate_json(json_in(said))
         except ValidationError as error:
             field, reason = first_complaint(error)
             complaint = f"That is not the JSON asked for: {field} {reason}. Reply with the JSON only."
@@ -165,12 +144,6 @@ def _messages(section: Section, count: int) -> list[dict[str, str]]:
         {"role": "system", "content": INSTRUCTIONS.format(count=count)},
         {"role": "user", "content": shown},
     ]
-
-
-def _json_in(said: str) -> str:
-    """Return the JSON object in a reply that may stand in a fence."""
-    start, end = said.find("{"), said.rfind("}")
-    return said[start : end + 1] if 0 <= start < end else said
 
 
 def lesson_path(key: str) -> str:

@@ -144,6 +144,18 @@ class RecordTable:
         limit = pl.col("partition").replace_strict(limits, default=0, return_dtype=pl.Int64)
         return rows.filter(pl.col("offset") < limit)
 
+    def newer(self, project: str, upto: Mapping[str, int], columns: Sequence[str]) -> pl.DataFrame:
+        """Return ``columns`` of the rows of ``project`` from the offsets ``upto`` on, by partition: all of a
+        partition that is not named.
+
+        Raises:
+            TransientError: an erasure took the files away meanwhile.
+        """
+        named = {int(partition): end for partition, end in upto.items()}
+        limit = pl.col("partition").replace_strict(named, default=0, return_dtype=pl.Int64)
+        rows = self._scan(tuple(RECORD_SCHEMA)).filter(pl.col("project") == project)
+        return self._collected(rows.filter(pl.col("offset") >= limit).select(columns))
+
     def compact(self, *, min_files: int) -> bool:
         """Merge small files once there are ``min_files``; older versions stay readable.
 

@@ -1,0 +1,67 @@
+"""A teacher: a model behind an OpenAI-compatible endpoint, which a project's spec names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunewheel_contracts.formats.example_formats import TeacherSpec
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+CONCURRENT = 4
+"""Questions that a teacher is asked at once."""
+GIVE_UP_AFTER = 3
+"""Questions without an answer, for want of a teacher, after which the others are not asked."""
+
+
+class TeacherAway(Exception):
+    """The teacher could not be asked; the message says why."""
+
+
+def open_teacher(teacher: TeacherSpec) -> AsyncOpenAI:
+    """Return a client, to be closed. Whether the host may be asked, ``AllowedSources`` says."""
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+    key = os.environ.get(teacher.api_key_env, "") if teacher.api_key_env else ""
+    return AsyncOpenAI(
+        base_url=teacher.base_url,
+        api_key=key or "none",
+        timeout=teacher.timeout_seconds,
+        max_retries=2,
+        # The host was allowed, not those that it may send us to.
+        http_client=DefaultAsyncHttpxClient(follow_redirects=False),
+    )
+
+
+async def reply_of(
+    client: AsyncOpenAI, model: str, messages: Sequence[dict[str, str]], *, as_json: bool = True
+) -> str:
+    """Return what the teacher says; empty where it says nothing. ``as_json``: ask for JSON, where it can.
+
+    Raises:
+        TeacherAway
+    """
+    from openai import APIConnectionError, APIStatusError, BadRequestError
+
+    said: list[Any] = list(messages)
+    asked = {"model": model, "messages": said, "temperature": 0, "seed": 17}
+    options: dict[str, Any] = {"response_format": {"type": "json_object"}} if as_json else {}
+    try:
+        try:
+            reply = await client.chat.completions.create(**asked, **options)
+        except BadRequestError:
+            if not options:
+                raise
+            reply = await client.chat.completions.create(**asked)  # some servers know no JSON mode
+    except (APIConnectionError, APIStatusError) as error:
+        raise TeacherAway(f"{type(error).__name__}: {error}") from error
+    return (reply.choices[0].message.content if reply.choices else None) or ""
+
+
+def json_in(said: str) -> str:
+    """Return the JSON object in a reply that may stand in a fence."""
+    start, end = said.find("{"), said.rfind("}")
+    return said[start : end + 1] if 0 <= start < end else said

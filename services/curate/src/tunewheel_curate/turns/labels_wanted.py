@@ -1,0 +1,39 @@
+"""What happens at once when prompts wait for answers: people are told, and a teacher may answer."""
+
+from __future__ import annotations
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_runtime.jobs import Lease
+from tunewheel_runtime.view import View
+from tunewheel_runtime.webhooks import Webhook, WebhookSettings
+
+from tunewheel_curate.turns.label_notices import notice_of
+from tunewheel_curate.turns.taught_answers import TaughtAnswers
+
+
+class LabelsWanted:
+    """Tells of requests for labels as their projects' specs say."""
+
+    def __init__(
+        self, projects: View[ProjectDeclared], taught: TaughtAnswers, settings: WebhookSettings
+    ) -> None:
+        self._projects, self._taught, self._settings = projects, taught, settings
+        self._webhook = Webhook.of(settings)
+
+    async def pass_on(self, event: Envelope[LabelsRequested], lease: Lease) -> None:
+        """Tell the project's webhook, and let its teacher answer.
+
+        Raises:
+            LeaseLost: the partition moved; whoever reads the event next does it, a notice under the same id.
+            TransientError: the broker or the store is away.
+        """
+        declared = await self._projects.fresh(event.project)
+        if declared is None:
+            return
+        spec = declared.data.spec
+        if spec.drift.labels.webhook is not None:
+            page = self._settings.page(f"labels/{event.project}/{event.data.request_id}")
+            await self._webhook.tell_under(lease, notice_of(event, page=page), spec.drift.labels.webhook)
+        await self._taught.answer(event, spec, lease)

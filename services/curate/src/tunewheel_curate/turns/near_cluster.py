@@ -1,0 +1,126 @@
+"""How many trusted answers lie near a cluster of questions that drifted.
+
+The geometry is the monitor's own: the last question of a conversation as a static embedding, scaled to unit
+length, compared with the cluster's centre by cosine distance. Each row is embedded once, so that a look costs
+what came since the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from tunewheel_contracts.events.data import Trust
+from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_runtime.static_embedding import Vectors, unit_length
+
+from tunewheel_curate.examples.conversations import conversation
+from tunewheel_curate.records.taught import is_taught
+
+LONGEST_TEXT = 4_000
+"""Characters of a question that are embedded, as in the monitor."""
+NEAR_COLUMNS = (
+    "record_id", "kind", "source_id", "title", "input", "output", "history", "trust", "attributes",
+    "published_at", "partition", "offset",
+)  # fmt: skip
+"""What is looked at of a row of the record table."""
+Embed = Callable[[Sequence[str]], Vectors]
+
+
+@dataclass(frozen=True, slots=True)
+class NearCount:
+    """Distinct questions near a cluster that have an answer. The same question twice counts once."""
+
+    trusted: int
+    """An expert stands behind the answer (``validated_by``), wherever it was given."""
+    taught: int
+    """A teacher answered, and no expert: trusted least."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    question: str
+    trusted: bool
+
+
+class NearCluster:
+    """Counts, for one request for labels, the answers near its cluster.
+
+    What counts is what people or a teacher answered. Tickets that nobody validated, corrections and ratings
+    of users, and what the project's own model said, never do.
+    """
+
+    def __init__(self, asked: LabelsRequested, embed: Embed) -> None:
+        """``embed`` as ``StaticEmbedder.embed``: (texts, dimensions), not normalised."""
+        self._centre = unit_length(np.asarray(asked.centroid, dtype=np.float64).reshape(1, -1))[0]
+        self._radius = asked.radius
+        self._named = frozenset(asked.completion_ids)
+        self._embed = embed
+        self._near: dict[tuple[str, str], _Answer] = {}
+        self._reached: dict[str, int] = {}
+
+    @property
+    def reached(self) -> dict[str, int]:
+        """By partition of ``record.ingested``, the offset after the last row that was looked at."""
+        return dict(self._reached)
+
+    def count(self) -> NearCount:
+        trusted = {one.question for one in self._near.values() if one.trusted}
+        taught = {one.question for one in self._near.values() if not one.trusted}
+        return NearCount(len(trusted), len(taught - trusted))
+
+    def add(self, rows: pl.DataFrame) -> NearCount:
+        """Look at further ``rows`` (``NEAR_COLUMNS``) of the project; those before ``reached`` are passed
+        over. The newest record of a source counts, and a teacher never takes an expert's place."""
+        known = (
+            pl.col("partition")
+            .cast(pl.String)
+            .replace_strict(self._reached, default=0, return_dtype=pl.Int64)
+        )
+        new = rows.filter(pl.col("offset") >= known).sort("published_at", "record_id")
+        for partition, last in new.group_by("partition").agg(pl.col("offset").max()).iter_rows():
+            self._reached[str(partition)] = last + 1
+        expert = pl.col("trust") == Trust.EXPERT.value
+        answered = pl.col("output").is_not_null() & (pl.col("kind") != "document")
+        answers = new.filter(answered & (expert | is_taught()))
+        found = list(answers.iter_rows(named=True))
+        questions = [_question(row) for row in found]
+        for row, question, near in zip(found, questions, self._are_near(found, questions), strict=True):
+            self._take(row, question, near=near)
+        return self.count()
+
+    def clear(self) -> None:
+        """Forget what was counted, after an erasure; ``add`` then needs all rows again."""
+        self._near.clear()
+        self._reached.clear()
+
+    def _take(self, row: dict[str, Any], question: str, *, near: bool) -> None:
+        source, trusted = (row["kind"], row["source_id"]), row["trust"] == Trust.EXPERT.value
+        known = self._near.get(source)
+        if known is not None and known.trusted and not trusted:
+            return
+        self._near.pop(source, None)
+        if near:
+            self._near[source] = _Answer(" ".join(question.casefold().split()), trusted)
+
+    def _are_near(self, rows: Sequence[dict[str, Any]], questions: Sequence[str]) -> Iterable[bool]:
+        """Tell of each row whether it is near; the answer to a prompt of the cluster is, whatever its
+        distance: a cluster's own questions may lie beyond the radius, which nine in ten of them keep."""
+        if not questions:
+            return []
+        if not self._centre.size:
+            return [row["source_id"] in self._named for row in rows]
+        units = unit_length(self._embed([question[:LONGEST_TEXT] for question in questions]))
+        distances = 1.0 - units @ self._centre
+        return [
+            row["source_id"] in self._named or bool(distance <= self._radius)
+            for row, distance in zip(rows, distances, strict=True)
+        ]
+
+
+def _question(row: dict[str, Any]) -> str:
+    """Return the last thing that the user said, as examples of the record ask it."""
+    return conversation(row["title"] or "", row["input"], row["history"])[-1]["content"]

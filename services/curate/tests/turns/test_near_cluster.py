@@ -1,0 +1,139 @@
+"""Which answers count as near a cluster, on vectors whose distances are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_curate.records.table import RecordTable, ends_of
+from tunewheel_curate.turns.near_cluster import NEAR_COLUMNS, NearCluster, NearCount
+from tunewheel_runtime.static_embedding import StaticEmbedder, Vectors, unit_length
+
+TAUGHT = {"trust": "unverified", "attributes": json.dumps({"taught_by": "some/teacher"})}
+
+
+class Words:
+    """Embeds a text by its first word: solar and roof lie together, the others far away."""
+
+    def __init__(self) -> None:
+        self.embedded: list[str] = []
+
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        self.embedded += texts
+        known = {"solar": (3.0, 0.3, 0.0), "roof": (1.0, 0.2, 0.0), "bell": (0.0, 0.0, 2.0)}
+        return np.asarray([known.get(text.split()[0], (0.0, 1.0, 1.0)) for text in texts])
+
+
+def request(**changes: Any) -> LabelsRequested:
+    asked = {
+        "project": "shop", "request_id": "alarm-1", "alarm_id": "alarm-1", "dataset_id": "ds-1", "wanted": 3,
+        "centroid": (0.9, 0.1, 0.0), "radius": 0.2, "completion_ids": ("cmpl-1",),
+    }  # fmt: skip
+    return LabelsRequested.model_validate(asked | changes)
+
+
+@pytest.fixture
+def words() -> Words:
+    return Words()
+
+
+@pytest.fixture
+def near(words: Words) -> NearCluster:
+    return NearCluster(request(), words)
+
+
+def test_experts_answers_within_the_radius_count(near: NearCluster, records) -> None:
+    counted = near.add(
+        records(
+            {"input": "solar hums"},
+            {"input": "roof hums"},
+            {"input": "bell rings"},
+            {"input": "solar never answered", "output": None},
+            {"input": "solar nobody validated", "trust": "unverified"},
+            {"input": "solar a user corrected", "trust": "corrected"},
+            {"input": "solar a document", "kind": "document"},
+            {"input": "solar taught", **TAUGHT},
+            {"input": "Solar  HUMS"},
+        )
+    )
+    assert counted == NearCount(trusted=2, taught=1)
+
+
+def test_what_was_looked_at_is_not_embedded_again(near: NearCluster, words: Words, records) -> None:
+    rows = records(*({"input": f"solar {number}"} for number in range(6)))
+    assert near.add(rows[:4]).trusted == 4
+    assert near.add(rows).trusted == 6
+    assert len(words.embedded) == 6
+    assert near.reached == ends_of(rows)
+    near.clear()
+    assert (near.count(), near.reached) == (NearCount(0, 0), {})
+    assert near.add(rows).trusted == 6
+
+
+def test_the_newest_of_a_source_counts_and_a_teacher_takes_no_experts_place(
+    near: NearCluster, records
+) -> None:
+    same = {"kind": "example", "source_id": "cmpl-7"}
+    rows = records(
+        {"input": "solar taught", **TAUGHT, **same},
+        {"input": "solar by an expert", **same},
+        {"input": "solar taught again", **TAUGHT, **same},
+        {"input": "bell after all", **same},
+    )
+    assert near.add(rows[:1]) == NearCount(0, 1)
+    assert near.add(rows[:3]) == NearCount(1, 0)
+    assert near.add(rows) == NearCount(0, 0)
+
+
+def test_the_same_question_by_expert_and_teacher_is_one(near: NearCluster, records) -> None:
+    rows = records({"input": "solar hums"}, {"input": "solar hums", **TAUGHT})
+    assert near.add(rows) == NearCount(1, 0)
+
+
+def test_answers_to_the_clusters_own_prompts_count_beyond_the_radius(near: NearCluster, records) -> None:
+    answer = {"kind": "example", "source_id": "cmpl-1", "input": "bell rings"}
+    assert near.add(records(answer)).trusted == 1
+    without = NearCluster(request(centroid=()), Words())
+    assert without.add(records(answer, {"input": "solar hums"})).trusted == 1
+
+
+def test_the_last_question_of_a_conversation_counts(near: NearCluster, words: Words, records) -> None:
+    history = json.dumps([{"role": "user", "content": "bell?"}, {"role": "assistant", "content": "no"}])
+    rows = records({"input": "solar", "history": history, "title": "T"}, {"input": "hums", "title": "solar"})
+    assert near.add(rows).trusted == 2
+    assert words.embedded == ["solar", "solar\n\nhums"]
+
+
+def test_real_vectors_tell_a_new_subject_from_the_old_ones(records) -> None:
+    embedder = StaticEmbedder()
+    asked = [
+        "my solar panel makes a humming noise",
+        "the solar roof panels hum at noon",
+        "noisy solar inverter",
+    ]
+    centroid = unit_length(embedder.embed(asked)).mean(axis=0)
+    near = NearCluster(request(centroid=tuple(centroid.tolist()), radius=0.5), embedder.embed)
+    rows = records(
+        {"input": "why does the solar panel on my roof hum?"}, {"input": "I cannot log in to my account"},
+        {"input": "please refund my last invoice"}, {"input": "strange humming noise from my solar inverter"},
+    )  # fmt: skip
+    assert near.add(rows).trusted == 2
+
+
+def test_the_table_gives_what_came_since(tmp_path, records) -> None:
+    table = RecordTable(str(tmp_path / "records"))
+    rows = records(*({"input": f"solar {number}"} for number in range(9)), {"project": "other"})
+    table.append(rows[:6])
+    near = NearCluster(request(), Words())
+    assert near.add(table.newer("shop", near.reached, NEAR_COLUMNS)).trusted == 6
+    table.append(rows[6:])
+    newer = table.newer("shop", near.reached, NEAR_COLUMNS)
+    assert newer.height == 3
+    assert newer.columns == list(NEAR_COLUMNS)
+    assert near.add(newer).trusted == 9
+    assert near.reached == ends_of(rows.filter(pl.col("project") == "shop"))
