@@ -12,9 +12,13 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
+from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.production import DriftDetected, DriftExample, DriftWindow
 from tunewheel_contracts.events.training import TrainProgressed
+from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.store import ObjectStore
 
 from ..integration.bus import Bus
 from ..integration.specs import declared
@@ -158,3 +162,40 @@ async def test_only_its_own_page_opens_the_pages_connection(console: Console, pr
             assert answer.status == 403
         async with client.post(f"{console.url}/v1/projects/{project}/runs/r/cancel", headers=ours) as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (403, "csrf")
+
+
+async def test_three_prompts_that_drifted_are_answered_on_the_page(
+    console: Console, tab: Tab, bus: Bus, project: str
+):
+    items = tuple(
+        LabelPrompt(
+            completion_id=f"{project}-{n}",
+            messages=(ChatMessage(role="user", content=f"question {n} {MARKUP}"),),
+            output="the model's own",
+        )
+        for n in range(3)
+    )
+    prompts = LabelPrompts(project=project, request_id=f"alarm-{project}", items=items)
+    path = f"{project}.json"
+    await ObjectStore(console.store_url).put(path, prompts.model_dump_json().encode())
+    asked = LabelsRequested(
+        project=project, request_id=prompts.request_id, alarm_id="alarm-1", dataset_id="ds-1",
+        wanted=3, prompts=path, completion_ids=tuple(item.completion_id for item in items),
+    )  # fmt: skip
+    await bus.publish(declared(project), new_event(asked, source="/test"))
+    await tab.open(await console.link(console.let_in(project, "reviewer")))
+    await tab.until("wait for 3 trusted answers", "Answer them")
+    await tab.open(f"{console.url}/labels/{project}/{prompts.request_id}")
+    for number, category in enumerate(("bell", "horn", "bell")):
+        assert MARKUP in await tab.until(f"{number} answered of 3 wanted", f"question {number}"), "as text"
+        radio = (
+            f"[...document.querySelectorAll('[role=radio]')].find(b => b.innerText.trim() === '{category}')"
+        )
+        await tab.becomes(f"(b => b ? (b.click(), true) : false)({radio})")
+        await tab.becomes(f"{radio}.getAttribute('aria-checked') === 'true'")
+        await tab.click("Publish")
+    await tab.until("3 answered of 3 wanted", "All prompts are done")
+    told = await bus.collect(topics.EXAMPLE_PUBLISHED, 3, where=lambda event: event.project == project)
+    assert sorted((e.data.example_id, e.data.output["category"], e.data.validated_by) for e in told) == [
+        (f"{project}-{n}", category, project) for n, category in enumerate(("bell", "horn", "bell"))
+    ]

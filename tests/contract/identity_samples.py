@@ -113,6 +113,8 @@ ENGINE: Mapping[str, list[Sample]] = {
 }
 REVIEWS = "/v1/projects/{project}/reviews"
 _REVIEWS = f"/v1/projects/{PROJECT}/reviews"
+LABELS = "/v1/projects/{project}/labels"
+_LABELS = f"/v1/projects/{PROJECT}/labels"
 CONTROL = "/v1/projects/{project}/runs/{run_id}/{action}"
 _NICEGUI = f"/_nicegui/{version('nicegui')}"
 ENGINE_AWAY = 503
@@ -166,6 +168,12 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         ],
         f"POST {REVIEWS}/{{review_id}}/submit": [
             Sample(f"{_REVIEWS}/none/submit", {"verdict": "approved"}, 404, 403)
+        ],
+        f"GET {LABELS}": [Sample(_LABELS, refused=403)],
+        f"GET {LABELS}/{{request_id}}": [Sample(f"{_LABELS}/none", None, 404, 403)],
+        f"GET {LABELS}/{{request_id}}/items/{{number}}": [Sample(f"{_LABELS}/none/items/1", None, 404, 403)],
+        f"PUT {LABELS}/{{request_id}}/items/{{number}}/answer": [
+            Sample(f"{_LABELS}/none/items/1/answer", {"output": "a"}, 404, 403)
         ],
         "POST /v1/projects/{project}/models/{model_id}/{action}": [
             Sample(f"/v1/projects/{PROJECT}/models/{MODEL}/pin", {"reason": "r"}, 202, 403)

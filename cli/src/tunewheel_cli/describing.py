@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events import data, evaluation, lifecycle, production, training, upstream
+from tunewheel_contracts.events import data, evaluation, lifecycle, monitoring, production, training, upstream
 from tunewheel_contracts.formats.plan import ValidationPlan
 
 _EXCERPT = 60
@@ -168,4 +168,13 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     ),
     production.DriftDetected: _drift,
     production.RolloutJudged: _judged,
+    monitoring.InferenceScored: lambda e: (
+        f"{e.completion_id} ({e.of}): {e.outcome}{', novel' if e.novel else ''}"
+        f"{', invalid' if e.format_valid is False else ''}"
+    ),
+    monitoring.DriftResolved: lambda e: f"{e.alarm_id} ({e.detector}) is over: {e.reason}",
+    monitoring.LabelsRequested: lambda e: (
+        f"{e.request_id}: {e.wanted} trusted answers wanted about {', '.join(e.keywords) or 'what drifted'}"
+    ),
+    monitoring.TurnCompleted: lambda e: f"{e.turn_id}: {e.outcome}{_because('; '.join(e.reasons))}",
 }

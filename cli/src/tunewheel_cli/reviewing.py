@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from tunewheel_contracts.errors import TransientError, TunewheelError
-
-from tunewheel_cli.endpoint import Endpoint, detail_of
-
-_CALL: dict[str, Any] = {"patience": 30.0, "option": "--console-url"}
-
-
-class ReviewRefused(TunewheelError):
-    """The console refuses; the message is its own and names the field."""
+from tunewheel_cli.console_answers import CALL, answer_of
+from tunewheel_cli.endpoint import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +19,7 @@ class Reviews:
     Raises, each of them:
         TransientError: the console, or what it needs, is away: nothing was kept.
         NotAllowed: it does not know the key, or the key lacks the role reviewer in the project.
-        ReviewRefused
+        ConsoleRefused
     """
 
     console: Endpoint
@@ -37,28 +27,28 @@ class Reviews:
     reviewer: str | None = None
 
     async def list(self) -> dict[str, Any]:
-        return _answer(await self._get(""))
+        return answer_of(await self._get(""))
 
     async def progress(self, review_id: str) -> dict[str, Any]:
-        return _answer(await self._get(_path(review_id)))
+        return answer_of(await self._get(_path(review_id)))
 
     async def item(self, review_id: str, number: int) -> dict[str, Any]:
-        return _answer(await self._get(f"{_path(review_id)}/items/{number}"))
+        return answer_of(await self._get(f"{_path(review_id)}/items/{number}"))
 
     async def answer(
         self, review_id: str, number: int, *, choice: str, reasons: tuple[str, ...], corrected: str | None
     ) -> dict[str, Any]:
         body = {"choice": choice, "reasons": reasons, "corrected": corrected}
         path = f"{self._place}{_path(review_id)}/items/{number}/answer{self._query}"
-        return _answer(await self.console.put(path, body, **_CALL))
+        return answer_of(await self.console.put(path, body, **CALL))
 
     async def submit(self, review_id: str, *, verdict: str, comment: str) -> dict[str, Any]:
         body = {"verdict": verdict, "comment": comment}
         path = f"{self._place}{_path(review_id)}/submit{self._query}"
-        return _answer(await self.console.post(path, body, **_CALL))
+        return answer_of(await self.console.post(path, body, **CALL))
 
     async def _get(self, path: str) -> tuple[int, str]:
-        return await self.console.get(f"{self._place}{path}{self._query}", {}, **_CALL)
+        return await self.console.get(f"{self._place}{path}{self._query}", {}, **CALL)
 
     @property
     def _place(self) -> str:
@@ -67,17 +57,6 @@ class Reviews:
     @property
     def _query(self) -> str:
         return f"?{urlencode({'reviewer': self.reviewer})}" if self.reviewer else ""
-
-
-def _answer(said: tuple[int, str]) -> dict[str, Any]:
-    status, text = said
-    if status in (HTTPStatus.OK, HTTPStatus.CREATED):
-        with contextlib.suppress(ValueError):
-            return json.loads(text)
-    reason = detail_of(status, text)
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        raise TransientError(f"console: {reason}")
-    raise ReviewRefused(f"console: {reason}")
 
 
 def _path(review_id: str) -> str:

@@ -16,6 +16,7 @@ BUSY = (
     topics.EXAMPLE_PUBLISHED,
     topics.RECORD_INGESTED,
     topics.INFERENCE_COMPLETED,
+    topics.INFERENCE_SCORED,
 )
 
 

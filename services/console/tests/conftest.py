@@ -9,12 +9,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from tunewheel_console.actions import Actions
+from tunewheel_console.label_api import add_label_routes
+from tunewheel_console.labelling import Labelling
 from tunewheel_console.review_api import add_review_routes
 from tunewheel_console.reviewing import Reviewing
 from tunewheel_console.state import ConsoleState
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
-from tunewheel_contracts.events.data import BuildReason, DatasetRequested, DatasetVersioned
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested, DatasetVersioned, RecordIngested
 from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.lifecycle import (
     CommandRefused,
@@ -23,6 +25,7 @@ from tunewheel_contracts.events.lifecycle import (
     ServingDesired,
     Stage,
 )
+from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested
 from tunewheel_contracts.events.production import (
     DriftDetected,
     DriftExample,
@@ -41,6 +44,7 @@ from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclare
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.criteria import Criterion, Metric
 from tunewheel_contracts.formats.dataset import ChatMessage, DatasetCounts, FunnelStage
+from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.review import ReviewItem, ReviewSet
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
@@ -79,11 +83,11 @@ class Desk:
         self._seconds += 1
         return new_event(data, source="/test", time=START + timedelta(seconds=self._seconds))
 
-    def declared(self) -> Envelope[Any]:
+    def declared(self, **task: Any) -> Envelope[Any]:
         spec = ProjectSpec(
             project=self.project,
             base_model=BASE.name,
-            task=TaskSpec(system_prompt="Answer."),
+            task=TaskSpec(system_prompt="Answer.", **task),
             criteria=(Criterion(metric=Metric.ROUGE_L, minimum=0.1),),
         )
         return self.event(ProjectDeclared(project=self.project, spec=spec))
@@ -229,6 +233,54 @@ class Desk:
         ref = await store.put("reviews/rev-1.json", found.model_dump_json().encode())
         asked = self.asks("rev-1", items=items, reviewers=reviewers, review_set=ref)
         return self.review_requested(**asked)
+
+    async def stored_labels(self, store: ObjectStore, *, prompts: int) -> Envelope[Any]:
+        """Put prompts into ``store`` and return the request to answer them."""
+        items = tuple(
+            LabelPrompt(
+                completion_id=f"cmpl-{n}",
+                customer=f"customer-{n}",
+                messages=(
+                    ChatMessage(role="system", content="Answer."),
+                    ChatMessage(role="user", content=f"My roof panel {n} hums."),
+                ),
+                output='{"category": "battery"}',
+            )
+            for n in range(prompts)
+        )
+        found = LabelPrompts(project=self.project, request_id="alarm-1", items=items)
+        await store.replace("prompts.json", found.model_dump_json().encode())
+        return self.event(
+            LabelsRequested(
+                project=self.project,
+                request_id="alarm-1",
+                alarm_id="alarm-1",
+                dataset_id=self.dataset_id,
+                wanted=2,
+                keywords=("solar", "roof"),
+                completion_ids=tuple(item.completion_id for item in items),
+                prompts="prompts.json",
+            )
+        )
+
+    def ingested(self, source_id: str, trust: str) -> Envelope[Any]:
+        record = {"project": self.project, "record_id": f"rec-{source_id}", "source_id": source_id}
+        told = {"kind": "example", "source_event_id": "e", "input": "q", "output": "a", "group": "g"}
+        return self.event(RecordIngested.model_validate(record | told | {"trust": trust}))
+
+    def resolved(self) -> Envelope[Any]:
+        return self.event(
+            DriftResolved(
+                project=self.project,
+                alarm_id="alarm-1",
+                detector="clusters",
+                dataset_id=self.dataset_id,
+                model_id=self.model_id,
+                reason="covered",
+                raised_at=START,
+                resolved_at=START,
+            )
+        )
 
     def reviewed(self) -> Envelope[Any]:
         return self.event(
@@ -386,6 +438,7 @@ class Console:
         self.state = ConsoleState()
         self.log = log
         self.reviewing = Reviewing(self.state, Actions(log), store, self.refresh)  # type: ignore[arg-type]
+        self.labelling = Labelling(self.state, Actions(log), store, self.refresh)  # type: ignore[arg-type]
 
     async def refresh(self) -> None:
         for event in self.log.events:
@@ -394,6 +447,7 @@ class Console:
     def client(self, name: str | None, *roles: CallersRole) -> httpx.AsyncClient:
         web = FastAPI(openapi_url=None)
         add_review_routes(web, self.state, self.reviewing)
+        add_label_routes(web, self.state, self.labelling)
         guard(web.routes, Access(HttpSettings(identity="open"), warn=lambda *_: None))
         grants = (Grant(frozenset(roles or (CallersRole.REVIEWER,)), frozenset({"desk"})),)
 

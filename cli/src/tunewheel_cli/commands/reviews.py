@@ -96,9 +96,11 @@ def show(
         texts = [(message["role"], message["content"]) for message in found["messages"]]
         texts += [("left", found["left"]), ("right", found["right"])]
         texts += [("expected", found["expected"])] if expected else []
+        from tunewheel_cli.console_answers import printable
+
         print(f"item {found['number']} of {found['of']}")
         for name, text in texts:
-            print(f"--- {name}\n{_printable(text)}")
+            print(f"--- {name}\n{printable(text)}")
 
 
 @reaching
@@ -157,8 +159,3 @@ def _far(progress: dict[str, Any]) -> str:
         f"{told}; {state}. The candidate was {found['candidate']}, compared with {found['other']}: better "
         f"{said.get('better', 0)}, same {said.get('same', 0)}, worse {said.get('worse', 0)}"
     )
-
-
-def _printable(text: str) -> str:
-    """Return ``text`` without what would steer a terminal: a model may have written anything."""
-    return "".join(one if one.isprintable() or one in "\n\t" else "�" for one in text)

@@ -10,7 +10,9 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_contracts.events.evaluation import ReviewAnswered, ReviewRequested, ReviewSubmitted
 from tunewheel_contracts.events.lifecycle import ModelCommanded
+from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.training import TrainAction, TrainControl
+from tunewheel_contracts.events.upstream import ExamplePublished
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.service import Service
 
@@ -66,6 +68,10 @@ class Actions:
         answered = self._service.new(answer, cause=request)
         await self._service.publish(answered)
         return answered
+
+    async def label(self, request: Envelope[LabelsRequested], example: ExamplePublished) -> None:
+        """Put a person's answer to a prompt of production on the log, caused by the request for it."""
+        await self._service.publish(self._service.new(example, cause=request))
 
     async def build(self, project: str, *, principal: Principal | None) -> None:
         """Ask for a new dataset version."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
 from tunewheel_contracts import topics
@@ -17,6 +18,8 @@ from tunewheel_runtime.service import Service
 from tunewheel_console.actions import Actions
 from tunewheel_console.api import add_login_links, add_model_commands, add_routes, add_scorecard_page
 from tunewheel_console.authentication import Authentication
+from tunewheel_console.label_api import add_label_routes
+from tunewheel_console.labelling import Labelling
 from tunewheel_console.login_page import root_of
 from tunewheel_console.logins import LoginLinks
 from tunewheel_console.review_api import add_review_routes
@@ -28,8 +31,8 @@ from tunewheel_console.traffic import Traffic
 
 TRAFFIC = (topics.RECORD_INGESTED, topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
 """Only the latest of these are read."""
-REVIEW_PATH = re.compile(r"/reviews(/(?P<project>[^/]+)/(?P<review>[^/]+))?/?$")
-"""The pages of reviews, below whatever prefix a proxy adds."""
+ASKED_PATH = re.compile(r"/(?P<of>reviews|labels)(/(?P<project>[^/]+)/(?P<id>[^/]+))?/?$")
+"""The pages of reviews and of requests for labels, below whatever prefix a proxy adds."""
 REFRESH_SECONDS = 5.0
 """How long whoever submits a review waits for the log to be read to its end."""
 PAGE_SOCKET = "/_nicegui_ws/"
@@ -41,7 +44,7 @@ def make_app(settings: Settings) -> Service:
     service = Service("console", settings)
     state = ConsoleState()
     reader = service.replay(
-        [topic for topic in TOPICS if topic not in (*TRAFFIC, *topics.COMES_AGAIN)],
+        [topic for topic in TOPICS if topic not in (*TRAFFIC, *topics.NOT_SHOWN)],
         state.apply,
         forget=state.forget,
     )
@@ -56,20 +59,30 @@ def make_app(settings: Settings) -> Service:
     service.on_startup(traffic.start)
     service.on_shutdown(traffic.stop)
     actions = Actions(service)
-    reviewing = Reviewing(
-        state, actions, service.store, lambda: reader.refresh(timeout_seconds=REFRESH_SECONDS)
-    )
-    web = make_web(state, actions, reviewing, service.access, settings)
+
+    async def refresh() -> None:
+        await reader.refresh(timeout_seconds=REFRESH_SECONDS)
+
+    reviewing = Reviewing(state, actions, service.store, refresh)
+    labelling = Labelling(state, actions, service.store, refresh)
+    web = make_web(state, actions, reviewing, labelling, service.access, settings)
     service.mount(web, any_content=[PAGE_SOCKET, "/login", "/logout"])
     return service
 
 
 def make_web(
-    state: ConsoleState, actions: Actions, reviewing: Reviewing, access: Access, settings: Settings
+    state: ConsoleState,
+    actions: Actions,
+    reviewing: Reviewing,
+    labelling: Labelling,
+    access: Access,
+    settings: Settings,
 ) -> FastAPI:
     """Return the app that serves the page and the API; all assets come from the installed package."""
     from nicegui import core, ui
 
+    from tunewheel_console.label_list import LabelList
+    from tunewheel_console.label_page import LabelPage
     from tunewheel_console.page import Page
     from tunewheel_console.review_list import ReviewList
     from tunewheel_console.review_page import ReviewPage
@@ -80,6 +93,7 @@ def make_web(
     links = LoginLinks()
     add_routes(web, state, actions)
     add_review_routes(web, state, reviewing)
+    add_label_routes(web, state, labelling)
     add_model_commands(web, state, actions)
     add_scorecard_page(web, state, reviewing.store)
     add_login_links(web, links, access)
@@ -89,23 +103,21 @@ def make_web(
         session = session_of(request.scope)
         frame = {"csrf": session.csrf if session else None, "root": root_of(request.url.path)}
         caller, who = caller_of(request), partial(sessions.identify, request)
-        refresh_seconds = settings.refresh_seconds
-        asked = REVIEW_PATH.search(request.url.path)
+        fresh: dict[str, Any] = {"refresh_seconds": settings.refresh_seconds}
+        asked = ASKED_PATH.search(request.url.path)
         if asked is None:
-            Page(state, actions, caller, who, refresh_seconds=refresh_seconds).build(**frame)
-        elif asked["review"] is None:
-            ReviewList(state, caller, who, refresh_seconds=refresh_seconds).build(**frame)
+            page = Page(state, actions, caller, who, **fresh)
+        elif asked["id"] is None and asked["of"] == "reviews":
+            page = ReviewList(state, caller, who, **fresh)
+        elif asked["id"] is None:
+            page = LabelList(state, labelling, caller, who, **fresh)
         else:
-            review_page = ReviewPage(
-                reviewing,
-                caller,
-                who,
-                project=asked["project"],
-                review_id=asked["review"],
-                name=request.query_params.get("reviewer"),
-                refresh_seconds=refresh_seconds,
-            )
-            review_page.build(**frame)
+            about = {"project": asked["project"], "name": request.query_params.get("reviewer")} | fresh
+            if asked["of"] == "reviews":
+                page = ReviewPage(reviewing, caller, who, review_id=asked["id"], **about)
+            else:
+                page = LabelPage(labelling, caller, who, request_id=asked["id"], **about)
+        page.build(**frame)
 
     ui.run_with(web, root=root, title="Tunewheel", dark=None, show_welcome_message=False)
     needs(Role.VIEWER)(core.app)

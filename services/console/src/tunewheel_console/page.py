@@ -64,6 +64,7 @@ class Page:
         with ui.header().classes("items-center"):
             ui.label("Tunewheel").classes("text-h6")
             self._reviews = ui.link("Reviews", f"{root}reviews").classes("text-white")
+            self._labels = ui.link("Labels", f"{root}labels").classes("text-white")
             ui.space()
             self._letters = ui.badge("0 dead letters").mark("dead-letters")
             with self._letters:
@@ -119,6 +120,7 @@ class Page:
         )
         self._signature.set_visibility(caller.may(Role.REVIEWER))
         self._reviews.set_visibility(caller.may(Role.REVIEWER))
+        self._labels.set_visibility(caller.may(Role.REVIEWER))
 
     def _draw(self) -> None:
         self._drawn = self._state.version

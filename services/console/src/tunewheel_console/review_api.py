@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, HTTPException, Query, Request
-from pydantic import Field, ValidationError
-from tunewheel_contracts.errors import InvalidEvent, TransientError, first_complaint
+from fastapi import FastAPI, Query, Request
+from pydantic import Field
 from tunewheel_contracts.fields import SourceId, Strict, Text
 from tunewheel_contracts.formats.review_assignment import Choice
 from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Role
 
+from tunewheel_console.refusals import reviewer_of, told_over_http
 from tunewheel_console.review_state import Review
-from tunewheel_console.reviewing import Given, Reviewing, ReviewRefused, Sitting, reviewer_of
+from tunewheel_console.reviewing import Given, Reviewing, Sitting
 from tunewheel_console.state import ConsoleState
 
 Reviewer = Annotated[str | None, Query(description="Who answers, where identity is open.")]
@@ -50,7 +48,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     @api.get(REVIEWS)
     @needs(Role.REVIEWER)
     async def list_reviews(request: Request, project: str, reviewer: Reviewer = None) -> dict[str, Any]:
-        async with _refusals():
+        async with told_over_http():
             who = reviewer_of(caller_of(request), reviewer)
         known = state.projects.get(project)
         found = known.reviews.by_id.items() if known else ()
@@ -62,7 +60,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     async def show(
         request: Request, project: str, review_id: str, reviewer: Reviewer = None
     ) -> dict[str, Any]:
-        async with _refusals():
+        async with told_over_http():
             return progress(await _open(request, project, review_id, reviewer))
 
     @api.get(f"{REVIEWS}/{{review_id}}/items/{{number}}")
@@ -70,7 +68,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     async def item(
         request: Request, project: str, review_id: str, number: int, reviewer: Reviewer = None
     ) -> dict[str, Any]:
-        async with _refusals():
+        async with told_over_http():
             return _shown(await _open(request, project, review_id, reviewer), number)
 
     @api.put(f"{REVIEWS}/{{review_id}}/items/{{number}}/answer")
@@ -78,7 +76,7 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     async def answer(
         request: Request, project: str, review_id: str, number: int, body: Answer, reviewer: Reviewer = None
     ) -> dict[str, Any]:
-        async with _refusals():
+        async with told_over_http():
             sitting = await _open(request, project, review_id, reviewer)
             given = Given(body.choice, body.reasons, body.corrected)
             await reviewing.answer(sitting, number, given, caller_of(request))
@@ -89,29 +87,13 @@ def add_review_routes(api: FastAPI, state: ConsoleState, reviewing: Reviewing) -
     async def submit(
         request: Request, project: str, review_id: str, body: Submission, reviewer: Reviewer = None
     ) -> dict[str, Any]:
-        async with _refusals():
+        async with told_over_http():
             sitting = await _open(request, project, review_id, reviewer)
             await reviewing.submit(sitting, body.verdict, body.comment, caller_of(request))
             return progress(sitting)
 
     async def _open(request: Request, project: str, review_id: str, reviewer: str | None) -> Sitting:
         return await reviewing.open(project, review_id, reviewer_of(caller_of(request), reviewer))
-
-
-@asynccontextmanager
-async def _refusals() -> AsyncGenerator[None]:
-    """Turn what cannot be done into the answer that says why."""
-    try:
-        yield
-    except ReviewRefused as error:
-        raise HTTPException(error.status, str(error)) from error
-    except TransientError as error:
-        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
-    except InvalidEvent as error:
-        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from error
-    except ValidationError as error:
-        field, reason = first_complaint(error)
-        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{field}: {reason}") from error
 
 
 def told_of(review_id: str, review: Review, reviewer: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def draw_header(caller: Caller, *, csrf: str | None, root: str) -> None:
     with ui.header().classes("items-center"):
         ui.link("Tunewheel", root).classes("text-h6 text-white")
         ui.link("Reviews", f"{root}reviews").classes("text-white")
+        ui.link("Labels", f"{root}labels").classes("text-white")
         ui.space()
         ui.label(caller.name or "anybody: identity is open").mark("caller")
         if csrf is not None:
@@ -52,11 +53,11 @@ def draw_item(sitting: Sitting, number: int) -> tuple[Element, ui.label]:
     pair, given = sitting.pair(number), sitting.given(number)
     with ui.element("main").props(f'data-number={number} data-keys="{ITEM_KEYS}"').classes("w-full"):
         for message in pair.item.messages:
-            _text(message.role, message.content, height="30vh")
+            draw_text(message.role, message.content, height="30vh")
         with ui.element("div").classes("w-full grid gap-4 grid-cols-1 md:grid-cols-2"):
             for side, answer in (("Left answer", pair.left), ("Right answer", pair.right)):
-                _text(side, answer, height="40vh")
-        box, expected = _text("Expert's answer", "", height="30vh")
+                draw_text(side, answer, height="40vh")
+        box, expected = draw_text("Expert's answer", "", height="30vh")
         box.set_visibility(False)
         with ui.row().classes("w-full justify-center").props('role=group aria-label="which is better"'):
             _key("1", "Left is better", pressed=given is not None and given.choice is Choice.LEFT)
@@ -143,7 +144,7 @@ def _key(key: str, label: str, *, pressed: bool = False, small: bool = False, sh
     _mark_pressed(button, pressed=pressed)
 
 
-def _text(name: str, text: str, *, height: str) -> tuple[Element, ui.label]:
+def draw_text(name: str, text: str, *, height: str) -> tuple[Element, ui.label]:
     """Draw a text that people or models wrote: as text, whatever it holds, in a box that scrolls."""
     with ui.element("section").classes("w-full") as box:
         ui.label(name).classes("text-caption text-grey-8")

@@ -6,9 +6,9 @@ from nicegui import ui
 from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, Role
 
 from tunewheel_console.page import RELOAD_WHEN_LOGGED_OUT, Who
+from tunewheel_console.refusals import reviewer_of
 from tunewheel_console.review_drawing import draw_header
 from tunewheel_console.review_state import Review
-from tunewheel_console.reviewing import reviewer_of
 from tunewheel_console.state import ConsoleState
 
 ENDED = 20

@@ -10,21 +10,19 @@ from typing import Any, Literal
 
 from nicegui import ui
 from nicegui.events import GenericEventArguments
-from pydantic import ValidationError
-from tunewheel_contracts.errors import InvalidEvent, TransientError, first_complaint
 from tunewheel_contracts.formats.review_assignment import Choice
-from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, NotAuthorised, Role
+from tunewheel_runtime.identity.roles import Caller, NotAuthenticated, Role
 
 from tunewheel_console import review_drawing as drawing
 from tunewheel_console.page import RELOAD_WHEN_LOGGED_OUT, Who
+from tunewheel_console.refusals import NOT_KEPT, reason_of, reviewer_of
 from tunewheel_console.review_keys import EVENT, KEYS
-from tunewheel_console.reviewing import Given, Reviewing, ReviewRefused, Sitting, reviewer_of
+from tunewheel_console.reviewing import Given, Reviewing, Sitting
 
 END = 0
 """Stands for the page after the last item, where a number of an item would."""
 CHOICES = {"1": Choice.LEFT, "2": Choice.SAME, "3": Choice.RIGHT}
 VERDICTS: dict[str, Literal["approved", "rejected"]] = {"a": "approved", "r": "rejected"}
-NOT_KEPT = (ReviewRefused, TransientError, InvalidEvent, NotAuthorised, ValidationError)
 
 
 class ReviewPage:
@@ -80,7 +78,7 @@ class ReviewPage:
             reviewer = reviewer_of(self._caller, self._name_given)
             self._sitting = await self._reviewing.open(self._project, self._review_id, reviewer)
         except NOT_KEPT as error:
-            self._told.set_text(_reason(error))
+            self._told.set_text(reason_of(error))
         else:
             self._draw(self._sitting.first_unanswered or END)
 
@@ -131,7 +129,7 @@ class ReviewPage:
                 else:
                     await self._at_item(sitting, key, text)
             except NOT_KEPT as error:
-                ui.notify(f"not saved: {_reason(error)}", type="negative")
+                ui.notify(f"not saved: {reason_of(error)}", type="negative")
                 if sitting.is_over:
                     self._draw(END)
 
@@ -216,10 +214,3 @@ class ReviewPage:
         self._bar.set_value(min(1, sitting.answered / max(1, len(sitting.numbers))))
         with self._client:
             ui.run_javascript("setTimeout(() => document.getElementById('told')?.focus())")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        field, reason = first_complaint(error)
-        return f"{field} {reason}"
-    return str(error)

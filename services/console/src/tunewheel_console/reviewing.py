@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
-from tunewheel_contracts.errors import TunewheelError, first_complaint
+from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import ReviewAnswered, ReviewRequested
 from tunewheel_contracts.fields import Frozen, PositiveInt, Slug, SourceId
@@ -23,6 +23,7 @@ from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_console.actions import Actions
+from tunewheel_console.refusals import Refused
 from tunewheel_console.review_state import Review
 from tunewheel_console.state import ConsoleState
 
@@ -30,15 +31,6 @@ PLACES = 1_000
 """Places of reviewers held in memory."""
 CORRECTED_CHARACTERS = 100_000
 SEED_BYTES = 32
-
-
-class ReviewRefused(TunewheelError):
-    """What was asked cannot be done; ``field`` names what to mend, ``status`` is what HTTP answers."""
-
-    def __init__(self, status: HTTPStatus, field: str, reason: str) -> None:
-        self.status = status
-        self.field = field
-        super().__init__(f"{field}: {reason}")
 
 
 class _Place(Frozen):
@@ -108,13 +100,13 @@ class Sitting:
         return self.is_submitted or self.review.outcome is not None
 
     def pair(self, number: int) -> Pair:
-        """Return an item. Raises ReviewRefused for a number that this person does not have."""
+        """Return an item. Raises Refused for a number that this person does not have."""
         if not 1 <= number <= len(self.pairs):
             reason = f"{number} is not yours; yours are 1 to {len(self.pairs)}"
-            raise ReviewRefused(HTTPStatus.NOT_FOUND, "item", reason)
+            raise Refused(HTTPStatus.NOT_FOUND, "item", reason)
         pair = self.pairs[number - 1]
         if pair is None:
-            raise ReviewRefused(HTTPStatus.GONE, "item", f"{number} was erased; go on with the next")
+            raise Refused(HTTPStatus.GONE, "item", f"{number} was erased; go on with the next")
         return pair
 
     def given(self, number: int) -> Given | None:
@@ -148,7 +140,7 @@ class Reviewing:
         known = self._state.projects.get(project)
         review = known.reviews.by_id.get(review_id) if known else None
         if review is None or review.request is None:
-            raise ReviewRefused(
+            raise Refused(
                 HTTPStatus.NOT_FOUND, "review_id", f"{project} has no review {review_id}; list its reviews"
             )
         return review, review.request
@@ -157,12 +149,12 @@ class Reviewing:
         """Give ``reviewer`` their items: a place of their own, once, in the order in which people come.
 
         Raises:
-            ReviewRefused: there is no such review, or it ended before this person opened it.
+            Refused: there is no such review, or it ended before this person opened it.
             TransientError: the broker or the store cannot be reached.
         """
         try:
             review, request = self._find(project, review_id)
-        except ReviewRefused:  # it may be on the log already: this process may have just started
+        except Refused:  # it may be on the log already: this process may have just started
             await self._refresh()
             review, request = self._find(project, review_id)
         found = await self._read_set(review_id, request)
@@ -175,7 +167,7 @@ class Reviewing:
         """Put an answer on the log; once this returns, it is kept. The same answer again changes nothing.
 
         Raises:
-            ReviewRefused: the item is not this person's, or they have submitted, or the review has ended.
+            Refused: the item is not this person's, or they have submitted, or the review has ended.
             TransientError: the broker is away; nothing is kept.
             ValidationError: a reason is no name.
         """
@@ -183,7 +175,7 @@ class Reviewing:
         _require_open(sitting)
         if given.corrected is not None and len(given.corrected) > CORRECTED_CHARACTERS:
             reason = f"has {len(given.corrected)} characters; send {CORRECTED_CHARACTERS} at most"
-            raise ReviewRefused(HTTPStatus.UNPROCESSABLE_ENTITY, "corrected", reason)
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "corrected", reason)
         if sitting.given(number) == given:
             return
         before = sitting.review.answers_of(sitting.reviewer).get(pair.item.item_id)
@@ -208,14 +200,14 @@ class Reviewing:
         """Put a person's verdict on the log. It is their last word on this review.
 
         Raises:
-            ReviewRefused: items are not answered, or they have submitted, or the review has ended.
+            Refused: items are not answered, or they have submitted, or the review has ended.
             TransientError: the broker is away; nothing is submitted.
         """
         await self._refresh()  # another console may have taken answers, or another tab the verdict
         _require_open(sitting)
         if sitting.missing:
             reason = f"{len(sitting.missing)} of {len(sitting.numbers)} are not answered; answer them first"
-            raise ReviewRefused(HTTPStatus.CONFLICT, "items", reason)
+            raise Refused(HTTPStatus.CONFLICT, "items", reason)
         submitted = await self._actions.review(
             sitting.request,
             reviewer=sitting.reviewer,
@@ -230,13 +222,13 @@ class Reviewing:
         assert request.data.review_set is not None
         data = await self.store.read(request.data.review_set.path)
         if data is None:
-            raise ReviewRefused(HTTPStatus.GONE, "review_set", f"of {review_id} is not in the store any more")
+            raise Refused(HTTPStatus.GONE, "review_set", f"of {review_id} is not in the store any more")
         try:
             found = ReviewSet.model_validate_json(data)
         except ValidationError as error:
             field, reason = first_complaint(error)
             told = f"of {review_id} cannot be read: {field} {reason}"
-            raise ReviewRefused(HTTPStatus.SERVICE_UNAVAILABLE, "review_set", told) from error
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "review_set", told) from error
         return found
 
     async def _place_of(
@@ -266,7 +258,7 @@ class Reviewing:
                 held = await self.store.read(path)
             if held is None:
                 reason = f"{review_id} has ended: {review.outcome}"
-                raise ReviewRefused(HTTPStatus.CONFLICT, "review_id", reason)
+                raise Refused(HTTPStatus.CONFLICT, "review_id", reason)
             holders.append(_Place.model_validate_json(held))
             if holders[-1].reviewer == reviewer:
                 return holders[-1].share
@@ -288,30 +280,7 @@ def _next_share(review: Review, found: ReviewSet, holders: list[_Place]) -> int:
 
 def _require_open(sitting: Sitting) -> None:
     if sitting.is_submitted:
-        raise ReviewRefused(HTTPStatus.CONFLICT, "review_id", "you have submitted; that was your last word")
+        raise Refused(HTTPStatus.CONFLICT, "review_id", "you have submitted; that was your last word")
     if sitting.review.outcome is not None:
         reason = f"{sitting.review_id} has ended: {sitting.review.outcome}; no more answers are taken"
-        raise ReviewRefused(HTTPStatus.CONFLICT, "review_id", reason)
-
-
-def reviewer_of(caller: Caller, name: str | None) -> str:
-    """Return whose answers these are: the caller's, by the one name that nobody else has; ``name`` where
-    identity is open.
-
-    Raises:
-        ReviewRefused: nobody is named, or somebody else than the caller.
-    """
-    principal = caller.principal
-    if principal is None:
-        if not name:
-            raise ReviewRefused(
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-                "reviewer",
-                "is missing: identity is open, so say who you are",
-            )
-        return name
-    own = principal.name if principal.issuer is None else f"{principal.name} ({principal.issuer})"
-    if name not in (None, own):
-        reason = f"is {name!r}, but the key says {own!r}; leave it out"
-        raise ReviewRefused(HTTPStatus.UNPROCESSABLE_ENTITY, "reviewer", reason)
-    return own
+        raise Refused(HTTPStatus.CONFLICT, "review_id", reason)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from nicegui import ui
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import ReviewRequested
+from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_runtime.identity.roles import Role
 
@@ -68,6 +69,8 @@ def draw_project(project: Project, commands: Commands) -> None:
             draw_review(run.asked, commands)
     for review in project.reviews.waiting:
         draw_review_of_answers(review, commands)
+    for labels in project.labels.waiting:
+        draw_request_for_labels(labels, commands)
     with ui.grid().classes("w-full gap-4 grid-cols-1 lg:grid-cols-2"):
         draw_datasets(project)
         draw_runs(project, commands)
@@ -101,6 +104,19 @@ def draw_review_of_answers(review: Review, commands: Commands) -> None:
         ui.space()
         if commands.may(Role.REVIEWER, asked.project):
             ui.link("Compare answers", commands.link_to(f"reviews/{asked.project}/{asked.review_id}"))
+
+
+def draw_request_for_labels(request: Envelope[LabelsRequested], commands: Commands) -> None:
+    """Draw that prompts of production wait for people to answer them."""
+    asked = request.data
+    card = ui.card().classes("w-full bg-amber-1 text-black").mark(f"labels-{asked.request_id}")
+    with card, ui.row().classes("w-full items-center"):
+        ui.icon("edit_note", color="warning")
+        about = f" about {', '.join(asked.keywords)}" if asked.keywords else ""
+        ui.label(f"Questions{about} drifted and wait for {asked.wanted} trusted answers")
+        ui.space()
+        if commands.may(Role.REVIEWER, asked.project):
+            ui.link("Answer them", commands.link_to(f"labels/{asked.project}/{asked.request_id}"))
 
 
 def draw_answers(request: Envelope[ReviewRequested], commands: Commands) -> None:

@@ -39,6 +39,7 @@ from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclare
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicSpec
 
+from tunewheel_console.label_state import LabelRequests
 from tunewheel_console.review_state import Reviews
 from tunewheel_console.wheel import Place, place_after, says_the_same
 
@@ -123,6 +124,7 @@ class Project:
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
     reviews: Reviews = field(default_factory=Reviews)
     """Those of answers."""
+    labels: LabelRequests = field(default_factory=LabelRequests)
     models: set[str] = field(default_factory=set[str])
     """Every model that was registered, bases too."""
     stages: dict[str, Stage] = field(default_factory=dict[str, Stage])
@@ -193,6 +195,7 @@ class ConsoleState:
         before = project.place
         _fold(project, envelope)
         project.reviews.apply(envelope)
+        project.labels.apply(envelope)
         project.place = place_after(project.place, envelope)
         project.version += not (traffic and says_the_same(before, project.place))
         self.version += 1

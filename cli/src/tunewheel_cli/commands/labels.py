@@ -1,0 +1,131 @@
+"""labels list, show, answer: the prompts of production that wait for a trusted answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunewheel_cli.commands.projects import Project
+from tunewheel_cli.commands.reviews import ConsoleUrl, Reviewer
+from tunewheel_cli.exits import print_json
+from tunewheel_cli.reach import Reach, reaching
+
+if TYPE_CHECKING:
+    from tunewheel_cli.labelling import Labels
+
+Request = Annotated[str, typer.Argument(help="As `labels list` names it.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(
+        help="Answer questions of production that the model was not trained on.", no_args_is_help=True
+    )
+    group.command("list")(list_)
+    for command in (show, answer):
+        group.command()(command)
+    app.add_typer(group, name="labels")
+
+
+@reaching
+def list_(reach: Reach, project: Project, console_url: ConsoleUrl = None) -> None:
+    """List the requests for labels of a project, those that wait first."""
+    told = asyncio.run(_labels(reach, project, console_url, None).list())
+    if reach.as_json:
+        print_json(told)
+        return
+    from tunewheel_cli.console_answers import printable
+
+    for one in sorted(told["requests"], key=lambda one: one["state"] != "waiting"):
+        about = printable(", ".join(one["keywords"])) or "no keywords"
+        print(f"{one['request_id']}  {_far(one)}  {about}")
+    if not told["requests"]:
+        print(f"no labels were asked for in {project}")
+
+
+@reaching
+def show(
+    reach: Reach,
+    request: Request,
+    project: Project,
+    item: Annotated[
+        int | None, typer.Argument(help="Its number.", show_default="the first that is not answered")
+    ] = None,
+    output: Annotated[bool, typer.Option("--output", help="Print the model's own answer too.")] = False,
+    console_url: ConsoleUrl = None,
+) -> None:
+    """Show a prompt, and what its answer has to hold."""
+    labels = _labels(reach, project, console_url, None)
+
+    async def read() -> tuple[dict[str, Any], dict[str, Any] | None]:
+        progress = await labels.progress(request)
+        number = progress["next"] if item is None else item
+        return progress, None if number is None else await labels.item(request, number)
+
+    progress, found = asyncio.run(read())
+    if reach.as_json:
+        print_json(progress | {"item": found})
+        return
+    print(_far(progress))
+    if found is None:
+        return
+    from tunewheel_cli.console_answers import printable
+
+    print(f"item {found['number']} of {found['of']}")
+    texts = [(message["role"], message["content"]) for message in found["messages"]]
+    texts += [("the model's answer", found["model_output"])] if output else []
+    for name, text in texts:
+        print(f"--- {name}\n{printable(text)}")
+    print("--- answer")
+    for field in progress["fields"]:
+        print(printable(_field(field)))
+
+
+@reaching
+def answer(
+    reach: Reach,
+    request: Request,
+    item: Annotated[int, typer.Argument(help="Its number.", show_default=False)],
+    project: Project,
+    output: Annotated[
+        str | None, typer.Argument(help="The answer: JSON where the task's answers are.", show_default=False)
+    ] = None,
+    out_of_scope: Annotated[
+        bool, typer.Option("--out-of-scope", help="Nobody need answer it; nothing is published.")
+    ] = False,
+    console_url: ConsoleUrl = None,
+    reviewer: Reviewer = None,
+) -> None:
+    """Answer a prompt. Once this returns, the answer is on the log; another one takes its place."""
+    labels = _labels(reach, project, console_url, reviewer)
+    body = {"out_of_scope": out_of_scope} | ({} if output is None else {"output": output})
+    progress = asyncio.run(labels.answer(request, item, body))
+    print_json(progress) if reach.as_json else print(_far(progress))
+
+
+def _labels(reach: Reach, project: str, console_url: str | None, reviewer: str | None) -> Labels:
+    from tunewheel_cli.endpoint import Endpoint
+    from tunewheel_cli.labelling import Labels
+
+    return Labels(Endpoint.of("console", reach.var, url=console_url), project, reviewer)
+
+
+def _far(told: dict[str, Any]) -> str:
+    """Say how far a request is."""
+    left_out = f", {told['out_of_scope']} out of scope" if told["out_of_scope"] else ""
+    ended = f" (ended: {told['outcome']})" if told["outcome"] else ""
+    following = f"; next is {told['next']}" if told.get("next") else ""
+    return (
+        f"{told['answered']} answered of {told['wanted']} wanted, {told['prompts']} prompts"
+        f"{left_out}{ended}{following}"
+    )
+
+
+def _field(field: dict[str, Any]) -> str:
+    kind = field["kind"].replace("_", " or ")
+    if field["choices"]:
+        kind = "one of " + ", ".join(json.dumps(value, ensure_ascii=False) for value in field["choices"])
+    optional = "" if field["required"] else " (optional)"
+    return f"{field['name'] or 'the whole answer'}: {kind}{optional}"

@@ -1,0 +1,141 @@
+"""Requests for labels for programs: the list, their prompts, and answers to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Annotated, Any, Self
+
+from fastapi import FastAPI, Query, Request
+from pydantic import model_validator
+from tunewheel_contracts.errors import inconsistent
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.fields import JsonObject, Strict, Text
+from tunewheel_runtime.identity.guard import caller_of, needs
+from tunewheel_runtime.identity.roles import Role
+
+from tunewheel_console.label_form import fields_of
+from tunewheel_console.labelling import Labelling, LabelQueue
+from tunewheel_console.refusals import Refused, reviewer_of, told_over_http
+from tunewheel_console.state import ConsoleState
+
+Reviewer = Annotated[str | None, Query(description="Who answers, where identity is open.")]
+LABELS = "/v1/projects/{project}/labels"
+
+
+class LabelAnswer(Strict):
+    """The body of an answer: ``output``, as the task asks for it, or that no answer is needed."""
+
+    output: JsonObject | Text | None = None
+    out_of_scope: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.output is None) != self.out_of_scope:
+            raise inconsistent("output", "or out_of_scope must say what it is; send exactly one of the two")
+        return self
+
+
+def add_label_routes(api: FastAPI, state: ConsoleState, labelling: Labelling) -> None:
+    """Add the routes, all for the role reviewer.
+
+    400s name the field: 404 an unknown request or item; 409 a project that is not declared; 410 what was
+    erased, or prompts that are not in the store; 422 an answer that has not the task's form. 503 while the
+    broker or the store is away.
+    """
+
+    @api.get(LABELS)
+    @needs(Role.REVIEWER)
+    async def list_requests(request: Request, project: str) -> dict[str, Any]:
+        known = state.projects.get(project)
+        found = list(known.labels.by_id.values()) if known else []
+        async with told_over_http():
+            told = [
+                told_of(one, known.labels.outcome_of(one.data.request_id) if known else None)
+                | counted(await labelling.done(one.data))
+                for one in found
+            ]
+        return {"project": project, "requests": told}
+
+    @api.get(f"{LABELS}/{{request_id}}")
+    @needs(Role.REVIEWER)
+    async def show(request: Request, project: str, request_id: str) -> dict[str, Any]:
+        async with told_over_http():
+            queue = await labelling.open(project, request_id)
+            fields = fields_of(labelling.task_of(project))
+        states = [queue.state_of(item) for item in queue.items]
+        return progress(queue) | {
+            "items": [{"number": n, "state": found} for n, found in enumerate(states, 1)],
+            "fields": [field.model_dump(mode="json") for field in fields],
+        }
+
+    @api.get(f"{LABELS}/{{request_id}}/items/{{number}}")
+    @needs(Role.REVIEWER)
+    async def item(request: Request, project: str, request_id: str, number: int) -> dict[str, Any]:
+        async with told_over_http():
+            queue = await labelling.open(project, request_id)
+            found = queue.item(number)
+        return {
+            "number": number,
+            "of": len(queue.items),
+            "state": queue.state_of(found),
+            "completion_id": found.completion_id,
+            "messages": [message.model_dump(mode="json") for message in found.turns],
+            "model_output": found.output,
+        }
+
+    @api.put(f"{LABELS}/{{request_id}}/items/{{number}}/answer")
+    @needs(Role.REVIEWER)
+    async def answer(
+        request: Request,
+        project: str,
+        request_id: str,
+        number: int,
+        body: LabelAnswer,
+        reviewer: Reviewer = None,
+    ) -> dict[str, Any]:
+        caller = caller_of(request)
+        async with told_over_http():
+            person = reviewer_of(caller, reviewer)
+            queue = await labelling.open(project, request_id)
+            if body.out_of_scope:
+                queue = await labelling.leave_out(queue, number, person=person)
+            else:
+                queue = await labelling.answer(
+                    queue, number, _text(body.output), person=person, caller=caller
+                )
+        return progress(queue) | {"number": number, "next": queue.next_after(number)}
+
+
+def told_of(request: Envelope[LabelsRequested], outcome: str | None) -> dict[str, Any]:
+    """Return what a request says, without its prompts."""
+    asked = request.data
+    return {
+        "request_id": asked.request_id,
+        "alarm_id": asked.alarm_id,
+        "dataset_id": asked.dataset_id,
+        "state": "waiting" if outcome is None else "ended",
+        "outcome": outcome,
+        "requested_at": request.time.isoformat(),
+        "keywords": list(asked.keywords),
+        "wanted": asked.wanted,
+        "prompts": len(asked.completion_ids),
+    }
+
+
+def counted(counts: Mapping[str, int]) -> dict[str, int]:
+    return {state: counts.get(state, 0) for state in ("answered", "out_of_scope")}
+
+
+def progress(queue: LabelQueue) -> dict[str, Any]:
+    """Return how far a request is."""
+    told = told_of(queue.request, queue.outcome) | counted(queue.counts)
+    return told | {"prompts": len(queue.items), "next": queue.next_after(0)}
+
+
+def _text(output: dict[str, Any] | str | None) -> str:
+    if output is None:
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "output", "is missing; give it")
+    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)

@@ -1,0 +1,44 @@
+"""What the log says of requests for labels: which wait, and how the others ended. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import RecordIngested, Trust
+from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested
+
+
+@dataclass
+class LabelRequests:
+    """Those of one project. Their events come from topics of their own, in any order."""
+
+    by_id: dict[str, Envelope[LabelsRequested]] = field(default_factory=dict[str, Envelope[LabelsRequested]])
+    answered: set[str] = field(default_factory=set[str])
+    """Completions that an expert answered, wherever, as the latest records say: others are not read."""
+    _resolved: dict[str, str] = field(default_factory=dict[str, str])
+    """By alarm: why it is over."""
+
+    def apply(self, envelope: Envelope[Any]) -> None:
+        """Fold one event in; the same event a second time changes nothing."""
+        match envelope.data:
+            case LabelsRequested() as data:
+                self.by_id[data.request_id] = envelope
+            case RecordIngested() as data if data.trust is Trust.EXPERT and self._is_wanted(data.source_id):
+                self.answered.add(data.source_id)
+            case DriftResolved() as data:
+                self._resolved[data.alarm_id] = data.reason
+            case _:
+                pass
+
+    def _is_wanted(self, completion_id: str) -> bool:
+        return any(completion_id in one.data.completion_ids for one in self.by_id.values())
+
+    def outcome_of(self, request_id: str) -> str | None:
+        """Return why nobody needs labels for a request any more; None while it waits."""
+        return self._resolved.get(self.by_id[request_id].data.alarm_id)
+
+    @property
+    def waiting(self) -> list[Envelope[LabelsRequested]]:
+        return [one for name, one in self.by_id.items() if self.outcome_of(name) is None]

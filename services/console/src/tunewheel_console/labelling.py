@@ -1,0 +1,254 @@
+"""How a person answers a prompt that production got: what is asked, what they say, what becomes of it.
+
+The page and the API both come here. An answer is ``example.published`` on the log; which prompts have one is
+noted in the store, without texts, so that a restart, or another console, goes on where this one was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from tunewheel_contracts.errors import first_complaint
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.upstream import ExamplePublished
+from tunewheel_contracts.fields import Frozen, SourceId, Timestamp
+from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST, LabelPrompt, LabelPrompts
+from tunewheel_contracts.formats.spec import TaskSpec
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.identity.roles import Caller
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_console.actions import Actions
+from tunewheel_console.refusals import Refused
+from tunewheel_console.state import ConsoleState, Project
+
+State = Literal["open", "answered", "out_of_scope", "erased"]
+
+
+class Mark(Frozen):
+    """``labels/<project>/<request_id>/<hash of the completion>.json``: what was said of one prompt last."""
+
+    completion_id: SourceId
+    state: Literal["answered", "out_of_scope"]
+    by: SourceId
+    at: Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class LabelQueue:
+    """One request with its prompts. They are numbered from 1; an erased one leaves a gap."""
+
+    request: Envelope[LabelsRequested]
+    prompts: LabelPrompts
+    marks: dict[str, Mark]
+    """By completion."""
+    answered: frozenset[str]
+    """Completions that experts answered elsewhere."""
+    outcome: str | None
+    """Why nobody needs the labels any more; None while they are waited for."""
+
+    @property
+    def items(self) -> tuple[LabelPrompt, ...]:
+        return self.prompts.items
+
+    def state_of(self, item: LabelPrompt) -> State:
+        if item.is_erased:
+            return "erased"
+        mark = self.marks.get(item.completion_id)
+        if mark is not None:
+            return mark.state
+        return "answered" if item.completion_id in self.answered else "open"
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Return how many prompts are in which state."""
+        return Counter[str](self.state_of(item) for item in self.items)
+
+    def next_after(self, number: int) -> int | None:
+        """Return the first open prompt after ``number``, from the beginning where there is none; None once
+        all are done."""
+        numbers = [n for n, item in enumerate(self.items, 1) if self.state_of(item) == "open"]
+        return next((n for n in numbers if n > number), numbers[0] if numbers else None)
+
+    def item(self, number: int) -> LabelPrompt:
+        """Return a prompt. Raises Refused for a number that there is not, or whose text was erased."""
+        if not 1 <= number <= len(self.items):
+            reason = f"{number} does not exist; there are 1 to {len(self.items)}"
+            raise Refused(HTTPStatus.NOT_FOUND, "item", reason)
+        item = self.items[number - 1]
+        if item.is_erased:
+            raise Refused(HTTPStatus.GONE, "item", f"{number} was erased; go on with the next")
+        return item
+
+
+class Labelling:
+    """Opens requests for labels and takes answers."""
+
+    def __init__(
+        self,
+        state: ConsoleState,
+        actions: Actions,
+        store: ObjectStore,
+        refresh: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``refresh`` reads the log to its present end."""
+        self._state = state
+        self._actions = actions
+        self._store = store
+        self._refresh = refresh
+
+    def task_of(self, project: str) -> TaskSpec:
+        """Return the task whose form answers must have. Raises Refused where the project is not declared."""
+        known = self._state.projects.get(project)
+        if known is None or known.spec is None:
+            raise Refused(HTTPStatus.CONFLICT, "project", f"{project} is not declared; declare its spec")
+        return known.spec.task
+
+    async def open(self, project: str, request_id: str) -> LabelQueue:
+        """Read a request with its prompts and what was said of them.
+
+        Raises:
+            Refused: there is no such request, or its prompts are not in the store.
+            TransientError: the broker or the store cannot be reached.
+        """
+        if self._find(project, request_id) is None:  # this process may have just started
+            await self._refresh()
+        found = self._find(project, request_id)
+        if found is None:
+            reason = f"{project} has no request for labels {request_id}; list its requests"
+            raise Refused(HTTPStatus.NOT_FOUND, "request_id", reason)
+        known, request = found
+        prompts = await self._read_prompts(request.data)
+        return LabelQueue(
+            request=request,
+            prompts=prompts,
+            marks=await self._marks(project, request_id),
+            answered=frozenset(known.labels.answered),
+            outcome=known.labels.outcome_of(request_id),
+        )
+
+    async def done(self, asked: LabelsRequested) -> Counter[str]:
+        """Return how many prompts of a request were answered, or left out: without reading the prompts."""
+        marks = await self._marks(asked.project, asked.request_id)
+        elsewhere = self._state.projects[asked.project].labels.answered - marks.keys()
+        done = Counter[str](mark.state for mark in marks.values())
+        done["answered"] += len(elsewhere.intersection(asked.completion_ids))
+        return done
+
+    async def answer(
+        self, queue: LabelQueue, number: int, output: str, *, person: str, caller: Caller
+    ) -> LabelQueue:
+        """Publish ``output`` as what the prompt should have been answered; once this returns, it is kept.
+        Another answer to the same prompt, whoever gives it, takes the place of this one.
+
+        Raises:
+            Refused: the answer has not the task's form; the field is named. Or there is no such prompt.
+            TransientError: the broker or the store is away; ask again.
+        """
+        from tunewheel_outputs.complaints import answer_complaint
+        from tunewheel_outputs.texts import said_before
+
+        item, asked = queue.item(number), queue.request.data
+        task = self.task_of(asked.project)
+        if (complaint := answer_complaint(task, output, said_before(item.messages))) is not None:
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, *complaint)
+        example = label_example(
+            asked, item, _as_answer(task, output), person=person, at=datetime.now(UTC), caller=caller
+        )
+        await self._actions.label(queue.request, example)
+        return await self._marked(queue, item, "answered", person)
+
+    async def leave_out(self, queue: LabelQueue, number: int, *, person: str) -> LabelQueue:
+        """Note that nobody need answer a prompt: it is none of the task's business. Nothing is published.
+
+        Raises:
+            Refused: there is no such prompt.
+            TransientError: the store is away.
+        """
+        return await self._marked(queue, queue.item(number), "out_of_scope", person)
+
+    def _find(self, project: str, request_id: str) -> tuple[Project, Envelope[LabelsRequested]] | None:
+        known = self._state.projects.get(project)
+        request = known.labels.by_id.get(request_id) if known else None
+        return None if known is None or request is None else (known, request)
+
+    async def _read_prompts(self, asked: LabelsRequested) -> LabelPrompts:
+        """Read the prompts anew each time: an erasure empties some."""
+        data = await self._store.read(asked.prompts) if asked.prompts is not None else None
+        if data is None:
+            reason = f"of {asked.request_id} are not in the store; answer by example.published instead"
+            raise Refused(HTTPStatus.GONE, "prompts", reason)
+        try:
+            return LabelPrompts.model_validate_json(data)
+        except ValidationError as error:
+            field, reason = first_complaint(error)
+            told = f"of {asked.request_id} cannot be read: {field} {reason}"
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "prompts", told) from error
+
+    async def _marks(self, project: str, request_id: str) -> dict[str, Mark]:
+        notes = await self._store.read_folder(_folder(project, request_id))
+        marks = (Mark.model_validate_json(note) for note in notes.values())
+        return {mark.completion_id: mark for mark in marks}
+
+    async def _marked(
+        self, queue: LabelQueue, item: LabelPrompt, state: Literal["answered", "out_of_scope"], person: str
+    ) -> LabelQueue:
+        asked = queue.request.data
+        mark = Mark(completion_id=item.completion_id, state=state, by=person, at=datetime.now(UTC))
+        name = content_sha256(item.completion_id.encode())[:32]
+        path = f"{_folder(asked.project, asked.request_id)}/{name}.json"
+        await self._store.replace(path, mark.model_dump_json().encode())
+        return LabelQueue(
+            request=queue.request,
+            prompts=queue.prompts,
+            marks={**queue.marks, item.completion_id: mark},
+            answered=queue.answered,
+            outcome=queue.outcome,
+        )
+
+
+def label_example(
+    asked: LabelsRequested,
+    item: LabelPrompt,
+    output: Mapping[str, Any] | str,
+    *,
+    person: str,
+    at: datetime,
+    caller: Caller,
+) -> ExamplePublished:
+    """Return what ``person`` says a prompt should have been answered.
+
+    Raises:
+        ValidationError: the conversation does not end with a question, or something is too long.
+    """
+    turns = item.turns
+    return ExamplePublished(
+        project=asked.project,
+        example_id=item.completion_id,
+        input=turns[-1].content if turns and turns[-1].role == "user" else "",
+        messages=turns[:-1],
+        output=dict(output) if isinstance(output, Mapping) else output,
+        group=item.customer,
+        validated_by=person,
+        validated_at=at,
+        attributes={LABEL_REQUEST: asked.request_id},
+        principal=caller.principal,
+    )
+
+
+def _as_answer(task: TaskSpec, output: str) -> dict[str, Any] | str:
+    """Return a JSON object as what it is; anything else as its text."""
+    value = json.loads(output) if task.output_schema is not None else None
+    return value if isinstance(value, dict) else output.strip()
+
+
+def _folder(project: str, request_id: str) -> str:
+    return f"labels/{project}/{request_id}"

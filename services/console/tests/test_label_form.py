@@ -1,0 +1,67 @@
+"""A task's answer as a form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tunewheel_console.label_form import answer_of, fields_of
+from tunewheel_console.refusals import Refused
+from tunewheel_contracts.formats.spec import TaskSpec
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "category": {"enum": ["billing", 2]},
+        "reply": {"type": "string", "description": "What the customer reads."},
+        "days": {"type": "integer"},
+        "urgent": {"type": "boolean"},
+        "steps": {"type": "array"},
+    },
+    "required": ["category"],
+}
+
+
+def task(**fields: Any) -> TaskSpec:
+    return TaskSpec.model_validate({"system_prompt": "s"} | fields)
+
+
+def test_each_property_is_a_field_of_its_kind() -> None:
+    fields = fields_of(task(output_schema=SCHEMA, label_field="category"))
+    assert [(one.name, one.kind) for one in fields] == [
+        ("category", "choice"),
+        ("reply", "text"),
+        ("days", "number"),
+        ("urgent", "yes_no"),
+        ("steps", "json"),
+    ]
+    assert fields[0].choices == ("billing", 2)
+    assert [one.name for one in fields if one.required] == ["category"]
+    assert fields[1].description == "What the customer reads."
+
+
+def test_an_answer_is_made_of_what_is_filled_in() -> None:
+    values = {"category": 2, "reply": " ", "days": "3", "urgent": False, "steps": '["a"]'}
+    said = answer_of(task(output_schema=SCHEMA), values)
+    assert said == '{"category": 2, "days": 3, "urgent": false, "steps": ["a"]}'
+
+
+@pytest.mark.parametrize(("field", "value"), [("days", "three"), ("steps", "[")])
+def test_what_cannot_be_read_names_the_field(field: str, value: str) -> None:
+    with pytest.raises(Refused, match=rf"^output\.{field}: is not"):
+        answer_of(task(output_schema=SCHEMA), {field: value})
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        ({}, "text"),
+        ({"output_rules": [{"rule": "allowed_values", "values": ["yes", "no"]}]}, "choice"),
+        ({"output_schema": {"type": "array"}}, "json"),
+        ({"output_schema": SCHEMA | {"anyOf": [{"required": ["reply"]}]}}, "json"),
+    ],
+)
+def test_other_answers_are_one_field(spec: dict[str, Any], kind: str) -> None:
+    (field,) = fields_of(task(**spec))
+    assert (field.name, field.kind) == ("", kind)
+    assert answer_of(task(**spec), {"": "yes"}) == "yes"

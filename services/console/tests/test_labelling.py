@@ -1,0 +1,171 @@
+"""Answers to prompts of production over the API's routes, on a log and a store that can fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.identity.roles import Role
+from tunewheel_runtime.store import ObjectStore
+
+PLACE = "/v1/projects/desk/labels"
+REQUEST = f"{PLACE}/alarm-1"
+SCHEMA = {
+    "type": "object",
+    "properties": {"category": {"enum": ["battery", "solar"]}, "reply": {"type": "string"}},
+    "required": ["category"],
+}
+SOLAR = {"category": "solar", "reply": "Dear A"}
+
+
+@pytest.fixture
+async def labels(console: Any, desk: Any, store: ObjectStore) -> Any:
+    """A console that has read of three prompts to be answered."""
+    for event in (desk.declared(output_schema=SCHEMA), await desk.stored_labels(store, prompts=3)):
+        console.log.events.append(event)
+    await console.refresh()
+    return console
+
+
+@pytest.fixture
+async def ann(labels: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with labels.client("ann") as client:
+        yield client
+
+
+def published(log: Any) -> list[Any]:
+    return [event for event in log.events if event.data.type == "example.published"]
+
+
+async def put(client: httpx.AsyncClient, number: int, **body: Any) -> httpx.Response:
+    return await client.put(f"{REQUEST}/items/{number}/answer", json=body)
+
+
+async def test_an_answer_is_an_example_that_names_person_request_and_completion(ann: Any, log: Any) -> None:
+    (told,) = (await ann.get(PLACE)).json()["requests"]
+    assert (told["keywords"], told["wanted"], told["prompts"]) == (["solar", "roof"], 2, 3)
+    assert (told["state"], told["answered"]) == ("waiting", 0)
+    item = (await ann.get(f"{REQUEST}/items/1")).json()
+    assert item["messages"] == [{"role": "user", "content": "My roof panel 0 hums."}]
+    assert (item["state"], item["model_output"]) == ("open", '{"category": "battery"}')
+    answer = await put(ann, 1, output=SOLAR)
+    assert (answer.status_code, answer.json()["answered"], answer.json()["next"]) == (200, 1, 2)
+    (event,) = published(log)
+    example = event.data
+    assert (example.example_id, example.group, example.input) == (
+        "cmpl-0", "customer-0", "My roof panel 0 hums.",
+    )  # fmt: skip
+    assert (example.output, example.messages) == (SOLAR, ())
+    assert (example.validated_by, example.principal) == ("ann", Principal(name="ann"))
+    assert example.validated_at is not None
+    assert example.attributes == {"label_request": "alarm-1"}
+    request = next(one for one in log.events if one.data.type == "labels.requested")
+    assert event.causation_id == request.id
+
+
+async def test_the_form_is_told_and_the_next_prompt_is_the_first_open_one(ann: Any) -> None:
+    told = (await ann.get(REQUEST)).json()
+    assert [(field["name"], field["kind"]) for field in told["fields"]] == [
+        ("category", "choice"), ("reply", "text"),
+    ]  # fmt: skip
+    await put(ann, 2, output=json.dumps(SOLAR))
+    await put(ann, 3, out_of_scope=True)
+    told = (await ann.get(REQUEST)).json()
+    assert [one["state"] for one in told["items"]] == ["open", "answered", "out_of_scope"]
+    assert (told["answered"], told["out_of_scope"], told["next"]) == (1, 1, 1)
+
+
+async def test_a_second_answer_takes_the_place_of_the_first_whoever_gives_it(
+    labels: Any, ann: Any, log: Any
+) -> None:
+    await put(ann, 1, output=SOLAR)
+    async with labels.client("bob") as bob:
+        assert (await put(bob, 1, output={"category": "battery"})).json()["answered"] == 1
+    first, second = published(log)
+    assert first.data.example_id == second.data.example_id
+    assert first.data.validated_at <= second.data.validated_at
+    assert first.id != second.id
+
+
+async def test_another_console_and_one_that_just_started_go_on_where_this_one_was(
+    labels: Any, ann: Any, log: Any, store: ObjectStore
+) -> None:
+    await put(ann, 1, output=SOLAR)
+    other = type(labels)(log, store)
+    async with other.client("bob") as bob:
+        assert (await bob.get(f"{REQUEST}/items/1")).json()["state"] == "answered"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "field"),
+    [
+        ("GET", f"{PLACE}/alarm-2", None, 404, "request_id"),
+        ("GET", f"{REQUEST}/items/4", None, 404, "item"),
+        ("PUT", f"{REQUEST}/items/0/answer", {"output": SOLAR}, 404, "item"),
+        ("PUT", f"{REQUEST}/items/1/answer", {"output": {"category": "roof"}}, 422, "output.category"),
+        ("PUT", f"{REQUEST}/items/1/answer", {"output": {"reply": "x"}}, 422, "output.category: is missing"),
+        ("PUT", f"{REQUEST}/items/1/answer", {"output": "solar"}, 422, "output: is not JSON"),
+        ("PUT", f"{REQUEST}/items/1/answer", {}, 422, "output"),
+        ("PUT", f"{REQUEST}/items/1/answer", {"output": SOLAR, "out_of_scope": True}, 422, "output"),
+        ("PUT", f"{REQUEST}/items/1/answer?reviewer=bob", {"output": SOLAR}, 422, "reviewer"),
+        ("GET", "/v1/projects/shop/labels", None, 403, "shop"),
+    ],
+)
+async def test_what_cannot_be_done_names_the_field_and_publishes_nothing(
+    ann: httpx.AsyncClient, log: Any, method: str, path: str, body: Any, status: int, field: str
+) -> None:
+    answer = await ann.request(method, path, json=body)
+    assert answer.status_code == status, answer.text
+    assert field in answer.text
+    assert published(log) == []
+
+
+async def test_what_was_erased_is_asked_of_nobody(ann: Any, log: Any, store: ObjectStore) -> None:
+    whole = json.loads(await store.read("prompts.json") or b"")
+    whole["items"][0] |= {"messages": [], "output": "", "customer": None}
+    await store.replace("prompts.json", json.dumps(whole).encode())
+    told = (await ann.get(REQUEST)).json()
+    assert ([one["state"] for one in told["items"]], told["next"]) == (["erased", "open", "open"], 2)
+    for method, body in (("GET", None), ("PUT", {"output": SOLAR})):
+        path = f"{REQUEST}/items/1" + ("/answer" if body else "")
+        assert (await ann.request(method, path, json=body)).status_code == 410
+    await store.replace("prompts.json", b"[]")
+    assert (await ann.get(REQUEST)).status_code == 503
+    await store.delete(["prompts.json"])
+    assert ("prompts" in (await ann.get(REQUEST)).text, published(log)) == (True, [])
+
+
+async def test_without_a_broker_nothing_is_kept(ann: Any, log: Any) -> None:
+    log.away = True
+    answer = await put(ann, 1, output=SOLAR)
+    assert (answer.status_code, answer.json()["detail"]) == (503, "the broker is away")
+    assert (await ann.get(REQUEST)).json()["answered"] == 0
+
+
+async def test_what_another_system_answered_is_asked_of_nobody_again(
+    labels: Any, desk: Any, ann: Any
+) -> None:
+    for source, trust in (("cmpl-0", "expert"), ("cmpl-1", "unverified"), ("elsewhere", "expert")):
+        labels.state.apply(desk.ingested(source, trust))
+    told = (await ann.get(REQUEST)).json()
+    assert ([one["state"] for one in told["items"]], told["answered"]) == (["answered", "open", "open"], 1)
+    await put(ann, 1, output=SOLAR)
+    (told,) = (await ann.get(PLACE)).json()["requests"]
+    assert told["answered"] == 1, "by whomever, a prompt counts once"
+
+
+async def test_a_request_ends_with_its_alarm(labels: Any, desk: Any, ann: Any) -> None:
+    labels.state.apply(desk.resolved())
+    (told,) = (await ann.get(PLACE)).json()["requests"]
+    assert (told["state"], told["outcome"]) == ("ended", "covered")
+    assert labels.state.projects["desk"].labels.waiting == []
+
+
+async def test_only_reviewers_see_prompts(labels: Any) -> None:
+    async with labels.client("vic", Role.VIEWER, Role.OPERATOR) as vic:
+        for path in (PLACE, REQUEST, f"{REQUEST}/items/1"):
+            assert (await vic.get(path)).status_code == 403
