@@ -215,15 +215,8 @@ def test_a_restoration_that_a_crash_left_over_comes_before_anything_else(make_de
     assert stages(state, desk) == {1: "production", 2: "rolled_back", 3: "canary"}
 
 
-def test_a_newer_candidate_supersedes_the_one_on_trial(make_desk: Any):
-    desk = make_desk(shadow=True)
-    state = play(desk, desk.trained(2), desk.passed(2), state=with_champion(desk))
-    state = play(desk, desk.judged(2, "shadow", "passed"), desk.passed(3, against=1), state=state)
-    assert stages(state, desk) == {1: "production", 2: "retired", 3: "shadow"}
-
-
 def test_a_person_who_rejects_a_superseded_candidate_leaves_an_event(desk: Any):
-    state = play(desk, desk.passed(2), desk.passed(3, against=1), state=with_champion(desk))
+    state = play(desk, desk.trained(2), desk.passed(3, against=1), desk.passed(2), state=with_champion(desk))
     assert stages(state, desk) == {1: "production", 2: "retired", 3: "canary"}
     rejection = desk.failed(2, field="review", reasons=("rejected by ada: promises refunds",))
     (event,) = decide(state, rejection, desk.rollout)

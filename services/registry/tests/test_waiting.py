@@ -195,6 +195,52 @@ def test_who_waits_is_retired_once_a_newer_version_is_in_traffic(desk: Any):
     assert log.stages()[2] == "retired"
 
 
+@pytest.mark.parametrize("stage", ["shadow", "canary"])
+def test_a_slow_trial_keeps_its_place_and_the_newest_of_those_who_wait_goes_next(make_desk: Any, stage: str):
+    desk = make_desk(shadow=stage == "shadow")
+    log = Log(desk, desk.passed(1), desk.commanded(1, "promote"), desk.passed(2))
+    for newer in (3, 4):
+        log.play(desk.passed(newer, against=1))
+        reason = log.state.models[desk.model_id(newer)].history[-1].reason
+        assert f"waits: {desk.model_id(2)} is in {stage}, and keeps its place until it is judged" in reason
+    assert log.stages() == {1: "production", 2: stage, 3: "evaluated", 4: "evaluated"}
+    assert log.asked() == [], "they beat the champion: what they wait for is their turn"
+    assert log.play(desk.passed(4, against=1)) == []
+    log.play(desk.judged(2, stage, "failed"))
+    assert log.stages() == {1: "production", 2: "rolled_back", 3: "retired", 4: stage}
+    superseded = log.state.models[desk.model_id(3)].history[-1].reason
+    assert superseded == f"superseded: the newer version {desk.model_id(4)} is in {stage}"
+
+
+def test_who_waits_for_its_turn_is_judged_against_whoever_won_the_trial(desk: Any):
+    log = Log(desk, desk.passed(1), desk.passed(2), desk.passed(3, against=1), desk.passed(4, against=1))
+    log.play(desk.judged(2, "canary", "passed"))
+    assert log.stages() == {1: "retired", 2: "production", 3: "evaluated", 4: "evaluated"}
+    assert log.asked() == [(f"run-{n}", desk.model_id(2)) for n in (3, 4)]
+    log.play(desk.passed(3, against=2))
+    assert log.stages()[3] == "canary", "a newer one that may yet lose keeps nobody"
+    log.play(desk.passed(4, against=2))
+    assert (log.stages()[3], log.stages()[4]) == ("canary", "evaluated")
+
+
+def test_who_held_up_and_waits_for_another_verdict_makes_room_for_a_newer_version(desk: Any):
+    log = on_trial_while_the_champion_changes(desk)
+    log.play(desk.judged(3, "canary", "passed"), desk.passed(4, against=1))
+    assert log.stages() == {1: "production", 2: "retired", 3: "retired", 4: "canary"}
+
+
+def test_a_crash_between_the_end_of_a_trial_and_the_next_one_s_begin_is_mended(desk: Any):
+    log = Log(desk, desk.passed(1), desk.passed(2), desk.passed(3, against=1), desk.passed(4, against=1))
+    judged = desk.judged(2, "canary", "failed")
+    whole = decide(log.state, judged, desk.rollout)
+    for done in range(1, len(whole)):
+        state = log.state
+        for event in whole[:done]:
+            state = apply(state, event)
+        again = decide(state, judged, desk.rollout)
+        assert [event.event_id() for event in again] == [event.event_id() for event in whole[done:]]
+
+
 def test_a_candidate_on_another_base_ends_with_the_reason_and_is_promoted_by_a_person(desk: Any):
     other = desk.adapter(1).base.model_copy(update={"name": "org/Other-Base"})
     log = Log(desk, desk.passed(1), desk.passed(2, base=other))
@@ -348,9 +394,12 @@ class Wheel(Log):
         assert len(self.state.candidates) <= 1
         champion, requests = self.state.champion, self.asked()
         for model in self.state.models.values():
-            if model.waits and self.state.pinned is None:
-                assert obstacle(self.state, model) is not None  # else it had gone on
-                assert champion is not None
+            if not model.waits or self.state.pinned is not None:
+                continue
+            assert obstacle(self.state, model) is not None  # else it had gone on
+            if champion is None or champion.model_id in model.beaten:
+                assert self.state.trial is not None
+            else:
                 assert (model.registration.run_id, champion.model_id) in requests
 
 

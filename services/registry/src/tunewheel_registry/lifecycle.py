@@ -164,6 +164,11 @@ class State:
         """Models that see traffic on trial."""
         return tuple(model for model in self.models.values() if model.stage in CANDIDATE_STAGES)
 
+    @property
+    def trial(self) -> Model | None:
+        """The candidate whose trial runs; None: there is none, or it held up and waits."""
+        return next((model for model in self.candidates if not model.waits), None)
+
     def newer_in_traffic(self, model: Model) -> Model | None:
         """Return a version that was registered after ``model`` and is on trial or in production."""
         later = list(self.models).index(model.model_id) + 1

@@ -1,7 +1,8 @@
 """Who passed and may go on, who waits, and for what: nobody goes up who has not beaten the champion of now.
 
 What a verdict or a trial found stays true, but the champion may be another since. A model that passed then
-waits in its stage for a verdict against that one.
+waits in its stage for a verdict against that one. One trial runs at a time: a candidate keeps its place until
+it is judged, however many newer versions pass meanwhile, else a slow trial would never end.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ from tunewheel_registry.steps import promotion, reign
 def obstacle(state: State, model: Model) -> str | None:
     """Return what keeps a model that passed from going up a stage; None: nothing.
 
-    Without a champion nothing does: the base answers, which every verdict compares with.
+    Without a champion no verdict is missing: the base answers, which every verdict compares with.
     """
-    pinned, champion = state.pinned, state.champion
+    pinned, champion, trial = state.pinned, state.champion, state.trial
     if pinned is not None:
         return f"{pinned.model_id} is pinned in production"
     if champion is not None and champion.model_id not in model.beaten:
         return f"it was never compared with {champion.model_id}, which is in production, and is judged again"
+    if trial is not None and trial.model_id != model.model_id:
+        return f"{trial.model_id} is in {trial.stage.value}, and keeps its place until it is judged"
     return None
 
 
 def superseded(state: State) -> Iterator[ModelPromoted]:
-    """Retire whoever waits, or is on trial, while a newer version is in traffic."""
+    """Retire whoever is on trial while a newer version is in production, and whoever waits for a trial while
+    a newer version has one, or is in production."""
     for model in state.candidates:
         newer = state.newer_in_traffic(model)
         if newer is not None and newer.stage is Stage.PRODUCTION:
@@ -39,12 +43,13 @@ def superseded(state: State) -> Iterator[ModelPromoted]:
     for model in state.models.values():
         newer = state.newer_in_traffic(model) if model.stage is Stage.EVALUATED else None
         if newer is not None:
-            reason = f"passed too late: the newer version {newer.model_id} is in {newer.stage.value}"
+            reason = f"superseded: the newer version {newer.model_id} is in {newer.stage.value}"
             yield promotion(state, model, Stage.RETIRED, model.history[-1].cause or "", reason)
 
 
 def advances(state: State, rollout: RolloutSpec) -> Iterator[ModelPromoted]:
-    """Let the newest of those who wait go on, if nothing keeps it."""
+    """Let the newest of those who wait go on, if nothing keeps it. Whoever held up on trial and waits for
+    something else than its turn makes room."""
     for model in reversed(list(state.models.values())):
         if not model.waits or obstacle(state, model) is not None:
             continue
