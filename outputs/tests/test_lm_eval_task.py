@@ -5,8 +5,15 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.lm_eval import LmEvalTask
 from tunewheel_outputs.lm_eval_metric import figure_name, lm_eval_metric, task_of
-from tunewheel_outputs.lm_eval_task import RefusedTask, check_figures, find_task, task_names
+from tunewheel_outputs.lm_eval_task import (
+    RefusedTask,
+    check_figures,
+    find_pinned,
+    find_task,
+    task_names,
+)
 
 LINES = [{"question": "Is ice cold?", "choices": ["yes", "no"], "gold": 0, "id": "q1"},
          {"question": "Is fire \ud83d?", "choices": ["yes", "no"], "gold": 1, "id": "q2"}]  # fmt: skip
@@ -41,6 +48,20 @@ def test_a_task_is_its_yaml_and_its_data() -> None:
         folder() | {"data/test.jsonl": DATA + b'{"question": "?"}\n'},
     ]
     assert len({source.sha256, *(find_task("quiz", one).sha256 for one in others)}) == 3
+
+
+def test_a_spec_s_task_is_the_one_of_its_hash() -> None:
+    source = find_task("quiz", folder())
+    named = LmEvalTask(task="quiz", path="benchmarks/quiz", sha256=source.sha256)
+    assert find_pinned(named, folder()) == source
+    other = named.model_copy(update={"sha256": "0" * 64})
+    for task, files, field, reason in [
+        (other, folder(), "sha256", f"benchmarks/quiz hashes to {source.sha256}; restore it"),
+        (named, {}, "path", "benchmarks/quiz is not in the object store; put it there"),
+    ]:
+        with pytest.raises(RefusedTask, match=reason) as caught:
+            find_pinned(task, files)
+        assert caught.value.field == field
 
 
 def test_what_it_includes_counts_and_its_own_keys_win() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.lm_eval import LmEvalTask
 from tunewheel_contracts.identity import content_id, content_sha256
 
 from tunewheel_outputs.lm_eval_metric import UNFILTERED, figure_name
@@ -127,6 +128,21 @@ def find_task(name: str, files: Mapping[str, bytes]) -> TaskSource:
             return _located(name, config, posixpath.dirname(path), files)
     there = ", ".join(task_names(files)) or "none"
     raise RefusedTask("task", f"{name!r} is no task of the folder; its YAML defines: {there}")
+
+
+def find_pinned(task: LmEvalTask, files: Mapping[str, bytes]) -> TaskSource:
+    """Return the task that a spec names, of its folder; ``files`` by their path in it.
+
+    Raises:
+        RefusedTask: it is not there, cannot be taken, or is another than the spec's hash says.
+    """
+    if not files:
+        raise RefusedTask("path", f"{task.path} is not in the object store; put it there")
+    source = find_task(task.task, files)
+    if source.sha256 != task.sha256:
+        reason = f"{task.path} hashes to {source.sha256}; restore it, or correct the spec"
+        raise RefusedTask("sha256", reason)
+    return source
 
 
 def check_figures(metrics: Sequence[str], source: TaskSource) -> None:

@@ -120,7 +120,7 @@ FIGURES = (
     ("case", "field", "reason"),
     [
         ("not installed", "lm_eval", r"install tunewheel-eval\[lm-eval\]"),
-        ("gone", "lm_eval.0.task", "'text' is no task of the folder; its YAML defines: none"),
+        ("gone", "lm_eval.0.path", "benchmarks/ours is not in the object store; put it there"),
         ("changed", "lm_eval.0.sha256", "hashes to .*; restore it"),
         ("runs code", "lm_eval.0.path", "!function"),
     ],

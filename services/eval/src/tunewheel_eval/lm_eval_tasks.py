@@ -13,7 +13,7 @@ from tunewheel_contracts.formats.lm_eval import LmEvalTask
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_outputs.lm_eval_metric import PREFIX
-from tunewheel_outputs.lm_eval_task import ReadTask, RefusedTask, find_task
+from tunewheel_outputs.lm_eval_task import ReadTask, RefusedTask, find_pinned
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_eval.clusters import clusters_of
@@ -102,9 +102,7 @@ def _version() -> dict[str, str]:
 
 
 async def _read(store: ObjectStore, task: LmEvalTask) -> ReadTask:
-    source = find_task(task.task, await store.read_folder(task.path))
-    if source.sha256 != task.sha256:
-        raise RefusedTask("sha256", f"{task.path} hashes to {source.sha256}; restore it and send it again")
+    source = find_pinned(task, await store.read_folder(task.path))
     data = dict(source.files)
     if source.hub is not None:
         for split in source.hub_splits:

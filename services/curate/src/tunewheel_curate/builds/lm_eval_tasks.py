@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
-from tunewheel_contracts.formats.lm_eval import LmEvalTask
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import canonical_json
 from tunewheel_outputs.lm_eval_metric import PREFIX
@@ -22,7 +21,7 @@ from tunewheel_outputs.lm_eval_task import (
     RefusedTask,
     TaskSource,
     check_figures,
-    find_task,
+    find_pinned,
 )
 from tunewheel_runtime.store import ObjectStore
 
@@ -45,23 +44,13 @@ async def read_tasks(
         place = f"evaluation.lm_eval.{number}"
         task.check_place(f"{place}.path")
         try:
-            source = await _source(task, store)
+            source = find_pinned(task, await store.read_folder(task.path))
             check_figures([one.metric for one in spec.criteria], source)
             read = source.with_data(await _data(source, store, allowed, place))
         except RefusedTask as error:
             raise error.in_spec(place) from error
         found.append(BenchmarkTexts(f"{PREFIX}{task.task}", read.prompts))
     return tuple(found)
-
-
-async def _source(task: LmEvalTask, store: ObjectStore) -> TaskSource:
-    files = await store.read_folder(task.path)
-    if not files:
-        raise RefusedTask("path", f"{task.path} is not in the object store; put it there")
-    source = find_task(task.task, files)
-    if source.sha256 != task.sha256:
-        raise RefusedTask("sha256", f"{task.path} hashes to {source.sha256}; restore it, or say so")
-    return source
 
 
 async def _data(
