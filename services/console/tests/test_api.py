@@ -128,12 +128,26 @@ async def test_a_command_on_a_model_goes_out_with_what_the_console_knows(
     assert (order["reason"], order["force"]) == ("promises refunds", False)
 
 
+@pytest.mark.parametrize("name", ["champion", "base"])
+async def test_a_stop_leaves_it_to_the_registry_who_that_is(
+    state: Any, desk: Any, client: Any, recorder: Recorder, name: str
+):
+    state.apply(desk.promoted())
+    state.apply(desk.desired(generation=7))
+    answer = await client.post(f"/v1/projects/desk/models/{name}/stop", json={"reason": "nonsense"})
+    assert (answer.status_code, answer.json()["model_id"]) == (202, name)
+    (order,) = recorder.orders
+    assert (order["model_id"], order["action"], order["generation"]) == (name, "stop", None)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "word"),
     [
         ("desk/models/none/promote", {"reason": "r"}, 404, "has no model none"),
         ("desk/models/challenger/promote", {"reason": "r"}, 404, "challenger"),
         ("shop/models/champion/promote", {"reason": "r"}, 404, "shop"),
+        ("desk/models/base/promote", {"reason": "r"}, 404, "has no model base"),
+        ("shop/models/base/stop", {"reason": "r"}, 404, "shop"),
         ("desk/models/champion/explode", {"reason": "r"}, 422, "action"),
         ("desk/models/champion/promote", {"reason": ""}, 422, "reason"),
     ],

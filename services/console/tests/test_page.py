@@ -233,6 +233,23 @@ async def test_a_pinned_model_can_be_unpinned_and_what_the_registry_refused_is_t
     await user.should_see("last refused: promote desk-1: model_id: is in production already")
 
 
+async def test_all_traffic_is_stopped_but_to_one_whatever_happened_meanwhile(
+    user: User, state: Any, desk: Any, actions: Recorder
+):
+    for event in (*desk.turn(), desk.pinned("base-1")):
+        state.apply(event)
+    await user.open("/")
+    await user.should_see(marker="stop-champion")
+    await user.should_see(marker="unpin-base-1")
+    user.find(marker="stop-base").click()
+    await user.should_see("stop all but the base of desk?", retries=PATIENT)
+    user.find(marker="reason").type("answers nonsense")
+    user.find(marker="confirm").click()
+    await user.should_see("stop sent for base", retries=PATIENT)
+    told = {"reason": "answers nonsense", "force": False, "generation": None, "principal": None}
+    assert actions.done == [("stop", "desk", "base", told)]
+
+
 async def test_a_command_that_was_not_sent_says_so(user: User, state: Any, desk: Any, actions: Recorder):
     actions.away = True
     state.apply(desk.declared())

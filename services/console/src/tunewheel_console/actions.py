@@ -24,6 +24,12 @@ class ModelAction(StrEnum):
     UNPIN = "unpin"
     RETIRE = "retire"
     REJECT = "reject"
+    STOP = "stop"
+    """All traffic goes to the model at once. It counts whatever else happened meanwhile."""
+
+
+ALONE = ("champion", "base")
+"""Who may be left to answer everything: whoever that is when the registry reads the command."""
 
 
 class Actions:

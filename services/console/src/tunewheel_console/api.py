@@ -17,7 +17,7 @@ from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import NotAuthenticated, Role
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_console.actions import Actions, ModelAction
+from tunewheel_console.actions import ALONE, Actions, ModelAction
 from tunewheel_console.logins import LoginLinks
 from tunewheel_console.state import ConsoleState
 
@@ -62,9 +62,9 @@ def add_routes(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
 
 def add_model_commands(api: FastAPI, state: ConsoleState, actions: Actions) -> None:
     """Add ``POST /v1/projects/{project}/models/{model_id}/{action}``, ``model_id`` being an id, ``champion``
-    or ``challenger``: 202 once the command is on the log, 404 for a model that no event told of, 503 while
-    the broker is away. The registry's answer names ``command_id``: an event with it as ``cause``, or
-    ``command.refused``."""
+    or ``challenger``, and to stop ``champion`` or ``base``: 202 once the command is on the log, 404 for a
+    model that no event told of, 503 while the broker is away. The registry's answer names ``command_id``: an
+    event with it as ``cause``, or ``command.refused``."""
 
     @api.post("/v1/projects/{project}/models/{model_id}/{action}", status_code=HTTPStatus.ACCEPTED)
     @needs(Role.OPERATOR)
@@ -73,12 +73,16 @@ def add_model_commands(api: FastAPI, state: ConsoleState, actions: Actions) -> N
     ) -> dict[str, str]:
         known = state.projects.get(project)
         desired = known.desired if known else None
-        meant = desired.desired.model_id(model_id) if desired else model_id
-        if known is None or meant not in {*known.models, *known.stages}:
+        stops = action is ModelAction.STOP
+        alone = ALONE if stops else ()
+        meant = desired.desired.model_id(model_id) if desired and model_id not in alone else model_id
+        if known is None or meant is None or meant not in {*known.models, *known.stages, *alone}:
             raise HTTPException(
                 HTTPStatus.NOT_FOUND, f"model_id: {project} has no model {model_id}; correct it"
             )
-        seen = desired.generation if desired and order.generation is None else order.generation
+        seen = order.generation
+        if desired and seen is None and not stops:
+            seen = desired.generation
         try:
             command_id = await actions.command(
                 project, meant, action.value, reason=order.reason, force=order.force, generation=seen,

@@ -194,10 +194,12 @@ class Page:
 
     def command(self, project: str, model_id: str, action: ModelAction) -> None:
         """Ask why, and send the command once it is confirmed: it counts while nothing else has happened since
-        the question was asked."""
-        known = self._state.projects.get(project)
-        seen = known.desired.generation if known is not None and known.desired is not None else None
+        the question was asked. To stop counts always; ``model_id`` is then who goes on answering."""
+        known, stops = self._state.projects.get(project), action is ModelAction.STOP
+        desired = known.desired if known is not None and not stops else None
+        seen = desired.generation if desired is not None else None
         key = f"{action.value} {model_id} of {project}"
+        title = f"stop all but the {model_id} of {project}?" if stops else f"{key}?"
 
         async def send() -> bool:
             reason = (self._comments.get(key) or "").strip()
@@ -215,7 +217,7 @@ class Page:
             return True
 
         warning = FINAL if action is ModelAction.REJECT else None
-        self._ask(f"{key}?", key, send, word="Send", text="reason", warning=warning)
+        self._ask(title, key, send, word="Send", text="reason", warning=warning)
 
     def _ask(
         self,

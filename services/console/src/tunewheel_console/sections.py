@@ -8,12 +8,13 @@ from typing import Any, Protocol
 from nicegui import ui
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.evaluation import ReviewRequested
+from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.training import TrainAction
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console import rows
-from tunewheel_console.actions import ModelAction
+from tunewheel_console.actions import ALONE, ModelAction
 from tunewheel_console.review_state import Review
 from tunewheel_console.state import Project, Verdict
 from tunewheel_console.wheel import Place, Step, Tone
@@ -203,9 +204,25 @@ def draw_models(project: Project, commands: Commands) -> None:
                 ui.button(action.value, on_click=order).props("dense flat size=sm").mark(
                     f"{action.value}-{model}"
                 )
+    if project.desired is not None:
+        draw_stop(project, commands)
     for refused in list(project.refusals)[-1:]:
         told = f"last refused: {refused.action} {refused.model_id}: {refused.field}: {refused.reason}"
         ui.label(told).classes("text-negative text-caption")
+
+
+def draw_stop(project: Project, commands: Commands) -> None:
+    """Draw how all traffic goes to one model, and how a base that answers alone lets the others in again."""
+    pinned, in_production = project.pinned, Stage.PRODUCTION in project.stages.values()
+    with ui.row().classes("items-center"):
+        ui.label("stop all traffic but to the").classes("text-caption")
+        for name in ALONE if in_production else ALONE[1:]:
+            order = partial(commands.command, project.name, name, ModelAction.STOP)
+            ui.button(name, on_click=order).props("dense flat size=sm").mark(f"stop-{name}")
+        if pinned is not None and pinned not in project.stages:
+            order = partial(commands.command, project.name, pinned, ModelAction.UNPIN)
+            ui.label(f"{pinned} answers alone").classes("text-caption")
+            ui.button("unpin", on_click=order).props("dense flat size=sm").mark(f"unpin-{pinned}")
 
 
 def _heading(text: str) -> None:
