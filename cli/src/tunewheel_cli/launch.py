@@ -15,11 +15,21 @@ from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.kafka.ports import free_port, is_free
 from tunewheel_cli.places import Var
-from tunewheel_cli.roster import BROKER, ENGINE, Member, assign_ports, command, environment, url
+from tunewheel_cli.roster import (
+    BROKER,
+    ENGINE,
+    Member,
+    assign_ports,
+    command,
+    engine_for,
+    environment,
+    url,
+)
 from tunewheel_cli.run_state import RunState
 from tunewheel_cli.supervisor import BrokerProgram, HttpProgram, Kept, Report, State, Supervisor
 from tunewheel_cli.topics import TopicReport, ensure_topics
 from tunewheel_cli.wheel_secrets import WheelSecrets, make_secrets
+from tunewheel_cli.whole_models import lay_out
 
 KAFKA_PORT = 9092
 
@@ -156,8 +166,26 @@ class Wheel:
         shared = as_environment(settings) | dict(self.plan.extra_env)
         if self.plan.base_model:
             shared["TUNEWHEEL_BASE_MODEL"] = self.plan.base_model
-        programs = [self._program(member, shared, secrets) for member in self.plan.members]
+        whole = await self._engines_of_whole_models(connection)
+        engines = ",".join([self._engine_url, *(url(self.ports[member.name]) for member in whole)])
+        programs = [
+            *(self._program(member, shared, secrets, engines, model) for member, model in whole.items()),
+            *(self._program(member, shared, secrets, engines) for member in self.plan.members),
+        ]
         await self.supervisor.start(*programs)
+
+    async def _engines_of_whole_models(self, connection: Connection) -> dict[Member, Path]:
+        """Return the engines to start beside the base's, each with the files of its model."""
+        if ENGINE not in self.plan.members:
+            return {}
+        places = await lay_out(connection.client_options(), self.state.store_url, self.plan.var.models)
+        found = {engine_for(name): place for name, place in places.items()}
+        self.ports |= assign_ports(found, auto=True)
+        return found
+
+    @property
+    def _engine_url(self) -> str:
+        return self.plan.engine_url or url(self.ports.get(ENGINE.name, ENGINE.port))
 
     def _make_secrets(self) -> WheelSecrets:
         """Make what is missing, before there is a log or a store of this wheel's own."""
@@ -173,11 +201,17 @@ class Wheel:
             port = free_port()
         return LocalKafka(self.plan.var.kafka, port=port, log=self.plan.var.logs / "kafka.log")
 
-    def _program(self, member: Member, shared: Mapping[str, str], secrets: WheelSecrets) -> HttpProgram:
-        engine = self.plan.engine_url or url(self.ports.get(ENGINE.name, ENGINE.port))
+    def _program(
+        self,
+        member: Member,
+        shared: Mapping[str, str],
+        secrets: WheelSecrets,
+        engines: str,
+        model: Path | None = None,
+    ) -> HttpProgram:
         env = environment(
-            member, ports=self.ports, var=self.plan.var, shared=shared, engine_url=engine,
-            wheel_secrets=secrets,
+            member, ports=self.ports, var=self.plan.var, shared=shared, engine_url=engines,
+            wheel_secrets=secrets, model=model,
         )  # fmt: skip
         log = _fresh_log(self.plan.var.logs / f"{member.name}.log")
         ready_url = url(self.ports[member.health]) + member.ready_path
