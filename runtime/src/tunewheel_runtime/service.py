@@ -28,6 +28,7 @@ from tunewheel_runtime.deadletter import DeadLetters, Position
 from tunewheel_runtime.doors import Door
 from tunewheel_runtime.erased_letters import is_erased
 from tunewheel_runtime.health import health_routes
+from tunewheel_runtime.http_spans import HttpSpans
 from tunewheel_runtime.identity.access import Access, NoIdentity
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.jobs import Lease, LeaseLost
@@ -315,7 +316,8 @@ class Service:
         """Return the app behind the API's door. What was mounted stands right behind the admission: another
         Starlette between them would cost each piece of a streamed answer two calls."""
         assert self._mounted is not None
-        return RequestIds(Admission(self._mounted, self.settings, any_content=self._any_content))
+        app: ASGIApp = Admission(self._mounted, self.settings, any_content=self._any_content)
+        return RequestIds(HttpSpans(app, self.telemetry.tracer) if self.telemetry.traces else app)
 
     def health_asgi(self) -> Starlette:
         """Return the app that anybody may ask: health, and metrics."""

@@ -30,6 +30,11 @@ class Telemetry:
     tracer_provider: trace.TracerProvider
     meter_provider: metrics.MeterProvider
 
+    @property
+    def traces(self) -> bool:
+        """Whether spans go anywhere."""
+        return isinstance(self.tracer_provider, TracerProvider)
+
     def shutdown(self) -> None:
         for provider in (self.tracer_provider, self.meter_provider):
             if isinstance(provider, TracerProvider | MeterProvider):
