@@ -31,6 +31,7 @@ async def test_a_silence_is_bridged_by_comments(waiting: Any, held: int):
         for _ in range(3):
             assert await response.content.readuntil(b"\n\n") == b": still at work\n\n"
         assert (response.status, response.content_type) == (200, "text/event-stream")
+        assert response.headers["x-tunewheel-model"] == "org/Tiny-Base"
         waiting.engine.gate.set()
         rest = await response.text()
     assert rest.rstrip().endswith("data: [DONE]")

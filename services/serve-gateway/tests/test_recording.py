@@ -206,3 +206,11 @@ def test_without_texts_an_error_keeps_only_our_own_words():
         "failed by fault of the engine; serving.log leaves the engine's words out",
         "cannot be served: no such rank",
     ]
+
+
+def test_a_client_s_own_limit_counts_where_the_answer_ended_there():
+    asked = ("system_prompt", "max_tokens")
+    cut = exchange("Hel", finish_reason="length", overrides=asked)
+    whole = exchange("Hello", finish_reason="stop", overrides=asked)
+    told = recorded(spec(), cut, whole)
+    assert [one.overrides for one in told] == [asked, ("system_prompt",)]

@@ -12,7 +12,9 @@ async def test_answers_are_copied_to_the_shadow(world: Any):
     events = {event.role.value: event for event in await world.completions(2)}
     assert events["shadow"].output == "desk-2: hello"
     assert events["shadow"].shadow_of == events["production"].completion_id
-    assert events["shadow"].completion_id != events["production"].completion_id
+    copy_id = events["shadow"].completion_id
+    assert copy_id != events["production"].completion_id
+    assert world.gateway._ids.project_of(copy_id, ["desk"]) == "desk"
     assert not events["shadow"].streamed
 
 

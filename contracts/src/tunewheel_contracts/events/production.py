@@ -62,8 +62,8 @@ class InferenceCompleted(Event):
     a keyed hash, equal for equal texts. ``off``: no messages, no output."""
     overrides: Annotated[tuple[str, ...], Field(max_length=32, exclude_if=operator.not_)] = ()
     """What of the project's own the client replaced: ``system_prompt``, ``response_format``, ``tools``,
-    names of sampling parameters, ``max_tokens`` where it is below the task's. Such an answer says little of
-    the model."""
+    names of sampling parameters, ``max_tokens`` where the answer ended at a limit below the task's. Such an
+    answer says little of the model."""
 
 
 class DriftWindow(Frozen):

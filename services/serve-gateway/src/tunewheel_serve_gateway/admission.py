@@ -98,7 +98,7 @@ class LimitReached(ApiError):
     ) -> None:
         """``retry_after`` None: the same request is never admitted."""
         super().__init__(message, code=code, retry_after=retry_after)
-        self.type = kind
+        self.kind = kind
         self.should_retry = False if retry_after is None or code == "insufficient_quota" else None
         self._headers = headers
 

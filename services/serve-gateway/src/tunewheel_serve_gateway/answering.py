@@ -12,15 +12,17 @@ from typing import Any, TypeVar
 import orjson
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.identity.roles import Caller, Role
+from tunewheel_runtime.telemetry import inject
 
 from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest
 from tunewheel_serve_gateway.completion_ids import CompletionIds
 from tunewheel_serve_gateway.completion_log import CompletionLog
 from tunewheel_serve_gateway.errors import Headers, Unavailable, UnknownModel
-from tunewheel_serve_gateway.exchange import Exchange, new_completion_id
+from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.overrides import overrides_of
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target, sticky_draw
 from tunewheel_serve_gateway.shadow import ShadowCopies
@@ -104,13 +106,17 @@ class Answering:
 
         return await self._with_loaded_model(request, caller, sticky, ask)
 
-    async def open_stream(self, request: ChatRequest, caller: Caller, sticky: str | None) -> Opened:
-        """Wait for the first chunk; failures until then raise ``ApiError``. Pass it on to ``events``."""
+    async def open_stream(
+        self, request: ChatRequest, caller: Caller, sticky: str | None, expect: Callable[[Headers], None]
+    ) -> Opened:
+        """Wait for the first chunk; failures until then raise ``ApiError``. Pass it on to ``events``.
+        ``expect`` is told the headers that say who answers as soon as that is known."""
 
         arrived = time.perf_counter()
 
         async def ask(target: Target) -> Opened:
             started = time.perf_counter()
+            expect(told(target))
             exchange, body = self._begin(request, caller, target, started - arrived)
             chunks = self._pool.stream(target, body)
             try:
@@ -170,25 +176,27 @@ class Answering:
         ask: Callable[[Target], Awaitable[T]],
     ) -> T:
         """Ask the model that should answer; where no engine has it any more, reload and ask once more."""
-        target = await self._find(request, caller, sticky)
+        chance = random.random()  # one draw: a heartbeat may have told who answers
+        target = await self._find(request, caller, sticky, chance)
         try:
             return await ask(target)
         except ModelNotLoaded:
             if target.adapter is None:
                 raise
         await self._reconciler.reload(target.model_id)
-        target = await self._find(request, caller, sticky)
+        target = await self._find(request, caller, sticky, chance)
         try:
             return await ask(target)
         except ModelNotLoaded as error:
             message = f"model {target.model_id} is being loaded; try again shortly"
             raise Unavailable(message, param="model", retry_after="2") from error
 
-    async def _find(self, request: ChatRequest, caller: Caller, sticky: str | None) -> Target:
-        """Return who answers; a version that no route names is loaded for it."""
+    async def _find(self, request: ChatRequest, caller: Caller, sticky: str | None, chance: float) -> Target:
+        """Return who answers, by ``chance`` where no user is named; a version that no route names is loaded
+        for it."""
         table, key = self._reconciler.table, sticky or request.user
         candidate = table.candidate(request.model)
-        draw = sticky_draw(request.model, key, candidate) if key else random.random()
+        draw = sticky_draw(request.model, key, candidate) if key else chance
         allowed = caller.projects_of(Role.APPLICATION)
         try:
             return table.find(request.model, draw=draw, allowed=allowed)
@@ -216,6 +224,8 @@ class Answering:
             client=caller.name,
             user=request.user,
             streamed=request.stream,
+            overrides=overrides_of(request, target),
+            trace=inject(),
             queue_seconds=queued,
         )
         body = request.upstream_body(
@@ -248,13 +258,14 @@ class Answering:
                 continue
             exchange = Exchange(
                 project=refused.project,
-                completion_id=new_completion_id(),
+                completion_id=self._ids.new(refused.project),
                 model_id=refused.model_id,
                 role=refused.role,
                 messages=(),  # they are with what was answered, under the id that an erasure names
                 shadow_of=answered.completion_id if refused.role is RouteRole.SHADOW else None,
                 client=answered.client,
                 user=answered.user,
+                trace=answered.trace,
             )
             exchange.fail(f"cannot be served: {failure.reason}", "model", ours=True)
             exchange.finish(0.0)

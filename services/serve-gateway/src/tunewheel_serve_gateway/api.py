@@ -169,6 +169,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     asked = f"{request.method} {request.scope['path'][:LONGEST_PATH]}"
     told = ApiError(error.detail)
+    told.status = error.status_code
     if error.status_code == 404:
         told = UnknownUrl(f"there is no {asked}; see /openapi.json for what there is")
     elif error.status_code == 405:

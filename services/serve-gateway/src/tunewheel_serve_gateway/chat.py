@@ -114,7 +114,7 @@ class ChatCompletions:
         sticky: str | None,
         admitted: Admitted,
     ) -> None:
-        opened = await self._answering.open_stream(request, caller, sticky)
+        opened = await self._answering.open_stream(request, caller, sticky, stream.expect)
         events = self._answering.events(opened)
         try:
             await stream.begin(opened.headers)

@@ -84,6 +84,7 @@ class EventStream:
         self._over = False
         self._send = send
         self._headers = headers or []
+        self._expected: Headers = []
         self._seconds = heartbeat_seconds
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._loop.time()
@@ -91,6 +92,10 @@ class EventStream:
         # One timer for the whole stream, which looks when the last piece went: a timer for each piece would
         # cost more than the piece.
         self._timer = self._loop.call_later(heartbeat_seconds, self._look) if heartbeat_seconds else None
+
+    def expect(self, headers: Headers) -> None:
+        """Know ``headers`` that the answer will have; a heartbeat before it sends them."""
+        self._expected = headers
 
     async def begin(self, headers: Headers) -> None:
         """Send status 200 and ``headers``, unless a heartbeat was faster."""
@@ -145,7 +150,7 @@ class EventStream:
             self._beating = self._loop.create_task(self._beat(), name="heartbeat")
 
     async def _beat(self) -> None:
-        await self.begin([])
+        await self.begin(self._expected)
         await self._send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
         self._sent_at = self._loop.time()
         self._beating = None

@@ -2,7 +2,7 @@
 
 A caller who is unknown (401) or lacks the role (403) is answered by ``tunewheel_runtime.identity.guard``.
 
-ApiError                     carries status, type, code and param
+ApiError                     carries status, code and param; its type follows from its status
 ├── BadRequest        400    the request is wrong; ``param`` names the field
 ├── UnknownModel      404    nobody of that name is served, or not for this caller
 ├── UnknownCompletion 404    no gateway answered under that id, or not for this caller
@@ -29,7 +29,8 @@ class ApiError(TunewheelError):
     """An answer other than 2xx. ``message`` is what the client is told."""
 
     status = 500
-    type = "server_error"
+    kind: str | None = None
+    """OpenAI's name for this kind of error, where the status does not say it."""
     code: str | None = None
     should_retry: bool | None = None
     """What OpenAI's clients are told to do, where the status alone would tell them something else: by
@@ -49,6 +50,15 @@ class ApiError(TunewheelError):
         self.code = code or self.code
         self.retry_after = retry_after
 
+    @property
+    def type(self) -> str:
+        """OpenAI's name for this kind of error."""
+        if self.kind is not None:
+            return self.kind
+        if self.status == 429:
+            return "rate_limit_error"
+        return "invalid_request_error" if self.status < 500 else "server_error"
+
     def payload(self) -> dict[str, Any]:
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return {"error": error}
@@ -67,45 +77,37 @@ class ApiError(TunewheelError):
 
 class BadRequest(ApiError):
     status = 400
-    type = "invalid_request_error"
 
 
 class UnknownModel(ApiError):
     status = 404
-    type = "invalid_request_error"
     code = "model_not_found"
 
 
 class UnknownCompletion(ApiError):
     status = 404
-    type = "invalid_request_error"
     code = "completion_not_found"
 
 
 class UnknownUrl(ApiError):
     status = 404
-    type = "invalid_request_error"
     code = "unknown_url"
 
 
 class MethodNotAllowed(ApiError):
     status = 405
-    type = "invalid_request_error"
     code = "method_not_allowed"
 
 
 class BodyTooLarge(ApiError):
     status = 413
-    type = "invalid_request_error"
     code = "body_too_large"
 
 
 class Unprocessable(ApiError):
     status = 422
-    type = "invalid_request_error"
 
 
 class Unavailable(ApiError):
     status = 503
-    type = "server_error"
     code = "unavailable"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from sys import getsizeof
 from typing import Any
@@ -19,11 +18,6 @@ _SOURCE_ID = TypeAdapter[SourceId](SourceId)
 OVERHEAD_BYTES = 512
 MESSAGE_BYTES = 64
 """Of a message beside its text: the pair, and the reference to it."""
-
-
-def new_completion_id() -> str:
-    """Return an id that no other completion has, here or elsewhere."""
-    return f"chatcmpl-{uuid.uuid4().hex}"
 
 
 @dataclass(slots=True)
@@ -41,6 +35,10 @@ class Exchange:
     user: str | None = None
     """As the client calls whoever asked."""
     streamed: bool = False
+    overrides: tuple[str, ...] = ()
+    """What of the project's own the client replaced: see ``overrides``."""
+    trace: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """Headers that carry the request's trace on; none where nothing is traced."""
     output: str = ""
     finish_reason: str = ""
     error: str | None = None

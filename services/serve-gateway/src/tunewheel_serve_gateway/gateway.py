@@ -112,6 +112,7 @@ class Gateway:
             self.pool,
             self.reconciler,
             self.log.offer,
+            self._ids,
             self.metrics,
             concurrency=settings.shadow_concurrency,
             backlog=settings.shadow_backlog,

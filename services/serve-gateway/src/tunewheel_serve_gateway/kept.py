@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from tunewheel_contracts.events.production import InferenceCompleted
 
 FRAME = struct.Struct("<II")
 _HEAD = struct.Struct("<I")
+_UNTRACED: Mapping[str, bytes] = MappingProxyType({})
 OVERHEAD_BYTES = 1024
 """Of a completion in memory beside its value: its objects, key and headers, about."""
 
@@ -52,20 +54,22 @@ class Kept:
         return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def kept_as(event: Envelope[InferenceCompleted]) -> Kept:
-    """Return a completion as it is kept until the broker has it.
+def kept_as(event: Envelope[InferenceCompleted], trace: Mapping[str, bytes] = _UNTRACED) -> Kept:
+    """Return a completion as it is kept until the broker has it. ``trace``: headers by which whoever reads it
+    goes on with its request's trace.
 
     Raises:
         ValueError: it holds text that no UTF-8 can.
     """
-    data = event.data
+    data, record = event.data, event.to_kafka()
+    record.headers.update(trace)
     return Kept(
         project=data.project,
         customer=data.customer,
         completion_id=data.completion_id,
         about=data.shadow_of or data.completion_id,
         completed_at=data.completed_at.timestamp(),
-        record=event.to_kafka(),
+        record=record,
     )
 
 

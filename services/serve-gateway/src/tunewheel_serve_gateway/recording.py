@@ -24,6 +24,7 @@ from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_serve_gateway.chat_request import Messages
 from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.kept import Kept, kept_as
+from tunewheel_serve_gateway.overrides import MAX_TOKENS
 from tunewheel_serve_gateway.redacting import clean
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Recorder:
         try:
             valid, violations = self._verdict(exchange)
             data = _event_data(exchange, texts, valid, violations)
-            return kept_as(self._wrap(data))
+            return kept_as(self._wrap(data), exchange.trace)
         except ValueError as error:  # pydantic's, and that of text that no UTF-8 holds
             log.error("completion_refused", completion_id=exchange.completion_id, error=str(error))
             return None
@@ -207,7 +208,16 @@ def _event_data(
         cancelled=exchange.cancelled,
         fault=exchange.fault,
         texts=texts.policy,
+        overrides=_told_overrides(exchange),
     )
+
+
+def _told_overrides(exchange: Exchange) -> tuple[str, ...]:
+    """Return what the client replaced. Its own limit counts where the answer ended there: one that ended
+    before is what it would have been without."""
+    if exchange.finish_reason == "length":
+        return exchange.overrides
+    return tuple(name for name in exchange.overrides if name != MAX_TOKENS)
 
 
 MOST_VIOLATIONS = 60

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from tunewheel_contracts.formats.serving import RouteRole
 
 from tunewheel_serve_gateway.chat_request import ChatRequest
-from tunewheel_serve_gateway.exchange import Exchange, new_completion_id
+from tunewheel_serve_gateway.completion_ids import CompletionIds
+from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.overrides import overrides_of
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.upstream.pool import Pool
@@ -27,6 +29,7 @@ class ShadowCopies:
         pool: Pool,
         reconciler: Reconciler,
         record: Callable[[Exchange], object],
+        ids: CompletionIds,
         metrics: Metrics,
         *,
         concurrency: int,
@@ -35,6 +38,7 @@ class ShadowCopies:
         self._pool = pool
         self._reconciler = reconciler
         self._record = record
+        self._ids = ids
         self._metrics = metrics
         self._limit = concurrency + backlog
         self._slots = asyncio.Semaphore(concurrency)
@@ -62,13 +66,15 @@ class ShadowCopies:
     async def _copy(self, shadow: Target, request: ChatRequest, answered: Exchange) -> None:
         exchange = Exchange(
             project=shadow.project,
-            completion_id=new_completion_id(),
+            completion_id=self._ids.new(shadow.project),
             model_id=shadow.model_id,
             role=RouteRole.SHADOW,
             messages=request.messages_with(shadow.system_prompt),
             shadow_of=answered.completion_id,
             client=answered.client,
             user=answered.user,
+            overrides=overrides_of(request, shadow),
+            trace=answered.trace,
         )
         body = request.upstream_body(
             model=shadow.upstream_model,

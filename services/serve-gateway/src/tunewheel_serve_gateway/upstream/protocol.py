@@ -101,20 +101,16 @@ class ModelFailed(UpstreamBroken):
 
 
 class UpstreamRefused(UpstreamError):
-    type = "invalid_request_error"
-
     def __init__(self, status: int, error: Mapping[str, Any], *, retry_after: str | None = None) -> None:
         """``error``: the engine's, of which message, param and code are told."""
         said = refusal_of(status, error)
         super().__init__(said.message, param=said.param, code=said.code, retry_after=retry_after)
         self.status = said.status
         self.fault = None if said.status == 429 else "client"
-        self.type = "rate_limit_error" if said.status == 429 else self.type
 
 
 class ModelNotLoaded(UpstreamError):
     status = 404
-    type = "invalid_request_error"
     code = "model_not_found"
 
 
