@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -47,33 +48,63 @@ def _steps(dockerfile: Path) -> Iterator[tuple[str, str]]:
         yield instruction, arguments
 
 
-def _replay(service: Path, folder: Path) -> Path:
-    """Do in ``folder`` what the first stage of the service's image does; returns its environment.
+class Workshop:
+    """Where the services are installed one after the other, each with nothing of the others around.
 
-    uv is the machine's and keeps its cache; all else is to the letter.
+    Every service has the same paths: so uv finds the packages that it built for the one before, and Python
+    the modules that it compiled.
     """
-    environment, sources = folder / "app", folder / "src"
-    assert UV is not None
-    for instruction, arguments in _steps(service / "Dockerfile"):
-        if instruction == "WORKDIR":
-            sources.mkdir()
-        elif instruction == "COPY":
-            *copied, into = arguments.split()
-            for name in copied:
-                _copy(ROOT / name, sources / into / (name.rpartition("/")[2] if into == "./" else ""))
-        elif instruction == "RUN" and not arguments.startswith("pip install"):
-            command = re.sub(r"\buv\b", UV, arguments).replace("/app", str(environment))
-            command = command.replace(" venv ", f" venv --python {sys.executable} ")
-            _run("sh", "-euc", command.replace("--no-cache", "--quiet"), cwd=sources)
-    return environment
+
+    def __init__(self, folder: Path) -> None:
+        self.environment, self.bytecode = folder / "app", folder / "bytecode"
+        self._sources, self._shelf = folder / "src", folder / "shelf"
+        self._copied: list[str] = []
+
+    def clear(self) -> None:
+        """Take the environment and the sources of the service before away."""
+        shutil.rmtree(self.environment, ignore_errors=True)
+        for name in self._copied:
+            (kept := self._shelf / name).parent.mkdir(parents=True, exist_ok=True)
+            (self._sources / name).rename(kept)
+        self._copied.clear()
+        shutil.rmtree(self._sources, ignore_errors=True)
+
+    def replay(self, service: Path) -> None:
+        """Do what the first stage of the service's image does. uv is the machine's and keeps its cache; all
+        else is to the letter."""
+        assert UV is not None
+        for instruction, arguments in _steps(service / "Dockerfile"):
+            if instruction == "WORKDIR":
+                self._sources.mkdir()
+            elif instruction == "COPY":
+                *copied, into = arguments.split()
+                for name in copied:
+                    self._copy(ROOT / name, name.rpartition("/")[2] if into == "./" else into)
+            elif instruction == "RUN" and not arguments.startswith("pip install"):
+                command = re.sub(r"\buv\b", UV, arguments).replace("/app", str(self.environment))
+                command = command.replace(" venv ", f" venv --python {sys.executable} ")
+                _run("sh", "-euc", command.replace("--no-cache", "--quiet"), cwd=self._sources)
+
+    def _copy(self, source: Path, name: str) -> None:
+        """Copy a file, or the files of a folder that an image would be given."""
+        target, kept = self._sources / name, self._shelf / name
+        if not source.is_dir():
+            shutil.copy(source, target)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if kept.exists():
+            kept.rename(target)
+        else:
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(".venv", "var", "__pycache__"))
+        self._copied.append(name)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file, or the files of a folder that an image would be given."""
-    if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns(".venv", "var", "__pycache__"))
-    else:
-        shutil.copy(source, target)
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    # A name that was never there before: by it, uv would find what an earlier session had built.
+    made = Workshop(tmp_path_factory.mktemp(f"workshop-{secrets.token_hex(4)}"))
+    yield made
+    made.clear()
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
@@ -89,16 +120,17 @@ def _python(environment: Path) -> Path:
 
 @pytest.mark.skipif(UV is None, reason="uv is not installed; make install does")
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
-def test_a_service_installs_as_in_its_image_and_starts_to_import(service: Path, tmp_path: Path) -> None:
+def test_a_service_installs_as_in_its_image_and_starts_to_import(
+    service: Path, workshop: Workshop, tmp_path: Path
+) -> None:
     module = f"tunewheel_{service.name.replace('-', '_')}"
-    environment = _replay(service, tmp_path)
-    seen = json.loads(
-        _run(_python(environment), "-I", "-c", PROBE, f"{module}.main", json.dumps(BANNED), cwd=tmp_path)
-    )
-    assert Path(seen["prefix"]).resolve() == environment.resolve()
+    workshop.clear()
+    workshop.replay(service)
+    python = (_python(workshop.environment), "-I", "-X", f"pycache_prefix={workshop.bytecode}")
+    seen = json.loads(_run(*python, "-c", PROBE, f"{module}.main", json.dumps(BANNED), cwd=tmp_path))
+    assert Path(seen["prefix"]).resolve() == workshop.environment.resolve()
     if service.name in HEAVY:
         assert "torch" in seen["installed"]
     else:
         assert seen["installed"] == (["transformers"] if service.name in TOKENIZES else [])
         assert seen["imported"] == []
-    shutil.rmtree(environment)

@@ -73,25 +73,21 @@ async def test_an_answer_is_on_the_log_before_the_page_goes_on(user: User, tab: 
     assert [event.data.revision for event in log.events[1:]] == [1]
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
+async def test_what_is_about_another_item_or_no_key_is_ignored(user: User, tab: Tab, log: Any):
+    ignored: list[dict[str, Any]] = [
         {"number": 2, "key": "1", "text": ""},
         {"number": None, "key": "1"},
         {"key": "1"},
         {"number": 1, "key": "9", "text": ""},
         {"number": 1, "key": ["1"], "text": {}},
         {},
-    ],
-)
-async def test_what_is_about_another_item_or_no_key_is_ignored(
-    user: User, tab: Tab, log: Any, said: dict[str, Any]
-):
+    ]
     await user.open("/")
     await user.should_see("Item 1 of 2; 0 answered", retries=PATIENT)
-    await tab.send(user, **said)
-    await user.should_see("Item 1 of 2; 0 answered")
-    assert len(log.events) == 1
+    for said in ignored:
+        await tab.send(user, **said)
+        await user.should_see("Item 1 of 2; 0 answered")
+        assert len(log.events) == 1, said
 
 
 async def test_tags_without_a_choice_are_not_lost_silently(user: User, tab: Tab):
