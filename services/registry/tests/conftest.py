@@ -141,7 +141,9 @@ class Desk:
         data = EvalUndecided(**verdict, reasons=("too few rows",), field=None if judged else "holdout")
         return new_event(data, source="/test", cause=cause)
 
-    def judged(self, n: int, stage: str, verdict: str, generation: int = 0) -> Envelope[RolloutJudged]:
+    def judged(
+        self, n: int, stage: str, verdict: str, generation: int = 0, decided_by: str | None = None
+    ) -> Envelope[RolloutJudged]:
         data = RolloutJudged.model_validate(
             {
                 "project": self.project,
@@ -153,6 +155,7 @@ class Desk:
                 "candidate": {},
                 "champion": {},
                 "reasons": ("invalid outputs rose by 0.4",) if verdict == "failed" else (),
+                "decided_by": decided_by,
             }
         )
         return new_event(data, source="/test")

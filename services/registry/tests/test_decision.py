@@ -251,6 +251,73 @@ def test_a_verdict_on_a_stage_that_is_over_is_out_of_date(desk: Any):
     assert decide(state, desk.judged(2, "canary", "failed", generation=99), desk.rollout) == []
 
 
+@pytest.mark.parametrize("stage", ["shadow", "canary"])
+@pytest.mark.parametrize("champion", [True, False])
+def test_a_candidate_that_is_undecided_at_the_deadline_retires(make_desk: Any, stage: str, champion: bool):
+    desk = make_desk(shadow=stage == "shadow" or not champion, canary=True)
+    state = play(desk, desk.passed(2), state=with_champion(desk) if champion else None)
+    if stage == "canary" and not champion:
+        state = play(desk, desk.judged(2, "shadow", "passed"), state=state)
+    late = desk.judged(2, stage, "failed", decided_by="deadline")
+    (event,) = decide(state, late, desk.rollout)
+    assert isinstance(event, ModelPromoted)
+    assert (event.from_stage, event.to_stage, event.decided_by) == (Stage(stage), Stage.RETIRED, "rollout")
+    after = play(desk, late, state=state)
+    assert stages(after, desk) == ({1: "production"} if champion else {}) | {2: "retired"}
+    assert after.predecessor is None  # it never served: production does not fall back to it
+    assert decide(after, late, desk.rollout) == []
+
+
+@pytest.mark.parametrize("first", ["deadline", "bounds"])
+def test_of_a_deadline_and_a_verdict_at_once_the_first_counts(desk: Any, first: str):
+    trial = play(desk, desk.passed(2), state=with_champion(desk))
+    late = desk.judged(2, "canary", "failed", decided_by="deadline")
+    passed = desk.judged(2, "canary", "passed", decided_by="bounds")
+    assert late.id == passed.id
+    order = (late, passed) if first == "deadline" else (passed, late)
+    state = play(desk, *order, state=trial)
+    assert stages(state, desk)[2] == ("retired" if first == "deadline" else "production")
+
+
+def guarded(desk: Any) -> State:
+    """Return a state in which the second version's canary brought it to production."""
+    return play(desk, desk.passed(2), desk.judged(2, "canary", "passed"), state=with_champion(desk))
+
+
+def test_what_is_worse_in_production_than_its_predecessor_was_gives_way_to_it(desk: Any):
+    state = guarded(desk)
+    assert stages(state, desk) == {1: "retired", 2: "production"}
+    worse = desk.judged(2, "canary", "failed", generation=9, decided_by="guard")
+    out, back = decide(state, worse, desk.rollout)
+    assert isinstance(out, ModelRolledback)
+    assert (out.from_stage, out.restored, out.decided_by) == (
+        Stage.PRODUCTION, desk.model_id(1), "rollout",
+    )  # fmt: skip
+    assert (back.model_id, back.to_stage) == (desk.model_id(1), Stage.PRODUCTION)
+    after = play(desk, worse, state=state)
+    assert stages(after, desk) == {1: "production", 2: "rolled_back"}
+    assert decide(after, worse, desk.rollout) == []
+
+
+def test_a_guard_takes_back_only_what_the_trial_itself_put_into_production(desk: Any):
+    worse = desk.judged(2, "canary", "failed", generation=9, decided_by="guard")
+    pinned = play(desk, desk.commanded(2, "pin"), state=guarded(desk))
+    by_command = play(desk, desk.passed(2), desk.commanded(2, "promote"), state=with_champion(desk))
+    came_back = play(
+        desk, desk.passed(3, against=2), desk.judged(3, "canary", "passed"),
+        desk.commanded(3, "rollback"), state=guarded(desk),
+    )  # fmt: skip
+    on_trial = play(desk, desk.passed(2), state=with_champion(desk))
+    for state in (pinned, by_command, came_back, on_trial):
+        before = stages(state, desk)
+        assert stages(play(desk, worse, state=state), desk) == before
+    assert [stages(state, desk)[2] for state in (pinned, by_command, came_back, on_trial)] == [
+        "production", "production", "production", "canary",
+    ]  # fmt: skip
+    kept = desk.judged(2, "canary", "passed", generation=9, decided_by="guard")
+    assert decide(guarded(desk), kept, desk.rollout) == []
+
+
 def test_a_verdict_on_a_stage_that_never_was_is_refused(desk: Any):
     with pytest.raises(InvalidEvent) as caught:
         decide(with_champion(desk), desk.judged(1, "canary", "passed"), desk.rollout)

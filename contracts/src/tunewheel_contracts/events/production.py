@@ -137,20 +137,24 @@ class RolloutBound(Frozen):
     """One figure of candidate and champion, compared for as long as the trial runs (always valid)."""
 
     figure: str
-    """``errors``, ``invalid``, ``latency``, ``first_token``, ``feedback``, ``labels``."""
+    """``errors``, ``incidents``, ``invalid``, ``latency``, ``first_token``, ``feedback``, ``labels``: a share
+    of requests, answers or ratings."""
     candidate: FiniteFloat
     champion: FiniteFloat
     low: FiniteFloat
-    """Lower end of the confidence sequence of the difference, candidate minus champion."""
+    """Lower end of the confidence sequence of the difference, candidate minus champion: above 0, the
+    candidate fails."""
     high: FiniteFloat
+    """Upper end, which one time in twenty is too low: below the margin, the candidate may pass."""
     margin: FiniteFloat
     """Tolerated difference."""
     pairs: Annotated[int, Field(ge=0)] = 0
-    """Clusters, or pairs, that it rests on."""
+    """Pairs, of answers or of small groups seen side by side, that it rests on."""
 
 
 class RolloutJudged(Event):
-    """A shadow or canary stage has seen enough traffic for a verdict."""
+    """A shadow or canary stage has seen enough traffic for a verdict, or its time is over; or what it brought
+    to production is worse there."""
 
     type: ClassVar[str] = "rollout.judged"
     subject_field: ClassVar[str] = "model_id"
@@ -167,8 +171,8 @@ class RolloutJudged(Event):
     champion: dict[str, FiniteFloat]
     reasons: tuple[str, ...]
     decided_by: Annotated[str | None, Field(exclude_if=operator.not_)] = None
-    """``bounds``, ``incidents``, ``deadline``; ``guard``: of a model that was promoted already, after
-    ``stage``."""
+    """``bounds``: what was compared; ``incidents``: the engine failed the candidate more often;
+    ``deadline``: nothing was shown in time; ``guard``: of a model that ``stage`` brought to production."""
     bounds: Annotated[tuple[RolloutBound, ...], Field(exclude_if=operator.not_)] = ()
     alpha: Annotated[FiniteFloat | None, Field(exclude_if=operator.not_)] = None
-    """Chance that the bounds, at any time, all of them together, exclude the true difference."""
+    """Chance that an equal candidate, at any time, in any figure, would have failed."""

@@ -8,16 +8,31 @@ from pydantic import Field
 
 from tunewheel_contracts.fields import Fraction, Percent, PositiveInt, Strict
 
+DAY = 86_400
+
 
 class StagePolicy(Strict):
-    """How much traffic a stage must see before it is judged."""
+    """What a stage must show before it is judged: by bounds that hold however often they are looked at, not
+    by a number of requests."""
 
     min_requests: PositiveInt = 20
-    """Candidate and champion each answer so many before the stage is judged."""
+    """Candidate and champion each answer so many, at least, before the candidate passes."""
     max_invalid_increase: Fraction = 0.05
-    """Largest tolerated rise of the invalid-output rate over the champion's."""
+    """Largest rise of the invalid-output rate over the champion's that a pass may have seen. Whether it could
+    be chance is up to ``margin``."""
     max_error_rate: Fraction = 0.05
-    """Largest tolerated share of the candidate's requests that fail."""
+    """Largest share of failed requests that a pass may have seen."""
+    margin: Annotated[Fraction, Field(gt=0, lt=1, exclude_if=lambda margin: margin == 0.1)] = 0.1
+    """A candidate passes once it is shown to be worse than the champion by less than this: in failed
+    requests, invalid outputs and slow answers, each a share. The smaller, the more requests that takes: half
+    the margin, three to four times as many."""
+    max_slowdown: Annotated[float, Field(ge=1, le=100, exclude_if=lambda factor: factor == 1.25)] = 1.25
+    """An answer is slow that takes longer than so many times what 95 in 100 of the champion's take."""
+    one_per_user: Annotated[bool, Field(exclude_if=lambda once: once)] = True
+    """Of the requests that name one ``user``, which all go to one model, the first counts: they are alike.
+    ``false`` is for a project of a few users who ask about everything."""
+    deadline_seconds: Annotated[PositiveInt, Field(exclude_if=lambda seconds: seconds == 7 * DAY)] = 7 * DAY
+    """A candidate that is undecided so long after the stage began retires."""
 
 
 class ShadowPolicy(StagePolicy):
@@ -26,6 +41,8 @@ class ShadowPolicy(StagePolicy):
     base."""
     percent: Annotated[Percent, Field(exclude_if=lambda percent: percent == 100)] = 100
     """Of the answered requests, those that are copied."""
+    max_label_changes: Annotated[Fraction, Field(exclude_if=lambda share: share == 0.5)] = 0.5
+    """Largest tolerated share of questions to which the candidate gives another label than the champion."""
 
 
 class CanaryPolicy(StagePolicy):
@@ -40,3 +57,6 @@ class RolloutSpec(Strict):
 
     shadow: ShadowPolicy = ShadowPolicy()
     canary: CanaryPolicy = CanaryPolicy()
+    guard_seconds: Annotated[int, Field(ge=0, exclude_if=lambda seconds: seconds == DAY)] = DAY
+    """How long a model that its trial brought to production is watched on: where it is shown to be worse
+    than the champion before it was in the trial, that one takes over again. 0: not at all."""

@@ -39,6 +39,8 @@ from tunewheel_registry.lifecycle import (
 from tunewheel_registry.steps import promotion, restorations, retirements, rollback, unpinnings
 from tunewheel_registry.waiting import advances, obstacle, request_of, requests, step_up, superseded
 
+DEADLINE, GUARD = "deadline", "guard"
+"""What may have decided a ``rollout.judged``, and is not the stage's own evidence."""
 Trigger = TrainCompleted | EvalPassed | EvalFailed | EvalUndecided | RolloutJudged | ModelCommanded
 
 
@@ -227,6 +229,9 @@ def _after_judgement(
 ) -> Iterator[Decision]:
     judged = trigger.data
     model, stage = known_model(state, judged.model_id), Stage(judged.stage)
+    if judged.decided_by == GUARD:
+        yield from _after_guard(state, trigger, model)
+        return
     # The first verdict on a stage counts; one that comes after the model left the stage is out of date.
     if model.stage is not stage:
         if not model.has_been(stage):
@@ -237,7 +242,10 @@ def _after_judgement(
         return
     if judged.verdict == "failed":
         reason = "; ".join(judged.reasons) or f"did worse than the champion in {stage.value}"
-        yield rollback(state, model, trigger.id, reason, "rollout")
+        if judged.decided_by == DEADLINE:  # nothing was shown, so no harm either
+            yield promotion(state, model, Stage.RETIRED, trigger.id, reason, decided_by="rollout")
+        else:
+            yield rollback(state, model, trigger.id, reason, "rollout")
         return
     reason = f"held up over {judged.requests} requests in {stage.value}"
     kept = obstacle(state, model)
@@ -248,3 +256,14 @@ def _after_judgement(
             state, model, stage, trigger.id, f"{reason}, and waits: {kept}",
             held_up=True, decided_by="rollout",
         )  # fmt: skip
+
+
+def _after_guard(state: State, trigger: Envelope[RolloutJudged], model: Model) -> Iterator[Decision]:
+    """Take back what a trial brought to production and what is worse there. Only while that very step put it
+    there: it may have come back since, by command or as a predecessor. A pin outranks figures."""
+    judged = trigger.data
+    way = [step.stage for step in model.history[-2:]]
+    is_its_step = way == [Stage(judged.stage), Stage.PRODUCTION] and model.decided_by != COMMAND
+    is_pinned = state.pinned is not None and state.pinned.model_id == model.model_id
+    if judged.verdict == "failed" and is_its_step and not is_pinned:
+        yield rollback(state, model, trigger.id, "; ".join(judged.reasons), "rollout")

@@ -1,0 +1,237 @@
+"""Which figures of a trial one scored completion or rating belongs to."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.formats.rollout_spec import StagePolicy
+from tunewheel_contracts.formats.serving import RouteRole
+
+from tunewheel_monitor.rollout.figures import (
+    FIGURES,
+    Side,
+    against,
+    compare,
+    compare_times,
+    is_first,
+    new_figure,
+    observe,
+    observe_time,
+)
+from tunewheel_monitor.rollout.sequences import shares, upper
+
+Trial = dict[str, Any]
+"""One stage of one candidate, or its guard; times in seconds since 1970.
+
+``candidate``, ``champion``: what was counted of each side. ``figures``: see ``figures``. ``waiting``: answers
+whose copy, or original, was not seen yet. ``users``: a mark for each that was counted. ``reference``: of a
+guard, the champion's totals by figure in the trial; None: the limits of the spec stand for them. ``verdict``:
+None, or ``verdict``, ``decided_by`` and ``reasons``."""
+WAITING = 128
+"""Answers that wait for their pair at most. While there are so many, others are left out, whatever they are
+like: none is dropped for being slow."""
+PATIENCE = 60.0
+"""Seconds that one waits: few requests are copied, or the copy was lost."""
+GUARDED = ("errors", "invalid", "feedback", "labels")
+"""What a busy hour does not change."""
+
+
+def new_trial(
+    *,
+    stage: Literal["shadow", "canary"],
+    since: float,
+    generation: int,
+    correlation_id: str | None,
+    guard: bool = False,
+    reference: dict[str, Any] | None = None,
+) -> Trial:
+    """Return a trial that saw nothing yet."""
+    return {
+        "stage": stage,
+        "since": since,
+        "generation": generation,
+        "correlation_id": correlation_id,
+        "guard": guard,
+        "reference": reference,
+        "candidate": {"requests": 0, "answers": 0, "overridden": 0},
+        "champion": {"requests": 0, "answers": 0, "overridden": 0},
+        "figures": {name: new_figure() for name in FIGURES},
+        "waiting": {},
+        "users": {},
+        "verdict": None,
+    }
+
+
+def count_beside(
+    trial: Trial, model_id: str, item: InferenceScored, policy: StagePolicy, *, alone: bool
+) -> bool:
+    """Count ``item`` where it is the candidate's or the champion's of the same time; tell whether there is
+    more evidence now."""
+    side = _side(trial, model_id, item)
+    if side is None or (alone and side == "champion"):
+        return False
+    if item.of == "rating":
+        return not alone and _rate(trial, side, item, policy)
+    if not _counts(item):
+        return False
+    _tally(trial[side], item)
+    another, grew = _is_another(trial, side, item, policy), False
+    if another:
+        grew = _count_alone(trial, item) if alone else _count_failure(trial["figures"], side, item)
+    if alone or (not another and side == "candidate"):
+        return grew
+    if trial["stage"] == "shadow":  # whether a pair counts is up to the copy
+        return _pair(trial, side, item, policy.max_slowdown) or grew
+    if another and item.outcome == "answered":
+        grew |= _count_answer(trial["figures"], side, item, policy.max_slowdown)
+    return grew
+
+
+def count_guarded(trial: Trial, model_id: str, item: InferenceScored, policy: StagePolicy) -> bool:
+    """Count ``item`` where it is the guarded model's; tell whether there is more evidence now."""
+    if item.role is not RouteRole.PRODUCTION or item.model_id != model_id:
+        return False
+    if item.of == "completion":
+        if not _counts(item) or item.fault == "engine":
+            return False
+        _tally(trial["candidate"], item)
+    if not _is_another(trial, item.of, item, policy):
+        return False
+    grew = False
+    for name, value in _observations(item).items():
+        if name in GUARDED:
+            grew |= against(trial["figures"][name], value, 0.0)
+    return grew
+
+
+def reference_ends(trial: Trial, name: str, alpha: float) -> tuple[float, float]:
+    """Return (share, upper end of its confidence interval) of the champion that a guard compares with."""
+    hits, of = (trial["reference"] or {}).get(name, (0.0, 0))
+    return (hits / of if of else 0.0), upper(shares(round(hits), of), alpha)
+
+
+def _side(trial: Trial, model_id: str, item: InferenceScored) -> Side | None:
+    if item.model_id == model_id:
+        return "candidate" if item.role.value == trial["stage"] else None
+    return "champion" if item.role is RouteRole.PRODUCTION else None
+
+
+def _counts(item: InferenceScored) -> bool:
+    """Tell whether the request says anything of the model: not one whose client left, or was at fault."""
+    return item.outcome != "cancelled" and item.fault != "client"
+
+
+def _tally(tally: dict[str, int], item: InferenceScored) -> None:
+    tally["requests"] += item.fault != "engine"
+    tally["answers"] += item.outcome == "answered"
+    tally["overridden"] += item.outcome == "answered" and bool(item.overrides)
+
+
+def _is_another(trial: Trial, whose: str, item: InferenceScored, policy: StagePolicy) -> bool:
+    """Tell whether ``item`` is an observation of its own. Requests that name nobody are."""
+    return not policy.one_per_user or is_first(trial["users"].setdefault(whose, []), item.user)
+
+
+def _rate(trial: Trial, side: Side, item: InferenceScored, policy: StagePolicy) -> bool:
+    grew = False
+    if not _is_another(trial, f"{side}'s raters", item, policy):
+        return grew
+    for name, value in _observations(item).items():
+        grew |= observe(trial["figures"][name], side, value)
+    return grew
+
+
+def _count_alone(trial: Trial, item: InferenceScored) -> bool:
+    """Count a request of a candidate beside whom nobody answers: what the engine failed may be its fault."""
+    grew = against(trial["figures"]["errors"], float(item.outcome == "failed"), 0.0)
+    invalid = _observations(item).get("invalid")
+    return grew if invalid is None else against(trial["figures"]["invalid"], invalid, 0.0)
+
+
+def _count_failure(figures: dict[str, Any], side: Side, item: InferenceScored) -> bool:
+    """Count whether a request failed, and by whose fault. Both sides' requests, in shadow too: what the
+    champion fails is not copied, so pairs would show the candidate's failures alone."""
+    grew = observe(figures["incidents"], side, float(item.fault == "engine"))
+    if item.fault != "engine":
+        grew |= observe(figures["errors"], side, float(item.outcome == "failed"))
+    return grew
+
+
+def _count_answer(figures: dict[str, Any], side: Side, item: InferenceScored, slowdown: float) -> bool:
+    grew = False
+    invalid = _observations(item).get("invalid")
+    if invalid is not None:
+        grew |= observe(figures["invalid"], side, invalid)
+    for name, seconds in (("latency", item.latency_seconds), ("first_token", item.first_token_seconds)):
+        if seconds is not None:
+            grew |= observe_time(figures[name], side, seconds, slowdown)
+    return grew
+
+
+def _observations(item: InferenceScored) -> dict[str, float]:
+    """Return what ``item`` shows by itself, 1 for the bad. Where the client replaced what belongs to the
+    project, its answer shows nothing of the model."""
+    shown: dict[str, float] = {}
+    if item.of == "completion":
+        shown["errors"] = float(item.outcome == "failed")
+        if item.outcome == "answered" and item.format_valid is not None and not item.overrides:
+            shown["invalid"] = float(not item.format_valid)
+    elif not item.overrides:
+        if item.rating is not None:
+            shown["feedback"] = float(item.rating == "down")
+        if item.agrees is not None:
+            shown["labels"] = float(not item.agrees)
+    return shown
+
+
+def _pair(trial: Trial, side: Side, item: InferenceScored, slowdown: float) -> bool:
+    """Compare an answer with that of the other side to the same question, once both are there."""
+    name = item.completion_id if side == "champion" else item.shadow_of
+    waiting: dict[str, Any] = trial["waiting"]
+    if name is None:
+        return False
+    other = waiting.get(name)
+    if item.outcome != "answered":
+        waiting.pop(name, None)
+        return False
+    mine = _told(side, item)
+    if other is not None and other["side"] != side:
+        del waiting[name]
+        first, second = (mine, other) if side == "candidate" else (other, mine)
+        return _compare(trial["figures"], first, second, slowdown)
+    if other is None and _has_room(waiting, mine["at"]):
+        waiting[name] = mine
+    return False
+
+
+def _told(side: Side, item: InferenceScored) -> dict[str, Any]:
+    return {
+        "side": side,
+        "at": item.at.timestamp(),
+        "invalid": _observations(item).get("invalid"),
+        "latency": item.latency_seconds,
+        "first_token": item.first_token_seconds,
+        "label": None if item.overrides else item.label,
+    }
+
+
+def _has_room(waiting: dict[str, Any], now: float) -> bool:
+    if len(waiting) >= WAITING:
+        for name in [name for name, one in waiting.items() if now - one["at"] > PATIENCE]:
+            del waiting[name]
+    return len(waiting) < WAITING
+
+
+def _compare(
+    figures: dict[str, Any], candidate: dict[str, Any], champion: dict[str, Any], slowdown: float
+) -> bool:
+    grew = False
+    if None not in (candidate["invalid"], champion["invalid"]):
+        grew |= compare(figures["invalid"], candidate["invalid"], champion["invalid"])
+    for name in ("latency", "first_token"):
+        if None not in (candidate[name], champion[name]):
+            grew |= compare_times(figures[name], candidate[name], champion[name], slowdown)
+    if None not in (candidate["label"], champion["label"]):
+        grew |= compare(figures["labels"], float(candidate["label"] != champion["label"]), 0.0)
+    return grew

@@ -1,0 +1,207 @@
+"""Is a candidate holding up in shadow or canary, and in its first time in production? Pure: no clock, no I/O.
+
+The state of one project is a dict that JSON can hold, of some KiB while a trial runs:
+
+    trials = new()
+    follow(trials, envelope)               model.promoted, model.rolledback: in any order, twice is harmless
+    count(trials, scored, rollout)         each inference.scored once, in the order of the project's partition
+    judge(trials, project, rollout, now)   what to publish; it leaves the state with that
+
+A verdict falls while something is counted, and what comes later does not change it: how the log is cut into
+batches, and how often ``judge`` is called between them, makes no difference. ``judge`` adds the deadlines.
+``now`` is the clock where the project's partition is read to its end, else the time of the last item read:
+evidence that waits on the log comes before the deadline.
+
+A trial of a model that reached production through it goes on as ``guard``: the same tests, against the share
+that the predecessor had in the trial. Nobody answers beside it, so what an hour of the day could bring about,
+latency and failures of the engine, is not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
+from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.formats.rollout_spec import RolloutSpec, StagePolicy
+
+from tunewheel_monitor.rollout.counting import Trial, count_beside, count_guarded, new_trial
+from tunewheel_monitor.rollout.verdicts import ALPHA, bounds, decide, decide_guard, summary, undecided
+
+Trials = dict[str, Any]
+"""``open``: trials by model; ``passed``: those whose model may reach production; ``closed``: "model/stage" of
+those that will not begin again."""
+STAGES: dict[Stage, Literal["shadow", "canary"]] = {Stage.SHADOW: "shadow", Stage.CANARY: "canary"}
+GUARD = "guard"
+REMEMBERED = 60
+"""Stages that are known to be over, the latest."""
+KEPT_PASSED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    data: RolloutJudged
+    correlation_id: str | None
+
+
+def new() -> Trials:
+    return {"open": {}, "passed": {}, "closed": []}
+
+
+def follow(trials: Trials, event: Envelope[ModelPromoted] | Envelope[ModelRolledback]) -> None:
+    """Begin, or end, what a model's step begins or ends."""
+    data = event.data
+    if isinstance(data, ModelRolledback):
+        _end(trials, data.model_id)
+    elif data.to_stage in STAGES:
+        if data.from_stage is not data.to_stage:
+            _begin(trials, event, STAGES[data.to_stage])
+    elif data.to_stage is Stage.PRODUCTION:
+        _guard(trials, event)
+    elif data.to_stage in (Stage.RETIRED, Stage.REJECTED):
+        _end(trials, data.model_id)
+
+
+def count(trials: Trials, item: InferenceScored, rollout: RolloutSpec) -> None:
+    """Count one completion or rating in every trial that it belongs to. It may decide the trial."""
+    for model_id, trial in trials["open"].items():
+        at = item.at.timestamp()
+        if trial["verdict"] is not None or item.pinned or at < trial["since"]:
+            continue
+        policy = _policy(trial, rollout)
+        if at >= _deadline(trial, rollout):
+            _expire(trial, rollout)
+        elif trial["guard"]:
+            if count_guarded(trial, model_id, item, policy):
+                trial["verdict"] = decide_guard(trial, policy)
+        elif count_beside(trial, model_id, item, policy, alone=_is_alone(trial, rollout)):
+            trial["verdict"] = decide(trial, policy, alone=_is_alone(trial, rollout))
+
+
+def judge(trials: Trials, project: str, rollout: RolloutSpec, now: datetime) -> list[Judgement]:
+    """Return the verdicts that fell, each once, and let their trials go."""
+    return list(_judged(trials, project, rollout, now.timestamp()))
+
+
+def _judged(trials: Trials, project: str, rollout: RolloutSpec, now: float) -> Iterator[Judgement]:
+    for model_id, trial in list(trials["open"].items()):
+        if trial["verdict"] is None and now >= _deadline(trial, rollout):
+            _expire(trial, rollout)
+        verdict = trial["verdict"]
+        if verdict is None:
+            continue
+        del trials["open"][model_id]
+        _close(trials, model_id, GUARD if trial["guard"] else trial["stage"])
+        if verdict["verdict"] == "passed" and not trial["guard"]:
+            _keep_passed(trials, model_id, trial, alone=_is_alone(trial, rollout))
+        if verdict["decided_by"] is not None:
+            yield Judgement(_event(model_id, trial, project, rollout), trial["correlation_id"])
+
+
+def _event(model_id: str, trial: Trial, project: str, rollout: RolloutSpec) -> RolloutJudged:
+    verdict, policy = trial["verdict"], _policy(trial, rollout)
+    return RolloutJudged(
+        project=project,
+        model_id=model_id,
+        stage=trial["stage"],
+        generation=trial["generation"],
+        verdict=verdict["verdict"],
+        requests=trial["candidate"]["requests"],
+        candidate=summary(trial, "candidate"),
+        champion=summary(trial, "champion"),
+        reasons=tuple(verdict["reasons"]),
+        decided_by=verdict["decided_by"],
+        bounds=bounds(trial, policy),
+        alpha=ALPHA,
+    )
+
+
+def _begin(trials: Trials, event: Envelope[ModelPromoted], stage: Literal["shadow", "canary"]) -> None:
+    data = event.data
+    known = trials["open"].get(data.model_id)
+    if f"{data.model_id}/{stage}" in trials["closed"] or (known is not None and known["stage"] == stage):
+        return
+    trials["open"][data.model_id] = new_trial(
+        stage=stage,
+        since=event.time.timestamp(),
+        generation=data.generation or 0,
+        correlation_id=event.correlation_id,
+    )
+
+
+def _guard(trials: Trials, event: Envelope[ModelPromoted]) -> None:
+    """Watch a model on that its trial brought to production. What a person promoted is that person's."""
+    data = event.data
+    passed = trials["passed"].pop(data.model_id, None)
+    known = trials["open"].get(data.model_id)
+    if known is not None and known["guard"]:
+        return
+    is_over = f"{data.model_id}/{GUARD}" in trials["closed"]
+    _end(trials, data.model_id)
+    if data.replaces is not None:
+        _end(trials, data.replaces)
+    if passed is None or is_over or data.decided_by == "command" or data.from_stage not in STAGES:
+        return
+    trials["closed"].remove(f"{data.model_id}/{GUARD}")
+    trials["open"][data.model_id] = new_trial(
+        stage=passed["stage"],
+        since=event.time.timestamp(),
+        generation=data.generation or 0,
+        correlation_id=event.correlation_id,
+        guard=True,
+        reference=passed["reference"],
+    )
+
+
+def _end(trials: Trials, model_id: str) -> None:
+    trials["open"].pop(model_id, None)
+    trials["passed"].pop(model_id, None)
+    for stage in (*STAGES.values(), GUARD):
+        _close(trials, model_id, stage)
+
+
+def _close(trials: Trials, model_id: str, stage: str) -> None:
+    name = f"{model_id}/{stage}"
+    if name not in trials["closed"]:
+        trials["closed"] = [*trials["closed"], name][-REMEMBERED:]
+
+
+def _keep_passed(trials: Trials, model_id: str, trial: Trial, *, alone: bool) -> None:
+    """Keep what the champion was like beside the model; None: there was nobody beside it. Labels of copies
+    were compared with the champion's, not with people's."""
+    reference = {name: figure["champion"] for name, figure in trial["figures"].items()}
+    if trial["stage"] == "shadow":
+        del reference["labels"]
+    trials["passed"].pop(model_id, None)
+    trials["passed"][model_id] = {"stage": trial["stage"], "reference": None if alone else reference}
+    for oldest in list(trials["passed"])[:-KEPT_PASSED]:
+        del trials["passed"][oldest]
+
+
+def _policy(trial: Trial, rollout: RolloutSpec) -> StagePolicy:
+    return rollout.shadow if trial["stage"] == "shadow" else rollout.canary
+
+
+def _is_alone(trial: Trial, rollout: RolloutSpec) -> bool:
+    """Tell whether the candidate answers everything, so that there is nobody to compare it with."""
+    return trial["stage"] == "canary" and rollout.canary.percent == 100
+
+
+def _deadline(trial: Trial, rollout: RolloutSpec) -> float:
+    seconds = rollout.guard_seconds if trial["guard"] else _policy(trial, rollout).deadline_seconds
+    return trial["since"] + seconds
+
+
+def _expire(trial: Trial, rollout: RolloutSpec) -> None:
+    """End a trial whose time is over. A guard that found nothing ends without a word."""
+    if trial["guard"]:
+        trial["verdict"] = {"verdict": "passed", "decided_by": None, "reasons": []}
+        return
+    began = datetime.fromtimestamp(trial["since"], UTC)
+    policy = _policy(trial, rollout)
+    trial["verdict"] = undecided(trial, policy, began, alone=_is_alone(trial, rollout))

@@ -1,0 +1,231 @@
+"""The verdict on a trial: what was shown, by bounds that hold at every moment.
+
+*Failed*: one figure's lower end lies above 0, the candidate is worse than the champion of the same hours, and
+by at least half the margin. All figures together do that to an equal candidate with probability ``ALPHA``.
+*Passed*: every figure that a pass rests on has its upper end below the margin: the candidate is not worse by
+more than that. One that is worse by the margin passes with probability ``BETA``. Besides, the shares seen
+must keep the spec's limits, and both sides must have seen ``min_requests``. Neither: the trial goes on, to
+its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from tunewheel_contracts.events.production import RolloutBound
+from tunewheel_contracts.formats.rollout_spec import ShadowPolicy, StagePolicy
+
+from tunewheel_monitor.rollout.counting import GUARDED, Trial, reference_ends
+from tunewheel_monitor.rollout.figures import FIGURES, Figure, Side, is_timed, rise, share
+from tunewheel_monitor.rollout.sequences import Counts, is_above, is_below, lower, upper
+
+ALPHA = 0.01
+"""Chance that an equal candidate ever fails, over all figures."""
+BETA = 0.05
+"""Chance that a candidate which is worse by the margin in one figure ever passes."""
+EACH = ALPHA / len(FIGURES)
+"""Bonferroni's share of one figure."""
+WORDS = {
+    "errors": "failed requests",
+    "incidents": "requests that the engine failed",
+    "invalid": "invalid outputs",
+    "latency": "slow answers",
+    "first_token": "answers that begin late",
+    "feedback": "thumbs down",
+    "labels": "labels that people corrected",
+}
+NAMES = {
+    "errors": "error_rate",
+    "invalid": "invalid_rate",
+    "latency": "slow_rate",
+    "first_token": "late_rate",
+    "feedback": "thumbs_down_rate",
+    "labels": "other_label_rate",
+}
+ALWAYS_TOLD = ("errors", "invalid")
+
+Verdict = dict[str, Any]
+"""``verdict``, ``decided_by`` and ``reasons``."""
+
+
+def decide(trial: Trial, policy: StagePolicy, *, alone: bool) -> Verdict | None:
+    """Return the verdict of what was counted until now, None while it can be neither."""
+    harmed = [name for name, figure in _seen(trial) if _is_harmed(trial, name, figure, policy, alone=alone)]
+    if harmed:
+        decided_by = "incidents" if harmed == ["incidents"] else "bounds"
+        return _verdict("failed", decided_by, [_worse(trial, name, policy) for name in harmed])
+    if any(not holds for holds in _conditions(trial, policy, alone=alone)):
+        return None
+    candidate, champion = summary(trial, "candidate"), summary(trial, "champion")
+    reason = (
+        f"{trial['candidate']['requests']} requests: {candidate['error_rate']:.1%} errors, "
+        f"{candidate['invalid_rate']:.1%} invalid"
+    )
+    beside = "" if alone else f" (champion {champion['invalid_rate']:.1%})"
+    within = f"; not worse by {policy.margin:.1%} in anything that was compared"
+    return _verdict("passed", "bounds", [reason + beside + within])
+
+
+def undecided(trial: Trial, policy: StagePolicy, began: datetime, *, alone: bool) -> Verdict:
+    """Return the verdict at the deadline: what was not shown until then."""
+    missing = _obstacles(trial, policy, alone=alone)
+    since = f"undecided {policy.deadline_seconds:,} s after it began ({began:%Y-%m-%d %H:%M} UTC)"
+    return _verdict("failed", "deadline", [since, *missing])
+
+
+def decide_guard(trial: Trial, policy: StagePolicy) -> Verdict | None:
+    """Return the verdict on a model in production, None while it is not shown to be worse than its
+    predecessor was in the trial. Half the risk goes to that predecessor's share, which is an estimate."""
+    for name, figure in _seen(trial):
+        if name not in GUARDED:
+            continue
+        before, limit = _guard_ends(trial, name, policy)
+        rose = share(figure, "candidate") - before >= policy.margin / 2
+        if rose and is_above(figure["counts"], limit, EACH / 2):
+            reason = (
+                f"{_words(name)} in production: {share(figure, 'candidate'):.1%} of "
+                f"{figure['candidate'][1]}, after {before:.1%} of the champion before (at most {limit:.1%}, "
+                "as far as its trial could tell)"
+            )
+            return _verdict("failed", "guard", [reason])
+    return None
+
+
+def bounds(trial: Trial, policy: StagePolicy) -> tuple[RolloutBound, ...]:
+    """Return what was compared, as far as it was."""
+    return tuple(_bound(trial, name, figure, policy) for name, figure in _seen(trial))
+
+
+def summary(trial: Trial, side: Side) -> dict[str, float]:
+    """Return the figures of one side, as far as anything was observed."""
+    told = {"requests": float(trial[side]["requests"])}
+    for name, figure in trial["figures"].items():
+        if name in NAMES and (figure[side][1] or name in ALWAYS_TOLD):
+            told[NAMES[name]] = share(figure, side)
+    incidents = trial["figures"]["incidents"][side][0]
+    return told | ({"engine_incidents": float(incidents)} if incidents else {})
+
+
+def _is_harmed(trial: Trial, name: str, figure: Figure, policy: StagePolicy, *, alone: bool) -> bool:
+    floor = _floor(trial, name, policy, alone=alone)
+    # What is shown but small does not matter: the margin tolerates it.
+    matters = rise(figure) >= (floor or policy.margin / 2)
+    return matters and is_above(figure["counts"], floor, EACH)
+
+
+def _floor(trial: Trial, name: str, policy: StagePolicy, *, alone: bool) -> float:
+    """Return the difference above which a figure is worse. Where nobody answers beside the candidate the
+    spec's own limits are what it is compared with; that copies are labelled otherwise is no harm yet."""
+    if alone:
+        return {"errors": policy.max_error_rate, "invalid": policy.max_invalid_increase}.get(name, 0.0)
+    if name == "labels" and isinstance(policy, ShadowPolicy):
+        return policy.max_label_changes
+    return 0.0
+
+
+def _conditions(trial: Trial, policy: StagePolicy, *, alone: bool) -> Iterator[bool]:
+    """Yield whether each condition of a pass holds, the cheap ones first."""
+    yield not _unseen(trial, policy, alone=alone)
+    yield not _excesses(trial, policy)
+    for name in _required(trial, alone=alone):
+        yield is_below(trial["figures"][name]["counts"], policy.margin, BETA)
+
+
+def _obstacles(trial: Trial, policy: StagePolicy, *, alone: bool) -> list[str]:
+    """Return in words which condition of a pass does not hold."""
+    wide = [
+        f"{_words(name, policy)} {_at_most(counts)}; at most {policy.margin:.1%} more is tolerated"
+        for name in _required(trial, alone=alone)
+        if not is_below(counts := trial["figures"][name]["counts"], policy.margin, BETA)
+    ]
+    return [*_unseen(trial, policy, alone=alone), *_excesses(trial, policy), *wide]
+
+
+def _at_most(counts: Counts) -> str:
+    return f"may be {upper(counts, BETA):.1%} more" if counts else "were not compared"
+
+
+def _unseen(trial: Trial, policy: StagePolicy, *, alone: bool) -> list[str]:
+    sides = ("candidate",) if alone else ("candidate", "champion")
+    return [
+        f"the {side} saw {trial[side]['requests']} of at least {policy.min_requests} requests"
+        for side in sides
+        if trial[side]["requests"] < policy.min_requests
+    ]
+
+
+def _excesses(trial: Trial, policy: StagePolicy) -> list[str]:
+    """Return which shares seen break the spec's limits."""
+    figures = trial["figures"]
+    seen = {
+        "errors": (share(figures["errors"], "candidate"), policy.max_error_rate),
+        "invalid": (rise(figures["invalid"]), policy.max_invalid_increase),
+    }
+    if isinstance(policy, ShadowPolicy):
+        seen["labels"] = (share(figures["labels"], "candidate"), policy.max_label_changes)
+    return [
+        f"{found:.1%}{' more' if name == 'invalid' else ''} {_words(name, policy)} is above the tolerated "
+        f"{limit:.1%}"
+        for name, (found, limit) in seen.items()
+        if found > limit
+    ]
+
+
+def _required(trial: Trial, *, alone: bool) -> list[str]:
+    """Return the figures that a pass rests on: latency where it was measured, the outputs' form unless every
+    client replaced what decides it."""
+    tally, figures = trial["candidate"], trial["figures"]
+    is_theirs = tally["answers"] > 0 and tally["answers"] == tally["overridden"]
+    required = ["errors"] + ([] if is_theirs else ["invalid"])
+    return required + (["latency"] if not alone and is_timed(figures["latency"]) else [])
+
+
+def _seen(trial: Trial) -> list[tuple[str, Figure]]:
+    return [(name, figure) for name, figure in trial["figures"].items() if figure["counts"]]
+
+
+def _bound(trial: Trial, name: str, figure: Figure, policy: StagePolicy) -> RolloutBound:
+    champion, margin = share(figure, "champion"), policy.margin
+    low, high = lower(figure["counts"], EACH), upper(figure["counts"], BETA)
+    if trial["guard"]:
+        champion, limit = _guard_ends(trial, name, policy)
+        low, high = low - limit, high - champion
+    elif name == "labels" and isinstance(policy, ShadowPolicy):
+        margin = policy.max_label_changes
+    return RolloutBound(
+        figure=name,
+        candidate=share(figure, "candidate"),
+        champion=champion,
+        low=low,
+        high=high,
+        margin=margin,
+        pairs=figure["pairs"],
+    )
+
+
+def _guard_ends(trial: Trial, name: str, policy: StagePolicy) -> tuple[float, float]:
+    if trial["reference"] is None:  # there was nobody beside it in its trial either
+        limit = {"errors": policy.max_error_rate, "invalid": policy.max_invalid_increase}.get(name, 1.0)
+        return limit, limit
+    return reference_ends(trial, name, EACH / 2)
+
+
+def _worse(trial: Trial, name: str, policy: StagePolicy) -> str:
+    bound = _bound(trial, name, trial["figures"][name], policy)
+    return (
+        f"{_words(name, policy)}: {bound.candidate:.1%} against {bound.champion:.1%} of the champion's, "
+        f"{rise(trial['figures'][name]):+.1%} ({bound.low:+.1%} at least) over {bound.pairs} "
+        "comparisons"
+    )
+
+
+def _words(name: str, policy: StagePolicy | None = None) -> str:
+    if name == "labels" and isinstance(policy, ShadowPolicy):
+        return "labels other than the champion's"
+    return WORDS[name]
+
+
+def _verdict(verdict: str, decided_by: str, reasons: list[str]) -> Verdict:
+    return {"verdict": verdict, "decided_by": decided_by, "reasons": reasons}
