@@ -121,7 +121,7 @@ def _event(model_id: str, trial: Trial, project: str, rollout: RolloutSpec) -> R
     )
 
 
-def _begin(trials: Trials, event: Envelope[ModelPromoted], stage: Literal["shadow", "canary"]) -> None:
+def _begin(trials: Trials, event: Envelope[Any], stage: Literal["shadow", "canary"]) -> None:
     data = event.data
     known = trials["open"].get(data.model_id)
     if f"{data.model_id}/{stage}" in trials["closed"] or (known is not None and known["stage"] == stage):
@@ -134,7 +134,7 @@ def _begin(trials: Trials, event: Envelope[ModelPromoted], stage: Literal["shado
     )
 
 
-def _guard(trials: Trials, event: Envelope[ModelPromoted]) -> None:
+def _guard(trials: Trials, event: Envelope[Any]) -> None:
     """Watch a model on that its trial brought to production. What a person promoted is that person's."""
     data = event.data
     passed = trials["passed"].pop(data.model_id, None)
