@@ -1,4 +1,4 @@
-"""Loss curves over each other, as one SVG."""
+"""Curves over each other, as one SVG."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ WIDTH, HEIGHT, MARGIN = 640, 360, 40
 COLOURS = ("#1b6ca8", "#d1495b", "#2e933c", "#edae49", "#6a4c93", "#444444", "#00a6a6")
 
 
-def write_curves(path: Path, losses: Mapping[str, Sequence[float]]) -> None:
-    """Draw ``losses`` by step, each contender in a colour; those of one method beside TRL's lie on top."""
+def write_curves(path: Path, losses: Mapping[str, Sequence[float]], *, of: str = "loss by step") -> None:
+    """Draw ``losses`` by step, each contender in a colour; those of one method beside TRL's lie on top. ``of``
+    says what is drawn."""
     steps = max(len(curve) for curve in losses.values())
     top = max(max(curve) for curve in losses.values())
 
@@ -19,7 +20,7 @@ def write_curves(path: Path, losses: Mapping[str, Sequence[float]]) -> None:
         return f"{x:.1f},{HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * loss / top:.1f}"
 
     drawn = [
-        f'<text x="{MARGIN}" y="{MARGIN - 20}">loss by step, 0 to {top:.2f}, steps 1 to {steps}</text>',
+        f'<text x="{MARGIN}" y="{MARGIN - 20}">{of}, 0 to {top:.2f}, steps 1 to {steps}</text>',
         f'<path d="M{MARGIN},{MARGIN} V{HEIGHT - MARGIN} H{WIDTH - MARGIN}" fill="none" stroke="#999"/>',
     ]
     for number, (name, curve) in enumerate(losses.items()):

@@ -1,87 +1,436 @@
-"""What the input detector can see: false alarms and power on banking77's real customer queries.
+"""What the monitor's detectors see, how soon, and how often they cry wolf.
 
-Some categories are held back as "new"; the reference and the rest of the window come from the others, drawn
-without overlap. A shift of s replaces that share of the window by new categories. Beside it: the time to
-embed texts and to judge one window.
+Questions are real: banking77's (some intents held back as new) and, as another world, nlupp's hotels. Known
+traffic is drawn from prompts that are not in the reference. A shift of s replaces that share of the
+traffic. What answers are like is simulated, since no model runs here: a label is that of the nearest
+question of the reference, which is a fair stand-in for a classifier, and its accuracy says whether an alarm
+meant harm.
+
+    make bench NAME=drift ARGS="--draws 20 --windows 10000"
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
+import json
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from report import write_report
-from tunewheel_monitor.drift import InputReference, input_drift
-from tunewheel_runtime.static_embedding import StaticEmbedder, Vectors
+from curves import write_curves
+from report import BENCH_DIR, write_report
+from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.formats.drift_spec import DriftSpec
+from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_monitor.coverage import Coverage
+from tunewheel_monitor.detectors import DETECTORS, Detector, Opening, State
+from tunewheel_monitor.detectors.clusters import encoded
+from tunewheel_monitor.detectors.feedback import Feedback
+from tunewheel_runtime.static_embedding import StaticEmbedder, Vectors, unit_length
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "banking77"
-P_VALUE = 0.01
-REFERENCES = (300, 1_000)
-WINDOWS = (60, 100)
-NEW_CATEGORIES = (2, 8)
-SHIFTS = (0.0, 0.05, 0.1, 0.3, 1.0)
-ROUNDS = 100
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+WINDOW = 100
+PROMPTS = 600
+SHIFTS = (0.0, 0.05, 0.1, 0.2, 0.5)
+REFERENCES = (1_000, 8_000)
+NEW = (1, 2, 8, 20)
+HOTELS = 0
+"""Instead of a number of new intents: the new questions are nlupp's."""
+MOST_SPARE = 2_000
+"""Of the train split's prompts that are not in the reference: known traffic, beside the test split's."""
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DRIFT = DriftSpec(window=WINDOW)
+INPUT = tuple(detector for detector in DETECTORS if detector.family == "input")
+OTHERS = tuple(detector for detector in DETECTORS if detector.family != "input")
+Rng = np.random.Generator
+Stream = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Real prompts, embedded: known ones of two splits, and another world's."""
+
+    vectors: Vectors
+    intents: Any
+    held_out: Any
+    """(prompts,): of banking77's own test split."""
+    hotels: Any
+    """(prompts,): of nlupp."""
+
+
+@dataclass
+class Scene:
+    """A reference, the prompts that traffic may hold, and how the reference scores them."""
+
+    coverage: Coverage
+    known: Any
+    """Which ``items`` are of the reference's intents; none is in the reference."""
+    new: Any
+    items: list[InferenceScored]
+    right: Any
+    """By item: whether the nearest question of the reference has the prompt's intent."""
 
 
 def main() -> None:
-    if not DATA.is_dir():
-        sys.exit(f"{DATA} is missing: the benchmark needs banking77 there")
-    with (DATA / "train.csv").open(encoding="utf-8") as file:
-        rows = [(row["text"], row["category"]) for row in csv.DictReader(file)]
-    embedder = StaticEmbedder()
-    embedder.embed(["warm up"])
-    started = time.perf_counter()
-    vectors = embedder.embed([text for text, _ in rows])
-    per_second = len(rows) / (time.perf_counter() - started)
-    categories = np.array([category for _, category in rows])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--windows", type=int, default=10_000, help="of known traffic")
+    parser.add_argument("--ratings", type=int, default=10_000, help="runs of ratings that do not change")
+    given = parser.parse_args()
+    if not (DATA / "banking77").is_dir():
+        sys.exit(f"{DATA / 'banking77'} is missing: the benchmark needs it there")
+    questions, per_second = load()
     rng = np.random.default_rng(17)
-    found: dict[str, dict[str, Any]] = {}
-    for reference in REFERENCES:
-        for window in WINDOWS:
-            for new in NEW_CATEGORIES:
-                name = f"reference {reference}, window {window}, {new} new categories"
-                found[name] = power(vectors, categories, reference, window, new, rng)
-                print(name, found[name], file=sys.stderr, flush=True)
+    found: dict[str, Any] = {}
+    harm: dict[str, list[bool]] = defaultdict(list)
+    lines: dict[str, list[float]] = {}
+    for size in REFERENCES:
+        for new in (*NEW, HOTELS):
+            name = f"reference {size}, {f'{new} new intents' if new else 'hotels'}"
+            found[name] = power(questions, size, new, given.draws, rng, harm, lines)
+            say(name, found[name])
+    found["answers and ratings, simulated"] = answers_power(given.draws, rng)
+    found["known traffic"] = false_alarms(questions, given.windows, rng)
+    say("known traffic", found["known traffic"])
+    found["mixtures that turn over"] = turned_over(questions, given.draws, rng, harm)
+    found["thumbs down, from 1,000 ratings at 10 %"] = thumbs(given.ratings, rng)
+    say("thumbs", found["thumbs down, from 1,000 ratings at 10 %"])
+    BENCH_DIR.mkdir(parents=True, exist_ok=True)
+    write_curves(BENCH_DIR / "drift.svg", lines, of="share of draws that alarmed by window of 100 prompts")
     write_report(
         "drift",
-        packages=("numpy", "scipy", "tokenizers"),
+        packages=("numpy", "tokenizers"),
         contenders=found,
         ratios={},
+        alarm_meant_harm={name: summary(cases) for name, cases in harm.items()},
         texts_embedded_per_second=round(per_second),
-        p_value=P_VALUE,
-        rounds=ROUNDS,
+        microseconds_per_item=cost(questions, rng),
+        drift_p_value=DRIFT.p_value,
+        draws=given.draws,
     )
 
 
+def say(name: str, figures: Any) -> None:
+    print(name, json.dumps(figures), file=sys.stderr, flush=True)
+
+
+def load() -> tuple[Questions, float]:
+    texts: list[str] = []
+    intents: list[str] = []
+    splits: list[int] = []
+    for number, split in enumerate(("train", "test")):
+        with (DATA / "banking77" / f"{split}.csv").open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                texts.append(row["text"])
+                intents.append(row["category"])
+                splits.append(number)
+    for path in sorted((DATA / "nlupp" / "hotels").glob("fold*.json")):
+        for row in json.loads(path.read_text(encoding="utf-8")):
+            texts.append(row["text"])
+            intents.append("hotels")
+            splits.append(2)
+    embedder = StaticEmbedder()
+    embedder.embed(["warm up"])
+    started = time.perf_counter()
+    vectors = embedder.embed(texts)
+    per_second = len(texts) / (time.perf_counter() - started)
+    kinds = np.array(splits)
+    return Questions(vectors, np.array(intents), kinds == 1, kinds == 2), per_second
+
+
+def scene(questions: Questions, size: int, new: int, rng: Rng) -> Scene:
+    """Draw which intents are new, and a reference of the others from banking77's train split."""
+    banking = np.unique(questions.intents[~questions.hotels])
+    fresh = rng.choice(banking, new, replace=False)
+    is_new = np.isin(questions.intents, fresh) if new else questions.hotels
+    is_known = ~is_new & ~questions.hotels
+    pool = rng.permutation(np.where(is_known & ~questions.held_out)[0])
+    chosen = pool[:size]
+    coverage = Coverage.fit(questions.vectors[chosen])
+    known = np.concatenate([np.where(is_known & questions.held_out)[0], pool[size:][:MOST_SPARE]])
+    asked = np.concatenate([known, np.where(is_new)[0]])
+    scores, units = coverage.score(questions.vectors[asked]), unit_length(questions.vectors[asked])
+    labels = questions.intents[chosen][scores.nearest]
+    items = [
+        InferenceScored.model_construct(
+            project="desk", completion_id=f"c-{n}", scored=f"c-{n}", model_id="m", role=RouteRole.PRODUCTION,
+            at=START, dataset_id="ds-1", cell=int(scores.cell[n]), novelty=float(scores.novelty[n]),
+            novel=bool(scores.novel[n]), vector=encoded(units[n]) if scores.novel[n] else None,
+            label=str(labels[n]),
+        )
+        for n in range(len(asked))
+    ]  # fmt: skip
+    places = np.arange(len(asked))
+    right = labels == questions.intents[asked]
+    return Scene(coverage, places[: len(known)], places[len(known) :], items, right)
+
+
 def power(
-    vectors: Vectors, categories: Any, reference: int, window: int, new: int, rng: np.random.Generator
-) -> dict[str, float]:
-    """Return, by shift, the share of windows that are called drifted, and the seconds of one judgement."""
-    result: dict[str, float] = {}
-    names = np.unique(categories)
-    taken = 0.0
+    questions: Questions, size: int, new: int, draws: int, rng: Rng,
+    harm: dict[str, list[bool]], lines: dict[str, list[float]],
+) -> dict[str, Any]:  # fmt: skip
+    """Return by shift and detector the share of draws that alarmed, and the median of prompts until then."""
+    first: dict[float, list[dict[str, int]]] = defaultdict(list)
+    for _ in range(draws):
+        drawn = scene(questions, size, new, rng)
+        for shift in SHIFTS:
+            stream = shifted(drawn, PROMPTS, shift, rng)
+            alarmed = first_alarms(INPUT, opening(drawn), (drawn.items[n] for n in stream))
+            first[shift].append(alarmed)
+            if shift:
+                for name in alarmed:
+                    harm[name].append(worse(drawn, stream))
+    if new in (8, HOTELS):
+        kind = f"{new} new" if new else "hotels"
+        for shift in SHIFTS[1:]:
+            ends = [min(alarmed.values(), default=PROMPTS + 1) for alarmed in first[shift]]
+            lines[f"{size}, {kind}, {shift:.0%}"] = [
+                float(np.mean([end <= prompts for end in ends])) for prompts in range(0, PROMPTS + 1, WINDOW)
+            ]
+    return {f"{shift:.0%}": told(first[shift], INPUT) for shift in SHIFTS}
+
+
+def shifted(drawn: Scene, count: int, shift: float, rng: Rng) -> Stream:
+    """Draw prompts without repetition as far as there are any."""
+    fresh = rng.random(count) < shift
+    known = rng.permutation(drawn.known)
+    new = np.resize(rng.permutation(drawn.new), count)
+    return np.where(fresh, new, np.resize(known, count)).tolist()
+
+
+def opening(drawn: Scene) -> Opening:
+    return Opening(drift=DRIFT, dataset_id="ds-1", coverage=drawn.coverage.facts)
+
+
+def first_alarms(
+    detectors: Sequence[Detector], begun: Opening, items: Iterable[InferenceScored]
+) -> dict[str, int]:
+    """Return how many answers, or ratings, each detector had seen at its first alarm."""
+    states = {detector.name: detector.open(begun) for detector in detectors}
+    return alarms_in(detectors, states, items)
+
+
+def alarms_in(
+    detectors: Sequence[Detector], states: dict[str, State], items: Iterable[InferenceScored]
+) -> dict[str, int]:
+    """Let the detectors see what comes and look as the monitor does: at windows of answers, those of ratings
+    at windows of ratings."""
+    alarmed: dict[str, int] = {}
+    seen = {"completion": 0, "rating": 0}
+    for item in items:
+        seen[item.of] += 1
+        for detector in detectors:
+            detector.see(states[detector.name], item)
+        if seen[item.of] % WINDOW:
+            continue
+        for detector in detectors:
+            if (detector.family == "feedback") is (item.of == "rating"):
+                finding = detector.look(states[detector.name])
+                if finding is not None and finding.drifted:
+                    alarmed.setdefault(detector.name, seen[item.of])
+    return alarmed
+
+
+def told(first: Sequence[dict[str, int]], detectors: Sequence[Detector]) -> dict[str, Any]:
+    """Return power and median delay by detector, and of all together."""
+    by_name = {d.name: [alarmed[d.name] for alarmed in first if d.name in alarmed] for d in detectors}
+    by_name["any"] = [min(alarmed.values()) for alarmed in first if alarmed]
+    return {
+        name: {"power": round(len(ends) / len(first), 3)}
+        | ({"prompts": int(np.median(ends))} if ends else {})
+        for name, ends in by_name.items()
+    }
+
+
+def worse(drawn: Scene, stream: Stream, *, points: float = 0.03) -> bool:
+    """Whether the nearest neighbour's label was right less often in the stream than on known prompts."""
+    return float(drawn.right[list(stream)].mean()) < float(drawn.right[drawn.known].mean()) - points
+
+
+def summary(cases: Sequence[bool]) -> dict[str, Any]:
+    return {"alarms": len(cases), "accuracy was worse": round(float(np.mean(cases)), 3)}
+
+
+def answered(rng: Rng, items: Iterable[InferenceScored], bad: float = 0.0) -> Iterator[InferenceScored]:
+    """Give questions an answer of a calm day, of which a share ``bad`` is bad in every way; one in ten is
+    rated."""
+    for number, item in enumerate(items):
+        off = rng.random() < bad
+        chance = rng.random(8)
+        tokens = int(rng.lognormal(3.5 + off, 0.6)) + 1
+        failed = off or chance[0] < 0.005
+        more = {
+            "completion_id": f"c-{number}", "completion_tokens": tokens, "truncated": tokens > 150,
+            "outcome": "failed" if failed else "answered", "fault": "engine" if failed else None,
+            "latency_seconds": float(rng.lognormal(0, 0.4)) * (3 if off else 1),
+            "format_valid": not (off or chance[1] < 0.05), "refusal": bool(off or chance[2] < 0.05),
+            "repetition": 0.6 if off or chance[3] < 0.03 else 0.02, "invented": int(off or chance[4] < 0.08),
+            "label": "other" if off else item.label,
+        }  # fmt: skip
+        yield item.model_copy(update=more)
+        if chance[5] < 0.1:
+            yield item.model_copy(
+                update={
+                    "of": "rating", "rating": "down" if off or chance[6] < 0.1 else "up", "client": "app",
+                    "user": f"u-{rng.integers(10**9)}", "at": START + timedelta(minutes=number),
+                    "corrected": bool(off or chance[7] < 0.05), "agrees": not (off or chance[7] < 0.1),
+                }
+            )  # fmt: skip
+
+
+def plain(rng: Rng, count: int) -> list[InferenceScored]:
+    """Return questions that bear a label alone, by Zipf's law."""
+    shares = 1 / np.arange(1, 21)
+    labels = rng.choice(20, count, p=shares / shares.sum())
+    made = [
+        InferenceScored.model_construct(
+            project="desk", completion_id="c", scored="c", model_id="m", role=RouteRole.PRODUCTION, at=START,
+            label=f"label-{label}",
+        )
+        for label in range(20)
+    ]  # fmt: skip
+    return [made[label] for label in labels]
+
+
+def answers_power(draws: int, rng: Rng) -> dict[str, Any]:
+    """Return by share of bad answers what the detectors of answers and ratings see in 2,000 answers and 200
+    ratings, after 10,000 calm answers of the version before."""
+    calm = {detector.name: detector.open(Opening(drift=DRIFT)) for detector in OTHERS}
+    alarms_in(OTHERS, calm, answered(rng, plain(rng, 10_000)))
+    found: dict[str, Any] = {}
     for shift in SHIFTS:
-        alarms = 0
-        for _ in range(ROUNDS):
-            is_new = np.isin(categories, rng.choice(names, new, replace=False))
-            old, fresh = rng.permutation(np.where(~is_new)[0]), rng.permutation(np.where(is_new)[0])
-            count = round(window * shift)
-            chosen = np.concatenate([old[reference : reference + window - count], fresh[:count]])
-            started = time.perf_counter()
-            finding = input_drift(
-                InputReference(vectors[old[:reference]]),
-                vectors[chosen],
-                p_value=P_VALUE,
-                seed=int(rng.integers(2**31)),
-            )
-            taken += time.perf_counter() - started
-            alarms += finding.drifted
-        result[f"{shift:.0%} new"] = alarms / ROUNDS
-    return result | {"seconds": round(taken / ROUNDS / len(SHIFTS), 4)}
+        first: list[dict[str, int]] = []
+        for _ in range(draws):
+            states = {
+                d.name: d.open(Opening(drift=DRIFT, holdout=(10, 200), predecessor=calm[d.name]))
+                for d in OTHERS
+            }
+            first.append(alarms_in(OTHERS, states, answered(rng, plain(rng, 2_000), shift)))
+        found[f"{shift:.0%}"] = told(first, OTHERS)
+        say(f"answers at {shift:.0%}", found[f"{shift:.0%}"])
+    return found
+
+
+def false_alarms(questions: Questions, windows: int, rng: Rng) -> dict[str, Any]:
+    """Return how often any detector speaks in known traffic: prompts drawn again and again evenly, by Zipf's
+    law, by Zipf's law with the intents in another order every day of 40 windows, slowly."""
+    kinds: dict[str, Callable[[Scene, int, Rng], Stream]] = {
+        "even": evenly, "Zipf": zipf, "Zipf, reordered slowly": reordered,
+    }  # fmt: skip
+    runs, length = 12, max(10, windows // 36)
+    found: dict[str, Any] = {}
+    for kind, draw in kinds.items():
+        spoke: dict[str, int] = defaultdict(int)
+        for run in range(runs):
+            drawn = scene(questions, REFERENCES[run % 2], NEW[-2], rng)
+            items = [drawn.items[n] for n in draw(drawn, length * WINDOW, rng)]
+            for name in first_alarms(DETECTORS, opening(drawn), answered(rng, items)):
+                spoke[name] += 1
+        found[kind] = {"windows": runs * length, "false alarms": dict(spoke)}
+        say(f"false alarms, {kind}", found[kind])
+    every = sum(sum(one["false alarms"].values()) for one in found.values())
+    total = sum(one["windows"] for one in found.values())
+    return found | {"false alarms in 10,000 windows": round(every / total * 10_000, 2)}
+
+
+def evenly(drawn: Scene, count: int, rng: Rng) -> Stream:
+    return rng.choice(drawn.known, count).tolist()
+
+
+def zipf(drawn: Scene, count: int, rng: Rng) -> Stream:
+    by_intent = intents_of(drawn)
+    return of_intents(by_intent, popularity(len(by_intent), rng), count, rng)
+
+
+def reordered(drawn: Scene, count: int, rng: Rng) -> Stream:
+    """Popularity moves from one order to another within 40 windows, and on to the next."""
+    by_intent = intents_of(drawn)
+    stream: list[int] = []
+    before, after = popularity(len(by_intent), rng), popularity(len(by_intent), rng)
+    while len(stream) < count:
+        for step in range(40):
+            shares = before + (after - before) * step / 40
+            stream += of_intents(by_intent, shares, WINDOW, rng)
+        before, after = after, popularity(len(by_intent), rng)
+    return stream[:count]
+
+
+def intents_of(drawn: Scene) -> list[Any]:
+    """Return the known prompts by cell: what the traffic prefers are regions."""
+    cells = np.array([drawn.items[n].cell for n in drawn.known])
+    return [drawn.known[cells == cell] for cell in np.unique(cells)]
+
+
+def popularity(kinds: int, rng: Rng) -> Any:
+    shares = 1 / np.arange(1, kinds + 1)
+    return rng.permutation(shares / shares.sum())
+
+
+def of_intents(by_intent: Sequence[Any], shares: Any, count: int, rng: Rng) -> list[int]:
+    chosen = rng.choice(len(by_intent), count, p=shares)
+    return [int(by_intent[kind][int(rng.random() * len(by_intent[kind]))]) for kind in chosen]
+
+
+def turned_over(questions: Questions, draws: int, rng: Rng, harm: dict[str, list[bool]]) -> dict[str, Any]:
+    """Return what speaks when, after 2,000 prompts, known intents are popular in quite another order."""
+    first: list[dict[str, int]] = []
+    for _ in range(draws):
+        drawn = scene(questions, REFERENCES[0], NEW[-2], rng)
+        after = zipf(drawn, PROMPTS, rng)
+        states = {detector.name: detector.open(opening(drawn)) for detector in INPUT}
+        alarms_in(INPUT, states, (drawn.items[n] for n in zipf(drawn, 2_000, rng)))
+        first.append(alarms_in(INPUT, states, (drawn.items[n] for n in after)))
+        for name in first[-1]:
+            harm[name].append(worse(drawn, after))
+    return told(first, INPUT)
+
+
+def thumbs(runs: int, rng: Rng) -> dict[str, Any]:
+    """Return how often 30 % thumbs down are flagged within 200 ratings, and 10 % within 1,000, from a
+    baseline of 1,000 ratings drawn anew each time. A look follows each ten ratings, a tenth of answers
+    being rated."""
+    detector = Feedback()
+    base = InferenceScored.model_construct(
+        project="desk", completion_id="c", scored="c", model_id="m", role=RouteRole.PRODUCTION, at=START,
+        of="rating", client="app",
+    )  # fmt: skip
+    up, down = (base.model_copy(update={"rating": thumb}) for thumb in ("up", "down"))
+    found: dict[str, Any] = {}
+    for rate, ratings, count in ((0.3, 200, max(1, runs // 5)), (0.1, 1_000, runs)):
+        ends: list[int] = []
+        for _ in range(count):
+            before = {"baseline": [0, 0], "healthy": [int(rng.binomial(1_000, 0.1)), 1_000]}
+            state = detector.open(Opening(drift=DRIFT, predecessor=before))
+            for number, bad in enumerate((rng.random(ratings) < rate).tolist(), 1):
+                detector.see(state, down if bad else up)
+                if number % WINDOW == 0 and (finding := detector.look(state)) is not None and finding.drifted:
+                    ends.append(number)
+                    break
+        found[f"{rate:.0%} down, {ratings} ratings"] = {
+            "runs": count,
+            "flagged": round(len(ends) / count, 4),
+            "median ratings": int(np.median(ends)) if ends else None,
+        }
+    return found
+
+
+def cost(questions: Questions, rng: Rng) -> dict[str, float]:
+    """Return the microseconds that each detector takes for an answer, windows' ends included."""
+    drawn = scene(questions, REFERENCES[0], 8, rng)
+    items = list(answered(rng, [drawn.items[n] for n in evenly(drawn, 5_000, rng)]))
+    taken: dict[str, float] = {}
+    for detector in DETECTORS:
+        started = time.perf_counter()
+        first_alarms((detector,), opening(drawn), items)
+        taken[detector.name] = round(1e6 * (time.perf_counter() - started) / len(items), 1)
+    return taken
 
 
 if __name__ == "__main__":

@@ -1,0 +1,200 @@
+"""Do novel questions belong together? A new topic is a cluster; outliers are not.
+
+Leader clustering of the novel questions, as they come: a question joins the nearest cluster within the
+radius, or begins one of its own. What is to be expected of a cluster's growth follows from exchangeability:
+its first question had none of the reference's n questions near it, so the next question lies near it with a
+chance of about 1 / (n + 1) (Laplace's rule of succession). Joining it more often than ``TOLERATED`` is
+evidence, gathered for each cluster as in ``evidence.py``; clusters that stay alone are forgotten. The bets
+on all clusters together are worth one for each window, so their sum is one e-detector.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.events.production import DriftCluster
+
+from tunewheel_monitor.detectors import evidence
+from tunewheel_monitor.detectors.protocol import Finding, Opening, State
+from tunewheel_monitor.detectors.votes import admitted
+
+TOLERATED = 0.005
+"""Share of all questions that one cluster may have."""
+ALIKE = 5.0
+"""A region's share is known from n questions only: so many times the chance of one joining is tolerated."""
+EFFECT = 0.01
+FEWEST = 4
+"""Questions that make a cluster."""
+BETS = (0.01, 0.03, 0.1)
+STAKE = 0.1
+"""Of a new cluster; at most ``NEWCOMERS`` begin in a window."""
+NEWCOMERS = 10
+MOST_CLUSTERS = 24
+MOST_IDS = 20
+PER_USER = 2
+SCALE = 127.0
+
+
+class Clusters:
+    name = "clusters"
+    family: Literal["input"] = "input"
+    weight = 0.15
+
+    def open(self, opening: Opening) -> State:
+        facts = opening.coverage
+        if facts is None:
+            return {}
+        return {
+            "threshold": evidence.opened(opening.drift, self.weight)["threshold"],
+            "dataset_id": opening.dataset_id,
+            "texts": facts.texts,
+            "radius": facts.join_radius,
+            "tolerated": max(TOLERATED, ALIKE / (facts.texts + 1)),
+            "clusters": [],
+            "seen": 0,
+            "apart": 0,
+            "newcomers": 0,
+            "votes": {},
+            "most": max(1, round(PER_USER * opening.drift.window / 100)),
+        }
+
+    def see(self, state: State, item: InferenceScored) -> None:
+        if (
+            not state
+            or item.of != "completion"
+            or item.dataset_id != state["dataset_id"]
+            or item.novel is None
+        ):
+            return
+        if item.novel and not admitted(state["votes"], item.user, state["most"]):
+            return
+        state["seen"] += 1
+        if not item.novel or item.vector is None:
+            state["apart"] += 1
+            return
+        settle(state)
+        vector = decoded(item.vector)
+        nearest, distance = nearest_cluster(state["clusters"], vector)
+        if nearest is not None and distance <= state["radius"]:
+            join(state, nearest, vector, distance, item.completion_id)
+        else:
+            state["apart"] += 1
+            settle(state)
+            self._begin(state, item)
+
+    def _begin(self, state: State, item: InferenceScored) -> None:
+        if state["newcomers"] >= NEWCOMERS:
+            return
+        state["newcomers"] += 1
+        clusters: list[State] = state["clusters"]
+        if len(clusters) >= MOST_CLUSTERS:
+            clusters.remove(min(clusters, key=weight_of))
+        clusters.append(
+            {
+                "centre": item.vector,
+                "members": 1,
+                "since": state["seen"],
+                "wealth": [STAKE] * len(BETS),
+                "ids": [item.completion_id],
+                "distances": [0.0],
+            }
+        )
+
+    def look(self, state: State) -> Finding | None:
+        if not state or not state["seen"]:
+            return None
+        settle(state)
+        state["votes"], state["newcomers"] = {}, 0
+        wealth = sum(weight_of(cluster) for cluster in state["clusters"])
+        p_value = min(1.0, 1.0 / wealth) if wealth > 0 else 1.0
+        grown = [cluster for cluster in state["clusters"] if cluster["members"] >= FEWEST]
+        largest = max(grown, key=weight_of, default=None)
+        cluster = described(state, largest) if largest is not None else None
+        share = cluster.share if cluster is not None else 0.0
+        return Finding(
+            detector=self.name,
+            drifted=p_value < state["threshold"] and share >= EFFECT,
+            statistic_name="questions of the largest new cluster",
+            statistic=float(cluster.prompts if cluster is not None else 0),
+            p_value=p_value,
+            threshold=state["threshold"],
+            effect=share,
+            effect_unit="share of the questions since the cluster's first",
+            reference=f"{state['texts']} questions of the dataset, none of which lies near it",
+            action="collect_labels",
+            completion_ids=cluster.completion_ids if cluster is not None else (),
+            cluster=cluster,
+        )
+
+
+def settle(state: State) -> None:
+    """Take out of every cluster's wealth what the questions cost that came since and lay apart from it."""
+    apart, state["apart"] = state["apart"], 0
+    if not apart:
+        return
+    factors = [(1.0 - share) ** apart for share in BETS]
+    for cluster in state["clusters"]:
+        cluster["wealth"] = [one * factor for one, factor in zip(cluster["wealth"], factors, strict=True)]
+
+
+def join(
+    state: State, joined: State, vector: npt.NDArray[np.float32], distance: float, completion_id: str
+) -> None:
+    """Let a question join: its cluster wins the bet, the others lose it."""
+    most = evidence.CEILING / state["threshold"]
+    for cluster in state["clusters"]:
+        e_value = 1.0 / state["tolerated"] if cluster is joined else 0.0
+        cluster["wealth"] = [
+            min(most, one * (1.0 - share + share * e_value))
+            for one, share in zip(cluster["wealth"], BETS, strict=True)
+        ]
+    members = joined["members"] = joined["members"] + 1
+    centre = decoded(joined["centre"])
+    joined["centre"] = encoded(centre + (vector - centre) / min(members, 50))
+    known = [*zip(joined["distances"], joined["ids"], strict=True), (round(distance, 4), completion_id)]
+    kept = sorted(known)[:MOST_IDS]
+    joined["distances"], joined["ids"] = [d for d, _ in kept], [name for _, name in kept]
+
+
+def weight_of(cluster: State) -> float:
+    return sum(cluster["wealth"]) / len(cluster["wealth"])
+
+
+def described(state: State, cluster: State) -> DriftCluster:
+    centre = decoded(cluster["centre"])
+    return DriftCluster(
+        prompts=cluster["members"],
+        share=min(1.0, cluster["members"] / max(1, state["seen"] - cluster["since"] + 1)),
+        completion_ids=tuple(cluster["ids"]),
+        centroid=tuple(round(float(component), 5) for component in centre),
+        radius=round(state["radius"], 4),
+    )
+
+
+def nearest_cluster(clusters: list[State], vector: npt.NDArray[np.float32]) -> tuple[State | None, float]:
+    """Return the cluster whose centre is nearest, and its cosine distance."""
+    if not clusters:
+        return None, 2.0
+    raw = [np.frombuffer(base64.b64decode(cluster["centre"]), dtype=np.int8) for cluster in clusters]
+    centres = np.stack(raw).astype(np.float32)
+    cosines = centres @ vector / np.maximum(np.linalg.norm(centres, axis=1), 1e-9)
+    nearest = int(cosines.argmax())
+    return clusters[nearest], 1.0 - float(cosines[nearest])
+
+
+def decoded(vector: str) -> npt.NDArray[np.float32]:
+    """Return the unit vector that ``encoded`` wrote; zeros stay zeros."""
+    components = np.frombuffer(base64.b64decode(vector), dtype=np.int8).astype(np.float32)
+    length = float(np.linalg.norm(components))
+    return components / length if length else components
+
+
+def encoded(vector: npt.NDArray[Any]) -> str:
+    """Write a vector's direction as signed bytes, in base64 (the form of ``InferenceScored.vector``)."""
+    length = float(np.linalg.norm(vector))
+    unit = vector / length if length else vector
+    return base64.b64encode(np.rint(unit * SCALE).astype(np.int8).tobytes()).decode()

@@ -1,0 +1,89 @@
+"""Do more answers take longer than the slowest ones did, under the version before or at this one's beginning?
+
+An answer is slow where it takes more than ``SLOW`` times the baseline's 95th percentile, read off a
+histogram of quarter octaves. The test is ``rates.py``'s, with ``BUDGET`` as the share of slow answers that
+is no alarm.
+"""
+
+from __future__ import annotations
+
+from math import floor, log2
+from typing import Literal
+
+from tunewheel_contracts.events.monitoring import InferenceScored
+
+from tunewheel_monitor.detectors.protocol import Finding, Opening, State
+from tunewheel_monitor.detectors.rates import FEWEST, Rise
+
+SLOW = 1.25
+BUDGET = 0.1
+STEPS = 4
+"""Bins of the histogram by octave."""
+SHORTEST = 0.001
+MOST = 5_000
+"""Answers that the histogram remembers; older ones fade."""
+RISE = Rise(
+    "latency",
+    weight=0.015,
+    floor=0.05,
+    action="investigate",
+    unit="share of slow answers",
+    budget=BUDGET,
+    per_user=20,
+)
+
+
+class Latency:
+    name = RISE.detector
+    weight = RISE.weight
+    family: Literal["format"] = "format"
+
+    def open(self, opening: Opening) -> State:
+        state = RISE.open(opening)
+        before = opening.predecessor or {}
+        state["histogram"] = dict(before.get("histogram", {}))
+        state["fresh"] = {}
+        state["limit"] = slow_from(state["histogram"])
+        return state
+
+    def see(self, state: State, item: InferenceScored) -> None:
+        if item.of != "completion" or item.outcome != "answered" or item.latency_seconds is None:
+            return
+        step = str(floor(STEPS * log2(max(item.latency_seconds, SHORTEST))))
+        limit = state["limit"]
+        if limit is None:
+            state["histogram"][step] = state["histogram"].get(step, 0) + 1
+            state["limit"] = slow_from(state["histogram"])
+            return
+        state["fresh"][step] = state["fresh"].get(step, 0) + 1
+        RISE.see(state, item.latency_seconds > limit, user=item.user, completion_id=item.completion_id)
+
+    def look(self, state: State) -> Finding | None:
+        finding = RISE.look(state, f"answers slower than {state['limit'] or 0:.2f} s")
+        if finding is not None and finding.effect <= 0:
+            remember(state)
+        state["fresh"] = {}
+        return finding
+
+
+def slow_from(histogram: State) -> float | None:
+    """Return the seconds from which an answer is slow; None while too few were seen."""
+    total = sum(histogram.values())
+    if total < FEWEST:
+        return None
+    left = 0.05 * total
+    for step in sorted(map(int, histogram), reverse=True):
+        left -= histogram[str(step)]
+        if left < 0:
+            return SLOW * 2.0 ** ((step + 1) / STEPS)
+    raise AssertionError("unreachable: the histogram has more than a twentieth of itself")
+
+
+def remember(state: State) -> None:
+    """Add a healthy window to the histogram, for the version to come. This version's limit stays."""
+    histogram = state["histogram"]
+    for step, count in state["fresh"].items():
+        histogram[step] = histogram.get(step, 0) + count
+    total = sum(histogram.values())
+    if total > MOST:
+        state["histogram"] = {step: round(count * MOST / total, 2) for step, count in histogram.items()}

@@ -1,0 +1,149 @@
+"""Has the share of bad items risen above what it was? For every detector that counts bad ones.
+
+The baseline is what the version before showed in its healthy windows, or what the version's own evaluation
+found. A version without either gives its first items as a baseline. A baseline is a sample, so a rate is
+tolerated up to the upper end of its interval (Wilson, "Probable inference", JASA 1927; one-sided, about 1
+%). Where there is a budget, it is the standard, whatever was before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+from tunewheel_monitor.detectors import evidence
+from tunewheel_monitor.detectors.protocol import Action, Finding, Opening, State
+from tunewheel_monitor.detectors.votes import admitted
+
+Z = 2.33
+FEWEST = 100
+"""Items that make a baseline."""
+MOST = 2_000
+"""Healthy items that are remembered for the version to come; older ones fade."""
+ENOUGH = 500
+"""A smaller baseline takes the version's first healthy windows in."""
+HEALTHY = 0.2
+"""p-value from which a window counts as healthy."""
+SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """A rate that must not rise. ``floor`` is the smallest rise, as a share of items, that is worth an
+    alarm."""
+
+    detector: str
+    weight: float
+    """Share of the false alarms that all detectors together may give."""
+    floor: float
+    action: Action
+    unit: str
+    tolerated: float = 0.0
+    """A rate below which nothing is ever wrong."""
+    budget: float | None = None
+    per_user: int = 5
+    """In a hundred items of a window."""
+
+    def open(self, opening: Opening, *, measured: tuple[int, int] | None = None) -> State:
+        """Begin with what is known. ``measured`` (bad, all): by the version's own evaluation; the version
+        before counts only where that is too little."""
+        bad, total = measured or (0, 0)
+        if total < FEWEST:
+            bad_before, total_before = inherited(opening.predecessor)
+            bad, total = bad + bad_before, total + total_before
+        return {
+            "evidence": evidence.opened(opening.drift, self.weight),
+            "baseline": [bad, total],
+            "healthy": [0.0, 0.0],
+            "window": [0, 0],
+            "stretch": [0, 0],
+            "votes": {},
+            "most": max(1, round(self.per_user * opening.drift.window / 100)),
+            "ids": [],
+        }
+
+    def see(self, state: State, bad: bool, *, user: str | None, completion_id: str) -> None:
+        """Take an item in, unless its user had a say already."""
+        if admitted(state["votes"], user, state["most"]):
+            self.count(state, bad, completion_id=completion_id)
+
+    def count(self, state: State, bad: bool, *, completion_id: str) -> None:
+        """Take an item in, whosever it is."""
+        baseline = state["baseline"]
+        if self.budget is None and baseline[1] < FEWEST:
+            baseline[0] += bad
+            baseline[1] += 1
+            return
+        state["window"][0] += bad
+        state["window"][1] += 1
+        evidence.bet(state["evidence"], bad / self.limit(state))
+        if bad:
+            state["ids"] = [completion_id, *state["ids"][: SHOWN - 1]]
+
+    def limit(self, state: State) -> float:
+        """Return the highest rate that is no evidence of a change."""
+        return self.budget if self.budget is not None else max(upper(*state["baseline"]), self.tolerated)
+
+    def usual(self, state: State) -> float:
+        bad, total = state["baseline"]
+        return self.budget if self.budget is not None else max(bad / max(total, 1), self.tolerated)
+
+    def _remember(self, state: State, bad: int, seen: int) -> None:
+        """Take a healthy window in: for the next version, and into a small baseline of this one."""
+        state["healthy"] = recalled(state["healthy"], bad, seen, MOST)
+        baseline = state["baseline"]
+        if baseline[1] < ENOUGH:
+            state["baseline"] = [baseline[0] + bad, baseline[1] + seen]
+
+    def look(self, state: State, reference: str) -> Finding | None:
+        """Close a window. ``reference``: the standard, in words."""
+        bad, seen = state["window"]
+        p_value = evidence.close(state["evidence"])
+        state["window"], state["votes"] = [0, 0], {}
+        bad_lately, seen_lately = evidence.lengthen(state, bad, seen, p_value)
+        usual, total = self.usual(state), state["baseline"][1]
+        if seen and p_value >= HEALTHY:
+            self._remember(state, bad, seen)
+        if not seen_lately:
+            return None
+        rate, threshold = bad_lately / seen_lately, state["evidence"]["threshold"]
+        effect = rate - usual
+        if self.budget is None:
+            reference = f"{reference}: {usual:.1%}, by {total:.0f} items"
+        return Finding(
+            detector=self.detector,
+            drifted=p_value < threshold and effect >= self.floor,
+            statistic_name=self.unit,
+            statistic=rate,
+            p_value=p_value,
+            threshold=threshold,
+            effect=effect,
+            effect_unit=f"rise of the {self.unit}",
+            reference=reference,
+            action=self.action,
+            completion_ids=tuple(state["ids"]),
+        )
+
+
+def inherited(predecessor: State | None) -> tuple[float, float]:
+    """Return (bad, all) of the version before: of its healthy windows or, while those are few, of its own
+    baseline. Windows in which it was bad are no standard for the next version."""
+    if predecessor is None or "baseline" not in predecessor:
+        return 0.0, 0.0
+    healthy, baseline = predecessor["healthy"], predecessor["baseline"]
+    bad, total = healthy if healthy[1] >= min(ENOUGH, baseline[1]) else baseline
+    return bad, total
+
+
+def recalled(before: list[float], bad: int, seen: int, memory: float) -> list[float]:
+    """Return (bad, all) with a window's added; the older ones fade so that about ``memory`` items count."""
+    kept = memory / (memory + seen)
+    return [round(kept * before[0] + bad, 3), round(kept * before[1] + seen, 3)]
+
+
+def upper(bad: float, total: float) -> float:
+    """Return the upper end of Wilson's interval of a rate."""
+    rate = bad / total
+    middle = rate + Z * Z / (2 * total)
+    width = Z * sqrt(rate * (1 - rate) / total + Z * Z / (4 * total * total))
+    return (middle + width) / (1 + Z * Z / total)

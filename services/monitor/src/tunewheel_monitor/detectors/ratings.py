@@ -1,0 +1,77 @@
+"""What people say of answers, weighed so that nobody alone can say much.
+
+A user has one vote a day. A key can invent users, so the key is bounded too: of a window's ratings it may
+give twice the share that it had under the version before, and ``STRANGER`` of a window where it had none.
+"""
+
+from __future__ import annotations
+
+from tunewheel_contracts.events.monitoring import InferenceScored
+
+from tunewheel_monitor.detectors.protocol import Opening, State
+from tunewheel_monitor.detectors.rates import FEWEST
+from tunewheel_monitor.detectors.votes import bucket
+
+STRANGER = 0.05
+MOST_KEYS = 32
+MOST_VOTERS = 500
+"""Users whose vote of the day is remembered; those who come later that day have none."""
+
+
+def opened(opening: Opening) -> State:
+    """Begin with the keys that rated under the version before."""
+    before = (opening.predecessor or {}).get("voters")
+    known = (
+        before["fresh"] if before and sum(before["fresh"].values()) >= FEWEST else (before or {}).get("keys")
+    )
+    return {
+        "day": "",
+        "voted": [],
+        "keys": dict(known or {}),
+        "fresh": {},
+        "given": {},
+        "window": opening.drift.window,
+    }
+
+
+def counts(voters: State, item: InferenceScored) -> bool:
+    """Whether a rating counts; if so, its user and its key gave one more."""
+    key = bucket(item.client or "")
+    if voters["given"].get(key, 0) >= share_of(voters, key) * voters["window"]:
+        return False
+    if item.user is not None and not _first_today(voters, item):
+        return False
+    voters["given"][key] = voters["given"].get(key, 0) + 1
+    if sum(voters["given"].values()) >= voters["window"]:
+        _end_window(voters)
+    return True
+
+
+def share_of(voters: State, key: str) -> float:
+    """Return the largest share of a window's ratings that a key may give."""
+    rated = sum(voters["keys"].values())
+    return 1.0 if rated < FEWEST else max(STRANGER, 2 * voters["keys"].get(key, 0) / rated)
+
+
+def _first_today(voters: State, item: InferenceScored) -> bool:
+    day = item.at.date().isoformat()
+    if day != voters["day"]:
+        voters["day"], voters["voted"] = day, []
+    name = int(bucket(item.user or ""))
+    if name in voters["voted"] or len(voters["voted"]) >= MOST_VOTERS:
+        return False
+    voters["voted"].append(name)
+    return True
+
+
+def _end_window(voters: State) -> None:
+    """A share of a window is one of so many ratings, however many windows of answers those take. Without a
+    version before, the first window's keys are the standard."""
+    fresh = voters["fresh"]
+    for key, given in voters["given"].items():
+        fresh[key] = fresh.get(key, 0) + given
+    kept = sorted(fresh, key=lambda key: (-fresh[key], key))[:MOST_KEYS]
+    voters["fresh"] = {key: fresh[key] for key in kept}
+    if sum(voters["keys"].values()) < FEWEST:
+        voters["keys"] = dict(voters["fresh"])
+    voters["given"] = {}

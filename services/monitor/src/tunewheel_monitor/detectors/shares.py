@@ -1,0 +1,141 @@
+"""Has a mixture moved from what it was in the last healthy windows? For cells, labels and lengths.
+
+Before each window the kinds are chosen whose share rose lately; in the window the share of just those is
+tested against the healthy one plus a floor. What was chosen by earlier windows alone leaves the next one's
+chance untouched, so the test stays valid although it looks where the change seems to be (predictable bets:
+Waudby-Smith and Ramdas, JRSS B 2024). The floor holds what a sample of some windows misses of the true
+shares, and what is not worth an alarm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunewheel_monitor.detectors import evidence
+from tunewheel_monitor.detectors.protocol import Action, Finding, Opening, State
+from tunewheel_monitor.detectors.votes import admitted
+
+FEWEST = 300
+"""Items that make a standard to compare with."""
+STANDARD = 700.0
+"""Healthy items that are the standard, about; older ones fade, so that it follows the seasons."""
+RECENT = 100.0
+"""Items from before a window that say, with the window, which shares rise."""
+HEALTHY = 0.2
+"""p-value from which a window counts as healthy."""
+STAYS = 30
+"""Windows after which a mixture that does not go back is the new standard: the alarm then ends."""
+PER_USER = 3
+"""Items of one user in a hundred of a window."""
+KINDS = 200
+"""Kinds that are remembered; the rarest go first."""
+SHOWN = 10
+Counts = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """A mixture that should stay as it is. ``floor``: the share of items that has to change its kind."""
+
+    detector: str
+    weight: float
+    """Share of the false alarms that all detectors together may give."""
+    floor: float
+    action: Action
+    unit: str
+
+    def open(self, opening: Opening, *, inherit: bool) -> State:
+        """Begin. ``inherit``: the kinds mean the same as in the version before, so its standard holds on."""
+        before = (opening.predecessor or {}) if inherit else {}
+        return {
+            "evidence": evidence.opened(opening.drift, self.weight),
+            "standard": dict(before.get("standard", {})),
+            "window": {},
+            "recent": {},
+            "rising": [],
+            "limit": 1.0,
+            "unhealthy": 0,
+            "votes": {},
+            "most": max(1, round(PER_USER * opening.drift.window / 100)),
+            "ids": [],
+        }
+
+    def see(self, state: State, kind: str, *, user: str | None, completion_id: str) -> None:
+        """Take an item in, unless its user had a say already."""
+        if not admitted(state["votes"], user, state["most"]):
+            return
+        state["window"][kind] = state["window"].get(kind, 0) + 1
+        if not state["rising"]:
+            return
+        rose = kind in state["rising"]
+        evidence.bet(state["evidence"], rose / state["limit"])
+        if rose:
+            state["ids"] = [completion_id, *state["ids"][: SHOWN - 1]]
+
+    def look(self, state: State) -> Finding | None:
+        """Close a window."""
+        window, standard = state["window"], state["standard"]
+        state["window"], state["votes"] = {}, {}
+        if not window:
+            return None
+        p_value = evidence.close(state["evidence"])
+        state["recent"] = faded(state["recent"], window, RECENT)
+        enough = sum(standard.values()) >= FEWEST
+        if p_value >= HEALTHY or not enough:
+            state["standard"], state["unhealthy"] = faded(standard, window, STANDARD), 0
+        else:
+            self._endure(state)
+        self._choose(state)
+        return self._finding(state, standard, p_value) if enough else None
+
+    def _endure(self, state: State) -> None:
+        """Count a window that is not healthy; after many the mixture has come to stay."""
+        state["unhealthy"] += 1
+        if state["unhealthy"] >= STAYS:
+            total = sum(state["recent"].values())
+            scale = max(1.0, FEWEST / total)
+            state["standard"] = {kind: count * scale for kind, count in state["recent"].items()}
+            state["evidence"]["wealth"] = [1.0] * len(evidence.BETS)
+            state["unhealthy"] = 0
+
+    def _choose(self, state: State) -> None:
+        """Choose for the next window the kinds whose share rose."""
+        if sum(state["standard"].values()) < FEWEST:
+            return
+        usual, now = shares(state["standard"]), shares(state["recent"])
+        state["rising"] = [kind for kind, share in now.items() if share > usual.get(kind, 0.0)]
+        state["limit"] = min(0.95, sum(usual.get(kind, 0.0) for kind in state["rising"]) + self.floor)
+
+    def _finding(self, state: State, standard: Counts, p_value: float) -> Finding:
+        usual, now = shares(standard), shares(state["recent"])
+        moved = sum(max(0.0, share - usual.get(kind, 0.0)) for kind, share in now.items())
+        threshold = state["evidence"]["threshold"]
+        return Finding(
+            detector=self.detector,
+            drifted=p_value < threshold and moved >= self.floor,
+            statistic_name="total variation",
+            statistic=moved,
+            p_value=p_value,
+            threshold=threshold,
+            effect=moved,
+            effect_unit=self.unit,
+            reference=f"the last healthy windows, {sum(standard.values()):.0f} items",
+            action=self.action,
+            completion_ids=tuple(state["ids"]),
+        )
+
+
+def faded(before: Counts, window: Counts, memory: float) -> Counts:
+    """Return ``before`` with a window's counts added; older items fade so that about ``memory`` of them
+    count."""
+    kept = memory / (memory + sum(window.values()))
+    counts = {kind: round(count * kept, 3) for kind, count in before.items()}
+    for kind, count in window.items():
+        counts[kind] = counts.get(kind, 0.0) + count
+    most = sorted(counts, key=lambda kind: (-counts[kind], kind))[:KINDS]
+    return {kind: counts[kind] for kind in most if counts[kind] >= 0.01}
+
+
+def shares(counts: Counts) -> dict[str, float]:
+    total = sum(counts.values())
+    return {kind: count / total for kind, count in counts.items()} if total else {}

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tunewheel_monitor.coverage import CoverageFacts
+from tunewheel_monitor.detectors.clusters import MOST_CLUSTERS, Clusters, decoded, encoded
+
+from .conftest import alarms, answer, opening, windows
+
+DIMENSIONS = 48
+FACTS = CoverageFacts(
+    texts=1_000, novel_rate=0.05, levels=(0.1, 0.2, 0.3, 0.4), cell_shares=(1.0,), cell_scores=(0.37,),
+    join_radius=0.3,
+)  # fmt: skip
+
+
+def questions(rng: Any, count: int, *, topics: dict[int, float], outliers: float = 0.05) -> list[Any]:
+    """Return answers: of new topics by share, outliers far from everything, and covered ones."""
+    centres = np.random.default_rng(9).normal(size=(20, DIMENSIONS))
+    kinds = rng.choice(
+        [*topics, -1, -2], count, p=[*topics.values(), outliers, 1 - outliers - sum(topics.values())]
+    )
+    items: list[Any] = []
+    for n, kind in enumerate(kinds):
+        novel = kind != -2
+        point = (
+            centres[kind] + 0.4 * rng.normal(size=DIMENSIONS) if kind >= 0 else rng.normal(size=DIMENSIONS)
+        )
+        items.append(
+            answer(
+                completion_id=f"c-{n}",
+                dataset_id="ds-1",
+                novel=novel,
+                vector=encoded(point) if novel else None,
+            )
+        )
+    return items
+
+
+def found(items: list[Any], state: Any = None) -> list[Any]:
+    detector = Clusters()
+    state = state if state is not None else detector.open(opening(dataset_id="ds-1", coverage=FACTS))
+    return windows(detector, state, items)
+
+
+def test_outliers_are_no_cluster():
+    items = questions(np.random.default_rng(1), 10_000, topics={}, outliers=0.08)
+    assert alarms(found(items)) == []
+
+
+def test_a_new_topic_of_a_twentieth_is_seen_within_600_questions():
+    rng = np.random.default_rng(2)
+    seen = [alarms(found(questions(rng, 600, topics={3: 0.05}))) for _ in range(20)]
+    assert sum(bool(numbers) for numbers in seen) >= 18
+
+
+def test_it_describes_the_cluster():
+    rng = np.random.default_rng(3)
+    finding = found(questions(rng, 600, topics={3: 0.2}))[-1]
+    assert finding.drifted
+    assert finding.action == "collect_labels"
+    assert finding.cluster is not None
+    assert 0.1 < finding.cluster.share < 0.3
+    centre = np.random.default_rng(9).normal(size=(20, DIMENSIONS))[3]
+    assert 1 - np.dot(finding.cluster.centroid, centre / np.linalg.norm(centre)) < 0.05
+    assert finding.completion_ids == finding.cluster.completion_ids
+    assert len(finding.completion_ids) == 20
+
+
+def test_a_topic_that_comes_after_long_health_is_seen_and_goes_away_again():
+    rng = np.random.default_rng(4)
+    parts = [questions(rng, n, topics=t) for n, t in ((6_000, {}), (600, {5: 0.1}), (1_500, {}))]
+    seen = alarms(found([item for part in parts for item in part]))
+    assert 60 <= min(seen) < 66
+    assert max(seen) < 76
+
+
+def test_one_user_cannot_make_a_cluster():
+    items = questions(np.random.default_rng(5), 2_000, topics={3: 0.2}, outliers=0.0)
+    for item in items:
+        object.__setattr__(item, "user", "poisoner" if item.novel else None)
+    assert max(finding.effect for finding in found(items)) < 0.05
+    assert sum(finding.cluster.prompts for finding in found(items)[-1:]) <= 41
+
+
+def test_the_state_stays_small():
+    detector = Clusters()
+    state = detector.open(opening(dataset_id="ds-1", coverage=FACTS))
+    found(questions(np.random.default_rng(6), 2_000, topics={3: 0.1}, outliers=0.5), state)
+    assert len(state["clusters"]) <= MOST_CLUSTERS
+
+
+def test_vectors_keep_their_direction():
+    vector = np.random.default_rng(7).normal(size=384)
+    unit = vector / np.linalg.norm(vector)
+    assert decoded(encoded(vector)) @ unit > 0.999
+    assert decoded(encoded(np.zeros(6))).tolist() == [0.0] * 6
+
+
+@pytest.mark.parametrize("changes", [{"dataset_id": "ds-2"}, {"novel": None}, {"of": "rating"}])
+def test_what_says_nothing_of_the_reference_is_left_out(changes: dict[str, Any]):
+    item = answer(**({"dataset_id": "ds-1", "novel": True, "vector": encoded(np.ones(6))} | changes))
+    assert found([item] * 100) == []

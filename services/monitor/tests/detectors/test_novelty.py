@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tunewheel_monitor.coverage import Coverage
+from tunewheel_monitor.detectors.novelty import Novelty
+
+from .conftest import alarms, answer, opening, windows
+
+TOPICS, DIMENSIONS, SPREAD = 20, 24, 0.35
+
+
+class World:
+    """Questions as points about the centres of topics; every topic is as diverse as the others but one."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(5)
+        self.centres = self.rng.normal(size=(TOPICS + 4, DIMENSIONS))
+        self.coverage = Coverage.fit(self.draw(np.arange(1_000) % TOPICS))
+
+    def draw(self, topics: Any) -> Any:
+        spread = np.where(topics == 0, 1.5 * SPREAD, SPREAD)[:, None]
+        return self.centres[topics] + spread * self.rng.normal(size=(len(topics), DIMENSIONS))
+
+    def questions(self, topics: Any, **fields: Any) -> list[Any]:
+        scores = self.coverage.score(self.draw(topics))
+        rows = zip(scores.cell.tolist(), scores.novelty.tolist(), scores.novel.tolist(), strict=True)
+        return [
+            answer(completion_id=f"c-{n}", dataset_id="ds-1", cell=c, novelty=d, novel=o, **fields)
+            for n, (c, d, o) in enumerate(rows)
+        ]
+
+    def known(self, count: int) -> Any:
+        return self.rng.integers(0, TOPICS, count)
+
+    def mixed(self, count: int, new: float) -> Any:
+        fresh = self.rng.integers(TOPICS, TOPICS + 4, count)
+        return np.where(self.rng.random(count) < new, fresh, self.known(count))
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+def found(world: World, topics: Any, **fields: Any) -> list[Any]:
+    detector = Novelty()
+    state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    return windows(detector, state, world.questions(topics, **fields))
+
+
+def test_known_questions_are_no_novelty_in_whatever_mixture(world: World):
+    zipf = 1 / np.arange(1, TOPICS + 1)
+    hot = world.rng.choice(TOPICS, 10_000, p=zipf / zipf.sum())
+    for topics in (world.known(10_000), hot, np.zeros(5_000, dtype=int)):
+        assert alarms(found(world, topics)) == []
+
+
+def test_a_fifth_of_new_topics_is_seen_within_600_questions(world: World):
+    seen = [alarms(found(world, world.mixed(600, 0.2))) for _ in range(20)]
+    assert sum(bool(numbers) for numbers in seen) >= 18
+
+
+def test_a_change_after_long_health_is_seen_too(world: World):
+    topics = np.concatenate([world.known(10_000), world.mixed(600, 0.2)])
+    assert 100 <= min(alarms(found(world, topics))) < 106
+
+
+def test_it_says_what_it_saw(world: World):
+    finding = found(world, world.mixed(600, 0.5))[-1]
+    assert finding.action == "collect_labels"
+    assert finding.p_value < finding.threshold < 4e-4
+    assert finding.effect > 0.2
+    assert finding.reference.startswith("1000 questions of the dataset")
+    assert 0 < len(finding.completion_ids) <= 10
+
+
+def test_one_user_cannot_make_a_topic(world: World):
+    topics = np.where(np.arange(2_000) % 4 == 0, TOPICS, world.known(2_000))
+    items = world.questions(topics)
+    for item, topic in zip(items, topics, strict=True):
+        object.__setattr__(item, "user", "poisoner" if topic == TOPICS else f"user-{id(item)}")
+    detector = Novelty()
+    state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    assert alarms(windows(detector, state, items)) == []
+
+
+def test_without_a_reference_it_says_nothing(world: World):
+    detector = Novelty()
+    assert windows(detector, detector.open(opening()), world.questions(world.known(100))) == []
+    state = detector.open(opening(dataset_id="ds-2", coverage=world.coverage.facts))
+    assert windows(detector, state, world.questions(world.known(100))) == []

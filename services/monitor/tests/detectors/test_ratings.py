@@ -1,0 +1,67 @@
+"""Who may say how much of answers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from tunewheel_monitor.detectors.feedback import Feedback
+from tunewheel_monitor.detectors.ratings import counts, opened
+
+from .conftest import START, alarms, opening, rating, windows
+
+
+def rated(rng: Any, count: int, rate: float, *, days: int = 10) -> list[Any]:
+    """Return ratings of many users by the application's key."""
+    return [
+        rating("down" if rng.random() < rate else "up", user=f"u-{rng.integers(10**6)}", client="app",
+               at=START + timedelta(days=n * days / count))
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def test_a_user_has_one_vote_a_day():
+    voters = opened(opening())
+    one = {"user": "u-1", "client": "app"}
+    assert [counts(voters, rating(**one)) for _ in range(3)] == [True, False, False]
+    assert counts(voters, rating(at=START + timedelta(days=1), **one))
+    assert counts(voters, rating(user=None, client="app"))
+
+
+def test_from_10_to_30_in_a_hundred_is_seen_within_200_ratings():
+    rng = np.random.default_rng(1)
+    detector = Feedback()
+    before = detector.open(opening())
+    windows(detector, before, rated(rng, 1_100, 0.1))
+    seen = [
+        bool(
+            alarms(
+                windows(detector, detector.open(opening(predecessor=before)), rated(rng, 200, rate), size=20)
+            )
+        )
+        for rate in (0.3, 0.1)
+        for _ in range(20)
+    ]
+    assert sum(seen[:20]) >= 17
+    assert sum(seen[20:]) == 0
+
+
+def test_a_key_that_invents_users_cannot_poison():
+    rng = np.random.default_rng(2)
+    detector = Feedback()
+    before = detector.open(opening())
+    windows(detector, before, rated(rng, 1_100, 0.1))
+    state = detector.open(opening(predecessor=before))
+    honest = rated(rng, 1_000, 0.1)
+    poison = [rating("down", user=f"x-{n}", client="stranger", at=one.at) for n, one in enumerate(honest)]
+    both = [item for pair in zip(honest, poison, strict=True) for item in pair]
+    assert alarms(windows(detector, state, both)) == []
+
+
+def test_what_keys_gave_is_handed_on():
+    voters = opened(opening())
+    for n in range(200):
+        counts(voters, rating(user=f"u-{n}", client="app" if n % 4 else "other"))
+    after = opened(opening(predecessor={"voters": voters}))
+    assert sorted(after["keys"].values()) == [50, 150]
