@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 
 import numpy as np
+import pytest
 from tunewheel_monitor.coverage import Coverage, nearest_others, regions
 
 RNG = np.random.default_rng(1)
@@ -17,8 +18,9 @@ COVERAGE = Coverage.fit(REFERENCE)
 def test_a_reference_is_novel_to_itself_in_one_of_twenty():
     assert COVERAGE.facts.novel_rate == 0.05
     assert COVERAGE.facts.texts == 400
-    assert sum(COVERAGE.facts.cell_shares) == 1.0
-    assert len(COVERAGE.facts.cell_scores) == len(COVERAGE.facts.cell_shares)
+    assert sum(COVERAGE.facts.cell_shares) == pytest.approx(1.0)
+    assert sum(COVERAGE.facts.cell_counts) == 400
+    assert sum(COVERAGE.facts.cell_points) == pytest.approx(400 * COVERAGE.facts.mean_points)
 
 
 def test_more_of_the_same_is_covered_and_something_else_is_not():
@@ -58,6 +60,7 @@ def test_the_nearest_other_is_never_the_row_itself():
 def test_regions_are_numbered_without_gaps_even_where_all_rows_are_alike():
     assert regions(np.tile(np.eye(4, dtype=np.float32)[0], (30, 1)), 5).tolist() == [0] * 30
     assert sorted(set(regions(np.eye(6, dtype=np.float32), 6).tolist())) == list(range(6))
+    assert max(regions(REFERENCE.astype(np.float32), 26)) < 26
 
 
 def test_two_texts_are_enough():

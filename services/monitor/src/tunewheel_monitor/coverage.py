@@ -16,14 +16,14 @@ from tunewheel_runtime.static_embedding import Projection, Vectors, unit_length
 Units = npt.NDArray[np.float32]
 NOVEL_QUANTILE = 0.95
 """Of the reference's own questions: those that lie farther out are novel."""
-LEVELS = (0.8, 0.9, 0.95, 0.98)
-"""Quantiles of the reference's own distances. A question scores one point for each that it exceeds: how far
-out it lies says more than whether it lies out."""
+LEVELS = (0.4, 0.6, 0.8, 0.9, 0.95, 0.98)
+"""Quantiles of the reference's own distances."""
+POINTS = (0.2, 0.5, 1.1, 1.9, 2.8, 4.2, 6.0)
+"""What a question scores that lies below the first of the ``LEVELS``, between the first two, and so on:
+about how much more frequent such a distance is among questions of new topics. How far out a question lies
+says more than whether it lies out."""
 MOST_CELLS = 64
 TEXTS_PER_CELL = 15
-SHRINKAGE = 20.0
-"""A cell's expected score is drawn towards the whole reference's as if so many more questions had been
-seen."""
 _ROUNDS = 8
 _BLOCK = 1_024
 
@@ -38,8 +38,14 @@ class CoverageFacts:
     levels: tuple[float, ...]
     """Cosine distances at ``LEVELS``."""
     cell_shares: tuple[float, ...]
-    cell_scores: tuple[float, ...]
-    """By cell: mean score of the reference's own questions whose nearest other question lies in it."""
+    cell_points: tuple[float, ...]
+    """By cell: the points of the reference's own questions whose nearest other question lies in it, added
+    up."""
+    cell_counts: tuple[int, ...]
+    """How many those are."""
+    mean_points: float
+    spread: float
+    """Standard deviation of the points of all, over their mean."""
     join_radius: float
     """Cosine distance of unit vectors as they come from the table (as ``InferenceScored.vector`` holds them):
     19 in 20 of the reference's own questions have another one that near."""
@@ -82,13 +88,17 @@ class Coverage:
         cells = regions(units, max(1, min(MOST_CELLS, len(units) // TEXTS_PER_CELL)))
         levels = tuple(float(level) for level in np.quantile(distances, LEVELS))
         quantile = levels[LEVELS.index(NOVEL_QUANTILE)]
+        own, count, scored = cells[neighbours], int(cells.max()) + 1, points(distances, levels)
         raw = sampled_distances(unit_length(vectors).astype(np.float32))
         facts = CoverageFacts(
             texts=len(units),
             novel_rate=float((distances > quantile).mean()),
             levels=levels,
             cell_shares=tuple(float(n) / len(units) for n in np.bincount(cells)),
-            cell_scores=expected_scores(points(distances, levels), cells[neighbours], int(cells.max()) + 1),
+            cell_points=tuple(float(n) for n in np.bincount(own, weights=scored, minlength=count)),
+            cell_counts=tuple(int(n) for n in np.bincount(own, minlength=count)),
+            mean_points=float(scored.mean()),
+            spread=float(scored.std() / scored.mean()),
             join_radius=float(np.quantile(raw, NOVEL_QUANTILE)),
         )
         return cls(units, projection, cells, quantile, facts)
@@ -108,16 +118,8 @@ class Coverage:
 
 
 def points(distances: Vectors, levels: tuple[float, ...]) -> Vectors:
-    """Return how many of the ``levels`` each distance exceeds."""
-    return np.searchsorted(np.asarray(levels), distances, side="left").astype(np.float64)
-
-
-def expected_scores(scores: Vectors, cells: npt.NDArray[np.int64], count: int) -> tuple[float, ...]:
-    """Return each cell's mean score, drawn towards the mean of all (empirical Bayes with a fixed weight)."""
-    overall = float(scores.mean())
-    sums = np.bincount(cells, weights=scores, minlength=count)
-    sizes = np.bincount(cells, minlength=count)
-    return tuple(float(mean) for mean in (sums + SHRINKAGE * overall) / (sizes + SHRINKAGE))
+    """Return what each distance scores."""
+    return np.asarray(POINTS)[np.searchsorted(np.asarray(levels), distances, side="left")]
 
 
 def nearest_others(units: Units) -> tuple[Vectors, npt.NDArray[np.int64]]:
@@ -144,25 +146,16 @@ def sampled_distances(units: Units) -> Vectors:
 def regions(units: Units, count: int) -> npt.NDArray[np.int64]:
     """Part the rows into at most ``count`` cells by spherical k-means, numbered without gaps.
 
-    The centres start at the rows that lie farthest from those chosen before (Gonzalez 1985): no chance is
-    involved.
+    The centres start at rows spread over all. Beginning with the rows that lie farthest apart would give
+    each outlier a cell of its own, of which nothing could be known.
     """
-    centres = units[_farthest_first(units, count)]
+    centres = units[np.linspace(0, len(units) - 1, count).round().astype(int)]
     cells = np.zeros(len(units), dtype=np.int64)
     for _ in range(_ROUNDS):
         cells = (units @ centres.T).argmax(axis=1)
         sums = np.zeros_like(centres)
         np.add.at(sums, cells, units)
         filled = np.bincount(cells, minlength=len(centres)) > 0
-        centres = np.where(filled[:, None], unit_length(sums), centres).astype(np.float32)
+        centres = np.where(filled[:, None], unit_length(sums.astype(np.float64)), centres).astype(np.float32)
     _, numbered = np.unique(cells, return_inverse=True)
     return numbered.astype(np.int64)
-
-
-def _farthest_first(units: Units, count: int) -> list[int]:
-    chosen = [0]
-    nearest = units @ units[0]
-    while len(chosen) < count:
-        chosen.append(int(nearest.argmin()))
-        nearest = np.maximum(nearest, units @ units[chosen[-1]])
-    return chosen

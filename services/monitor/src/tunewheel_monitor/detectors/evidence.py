@@ -7,16 +7,14 @@ variables by betting", JRSS B 2024); several shares are bet side by side, since 
 change will be.
 
 Wealth alone would forget how to see a change after a long healthy time: it would be spent by then. The
-Shiryaev-Roberts e-detector (Shin, Ramdas and Rinaldo, "E-detectors: a nonparametric framework for
-sequential change detection", NEJSDS 2023) therefore begins a new bet of 1 with every window and adds them
-all up. While nothing has changed the sum reaches A after A windows on average at the earliest (their
-theorem on the average run length), whatever the distribution and however often one looks. So a detector
-that may give a false alarm in a share ``a`` of windows speaks at a sum of 1 / a.
+Shiryaev-Roberts e-detector (Shin, Ramdas and Rinaldo, "E-detectors: a nonparametric framework for sequential
+change detection", NEJSDS 2023) therefore begins a new bet with every item and adds them all up. The bets that
+begin in a window are worth 1 together. While nothing has changed the sum reaches A after A windows on average
+at the earliest (their theorem on the average run length), whatever the distribution and however often one
+looks. So a detector that may give a false alarm in a share ``a`` of windows speaks at a sum of 1 / a.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 
@@ -34,27 +32,16 @@ CALM = 0.5
 
 def opened(drift: DriftSpec, weight: float) -> State:
     """Begin to gather. ``weight``: the detector's share of the false alarms that all of them may give."""
-    return {"threshold": weight * drift.p_value / HORIZON, "wealth": [1.0] * len(BETS), "bets": 0}
+    threshold = weight * drift.p_value / HORIZON
+    return {"threshold": threshold, "stake": 1 / drift.window, "wealth": [1.0] * len(BETS)}
 
 
 def bet(evidence: State, e_value: float) -> None:
     """Take an item in, by its e-value."""
-    most = CEILING / evidence["threshold"]
+    most, stake = CEILING / evidence["threshold"], evidence["stake"]
     wealth: list[float] = evidence["wealth"]
     for index, share in enumerate(BETS):
-        wealth[index] = min(most, wealth[index] * (1.0 - share + share * e_value))
-    evidence["bets"] += 1
-
-
-def close(evidence: State) -> float:
-    """End a window: return the p-value, and begin new bets. A window without items changes nothing."""
-    wealth: list[float] = evidence["wealth"]
-    if not evidence["bets"]:
-        return p_value([one - 1.0 for one in wealth])
-    found = p_value(wealth)
-    evidence["wealth"] = [one + 1.0 for one in wealth]
-    evidence["bets"] = 0
-    return found
+        wealth[index] = min(most, (wealth[index] + stake) * (1.0 - share + share * e_value))
 
 
 def lengthen(state: State, bad: int, seen: int, found: float) -> tuple[int, int]:
@@ -65,7 +52,8 @@ def lengthen(state: State, bad: int, seen: int, found: float) -> tuple[int, int]
     return stretch
 
 
-def p_value(wealth: Sequence[float]) -> float:
-    """Return 1 / the mean of ``wealth``, at most 1."""
+def p_value(evidence: State) -> float:
+    """Return 1 / the evidence, at most 1."""
+    wealth: list[float] = evidence["wealth"]
     mean = sum(wealth) / len(wealth)
     return min(1.0, 1.0 / mean) if mean > 0 else 1.0

@@ -13,7 +13,7 @@ from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 from tunewheel_monitor.detectors.rates import Rise
 
 RISE = Rise(
-    "feedback", weight=0.08, floor=0.05, action="collect_labels", unit="share of thumbs down", tolerated=0.02
+    "feedback", weight=0.06, floor=0.05, action="collect_labels", unit="share of thumbs down", tolerated=0.02
 )
 
 

@@ -13,7 +13,7 @@ from tunewheel_monitor.detectors.rates import Rise
 
 RISE = Rise(
     "format",
-    weight=0.1,
+    weight=0.08,
     floor=0.05,
     action="retrain",
     unit="share of answers that are not valid",

@@ -13,7 +13,7 @@ from tunewheel_monitor.detectors.rates import Rise
 
 RISE = Rise(
     "invented",
-    weight=0.05,
+    weight=0.04,
     floor=0.08,
     action="update_documents",
     unit="share of answers with invented terms",

@@ -15,7 +15,7 @@ from tunewheel_monitor.detectors.shares import Shift
 
 LONGEST = 60
 """Characters of a label that tell it from others."""
-SHIFT = Shift("labels", weight=0.05, floor=0.25, action="investigate", unit="share of answers that moved")
+SHIFT = Shift("labels", weight=0.04, floor=0.25, action="investigate", unit="share of answers that moved")
 
 
 class Labels:

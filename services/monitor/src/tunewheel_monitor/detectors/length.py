@@ -15,7 +15,7 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 from tunewheel_monitor.detectors.shares import Shift
 
-SHIFT = Shift("length", weight=0.05, floor=0.25, action="investigate", unit="share of answers that moved")
+SHIFT = Shift("length", weight=0.04, floor=0.25, action="investigate", unit="share of answers that moved")
 
 
 class Length:

@@ -15,7 +15,7 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 from tunewheel_monitor.detectors.shares import Shift
 
-SHIFT = Shift("mixture", weight=0.05, floor=0.25, action="investigate", unit="share of questions that moved")
+SHIFT = Shift("mixture", weight=0.04, floor=0.25, action="investigate", unit="share of questions that moved")
 
 
 class Mixture:

@@ -1,10 +1,10 @@
 """Do people ask what the dataset does not cover, more often than its own questions would make one think?
 
-Every question scores a point for each of four distances that it exceeds: those which 80, 90, 95 and 98 in
-100 of the dataset's own questions keep from the nearest of the others (leave one out; ``coverage.py``). The
-score is compared with the mean score of the reference's own questions *in the same region*, plus a floor: a
-mixture that prefers a region where questions are diverse is no novelty. The ratio is an e-value;
-``evidence.py`` gathers it.
+Every question scores by its distance to the nearest of the dataset's: little where most of the dataset's
+own questions lie as far from the others (leave one out), much where hardly one does (``coverage.py``). The
+score is compared with what is usual *in the same region*: a mixture that prefers a region where questions
+are diverse is no novelty. What is usual is known from the reference's own questions there and, more and
+more, from production's healthy windows. The ratio is an e-value; ``evidence.py`` gathers it.
 
 The scores' ranks among the reference's are conformal p-values (Vovk, Gammerman and Shafer, "Algorithmic
 learning in a random world", 2005), the points a step-shaped calibrator of them (Vovk and Wang, "E-values:
@@ -13,28 +13,40 @@ calibration, combination and applications", Annals of Statistics 2021).
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from math import sqrt
 from typing import Literal
 
 from tunewheel_contracts.events.monitoring import InferenceScored
 
-from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE
+from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, POINTS
 from tunewheel_monitor.detectors import evidence
 from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 from tunewheel_monitor.detectors.votes import admitted
 
-FLOOR = 0.1
-"""Points of the mean score that are no evidence: what a sample of questions leaves open about a region's
-own."""
+SHRINKAGE = 20.0
+"""What is usual in a region is drawn towards the whole reference's as if so many more questions had been
+seen."""
+MARGIN = 0.5
+"""Standard errors of what is usual in a region that are no evidence."""
 EFFECT = 0.015
 """Rise of the share of novel questions that is worth an alarm."""
+HEALTHY = 0.2
+"""p-value from which a window counts as healthy."""
+LAG = 6
+"""Windows until a healthy one changes what is usual. What begins to drift is noticed before."""
+MEMORY = 4_000.0
+"""Questions of production that say what is usual in a region, at most; older ones fade."""
 PER_USER = 3
 """Questions of one user in a hundred that count."""
+SHOWN = 10
+_NOVEL = LEVELS.index(NOVEL_QUANTILE)
 
 
 class Novelty:
     name = "novelty"
     family: Literal["input"] = "input"
-    weight = 0.3
+    weight = 0.4
 
     def open(self, opening: Opening) -> State:
         facts = opening.coverage
@@ -46,7 +58,12 @@ class Novelty:
             "texts": facts.texts,
             "usual": facts.novel_rate,
             "levels": list(facts.levels),
-            "expected": [round(score, 4) for score in facts.cell_scores],
+            "mean": facts.mean_points,
+            "spread": facts.spread,
+            "sums": [round(points, 3) for points in facts.cell_points],
+            "counts": [float(count) for count in facts.cell_counts],
+            "lately": {},
+            "waiting": [],
             "window": [0, 0],
             "stretch": [0, 0],
             "votes": {},
@@ -57,26 +74,29 @@ class Novelty:
     def see(self, state: State, item: InferenceScored) -> None:
         if not state or item.of != "completion" or item.dataset_id != state["dataset_id"]:
             return
-        if item.novelty is None or item.cell is None or item.cell >= len(state["expected"]):
+        if item.novelty is None or item.cell is None or item.cell >= len(state["counts"]):
             return
         if not admitted(state["votes"], item.user, state["most"]):
             return
-        levels, novelty = state["levels"], item.novelty
-        points = sum(novelty > level for level in levels)
-        evidence.bet(state["evidence"], points / (state["expected"][item.cell] + FLOOR))
-        state["window"][0] += novelty > levels[LEVELS.index(NOVEL_QUANTILE)]
+        level = bisect_left(state["levels"], item.novelty)
+        points, cell = POINTS[level], item.cell
+        evidence.bet(state["evidence"], points / usual(state, cell))
+        lately = state["lately"].setdefault(str(cell), [0.0, 0])
+        lately[0], lately[1] = round(lately[0] + points, 3), lately[1] + 1
+        state["window"][0] += level > _NOVEL
         state["window"][1] += 1
-        if points == len(levels):
-            farthest = [*state["farthest"], [round(novelty, 4), item.completion_id]]
-            state["farthest"] = sorted(farthest, reverse=True)[:10]
+        if level == len(LEVELS):
+            farthest = [*state["farthest"], [round(item.novelty, 4), item.completion_id]]
+            state["farthest"] = sorted(farthest, reverse=True)[:SHOWN]
 
     def look(self, state: State) -> Finding | None:
         if not state or not state["window"][1]:
             return None
-        p_value = evidence.close(state["evidence"])
-        novel, seen = evidence.lengthen(state, *state["window"], p_value)
+        p_value = evidence.p_value(state["evidence"])
+        novel, seen = evidence.lengthen(state, state["window"][0], state["window"][1], p_value)
         shown = tuple(completion_id for _, completion_id in state["farthest"])
         state["window"], state["votes"] = [0, 0], {}
+        learn(state, healthy=p_value >= HEALTHY)
         if p_value >= evidence.CALM:
             state["farthest"] = []
         effect = novel / seen - state["usual"]
@@ -94,3 +114,24 @@ class Novelty:
             action="collect_labels",
             completion_ids=shown,
         )
+
+
+def usual(state: State, cell: int) -> float:
+    """Return the points that a question of this region may have on average without being evidence."""
+    known = state["counts"][cell] + SHRINKAGE
+    mean = (state["sums"][cell] + SHRINKAGE * state["mean"]) / known
+    return mean * (1 + MARGIN * state["spread"] / sqrt(known))
+
+
+def learn(state: State, *, healthy: bool) -> None:
+    """Let the window that ends wait, and take in the one that waited long enough. A window that is not
+    healthy takes those that wait with it."""
+    waiting = state["waiting"] = [*state["waiting"], state["lately"]] if healthy else []
+    state["lately"] = {}
+    if len(waiting) <= LAG:
+        return
+    for cell, (points, count) in waiting.pop(0).items():
+        place = int(cell)
+        kept = MEMORY / (MEMORY + count)
+        state["sums"][place] = round(kept * state["sums"][place] + points, 3)
+        state["counts"][place] = round(kept * state["counts"][place] + count, 3)

@@ -98,7 +98,7 @@ class Rise:
     def look(self, state: State, reference: str) -> Finding | None:
         """Close a window. ``reference``: the standard, in words."""
         bad, seen = state["window"]
-        p_value = evidence.close(state["evidence"])
+        p_value = evidence.p_value(state["evidence"])
         state["window"], state["votes"] = [0, 0], {}
         bad_lately, seen_lately = evidence.lengthen(state, bad, seen, p_value)
         usual, total = self.usual(state), state["baseline"][1]

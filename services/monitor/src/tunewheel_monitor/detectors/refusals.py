@@ -11,7 +11,7 @@ from tunewheel_monitor.detectors.protocol import Finding, Opening, State
 from tunewheel_monitor.detectors.rates import Rise
 
 RISE = Rise(
-    "refusals", weight=0.05, floor=0.05, action="update_documents", unit="share of refusals", tolerated=0.02
+    "refusals", weight=0.04, floor=0.05, action="update_documents", unit="share of refusals", tolerated=0.02
 )
 
 

@@ -13,7 +13,7 @@ from tunewheel_monitor.detectors.rates import Rise
 REPEATED = 0.2
 RISE = Rise(
     "repetition",
-    weight=0.05,
+    weight=0.04,
     floor=0.05,
     action="retrain",
     unit="share of answers that repeat themselves",

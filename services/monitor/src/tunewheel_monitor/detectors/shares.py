@@ -78,7 +78,7 @@ class Shift:
         state["window"], state["votes"] = {}, {}
         if not window:
             return None
-        p_value = evidence.close(state["evidence"])
+        p_value = evidence.p_value(state["evidence"])
         state["recent"] = faded(state["recent"], window, RECENT)
         enough = sum(standard.values()) >= FEWEST
         if p_value >= HEALTHY or not enough:
