@@ -10,8 +10,8 @@ COLOURS = ("#1b6ca8", "#d1495b", "#2e933c", "#edae49", "#6a4c93", "#444444", "#0
 
 
 def write_curves(path: Path, losses: Mapping[str, Sequence[float]], *, of: str = "loss by step") -> None:
-    """Draw ``losses`` by step, each contender in a colour; those of one method beside TRL's lie on top. ``of``
-    says what is drawn."""
+    """Draw ``losses`` by step, each contender in a colour; those of one method beside TRL's lie on top.
+    ``of`` says what is drawn."""
     steps = max(len(curve) for curve in losses.values())
     top = max(max(curve) for curve in losses.values())
 
