@@ -86,9 +86,10 @@ def test_a_topic_names_the_group_that_chooses_the_active_process() -> None:
 
 
 def test_the_console_reads_what_is_published_as_the_records_that_ingest_makes_of_it() -> None:
-    channels = set(document(("console",), title="console")["channels"])
-    assert {"record.ingested", "train.progressed"} <= channels
-    assert not {"ticket.published", "document.published", "example.published"} & channels
+    operations = document(("console",), title="console")["operations"]
+    read = {name.removeprefix("console.receive.") for name in operations if ".receive." in name}
+    assert {"record-ingested", "train-progressed"} <= read
+    assert not {"ticket-published", "document-published", "example-published", "inference-scored"} & read
 
 
 def test_a_service_sees_only_its_own_channels() -> None:
