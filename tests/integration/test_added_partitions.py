@@ -17,10 +17,9 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.topics import TopicSpec
-from tunewheel_monitor.log_ranges import LogRanges
+from tunewheel_monitor.log_positions import LogPositions
 from tunewheel_runtime import partitions, view
 from tunewheel_runtime.deadletter import Position, Undecoded, dead_letter
-from tunewheel_runtime.service import Delivery
 from tunewheel_runtime.settings import ServiceSettings
 
 from .bus import PATIENCE_SECONDS, until
@@ -104,7 +103,7 @@ async def watch(kafka: str, topic: TopicSpec, watched: list[str]) -> None:
         watched.append(event.project)
 
 
-async def test_monitor_reads_again_and_console_shows_what_lies_in_added_partitions_and_letters_count_once(
+async def test_monitor_finds_and_console_shows_what_lies_in_added_partitions_and_letters_count_once(
     fresh_kafka: str, tmp_path: Path
 ) -> None:
     topic: TopicSpec = topics.FEEDBACK_RECEIVED
@@ -115,15 +114,8 @@ async def test_monitor_reads_again_and_console_shows_what_lies_in_added_partitio
     await widen(fresh_kafka, topic.dead_letter, 2)
     await write(fresh_kafka, rating("desk", "f-1"), added)
 
-    ranges, taken = LogRanges(settings), list[str]()
-
-    async def take(delivery: Delivery[FeedbackReceived]) -> None:
-        taken.append(delivery.event.data.feedback_id)
-
-    starts = await ranges.at(topic, None)
-    assert starts.keys() == set(range(added + 1))
-    await ranges.read(topic, starts, {added: 1}, take)
-    assert taken == ["f-1"]
+    found = await LogPositions(settings).read(topic, [(added, 0), (added, 7), (0, 0)])
+    assert {place: event.data.feedback_id for place, event in found.items()} == {(added, 0): "f-1"}
 
     source = Undecoded(Position(topic.name, 0, 7), b"k", b"refused", {})
     letter = dead_letter(source, InvalidEvent(field="rating", reason="is missing"), service="monitor")

@@ -122,25 +122,27 @@ PROJECT_DECLARED = TopicSpec(
     ("ingest", "curate", "registry", "serve-gateway", "monitor"),
     cleanup="compact",
     replayed_by=("ingest", "curate", "serve-gateway", "monitor"),
-    elects=("registry", "monitor"),
+    elects=("registry",),
 )
 
 RECORD_INGESTED = TopicSpec(data.RecordIngested, ("ingest",), ("curate",), 3)
 DATASET_REQUESTED = TopicSpec(
     data.DatasetRequested,
     ("curate", "cli", "console"),
-    ("curate", "registry"),
+    ("curate", "registry", "monitor"),
     3,
-    replayed_by=("registry",),
+    replayed_by=("registry", "monitor"),
 )
 DATASET_VERSIONED = TopicSpec(
     data.DatasetVersioned,
     ("curate",),
-    ("curate", "train", "registry"),
+    ("curate", "train", "registry", "monitor"),
     4,
-    replayed_by=("curate", "registry"),
+    replayed_by=("curate", "registry", "monitor"),
 )
-DATASET_REJECTED = TopicSpec(data.DatasetRejected, ("curate",), ("curate",), 1)
+DATASET_REJECTED = TopicSpec(
+    data.DatasetRejected, ("curate",), ("curate", "monitor"), 1, replayed_by=("monitor",)
+)
 
 TRAIN_CONTROL = TopicSpec(training.TrainControl, ("console", "cli"), ("train",), 1)
 TRAIN_PLANNED = TopicSpec(training.TrainPlanned, ("train",), (), 1)
@@ -151,17 +153,23 @@ TRAIN_PROGRESSED = TopicSpec(training.TrainProgressed, ("train",), (), 1, retent
 TRAIN_COMPLETED = TopicSpec(
     training.TrainCompleted,
     ("train",),
-    ("curate", "train", "eval", "registry"),
+    ("curate", "train", "eval", "registry", "monitor"),
     4,
-    replayed_by=("curate", "train"),
+    replayed_by=("curate", "train", "monitor"),
 )
-TRAIN_FAILED = TopicSpec(training.TrainFailed, ("train",), ("registry",), 1, replayed_by=("registry",))
+TRAIN_FAILED = TopicSpec(
+    training.TrainFailed, ("train",), ("registry", "monitor"), 1, replayed_by=("registry", "monitor")
+)
 
 EVAL_PASSED = TopicSpec(
     evaluation.EvalPassed, ("eval",), ("registry", "monitor"), 1, replayed_by=("monitor",)
 )
-EVAL_FAILED = TopicSpec(evaluation.EvalFailed, ("eval",), ("registry",), 1)
-EVAL_UNDECIDED = TopicSpec(evaluation.EvalUndecided, ("eval",), ("registry",), 1)
+EVAL_FAILED = TopicSpec(
+    evaluation.EvalFailed, ("eval",), ("registry", "monitor"), 1, replayed_by=("monitor",)
+)
+EVAL_UNDECIDED = TopicSpec(
+    evaluation.EvalUndecided, ("eval",), ("registry", "monitor"), 1, replayed_by=("monitor",)
+)
 EVAL_REQUESTED = TopicSpec(
     evaluation.EvalRequested,
     ("registry", "console", "cli"),
@@ -213,7 +221,7 @@ INFERENCE_COMPLETED = TopicSpec(
     replayed_by=("serve-gateway",),
 )
 DRIFT_DETECTED = TopicSpec(
-    # it shows what users asked: no longer than the log keeps the completions themselves
+    # of earlier releases it shows what users asked: no longer than the log keeps the completions themselves
     production.DriftDetected,
     ("monitor",),
     ("curate", "monitor", "registry"),
@@ -231,9 +239,7 @@ INFERENCE_SCORED = TopicSpec(
 DRIFT_RESOLVED = TopicSpec(
     monitoring.DriftResolved, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
 )
-LABELS_REQUESTED = TopicSpec(
-    monitoring.LabelsRequested, ("monitor",), ("curate", "monitor"), 1, replayed_by=("monitor",)
-)
+LABELS_REQUESTED = TopicSpec(monitoring.LabelsRequested, ("monitor",), ("curate",), 1)
 TURN_COMPLETED = TopicSpec(
     monitoring.TurnCompleted, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
 )

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, TopicAuthorizationFailedError
+from aiokafka.partitioner import murmur2
 from aiokafka.protocol.metadata import MetadataRequest
 from tunewheel_contracts.errors import TransientError
 
@@ -107,6 +109,38 @@ async def read_also(
     for partition, offset in at.items():
         consumer.seek(partition, offset)
     return begins
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Of a topic that has so many ``partitions``: those that one process handles, and has handled to their
+    ends."""
+
+    partitions: int
+    own: frozenset[int]
+
+    def holds(self, key: str) -> bool:
+        """Tell whether events with this record key lie there."""
+        return bool(self.partitions) and partition_of(key, self.partitions) in self.own
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """Return where every producer of this project, as Kafka's own, puts a record key."""
+    return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+
+
+async def settled_of(consumer: AIOKafkaConsumer, topic: str) -> Settled:
+    """Return what a member of a group has handled: committed up to the end that it last heard of.
+
+    Raises:
+        KafkaError: the broker does not answer.
+    """
+    own: set[int] = set()
+    for tp in consumer.assignment():
+        end = consumer.highwater(tp)
+        if end is not None and (await consumer.committed(tp) or 0) >= end:
+            own.add(tp.partition)
+    return Settled(len(consumer.partitions_for_topic(topic) or ()), frozenset(own))
 
 
 class LogEnds:

@@ -35,6 +35,7 @@ from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.leadership import Leadership
 from tunewheel_runtime.logs import configure_logs
+from tunewheel_runtime.partitions import Settled
 from tunewheel_runtime.publishing import Publisher
 from tunewheel_runtime.request_ids import RequestIds
 from tunewheel_runtime.retry import Backoff, retry
@@ -183,6 +184,11 @@ class Service:
         ``topic`` is what the consumer group hangs on that decides who it is: any that exists and is quiet.
         """
         self._leadership = Leadership(self.settings, topic, group=f"{self.name}.active", lost=self.fail)
+
+    async def settled(self, topic: TopicSpec) -> Settled:
+        """Return which partitions of ``topic``, that this service handles, this process has and has handled
+        to their ends. Raises ``TransientError`` where the broker does not answer."""
+        return await self._subscriptions.settled(topic)
 
     @property
     def groups(self) -> set[tuple[str, str]]:

@@ -24,6 +24,7 @@ from faststream.security import (
     SASLScram256,
     SASLScram512,
 )
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.topics import TopicSpec
 
 from tunewheel_runtime.concurrent_jobs import ConcurrentJobs
@@ -31,6 +32,7 @@ from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, Reco
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
 from tunewheel_runtime.kafka import client_options, stop_in_full
 from tunewheel_runtime.kafka_refusals import not_allowed
+from tunewheel_runtime.partitions import Settled, settled_of
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import Telemetry
 
@@ -64,6 +66,7 @@ class Subscriptions:
         self._failed = failed
         self.groups: list[tuple[str, str]] = []
         """Consumer group and topic of every subscription."""
+        self._subscribers: dict[str, Any] = {}
         self._listeners: list[LeaseListener] = []
         self._concurrent = ConcurrentJobs(self._guard)
         self.broker = make_broker(name, settings, telemetry, failed)
@@ -119,6 +122,21 @@ class Subscriptions:
 
         return self._register(topic, group, consume, listener=listener)
 
+    async def settled(self, topic: TopicSpec) -> Settled:
+        """Return which partitions of ``topic`` are handled here, and have nothing left to handle.
+
+        Raises:
+            TransientError: the broker does not answer.
+        """
+        subscriber = self._subscribers.get(topic.name)
+        consumer = subscriber.consumer if subscriber is not None else None
+        if consumer is None:
+            return Settled(0, frozenset())
+        try:
+            return await settled_of(consumer, topic.name)
+        except KafkaError as error:
+            raise TransientError(f"cannot tell how far {topic.name} was handled: {error!r}") from error
+
     def _register(
         self,
         topic: TopicSpec,
@@ -155,7 +173,8 @@ class Subscriptions:
 
             subscriber.__name__ = getattr(handler, "__name__", "subscriber")
             subscriber.__doc__ = handler.__doc__
-            self.broker.subscriber(topic.name, **options)(subscriber)
+            registered = self._subscribers[topic.name] = self.broker.subscriber(topic.name, **options)
+            registered(subscriber)
             return handler
 
         return decorate

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,11 @@ from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
-from tunewheel_monitor.handlers import GROUPS
-from tunewheel_monitor.judging import Judge
+from tunewheel_monitor.checkpoints import Checkpoints
+from tunewheel_monitor.evidence import Exhibits
 from tunewheel_monitor.knowledge import Knowledge
-from tunewheel_monitor.marks import Marks
-from tunewheel_monitor.records import WindowRecords
-from tunewheel_monitor.reference import References
-from tunewheel_monitor.sorting import Sorter
+from tunewheel_monitor.reference import Reference, References
+from tunewheel_monitor.scoring import Scorer
 from tunewheel_monitor.watch import Watch
 from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.service import Delivery
@@ -38,7 +38,9 @@ from tunewheel_runtime.store import ObjectStore
 
 SHA = "0" * 64
 START = datetime(2026, 1, 1, tzinfo=UTC)
-REPOSITORY = Path(__file__).resolve().parents[3]
+SECRET = "a secret of the installation"
+FITTED: OrderedDict[str, Reference | None] = OrderedDict()
+"""References that any test had fitted: one dataset id stands for the same texts in all of them."""
 
 THINGS = ("bike", "battery", "charger", "saddle", "brake", "lamp", "lock", "tyre", "pedal", "chain", "bell")
 TROUBLES = ("is broken", "makes a noise", "came late", "is missing", "does not fit", "fell off", "is loose")
@@ -170,12 +172,11 @@ class Table:
 
 
 class Broker:
-    """The log in memory: what was published, what traffic is on it, how far a group committed."""
+    """The log in memory: what was published, and what lies where."""
 
     def __init__(self) -> None:
         self.published: list[Envelope[Any]] = []
-        self.traffic: list[Delivery[Any]] = []
-        self.offsets: dict[str, dict[int, int]] = {}
+        self.traffic: dict[tuple[str, int, int], Envelope[Any]] = {}
         self.failures = 0
 
     def new(self, data: Any, *, cause: Any = None, correlation_id: str | None = None) -> Envelope[Any]:
@@ -188,25 +189,15 @@ class Broker:
         self.published.extend(envelopes)
 
     def of(self, topic: TopicSpec) -> list[Any]:
-        return [event.data for event in self.published if event.data.type == topic.name]
+        """Return the data of what was published on ``topic``, each id once."""
+        once = {event.id: event.data for event in self.published if event.data.type == topic.name}
+        return list(once.values())
 
-    async def committed(self, topic: TopicSpec, group: str) -> dict[int, int]:
-        return dict(self.offsets.get(topic.name, {}))
-
-    async def at(self, topic: TopicSpec, when: datetime | None) -> dict[int, int]:
-        return dict.fromkeys(range(topic.partitions), 0)
-
-    async def read(self, topic: TopicSpec, starts: Any, ends: Any, take: Any) -> None:
-        for delivery in list(self.traffic):
-            position = delivery.position
-            start, end = starts.get(position.partition, 1 << 60), ends.get(position.partition, 0)
-            if position.topic == topic.name and start <= position.offset < end:
-                await take(delivery)
-
-    def commit(self, deliveries: Sequence[Delivery[Any]]) -> None:
-        for delivery in deliveries:
-            offsets = self.offsets.setdefault(delivery.position.topic, {})
-            offsets[delivery.position.partition] = delivery.position.offset + 1
+    async def read(
+        self, topic: TopicSpec, places: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], Envelope[Any]]:
+        found = {place: self.traffic.get((topic.name, *place)) for place in places}
+        return {place: event for place, event in found.items() if event is not None}
 
 
 class Desk:
@@ -221,32 +212,33 @@ class Desk:
         self.declared, self.desired = Table(), Table()
         self.lifecycle: list[Envelope[Any]] = []
         self.traffic = Traffic()
-        self._embedder = embedder
+        self.scored: list[Delivery[Any]] = []
+        self._embedder, self._references = embedder, References(store, embedder, 500, FITTED)
         self.revive()
 
     def revive(self) -> None:
-        self.knowledge = Knowledge()
+        self.knowledge, self.scorer, self.watch = self.replica()
+
+    def replica(self) -> tuple[Knowledge, Scorer, Watch]:
+        """Return what another process would know and do."""
+        knowledge = Knowledge(self.declared, self.desired, secret=SECRET)
         for event in (*self.lifecycle, *self.broker.published):
-            self.knowledge.apply(event)
-        sorter = Sorter(
-            declared=self.declared,
-            desired=self.desired,
-            knowledge=self.knowledge,
-            lifecycle=Table(),
-            records=WindowRecords(self.store),
-        )
-        references = References.of(self.store, self._embedder, limit=500)
-        marks = Marks(self.broker, GROUPS)  # type: ignore[arg-type]
-        self.watch = Watch(
-            self.broker, self.knowledge, sorter, references, Judge(self._embedder.embed, 3), marks
-        )
+            knowledge.apply(event)
+        references = self._references
+        exhibits = Exhibits(self.store, self.broker, knowledge.erasures)
+        scorer = Scorer(knowledge, references, self._embedder, self.broker.new, SECRET)
+        watch = Watch(self.broker, knowledge, references, Checkpoints(self.store), exhibits, SECRET)
+        return knowledge, scorer, watch
 
     async def promote(self, model_id: str, dataset_id: str, texts: Sequence[str], **spec: Any) -> None:
         """Store the dataset, put the model into production, declare the project."""
         await store_dataset(self.store, spec_of(**spec), dataset_id, texts)
-        self.declared.put(ProjectDeclared(project="desk", spec=spec_of(**spec)))
+        self.declare(**spec)
         self.step(model_id, Stage.PRODUCTION)
         self.serve(route_of(model_id, RouteRole.PRODUCTION, 100, dataset_id))
+
+    def declare(self, **spec: Any) -> None:
+        self.declared.put(ProjectDeclared(project="desk", spec=spec_of(**spec)))
 
     def step(self, model_id: str, stage: Stage) -> None:
         data = ModelPromoted(
@@ -264,19 +256,46 @@ class Desk:
         )
         self.desired.put(state)
 
-    async def send(self, deliveries: Sequence[Delivery[Any]], *, commit: bool = True) -> None:
-        """Deliver a batch; the offset moves only when it was handled."""
-        self.broker.traffic += [d for d in deliveries if d not in self.broker.traffic]
-        await self.watch.take(deliveries)
-        if commit:
-            self.broker.commit(deliveries)
+    async def score(self, deliveries: Sequence[Delivery[Any]]) -> list[Delivery[Any]]:
+        """Return the scores of completions or ratings as they lie on their topic."""
+        for delivery in deliveries:
+            position = delivery.position
+            self.broker.traffic[position.topic, position.partition, position.offset] = delivery.event
+        made: list[Delivery[Any]] = []
+        for topic, some in groupby(deliveries, key=lambda delivery: delivery.position.topic):
+            of_completions = topic == topics.INFERENCE_COMPLETED.name
+            score = self.scorer.completions if of_completions else self.scorer.ratings
+            made += [self.on_log(event) for event in await score(list(some))]
+        return made
+
+    def on_log(self, event: Envelope[Any]) -> Delivery[Any]:
+        """Append a score to its topic."""
+        delivery = Delivery(event, Position(topics.INFERENCE_SCORED.name, 1, len(self.scored)), {})
+        self.scored.append(delivery)
+        return delivery
+
+    async def send(self, deliveries: Sequence[Delivery[Any]]) -> None:
+        """Let traffic be scored and folded, all of it as one batch."""
+        await self.watch.take(await self.score(deliveries))
 
     def ask(self, texts: Sequence[str], **changes: Any) -> list[Delivery[Any]]:
         return [self.traffic.completion(text, **changes) for text in texts]
 
     @property
-    def drifts(self) -> list[Any]:
-        return self.broker.of(topics.DRIFT_DETECTED)
+    def alarms(self) -> dict[str, Any]:
+        """Return the alarms by detector."""
+        return {alarm.signal: alarm for alarm in self.broker.of(topics.DRIFT_DETECTED)}
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        return {one.detector: one for one in self.broker.of(topics.DRIFT_RESOLVED)}
+
+    def files(self) -> dict[str, str]:
+        """Return what the monitor keeps in the store, by path."""
+        root = self.store.local_root
+        assert root is not None
+        paths = sorted((root / "monitor").rglob("*.json"))
+        return {path.relative_to(root).as_posix(): path.read_text("utf-8") for path in paths}
 
 
 def route_of(model_id: str, role: RouteRole, percent: int, dataset_id: str | None) -> Route:

@@ -1,7 +1,23 @@
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import polars as pl
-from tunewheel_monitor.reference import reference_texts
+import pytest
+from tunewheel_monitor.reference import (
+    Reference,
+    References,
+    ReferenceUnusable,
+    fit,
+    questions_of,
+    shares_of_words,
+    words_in,
+)
+from tunewheel_runtime.static_embedding import StaticEmbedder
+from tunewheel_runtime.store import ObjectStore
+
+from .conftest import bike_texts, spec_of, store_dataset
 
 
 def split(*rows: tuple[str, str, str | None]) -> pl.DataFrame:
@@ -9,16 +25,62 @@ def split(*rows: tuple[str, str, str | None]) -> pl.DataFrame:
         {"example_id": name, "messages": [{"role": "user", "content": text}], "format": form}
         for name, text, form in rows
     ]
-    return pl.DataFrame(made)
+    return pl.DataFrame(made, schema_overrides={"format": pl.String})
+
+
+def parquet(frame: pl.DataFrame) -> bytes:
+    file = io.BytesIO()
+    frame.write_parquet(file)
+    return file.getvalue()
 
 
 def test_only_what_users_ask_is_the_reference() -> None:
-    train = split(("ex-3", "Where is it?", "answer"), ("ex-1", 'Quote "Lockers".', "chunk"))
-    holdout = split(("ex-2", "It broke.", "answer"), ("ex-0", "Write a poem.", "replay"))
-    assert reference_texts([train, holdout], limit=10) == ["It broke.", "Where is it?"]
-    assert reference_texts([train, holdout], limit=1) == ["It broke."]
+    rows = split(
+        ("ex-3", "Where is it?", "answer"),
+        ("ex-1", 'Quote "Lockers".', "chunk"),
+        ("ex-2", "It broke.", "answer"),
+        ("ex-0", "Write a poem.", "replay"),
+    )
+    assert questions_of(rows, limit=10) == ["It broke.", "Where is it?"]
+    assert questions_of(rows, limit=1) == ["It broke."]
 
 
 def test_versions_without_formats_hold_answers_alone() -> None:
-    old = split(("ex-1", "It broke.", None)).drop("format")
-    assert reference_texts([old], limit=10) == ["It broke."]
+    old = split(("ex-1", "It broke.", None))
+    assert questions_of(old, limit=10) == questions_of(old.drop("format"), limit=10) == ["It broke."]
+
+
+def test_a_reference_knows_the_terms_of_all_rows_and_the_words_of_questions(embedder: StaticEmbedder) -> None:
+    asked = [(f"ex-{n}", text, "answer") for n, text in enumerate(bike_texts(20))]
+    rows = split(*asked, ("ex-99", "Order LM-0042.", "chunk"))
+    reference = fit("ds-1", [parquet(rows[:15]), parquet(rows[15:])], embed=embedder.embed, limit=100)
+    assert isinstance(reference, Reference)
+    assert "lm-0042" in reference.terms
+    assert reference.words["again"] == 1.0
+    assert "order" not in reference.words
+    assert reference.coverage.units.dtype == "float32"
+
+
+def test_few_texts_are_no_reference(embedder: StaticEmbedder) -> None:
+    with pytest.raises(ReferenceUnusable, match="it has 1 texts; at least 10 are needed"):
+        fit("ds-1", [parquet(split(("ex-1", "It broke.", "answer")))], embed=embedder.embed, limit=10)
+
+
+async def test_a_dataset_that_is_gone_is_no_reference_and_others_are_remembered(
+    embedder: StaticEmbedder, tmp_path: Path
+) -> None:
+    store = ObjectStore(tmp_path.as_uri())
+    references = References(store, embedder, 100)
+    assert await references.get("ds-gone") is None
+    await store_dataset(store, spec_of(), "ds-1", bike_texts(40))
+    assert await references.get("ds-1") is await references.get("ds-1") is not None
+
+
+def test_words_are_told_without_what_may_be_personal() -> None:
+    assert words_in("Call 0170-123 or LM-0042, my Bike is at it") == {"call", "bike"}
+    assert shares_of_words(["my bike", "her bike and lamp"]) == {
+        "bike": 1.0,
+        "her": 0.5,
+        "and": 0.5,
+        "lamp": 0.5,
+    }

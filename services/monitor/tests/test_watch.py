@@ -13,10 +13,10 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.serving import RouteRole
-from tunewheel_monitor import sorting
-from tunewheel_monitor.records import STRIPPED
+from tunewheel_contracts.pseudonyms import Pseudonyms
+from tunewheel_monitor.checkpoints import Overtaken
 
-from .conftest import START, bike_texts, route_of, tax_texts
+from .conftest import SECRET, START, bike_texts, route_of, tax_texts
 
 BIKES = bike_texts(200)
 MORE_BIKES = bike_texts(200, start=200)
@@ -25,290 +25,167 @@ INVALID = "no JSON"
 
 async def in_production(desk: Any, **spec: Any) -> None:
     await desk.promote("desk-1", "ds-1", BIKES, **spec)
-    await desk.watch.start()
 
 
-async def test_new_questions_are_input_drift(desk: Any):
+async def test_new_questions_raise_an_alarm_whose_texts_lie_in_the_store_alone(desk: Any) -> None:
     await in_production(desk)
-    await desk.send(desk.ask(tax_texts(20)))
-    (drift,) = desk.drifts
-    assert (drift.detector, drift.dataset_id, drift.model_id) == ("input", "ds-1", "desk-1")
-    assert drift.p_value < drift.threshold == 0.01
-    assert drift.window.completions == 20
-    assert {drift.window.first_completion_id, drift.window.last_completion_id} == {"c-00000", "c-00019"}
-    assert len(drift.examples) == 3
-    assert all(example.excerpt.startswith("May I") for example in drift.examples)
-    event = desk.broker.published[0]
-    assert event.causation_id == desk.broker.traffic[19].event.id
+    asked = [desk.traffic.completion(text, customer=f"Ann-{n}") for n, text in enumerate(tax_texts(40))]
+    await desk.send(asked)
+    novelty = desk.alarms["novelty"]
+    assert (novelty.dataset_id, novelty.model_id, novelty.window.completions) == ("ds-1", "desk-1", 20)
+    told = "".join(event.data.model_dump_json() for event in desk.broker.published)
+    assert "May I" not in told
+    assert "Ann" not in told
+    assert "May I" in desk.files()[novelty.evidence]
+    event = next(one for one in desk.broker.published if one.data.ce_subject == "desk")
+    assert event.causation_id in {delivery.event.id for delivery in asked}
+    assert event.correlation_id == event.causation_id
+    (request, *_) = desk.broker.of(topics.LABELS_REQUESTED)
+    assert request.prompts == f"monitor/desk/alarms/{request.alarm_id}.json"
+    assert "may" in request.keywords
 
 
-async def test_the_same_kind_of_questions_is_none(desk: Any):
+async def test_the_same_kind_of_questions_raises_none(desk: Any) -> None:
     await in_production(desk)
-    await desk.send(desk.ask(MORE_BIKES[:100]))
-    assert not desk.drifts
+    await desk.send(desk.ask(MORE_BIKES))
+    assert not desk.alarms
 
 
-async def test_broken_outputs_are_format_drift_by_the_holdout(desk: Any):
+async def test_broken_answers_raise_one_by_the_gateway_s_verdict(desk: Any) -> None:
     await in_production(desk)
-    desk.knowledge._scores["desk", "desk-1"] = (1, 100)
-    await desk.send(desk.ask(MORE_BIKES[:12]) + desk.ask(MORE_BIKES[12:20], output=INVALID))
-    (drift,) = desk.drifts
-    assert (drift.detector, drift.statistic) == ("format", pytest.approx(8 / 20 - 1 / 100))
-    assert drift.examples[0].excerpt == INVALID
+    await desk.send(desk.ask(MORE_BIKES[:120], format_valid=True, output=INVALID))
+    assert not desk.alarms
+    await desk.send(desk.ask(MORE_BIKES[120:180], format_valid=False))
+    assert "format" in desk.alarms
 
 
-async def test_without_a_scorecard_the_first_window_is_the_reference(desk: Any):
+async def test_killed_in_the_middle_of_a_window_it_says_the_same(desk: Any) -> None:
     await in_production(desk)
-    await desk.send(desk.ask(MORE_BIKES[:20], output=INVALID))
-    assert not desk.drifts
+    scored = await desk.score(desk.ask(tax_texts(40)))
+    await desk.watch.take(scored[:13])
     desk.revive()
-    await desk.promote("desk-1", "ds-1", BIKES)
-    await desk.watch.start()
-    await desk.send(desk.ask(MORE_BIKES[20:40], output=INVALID))
-    assert not desk.drifts
-
-
-async def test_worse_ratings_are_feedback_drift(desk: Any):
-    await in_production(desk)
-    good = [desk.traffic.rating(f"a-{n}", "up") for n in range(20)]
-    bad = [desk.traffic.rating(f"b-{n}", "down", comment="wrong") for n in range(20)]
-    await desk.send([*good, desk.traffic.rating("x", "down", model_id=None), *bad])
-    (drift,) = desk.drifts
-    assert (drift.detector, drift.statistic, drift.examples[0].excerpt) == ("feedback", 1.0, "wrong")
-
-
-@pytest.mark.parametrize("cooldown", [0, 20, 30])
-async def test_a_shift_that_lasts_is_one_alarm_also_after_a_restart(desk: Any, cooldown: int):
-    spec = {"drift": {"window": 20, "cooldown_completions": cooldown}}
-    await in_production(desk, **spec)
-    await desk.send(desk.ask(tax_texts(60)))
+    await desk.watch.take(scored[13:])
+    assert desk.alarms["novelty"].window.first_completion_id in {"c-00000", "c-00020"}
+    said = len({event.id for event in desk.broker.published})
     desk.revive()
-    await desk.promote("desk-1", "ds-1", BIKES, **spec)
-    await desk.watch.start()
-    await desk.send(desk.ask(tax_texts(120)[60:]))
-    assert [drift.window.last_completion_id for drift in desk.drifts] == ["c-00019"]
+    await desk.watch.take(scored[30:])  # delivered again
+    assert len({event.id for event in desk.broker.published}) == said
 
 
-async def test_a_shift_that_is_seen_in_every_other_window_is_one_alarm(desk: Any):
+async def test_killed_between_the_checkpoint_and_the_event_it_says_it_after_the_restart(desk: Any) -> None:
     await in_production(desk)
-    for n in range(3):
-        await desk.send(desk.ask(tax_texts(20) + MORE_BIKES[20 * n : 20 * n + 20]))
-    assert [drift.window.last_completion_id for drift in desk.drifts] == ["c-00019"]
+    scored = await desk.score(desk.ask(tax_texts(40)))
+    desk.broker.failures = 1
+    with pytest.raises(TransientError):
+        await desk.watch.take(scored)
+    assert not desk.alarms
+    desk.revive()
+    await desk.watch.take(scored)
+    assert "novelty" in desk.alarms
+    assert desk.resolved == {}
 
 
-async def test_a_shift_after_one_that_is_over_is_another_alarm(desk: Any):
+async def test_a_batch_repeated_after_an_error_counts_once(desk: Any) -> None:
     await in_production(desk)
-    await desk.send(desk.ask(tax_texts(20) + MORE_BIKES[:60] + tax_texts(40)[20:]))
-    assert [drift.window.last_completion_id for drift in desk.drifts] == ["c-00019", "c-00099"]
+    scored = await desk.score(desk.ask(MORE_BIKES[:9]))
+    desk.broker.failures = 0
+    await desk.watch.take(scored)
+    await desk.watch.take(scored)
+    state = (await desk.watch.checkpoints.latest("desk")).state
+    assert state.version.answers.items == 9
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"pinned": True},
-        {"role": RouteRole.CANARY},
-        {"error": "timeout"},
-        {"model_id": "desk-0"},
-        {"cancelled": True},
-    ],
-    ids=str,
-)
-async def test_only_what_production_answered_counts(desk: Any, changes: Any):
+async def test_a_completion_scored_twice_counts_once(desk: Any) -> None:
     await in_production(desk)
-    await desk.send(desk.ask(tax_texts(60), **changes))
-    assert not desk.drifts
+    asked = desk.ask(MORE_BIKES[:9])
+    await desk.send(asked)
+    await desk.send(asked)
+    state = (await desk.watch.checkpoints.latest("desk")).state
+    assert (state.version.answers.items, state.offsets) == (9, {"1": 18})
 
 
-async def test_model_ids_that_nobody_knows_are_looked_up_once_and_not_kept_for_ever(
-    desk: Any, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(sorting, "UNKNOWN_KEPT", 3)
+async def test_of_two_that_go_on_from_the_same_state_one_reads_again(desk: Any) -> None:
     await in_production(desk)
-    looks: list[str] = []
+    scored = await desk.score(desk.ask(tax_texts(40)))
+    await desk.watch.take(scored[:5])
+    stale = desk.watch
+    _, _, owner = desk.replica()
+    await owner.take(scored[5:10])
+    with pytest.raises(Overtaken):
+        await stale.take(scored[5:12])  # it has lost the partition and does not know yet
+    assert not desk.alarms, "nothing is said by a state that is old"
+    await stale.take(scored[5:12])
+    with pytest.raises(Overtaken):
+        await owner.take(scored[10:])
+    await owner.take(scored[10:])  # the runtime repeats a batch, which goes on where the other one is now
+    state = (await owner.checkpoints.latest("desk")).state
+    assert state.offsets == {"1": 40}
+    assert "novelty" in desk.alarms
 
-    async def refresh() -> None:
-        looks.append("again")
 
-    monkeypatch.setattr(desk.declared, "refresh", refresh)
-    ratings = [desk.traffic.rating(f"x-{n}", "up", model_id=f"nobody-{n}") for n in range(8)]
-    again = [desk.traffic.rating(f"y-{n}", "up", model_id=f"nobody-{n}") for n in (5, 6, 7)]
-    await desk.send([*ratings, *again])
-    assert len(looks) == 8
-    assert len(desk.watch.sorter._unknown) == 3
+async def test_a_partition_that_was_with_another_process_meanwhile_is_taken_up_from_the_store(
+    desk: Any,
+) -> None:
+    await in_production(desk)
+    scored = await desk.score(desk.ask(tax_texts(30)))
+    await desk.watch.take(scored[:5])
+    _, _, other = desk.replica()
+    await other.take(scored[5:20])
+    await desk.watch.take(scored[20:])
+    state = (await desk.watch.checkpoints.latest("desk")).state
+    assert (state.version.answers.items, state.offsets) == (10, {"1": 30})
 
 
-async def test_drift_that_nobody_wants_is_not_looked_for(desk: Any):
-    await in_production(desk, drift={"enabled": False, "window": 20})
+async def test_a_project_that_moves_to_another_partition_goes_on(desk: Any) -> None:
+    await in_production(desk)
+    scored = await desk.score(desk.ask(MORE_BIKES[:12]))
+    await desk.watch.take(scored[:7])
+    moved = [
+        type(one)(one.event, type(one.position)(one.position.topic, 4, n), {})
+        for n, one in enumerate(scored[7:])
+    ]
+    await desk.watch.take(moved)
+    state = (await desk.watch.checkpoints.latest("desk")).state
+    assert (state.version.answers.items, state.offsets) == (12, {"1": 7, "4": 5})
+
+
+async def test_of_a_disabled_project_nothing_is_read_and_nothing_written(desk: Any) -> None:
+    await in_production(desk)
+    scored = await desk.score(desk.ask(tax_texts(40)))
+    desk.declare(drift={"enabled": False})
+    await desk.watch.take(scored)
     await desk.send(desk.ask(tax_texts(40)))
-    assert not desk.drifts
+    assert desk.files() == {}
+    desk.declare()
+    await desk.send(desk.ask(tax_texts(30)))
+    state = (await desk.watch.checkpoints.latest("desk")).state
+    assert state.version.answers.items == 10, "what came while it was disabled is not made up for"
 
 
-async def test_a_new_dataset_version_starts_new_windows(desk: Any):
+async def test_a_new_version_takes_over_and_its_alarm_is_over(desk: Any) -> None:
     await in_production(desk)
-    await desk.send(desk.ask(tax_texts(15)))
+    await desk.send(desk.ask(tax_texts(60)))
+    first = desk.alarms["novelty"]
     await desk.promote("desk-2", "ds-2", BIKES + tax_texts(200))
-    await desk.send(desk.ask(bike_texts(10, start=250) + tax_texts(10), model_id="desk-2"))
-    assert not desk.drifts
-    await desk.send(desk.ask(["Nine lizards sang opera in the submarine"] * 20, model_id="desk-2"))
-    assert [drift.dataset_id for drift in desk.drifts] == ["ds-2"]
+    await desk.send(desk.ask(tax_texts(200)[60:140], model_id="desk-2"))
+    over = desk.resolved["novelty"]
+    assert (over.reason, over.alarm_id, over.model_id) == ("covered", first.alarm_id, "desk-2")
 
 
-async def test_a_dataset_that_is_gone_leaves_the_other_detectors_working(desk: Any):
+async def test_a_dataset_that_is_gone_leaves_the_other_detectors_working(desk: Any) -> None:
     await in_production(desk)
     desk.serve(route_of("desk-1", RouteRole.PRODUCTION, 100, "ds-gone"))
-    desk.knowledge._scores["desk", "desk-1"] = (0, 100)
-    await desk.send(desk.ask(tax_texts(20), output=INVALID))
-    assert [drift.detector for drift in desk.drifts] == ["format"]
+    desk.knowledge._holdouts["desk", "desk-1"] = (0, 200)
+    await desk.send(desk.ask(tax_texts(60), output=INVALID))
+    assert "format" in desk.alarms
+    assert "novelty" not in desk.alarms
 
 
-async def test_killed_in_the_middle_of_a_window_it_says_the_same(desk: Any):
+async def test_old_checkpoints_are_pruned(desk: Any) -> None:
     await in_production(desk)
-    asked = desk.ask(tax_texts(20))
-    await desk.send(asked[:13])
-    desk.revive()
-    await desk.watch.start()
-    await desk.send(asked[13:])
-    (drift,) = desk.drifts
-    assert drift.window.first_completion_id == "c-00000"
-    desk.revive()
-    await desk.watch.start()
-    await desk.send(asked[13:])  # delivered again
-    assert len(desk.drifts) == 1
-
-
-async def test_killed_between_the_record_and_the_event_it_says_it_after_the_restart(desk: Any):
-    await in_production(desk)
-    asked = desk.ask(tax_texts(20))
-    desk.broker.failures = 1
-    with pytest.raises(TransientError):
-        await desk.send(asked)
-    assert not desk.drifts
-    desk.revive()
-    await desk.watch.start()
-    (drift,) = desk.drifts
-    await desk.send(asked)
-    assert desk.drifts == [drift]
-
-
-async def test_a_batch_repeated_after_an_error_counts_once(desk: Any):
-    await in_production(desk)
-    asked = desk.ask(tax_texts(30))
-    desk.broker.failures = 1
-    with pytest.raises(TransientError):
-        await desk.send(asked)
-    await desk.send(asked)
-    assert len(desk.drifts) == 1
-    await desk.send(desk.ask(MORE_BIKES[:9]))
-    assert len(desk.watch.sorter.streams["desk", "completions"].pending) == 19
-
-
-async def test_what_another_process_took_in_meanwhile_is_read_from_the_log(desk: Any):
-    await in_production(desk)
-    asked = desk.ask(tax_texts(20))
-    await desk.send(asked[:3])
-    desk.broker.traffic += asked[3:17]
-    await desk.send(asked[17:])
-    (drift,) = desk.drifts
-    assert drift.window.completions == 20
-
-
-def canary_traffic(desk: Any, *, bad: int) -> list[Any]:
-    champion = desk.ask(MORE_BIKES[:12])
-    canary = {"model_id": "desk-2", "role": RouteRole.CANARY}
-    good = desk.ask(MORE_BIKES[12 : 22 - bad], **canary)
-    return champion + good + desk.ask(MORE_BIKES[22 - bad : 22], output=INVALID, **canary)
-
-
-async def start_canary(desk: Any) -> None:
-    await in_production(desk)
-    desk.serve(
-        route_of("desk-1", RouteRole.PRODUCTION, 80, "ds-1"),
-        route_of("desk-2", RouteRole.CANARY, 20, "ds-2"),
-    )
-    desk.step("desk-2", Stage.CANARY)
-
-
-@pytest.mark.parametrize(("bad", "verdict"), [(0, "passed"), (4, "failed")])
-async def test_a_canary_is_judged_once(desk: Any, bad: int, verdict: str):
-    await start_canary(desk)
-    pinned = desk.ask(MORE_BIKES[:30], model_id="desk-2", pinned=True, output=INVALID)
-    await desk.send(pinned + canary_traffic(desk, bad=bad))
-    (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
-    assert (judged.model_id, judged.stage, judged.verdict) == ("desk-2", "canary", verdict)
-    assert (judged.requests, judged.generation) == (10, 7)
-    assert judged.candidate["invalid_rate"] == bad / 10
-    assert desk.broker.published[-1].correlation_id == "turn-of-desk-2"
-    desk.revive()
-    await desk.watch.start()
-    await desk.send(canary_traffic(desk, bad=5))
-    assert len(desk.broker.of(topics.ROLLOUT_JUDGED)) == 1
-
-
-async def test_clients_that_leave_and_wrong_requests_say_nothing_of_a_canary(desk: Any):
-    await start_canary(desk)
-    canary = {"model_id": "desk-2", "role": RouteRole.CANARY}
-    left = desk.ask(MORE_BIKES[:20], output="{", cancelled=True, **canary)
-    wrong = desk.ask(MORE_BIKES[:20], output="", error="too long", fault="client", **canary)
-    await desk.send(left + wrong + canary_traffic(desk, bad=0))
-    (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
-    assert (judged.verdict, judged.requests) == ("passed", 10)
-
-
-async def test_the_gateway_s_verdict_on_the_format_counts_where_it_gave_one(desk: Any):
-    await in_production(desk)
-    desk.knowledge._scores["desk", "desk-1"] = (1, 100)
-    await desk.send(desk.ask(MORE_BIKES[:20], output=INVALID, format_valid=True))
-    assert not desk.drifts
-    await desk.send(desk.ask(MORE_BIKES[20:40], format_valid=False))
-    assert [drift.detector for drift in desk.drifts] == ["format"]
-
-
-@pytest.mark.parametrize(
-    ("texts", "messages"), [("off", ()), ("hashed", [{"role": "user", "content": "text-1"}])]
-)
-async def test_without_texts_drift_of_the_input_is_not_measured(desk: Any, texts: str, messages: Any):
-    await in_production(desk)
-    desk.knowledge._scores["desk", "desk-1"] = (1, 100)
-    hidden: Any = {"texts": texts, "messages": messages, "output": "", "format_valid": False}
-    await desk.send([desk.traffic.completion("", **hidden) for _ in range(20)])
-    (drift,) = desk.drifts
-    assert (drift.detector, {example.excerpt for example in drift.examples}) == ("format", {""})
-    record = await desk.watch.sorter.records.latest("desk", "ds-1", "completions")
-    assert record.not_measured == ("input",)
-    assert [finding.detector for finding in record.findings] == ["format"]
-
-
-@pytest.mark.parametrize(("texts", "output"), [("off", ""), ("hashed", "text-1")])
-async def test_an_answer_that_nobody_can_judge_is_neither_valid_nor_invalid(
-    desk: Any, texts: str, output: str
-):
-    await start_canary(desk)
-    desk.knowledge._scores["desk", "desk-1"] = (1, 100)
-    canary = {"model_id": "desk-2", "role": RouteRole.CANARY}
-    hidden: Any = {"texts": texts, "messages": (), "output": output}
-    await desk.send([desk.traffic.completion("", **hidden) for _ in range(20)])
-    await desk.send([desk.traffic.completion("", **hidden, **canary) for _ in range(20)])
-    assert not desk.drifts
-    assert not desk.broker.of(topics.ROLLOUT_JUDGED), "nothing says that the candidate is valid either"
-    await desk.send(canary_traffic(desk, bad=1))
-    (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
-    assert (judged.requests, judged.candidate["invalid_rate"]) == (30, 0.1)
-
-
-async def test_killed_in_the_middle_of_a_canary_it_counts_on(desk: Any):
-    await start_canary(desk)
-    asked = canary_traffic(desk, bad=0)
-    await desk.send(asked[:17])
-    desk.revive()
-    await desk.watch.start()
-    await desk.send(asked[17:])
-    (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
-    assert (judged.candidate["requests"], judged.champion["requests"]) == (10, 12)
-
-
-def record_texts(desk: Any) -> str:
-    root = desk.store.local_root / "monitor"
-    return "".join(path.read_text("utf-8") for path in sorted(root.rglob("*.json")))
+    for n in range(8):
+        await desk.send(desk.ask(MORE_BIKES[n : n + 1]))
+    assert len(desk.files()) == 3
 
 
 def erasure(**subject: str) -> Any:
@@ -318,116 +195,114 @@ def erasure(**subject: str) -> Any:
     return new_event(data, source="/test", time=START + timedelta(days=1))
 
 
-async def test_what_users_wrote_leaves_the_store_once_it_is_on_the_log(desk: Any):
+def shown(desk: Any) -> list[dict[str, Any]]:
+    """Return the texts behind alarms."""
+    kept = [json.loads(text) for path, text in desk.files().items() if "/alarms/" in path]
+    return [item for one in kept for item in one["items"]]
+
+
+@pytest.mark.parametrize("by", ["customer", "source_id"])
+async def test_an_erased_person_is_in_no_artifact(desk: Any, by: str) -> None:
     await in_production(desk)
-    desk.broker.failures = 1
-    with pytest.raises(TransientError):
-        await desk.send(desk.ask(tax_texts(20)))
-    assert "May I" in record_texts(desk)
-    await desk.send(desk.broker.traffic)
-    assert len(desk.drifts) == 1
-    assert "May I" in desk.drifts[0].examples[0].excerpt
-    assert "May I" not in record_texts(desk)
+    texts = tax_texts(40)
+    await desk.send([desk.traffic.completion(text, customer=f"C-{n}x") for n, text in enumerate(texts)])
+    taken = shown(desk)[0]
+    name, customer, text = taken["completion_id"], taken["customer"], taken["messages"][0]["content"]
+    asked = erasure(**{by: customer if by == "customer" else name})
+    proof = await desk.watch.forget(asked)
+    assert proof.holder == "monitor"
+    assert proof.records >= 1
+    assert (await desk.watch.forget(asked)).records == proof.records, "as it was at first"
+    left = "".join(desk.files().values())
+    assert text not in left
+    assert customer not in left
+    assert name not in "".join(text for path, text in desk.files().items() if "/state/" in path)
+    assert Pseudonyms("desk", SECRET).of("user", customer)[:16] not in left
+    assert any(item["messages"] for item in shown(desk)), "others stay"
+    await desk.send(desk.ask(MORE_BIKES[:30]))
+    assert (await desk.watch.checkpoints.latest("desk")).state.version.answers.items == 10
 
 
-async def test_a_drift_whose_event_the_log_dropped_is_not_said_again(desk: Any):
+async def test_an_alarm_that_opens_after_an_erasure_does_not_show_what_it_took(desk: Any) -> None:
     await in_production(desk)
-    await desk.send(desk.ask(tax_texts(20)))
-    desk.broker.published.clear()
-    desk.revive()
-    await desk.watch.start()
-    assert not desk.drifts
+    texts = tax_texts(40)
+    scored = await desk.score([desk.traffic.completion(t, customer=f"C-{n}") for n, t in enumerate(texts)])
+    for n in range(0, 40, 2):
+        desk.knowledge.apply(erasure(customer=f"C-{n}", erasure_id=f"letter-{n}"))
+    await desk.watch.take(scored)
+    readable = [item["completion_id"] for item in shown(desk) if item["messages"]]
+    assert readable
+    assert all(int(name.removeprefix("c-")) % 2 for name in readable)
 
 
-async def test_records_of_earlier_releases_lose_their_excerpts(desk: Any):
+async def test_a_project_without_a_state_is_proven_too(desk: Any) -> None:
     await in_production(desk)
-    await desk.send(desk.ask(tax_texts(100)))
-    (desk.store.local_root / STRIPPED).unlink()
-    paths = sorted((desk.store.local_root / "monitor").rglob("*.json"))
-    detected = [drift.model_dump(mode="json") for drift in desk.drifts]
-    for path in paths:
-        record = json.loads(path.read_text())
-        del record["said"]
-        path.write_text(json.dumps(record | {"detections": detected}))
-    desk.revive()
-    await desk.watch.start()
-    assert len(paths) == 5
-    assert "May I" not in record_texts(desk)
-    assert [event.id for event in desk.broker.published] == list(
-        dict.fromkeys(event.id for event in desk.broker.published)
+    assert (await desk.watch.forget(erasure(customer="C-7"))).records == 0
+    assert desk.files() == {}
+
+
+async def start_canary(desk: Any, **rollout: Any) -> None:
+    await in_production(desk, rollout=rollout)
+    desk.serve(
+        route_of("desk-1", RouteRole.PRODUCTION, 80, "ds-1"),
+        route_of("desk-2", RouteRole.CANARY, 20, "ds-2"),
     )
+    desk.step("desk-2", Stage.CANARY)
 
 
-async def test_the_last_record_under_an_earlier_dataset_loses_its_excerpts_too(desk: Any):
-    await in_production(desk)
-    await desk.send(desk.ask(tax_texts(20)))
-    (drift,) = desk.drifts
-    (desk.store.local_root / STRIPPED).unlink()
-    (path,) = (desk.store.local_root / "monitor").rglob("*.json")
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"said": False, "detections": [drift.model_dump(mode="json")]}))
+async def test_a_worse_canary_is_judged_once_also_after_a_restart(desk: Any) -> None:
+    await start_canary(desk)
+    canary = {"model_id": "desk-2", "role": RouteRole.CANARY}
+    for n in range(0, 100, 10):
+        await desk.send(
+            desk.ask(MORE_BIKES[n : n + 10]) + desk.ask(MORE_BIKES[n : n + 10], output=INVALID, **canary)
+        )
+        desk.revive()
+    (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
+    assert (judged.model_id, judged.stage, judged.verdict) == ("desk-2", "canary", "failed")
+    event = next(one for one in desk.broker.published if one.data is judged)
+    assert event.correlation_id == "turn-of-desk-2"
+
+
+async def test_a_canary_without_traffic_is_over_at_its_deadline(desk: Any) -> None:
+    await start_canary(desk, canary={"deadline_seconds": 60})
+    await desk.watch.tick("desk", START + timedelta(seconds=59))
+    assert not desk.broker.published
+    await desk.watch.tick("desk", START + timedelta(seconds=61))
+    await desk.watch.tick("desk", START + timedelta(seconds=62))
     desk.revive()
-    await desk.promote("desk-2", "ds-2", BIKES)
-    await desk.watch.start()
-    assert "May I" not in record_texts(desk)
-    assert len(desk.drifts) == 1
+    await desk.watch.tick("desk", START + timedelta(seconds=63))
+    (judged,) = desk.broker.of(topics.ROLLOUT_JUDGED)
+    assert (judged.verdict, judged.decided_by) == ("failed", "deadline")
 
 
-async def test_a_damaged_record_of_long_ago_ends_no_start(desk: Any):
+async def test_a_project_that_awaits_no_clock_is_not_read_by_it(desk: Any) -> None:
     await in_production(desk)
-    await desk.send(desk.ask(tax_texts(40)))
-    (desk.store.local_root / STRIPPED).unlink()
-    damaged, _ = sorted((desk.store.local_root / "monitor").rglob("*.json"))
-    damaged.write_text("{")
-    desk.revive()
-    await desk.watch.start()
-    assert (desk.store.local_root / STRIPPED).exists()
+    await desk.send(desk.ask(MORE_BIKES[:5]))
+    before = desk.files()
+    await desk.watch.tick("desk", START + timedelta(days=400))
+    await desk.watch.tick("nobody", START)
+    assert desk.files() == before
 
 
-@pytest.mark.parametrize("subject", [{"customer": "C-7"}, {"source_id": "c-00003"}])
-async def test_an_erased_completion_counts_and_is_not_shown(desk: Any, subject: dict[str, str]):
+async def test_a_model_that_nobody_knows_is_looked_up_once(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await in_production(desk)
-    texts = tax_texts(20)
-    asked = [desk.traffic.completion(text, customer=f"C-{4 + n}") for n, text in enumerate(texts)]
-    await desk.send(asked[:19])
-    event = erasure(**subject)
-    desk.knowledge.apply(event)
-    proof = await desk.watch.forget(event)
-    assert (proof.holder, proof.records) == ("monitor", 1)
-    await desk.send([asked[19]])
-    assert (await desk.watch.forget(event)).records == 1, "as it was when it was asked for first"
-    (drift,) = desk.drifts
-    assert drift.window.completions == 20
-    shown = {example.completion_id: example.excerpt for example in drift.examples}
-    assert sum(text == "" for text in shown.values()) == ("c-00003" in shown)
-    assert texts[3] not in shown.values()
+    looks: list[str] = []
+
+    async def refresh() -> None:
+        looks.append("again")
+
+    monkeypatch.setattr(desk.desired, "refresh", refresh)
+    for _ in range(3):
+        await desk.send([desk.traffic.rating(f"x-{n}", "up", model_id=f"nobody-{n}") for n in range(4)])
+    assert len(looks) == 4
 
 
-async def test_an_erased_answer_is_not_shown_where_its_window_was_recorded_and_not_said(desk: Any):
+async def test_what_is_of_no_declared_project_is_left_alone(desk: Any) -> None:
     await in_production(desk)
-    desk.knowledge._scores["desk", "desk-1"] = (1, 100)
-    desk.broker.failures = 2
-    bad = [desk.traffic.completion(t, output=INVALID, customer="C-7") for t in MORE_BIKES[:20]]
-    with pytest.raises(TransientError):
-        await desk.send(bad, commit=False)
-    assert INVALID in record_texts(desk)
-    desk.knowledge.apply(erasure(customer="C-7"))
-    with pytest.raises(TransientError):
-        await desk.send(bad, commit=False)
-    assert INVALID not in record_texts(desk), "closed again, without the text"
-    await desk.send(bad, commit=False)
-    (drift,) = desk.drifts
-    assert {example.excerpt for example in drift.examples} == {""}
-
-
-async def test_a_dead_process_leaves_no_excerpt_that_was_erased_since(desk: Any):
-    await in_production(desk)
-    desk.broker.failures = 1
-    with pytest.raises(TransientError):
-        await desk.send(desk.ask(tax_texts(20), customer="C-7"), commit=False)
-    desk.lifecycle.append(erasure(customer="C-7"))
-    desk.revive()
-    await desk.watch.start()
-    (drift,) = desk.drifts
-    assert {example.excerpt for example in drift.examples} == {""}
-    assert "May I" not in record_texts(desk)
+    scored = await desk.score(desk.ask(MORE_BIKES[:3]))
+    desk.declared.latest.clear()
+    await desk.watch.take(scored)
+    assert desk.files() == {}

@@ -104,6 +104,7 @@ class DriftDetected(Event):
     type: ClassVar[str] = "drift.detected"
     subject_field: ClassVar[str] = "project"
     identity_fields: ClassVar[tuple[str, ...]] = ("detector", "dataset_id", "window")
+    identity_when_given: ClassVar[tuple[str, ...]] = ("signal",)
 
     project: Slug
     detector: Literal["input", "format", "feedback"]

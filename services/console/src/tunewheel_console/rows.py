@@ -130,11 +130,14 @@ def drift_rows(project: Project) -> list[Row]:
     return [
         {
             "at": f"{at:%Y-%m-%d %H:%M:%S}",
-            "detector": data.detector,
+            "detector": data.signal or data.detector,
             "statistic": f"{data.statistic_name} {data.statistic:.3f}",
             "p": f"{data.p_value:.2g}",
             "window": f"{data.window.completions} completions",
-            "examples": " · ".join(example.excerpt[:80] for example in data.examples[:3]),
+            # earlier releases showed texts
+            "examples": ", ".join(data.cluster.keywords)
+            if data.cluster
+            else " · ".join(example.excerpt[:80] for example in data.examples[:3]),
         }
         for at, data in reversed(project.drifts)
     ]

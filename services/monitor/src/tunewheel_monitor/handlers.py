@@ -1,33 +1,37 @@
-"""The map of the monitor: traffic in, drift and rollout verdicts out."""
+"""The map of the monitor: traffic becomes figures, figures become alarms and verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
+from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_contracts.events.upstream import ErasureRequested, FeedbackReceived
 from tunewheel_runtime.service import Delivery, Service
 
+from tunewheel_monitor.scoring import Scorer
 from tunewheel_monitor.watch import Watch
 
-GROUPS = {
-    topics.INFERENCE_COMPLETED: "monitor.inference-completed",
-    topics.FEEDBACK_RECEIVED: "monitor.feedback-received",
-}
+Scores = list[Envelope[Any]]
 
 
-def register(service: Service, watch: Watch) -> None:
-    """Traffic's handlers publish by themselves, before the offset moves: see ``Watch``."""
+def register(service: Service, scorer: Scorer, watch: Watch) -> None:
+    """The first two keep nothing between events; the third publishes by itself, before the offset moves."""
 
-    @service.on_batch(topics.INFERENCE_COMPLETED, group=GROUPS[topics.INFERENCE_COMPLETED])
-    async def on_inference_completed(deliveries: Sequence[Delivery[InferenceCompleted]]) -> None:
-        await watch.take(deliveries)
+    @service.on_batch(topics.INFERENCE_COMPLETED, max_records=1_000)
+    async def on_inference_completed(deliveries: Sequence[Delivery[InferenceCompleted]]) -> Scores:
+        return await scorer.completions(deliveries)
 
-    @service.on_batch(topics.FEEDBACK_RECEIVED, group=GROUPS[topics.FEEDBACK_RECEIVED])
-    async def on_feedback_received(deliveries: Sequence[Delivery[FeedbackReceived]]) -> None:
+    @service.on_batch(topics.FEEDBACK_RECEIVED, max_records=1_000)
+    async def on_feedback_received(deliveries: Sequence[Delivery[FeedbackReceived]]) -> Scores:
+        return await scorer.ratings(deliveries)
+
+    @service.on_batch(topics.INFERENCE_SCORED, max_records=2_000)
+    async def on_inference_scored(deliveries: Sequence[Delivery[InferenceScored]]) -> None:
         await watch.take(deliveries)
 
     @service.on(topics.ERASURE_REQUESTED)

@@ -1,97 +1,214 @@
-"""What the log says of models: which are on trial, what their scorecards saw, what was already judged."""
+"""What the log says of projects and models: specs, routes, stages, scorecards, erasures, turns."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, TypeVar
 
+from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import Erasures
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.evaluation import EvalPassed
-from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
-from tunewheel_contracts.events.production import DriftDetected, RolloutJudged
-from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, ServingDesired, Stage
+from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.events.production import InferenceCompleted, RolloutJudged
+from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.criteria import Metric
+from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.pseudonyms import Pseudonyms
 
-from tunewheel_monitor.rollout import Trial
+from tunewheel_monitor.turns import facts
+from tunewheel_monitor.turns.facts import TurnLog
 
-TRIAL_STAGES: dict[Stage, Literal["shadow", "canary"]] = {Stage.SHADOW: "shadow", Stage.CANARY: "canary"}
-AFTER_TRIAL = {Stage.PRODUCTION, Stage.RETIRED, Stage.REJECTED, Stage.ROLLED_BACK}
+TOPICS = (*facts.TOPICS, topics.ERASURE_REQUESTED)
+"""What ``Knowledge.apply`` folds."""
+TRIED = (Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
+UNKNOWN_KEPT = 10_000
+"""Model ids remembered as unknown, the latest; ratings come from outside and may name any. One that was
+forgotten costs another look at the log."""
+
+E = TypeVar("E", bound=Event)
+
+
+class Follower(Protocol):
+    """Something that follows the log, and can be told to read it to its present end."""
+
+    async def refresh(self) -> None: ...
+
+
+class Table(Follower, Protocol[E]):
+    """The latest event of each project."""
+
+    def get(self, key: str) -> Envelope[E] | None: ...
+
+    def values(self) -> list[Envelope[E]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Production:
+    """The model that answers a project. ``generation``: of the desired state that says so."""
+
+    model_id: str
+    dataset_id: str | None
+    generation: int
 
 
 class Knowledge:
-    """Folds lifecycle, verdicts and the monitor's own events. The order of topics does not matter."""
+    """Folds ``TOPICS``; the order of topics does not matter, and an event twice changes nothing."""
 
-    def __init__(self) -> None:
-        self.trials: dict[tuple[str, str], Trial] = {}
-        """Open trials by (project, model id); one model is in one stage."""
-        self.said: set[str] = set()
-        """Ids of the drift.detected events that are on the log."""
+    def __init__(
+        self, declared: Table[ProjectDeclared], desired: Table[ServingDesired], *, secret: str = ""
+    ) -> None:
         self.erasures = Erasures()
-        self._steps: dict[tuple[str, str], dict[Stage, datetime]] = {}
+        self.turns = TurnLog()
+        self.lifecycle: Follower | None = None
+        """Who feeds ``apply``, once there is one."""
+        self._declared = declared
+        self._desired = desired
+        self._secret = secret
+        self._steps: dict[str, dict[str, Envelope[Any]]] = {}
         self._judged: set[tuple[str, str, str]] = set()
-        self._scores: dict[tuple[str, str], tuple[int, int]] = {}
+        self._holdouts: dict[tuple[str, str], tuple[int, int]] = {}
+        self._unknown: dict[tuple[str, str, str], None] = {}
 
     def apply(self, envelope: Envelope[Any]) -> None:
-        """Take one event from the log; a second time changes nothing."""
+        """Take one event from the log."""
+        self.turns.apply(envelope)
+        self.erasures.apply(envelope)
         match envelope.data:
-            case ModelPromoted() as data:
-                self._move(envelope, data.to_stage)
-            case ModelRolledback():
-                self._move(envelope, Stage.ROLLED_BACK)
+            case ModelPromoted() | ModelRolledback() as data:
+                self._move(envelope, data.model_id)
             case EvalPassed() as data:
-                self._score(data)
+                self._measure(data)
             case RolloutJudged() as data:
-                self.close_trial(data.project, data.model_id, data.stage)
-            case ErasureRequested():
-                self.erasures.apply(envelope)
-            case DriftDetected():
-                self.said.add(envelope.id)
+                self._judged.add((data.project, data.model_id, data.stage))
             case _:
                 pass
 
-    def close_trial(self, project: str, model_id: str, stage: str) -> None:
-        """Note that a stage is judged: it will not be judged again."""
-        self._judged.add((project, model_id, stage))
-        trial = self.trials.get((project, model_id))
-        if trial is not None and trial.stage == stage:
-            del self.trials[project, model_id]
+    async def refresh(self) -> None:
+        """Read stages, verdicts and erasures to the present end.
 
-    def recount(self) -> None:
-        """Set the counts of all trials to zero: their traffic is about to be read again."""
-        for trial in self.trials.values():
-            trial.recount()
+        Raises:
+            TransientError: the broker cannot be reached.
+        """
+        if self.lifecycle is not None:
+            await self.lifecycle.refresh()
 
-    def trials_of(self, project: str) -> list[Trial]:
-        return [trial for (owner, _), trial in self.trials.items() if owner == project]
+    async def spec(self, project: str) -> ProjectSpec | None:
+        """Return the spec in force; where none is known, after the log was read to its end once.
 
-    def has_trial(self, project: str, model_id: str, stage: str) -> bool:
-        """Tell whether the stage is open or was: False means that its start has not been read yet."""
-        return Stage(stage) in self._steps.get((project, model_id), {})
+        Raises:
+            TransientError: the broker cannot be reached.
+        """
+        if self._declared.get(project) is None:
+            await self._look(project, "", "spec", self._declared)
+        declared = self._declared.get(project)
+        return declared.data.spec if declared else None
 
-    def in_production_since(self, project: str, model_id: str) -> datetime | None:
-        return self._steps.get((project, model_id), {}).get(Stage.PRODUCTION)
+    def production(self, project: str) -> Production | None:
+        """Return who answers ``project``, as far as the log was read."""
+        desired = self._desired.get(project)
+        for route in desired.data.desired.routes if desired else ():
+            if route.role is RouteRole.PRODUCTION:
+                return Production(route.model_id, route.dataset_id, self.generation(project))
+        return None
 
-    def holdout_validity(self, project: str, model_id: str) -> tuple[int, int] | None:
-        """Return (invalid, total) outputs of the model on its holdout, None where nothing was measured."""
-        return self._scores.get((project, model_id))
+    def generation(self, project: str) -> int:
+        """Return the count of the desired state, 0 without one."""
+        desired = self._desired.get(project)
+        return desired.data.generation if desired else 0
 
-    def _move(self, envelope: Envelope[Any], to_stage: Stage) -> None:
-        data = envelope.data
-        key = (data.project, data.model_id)
-        steps = self._steps.setdefault(key, {})
-        if to_stage in steps:
+    def role_of(self, project: str, model_id: str) -> RouteRole | None:
+        """Return what a model is routed as now; None: it is not."""
+        desired = self._desired.get(project)
+        routes = desired.data.desired.routes if desired else ()
+        return next((route.role for route in routes if route.model_id == model_id), None)
+
+    async def learn(
+        self, items: Sequence[InferenceScored | InferenceCompleted], *, generation: int = 0
+    ) -> None:
+        """Read the log to its end before concluding that a model is not what its traffic says, once for each
+        model; and where somebody has seen a newer desired state (``generation``).
+
+        Raises:
+            TransientError: the broker cannot be reached.
+        """
+        for project, model_id, role in {(item.project, item.model_id, item.role) for item in items}:
+            behind = self.generation(project) < generation
+            if behind or self.role_of(project, model_id) is not role:
+                await self._look(project, model_id, f"{role}{generation}", self._desired)
+
+    def holdout(self, project: str, model_id: str) -> tuple[int, int] | None:
+        """Return (invalid, total) answers of the model on its holdout, None where nothing was measured."""
+        return self._holdouts.get((project, model_id))
+
+    def steps(self, project: str, watched: Collection[str]) -> list[Envelope[Any]]:
+        """Return what put models where they are: those on trial or in production, and those ``watched``. The
+        oldest first."""
+        steps = self._steps.get(project, {}).items()
+        return sorted((s for m, s in steps if m in watched or self._is_tried(s)), key=_order)
+
+    def awaits_a_clock(self, project: str, rollout: RolloutSpec, now: datetime) -> bool:
+        """Tell whether something about the project ends at a certain time, traffic or not."""
+        if self.turns.open(project):
+            return True
+        guarded = timedelta(seconds=2 * rollout.guard_seconds)
+        return any(
+            _stage(step) is not Stage.PRODUCTION or now < step.time + guarded
+            for step in self.steps(project, ())
+        )
+
+    def is_watched(self, spec: ProjectSpec) -> bool:
+        """Tell whether anybody wants to know what the project's traffic is like."""
+        return spec.drift.enabled or self.awaits_a_clock(spec.project, spec.rollout, datetime.now(UTC))
+
+    def projects(self) -> list[str]:
+        """Return the declared projects."""
+        return [declared.project for declared in self._declared.values()]
+
+    def forgotten(self, project: str) -> Callable[[InferenceScored], bool]:
+        """Return what tells whether an erasure takes a completion: its user's, or its own."""
+        names = Pseudonyms(project, self._secret)
+        asked = [
+            (one.source_id, one.customer and names.of("user", one.customer), one.until)
+            for one in self.erasures.of(project)
+        ]
+
+        def is_taken(item: InferenceScored) -> bool:
+            return any(
+                item.at <= until and (item.completion_id == source if user is None else item.user == user)
+                for source, user, until in asked
+            )
+
+        return is_taken
+
+    def _is_tried(self, step: Envelope[Any]) -> bool:
+        stage = _stage(step)
+        return stage in TRIED and (step.project, step.data.model_id, stage.value) not in self._judged
+
+    async def _look(self, project: str, model_id: str, what: str, table: Follower) -> None:
+        key = (project, model_id, what)
+        if key in self._unknown:
             return
-        steps[to_stage] = envelope.time
-        stage = TRIAL_STAGES.get(to_stage)
-        if stage is None:
-            if to_stage in AFTER_TRIAL:
-                self.trials.pop(key, None)
-        elif not AFTER_TRIAL & steps.keys() and (*key, stage) not in self._judged:
-            self.trials[key] = Trial(*key, stage, envelope.time, envelope.correlation_id)
+        await table.refresh()
+        await self._declared.refresh()
+        await self.refresh()
+        self._unknown[key] = None
+        while len(self._unknown) > UNKNOWN_KEPT:
+            del self._unknown[next(iter(self._unknown))]
 
-    def _score(self, data: EvalPassed) -> None:
+    def _move(self, envelope: Envelope[Any], model_id: str) -> None:
+        steps = self._steps.setdefault(envelope.project, {})
+        before = steps.get(model_id)
+        if before is None or (_order(before) < _order(envelope) and _stage(before) is not _stage(envelope)):
+            steps[model_id] = envelope
+
+    def _measure(self, data: EvalPassed) -> None:
         for contestant in data.contestants:
             metrics = contestant.metrics
             if (
@@ -100,4 +217,12 @@ class Knowledge:
             ):
                 total = round(metrics["examples"])
                 valid = round(metrics[Metric.VALID_OUTPUT.value] * total)
-                self._scores[data.project, data.adapter.model_id] = (total - valid, total)
+                self._holdouts[data.project, data.adapter.model_id] = (total - valid, total)
+
+
+def _stage(step: Envelope[Any]) -> Stage:
+    return step.data.to_stage if isinstance(step.data, ModelPromoted) else Stage.ROLLED_BACK
+
+
+def _order(step: Envelope[Any]) -> tuple[int, Any, str]:
+    return step.data.generation or 0, step.time, step.id

@@ -4,67 +4,50 @@ from __future__ import annotations
 
 from tunewheel_contracts import topics
 from tunewheel_runtime.process import run_service
-from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.static_embedding import StaticEmbedder
 
-from tunewheel_monitor.handlers import GROUPS, register
-from tunewheel_monitor.judging import Judge
-from tunewheel_monitor.knowledge import Knowledge
-from tunewheel_monitor.log_ranges import LogRanges
-from tunewheel_monitor.marks import Marks
-from tunewheel_monitor.records import WindowRecords
+from tunewheel_monitor.checkpoints import Checkpoints
+from tunewheel_monitor.clock import Clock
+from tunewheel_monitor.evidence import Exhibits
+from tunewheel_monitor.handlers import register
+from tunewheel_monitor.knowledge import TOPICS, Knowledge
+from tunewheel_monitor.log_positions import LogPositions
 from tunewheel_monitor.reference import References
+from tunewheel_monitor.scoring import Scorer
 from tunewheel_monitor.settings import Settings
-from tunewheel_monitor.sorting import Sorter
 from tunewheel_monitor.watch import Watch
-
-KNOWN_FROM = (
-    topics.MODEL_PROMOTED,
-    topics.MODEL_ROLLEDBACK,
-    topics.EVAL_PASSED,
-    topics.ROLLOUT_JUDGED,
-    topics.DRIFT_DETECTED,
-    topics.ERASURE_REQUESTED,
-)
 
 
 def make_app(settings: Settings) -> Service:
     """Build the service: specs, routes and verdicts are read to the end before any traffic is."""
     service = Service("monitor", settings)
-    service.one_at_a_time(topics.PROJECT_DECLARED)
-    watch = make_watch(service, settings)
-
-    async def start() -> None:
-        backoff = Backoff(
-            settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
-        )
-        await retry(watch.start, backoff, what="catching up with the traffic")
-
-    service.on_startup(start)
-    register(service, watch)
+    secret = settings.pseudonym_secret.get_secret_value() if settings.pseudonym_secret else ""
+    knowledge = make_knowledge(service, secret)
+    embedder = StaticEmbedder()
+    references = References(service.store, embedder, settings.reference_texts)
+    exhibits = Exhibits(service.store, LogPositions(settings), knowledge.erasures)
+    watch = Watch(service, knowledge, references, Checkpoints(service.store), exhibits, secret)
+    register(service, Scorer(knowledge, references, embedder, service.new, secret), watch)
+    clock = Clock(
+        settings.clock_seconds,
+        knowledge.projects,
+        lambda: service.settled(topics.INFERENCE_SCORED),
+        watch.tick,
+        service.fail,
+    )
+    service.on_startup(clock.start)
+    service.on_shutdown(clock.stop)
     return service
 
 
-def make_watch(service: Service, settings: Settings) -> Watch:
-    knowledge = Knowledge()
-    embedder = StaticEmbedder()
-    lifecycle = service.replay(KNOWN_FROM, knowledge.apply)
-    service.withhold(knowledge.erasures, lifecycle)
-    return Watch(
-        log=service,
-        knowledge=knowledge,
-        sorter=Sorter(
-            declared=service.view(topics.PROJECT_DECLARED),
-            desired=service.view(topics.SERVING_DESIRED),
-            knowledge=knowledge,
-            lifecycle=lifecycle,
-            records=WindowRecords(service.store),
-        ),
-        references=References.of(service.store, embedder, limit=settings.reference_texts),
-        judge_window=Judge(embedder.embed, settings.drift_examples),
-        marks=Marks(LogRanges(settings), GROUPS),
+def make_knowledge(service: Service, secret: str) -> Knowledge:
+    knowledge = Knowledge(
+        service.view(topics.PROJECT_DECLARED), service.view(topics.SERVING_DESIRED), secret=secret
     )
+    knowledge.lifecycle = service.replay(TOPICS, knowledge.apply)
+    service.withhold(knowledge.erasures, knowledge.lifecycle)
+    return knowledge
 
 
 def main() -> None:

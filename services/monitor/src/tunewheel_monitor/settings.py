@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from tunewheel_runtime.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
     """``TUNEWHEEL_*`` variables of the monitor."""
 
-    reference_texts: int = Field(default=1_000, ge=20)
-    """At most so many of a dataset's texts are the input detector's reference; a larger one costs memory and
-    time by its square and adds little power."""
-    drift_examples: int = Field(default=5, ge=1, le=10)
-    """Texts shown with a drift: those that are least like anything in the dataset."""
+    reference_texts: int = Field(default=8_000, ge=20)
+    """At most so many of a dataset's questions are what questions are compared with."""
+    pseudonym_secret: SecretStr | None = Field(default=None, min_length=16)
+    """Keys the pseudonyms of users; the same on every replica."""
+    clock_seconds: float = Field(default=5.0, gt=0)
+    """How often deadlines are looked at."""

@@ -1,37 +1,44 @@
-"""What the monitor does with completions and ratings: sort them into windows and trials, and judge those.
+"""Folds the scored traffic of the projects whose partitions this process has, and says what follows.
 
-Nothing is lost or said twice by a crash. A window's record (see ``records``) is created before its drift is
-published, and both before the offset is committed; on start, everything between the newest record and the
-committed offset is read again.
+A batch ends, for each project in it, in this order: texts of new alarms are written down, the checkpoint is
+created, its events are published; then the offset is committed. Whoever goes on after a kill begins with the
+newest checkpoint and publishes its events again, under the same ids. See ``checkpoints``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
-from tunewheel_contracts.erasures import place_of, proof_of
-from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.erasures import erasure_of, place_of, proof_of
+from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import ErasureCompleted
-from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.events.monitoring import InferenceScored, LabelsRequested
+from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_runtime.service import Delivery
 
-from tunewheel_monitor.judging import DETECTORS, Judge
+from tunewheel_monitor.alarms import Said
+from tunewheel_monitor.checkpoints import Checkpoint, Checkpoints
+from tunewheel_monitor.evidence import Evidence, Exhibits
+from tunewheel_monitor.fold import Facts, fold, follow, tick
 from tunewheel_monitor.knowledge import Knowledge
-from tunewheel_monitor.marks import Marks
-from tunewheel_monitor.records import StreamName, WindowRecord
 from tunewheel_monitor.reference import References
-from tunewheel_monitor.rollout import Trial, Verdict, judge
-from tunewheel_monitor.sorting import Sorter, StreamKey
-from tunewheel_monitor.windows import Silence, Stream, Window
+from tunewheel_monitor.state import ProjectState, without
 
 log = structlog.get_logger(__name__)
 HOLDER = "monitor"
+Outcome = tuple[Said, Envelope[InferenceScored] | None]
+"""What is to be said, and the scored event that led to it; None: the clock did."""
+KEPT = 256
+"""Projects whose states are in memory, those of late."""
 
 
 class Log(Protocol):
@@ -46,155 +53,190 @@ class Log(Protocol):
 
 @dataclass
 class Watch:
-    """Takes deliveries in any number of batches and topics, one batch at a time."""
+    """Takes one batch, one tick or one erasure at a time."""
 
     log: Log
     knowledge: Knowledge
-    sorter: Sorter
     references: References
-    judge_window: Judge
-    marks: Marks
+    checkpoints: Checkpoints
+    exhibits: Exhibits
+    secret: str = ""
+    _held: OrderedDict[str, Checkpoint] = field(default_factory=OrderedDict[str, Checkpoint])
+    _next: dict[int, int] = field(default_factory=dict[int, int])
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def __post_init__(self) -> None:
-        self._lock = asyncio.Lock()
-
-    async def start(self) -> None:
-        """Bring back what the last process knew; publish what it recorded and did not come to say."""
-        async with self._lock:
-            self.knowledge.recount()
-            for record in await self.sorter.open_all():
-                await self._say(self._without_erased(record))
-            await self.sorter.records.strip_earlier()
-            await self.marks.catch_up(self.sorter.beginnings(), self.sorter.take)
-            await self._settle()
-
-    async def take(self, deliveries: Sequence[Delivery[Any]]) -> None:
-        """Handle a batch; repeating it, after an error or a restart, changes nothing.
+    async def take(self, deliveries: Sequence[Delivery[InferenceScored]]) -> None:
+        """Fold a batch; repeating it, after an error or a restart, changes nothing.
 
         Raises:
-            TransientError: the broker or the store is away; call again with the same batch.
+            TransientError: the broker or the store is away, or another process has gone on with a project;
+                call again with the same batch.
         """
         async with self._lock:
+            self._forget_old(deliveries)
+            by_project: dict[str, list[Delivery[InferenceScored]]] = defaultdict(list)
             for delivery in deliveries:
-                await self.marks.take_missing_before(delivery.position, self._take)
-                await self._take(delivery)
-            await self._settle()
+                by_project[delivery.event.project].append(delivery)
+            for project, some in by_project.items():
+                await self._take(project, some)
+            for delivery in deliveries:
+                self._next[delivery.position.partition] = delivery.position.offset + 1
+
+    async def tick(self, project: str, now: datetime | None = None) -> None:
+        """Say what the clock alone says of a project of whose traffic nothing waits.
+
+        Raises:
+            TransientError: see ``take``.
+        """
+        now = now or datetime.now(UTC)
+        async with self._lock:
+            spec = await self.knowledge.spec(project)
+            if spec is None or not self.knowledge.awaits_a_clock(project, spec.rollout, now):
+                return
+            held = await self._load(project)
+            facts = await self._facts(spec, held.state)
+            follow(held.state, facts)
+            if said := tick(held.state, project, facts, now):
+                await self._settle(held, spec, [(one, None) for one in said])
+            self._keep(held)
 
     async def forget(self, event: Envelope[ErasureRequested]) -> ErasureCompleted:
-        """Show nothing of what ``event`` erases in any drift from here on; return the proof. Closed windows
-        hold no text; what their drift showed stays on ``drift.detected`` until its retention ends.
+        """Take what ``event`` erases out of the evidence of alarms and out of the project's state; return the
+        proof.
 
         Raises:
-            TransientError: the broker or the store is away.
+            TransientError: see ``take``.
         """
+        project, erasure = event.project, erasure_of(event)
         async with self._lock:
-            waiting = [
-                name
-                for (project, _), stream in self.sorter.streams.items()
-                if project == event.project
-                for name in await self.sorter.erased(project, stream.pending)
-            ]
-            path = f"{place_of(event.project, event.id)}.{HOLDER}"
-            first = await self.sorter.records.first(path, str(len(waiting)).encode())
-        log.info("erased", erasure_id=event.data.erasure_id, completions=len(waiting))
+            emptied, names = await self.exhibits.erase(project, erasure)
+            if erasure.customer is not None:
+                names |= _pseudonyms(project, self.secret, erasure.customer)
+            held = await self._load(project)
+            if held.number:
+                state = ProjectState.from_json(without(held.state.as_json(), names))
+                held = Checkpoint(project, held.number + 1, state)
+                await self.checkpoints.write(held)
+                self._keep(held)
+            await self.checkpoints.drop_before(project, held.number)
+            path = f"{place_of(project, event.id)}.{HOLDER}"
+            first = await self.exhibits.store.first(path, str(emptied).encode())
+        log.info("erased", erasure_id=event.data.erasure_id, texts=emptied)
         return proof_of(event.data, holder=HOLDER, erased_by=HOLDER, records=int(first))
 
-    async def _take(self, delivery: Delivery[Any]) -> None:
-        if self.marks.is_new(delivery.position):
-            await self.sorter.take(delivery)
-            self.marks.advance(delivery.position)
+    def _forget_old(self, deliveries: Sequence[Delivery[Any]]) -> None:
+        """Drop what is held where a partition does not go on where it was left: another process had it."""
+        seen: set[int] = set()
+        for partition, offset in ((d.position.partition, d.position.offset) for d in deliveries):
+            if partition not in seen and self._next.get(partition) != offset:
+                self._held.clear()
+            seen.add(partition)
 
-    async def _settle(self) -> None:
-        for key, stream in list(self.sorter.streams.items()):
-            while (window := self._full(key, stream)) is not None:
-                await self._close(key, stream, window)
-        for trial in list(self.knowledge.trials.values()):
-            await self._judge_trial(trial)
+    async def _take(self, project: str, deliveries: Sequence[Delivery[InferenceScored]]) -> None:
+        spec = await self.knowledge.spec(project)
+        if spec is None or not self.knowledge.is_watched(spec):
+            return  # nothing is read, and nothing written
+        held = await self._load(project)
+        offsets = held.state.offsets
+        fresh = [d for d in deliveries if d.position.offset >= offsets.get(str(d.position.partition), 0)]
+        if fresh:
+            items = [delivery.event.data for delivery in fresh]
+            generation = held.state.version.generation if held.state.version else 0
+            await self.knowledge.learn(items, generation=generation)
+            facts = await self._facts(spec, held.state)
+            forgotten = self.knowledge.forgotten(project)
+            said = await asyncio.to_thread(_folded, held.state, fresh, facts, forgotten)
+            await self._settle(held, spec, said)
+        self._keep(held)
 
-    def _full(self, key: StreamKey, stream: Stream) -> Window | None:
-        spec = self.sorter.spec(stream.project)
-        return stream.full(spec.drift.window) if spec is not None else None
-
-    async def _close(self, key: StreamKey, stream: Stream, window: Window) -> None:
-        spec = self.sorter.spec(stream.project)
-        assert spec is not None
-        record = await self._judged(key[1], stream, window, spec)
-        await self.sorter.records.create(record)
-        await self._say(record)
-        stream.close(window, silence=Silence(record.silence), baseline=record.baseline)
-
-    async def _judged(
-        self, name: StreamName, stream: Stream, window: Window, spec: ProjectSpec
-    ) -> WindowRecord:
-        wants_input = "input" in DETECTORS[name] and "input" in spec.drift.detectors
-        model_id = window.items[-1].model_id
-        return await asyncio.to_thread(
-            self.judge_window,
-            stream,
-            name,
-            window,
-            spec.drift,
-            reference=await self.references.get(stream.dataset_id) if wants_input else None,
-            measured=self.knowledge.holdout_validity(stream.project, model_id)
-            if name == "completions"
-            else None,
-            erased=await self.sorter.erased(stream.project, window.items),
+    async def _facts(self, spec: ProjectSpec, state: ProjectState) -> Facts:
+        project, production = spec.project, self.knowledge.production(spec.project)
+        serves = state.version.model_id if state.version else None
+        coverage = None
+        if production is not None and production.dataset_id is not None and production.model_id != serves:
+            reference = await self.references.get(production.dataset_id) if spec.drift.enabled else None
+            coverage = reference.coverage.facts if reference else None
+        watched = {*state.trials["open"], *state.trials["passed"]}
+        return Facts(
+            spec=spec,
+            production=production,
+            coverage=coverage,
+            holdout=self.knowledge.holdout(project, production.model_id) if production else None,
+            steps=self.knowledge.steps(project, watched),
+            turns=self.knowledge.turns.open(project),
         )
 
-    def _without_erased(self, record: WindowRecord) -> WindowRecord:
-        """Return what a dead process recorded, as it may be said now. The record does not know who asked: in
-        doubt no text is shown."""
-        since = record.window.started_at
-        asked = any(erasure.until >= since for erasure in self.knowledge.erasures.of(record.project))
-        return record.without_excerpts() if asked else record
+    async def _settle(self, held: Checkpoint, spec: ProjectSpec, said: Sequence[Outcome]) -> None:
+        """Write down where the project is now, then publish what was said."""
+        shown: dict[str, Evidence] = {}
+        held.events = [await self._event(spec, one, cause, shown) for one, cause in said]
+        held.number += 1
+        await self.checkpoints.write(held)
+        await self._publish(held)
 
-    async def _say(self, record: WindowRecord) -> None:
-        """Publish the drift in ``record``, except what is on the log already; excerpts stay there alone."""
-        if record.said:
-            return
-        made = [self.log.new(data, correlation_id=record.correlation_id) for data in record.detections]
-        told = [replace(event, causation_id=record.cause_id) for event in made]
-        await self.log.publish_many([event for event in told if event.id not in self.knowledge.said])
-        self.knowledge.said.update(event.id for event in told)
-        if record.detections:
-            await self.sorter.records.keep_told(record)
-        for detector in record.not_measured:
-            log.warning(
-                "drift_not_measured",
-                project=record.project,
-                window=record.number,
-                detector=detector,
-                reason="serving.log leaves the texts out that it compares",
-            )
-        for finding in record.findings:
-            log.info(
-                "window_judged",
-                project=record.project,
-                dataset_id=record.dataset_id,
-                window=record.number,
-                **finding.model_dump(),
-            )
+    async def _event(
+        self, spec: ProjectSpec, said: Said, cause: Envelope[Any] | None, shown: dict[str, Evidence]
+    ) -> Envelope[Any]:
+        data = said.data
+        if isinstance(data, DriftDetected | LabelsRequested) and said.places:
+            alarm_id = data.alarm_id or ""
+            if alarm_id not in shown:
+                await self.knowledge.refresh()  # what was erased a moment ago is not shown
+                reference = await self.references.get(data.dataset_id)
+                words = reference.words if reference else {}
+                shown[alarm_id] = await self.exhibits.keep(spec, alarm_id, said.places, words=words)
+            data = _with_evidence(data, shown[alarm_id])
+        if cause is None:
+            return self.log.new(data, correlation_id=said.correlation_id)
+        made = self.log.new(data, correlation_id=said.correlation_id or cause.correlation_id)
+        return replace(made, causation_id=cause.data.scored)
 
-    async def _judge_trial(self, trial: Trial) -> None:
-        spec = self.sorter.spec(trial.project)
-        verdict = judge(trial, spec.rollout) if spec is not None else None
-        if verdict is None:
-            return
-        cause = self.sorter.last_counted(trial)
-        data = self._judgement(trial, verdict)
-        await self.log.publish_many([self.log.new(data, cause=cause, correlation_id=trial.correlation_id)])
-        self.knowledge.close_trial(trial.project, trial.model_id, trial.stage)
-        log.info("rollout_judged", model_id=trial.model_id, stage=trial.stage, verdict=verdict.verdict)
+    async def _load(self, project: str) -> Checkpoint:
+        """Return the project's state for one use: it is held again only once it was used well (``_keep``)."""
+        held = self._held.pop(project, None)
+        if held is None:
+            held = await self.checkpoints.latest(project)
+            await self._publish(held)  # whoever wrote it may have died before that
+        return held
 
-    def _judgement(self, trial: Trial, verdict: Verdict) -> RolloutJudged:
-        return RolloutJudged(
-            project=trial.project,
-            model_id=trial.model_id,
-            stage=trial.stage,
-            generation=self.sorter.generation(trial.project),
-            verdict=verdict.verdict,
-            requests=trial.candidate.requests,
-            candidate=trial.candidate.figures(),
-            champion=trial.champion.figures(),
-            reasons=verdict.reasons,
-        )
+    def _keep(self, held: Checkpoint) -> None:
+        self._held[held.project] = held
+        while len(self._held) > KEPT:
+            self._held.popitem(last=False)
+
+    async def _publish(self, held: Checkpoint) -> None:
+        await self.log.publish_many(held.events)
+        for event in held.events:
+            log.info(event.data.type, project=held.project, subject=event.data.ce_subject, event_id=event.id)
+        held.events = ()
+
+
+def _with_evidence(data: DriftDetected | LabelsRequested, found: Evidence) -> Event:
+    """Return the event with where its texts lie, and the words that set them apart."""
+    if isinstance(data, LabelsRequested):
+        return data.model_copy(update={"prompts": found.path, "keywords": found.keywords})
+    cluster = data.cluster and data.cluster.model_copy(update={"keywords": found.keywords})
+    return data.model_copy(update={"evidence": found.path, "cluster": cluster})
+
+
+def _folded(
+    state: ProjectState,
+    deliveries: Sequence[Delivery[InferenceScored]],
+    facts: Facts,
+    forgotten: Callable[[InferenceScored], bool],
+) -> list[Outcome]:
+    follow(state, facts)
+    said: list[Outcome] = []
+    for delivery in deliveries:
+        item = delivery.event.data
+        if item.user is not None and forgotten(item):
+            item = item.model_copy(update={"user": None})
+        said += [(one, delivery.event) for one in fold(state, item, facts)]
+        state.offsets[str(delivery.position.partition)] = delivery.position.offset + 1
+    return said
+
+
+def _pseudonyms(project: str, secret: str, customer: str) -> frozenset[str]:
+    """Return the names under which a user may stand in a state: the pseudonym, or its beginning."""
+    whole = Pseudonyms(project, secret).of("user", customer)
+    return frozenset({whole, whole[:16]})

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.partitioner import DefaultPartitioner
+from tunewheel_runtime.partitions import Settled, partition_of, settled_of
+
+
+@pytest.mark.parametrize("key", ["desk", "shop", "a-long-name.of-a.project", "ä"])
+def test_a_key_lies_where_the_producer_puts_it(key: str) -> None:
+    partitions: Any = list(range(7))
+    assert partition_of(key, 7) == DefaultPartitioner()(key.encode(), partitions, partitions)
+
+
+def test_keys_of_other_partitions_and_of_no_topic_are_not_held() -> None:
+    own = partition_of("desk", 3)
+    assert Settled(3, frozenset({own})).holds("desk")
+    assert not Settled(3, frozenset({(own + 1) % 3})).holds("desk")
+    assert not Settled(0, frozenset()).holds("desk")
+
+
+class Member:
+    """A member of a group: partition → (end that it heard of, what is committed)."""
+
+    def __init__(self, partitions: dict[int, tuple[int | None, int | None]]) -> None:
+        self._partitions = partitions
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition("t", partition) for partition in self._partitions}
+
+    def highwater(self, tp: TopicPartition) -> int | None:
+        return self._partitions[tp.partition][0]
+
+    async def committed(self, tp: TopicPartition) -> int | None:
+        return self._partitions[tp.partition][1]
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return {0, 1, 2, 3, 4}
+
+
+async def test_what_waits_or_was_not_heard_of_is_not_settled() -> None:
+    member: Any = Member({0: (5, 5), 1: (5, 4), 2: (None, 5), 3: (0, None)})
+    assert await settled_of(member, "t") == Settled(5, frozenset({0, 3}))

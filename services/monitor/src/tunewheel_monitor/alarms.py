@@ -1,0 +1,173 @@
+"""When an alarm begins and when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from tunewheel_contracts.event import Event
+from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested
+from tunewheel_contracts.events.production import DriftDetected, DriftWindow
+from tunewheel_contracts.formats.drift_spec import DriftSpec
+from tunewheel_contracts.identity import content_sha256
+
+from tunewheel_monitor.detectors import Finding
+from tunewheel_monitor.state import ERASED, Alarm, ProjectState, Version
+from tunewheel_monitor.turns import counting
+
+CALM_WINDOWS = 3
+"""Windows in a row without drift after which an alarm is over, at least: a shift at the edge of what a window
+can show is seen in one window and not in the next."""
+MOST_SHOWN = 200
+WANTED = 20
+"""Trusted examples near the cluster that a build should have, where nobody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Something to publish. ``places``: where the texts lie that show it, by completion, most telling first.
+    ``correlation_id`` None: that of the event that led to it."""
+
+    data: Event
+    correlation_id: str | None = None
+    places: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+
+
+def evidence_path(project: str, alarm_id: str) -> str:
+    """Return where the texts of an alarm lie in the object store."""
+    return f"monitor/{project}/alarms/{alarm_id}.json"
+
+
+def weigh(
+    state: ProjectState,
+    version: Version,
+    finding: Finding,
+    *,
+    project: str,
+    family: str,
+    window: DriftWindow,
+    drift: DriftSpec,
+    at: datetime,
+) -> list[Said]:
+    """Take what a detector says of a full window: open its alarm, keep it open, or end it."""
+    alarm = state.alarms.get(finding.detector)
+    if finding.drifted:
+        if alarm is None:
+            return _raise(state, version, finding, project=project, family=family, window=window, at=at)
+        alarm.calm_windows = alarm.calm_items = 0
+        return []
+    if alarm is None:
+        return []
+    alarm.calm_windows += 1
+    alarm.calm_items += window.completions
+    covered = alarm.dataset_id != version.dataset_id
+    # A version that was trained on it need not prove for as long that it is over.
+    cooldown = 0 if covered else drift.cooldown_completions
+    if alarm.calm_windows < CALM_WINDOWS or alarm.calm_items < cooldown:
+        return []
+    return [resolve(state, version, finding.detector, project, "covered" if covered else "calm", at, finding)]
+
+
+def resolve(
+    state: ProjectState,
+    version: Version,
+    detector: str,
+    project: str,
+    reason: str,
+    at: datetime,
+    finding: Finding | None = None,
+) -> Said:
+    """End the open alarm of ``detector``."""
+    alarm = state.alarms.pop(detector)
+    raised_at = datetime.fromisoformat(alarm.raised_at)
+    return Said(
+        DriftResolved(
+            project=project,
+            alarm_id=alarm.alarm_id,
+            detector=detector,
+            dataset_id=version.dataset_id,
+            model_id=version.model_id,
+            reason=reason,
+            statistic=finding.statistic if finding else alarm.statistic,
+            threshold=finding.threshold if finding else alarm.threshold,
+            raised_at=raised_at,
+            resolved_at=max(at, raised_at),
+            inferences=alarm.inferences,
+        )
+    )
+
+
+def _raise(
+    state: ProjectState,
+    version: Version,
+    finding: Finding,
+    *,
+    project: str,
+    family: str,
+    window: DriftWindow,
+    at: datetime,
+) -> list[Said]:
+    named = [project, finding.detector, version.dataset_id, window.model_dump(mode="json")]
+    digits = content_sha256(named)[:12]
+    alarm_id = f"alarm-{digits}"
+    state.alarms[finding.detector] = Alarm(
+        alarm_id=alarm_id,
+        family=family,
+        dataset_id=version.dataset_id,
+        raised_at=at.isoformat(),
+        statistic=finding.statistic,
+        threshold=finding.threshold,
+    )
+    shown = _shown(finding)
+    places = tuple((name, tuple(state.places[name])) for name in shown if name in state.places)
+    path = evidence_path(project, alarm_id) if places else None
+    detected = DriftDetected(
+        project=project,
+        detector=cast(Any, family),
+        statistic_name=finding.statistic_name,
+        statistic=finding.statistic,
+        p_value=finding.p_value,
+        threshold=finding.threshold,
+        dataset_id=version.dataset_id,
+        model_id=version.model_id,
+        window=window,
+        alarm_id=alarm_id,
+        signal=finding.detector,
+        effect=finding.effect,
+        effect_unit=finding.effect_unit,
+        reference=finding.reference,
+        suggested_action=finding.action,
+        cluster=finding.cluster,
+        evidence=path,
+    )
+    if finding.cluster is None:
+        counting.alarmed(state.turns, version.model_id)
+    said = [Said(detected, places=places)]
+    if finding.action == "collect_labels" and shown:
+        said.append(Said(_wanted(detected, finding, shown, f"labels-{digits}"), places=places))
+    return said
+
+
+def _shown(finding: Finding) -> tuple[str, ...]:
+    ids = finding.cluster.completion_ids if finding.cluster else ()
+    return tuple(name for name in dict.fromkeys((*ids, *finding.completion_ids)) if name != ERASED)[
+        :MOST_SHOWN
+    ]
+
+
+def _wanted(
+    detected: DriftDetected, finding: Finding, shown: tuple[str, ...], request_id: str
+) -> LabelsRequested:
+    cluster = finding.cluster
+    return LabelsRequested(
+        project=detected.project,
+        request_id=request_id,
+        alarm_id=detected.alarm_id or "",
+        dataset_id=detected.dataset_id,
+        wanted=WANTED,
+        centroid=cluster.centroid if cluster else (),
+        radius=cluster.radius if cluster else 0.0,
+        completion_ids=shown,
+        prompts=detected.evidence,
+    )

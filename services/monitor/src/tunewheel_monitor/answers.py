@@ -1,0 +1,86 @@
+"""What an answer is like, in figures: its label, whether it declines, repeats itself, names what nobody
+named."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, field
+
+from pydantic_core import SchemaValidator
+from tunewheel_contracts.fields import linear_complaint, linear_engine
+from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
+from tunewheel_outputs.form import AnswerForm, is_plain_label
+from tunewheel_outputs.labels import MISSING, label_of
+from tunewheel_outputs.parsing import readable
+from tunewheel_outputs.terms import names_in, terms_of
+from tunewheel_outputs.texts import spoken
+
+LONGEST_TEXT = 4_000
+"""Characters of a question or an answer that are looked at: the embedder reads 512 tokens."""
+LONGEST_LABEL = 200
+GRAM = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One project's task, prepared for many answers."""
+
+    spec: TaskSpec
+    form: AnswerForm
+    refusal: SchemaValidator | None = None
+
+    @classmethod
+    def of(cls, spec: TaskSpec) -> Task:
+        known = spec.refusal is not None and linear_complaint(spec.refusal) is None
+        return cls(spec, AnswerForm(spec), linear_engine(spec.refusal or "") if known else None)
+
+    def declines(self, answer: str) -> bool | None:
+        """Tell whether ``answer`` declines; None: the task has no pattern for that."""
+        return None if self.refusal is None else self.refusal.isinstance_python(readable(answer))
+
+
+@dataclass(slots=True)
+class Tasks:
+    """Prepared tasks by project; one is prepared again where its spec changed."""
+
+    _by_project: dict[str, tuple[str, Task]] = field(default_factory=dict[str, tuple[str, Task]])
+
+    def of(self, spec: ProjectSpec) -> Task:
+        known = self._by_project.get(spec.project)
+        if known is None or known[0] != spec.sha256:
+            known = (spec.sha256, Task.of(spec.task))
+            self._by_project[spec.project] = known
+        return known[1]
+
+
+def label_in(task: TaskSpec, answer: str) -> str | None:
+    """Return the label that ``answer`` bears, as a text; None: it bears none."""
+    if task.label_field is not None:
+        found = label_of(answer, task.label_field)
+        return None if found is MISSING or isinstance(found, dict | list) else _shown(found)
+    return _shown(answer.strip()) if is_plain_label(task) and answer.strip() else None
+
+
+def _shown(label: object) -> str:
+    return str(label)[:LONGEST_LABEL]
+
+
+def repetition(answer: str) -> float:
+    """Return the share of the answer's word 4-grams that were there before; 0.0 where it has none."""
+    words = answer[:LONGEST_TEXT].split()
+    grams = len(words) - GRAM + 1
+    if grams < 1:
+        return 0.0
+    distinct = len(set(zip(*(words[n:] for n in range(GRAM)), strict=False)))
+    return 1 - distinct / grams
+
+
+def invented(answer: str, said_before: str, terms: Set[str]) -> int:
+    """Count the answer's names, numbers and identifiers that stand neither in ``said_before`` nor among
+    ``terms``, those of the training rows: the metric ``invented_terms``, without an expert's answer."""
+    named = {name for text in spoken(answer[:LONGEST_TEXT]) for name in names_in(text)}
+    unknown = [name for name in named if name not in terms]
+    if not unknown:
+        return 0
+    given = terms_of((said_before,))
+    return sum(name not in given for name in unknown)

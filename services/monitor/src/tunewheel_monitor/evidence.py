@@ -1,0 +1,190 @@
+"""The texts that show an alarm: taken from the log when it opens, redacted, in an object of their own that an
+erasure empties. No event holds them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from tunewheel_contracts import topics
+from tunewheel_contracts.erasures import Erasure, Erasures
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope, decode_data
+from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.identity import canonical_json
+from tunewheel_contracts.topics import TopicSpec
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_monitor.alarms import evidence_path
+from tunewheel_monitor.reference import asked, words_in
+
+log = structlog.get_logger(__name__)
+TOPICS = {"completion": topics.INFERENCE_COMPLETED, "rating": topics.FEEDBACK_RECEIVED}
+LEGIBLE = ("full", "redacted")
+LONGEST_TEXT = 4_000
+MOST_KEYWORDS = 8
+KEYWORD_SHARE = 0.1
+"""Of a cluster's texts: a word in fewer says little of them, and may be somebody's name."""
+KEYWORD_TEXTS = 3
+
+
+class Positions(Protocol):
+    async def read(
+        self, topic: TopicSpec, places: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], Envelope[Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of an alarm's texts; ``path`` None: nobody can read any."""
+
+    path: str | None
+    keywords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """``monitor/<project>/alarms/<alarm_id>.json``, in the form of ``LabelPrompts``."""
+
+    store: ObjectStore
+    log: Positions
+    erasures: Erasures
+
+    async def keep(
+        self,
+        spec: ProjectSpec,
+        alarm_id: str,
+        places: Sequence[tuple[str, tuple[Any, ...]]],
+        *,
+        words: Mapping[str, float],
+    ) -> Evidence:
+        """Write down the texts of an alarm. ``words``: the share of the reference's questions with each word.
+
+        Raises:
+            TransientError: the broker or the store cannot be reached.
+        """
+        prompts = await self._prompts(spec, places)
+        if not any(prompt.messages for prompt in prompts):
+            return Evidence(None)
+        path = evidence_path(spec.project, alarm_id)
+        request_id = alarm_id.replace("alarm-", "labels-", 1)
+        kept = LabelPrompts(project=spec.project, request_id=request_id, items=tuple(prompts))
+        await self.store.first(path, canonical_json(kept.model_dump(mode="json")))
+        return Evidence(path, keywords([asked(prompt.messages) for prompt in prompts], words))
+
+    async def _prompts(
+        self, spec: ProjectSpec, places: Sequence[tuple[str, tuple[Any, ...]]]
+    ) -> list[LabelPrompt]:
+        found: dict[str, Envelope[Any]] = {}
+        for kind, topic in TOPICS.items():
+            wanted = {(part, offset): name for name, (of, part, offset) in places if of == kind}
+            read = await self.log.read(topic, list(wanted))
+            found |= {wanted[place]: event for place, event in read.items()}
+        shown = [self._shown(found[name]) for name, _ in places if name in found]
+        return await asyncio.to_thread(redacted, spec, shown)
+
+    def _shown(self, event: Envelope[Any]) -> LabelPrompt:
+        data = event.data
+        prompt = LabelPrompt(completion_id=data.completion_id)
+        taken = self.erasures.take(
+            project=data.project,
+            customer=data.customer,
+            source_id=data.completion_id,
+            at=getattr(data, "completed_at", event.time),
+        )
+        if taken or getattr(data, "texts", "full") not in LEGIBLE:
+            return prompt
+        messages = tuple(
+            message.model_copy(update={"content": message.content[:LONGEST_TEXT]})
+            for message in data.messages
+        )
+        output = (data.output or "")[:LONGEST_TEXT]
+        return prompt.model_copy(update={"customer": data.customer, "messages": messages, "output": output})
+
+    async def erase(self, project: str, erasure: Erasure) -> tuple[int, frozenset[str]]:
+        """Empty what ``erasure`` takes; return how many texts, and the completions that it takes by name.
+
+        Raises:
+            TransientError: the store cannot be reached.
+        """
+        count, names = 0, {erasure.source_id} if erasure.source_id else set[str]()
+        for path in await self.store.list(f"monitor/{project}/alarms"):
+            kept = await self._read(path)
+            if kept is None:
+                continue
+            items = [item.emptied() if _is_taken(item, erasure) else item for item in kept.items]
+            emptied = [old for old, new in zip(kept.items, items, strict=True) if old != new]
+            if emptied:
+                told = kept.model_copy(update={"items": tuple(items)})
+                await self.store.replace(path, canonical_json(told.model_dump(mode="json")))
+            count += len(emptied)
+            names |= {item.completion_id for item in emptied}
+        return count, frozenset(names)
+
+    async def _read(self, path: str) -> LabelPrompts | None:
+        try:
+            return decode_data(LabelPrompts, await self.store.read(path) or b"")
+        except InvalidEvent as error:
+            log.error("evidence_damaged", path=path, reason=str(error), mend="remove the file")
+            return None
+
+
+def _is_taken(item: LabelPrompt, erasure: Erasure) -> bool:
+    if erasure.customer is not None:
+        return item.customer == erasure.customer
+    return item.completion_id == erasure.source_id
+
+
+def redacted(spec: ProjectSpec, prompts: Sequence[LabelPrompt]) -> list[LabelPrompt]:
+    """Return ``prompts`` without personal data, as ``dataset.pii`` finds it by patterns; as they are where it
+    keeps them. Where that is not possible no text is left. Imports presidio: not in the loop's thread."""
+    if spec.dataset.pii.action == "keep":
+        return list(prompts)
+    try:
+        return _clean(spec, prompts)
+    except Exception as error:  # such as text that no UTF-8 holds, or a pattern that nobody knows
+        log.error("evidence_left_out", project=spec.project, reason=repr(error))
+        return [prompt.emptied() for prompt in prompts]
+
+
+def _clean(spec: ProjectSpec, prompts: Sequence[LabelPrompt]) -> list[LabelPrompt]:
+    import polars as pl
+    from tunewheel_redaction.redaction import Redactor
+
+    policy = spec.dataset.pii.model_copy(update={"action": "redact", "named_entities": None})
+    redactor = Redactor(policy, project=spec.project)
+
+    def series(texts: Sequence[str]) -> tuple[pl.Series, pl.Series]:
+        return pl.Series(texts, dtype=pl.String), pl.Series([""] * len(texts), dtype=pl.String)
+
+    contents = [message.content for prompt in prompts for message in prompt.messages]
+    cleaned = iter(redactor.clean(*series(contents)).to_list())
+    outputs = redactor.clean_answers(*series([prompt.output for prompt in prompts])).to_list()
+    return [
+        prompt.model_copy(
+            update={
+                "messages": tuple(
+                    message.model_copy(update={"content": next(cleaned)}) for message in prompt.messages
+                ),
+                "output": output,
+            }
+        )
+        for prompt, output in zip(prompts, outputs, strict=True)
+    ]
+
+
+def keywords(texts: Sequence[str], words: Mapping[str, float]) -> tuple[str, ...]:
+    """Return the words that set ``texts`` apart from the reference, the most telling first."""
+    said = [text for text in texts if text]
+    counts = Counter(word for text in said for word in words_in(text))
+    fewest = max(KEYWORD_TEXTS, KEYWORD_SHARE * len(said))
+    apart = {
+        word: count / len(said) - words.get(word, 0.0) for word, count in counts.items() if count >= fewest
+    }
+    telling = sorted((word for word in apart if apart[word] > 0), key=lambda word: (-apart[word], word))
+    return tuple(telling[:MOST_KEYWORDS])

@@ -1,0 +1,172 @@
+"""One event after the other, in the order of the project's partition: what is counted, and what is said.
+
+Pure: the same events, the same knowledge and the same state give the same events and state, wherever a batch
+ends and whoever goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_contracts.formats.spec import ProjectSpec
+
+from tunewheel_monitor.alarms import Said, resolve, weigh
+from tunewheel_monitor.coverage import CoverageFacts
+from tunewheel_monitor.detectors import DETECTORS, Opening
+from tunewheel_monitor.knowledge import Production
+from tunewheel_monitor.rollout import trials as rollout
+from tunewheel_monitor.state import OpenWindow, ProjectState, Version
+from tunewheel_monitor.turns import counting
+from tunewheel_monitor.turns.conclusion import conclude
+from tunewheel_monitor.turns.facts import Turn
+
+CONCLUDED_KEPT = 50
+WORTH_SHOWING = 0.3
+"""Repetition from which an answer may be shown with an alarm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a project while a batch is folded."""
+
+    spec: ProjectSpec
+    production: Production | None = None
+    coverage: CoverageFacts | None = None
+    """Of the production version's dataset."""
+    holdout: tuple[int, int] | None = None
+    """Answers of its evaluation: not valid, all."""
+    steps: Sequence[Envelope[Any]] = ()
+    """What put models where they are: those on trial, in production, or just gone from there."""
+    turns: Sequence[Turn] = ()
+    """Those that are not over."""
+
+
+def follow(state: ProjectState, facts: Facts) -> None:
+    """Begin and end trials as the registry says: before the first event of a batch."""
+    for step in facts.steps:
+        rollout.follow(state.trials, step)
+
+
+def fold(state: ProjectState, item: InferenceScored, facts: Facts) -> list[Said]:
+    """Take one scored event in: ``state`` is changed, what is to be said is returned. An event that came
+    before changes nothing, and of a completion the first rating counts."""
+    if not state.seen.add(item.scored):
+        return []
+    if item.of == "rating" and not state.seen.add(f"rating of {item.completion_id}"):
+        return []
+    counting.see(state.turns, item)
+    rollout.count(state.trials, item, facts.spec.rollout)
+    said = _judge(state, item.project, facts, item.at)
+    if facts.spec.drift.enabled and (version := _version(state, item, facts)) is not None:
+        said += _watch(state, version, item, facts)
+    return said
+
+
+def tick(state: ProjectState, project: str, facts: Facts, now: datetime) -> list[Said]:
+    """Return what the clock alone says, once all events before ``now`` are in ``state``."""
+    return _judge(state, project, facts, now) + _conclude(state, facts, now)
+
+
+def _judge(state: ProjectState, project: str, facts: Facts, now: datetime) -> list[Said]:
+    judged = rollout.judge(state.trials, project, facts.spec.rollout, now)
+    return [Said(one.data, correlation_id=one.correlation_id) for one in judged]
+
+
+def _conclude(state: ProjectState, facts: Facts, now: datetime) -> list[Said]:
+    said: list[Said] = []
+    for turn in facts.turns:
+        if turn.turn_id in state.concluded:
+            continue
+        if (over := conclude(state.turns, turn, facts.spec.drift, now)) is not None:
+            state.concluded = [*state.concluded, turn.turn_id][-CONCLUDED_KEPT:]
+            said.append(Said(over, correlation_id=turn.request.correlation_id))
+    return said
+
+
+def _version(state: ProjectState, item: InferenceScored, facts: Facts) -> Version | None:
+    """Return the version that ``item`` is about, opened where this is its first answer in production; None:
+    the item is of no interest to detectors."""
+    if not _is_watched(item):
+        return None
+    version, now = state.version, facts.production
+    if version is not None and version.model_id == item.model_id:
+        return version
+    serves = now is not None and now.model_id == item.model_id and item.of == "completion"
+    if now is None or now.dataset_id is None or not serves:
+        return None
+    before = version.detectors if version else {}
+    opened = {
+        detector.name: detector.open(
+            Opening(
+                drift=facts.spec.drift,
+                dataset_id=now.dataset_id,
+                coverage=facts.coverage,
+                holdout=facts.holdout,
+                predecessor=before.get(detector.name),
+            )
+        )
+        for detector in DETECTORS
+    }
+    state.version = Version(now.model_id, now.dataset_id, now.generation, opened)
+    return state.version
+
+
+def _is_watched(item: InferenceScored) -> bool:
+    if item.of == "rating":
+        return True
+    routed = item.role is RouteRole.PRODUCTION and not item.pinned and item.shadow_of is None
+    return routed and item.outcome != "cancelled" and item.fault != "client"
+
+
+def _watch(state: ProjectState, version: Version, item: InferenceScored, facts: Facts) -> list[Said]:
+    if _may_be_shown(item) and item.position is not None:
+        place = [item.of, item.position.partition, item.position.offset]
+        state.note_place(item.completion_id, place)
+    wanted = facts.spec.drift.detectors
+    for detector in DETECTORS:
+        if detector.family in wanted:
+            detector.see(version.detectors[detector.name], item)
+    if item.of == "completion":
+        for alarm in state.alarms.values():
+            alarm.inferences += 1
+        window = version.answers
+    else:
+        window = version.ratings
+    window.take(item.completion_id, item.at)
+    return _close(state, version, item, facts) if window.items >= facts.spec.drift.window else []
+
+
+def _close(state: ProjectState, version: Version, item: InferenceScored, facts: Facts) -> list[Said]:
+    """End the full window that ``item`` belongs to."""
+    drift, said, of_ratings = facts.spec.drift, list[Said](), item.of == "rating"
+    window = (version.ratings if of_ratings else version.answers).closed()
+    for detector in DETECTORS:
+        if (detector.family == "feedback") is not of_ratings:
+            continue
+        if detector.family not in drift.detectors:
+            if detector.name in state.alarms:
+                said.append(resolve(state, version, detector.name, item.project, "off", item.at))
+            continue
+        finding = detector.look(version.detectors[detector.name])
+        if finding is not None:
+            told: dict[str, Any] = {"project": item.project, "family": detector.family, "window": window}
+            said += weigh(state, version, finding, drift=drift, at=item.at, **told)
+    if of_ratings:
+        version.ratings = OpenWindow()
+    else:
+        version.answers = OpenWindow()
+    return said + _conclude(state, facts, item.at)
+
+
+def _may_be_shown(item: InferenceScored) -> bool:
+    """Tell whether a completion may be what shows an alarm: its texts are then found again."""
+    if item.of == "rating":
+        return item.rating == "down" or bool(item.corrected)
+    odd = item.novel or item.format_valid is False or item.refusal or item.truncated or item.invented
+    return bool(odd) or item.outcome == "failed" or (item.repetition or 0) >= WORTH_SHOWING

@@ -1,0 +1,28 @@
+"""Which alarms' clusters a question lies in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_runtime.static_embedding import Vectors, unit_length
+
+MOST = 16
+"""Alarms that one question can be near: the newest."""
+
+
+def near(units: Vectors, alarms: Sequence[DriftDetected]) -> list[tuple[str, ...]]:
+    """Return, for each row of ``units`` (texts, dimensions), the names of the alarms within whose cluster's
+    radius it lies. Rows are unit vectors in the space of the centroids; a row of zeros is near nothing."""
+    known = [
+        (alarm.alarm_id, alarm.cluster)
+        for alarm in alarms[-MOST:]
+        if alarm.alarm_id and alarm.cluster is not None and len(alarm.cluster.centroid) == units.shape[1]
+    ]
+    if not known:
+        return [()] * len(units)
+    centroids = unit_length(np.array([cluster.centroid for _, cluster in known]))
+    inside = 1.0 - units @ centroids.T <= np.array([cluster.radius for _, cluster in known])
+    inside &= units.any(axis=1)[:, None]
+    return [tuple(name for (name, _), yes in zip(known, row, strict=True) if yes) for row in inside]

@@ -1,0 +1,234 @@
+"""A completion, or a rating of one, becomes figures: ``inference.scored``. The figures are the same whoever
+scores it, so any number of processes share the work."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from tunewheel_contracts.erasures import Erasure
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.monitoring import InferenceScored, LogPosition
+from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted
+from tunewheel_contracts.events.upstream import FeedbackReceived
+from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_contracts.pseudonyms import Pseudonyms
+from tunewheel_outputs.texts import said_before
+from tunewheel_runtime.service import Delivery
+from tunewheel_runtime.static_embedding import StaticEmbedder, Vectors, unit_length
+
+from tunewheel_monitor.answers import LONGEST_TEXT, Task, Tasks, invented, label_in, repetition
+from tunewheel_monitor.knowledge import Knowledge
+from tunewheel_monitor.nearness import near
+from tunewheel_monitor.reference import Reference, References, asked
+
+LEGIBLE = ("full", "redacted")
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a project's batch is compared with."""
+
+    task: Task
+    reference: Reference | None
+    clusters: Sequence[DriftDetected]
+    erasures: Sequence[Erasure]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores batches: one call of the tokenizer and one matrix product each.
+
+    ``secret`` keys the pseudonyms of users.
+    """
+
+    knowledge: Knowledge
+    references: References
+    embedder: StaticEmbedder
+    new: Callable[..., Envelope[Any]]
+    secret: str = ""
+    _tasks: Tasks = field(default_factory=Tasks)
+
+    async def completions(self, deliveries: Sequence[Delivery[InferenceCompleted]]) -> list[Envelope[Any]]:
+        """Return the scores of a batch in its order; what is of no declared project, or of one that nobody
+        watches, has none.
+
+        Raises:
+            TransientError: the store or the broker cannot be reached.
+        """
+        await self.knowledge.learn([delivery.event.data for delivery in deliveries])
+        return await self._scored(deliveries, self._completions)
+
+    async def ratings(self, deliveries: Sequence[Delivery[FeedbackReceived]]) -> list[Envelope[Any]]:
+        """Like ``completions``. A rating that does not say which model it is about has no score."""
+        named = [delivery for delivery in deliveries if delivery.event.data.model_id is not None]
+        return await self._scored(named, self._ratings)
+
+    async def _scored(
+        self, deliveries: Sequence[Delivery[Any]], score: Callable[..., Iterator[Fields]]
+    ) -> list[Envelope[Any]]:
+        by_project: dict[str, list[int]] = defaultdict(list)
+        for place, delivery in enumerate(deliveries):
+            by_project[delivery.event.project].append(place)
+        found: dict[int, Envelope[Any]] = {}
+        for project, places in by_project.items():
+            spec = await self.knowledge.spec(project)
+            if spec is None or not self.knowledge.is_watched(spec):
+                continue
+            some, task = [deliveries[n] for n in places], self._tasks.of(spec)
+            production = self.knowledge.production(project)
+            reference = None
+            if spec.drift.enabled and production is not None and production.dataset_id is not None:
+                reference = await self.references.get(production.dataset_id)
+            # what others change meanwhile is taken along, not looked at from another thread
+            around = Around(
+                task, reference, self.knowledge.turns.clusters(project), self.knowledge.erasures.of(project)
+            )
+            scores = await asyncio.to_thread(self._envelopes, some, score, around)
+            found |= dict(zip(places, scores, strict=True))
+        return [found[n] for n in sorted(found)]
+
+    def _envelopes(
+        self,
+        deliveries: Sequence[Delivery[Any]],
+        score: Callable[..., Iterator[Fields]],
+        around: Around,
+    ) -> list[Envelope[Any]]:
+        names = Pseudonyms(deliveries[0].event.project, self.secret)
+        made: list[Envelope[Any]] = []
+        for delivery, fields in zip(deliveries, score(deliveries, around), strict=True):
+            fields |= _common(delivery, fields["at"], names, around.erasures)
+            # each field comes from an event that was checked, or from here: no need to check it again
+            made.append(self.new(InferenceScored.model_construct(**fields), cause=delivery.event))
+        return made
+
+    def _completions(
+        self, deliveries: Sequence[Delivery[InferenceCompleted]], around: Around
+    ) -> Iterator[Fields]:
+        completions = [delivery.event.data for delivery in deliveries]
+        places = [n for n, data in enumerate(completions) if _is_traffic(data)] if around.reference else []
+        questions = [asked(completions[n].messages)[:LONGEST_TEXT] for n in places]
+        by_place = dict(zip(places, self._located(questions, around), strict=True))
+        for place, data in enumerate(completions):
+            yield _of_completion(data) | _of_answer(data, around) | by_place.get(place, {})
+
+    def _ratings(self, deliveries: Sequence[Delivery[FeedbackReceived]], around: Around) -> Iterator[Fields]:
+        project, clusters = deliveries[0].event.project, around.clusters
+        questions = [asked(delivery.event.data.messages)[:LONGEST_TEXT] for delivery in deliveries]
+        units = unit_length(self.embedder.embed(questions)) if clusters else np.zeros((len(questions), 0))
+        alarms = near(units, clusters)
+        for place, delivery in enumerate(deliveries):
+            data = delivery.event.data
+            yield {
+                "of": "rating",
+                "role": self.knowledge.role_of(project, data.model_id or "") or RouteRole.PRODUCTION,
+                "at": delivery.event.time,
+                "client": data.principal.name if data.principal else None,
+                "rating": data.rating,
+                "corrected": data.correction is not None,
+                "agrees": _agrees(data, around.task),
+                "near": alarms[place],
+            }
+
+    def _located(self, questions: list[str], around: Around) -> list[Fields]:
+        reference = around.reference
+        if not questions or reference is None:
+            return []
+        vectors = self.embedder.embed(questions)
+        found, units = reference.coverage.score(vectors), unit_length(vectors)
+        alarms = near(units, around.clusters)
+        located: list[Fields] = []
+        for n in range(len(questions)):
+            fields: Fields = {
+                "dataset_id": reference.dataset_id,
+                "cell": int(found.cell[n]),
+                "novelty": round(float(found.novelty[n]), 4),
+                "novel": bool(found.novel[n]),
+                "near": alarms[n],
+            }
+            if found.novel[n]:
+                fields["vector"] = packed(units[n])
+            located.append(fields)
+        return located
+
+
+def packed(unit: Vectors) -> str:
+    """Return a vector of length one as signed bytes, in base64: 127 stands for 1."""
+    return base64.b64encode(np.rint(unit * 127).astype(np.int8).tobytes()).decode()
+
+
+def _common(delivery: Delivery[Any], at: datetime, names: Pseudonyms, erasures: Sequence[Erasure]) -> Fields:
+    data, position = delivery.event.data, delivery.position
+    subject = {"project": data.project, "customer": data.customer, "source_id": data.completion_id, "at": at}
+    nameless = data.customer is None or any(erasure.takes(**subject) for erasure in erasures)
+    return {
+        "project": data.project,
+        "completion_id": data.completion_id,
+        "scored": delivery.event.id,
+        "position": LogPosition(partition=position.partition, offset=position.offset),
+        "model_id": data.model_id,
+        "user": None if nameless else names.of("user", data.customer),
+    }
+
+
+def _is_traffic(data: InferenceCompleted) -> bool:
+    """Tell whether it is a question that production was asked, and that can be read."""
+    routed = data.role is RouteRole.PRODUCTION and not data.pinned and not data.cancelled
+    return routed and data.fault != "client" and data.texts in LEGIBLE and bool(data.messages)
+
+
+def _of_completion(data: InferenceCompleted) -> Fields:
+    outcome = "cancelled" if data.cancelled else "answered" if data.error is None else "failed"
+    return {
+        "role": data.role,
+        "pinned": data.pinned,
+        "shadow_of": data.shadow_of,
+        "at": data.completed_at,
+        "client": data.client,
+        "outcome": outcome,
+        "fault": data.fault,
+        "latency_seconds": data.latency_seconds,
+        "first_token_seconds": data.first_token_seconds,
+        "prompt_tokens": data.prompt_tokens,
+        "completion_tokens": data.completion_tokens,
+        "overrides": data.overrides,
+        "truncated": data.finish_reason == "length",
+    }
+
+
+def _of_answer(data: InferenceCompleted, around: Around) -> Fields:
+    task, reference = around.task, around.reference
+    if data.error is not None or data.cancelled:
+        return {}
+    legible = data.texts in LEGIBLE
+    fields: Fields = {"format_valid": data.format_valid, "violations": data.violations}
+    if not legible:
+        return fields
+    if data.format_valid is None:
+        violations = task.form.violations(data.output, said_before(data.messages))
+        fields = {"format_valid": not violations, "violations": violations}
+    fields["label"] = label_in(task.spec, data.output)
+    fields["refusal"] = task.declines(data.output)
+    fields["repetition"] = repetition(data.output)
+    if reference is not None and reference.terms:
+        system = " ".join(message.content for message in data.messages if message.role == "system")
+        said = f"{task.spec.system_prompt}\n{system}\n{said_before(data.messages)}"
+        fields["invented"] = invented(data.output, said, reference.terms)
+    return fields
+
+
+def _agrees(data: FeedbackReceived, task: Task) -> bool | None:
+    """Tell whether the answer's label is the correction's; None: one of them has none."""
+    if data.correction is None or data.output is None:
+        return None
+    correction = data.correction if isinstance(data.correction, str) else json.dumps(data.correction)
+    labels = label_in(task.spec, data.output), label_in(task.spec, correction)
+    return None if None in labels else labels[0] == labels[1]

@@ -1,0 +1,178 @@
+"""What the monitor knows of one project between two events. All of it is JSON, written down with every
+checkpoint: bounded, and without text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import OrderedDict
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tunewheel_contracts.events.production import DriftWindow
+
+from tunewheel_monitor.rollout import trials as rollout
+from tunewheel_monitor.turns import counting
+
+DetectorState = dict[str, Any]
+REMEMBERED = 10_000
+"""Scored events that are known again when they come twice: more than lie in the one segment of its disk queue
+that a gateway may publish again after a kill."""
+DIGEST_BYTES = 6
+ERASED = "erased"
+"""Stands where an erased name stood."""
+PLACES_KEPT = 1_000
+"""Completions of late whose texts may be shown with an alarm."""
+
+
+class Seen:
+    """The latest ``REMEMBERED`` names, by six bytes of a hash: two of them are alike once in 10^10 names."""
+
+    def __init__(self, packed: str = "") -> None:
+        raw = base64.b64decode(packed)
+        parts = (raw[n : n + DIGEST_BYTES] for n in range(0, len(raw), DIGEST_BYTES))
+        self._digests: OrderedDict[bytes, None] = OrderedDict.fromkeys(parts)
+
+    def add(self, name: str) -> bool:
+        """Remember ``name``; False where it is known."""
+        digest = hashlib.blake2b(name.encode(), digest_size=DIGEST_BYTES).digest()
+        if digest in self._digests:
+            return False
+        self._digests[digest] = None
+        if len(self._digests) > REMEMBERED:
+            self._digests.popitem(last=False)
+        return True
+
+    def packed(self) -> str:
+        return base64.b64encode(b"".join(self._digests)).decode()
+
+
+@dataclass(slots=True)
+class OpenWindow:
+    """What was counted since the last window was full."""
+
+    first: str = ""
+    last: str = ""
+    items: int = 0
+    started_at: str = ""
+    ended_at: str = ""
+
+    def take(self, completion_id: str, at: datetime) -> None:
+        moment = at.isoformat()
+        if not self.items:
+            self.first, self.started_at, self.ended_at = completion_id, moment, moment
+        self.last, self.items = completion_id, self.items + 1
+        self.started_at, self.ended_at = min(self.started_at, moment), max(self.ended_at, moment)
+
+    def closed(self) -> DriftWindow:
+        """Return the window as alarms name it."""
+        return DriftWindow(
+            first_completion_id=self.first,
+            last_completion_id=self.last,
+            completions=self.items,
+            started_at=datetime.fromisoformat(self.started_at),
+            ended_at=datetime.fromisoformat(self.ended_at),
+        )
+
+
+@dataclass(slots=True)
+class Version:
+    """The model in production, and what the detectors have of it. ``generation``: of the desired state that
+    put it there."""
+
+    model_id: str
+    dataset_id: str
+    generation: int
+    detectors: dict[str, DetectorState] = field(default_factory=dict[str, DetectorState])
+    answers: OpenWindow = field(default_factory=OpenWindow)
+    ratings: OpenWindow = field(default_factory=OpenWindow)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "model_id": self.model_id,
+            "dataset_id": self.dataset_id,
+            "generation": self.generation,
+            "detectors": self.detectors,
+            "answers": asdict(self.answers),
+            "ratings": asdict(self.ratings),
+        }
+
+
+@dataclass(slots=True)
+class Alarm:
+    """An alarm that is open. One detector has one at a time."""
+
+    alarm_id: str
+    family: str
+    dataset_id: str
+    raised_at: str
+    statistic: float
+    threshold: float
+    calm_windows: int = 0
+    calm_items: int = 0
+    inferences: int = 0
+
+
+@dataclass(slots=True)
+class ProjectState:
+    """``offsets``: partition of ``inference.scored`` → the offset before which all is in here."""
+
+    offsets: dict[str, int] = field(default_factory=dict[str, int])
+    seen: Seen = field(default_factory=Seen)
+    version: Version | None = None
+    alarms: dict[str, Alarm] = field(default_factory=dict[str, Alarm])
+    """By detector."""
+    places: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+    """Completion id → [``completion`` or ``rating``, partition, offset], the latest last."""
+    trials: rollout.Trials = field(default_factory=rollout.new)
+    turns: counting.State = field(default_factory=counting.fresh)
+    concluded: list[str] = field(default_factory=list[str])
+    """Turns that were said to be over, the latest last."""
+
+    def note_place(self, completion_id: str, place: list[Any]) -> None:
+        self.places.pop(completion_id, None)
+        self.places[completion_id] = place
+        if len(self.places) > PLACES_KEPT:
+            del self.places[next(iter(self.places))]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "offsets": self.offsets,
+            "seen": self.seen.packed(),
+            "version": None if self.version is None else self.version.as_json(),
+            "alarms": {name: asdict(alarm) for name, alarm in self.alarms.items()},
+            "places": self.places,
+            "trials": self.trials,
+            "turns": self.turns,
+            "concluded": self.concluded,
+        }
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> ProjectState:
+        version = told["version"]
+        return cls(
+            offsets=told["offsets"],
+            seen=Seen(told["seen"]),
+            version=None if version is None else _version(version),
+            alarms={name: Alarm(**alarm) for name, alarm in told["alarms"].items()},
+            places=told["places"],
+            trials=told["trials"],
+            turns=told["turns"],
+            concluded=told["concluded"],
+        )
+
+
+def _version(told: dict[str, Any]) -> Version:
+    windows = {name: OpenWindow(**told[name]) for name in ("answers", "ratings")}
+    return Version(**(told | windows))
+
+
+def without(value: Any, names: frozenset[str]) -> Any:
+    """Return a JSON value of the same shape that holds none of ``names``: ``ERASED`` stands for them, and
+    fields of that name are gone."""
+    if isinstance(value, dict):
+        return {key: without(inner, names) for key, inner in value.items() if key not in names}
+    if isinstance(value, list):
+        return [without(inner, names) for inner in value]
+    return ERASED if isinstance(value, str) and value in names else value

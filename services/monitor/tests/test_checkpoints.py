@@ -1,0 +1,89 @@
+"""The state in the store: one process goes on at a time, and whoever comes later finds the newest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunewheel_contracts.event import new_event
+from tunewheel_monitor.checkpoints import KEPT, Checkpoint, Checkpoints, Overtaken
+from tunewheel_monitor.fold import fold
+from tunewheel_monitor.state import ProjectState
+from tunewheel_runtime.store import CorruptArtifact, ObjectStore
+
+from .scores import NOVEL, answer, facts
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(tmp_path.as_uri())
+
+
+async def write(checkpoints: Checkpoints, number: int, **offsets: int) -> None:
+    await checkpoints.write(Checkpoint("desk", number, ProjectState(offsets=offsets)))
+
+
+async def test_what_was_written_is_read_with_the_events_to_publish(store: ObjectStore) -> None:
+    state, said = ProjectState(offsets={"1": 40}), list[Any]()
+    for n in range(40):
+        said += fold(state, answer(n, **NOVEL), facts())
+    events = tuple(new_event(one.data, source="/test", correlation_id="turn") for one in said)
+    assert events
+    checkpoints = Checkpoints(store)
+    await checkpoints.write(Checkpoint("desk", 1, state, events))
+    found = await checkpoints.latest("desk")
+    assert (found.number, found.events) == (1, events)
+    assert found.state.as_json() == state.as_json()
+    assert found.state.alarms == state.alarms
+
+
+async def test_a_project_without_any_begins_empty(store: ObjectStore) -> None:
+    found = await Checkpoints(store).latest("desk")
+    assert (found.number, found.events, found.state.as_json()) == (0, (), ProjectState().as_json())
+
+
+async def test_only_one_of_two_processes_goes_on(store: ObjectStore) -> None:
+    first, second = Checkpoints(store), Checkpoints(store)
+    await write(first, 1)
+    await write(first, 2, a=1)
+    with pytest.raises(Overtaken, match="another monitor has gone on with desk"):
+        await write(second, 2, a=2)
+    assert (await second.latest("desk")).state.offsets == {"a": 1}
+
+
+async def test_one_that_was_away_long_does_not_go_on_where_numbers_were_pruned(store: ObjectStore) -> None:
+    checkpoints = Checkpoints(store)
+    for number in range(1, 10):
+        await write(checkpoints, number)
+    kept = await store.list("monitor/desk/state")
+    assert len(kept) == KEPT
+    with pytest.raises(Overtaken, match="long ago"):
+        await write(checkpoints, 3, a=3)
+    assert await store.list("monitor/desk/state") == kept
+
+
+async def test_records_of_earlier_releases_go_and_evidence_stays(store: ObjectStore) -> None:
+    await store.put("monitor/desk/ds-1/completions/00000001.json", b"{}")
+    await store.put("monitor/desk/alarms/alarm-1.json", b"{}")
+    await store.put("monitor/shop/ds-1/completions/00000001.json", b"{}")
+    await Checkpoints(store).latest("desk")
+    assert await store.list("monitor") == [
+        "monitor/desk/alarms/alarm-1.json",
+        "monitor/shop/ds-1/completions/00000001.json",
+    ]
+
+
+async def test_an_erasure_leaves_no_earlier_state(store: ObjectStore) -> None:
+    checkpoints = Checkpoints(store)
+    for number in (1, 2, 3):
+        await write(checkpoints, number)
+    await checkpoints.drop_before("desk", 3)
+    assert await store.list("monitor/desk") == ["monitor/desk/state/000000000003.json"]
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"format": 2}', b'{"format": 1, "number": 1}'])
+async def test_a_damaged_checkpoint_stops_the_project_loudly(store: ObjectStore, content: bytes) -> None:
+    await store.put("monitor/desk/state/000000000001.json", content)
+    with pytest.raises(CorruptArtifact, match=r"000000000001\.json is"):
+        await Checkpoints(store).latest("desk")

@@ -1,0 +1,69 @@
+"""The texts behind an alarm: read where they lie, redacted, emptied by an erasure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tunewheel_contracts import topics
+from tunewheel_contracts.erasures import Erasure
+from tunewheel_monitor.evidence import keywords
+
+from .conftest import START, spec_of
+
+ALARM = "alarm-0123456789ab"
+MAIL = "Write to ann@example.com about my bike"
+
+
+async def kept(desk: Any, *deliveries: Any, **spec: Any) -> dict[str, Any]:
+    places = []
+    for delivery in deliveries:
+        position = delivery.position
+        desk.broker.traffic[position.topic, position.partition, position.offset] = delivery.event
+        of = "completion" if position.topic == topics.INFERENCE_COMPLETED.name else "rating"
+        places.append((delivery.event.data.completion_id, (of, position.partition, position.offset)))
+    found = await desk.watch.exhibits.keep(spec_of(**spec), ALARM, places, words={})
+    return json.loads(desk.files()[found.path]) if found.path else {}
+
+
+async def test_texts_are_kept_redacted_in_the_order_of_the_alarm(desk: Any) -> None:
+    rated = desk.traffic.rating("c-9", "down", messages=({"role": "user", "content": "Why?"},), output="So.")
+    told = await kept(desk, desk.traffic.completion(MAIL, customer="Ann"), rated)
+    assert (told["project"], told["request_id"]) == ("desk", "labels-0123456789ab")
+    first, second = told["items"]
+    assert first["messages"][0]["content"] == "Write to <EMAIL_ADDRESS> about my bike"
+    assert (first["completion_id"], first["customer"]) == ("c-00001", "Ann")
+    assert (second["completion_id"], second["output"]) == ("c-9", "So.")
+
+
+async def test_a_project_that_keeps_personal_data_keeps_it_here_too(desk: Any) -> None:
+    told = await kept(desk, desk.traffic.completion(MAIL), dataset={"pii": {"action": "keep"}})
+    assert told["items"][0]["messages"][0]["content"] == MAIL
+
+
+@pytest.mark.parametrize("texts", ["hashed", "off"])
+async def test_where_texts_are_not_logged_there_is_no_evidence(desk: Any, texts: str) -> None:
+    assert await kept(desk, desk.traffic.completion("text-1", texts=texts)) == {}
+
+
+async def test_what_the_log_no_longer_has_is_absent(desk: Any) -> None:
+    found = await desk.watch.exhibits.keep(spec_of(), ALARM, [("c-1", ("completion", 0, 5))], words={})
+    assert found.path is None
+    assert desk.files() == {}
+
+
+async def test_an_erasure_empties_what_it_takes_and_says_how_much(desk: Any) -> None:
+    await kept(desk, *(desk.traffic.completion(f"{n} bikes", customer=f"C-{n % 2}") for n in range(5)))
+    asked = Erasure(project="desk", customer="C-1", until=START)
+    assert await desk.watch.exhibits.erase("desk", asked) == (2, {"c-00001", "c-00003"})
+    (text,) = desk.files().values()
+    assert [len(item["messages"]) for item in json.loads(text)["items"]] == [1, 0, 1, 0, 1]
+    assert "C-1" not in text
+    assert await desk.watch.exhibits.erase("desk", asked) == (0, frozenset())
+
+
+def test_keywords_are_words_of_many_texts_that_the_reference_seldom_has() -> None:
+    texts = [f"may my lost card number {n} be replaced by Smith{n}" for n in range(10)] + ["Ann asks", ""]
+    assert keywords(texts, {"may": 1.0, "number": 0.3}) == ("card", "lost", "replaced", "number")
+    assert keywords([], {}) == ()

@@ -1,0 +1,211 @@
+"""The fold alone: what opens an alarm, what ends it, what counts at all, and that cuts change nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, LabelsRequested
+from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_monitor.fold import Facts, fold
+from tunewheel_monitor.knowledge import Production
+from tunewheel_monitor.state import ERASED, PLACES_KEPT, ProjectState, Seen, without
+
+from .conftest import spec_of
+from .scores import NOVEL, answer, facts, rating
+
+Events = list[Any]
+
+
+def run(
+    items: Sequence[InferenceScored], known: Facts | None = None, state: ProjectState | None = None
+) -> Events:
+    state, known = state or ProjectState(), known or facts()
+    return [said.data for item in items for said in fold(state, item, known)]
+
+
+def detected(events: Events) -> dict[str, DriftDetected]:
+    return {event.signal: event for event in events if isinstance(event, DriftDetected)}
+
+
+def resolved(events: Events) -> dict[str, DriftResolved]:
+    return {event.detector: event for event in events if isinstance(event, DriftResolved)}
+
+
+def test_novel_questions_open_alarms_with_what_shows_them() -> None:
+    events = run([answer(n, **NOVEL) for n in range(40)])
+    clusters = detected(events)["clusters"]
+    assert (clusters.detector, clusters.dataset_id, clusters.model_id) == ("input", "ds-1", "desk-1")
+    assert clusters.window.completions == 20
+    assert clusters.alarm_id is not None
+    assert clusters.evidence == f"monitor/desk/alarms/{clusters.alarm_id}.json"
+    assert clusters.suggested_action == "collect_labels"
+    assert clusters.examples == (), "texts lie in the evidence alone"
+    ids = [event.event_id() for event in events if isinstance(event, DriftDetected)]
+    assert len(ids) == len(set(ids)), "two detectors that speak at one window are two events"
+
+
+def test_a_new_topic_asks_for_labels_near_it() -> None:
+    events = run([answer(n, **NOVEL) for n in range(40)])
+    wanted = {event.alarm_id: event for event in events if isinstance(event, LabelsRequested)}
+    clusters = detected(events)["clusters"]
+    request = wanted[clusters.alarm_id or ""]
+    assert clusters.cluster is not None
+    assert request.centroid == clusters.cluster.centroid
+    assert set(request.completion_ids) >= set(clusters.cluster.completion_ids)
+    assert request.request_id == (clusters.alarm_id or "").replace("alarm-", "labels-")
+
+
+def test_known_questions_open_none() -> None:
+    assert run([answer(n) for n in range(400)]) == []
+
+
+def test_a_shift_that_lasts_is_one_alarm_and_ends_once_it_is_calm() -> None:
+    known = [answer(n) for n in range(1_000, 2_000)]
+    events = run([answer(n, **NOVEL) for n in range(200)] + known)
+    assert [event.signal for event in events if isinstance(event, DriftDetected)].count("clusters") == 1
+    over = resolved(events)["clusters"]
+    assert (over.reason, over.alarm_id) == ("calm", detected(events)["clusters"].alarm_id)
+    assert over.inferences >= 60, "three windows at least"
+    assert over.resolved_at > over.raised_at
+
+
+def test_an_alarm_is_over_once_a_version_that_was_trained_on_it_is_calm() -> None:
+    state = ProjectState()
+    first = run([answer(n, **NOVEL) for n in range(60)], state=state)
+    next_version = facts(production=Production("desk-2", "ds-2", 9))
+    taken_over = {"model_id": "desk-2", "dataset_id": "ds-2"}
+    events = run([answer(n, **taken_over) for n in range(100, 160)], next_version, state)
+    over = resolved(events)["clusters"]
+    assert (over.reason, over.dataset_id) == ("covered", "ds-2")
+    assert over.alarm_id == detected(first)["clusters"].alarm_id
+
+
+def test_a_detector_that_is_switched_off_leaves_no_alarm_open() -> None:
+    state = ProjectState()
+    run([answer(n, **NOVEL) for n in range(60)], state=state)
+    off = facts(spec=spec_of(drift={"window": 20, "detectors": ["format"]}))
+    events = run([answer(n) for n in range(100, 120)], off, state)
+    assert {one.reason for one in resolved(events).values()} == {"off"}
+    assert not state.alarms
+
+
+def test_a_total_outage_is_seen() -> None:
+    failed: dict[str, Any] = {"outcome": "failed", "fault": "engine", "format_valid": None}
+    healthy = [answer(n) for n in range(200)]
+    events = run(healthy + [answer(n, **failed) for n in range(200, 300)])
+    assert "errors" in detected(events)
+    assert detected(events)["errors"].suggested_action == "investigate"
+
+
+def test_what_is_no_routed_answer_of_production_fills_no_window() -> None:
+    left_out: list[dict[str, Any]] = [
+        {"pinned": True},
+        {"role": RouteRole.CANARY, "model_id": "desk-2"},
+        {"role": RouteRole.SHADOW, "model_id": "desk-2", "shadow_of": "c-1"},
+        {"outcome": "cancelled"},
+        {"outcome": "failed", "fault": "client"},
+        {"model_id": "desk-0"},
+    ]
+    state = ProjectState()
+    items = [answer(n, **NOVEL, **left_out[n % len(left_out)]) for n in range(120)]
+    assert run([answer(0), *items[1:]], state=state) == []
+    assert state.version is not None
+    assert state.version.answers.items == 1
+
+
+def test_clients_own_prompts_are_no_format_failures() -> None:
+    own: dict[str, Any] = {"format_valid": False, "overrides": ("system_prompt",)}
+    assert run([answer(n, **own) for n in range(200)]) == []
+
+
+def test_the_next_version_s_feedback_is_judged_by_what_the_one_before_had() -> None:
+    state = ProjectState()
+    tenth = ["down" if n % 10 == 0 else "up" for n in range(1_000)]
+    before = [answer(5_000), *(rating(n, thumb) for n, thumb in enumerate(tenth))]
+    assert run(before, state=state) == []
+    taken_over = facts(production=Production("desk-2", "ds-2", 9))
+    third = ["down" if n % 3 == 0 else "up" for n in range(1_000, 1_400)]
+    worse = [rating(n, thumb, model_id="desk-2") for n, thumb in zip(range(1_000, 1_400), third, strict=True)]
+    begins = answer(6_000, model_id="desk-2", dataset_id="ds-2")
+    assert "feedback" in detected(run([begins, *worse], taken_over, state))
+
+
+def test_of_a_completion_the_first_rating_counts() -> None:
+    state = ProjectState()
+    rated = [rating(7, "down", scored=f"again-{n}") for n in range(50)]
+    run([answer(0), *rated], state=state)
+    assert state.version is not None
+    assert state.version.ratings.items == 1
+
+
+def test_without_a_dataset_or_a_model_in_production_nothing_is_judged() -> None:
+    state = ProjectState()
+    assert run([answer(n, **NOVEL) for n in range(60)], facts(production=None), state) == []
+    assert (
+        run([answer(n, **NOVEL) for n in range(99)], facts(production=Production("desk-1", None, 1)), state)
+        == []
+    )
+    assert state.version is None
+
+
+SHORT = facts(spec=spec_of(drift={"window": 10, "cooldown_completions": 0}))
+
+
+def traffic() -> list[InferenceScored]:
+    """Return a healthy time, a new topic, ratings, an outage, and a calm end, in windows of ten."""
+    failed: dict[str, Any] = {"outcome": "failed", "fault": "engine", "format_valid": None}
+    shifted = [answer(n, **(NOVEL if n % 2 else {})) for n in range(10, 40)]
+    rated = [rating(n, "down" if n > 30 else "up") for n in range(20, 40)]
+    outage = [answer(n, **failed) for n in range(40, 50)]
+    calm = [answer(n) for n in range(50, 110)]
+    return [*(answer(n) for n in range(10)), *shifted, *rated, *outage, *calm]
+
+
+TRAFFIC = traffic()
+WHOLE = run(TRAFFIC, SHORT)
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, len(TRAFFIC) - 1), st.integers(0, 12)), max_size=4))
+def test_wherever_batches_end_and_whatever_comes_twice_the_alarms_are_the_same(
+    cuts: list[tuple[int, int]],
+) -> None:
+    state, events = ProjectState(), list[Any]()
+    begin = 0
+    for cut, again in sorted(cuts):
+        events += run(TRAFFIC[max(0, begin - again) : cut], SHORT, state)
+        state = ProjectState.from_json(json.loads(json.dumps(state.as_json())))
+        begin = cut
+    events += run(TRAFFIC[begin:], SHORT, state)
+    assert events == WHOLE
+    assert {"clusters", "errors"} <= detected(WHOLE).keys()
+
+
+def test_names_are_known_again_until_many_others_came() -> None:
+    seen = Seen()
+    assert [seen.add("a"), seen.add("b"), seen.add("a")] == [True, True, False]
+    again = Seen(seen.packed())
+    assert not again.add("b")
+    for n in range(10_000):
+        again.add(str(n))
+    assert again.add("a")
+    assert len(again.packed()) == 10_000 * 8
+
+
+def test_what_may_be_shown_is_bounded() -> None:
+    state = ProjectState()
+    run([answer(n, **NOVEL) for n in range(PLACES_KEPT + 50)], state=state)
+    assert len(state.places) == PLACES_KEPT
+    assert list(state.places)[-1] == f"c-{PLACES_KEPT + 49:05d}"
+
+
+def test_an_erased_name_leaves_a_state_of_the_same_shape() -> None:
+    state = {"users": {"user-1": 3, "user-2": 4}, "ids": ["c-1", "c-2"], "pairs": [[0.5, "c-1"]], "id": "c-1"}
+    assert without(state, frozenset({"user-1", "c-1"})) == {
+        "users": {"user-2": 4}, "ids": [ERASED, "c-2"], "pairs": [[0.5, ERASED]], "id": ERASED,
+    }  # fmt: skip

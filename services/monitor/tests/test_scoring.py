@@ -1,0 +1,172 @@
+"""What is kept of a completion and of a rating: figures that say enough, and no text."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.lifecycle import Stage
+from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.formats.serving import RouteRole
+
+from .conftest import START, bike_texts, spec_of, tax_texts
+
+BIKES = bike_texts(200)
+TASK = {
+    "system_prompt": "Answer.",
+    "output_schema": {
+        "type": "object",
+        "required": ["category"],
+        "properties": {"category": {"type": "string"}},
+    },
+    "label_field": "category",
+    "refusal": "cannot help",
+}
+
+
+async def scores(desk: Any, *deliveries: Any) -> list[InferenceScored]:
+    return [delivery.event.data for delivery in await desk.score(deliveries)]
+
+
+async def in_production(desk: Any, **spec: Any) -> None:
+    await desk.promote("desk-1", "ds-1", BIKES, **({"task": TASK} | spec))
+
+
+async def test_a_completion_becomes_figures_under_its_own_name_without_text(desk: Any) -> None:
+    await in_production(desk)
+    delivery = desk.traffic.completion(
+        tax_texts(1)[0], customer="Ann Example", client="app", latency_seconds=0.5, completion_tokens=7
+    )
+    (event,) = await desk.scorer.completions([delivery])
+    scored = event.data
+    assert InferenceScored.model_validate_json(scored.model_dump_json()) == scored, "what is built is valid"
+    assert (scored.scored, event.causation_id) == (delivery.event.id, delivery.event.id)
+    assert (scored.position.partition, scored.position.offset) == (0, 0)
+    assert (scored.outcome, scored.format_valid, scored.label) == ("answered", True, "x")
+    assert (scored.latency_seconds, scored.completion_tokens, scored.client) == (0.5, 7, "app")
+    assert (scored.dataset_id, scored.novel, scored.refusal, scored.invented) == ("ds-1", True, False, 0)
+    assert len(base64.b64decode(scored.vector)) == 384
+    assert scored.user.startswith("user-")
+    written = scored.model_dump_json()
+    assert "Ann" not in written
+    assert "May I" not in written
+
+
+async def test_a_question_like_those_of_the_reference_is_not_novel(desk: Any) -> None:
+    await in_production(desk)
+    (known,) = await scores(desk, desk.traffic.completion(BIKES[3]))
+    assert (known.novel, known.vector) == (False, None)
+    assert known.novelty == pytest.approx(0.0, abs=1e-3)
+
+
+async def test_a_user_is_one_pseudonym_of_the_project_that_the_secret_keys(desk: Any) -> None:
+    await in_production(desk)
+    one, same, other = await scores(
+        desk, *(desk.traffic.completion(BIKES[0], customer=name) for name in ("Ann", "Ann", "Bob"))
+    )
+    assert one.user == same.user != other.user
+    desk.scorer = type(desk.scorer)(
+        desk.knowledge, desk.scorer.references, desk.scorer.embedder, desk.broker.new
+    )
+    (unkeyed,) = await scores(desk, desk.traffic.completion(BIKES[0], customer="Ann"))
+    assert unkeyed.user != one.user
+
+
+async def test_an_erased_user_has_no_pseudonym(desk: Any) -> None:
+    await in_production(desk)
+    asked = ErasureRequested(
+        project="desk", erasure_id="e", customer="Ann", requested_by="privacy", requested_at=START
+    )
+    desk.knowledge.apply(new_event(asked, source="/test"))
+    before, after = await scores(desk, *(desk.traffic.completion(BIKES[n], customer="Ann") for n in range(2)))
+    assert before.user is None
+    assert after.user is not None, "what comes later is new"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"error": "timeout", "fault": "engine"},
+            {"outcome": "failed", "fault": "engine", "format_valid": None},
+        ),
+        ({"cancelled": True}, {"outcome": "cancelled", "novel": None}),
+        ({"finish_reason": "length"}, {"truncated": True}),
+        ({"overrides": ("system_prompt",)}, {"overrides": ("system_prompt",)}),
+        (
+            {"output": "I cannot help."},
+            {"refusal": True, "format_valid": False, "violations": ("output_schema",)},
+        ),
+        ({"output": "x", "format_valid": True}, {"format_valid": True, "violations": ()}),
+        ({"role": RouteRole.CANARY, "model_id": "desk-2"}, {"novel": None, "format_valid": True}),
+        ({"pinned": True}, {"pinned": True, "novel": None}),
+    ],
+    ids=str,
+)
+async def test_what_happened_is_told(desk: Any, changes: Any, expected: Any) -> None:
+    await in_production(desk)
+    (scored,) = await scores(desk, desk.traffic.completion(BIKES[0], **changes))
+    assert scored.model_dump(include=set(expected)) == expected
+
+
+@pytest.mark.parametrize("texts", ["hashed", "off"])
+async def test_without_texts_only_the_gateway_s_verdict_is_known(desk: Any, texts: str) -> None:
+    await in_production(desk)
+    hidden: Any = {"texts": texts, "messages": (), "output": ""}
+    judged, unjudged = await scores(
+        desk,
+        desk.traffic.completion("", **hidden, format_valid=False),
+        desk.traffic.completion("", **hidden),
+    )
+    assert (judged.format_valid, judged.novel, judged.label) == (False, None, None)
+    assert unjudged.format_valid is None
+
+
+async def test_a_rating_says_thumb_correction_and_whether_the_labels_agree(desk: Any) -> None:
+    await in_production(desk)
+    answer = '{"category": "bell"}'
+    rated = await scores(
+        desk,
+        desk.traffic.rating("c-1", "up"),
+        desk.traffic.rating("c-2", "down", output=answer, correction={"category": "horn"}, customer="Ann"),
+        desk.traffic.rating("c-3", "down", output=answer, correction={"category": "bell"}),
+        desk.traffic.rating("c-4", "down", output="no JSON", correction={"category": "bell"}),
+        desk.traffic.rating("c-5", "down", model_id=None),
+    )
+    assert [(one.of, one.rating, one.corrected, one.agrees) for one in rated] == [
+        ("rating", "up", False, None),
+        ("rating", "down", True, False),
+        ("rating", "down", True, True),
+        ("rating", "down", True, None),
+    ], "nothing says which model the last one is about"
+    assert rated[1].user is not None
+    assert rated[0].role is RouteRole.PRODUCTION
+
+
+async def test_a_project_that_is_not_declared_has_no_scores(desk: Any) -> None:
+    assert await scores(desk, desk.traffic.completion("x")) == []
+
+
+async def test_without_drift_only_trials_are_scored_and_nothing_is_compared_with_the_dataset(
+    desk: Any,
+) -> None:
+    await in_production(desk, drift={"enabled": False})
+    assert await scores(desk, desk.traffic.completion(tax_texts(1)[0])) == []
+    desk.step("desk-2", Stage.CANARY)
+    (scored,) = await scores(desk, desk.traffic.completion(tax_texts(1)[0]))
+    assert (scored.novel, scored.format_valid) == (None, True)
+
+
+async def test_a_batch_of_many_projects_keeps_its_order(desk: Any) -> None:
+    await in_production(desk)
+    desk.declared.put(type(desk.declared.get("desk").data)(project="shop", spec=spec_of(project="shop")))
+    desk.traffic.project = "shop"
+    shop = desk.traffic.completion("x")
+    desk.traffic.project = "desk"
+    batch = [desk.traffic.completion(BIKES[0]), shop, desk.traffic.completion(BIKES[1])]
+    made = await desk.scorer.completions(batch)
+    assert [event.data.scored for event in made] == [delivery.event.id for delivery in batch]
+    assert [event.data.dataset_id for event in made] == ["ds-1", None, "ds-1"]
