@@ -81,7 +81,7 @@ def _published(path: str, **fields: Any) -> list[Sample]:
 
 def _answered() -> str:
     """Return the id of an answer that a gateway with this secret gave for the project."""
-    from tunewheel_serve_gateway.completion_ids import CompletionIds
+    from tunewheel_serve_gateway.completions.ids import CompletionIds
 
     return CompletionIds(COMPLETION_SECRET, Path()).new(PROJECT)
 

@@ -67,7 +67,7 @@ async def test_what_nobody_foresaw_after_a_heartbeat_is_told_too(
     def broken(*_: Any) -> Any:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("tunewheel_serve_gateway.exchange.Exchange.take_chunk", broken)
+    monkeypatch.setattr("tunewheel_serve_gateway.completions.exchange.Exchange.take_chunk", broken)
     async with openai.AsyncOpenAI(base_url=f"{waiting.url}/v1", api_key="none") as client:
         stream = await client.chat.completions.create(model="desk", messages=HELLO, stream=True)
         waiting.engine.gate.set()

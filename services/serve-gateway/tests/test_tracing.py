@@ -12,7 +12,7 @@ from tunewheel_runtime.identity.access import Access
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.telemetry import make_telemetry
 from tunewheel_serve_gateway.api import make_api
-from tunewheel_serve_gateway.kept import FRAME, kept_of
+from tunewheel_serve_gateway.completions.kept import FRAME, kept_of
 
 from .conftest import served
 

@@ -16,13 +16,13 @@ from tunewheel_runtime.telemetry import inject
 
 from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest
-from tunewheel_serve_gateway.completion_ids import CompletionIds
-from tunewheel_serve_gateway.completion_log import CompletionLog
+from tunewheel_serve_gateway.completions.exchange import Exchange
+from tunewheel_serve_gateway.completions.ids import CompletionIds
+from tunewheel_serve_gateway.completions.log import CompletionLog
+from tunewheel_serve_gateway.completions.overrides import overrides_of
 from tunewheel_serve_gateway.errors import Headers, Unavailable, UnknownModel
-from tunewheel_serve_gateway.exchange import Exchange
 from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.metrics import Metrics
-from tunewheel_serve_gateway.overrides import overrides_of
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target, sticky_draw
 from tunewheel_serve_gateway.shadow import ShadowCopies

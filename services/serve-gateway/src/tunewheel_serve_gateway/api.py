@@ -17,6 +17,7 @@ from tunewheel_runtime.identity.guard import caller_of, needs
 from tunewheel_runtime.identity.roles import Caller, Role
 
 from tunewheel_serve_gateway.chat import ChatCompletions
+from tunewheel_serve_gateway.completions.recall import Recalled
 from tunewheel_serve_gateway.connection import ClientGone, read_body
 from tunewheel_serve_gateway.errors import (
     UNFORESEEN,
@@ -30,7 +31,6 @@ from tunewheel_serve_gateway.errors import (
 from tunewheel_serve_gateway.feedback import join, parse_feedback
 from tunewheel_serve_gateway.hot_path import HotPath
 from tunewheel_serve_gateway.openapi import document
-from tunewheel_serve_gateway.recall import Recalled
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
 
 INSTEAD = {

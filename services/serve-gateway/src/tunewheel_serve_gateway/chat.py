@@ -9,7 +9,6 @@ from starlette.types import Receive, Scope, Send
 from tunewheel_runtime.identity.guard import caller_of
 from tunewheel_runtime.identity.roles import Caller
 
-from tunewheel_serve_gateway.admitting import Admission, Admitted
 from tunewheel_serve_gateway.answering import Answering
 from tunewheel_serve_gateway.chat_request import ChatRequest, parse_chat_request
 from tunewheel_serve_gateway.connection import (
@@ -23,6 +22,7 @@ from tunewheel_serve_gateway.connection import (
     until_gone,
 )
 from tunewheel_serve_gateway.errors import UNFORESEEN, ApiError
+from tunewheel_serve_gateway.limits.admitting import Admission, Admitted
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.upstream.protocol import UpstreamError
 

@@ -16,9 +16,9 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
 from tunewheel_runtime.identity.roles import Caller
 
+from tunewheel_serve_gateway.completions.recording import policy_of
+from tunewheel_serve_gateway.completions.redacting import clean
 from tunewheel_serve_gateway.errors import BadRequest, Unprocessable
-from tunewheel_serve_gateway.recording import policy_of
-from tunewheel_serve_gateway.redacting import clean
 
 log = structlog.get_logger(__name__)
 WITH_TEXTS = ("full", "redacted")

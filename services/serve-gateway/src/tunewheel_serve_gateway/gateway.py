@@ -18,24 +18,24 @@ from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_serve_gateway.adapter_files import AdapterFiles
-from tunewheel_serve_gateway.admitting import make_admission
 from tunewheel_serve_gateway.answering import Answering
 from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.chat import ChatCompletions
-from tunewheel_serve_gateway.completion_ids import CompletionIds
-from tunewheel_serve_gateway.completion_log import CompletionLog, Publish
+from tunewheel_serve_gateway.completions.forgetting import Forgetting
+from tunewheel_serve_gateway.completions.ids import CompletionIds
+from tunewheel_serve_gateway.completions.log import CompletionLog, Publish
+from tunewheel_serve_gateway.completions.recall import Recall, Recalled, Search
+from tunewheel_serve_gateway.completions.recent import RecentCompletions
+from tunewheel_serve_gateway.completions.recording import Recorder
+from tunewheel_serve_gateway.completions.spool import Spool
 from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.feedback import as_allowed
-from tunewheel_serve_gateway.forgetting import Forgetting
+from tunewheel_serve_gateway.limits.admitting import make_admission
 from tunewheel_serve_gateway.metrics import Metrics
-from tunewheel_serve_gateway.recall import Recall, Recalled, Search
-from tunewheel_serve_gateway.recent import RecentCompletions
 from tunewheel_serve_gateway.reconcile import Reconciler
-from tunewheel_serve_gateway.recording import Recorder
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.shadow import ShadowCopies
-from tunewheel_serve_gateway.spool import Spool
 from tunewheel_serve_gateway.upstream.clients import make_pool
 from tunewheel_serve_gateway.upstream.pool import Pool
 

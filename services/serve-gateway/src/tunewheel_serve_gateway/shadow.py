@@ -10,11 +10,11 @@ from collections.abc import Callable
 from tunewheel_contracts.formats.serving import RouteRole
 
 from tunewheel_serve_gateway.chat_request import ChatRequest
-from tunewheel_serve_gateway.completion_ids import CompletionIds
-from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.completions.exchange import Exchange
+from tunewheel_serve_gateway.completions.ids import CompletionIds
+from tunewheel_serve_gateway.completions.overrides import overrides_of
 from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.metrics import Metrics
-from tunewheel_serve_gateway.overrides import overrides_of
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target
 from tunewheel_serve_gateway.upstream.pool import Pool

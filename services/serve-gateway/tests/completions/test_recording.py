@@ -11,8 +11,8 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_redaction.redaction import Redactor
 from tunewheel_serve_gateway.chat_request import text_of_calls
-from tunewheel_serve_gateway.exchange import Exchange
-from tunewheel_serve_gateway.recording import Recorder
+from tunewheel_serve_gateway.completions.exchange import Exchange
+from tunewheel_serve_gateway.completions.recording import Recorder
 
 SCHEMA = {"type": "object", "properties": {"reply": {"type": "string"}}, "required": ["reply"]}
 RULES = [{"rule": "pattern", "pattern": "^Dear", "field": "reply"}]

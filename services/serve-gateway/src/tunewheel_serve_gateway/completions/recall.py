@@ -9,10 +9,10 @@ from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.production import InferenceCompleted
 from tunewheel_runtime.identity.roles import Caller, Role
 
-from tunewheel_serve_gateway.completion_ids import CompletionIds, made_at
+from tunewheel_serve_gateway.completions.ids import CompletionIds, made_at
+from tunewheel_serve_gateway.completions.kept import Kept, kept_as
+from tunewheel_serve_gateway.completions.recent import RecentCompletions
 from tunewheel_serve_gateway.errors import UnknownCompletion
-from tunewheel_serve_gateway.kept import Kept, kept_as
-from tunewheel_serve_gateway.recent import RecentCompletions
 
 Search = Callable[[str, datetime], Awaitable[Envelope[InferenceCompleted] | None]]
 """Finds a completion on the log by its id, from a moment on."""

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 from tunewheel_contracts.event import KafkaRecord
-from tunewheel_serve_gateway.kept import Kept
-from tunewheel_serve_gateway.spool import Spool, UnusableSpool
+from tunewheel_serve_gateway.completions.kept import Kept
+from tunewheel_serve_gateway.completions.spool import Spool, UnusableSpool
 
 
 def kept(n: int, *, text: str = "hi") -> Kept:
@@ -219,11 +219,11 @@ from pathlib import Path
 from opentelemetry.metrics import NoOpMeter
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.formats.serving import RouteRole
-from tunewheel_serve_gateway.completion_log import CompletionLog
-from tunewheel_serve_gateway.exchange import Exchange
+from tunewheel_serve_gateway.completions.log import CompletionLog
+from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.metrics import Metrics
-from tunewheel_serve_gateway.recording import Recorder
-from tunewheel_serve_gateway.spool import Spool
+from tunewheel_serve_gateway.completions.recording import Recorder
+from tunewheel_serve_gateway.completions.spool import Spool
 
 async def publish(_): await asyncio.Event().wait()
 

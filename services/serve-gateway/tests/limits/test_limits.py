@@ -20,8 +20,8 @@ import pytest
 import redis.asyncio as redis_client
 from structlog.testing import capture_logs
 from tunewheel_runtime.identity.limits import Limits
-from tunewheel_serve_gateway.admission import Charge, rules_of, window_at
-from tunewheel_serve_gateway.limit_counts import PAUSE_SECONDS, PREFIX, SharedCounts
+from tunewheel_serve_gateway.limits.admission import Charge, rules_of, window_at
+from tunewheel_serve_gateway.limits.counts import PAUSE_SECONDS, PREFIX, SharedCounts
 
 HELLO: Any = [{"role": "user", "content": "hi"}]
 NOW = 1_800_000_030.0

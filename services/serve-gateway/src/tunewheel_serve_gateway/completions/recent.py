@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from tunewheel_serve_gateway.kept import Kept
+from tunewheel_serve_gateway.completions.kept import Kept
 
 
 class RecentCompletions:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tunewheel_serve_gateway.completion_ids import CompletionIds, made_at
+from tunewheel_serve_gateway.completions.ids import CompletionIds, made_at
 
 SECRET = "sixteen characters"
 

@@ -12,15 +12,16 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_serve_gateway import completion_log, recording, writing
-from tunewheel_serve_gateway.completion_log import CompletionLog
-from tunewheel_serve_gateway.exchange import Exchange
-from tunewheel_serve_gateway.folders import Folders
-from tunewheel_serve_gateway.kept import Kept
+from tunewheel_serve_gateway.completions import log as completion_log
+from tunewheel_serve_gateway.completions import recording, writing
+from tunewheel_serve_gateway.completions.exchange import Exchange
+from tunewheel_serve_gateway.completions.folders import Folders
+from tunewheel_serve_gateway.completions.kept import Kept
+from tunewheel_serve_gateway.completions.log import CompletionLog
+from tunewheel_serve_gateway.completions.recent import RecentCompletions
+from tunewheel_serve_gateway.completions.recording import Recorder
+from tunewheel_serve_gateway.completions.spool import Spool
 from tunewheel_serve_gateway.metrics import Metrics
-from tunewheel_serve_gateway.recent import RecentCompletions
-from tunewheel_serve_gateway.recording import Recorder
-from tunewheel_serve_gateway.spool import Spool
 
 SPEC = ProjectSpec.model_validate(
     {

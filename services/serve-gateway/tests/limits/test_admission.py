@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.limits import Limits
 from tunewheel_runtime.identity.roles import ANYBODY, Caller
-from tunewheel_serve_gateway import admitting
-from tunewheel_serve_gateway.admission import (
+from tunewheel_serve_gateway.errors import BadRequest
+from tunewheel_serve_gateway.limits import admitting
+from tunewheel_serve_gateway.limits.admission import (
     Charge,
     Count,
     LimitReached,
@@ -23,9 +24,8 @@ from tunewheel_serve_gateway.admission import (
     standing,
     window_at,
 )
-from tunewheel_serve_gateway.admitting import Admission
-from tunewheel_serve_gateway.errors import BadRequest
-from tunewheel_serve_gateway.limit_counts import Tally
+from tunewheel_serve_gateway.limits.admitting import Admission
+from tunewheel_serve_gateway.limits.counts import Tally
 
 NOON = datetime(2026, 12, 31, 12, 0, 15, tzinfo=UTC).timestamp()
 

@@ -20,12 +20,12 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import KafkaRecord
 from tunewheel_runtime.retry import Backoff
 
-from tunewheel_serve_gateway.exchange import Exchange
-from tunewheel_serve_gateway.kept import Kept
+from tunewheel_serve_gateway.completions.exchange import Exchange
+from tunewheel_serve_gateway.completions.kept import Kept
+from tunewheel_serve_gateway.completions.recording import Recorder
+from tunewheel_serve_gateway.completions.spool import Head, Spool
+from tunewheel_serve_gateway.completions.writing import Told, Writer, Written
 from tunewheel_serve_gateway.metrics import Metrics
-from tunewheel_serve_gateway.recording import Recorder
-from tunewheel_serve_gateway.spool import Head, Spool
-from tunewheel_serve_gateway.writing import Told, Writer, Written
 
 log = structlog.get_logger(__name__)
 Publish = Callable[[Sequence[KafkaRecord]], Awaitable[None]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import structlog
 
-from tunewheel_serve_gateway.admission import Charge, Count
+from tunewheel_serve_gateway.limits.admission import Charge, Count
 
 if TYPE_CHECKING:
     from limits.aio.storage import RedisStorage

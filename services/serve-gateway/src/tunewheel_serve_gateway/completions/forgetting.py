@@ -9,7 +9,7 @@ from tunewheel_contracts.erasures import Erasure, Erasures
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.upstream import ErasureRequested
 
-from tunewheel_serve_gateway.kept import Kept
+from tunewheel_serve_gateway.completions.kept import Kept
 
 
 class Forgetting:

@@ -10,7 +10,9 @@ from hashlib import blake2b
 from tunewheel_runtime.identity.limits import Limits
 from tunewheel_runtime.identity.roles import Caller
 
-from tunewheel_serve_gateway.admission import (
+from tunewheel_serve_gateway.completions.exchange import Exchange
+from tunewheel_serve_gateway.errors import BadRequest, Headers, Unavailable
+from tunewheel_serve_gateway.limits.admission import (
     Charge,
     Count,
     Period,
@@ -25,9 +27,7 @@ from tunewheel_serve_gateway.admission import (
     tokens_of,
     window_at,
 )
-from tunewheel_serve_gateway.errors import BadRequest, Headers, Unavailable
-from tunewheel_serve_gateway.exchange import Exchange
-from tunewheel_serve_gateway.limit_counts import SharedCounts, Tally
+from tunewheel_serve_gateway.limits.counts import SharedCounts, Tally
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.settings import Settings
 

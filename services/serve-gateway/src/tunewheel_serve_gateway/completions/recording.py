@@ -22,10 +22,10 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_serve_gateway.chat_request import Messages
-from tunewheel_serve_gateway.exchange import Exchange
-from tunewheel_serve_gateway.kept import Kept, kept_as
-from tunewheel_serve_gateway.overrides import MAX_TOKENS
-from tunewheel_serve_gateway.redacting import clean
+from tunewheel_serve_gateway.completions.exchange import Exchange
+from tunewheel_serve_gateway.completions.kept import Kept, kept_as
+from tunewheel_serve_gateway.completions.overrides import MAX_TOKENS
+from tunewheel_serve_gateway.completions.redacting import clean
 
 if TYPE_CHECKING:
     from tunewheel_outputs.form import AnswerForm

@@ -20,8 +20,8 @@ from pathlib import Path
 import structlog
 from tunewheel_contracts.errors import TunewheelError
 
-from tunewheel_serve_gateway.folders import Folders
-from tunewheel_serve_gateway.kept import FRAME, Kept, kept_of, whole_frames
+from tunewheel_serve_gateway.completions.folders import Folders
+from tunewheel_serve_gateway.completions.kept import FRAME, Kept, kept_of, whole_frames
 
 log = structlog.get_logger(__name__)
 SEGMENT_BYTES = 4 << 20

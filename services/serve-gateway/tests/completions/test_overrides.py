@@ -10,7 +10,7 @@ from tunewheel_contracts.formats.bundle import Bundle, Decoding
 from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_serve_gateway.chat_body import PASSED_ON
 from tunewheel_serve_gateway.chat_request import parse_chat_request
-from tunewheel_serve_gateway.overrides import overrides_of
+from tunewheel_serve_gateway.completions.overrides import overrides_of
 from tunewheel_serve_gateway.routing import Target
 
 PROMPT = "Answer as JSON."

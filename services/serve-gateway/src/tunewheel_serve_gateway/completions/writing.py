@@ -14,10 +14,10 @@ from enum import Enum
 
 import structlog
 
-from tunewheel_serve_gateway.exchange import Exchange
-from tunewheel_serve_gateway.kept import Kept
-from tunewheel_serve_gateway.recording import Recorder
-from tunewheel_serve_gateway.spool import Spool
+from tunewheel_serve_gateway.completions.exchange import Exchange
+from tunewheel_serve_gateway.completions.kept import Kept
+from tunewheel_serve_gateway.completions.recording import Recorder
+from tunewheel_serve_gateway.completions.spool import Spool
 
 log = structlog.get_logger(__name__)
 BATCH = 500
