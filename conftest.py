@@ -1,4 +1,5 @@
-"""For the tests of all packages: order, what may be skipped, certificates, what properties are tried on."""
+"""For the tests of all packages: order, what may be skipped, certificates, SmolLM2, what properties are tried
+on."""
 
 from __future__ import annotations
 
@@ -13,7 +14,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from tunewheel_basemodel.locate import BaseModel
     from xdist.scheduler import LoadFileScheduling
+
+# Several workers share the cores, and so do the processes that they start: threads that wait for each other
+# would take them from other tests. Before anybody imports torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 # Where identity is not what a test is about, whoever reaches a service may do everything.
 os.environ.setdefault("TUNEWHEEL_IDENTITY", "open")
@@ -29,9 +36,11 @@ _FIRST = ("chaos", "e2e", "integration", "model")
 _TRAIN = "services/train/tests/"
 _TOGETHER = (
     ("tests/engine/",),
+    ("tests/integration/test_curate.py", "tests/integration/test_versions.py"),
+    ("tests/integration/test_eval.py", "tests/integration/test_judged_models.py"),
     (f"{_TRAIN}test_kills.py", f"{_TRAIN}trainers/test_sharded.py", f"{_TRAIN}trainers/test_together.py"),
 )
-"""Files that go to one worker: they share an engine, or a process that training is forked from, and to start
+"""Files that go to one worker: they share an engine, or a process that others are forked from, and to start
 either takes ten seconds of a processor."""
 _OF_THE_MACHINE = ("this processor", "this machine", "this torch", "vLLM")
 
@@ -141,6 +150,16 @@ class Authority:
             ]
             builder = builder.add_extension(x509.SubjectAlternativeName(known), critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> BaseModel:
+    """SmolLM2 in the machine's cache of models. It is converted there once for all workers and packages: that
+    takes a minute of a processor."""
+    from tunewheel_basemodel.locate import locate_base_model
+    from tunewheel_cli.places import cache_dir
+
+    return locate_base_model("HuggingFaceTB/SmolLM2-135M-Instruct", cache_dir=cache_dir())
 
 
 @pytest.fixture(scope="session")

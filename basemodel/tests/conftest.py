@@ -1,16 +1,13 @@
-"""A tiny random model for every test, and SmolLM2 for those marked ``model``."""
+"""A tiny random model for every test."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 from tunewheel_basemodel.loading import load_base
 from tunewheel_basemodel.locate import BaseModel, locate_base_model
 from tunewheel_basemodel.tiny import write_tiny_model
-
-SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +38,3 @@ def tiny_adapter(tiny_model, tmp_path: Path) -> Path:
     )
     get_peft_model(tiny_model, config).save_pretrained(tmp_path / "adapter")
     return tmp_path / "adapter"
-
-
-@pytest.fixture(scope="session")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    cache = os.environ.get("TUNEWHEEL_CACHE_DIR") or tmp_path_factory.mktemp("cache")
-    return locate_base_model(SMOLLM2, cache_dir=Path(cache))

@@ -1,13 +1,11 @@
-"""Eval on real Kafka, with its real measuring process: verdicts, reviews, redelivery, kill -9, bad input."""
+"""Eval on real Kafka, with its real measuring process: verdicts, reviews, redelivery, bad input.
+
+Eval is killed in ``chaos/test_loop``, its measuring process beside the service.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +22,9 @@ from tunewheel_eval.main import make_app
 from tunewheel_eval.settings import Settings
 from tunewheel_runtime.service import Service
 
-from .bus import Bus, running, until
+from .bus import Bus, running
 from .evaluations import Ground, make_ground
 from .fork_server import forked
-from .held import FOLDER as HELD_IN
-from .held import held_service
 
 pytestmark = pytest.mark.integration
 
@@ -167,53 +163,3 @@ async def test_bad_input_is_named_and_what_follows_still_flows(
     assert failed.data.field == "adapter.files"
     assert "lacks config.json" in failed.data.reasons[0]
     assert passed.data.run_id == good.data.run_id
-
-
-@asynccontextmanager
-async def process(settings: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Eval as a process of its own."""
-    told = {
-        f"TUNEWHEEL_{name.upper()}": str(value)
-        for name, value in settings.model_dump().items()
-        if name in settings.model_fields_set
-    }
-    made = await asyncio.create_subprocess_exec(*held_service("tunewheel_eval"), env=os.environ | told)
-    try:
-        yield made
-    finally:
-        if made.returncode is None:
-            made.kill()
-            await made.wait()
-
-
-@pytest.mark.chaos
-async def test_killed_in_the_middle_of_generating_it_ends_with_one_verdict(
-    settings: Settings, shared: Ground, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(HELD_IN, str(tmp_path))
-    (held := tmp_path / "measuring").touch()
-    settings = settings.model_copy(
-        update={"session_timeout_ms": 6_000}
-    )  # what a killed one leaves is taken up
-    run = await shared.trained(project, "killed", examples=20)
-    ours = lambda event: event.project == project  # noqa: E731
-    async with Bus(settings.bootstrap_servers) as bus:
-        async with process(settings) as first:
-            await bus.publish(run)
-            await until(lambda: rows(settings) >= 3, patience=PATIENCE_SECONDS)
-            first.send_signal(signal.SIGKILL)
-            await first.wait()
-        assert 3 <= rows(settings) < 20
-        held.unlink()
-        async with process(settings):
-            (passed,) = await bus.collect(topics.EVAL_PASSED, 1, where=ours, patience=PATIENCE_SECONDS)
-            await bus.publish(run)
-            again = (await bus.collect(topics.EVAL_PASSED, 2, where=ours, patience=PATIENCE_SECONDS))[1]
-    assert (again.id, again.data) == (passed.id, passed.data)
-    assert {one.metrics["examples"] for one in passed.data.contestants} == {20.0}
-
-
-def rows(settings: Settings) -> int:
-    """Rows of the candidate that are on disk, the header aside."""
-    files = list(settings.work_for("eval").glob("*/candidate.jsonl"))
-    return files[0].read_text().count("\n") - 1 if files else 0

@@ -1,17 +1,16 @@
-"""Training on real Kafka: one run, one result, whoever is killed or joins in the middle of it."""
+"""Training on real Kafka: what cannot be trained on, and commands to a run.
+
+That a run stops when its partition moves is shown for any job in ``test_runtime``; that it goes on elsewhere,
+and ends with the same weights, beside the service and by ``chaos/test_loop``, which kills it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import polars as pl
 import psutil
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from safetensors.torch import load, save_file
 from tunewheel_basemodel.tiny import write_tiny_model
 from tunewheel_cli.run_controls import control, train_again, unheard_of
@@ -30,18 +28,14 @@ from tunewheel_contracts.events.training import TrainAction
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest
 from tunewheel_contracts.formats.recipe import TrainMethod, TrainSpec
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef, RunManifest
-from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
 from tunewheel_train.main import make_app
-from tunewheel_train.runs.process import environment
 from tunewheel_train.settings import Settings
-from tunewheel_train.trainers import checkpoints
 
 from .bus import Bus, running, until
 from .fork_server import forked
 from .held import FOLDER as HELD_IN
-from .held import held_service
 from .specs import small_spec
 
 pytestmark = pytest.mark.integration
@@ -51,7 +45,7 @@ TRAIN = {
     "checkpoint_steps": 10, "max_tokens": 256,
 }  # fmt: skip
 LONG = 20.0
-"""Epochs of six steps: so many that a run can be held in its middle three times."""
+"""Epochs of six steps: so many that a run can be held in its middle twice."""
 
 
 @dataclass
@@ -66,12 +60,12 @@ class Ground:
     def store(self) -> ObjectStore:
         return ObjectStore(f"file://{self.folder}/store")
 
-    def settings(self, name: str, *, session_timeout_ms: int = 30_000) -> Settings:
-        """Of the service ``name``: its own disk, the common store."""
+    @property
+    def settings(self) -> Settings:
         return Settings(
             bootstrap_servers=self.kafka, store_url=f"file://{self.folder}/store", http_port=0,
-            cache_dir=self.folder / name, train_threads=1, train_dtype="float32", progress_seconds=0.0,
-            session_timeout_ms=session_timeout_ms,
+            cache_dir=self.folder / "cache", train_threads=1, train_dtype="float32", progress_seconds=0.0,
+            session_timeout_ms=30_000,
         )  # fmt: skip
 
     async def dataset(self, project: str, words: int = 5, **train: Any) -> Envelope[DatasetVersioned]:
@@ -114,155 +108,15 @@ def ground(broker_factory: Callable[..., Any], tmp_path: Path) -> Ground:
     return Ground(kafka, tmp_path, str(write_tiny_model(tmp_path / "base")))
 
 
-def service(ground: Ground, name: str, *, machine: str | None = None) -> Service:
-    """A worker whose events say ``name``; all share the consumer group."""
-    made = make_app(ground.settings(machine or name), worker=forked("tunewheel_train.worker"))
-    made.name = name
-    return made
+def service(ground: Ground) -> Service:
+    return make_app(ground.settings, worker=forked("tunewheel_train.worker"))
 
 
 @pytest.fixture
-def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """While this file is there, no run comes further than its middle."""
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run comes further than its middle."""
     monkeypatch.setenv(HELD_IN, str(tmp_path))
-    (file := tmp_path / "training").touch()
-    return file
-
-
-async def everything(kafka: str, topic: TopicSpec) -> list[Envelope[Any]]:
-    """Every event that is on ``topic`` now; within a partition in order."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka)
-    await consumer.start()
-    try:
-        partitions = [TopicPartition(topic.name, n) for n in range(topic.partitions)]
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        ends = await consumer.end_offsets(partitions)
-        found: list[Envelope[Any]] = []
-        while any([await consumer.position(partition) < end for partition, end in ends.items()]):
-            for records in (await consumer.getmany(timeout_ms=200)).values():
-                found.extend(Envelope.from_kafka(topic.event, r.value, r.headers) for r in records)
-        return found
-    finally:
-        await consumer.stop()
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The adapter of ``LONG`` epochs on what every ``Ground`` trains on, trained in one go."""
-    folder = tmp_path_factory.mktemp("alone")
-    alone = Ground("", folder, str(write_tiny_model(folder / "base")))
-    asyncio.run(alone.dataset("alone", epochs=LONG))
-    script = (
-        "import json, sys; from pathlib import Path; from tunewheel_train.recipe import train\n"
-        "from tunewheel_train.job import Job; base, out = sys.argv[1], Path(sys.argv[2])\n"
-        "train(Job(base_model=base, train_path=out / 'alone.parquet', output_dir=out / 'adapter',\n"
-        "          dtype='float32', run_id='run-alone', work_dir=out / 'work', cache_dir=out / 'cache',\n"
-        "          recipe=json.loads(sys.argv[3])), report=lambda message: None)\n"
-    )
-    recipe = json.dumps(TRAIN | {"epochs": LONG})
-    command = [sys.executable, "-c", script, alone.base_model, str(folder), recipe]
-    subprocess.run(command, env=environment(1), check=True)
-    return load((folder / "adapter" / "adapter_model.safetensors").read_bytes())
-
-
-async def published_weights(ground: Ground, completed: Envelope[Any]) -> dict[str, Any]:
-    (ref,) = [ref for ref in completed.data.adapter.files if ref.path.endswith(".safetensors")]
-    return load(await ground.store.get(ref))
-
-
-def assert_same(expected: dict[str, Any], found: dict[str, Any]) -> None:
-    assert len(expected) == len(found) > 0
-    assert all(expected[name].equal(found[name]) for name in expected)
-
-
-async def test_a_run_stops_when_its_partition_moves_and_only_the_new_owner_completes_it(
-    ground: Ground, uninterrupted: dict[str, Any], held: Path
-) -> None:
-    # Whoever joins a worker that has all four partitions is given the last two: this project is in one.
-    event = await ground.dataset("moving", epochs=LONG)
-    async with Bus(ground.kafka) as bus, running(service(ground, "first")):
-        await bus.publish(event)
-        await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12)
-        async with running(service(ground, "second")):
-            (started,) = await bus.collect(
-                topics.TRAIN_STARTED, 1, where=lambda e: e.source == "/tunewheel/second"
-            )
-            held.unlink()
-            (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1)
-            progress = await everything(ground.kafka, topics.TRAIN_PROGRESSED)
-            results = await everything(ground.kafka, topics.TRAIN_COMPLETED)
-    assert completed.source == "/tunewheel/second"
-    assert started.data.resumed_from_step >= 10
-    assert [e.id for e in results] == [completed.id]
-    sources = [e.source for e in progress]
-    last_of_first = max(at for at, source in enumerate(sources) if source == "/tunewheel/first")
-    assert progress[last_of_first].data.step <= started.data.resumed_from_step + 10
-    assert set(sources[last_of_first + 1 :]) == {"/tunewheel/second"}
-    assert_same(uninterrupted, await published_weights(ground, completed))
-
-
-@contextlib.asynccontextmanager
-async def process(settings: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The train service as a process of its own."""
-    told = {
-        f"TUNEWHEEL_{name.upper()}": str(value)
-        for name, value in settings.model_dump().items()
-        if value is not None and name in settings.model_fields_set
-    }
-    made = await asyncio.create_subprocess_exec(*held_service("tunewheel_train"), env=os.environ | told)
-    try:
-        yield made
-    finally:
-        if made.returncode is None:
-            made.kill()
-            await made.wait()
-
-
-@pytest.mark.chaos
-async def test_a_service_killed_in_the_middle_ends_with_the_same_adapter(
-    ground: Ground, uninterrupted: dict[str, Any], held: Path
-) -> None:
-    event = await ground.dataset("killed", epochs=LONG)
-    async with Bus(ground.kafka) as bus:
-        async with process(ground.settings("one", session_timeout_ms=6_000)) as first:
-            await bus.publish(event)
-            await bus.collect(topics.TRAIN_PROGRESSED, 1, where=lambda e: e.data.step >= 12)
-            # Uploads come after the steps they hold: a kill before the second leaves one to resume from.
-            await until(lambda: len(uploaded(ground)) > 1)
-            workers = psutil.Process(first.pid).children(recursive=True)
-            assert len(workers) == 1
-            first.send_signal(signal.SIGKILL)
-            await first.wait()
-            await until(lambda: not any(is_alive(worker) for worker in workers))
-        held.unlink()
-        damaged, whole = uploaded(ground)[-1:-3:-1]
-        (damaged / checkpoints.WEIGHTS).write_bytes(b"other weights")
-        # Another machine: it has the common store only.
-        async with process(ground.settings("two")):
-            (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1)
-            starts = await bus.collect(topics.TRAIN_STARTED, 2)
-        results = await everything(ground.kafka, topics.TRAIN_COMPLETED)
-    assert starts[1].data.resumed_from_step == step_of(whole) < step_of(damaged)
-    assert [e.id for e in results] == [completed.id]
-    assert_same(uninterrupted, await published_weights(ground, completed))
-
-
-def uploaded(ground: Ground) -> list[Path]:
-    """Whole checkpoints in the store, oldest first."""
-    found = (ground.folder / "store" / "runs").glob(f"*/checkpoints/*/{checkpoints.MANIFEST}")
-    return sorted(manifest.parent for manifest in found)
-
-
-def step_of(checkpoint: Path) -> int:
-    return checkpoints.step_of(Path(checkpoint.name.partition(".")[0]))
-
-
-def is_alive(worker: psutil.Process) -> bool:
-    try:
-        return worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    (tmp_path / "training").touch()
 
 
 async def test_what_cannot_be_trained_on_is_told_and_the_next_run_still_flows(ground: Ground) -> None:
@@ -278,7 +132,7 @@ async def test_what_cannot_be_trained_on_is_told_and_the_next_run_still_flows(gr
         await broken.dataset("wild"),
         replace(changed, data=changed.data.model_copy(update={"criteria_sha256": "f" * 64})),
     ]
-    async with Bus(ground.kafka) as bus, running(service(ground, "train")):
+    async with Bus(ground.kafka) as bus, running(service(ground)):
         await bus.publish(*bad, await ground.dataset("good", epochs=1.0))
         failures = await bus.collect(topics.TRAIN_FAILED, 5)
         (completed,) = await bus.collect(topics.TRAIN_COMPLETED, 1)
@@ -348,7 +202,7 @@ async def test_commands_on_the_log_pause_resume_and_cancel_a_run_and_another_tak
     ground: Ground,
 ) -> None:
     options = {"bootstrap_servers": ground.kafka}
-    async with Bus(ground.kafka) as bus, running(service(ground, "train")):
+    async with Bus(ground.kafka) as bus, running(service(ground)):
 
         async def command(action: TrainAction, request: str) -> None:
             await control("unwanted", run_id, action, request, options, principal=None)
@@ -383,6 +237,13 @@ def training_processes() -> list[psutil.Process]:
         for child in psutil.Process().children(recursive=True)
         if is_alive(child) and "tunewheel_train.worker" in command_line(child)
     ]
+
+
+def is_alive(worker: psutil.Process) -> bool:
+    try:
+        return worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def command_line(process: psutil.Process) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from tunewheel_basemodel.chat import encode_chat
-from tunewheel_basemodel.loading import load_base
-from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_basemodel.locate import BaseModel
+from tunewheel_basemodel.tokenizer import open_tokenizer
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import general_items
 from tunewheel_contracts.formats.run import BaseModelRef
@@ -22,12 +21,6 @@ from tunewheel_eval.metrics import outcomes
 from tunewheel_eval.prompts import example_prompt
 
 pytestmark = pytest.mark.model
-
-
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    cache = os.environ.get("TUNEWHEEL_CACHE_DIR") or tmp_path_factory.mktemp("cache")
-    return locate_base_model("HuggingFaceTB/SmolLM2-135M-Instruct", cache_dir=Path(cache))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +53,7 @@ def holdout() -> tuple[ChatExample, ...]:
 def test_base_is_measured_on_the_tokens_that_training_teaches(
     smollm2: BaseModel, holdout: tuple[ChatExample, ...]
 ) -> None:
-    _, tokenizer = load_base(smollm2)
+    tokenizer = open_tokenizer(smollm2.path)
     for one in holdout:
         ids, mask = encode_chat(tokenizer, [m.model_dump() for m in one.messages])
         prompt = example_prompt(tokenizer, one, key="k", max_output_tokens=8)

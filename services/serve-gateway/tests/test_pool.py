@@ -186,7 +186,7 @@ async def test_an_answer_that_has_begun_is_never_asked_for_again(make_pair: Any)
 
 
 async def test_an_engine_that_hangs_is_left_for_another(make_pair: Any, eventually: Any):
-    world = await make_pair(engine_first_byte_seconds=0.5, engine_breaker_failures=1)
+    world = await make_pair(engine_first_byte_seconds=2.0, engine_breaker_failures=1)
     world.engines[0].silent.add("/v1/chat/completions")
     assert {await world.said() for _ in range(4)} == {"desk-1: hello"}
     assert world.engines[0].calls.count("/v1/chat/completions") == 1

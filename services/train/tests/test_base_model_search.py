@@ -25,6 +25,13 @@ async def test_a_base_model_that_does_not_exist_fails_with_its_field(bench, tmp_
     assert "give the path of a directory" in event.reason
 
 
+IMPATIENT = (
+    "import types, huggingface_hub.utils._http as http; "
+    "http.time = types.SimpleNamespace(sleep=lambda _: None)"
+)
+"""Where a commit is named, the hub's client asks again and again, for 23 s in all: not here."""
+
+
 async def with_a_dead_hub(bench, tmp_path: Path, monkeypatch):
     """A bench whose base is on a hub where nobody listens; from the second process on, in the hub's cache."""
     filled = tmp_path / "hub" / "models--nobody--tiny"
@@ -32,7 +39,7 @@ async def with_a_dead_hub(bench, tmp_path: Path, monkeypatch):
     made = (await bench(base_model="nobody/tiny")).whose_worker_first_runs(
         f"import os, pathlib; seen = pathlib.Path({str(tmp_path / 'seen')!r}); "
         f"os.environ['HF_HUB_CACHE'] = {str(filled.parent)!r} if seen.exists() else {str(tmp_path)!r}; "
-        "seen.touch()"
+        f"seen.touch(); {IMPATIENT}"
     )
     return made, filled
 
@@ -58,7 +65,7 @@ async def test_a_version_is_trained_on_the_commit_that_was_found_first(
     monkeypatch.setenv("HF_HUB_CACHE", str(cached.parent))
     (cached / "refs").mkdir(parents=True)
     revisions = []
-    made = await bench(base_model="nobody/tiny")
+    made = (await bench(base_model="nobody/tiny")).whose_worker_first_runs(IMPATIENT)
     for commit in ("a" * 40, "b" * 40):
         shutil.copytree(tiny_base.path, cached / "snapshots" / commit)
         (cached / "refs" / "main").write_text(commit)

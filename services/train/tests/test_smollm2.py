@@ -3,7 +3,6 @@ embeddings, a GGUF's weights and the model's own chat template."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from tunewheel_basemodel.locate import BaseModel, locate_base_model
+from tunewheel_basemodel.locate import BaseModel
 from tunewheel_train.data.datasets import encode_examples
 from tunewheel_train.exporting.merging import Trained, export_merged
 from tunewheel_train.model.modeling import load_tokenizer
-from tunewheel_train.progress import Completed, Progressed
-from tunewheel_train.trainers import checkpoints
+from tunewheel_train.progress import Progressed
 
 pytestmark = pytest.mark.model
 
@@ -25,12 +23,6 @@ TWO_STEPS = {
     "rank": 4, "alpha": 8, "learning_rate": 2e-3, "batch_size": 2, "micro_batch_size": 2, "epochs": 1.0,
     "checkpoint_steps": 1, "warmup_fraction": 0.0, "scheduler": "constant",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    cache = os.environ.get("TUNEWHEEL_CACHE_DIR") or tmp_path_factory.mktemp("cache")
-    return locate_base_model("HuggingFaceTB/SmolLM2-135M-Instruct", cache_dir=Path(cache))
 
 
 @pytest.fixture(scope="module")
@@ -79,28 +71,6 @@ def test_full_begins_where_lora_does_and_writes_a_whole_model(make, lora):
     assert losses(run) == pytest.approx(losses(lora)[:1], abs=1e-3)
     weights = run.weights()
     assert sum(value.numel() for value in weights.values()) == 134_515_008  # embeddings once: they are tied
-
-
-def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(make, lora):
-    make("resumed").stop_after(1)
-    resumed = make("resumed")
-    assert resumed.train().resumed_from_steps == (1,)
-    assert losses(resumed) == losses(lora)[1:]
-    found, expected = resumed.weights(), lora.weights()
-    assert set(found) == set(expected)
-    assert all(torch.equal(value, expected[name]) for name, value in found.items())
-
-
-def test_preferences_are_learnt_alone(make, pairs_path: Path, tmp_path: Path):
-    pl.read_parquet(pairs_path).head(EXAMPLES).write_parquet(tmp_path / "pairs.parquet")
-    preference = {"method": "dpo", "learning_rate": 1e-3, "epochs": 1.0, "alone": True}
-    run = make("dpo", preference=preference, preferences_path=tmp_path / "pairs.parquet")
-    outcome = run.train()
-    assert isinstance(outcome, Completed)
-    first, second = losses(run)
-    assert first == pytest.approx(0.6931, abs=1e-3)  # ln 2: nothing has moved yet
-    assert second < first
-    assert (checkpoints.latest(run.job.work_dir) / checkpoints.REFERENCE).exists()
 
 
 def test_an_exported_model_answers_as_its_adapter(lora, smollm2: BaseModel, rows, tmp_path: Path):

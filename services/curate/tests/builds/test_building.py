@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 
 import polars as pl
 import psutil
 import pytest
-import pytest_asyncio
 from pydantic import SecretStr, ValidationError
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -21,13 +21,16 @@ from tunewheel_curate.holdout.memory import HoldoutMemory
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
 
-of_one_worker = pytest.mark.asyncio(loop_scope="module")
+UNLOADED = (
+    sys.executable, "-c",
+    "from tunewheel_curate.builds import worker; worker.load = lambda: None; worker.main()",
+)  # fmt: skip
+"""The worker, except that it loads nothing ahead of the build that needs it, which takes ten seconds."""
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
+@pytest.fixture
 async def builder():
-    """Shared, for its worker takes ten seconds to load."""
-    builder = Builder()
+    builder = Builder(worker=UNLOADED)
     yield builder
     await builder.close()
 
@@ -47,10 +50,8 @@ def waiting(builder: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(builder, "_regression_set", str(pipe))
 
 
-@of_one_worker
-async def test_builds_of_one_worker_leave_their_files_until_they_are_taken(
-    builder: Builder, order: BuildOrder
-) -> None:
+async def test_builds_of_one_worker_leave_their_files_until_they_are_taken(order: BuildOrder) -> None:
+    builder = Builder()
     await builder.prepare()
     worker = builder._worker
     for _ in range(2):
@@ -61,9 +62,9 @@ async def test_builds_of_one_worker_leave_their_files_until_they_are_taken(
             assert (folder / "data_docs" / "index.html").is_file()
         assert not folder.exists()
     assert builder._worker is worker
+    await builder.close()
 
 
-@of_one_worker
 @pytest.mark.usefixtures("waiting")
 async def test_a_build_that_dies_is_a_loud_failure(builder: Builder, order: BuildOrder) -> None:
     await builder.prepare()
@@ -74,7 +75,6 @@ async def test_a_build_that_dies_is_a_loud_failure(builder: Builder, order: Buil
         await building
 
 
-@of_one_worker
 @pytest.mark.usefixtures("waiting")
 async def test_a_build_stops_when_told_and_its_processes_end(builder: Builder, order: BuildOrder) -> None:
     await builder.prepare()
@@ -90,7 +90,6 @@ async def test_a_build_stops_when_told_and_its_processes_end(builder: Builder, o
         await asyncio.sleep(0.01)
 
 
-@of_one_worker
 @pytest.mark.usefixtures("waiting")
 async def test_a_build_that_takes_too_long_is_ended(
     builder: Builder, order: BuildOrder, monkeypatch: pytest.MonkeyPatch
@@ -104,7 +103,6 @@ async def test_a_build_that_takes_too_long_is_ended(
     assert not worker.is_running()
 
 
-@of_one_worker
 async def test_a_build_that_raises_says_so_without_the_words_of_records(
     builder: Builder, order: BuildOrder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -116,7 +114,6 @@ async def test_a_build_that_raises_says_so_without_the_words_of_records(
     assert "jane" not in str(failed.value)
 
 
-@of_one_worker
 async def test_a_source_that_is_away_is_the_builds_failure(
     builder: Builder, order: BuildOrder, spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +124,6 @@ async def test_a_source_that_is_away_is_the_builds_failure(
         await _built(builder, away, asyncio.Event())
 
 
-@of_one_worker
 async def test_a_worker_that_dies_is_a_loud_failure_too(builder: Builder, order: BuildOrder) -> None:
     await builder.prepare()
     assert builder._worker is not None

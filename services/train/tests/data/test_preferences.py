@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import polars as pl
@@ -154,5 +155,6 @@ def test_pairs_alone_train_from_the_base(case, pair_of, pairs_path, tmp_path: Pa
     outcome = run.train()
     assert outcome.steps == 4
     assert outcome.metrics["final_loss"] == outcome.metrics["preference_loss"]
+    assert run.heard(Progressed)[0].loss == pytest.approx(math.log(2), abs=1e-3), "nothing has moved yet"
     (warning,) = run.heard(Warned)
     assert warning.reason.startswith("1 of 9 preference pairs are not trained on; pair-99")
