@@ -27,7 +27,7 @@ class StagePolicy(Strict):
     requests, invalid outputs and slow answers, each a share. The smaller, the more requests that takes: half
     the margin, three to four times as many."""
     max_slowdown: Annotated[float, Field(ge=1, le=100, exclude_if=lambda factor: factor == 1.25)] = 1.25
-    """An answer is slow that takes longer than so many times what 95 in 100 of the champion's take."""
+    """An answer is slow that takes longer than so many times what 90 in 100 of the champion's take."""
     one_per_user: Annotated[bool, Field(exclude_if=lambda once: once)] = True
     """Of the requests that name one ``user``, which all go to one model, the first counts: they are alike.
     ``false`` is for a project of a few users who ask about everything."""

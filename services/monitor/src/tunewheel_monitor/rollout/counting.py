@@ -19,14 +19,14 @@ from tunewheel_monitor.rollout.figures import (
     observe,
     observe_time,
 )
-from tunewheel_monitor.rollout.sequences import shares, upper
 
 Trial = dict[str, Any]
 """One stage of one candidate, or its guard; times in seconds since 1970.
 
 ``candidate``, ``champion``: what was counted of each side. ``figures``: see ``figures``. ``waiting``: answers
 whose copy, or original, was not seen yet. ``users``: a mark for each that was counted. ``reference``: of a
-guard, the champion's totals by figure in the trial; None: the limits of the spec stand for them. ``verdict``:
+guard, by figure the champion's share in the trial, and how large it may have been; None: there was nobody,
+and the limits of the spec stand for it. ``verdict``:
 None, or ``verdict``, ``decided_by`` and ``reasons``."""
 WAITING = 128
 """Answers that wait for their pair at most. While there are so many, others are left out, whatever they are
@@ -103,12 +103,6 @@ def count_guarded(trial: Trial, model_id: str, item: InferenceScored, policy: St
         if name in GUARDED:
             grew |= against(trial["figures"][name], value, 0.0)
     return grew
-
-
-def reference_ends(trial: Trial, name: str, alpha: float) -> tuple[float, float]:
-    """Return (share, upper end of its confidence interval) of the champion that a guard compares with."""
-    hits, of = (trial["reference"] or {}).get(name, (0.0, 0))
-    return (hits / of if of else 0.0), upper(shares(round(hits), of), alpha)
 
 
 def _side(trial: Trial, model_id: str, item: InferenceScored) -> Side | None:

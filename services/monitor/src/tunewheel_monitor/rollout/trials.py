@@ -31,7 +31,15 @@ from tunewheel_contracts.events.production import RolloutJudged
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec, StagePolicy
 
 from tunewheel_monitor.rollout.counting import Trial, count_beside, count_guarded, new_trial
-from tunewheel_monitor.rollout.verdicts import ALPHA, bounds, decide, decide_guard, summary, undecided
+from tunewheel_monitor.rollout.verdicts import (
+    ALPHA,
+    bounds,
+    decide,
+    decide_guard,
+    reference,
+    summary,
+    undecided,
+)
 
 Trials = dict[str, Any]
 """``open``: trials by model; ``passed``: those whose model may reach production; ``closed``: "model/stage" of
@@ -172,13 +180,9 @@ def _close(trials: Trials, model_id: str, stage: str) -> None:
 
 
 def _keep_passed(trials: Trials, model_id: str, trial: Trial, *, alone: bool) -> None:
-    """Keep what the champion was like beside the model; None: there was nobody beside it. Labels of copies
-    were compared with the champion's, not with people's."""
-    reference = {name: figure["champion"] for name, figure in trial["figures"].items()}
-    if trial["stage"] == "shadow":
-        del reference["labels"]
+    """Keep what the champion was like beside the model; None: there was nobody beside it."""
     trials["passed"].pop(model_id, None)
-    trials["passed"][model_id] = {"stage": trial["stage"], "reference": None if alone else reference}
+    trials["passed"][model_id] = {"stage": trial["stage"], "reference": None if alone else reference(trial)}
     for oldest in list(trials["passed"])[:-KEPT_PASSED]:
         del trials["passed"][oldest]
 

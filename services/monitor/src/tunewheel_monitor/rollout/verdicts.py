@@ -17,9 +17,9 @@ from typing import Any
 from tunewheel_contracts.events.production import RolloutBound
 from tunewheel_contracts.formats.rollout_spec import ShadowPolicy, StagePolicy
 
-from tunewheel_monitor.rollout.counting import GUARDED, Trial, reference_ends
+from tunewheel_monitor.rollout.counting import GUARDED, Trial
 from tunewheel_monitor.rollout.figures import FIGURES, Figure, Side, is_timed, rise, share
-from tunewheel_monitor.rollout.sequences import Counts, is_above, is_below, lower, upper
+from tunewheel_monitor.rollout.sequences import Counts, is_above, is_below, lower, shares, upper
 
 ALPHA = 0.01
 """Chance that an equal candidate ever fails, over all figures."""
@@ -91,6 +91,17 @@ def decide_guard(trial: Trial, policy: StagePolicy) -> Verdict | None:
             )
             return _verdict("failed", "guard", [reason])
     return None
+
+
+def reference(trial: Trial) -> dict[str, tuple[float, float]]:
+    """Return by figure the champion's share in a trial, and the upper end of its confidence sequence. Labels
+    of copies were compared with the champion's, not with people's: they say nothing of it."""
+    told: dict[str, tuple[float, float]] = {}
+    for name in GUARDED:
+        hits, of = trial["figures"][name]["champion"]
+        if of and not (name == "labels" and trial["stage"] == "shadow"):
+            told[name] = (hits / of, upper(shares(round(hits), of), EACH / 2))
+    return told
 
 
 def bounds(trial: Trial, policy: StagePolicy) -> tuple[RolloutBound, ...]:
@@ -209,7 +220,8 @@ def _guard_ends(trial: Trial, name: str, policy: StagePolicy) -> tuple[float, fl
     if trial["reference"] is None:  # there was nobody beside it in its trial either
         limit = {"errors": policy.max_error_rate, "invalid": policy.max_invalid_increase}.get(name, 1.0)
         return limit, limit
-    return reference_ends(trial, name, EACH / 2)
+    share_then, limit = trial["reference"].get(name, (0.0, 1.0))
+    return share_then, limit
 
 
 def _worse(trial: Trial, name: str, policy: StagePolicy) -> str:
