@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -278,34 +279,55 @@ async def test_too_few_examples_are_refused_with_the_fix(kafka: str, tmp_path: P
     assert "not declared" in letters[0].reason
 
 
-async def test_drift_asks_for_a_version(kafka: str, tmp_path: Path, project: str) -> None:
+async def test_persistent_drift_asks_for_one_version(kafka: str, tmp_path: Path, project: str) -> None:
+    """Each window of each detector alarms; the service is replaced in between, and reads them all again."""
+    first, *others = (_alarm(project, number) for number in range(6))
+    async with Bus(kafka) as bus:
+        async with running(curate(kafka, tmp_path / "store")) as service:
+            await bus.publish(spec_of(project, min_new_records=1000), *records(project))
+            await _table_holds(service, project, 40)
+            await bus.publish(first)
+            (event,) = await versions(bus, project)
+            await bus.publish(*others[:3])
+        async with running(curate(kafka, tmp_path / "store")):
+            await bus.publish(*others[3:])
+            # What is asked for by command is answered after whatever the alarms asked for.
+            asked = DatasetRequested(project=project, reason=BuildReason.COMMAND, request="again")
+            await bus.publish(new_event(asked, source="/test"))
+            await bus.collect(topics.DATASET_REJECTED, 1, where=lambda e: e.project == project)
+        requests = await bus.collect(topics.DATASET_REQUESTED, 3, where=lambda e: e.project == project)
+    assert [request.data.reason.value for request in requests] == ["drift", "command", "command"]
+    assert event.data.reason is BuildReason.DRIFT
+    assert event.causation_id == requests[0].id
+    assert (requests[0].causation_id, requests[0].data.alarm_ids) == (first.id, ("alarm-0",))
+    named = next(request for request in requests if request.causation_id == requests[1].id)
+    assert set(named.data.alarm_ids) == {f"alarm-{number}" for number in range(6)}
+
+
+def _alarm(project: str, number: int) -> Envelope[DriftDetected]:
+    at = datetime(2026, 1, 1, number, tzinfo=UTC)
+    window = DriftWindow(
+        first_completion_id=f"a-{number}",
+        last_completion_id=f"b-{number}",
+        completions=10,
+        started_at=at,
+        ended_at=at,
+    )
     drift = DriftDetected(
         project=project,
-        detector="input",
-        statistic_name="ks",
+        detector="format",
+        signal="format",
+        alarm_id=f"alarm-{number}",
+        suggested_action="retrain",
+        statistic_name="invalid",
         statistic=0.5,
         p_value=0.001,
         threshold=0.01,
         dataset_id="ds-before",
         model_id="m",
-        window=DriftWindow(
-            first_completion_id="a",
-            last_completion_id="b",
-            completions=10,
-            started_at="2026-01-01T00:00:00Z",  # type: ignore[arg-type]
-            ended_at="2026-01-01T01:00:00Z",  # type: ignore[arg-type]
-        ),
+        window=window,
     )
-    async with Bus(kafka) as bus, running(curate(kafka, tmp_path / "store")) as service:
-        await bus.publish(spec_of(project, min_new_records=1000), *records(project))
-        await _table_holds(service, project, 40)
-        caused = new_event(drift, source="/test")
-        await bus.publish(caused)
-        (event,) = await versions(bus, project)
-        (request,) = await bus.collect(topics.DATASET_REQUESTED, 1, where=lambda e: e.project == project)
-    assert event.data.reason is BuildReason.DRIFT
-    assert event.causation_id == request.id
-    assert request.causation_id == caused.id
+    return new_event(drift, source="/test")
 
 
 async def _table_holds(service: Service, project: str, count: int) -> None:

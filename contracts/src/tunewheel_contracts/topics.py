@@ -145,9 +145,13 @@ DATASET_REJECTED = TopicSpec(
 )
 
 TRAIN_CONTROL = TopicSpec(training.TrainControl, ("console", "cli"), ("train",), 1)
-TRAIN_PLANNED = TopicSpec(training.TrainPlanned, ("train",), (), 1)
+TRAIN_PLANNED = TopicSpec(training.TrainPlanned, ("train",), ("curate",), 1, replayed_by=("curate",))
 TRAIN_STARTED = TopicSpec(
-    training.TrainStarted, ("train",), ("train", "registry"), 1, replayed_by=("registry",)
+    training.TrainStarted,
+    ("train",),
+    ("curate", "train", "registry"),
+    1,
+    replayed_by=("curate", "registry"),
 )
 TRAIN_PROGRESSED = TopicSpec(training.TrainProgressed, ("train",), (), 1, retention_ms=7 * DAY_MS)
 TRAIN_COMPLETED = TopicSpec(
@@ -158,17 +162,33 @@ TRAIN_COMPLETED = TopicSpec(
     replayed_by=("curate", "train", "monitor"),
 )
 TRAIN_FAILED = TopicSpec(
-    training.TrainFailed, ("train",), ("registry", "monitor"), 1, replayed_by=("registry", "monitor")
+    training.TrainFailed,
+    ("train",),
+    ("curate", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "registry", "monitor"),
 )
 
 EVAL_PASSED = TopicSpec(
-    evaluation.EvalPassed, ("eval",), ("registry", "monitor"), 1, replayed_by=("monitor",)
+    evaluation.EvalPassed,
+    ("eval",),
+    ("curate", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "monitor"),
 )
 EVAL_FAILED = TopicSpec(
-    evaluation.EvalFailed, ("eval",), ("registry", "monitor"), 1, replayed_by=("monitor",)
+    evaluation.EvalFailed,
+    ("eval",),
+    ("curate", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "monitor"),
 )
 EVAL_UNDECIDED = TopicSpec(
-    evaluation.EvalUndecided, ("eval",), ("registry", "monitor"), 1, replayed_by=("monitor",)
+    evaluation.EvalUndecided,
+    ("eval",),
+    ("curate", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "monitor"),
 )
 EVAL_REQUESTED = TopicSpec(
     evaluation.EvalRequested,
@@ -193,12 +213,16 @@ MODEL_REGISTERED = TopicSpec(
 MODEL_PROMOTED = TopicSpec(
     lifecycle.ModelPromoted,
     ("registry",),
-    ("registry", "monitor", "serve-gateway"),
+    ("curate", "registry", "monitor", "serve-gateway"),
     1,
-    replayed_by=("monitor", "serve-gateway"),
+    replayed_by=("curate", "monitor", "serve-gateway"),
 )
 MODEL_ROLLEDBACK = TopicSpec(
-    lifecycle.ModelRolledback, ("registry",), ("registry", "monitor"), 1, replayed_by=("monitor",)
+    lifecycle.ModelRolledback,
+    ("registry",),
+    ("curate", "registry", "monitor"),
+    1,
+    replayed_by=("curate", "monitor"),
 )
 MODEL_COMMANDED = TopicSpec(lifecycle.ModelCommanded, ("console", "cli"), ("registry",), 1)
 MODEL_PINNED = TopicSpec(lifecycle.ModelPinned, ("registry",), ("registry",), 1)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from aiokafka import TopicPartition
+from structlog.testing import capture_logs
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRejected, DatasetRequested, DatasetVersioned
@@ -109,7 +110,9 @@ class Desk:
         return answer.data
 
     async def drift(self, detector: str) -> Envelope[DatasetRequested] | None:
-        return await self.curation.request_for_drift(alarm(detector))
+        event = alarm(detector)
+        self.log.append(event)
+        return await self.curation.turn_for(event)
 
 
 def alarm(detector: str) -> Envelope[DriftDetected]:
@@ -162,6 +165,7 @@ async def test_an_alarm_is_one_request_that_names_its_records(desk: Desk) -> Non
     request = await desk.drift("input")
     assert request is not None
     assert (request.data.reason, request.data.records_upto) == (BuildReason.DRIFT, {"0": 3})
+    assert (request.causation_id, request.data.alarm_ids) == (alarm("input").id, (alarm("input").id,))
     desk.log.append(request)
     desk.arrived = 5
     assert await desk.drift("input") is None, "delivered again"
@@ -169,20 +173,28 @@ async def test_an_alarm_is_one_request_that_names_its_records(desk: Desk) -> Non
     assert await desk.drift("input") is None, "delivered again, after all"
 
 
-async def test_no_build_is_asked_for_while_one_is_open(desk: Desk) -> None:
-    command = DatasetRequested(
-        project="shop", reason=BuildReason.COMMAND, request="by hand", records_upto={"0": 1}
-    )
-    first = new_event(command, source="/test")
-    desk.log.append(first)
-    assert await desk.drift("input") is None
-    desk.log.append(rejected(first))
-    request = await desk.drift("format")
+async def test_what_another_replica_asked_for_meanwhile_is_not_asked_for_again(desk: Desk) -> None:
+    request = await desk.drift("input")
     assert request is not None
-    desk.log.append(request)
-    assert await desk.drift("feedback") is None
-    desk.log.append(rejected(request))
-    assert await desk.drift("feedback") is not None
+    again = await desk.curation.request_for_drift("shop")
+    assert again is not None
+    assert again.id == request.id, "it was killed before it published"
+    desk.log.append(request)  # by another one
+    assert await desk.curation.request_for_drift("shop") is None
+
+
+async def test_a_command_is_for_the_alarms_that_are_open(desk: Desk) -> None:
+    desk.log.append(alarm("input"))
+    command = DatasetRequested(project="shop", reason=BuildReason.COMMAND, request="by hand")
+    lease = Lease(TopicPartition("dataset.requested", 0))
+    with capture_logs() as logs:
+        named = await desk.curation.answer(new_event(command, source="/test"), lease)
+        assert named is not None
+        assert named.data.alarm_ids == (alarm("input").id,)
+        for _ in range(3):
+            assert await desk.curation.request_for_drift("shop") is None
+    told = [entry for entry in logs if entry["event"] == "turn_decided"]
+    assert [(entry["decision"], entry["alarms"]) for entry in told] == [("no alarm is open", ())]
 
 
 async def test_a_build_that_dies_again_and_again_is_rejected_with_the_reason(desk: Desk) -> None:

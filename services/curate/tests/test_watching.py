@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
+from tunewheel_contracts.events.production import DriftDetected, DriftWindow
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.records.backlog import Backlog
@@ -16,6 +18,14 @@ from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.watching import Watch
 
 HOUR = 3_600.0
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ALARM = DriftDetected(
+    project="shop", detector="input", statistic_name="novel", statistic=0.5, p_value=0.001, threshold=0.1,
+    dataset_id="ds-1", model_id="m", alarm_id="alarm-1",
+    window=DriftWindow(
+        first_completion_id="a", last_completion_id="b", completions=9, started_at=NOON, ended_at=NOON
+    ),
+)  # fmt: skip
 
 
 class Shop:
@@ -28,6 +38,7 @@ class Shop:
         self._records = records
         self.logged = self.kept = 0
         self.asked = 0
+        self.known = Known()
         declared = new_event(
             ProjectDeclared(
                 project="shop",
@@ -38,18 +49,29 @@ class Shop:
         curation: Any = SimpleNamespace(
             table=self.table,
             projects={"shop": declared},
-            known=Known(),
+            known=self.known,
             request_for_policy=lambda project, reason, pending: new_event(
                 DatasetRequested(
                     project=project, reason=reason, request=pending.request, records_upto=pending.upto
                 ),
                 source="/test",
             ),
+            request_for_drift=self._due,
+            holds=self._holds,
         )
+        self.due: Envelope[DatasetRequested] | None = None
+        self.held = False
         service: Any = SimpleNamespace(publish=self._publish)
         self._watch = Watch(
             service, curation, seconds=1, compact_files=99, read_backlog=self._backlog, clock=lambda: self.now
         )
+
+    async def _due(self, _: str) -> Envelope[DatasetRequested] | None:
+        due, self.due = self.due, None
+        return due
+
+    async def _holds(self, _: str, __: BuildReason) -> bool:
+        return self.held
 
     async def _publish(self, event: Envelope[DatasetRequested]) -> None:
         self.published.append(event)
@@ -151,3 +173,34 @@ async def test_fewer_records_than_the_floor_wait_for_others(shop: Shop) -> None:
         shop.now += HOUR
         await shop.look()
     assert counts(shop) == [{"0": 3}, {"0": 6}], "two waited, and then were three with the next"
+
+
+async def test_what_records_ask_for_waits_for_as_long_as_a_turn_holds_it_up(shop: Shop) -> None:
+    shop.held = True
+    shop.log(3)
+    shop.keep(3)
+    await shop.look()
+    shop.now += HOUR
+    await shop.look()
+    assert counts(shop) == []
+    shop.held = False
+    await shop.look()
+    assert counts(shop) == [{"0": 3}]
+
+
+async def test_the_turn_that_an_alarm_leads_to_is_asked_for_when_it_is_due(shop: Shop) -> None:
+    """Cooldown, labels and month end without an event: the watch looks again."""
+    asked = DatasetRequested(
+        project="shop",
+        reason=BuildReason.DRIFT,
+        request="alarm-1",
+        records_upto={"0": 3},
+        alarm_ids=("alarm-1",),
+    )
+    shop.due = new_event(asked, source="/test")
+    await shop.look()
+    assert shop.published == [], "no alarm is open"
+    shop.known.turns.apply(new_event(ALARM, source="/test"))
+    await shop.look()
+    assert [event.data.request for event in shop.published] == ["alarm-1"]
+    assert shop.known.history.has_requested("shop", shop.published[0].id)

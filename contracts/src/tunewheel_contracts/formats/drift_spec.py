@@ -7,7 +7,43 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunewheel_contracts.fields import Strict
+from tunewheel_contracts.fields import NonNegative, PositiveInt, Strict
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Follows = Literal["collect_labels", "retrain", "investigate", "nothing"]
+"""What an alarm leads to: a version once enough labels lie near it, one now, a person's look, nothing."""
+
+
+class TurnBudget(Strict):
+    """What training may cost in a calendar month (UTC) before no further version is built unasked. A person's
+    command is never held up. An unset limit is none."""
+
+    gpu_hours: Positive | None = None
+    """Hours of runs on GPUs, as they were measured; as planned while they go on. Several GPUs of one run
+    count once."""
+    dollars: Positive | None = None
+    """By the prices that the train service knows (``TUNEWHEEL_DEVICES``)."""
+
+
+class TurnPolicy(Strict):
+    """Which drift leads to what, and when. One turn is in flight at a time; alarms that come meanwhile wait
+    for its end."""
+
+    follow: dict[str, Follows] = {}
+    """By a detector's own name (``novelty``), its family (``input``, ``format``, ``feedback``) or the action
+    that the alarm suggests (``update_documents``); the first of the three that is listed counts. Where none
+    is, what the alarm suggests. A person has to ``investigate`` what asks for documents, and for labels
+    without telling where."""
+    min_labels: PositiveInt = 20
+    """Trusted examples near the cluster that a turn waits for; each further turn for the same alarm waits for
+    so many more."""
+    alarm_seconds: NonNegative = 0.0
+    """An alarm must stay open so long before anything follows from it."""
+    cooldown_seconds: NonNegative = 3600.0
+    """No turn begins sooner after the end of the one before that drift began."""
+    approval: bool = False
+    """A turn that is due waits for a person, who begins it with `tunewheel build` or in the console."""
+    budget: TurnBudget = TurnBudget()
 
 
 class LabelsSpec(Strict):
@@ -32,5 +68,6 @@ class DriftSpec(Strict):
     """One shift is one alarm: after a detection the same detector speaks again only once so many completions
     in a row (ratings, for ``feedback``), and at least three windows of them, showed no drift."""
     rebuild: bool = True
-    """Build a new dataset version after drift, unless one is being built already."""
+    """Whether anything follows from an alarm; ``turns`` says what."""
+    turns: Annotated[TurnPolicy, Field(exclude_if=lambda turns: turns == TurnPolicy())] = TurnPolicy()
     labels: Annotated[LabelsSpec, Field(exclude_if=lambda spec: spec == LabelsSpec())] = LabelsSpec()

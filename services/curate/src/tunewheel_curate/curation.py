@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -34,6 +35,9 @@ from tunewheel_curate.records.arrivals import rows_of
 from tunewheel_curate.records.forgetting import finding_ref, forget
 from tunewheel_curate.records.missing import MissingRecords
 from tunewheel_curate.records.table import RecordTable, ends_of
+from tunewheel_curate.turns.deciding import Step
+from tunewheel_curate.turns.dispatch import Dispatch, utc_now
+from tunewheel_curate.turns.labelling import LabelCount
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +60,7 @@ class Curation:
         attempts: Attempts,
         backoff: Backoff,
         catch_up: CatchUp,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._service = service
         self._followed = followed
@@ -66,6 +71,7 @@ class Curation:
         self._maker = Maker(
             service, table_url=table.url, known=known, followed=followed, builder=builder, missing=missing
         )
+        self._turns = Dispatch(known.turns, LabelCount(table, known.erasures.of), clock=clock)
         self.table = table
         self.projects = projects
         self.known = known
@@ -77,16 +83,36 @@ class Curation:
         log.info("records_kept", delivered=len(deliveries), new=new)
         await self._builder.prepare()
 
-    async def request_for_drift(self, event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
-        """Ask for a rebuild where the project's spec wants one after drift and none is under way."""
-        declared = self.projects.get(event.project)
-        if declared is None or not declared.data.spec.drift.rebuild:
+    async def turn_for(self, event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
+        """Ask for the turn that an alarm leads to, where one is due at once."""
+        await self._followed.refresh()  # or the alarm itself may not be known yet
+        return await self.request_for_drift(event.project)
+
+    async def request_for_drift(self, project: str) -> Envelope[DatasetRequested] | None:
+        """Ask for the turn that the open alarms of a project lead to, where one is due.
+
+        Raises:
+            TransientError: the store is away.
+        """
+        declared = self.projects.get(project)
+        if declared is None:
             return None
-        await self._followed.refresh()
-        if self.known.history.is_building(event.project):
-            log.info("drift_waits_for_build", project=event.project, drift=event.id)
+        spec = declared.data.spec
+        if (await self._turns.decide(spec)).step is not Step.TURN:
             return None
-        return await self._request_once(event, BuildReason.DRIFT)
+        await self._followed.refresh()  # another replica may have asked meanwhile
+        decision = await self._turns.decide(spec)
+        if decision.step is not Step.TURN:
+            return None
+        alarm = self.known.turns.alarm(project, decision.alarms[0])
+        return await self._request_once(
+            alarm, BuildReason.DRIFT, name=decision.request, alarms=decision.alarms
+        )
+
+    async def holds(self, project: str, reason: BuildReason) -> bool:
+        """Tell whether a version that records ask for has to wait for a turn."""
+        declared = self.projects.get(project)
+        return declared is not None and await self._turns.hold(declared.data.spec, reason) is not None
 
     def request_for_policy(
         self, project: str, reason: BuildReason, pending: Pending
@@ -163,10 +189,10 @@ class Curation:
             raise InvalidEvent(field="project", reason=reason)
         answer: Envelope[Any]
         if event.data.records_upto is None:
-            answer = await self._naming_records(event)
+            answer = await self._naming_records(event, declared.data.spec)
         else:
             answer = await self._built(event, declared.data.spec, lease)
-        self.known.history.apply(answer)
+        self.known.requested(answer)
         return answer
 
     async def _built(self, event: Envelope[DatasetRequested], spec: ProjectSpec, lease: Lease) -> Answer:
@@ -186,9 +212,12 @@ class Curation:
                 lease.check()
                 failed += 1
 
-    async def _naming_records(self, event: Envelope[DatasetRequested]) -> Envelope[DatasetRequested]:
+    async def _naming_records(
+        self, event: Envelope[DatasetRequested], spec: ProjectSpec
+    ) -> Envelope[DatasetRequested]:
         upto = await self._records_on_the_log(event.project)
-        data = event.data.model_copy(update={"request": event.id, "records_upto": upto})
+        alarms = self._turns.mended_by_command(spec)
+        data = event.data.model_copy(update={"request": event.id, "records_upto": upto, "alarm_ids": alarms})
         return self._service.new(data, cause=event)
 
     async def _records_on_the_log(self, project: str) -> dict[str, int]:
@@ -205,15 +234,24 @@ class Curation:
         return latest is not None and await self._maker.uses(latest, kind, source_id)
 
     async def _request_once(
-        self, event: Envelope[Any], reason: BuildReason, *, name: str | None = None
+        self,
+        event: Envelope[Any],
+        reason: BuildReason,
+        *,
+        name: str | None = None,
+        alarms: tuple[str, ...] = (),
     ) -> Envelope[DatasetRequested] | None:
         """Return the request that ``event`` causes, for a version of the records on the log. ``name`` tells
-        it from others, by default the event's id.
+        it from others, by default the event's id; ``alarms`` are those that the version is to mend.
 
         None where the request is on the log already: a second one would name later records."""
         upto = await self._records_on_the_log(event.project)
         data = DatasetRequested(
-            project=event.project, reason=reason, request=name or event.id, records_upto=upto
+            project=event.project,
+            reason=reason,
+            request=name or event.id,
+            records_upto=upto,
+            alarm_ids=alarms,
         )
         request = self._service.new(data, cause=event)
         return None if self.known.history.has_requested(event.project, request.id) else request

@@ -28,7 +28,7 @@ def register(service: Service, curation: Curation, labels: LabelsWanted, *, appe
 
     @service.on(topics.DRIFT_DETECTED)
     async def on_drift_detected(event: Envelope[DriftDetected]) -> Envelope[DatasetRequested] | None:
-        return await curation.request_for_drift(event)
+        return await curation.turn_for(event)
 
     @service.job(topics.LABELS_REQUESTED, concurrent=True)
     async def on_labels_requested(event: Envelope[LabelsRequested], lease: Lease) -> None:

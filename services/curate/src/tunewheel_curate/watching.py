@@ -1,4 +1,4 @@
-"""Asks the build policies, again and again, whether a version is due.
+"""Asks the policies, again and again, whether a version is due: by records, or by open alarms.
 
 The answer follows from the table and the history alone, not from the events that happen to pass by, so a
 restart, a rebalance or a project declared after its records lose nothing. A table that does not grow while
@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 import polars as pl
 import structlog
 from tunewheel_contracts.errors import TransientError
-from tunewheel_contracts.events.data import BuildReason
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested
 from tunewheel_runtime.service import Service
 
 from tunewheel_curate.builds.policy import due, pending_records
@@ -75,6 +76,10 @@ class Watch:
     async def look(self) -> None:
         """Read what arrived since the last look, and request the builds that are due."""
         await self._read_arrivals()
+        for project in self._curation.known.turns.alarmed():
+            request = await self._curation.request_for_drift(project)
+            if request is not None:
+                await self._ask(request)
         for project, arrivals in self._arrivals.items():
             declared = self._curation.projects.get(project)
             if declared is None:
@@ -90,14 +95,18 @@ class Watch:
             )
             quiet = self._clock() - self._last_arrival[project]
             reason = due(dataset.build, count=pending.count, quiet_seconds=quiet)
+            if reason is None or await self._curation.holds(project, reason):
+                continue
             if reason is BuildReason.QUIET and not await self._is_silent(project):
                 continue
-            if reason is not None:
-                request = self._curation.request_for_policy(project, reason, pending)
-                log.info("dataset_requested", project=project, reason=reason, records=pending.count)
-                await self._service.publish(request)
-                self._curation.known.history.apply(request)
-                self._hear(project)
+            await self._ask(self._curation.request_for_policy(project, reason, pending))
+            self._hear(project)
+
+    async def _ask(self, request: Envelope[DatasetRequested]) -> None:
+        asked = request.data
+        log.info("dataset_requested", project=asked.project, reason=asked.reason, request=asked.request)
+        await self._service.publish(request)
+        self._curation.known.requested(request)
 
     async def _is_silent(self, project: str) -> bool:
         """Tell whether the table held all of ``project`` already when it was read for this look."""

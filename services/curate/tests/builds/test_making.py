@@ -21,6 +21,7 @@ from tunewheel_contracts.events.data import (
     DatasetVersioned,
     RecordKind,
 )
+from tunewheel_contracts.events.training import TrainFailed
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import DatasetManifest
@@ -81,10 +82,10 @@ class Bench:
     def declare(self, spec) -> None:
         self.tell(new_event(ProjectDeclared(project=spec.project, spec=spec), source="/test"))
 
-    async def build(self, spec, name: str, rows: pl.DataFrame) -> DatasetVersioned | DatasetRejected:
-        data = DatasetRequested(
-            project="shop", reason=BuildReason.COMMAND, request=name, records_upto=ends_of(rows)
-        )
+    async def build(
+        self, spec, name: str, rows: pl.DataFrame, reason: BuildReason = BuildReason.COMMAND
+    ) -> DatasetVersioned | DatasetRejected:
+        data = DatasetRequested(project="shop", reason=reason, request=name, records_upto=ends_of(rows))
         answer = await self.maker.answer(new_event(data, source="/test"), spec, stop=asyncio.Event())
         self.tell(answer)
         return answer.data
@@ -134,6 +135,29 @@ async def test_a_store_that_was_lost_is_built_again_to_the_byte(bench, rows, spe
     assert isinstance(again, DatasetRejected)
     assert second.dataset_id in again.reasons[0]
     assert contents(datasets) == before
+
+
+async def test_the_same_records_are_tried_again_after_a_bad_end_when_somebody_asks(bench, rows, spec) -> None:
+    bench.declare(spec())
+    bench.table.append(rows)
+    first = await bench.build(spec(), "one", rows)
+    diverged = TrainFailed(
+        project="shop", run_id="run-1", dataset_id=first.dataset_id, field="(run)", reason="it diverged"
+    )
+    bench.tell(new_event(diverged, source="/test"))
+    unasked = await bench.build(spec(), "two", rows, BuildReason.QUIET)
+    assert unasked.reasons == (
+        f"records: nothing changed since {first.dataset_id}, which failed in training (it diverged); publish "
+        "new records or change the spec, or try the same again with `tunewheel build --project shop`",
+    )
+    again = await bench.build(spec(), "three", rows)
+    assert isinstance(again, DatasetVersioned)
+    assert (again.previous, again.counts) == (first.dataset_id, first.counts)
+    assert again.dataset_id != first.dataset_id
+    endless = await bench.build(spec(), "four", rows)
+    assert endless.reasons == (
+        f"records: nothing changed since {again.dataset_id}; publish new records first",
+    ), "it has not ended yet"
 
 
 async def test_a_version_that_cannot_be_built_again_is_named(bench, rows, spec, tmp_path: Path) -> None:

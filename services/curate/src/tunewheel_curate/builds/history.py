@@ -26,10 +26,11 @@ class History:
     def apply(self, envelope: Envelope[Any]) -> None:
         """Take note of one event."""
         data = envelope.data
+        if not isinstance(data, DatasetRequested | DatasetVersioned | DatasetRejected):
+            return
         if self.has_requested(data.project, envelope.id):
             return  # the first one is built, whatever records another of the same name would add
-        if isinstance(data, DatasetRequested | DatasetVersioned | DatasetRejected):
-            self.cover(data.project, data.records_upto or {})
+        self.cover(data.project, data.records_upto or {})
         if isinstance(data, DatasetVersioned):
             self._versions.setdefault(data.dataset_id, envelope)
         names_its_records = isinstance(data, DatasetRequested) and data.records_upto is not None

@@ -21,8 +21,21 @@ from tunewheel_runtime.service import Position
 from tunewheel_curate.builds.history import TOPICS as HISTORY_TOPICS
 from tunewheel_curate.builds.history import History
 from tunewheel_curate.records.withdrawals import Withdrawals
+from tunewheel_curate.turns.facts import TOPICS as TURN_TOPICS
+from tunewheel_curate.turns.facts import TurnFacts
 
-TOPICS = (PROJECT_DECLARED, DOCUMENT_WITHDRAWN, ERASURE_REQUESTED, TRAIN_COMPLETED, *HISTORY_TOPICS)
+TOPICS = tuple(
+    dict.fromkeys(
+        (
+            PROJECT_DECLARED,
+            DOCUMENT_WITHDRAWN,
+            ERASURE_REQUESTED,
+            TRAIN_COMPLETED,
+            *HISTORY_TOPICS,
+            *TURN_TOPICS,
+        )
+    )
+)
 
 
 class Known:
@@ -30,6 +43,7 @@ class Known:
 
     def __init__(self) -> None:
         self.history = History()
+        self.turns = TurnFacts()
         self.withdrawals = Withdrawals()
         self.erasures = Erasures()
         self.specs: dict[str, ProjectSpec] = {}
@@ -43,9 +57,14 @@ class Known:
             self.specs[envelope.data.spec.sha256] = envelope.data.spec
         if isinstance(envelope.data, TrainCompleted):
             self._adapters[envelope.data.adapter.model_id] = envelope.data.dataset_id
-        self.history.apply(envelope)
+        self.requested(envelope)
         self.withdrawals.apply(envelope, position.partition, position.offset)
         self.erasures.apply(envelope)
+
+    def requested(self, envelope: Envelope[Any]) -> None:
+        """Take note of a request that is on the log, wherever it lies there, or of what became of one."""
+        self.history.apply(envelope)
+        self.turns.apply(envelope)
 
     def adapters_of(self, dataset_ids: Collection[str]) -> tuple[str, ...]:
         """Return the adapters that were trained on any of these versions, sorted."""

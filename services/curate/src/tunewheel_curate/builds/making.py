@@ -13,7 +13,13 @@ import structlog
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, DatasetVersioned, RecordKind
+from tunewheel_contracts.events.data import (
+    BuildReason,
+    DatasetRejected,
+    DatasetRequested,
+    DatasetVersioned,
+    RecordKind,
+)
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -224,8 +230,9 @@ class Maker:
         if manifest is None:
             return self._rejected(event, spec, basis, outcome, outcome.rejections)
         if previous is not None and _content(await self._manifest(previous)) == _content(manifest):
-            unchanged = f"records: nothing changed since {previous.dataset_id}; publish new records first"
-            return self._rejected(event, spec, basis, outcome, (unchanged,))
+            unchanged = self._unchanged(event, previous)
+            if unchanged is not None:
+                return self._rejected(event, spec, basis, outcome, (unchanged,))
         try:
             manifest, ref = await self._store(manifest, folder)
         except ArtifactConflict as error:
@@ -250,6 +257,20 @@ class Maker:
         )
         log.info("dataset_versioned", dataset_id=manifest.dataset_id, **manifest.counts.model_dump())
         return self._service.new(data, cause=event, correlation_id=f"turn-{manifest.dataset_id}")
+
+    def _unchanged(self, event: Envelope[DatasetRequested], previous: DatasetVersioned) -> str | None:
+        """Return why nothing is built that would give ``previous`` again; None where somebody asks for it by
+        command and its turn ended badly: the same may end well against another champion."""
+        name, failure = previous.dataset_id, self._known.turns.failure(event.project, previous.dataset_id)
+        if failure is None:
+            return f"records: nothing changed since {name}; publish new records first"
+        if event.data.reason is BuildReason.COMMAND:
+            log.info("dataset_tried_again", project=event.project, previous=name, failure=failure)
+            return None
+        return (
+            f"records: nothing changed since {name}, which {failure}; publish new records or change the "
+            f"spec, or try the same again with `tunewheel build --project {event.project}`"
+        )
 
     def _rejected(
         self,

@@ -1,0 +1,215 @@
+"""The policy: which turn an alarm leads to, and what it waits for. Pure; the clock opens gates and names
+nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from tunewheel_contracts.events.data import BuildReason
+from tunewheel_contracts.formats.drift_spec import Follows, TurnPolicy
+from tunewheel_contracts.topics import DRIFT_DETECTED
+from tunewheel_planner.spending import Cost, next_month, spent_in_month
+
+from tunewheel_curate.turns.state import STALE, Alarm, State, Turn
+
+FORGOTTEN = timedelta(milliseconds=DRIFT_DETECTED.retention_ms)
+"""The log keeps an alarm no longer: whoever starts later does not know of it."""
+BY_ACTION: dict[str, Follows] = {
+    "collect_labels": "collect_labels",
+    "retrain": "retrain",
+    "update_documents": "investigate",
+    "investigate": "investigate",
+}
+UNKNOWN_ACTION: Follows = "investigate"
+
+
+class Step(StrEnum):
+    """What is done about a project's alarms now."""
+
+    CALM = "no alarm is open"
+    NOTHING = "nothing follows"
+    INVESTIGATE = "a person should look"
+    IN_FLIGHT = "waits for the turn in flight"
+    SETTLING = "waits until the alarm lasts"
+    LABELS = "waits for labels"
+    TRIED = "was tried already"
+    COOLDOWN = "cools down"
+    BUDGET = "the budget is spent"
+    APPROVAL = "waits for approval"
+    TURN = "a turn is due"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A step, with what speaks for it."""
+
+    step: Step
+    evidence: str = ""
+    alarms: tuple[str, ...] = ()
+    """Names of those that it is about, oldest first."""
+    until: datetime | None = None
+    """When the clock alone opens the gate."""
+    request: str = ""
+    """Of a turn: names it. Follows from alarms and earlier turns, so it is the same whoever decides when."""
+
+
+def decide(state: State, now: datetime) -> Decision:
+    """Return what follows from the open alarms of a project at ``now``."""
+    if not state.alarms:
+        return Decision(Step.CALM)
+    drift, everyone = state.drift, _names(state.alarms)
+    if not (drift.enabled and drift.rebuild):
+        off = "drift.rebuild" if drift.enabled else "drift.enabled"
+        return Decision(Step.NOTHING, f"{off} is false", everyone)
+    alarms = [alarm for alarm in state.alarms if now - alarm.at < FORGOTTEN and leads_to_a_turn(state, alarm)]
+    if not alarms:
+        return _nobody_builds(state)
+    if (turn := state.in_flight(now)) is not None:
+        goes_on = (
+            "has not ended" if turn.ended_at is None else "serves, and whether it helped is not known yet"
+        )
+        evidence = f"{turn.place} {goes_on}; its latest event is of {turn.news_at:%Y-%m-%d %H:%M} UTC"
+        return Decision(Step.IN_FLIGHT, evidence, _names(alarms), turn.news_at + STALE)
+    lasting = [alarm for alarm in alarms if now >= _lasts_from(drift.turns, alarm)]
+    if not lasting:
+        until = min(_lasts_from(drift.turns, alarm) for alarm in alarms)
+        evidence = f"an alarm must stay open for {drift.turns.alarm_seconds:g} s"
+        return Decision(Step.SETTLING, evidence, _names(alarms), until)
+    ready = [alarm for alarm in lasting if _is_ready(state, alarm)]
+    labelled = any(_collects(state, alarm) for alarm in ready)
+    if not ready or (not labelled and _labels_may_come(state, lasting, now)):
+        return _missing(state, lasting)
+    return _gated(state, ready, now)
+
+
+def hold(state: State, reason: BuildReason, now: datetime) -> str | None:
+    """Return why a version that records alone ask for has to wait; None where it does not.
+
+    ``reason`` is COUNT or QUIET. Silence builds no labels that a turn waits for: that turn does.
+    """
+    if (turn := state.in_flight(now, begun=True)) is not None:
+        return f"one turn at a time: {turn.place} is under way"
+    if (spent := over_budget(state, now)) is not None:
+        return spent
+    if reason is BuildReason.QUIET and state.drift.enabled and state.drift.rebuild:
+        collecting = [alarm for alarm in state.alarms if now - alarm.at < STALE and _collects(state, alarm)]
+        if collecting:
+            return f"the labels belong to a turn: {'; '.join(_reason(state, alarm) for alarm in collecting)}"
+    return None
+
+
+def leads_to_a_turn(state: State, alarm: Alarm) -> bool:
+    """Tell whether a version is to be built for ``alarm``, now or later."""
+    return follows(state.drift.turns, alarm) in ("collect_labels", "retrain")
+
+
+def follows(policy: TurnPolicy, alarm: Alarm) -> Follows:
+    """Return what ``alarm`` leads to; one that tells of no place for labels is a person's to look at."""
+    keys = [key for key in (alarm.detector, alarm.family, alarm.action) if key in policy.follow]
+    what = policy.follow[keys[0]] if keys else BY_ACTION.get(alarm.action, UNKNOWN_ACTION)
+    return "investigate" if what == "collect_labels" and not alarm.places else what
+
+
+def over_budget(state: State, now: datetime) -> str | None:
+    """Return which limit the next run would break this month, and by how much; None: it breaks none."""
+    budget = state.drift.turns.budget
+    spent, coming = spent_in_month(state.runs, now), state.runs[-1].cost if state.runs else Cost()
+    for name in ("gpu_hours", "dollars"):
+        limit = getattr(budget, name)
+        so_far, more = getattr(spent, name), getattr(coming, name)
+        if limit is not None and so_far + more > limit:
+            return (
+                f"budget spent: {so_far:.2f} of {limit:g} {name} this month, the next run takes about "
+                f"{more:.2f}; raise drift.turns.budget.{name}, or run `tunewheel build`"
+            )
+    return None
+
+
+def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
+    """Return the turn for ``ready``, or the gate that it waits at."""
+    policy, names = state.drift.turns, _names(ready)
+    over = (turn.over_at or turn.ended_at for turn in state.turns if turn.reason is BuildReason.DRIFT)
+    last = max((at for at in over if at is not None), default=None)
+    if last is not None and now < (until := last + timedelta(seconds=policy.cooldown_seconds)):
+        return Decision(Step.COOLDOWN, f"until {until:%Y-%m-%d %H:%M} UTC", names, until)
+    if (spent := over_budget(state, now)) is not None:
+        return Decision(Step.BUDGET, spent, names, next_month(now))
+    if policy.approval:
+        return Decision(Step.APPROVAL, "run `tunewheel build`, or ask for a version in the console", names)
+    first, evidence = ready[0], "; ".join(_reason(state, alarm) for alarm in ready)
+    tried = state.turns_for(first)
+    request = f"{first.name} again, after {tried[-1].name}" if tried else first.name
+    return Decision(Step.TURN, evidence, names, request=request)
+
+
+def _is_ready(state: State, alarm: Alarm) -> bool:
+    if _collects(state, alarm):
+        return state.labelled.get(alarm.name, 0) >= _needed(state, alarm)
+    tried = state.turns_for(alarm)
+    return not tried or _spec_changed(state, tried)
+
+
+def _collects(state: State, alarm: Alarm) -> bool:
+    return follows(state.drift.turns, alarm) == "collect_labels"
+
+
+def _labels_may_come(state: State, alarms: Sequence[Alarm], now: datetime) -> bool:
+    """Tell whether a turn should wait for labels that another alarm asks for: often both have one cause, and
+    a version without them learns nothing of it."""
+    return any(
+        _collects(state, alarm) and not state.turns_for(alarm) and now - alarm.at < STALE for alarm in alarms
+    )
+
+
+def _needed(state: State, alarm: Alarm) -> int:
+    """Return how many labels the next turn for ``alarm`` waits for: the same data is not tried again, unless
+    the spec changed."""
+    tried = state.turns_for(alarm)
+    again = bool(tried) and _spec_changed(state, tried)
+    return state.drift.turns.min_labels * (len(tried) + (0 if again else 1))
+
+
+def _spec_changed(state: State, tried: Sequence[Turn]) -> bool:
+    return tried[-1].spec_sha256 != state.spec_sha256
+
+
+def _missing(state: State, alarms: Sequence[Alarm]) -> Decision:
+    """Return what none of ``alarms`` has enough of."""
+    waiting = [alarm for alarm in alarms if _collects(state, alarm)]
+    if waiting:
+        return Decision(Step.LABELS, "; ".join(_reason(state, alarm) for alarm in waiting), _names(waiting))
+    told = "; ".join(_reason(state, alarm) for alarm in alarms)
+    remedy = "change the spec, publish other records, or run `tunewheel build` to try the same again"
+    return Decision(Step.TRIED, f"{told}; {remedy}", _names(alarms))
+
+
+def _reason(state: State, alarm: Alarm) -> str:
+    return f"{alarm.name} ({alarm.detector}): " + ", ".join(_parts(state, alarm))
+
+
+def _parts(state: State, alarm: Alarm) -> Iterator[str]:
+    what = follows(state.drift.turns, alarm)
+    if what == "collect_labels":
+        yield f"{state.labelled.get(alarm.name, 0)} of {_needed(state, alarm)} labels near the cluster"
+    else:
+        yield what
+    if tried := state.turns_for(alarm):
+        yield f"{tried[-1].place} {tried[-1].outcome}" + (f" ({why})" if (why := tried[-1].why) else "")
+
+
+def _nobody_builds(state: State) -> Decision:
+    wanted = {follows(state.drift.turns, alarm) for alarm in state.alarms}
+    step = Step.INVESTIGATE if "investigate" in wanted else Step.NOTHING
+    told = (f"{alarm.name} ({alarm.detector}): {alarm.action}" for alarm in state.alarms)
+    return Decision(step, "; ".join(told), _names(state.alarms))
+
+
+def _lasts_from(policy: TurnPolicy, alarm: Alarm) -> datetime:
+    return alarm.at + timedelta(seconds=policy.alarm_seconds)
+
+
+def _names(alarms: Sequence[Alarm]) -> tuple[str, ...]:
+    return tuple(alarm.name for alarm in alarms)

@@ -1,0 +1,231 @@
+"""What the log says of alarms, turns and their ends.
+
+A fold: topics have no order between them and events come twice, so what each event says is kept by its name,
+and a state is put together when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, DatasetVersioned
+from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested
+from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainPlanned
+from tunewheel_contracts.formats.plan import TrainPlan
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_planner.spending import Cost, Run, measured_cost, planned_cost
+
+from tunewheel_curate.turns.fates import BAD, Fates
+from tunewheel_curate.turns.state import Alarm, State, Turn
+
+TOPICS = (
+    topics.DRIFT_DETECTED,
+    topics.DRIFT_RESOLVED,
+    topics.LABELS_REQUESTED,
+    topics.DATASET_REQUESTED,
+    topics.DATASET_VERSIONED,
+    topics.DATASET_REJECTED,
+    topics.TRAIN_PLANNED,
+    topics.TRAIN_STARTED,
+    topics.TRAIN_COMPLETED,
+    topics.TRAIN_FAILED,
+    topics.EVAL_PASSED,
+    topics.EVAL_FAILED,
+    topics.EVAL_UNDECIDED,
+    topics.MODEL_PROMOTED,
+    topics.MODEL_ROLLEDBACK,
+    topics.TURN_COMPLETED,
+)
+
+
+@dataclass(slots=True)
+class _Project:
+    alarms: dict[str, Envelope[DriftDetected]] = field(default_factory=dict[str, Any])
+    """By name: ``alarm_id``, or of an alarm from before they had one, the event's id."""
+    resolved: set[str] = field(default_factory=set[str])
+    wanted: dict[str, LabelsRequested] = field(default_factory=dict[str, Any])
+    """By alarm."""
+    requests: dict[str, Envelope[DatasetRequested]] = field(default_factory=dict[str, Any])
+    """Those that name their records."""
+    versions: dict[str, Envelope[DatasetVersioned]] = field(default_factory=dict[str, Any])
+    """By request."""
+    rejected: dict[str, Envelope[DatasetRejected]] = field(default_factory=dict[str, Any])
+    fates: Fates = field(default_factory=Fates)
+    plans: dict[str, tuple[datetime, TrainPlan]] = field(default_factory=dict[str, Any])
+    """By run."""
+    ends: dict[str, tuple[datetime, TrainCompleted | TrainFailed]] = field(default_factory=dict[str, Any])
+    """By run; the latest counts."""
+
+
+class TurnFacts:
+    """Folds ``TOPICS``; applying an event twice, or in another order, changes nothing."""
+
+    def __init__(self) -> None:
+        self._projects: defaultdict[str, _Project] = defaultdict(_Project)
+
+    def apply(self, envelope: Envelope[Any]) -> None:
+        """Take note of one event; those of other topics are left alone."""
+        known, data = self._projects[envelope.project], envelope.data
+        known.fates.apply(envelope)
+        match data:
+            case DriftDetected():
+                # What users wrote is not needed here, and an erasure would not reach it.
+                bare = replace(envelope, data=data.model_copy(update={"examples": ()}))
+                known.alarms.setdefault(data.alarm_id or envelope.id, bare)
+            case DriftResolved():
+                known.resolved.add(data.alarm_id)
+            case LabelsRequested():
+                known.wanted.setdefault(data.alarm_id, data)
+            case DatasetRequested() if data.records_upto is not None:
+                known.requests.setdefault(envelope.id, envelope)
+            case DatasetVersioned():
+                known.versions.setdefault(envelope.causation_id or envelope.id, envelope)
+            case DatasetRejected():
+                known.rejected.setdefault(envelope.causation_id or envelope.id, envelope)
+            case TrainPlanned():
+                _keep_first(known.plans, data.run_id, (envelope.time, data.plan))
+            case TrainCompleted() | TrainFailed():
+                _keep_last(known.ends, data.run_id, (envelope.time, data))
+            case _:
+                pass
+
+    def alarmed(self) -> list[str]:
+        """Return the projects that have an open alarm."""
+        return [project for project, known in self._projects.items() if known.alarms.keys() - known.resolved]
+
+    def alarm(self, project: str, name: str) -> Envelope[DriftDetected]:
+        """Return the event that raised an alarm, without its examples."""
+        return self._projects[project].alarms[name]
+
+    def wanted(self, project: str, name: str) -> LabelsRequested | None:
+        """Return where the questions of an alarm lie, as its request for labels says, else the alarm itself;
+        None: nobody said."""
+        known = self._projects[project]
+        return known.wanted.get(name) or _asked_by_alarm(name, known.alarms[name].data)
+
+    def failure(self, project: str, dataset_id: str) -> str | None:
+        """Say how the turn of a version ended where its model does not serve for it; None: it goes on, or
+        ended well."""
+        fate = self._projects[project].fates.of(dataset_id)
+        if fate.outcome not in BAD:
+            return None
+        return f"{fate.outcome} ({fate.why})" if fate.why else fate.outcome
+
+    def state(self, spec: ProjectSpec, labelled: Mapping[str, int] | None = None) -> State:
+        """Put together what decisions rest on. ``labelled`` counts, by alarm, what lies in the record table:
+        trusted examples near its cluster."""
+        known = self._projects[spec.project]
+        turns = _turns(known)
+        return State(
+            drift=spec.drift,
+            spec_sha256=spec.sha256,
+            alarms=_open_alarms(known, turns),
+            turns=turns,
+            runs=_runs(known),
+            labelled=labelled or {},
+        )
+
+
+def _turns(known: _Project) -> tuple[Turn, ...]:
+    """Return the turns. Requests of a project are answered in their order: one that a later one was answered
+    before became a dead letter, and waits for nothing."""
+    turns = [_turn(known, request) for request in known.requests.values()]
+    answered = [at for at, turn in enumerate(turns) if turn.dataset_id or turn.ended_at]
+    for at, turn in enumerate(turns[: max(answered, default=0)]):
+        if at not in answered:
+            turns[at] = replace(turn, ended_at=turn.requested_at, outcome="was never answered")
+    return tuple(sorted(turns, key=lambda turn: (turn.requested_at, turn.name)))
+
+
+def _turn(known: _Project, request: Envelope[DatasetRequested]) -> Turn:
+    asked = request.data
+    turn = Turn(
+        name=request.id, reason=asked.reason, requested_at=request.time, news_at=request.time,
+        alarms=asked.alarm_ids or _alarm_behind(known, request),
+    )  # fmt: skip
+    if (rejected := known.rejected.get(request.id)) is not None:
+        return replace(
+            turn, spec_sha256=rejected.data.spec_sha256, news_at=rejected.time, ended_at=rejected.time,
+            outcome="was rejected", why=rejected.data.reasons[0],
+        )  # fmt: skip
+    if (version := known.versions.get(request.id)) is None:
+        return turn
+    fate = known.fates.of(version.data.dataset_id)
+    return replace(
+        turn, dataset_id=version.data.dataset_id, spec_sha256=version.data.spec_sha256, begun=fate.begun,
+        news_at=max(version.time, fate.news_at or version.time), ended_at=fate.ended_at,
+        completed_at=fate.completed_at, outcome=fate.outcome, why=fate.why,
+    )  # fmt: skip
+
+
+def _alarm_behind(known: _Project, request: Envelope[DatasetRequested]) -> tuple[str, ...]:
+    """Of a request from before they named alarms: the one that caused it."""
+    return tuple(name for name, alarm in known.alarms.items() if alarm.id == request.causation_id)
+
+
+def _open_alarms(known: _Project, turns: tuple[Turn, ...]) -> tuple[Alarm, ...]:
+    opened = [
+        Alarm(
+            name=name, detector=event.data.signal or event.data.detector, family=event.data.detector,
+            action=event.data.suggested_action or "retrain", at=event.time,
+            places=name in known.wanted or _asked_by_alarm(name, event.data) is not None,
+        )
+        for name, event in known.alarms.items()
+        if name not in known.resolved and (event.data.alarm_id or not _was_heard(event, turns))
+    ]  # fmt: skip
+    return tuple(sorted(opened, key=lambda alarm: (alarm.at, alarm.name)))
+
+
+def _asked_by_alarm(name: str, alarm: DriftDetected) -> LabelsRequested | None:
+    cluster = alarm.cluster
+    if cluster is None or not (cluster.centroid or cluster.completion_ids):
+        return None
+    return LabelsRequested(
+        project=alarm.project, request_id=name, alarm_id=name, dataset_id=alarm.dataset_id,
+        wanted=cluster.prompts, centroid=cluster.centroid, radius=cluster.radius,
+        completion_ids=cluster.completion_ids,
+    )  # fmt: skip
+
+
+def _was_heard(alarm: Envelope[DriftDetected], turns: tuple[Turn, ...]) -> bool:
+    """Tell whether an alarm that nothing will resolve, of a monitor from before alarms had names, had its
+    turn: any that was asked for later, or that was under way and gave a version."""
+    return any(
+        turn.requested_at >= alarm.time
+        or (turn.dataset_id is not None and (turn.ended_at is None or turn.ended_at > alarm.time))
+        or (turn.dataset_id is None and turn.ended_at is None)
+        for turn in turns
+    )
+
+
+def _runs(known: _Project) -> tuple[Run, ...]:
+    """Return the runs in the order of their plans, each at what it cost, or will."""
+    runs = [Run(at, _cost(plan, known.ends.get(run_id))) for run_id, (at, plan) in known.plans.items()]
+    return tuple(sorted(runs, key=lambda run: run.planned_at))
+
+
+def _cost(plan: TrainPlan, end: tuple[datetime, TrainCompleted | TrainFailed] | None) -> Cost:
+    match end:
+        case (_, TrainCompleted() as done):
+            return measured_cost(plan, wall_seconds=done.wall_seconds)
+        case (_, TrainFailed() as failed):
+            return planned_cost(plan, completed=failed.completed)
+        case _:
+            return planned_cost(plan)
+
+
+def _keep_first(known: dict[str, tuple[datetime, Any]], name: str, said: tuple[datetime, Any]) -> None:
+    if name not in known or said[0] < known[name][0]:
+        known[name] = said
+
+
+def _keep_last(known: dict[str, tuple[datetime, Any]], name: str, said: tuple[datetime, Any]) -> None:
+    if name not in known or said[0] > known[name][0]:
+        known[name] = said

@@ -1,0 +1,157 @@
+"""What became of each version: trained, judged, rolled out, or dropped on the way."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
+from tunewheel_contracts.events.monitoring import TurnCompleted
+from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainStarted
+
+from tunewheel_curate.turns.state import GOOD
+
+BAD = frozenset(
+    {
+        "failed in training",
+        "failed its evaluation",
+        "was undecided in its evaluation",
+        "was rejected",
+        "was rolled back",
+        "was retired before it served",
+        "did not help",
+    }
+)
+"""Ends after which the same data may be tried again by command."""
+STAGES = {
+    Stage.PRODUCTION: GOOD,
+    Stage.REJECTED: "was rejected",
+    Stage.RETIRED: "was retired before it served",
+}
+
+
+class Ending(NamedTuple):
+    """One event that ended a turn, or took its end back (``outcome`` empty)."""
+
+    at: datetime
+    event_id: str
+    outcome: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """How far a version has come. ``ended_at`` is when its turn was over first, ``outcome`` the latest word
+    on it."""
+
+    begun: bool = False
+    news_at: datetime | None = None
+    ended_at: datetime | None = None
+    completed_at: datetime | None = None
+    outcome: str = ""
+    why: str = ""
+
+
+class Fates:
+    """A fold over one project's events; the order in which they come does not matter."""
+
+    def __init__(self) -> None:
+        self._begun: set[str] = set()
+        self._superseded: dict[str, str] = {}
+        self._models: defaultdict[str, set[str]] = defaultdict(set)
+        self._news: dict[str, datetime] = {}
+        self._training: defaultdict[str, set[Ending]] = defaultdict(set)
+        self._verdicts: defaultdict[str, set[Ending]] = defaultdict(set)
+        self._completed: defaultdict[str, set[Ending]] = defaultdict(set)
+        """By version, as all before; those that follow by model."""
+        self._stages: defaultdict[str, set[Ending]] = defaultdict(set)
+        self._moved: dict[str, datetime] = {}
+
+    def apply(self, envelope: Envelope[Any]) -> None:
+        """Take note of one event; those that say nothing of a version's fate are left alone."""
+        data = envelope.data
+        match data:
+            case TrainStarted():
+                self._begun.add(data.dataset_id)
+            case TrainCompleted():
+                self._begun.add(data.dataset_id)
+                self._models[data.dataset_id].add(data.adapter.model_id)
+                self._training[data.dataset_id].add(_ending(envelope, ""))
+            case TrainFailed(superseded_by=str(newer)):
+                self._superseded[data.dataset_id] = newer
+            case TrainFailed():
+                self._training[data.dataset_id].add(_ending(envelope, "failed in training", data.reason))
+            case EvalPassed():
+                self._judged(envelope, "")
+            case EvalFailed():
+                self._judged(envelope, "failed its evaluation", data.reasons[0])
+            case EvalUndecided():
+                self._judged(envelope, "was undecided in its evaluation", data.reasons[0])
+            case ModelPromoted():
+                self._move(envelope, STAGES.get(data.to_stage), data.reason)
+            case ModelRolledback():
+                self._move(envelope, "was rolled back", data.reason)
+            case TurnCompleted(dataset_id=str(dataset_id)):
+                outcome = "did not help" if data.outcome == "did not help" else ""
+                self._completed[dataset_id].add(_ending(envelope, outcome, data.next_step))
+            case _:
+                return
+        if (version := getattr(data, "dataset_id", None)) is not None:
+            self._news[version] = max(envelope.time, self._news.get(version, envelope.time))
+
+    def of(self, dataset_id: str) -> Fate:
+        """Return how far a version has come; of one that a newer one superseded while it waited for its
+        training, how far that one has."""
+        passed = {dataset_id}
+        while not self._training[dataset_id] and (newer := self._superseded.get(dataset_id)):
+            if newer in passed:
+                break
+            passed.add(newer)
+            dataset_id = newer
+        models = self._models[dataset_id]
+        stages = sorted(ending for model in models for ending in self._stages[model])
+        ends = self._ends(dataset_id, stages)
+        news = [self._news.get(dataset_id), *(self._moved.get(model) for model in models)]
+        told = [at for at in news if at is not None]
+        completed = sorted(self._completed[dataset_id])
+        latest = next((one for one in reversed(completed) if one.outcome), ends[-1] if ends else None)
+        ended = [one.at for one in (*ends, *completed)]
+        return Fate(
+            begun=dataset_id in self._begun,
+            news_at=max(told, default=None),
+            ended_at=min(ended, default=None),
+            completed_at=completed[0].at if completed else None,
+            outcome=latest.outcome if latest else "",
+            why=latest.why if latest else "",
+        )
+
+    def _ends(self, dataset_id: str, stages: list[Ending]) -> list[Ending]:
+        """Return what ended the turn, the latest word last: a stage outweighs a verdict, a verdict a
+        training."""
+        served = any(one.outcome == GOOD for one in stages)
+        if placed := [one for one in stages if not (served and one.outcome == STAGES[Stage.RETIRED])]:
+            return placed
+        for words in (self._verdicts[dataset_id], self._training[dataset_id]):
+            if words:
+                latest = max(words)
+                return [latest] if latest.outcome else []
+        return []
+
+    def _judged(self, envelope: Envelope[Any], outcome: str, why: str = "") -> None:
+        data = envelope.data
+        self._models[data.dataset_id].add(data.adapter.model_id)
+        self._verdicts[data.dataset_id].add(_ending(envelope, outcome, why))
+
+    def _move(self, envelope: Envelope[Any], outcome: str | None, why: str) -> None:
+        model = envelope.data.model_id
+        self._moved[model] = max(envelope.time, self._moved.get(model, envelope.time))
+        if outcome is not None:
+            self._stages[model].add(_ending(envelope, outcome, why))
+
+
+def _ending(envelope: Envelope[Any], outcome: str, why: str = "") -> Ending:
+    return Ending(envelope.time, envelope.id, outcome, why)

@@ -1,0 +1,131 @@
+"""A project's log, event by event, under a clock of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.data import BuildReason
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.topics import BY_NAME
+from tunewheel_curate.turns.deciding import Decision, decide
+from tunewheel_curate.turns.facts import TurnFacts
+from tunewheel_curate.turns.state import State
+
+EXAMPLES = Path(__file__).resolve().parents[4] / "contracts/examples"
+START = datetime(2026, 3, 2, 8, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+class Log:
+    """One project's events, and what a service that read them all decides."""
+
+    def __init__(self, spec: ProjectSpec) -> None:
+        self.spec = spec
+        self.events: list[Envelope[Any]] = []
+        self.now = START
+        self.labelled: dict[str, int] = {}
+
+    def say(self, topic: str, example: str, by: Envelope[Any] | None = None, /, **told: Any) -> Envelope[Any]:
+        """Add an event like one of the contracts' examples, but for ``told``."""
+        like = json.loads((EXAMPLES / topic / f"valid/{example}.json").read_text())
+        data = BY_NAME[topic].event.model_validate(like | {"project": self.spec.project} | told)
+        self.now += timedelta(minutes=1)
+        event = new_event(data, source="/test", cause=by, time=self.now)
+        self.events.append(event)
+        return event
+
+    def alarm(self, name: str | None = "alarm-1", **told: Any) -> Envelope[Any]:
+        window = {"first_completion_id": f"c-{len(self.events)}", "last_completion_id": "c", "completions": 9}
+        times = dict.fromkeys(("started_at", "ended_at"), self.now)
+        defaults = {"alarm_id": name, "signal": "novelty", "suggested_action": "retrain"} if name else {}
+        return self.say("drift.detected", "input", **defaults | {"window": window | times} | told)
+
+    def resolved(self, name: str = "alarm-1") -> Envelope[Any]:
+        return self.say("drift.resolved", "resolved", alarm_id=name)
+
+    def ask(self, reason: BuildReason = BuildReason.COUNT, name: str = "", **told: Any) -> Envelope[Any]:
+        request = name or f"r-{len(self.events)}"
+        return self.say("dataset.requested", "named", reason=reason.value, request=request, **told)
+
+    def begin(self) -> Envelope[Any]:
+        """Ask for the turn that is due."""
+        decision = self.decide()
+        assert decision.request, decision
+        return self.ask(BuildReason.DRIFT, decision.request, alarm_ids=decision.alarms)
+
+    def reject(self, request: Envelope[Any]) -> Envelope[Any]:
+        return self.say("dataset.rejected", "too-few", request, spec_sha256=self.spec.sha256)
+
+    def version(self, request: Envelope[Any], name: str) -> str:
+        self.say("dataset.versioned", "first", request, dataset_id=name, spec_sha256=self.spec.sha256)
+        return name
+
+    def train(self, name: str, *, plan: str = "qlora-on-a-gpu") -> str:
+        """Begin the training of a version; returns the run."""
+        run = {"run_id": f"run-{name}", "dataset_id": name}
+        self.say("train.planned", plan, **run)
+        self.say("train.started", "resumed", **run)
+        return run["run_id"]
+
+    def trained(self, name: str, **told: Any) -> str:
+        """Finish the training; returns the model."""
+        self._of_model("train.completed", "planned", name, **told)
+        return f"model-{name}"
+
+    def judge(self, name: str, verdict: str) -> None:
+        example = {"passed": "first", "failed": "missed", "undecided": "too-few"}[verdict]
+        self._of_model(f"eval.{verdict}", example, name)
+
+    def _of_model(self, topic: str, example: str, name: str, **told: Any) -> None:
+        like = json.loads((EXAMPLES / topic / f"valid/{example}.json").read_text())
+        adapter = like["adapter"] | {"model_id": f"model-{name}"}
+        self.say(topic, example, run_id=f"run-{name}", dataset_id=name, adapter=adapter, **told)
+
+    def move(self, name: str, stage: str) -> None:
+        self.say(
+            "model.promoted", "to-production", model_id=f"model-{name}", to_stage=stage, cause=f"{self.now}"
+        )
+
+    def roll_back(self, name: str) -> None:
+        self.say("model.rolledback", "to-champion", model_id=f"model-{name}")
+
+    def complete(self, name: str, outcome: str) -> None:
+        self.say("turn.completed", "completed", turn_id=f"turn-{name}", dataset_id=name, outcome=outcome)
+
+    def serve(self, request: Envelope[Any], name: str) -> str:
+        """Carry a turn to production."""
+        self.version(request, name)
+        self.train(name)
+        self.trained(name)
+        self.judge(name, "passed")
+        self.move(name, "production")
+        return name
+
+    def facts(self) -> TurnFacts:
+        facts = TurnFacts()
+        for event in self.events:
+            facts.apply(event)
+        return facts
+
+    def state(self) -> State:
+        return self.facts().state(self.spec, self.labelled)
+
+    def decide(self) -> Decision:
+        return decide(self.state(), self.now)
+
+
+@pytest.fixture
+def log(spec: Callable[..., ProjectSpec]) -> Callable[..., Log]:
+    """Makes the log of a project with these ``drift.turns``."""
+
+    def make(drift: dict[str, Any] | None = None, **turns: Any) -> Log:
+        told = spec().model_dump(mode="json") | {"drift": {"turns": turns} | (drift or {})}
+        return Log(ProjectSpec.model_validate(told))
+
+    return make

@@ -1,0 +1,272 @@
+"""Which turn an alarm leads to, and what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tunewheel_contracts.events.data import BuildReason
+from tunewheel_curate.turns.deciding import FORGOTTEN, Step, decide, hold
+from tunewheel_curate.turns.state import STALE
+
+Make = Callable[..., Any]
+CLUSTER = {"prompts": 9, "share": 0.1, "centroid": [1.0, 0.0], "radius": 0.3}
+DOCUMENTS = {"suggested_action": "update_documents"}
+COLLECT = {"suggested_action": "collect_labels", "cluster": CLUSTER}
+
+
+@pytest.mark.parametrize(
+    ("drift", "alarm", "step"),
+    [
+        ({}, {"suggested_action": "retrain"}, Step.TURN),
+        ({}, COLLECT, Step.LABELS),
+        ({}, {"suggested_action": "collect_labels"}, Step.INVESTIGATE),
+        ({}, DOCUMENTS, Step.INVESTIGATE),
+        ({}, {"suggested_action": "investigate"}, Step.INVESTIGATE),
+        ({}, {"suggested_action": "pray"}, Step.INVESTIGATE),
+        ({"rebuild": False}, {}, Step.NOTHING),
+        ({"enabled": False}, {}, Step.NOTHING),
+        ({"turns": {"follow": {"novelty": "nothing"}}}, {}, Step.NOTHING),
+        ({"turns": {"follow": {"input": "investigate"}}}, {}, Step.INVESTIGATE),
+        ({"turns": {"follow": {"input": "investigate", "novelty": "retrain"}}}, {}, Step.TURN),
+        ({"turns": {"follow": {"retrain": "collect_labels"}}}, {"cluster": CLUSTER}, Step.LABELS),
+        ({"turns": {"follow": {"update_documents": "retrain"}}}, DOCUMENTS, Step.TURN),
+    ],
+)  # fmt: skip
+def test_the_spec_says_what_an_alarm_leads_to(log: Make, drift: Any, alarm: Any, step: Step) -> None:
+    desk = log(drift)
+    desk.alarm(**alarm)
+    assert desk.decide().step is step
+
+
+def test_no_alarm_leads_to_nothing(log: Make) -> None:
+    desk = log()
+    assert desk.decide().step is Step.CALM
+    desk.alarm()
+    desk.resolved()
+    assert desk.decide().step is Step.CALM
+
+
+def test_persistent_drift_is_one_turn(log: Make) -> None:
+    """An alarm of each detector, and one more in every window, while the turn goes on."""
+    desk = log(cooldown_seconds=0)
+    desk.alarm("alarm-0")
+    request = desk.begin()
+    for number in range(1, 60):
+        desk.alarm(f"alarm-{number}")
+        decision = desk.decide()
+        assert decision.step is Step.IN_FLIGHT
+        assert decision.until == desk.state().turns[0].news_at + STALE
+        if number == 30:
+            desk.version(request, "ds-1")
+            desk.train("ds-1")
+    desk.trained("ds-1")
+    desk.move("ds-1", "production")
+    for number in range(60):
+        desk.resolved(f"alarm-{number}")
+    assert desk.decide().step is Step.CALM
+
+
+def test_alarms_that_came_during_a_turn_wait_for_its_end(log: Make) -> None:
+    desk = log(cooldown_seconds=7200)
+    desk.alarm("alarm-1")
+    request = desk.begin()
+    desk.alarm("alarm-2")
+    desk.serve(request, "ds-1")
+    desk.resolved("alarm-1")
+    served = desk.decide()
+    assert served.step is Step.IN_FLIGHT
+    assert "whether it helped is not known yet" in served.evidence
+    assert hold(desk.state(), BuildReason.COUNT, desk.now) is None, "nothing is trained or tried any more"
+    desk.complete("ds-1", "helped")
+    waiting = desk.decide()
+    assert (waiting.step, waiting.alarms) == (Step.COOLDOWN, ("alarm-2",))
+    assert waiting.until == desk.now + timedelta(hours=2)
+    desk.now = waiting.until
+    due = desk.decide()
+    assert (due.step, due.alarms, due.request) == (Step.TURN, ("alarm-2",), "alarm-2")
+
+
+def test_records_cause_no_cooldown(log: Make) -> None:
+    desk = log()
+    desk.serve(desk.ask(), "ds-1")
+    desk.alarm()
+    assert desk.decide().step is Step.TURN
+
+
+def test_an_alarm_that_passes_quickly_leads_to_nothing(log: Make) -> None:
+    desk = log(alarm_seconds=600)
+    raised = desk.alarm()
+    waiting = desk.decide()
+    assert (waiting.step, waiting.until) == (Step.SETTLING, raised.time + timedelta(minutes=10))
+    desk.resolved()
+    assert decide(desk.state(), waiting.until).step is Step.CALM
+    again = desk.alarm("alarm-2")
+    assert decide(desk.state(), again.time + timedelta(minutes=10)).step is Step.TURN
+
+
+def test_labels_come_before_a_turn(log: Make) -> None:
+    desk = log(min_labels=12)
+    desk.alarm(**COLLECT)
+    desk.labelled = {"alarm-1": 11}
+    waiting = desk.decide()
+    assert waiting.step is Step.LABELS
+    assert waiting.evidence == "alarm-1 (novelty): 11 of 12 labels near the cluster"
+    desk.labelled = {"alarm-1": 12}
+    assert desk.decide().step is Step.TURN
+
+
+def test_labels_come_first_also_for_alarms_that_could_do_without(log: Make) -> None:
+    desk = log(min_labels=12)
+    desk.alarm("alarm-1")
+    desk.alarm("alarm-2", **COLLECT)
+    waiting = desk.decide()
+    assert (waiting.step, waiting.alarms) == (Step.LABELS, ("alarm-2",))
+    assert decide(desk.state(), desk.now + STALE).alarms == ("alarm-1",), "nobody answers"
+    desk.labelled = {"alarm-2": 12}
+    due = desk.decide()
+    assert (due.step, due.alarms, due.request) == (Step.TURN, ("alarm-1", "alarm-2"), "alarm-1")
+
+
+@pytest.mark.parametrize("end", ["rejected", "failed", "undecided", "rolled_back", "did not help"])
+def test_an_alarm_is_tried_again_with_more_labels_and_not_with_the_same(log: Make, end: str) -> None:
+    desk = log(min_labels=10, cooldown_seconds=0)
+    desk.alarm(**COLLECT)
+    desk.labelled = {"alarm-1": 14}
+    first = desk.begin()
+    end_badly(desk, first, end)
+    assert desk.decide().step is Step.LABELS
+    assert "14 of 20 labels" in desk.decide().evidence
+    desk.labelled = {"alarm-1": 20}
+    second = desk.begin()
+    assert second.data.request == f"alarm-1 again, after {first.id}"
+    assert second.id != first.id
+    assert desk.decide().step is Step.IN_FLIGHT
+
+
+@pytest.mark.parametrize("end", ["rejected", "failed", "undecided", "rolled_back", "did not help"])
+def test_an_alarm_is_tried_again_under_another_spec(log: Make, end: str) -> None:
+    desk, other = log(cooldown_seconds=0), log(cooldown_seconds=0, min_labels=7).spec
+    desk.alarm()
+    end_badly(desk, desk.begin(), end)
+    refused = desk.decide()
+    assert refused.step is Step.TRIED
+    assert "run `tunewheel build`" in refused.evidence
+    desk.spec = other
+    assert desk.decide().step is Step.TURN
+    end_badly(desk, desk.begin(), end, "ds-2")
+    assert desk.decide().step is Step.TRIED
+
+
+def end_badly(desk: Any, request: Any, how: str, name: str = "ds-1") -> None:
+    if how == "rejected":
+        desk.reject(request)
+        return
+    if how in ("failed", "undecided"):
+        desk.version(request, name)
+        desk.train(name)
+        desk.trained(name)
+        desk.judge(name, how)
+        return
+    desk.serve(request, name)
+    if how == "rolled_back":
+        desk.roll_back(name)
+    else:
+        desk.complete(name, how)
+
+
+def test_a_person_who_asks_takes_the_alarms_along(log: Make) -> None:
+    desk = log(approval=True)
+    desk.alarm()
+    waiting = desk.decide()
+    assert waiting.step is Step.APPROVAL
+    assert "tunewheel build" in waiting.evidence
+    desk.ask(BuildReason.COMMAND, alarm_ids=waiting.alarms)
+    assert desk.decide().step is Step.IN_FLIGHT
+
+
+BUDGET = {"budget": {"gpu_hours": 1.0}}
+"""The example's run is planned for .0059 hours and costs .0036 dollars."""
+
+
+@pytest.mark.parametrize(
+    ("budget", "wall_seconds", "step"),
+    [
+        ({"gpu_hours": 1.0}, 1700, Step.TURN),
+        ({"gpu_hours": 1.0}, 1900, Step.BUDGET),
+        ({"dollars": 0.6}, 1700, Step.TURN),
+        ({"dollars": 0.5}, 1700, Step.BUDGET),
+        ({}, 10**6, Step.TURN),
+    ],
+)
+def test_a_turn_that_would_break_the_months_budget_waits_for_the_next_month(
+    log: Make, budget: Any, wall_seconds: float, step: Step
+) -> None:
+    desk = log(budget=budget)
+    name = desk.version(desk.ask(), "ds-1")
+    desk.train(name)
+    desk.trained(name, wall_seconds=wall_seconds)
+    desk.move(name, "production")
+    desk.alarm()
+    decision = desk.decide()
+    assert decision.step is step
+    if step is Step.BUDGET:
+        (limit,) = budget
+        assert decision.evidence.startswith("budget spent: 0.")
+        assert f"raise drift.turns.budget.{limit}" in decision.evidence
+        assert decision.until == datetime(2026, 4, 1, tzinfo=UTC)
+        assert hold(desk.state(), BuildReason.COUNT, desk.now) == decision.evidence
+        assert decide(desk.state(), decision.until).step is Step.TURN
+        assert hold(desk.state(), BuildReason.COUNT, decision.until) is None
+
+
+def test_a_turn_that_tells_nothing_for_a_week_holds_nobody_up(log: Make) -> None:
+    desk = log()
+    desk.serve(desk.ask(), "ds-0")
+    desk.version(desk.ask(), "ds-1")
+    desk.train("ds-1")
+    desk.alarm()
+    assert desk.decide().step is Step.IN_FLIGHT
+    assert hold(desk.state(), BuildReason.COUNT, desk.now) == "one turn at a time: ds-1 is under way"
+    later = desk.now + STALE
+    assert decide(desk.state(), later).step is Step.TURN
+    assert hold(desk.state(), BuildReason.COUNT, later) is None
+
+
+def test_an_alarm_that_the_log_has_forgotten_leads_to_nothing(log: Make) -> None:
+    desk = log()
+    raised = desk.alarm()
+    assert decide(desk.state(), raised.time + FORGOTTEN).step is Step.NOTHING
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_records_wait_for_a_turn_whose_training_began(log: Make, begun: bool) -> None:
+    """One that still waits for a machine is superseded by a newer version instead."""
+    desk = log()
+    desk.version(desk.ask(), "ds-1")
+    if begun:
+        desk.train("ds-1")
+    assert (hold(desk.state(), BuildReason.COUNT, desk.now) is not None) is begun
+    desk.trained("ds-1")
+    desk.judge("ds-1", "failed")
+    assert hold(desk.state(), BuildReason.COUNT, desk.now) is None
+
+
+def test_silence_builds_no_labels_that_a_turn_waits_for(log: Make) -> None:
+    desk = log(min_labels=5, cooldown_seconds=0)
+    desk.alarm(**COLLECT)
+    held = hold(desk.state(), BuildReason.QUIET, desk.now)
+    assert held == "the labels belong to a turn: alarm-1 (novelty): 0 of 5 labels near the cluster"
+    assert hold(desk.state(), BuildReason.COUNT, desk.now) is None
+    assert hold(desk.state(), BuildReason.QUIET, desk.now + STALE) is None, "nobody answers"
+    desk.resolved()
+    assert hold(desk.state(), BuildReason.QUIET, desk.now) is None
+
+
+@pytest.mark.parametrize("drift", [{"rebuild": False}, {"turns": {"follow": {"novelty": "retrain"}}}])
+def test_silence_builds_where_no_turn_waits_for_labels(log: Make, drift: Any) -> None:
+    desk = log(drift)
+    desk.alarm(**COLLECT)
+    assert hold(desk.state(), BuildReason.QUIET, desk.now) is None
