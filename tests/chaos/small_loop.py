@@ -62,7 +62,7 @@ def spec_event(base_model: str, *, project: str = PROJECT) -> Envelope[Any]:
         base_model=base_model,
         dataset={"min_examples": 20, "build": {"min_new_records": COUNT, "quiet_seconds": None}},
         train={
-            "rank": 4, "alpha": 8, "learning_rate": 5e-3, "epochs": 20.0, "batch_size": 8,
+            "rank": 4, "alpha": 8, "learning_rate": 5e-3, "epochs": 8.0, "batch_size": 8,
             "micro_batch_size": 8, "checkpoint_steps": 10, "max_tokens": 512,
         },
         criteria=[{"metric": "perplexity", "minimum": 1.0}],

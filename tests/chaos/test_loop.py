@@ -1,8 +1,4 @@
-"""Every service of the loop killed with -9 in the middle of its work: the wheel ends where it would have.
-
-The wheel beside it, which nobody kills, is given models that cannot be used: it says why, and the rest goes
-on.
-"""
+"""Every service of the loop killed with -9 in the middle of its work: the wheel ends where it would have."""
 
 from __future__ import annotations
 
@@ -20,13 +16,11 @@ from tunewheel_contracts import topics
 from ..integration.held import FOLDER as HELD_IN
 from ..integration.held import held_service
 from ..integration.wheels import turning
-from .bad_models import GHOST, NOWHERE, Told, have_ghost_fail, told_of
 from .reaper import Reaper
 from .small_loop import (
     CAUSED,
     COUNT,
     ENVIRONMENT,
-    PROJECT,
     SERVICES,
     Traces,
     publish_file_again_and_again,
@@ -46,29 +40,14 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def unkilled(base_model: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Traces, Told]:
-    """A turn where nobody is killed: a project whose base does not exist failed before it, and an adapter is
-    forged after it."""
+def undisturbed(base_model: str, tmp_path_factory: pytest.TempPathFactory) -> Traces:
+    """A turn where nobody is killed."""
 
-    async def run(root: Path) -> tuple[Traces, Told]:
-        services = (*SERVICES, "engine", "gateway")
-        async with turning(root, services, environment=ENVIRONMENT, base_model=base_model) as (wheel, feed):
-            failed = await have_ghost_fail(wheel, feed)
-            desired = await turn(wheel, feed, base_model=base_model)
-            undisturbed = traces(wheel, feed, desired)
-            return undisturbed, await told_of(wheel, feed, failed=failed, desired=desired)
+    async def run(root: Path) -> Traces:
+        async with turning(root, SERVICES, environment=ENVIRONMENT) as (wheel, feed):
+            return traces(wheel, feed, await turn(wheel, feed, base_model=base_model))
 
-    return asyncio.run(run(tmp_path_factory.mktemp("unkilled")))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(unkilled: tuple[Traces, Told]) -> Traces:
-    return unkilled[0]
-
-
-@pytest.fixture(scope="module")
-def told(unkilled: tuple[Traces, Told]) -> Told:
-    return unkilled[1]
+    return asyncio.run(run(tmp_path_factory.mktemp("undisturbed")))
 
 
 @pytest.fixture(scope="module")
@@ -171,28 +150,3 @@ def test_a_record_that_came_twice_counts_once(undisturbed: Traces, disturbed: tu
     # The file was sent once and a half: what was taken of the first attempt came again, under equal ids.
     assert traces.deliveries[topics.TICKET_PUBLISHED.name] > COUNT
     assert traces.distinct_records == COUNT
-
-
-def test_a_missing_base_model_is_named_and_the_next_dataset_trains(told: Told) -> None:
-    assert (told.failed.project, told.failed.field) == (GHOST, "base_model")
-    assert NOWHERE in told.failed.reason
-    assert "give the path of a directory" in told.failed.reason
-    assert told.champion.startswith(f"{PROJECT}-")
-    assert told.before == told.champion
-
-
-def test_eval_refuses_an_adapter_that_is_not_safetensors(told: Told) -> None:
-    assert told.verdict.field == "adapter"
-    assert "safetensors" in told.verdict.reasons[0]
-    assert told.rejected.to_stage.value == "rejected"
-
-
-def test_gateway_says_why_it_does_not_load_it_and_the_champion_keeps_serving(told: Told) -> None:
-    assert "is not safetensors" in told.failure["reason"]
-    assert told.after == told.champion
-
-
-def test_engine_refuses_it_by_name(told: Told) -> None:
-    status, text = told.engine_answer
-    assert status == 400
-    assert "safetensors" in text
