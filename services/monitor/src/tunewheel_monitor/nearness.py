@@ -24,5 +24,5 @@ def near(units: Vectors, alarms: Sequence[DriftDetected]) -> list[tuple[str, ...
         return [()] * len(units)
     centroids = unit_length(np.array([cluster.centroid for _, cluster in known]))
     inside = 1.0 - units @ centroids.T <= np.array([cluster.radius for _, cluster in known])
-    inside &= units.any(axis=1)[:, None]
+    inside &= np.linalg.norm(units, axis=1, keepdims=True) > 0
     return [tuple(name for (name, _), yes in zip(known, row, strict=True) if yes) for row in inside]

@@ -168,14 +168,14 @@ def packed(unit: Vectors) -> str:
 def _common(delivery: Delivery[Any], at: datetime, names: Pseudonyms, erasures: Sequence[Erasure]) -> Fields:
     data, position = delivery.event.data, delivery.position
     subject = {"project": data.project, "customer": data.customer, "source_id": data.completion_id, "at": at}
-    nameless = data.customer is None or any(erasure.takes(**subject) for erasure in erasures)
+    customer = None if any(erasure.takes(**subject) for erasure in erasures) else data.customer
     return {
         "project": data.project,
         "completion_id": data.completion_id,
         "scored": delivery.event.id,
         "position": LogPosition(partition=position.partition, offset=position.offset),
         "model_id": data.model_id,
-        "user": None if nameless else names.of("user", data.customer),
+        "user": None if customer is None else names.of("user", customer),
     }
 
 

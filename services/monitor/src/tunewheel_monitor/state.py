@@ -164,8 +164,14 @@ class ProjectState:
 
 
 def _version(told: dict[str, Any]) -> Version:
-    windows = {name: OpenWindow(**told[name]) for name in ("answers", "ratings")}
-    return Version(**(told | windows))
+    return Version(
+        model_id=told["model_id"],
+        dataset_id=told["dataset_id"],
+        generation=told["generation"],
+        detectors=told["detectors"],
+        answers=OpenWindow(**told["answers"]),
+        ratings=OpenWindow(**told["ratings"]),
+    )
 
 
 def without(value: Any, names: frozenset[str]) -> Any:
