@@ -12,6 +12,7 @@ meant harm.
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import json
 import sys
@@ -38,8 +39,9 @@ from tunewheel_runtime.static_embedding import StaticEmbedder, Vectors, unit_len
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 WINDOW = 100
 PROMPTS = 600
+CALM = 2_000
+"""Known prompts before a shift begins."""
 SHIFTS = (0.0, 0.05, 0.1, 0.2, 0.5)
-REFERENCES = (1_000, 8_000)
 NEW = (1, 2, 8, 20)
 HOTELS = 0
 """Instead of a number of new intents: the new questions are nlupp's."""
@@ -74,6 +76,8 @@ class Scene:
     """Which ``items`` are of the reference's intents; none is in the reference."""
     new: Any
     items: list[InferenceScored]
+    intents: Any
+    """By item."""
     right: Any
     """By item: whether the nearest question of the reference has the prompt's intent."""
 
@@ -81,6 +85,7 @@ class Scene:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--references", type=int, nargs="+", default=[1_000, 8_000])
     parser.add_argument("--windows", type=int, default=10_000, help="of known traffic")
     parser.add_argument("--ratings", type=int, default=10_000, help="runs of ratings that do not change")
     given = parser.parse_args()
@@ -91,15 +96,15 @@ def main() -> None:
     found: dict[str, Any] = {}
     harm: dict[str, list[bool]] = defaultdict(list)
     lines: dict[str, list[float]] = {}
-    for size in REFERENCES:
+    for size in given.references:
         for new in (*NEW, HOTELS):
             name = f"reference {size}, {f'{new} new intents' if new else 'hotels'}"
             found[name] = power(questions, size, new, given.draws, rng, harm, lines)
             say(name, found[name])
     found["answers and ratings, simulated"] = answers_power(given.draws, rng)
-    found["known traffic"] = false_alarms(questions, given.windows, rng)
+    found["known traffic"] = false_alarms(questions, given.references, given.windows, rng)
     say("known traffic", found["known traffic"])
-    found["mixtures that turn over"] = turned_over(questions, given.draws, rng, harm)
+    found["mixtures that turn over"] = turned_over(questions, given.references[0], given.draws, rng, harm)
     found["thumbs down, from 1,000 ratings at 10 %"] = thumbs(given.ratings, rng)
     say("thumbs", found["thumbs down, from 1,000 ratings at 10 %"])
     BENCH_DIR.mkdir(parents=True, exist_ok=True)
@@ -168,21 +173,27 @@ def scene(questions: Questions, size: int, new: int, rng: Rng) -> Scene:
         for n in range(len(asked))
     ]  # fmt: skip
     places = np.arange(len(asked))
-    right = labels == questions.intents[asked]
-    return Scene(coverage, places[: len(known)], places[len(known) :], items, right)
+    intents = questions.intents[asked]
+    right = labels == intents
+    return Scene(coverage, places[: len(known)], places[len(known) :], items, intents, right)
 
 
 def power(
     questions: Questions, size: int, new: int, draws: int, rng: Rng,
     harm: dict[str, list[bool]], lines: dict[str, list[float]],
 ) -> dict[str, Any]:  # fmt: skip
-    """Return by shift and detector the share of draws that alarmed, and the median of prompts until then."""
+    """Return by shift and detector the share of draws that alarmed, and the median of prompts until then:
+    after ``CALM`` known prompts, and from the version's first prompt."""
     first: dict[float, list[dict[str, int]]] = defaultdict(list)
+    at_once: dict[float, list[dict[str, int]]] = defaultdict(list)
     for _ in range(draws):
         drawn = scene(questions, size, new, rng)
+        calm = {detector.name: detector.open(opening(drawn)) for detector in INPUT}
+        alarms_in(INPUT, calm, (drawn.items[n] for n in shifted(drawn, CALM, 0.0, rng)))
         for shift in SHIFTS:
             stream = shifted(drawn, PROMPTS, shift, rng)
-            alarmed = first_alarms(INPUT, opening(drawn), (drawn.items[n] for n in stream))
+            at_once[shift].append(first_alarms(INPUT, opening(drawn), (drawn.items[n] for n in stream)))
+            alarmed = alarms_in(INPUT, copy.deepcopy(calm), (drawn.items[n] for n in stream))
             first[shift].append(alarmed)
             if shift:
                 for name in alarmed:
@@ -194,7 +205,10 @@ def power(
             lines[f"{size}, {kind}, {shift:.0%}"] = [
                 float(np.mean([end <= prompts for end in ends])) for prompts in range(0, PROMPTS + 1, WINDOW)
             ]
-    return {f"{shift:.0%}": told(first[shift], INPUT) for shift in SHIFTS}
+    after = {f"{shift:.0%}": told(first[shift], INPUT) for shift in SHIFTS}
+    return after | {
+        "from the first prompt": {f"{shift:.0%}": told(at_once[shift], INPUT) for shift in SHIFTS}
+    }
 
 
 def shifted(drawn: Scene, count: int, shift: float, rng: Rng) -> Stream:
@@ -265,7 +279,7 @@ def answered(rng: Rng, items: Iterable[InferenceScored], bad: float = 0.0) -> It
         off = rng.random() < bad
         chance = rng.random(8)
         tokens = int(rng.lognormal(3.5 + off, 0.6)) + 1
-        failed = off or chance[0] < 0.005
+        failed = chance[0] < 0.005 + bad
         more = {
             "completion_id": f"c-{number}", "completion_tokens": tokens, "truncated": tokens > 150,
             "outcome": "failed" if failed else "answered", "fault": "engine" if failed else None,
@@ -318,7 +332,7 @@ def answers_power(draws: int, rng: Rng) -> dict[str, Any]:
     return found
 
 
-def false_alarms(questions: Questions, windows: int, rng: Rng) -> dict[str, Any]:
+def false_alarms(questions: Questions, sizes: Sequence[int], windows: int, rng: Rng) -> dict[str, Any]:
     """Return how often any detector speaks in known traffic: prompts drawn again and again evenly, by Zipf's
     law, by Zipf's law with the intents in another order every day of 40 windows, slowly."""
     kinds: dict[str, Callable[[Scene, int, Rng], Stream]] = {
@@ -329,7 +343,7 @@ def false_alarms(questions: Questions, windows: int, rng: Rng) -> dict[str, Any]
     for kind, draw in kinds.items():
         spoke: dict[str, int] = defaultdict(int)
         for run in range(runs):
-            drawn = scene(questions, REFERENCES[run % 2], NEW[-2], rng)
+            drawn = scene(questions, sizes[run % len(sizes)], NEW[-2], rng)
             items = [drawn.items[n] for n in draw(drawn, length * WINDOW, rng)]
             for name in first_alarms(DETECTORS, opening(drawn), answered(rng, items)):
                 spoke[name] += 1
@@ -363,9 +377,9 @@ def reordered(drawn: Scene, count: int, rng: Rng) -> Stream:
 
 
 def intents_of(drawn: Scene) -> list[Any]:
-    """Return the known prompts by cell: what the traffic prefers are regions."""
-    cells = np.array([drawn.items[n].cell for n in drawn.known])
-    return [drawn.known[cells == cell] for cell in np.unique(cells)]
+    """Return the known prompts by intent."""
+    intents = drawn.intents[drawn.known]
+    return [drawn.known[intents == intent] for intent in np.unique(intents)]
 
 
 def popularity(kinds: int, rng: Rng) -> Any:
@@ -378,11 +392,13 @@ def of_intents(by_intent: Sequence[Any], shares: Any, count: int, rng: Rng) -> l
     return [int(by_intent[kind][int(rng.random() * len(by_intent[kind]))]) for kind in chosen]
 
 
-def turned_over(questions: Questions, draws: int, rng: Rng, harm: dict[str, list[bool]]) -> dict[str, Any]:
+def turned_over(
+    questions: Questions, size: int, draws: int, rng: Rng, harm: dict[str, list[bool]]
+) -> dict[str, Any]:
     """Return what speaks when, after 2,000 prompts, known intents are popular in quite another order."""
     first: list[dict[str, int]] = []
     for _ in range(draws):
-        drawn = scene(questions, REFERENCES[0], NEW[-2], rng)
+        drawn = scene(questions, size, NEW[-2], rng)
         after = zipf(drawn, PROMPTS, rng)
         states = {detector.name: detector.open(opening(drawn)) for detector in INPUT}
         alarms_in(INPUT, states, (drawn.items[n] for n in zipf(drawn, 2_000, rng)))
@@ -423,7 +439,7 @@ def thumbs(runs: int, rng: Rng) -> dict[str, Any]:
 
 def cost(questions: Questions, rng: Rng) -> dict[str, float]:
     """Return the microseconds that each detector takes for an answer, windows' ends included."""
-    drawn = scene(questions, REFERENCES[0], 8, rng)
+    drawn = scene(questions, 1_000, 8, rng)
     items = list(answered(rng, [drawn.items[n] for n in evenly(drawn, 5_000, rng)]))
     taken: dict[str, float] = {}
     for detector in DETECTORS:

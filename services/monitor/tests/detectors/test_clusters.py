@@ -92,6 +92,15 @@ def test_one_user_cannot_make_a_cluster():
     assert sum(finding.cluster.prompts for finding in found(items)[-1:]) <= 41
 
 
+def test_the_same_words_again_and_again_are_no_topic():
+    items = questions(np.random.default_rng(8), 2_000, topics={3: 0.2}, outliers=0.0)
+    first = next(item for item in items if item.novel)
+    for item in items:
+        if item.novel:
+            object.__setattr__(item, "vector", first.vector)
+    assert alarms(found(items)) == []
+
+
 def test_the_state_stays_small():
     detector = Clusters()
     state = detector.open(opening(dataset_id="ds-1", coverage=FACTS))

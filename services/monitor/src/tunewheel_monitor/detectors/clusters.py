@@ -11,6 +11,7 @@ on all clusters together are worth one for each window, so their sum is one e-de
 from __future__ import annotations
 
 import base64
+import zlib
 from typing import Any, Literal
 
 import numpy as np
@@ -24,9 +25,9 @@ from tunewheel_monitor.detectors.votes import admitted
 
 TOLERATED = 0.005
 """Share of all questions that one cluster may have."""
-ALIKE = 5.0
+ALIKE = 10.0
 """A region's share is known from n questions only: so many times the chance of one joining is tolerated."""
-EFFECT = 0.01
+EFFECT = 0.02
 FEWEST = 4
 """Questions that make a cluster."""
 BETS = (0.01, 0.03, 0.1)
@@ -35,6 +36,8 @@ STAKE = 0.1
 NEWCOMERS = 10
 MOST_CLUSTERS = 24
 MOST_IDS = 20
+MOST_WORDINGS = 50
+"""Of a cluster: the same words again are no further question. A topic is asked about in many ways."""
 PER_USER = 2
 SCALE = 127.0
 
@@ -80,6 +83,11 @@ class Clusters:
         vector = decoded(item.vector)
         nearest, distance = nearest_cluster(state["clusters"], vector)
         if nearest is not None and distance <= state["radius"]:
+            wording = zlib.crc32(item.vector.encode())
+            if wording in nearest["wordings"]:
+                state["apart"] += 1
+                return
+            nearest["wordings"] = [*nearest["wordings"], wording][-MOST_WORDINGS:]
             join(state, nearest, vector, distance, item.completion_id)
         else:
             state["apart"] += 1
@@ -97,6 +105,7 @@ class Clusters:
             {
                 "centre": item.vector,
                 "members": 1,
+                "wordings": [zlib.crc32((item.vector or "").encode())],
                 "since": state["seen"],
                 "wealth": [STAKE] * len(BETS),
                 "ids": [item.completion_id],
