@@ -13,12 +13,13 @@ from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """One ticket of the second wave, with the answer an expert gives later."""
+    """One ticket as the question that a customer asks, with the answer of an expert."""
 
     ticket_id: str
     question: str
     answer: Any
     expert: str
+    customer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +53,35 @@ class Example:
     def second_sops(self) -> Path:
         return self.root / "sops_second"
 
+    def first_wave(self) -> list[Ticket]:
+        """Return the tickets of the first wave that an expert answered in the form that is asked for."""
+        field = self.spec.task.label_field or ""
+        answered = (
+            ticket for ticket in map(_ticket, _lines(self.tickets)) if isinstance(ticket.answer, dict)
+        )
+        return [ticket for ticket in answered if field in ticket.answer]
+
     def second_wave(self) -> list[Ticket]:
-        """Return the tickets of the second wave as the questions that people ask."""
-        return [
-            Ticket(
-                ticket_id=raw["ticket_id"],
-                question=f"{raw['subject']}\n\n{raw['body']}" if raw.get("subject") else raw["body"],
-                answer=raw["answer"],
-                expert=raw.get("validated_by", "expert"),
-            )
-            for raw in _lines(self.root / "second_wave.jsonl")
-        ]
+        """Return the tickets of the second wave."""
+        return [_ticket(raw) for raw in _lines(self.root / "second_wave.jsonl")]
+
+    def third_wave(self) -> list[Ticket]:
+        """Return tickets about the same as the second wave that nothing is trained on: asked afterwards."""
+        return [_ticket(raw) for raw in _lines(self.root / "third_wave.jsonl")]
 
     def questions(self, *, second: bool = False) -> list[str]:
         name = "questions_second.jsonl" if second else "questions.jsonl"
         return [raw["question"] for raw in _lines(self.root / name)]
+
+
+def _ticket(raw: dict[str, Any]) -> Ticket:
+    return Ticket(
+        ticket_id=raw["ticket_id"],
+        question=f"{raw['subject']}\n\n{raw['body']}" if raw.get("subject") else raw["body"],
+        answer=raw.get("answer"),
+        expert=raw.get("validated_by", "expert"),
+        customer=raw.get("customer"),
+    )
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

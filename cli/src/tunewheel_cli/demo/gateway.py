@@ -67,13 +67,14 @@ class GatewayClient:
 
     async def correct(self, project: str, completion_id: str, correction: Any, *, by: str) -> None:
         """Send the expert's answer to a completion."""
-        body = {
-            "project": project,
-            "completion_id": completion_id,
-            "rating": "down",
-            "correction": correction,
-            "submitted_by": by,
-        }
+        await self._say(project, completion_id, {"rating": "down", "correction": correction}, by)
+
+    async def rate(self, project: str, completion_id: str, rating: str, *, by: str) -> None:
+        """Send a thumb, ``up`` or ``down``, for a completion."""
+        await self._say(project, completion_id, {"rating": rating}, by)
+
+    async def _say(self, project: str, completion_id: str, said: dict[str, Any], by: str) -> None:
+        body = {"project": project, "completion_id": completion_id, "submitted_by": by, **said}
         async with self._session.post(f"{self._url}/v1/feedback", json=body) as answer:
             if answer.status >= 400:
                 raise TransientError(f"feedback was refused with {answer.status}: {await answer.text()}")

@@ -69,7 +69,7 @@ async def run_demo(options: DemoOptions) -> int:
             if wheel is not None:
                 await wheel.stop()
         _write_summary(options.var / "summary.json", outcome, screen)
-    return 0 if outcome.turns[0].passed else EXIT_REFUSED
+    return 0 if outcome.turns[0].promoted else EXIT_REFUSED
 
 
 def _empty(var: Path) -> None:
@@ -98,10 +98,10 @@ async def _tell(
         screen.say(f"  every request carries this wheel's key; without it the gateway answers {stranger}")
         try:
             last = first = await story.first_turn()
-            if first.passed and not options.one_turn:
+            if first.promoted and not options.one_turn:
                 second = await story.second_turn(first)
-                last = second if outcome.second_promoted else first
-            if last.passed:
+                last = second if second.promoted else first
+            if last.promoted:
                 screen.title(f"Where {last.model_id} comes from")
                 registry = wheel.endpoint("registry")
                 found = await ask_lineage(registry, example.spec.project, last.model_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,16 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.kafka_settings import KafkaSettings
 
-from tunewheel_cli.demo.example import Example
+from tunewheel_cli.demo.example import Example, Ticket
 from tunewheel_cli.demo.gateway import GatewayClient, text_of
 from tunewheel_cli.demo.gauge import MemoryGauge, Stopwatch
 from tunewheel_cli.demo.screen import Screen
-from tunewheel_cli.demo.traffic import keep_asking, send_wave
+from tunewheel_cli.demo.shift import PATIENCE_SECONDS, Shift, shown
+from tunewheel_cli.demo.traffic import keep_asking
 from tunewheel_cli.demo.turn import Turn, TurnWatcher
 from tunewheel_cli.feed import EventFeed
 from tunewheel_cli.publishing.publish import Summary, publish_path
 from tunewheel_cli.publishing.sender import publish_events
-
-PATIENCE_SECONDS = 900.0
 
 
 @dataclass(slots=True)
@@ -37,6 +37,8 @@ class Outcome:
     first_tuned_answer_seconds: float | None = None
     second_promoted: bool | None = None
     drift: list[dict[str, Any]] = field(default_factory=list)
+    completed: dict[str, Any] | None = None
+    """The second turn's ``turn.completed``."""
     events: dict[str, int] = field(default_factory=dict)
     dead_letters: int = 0
 
@@ -49,6 +51,7 @@ class Outcome:
             "turns": [turn.summary() for turn in self.turns],
             "second_promoted": self.second_promoted,
             "drift": self.drift,
+            "turn_completed": self.completed,
             "events": self.events,
             "dead_letters": self.dead_letters,
         }
@@ -85,7 +88,8 @@ class Story:
         if not turn.passed:
             self._screen.say("[red]refused:[/] " + "; ".join(turn.verdict.data.reasons))
             return turn
-        await self._until_served(turn, "promote 1", Stage.PRODUCTION)
+        if not await self._roll_out(turn, "1", self._example.first_wave()):
+            return turn
         questions = self._example.questions()
         tuned = await self._answers("first answers", turn.model_id, questions)
         plain = await self._answers("base's answers", self._spec.base_model, questions)
@@ -93,13 +97,28 @@ class Story:
         return turn
 
     async def second_turn(self, champion: Turn) -> Turn:
-        """Send traffic that the champion was not trained on, until the wheel has turned again."""
+        """Send traffic that the champion was not trained on, until the wheel has turned again and says
+        whether that helped."""
         self._screen.title("Second turn: customers ask about a new product line")
-        await self._drift()
+        shift = Shift(
+            self._feed,
+            self._gateway,
+            self._example,
+            self._screen,
+            self._watch,
+            self._settings,
+            self._principal,
+        )
+        await shift.ask()
+        wanted = await shift.alarm()
+        await self._publish_quietly()
+        await shift.answer(wanted)
+        await shift.rate()
         turn = await self._turns.turn("2", after={champion.dataset.data.dataset_id})
         self._outcome.turns.append(turn)
+        self._outcome.drift = shown(self._feed.by_topic[topics.DRIFT_DETECTED.name])
+        self._outcome.second_promoted = False
         if not turn.passed:
-            self._outcome.second_promoted = False
             self._screen.say(
                 "[yellow]refused, the champion stays:[/] " + "; ".join(turn.verdict.data.reasons)
             )
@@ -107,11 +126,13 @@ class Story:
         questions = self._example.questions(second=True)
         # Asked now: a champion that was replaced is served no more.
         before = await self._answers("champion's answers", champion.model_id, questions)
-        self._outcome.second_promoted = await self._canary(turn)
+        self._outcome.second_promoted = await self._roll_out(turn, "2", self._example.second_wave())
         if self._outcome.second_promoted:
             after = await self._answers("last answers", turn.model_id, questions)
             rows = list(zip(questions, before, after, strict=True))
             self._screen.answers("first tuned model", "second tuned model", rows)
+            self._screen.title("Did it help?")
+            self._outcome.completed = (await shift.conclude(turn.model_id)).model_dump(mode="json")
         return turn
 
     async def _declare(self) -> None:
@@ -133,16 +154,6 @@ class Story:
         options = client_options(self._settings)
         return await publish_path(path, project=self._project, options=options, principal=self._principal)
 
-    async def _until_served(self, turn: Turn, name: str, stage: Stage) -> None:
-        """Wait until the registry has moved the model to ``stage`` and the gateway can answer with it."""
-        with self._watch.stage(name), self._screen.bar(name):
-            await self._feed.until(
-                lambda: self._turns.in_stage(turn.model_id, stage),
-                patience=PATIENCE_SECONDS,
-                what=f"{turn.model_id} in {stage.value}",
-            )
-            await self._gateway.until_served(turn.model_id, patience=PATIENCE_SECONDS)
-
     async def _answers(self, name: str, model: str, questions: list[str]) -> list[str]:
         """Ask ``model`` all questions by its own name: that is no traffic of the project."""
         answers: list[str] = []
@@ -156,36 +167,6 @@ class Story:
                 bar.to(len(answers), len(questions))
         return answers
 
-    async def _drift(self) -> None:
-        """Send the second wave, corrected as it goes; its last ticket closes the monitor's window.
-
-        The corrections are on record before that one is sent, so that the version which the drift asks for
-        holds them all.
-        """
-        size = min(self._spec.drift.window, len(self._example.second_wave()))
-        wave = self._example.second_wave()[:size]
-        name = "second wave"
-        with self._watch.stage(name), self._screen.bar(name, size) as bar:
-            await self._publish_quietly()
-            recorded = len(self._feed.by_topic[topics.RECORD_INGESTED.name])
-            sent = await send_wave(self._gateway, self._project, wave[:-1], lambda n: bar.to(n, size))
-            await self._feed.until(
-                lambda: len(self._feed.by_topic[topics.RECORD_INGESTED.name]) >= recorded + sent,
-                patience=PATIENCE_SECONDS,
-                what=f"{sent} corrections on record",
-            )
-            await send_wave(self._gateway, self._project, wave[-1:], lambda n: bar.to(size - 1 + n, size))
-        with self._watch.stage("detect drift"), self._screen.bar("detect drift"):
-            event = await self._feed.first(topics.DRIFT_DETECTED, patience=PATIENCE_SECONDS)
-        for event in self._feed.by_topic[topics.DRIFT_DETECTED.name]:
-            d = event.data
-            self._outcome.drift.append(
-                {"detector": d.detector, "statistic": d.statistic, "p_value": d.p_value}
-            )
-            self._screen.say(
-                f"  drift of {d.detector}: {d.statistic_name} {d.statistic:.3f}, p {d.p_value:.2g}"
-            )
-
     async def _publish_quietly(self) -> None:
         if not self._example.second_sops.is_dir():
             return
@@ -197,20 +178,17 @@ class Story:
             what="the new documents on record",
         )
 
-    async def _canary(self, turn: Turn) -> bool:
-        """Keep customers asking until the rollout is judged; tell whether the candidate won."""
-        questions = [ticket.question for ticket in self._example.second_wave()]
-        with self._watch.stage("roll out 2"), self._screen.bar("roll out 2") as bar:
+    async def _roll_out(self, turn: Turn, number: str, tickets: Sequence[Ticket]) -> bool:
+        """Keep customers asking until shadow and canary are judged; tell whether the candidate won and can be
+        asked."""
+        name, judged = f"roll out {number}", len(self._feed.by_topic[topics.ROLLOUT_JUDGED.name])
+        with self._watch.stage(name), self._screen.bar(name) as bar:
             asking = asyncio.create_task(
-                keep_asking(self._gateway, self._project, questions, lambda n: bar.to(n, None, "requests"))
+                keep_asking(self._gateway, self._project, tickets, lambda n: bar.to(n, None, "requests"))
             )
             try:
                 await self._feed.until(
-                    lambda: (
-                        self._turns.in_stage(turn.model_id, Stage.PRODUCTION)
-                        or self._turns.rolled_back(turn.model_id)
-                        or asking.done()
-                    ),
+                    lambda: asking.done() or self._turns.is_settled(turn.model_id),
                     patience=PATIENCE_SECONDS,
                     what="the rollout's verdict",
                 )
@@ -219,6 +197,9 @@ class Story:
             finally:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
-        for event in self._feed.by_topic[topics.ROLLOUT_JUDGED.name]:
+            turn.promoted = self._turns.in_stage(turn.model_id, Stage.PRODUCTION)
+            if turn.promoted:
+                await self._gateway.until_served(turn.model_id, patience=PATIENCE_SECONDS)
+        for event in self._feed.by_topic[topics.ROLLOUT_JUDGED.name][judged:]:
             self._screen.say(f"  {event.data.stage} {event.data.verdict}: {'; '.join(event.data.reasons)}")
-        return self._turns.in_stage(turn.model_id, Stage.PRODUCTION)
+        return turn.promoted

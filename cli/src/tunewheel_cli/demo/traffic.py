@@ -1,59 +1,95 @@
-"""Customers: the second wave, sent through the gateway, and the experts who correct the answers."""
+"""Customers, who ask through the gateway, and experts, who rate what it answered."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from tunewheel_runtime.retry import Backoff, retry
 
 from tunewheel_cli.demo.example import Ticket
-from tunewheel_cli.demo.gateway import GatewayClient
+from tunewheel_cli.demo.gateway import GatewayClient, text_of
 
 CONCURRENT = 12
 PATIENT = Backoff(attempts=40, first=0.2, longest=3.0)
 
 
-async def send_wave(
-    gateway: GatewayClient, project: str, tickets: Sequence[Ticket], done: Callable[[int], None]
-) -> int:
-    """Ask every ticket's question and correct every answer; return how many corrections were sent.
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A ticket's question, and what production answered."""
 
-    ``done`` is told how many tickets have been through.
-    """
+    ticket: Ticket
+    completion_id: str
+    text: str
+
+    def thumb(self, label_field: str) -> Literal["up", "down"]:
+        """Return the expert's thumb: up where the answer's label is that of the expert's answer."""
+        try:
+            said = json.loads(self.text)
+        except ValueError:
+            return "down"
+        right = self.ticket.answer[label_field]
+        return "up" if isinstance(said, dict) and said.get(label_field) == right else "down"
+
+
+async def ask_all(
+    gateway: GatewayClient, project: str, tickets: Sequence[Ticket], done: Callable[[int], None]
+) -> list[Answered]:
+    """Ask every ticket's question; return the answers in the tickets' order. ``done`` is told how many were
+    answered."""
     slots, finished = asyncio.Semaphore(CONCURRENT), itertools.count(1)
 
-    async def one(ticket: Ticket) -> None:
+    async def one(ticket: Ticket) -> Answered:
         async with slots:
-            completion = await retry(
-                lambda: gateway.ask(project, ticket.question), PATIENT, what="asking the gateway"
-            )
-            await retry(
-                lambda: gateway.correct(project, completion["id"], ticket.answer, by=ticket.expert),
-                PATIENT,
-                what="sending feedback",
-            )
+            answered = await _ask(gateway, project, ticket)
         done(next(finished))
+        return answered
 
-    await asyncio.gather(*(one(ticket) for ticket in tickets))
-    return len(tickets)
+    return list(await asyncio.gather(*(one(ticket) for ticket in tickets)))
 
 
 async def keep_asking(
-    gateway: GatewayClient, project: str, questions: Sequence[str], done: Callable[[int], None]
+    gateway: GatewayClient,
+    project: str,
+    tickets: Sequence[Ticket],
+    done: Callable[[int], None],
+    heard: Callable[[Answered], Awaitable[None]] | None = None,
 ) -> None:
-    """Ask ``questions`` over and over, until cancelled."""
+    """Ask the tickets' questions over and over, until cancelled; ``heard`` is told every answer."""
     slots, finished = asyncio.Semaphore(CONCURRENT), itertools.count(1)
 
-    async def one(question: str) -> None:
+    async def one(ticket: Ticket) -> None:
         try:
-            await retry(lambda: gateway.ask(project, question), PATIENT, what="asking the gateway")
+            answered = await _ask(gateway, project, ticket)
+            if heard is not None:
+                await heard(answered)
         finally:
             slots.release()
         done(next(finished))
 
     async with asyncio.TaskGroup() as group:
-        for question in itertools.cycle(questions):
+        for ticket in itertools.cycle(tickets):
             await slots.acquire()
-            group.create_task(one(question))
+            group.create_task(one(ticket))
+
+
+async def rate(gateway: GatewayClient, project: str, answered: Answered, label_field: str) -> None:
+    """Send the expert's thumb for one answer."""
+    await retry(
+        lambda: gateway.rate(
+            project, answered.completion_id, answered.thumb(label_field), by=answered.ticket.expert
+        ),
+        PATIENT,
+        what="sending feedback",
+    )
+
+
+async def _ask(gateway: GatewayClient, project: str, ticket: Ticket) -> Answered:
+    completion = await retry(
+        lambda: gateway.ask(project, ticket.question), PATIENT, what="asking the gateway"
+    )
+    return Answered(ticket, completion["id"], text_of(completion))

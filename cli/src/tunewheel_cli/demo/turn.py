@@ -29,6 +29,8 @@ class Turn:
     dataset: Envelope[DatasetVersioned]
     trained: Envelope[Any]
     verdict: Envelope[Any]
+    promoted: bool = False
+    """Its model reached production."""
 
     @property
     def model_id(self) -> str:
@@ -46,6 +48,7 @@ class Turn:
             "run_id": self.verdict.data.run_id,
             "adapter_id": self.model_id,
             "verdict": "passed" if self.passed else "failed",
+            "promoted": self.promoted,
             "examples": self.dataset.data.counts.model_dump(),
             "training_tokens": self.trained.data.tokens,
             "training_seconds": round(self.trained.data.wall_seconds, 2),
@@ -123,8 +126,12 @@ class TurnWatcher:
         moved = self._feed.by_topic[topics.MODEL_PROMOTED.name]
         return any(e.data.model_id == model_id and e.data.to_stage is stage for e in moved)
 
-    def rolled_back(self, model_id: str) -> bool:
-        return any(e.data.model_id == model_id for e in self._feed.by_topic[topics.MODEL_ROLLEDBACK.name])
+    def is_settled(self, model_id: str) -> bool:
+        """Tell whether the model's rollout is over: it serves, or never will."""
+        back = any(e.data.model_id == model_id for e in self._feed.by_topic[topics.MODEL_ROLLEDBACK.name])
+        return back or any(
+            self.in_stage(model_id, stage) for stage in (Stage.PRODUCTION, Stage.RETIRED, Stage.REJECTED)
+        )
 
     def _is_ours(self, event: Envelope[Any]) -> bool:
         return event.project == self._project

@@ -1,0 +1,220 @@
+"""The second turn: customers ask what no version was trained on, experts answer once they are asked to, and
+the wheel says whether the new version helped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.events.monitoring import LabelsRequested, TurnCompleted
+from tunewheel_contracts.events.upstream import ExamplePublished
+from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
+from tunewheel_contracts.principal import Principal
+from tunewheel_runtime.kafka import client_options
+from tunewheel_runtime.kafka_settings import KafkaSettings
+
+from tunewheel_cli.demo.example import Example, Ticket
+from tunewheel_cli.demo.gateway import GatewayClient
+from tunewheel_cli.demo.gauge import Stopwatch
+from tunewheel_cli.demo.screen import Screen
+from tunewheel_cli.demo.traffic import Answered, ask_all, keep_asking, rate
+from tunewheel_cli.feed import EventFeed
+from tunewheel_cli.publishing.sender import publish_events
+
+PATIENCE_SECONDS = 900.0
+RATINGS = 24
+"""Thumbs that experts give before the turn, and as many after it: a fall from .9 to .4 down is seen
+with these in nine of ten cases, and they fill no window of the monitor's."""
+
+
+@dataclass
+class Shift:
+    """Customers, experts and what the wheel says of them, around the second turn."""
+
+    feed: EventFeed
+    gateway: GatewayClient
+    example: Example
+    screen: Screen
+    watch: Stopwatch
+    settings: KafkaSettings
+    principal: Principal | None
+    heard: list[Answered] = field(default_factory=list[Answered])
+    """The second wave as production answered it, before any expert saw it."""
+
+    @property
+    def project(self) -> str:
+        return self.example.spec.project
+
+    async def ask(self) -> None:
+        """Send the second wave as customers do: nobody corrects anything."""
+        wave = self.example.second_wave()
+        with self.watch.stage("second wave"), self.screen.bar("second wave", len(wave)) as bar:
+            self.heard = await ask_all(self.gateway, self.project, wave, lambda n: bar.to(n, len(wave)))
+
+    async def alarm(self) -> LabelsRequested:
+        """Wait until the monitor wants labels; show the alarms."""
+        with self.watch.stage("detect drift"), self.screen.bar("detect drift"):
+            wanted = await self.feed.first(topics.LABELS_REQUESTED, patience=PATIENCE_SECONDS)
+        for event in self.feed.by_topic[topics.DRIFT_DETECTED.name]:
+            d = event.data
+            self.screen.say(
+                f"  {d.alarm_id}: {d.signal}, {d.statistic_name} {d.statistic:.3g}, p {d.p_value:.2g}; "
+                f"{d.suggested_action}"
+            )
+        keywords = ", ".join(wanted.data.keywords[:8])
+        self.screen.say(
+            f"  labels.requested: {len(wanted.data.completion_ids)} prompts wait, "
+            f"{wanted.data.wanted} answers are wanted{f' ({keywords})' if keywords else ''}"
+        )
+        return wanted.data
+
+    async def answer(self, wanted: LabelsRequested) -> None:
+        """Let the experts answer what customers asked; see ``expert_answers``."""
+        answers = expert_answers(self.heard, wanted, principal=self.principal)
+        before = self._records()
+        with self.watch.stage("experts answer"), self.screen.bar("experts", len(answers)) as bar:
+            await publish_events(client_options(self.settings), *answers)
+            await self.feed.until(
+                lambda: self._records() >= before + len(answers),
+                patience=PATIENCE_SECONDS,
+                what=f"{len(answers)} answers on record",
+            )
+            bar.to(len(answers), len(answers), f"{len(wanted.completion_ids)} prompts waited")
+
+    def _records(self) -> int:
+        return len(self.feed.by_topic[topics.RECORD_INGESTED.name])
+
+    async def rate(self) -> None:
+        """Let the experts rate what the champion answered about the new product line."""
+        rated = [one for one in self.heard if self._is_new(one.ticket)][:RATINGS]
+        with self.watch.stage("ratings"), self.screen.bar("ratings", len(rated)) as bar:
+            for count, one in enumerate(rated, 1):
+                await rate(self.gateway, self.project, one, self._label_field)
+                bar.to(count, len(rated))
+
+    async def conclude(self, model_id: str) -> TurnCompleted:
+        """Go on asking about old and new until the monitor says whether it helped, and for a while until the
+        alarms are over. Experts rate the answers to questions that no version was trained on."""
+        unrated = {ticket.ticket_id for ticket in self.example.third_wave()}
+
+        async def hear(one: Answered) -> None:
+            if one.ticket.ticket_id in unrated:
+                unrated.remove(one.ticket.ticket_id)
+                await rate(self.gateway, self.project, one, self._label_field)
+
+        pairs = zip(self.example.third_wave(), self.example.first_wave(), strict=False)
+        with self.watch.stage("did it help"), self.screen.bar("did it help") as bar:
+            asking = asyncio.create_task(
+                keep_asking(
+                    self.gateway,
+                    self.project,
+                    [ticket for pair in pairs for ticket in pair],
+                    lambda n: bar.to(n, None, "requests"),
+                    hear,
+                )
+            )
+            try:
+                await self._until(
+                    asking, lambda: self._completed(model_id) is not None, topics.TURN_COMPLETED
+                )
+                with contextlib.suppress(TimeoutError):
+                    await self._until(asking, lambda: not self._open_alarms(), topics.DRIFT_RESOLVED)
+            finally:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+        done = self._completed(model_id)
+        assert done is not None
+        self._show(done)
+        return done
+
+    async def _until(
+        self, asking: asyncio.Task[None], condition: Callable[[], bool], topic: topics.TopicSpec
+    ) -> None:
+        """Wait for ``condition`` while customers ask.
+
+        Raises:
+            TimeoutError: it does not come to hold.
+        """
+        await self.feed.until(
+            lambda: asking.done() or condition(), patience=PATIENCE_SECONDS / 3, what=topic.name
+        )
+        if asking.done():
+            asking.result()
+
+    def _show(self, done: TurnCompleted) -> None:
+        for event in self.feed.by_topic[topics.DRIFT_RESOLVED.name]:
+            self.screen.say(f"  {event.data.alarm_id} is over: {event.data.reason}")
+        for alarm_id in sorted(self._open_alarms()):
+            self.screen.say(f"  {alarm_id} is still open")
+        hours = (done.ended_at - done.began_at).total_seconds() / 3600
+        costs = ", ".join(f"{name} {value:.3g}" for name, value in done.cost.items())
+        self.screen.say(f"  turn.completed: [bold]{done.outcome}[/] after {hours:.2f} h; {costs}")
+        for reason in (*done.reasons, done.next_step):
+            if reason:
+                self.screen.say(f"    {reason}")
+
+    def _completed(self, model_id: str) -> TurnCompleted | None:
+        found = self.feed.find(topics.TURN_COMPLETED, lambda event: event.data.model_id == model_id)
+        return None if found is None else found.data
+
+    def _open_alarms(self) -> set[str]:
+        """Return the alarms that asked for labels and are not over."""
+        resolved = {event.data.alarm_id for event in self.feed.by_topic[topics.DRIFT_RESOLVED.name]}
+        wanted = {event.data.alarm_id for event in self.feed.by_topic[topics.LABELS_REQUESTED.name]}
+        return wanted - resolved
+
+    def _is_new(self, ticket: Ticket) -> bool:
+        """Tell whether no ticket of the first wave has this label."""
+        return ticket.answer[self._label_field] not in self._known
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(one.answer[self._label_field] for one in self.example.first_wave())
+
+    @property
+    def _label_field(self) -> str:
+        field_name = self.example.spec.task.label_field
+        assert field_name is not None, "the example's task names no label_field"
+        return field_name
+
+
+def expert_answers(
+    heard: Sequence[Answered], wanted: LabelsRequested, *, principal: Principal | None = None
+) -> list[Envelope[ExamplePublished]]:
+    """Return the experts' answers to everything that was heard. Those to the prompts that wait bear the
+    request's name and come last: nothing is built before the others are on record."""
+    asked = set(wanted.completion_ids)
+    answers: list[Envelope[ExamplePublished]] = []
+    for one in sorted(heard, key=lambda one: one.completion_id in asked):
+        ticket, is_asked = one.ticket, one.completion_id in asked
+        data = ExamplePublished(
+            project=wanted.project,
+            example_id=one.completion_id if is_asked else ticket.ticket_id,
+            input=ticket.question,
+            output=ticket.answer,
+            group=ticket.customer,
+            validated_by=ticket.expert,
+            attributes={LABEL_REQUEST: wanted.request_id} if is_asked else {},
+            principal=principal,
+        )
+        answers.append(new_event(data, source="/tunewheel/cli"))
+    return answers
+
+
+def shown(drift: Sequence[Envelope[Any]]) -> list[dict[str, Any]]:
+    """Return alarms as the summary file shows them."""
+    return [
+        {
+            "alarm_id": event.data.alarm_id,
+            "detector": event.data.signal or event.data.detector,
+            "statistic": event.data.statistic,
+            "p_value": event.data.p_value,
+        }
+        for event in drift
+    ]

@@ -1,0 +1,66 @@
+"""What the demo's customers ask and its experts say, without a wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tunewheel_cli.demo.example import Example, Ticket
+from tunewheel_cli.demo.shift import RATINGS, expert_answers
+from tunewheel_cli.demo.traffic import Answered
+from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
+
+HELPDESK = Example.at(Path(__file__).resolve().parents[2] / "examples" / "helpdesk")
+TICKET = Ticket("t-1", "No power", {"category": "solar_output"}, "expert-01", "c-7")
+
+
+@pytest.mark.parametrize(
+    ("text", "thumb"),
+    [
+        ('{"category": "solar_output", "reply": "wait"}', "up"),
+        ('{"category": "battery"}', "down"),
+        ("[]", "down"),
+        ("solar_output", "down"),
+    ],
+)
+def test_an_expert_likes_answers_of_the_right_category(text: str, thumb: str) -> None:
+    assert Answered(TICKET, "c-1", text).thumb("category") == thumb
+
+
+def test_experts_answer_the_prompts_that_wait_last_and_say_what_they_answer() -> None:
+    wave = HELPDESK.second_wave()
+    heard = [Answered(ticket, f"c-{n}", "") for n, ticket in enumerate(wave)]
+    wanted = LabelsRequested(
+        project="helpdesk", request_id="labels-1", alarm_id="alarm-1", dataset_id="ds-1", wanted=20,
+        completion_ids=("c-3", "c-50"),
+    )  # fmt: skip
+    answers = [event.data for event in expert_answers(heard, wanted)]
+    assert len(answers) == len(wave) == 101
+    assert [one.example_id for one in answers[-2:]] == ["c-3", "c-50"]
+    assert [one.attributes for one in answers[-2:]] == [{LABEL_REQUEST: "labels-1"}] * 2
+    assert not any(one.attributes for one in answers[:-2])
+    assert answers[-1].input == wave[50].question
+    assert answers[-1].output == wave[50].answer
+    assert answers[-1].group == wave[50].customer
+
+
+def test_the_second_wave_is_about_something_new_and_no_silence_builds_a_version_of_it() -> None:
+    known = {ticket.answer["category"] for ticket in HELPDESK.first_wave()}
+    new = [ticket for ticket in HELPDESK.second_wave() if ticket.answer["category"] not in known]
+    spec = HELPDESK.spec
+    assert len(new) >= RATINGS
+    assert len(HELPDESK.third_wave()) == RATINGS
+    assert {ticket.answer["category"] for ticket in HELPDESK.third_wave()} <= {
+        ticket.answer["category"] for ticket in new
+    }
+    asked_before = {ticket.question for ticket in (*HELPDESK.first_wave(), *HELPDESK.second_wave())}
+    assert not asked_before & {ticket.question for ticket in HELPDESK.third_wave()}
+    assert len(HELPDESK.second_wave()) >= spec.drift.turns.min_labels
+    assert len(HELPDESK.second_wave()) < spec.dataset.build.quiet_min_records < len(HELPDESK.first_wave())
+
+
+def test_the_example_is_tried_in_shadow_and_in_canary() -> None:
+    rollout = HELPDESK.spec.rollout
+    assert rollout.shadow.enabled
+    assert rollout.canary.enabled

@@ -1,0 +1,277 @@
+"""The rest of the wheel beside the monitor's fold and curate's policy, on a clock of its own: experts who
+answer in working hours, training that takes two hours, a registry. Nothing here decides anything that a
+service decides."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from tunewheel_contracts.event import Envelope, Event, new_event
+from tunewheel_contracts.events.data import BuildReason, DatasetRequested, DatasetVersioned
+from tunewheel_contracts.events.evaluation import EvalPassed
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
+from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.production import RolloutJudged
+from tunewheel_contracts.events.training import TrainCompleted, TrainStarted
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.dataset import DatasetCounts
+from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_curate.turns.deciding import Step, decide
+from tunewheel_curate.turns.facts import TurnFacts
+from tunewheel_monitor.fold import Facts, fold, follow, tick
+from tunewheel_monitor.knowledge import Production
+from tunewheel_monitor.state import ProjectState
+from tunewheel_monitor.turns.facts import TurnLog
+
+from .traffic import DAYS, INTENTS, NEW, START, Model, Traffic
+
+SHA = "0" * 64
+REF = ArtifactRef(path="x.json", sha256=SHA, size_bytes=1)
+BASE = BaseModelRef(name="org/tiny", revision="r")
+CANARY_PERCENT = 30
+HOUR = timedelta(hours=1)
+
+SPEC = ProjectSpec.model_validate(
+    {
+        "project": "desk",
+        "base_model": "org/tiny",
+        "task": {"system_prompt": "Answer."},
+        "criteria": [{"metric": "valid_output", "minimum": 0.5}],
+        "rollout": {"canary": {"percent": CANARY_PERCENT}},
+    }
+)
+
+
+@dataclass
+class Month:
+    """Runs the month; ``told`` is its log."""
+
+    traffic: Traffic = field(default_factory=Traffic)
+    told: list[Envelope[Any]] = field(default_factory=list[Any])
+    votes: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in range(DAYS + 1)])
+    """By day: thumbs down, all thumbs, as they came."""
+    waited: set[Step] = field(default_factory=set[Step])
+    """What curate waited for on the way."""
+
+    def __post_init__(self) -> None:
+        self._now = START
+        self._due: list[tuple[datetime, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+        self._state = ProjectState()
+        self._turns, self._facts = TurnLog(), TurnFacts()
+        self._labelled: dict[str, int] = {}
+        self._models: dict[str, Model] = {}
+        self._canary: Model | None = None
+        self._steps: dict[str, Envelope[Any]] = {}
+        self._champion = self._first_version()
+        self._generation = 1
+
+    def run(self) -> None:
+        """Go through the month hour by hour."""
+        while self._now < START + timedelta(days=DAYS):
+            follow(self._state, facts := self._known())
+            for item in self.traffic.hour(
+                self._now,
+                self._champion,
+                canary=self._canary,
+                percent=CANARY_PERCENT,
+                alarms=self._turns.clusters("desk"),
+            ):
+                if item.of == "rating":
+                    self.votes[(item.at - START).days][0] += item.rating == "down"
+                    self.votes[(item.at - START).days][1] += 1
+                for said in fold(self._state, item, facts):
+                    self.tell(said.data, at=item.at)
+            self._now += HOUR
+            while self._due and self._due[0][0] <= self._now:
+                heapq.heappop(self._due)[2]()
+            for said in tick(self._state, "desk", self._known(), self._now):
+                self.tell(said.data)
+            self._decide()
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event.data for event in self.told if isinstance(event.data, kind)]
+
+    def tell(
+        self, data: Event, *, at: datetime | None = None, cause: Envelope[Any] | None = None
+    ) -> Envelope[Any]:
+        """Put an event on the log; who listens, hears it."""
+        event = new_event(data, source="/month", cause=cause, time=at or self._now)
+        self.told.append(event)
+        self._turns.apply(event)
+        self._facts.apply(event)
+        match data:
+            case LabelsRequested():
+                self._later(_next_working_morning(event.time), lambda: self._experts_answer(data))
+            case RolloutJudged():
+                self._later(self._now, lambda: self._judged(event))
+            case _:
+                pass
+        return event
+
+    def _known(self) -> Facts:
+        champion = self._champion
+        return Facts(
+            spec=SPEC,
+            production=Production(champion.model_id, champion.dataset_id, self._generation),
+            coverage=champion.coverage.facts,
+            holdout=(2, 100),
+            steps=list(self._steps.values()),
+            turns=self._turns.open("desk"),
+        )
+
+    def _first_version(self) -> Model:
+        model = self.traffic.train("desk-1", "ds-1", range(INTENTS))
+        self._models[model.model_id] = model
+        return model
+
+    def _later(self, at: datetime, act: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (at, next(self._count), act))
+
+    def _experts_answer(self, wanted: LabelsRequested) -> None:
+        """Experts answer what has an answer: forty questions of the new intent; to spam there is none."""
+        asked = [self.traffic.asked[name] for name in wanted.completion_ids]
+        if asked.count(NEW) > len(asked) / 2:
+            self._labelled[wanted.alarm_id] = 40
+
+    def _decide(self) -> None:
+        decision = decide(self._facts.state(SPEC, self._labelled), self._now)
+        self.waited.add(decision.step)
+        if decision.step is Step.TURN:
+            self._turn(
+                self.tell(
+                    DatasetRequested(
+                        project="desk",
+                        reason=BuildReason.DRIFT,
+                        request=decision.request,
+                        records_upto={"0": len(self.told)},
+                        alarm_ids=decision.alarms,
+                    )
+                )
+            )
+
+    def _turn(self, request: Envelope[DatasetRequested]) -> None:
+        """Build, train, judge and bring to canary, three hours after the request."""
+        number = len(self._models) + 1
+        intents = [*range(INTENTS), *([NEW] if any(self._labelled.values()) else [])]
+        model = self.traffic.train(f"desk-{number}", f"ds-{number}", intents)
+        self._models[model.model_id] = model
+        counts = DatasetCounts(records=640, examples=640, train=600, holdout=40)
+        version = DatasetVersioned(
+            project="desk",
+            dataset_id=model.dataset_id,
+            manifest=REF,
+            spec_sha256=SPEC.sha256,
+            criteria_sha256=SHA,
+            base_model="org/tiny",
+            counts=counts,
+            funnel=(),
+        )
+        self._later(self._now + HOUR, lambda: self._train(self.tell(version, cause=request), model))
+
+    def _train(self, version: Envelope[DatasetVersioned], model: Model) -> None:
+        run: dict[str, Any] = {
+            "project": "desk",
+            "run_id": f"run-{model.model_id}",
+            "dataset_id": model.dataset_id,
+        }
+        adapter = AdapterRef(
+            model_id=model.model_id, path=f"adapters/{model.model_id}", files=(), base=BASE, method="lora"
+        )
+        self.tell(TrainStarted(**run, base=BASE, method="lora", total_steps=9), cause=version)
+
+        def done() -> None:
+            self.tell(
+                TrainCompleted(
+                    **run,
+                    dataset=REF,
+                    manifest=REF,
+                    criteria_sha256=SHA,
+                    adapter=adapter,
+                    final_loss=1.0,
+                    tokens=9,
+                    wall_seconds=7_200.0,
+                ),
+                cause=version,
+            )
+            self.tell(
+                EvalPassed(
+                    **run,
+                    dataset=REF,
+                    adapter=adapter,
+                    scorecard=REF,
+                    criteria_sha256=SHA,
+                    contestants=(),
+                    checks=(),
+                ),
+                cause=version,
+            )
+            self._move(model, Stage.CANARY)
+
+        self._later(self._now + 2 * HOUR, done)
+
+    def _move(self, model: Model, stage: Stage) -> None:
+        self._generation += 1
+        event = self.tell(
+            ModelPromoted(
+                project="desk",
+                model_id=model.model_id,
+                to_stage=stage,
+                cause=f"cause-{self._generation}",
+                from_stage=Stage.CANARY if stage is Stage.PRODUCTION else Stage.EVALUATED,
+                reason="as judged",
+                generation=self._generation,
+                decided_by="rollout",
+                replaces=self._champion.model_id if stage is Stage.PRODUCTION else None,
+            )
+        )
+        self._steps[model.model_id] = event
+        if stage is Stage.CANARY:
+            self._canary = model
+        elif stage is Stage.PRODUCTION:
+            self._canary, self._champion = None, model
+
+    def _judged(self, event: Envelope[RolloutJudged]) -> None:
+        model = self._models[event.data.model_id]
+        if event.data.verdict == "passed":
+            before = self._champion
+            self._move(model, Stage.PRODUCTION)
+            self._generation += 1
+            self._steps[before.model_id] = self.tell(
+                ModelPromoted(
+                    project="desk",
+                    model_id=before.model_id,
+                    from_stage=Stage.PRODUCTION,
+                    to_stage=Stage.RETIRED,
+                    cause=event.id,
+                    reason="replaced",
+                    generation=self._generation,
+                )
+            )
+        else:
+            self._canary = None
+            self._generation += 1
+            self._steps[model.model_id] = self.tell(
+                ModelRolledback(
+                    project="desk",
+                    model_id=model.model_id,
+                    from_stage=Stage.CANARY,
+                    restored=self._champion.model_id,
+                    cause=event.id,
+                    reason="; ".join(event.data.reasons),
+                )
+            )
+
+
+def _next_working_morning(at: datetime) -> datetime:
+    """Return nine o'clock of the next working day."""
+    morning = (at + timedelta(days=1)).replace(hour=9, minute=0, second=0, microsecond=0)
+    while morning.weekday() >= 5:
+        morning += timedelta(days=1)
+    return morning
