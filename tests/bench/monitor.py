@@ -85,7 +85,11 @@ def spec(project: str, **drift: Any) -> ProjectSpec:
             "base_model": "org/tiny",
             "task": {
                 "system_prompt": "Sort the question.",
-                "output_schema": {"type": "object", "required": ["category"]},
+                "output_schema": {
+                    "type": "object",
+                    "required": ["category"],
+                    "properties": {"category": {"type": "string"}},
+                },
                 "label_field": "category",
             },
             "criteria": [{"metric": "valid_output", "minimum": 0.5}],
