@@ -37,10 +37,10 @@ def names_in(text: str) -> set[str]:
 
 
 def _is_name(term: str) -> bool:
-    digits = sum(letter.isdigit() for letter in term)
-    if digits:
+    if any(map(str.isdigit, term)):
         return len(term) > 1
-    return any(part[1:] != part[1:].lower() for part in _parts(term))
+    # most words are small letters alone, and need no second look
+    return term != term.lower() and any(part[1:] != part[1:].lower() for part in _parts(term))
 
 
 def _parts(term: str) -> list[str]:
