@@ -38,8 +38,7 @@ def test_experts_answer_the_prompts_that_wait_last_and_say_what_they_answer() ->
     answers = [event.data for event in expert_answers(heard, wanted)]
     assert len(answers) == len(wave) == 101
     assert [one.example_id for one in answers[-2:]] == ["c-3", "c-50"]
-    assert [one.attributes for one in answers[-2:]] == [{LABEL_REQUEST: "labels-1"}] * 2
-    assert not any(one.attributes for one in answers[:-2])
+    assert all(one.attributes == {LABEL_REQUEST: "labels-1"} for one in answers)
     assert answers[-1].input == wave[50].question
     assert answers[-1].output == wave[50].answer
     assert answers[-1].group == wave[50].customer

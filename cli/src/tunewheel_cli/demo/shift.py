@@ -187,8 +187,8 @@ class Shift:
 def expert_answers(
     heard: Sequence[Answered], wanted: LabelsRequested, *, principal: Principal | None = None
 ) -> list[Envelope[ExamplePublished]]:
-    """Return the experts' answers to everything that was heard. Those to the prompts that wait bear the
-    request's name and come last: nothing is built before the others are on record."""
+    """Return the experts' answers to everything that was heard. All of them name the request; those to the
+    prompts that wait bear the completion's name and come last."""
     asked = set(wanted.completion_ids)
     answers: list[Envelope[ExamplePublished]] = []
     for one in sorted(heard, key=lambda one: one.completion_id in asked):
@@ -200,7 +200,7 @@ def expert_answers(
             output=ticket.answer,
             group=ticket.customer,
             validated_by=ticket.expert,
-            attributes={LABEL_REQUEST: wanted.request_id} if is_asked else {},
+            attributes={LABEL_REQUEST: wanted.request_id},
             principal=principal,
         )
         answers.append(new_event(data, source="/tunewheel/cli"))

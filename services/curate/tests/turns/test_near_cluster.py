@@ -102,6 +102,13 @@ def test_answers_to_the_clusters_own_prompts_count_beyond_the_radius(near: NearC
     assert without.add(records(answer, {"input": "solar hums"})).trusted == 1
 
 
+def test_answers_that_name_the_request_count_where_there_is_no_cluster(records) -> None:
+    without = NearCluster(request(centroid=(), request_id="labels-1"), Words())
+    named = {"input": "solar hums", "attributes": '{"label_request":"labels-1"}'}
+    other = {"input": "solar drips", "attributes": '{"label_request":"labels-2"}'}
+    assert without.add(records(named, other, {"input": "solar rings"})).trusted == 1
+
+
 def test_the_last_question_of_a_conversation_counts(near: NearCluster, words: Words, records) -> None:
     history = json.dumps([{"role": "user", "content": "bell?"}, {"role": "assistant", "content": "no"}])
     rows = records({"input": "solar", "history": history, "title": "T"}, {"input": "hums", "title": "solar"})

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_runtime.static_embedding import Vectors, unit_length
 
 from tunewheel_curate.examples.conversations import conversation
@@ -58,6 +59,8 @@ class NearCluster:
         self._centre = unit_length(np.asarray(asked.centroid, dtype=np.float64).reshape(1, -1))[0]
         self._radius = asked.radius
         self._named = frozenset(asked.completion_ids)
+        self._mark = f'"{LABEL_REQUEST}":"{asked.request_id}"'
+        """As it stands in the canonical JSON of an answer's attributes."""
         self._embed = embed
         self._near: dict[tuple[str, str], _Answer] = {}
         self._reached: dict[str, int] = {}
@@ -107,18 +110,22 @@ class NearCluster:
             self._near[source] = _Answer(" ".join(question.casefold().split()), trusted)
 
     def _are_near(self, rows: Sequence[dict[str, Any]], questions: Sequence[str]) -> Iterable[bool]:
-        """Tell of each row whether it is near; the answer to a prompt of the cluster is, whatever its
-        distance: a cluster's own questions may lie beyond the radius, which nine in ten of them keep."""
+        """Tell of each row whether it is near. An answer to a prompt of the request is, and one that names
+        the request, whatever its distance: a cluster's own questions may lie beyond the radius, which nine in
+        ten of them keep, and a request without a cluster has no other answers."""
         if not questions:
             return []
         if not self._centre.size:
-            return [row["source_id"] in self._named for row in rows]
+            return [self._answers_it(row) for row in rows]
         units = unit_length(self._embed([question[:LONGEST_TEXT] for question in questions]))
         distances = 1.0 - units @ self._centre
         return [
-            row["source_id"] in self._named or bool(distance <= self._radius)
+            self._answers_it(row) or bool(distance <= self._radius)
             for row, distance in zip(rows, distances, strict=True)
         ]
+
+    def _answers_it(self, row: dict[str, Any]) -> bool:
+        return row["source_id"] in self._named or self._mark in (row["attributes"] or "")
 
 
 def _question(row: dict[str, Any]) -> str:
