@@ -24,7 +24,8 @@ from .devtools import Tab
 
 pytestmark = pytest.mark.integration
 
-ITEMS = 60
+ITEMS = 24
+MIDDLE = ITEMS // 2
 PEOPLE = ("ann", "bob", "cyd")
 MARKUP = '<img src="/nowhere" onerror="alert(1)"> the model wrote'
 LONG = "long " * 20_000
@@ -145,7 +146,7 @@ async def submit(tab: Tab, stage: Stage, verdict: str) -> None:
 
 async def log_in(tab: Tab, stage: Stage, key: str) -> None:
     await tab.open(await stage.console.link(key))
-    await tab.until("waits for people to compare 60 answers", "Compare answers")
+    await tab.until(f"waits for people to compare {ITEMS} answers", "Compare answers")
     await tab.open(stage.address)
     await item_after(tab, -1)
     tab.forget()  # the page before, which may name models
@@ -162,14 +163,14 @@ async def test_three_people_judge_by_keys_and_a_killed_console_loses_nothing(
     for person in PEOPLE:
         await log_in(tab, stage, keys[person])
         if person == "bob":
-            now = await answer_all(tab, stage, person, until=30)
+            now = await answer_all(tab, stage, person, until=MIDDLE)
             await tab.evaluate("window.isOfBefore = true")
             await tab.press(key_for(stage, person, now))  # maybe it is kept, maybe not: it was not confirmed
             console.kill()
             tab.forget()
             console.start()
             await tab.becomes("!window.isOfBefore && document.readyState === 'complete'")
-            assert (await item_after(tab, -1))["number"] in (30, 31)
+            assert (await item_after(tab, -1))["number"] in (MIDDLE, MIDDLE + 1)
         await answer_all(tab, stage, person)
         await submit(tab, stage, "r" if person == "cyd" else "a")
 
@@ -285,7 +286,7 @@ async def test_no_answer_over_http_tells_a_role_before_its_reviewer_is_done(
             found = await call("GET", f"{place}/items/{number}", 200)
             assert {"alpha", "omega"} == {found[side].split()[0] for side in ("left", "right")}
             await call("PUT", f"{place}/items/{number}/answer", 200, json={"choice": "left"})
-        await call("GET", f"{place}/items/61", 404)
+        await call("GET", f"{place}/items/{ITEMS + 1}", 404)
         await call("PUT", f"{place}/items/1/answer", 422, json={"choice": "candidate's"})
         await call("GET", place, 200)
         for secret in stage.secrets:

@@ -19,11 +19,11 @@ from typing import Any
 import httpx
 import pytest
 from openai import AsyncOpenAI
-from platformdirs import user_cache_path
 from tunewheel_basemodel.chat import render
 from tunewheel_basemodel.loading import load_base
-from tunewheel_basemodel.locate import locate_base_model
+from tunewheel_basemodel.locate import BaseModel
 from tunewheel_cli.kafka.ports import free_port
+from tunewheel_cli.places import cache_dir
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MAX_BATCH, MAX_QUEUE = 6, 3
@@ -46,17 +46,12 @@ class EngineUnderTest:
 
 
 @pytest.fixture(scope="session")
-def cache_dir() -> Path:
-    return Path(os.environ.get("TUNEWHEEL_CACHE_DIR") or user_cache_path("tunewheel"))
-
-
-@pytest.fixture(scope="session")
-def reference(cache_dir: Path) -> tuple[Any, Any]:
+def reference(smollm2: BaseModel) -> tuple[Any, Any]:
     """SmolLM2 in plain transformers: what the engine must agree with."""
     import torch
 
     torch.set_num_threads(1)  # the engine beside it has the other cores
-    return load_base(locate_base_model(SMOLLM2, cache_dir=cache_dir), dtype="float32", device="cpu")
+    return load_base(smollm2, dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -101,15 +96,13 @@ def expected(reference: tuple[Any, Any], adapter_dir: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def engine(
-    adapter_dir: Path, cache_dir: Path, expected: dict[str, str], tmp_path_factory
-) -> Iterator[EngineUnderTest]:
+def engine(adapter_dir: Path, expected: dict[str, str], tmp_path_factory) -> Iterator[EngineUnderTest]:
     if url := os.environ.get("TUNEWHEEL_ENGINE_URL"):
         model = os.environ.get("TUNEWHEEL_ENGINE_MODEL", SMOLLM2)
         yield EngineUnderTest(url, url, model, adapter_dir, httpx.get(f"{url}/info").status_code == 200)
         return
     port, health_port = free_port(), free_port()
-    options = {"--cache-dir": cache_dir, "--adapter-root": adapter_dir}
+    options = {"--cache-dir": cache_dir(), "--adapter-root": adapter_dir}
     options |= {"--port": port, "--health-port": health_port}
     options |= {"--max-batch": MAX_BATCH, "--max-queue": MAX_QUEUE}
     command = [str(Path(sys.executable).with_name("tunewheel-engine"))]

@@ -15,6 +15,8 @@ from openai import AsyncOpenAI
 pytestmark = pytest.mark.e2e
 
 OPEN = [{"role": "user", "content": "Describe a bicycle to a child."}]
+SHORT = 8
+"""Tokens: on the quantised base each takes a processor long."""
 
 
 async def ask(client: AsyncOpenAI, model: str, *, max_tokens: int = 24) -> str:
@@ -43,14 +45,10 @@ async def test_load_use_unload(client: AsyncOpenAI, http, engine, expected) -> N
 
 
 async def test_adapters_in_one_batch_answer_as_they_do_alone(client, engine, tuned, expected) -> None:
-    alone = {name: await ask(client, name, max_tokens=48) for name in (*tuned, engine.model)}
-    for name in tuned:
-        assert alone[name].startswith(expected[name])
-
+    alone = {name: expected[name] for name in tuned} | {engine.model: expected["base"]}
     mixed = [*alone] * 2
-    together = await asyncio.gather(*(ask(client, name, max_tokens=48) for name in mixed))
-    assert dict(zip(mixed, together, strict=True)) == alone
-    assert together[: len(alone)] == together[len(alone) :]
+    together = await asyncio.gather(*(ask(client, name) for name in mixed))
+    assert together == [*alone.values()] * 2
 
 
 async def test_requests_that_join_a_running_batch_do_not_disturb_it(client, engine, tuned, expected) -> None:
@@ -196,37 +194,37 @@ class TestRefusals:
 
 @pytest.mark.usefixtures("only_ours")
 async def test_an_adapter_trained_on_the_quantised_base_is_served_on_it(
-    client, http, engine, reference, cache_dir, expected
+    client, http, engine, smollm2, expected
 ) -> None:
     """Beside the others, in the same process, on a base of its own."""
     import torch
     from peft import PeftModel
     from tunewheel_basemodel.chat import render
     from tunewheel_basemodel.loading import load_base
-    from tunewheel_basemodel.locate import locate_base_model
 
     path = engine.adapters / "on-nf4"
     shutil.copytree(engine.adapters / "cold", path)
-    base = locate_base_model(engine.model, cache_dir=cache_dir)
     note = {
-        "base_model": base.name,
-        "base_revision": base.revision,
+        "base_model": smollm2.name,
+        "base_revision": smollm2.revision,
         "quantization": "nf4",
         "dtype": "float32",
     }
     (path / "tunewheel.json").write_text(json.dumps(note))
-    model, tokenizer = load_base(base, dtype="float32", quantization="nf4", device="cpu")
+    model, tokenizer = load_base(smollm2, dtype="float32", quantization="nf4", device="cpu")
     prompt = tokenizer(render(tokenizer, OPEN, True), add_special_tokens=False, return_tensors="pt")
     with torch.inference_mode():
         tuned = PeftModel.from_pretrained(model, str(path)).eval()
-        out = tuned.generate(**prompt, max_new_tokens=24, do_sample=False)
+        out = tuned.generate(**prompt, max_new_tokens=SHORT, do_sample=False)
     trained = tokenizer.decode(out[0, prompt.input_ids.shape[1] :], skip_special_tokens=True)
-    assert trained != expected["cold"]
+    assert not expected["cold"].startswith(trained)
 
     assert (await load(http, "on-nf4", path)).status_code == 200
     await load(http, "on-full", engine.adapters / "cold")
     names = ["on-nf4", "on-full", engine.model]
-    answers = await asyncio.gather(*(ask(client, name) for name in names))
-    assert answers == [trained, expected["cold"], expected["base"]]
+    on_nf4, on_full, base = await asyncio.gather(*(ask(client, name, max_tokens=SHORT) for name in names))
+    assert on_nf4 == trained
+    assert expected["cold"].startswith(on_full)
+    assert expected["base"].startswith(base)
     for name in names[:2]:
         await http.post("/v1/unload_lora_adapter", json={"lora_name": name})

@@ -37,12 +37,14 @@ Main = Callable[[], int | None]
 
 
 @functools.cache
-def forked(module: str) -> tuple[str, ...]:
-    """Return a command that does what ``python -m module`` does, on one thread."""
+def forked(module: str, *, hash_seed: str = "random") -> tuple[str, ...]:
+    """Return a command that does what ``python -m module`` does, on one thread. Of one ``hash_seed`` (that of
+    PYTHONHASHSEED), all of them hash strings alike."""
     address = Path(tempfile.mkdtemp(prefix="tunewheel-server-")) / "socket"
     server = subprocess.Popen(
         [sys.executable, __file__, "bear", f"{module} at {address}"],  # not a worker's command line
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": hash_seed},
     )  # fmt: skip
     atexit.register(_close, server)
     assert server.stdout is not None

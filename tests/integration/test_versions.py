@@ -24,18 +24,19 @@ from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureReques
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.identity import content_id
 from tunewheel_contracts.pseudonyms import Pseudonyms
-from tunewheel_curate.builds.building import WORKER
 from tunewheel_runtime.service import Service
 
 from ..conftest import BrokerFactory
 from .bus import PATIENCE_SECONDS, Bus, running
 from .desk_records import desk_records, general_rows, rich_dataset
+from .fork_server import forked
 from .test_curate import curate, records, spec_of, versions
 
 pytestmark = pytest.mark.integration
 
 OILED = "Oil the bell of a bicycle once every year, before winter comes."
 SILENT = {"min_new_records": 100_000}
+Worker = tuple[str, ...]
 
 
 def command(project: str, name: str) -> Envelope[DatasetRequested]:
@@ -65,18 +66,21 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 async def two_versions(
-    kafka: str, store: Path, told: list[Envelope[RecordIngested]], general: Path, *, replicas: int
+    kafka: str,
+    store: Path,
+    told: list[Envelope[RecordIngested]],
+    general: Path,
+    *,
+    replicas: int,
+    worker: Worker,
 ) -> list[Envelope[DatasetVersioned]]:
-    """Build a version of thirty records, then one of forty that remembers its holdout.
-
-    In processes that are started: forks of one process would hash strings alike, and hide what depends on it.
-    """
+    """Build a version of thirty records, then one of forty that remembers its holdout."""
     project = told[0].project
     half, fifth = (rich_dataset(general) | {"holdout_fraction": fraction} for fraction in (0.5, 0.2))
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(Bus(kafka))
         for _ in range(replicas):
-            await stack.enter_async_context(running(curate(kafka, store, worker=WORKER)))
+            await stack.enter_async_context(running(curate(kafka, store, worker=worker)))
         await bus.publish(spec_of(project, half, **SILENT), *told[:30], command(project, "one"))
         await versions(bus, project)
         rest = [*reversed(told[20:]), command(project, "two")]
@@ -89,11 +93,13 @@ async def test_the_same_versions_come_of_one_process_two_replicas_and_a_replay(
 ) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
     told, general = desk_records(project), general_rows(tmp_path / "general.jsonl")
+    # Their strings hash differently: what depends on that would show.
+    worker, other = (forked("tunewheel_curate.builds.worker", hash_seed=seed) for seed in "12")
     broker = await asyncio.to_thread(broker_factory)
     kafka = broker.bootstrap_servers  # on the shared one other tests' projects are built here, too
-    first = await two_versions(kafka, alone, told, general, replicas=1)
+    first = await two_versions(kafka, alone, told, general, replicas=1, worker=worker)
     await widen(fresh_kafka, topics.RECORD_INGESTED.name, 6)
-    second = await two_versions(fresh_kafka, together, told, general, replicas=2)
+    second = await two_versions(fresh_kafka, together, told, general, replicas=2, worker=other)
     assert [e.data.dataset_id for e in first] == [e.data.dataset_id for e in second]
     assert len(first[1].data.records_upto or {}) <= 3 < len(second[1].data.records_upto or {})
     assert first[1].data.previous == first[0].data.dataset_id
@@ -104,7 +110,7 @@ async def test_the_same_versions_come_of_one_process_two_replicas_and_a_replay(
     holds_all_kinds(first[1].data, alone)
 
     shutil.rmtree(alone)
-    async with Bus(kafka) as bus, running(curate(kafka, alone, worker=WORKER)):
+    async with Bus(kafka) as bus, running(curate(kafka, alone, worker=other)):
         await bus.publish(command(project, "three"))
         (rejected,) = await rejections(bus, project)
     assert first[1].data.dataset_id in rejected.data.reasons[0]
