@@ -62,7 +62,8 @@ class DriftSpec(Strict):
     window: Annotated[int, Field(ge=10)] = 100
     """Completions per window."""
     p_value: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """A detector speaks where it finds a smaller one; where nothing changed, in that share of windows."""
+    """What all detectors together may risk: the chance of a false alarm in ten windows in which nothing
+    changed. An alarm's own p-value lies below its share of that."""
     detectors: tuple[Literal["input", "format", "feedback"], ...] = ("input", "format", "feedback")
     cooldown_completions: Annotated[int, Field(ge=0)] = 100
     """One shift is one alarm: after a detection the same detector speaks again only once so many completions
