@@ -57,7 +57,7 @@ class Load:
             self.stopping = True
             await asyncio.gather(*self.clients)
 
-    async def goes_on(self, *, answers: int = 300) -> None:
+    async def goes_on(self, *, answers: int = 120) -> None:
         """Return once so many more were answered."""
         before = len(self.answered)
 
@@ -197,10 +197,10 @@ async def test_an_engine_killed_under_load_fails_nobody_before_the_first_token(
             await asyncio.gather(*(engine.has(adapter.model_id) for engine in engines))
             asking = Asking(f"http://127.0.0.1:{service.http_port}/v1/chat/completions", project)
             async with asking.going_on():
-                await until(lambda: asking.begun > 40)
+                await until(lambda: asking.begun > 16)
                 engines[0].kill()
                 begun = asking.begun
-                await until(lambda: asking.begun > begun + 80)
+                await until(lambda: asking.begun > begun + 32)
                 engines[0].start()
                 await engines[0].has(adapter.model_id)  # as soon as it is back
             assert asking.refused == []
