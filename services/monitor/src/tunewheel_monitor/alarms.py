@@ -20,8 +20,6 @@ CALM_WINDOWS = 3
 """Windows in a row without drift after which an alarm is over, at least: a shift at the edge of what a window
 can show is seen in one window and not in the next."""
 MOST_SHOWN = 200
-WANTED = 20
-"""Trusted examples near the cluster that a build should have, where nobody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,9 @@ def weigh(
     alarm = state.alarms.get(finding.detector)
     if finding.drifted:
         if alarm is None:
-            return _raise(state, version, finding, project=project, family=family, window=window, at=at)
+            return _raise(
+                state, version, finding, project=project, family=family, window=window, drift=drift, at=at
+            )
         alarm.calm_windows = alarm.calm_items = 0
         return []
     if alarm is None:
@@ -106,6 +106,7 @@ def _raise(
     project: str,
     family: str,
     window: DriftWindow,
+    drift: DriftSpec,
     at: datetime,
 ) -> list[Said]:
     named = [project, finding.detector, version.dataset_id, window.model_dump(mode="json")]
@@ -145,7 +146,8 @@ def _raise(
         counting.alarmed(state.turns, version.model_id)
     said = [Said(detected, places=places)]
     if finding.action == "collect_labels" and shown:
-        said.append(Said(_wanted(detected, finding, shown, f"labels-{digits}"), places=places))
+        wanted = _wanted(detected, finding, shown, f"labels-{digits}", drift.turns.min_labels)
+        said.append(Said(wanted, places=places))
     return said
 
 
@@ -157,7 +159,7 @@ def _shown(finding: Finding) -> tuple[str, ...]:
 
 
 def _wanted(
-    detected: DriftDetected, finding: Finding, shown: tuple[str, ...], request_id: str
+    detected: DriftDetected, finding: Finding, shown: tuple[str, ...], request_id: str, wanted: int
 ) -> LabelsRequested:
     cluster = finding.cluster
     return LabelsRequested(
@@ -165,7 +167,7 @@ def _wanted(
         request_id=request_id,
         alarm_id=detected.alarm_id or "",
         dataset_id=detected.dataset_id,
-        wanted=WANTED,
+        wanted=wanted,
         centroid=cluster.centroid if cluster else (),
         radius=cluster.radius if cluster else 0.0,
         completion_ids=shown,

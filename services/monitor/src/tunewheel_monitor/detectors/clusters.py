@@ -35,7 +35,8 @@ STAKE = 0.1
 """Of a new cluster; at most ``NEWCOMERS`` begin in a window."""
 NEWCOMERS = 10
 MOST_CLUSTERS = 24
-MOST_IDS = 20
+MOST_IDS = 40
+"""Of a cluster: people answer them, and a version asks for twenty answers or more."""
 MOST_WORDINGS = 50
 """Of a cluster: the same words again are no further question. A topic is asked about in many ways."""
 PER_USER = 2

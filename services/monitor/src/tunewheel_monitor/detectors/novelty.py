@@ -39,7 +39,8 @@ MEMORY = 4_000.0
 """Questions of production that say what is usual in a region, at most; older ones fade."""
 PER_USER = 3
 """Questions of one user in a hundred that count."""
-SHOWN = 10
+SHOWN = 60
+"""Questions that an alarm names, at most: people answer them, and a version asks for twenty or more."""
 _NOVEL = LEVELS.index(NOVEL_QUANTILE)
 
 
