@@ -26,7 +26,6 @@ COVERAGE = CoverageFacts(
     spread=2.6,
     join_radius=0.4,
 )
-TOPIC = packed(np.eye(384)[7])
 
 
 def facts(**changes: Any) -> Facts:
@@ -62,7 +61,10 @@ def answer(number: int, **changes: Any) -> InferenceScored:
     return InferenceScored(**(values | changes))
 
 
-NOVEL: dict[str, Any] = {"novelty": 0.9, "novel": True, "vector": TOPIC}
+def novel(number: int, **changes: Any) -> InferenceScored:
+    """Return the ``number``-th question about a topic that the dataset does not know, in words of its own."""
+    words = 0.02 * np.random.default_rng(number).standard_normal(384)
+    return answer(number, novelty=0.9, novel=True, vector=packed(np.eye(384)[7] + words), **changes)
 
 
 def rating(number: int, thumb: str, **changes: Any) -> InferenceScored:

@@ -12,7 +12,7 @@ from tunewheel_monitor.fold import fold
 from tunewheel_monitor.state import ProjectState
 from tunewheel_runtime.store import CorruptArtifact, ObjectStore
 
-from .scores import NOVEL, answer, facts
+from .scores import facts, novel
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ async def write(checkpoints: Checkpoints, number: int, **offsets: int) -> None:
 async def test_what_was_written_is_read_with_the_events_to_publish(store: ObjectStore) -> None:
     state, said = ProjectState(offsets={"1": 40}), list[Any]()
     for n in range(40):
-        said += fold(state, answer(n, **NOVEL), facts())
+        said += fold(state, novel(n), facts())
     events = tuple(new_event(one.data, source="/test", correlation_id="turn") for one in said)
     assert events
     checkpoints = Checkpoints(store)

@@ -16,7 +16,7 @@ from tunewheel_monitor.knowledge import Production
 from tunewheel_monitor.state import ERASED, PLACES_KEPT, ProjectState, Seen, without
 
 from .conftest import spec_of
-from .scores import NOVEL, answer, facts, rating
+from .scores import answer, facts, novel, rating
 
 Events = list[Any]
 
@@ -37,7 +37,7 @@ def resolved(events: Events) -> dict[str, DriftResolved]:
 
 
 def test_novel_questions_open_alarms_with_what_shows_them() -> None:
-    events = run([answer(n, **NOVEL) for n in range(40)])
+    events = run([novel(n) for n in range(40)])
     clusters = detected(events)["clusters"]
     assert (clusters.detector, clusters.dataset_id, clusters.model_id) == ("input", "ds-1", "desk-1")
     assert clusters.window.completions == 20
@@ -50,7 +50,7 @@ def test_novel_questions_open_alarms_with_what_shows_them() -> None:
 
 
 def test_a_new_topic_asks_for_labels_near_it() -> None:
-    events = run([answer(n, **NOVEL) for n in range(40)])
+    events = run([novel(n) for n in range(40)])
     wanted = {event.alarm_id: event for event in events if isinstance(event, LabelsRequested)}
     clusters = detected(events)["clusters"]
     request = wanted[clusters.alarm_id or ""]
@@ -66,7 +66,7 @@ def test_known_questions_open_none() -> None:
 
 def test_a_shift_that_lasts_is_one_alarm_and_ends_once_it_is_calm() -> None:
     known = [answer(n) for n in range(1_000, 2_000)]
-    events = run([answer(n, **NOVEL) for n in range(200)] + known)
+    events = run([novel(n) for n in range(200)] + known)
     assert [event.signal for event in events if isinstance(event, DriftDetected)].count("clusters") == 1
     over = resolved(events)["clusters"]
     assert (over.reason, over.alarm_id) == ("calm", detected(events)["clusters"].alarm_id)
@@ -76,7 +76,7 @@ def test_a_shift_that_lasts_is_one_alarm_and_ends_once_it_is_calm() -> None:
 
 def test_an_alarm_is_over_once_a_version_that_was_trained_on_it_is_calm() -> None:
     state = ProjectState()
-    first = run([answer(n, **NOVEL) for n in range(60)], state=state)
+    first = run([novel(n) for n in range(60)], state=state)
     next_version = facts(production=Production("desk-2", "ds-2", 9))
     taken_over = {"model_id": "desk-2", "dataset_id": "ds-2"}
     events = run([answer(n, **taken_over) for n in range(100, 160)], next_version, state)
@@ -87,7 +87,7 @@ def test_an_alarm_is_over_once_a_version_that_was_trained_on_it_is_calm() -> Non
 
 def test_a_detector_that_is_switched_off_leaves_no_alarm_open() -> None:
     state = ProjectState()
-    run([answer(n, **NOVEL) for n in range(60)], state=state)
+    run([novel(n) for n in range(60)], state=state)
     off = facts(spec=spec_of(drift={"window": 20, "detectors": ["format"]}))
     events = run([answer(n) for n in range(100, 120)], off, state)
     assert {one.reason for one in resolved(events).values()} == {"off"}
@@ -112,7 +112,7 @@ def test_what_is_no_routed_answer_of_production_fills_no_window() -> None:
         {"model_id": "desk-0"},
     ]
     state = ProjectState()
-    items = [answer(n, **NOVEL, **left_out[n % len(left_out)]) for n in range(120)]
+    items = [novel(n, **left_out[n % len(left_out)]) for n in range(120)]
     assert run([answer(0), *items[1:]], state=state) == []
     assert state.version is not None
     assert state.version.answers.items == 1
@@ -145,11 +145,8 @@ def test_of_a_completion_the_first_rating_counts() -> None:
 
 def test_without_a_dataset_or_a_model_in_production_nothing_is_judged() -> None:
     state = ProjectState()
-    assert run([answer(n, **NOVEL) for n in range(60)], facts(production=None), state) == []
-    assert (
-        run([answer(n, **NOVEL) for n in range(99)], facts(production=Production("desk-1", None, 1)), state)
-        == []
-    )
+    assert run([novel(n) for n in range(60)], facts(production=None), state) == []
+    assert run([novel(n) for n in range(99)], facts(production=Production("desk-1", None, 1)), state) == []
     assert state.version is None
 
 
@@ -159,7 +156,7 @@ SHORT = facts(spec=spec_of(drift={"window": 10, "cooldown_completions": 0}))
 def traffic() -> list[InferenceScored]:
     """Return a healthy time, a new topic, ratings, an outage, and a calm end, in windows of ten."""
     failed: dict[str, Any] = {"outcome": "failed", "fault": "engine", "format_valid": None}
-    shifted = [answer(n, **(NOVEL if n % 2 else {})) for n in range(10, 40)]
+    shifted = [novel(n) if n % 2 else answer(n) for n in range(10, 40)]
     rated = [rating(n, "down" if n > 30 else "up") for n in range(20, 40)]
     outage = [answer(n, **failed) for n in range(40, 50)]
     calm = [answer(n) for n in range(50, 110)]
@@ -199,7 +196,7 @@ def test_names_are_known_again_until_many_others_came() -> None:
 
 def test_what_may_be_shown_is_bounded() -> None:
     state = ProjectState()
-    run([answer(n, **NOVEL) for n in range(PLACES_KEPT + 50)], state=state)
+    run([novel(n) for n in range(PLACES_KEPT + 50)], state=state)
     assert len(state.places) == PLACES_KEPT
     assert list(state.places)[-1] == f"c-{PLACES_KEPT + 49:05d}"
 
