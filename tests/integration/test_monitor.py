@@ -229,7 +229,7 @@ async def test_two_processes_share_the_projects_and_a_killed_one_loses_and_doubl
 
         async def ask(upto: int) -> None:
             for production in productions:
-                await production.ask(TAXES[production.sent : upto])
+                await production.ask((TAXES + TAXES)[production.sent : upto])
 
         async def all_counted() -> None:
             await until(lambda: all(counted(store, one.project) == one.sent for one in productions))
@@ -243,7 +243,7 @@ async def test_two_processes_share_the_projects_and_a_killed_one_loses_and_doubl
         third = start("third")
         await ask(17)
         second.kill()
-        await ask(WINDOW)
+        await ask(2 * WINDOW)
         await all_counted()
         third.kill()
         alarms: dict[tuple[str, str], set[str]] = {}
