@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from structlog.testing import capture_logs
 from tunewheel_monitor.reference import (
     Reference,
     References,
@@ -74,6 +75,16 @@ async def test_a_dataset_that_is_gone_is_no_reference_and_others_are_remembered(
     assert await references.get("ds-gone") is None
     await store_dataset(store, spec_of(), "ds-1", bike_texts(40))
     assert await references.get("ds-1") is await references.get("ds-1") is not None
+
+
+async def test_a_round_of_many_projects_reads_each_dataset_once(
+    embedder: StaticEmbedder, tmp_path: Path
+) -> None:
+    references = References(ObjectStore(tmp_path.as_uri()), embedder, 100)
+    with capture_logs() as said:
+        for n in (*range(20), *range(20)):
+            await references.get(f"ds-{n}")
+    assert len(said) == 20
 
 
 def test_words_are_told_without_what_may_be_personal() -> None:

@@ -23,8 +23,10 @@ from tunewheel_monitor.coverage import Coverage
 
 log = structlog.get_logger(__name__)
 
-KEPT = 8
-"""Fitted references in memory, the least recently used goes first: 8,000 questions are 12 MB."""
+KEPT = 64
+"""Fitted references in memory, the least recently used goes first: one of each active project.
+A reference of 8,000 questions (``TUNEWHEEL_REFERENCE_TEXTS``) takes 12 MB beside its words, so 64 take about
+0.8 GB."""
 FEWEST_TEXTS = 10
 SHORTEST_WORD = 3
 
