@@ -188,10 +188,13 @@ def test_names_are_known_again_until_many_others_came() -> None:
     assert [seen.add("a"), seen.add("b"), seen.add("a")] == [True, True, False]
     again = Seen(seen.packed())
     assert not again.add("b")
-    for n in range(10_000):
+    for n in range(39_000):
         again.add(str(n))
+    assert not again.add("a")
+    for n in range(1_000):
+        again.add(f"later {n}")
     assert again.add("a")
-    assert len(again.packed()) == 10_000 * 8
+    assert len(again.packed()) == 40_000 * 8
 
 
 def test_what_may_be_shown_is_bounded() -> None:

@@ -16,9 +16,10 @@ from tunewheel_monitor.rollout import trials as rollout
 from tunewheel_monitor.turns import counting
 
 DetectorState = dict[str, Any]
-REMEMBERED = 10_000
-"""Scored events that are known again when they come twice: more than lie in the one segment of its disk queue
-that a gateway may publish again after a kill."""
+REMEMBERED = 40_000
+"""Scored events that are known again when they come twice. What may come again: the segment of its disk queue
+that a gateway publishes anew after a kill, and the batch of a scorer that was killed, whose partitions others
+get only after a session timeout; they go on with theirs meanwhile. 320 KB of a checkpoint."""
 DIGEST_BYTES = 6
 ERASED = "erased"
 """Stands where an erased name stood."""
@@ -27,7 +28,8 @@ PLACES_KEPT = 1_000
 
 
 class Seen:
-    """The latest ``REMEMBERED`` names, by six bytes of a hash: two of them are alike once in 10^10 names."""
+    """The latest ``REMEMBERED`` names, by six bytes of a hash: two of them are alike once in
+    7 * 10^9 names."""
 
     def __init__(self, packed: str = "") -> None:
         raw = base64.b64decode(packed)
