@@ -52,15 +52,20 @@ async def test_only_one_of_two_processes_goes_on(store: ObjectStore) -> None:
     assert (await second.latest("desk")).state.offsets == {"a": 1}
 
 
-async def test_one_that_was_away_long_does_not_go_on_where_numbers_were_pruned(store: ObjectStore) -> None:
+@pytest.mark.parametrize("number", [1, 3, 5])
+async def test_one_that_was_away_long_does_not_go_on_where_numbers_were_pruned(
+    store: ObjectStore, number: int
+) -> None:
     checkpoints = Checkpoints(store)
-    for number in range(1, 10):
-        await write(checkpoints, number)
+    for later in range(1, 10):
+        await write(checkpoints, later)
     kept = await store.list("monitor/desk/state")
     assert len(kept) == KEPT
+    await store.put("monitor/desk/state/000000000004.json", b"{}")  # somebody was killed before it was pruned
     with pytest.raises(Overtaken, match="long ago"):
-        await write(checkpoints, 3, a=3)
-    assert await store.list("monitor/desk/state") == kept
+        await write(checkpoints, number, a=3)
+    await write(checkpoints, 10)
+    assert await store.list("monitor/desk/state") == [*kept[1:], "monitor/desk/state/000000000010.json"]
 
 
 async def test_records_of_earlier_releases_go_and_evidence_stays(store: ObjectStore) -> None:

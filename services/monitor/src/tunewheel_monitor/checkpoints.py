@@ -2,7 +2,7 @@
 
 ``monitor/<project>/state/<number>.json`` holds the state after a batch and the events to publish. Numbers
 count up and each is created once. So of two processes that go on from the same one only one can: the other
-finds its number taken, drops what it held and reads again.
+finds its number taken, or later ones beside it, drops what it held and reads again.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ class Checkpoints:
             await self._store.put(path, _encoded(checkpoint))
         except ArtifactConflict as error:
             raise Overtaken(f"another monitor has gone on with {checkpoint.project}") from error
-        before = _path(checkpoint.project, checkpoint.number - 1)
-        if checkpoint.number > 1 and not await self._store.exists(before):
-            await self._store.delete([path])  # the numbers were taken long ago, and are pruned
+        paths = await self._store.list(_folder(checkpoint.project))
+        if paths and paths[-1] > path:  # the number was free since it was taken long ago, and pruned
+            await self._store.delete([path])
             raise Overtaken(f"another monitor went on with {checkpoint.project} long ago")
-        if checkpoint.number > KEPT:
-            await self._store.delete([_path(checkpoint.project, checkpoint.number - KEPT)])
+        oldest = _path(checkpoint.project, checkpoint.number - KEPT + 1)
+        await self._store.delete([one for one in paths if one < oldest])
 
     async def drop_before(self, project: str, number: int) -> None:
         """Remove what lies before ``number``: an erasure leaves no earlier state."""
