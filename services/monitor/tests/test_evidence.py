@@ -23,7 +23,8 @@ async def kept(desk: Any, *deliveries: Any, **spec: Any) -> dict[str, Any]:
         desk.broker.traffic[position.topic, position.partition, position.offset] = delivery.event
         of = "completion" if position.topic == topics.INFERENCE_COMPLETED.name else "rating"
         places.append((delivery.event.data.completion_id, (of, position.partition, position.offset)))
-    found = await desk.watch.exhibits.keep(spec_of(**spec), ALARM, places, words={})
+    keep, refresh = desk.watch.exhibits.keep, desk.knowledge.refresh
+    found = await keep(spec_of(**spec), ALARM, places, words={}, refresh=refresh)
     return json.loads(desk.files()[found.path]) if found.path else {}
 
 
@@ -48,7 +49,9 @@ async def test_where_texts_are_not_logged_there_is_no_evidence(desk: Any, texts:
 
 
 async def test_what_the_log_no_longer_has_is_absent(desk: Any) -> None:
-    found = await desk.watch.exhibits.keep(spec_of(), ALARM, [("c-1", ("completion", 0, 5))], words={})
+    gone = [("c-1", ("completion", 0, 5))]
+    keep, refresh = desk.watch.exhibits.keep, desk.knowledge.refresh
+    found = await keep(spec_of(), ALARM, gone, words={}, refresh=refresh)
     assert found.path is None
     assert desk.files() == {}
 

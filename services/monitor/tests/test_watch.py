@@ -235,6 +235,34 @@ async def test_an_alarm_that_opens_after_an_erasure_does_not_show_what_it_took(d
     assert all(int(name.removeprefix("c-")) % 2 for name in readable)
 
 
+@pytest.mark.parametrize("every", [1, 2])
+async def test_an_erasure_that_another_process_carries_out_before_the_file_is_there_empties_it(
+    desk: Any, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    await in_production(desk)
+    texts = tax_texts(40)
+    scored = await desk.score([desk.traffic.completion(t, customer=f"C-{n}x") for n, t in enumerate(texts)])
+    failures = [TransientError("killed between the file and what empties it")]
+
+    async def refresh() -> None:
+        if not desk.files():
+            return
+        for n in range(0, 40, every):
+            desk.knowledge.apply(erasure(customer=f"C-{n}x", erasure_id=f"letter-{n}"))
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(desk.knowledge, "refresh", refresh)
+    with pytest.raises(TransientError):
+        await desk.watch.take(scored)
+    assert any(item["messages"] for item in shown(desk))
+    await desk.watch.take(scored)
+    left = [int(item["completion_id"].removeprefix("c-")) for item in shown(desk) if item["messages"]]
+    assert all(n % every for n in left)
+    assert bool(left) is (every == 2)
+    assert "C-0x" not in "".join(desk.files().values())
+
+
 async def test_a_project_without_a_state_is_proven_too(desk: Any) -> None:
     await in_production(desk)
     assert (await desk.watch.forget(erasure(customer="C-7"))).records == 0

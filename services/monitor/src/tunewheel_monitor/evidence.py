@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,42 +62,44 @@ class Exhibits:
         places: Sequence[tuple[str, tuple[Any, ...]]],
         *,
         words: Mapping[str, float],
+        refresh: Callable[[], Awaitable[None]],
     ) -> Evidence:
-        """Write down the texts of an alarm. ``words``: the share of the reference's questions with each word.
+        """Write down the texts of an alarm; once more, after an error, leaves those that were first.
+
+        ``words``: the share of the reference's questions with each word. ``refresh`` reads the erasures
+        to the log's present end.
 
         Raises:
             TransientError: the broker or the store cannot be reached.
         """
-        prompts = await self._prompts(spec, places)
-        if not any(prompt.messages for prompt in prompts):
-            return Evidence(None)
+        await refresh()  # what was erased a moment ago is not shown
+        found = await self._found(places)
+        prompts = await asyncio.to_thread(redacted, spec, [self._shown(event) for event in found.values()])
         path = evidence_path(spec.project, alarm_id)
+        if not any(prompt.messages for prompt in prompts) and not await self.store.exists(path):
+            return Evidence(None)
         request_id = alarm_id.replace("alarm-", "labels-", 1)
         kept = LabelPrompts(project=spec.project, request_id=request_id, items=tuple(prompts))
         await self.store.first(path, canonical_json(kept.model_dump(mode="json")))
-        return Evidence(path, keywords([asked(prompt.messages) for prompt in prompts], words))
+        await refresh()  # who carried out an erasure meanwhile, in another process, found no file
+        kept = await self._read(path) or kept
+        erased = {name for name, event in found.items() if self._is_erased(event)}
+        _, kept = await self._empty(path, kept, lambda item: item.completion_id in erased)
+        return Evidence(path, keywords([asked(item.messages) for item in kept.items], words))
 
-    async def _prompts(
-        self, spec: ProjectSpec, places: Sequence[tuple[str, tuple[Any, ...]]]
-    ) -> list[LabelPrompt]:
+    async def _found(self, places: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, Envelope[Any]]:
+        """Return what the log still has of ``places``, in their order."""
         found: dict[str, Envelope[Any]] = {}
         for kind, topic in TOPICS.items():
             wanted = {(part, offset): name for name, (of, part, offset) in places if of == kind}
             read = await self.log.read(topic, list(wanted))
             found |= {wanted[place]: event for place, event in read.items()}
-        shown = [self._shown(found[name]) for name, _ in places if name in found]
-        return await asyncio.to_thread(redacted, spec, shown)
+        return {name: found[name] for name, _ in places if name in found}
 
     def _shown(self, event: Envelope[Any]) -> LabelPrompt:
         data = event.data
         prompt = LabelPrompt(completion_id=data.completion_id)
-        taken = self.erasures.take(
-            project=data.project,
-            customer=data.customer,
-            source_id=data.completion_id,
-            at=getattr(data, "completed_at", event.time),
-        )
-        if taken or getattr(data, "texts", "full") not in LEGIBLE:
+        if self._is_erased(event) or getattr(data, "texts", "full") not in LEGIBLE:
             return prompt
         messages = tuple(
             message.model_copy(update={"content": message.content[:LONGEST_TEXT]})
@@ -105,6 +107,15 @@ class Exhibits:
         )
         output = (data.output or "")[:LONGEST_TEXT]
         return prompt.model_copy(update={"customer": data.customer, "messages": messages, "output": output})
+
+    def _is_erased(self, event: Envelope[Any]) -> bool:
+        data = event.data
+        return self.erasures.take(
+            project=data.project,
+            customer=data.customer,
+            source_id=data.completion_id,
+            at=getattr(data, "completed_at", event.time),
+        )
 
     async def erase(self, project: str, erasure: Erasure) -> tuple[int, frozenset[str]]:
         """Empty what ``erasure`` takes; return how many texts, and the completions that it takes by name.
@@ -117,14 +128,21 @@ class Exhibits:
             kept = await self._read(path)
             if kept is None:
                 continue
-            items = [item.emptied() if _is_taken(item, erasure) else item for item in kept.items]
-            emptied = [old for old, new in zip(kept.items, items, strict=True) if old != new]
-            if emptied:
-                told = kept.model_copy(update={"items": tuple(items)})
-                await self.store.replace(path, canonical_json(told.model_dump(mode="json")))
+            emptied, _ = await self._empty(path, kept, lambda item: _is_taken(item, erasure))
             count += len(emptied)
             names |= {item.completion_id for item in emptied}
         return count, frozenset(names)
+
+    async def _empty(
+        self, path: str, kept: LabelPrompts, is_taken: Callable[[LabelPrompt], bool]
+    ) -> tuple[list[LabelPrompt], LabelPrompts]:
+        """Empty some texts of a file; return those that had any, and what the file then holds."""
+        items = [item.emptied() if is_taken(item) else item for item in kept.items]
+        emptied = [old for old, new in zip(kept.items, items, strict=True) if old != new]
+        if emptied:
+            kept = kept.model_copy(update={"items": tuple(items)})
+            await self.store.replace(path, canonical_json(kept.model_dump(mode="json")))
+        return emptied, kept
 
     async def _read(self, path: str) -> LabelPrompts | None:
         try:

@@ -181,10 +181,11 @@ class Watch:
         if isinstance(data, DriftDetected | LabelsRequested) and said.places:
             alarm_id = data.alarm_id or ""
             if alarm_id not in shown:
-                await self.knowledge.refresh()  # what was erased a moment ago is not shown
                 reference = await self.references.get(data.dataset_id)
                 words = reference.words if reference else {}
-                shown[alarm_id] = await self.exhibits.keep(spec, alarm_id, said.places, words=words)
+                shown[alarm_id] = await self.exhibits.keep(
+                    spec, alarm_id, said.places, words=words, refresh=self.knowledge.refresh
+                )
             data = _with_evidence(data, shown[alarm_id])
         if cause is None:
             return self.log.new(data, correlation_id=said.correlation_id)
