@@ -227,7 +227,7 @@ class Desk:
         references = self._references
         exhibits = Exhibits(self.store, self.broker, knowledge.erasures)
         scorer = Scorer(knowledge, references, self._embedder, self.broker.new, SECRET)
-        watch = Watch(self.broker, knowledge, references, Checkpoints(self.store), exhibits, SECRET)
+        watch = Watch(self.broker, knowledge, references, Checkpoints(self.store), exhibits)
         return knowledge, scorer, watch
 
     async def promote(self, model_id: str, dataset_id: str, texts: Sequence[str], **spec: Any) -> None:

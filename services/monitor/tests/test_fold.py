@@ -204,8 +204,24 @@ def test_what_may_be_shown_is_bounded() -> None:
     assert list(state.places)[-1] == f"c-{PLACES_KEPT + 49:05d}"
 
 
-def test_an_erased_name_leaves_a_state_of_the_same_shape() -> None:
-    state = {"users": {"user-1": 3, "user-2": 4}, "ids": ["c-1", "c-2"], "pairs": [[0.5, "c-1"]], "id": "c-1"}
-    assert without(state, frozenset({"user-1", "c-1"})) == {
-        "users": {"user-2": 4}, "ids": [ERASED, "c-2"], "pairs": [[0.5, ERASED]], "id": ERASED,
-    }  # fmt: skip
+def test_an_erased_completion_is_gone_where_completions_are_named() -> None:
+    state = ProjectState()
+    run([novel(n, format_valid=False) for n in range(30)], state=state)
+    told = state.as_json()
+    told["trials"]["open"]["desk-2"] = {"waiting": {"c-00029": {}, "c-1": {}}, "users": {}}
+    names = frozenset(f"c-{n:05d}" for n in range(30))
+    left = without(told, names)
+    assert not any(name in json.dumps(left) for name in names)
+    assert ERASED in json.dumps(left)
+    assert left["trials"]["open"]["desk-2"]["waiting"] == {"c-1": {}}
+
+
+def test_an_erased_name_that_is_also_that_of_a_figure_changes_no_figure() -> None:
+    state = ProjectState()
+    run([novel(n) for n in range(30)], state=state)
+    told = json.loads(json.dumps(state.as_json()))
+    told["offsets"] = {"3": 7}
+    told["trials"]["open"]["desk-2"] = {"stage": "shadow", "waiting": {}, "users": {"candidate": [3]}}
+    told["version"]["detectors"]["novelty"]["waiting"] = [{"3": [0.5, 1]}]
+    names = ("3", "0", "1", "-4", "answers", "seen", "waiting", "candidate", "desk-1", "ds-1", "novelty")
+    assert without(told, frozenset(names)) == told

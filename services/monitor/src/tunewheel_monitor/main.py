@@ -27,7 +27,7 @@ def make_app(settings: Settings) -> Service:
     embedder = StaticEmbedder()
     references = References(service.store, embedder, settings.reference_texts)
     exhibits = Exhibits(service.store, LogPositions(settings), knowledge.erasures)
-    watch = Watch(service, knowledge, references, Checkpoints(service.store), exhibits, secret)
+    watch = Watch(service, knowledge, references, Checkpoints(service.store), exhibits)
     register(service, Scorer(knowledge, references, embedder, service.new, secret), watch)
     clock = Clock(
         settings.clock_seconds,

@@ -23,6 +23,8 @@ get only after a session timeout; they go on with theirs meanwhile. 320 KB of a 
 DIGEST_BYTES = 6
 ERASED = "erased"
 """Stands where an erased name stood."""
+NAMING = ("ids", "farthest", "first", "last")
+"""Fields of detectors and windows that hold names of completions, or lists of them."""
 PLACES_KEPT = 1_000
 """Completions of late whose texts may be shown with an alarm."""
 
@@ -176,11 +178,36 @@ def _version(told: dict[str, Any]) -> Version:
     )
 
 
-def without(value: Any, names: frozenset[str]) -> Any:
-    """Return a JSON value of the same shape that holds none of ``names``: ``ERASED`` stands for them, and
-    fields of that name are gone."""
+def without(told: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """Return a state, as JSON, that names none of these completions: ``ERASED`` stands for them.
+
+    Only where completions stand: a completion, or a ticket, may bear any name, such as "3" or "answers".
+    """
+    version, trials = told["version"], told["trials"]
+    opened = {
+        model_id: trial | {"waiting": _but(trial["waiting"], names)}
+        for model_id, trial in trials["open"].items()
+    }
+    return told | {
+        "places": _but(told["places"], names),
+        "trials": trials | {"open": opened},
+        "version": version
+        and version
+        | {
+            "detectors": _unnamed(version["detectors"], names),
+            "answers": _unnamed(version["answers"], names),
+            "ratings": _unnamed(version["ratings"], names),
+        },
+    }
+
+
+def _but(by_name: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in by_name.items() if name not in names}
+
+
+def _unnamed(value: Any, names: frozenset[str], field: str = "") -> Any:
     if isinstance(value, dict):
-        return {key: without(inner, names) for key, inner in value.items() if key not in names}
+        return {key: _unnamed(inner, names, key) for key, inner in value.items()}
     if isinstance(value, list):
-        return [without(inner, names) for inner in value]
-    return ERASED if isinstance(value, str) and value in names else value
+        return [_unnamed(inner, names, field) for inner in value]
+    return ERASED if field in NAMING and isinstance(value, str) and value in names else value

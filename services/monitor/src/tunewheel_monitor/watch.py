@@ -22,7 +22,6 @@ from tunewheel_contracts.events.monitoring import InferenceScored, LabelsRequest
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.alarms import Said
@@ -60,7 +59,6 @@ class Watch:
     references: References
     checkpoints: Checkpoints
     exhibits: Exhibits
-    secret: str = ""
     _held: OrderedDict[str, Checkpoint] = field(default_factory=OrderedDict[str, Checkpoint])
     _next: dict[int, int] = field(default_factory=dict[int, int])
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -110,8 +108,6 @@ class Watch:
         project, erasure = event.project, erasure_of(event)
         async with self._lock:
             emptied, names = await self.exhibits.erase(project, erasure)
-            if erasure.customer is not None:
-                names |= _pseudonyms(project, self.secret, erasure.customer)
             held = await self._load(project)
             if held.number:
                 state = ProjectState.from_json(without(held.state.as_json(), names))
@@ -235,9 +231,3 @@ def _folded(
         said += [(one, delivery.event) for one in fold(state, item, facts)]
         state.offsets[str(delivery.position.partition)] = delivery.position.offset + 1
     return said
-
-
-def _pseudonyms(project: str, secret: str, customer: str) -> frozenset[str]:
-    """Return the names under which a user may stand in a state: the pseudonym, or its beginning."""
-    whole = Pseudonyms(project, secret).of("user", customer)
-    return frozenset({whole, whole[:16]})
