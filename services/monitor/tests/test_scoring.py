@@ -12,7 +12,7 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.serving import RouteRole
 
-from .conftest import START, bike_texts, spec_of, tax_texts
+from .conftest import START, bike_texts, route_of, spec_of, tax_texts
 
 BIKES = bike_texts(200)
 TASK = {
@@ -144,6 +144,18 @@ async def test_a_rating_says_thumb_correction_and_whether_the_labels_agree(desk:
     ], "nothing says which model the last one is about"
     assert rated[1].user is not None
     assert rated[0].role is RouteRole.PRODUCTION
+
+
+async def test_a_rating_of_a_model_that_is_not_routed_counts_for_nobody(desk: Any) -> None:
+    await in_production(desk)
+    canary = route_of("desk-2", RouteRole.CANARY, 20, "ds-2")
+    desk.serve(route_of("desk-1", RouteRole.PRODUCTION, 80, "ds-1"), canary)
+    ratings = [desk.traffic.rating(f"c-{n}", "down", model_id=f"desk-{n}") for n in (1, 2, 3)]
+    roles = {"desk-1": RouteRole.PRODUCTION, "desk-2": RouteRole.CANARY}
+    assert {one.model_id: one.role for one in await scores(desk, *ratings)} == roles
+    desk.serve(route_of("desk-1", RouteRole.PRODUCTION, 100, "ds-1"))
+    late = desk.traffic.rating("c-9", "down", model_id="desk-2")
+    assert await scores(desk, late) == [], "it was taken back: what is said of it is not the champion's"
 
 
 async def test_a_project_that_is_not_declared_has_no_scores(desk: Any) -> None:

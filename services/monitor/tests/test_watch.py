@@ -324,8 +324,10 @@ async def test_a_model_that_nobody_knows_is_looked_up_once(
 
     monkeypatch.setattr(desk.desired, "refresh", refresh)
     for _ in range(3):
-        await desk.send([desk.traffic.rating(f"x-{n}", "up", model_id=f"nobody-{n}") for n in range(4)])
+        await desk.send([desk.traffic.completion("x", model_id=f"nobody-{n}") for n in range(4)])
     assert len(looks) == 4
+    await desk.send([desk.traffic.rating(f"x-{n}", "up", model_id=f"anybody-{n}") for n in range(4)])
+    assert len(looks) == 4, "ratings come from outside and may name any"
 
 
 async def test_what_is_of_no_declared_project_is_left_alone(desk: Any) -> None:

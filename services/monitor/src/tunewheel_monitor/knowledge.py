@@ -29,8 +29,7 @@ TOPICS = (*facts.TOPICS, topics.ERASURE_REQUESTED)
 """What ``Knowledge.apply`` folds."""
 TRIED = (Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
 UNKNOWN_KEPT = 10_000
-"""Model ids remembered as unknown, the latest; ratings come from outside and may name any. One that was
-forgotten costs another look at the log."""
+"""Model ids remembered as unknown, the latest. One that was forgotten costs another look at the log."""
 
 E = TypeVar("E", bound=Event)
 

@@ -7,9 +7,10 @@ import asyncio
 import base64
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,9 +69,16 @@ class Scorer:
         return await self._scored(deliveries, self._completions)
 
     async def ratings(self, deliveries: Sequence[Delivery[FeedbackReceived]]) -> list[Envelope[Any]]:
-        """Like ``completions``. A rating that does not say which model it is about has no score."""
-        named = [delivery for delivery in deliveries if delivery.event.data.model_id is not None]
-        return await self._scored(named, self._ratings)
+        """Like ``completions``. A rating that does not say which model it is about, or names one that is not
+        routed, has no score: it is no verdict on what answers now."""
+        roles = {delivery.event.id: self._role_of(delivery.event.data) for delivery in deliveries}
+        routed = [delivery for delivery in deliveries if roles[delivery.event.id] is not None]
+        return await self._scored(routed, partial(self._ratings, roles))
+
+    def _role_of(self, data: FeedbackReceived) -> RouteRole | None:
+        """Return what the rated model is routed as. No log is read for it: anybody may name any model, and a
+        model that is routed answered before it was rated."""
+        return self.knowledge.role_of(data.project, data.model_id) if data.model_id else None
 
     async def _scored(
         self, deliveries: Sequence[Delivery[Any]], score: Callable[..., Iterator[Fields]]
@@ -120,8 +128,13 @@ class Scorer:
         for place, data in enumerate(completions):
             yield _of_completion(data) | _of_answer(data, around) | by_place.get(place, {})
 
-    def _ratings(self, deliveries: Sequence[Delivery[FeedbackReceived]], around: Around) -> Iterator[Fields]:
-        project, clusters = deliveries[0].event.project, around.clusters
+    def _ratings(
+        self,
+        roles: Mapping[str, RouteRole | None],
+        deliveries: Sequence[Delivery[FeedbackReceived]],
+        around: Around,
+    ) -> Iterator[Fields]:
+        clusters = around.clusters
         questions = [asked(delivery.event.data.messages)[:LONGEST_TEXT] for delivery in deliveries]
         units = unit_length(self.embedder.embed(questions)) if clusters else np.zeros((len(questions), 0))
         alarms = near(units, clusters)
@@ -129,7 +142,7 @@ class Scorer:
             data = delivery.event.data
             yield {
                 "of": "rating",
-                "role": self.knowledge.role_of(project, data.model_id or "") or RouteRole.PRODUCTION,
+                "role": roles[delivery.event.id],
                 "at": delivery.event.time,
                 "client": data.principal.name if data.principal else None,
                 "rating": data.rating,
