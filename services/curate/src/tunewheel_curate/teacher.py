@@ -44,7 +44,7 @@ async def reply_of(
     Raises:
         TeacherAway
     """
-    from openai import APIConnectionError, APIStatusError, BadRequestError
+    from openai import APIError, BadRequestError
 
     said: list[Any] = list(messages)
     asked = {"model": model, "messages": said, "temperature": 0, "seed": 17}
@@ -56,9 +56,17 @@ async def reply_of(
             if not options:
                 raise
             reply = await client.chat.completions.create(**asked)  # some servers know no JSON mode
-    except (APIConnectionError, APIStatusError) as error:
+        return _text_of(reply)
+    except (APIError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # The client passes on what is no JSON, or no completion, as it came: a proxy's page, say.
         raise TeacherAway(f"{type(error).__name__}: {error}") from error
-    return (reply.choices[0].message.content if reply.choices else None) or ""
+
+
+def _text_of(reply: Any) -> str:
+    said = reply.choices[0].message.content if reply.choices else None
+    if not isinstance(said, str | None):
+        raise TypeError(f"the content of its reply is a {type(said).__name__}, not a text")
+    return said or ""
 
 
 def json_in(said: str) -> str:

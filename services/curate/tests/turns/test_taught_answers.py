@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 from aiokafka import TopicPartition
+from openai import AsyncOpenAI
 from structlog.testing import capture_logs
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.monitoring import LabelsRequested
@@ -160,6 +162,32 @@ async def test_a_teacher_that_is_away_leaves_its_prompts_to_people_and_spends_no
     assert await desk.store.list("teacher-answers") == []
     teacher.replies = [BELL]
     assert await desk.taught(event, desk.spec()) == 7
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("<html>sign in</html>", "text/html"),
+        ("<html>sign in</html>", "application/json"),
+        ("[]", "application/json"),
+        ('{"choices": [{}]}', "application/json"),
+        ('{"choices": [{"message": {"content": [1]}}]}', "application/json"),
+    ],
+)
+async def test_a_teacher_that_answers_with_no_completion_is_away(
+    desk: Desk, teacher: Teacher, body: str, kind: str
+) -> None:
+    def page(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text=body, headers={"content-type": kind})
+
+    def client(_: Any) -> AsyncOpenAI:
+        http = httpx.AsyncClient(transport=httpx.MockTransport(page))
+        return AsyncOpenAI(base_url=teacher.url, api_key="none", http_client=http)
+
+    taught = TaughtAnswers(desk.store, HERE, desk.publish, open_client=client)
+    with capture_logs() as logs:
+        assert await taught.answer(await desk.ask(), desk.spec(), desk.lease) == 0
+    assert "teacher_unavailable" in [line["event"] for line in logs]
 
 
 async def test_without_quota_or_prompts_nobody_is_asked(desk: Desk, teacher: Teacher) -> None:
