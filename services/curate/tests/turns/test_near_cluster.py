@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from structlog.testing import capture_logs
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.turns.near_cluster import NEAR_COLUMNS, NearCluster, NearCount
@@ -107,6 +108,16 @@ def test_answers_that_name_the_request_count_where_there_is_no_cluster(records) 
     named = {"input": "solar hums", "attributes": '{"label_request":"labels-1"}'}
     other = {"input": "solar drips", "attributes": '{"label_request":"labels-2"}'}
     assert without.add(records(named, other, {"input": "solar rings"})).trusted == 1
+
+
+def test_a_centroid_of_another_length_is_taken_for_none(records) -> None:
+    near = NearCluster(request(centroid=(1.0, 0.0)), Words())
+    rows = records({"input": "solar hums"}, {"kind": "example", "source_id": "cmpl-1"}, {"input": "solar"})
+    with capture_logs() as logs:
+        assert near.add(rows[:2]).trusted == 1
+        assert near.add(rows).trusted == 1
+    told = {"event": "centroid_unusable", "log_level": "error", "request_id": "alarm-1"}
+    assert logs == [told | {"length": 2, "expected": 3}]
 
 
 def test_the_last_question_of_a_conversation_counts(near: NearCluster, words: Words, records) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import structlog
 from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
@@ -21,6 +22,7 @@ from tunewheel_runtime.static_embedding import Vectors, unit_length
 from tunewheel_curate.examples.conversations import conversation
 from tunewheel_curate.records.taught import is_taught
 
+log = structlog.get_logger(__name__)
 LONGEST_TEXT = 4_000
 """Characters of a question that are embedded, as in the monitor."""
 NEAR_COLUMNS = (
@@ -58,6 +60,7 @@ class NearCluster:
         """``embed`` as ``StaticEmbedder.embed``: (texts, dimensions), not normalised."""
         self._centre = unit_length(np.asarray(asked.centroid, dtype=np.float64).reshape(1, -1))[0]
         self._radius = asked.radius
+        self._request_id = asked.request_id
         self._named = frozenset(asked.completion_ids)
         self._mark = f'"{LABEL_REQUEST}":"{asked.request_id}"'
         """As it stands in the canonical JSON of an answer's attributes."""
@@ -118,6 +121,13 @@ class NearCluster:
         if not self._centre.size:
             return [self._answers_it(row) for row in rows]
         units = unit_length(self._embed([question[:LONGEST_TEXT] for question in questions]))
+        if units.shape[1] != self._centre.size:
+            log.error(
+                "centroid_unusable", request_id=self._request_id, length=self._centre.size,
+                expected=units.shape[1],
+            )  # fmt: skip
+            self._centre = self._centre[:0]
+            return [self._answers_it(row) for row in rows]
         distances = 1.0 - units @ self._centre
         return [
             self._answers_it(row) or bool(distance <= self._radius)
