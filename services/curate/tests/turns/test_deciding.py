@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tunewheel_contracts.events.data import BuildReason
-from tunewheel_curate.turns.deciding import FORGOTTEN, Step, decide, hold
+from tunewheel_curate.records.table import RecordTable
+from tunewheel_curate.turns.deciding import FORGOTTEN, MOST_ALARMS, Step, decide, hold
+from tunewheel_curate.turns.dispatch import Dispatch
+from tunewheel_curate.turns.labelling import LabelCount
 from tunewheel_curate.turns.state import STALE
 
 Make = Callable[..., Any]
@@ -235,10 +239,29 @@ def test_a_turn_that_tells_nothing_for_a_week_holds_nobody_up(log: Make) -> None
     assert hold(desk.state(), BuildReason.COUNT, later) is None
 
 
-def test_an_alarm_that_the_log_has_forgotten_leads_to_nothing(log: Make) -> None:
+def test_an_alarm_that_the_log_has_forgotten_leads_to_nothing(log: Make, tmp_path: Path) -> None:
     desk = log()
     raised = desk.alarm()
     assert decide(desk.state(), raised.time + FORGOTTEN).step is Step.NOTHING
+    for after, named in ((timedelta(), ("alarm-1",)), (FORGOTTEN, ())):
+        assert by_command(desk, tmp_path, raised.time + after) == named
+
+
+def by_command(desk: Any, folder: Path, now: datetime) -> tuple[str, ...]:
+    labels = LabelCount(RecordTable(str(folder / "records")), lambda _: ())
+    return Dispatch(desk.facts(), labels, clock=lambda: now).mended_by_command(desk.spec)
+
+
+def test_a_turn_is_for_no_more_alarms_than_its_request_can_name(log: Make, tmp_path: Path) -> None:
+    desk = log(cooldown_seconds=0)
+    names = tuple(f"alarm-{number:02}" for number in range(MOST_ALARMS + 1))
+    for name in names:
+        desk.alarm(name)
+    assert by_command(desk, tmp_path, desk.now) == names[:-1]
+    first = desk.begin()
+    assert first.data.alarm_ids == names[:-1]
+    desk.reject(first)
+    assert desk.decide().alarms == names[-1:], "the turn after it"
 
 
 @pytest.mark.parametrize("begun", [True, False])

@@ -17,6 +17,8 @@ from tunewheel_curate.turns.state import STALE, Alarm, State, Turn
 
 FORGOTTEN = timedelta(milliseconds=DRIFT_DETECTED.retention_ms)
 """The log keeps an alarm no longer: whoever starts later does not know of it."""
+MOST_ALARMS = 64
+"""That a request can name, as ``DatasetRequested`` says."""
 BY_ACTION: dict[str, Follows] = {
     "collect_labels": "collect_labels",
     "retrain": "retrain",
@@ -64,7 +66,7 @@ def decide(state: State, now: datetime) -> Decision:
     if not (drift.enabled and drift.rebuild):
         off = "drift.rebuild" if drift.enabled else "drift.enabled"
         return Decision(Step.NOTHING, f"{off} is false", everyone)
-    alarms = [alarm for alarm in state.alarms if now - alarm.at < FORGOTTEN and leads_to_a_turn(state, alarm)]
+    alarms = to_mend(state, now)
     if not alarms:
         return _nobody_builds(state)
     if (turn := state.in_flight(now)) is not None:
@@ -101,9 +103,13 @@ def hold(state: State, reason: BuildReason, now: datetime) -> str | None:
     return None
 
 
-def leads_to_a_turn(state: State, alarm: Alarm) -> bool:
-    """Tell whether a version is to be built for ``alarm``, now or later."""
-    return follows(state.drift.turns, alarm) in ("collect_labels", "retrain")
+def to_mend(state: State, now: datetime) -> list[Alarm]:
+    """Return the open alarms that a version is to be built for, now or later, oldest first."""
+    return [
+        alarm
+        for alarm in state.alarms
+        if now - alarm.at < FORGOTTEN and follows(state.drift.turns, alarm) in ("collect_labels", "retrain")
+    ]
 
 
 def follows(policy: TurnPolicy, alarm: Alarm) -> Follows:
@@ -142,7 +148,7 @@ def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
     first, evidence = ready[0], "; ".join(_reason(state, alarm) for alarm in ready)
     tried = state.turns_for(first)
     request = f"{first.name} again, after {tried[-1].name}" if tried else first.name
-    return Decision(Step.TURN, evidence, names, request=request)
+    return Decision(Step.TURN, evidence, names[:MOST_ALARMS], request=request)
 
 
 def _is_ready(state: State, alarm: Alarm) -> bool:

@@ -11,7 +11,7 @@ import structlog
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_curate.turns.deciding import Decision, decide, follows, hold, leads_to_a_turn
+from tunewheel_curate.turns.deciding import MOST_ALARMS, Decision, decide, follows, hold, to_mend
 from tunewheel_curate.turns.facts import TurnFacts
 from tunewheel_curate.turns.labelling import LabelCount
 from tunewheel_curate.turns.state import State
@@ -62,9 +62,10 @@ class Dispatch:
         return held
 
     def mended_by_command(self, spec: ProjectSpec) -> tuple[str, ...]:
-        """Return the open alarms that a version which a person asks for is to mend."""
-        state = self._facts.state(spec)
-        return tuple(alarm.name for alarm in state.alarms if leads_to_a_turn(state, alarm))
+        """Return the open alarms that a version which a person asks for is to mend: as many, from the oldest
+        on, as a request can name."""
+        alarms = to_mend(self._facts.state(spec), self._clock())
+        return tuple(alarm.name for alarm in alarms[:MOST_ALARMS])
 
     async def _state(self, spec: ProjectSpec) -> State:
         state, policy = self._facts.state(spec), spec.drift.turns
