@@ -25,6 +25,9 @@ ENOUGH = 500
 HEALTHY = 0.2
 """p-value from which a window counts as healthy."""
 SHOWN = 10
+"""Bad items that a finding names."""
+SHOWN_TO_LABEL = 60
+"""Those where people are to answer them: a version asks for twenty answers or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,10 @@ class Rise:
     budget: float | None = None
     per_user: int = 5
     """In a hundred items of a window."""
+
+    @property
+    def shown(self) -> int:
+        return SHOWN_TO_LABEL if self.action == "collect_labels" else SHOWN
 
     def open(self, opening: Opening, *, measured: tuple[int, int] | None = None) -> State:
         """Begin with what is known. ``measured`` (bad, all): by the version's own evaluation; the version
@@ -78,7 +85,7 @@ class Rise:
         state["window"][1] += 1
         evidence.bet(state["evidence"], bad / self.limit(state))
         if bad:
-            state["ids"] = [completion_id, *state["ids"][: SHOWN - 1]]
+            state["ids"] = [completion_id, *state["ids"][: self.shown - 1]]
 
     def limit(self, state: State) -> float:
         """Return the highest rate that is no evidence of a change."""
