@@ -191,6 +191,21 @@ def test_a_person_who_asks_takes_the_alarms_along(log: Make) -> None:
     assert desk.decide().step is Step.IN_FLIGHT
 
 
+@pytest.mark.parametrize("reason", [BuildReason.COUNT, BuildReason.QUIET])
+def test_records_do_not_pass_by_the_person_who_approves(log: Make, reason: BuildReason) -> None:
+    desk = log(approval=True, min_labels=5)
+    assert hold(desk.state(), reason, desk.now) is None
+    desk.alarm(**COLLECT)
+    desk.labelled = {"alarm-1": 4}
+    assert hold(desk.state(), BuildReason.COUNT, desk.now) is None
+    desk.labelled = {"alarm-1": 5}
+    held = hold(desk.state(), reason, desk.now)
+    assert held == "waits for approval: alarm-1 (novelty): 5 of 5 labels near the cluster"
+    desk.reject(desk.ask(BuildReason.COMMAND, alarm_ids=("alarm-1",)))
+    desk.resolved()
+    assert hold(desk.state(), reason, desk.now) is None
+
+
 BUDGET = {"budget": {"gpu_hours": 1.0}}
 """The example's run is planned for .0059 hours and costs .0036 dollars."""
 

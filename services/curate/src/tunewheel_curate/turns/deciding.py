@@ -90,13 +90,20 @@ def decide(state: State, now: datetime) -> Decision:
 def hold(state: State, reason: BuildReason, now: datetime) -> str | None:
     """Return why a version that records alone ask for has to wait; None where it does not.
 
-    ``reason`` is COUNT or QUIET. Silence builds no labels that a turn waits for: that turn does.
+    ``reason`` is COUNT or QUIET. Silence builds no labels that a turn waits for: that turn does. Where a
+    person approves of turns, neither builds what an alarm waits for.
     """
     if (turn := state.in_flight(now, begun=True)) is not None:
         return f"one turn at a time: {turn.place} is under way"
     if (spent := over_budget(state, now)) is not None:
         return spent
-    if reason is BuildReason.QUIET and state.drift.enabled and state.drift.rebuild:
+    if not (state.drift.enabled and state.drift.rebuild):
+        return None
+    if state.drift.turns.approval:
+        ready = [alarm for alarm in to_mend(state, now) if _is_ready(state, alarm)]
+        if ready:
+            return f"{Step.APPROVAL.value}: {'; '.join(_reason(state, alarm) for alarm in ready)}"
+    if reason is BuildReason.QUIET:
         collecting = [alarm for alarm in state.alarms if now - alarm.at < STALE and _collects(state, alarm)]
         if collecting:
             return f"the labels belong to a turn: {'; '.join(_reason(state, alarm) for alarm in collecting)}"
