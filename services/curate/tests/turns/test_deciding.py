@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tunewheel_contracts.events.data import BuildReason
+from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.turns.deciding import FORGOTTEN, MOST_ALARMS, Step, decide, hold
 from tunewheel_curate.turns.dispatch import Dispatch
@@ -62,7 +63,7 @@ def test_persistent_drift_is_one_turn(log: Make) -> None:
         desk.alarm(f"alarm-{number}")
         decision = desk.decide()
         assert decision.step is Step.IN_FLIGHT
-        assert decision.until == desk.state().turns[0].news_at + STALE
+        assert decision.until == desk.state().turns[0].news_at + desk.state().stale
         if number == 30:
             desk.version(request, "ds-1")
             desk.train("ds-1")
@@ -241,7 +242,23 @@ def test_a_turn_that_would_break_the_months_budget_waits_for_the_next_month(
         assert hold(desk.state(), BuildReason.COUNT, decision.until) is None
 
 
-def test_a_turn_that_tells_nothing_for_a_week_holds_nobody_up(log: Make) -> None:
+@pytest.mark.parametrize(
+    ("canary", "days"), [({}, 8), ({"deadline_seconds": 86_400}, 7), ({"enabled": False}, 7)]
+)
+def test_a_trial_may_be_silent_until_its_deadline(log: Make, canary: Any, days: int) -> None:
+    desk = log()
+    told = desk.spec.model_dump(mode="json")
+    told["rollout"]["canary"] |= canary
+    desk.spec = ProjectSpec.model_validate(told)
+    desk.version(desk.ask(), "ds-1")
+    desk.train("ds-1")
+    desk.alarm()
+    silent = desk.state().turns[0].news_at + timedelta(days=days)
+    assert decide(desk.state(), silent - timedelta(seconds=1)).step is Step.IN_FLIGHT
+    assert decide(desk.state(), silent).step is Step.TURN
+
+
+def test_a_turn_that_tells_nothing_for_too_long_holds_nobody_up(log: Make) -> None:
     desk = log()
     desk.serve(desk.ask(), "ds-0")
     desk.version(desk.ask(), "ds-1")
@@ -249,7 +266,7 @@ def test_a_turn_that_tells_nothing_for_a_week_holds_nobody_up(log: Make) -> None
     desk.alarm()
     assert desk.decide().step is Step.IN_FLIGHT
     assert hold(desk.state(), BuildReason.COUNT, desk.now) == "one turn at a time: ds-1 is under way"
-    later = desk.now + STALE
+    later = desk.now + desk.state().stale
     assert decide(desk.state(), later).step is Step.TURN
     assert hold(desk.state(), BuildReason.COUNT, later) is None
 

@@ -74,7 +74,7 @@ def decide(state: State, now: datetime) -> Decision:
             "has not ended" if turn.ended_at is None else "serves, and whether it helped is not known yet"
         )
         evidence = f"{turn.place} {goes_on}; its latest event is of {turn.news_at:%Y-%m-%d %H:%M} UTC"
-        return Decision(Step.IN_FLIGHT, evidence, _names(alarms), turn.news_at + STALE)
+        return Decision(Step.IN_FLIGHT, evidence, _names(alarms), turn.news_at + state.stale)
     lasting = [alarm for alarm in alarms if now >= _lasts_from(drift.turns, alarm)]
     if not lasting:
         until = min(_lasts_from(drift.turns, alarm) for alarm in alarms)

@@ -23,7 +23,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_planner.spending import Cost, Run, measured_cost, planned_cost
 
 from tunewheel_curate.turns.fates import BAD, Fates
-from tunewheel_curate.turns.state import Alarm, State, Turn
+from tunewheel_curate.turns.state import Alarm, State, Turn, stale_after
 
 TOPICS = (
     topics.DRIFT_DETECTED,
@@ -130,6 +130,7 @@ class TurnFacts:
             turns=turns,
             runs=_runs(known),
             labelled=labelled or {},
+            stale=stale_after(spec.rollout),
         )
 
 

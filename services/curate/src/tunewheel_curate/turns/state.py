@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.drift_spec import DriftSpec
+from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_planner.spending import Run
 
 GOOD = "was promoted"
 """The outcome of a turn whose model serves."""
 STALE = timedelta(days=7)
 """A turn that has told nothing for so long is waited for no more: whoever was to carry it on is gone, or a
-person takes their time."""
+person takes their time. One that is tried in production has longer: ``stale_after``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ class State:
     """What training cost so far, oldest first."""
     labelled: Mapping[str, int] = field(default_factory=dict[str, int])
     """By alarm: trusted examples near its cluster."""
+    stale: timedelta = STALE
+    """How long a turn may tell nothing."""
 
     def turns_for(self, alarm: Alarm) -> tuple[Turn, ...]:
         return tuple(turn for turn in self.turns if alarm.name in turn.alarms)
@@ -92,6 +95,14 @@ class State:
         has not ended."""
         for turn in self.turns:
             goes_on = turn.begun and turn.ended_at is None if begun else turn.over_at is None
-            if goes_on and now - turn.news_at < STALE:
+            if goes_on and now - turn.news_at < self.stale:
                 return turn
         return None
+
+
+def stale_after(rollout: RolloutSpec) -> timedelta:
+    """Return how long a turn may tell nothing: a stage of its trial is silent until its deadline, and a day
+    more is for who judges it."""
+    stages = (stage for stage in (rollout.shadow, rollout.canary) if stage.enabled)
+    longest = max((stage.deadline_seconds for stage in stages), default=0)
+    return max(STALE, timedelta(seconds=longest) + timedelta(days=1))
