@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import pytest
 from aiokafka import TopicPartition
 from openai import AsyncOpenAI
 from structlog.testing import capture_logs
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.upstream import ExamplePublished, ProjectDeclared
@@ -117,6 +119,31 @@ async def test_a_months_quota_holds_over_requests(desk: Desk, teacher: Teacher) 
     later = await desk.ask("alarm-9")
     later = new_event(later.data, source="/test", time=datetime(2026, 2, 1, tzinfo=UTC))
     assert await desk.taught(later, spec) == 2, "another month"
+
+
+async def test_requests_at_once_share_the_quota_and_ask_about_a_prompt_once(
+    desk: Desk, teacher: Teacher
+) -> None:
+    taught = TaughtAnswers(desk.store, HERE, desk.publish)
+    events = [await desk.ask(f"alarm-{n}", prompts=4) for n in range(3)]
+    same = events[0].data.model_copy(update={"request_id": "labels-9"})
+    events.append(new_event(same, source="/test", time=events[0].time))
+    spec = desk.spec(quota=7)
+    assert sum(await asyncio.gather(*(taught.answer(event, spec, desk.lease) for event in events))) == 7
+    assert len(teacher.asked) == 7
+    assert len({one.example_id for one in desk.published}) == 7
+
+
+async def test_what_could_not_be_published_is_asked_again(desk: Desk) -> None:
+    async def away(*_: Any) -> None:
+        assert len(await desk.store.list("teacher-answers")) == 1, "noted before"
+        raise TransientError("the broker is away")
+
+    event = await desk.ask(prompts=2)
+    with pytest.raises(TransientError):
+        await TaughtAnswers(desk.store, HERE, away).answer(event, desk.spec(), desk.lease)
+    assert await desk.store.list("teacher-answers") == []
+    assert await desk.taught(event, desk.spec()) == 1
 
 
 async def test_an_answer_without_the_form_is_asked_for_once_more_and_then_left(

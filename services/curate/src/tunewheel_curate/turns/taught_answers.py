@@ -1,16 +1,17 @@
 """A teacher answers prompts that drifted, where the spec gives it a quota. Each answer is checked against the
 task's form, marked with the teacher's model, and validated by nobody, so that it is trusted least.
 
-``teacher-answers/<project>/<month>/<hash of request and completion>`` notes, without a text, what was asked:
-the notes of a month are what its quota counts. The month is that of the request, so that a redelivery counts
-the same.
+``teacher-answers/<project>/<month>/<hash of completion>`` notes, without a text, what is asked: the notes of
+a month are what its quota counts. The month is that of the request, so that a redelivery counts the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -61,6 +62,8 @@ class TaughtAnswers:
     ) -> None:
         self._store, self._allowed, self._publish = store, allowed, publish
         self._open_client = open_client
+        self._one_at_a_time = defaultdict[str, asyncio.Lock](asyncio.Lock)
+        """By project: requests of other partitions count against the same quota."""
 
     async def answer(self, event: Envelope[LabelsRequested], spec: ProjectSpec, lease: Lease) -> int:
         """Let the spec's teacher answer what its quota allows; return how many answers were published.
@@ -82,13 +85,14 @@ class TaughtAnswers:
             log.error("teacher_not_asked", project=spec.project, field=error.field, reason=error.reason)
             return 0
         folder = f"teacher-answers/{spec.project}/{event.time:%Y-%m}"
-        asked_before = set(await self._store.list(folder))
-        wanted = [
-            (item, path)
-            for item in await self._prompts(event.data)
-            if not item.is_erased and (path := f"{folder}/{_name(event.data, item)}") not in asked_before
-        ][: max(0, quota - len(asked_before))]
-        return await self._ask(event, spec, teacher, wanted, lease) if wanted else 0
+        async with self._one_at_a_time[spec.project]:
+            asked_before = set(await self._store.list(folder))
+            wanted = [
+                (item, path)
+                for item in await self._prompts(event.data)
+                if not item.is_erased and (path := f"{folder}/{_name(item)}") not in asked_before
+            ][: max(0, quota - len(asked_before))]
+            return await self._ask(event, spec, teacher, wanted, lease) if wanted else 0
 
     async def _ask(
         self,
@@ -106,22 +110,36 @@ class TaughtAnswers:
                     lease.check()
                     if len(failures) >= GIVE_UP_AFTER:
                         return
-                    try:
-                        output = await taught(client, teacher.model, spec.task, item)
-                    except TeacherAway as error:
-                        failures.append(str(error))
-                        return
-                    example = None if output is None else _example(event.data, item, output, teacher.model)
-                    if example is not None:
-                        await self._publish(example, event)
-                        published.append(path)
-                    await self._store.put(path, b"")
+                    async with self._noted(path):
+                        try:
+                            output = await taught(client, teacher.model, spec.task, item)
+                        except TeacherAway as error:
+                            failures.append(str(error))
+                            raise
+                        example = (
+                            None if output is None else _example(event.data, item, output, teacher.model)
+                        )
+                        if example is not None:
+                            await self._publish(example, event)
+                            published.append(path)
 
             await asyncio.gather(*(ask(item, path) for item, path in wanted))
         if failures:
             log.warning("teacher_unavailable", model=teacher.model, reason=failures[0])
         log.info("taught", project=spec.project, asked=len(wanted), published=len(published))
         return len(published)
+
+    @asynccontextmanager
+    async def _noted(self, path: str) -> AsyncIterator[None]:
+        """Keep a note while a prompt is asked, so that other replicas count it, and after it; where that
+        fails, the prompt was not asked. A teacher that is away is no error here."""
+        await self._store.put(path, b"")
+        try:
+            yield
+        except BaseException as error:
+            await self._store.delete([path])
+            if not isinstance(error, TeacherAway):
+                raise
 
     async def _prompts(self, asked: LabelsRequested) -> tuple[LabelPrompt, ...]:
         data = await self._store.read(asked.prompts) if asked.prompts is not None else None
@@ -203,5 +221,6 @@ def _object_in(output: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _name(asked: LabelsRequested, item: LabelPrompt) -> str:
-    return content_sha256([asked.request_id, item.completion_id])[:32]
+def _name(item: LabelPrompt) -> str:
+    """Name a prompt by its completion: alarms of one cause ask about the same ones."""
+    return content_sha256([item.completion_id])[:32]
