@@ -151,6 +151,15 @@ def test_an_alarm_is_tried_again_with_more_labels_and_not_with_the_same(log: Mak
     assert desk.decide().step is Step.IN_FLIGHT
 
 
+def test_a_command_that_made_no_version_used_up_no_labels(log: Make) -> None:
+    desk = log(min_labels=10)
+    desk.alarm(**COLLECT)
+    desk.reject(desk.ask(BuildReason.COMMAND, alarm_ids=("alarm-1",)))
+    assert "0 of 10 labels" in desk.decide().evidence
+    desk.labelled = {"alarm-1": 10}
+    assert desk.decide().step is Step.TURN
+
+
 @pytest.mark.parametrize("end", ["rejected", "failed", "undecided", "rolled_back", "did not help"])
 def test_an_alarm_is_tried_again_under_another_spec(log: Make, end: str) -> None:
     desk, other = log(cooldown_seconds=0), log(cooldown_seconds=0, min_labels=7).spec

@@ -179,8 +179,8 @@ def _labels_may_come(state: State, alarms: Sequence[Alarm], now: datetime) -> bo
 
 def _needed(state: State, alarm: Alarm) -> int:
     """Return how many labels the next turn for ``alarm`` waits for: the same data is not tried again, unless
-    the spec changed."""
-    tried = state.turns_for(alarm)
+    the spec changed. A person's command that made no version tried none."""
+    tried = [turn for turn in state.turns_for(alarm) if turn.dataset_id or turn.reason is BuildReason.DRIFT]
     again = bool(tried) and _spec_changed(state, tried)
     return state.drift.turns.min_labels * (len(tried) + (0 if again else 1))
 
