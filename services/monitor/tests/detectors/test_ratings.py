@@ -65,3 +65,9 @@ def test_what_keys_gave_is_handed_on():
         counts(voters, rating(user=f"u-{n}", client="app" if n % 4 else "other"))
     after = opened(opening(predecessor={"voters": voters}))
     assert sorted(after["keys"].values()) == [50, 150]
+
+
+def test_ratings_that_come_late_give_nobody_a_second_vote():
+    voters = opened(opening())
+    days = [START + timedelta(days=n % 2) for n in range(1, 7)]
+    assert sum(counts(voters, rating(user="u-1", client="app", at=day)) for day in days) == 1

@@ -55,7 +55,7 @@ def share_of(voters: State, key: str) -> float:
 
 def _first_today(voters: State, item: InferenceScored) -> bool:
     day = item.at.date().isoformat()
-    if day != voters["day"]:
+    if day > voters["day"]:  # what comes late counts for the day that is on
         voters["day"], voters["voted"] = day, []
     name = int(bucket(item.user or ""))
     if name in voters["voted"] or len(voters["voted"]) >= MOST_VOTERS:
