@@ -11,6 +11,7 @@ from tunewheel_monitor.detectors import Detector
 from tunewheel_monitor.detectors.labels import Labels
 from tunewheel_monitor.detectors.length import Length, kind_of
 from tunewheel_monitor.detectors.mixture import Mixture
+from tunewheel_monitor.detectors.shares import KINDS as MOST_KINDS
 from tunewheel_monitor.detectors.shares import STAYS
 
 from .conftest import alarms, answer, opening, windows
@@ -89,3 +90,12 @@ def test_lengths_are_half_octaves():
     lengths = [(16, "8"), (22, "8"), (23, "9"), (32, "10"), (0, "empty")]
     assert [kind_of(answer(completion_tokens=tokens)) for tokens, _ in lengths] == [k for _, k in lengths]
     assert kind_of(answer(completion_tokens=5, truncated=True)) == "truncated"
+
+
+def test_a_window_of_any_length_has_so_many_kinds_at_most():
+    detector, make = CASES["labels"]
+    state = detector.open(opening())
+    for kind in range(3 * MOST_KINDS):
+        detector.see(state, make(kind))
+    assert len(state["window"]) == MOST_KINDS + 1
+    assert sum(state["window"].values()) == 3 * MOST_KINDS

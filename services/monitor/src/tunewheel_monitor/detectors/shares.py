@@ -29,6 +29,8 @@ PER_USER = 3
 """Items of one user in a hundred of a window."""
 KINDS = 200
 """Kinds that are remembered; the rarest go first."""
+OTHER = "(other)"
+"""All kinds of a window beyond its first ``KINDS``."""
 SHOWN = 10
 Counts = dict[str, float]
 
@@ -64,6 +66,8 @@ class Shift:
         """Take an item in, unless its user had a say already."""
         if not admitted(state["votes"], user, state["most"]):
             return
+        if kind not in state["window"] and len(state["window"]) >= KINDS:
+            kind = OTHER
         state["window"][kind] = state["window"].get(kind, 0) + 1
         if not state["rising"]:
             return
