@@ -94,6 +94,22 @@ def test_a_detector_that_is_switched_off_leaves_no_alarm_open() -> None:
     assert not state.alarms
 
 
+def test_a_state_of_another_release_has_the_detectors_of_this_one() -> None:
+    state = ProjectState()
+    run([novel(n) for n in range(60)], state=state)
+    assert state.version is not None
+    for name in ("errors", "feedback", "novelty"):
+        del state.version.detectors[name]
+    state.version.detectors["bygone"] = state.version.detectors.pop("clusters")
+    state.alarms["bygone"] = state.alarms.pop("clusters")
+    failed: dict[str, Any] = {"outcome": "failed", "fault": "engine", "format_valid": None}
+    later = [*(answer(n) for n in range(100, 300)), *(answer(n, **failed) for n in range(300, 400))]
+    events = run([*later, rating(7, "up")], state=state)
+    assert resolved(events)["bygone"].reason == "off"
+    assert "errors" in detected(events)
+    assert "bygone" not in state.version.detectors
+
+
 def test_a_total_outage_is_seen() -> None:
     failed: dict[str, Any] = {"outcome": "failed", "fault": "engine", "format_valid": None}
     healthy = [answer(n) for n in range(200)]

@@ -7,7 +7,7 @@ ends and whoever goes on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_monitor.alarms import Said, resolve, weigh
 from tunewheel_monitor.coverage import CoverageFacts
-from tunewheel_monitor.detectors import DETECTORS, Opening
+from tunewheel_monitor.detectors import DETECTORS, Opening, State
 from tunewheel_monitor.knowledge import Production
 from tunewheel_monitor.rollout import trials as rollout
 from tunewheel_monitor.state import OpenWindow, ProjectState, Version
@@ -26,6 +26,7 @@ from tunewheel_monitor.turns import counting
 from tunewheel_monitor.turns.conclusion import conclude
 from tunewheel_monitor.turns.facts import Turn
 
+NAMES = frozenset(detector.name for detector in DETECTORS)
 CONCLUDED_KEPT = 50
 WORTH_SHOWING = 0.3
 """Repetition from which an answer may be shown with an alarm."""
@@ -102,19 +103,37 @@ def _version(state: ProjectState, item: InferenceScored, facts: Facts) -> Versio
         return None
     before = version.detectors if version else {}
     opened = {
-        detector.name: detector.open(
-            Opening(
-                drift=facts.spec.drift,
-                dataset_id=now.dataset_id,
-                coverage=facts.coverage,
-                holdout=facts.holdout,
-                predecessor=before.get(detector.name),
-            )
-        )
+        detector.name: detector.open(_opening(facts, now.dataset_id, before.get(detector.name)))
         for detector in DETECTORS
     }
     state.version = Version(now.model_id, now.dataset_id, now.generation, opened)
     return state.version
+
+
+def _opening(facts: Facts, dataset_id: str, predecessor: State | None = None) -> Opening:
+    return Opening(
+        drift=facts.spec.drift,
+        dataset_id=dataset_id,
+        coverage=facts.coverage,
+        holdout=facts.holdout,
+        predecessor=predecessor,
+    )
+
+
+def _upgrade(state: ProjectState, version: Version, item: InferenceScored, facts: Facts) -> list[Said]:
+    """Let a state that another release wrote have the detectors of this one. What is known of the version
+    serves to open the new ones; alarms of those that are gone end."""
+    now = facts.production
+    known = now is not None and now.model_id == version.model_id
+    told = facts if known else replace(facts, coverage=None, holdout=None)
+    gone = [name for name in state.alarms if name not in NAMES]
+    version.detectors = {
+        detector.name: version.detectors[detector.name]
+        if detector.name in version.detectors
+        else detector.open(_opening(told, version.dataset_id))
+        for detector in DETECTORS
+    }
+    return [resolve(state, version, name, item.project, "off", item.at) for name in gone]
 
 
 def _is_watched(item: InferenceScored) -> bool:
@@ -128,6 +147,7 @@ def _watch(state: ProjectState, version: Version, item: InferenceScored, facts: 
     if _may_be_shown(item) and item.position is not None:
         place = [item.of, item.position.partition, item.position.offset]
         state.note_place(item.completion_id, place)
+    said: list[Said] = [] if version.detectors.keys() == NAMES else _upgrade(state, version, item, facts)
     wanted = facts.spec.drift.detectors
     for detector in DETECTORS:
         if detector.family in wanted:
@@ -139,7 +159,9 @@ def _watch(state: ProjectState, version: Version, item: InferenceScored, facts: 
     else:
         window = version.ratings
     window.take(item.completion_id, item.at)
-    return _close(state, version, item, facts) if window.items >= facts.spec.drift.window else []
+    if window.items >= facts.spec.drift.window:
+        said += _close(state, version, item, facts)
+    return said
 
 
 def _close(state: ProjectState, version: Version, item: InferenceScored, facts: Facts) -> list[Said]:
