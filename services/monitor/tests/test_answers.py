@@ -40,6 +40,21 @@ def test_a_label_is_a_field_of_json_or_a_plain_answer() -> None:
     assert label_in(task(), "bell") is None
 
 
+def test_only_what_is_a_label_is_told() -> None:
+    listed = {"type": "object", "properties": {"category": {"enum": ["bell", 1]}}}
+    rule = {"rule": "allowed_values", "values": ["bell"]}
+    by_field: dict[str, Any] = {"output_schema": SCHEMA, "label_field": "category"}
+    for changes in ({"output_schema": listed}, {"output_rules": [rule | {"field": "category"}]}, {}):
+        one = Task.of(task(**(by_field | changes)))
+        known = frozenset(() if one.labels else ("bell",))
+        assert one.label('{"category": "bell"}', known) == "bell"
+        assert one.label('{"category": "Ann wrote me"}', known) is None
+        assert one.label("no JSON", known) is None
+    plain = Task.of(task(output_rules=[rule]))
+    assert plain.label("bell ", frozenset()) == "bell"
+    assert plain.label("Ann wrote me", frozenset({"Ann wrote me"})) is None
+
+
 def test_an_answer_declines_by_the_task_s_own_pattern() -> None:
     assert Task.of(task(refusal="cannot help")).declines("I cannot help.") is True
     assert Task.of(task(refusal="cannot help")).declines("Oil it.") is False

@@ -11,6 +11,7 @@ from tunewheel_monitor.reference import (
     References,
     ReferenceUnusable,
     fit,
+    labels_of,
     questions_of,
     shares_of_words,
     words_in,
@@ -49,6 +50,12 @@ def test_only_what_users_ask_is_the_reference() -> None:
 def test_versions_without_formats_hold_answers_alone() -> None:
     old = split(("ex-1", "It broke.", None))
     assert questions_of(old, limit=10) == questions_of(old.drop("format"), limit=10) == ["It broke."]
+
+
+def test_a_column_of_free_text_holds_no_labels() -> None:
+    assert labels_of(pl.DataFrame({"label": ["bell", None, "bell"]})) == {"bell"}
+    assert labels_of(pl.DataFrame({"label": [f"Ann wrote {n}" for n in range(501)]})) == set()
+    assert labels_of(pl.DataFrame({"messages": []})) == set()
 
 
 def test_a_reference_knows_the_terms_of_all_rows_and_the_words_of_questions(embedder: StaticEmbedder) -> None:

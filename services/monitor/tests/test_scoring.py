@@ -20,7 +20,7 @@ TASK = {
     "output_schema": {
         "type": "object",
         "required": ["category"],
-        "properties": {"category": {"type": "string"}},
+        "properties": {"category": {"type": "string", "enum": ["x", "bell", "horn"]}},
     },
     "label_field": "category",
     "refusal": "cannot help",
@@ -100,6 +100,7 @@ async def test_an_erased_user_has_no_pseudonym(desk: Any) -> None:
             {"output": "I cannot help."},
             {"refusal": True, "format_valid": False, "violations": ("output_schema",)},
         ),
+        ({"output": '{"category": "Ann wrote"}'}, {"format_valid": False, "label": None}),
         ({"output": "x", "format_valid": True}, {"format_valid": True, "violations": ()}),
         ({"role": RouteRole.CANARY, "model_id": "desk-2"}, {"novel": None, "format_valid": True}),
         ({"pinned": True}, {"pinned": True, "novel": None}),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pydantic_core import SchemaValidator
 from tunewheel_contracts.fields import linear_complaint, linear_engine
+from tunewheel_contracts.formats.output_rules import AllowedValuesRule
 from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_outputs.form import AnswerForm, is_plain_label
 from tunewheel_outputs.labels import MISSING, label_of
@@ -28,11 +29,20 @@ class Task:
     spec: TaskSpec
     form: AnswerForm
     refusal: SchemaValidator | None = None
+    labels: frozenset[str] = frozenset()
+    """Those that the task lists."""
 
     @classmethod
     def of(cls, spec: TaskSpec) -> Task:
         known = spec.refusal is not None and linear_complaint(spec.refusal) is None
-        return cls(spec, AnswerForm(spec), linear_engine(spec.refusal or "") if known else None)
+        refusal = linear_engine(spec.refusal or "") if known else None
+        return cls(spec, AnswerForm(spec), refusal, labels_of(spec))
+
+    def label(self, answer: str, known: Set[str]) -> str | None:
+        """Return the label of ``answer`` where it is one that the task lists or, where it lists none, one of
+        ``known``; else it may be anybody's words, and None is returned."""
+        found = label_in(self.spec, answer)
+        return found if found in (self.labels or known) else None
 
     def declines(self, answer: str) -> bool | None:
         """Tell whether ``answer`` declines; None: the task has no pattern for that."""
@@ -51,6 +61,18 @@ class Tasks:
             known = (spec.sha256, Task.of(spec.task))
             self._by_project[spec.project] = known
         return known[1]
+
+
+def labels_of(task: TaskSpec) -> frozenset[str]:
+    """Return the labels that the schema or a rule lists; empty where none does."""
+    field = task.label_field
+    for rule in task.output_rules:
+        if isinstance(rule, AllowedValuesRule) and rule.field == field and (field or is_plain_label(task)):
+            return frozenset(map(_shown, rule.values))
+    if field is None or task.output_schema is None:
+        return frozenset()
+    known = task.output_schema["properties"][field]
+    return frozenset(map(_shown, known.get("enum", ()))) if isinstance(known, dict) else frozenset()
 
 
 def label_in(task: TaskSpec, answer: str) -> str | None:

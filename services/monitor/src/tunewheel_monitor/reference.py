@@ -29,6 +29,8 @@ A reference of 8,000 questions (``TUNEWHEEL_REFERENCE_TEXTS``) takes 12 MB besid
 0.8 GB."""
 FEWEST_TEXTS = 10
 SHORTEST_WORD = 3
+MOST_LABELS = 500
+"""A field with more different values is free text."""
 
 
 class ReferenceUnusable(Exception):
@@ -46,6 +48,8 @@ class Reference:
     """Of all rows, case folded: what an answer may name."""
     words: Mapping[str, float]
     """Share of the questions that hold a word."""
+    labels: frozenset[str] = frozenset()
+    """Of all rows; empty where there are too many for labels."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,18 @@ def fit(
         raise ReferenceUnusable(f"it has {len(questions)} texts; at least {FEWEST_TEXTS} are needed")
     contents = rows["messages"].explode().struct.field("content").drop_nulls().unique()
     return Reference(
-        dataset_id, Coverage.fit(embed(questions)), frozenset(terms_of(contents)), shares_of_words(questions)
+        dataset_id,
+        Coverage.fit(embed(questions)),
+        frozenset(terms_of(contents)),
+        shares_of_words(questions),
+        labels_of(rows),
     )
+
+
+def labels_of(rows: pl.DataFrame) -> frozenset[str]:
+    """Return the labels that rows bear."""
+    labels = rows["label"].drop_nulls().unique() if "label" in rows.columns else ()
+    return frozenset(labels) if len(labels) <= MOST_LABELS else frozenset()
 
 
 def questions_of(rows: pl.DataFrame, *, limit: int) -> list[str]:

@@ -228,7 +228,7 @@ def _of_answer(data: InferenceCompleted, around: Around) -> Fields:
     if data.format_valid is None:
         violations = task.form.violations(data.output, said_before(data.messages))
         fields = {"format_valid": not violations, "violations": violations}
-    fields["label"] = label_in(task.spec, data.output)
+    fields["label"] = task.label(data.output, reference.labels if reference else frozenset())
     fields["refusal"] = task.declines(data.output)
     fields["repetition"] = repetition(data.output)
     if reference is not None and reference.terms:
