@@ -71,3 +71,23 @@ def test_ratings_that_come_late_give_nobody_a_second_vote():
     voters = opened(opening())
     days = [START + timedelta(days=n % 2) for n in range(1, 7)]
     assert sum(counts(voters, rating(user="u-1", client="app", at=day)) for day in days) == 1
+
+
+def test_a_key_that_took_the_place_of_another_is_heard_day_by_day():
+    rng = np.random.default_rng(3)
+    detector = Feedback()
+    before = detector.open(opening())
+    windows(detector, before, rated(rng, 1_100, 0.1))
+    for rate in (0.1, 0.5):
+        state = detector.open(opening(predecessor=before))
+        items = [one.model_copy(update={"client": "renamed"}) for one in rated(rng, 1_500, rate)]
+        assert bool(alarms(windows(detector, state, items))) is (rate == 0.5)
+
+
+def test_a_key_that_floods_a_quiet_hour_stays_a_stranger():
+    voters = opened(opening())
+    for n in range(200):
+        counts(voters, rating(user=f"u-{n}", client="app"))
+    after = opened(opening(predecessor={"voters": voters}))
+    flood = [rating(user=f"x-{n}", client="stranger", at=START + timedelta(seconds=n)) for n in range(2_000)]
+    assert sum(counts(after, one) for one in flood) == 5
