@@ -47,7 +47,8 @@ class Log:
         return self.say("drift.detected", "input", **defaults | {"window": window | times} | told)
 
     def resolved(self, name: str = "alarm-1") -> Envelope[Any]:
-        return self.say("drift.resolved", "resolved", alarm_id=name)
+        times = dict.fromkeys(("raised_at", "resolved_at"), self.now)
+        return self.say("drift.resolved", "resolved", alarm_id=name, **times)
 
     def ask(self, reason: BuildReason = BuildReason.COUNT, name: str = "", **told: Any) -> Envelope[Any]:
         request = name or f"r-{len(self.events)}"

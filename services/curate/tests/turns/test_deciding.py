@@ -101,6 +101,22 @@ def test_records_cause_no_cooldown(log: Make) -> None:
     assert desk.decide().step is Step.TURN
 
 
+def test_records_that_were_built_beside_an_alarm_are_looked_at_before_the_same_are_built_again(
+    log: Make,
+) -> None:
+    desk = log(min_labels=5, cooldown_seconds=7200)
+    desk.alarm(**COLLECT)
+    desk.serve(desk.ask(), "ds-1")
+    desk.labelled = {"alarm-1": 5}
+    assert desk.decide().step is Step.IN_FLIGHT
+    desk.complete("ds-1", "undecided")
+    cooling = desk.decide()
+    assert (cooling.step, cooling.until) == (Step.COOLDOWN, desk.now + timedelta(hours=2))
+    assert decide(desk.state(), cooling.until).step is Step.TURN
+    desk.resolved()
+    assert desk.decide().step is Step.CALM
+
+
 def test_an_alarm_that_passes_quickly_leads_to_nothing(log: Make) -> None:
     desk = log(alarm_seconds=600)
     raised = desk.alarm()

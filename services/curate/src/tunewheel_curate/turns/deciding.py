@@ -13,7 +13,7 @@ from tunewheel_contracts.formats.drift_spec import Follows, TurnPolicy
 from tunewheel_contracts.topics import DRIFT_DETECTED
 from tunewheel_planner.spending import Cost, next_month, spent_in_month
 
-from tunewheel_curate.turns.state import STALE, Alarm, State, Turn
+from tunewheel_curate.turns.state import GOOD, STALE, Alarm, State, Turn
 
 FORGOTTEN = timedelta(milliseconds=DRIFT_DETECTED.retention_ms)
 """The log keeps an alarm no longer: whoever starts later does not know of it."""
@@ -144,7 +144,8 @@ def over_budget(state: State, now: datetime) -> str | None:
 def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
     """Return the turn for ``ready``, or the gate that it waits at."""
     policy, names = state.drift.turns, _names(ready)
-    over = (turn.over_at or turn.ended_at for turn in state.turns if turn.reason is BuildReason.DRIFT)
+    cool = (turn for turn in state.turns if turn.reason is BuildReason.DRIFT or _serves_against(turn))
+    over = (turn.over_at or turn.ended_at for turn in cool)
     last = max((at for at in over if at is not None), default=None)
     if last is not None and now < (until := last + timedelta(seconds=policy.cooldown_seconds)):
         return Decision(Step.COOLDOWN, f"until {until:%Y-%m-%d %H:%M} UTC", names, until)
@@ -156,6 +157,10 @@ def _gated(state: State, ready: Sequence[Alarm], now: datetime) -> Decision:
     tried = state.turns_for(first)
     request = f"{first.name} again, after {tried[-1].name}" if tried else first.name
     return Decision(Step.TURN, evidence, names[:MOST_ALARMS], request=request)
+
+
+def _serves_against(turn: Turn) -> bool:
+    return turn.alarmed and turn.outcome == GOOD
 
 
 def _is_ready(state: State, alarm: Alarm) -> bool:

@@ -49,7 +49,10 @@ TOPICS = (
 class _Project:
     alarms: dict[str, Envelope[DriftDetected]] = field(default_factory=dict[str, Any])
     """By name: ``alarm_id``, or of an alarm from before they had one, the event's id."""
-    resolved: set[str] = field(default_factory=set[str])
+    resolved: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    """By name: when it was over."""
+    alarmed: dict[str, bool] = field(default_factory=dict[str, bool])
+    """By request: whether an alarm was open then. Found out again once an alarm comes or goes."""
     wanted: dict[str, LabelsRequested] = field(default_factory=dict[str, Any])
     """By alarm."""
     requests: dict[str, Envelope[DatasetRequested]] = field(default_factory=dict[str, Any])
@@ -79,8 +82,11 @@ class TurnFacts:
                 # What users wrote is not needed here, and an erasure would not reach it.
                 bare = replace(envelope, data=data.model_copy(update={"examples": ()}))
                 known.alarms.setdefault(data.alarm_id or envelope.id, bare)
+                known.alarmed.clear()
             case DriftResolved():
-                known.resolved.add(data.alarm_id)
+                at = known.resolved.get(data.alarm_id, data.resolved_at)
+                known.resolved[data.alarm_id] = min(at, data.resolved_at)
+                known.alarmed.clear()
             case LabelsRequested():
                 known.wanted.setdefault(data.alarm_id, data)
             case DatasetRequested() if data.records_upto is not None:
@@ -147,9 +153,10 @@ def _turns(known: _Project) -> tuple[Turn, ...]:
 
 def _turn(known: _Project, request: Envelope[DatasetRequested]) -> Turn:
     asked = request.data
+    alarms = asked.alarm_ids or _alarm_behind(known, request)
     turn = Turn(
-        name=request.id, reason=asked.reason, requested_at=request.time, news_at=request.time,
-        alarms=asked.alarm_ids or _alarm_behind(known, request),
+        name=request.id, reason=asked.reason, requested_at=request.time, news_at=request.time, alarms=alarms,
+        alarmed=bool(alarms) or _was_alarmed(known, request),
     )  # fmt: skip
     if (rejected := known.rejected.get(request.id)) is not None:
         return replace(
@@ -164,6 +171,20 @@ def _turn(known: _Project, request: Envelope[DatasetRequested]) -> Turn:
         news_at=max(version.time, fate.news_at or version.time), ended_at=fate.ended_at,
         completed_at=fate.completed_at, outcome=fate.outcome, why=fate.why,
     )  # fmt: skip
+
+
+def _was_alarmed(known: _Project, request: Envelope[DatasetRequested]) -> bool:
+    """Tell whether an alarm was open: the monitor then says whether the turn helped, as of one that names
+    its alarms."""
+    if request.id not in known.alarmed:
+        at = request.time
+        known.alarmed[request.id] = any(
+            event.data.alarm_id
+            and event.time <= at
+            and ((over := known.resolved.get(name)) is None or over > at)
+            for name, event in known.alarms.items()
+        )
+    return known.alarmed[request.id]
 
 
 def _alarm_behind(known: _Project, request: Envelope[DatasetRequested]) -> tuple[str, ...]:

@@ -45,6 +45,9 @@ class Turn:
     """When its latest event happened."""
     alarms: tuple[str, ...] = ()
     """Names of those that it is to mend."""
+    alarmed: bool = False
+    """It was asked for while alarms were open, whether it names them or not: the records that it was built
+    of may mend them too."""
     dataset_id: str | None = None
     spec_sha256: str | None = None
     begun: bool = False
@@ -60,7 +63,7 @@ class Turn:
     def over_at(self) -> datetime | None:
         """Return when it was over: of one that serves against an alarm, when it was told whether that
         helped."""
-        if self.alarms and self.outcome == GOOD:
+        if self.alarmed and self.outcome == GOOD:
             return self.completed_at
         return self.ended_at
 
