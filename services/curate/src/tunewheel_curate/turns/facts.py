@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from tunewheel_contracts import topics
@@ -49,6 +49,8 @@ TOPICS = (
 class _Project:
     alarms: dict[str, Envelope[DriftDetected]] = field(default_factory=dict[str, Any])
     """By name: ``alarm_id``, or of an alarm from before they had one, the event's id."""
+    raised_by: dict[str, str] = field(default_factory=dict[str, str])
+    """By event: the name of its alarm."""
     resolved: dict[str, datetime] = field(default_factory=dict[str, datetime])
     """By name: when it was over."""
     alarmed: dict[str, bool] = field(default_factory=dict[str, bool])
@@ -82,6 +84,7 @@ class TurnFacts:
                 # What users wrote is not needed here, and an erasure would not reach it.
                 bare = replace(envelope, data=data.model_copy(update={"examples": ()}))
                 known.alarms.setdefault(data.alarm_id or envelope.id, bare)
+                known.raised_by.setdefault(envelope.id, data.alarm_id or envelope.id)
                 known.alarmed.clear()
             case DriftResolved():
                 at = known.resolved.get(data.alarm_id, data.resolved_at)
@@ -189,10 +192,12 @@ def _was_alarmed(known: _Project, request: Envelope[DatasetRequested]) -> bool:
 
 def _alarm_behind(known: _Project, request: Envelope[DatasetRequested]) -> tuple[str, ...]:
     """Of a request from before they named alarms: the one that caused it."""
-    return tuple(name for name, alarm in known.alarms.items() if alarm.id == request.causation_id)
+    name = known.raised_by.get(request.causation_id or "")
+    return () if name is None else (name,)
 
 
 def _open_alarms(known: _Project, turns: tuple[Turn, ...]) -> tuple[Alarm, ...]:
+    heard = _heard_until(turns)
     opened = [
         Alarm(
             name=name, detector=event.data.signal or event.data.detector, family=event.data.detector,
@@ -200,7 +205,7 @@ def _open_alarms(known: _Project, turns: tuple[Turn, ...]) -> tuple[Alarm, ...]:
             places=name in known.wanted or _asked_by_alarm(name, event.data) is not None,
         )
         for name, event in known.alarms.items()
-        if name not in known.resolved and (event.data.alarm_id or not _was_heard(event, turns))
+        if name not in known.resolved and (event.data.alarm_id or heard is None or event.time > heard)
     ]  # fmt: skip
     return tuple(sorted(opened, key=lambda alarm: (alarm.at, alarm.name)))
 
@@ -216,15 +221,14 @@ def _asked_by_alarm(name: str, alarm: DriftDetected) -> LabelsRequested | None:
     )  # fmt: skip
 
 
-def _was_heard(alarm: Envelope[DriftDetected], turns: tuple[Turn, ...]) -> bool:
-    """Tell whether an alarm that nothing will resolve, of a monitor from before alarms had names, had its
-    turn: any that was asked for later, or that was under way and gave a version."""
-    return any(
-        turn.requested_at >= alarm.time
-        or (turn.dataset_id is not None and (turn.ended_at is None or turn.ended_at > alarm.time))
-        or (turn.dataset_id is None and turn.ended_at is None)
-        for turn in turns
-    )
+def _heard_until(turns: tuple[Turn, ...]) -> datetime | None:
+    """Return until when alarms that nothing will resolve, of a monitor from before alarms had names, had
+    their turn: any that was asked for later, or that was under way and gave a version."""
+    if any(turn.ended_at is None for turn in turns):
+        return datetime.max.replace(tzinfo=UTC)
+    ends = [turn.ended_at for turn in turns if turn.dataset_id is not None and turn.ended_at is not None]
+    asked = [turn.requested_at for turn in turns]
+    return max((*asked, *(end - datetime.resolution for end in ends)), default=None)
 
 
 def _runs(known: _Project) -> tuple[Run, ...]:
