@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.turns.labelling import LabelCount
@@ -66,7 +68,9 @@ def test_what_was_erased_counts_no_longer(shop: Shop) -> None:
     solar = asked("a-1", (1.0, 0.0))
     shop.keep("my solar panel is off", "a solar roof for two")
     assert shop.count(a=solar) == {"a": 2}
+    until = datetime(2030, 1, 1, tzinfo=UTC)
+    shop.erasures.append(Erasure(project="shop", customer="customer-0", until=until))
+    assert shop.count(a=solar) == {"a": 1}, "before the table is without them too"
     rows = pl.DataFrame({"partition": [0], "offset": [0]})
     shop.table.erase(rows)
-    shop.erasures.append("somebody")
     assert shop.count(a=solar) == {"a": 1}

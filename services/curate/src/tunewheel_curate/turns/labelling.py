@@ -8,8 +8,12 @@ from collections.abc import Callable, Collection, Mapping
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.events.monitoring import LabelsRequested
 
-from tunewheel_curate.records.table import RecordTable
+from tunewheel_curate.records.erasures import erased
+from tunewheel_curate.records.table import SUBJECT_COLUMNS, RecordTable
 from tunewheel_curate.turns.near_cluster import NEAR_COLUMNS, Embed, NearCluster
+
+COLUMNS = tuple(dict.fromkeys((*NEAR_COLUMNS, *SUBJECT_COLUMNS)))
+"""What is read of a row: what is counted by, and what tells whether it is erased."""
 
 
 def static_embed() -> Embed:
@@ -29,7 +33,8 @@ class LabelCount:
         *,
         embed: Embed | None = None,
     ) -> None:
-        """``erasures`` are those of a project: each has all be counted anew."""
+        """``erasures`` are those of a project: each has all be counted anew, without the rows that it takes,
+        which may still lie in the table."""
         self._table = table
         self._erasures = erasures
         self._embed = embed or static_embed()
@@ -62,6 +67,7 @@ class LabelCount:
             self._clusters[key], self._looked[key] = NearCluster(asked, self._embed), None
         near = self._clusters[key]
         if version != self._looked[key]:
-            near.add(self._table.newer(key[0], near.reached, NEAR_COLUMNS))
+            rows = self._table.newer(key[0], near.reached, COLUMNS)
+            near.add(rows.filter(~erased(self._erasures(key[0])).fill_null(False)).select(NEAR_COLUMNS))
             self._looked[key] = version
         return near.count().trusted
