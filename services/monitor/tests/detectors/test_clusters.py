@@ -73,7 +73,7 @@ def test_it_describes_the_cluster():
     centre = np.random.default_rng(9).normal(size=(20, DIMENSIONS))[3]
     assert 1 - np.dot(finding.cluster.centroid, centre / np.linalg.norm(centre)) < 0.05
     assert finding.completion_ids == finding.cluster.completion_ids
-    assert len(finding.completion_ids) == 20
+    assert len(finding.completion_ids) == 40
 
 
 def test_a_topic_that_comes_after_long_health_is_seen_and_goes_away_again():
