@@ -85,6 +85,26 @@ def test_an_alarm_is_over_once_a_version_that_was_trained_on_it_is_calm() -> Non
     assert over.alarm_id == detected(first)["clusters"].alarm_id
 
 
+def test_an_alarm_whose_detector_sees_nothing_any_more_ends_too() -> None:
+    state = ProjectState()
+    run([answer(n, **NOVEL) for n in range(60)], state=state)
+    unseen: dict[str, Any] = {"novelty": None, "novel": None, "cell": None}
+    quiet = [answer(n, **unseen) for n in range(100, 340)]
+    assert not resolved(run(quiet[:220], state=state)), "it may be seen again"
+    assert {one.reason for one in resolved(run(quiet[220:], state=state)).values()} == {"calm"}
+    assert not state.alarms
+
+
+def test_a_version_without_a_reference_is_calm_too() -> None:
+    state = ProjectState()
+    run([answer(n, **NOVEL) for n in range(60)], state=state)
+    next_version = facts(production=Production("desk-2", "ds-2", 9), coverage=None)
+    unseen: dict[str, Any] = {"model_id": "desk-2", "dataset_id": "ds-2", "novelty": None, "novel": None}
+    over = resolved(run([answer(n, **unseen) for n in range(100, 160)], next_version, state))
+    assert over["clusters"].reason == "covered"
+    assert not state.alarms
+
+
 def test_a_detector_that_is_switched_off_leaves_no_alarm_open() -> None:
     state = ProjectState()
     run([novel(n) for n in range(60)], state=state)

@@ -12,13 +12,16 @@ from tunewheel_contracts.events.production import DriftDetected, DriftWindow
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.identity import content_sha256
 
-from tunewheel_monitor.detectors import Finding
+from tunewheel_monitor.detectors import Detector, Finding
 from tunewheel_monitor.state import ERASED, Alarm, ProjectState, Version
 from tunewheel_monitor.turns import counting
 
 CALM_WINDOWS = 3
 """Windows in a row without drift after which an alarm is over, at least: a shift at the edge of what a window
 can show is seen in one window and not in the next."""
+SILENT_WINDOWS = 10
+"""Windows in a row in which a detector had nothing to measure, from which on they are calm. They are from the
+first where another version serves: it is not known to have the fault."""
 MOST_SHOWN = 200
 
 
@@ -40,33 +43,36 @@ def evidence_path(project: str, alarm_id: str) -> str:
 def weigh(
     state: ProjectState,
     version: Version,
-    finding: Finding,
+    detector: Detector,
+    finding: Finding | None,
     *,
     project: str,
-    family: str,
     window: DriftWindow,
     drift: DriftSpec,
     at: datetime,
 ) -> list[Said]:
-    """Take what a detector says of a full window: open its alarm, keep it open, or end it."""
-    alarm = state.alarms.get(finding.detector)
-    if finding.drifted:
+    """Take what a detector says of a full window: open its alarm, keep it open, or end it. ``finding`` None:
+    it had nothing to measure."""
+    alarm = state.alarms.get(detector.name)
+    if finding is not None and finding.drifted:
         if alarm is None:
-            return _raise(
-                state, version, finding, project=project, family=family, window=window, drift=drift, at=at
-            )
-        alarm.calm_windows = alarm.calm_items = 0
+            told: dict[str, Any] = {"project": project, "family": detector.family, "window": window}
+            return _raise(state, version, finding, drift=drift, at=at, **told)
+        alarm.calm_windows = alarm.calm_items = alarm.silent_windows = 0
         return []
     if alarm is None:
         return []
+    covered = alarm.dataset_id != version.dataset_id
+    alarm.silent_windows = alarm.silent_windows + 1 if finding is None else 0
+    if finding is None and not covered and alarm.silent_windows < SILENT_WINDOWS:
+        return []
     alarm.calm_windows += 1
     alarm.calm_items += window.completions
-    covered = alarm.dataset_id != version.dataset_id
     # A version that was trained on it need not prove for as long that it is over.
     cooldown = 0 if covered else drift.cooldown_completions
     if alarm.calm_windows < CALM_WINDOWS or alarm.calm_items < cooldown:
         return []
-    return [resolve(state, version, finding.detector, project, "covered" if covered else "calm", at, finding)]
+    return [resolve(state, version, detector.name, project, "covered" if covered else "calm", at, finding)]
 
 
 def resolve(

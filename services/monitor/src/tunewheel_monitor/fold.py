@@ -176,9 +176,8 @@ def _close(state: ProjectState, version: Version, item: InferenceScored, facts: 
                 said.append(resolve(state, version, detector.name, item.project, "off", item.at))
             continue
         finding = detector.look(version.detectors[detector.name])
-        if finding is not None:
-            told: dict[str, Any] = {"project": item.project, "family": detector.family, "window": window}
-            said += weigh(state, version, finding, drift=drift, at=item.at, **told)
+        told: dict[str, Any] = {"project": item.project, "window": window, "drift": drift, "at": item.at}
+        said += weigh(state, version, detector, finding, **told)
     if of_ratings:
         version.ratings = OpenWindow()
     else:

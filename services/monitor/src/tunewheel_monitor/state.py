@@ -115,6 +115,8 @@ class Alarm:
     threshold: float
     calm_windows: int = 0
     calm_items: int = 0
+    silent_windows: int = 0
+    """Those of late in a row in which the detector had nothing to measure."""
     inferences: int = 0
 
 

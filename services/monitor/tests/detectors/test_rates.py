@@ -54,6 +54,7 @@ def test_a_rate_that_stays_gives_no_alarm_and_one_that_rises_by_twenty_points_do
     assert found[-1].detector == name
     assert len(found[-1].completion_ids) == (60 if found[-1].action == "collect_labels" else 10)
     assert "items" in found[-1].reference
+    assert detector.look(state) is None, "nothing new was seen"
 
 
 @pytest.mark.parametrize("name", LEARNT)

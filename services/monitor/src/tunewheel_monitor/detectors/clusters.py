@@ -60,6 +60,7 @@ class Clusters:
             "tolerated": max(TOLERATED, ALIKE / (facts.texts + 1)),
             "clusters": [],
             "seen": 0,
+            "looked": 0,
             "apart": 0,
             "newcomers": 0,
             "votes": {},
@@ -115,8 +116,9 @@ class Clusters:
         )
 
     def look(self, state: State) -> Finding | None:
-        if not state or not state["seen"]:
+        if not state or state["seen"] == state.get("looked", 0):
             return None
+        state["looked"] = state["seen"]
         settle(state)
         state["votes"], state["newcomers"] = {}, 0
         wealth = sum(weight_of(cluster) for cluster in state["clusters"])

@@ -111,8 +111,8 @@ class Rise:
         usual, total = self.usual(state), state["baseline"][1]
         if seen and p_value >= HEALTHY:
             self._remember(state, bad, seen)
-        if not seen_lately:
-            return None
+        if not seen:
+            return None  # what earlier windows showed was said then
         rate, threshold = bad_lately / seen_lately, state["evidence"]["threshold"]
         effect = rate - usual
         if self.budget is None:
