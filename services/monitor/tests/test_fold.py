@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, LabelsRequested
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.formats.serving import RouteRole
-from tunewheel_monitor.fold import Facts, fold
+from tunewheel_monitor.fold import Facts, fold, tick
 from tunewheel_monitor.knowledge import Production
 from tunewheel_monitor.state import ERASED, PLACES_KEPT, ProjectState, Seen, without
 
-from .conftest import spec_of
+from .conftest import START, spec_of
 from .scores import answer, facts, novel, rating
 
 Events = list[Any]
@@ -87,7 +89,7 @@ def test_an_alarm_is_over_once_a_version_that_was_trained_on_it_is_calm() -> Non
 
 def test_an_alarm_whose_detector_sees_nothing_any_more_ends_too() -> None:
     state = ProjectState()
-    run([answer(n, **NOVEL) for n in range(60)], state=state)
+    run([novel(n) for n in range(60)], state=state)
     unseen: dict[str, Any] = {"novelty": None, "novel": None, "cell": None}
     quiet = [answer(n, **unseen) for n in range(100, 340)]
     assert not resolved(run(quiet[:220], state=state)), "it may be seen again"
@@ -97,7 +99,7 @@ def test_an_alarm_whose_detector_sees_nothing_any_more_ends_too() -> None:
 
 def test_a_version_without_a_reference_is_calm_too() -> None:
     state = ProjectState()
-    run([answer(n, **NOVEL) for n in range(60)], state=state)
+    run([novel(n) for n in range(60)], state=state)
     next_version = facts(production=Production("desk-2", "ds-2", 9), coverage=None)
     unseen: dict[str, Any] = {"model_id": "desk-2", "dataset_id": "ds-2", "novelty": None, "novel": None}
     over = resolved(run([answer(n, **unseen) for n in range(100, 160)], next_version, state))
@@ -105,13 +107,25 @@ def test_a_version_without_a_reference_is_calm_too() -> None:
     assert not state.alarms
 
 
-def test_a_detector_that_is_switched_off_leaves_no_alarm_open() -> None:
-    state = ProjectState()
-    run([novel(n) for n in range(60)], state=state)
-    off = facts(spec=spec_of(drift={"window": 20, "detectors": ["format"]}))
-    events = run([answer(n) for n in range(100, 120)], off, state)
-    assert {one.reason for one in resolved(events).values()} == {"off"}
-    assert not state.alarms
+UNWATCHED = {
+    "switched off": facts(spec=spec_of(drift={"enabled": False})),
+    "without its family": facts(spec=spec_of(drift={"window": 20, "detectors": ["format"]})),
+    "on the bare base": facts(production=Production("base", None, 9)),
+    "stopped": facts(production=None),
+}
+
+
+@pytest.mark.parametrize("known", UNWATCHED.values(), ids=list(UNWATCHED))
+def test_alarms_that_nobody_watches_for_any_more_end_with_and_without_traffic(known: Facts) -> None:
+    for items in ([answer(100)], []):
+        state = ProjectState()
+        first = detected(run([novel(n) for n in range(60)], state=state))
+        events = run(items, known, state)
+        events += [said.data for said in tick(state, "desk", known, START + timedelta(days=1))]
+        over = resolved(events)
+        assert over.keys() == first.keys()
+        assert {(one.reason, one.dataset_id) for one in over.values()} == {("off", "ds-1")}
+        assert not state.alarms
 
 
 def test_a_state_of_another_release_has_the_detectors_of_this_one() -> None:

@@ -162,6 +162,19 @@ async def test_of_a_disabled_project_nothing_is_read_and_nothing_written(desk: A
     assert state.version.answers.items == 10, "what came while it was disabled is not made up for"
 
 
+async def test_switching_drift_off_ends_its_alarms_without_traffic(desk: Any) -> None:
+    await in_production(desk)
+    await desk.send(desk.ask(tax_texts(40)))
+    desk.revive()  # its own alarms are known from the log
+    later = START + timedelta(days=400)
+    await desk.watch.tick("desk", later)
+    assert desk.resolved == {}
+    desk.declare(drift={"enabled": False})
+    await desk.watch.tick("desk", later)
+    assert desk.resolved.keys() == desk.alarms.keys()
+    assert {one.reason for one in desk.resolved.values()} == {"off"}
+
+
 async def test_a_new_version_takes_over_and_its_alarm_is_over(desk: Any) -> None:
     await in_production(desk)
     await desk.send(desk.ask(tax_texts(60)))

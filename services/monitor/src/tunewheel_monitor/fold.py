@@ -19,7 +19,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_monitor.alarms import Said, resolve, weigh
 from tunewheel_monitor.coverage import CoverageFacts
 from tunewheel_monitor.detectors import DETECTORS, Opening, State
-from tunewheel_monitor.knowledge import Production
+from tunewheel_monitor.knowledge import Production, watched_families
 from tunewheel_monitor.rollout import trials as rollout
 from tunewheel_monitor.state import OpenWindow, ProjectState, Version
 from tunewheel_monitor.turns import counting
@@ -61,9 +61,10 @@ def fold(state: ProjectState, item: InferenceScored, facts: Facts) -> list[Said]
         return []
     if item.of == "rating" and not state.seen.add(f"rating of {item.completion_id}"):
         return []
+    said = _unwatch(state, item.project, facts, item.at)
     counting.see(state.turns, item)
     rollout.count(state.trials, item, facts.spec.rollout)
-    said = _judge(state, item.project, facts, item.at)
+    said += _judge(state, item.project, facts, item.at)
     if facts.spec.drift.enabled and (version := _version(state, item, facts)) is not None:
         said += _watch(state, version, item, facts)
     return said
@@ -71,7 +72,15 @@ def fold(state: ProjectState, item: InferenceScored, facts: Facts) -> list[Said]
 
 def tick(state: ProjectState, project: str, facts: Facts, now: datetime) -> list[Said]:
     """Return what the clock alone says, once all events before ``now`` are in ``state``."""
-    return _judge(state, project, facts, now) + _conclude(state, facts, now)
+    said = _unwatch(state, project, facts, now)
+    return said + _judge(state, project, facts, now) + _conclude(state, facts, now)
+
+
+def _unwatch(state: ProjectState, project: str, facts: Facts, at: datetime) -> list[Said]:
+    """End the alarms that nobody watches for any more: no window would."""
+    watched, version = watched_families(facts.spec.drift, facts.production), state.version
+    over = [name for name, alarm in state.alarms.items() if alarm.family not in watched]
+    return [resolve(state, version, name, project, "off", at) for name in over if version is not None]
 
 
 def _judge(state: ProjectState, project: str, facts: Facts, now: datetime) -> list[Said]:
@@ -172,8 +181,6 @@ def _close(state: ProjectState, version: Version, item: InferenceScored, facts: 
         if (detector.family == "feedback") is not of_ratings:
             continue
         if detector.family not in drift.detectors:
-            if detector.name in state.alarms:
-                said.append(resolve(state, version, detector.name, item.project, "off", item.at))
             continue
         finding = detector.look(version.detectors[detector.name])
         told: dict[str, Any] = {"project": item.project, "window": window, "drift": drift, "at": item.at}

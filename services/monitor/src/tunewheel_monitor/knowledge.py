@@ -16,7 +16,7 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.production import InferenceCompleted, RolloutJudged
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.criteria import Metric
-from tunewheel_contracts.formats.rollout_spec import RolloutSpec
+from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -55,6 +55,13 @@ class Production:
     model_id: str
     dataset_id: str | None
     generation: int
+
+
+def watched_families(drift: DriftSpec, production: Production | None) -> frozenset[str]:
+    """Return the families of detectors that watch a project: none where drift is switched off, or where no
+    model that was trained answers it."""
+    trained = production is not None and production.dataset_id is not None
+    return frozenset(drift.detectors) if drift.enabled and trained else frozenset()
 
 
 class Knowledge:
@@ -152,11 +159,14 @@ class Knowledge:
         steps = self._steps.get(project, {}).items()
         return sorted((s for m, s in steps if m in watched or self._is_tried(s)), key=_order)
 
-    def awaits_a_clock(self, project: str, rollout: RolloutSpec, now: datetime) -> bool:
-        """Tell whether something about the project ends at a certain time, traffic or not."""
-        if self.turns.open(project):
+    def awaits_a_clock(self, spec: ProjectSpec, now: datetime) -> bool:
+        """Tell whether something about the project ends at a certain time, traffic or not; an alarm that
+        nobody watches for any more ends at once."""
+        project = spec.project
+        watched = watched_families(spec.drift, self.production(project))
+        if self.turns.open(project) or self.turns.alarmed(project) - watched:
             return True
-        guarded = timedelta(seconds=2 * rollout.guard_seconds)
+        guarded = timedelta(seconds=2 * spec.rollout.guard_seconds)
         return any(
             _stage(step) is not Stage.PRODUCTION or now < step.time + guarded
             for step in self.steps(project, ())
@@ -164,7 +174,7 @@ class Knowledge:
 
     def is_watched(self, spec: ProjectSpec) -> bool:
         """Tell whether anybody wants to know what the project's traffic is like."""
-        return spec.drift.enabled or self.awaits_a_clock(spec.project, spec.rollout, datetime.now(UTC))
+        return spec.drift.enabled or self.awaits_a_clock(spec, datetime.now(UTC))
 
     def projects(self) -> list[str]:
         """Return the declared projects."""

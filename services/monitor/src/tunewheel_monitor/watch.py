@@ -89,7 +89,7 @@ class Watch:
         now = now or datetime.now(UTC)
         async with self._lock:
             spec = await self.knowledge.spec(project)
-            if spec is None or not self.knowledge.awaits_a_clock(project, spec.rollout, now):
+            if spec is None or not self.knowledge.awaits_a_clock(spec, now):
                 return
             held = await self._load(project)
             facts = await self._facts(spec, held.state)

@@ -133,6 +133,12 @@ class TurnLog:
         """Return the projects that have, or had, a turn."""
         return [name for name, known in self._projects.items() if known.requests]
 
+    def alarmed(self, project: str) -> frozenset[str]:
+        """Return the families of detectors that have an alarm which no ``drift.resolved`` ends."""
+        known = self._projects.get(project)
+        open_ = known.alarms.keys() - known.resolved.keys() if known else ()
+        return frozenset(known.alarms[name].data.detector for name in open_) if known else frozenset()
+
     def open(self, project: str) -> list[Turn]:
         """Return the turns that no ``turn.completed`` ends, the oldest first."""
         known = self._projects.get(project)
