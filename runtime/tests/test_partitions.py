@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
-from tunewheel_runtime.partitions import Settled, partition_of, settled_of
+from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, partition_of, settled_of
 
 
 @pytest.mark.parametrize("key", ["desk", "shop", "a-long-name.of-a.project", "ä"])
@@ -43,3 +43,27 @@ class Member:
 async def test_what_waits_or_was_not_heard_of_is_not_settled() -> None:
     member: Any = Member({0: (5, 5), 1: (5, 4), 2: (None, 5), 3: (0, None)})
     assert await settled_of(member, "t") == Settled(5, frozenset({0, 3}))
+
+
+class Group:
+    """A member of a group that asks of others' partitions too: partition → (begin, end, committed)."""
+
+    def __init__(self, partitions: dict[int, tuple[int, int, int | None]]) -> None:
+        self._partitions = partitions
+
+    async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {tp: self._partitions[tp.partition][0] for tp in partitions}
+
+    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {tp: self._partitions[tp.partition][1] for tp in partitions}
+
+    async def committed(self, tp: TopicPartition) -> int | None:
+        return self._partitions[tp.partition][2]
+
+
+async def test_a_group_has_dealt_with_what_it_committed_and_what_is_no_longer_there() -> None:
+    group: Any = Group({0: (0, 5, 5), 1: (7, 7, None), 2: (0, 9, 8)})
+    found = await backlog_of(group, [TopicPartition("t", n) for n in range(3)])
+    assert found == Backlog({0: 5, 1: 7, 2: 9}, {0: 5, 1: 7, 2: 8})
+    assert not found.has_kept(found.ends)
+    assert found.has_kept({0: 5, 1: 7, 2: 8})

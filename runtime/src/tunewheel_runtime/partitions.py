@@ -143,6 +143,30 @@ async def settled_of(consumer: AIOKafkaConsumer, topic: str) -> Settled:
     return Settled(len(consumer.partitions_for_topic(topic) or ()), frozenset(own))
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """By partition: where a topic ends, and up to where a group dealt with it, whichever member did."""
+
+    ends: Mapping[int, int]
+    kept: Mapping[int, int]
+
+    def has_kept(self, upto: Mapping[int, int]) -> bool:
+        """Tell whether everything before ``upto`` was dealt with."""
+        return all(self.kept.get(partition, 0) >= end for partition, end in upto.items())
+
+
+async def backlog_of(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> Backlog:
+    """Return how far the group of ``consumer`` is in ``partitions`` of one topic, its own and others.
+
+    Raises:
+        KafkaError: the broker does not answer.
+    """
+    begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+    # Where nothing was ever consumed nothing is committed, be it that there is nothing left to consume.
+    kept = {p.partition: max(begins[p], await consumer.committed(p) or 0) for p in partitions}
+    return Backlog({p.partition: end for p, end in ends.items()}, kept)
+
+
 class LogEnds:
     """Asks where topics end, on connections of its own, made at the first need of them.
 

@@ -35,7 +35,7 @@ from tunewheel_runtime.jobs import Lease, LeaseLost
 from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.leadership import Leadership
 from tunewheel_runtime.logs import configure_logs
-from tunewheel_runtime.partitions import Settled
+from tunewheel_runtime.partitions import Backlog, Settled
 from tunewheel_runtime.publishing import Publisher
 from tunewheel_runtime.request_ids import RequestIds
 from tunewheel_runtime.retry import Backoff, retry
@@ -189,6 +189,11 @@ class Service:
         """Return which partitions of ``topic``, that this service handles, this process has and has handled
         to their ends. Raises ``TransientError`` where the broker does not answer."""
         return await self._subscriptions.settled(topic)
+
+    async def backlog(self, topic: TopicSpec) -> Backlog:
+        """Return how far all processes of this service have handled ``topic``. Raises ``TransientError`` where
+        the broker does not answer."""
+        return await self._subscriptions.backlog(topic)
 
     @property
     def groups(self) -> set[tuple[str, str]]:

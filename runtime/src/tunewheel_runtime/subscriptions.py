@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import structlog
+from aiokafka import TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
@@ -32,7 +33,7 @@ from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, Reco
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
 from tunewheel_runtime.kafka import client_options, stop_in_full
 from tunewheel_runtime.kafka_refusals import not_allowed
-from tunewheel_runtime.partitions import Settled, settled_of
+from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, settled_of
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import Telemetry
 
@@ -128,14 +129,32 @@ class Subscriptions:
         Raises:
             TransientError: the broker does not answer.
         """
-        subscriber = self._subscribers.get(topic.name)
-        consumer = subscriber.consumer if subscriber is not None else None
+        consumer = self._consumer_of(topic)
         if consumer is None:
             return Settled(0, frozenset())
         try:
             return await settled_of(consumer, topic.name)
         except KafkaError as error:
             raise TransientError(f"cannot tell how far {topic.name} was handled: {error!r}") from error
+
+    async def backlog(self, topic: TopicSpec) -> Backlog:
+        """Return how far the group that handles ``topic`` has come, in all partitions.
+
+        Raises:
+            TransientError: the broker does not answer, or was not heard of yet.
+        """
+        consumer = self._consumer_of(topic)
+        numbers = consumer.partitions_for_topic(topic.name) if consumer is not None else None
+        if not numbers:
+            raise TransientError(f"cannot tell how far {topic.name} was handled: not subscribed yet")
+        try:
+            return await backlog_of(consumer, [TopicPartition(topic.name, n) for n in sorted(numbers)])
+        except KafkaError as error:
+            raise TransientError(f"cannot tell how far {topic.name} was handled: {error!r}") from error
+
+    def _consumer_of(self, topic: TopicSpec) -> Any:
+        subscriber = self._subscribers.get(topic.name)
+        return subscriber.consumer if subscriber is not None else None
 
     def _register(
         self,

@@ -4,14 +4,48 @@ every few seconds."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
+from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
-from tunewheel_runtime.partitions import Settled
+from tunewheel_contracts.topics import TopicSpec
+from tunewheel_runtime.partitions import Backlog, Settled
 
 log = structlog.get_logger(__name__)
+TRAFFIC = (topics.INFERENCE_COMPLETED, topics.FEEDBACK_RECEIVED)
+"""What is scored, by any process of the monitor."""
+
+
+class Handled(Protocol):
+    """The part of a service that tells how far topics are handled."""
+
+    async def settled(self, topic: TopicSpec) -> Settled: ...
+
+    async def backlog(self, topic: TopicSpec) -> Backlog: ...
+
+
+class Progress:
+    """How far the evidence is in. Traffic never ends, so what counts is what was there at the look before."""
+
+    def __init__(self, service: Handled) -> None:
+        self._service = service
+        self._ends: dict[str, Mapping[int, int]] = {}
+
+    async def settled(self) -> Settled:
+        """Return whose scores are folded here to their ends: nobody's while traffic of the look before has no
+        scores.
+
+        Raises:
+            TransientError: the broker does not answer.
+        """
+        found = {topic.name: await self._service.backlog(topic) for topic in TRAFFIC}
+        before, self._ends = self._ends, {name: backlog.ends for name, backlog in found.items()}
+        if not before or not all(found[name].has_kept(ends) for name, ends in before.items()):
+            return Settled(0, frozenset())
+        return await self._service.settled(topics.INFERENCE_SCORED)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from tunewheel_runtime.service import Service
 from tunewheel_runtime.static_embedding import StaticEmbedder
 
 from tunewheel_monitor.checkpoints import Checkpoints
-from tunewheel_monitor.clock import Clock
+from tunewheel_monitor.clock import Clock, Progress
 from tunewheel_monitor.evidence import Exhibits
 from tunewheel_monitor.handlers import register
 from tunewheel_monitor.knowledge import TOPICS, Knowledge
@@ -32,7 +32,7 @@ def make_app(settings: Settings) -> Service:
     clock = Clock(
         settings.clock_seconds,
         knowledge.projects,
-        lambda: service.settled(topics.INFERENCE_SCORED),
+        Progress(service).settled,
         watch.tick,
         service.fail,
     )
