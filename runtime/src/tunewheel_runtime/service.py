@@ -191,8 +191,8 @@ class Service:
         return await self._subscriptions.settled(topic)
 
     async def backlog(self, topic: TopicSpec) -> Backlog:
-        """Return how far all processes of this service have handled ``topic``. Raises ``TransientError`` where
-        the broker does not answer."""
+        """Return how far all processes of this service have handled ``topic``. Raises ``TransientError``
+        where the broker does not answer."""
         return await self._subscriptions.backlog(topic)
 
     @property

@@ -145,7 +145,7 @@ class Subscriptions:
         """
         consumer = self._consumer_of(topic)
         numbers = consumer.partitions_for_topic(topic.name) if consumer is not None else None
-        if not numbers:
+        if consumer is None or not numbers:
             raise TransientError(f"cannot tell how far {topic.name} was handled: not subscribed yet")
         try:
             return await backlog_of(consumer, [TopicPartition(topic.name, n) for n in sorted(numbers)])

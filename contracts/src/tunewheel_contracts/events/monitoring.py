@@ -110,8 +110,8 @@ class DriftResolved(Event):
     """The version in production when it was over."""
     model_id: str
     reason: str
-    """``calm``: the statistic returned, or there was nothing to measure for long; ``covered``: a version serves
-    that was trained on it, or has nothing to measure; ``off``: nobody watches for it any more."""
+    """``calm``: the statistic returned, or there was nothing to measure for long; ``covered``: a version
+    serves that was trained on it, or has nothing to measure; ``off``: nobody watches for it any more."""
     statistic: FiniteFloat | None = None
     threshold: FiniteFloat | None = None
     raised_at: Timestamp
