@@ -23,6 +23,7 @@ from tunewheel_cli.publishing.items import FoundFile
 from tunewheel_cli.publishing.upload import Uploader
 from tunewheel_cli.run_state import RunState, started
 from tunewheel_cli.wheel_secrets import make_secrets
+from tunewheel_contracts.errors import TransientError
 from typer.testing import CliRunner
 
 USER_KEY = "tw-of-the-user"
@@ -144,6 +145,20 @@ async def test_the_demo_sends_its_key_and_sees_what_others_are_answered(var: Var
             assert await gateway.status_without_key() == 200
             assert await gateway.models() == {"m"}
     assert sent == [None, f"Bearer {key}"]
+
+
+async def test_the_demo_asks_again_where_the_connection_breaks(var: Var) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        note(var, gateway=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        async with GatewayClient(Endpoint.of("gateway", var)) as gateway:
+            with pytest.raises(TransientError, match="the connection to the gateway broke"):
+                await gateway.rate("p", "c-1", "up", by="expert")
+            with pytest.raises(TransientError, match="the connection to the gateway broke"):
+                await gateway.ask("p", "hi")
 
 
 @pytest.mark.parametrize("command", [("ask", "hi", "-p", "p", "--gateway"), ("login", "--console-url")])

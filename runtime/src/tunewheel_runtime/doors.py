@@ -24,6 +24,11 @@ _PLAIN_REFUSAL = (
 _LINGER_SECONDS = 1.0
 
 
+IDLE_SECONDS = 75
+"""A kept connection may be idle for so long: longer than balancers and clients keep theirs (60 s and less).
+Else a request comes just as the connection is closed, and no client sends a lost POST again by itself."""
+
+
 class Door:
     """One listening socket and the app behind it. The app's lifespan is not run."""
 
@@ -45,7 +50,7 @@ class Door:
 
         self._config = uvicorn.Config(
             app, host=host, port=port, log_config=None, access_log=False, lifespan="off",
-            timeout_graceful_shutdown=int(patience), http=cast(Any, connect),
+            timeout_graceful_shutdown=int(patience), timeout_keep_alive=IDLE_SECONDS, http=cast(Any, connect),
         )  # fmt: skip
         self._listener = self._config.bind_socket()
         # asyncio sets it only on sockets that name their protocol, which this one does not: without it

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import aiohttp
@@ -59,7 +61,7 @@ class GatewayClient:
             "temperature": 0,
             "max_tokens": max_tokens,
         }
-        async with self._session.post(f"{self._url}/v1/chat/completions", json=body) as answer:
+        async with self._post("/v1/chat/completions", body) as answer:
             if answer.status in (429, 502, 503):
                 raise TransientError(f"the gateway answered {answer.status}: {await answer.text()}")
             answer.raise_for_status()
@@ -75,9 +77,19 @@ class GatewayClient:
 
     async def _say(self, project: str, completion_id: str, said: dict[str, Any], by: str) -> None:
         body = {"project": project, "completion_id": completion_id, "submitted_by": by, **said}
-        async with self._session.post(f"{self._url}/v1/feedback", json=body) as answer:
+        async with self._post("/v1/feedback", body) as answer:
             if answer.status >= 400:
                 raise TransientError(f"feedback was refused with {answer.status}: {await answer.text()}")
+
+    @asynccontextmanager
+    async def _post(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Post, as OpenAI's clients do: a connection that broke, such as one that the server found idle for
+        too long, is worth another try."""
+        try:
+            async with self._session.post(self._url + path, json=body) as answer:
+                yield answer
+        except aiohttp.ClientConnectionError as error:
+            raise TransientError(f"the connection to the gateway broke: {error!r}") from error
 
 
 def text_of(completion: dict[str, Any]) -> str:
