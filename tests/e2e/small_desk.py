@@ -19,7 +19,9 @@ from tunewheel_cli.publishing.publish import publish_path
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import Stage
-from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.upstream import ExamplePublished, ProjectDeclared
+from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from ..integration.bus import Bus
@@ -50,6 +52,7 @@ def spec() -> ProjectSpec:
     raw["train"] |= {"epochs": 1, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 2e-3, "rank": 8}
     # The first model answers at once: its trial beside the base would take as many answers as the whole test.
     raw["rollout"]["shadow"] = {"enabled": False}
+    raw["drift"] |= {"window": 10, "turns": {"min_labels": 10}}
     return ProjectSpec.model_validate(raw | {"criteria": CRITERIA})
 
 
@@ -136,6 +139,54 @@ async def ask(client: openai.AsyncOpenAI, model_id: str, question: str) -> Answe
         name, chunks = chunk.id, chunks + 1
         text += "".join(choice.delta.content or "" for choice in chunk.choices)
     return Answers(plain, text, name, chunks, models)
+
+
+def second_wave() -> list[dict[str, Any]]:
+    """Return the tickets about the new product line."""
+    lines = (HELPDESK / "second_wave.jsonl").read_text("utf-8").splitlines()
+    return [ticket for ticket in map(json.loads, lines) if ticket["answer"]["category"].startswith("solar_")]
+
+
+def asked_in(ticket: dict[str, Any]) -> str:
+    return f"{ticket['subject']}\n\n{ticket['body']}" if ticket.get("subject") else ticket["body"]
+
+
+async def ask_until_alarmed(client: openai.AsyncOpenAI, feed: EventFeed) -> dict[str, dict[str, Any]]:
+    """Ask the project about the new product line until labels are wanted; return the tickets by completion.
+    Answers are a few tokens long: the questions matter."""
+
+    async def one(ticket: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        messages: Any = [{"role": "user", "content": asked_in(ticket)}]
+        completion = await client.chat.completions.create(
+            model=PROJECT, messages=messages, temperature=0, max_tokens=3
+        )
+        return completion.id, ticket
+
+    asked, wave = dict[str, dict[str, Any]](), second_wave()
+    while feed.find(topics.LABELS_REQUESTED) is None:
+        assert len(asked) < len(wave), feed.counts()
+        asked |= dict(await asyncio.gather(*map(one, wave[len(asked) : len(asked) + 10])))
+    return asked
+
+
+async def answer(wheel: Wheel, wanted: LabelsRequested, asked: dict[str, dict[str, Any]]) -> int:
+    """Publish what the experts answer to the prompts that wait, and to as many more; return how many."""
+    shown = list(dict.fromkeys([name for name in wanted.completion_ids if name in asked] + list(asked)))
+    examples = [
+        ExamplePublished(
+            project=PROJECT,
+            example_id=name,
+            input=asked_in(asked[name]),
+            output=asked[name]["answer"],
+            group=asked[name]["customer"],
+            validated_by="expert-09",
+            attributes={LABEL_REQUEST: wanted.request_id},
+        )
+        for name in shown
+    ]
+    async with Bus(wheel.bootstrap_servers) as bus:
+        await bus.publish(*(new_event(example, source="/test") for example in examples))
+    return len(examples)
 
 
 async def correct(wheel: Wheel, completion_id: str, correction: dict[str, str]) -> str:

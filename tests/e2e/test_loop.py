@@ -11,11 +11,21 @@ from typing import Any
 import openai
 import polars as pl
 import pytest
+from tunewheel_cli.feed import EventFeed
+from tunewheel_cli.launch import Wheel
 from tunewheel_cli.lineage import Answer, ask_lineage
 from tunewheel_cli.places import cache_dir
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events.data import RecordKind, Trust
+from tunewheel_contracts.events.data import (
+    BuildReason,
+    DatasetRequested,
+    DatasetVersioned,
+    RecordKind,
+    Trust,
+)
+from tunewheel_contracts.events.monitoring import LabelsRequested, TurnCompleted
+from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.topics import TopicSpec
 
@@ -25,13 +35,26 @@ from .small_desk import PROJECT, Answers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.model]
 
-SERVICES = ("engine", "ingest", "curate", "train", "eval", "registry", "gateway")
+SERVICES = ("engine", "ingest", "curate", "train", "eval", "registry", "gateway", "monitor")
 QUESTION = "The charger shows a red light and the battery of my bike does not fill. What now?"
 CORRECTION = {
     "category": "battery",
     "priority": "normal",
     "reply": "Unplug it for ten minutes, then try again.",
 }
+
+
+@dataclass(frozen=True)
+class Drifted:
+    """What followed from questions about something new: an alarm, labels, a version."""
+
+    completed: TurnCompleted
+    """The first turn's end."""
+    alarms: list[DriftDetected]
+    wanted: LabelsRequested
+    labels: int
+    request: DatasetRequested
+    version: DatasetVersioned
 
 
 @dataclass(frozen=True)
@@ -46,6 +69,7 @@ class Turned:
     lineage: Answer
     train: pl.DataFrame
     holdout: pl.DataFrame
+    drifted: Drifted
 
     def of(self, topic: TopicSpec) -> list[Envelope[Any]]:
         return [event for event in self.events.values() if event.data.type == topic.name]
@@ -80,8 +104,11 @@ async def _turn(root: Path) -> Turned:
         )
         dataset = root / "store" / "datasets" / feed.by_topic["dataset.versioned"][0].data.dataset_id
         lineage = await ask_lineage(wheel.endpoint("registry"), PROJECT, model_id, records=10_000)
+        events = dict(feed.events)
+        async with openai.AsyncOpenAI(base_url=url, api_key=key, timeout=120, max_retries=0) as client:
+            drifted = await _drift(wheel, feed, client)
         return Turned(
-            events=dict(feed.events),
+            events=events,
             published=published,
             model_id=model_id,
             answers=answers,
@@ -89,7 +116,26 @@ async def _turn(root: Path) -> Turned:
             lineage=lineage,
             train=pl.read_parquet(dataset / "train.parquet"),
             holdout=pl.read_parquet(dataset / "holdout.parquet"),
+            drifted=drifted,
         )
+
+
+async def _drift(wheel: Wheel, feed: EventFeed, client: openai.AsyncOpenAI) -> Drifted:
+    """Ask about something new, answer what is wanted, and wait for the version; it is not trained here."""
+    completed = await feed.first(topics.TURN_COMPLETED)
+    asked = await small_desk.ask_until_alarmed(client, feed)
+    wanted = (await feed.first(topics.LABELS_REQUESTED)).data
+    labels = await small_desk.answer(wheel, wanted, asked)
+    request = await feed.first(topics.DATASET_REQUESTED, lambda e: e.data.reason is BuildReason.DRIFT)
+    version = await feed.first(topics.DATASET_VERSIONED, lambda e: e.causation_id == request.id)
+    return Drifted(
+        completed=completed.data,
+        alarms=[event.data for event in feed.by_topic[topics.DRIFT_DETECTED.name]],
+        wanted=wanted,
+        labels=labels,
+        request=request.data,
+        version=version.data,
+    )
 
 
 def share_converted_models(root: Path) -> None:
@@ -193,3 +239,25 @@ def test_what_is_served_belongs_to_the_turn(turned: Turned) -> None:
     assert desired.correlation_id == turn
     registered = {e.data.kind: e.correlation_id for e in turned.of(topics.MODEL_REGISTERED)}
     assert registered == {"base": turn, "adapter": turn}
+
+
+def test_the_turn_is_completed_by_its_promotion(turned: Turned) -> None:
+    completed = turned.drifted.completed
+    assert completed.outcome == "promoted"
+    assert completed.model_id == turned.model_id
+    assert completed.dataset_id == turned.only(topics.DATASET_VERSIONED).data.dataset_id
+    assert turned.only(topics.EVAL_PASSED).id in completed.verdicts
+    assert completed.cost["hours"] > 0
+
+
+def test_questions_about_something_new_lead_to_labels_and_these_to_a_version(turned: Turned) -> None:
+    drifted = turned.drifted
+    names = {alarm.alarm_id for alarm in drifted.alarms}
+    assert {alarm.model_id for alarm in drifted.alarms} == {turned.model_id}
+    assert drifted.wanted.alarm_id in names
+    assert drifted.wanted.completion_ids
+    assert set(drifted.request.alarm_ids) <= names
+    assert drifted.version.reason is BuildReason.DRIFT
+    assert drifted.version.previous == turned.only(topics.DATASET_VERSIONED).data.dataset_id
+    new = drifted.version.counts.examples - len(turned.train) - len(turned.holdout)
+    assert 0 < new <= drifted.labels + 1, "the answers, and the correction that came before"
