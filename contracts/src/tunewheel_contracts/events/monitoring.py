@@ -153,7 +153,7 @@ class TurnCompleted(Event):
     turn_id: Slug
     """Named by the request for the dataset version that began it."""
     alarm_ids: tuple[Slug, ...] = ()
-    """What it was to mend; none: records or a person began it."""
+    """The alarms that the turn was to mend; none: records or a person began the turn."""
     dataset_id: Slug | None = None
     run_id: Slug | None = None
     model_id: Slug | None = None

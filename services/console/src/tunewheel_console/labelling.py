@@ -1,4 +1,4 @@
-"""How a person answers a prompt that production got: what is asked, what they say, what becomes of it.
+"""How a person answers a prompt of production: the request for labels, the answer, the example made of it.
 
 The page and the API both come here. An answer is ``example.published`` on the log; which prompts have one is
 noted in the store, without texts, so that a restart, or another console, goes on where this one was.

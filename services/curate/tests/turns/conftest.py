@@ -23,7 +23,7 @@ HOUR = timedelta(hours=1)
 
 
 class Log:
-    """One project's events, and what a service that read them all decides."""
+    """One project's events, and what curate decides once it has read all of them."""
 
     def __init__(self, spec: ProjectSpec) -> None:
         self.spec = spec

@@ -28,7 +28,7 @@ MOST_SHOWN = 200
 @dataclass(frozen=True, slots=True)
 class Said:
     """Something to publish. ``places``: where the texts lie that show it, by completion, most telling first.
-    ``correlation_id`` None: that of the event that led to it."""
+    ``correlation_id`` None: the correlation of the scored event that closed the window."""
 
     data: Event
     correlation_id: str | None = None

@@ -1,4 +1,4 @@
-"""What a detector is, what it starts from and what it says.
+"""A detector: its methods, what is known when a version reaches production, and the finding of a window.
 
 A detector is one file beside this one, and one test: it compares what production does now with what it
 should do, one question, answer or rating at a time. Its state is JSON: plain dicts, lists, strings and
@@ -21,7 +21,7 @@ Action = Literal["collect_labels", "retrain", "update_documents", "investigate"]
 Family = Literal["input", "format", "feedback"]
 HORIZON = 10
 """Windows without any change in which all detectors together may give a false alarm with a chance of
-``drift.p_value``: a bound. What they do give is less than half of it (``make bench NAME=drift``)."""
+``drift.p_value``: a bound. How much less they do give is for ``make bench NAME=drift`` to measure."""
 
 
 @dataclass(frozen=True, slots=True)
