@@ -45,6 +45,8 @@ def gateway(kafka: str, tmp_path: Path, engine_url: str, **settings: Any) -> Ser
             store_url=(tmp_path / "store").as_uri(),
             cache_dir=tmp_path,
             engine_url=engine_url,
+            # The stub shares this process: hundreds of requests at once let it accept none for seconds.
+            engine_connect_seconds=60,
             **settings,
         )
     )
