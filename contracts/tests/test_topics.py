@@ -5,14 +5,23 @@ import re
 
 import pytest
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.events import data, evaluation, lifecycle, monitoring, production, training, upstream
+from tunewheel_contracts.events import (
+    data,
+    evaluation,
+    lifecycle,
+    monitoring,
+    production,
+    retrieval,
+    training,
+    upstream,
+)
 from tunewheel_contracts.topics import BY_NAME, TOPICS, TopicSpec
 
 
 def test_every_event_class_has_a_topic() -> None:
     classes = {
         member
-        for module in (data, evaluation, lifecycle, monitoring, production, training, upstream)
+        for module in (data, evaluation, lifecycle, monitoring, production, retrieval, training, upstream)
         for _, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, Event) and "type" in member.__dict__
     }
@@ -35,7 +44,7 @@ def test_a_topic_is_named_and_keyed_by_what_its_event_has(spec: TopicSpec) -> No
 
 def test_a_compacted_topic_keeps_one_event_per_key_for_ever() -> None:
     compacted = [spec for spec in TOPICS if spec.cleanup == "compact"]
-    assert {spec.name for spec in compacted} == {"project.declared", "serving.desired"}
+    assert {spec.name for spec in compacted} == {"project.declared", "serving.desired", "index.versioned"}
     assert all(spec.key == spec.event.subject_field and spec.retention_ms == -1 for spec in compacted)
 
 

@@ -46,4 +46,4 @@ def test_the_topics_name_what_a_service_replays_and_nothing_else(service: Servic
 
 def test_these_are_all_services_on_the_bus() -> None:
     named = {name for spec in TOPICS for name in (*spec.producers, *spec.consumers)}
-    assert named - {"upstream", "cli"} == set(SERVICES)
+    assert named - {"upstream", "cli", "index"} == set(SERVICES)

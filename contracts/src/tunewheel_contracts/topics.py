@@ -12,6 +12,7 @@ from tunewheel_contracts.events import (
     lifecycle,
     monitoring,
     production,
+    retrieval,
     training,
     upstream,
 )
@@ -23,7 +24,17 @@ DEAD_LETTER_OVERHEAD = 64 * 1024
 """Bytes that a dead letter's headers may add to the message that it carries."""
 
 Service = Literal[
-    "upstream", "ingest", "curate", "train", "eval", "registry", "serve-gateway", "monitor", "console", "cli"
+    "upstream",
+    "ingest",
+    "curate",
+    "train",
+    "eval",
+    "registry",
+    "serve-gateway",
+    "monitor",
+    "index",
+    "console",
+    "cli",
 ]
 
 
@@ -266,6 +277,10 @@ DRIFT_RESOLVED = TopicSpec(
 LABELS_REQUESTED = TopicSpec(monitoring.LabelsRequested, ("monitor",), ("curate",), 1)
 TURN_COMPLETED = TopicSpec(
     monitoring.TurnCompleted, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
+)
+
+INDEX_VERSIONED = TopicSpec(
+    retrieval.IndexVersioned, ("index",), ("index",), cleanup="compact", replayed_by=("index",)
 )
 
 TOPICS: tuple[TopicSpec, ...] = tuple(v for v in list(globals().values()) if isinstance(v, TopicSpec))

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 KEY = "TUNEWHEEL_TEACHER_KEY"
@@ -58,6 +59,29 @@ def test_a_key_goes_to_the_hosts_it_is_listed_for(url: str, key: str | None, fie
     with pytest.raises(InvalidSpec, match=r"TUNEWHEEL_SPEC_HOSTS|is no URL") as refused:
         AllowedSources(hosts=hosts).check(asked)
     assert refused.value.field == f"dataset.formats.documents.questions.teacher.{field}"
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "field"),
+    [
+        ("https://vectors.example/v1", None, None),
+        ("https://vectors.example/v1", "TUNEWHEEL_EMBEDDING_KEY", None),
+        ("https://vectors.example/v1", "TUNEWHEEL_EMBEDDING_OTHER", "api_key_env"),
+        ("https://elsewhere.example/v1", None, "base_url"),
+    ],
+)
+def test_an_endpoint_of_embeddings_is_held_to_the_same_list(
+    url: str, key: str | None, field: str | None
+) -> None:
+    embedding = {"kind": "endpoint", "base_url": url, "model": "m", "api_key_env": key, "dimensions": 8}
+    allowed = AllowedSources(hosts="vectors.example=TUNEWHEEL_EMBEDDING_KEY")
+    asked = spec().model_copy(update={"retrieval": RetrievalSpec.model_validate({"embedding": embedding})})
+    if field is None:
+        allowed.check(asked)
+        return
+    with pytest.raises(InvalidSpec, match="TUNEWHEEL_SPEC_HOSTS") as refused:
+        allowed.check(asked)
+    assert refused.value.field == f"retrieval.embedding.{field}"
 
 
 def test_a_teacher_that_is_not_asked_may_stay_in_the_spec() -> None:

@@ -10,6 +10,7 @@ from pydantic import Field
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.fields import FiniteFloat, Frozen, RelativePath, Slug, SourceId, Text, Timestamp
 from tunewheel_contracts.formats.dataset import ChatMessage
+from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import Fault, LogPolicy, RouteRole
 
 
@@ -64,6 +65,8 @@ class InferenceCompleted(Event):
     """What of the project's own the client replaced: ``system_prompt``, ``response_format``, ``tools``,
     names of sampling parameters, ``max_tokens`` where the answer ended at a limit below the task's. Such an
     answer says little of the model."""
+    retrieval: Annotated[RetrievalUse | None, Field(exclude_if=operator.not_)] = None
+    """The passages that stood in the prompt; None: none was looked for."""
 
 
 class DriftWindow(Frozen):

@@ -1,4 +1,4 @@
-"""Which hosts and folders a project's spec may make curate reach: its operator says, not the spec."""
+"""Which hosts and folders a project's spec may make services reach: their operator says, not the spec."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from pydantic import AfterValidator
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.example_formats import TeacherSpec
+from tunewheel_contracts.formats.retrieval_spec import Embedding, EndpointEmbedding
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 HUB = "huggingface.co"
 DEFAULT_HOSTS = f"{HUB},hf.co"
 TEACHER_FIELD = "dataset.formats.documents.questions.teacher"
+EMBEDDING_FIELD = "retrieval.embedding"
 REPLAY_FIELD = "dataset.replay.source"
 
 _NAME, _IPV6 = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", r"[0-9a-f]*:[0-9a-f:.]*"
 _HOST = re.compile(rf"{_NAME}|{_IPV6}")
 _ENTRY = re.compile(
-    rf"(?P<host>{_NAME}|\[{_IPV6}\])(?::(?P<port>\d{{1,5}}))?(?:=(?P<key>TUNEWHEEL_TEACHER_[A-Z0-9_]{{1,64}}))?"
+    rf"(?P<host>{_NAME}|\[{_IPV6}\])(?::(?P<port>\d{{1,5}}))?"
+    r"(?:=(?P<key>TUNEWHEEL_(?:TEACHER|EMBEDDING)_[A-Z0-9_]{1,64}))?"
 )
 
 
@@ -36,8 +39,9 @@ def _are_hosts(value: str) -> str:
     for entry in listed(value):
         if not _ENTRY.fullmatch(entry):
             raise ValueError(
-                f"{entry!r} is no host: write host, host:port or host=TUNEWHEEL_TEACHER_…, the variable "
-                "whose key that host may get; several of them separated by commas"
+                f"{entry!r} is no host: write host, host:port, or either with =TUNEWHEEL_TEACHER_… or "
+                "=TUNEWHEEL_EMBEDDING_…, the variable whose key that host may get; several of them separated "
+                "by commas"
             )
     return value
 
@@ -57,7 +61,7 @@ Folders = Annotated[str, AfterValidator(_are_folders)]
 
 
 class AllowedSources(Frozen):
-    """What a spec's teacher and replay may name."""
+    """What a spec's teacher, replay and embedding may name."""
 
     hosts: Hosts = DEFAULT_HOSTS
     folders: tuple[str, ...] = ()
@@ -79,6 +83,8 @@ class AllowedSources(Frozen):
         questions, replay = spec.dataset.formats.documents.questions, spec.dataset.replay
         if questions.enabled and questions.method == "teacher" and questions.teacher is not None:
             self.check_teacher(questions.teacher)
+        if spec.retrieval is not None:
+            self.check_embedding(spec.retrieval.embedding)
         if replay is None:
             return
         if "://" in replay.source or os.path.isabs(replay.source):
@@ -92,12 +98,25 @@ class AllowedSources(Frozen):
         Raises:
             InvalidSpec
         """
-        self.check_url(teacher.base_url, f"{TEACHER_FIELD}.base_url")
-        key = teacher.api_key_env
-        if key is not None and key not in self._keys(urlsplit(teacher.base_url)):
-            host = urlsplit(teacher.base_url).hostname
-            reason = f"{key} must not go to {host}; have the operator of curate add {host}={key} to "
-            raise InvalidSpec(field=f"{TEACHER_FIELD}.api_key_env", reason=reason + "TUNEWHEEL_SPEC_HOSTS")
+        self._check_endpoint(teacher.base_url, teacher.api_key_env, TEACHER_FIELD)
+
+    def check_embedding(self, embedding: Embedding) -> None:
+        """Refuse an endpoint of embeddings as ``check_teacher`` refuses a teacher's.
+
+        Raises:
+            InvalidSpec
+        """
+        if isinstance(embedding, EndpointEmbedding):
+            self._check_endpoint(embedding.base_url, embedding.api_key_env, EMBEDDING_FIELD)
+
+    def _check_endpoint(self, url: str, key: str | None, field: str) -> None:
+        self.check_url(url, f"{field}.base_url")
+        if key is not None and key not in self._keys(urlsplit(url)):
+            host = urlsplit(url).hostname
+            reason = (
+                f"{key} must not go to {host}; have the operator add {host}={key} to TUNEWHEEL_SPEC_HOSTS"
+            )
+            raise InvalidSpec(field=f"{field}.api_key_env", reason=reason)
 
     def check_url(self, url: str, field: str = REPLAY_FIELD) -> None:
         """Refuse a URL of a host that is not listed.
@@ -112,7 +131,7 @@ class AllowedSources(Frozen):
             raise InvalidSpec(field=field, reason=f"{url} is no URL; correct it") from None
         if not known:
             host = parts.hostname or url
-            reason = f"{host} is not a host that specs may name here; have the operator of curate add it to "
+            reason = f"{host} is not a host that specs may name here; have the operator add it to "
             raise InvalidSpec(field=field, reason=reason + "TUNEWHEEL_SPEC_HOSTS, or choose another")
 
     def check_hub(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated
 
 from pydantic import Field
@@ -43,6 +44,10 @@ class Bundle(Frozen):
     """Of the weights while they compute: ``bfloat16``, ``float16`` or ``float32``."""
     quantization: str | None = None
     """Form of the base's weights: ``nf4``; None: as published."""
+
+    retrieval_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
+    """Of the retrieval spec by which it was answered: the configuration, not the index version. None:
+    nothing was retrieved."""
 
     @property
     def sha256(self) -> str:

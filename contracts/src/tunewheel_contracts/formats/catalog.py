@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest, Negative, PreferencePair
+from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_contracts.formats.label_prompts import LabelPrompts
 from tunewheel_contracts.formats.review import ReviewSet
 from tunewheel_contracts.formats.run import AdapterRef, RunManifest
@@ -17,6 +18,7 @@ FORMATS: dict[str, type[BaseModel]] = {
     "chat-example": ChatExample,
     "dataset-manifest": DatasetManifest,
     "desired-routes": DesiredRoutes,
+    "index-manifest": IndexManifest,
     "label-prompts": LabelPrompts,
     "negative": Negative,
     "preference-pair": PreferencePair,

@@ -37,6 +37,7 @@ from tunewheel_contracts.formats.output_rules import CitedRule, OutputRule, Patt
 from tunewheel_contracts.formats.output_schema import OutputSchema
 from tunewheel_contracts.formats.recipe import TrainSpec
 from tunewheel_contracts.formats.recognised import check_recognised
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_contracts.formats.serving import LogPolicy
 from tunewheel_contracts.identity import content_sha256
@@ -242,6 +243,8 @@ class ProjectSpec(Strict):
     rollout: RolloutSpec = RolloutSpec()
     drift: DriftSpec = DriftSpec()
     serving: Annotated[ServingSpec, Field(exclude_if=lambda spec: spec == ServingSpec())] = ServingSpec()
+    retrieval: Annotated[RetrievalSpec | None, Field(exclude_if=operator.not_)] = None
+    """Whether answers draw on the project's documents; null: they do not, and nothing is indexed."""
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
@@ -260,6 +263,16 @@ class ProjectSpec(Strict):
             raise inconsistent(
                 "rollout.canary.percent",
                 "is 0: a canary without traffic is never judged; give 1 to 100, or set enabled: false",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cites_where_there_is_text(self) -> Self:
+        if self.retrieval and self.retrieval.cite == "answer" and self.task.output_schema is not None:
+            raise inconsistent(
+                "retrieval.cite",
+                "is answer, but task.output_schema gives answers a form that sources have no place in; "
+                "write header",
             )
         return self
 
