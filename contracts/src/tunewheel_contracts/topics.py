@@ -275,6 +275,9 @@ DRIFT_RESOLVED = TopicSpec(
     monitoring.DriftResolved, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
 )
 LABELS_REQUESTED = TopicSpec(monitoring.LabelsRequested, ("monitor",), ("curate",), 1)
+TURN_DECIDED = TopicSpec(
+    monitoring.TurnDecided, ("curate",), ("curate",), cleanup="compact", replayed_by=("curate",)
+)
 TURN_COMPLETED = TopicSpec(
     monitoring.TurnCompleted, ("monitor",), ("curate", "monitor"), 1, replayed_by=("curate", "monitor")
 )

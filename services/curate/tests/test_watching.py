@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
+from tunewheel_contracts.events.monitoring import AlarmAnswer, DriftResolved, TurnDecided
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_curate.builds.known import Known
@@ -33,7 +34,7 @@ class Shop:
 
     def __init__(self, folder: Path, spec: Any, records: Any) -> None:
         self.table = RecordTable(str(folder / "records"))
-        self.published: list[Envelope[DatasetRequested]] = []
+        self.published: list[Envelope[Any]] = []
         self.now = 0.0
         self._records = records
         self.logged = self.kept = 0
@@ -58,10 +59,14 @@ class Shop:
             ),
             request_for_drift=self._due,
             holds=self._holds,
+            decision=lambda _: self.decided,
         )
+        self.decided: TurnDecided | None = None
         self.due: Envelope[DatasetRequested] | None = None
         self.held = False
-        service: Any = SimpleNamespace(publish=self._publish)
+        service: Any = SimpleNamespace(
+            publish=self._publish, new=lambda data: new_event(data, source="/test")
+        )
         self._watch = Watch(
             service, curation, seconds=1, compact_files=99, read_backlog=self._backlog, clock=lambda: self.now
         )
@@ -73,7 +78,7 @@ class Shop:
     async def _holds(self, _: str, __: BuildReason) -> bool:
         return self.held
 
-    async def _publish(self, event: Envelope[DatasetRequested]) -> None:
+    async def _publish(self, event: Envelope[Any]) -> None:
         self.published.append(event)
 
     async def _backlog(self) -> Backlog:
@@ -204,3 +209,35 @@ async def test_the_turn_that_an_alarm_leads_to_is_asked_for_when_it_is_due(shop:
     await shop.look()
     assert [event.data.request for event in shop.published] == ["alarm-1"]
     assert shop.known.history.has_requested("shop", shop.published[0].id)
+
+
+def decision(step: str, *alarms: str) -> TurnDecided:
+    answers = (AlarmAnswer(alarm_id=name, detector="input", follows="retrain") for name in alarms)
+    return TurnDecided(project="shop", step=step, alarm_ids=alarms, alarms=tuple(answers))
+
+
+async def test_a_decision_is_told_when_it_changes_and_once_when_the_alarms_are_over(shop: Shop) -> None:
+    shop.known.turns.apply(new_event(ALARM, source="/test"))
+    for step in ("waits for labels", "cools down", "waits for labels"):
+        shop.decided = decision(step, "alarm-1")
+        await shop.look()
+    over = DriftResolved(
+        project="shop", alarm_id="alarm-1", detector="input", dataset_id="ds-1", model_id="m",
+        reason="calm", raised_at=NOON, resolved_at=NOON,
+    )  # fmt: skip
+    shop.known.turns.apply(new_event(over, source="/test"))
+    shop.decided = decision("no alarm is open")
+    await shop.look()
+    steps = [event.data.step for event in shop.published]
+    assert steps == ["waits for labels", "cools down", "waits for labels", "no alarm is open"]
+
+
+async def test_what_another_replica_or_the_process_before_told_is_not_told_again(shop: Shop) -> None:
+    shop.known.turns.apply(new_event(ALARM, source="/test"))
+    shop.decided = decision("waits for labels", "alarm-1")
+    shop.known.decided(new_event(shop.decided, source="/test"))
+    await shop.look()
+    assert shop.published == []
+    shop.known.decided(new_event(decision("cools down", "alarm-1"), source="/test"))
+    await shop.look()
+    assert shop.published == [], "two that disagree would contradict each other for ever"

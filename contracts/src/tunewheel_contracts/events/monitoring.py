@@ -1,5 +1,5 @@
-"""What the monitor produces besides drift and rollout judgements: scores, resolved alarms, missing labels,
-turns."""
+"""What follows from production besides drift and rollout judgements: scores, resolved alarms, missing labels,
+decisions about turns, and how turns ended."""
 
 from __future__ import annotations
 
@@ -141,6 +141,55 @@ class LabelsRequested(Event):
     """Whose questions to answer, most typical first."""
     prompts: RelativePath | None = None
     """JSON in the object store with the questions' texts, redacted; an erasure empties what it takes."""
+
+
+class AlarmAnswer(Frozen):
+    """What curate makes of one open alarm."""
+
+    alarm_id: Slug
+    detector: str
+    follows: str
+    """``collect_labels``, ``retrain``, ``investigate`` or ``nothing``, as spec and alarm say."""
+    labels: Annotated[int, Field(ge=0)] | None = None
+    """Trusted examples near the alarm's cluster; None: this alarm waits for no labels."""
+    labels_needed: Annotated[int, Field(ge=0)] | None = None
+
+
+class TurnDecided(Event):
+    """What curate does now about a project's open alarms, and what it waits for. The latest one holds."""
+
+    type: ClassVar[str] = "turn.decided"
+    subject_field: ClassVar[str] = "project"
+    identity_fields: ClassVar[tuple[str, ...]] = (
+        "step",
+        "evidence",
+        "alarm_ids",
+        "alarms",
+        "until",
+        "spent",
+        "limits",
+    )
+
+    project: Slug
+    step: str
+    """``a turn is due``, ``waits for labels``, ``waits for the turn in flight``, ``waits until the alarm
+    lasts``, ``cools down``, ``the budget is spent``, ``waits for approval``, ``was tried already``,
+    ``a person should look``, ``nothing follows`` or ``no alarm is open``."""
+    evidence: str = ""
+    """What speaks for it, in words."""
+    next_step: str = ""
+    """What a person should do; empty where nobody need do anything."""
+    alarm_ids: Annotated[tuple[Slug, ...], Field(max_length=64)] = ()
+    """The alarms that ``step`` is about, oldest first."""
+    alarms: Annotated[tuple[AlarmAnswer, ...], Field(max_length=64)] = ()
+    """Every open alarm, oldest first."""
+    until: Timestamp | None = None
+    """When the clock alone ends the wait."""
+    spent: dict[str, FiniteFloat] = {}
+    """By ``gpu_hours`` and ``dollars``: what runs cost this calendar month (UTC), where the spec sets a
+    limit."""
+    limits: dict[str, FiniteFloat] = {}
+    """The month's limits, as the spec sets them."""
 
 
 class TurnCompleted(Event):

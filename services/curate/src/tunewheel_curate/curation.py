@@ -18,6 +18,7 @@ from tunewheel_contracts.events.data import (
     RecordIngested,
     RecordKind,
 )
+from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -108,6 +109,10 @@ class Curation:
         return await self._request_once(
             alarm, BuildReason.DRIFT, name=decision.request, alarms=decision.alarms
         )
+
+    def decision(self, project: str) -> TurnDecided | None:
+        """Return what was decided last about a project's alarms; None: nothing yet."""
+        return self._turns.decided(project)
 
     async def holds(self, project: str, reason: BuildReason) -> bool:
         """Tell whether a version that records ask for has to wait for a turn."""

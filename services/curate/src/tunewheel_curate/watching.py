@@ -17,6 +17,7 @@ import structlog
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import BuildReason, DatasetRequested
+from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_runtime.service import Service
 
 from tunewheel_curate.builds.policy import due, pending_records
@@ -52,6 +53,8 @@ class Watch:
         """By project that seems silent: where the log ended then."""
         self._silent: set[str] = set()
         """Projects of which everything before that end is in the table."""
+        self._told: dict[str, TurnDecided] = {}
+        """By project: the latest decision that this process saw on the log, or put there."""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -74,12 +77,13 @@ class Watch:
             await asyncio.sleep(self._seconds)
 
     async def look(self) -> None:
-        """Read what arrived since the last look, and request the builds that are due."""
+        """Read what arrived since the last look, request the builds that are due, and tell what waits."""
         await self._read_arrivals()
-        for project in self._curation.known.turns.alarmed():
+        for project in self._curation.known.alarmed():
             request = await self._curation.request_for_drift(project)
             if request is not None:
                 await self._ask(request)
+            await self._tell(project)
         for project, arrivals in self._arrivals.items():
             declared = self._curation.projects.get(project)
             if declared is None:
@@ -107,6 +111,22 @@ class Watch:
         log.info("dataset_requested", project=asked.project, reason=asked.reason, request=asked.request)
         await self._service.publish(request)
         self._curation.known.requested(request)
+
+    async def _tell(self, project: str) -> None:
+        """Put on the log what was decided about a project's alarms, where the log does not say so yet. Each
+        process tells it once: replicas that decide differently do not contradict each other for ever."""
+        decided = self._curation.decision(project)
+        if decided is None or decided == self._told.get(project):
+            return
+        if decided != self._curation.known.decision(project):
+            log.info(
+                "turn_decided", project=project, decision=decided.step, evidence=decided.evidence,
+                alarms=decided.alarm_ids, until=decided.until.isoformat() if decided.until else None,
+            )  # fmt: skip
+            event = self._service.new(decided)
+            await self._service.publish(event)
+            self._curation.known.decided(event)
+        self._told[project] = decided
 
     async def _is_silent(self, project: str) -> bool:
         """Tell whether the table held all of ``project`` already when it was read for this look."""

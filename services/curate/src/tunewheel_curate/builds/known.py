@@ -7,6 +7,7 @@ from typing import Any
 
 from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -15,6 +16,7 @@ from tunewheel_contracts.topics import (
     ERASURE_REQUESTED,
     PROJECT_DECLARED,
     TRAIN_COMPLETED,
+    TURN_DECIDED,
 )
 from tunewheel_runtime.service import Position
 
@@ -31,6 +33,7 @@ TOPICS = tuple(
             DOCUMENT_WITHDRAWN,
             ERASURE_REQUESTED,
             TRAIN_COMPLETED,
+            TURN_DECIDED,
             *HISTORY_TOPICS,
             *TURN_TOPICS,
         )
@@ -48,6 +51,8 @@ class Known:
         self.erasures = Erasures()
         self.specs: dict[str, ProjectSpec] = {}
         """By hash: every spec that the log still holds, the earlier ones too."""
+        self._decided: dict[str, Envelope[TurnDecided]] = {}
+        """By project: the latest decision on the log."""
         self._adapters: dict[str, str] = {}
         """By model id: the dataset version that an adapter was trained on."""
 
@@ -57,6 +62,7 @@ class Known:
             self.specs[envelope.data.spec.sha256] = envelope.data.spec
         if isinstance(envelope.data, TrainCompleted):
             self._adapters[envelope.data.adapter.model_id] = envelope.data.dataset_id
+        self.decided(envelope)
         self.requested(envelope)
         self.withdrawals.apply(envelope, position.partition, position.offset)
         self.erasures.apply(envelope)
@@ -65,6 +71,23 @@ class Known:
         """Take note of a request that is on the log, wherever it lies there, or of what became of one."""
         self.history.apply(envelope)
         self.turns.apply(envelope)
+
+    def decided(self, envelope: Envelope[Any]) -> None:
+        """Take note of a decision that is on the log."""
+        project = envelope.project
+        if isinstance(envelope.data, TurnDecided) and (
+            project not in self._decided or self._decided[project].time <= envelope.time
+        ):
+            self._decided[project] = envelope
+
+    def decision(self, project: str) -> TurnDecided | None:
+        """Return the latest decision that the log tells of a project."""
+        return self._decided[project].data if project in self._decided else None
+
+    def alarmed(self) -> list[str]:
+        """Return the projects that have an open alarm, and those whose latest decision knows one."""
+        told = (name for name, event in self._decided.items() if event.data.alarms)
+        return list(dict.fromkeys((*self.turns.alarmed(), *told)))
 
     def adapters_of(self, dataset_ids: Collection[str]) -> tuple[str, ...]:
         """Return the adapters that were trained on any of these versions, sorted."""

@@ -165,7 +165,7 @@ def _serves_against(turn: Turn) -> bool:
 
 def _is_ready(state: State, alarm: Alarm) -> bool:
     if _collects(state, alarm):
-        return state.labelled.get(alarm.name, 0) >= _needed(state, alarm)
+        return state.labelled.get(alarm.name, 0) >= labels_needed(state, alarm)
     tried = state.turns_for(alarm)
     return not tried or _spec_changed(state, tried)
 
@@ -182,7 +182,7 @@ def _labels_may_come(state: State, alarms: Sequence[Alarm], now: datetime) -> bo
     )
 
 
-def _needed(state: State, alarm: Alarm) -> int:
+def labels_needed(state: State, alarm: Alarm) -> int:
     """Return how many labels the next turn for ``alarm`` waits for: the same data is not tried again, unless
     the spec changed. A person's command that made no version tried none."""
     tried = [turn for turn in state.turns_for(alarm) if turn.dataset_id or turn.reason is BuildReason.DRIFT]
@@ -211,7 +211,7 @@ def _reason(state: State, alarm: Alarm) -> str:
 def _parts(state: State, alarm: Alarm) -> Iterator[str]:
     what = follows(state.drift.turns, alarm)
     if what == "collect_labels":
-        yield f"{state.labelled.get(alarm.name, 0)} of {_needed(state, alarm)} labels near the cluster"
+        yield f"{state.labelled.get(alarm.name, 0)} of {labels_needed(state, alarm)} labels near the cluster"
     else:
         yield what
     if tried := state.turns_for(alarm):

@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 
 import structlog
 from tunewheel_contracts.events.data import BuildReason
+from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.turns.deciding import MOST_ALARMS, Decision, decide, follows, hold, to_mend
 from tunewheel_curate.turns.facts import TurnFacts
 from tunewheel_curate.turns.labelling import LabelCount
 from tunewheel_curate.turns.state import State
+from tunewheel_curate.turns.telling import tell
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +26,7 @@ def utc_now() -> datetime:
 
 
 class Dispatch:
-    """Says what is due, and tells each decision in the log once."""
+    """Says what is due, and keeps the latest decision of each project."""
 
     def __init__(
         self, facts: TurnFacts, labels: LabelCount, *, clock: Callable[[], datetime] = utc_now
@@ -32,8 +34,10 @@ class Dispatch:
         self._facts = facts
         self._labels = labels
         self._clock = clock
-        self._told: dict[str, object] = {}
-        """By project: the latest decision, and what held builds up."""
+        self._decided: dict[str, TurnDecided] = {}
+        """By project: the latest decision."""
+        self._held: dict[str, str | None] = {}
+        """By project: what held builds up."""
 
     async def decide(self, spec: ProjectSpec) -> Decision:
         """Return what follows now from the open alarms of a project.
@@ -41,14 +45,14 @@ class Dispatch:
         Raises:
             TransientError: the store is away.
         """
-        decision = decide(await self._state(spec), self._clock())
-        if self._is_news(spec.project, (decision.step, decision.alarms, decision.request)):
-            until = decision.until.isoformat() if decision.until else None
-            log.info(
-                "turn_decided", project=spec.project, decision=decision.step.value,
-                evidence=decision.evidence, alarms=decision.alarms, until=until,
-            )  # fmt: skip
+        state, now = await self._state(spec), self._clock()
+        decision = decide(state, now)
+        self._decided[spec.project] = tell(state, decision, spec.project, now)
         return decision
+
+    def decided(self, project: str) -> TurnDecided | None:
+        """Return what was decided last; None: nothing yet."""
+        return self._decided.get(project)
 
     async def hold(self, spec: ProjectSpec, reason: BuildReason) -> str | None:
         """Return why a version that records ask for has to wait; None where it does not.
@@ -57,8 +61,9 @@ class Dispatch:
             TransientError: the store is away.
         """
         held = hold(await self._state(spec), reason, self._clock())
-        if self._is_news(f"{spec.project} records", held) and held is not None:
+        if held is not None and held != self._held.get(spec.project):
             log.info("build_waits", project=spec.project, reason=held)
+        self._held[spec.project] = held
         return held
 
     def mended_by_command(self, spec: ProjectSpec) -> tuple[str, ...]:
@@ -78,7 +83,3 @@ class Dispatch:
         if not wanted:
             return state
         return replace(state, labelled=await asyncio.to_thread(self._labels.count, spec.project, wanted))
-
-    def _is_news(self, name: str, said: object) -> bool:
-        news, self._told[name] = self._told.get(name) != said, said
-        return news

@@ -1,0 +1,51 @@
+"""What the log is told of a decision: step, open alarms, the month's budget, what a person should do."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tunewheel_contracts.events.monitoring import AlarmAnswer, TurnDecided
+from tunewheel_planner.spending import spent_in_month
+
+from tunewheel_curate.turns.deciding import MOST_ALARMS, Decision, Step, follows, labels_needed
+from tunewheel_curate.turns.state import Alarm, State
+
+NEXT_STEPS = {
+    Step.INVESTIGATE: "Look at what the alarm is about, and update documents or the spec; `tunewheel build "
+    "--project {project}` asks for a version.",
+    Step.LABELS: "Answer the questions that wait: `tunewheel labels list --project {project}`, or the "
+    "console's page Labels.",
+    Step.TRIED: "Change the spec or publish other records; `tunewheel build --project {project}` tries the same again.",
+    Step.BUDGET: "Raise `drift.turns.budget` in the spec, or run `tunewheel build --project {project}`.",
+    Step.APPROVAL: "Approve of the turn: run `tunewheel build --project {project}`, or press Build in the console.",
+}
+"""By step; the others need nobody."""
+
+
+def tell(state: State, decision: Decision, project: str, now: datetime) -> TurnDecided:
+    """Return the event that says what was decided about ``project`` at ``now``."""
+    budget = state.drift.turns.budget.model_dump(exclude_none=True)
+    spent = spent_in_month(state.runs, now)
+    return TurnDecided(
+        project=project,
+        step=decision.step.value,
+        evidence=decision.evidence,
+        next_step=NEXT_STEPS.get(decision.step, "").format(project=project),
+        alarm_ids=decision.alarms[:MOST_ALARMS],
+        alarms=tuple(_answer(state, alarm) for alarm in state.alarms[:MOST_ALARMS]),
+        until=decision.until,
+        spent={name: getattr(spent, name) for name in budget},
+        limits=budget,
+    )
+
+
+def _answer(state: State, alarm: Alarm) -> AlarmAnswer:
+    what = follows(state.drift.turns, alarm)
+    waits = what == "collect_labels"
+    return AlarmAnswer(
+        alarm_id=alarm.name,
+        detector=alarm.detector,
+        follows=what,
+        labels=state.labelled.get(alarm.name, 0) if waits else None,
+        labels_needed=labels_needed(state, alarm) if waits else None,
+    )
