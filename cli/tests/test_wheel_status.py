@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+from tunewheel_cli.commands.tables import print_status
 from tunewheel_cli.wheel_status import MOVING, fold
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.topics import BY_NAME
@@ -59,6 +61,25 @@ def test_a_trial_that_cannot_be_ends_in_the_status_with_its_reason() -> None:
     assert (status.place, reason in status.last) == ("ended without a rollout, collecting records", True)
     superseded = event("model.promoted", 5, **told, decided_by=None)
     assert fold([passed, superseded])["p"].place == "passed, rolling out"
+
+
+def test_an_alarm_moves_no_project_and_its_decision_is_told_to_people_and_machines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    events = [
+        event("train.started", 1),
+        event("drift.detected", 2, alarm_id="alarm-1f", signal="novelty"),
+        event("turn.decided", 3),
+    ]
+    status = fold(events)["p"]
+    assert (status.place, len(status.drifts)) == ("training", 1)
+    turns = status.as_json()["turns"]
+    assert turns["alarms"][0]["answer"]["labels_needed"] == 20
+    assert turns["decision"]["step"] == "waits for labels"
+    print_status(None, [], {}, {"p": status}, {})
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "decision: curate: waits for labels" in printed
+    assert "to do: Answer the questions that wait" in printed
 
 
 def test_every_moving_topic_has_a_place() -> None:

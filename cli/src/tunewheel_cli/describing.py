@@ -176,5 +176,6 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     monitoring.LabelsRequested: lambda e: (
         f"{e.request_id}: {e.wanted} trusted answers wanted about {', '.join(e.keywords) or 'what drifted'}"
     ),
+    monitoring.TurnDecided: lambda e: f"{e.step}{f': {e.evidence}' if e.evidence else ''}",
     monitoring.TurnCompleted: lambda e: f"{e.turn_id}: {e.outcome}{_because('; '.join(e.reasons))}",
 }

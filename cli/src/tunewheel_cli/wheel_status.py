@@ -10,6 +10,9 @@ from typing import Any
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.topics import TopicSpec
+from tunewheel_contracts.turn_report import as_json
+from tunewheel_contracts.turn_status import TOPICS as TURN_TOPICS
+from tunewheel_contracts.turn_status import TurnStatus
 
 from tunewheel_cli.describing import describe
 
@@ -30,9 +33,10 @@ MOVING: tuple[TopicSpec, ...] = (
     topics.MODEL_PROMOTED,
     topics.MODEL_ROLLEDBACK,
     topics.SERVING_DESIRED,
-    topics.DRIFT_DETECTED,
     topics.ROLLOUT_JUDGED,
 )
+SHOWN: tuple[TopicSpec, ...] = tuple(dict.fromkeys((*MOVING, *TURN_TOPICS)))
+"""All that a status is folded from. An alarm moves no project: curate decides what follows from it."""
 
 ENDED = "ended without a rollout, collecting records"
 _PLACES = {
@@ -49,7 +53,6 @@ _PLACES = {
     topics.EVAL_UNDECIDED.name: "undecided, collecting records",
     topics.REVIEW_REQUESTED.name: "waiting for a review",
     topics.MODEL_ROLLEDBACK.name: "rolled back, collecting records",
-    topics.DRIFT_DETECTED.name: "drifted, building a dataset",
     topics.ROLLOUT_JUDGED.name: "rollout judged",
 }
 
@@ -67,9 +70,11 @@ class ProjectStatus:
     runs: set[str] = field(default_factory=set)
     promoted: set[str] = field(default_factory=set)
     drifts: set[str] = field(default_factory=set)
+    turns: TurnStatus = field(default_factory=TurnStatus)
 
     def apply(self, envelope: Envelope[Any]) -> None:
         event, name = envelope.data, envelope.data.type
+        self.turns.apply(envelope)
         if getattr(event, "superseded_by", None):
             return  # the newer version has the project
         if name == topics.DATASET_VERSIONED.name:
@@ -90,8 +95,10 @@ class ProjectStatus:
             by_itself = stage == "retired" and event.decided_by in ("rollout", "criteria")
             if stage in ("retired", "rejected", "evaluated") and not by_itself:
                 return
-        else:
+        elif name in _PLACES:
             place = _PLACES[name]
+        else:
+            return
         self.place, self.since, self.last = place, envelope.time, f"{name} {describe(envelope)}"
 
     def as_json(self) -> dict[str, Any]:
@@ -106,6 +113,7 @@ class ProjectStatus:
             "runs": len(self.runs),
             "promoted": len(self.promoted),
             "drifts": len(self.drifts),
+            "turns": as_json(self.turns),
         }
 
 

@@ -25,7 +25,7 @@ from tunewheel_contracts.events.lifecycle import (
     ServingDesired,
     Stage,
 )
-from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested
+from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested, TurnDecided
 from tunewheel_contracts.events.production import (
     DriftDetected,
     DriftExample,
@@ -376,6 +376,12 @@ class Desk:
                 window=window,
                 examples=(DriftExample(completion_id="c3", excerpt="my solar panel hums", score=0.9),),
             )
+        )
+
+    def decided(self) -> Envelope[Any]:
+        """Return what curate says of an alarm that waits for approval."""
+        return self.event(
+            TurnDecided(project=self.project, step="waits for approval", next_step="Run `tunewheel build`.")
         )
 
     def turn(self) -> list[Envelope[Any]]:

@@ -108,6 +108,16 @@ async def test_the_whole_turn_is_on_the_page(user: User, state: Any, desk: Any):
     assert any("solar" in row.get("examples", "") for row in shown)
 
 
+async def test_why_a_turn_waits_and_what_to_do_is_on_the_page(user: User, state: Any, desk: Any):
+    for event in desk.turn():
+        state.apply(event)
+    await user.open("/")
+    await user.should_see("curate has decided nothing about it yet")
+    state.apply(desk.decided())
+    await user.should_see("decision: curate: waits for approval", retries=PATIENT)
+    await user.should_see("to do: Run `tunewheel build`.")
+
+
 async def test_news_appear_without_reloading(user: User, state: Any, desk: Any):
     await user.open("/")
     state.apply(desk.declared())

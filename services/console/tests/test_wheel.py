@@ -63,3 +63,7 @@ def test_records_do_not_pull_a_project_out_of_its_turn(desk: Any):
 def test_a_retired_model_is_no_news_of_the_wheel(desk: Any):
     assert steps_of([desk.promoted(), desk.promoted(Stage.RETIRED)]) == ["serve", "serve"]
     assert place_after(None, new_event(desk.desired().data, source="/test")) is None
+
+
+def test_an_alarm_does_not_pull_a_project_out_of_its_turn(desk: Any):
+    assert steps_of([desk.drifted(), desk.started(), desk.drifted()]) == ["monitor", "train", "train"]

@@ -25,18 +25,22 @@ def register(app: typer.Typer) -> None:
 
 @reaching
 def status(reach: Reach, project: Project = None) -> None:
-    """Show the services, how far they are behind, and where each project is on the wheel."""
+    """Show the services, how far they are behind, and where each project is on the wheel.
+
+    Of each project: its open alarms, what curate decided about them and why it waits, the turn in flight,
+    how the last turn ended, and what a person should do next.
+    """
     from tunewheel_cli.commands.tables import print_status
     from tunewheel_cli.dead_letters import dead_letter_counts
     from tunewheel_cli.lag import read_lag
     from tunewheel_cli.reading import read_topics
     from tunewheel_cli.run_state import living
     from tunewheel_cli.service_warnings import read_warnings
-    from tunewheel_cli.wheel_status import MOVING, fold
+    from tunewheel_cli.wheel_status import SHOWN, fold
 
     async def gather() -> tuple[list[Any], dict[str, int], dict[str, Any], dict[str, list[str]]]:
         options = reach.client_options()
-        events = [event async for event in read_topics(options, MOVING) if project in (None, event.project)]
+        events = [event async for event in read_topics(options, SHOWN) if project in (None, event.project)]
         warnings = await read_warnings(running.services if running else {})
         return await read_lag(options), await dead_letter_counts(options), fold(events), warnings
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from tunewheel_contracts.turn_report import report
 
 from tunewheel_cli.acls import PRINCIPALS, Acl
 from tunewheel_cli.known_models import KnownModel
@@ -45,6 +48,18 @@ def print_status(
         counts = ", ".join(f"{name} {count:,}" for name, count in refused.items())
         console.print(f"[yellow]refused:[/] {counts} (see `tunewheel dead-letters`)")
     console.print(_projects(projects) if projects else "no project is declared")
+    for project in projects.values():
+        _print_turns(console, project)
+
+
+def _print_turns(console: Console, project: ProjectStatus) -> None:
+    """Print the project's alarms and turns, and last what a person should do."""
+    lines = report(project.turns, datetime.now(UTC))
+    if lines:
+        console.print(f"\n[bold]{project.project}[/]")
+    for line in lines:
+        colour = {"alarm": "red", "to do": "yellow"}.get(line.about, "default")
+        console.print(Padding(f"[{colour}]{line.about}:[/] {escape(line.text)}", (0, 0, 0, 2)))
 
 
 def print_models(models: Sequence[KnownModel]) -> None:

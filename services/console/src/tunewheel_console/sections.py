@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.events.training import TrainAction
+from tunewheel_contracts.turn_report import report
 from tunewheel_runtime.identity.roles import Role
 
 from tunewheel_console import rows
@@ -65,6 +67,7 @@ def draw_project(project: Project, commands: Commands) -> None:
             )
     traffic = ui.label().classes("text-caption")
     traffic.bind_text_from(project, "traffic").bind_visibility_from(project, "traffic")
+    draw_turns(project)
     for run in project.pending_reviews:
         if run.asked is not None:
             draw_review(run.asked, commands)
@@ -77,6 +80,18 @@ def draw_project(project: Project, commands: Commands) -> None:
         draw_runs(project, commands)
         draw_scorecards(project, commands)
         draw_production(project, commands)
+
+
+def draw_turns(project: Project) -> None:
+    """Draw the open alarms, why a turn waits, the turn in flight, how the last one ended, what to do next."""
+    lines = report(project.turns, datetime.now(UTC))
+    if not lines:
+        return
+    with ui.column().classes("w-full gap-1").mark(f"turns-{project.name}"):
+        _heading("Alarms and turns")
+        for about, text in lines:
+            colour = {"alarm": "text-negative", "to do": "text-weight-bold"}.get(about, "")
+            ui.label(f"{about}: {text}").classes(f"text-caption {colour}")
 
 
 def draw_review(request: Envelope[ReviewRequested], commands: Commands) -> None:

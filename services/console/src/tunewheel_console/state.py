@@ -26,6 +26,7 @@ from tunewheel_contracts.events.lifecycle import (
     ServingDesired,
     Stage,
 )
+from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_contracts.events.production import DriftDetected, InferenceCompleted, RolloutJudged
 from tunewheel_contracts.events.training import (
     TrainAction,
@@ -38,6 +39,7 @@ from tunewheel_contracts.events.training import (
 from tunewheel_contracts.events.upstream import FeedbackReceived, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import PROJECT_DECLARED, SERVING_DESIRED, TopicSpec
+from tunewheel_contracts.turn_status import TurnStatus
 
 from tunewheel_console.label_state import LabelRequests
 from tunewheel_console.review_state import Reviews
@@ -49,8 +51,8 @@ LOSS_POINTS = 2_000
 """Most losses kept per run."""
 T = TypeVar("T", datetime, tuple[datetime, str], tuple[datetime, TrainAction])
 Verdict = EvalPassed | EvalFailed | EvalUndecided | ReviewRequested
-_REPEATED = (TrainStarted, TrainCompleted, TrainFailed, TrainControl)
-"""Events that happen anew under the id of an earlier one, where a run is trained again."""
+_REPEATED = (TrainStarted, TrainCompleted, TrainFailed, TrainControl, TurnDecided)
+"""Events that happen anew under the id of an earlier one: a run is trained again, a decision holds again."""
 
 
 @dataclass
@@ -125,6 +127,8 @@ class Project:
     reviews: Reviews = field(default_factory=Reviews)
     """Those of answers."""
     labels: LabelRequests = field(default_factory=LabelRequests)
+    turns: TurnStatus = field(default_factory=TurnStatus)
+    """Open alarms, what curate decided about them, turns in flight, how the last one ended."""
     models: set[str] = field(default_factory=set[str])
     """Every model that was registered, bases too."""
     stages: dict[str, Stage] = field(default_factory=dict[str, Stage])
@@ -196,6 +200,7 @@ class ConsoleState:
         _fold(project, envelope)
         project.reviews.apply(envelope)
         project.labels.apply(envelope)
+        project.turns.apply(envelope)
         project.place = place_after(project.place, envelope)
         project.version += not (traffic and says_the_same(before, project.place))
         self.version += 1

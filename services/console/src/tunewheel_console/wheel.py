@@ -54,7 +54,8 @@ class Place:
 
 
 RESTING = (None, Step.INGEST, Step.SERVE, Step.MONITOR)
-"""Steps between turns: traffic moves a project only from these, never out of the middle of a turn."""
+"""Steps between turns: traffic and alarms move a project only from these, never out of the middle of a
+turn."""
 _SERVED = (Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION)
 
 
@@ -80,6 +81,8 @@ def _by_traffic(place: Place | None, data: Any) -> tuple[Step, str, Tone] | None
             return Step.INGEST, "records arrive", "working"
         case InferenceCompleted() if step in RESTING:
             return Step.MONITOR, "watches the answers", "working"
+        case DriftDetected() if step in RESTING:
+            return Step.MONITOR, f"{data.signal or data.detector} drift", "refused"
         case _:
             return None
 
@@ -110,8 +113,6 @@ def _by_turn(data: Any) -> tuple[Step, str, Tone] | None:
             return Step.EVAL, "waits for a person", "waiting"
         case ModelPromoted() | ModelRolledback() | RolloutJudged():
             return _rollout(data)
-        case DriftDetected():
-            return Step.MONITOR, f"{data.detector} drift", "refused"
         case _:
             return None
 

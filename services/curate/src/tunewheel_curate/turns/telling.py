@@ -10,14 +10,15 @@ from tunewheel_planner.spending import spent_in_month
 from tunewheel_curate.turns.deciding import MOST_ALARMS, Decision, Step, follows, labels_needed
 from tunewheel_curate.turns.state import Alarm, State
 
+BUILD = "`tunewheel build --project {project}`"
 NEXT_STEPS = {
-    Step.INVESTIGATE: "Look at what the alarm is about, and update documents or the spec; `tunewheel build "
-    "--project {project}` asks for a version.",
+    Step.INVESTIGATE: f"Look at what the alarm is about, then update documents or the spec; {BUILD} asks for "
+    "a version.",
     Step.LABELS: "Answer the questions that wait: `tunewheel labels list --project {project}`, or the "
     "console's page Labels.",
-    Step.TRIED: "Change the spec or publish other records; `tunewheel build --project {project}` tries the same again.",
-    Step.BUDGET: "Raise `drift.turns.budget` in the spec, or run `tunewheel build --project {project}`.",
-    Step.APPROVAL: "Approve of the turn: run `tunewheel build --project {project}`, or press Build in the console.",
+    Step.TRIED: f"Change the spec or publish other records; {BUILD} tries the same again.",
+    Step.BUDGET: f"Raise `drift.turns.budget` in the spec, or run {BUILD}.",
+    Step.APPROVAL: f"Approve of the turn: run {BUILD}, or press Build in the console.",
 }
 """By step; the others need nobody."""
 

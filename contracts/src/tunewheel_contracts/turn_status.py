@@ -1,0 +1,191 @@
+"""Where the alarms and turns of one project stand, folded from its events.
+
+Who shows it reads ``TOPICS``, which have no order between them. ``turn_report.py`` says the same in words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import DatasetRejected, DatasetRequested, DatasetVersioned
+from tunewheel_contracts.events.evaluation import EvalFailed, EvalPassed, EvalUndecided, ReviewRequested
+from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback, Stage
+from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompleted, TurnDecided
+from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainProgressed, TrainStarted
+from tunewheel_contracts.identity import turn_id_of
+
+TOPICS = (
+    topics.DRIFT_DETECTED,
+    topics.DRIFT_RESOLVED,
+    topics.TURN_DECIDED,
+    topics.DATASET_REQUESTED,
+    topics.DATASET_VERSIONED,
+    topics.DATASET_REJECTED,
+    topics.TRAIN_STARTED,
+    topics.TRAIN_PROGRESSED,
+    topics.TRAIN_COMPLETED,
+    topics.TRAIN_FAILED,
+    topics.EVAL_PASSED,
+    topics.EVAL_FAILED,
+    topics.EVAL_UNDECIDED,
+    topics.REVIEW_REQUESTED,
+    topics.MODEL_PROMOTED,
+    topics.MODEL_ROLLEDBACK,
+    topics.TURN_COMPLETED,
+)
+OVER = ""
+"""The stage of a version that nothing is done with any more."""
+MOVES = {
+    Stage.SHADOW: "in shadow",
+    Stage.CANARY: "in canary",
+    Stage.PRODUCTION: "in production, its effect is being measured",
+    Stage.RETIRED: OVER,
+    Stage.REJECTED: OVER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TurnInFlight:
+    """A turn that goes on: where its version is, and since when."""
+
+    turn_id: str
+    reason: str
+    """Who asked for the version: drift, records (``count``, ``quiet``) or a command."""
+    alarm_ids: tuple[str, ...]
+    dataset_id: str | None
+    began_at: datetime
+    stage: str
+    since: datetime
+
+
+class TurnStatus:
+    """A fold over one project's events; applying one twice, or in another order, changes nothing."""
+
+    def __init__(self) -> None:
+        self.decision: Envelope[TurnDecided] | None = None
+        """The latest: what curate does about the open alarms."""
+        self._alarms: dict[str, Envelope[DriftDetected]] = {}
+        """By name: ``alarm_id``, or of an alarm from before they had one, the event's id."""
+        self._resolved: set[str] = set()
+        self._requests: dict[str, Envelope[DatasetRequested]] = {}
+        """Those that name their records: each began a turn."""
+        self._answers: dict[str, Envelope[DatasetVersioned] | Envelope[DatasetRejected]] = {}
+        """By request."""
+        self._stages: dict[str, tuple[datetime, str]] = {}
+        """By dataset version: what its latest event brought it to, and when."""
+        self._moves: dict[str, tuple[datetime, str]] = {}
+        """By model."""
+        self._models: dict[str, set[str]] = {}
+        """By dataset version."""
+        self._runs: dict[str, str] = {}
+        """By dataset version: the run that trains on it."""
+        self._progress: dict[str, TrainProgressed] = {}
+        """By run: the furthest step."""
+        self._completed: dict[str, TurnCompleted] = {}
+
+    def apply(self, envelope: Envelope[Any]) -> None:
+        """Take note of one event; those of other topics are left alone."""
+        at, data = envelope.time, envelope.data
+        match data:
+            case DriftDetected():
+                self._alarms.setdefault(data.alarm_id or envelope.id, envelope)
+            case DriftResolved():
+                self._resolved.add(data.alarm_id)
+            case TurnDecided() if self.decision is None or self.decision.time <= at:
+                self.decision = envelope
+            case DatasetRequested() if data.records_upto is not None:
+                self._requests.setdefault(envelope.id, envelope)
+            case DatasetVersioned() | DatasetRejected():
+                self._answers.setdefault(envelope.causation_id or envelope.id, envelope)
+            case TrainProgressed():
+                known = self._progress.get(data.run_id)
+                if known is None or known.step <= data.step:
+                    self._progress[data.run_id] = data
+            case ModelRolledback():
+                _keep_latest(self._moves, data.model_id, (at, OVER))
+            case ModelPromoted() if data.to_stage in MOVES:
+                _keep_latest(self._moves, data.model_id, (at, MOVES[data.to_stage]))
+            case TurnCompleted():
+                self._completed.setdefault(data.turn_id, data)
+            case _:
+                self._follow(envelope)
+
+    @property
+    def open_alarms(self) -> dict[str, Envelope[DriftDetected]]:
+        """Return the alarms that nothing resolved, by name, oldest first."""
+        left = {name: alarm for name, alarm in self._alarms.items() if name not in self._resolved}
+        return dict(sorted(left.items(), key=lambda one: (one[1].time, one[0])))
+
+    @property
+    def in_flight(self) -> list[TurnInFlight]:
+        """Return the turns that go on, oldest first.
+
+        Requests of a project are answered in their order: one that a later one was answered before became a
+        dead letter.
+        """
+        requests = sorted(self._requests.values(), key=lambda one: (one.time, one.id))
+        answered = [number for number, one in enumerate(requests) if one.id in self._answers]
+        left = requests[max(answered, default=0) :]
+        waiting = [one for one in requests if one.id in self._answers or one in left]
+        turns = (self._turn(one) for one in waiting if turn_id_of(one.id) not in self._completed)
+        return [turn for turn in turns if turn.stage != OVER]
+
+    @property
+    def last(self) -> TurnCompleted | None:
+        """Return the turn that ended last."""
+        ended = self._completed.values()
+        return max(ended, key=lambda turn: (turn.ended_at, turn.turn_id), default=None)
+
+    def _follow(self, envelope: Envelope[Any]) -> None:
+        """Take note of what training and evaluation did with a version."""
+        data, at = envelope.data, envelope.time
+        match data:
+            case TrainStarted():
+                self._runs[data.dataset_id] = data.run_id
+                stage = "in training"
+            case TrainCompleted():
+                stage = "in evaluation"
+            case EvalPassed():
+                stage = "passed its evaluation and waits for its rollout"
+            case ReviewRequested():
+                stage = "waits for people to review it"
+            case TrainFailed() | EvalFailed() | EvalUndecided():
+                stage = OVER
+            case _:
+                return
+        if isinstance(data, TrainCompleted | EvalPassed | EvalFailed | EvalUndecided | ReviewRequested):
+            self._models.setdefault(data.dataset_id, set()).add(data.adapter.model_id)
+        _keep_latest(self._stages, data.dataset_id, (at, stage))
+
+    def _turn(self, request: Envelope[DatasetRequested]) -> TurnInFlight:
+        answer = self._answers.get(request.id)
+        dataset_id = answer.data.dataset_id if answer and isinstance(answer.data, DatasetVersioned) else None
+        if answer is None:
+            since, stage = request.time, "its dataset version is being built"
+        elif dataset_id is None:
+            since, stage = answer.time, OVER
+        else:
+            moves = (self._moves[model] for model in self._models.get(dataset_id, ()) if model in self._moves)
+            places = [*moves, self._stages.get(dataset_id, (answer.time, "waits for training"))]
+            since, stage = max(places)
+        progress = self._progress.get(self._runs.get(dataset_id or "", ""))
+        if stage == "in training" and progress is not None:
+            stage += f", step {progress.step} of {progress.total_steps}, {progress.eta_seconds:.0f} s left"
+        return TurnInFlight(
+            turn_id=turn_id_of(request.id),
+            reason=request.data.reason.value,
+            alarm_ids=request.data.alarm_ids,
+            dataset_id=dataset_id,
+            began_at=request.time,
+            stage=stage,
+            since=since,
+        )
+
+
+def _keep_latest(known: dict[str, tuple[datetime, str]], name: str, said: tuple[datetime, str]) -> None:
+    known[name] = max(said, known.get(name, said))

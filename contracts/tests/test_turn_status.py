@@ -1,0 +1,189 @@
+"""Alarms and turns of a project, from its events, in any order, and what people read of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.identity import turn_id_of
+from tunewheel_contracts.topics import BY_NAME
+from tunewheel_contracts.turn_report import UNDECIDED, as_json, report
+from tunewheel_contracts.turn_status import TOPICS, TurnStatus
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+START = datetime(2026, 11, 26, 12, tzinfo=UTC)
+MODEL = "helpdesk-acba25512101"
+
+
+class Story:
+    """Events of one project, a minute apart."""
+
+    def __init__(self) -> None:
+        self.events: list[Envelope[Any]] = []
+
+    def say(self, topic: str, by: Envelope[Any] | None = None, /, **told: Any) -> Envelope[Any]:
+        """Add an event like the contracts' first example, but for ``told``."""
+        file = sorted((EXAMPLES / topic / "valid").glob("*.json"))[0]
+        data = BY_NAME[topic].event.model_validate(json.loads(file.read_text()) | {"project": "desk"} | told)
+        self.events.append(new_event(data, source="/test", cause=by, time=self.now))
+        return self.events[-1]
+
+    @property
+    def now(self) -> datetime:
+        return START + timedelta(minutes=len(self.events))
+
+    def alarm(self, name: str = "alarm-1f") -> None:
+        self.say(
+            "drift.detected", alarm_id=name, signal="novelty", suggested_action="collect_labels",
+            effect=0.48, effect_unit="share of novel questions",
+        )  # fmt: skip
+
+    def request(self, name: str = "r-1", **told: Any) -> Envelope[Any]:
+        return self.say("dataset.requested", request=name, records_upto={"0": 3}, reason="drift", **told)
+
+    def trained(self) -> None:
+        file = sorted((EXAMPLES / "train.completed" / "valid").glob("*.json"))[0]
+        adapter = json.loads(file.read_text())["adapter"] | {"model_id": MODEL}
+        self.say("train.completed", dataset_id="ds-1", run_id="run-1", adapter=adapter)
+
+    def move(self, stage: str) -> None:
+        self.say("model.promoted", model_id=MODEL, from_stage="evaluated", to_stage=stage)
+
+    def status(self) -> TurnStatus:
+        return fold(self.events)
+
+    def told(self) -> dict[str, str]:
+        return dict(report(self.status(), self.now))
+
+
+def fold(events: list[Envelope[Any]]) -> TurnStatus:
+    status = TurnStatus()
+    for event in events:
+        status.apply(event)
+    return status
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+def test_an_alarm_shows_what_waits_and_what_a_person_does(story: Story) -> None:
+    story.alarm()
+    assert UNDECIDED in story.told()["alarm"]
+    story.say("turn.decided", until="2026-11-26T13:00:00Z")
+    told = story.told()
+    assert told["alarm"] == (
+        "alarm-1f: novelty, raised 2026-11-26 12:00 UTC (2 min ago): share of novel questions 0.48; "
+        "suggests: collect labels; leads to: collect labels, has 3 of the 20 it needs"
+    )
+    assert told["decision"] == (
+        "curate: waits for labels: alarm-1f (novelty): 3 of 20 labels near the cluster; the clock ends that "
+        "at 2026-11-26 13:00 UTC; 37.50 of 50 dollars are left this month"
+    )
+    assert "tunewheel labels list" in told["to do"]
+    story.say("drift.resolved", alarm_id="alarm-1f")
+    assert story.told() == {}, "the decision was about an alarm that is over"
+
+
+def test_the_latest_decision_holds_also_where_an_earlier_one_holds_again(story: Story) -> None:
+    story.alarm()
+    first = story.say("turn.decided")
+    story.say("turn.decided", step="cools down")
+    again = story.say("turn.decided")
+    assert first.id == again.id
+    assert "waits for labels" in story.told()["decision"]
+
+
+def test_a_turn_is_followed_from_its_request_to_its_end(story: Story) -> None:
+    def stage() -> str:
+        (turn,) = story.status().in_flight
+        return turn.stage
+
+    request = story.request(alarm_ids=("alarm-1f",))
+    stages = [stage()]
+    story.say("dataset.versioned", request, dataset_id="ds-1")
+    stages.append(stage())
+    story.say("train.started", dataset_id="ds-1", run_id="run-1")
+    story.say("train.progressed", run_id="run-1", step=12, total_steps=62, eta_seconds=400)
+    stages.append(stage())
+    story.trained()
+    stages.append(stage())
+    for place in ("shadow", "canary", "production"):
+        story.move(place)
+        stages.append(stage())
+    assert stages == [
+        "its dataset version is being built",
+        "waits for training",
+        "in training, step 12 of 62, 400 s left",
+        "in evaluation",
+        "in shadow",
+        "in canary",
+        "in production, its effect is being measured",
+    ]
+    assert "asked for by drift for alarm-1f: in production" in story.told()["turn in flight"]
+    story.say("turn.completed", turn_id=turn_id_of(request.id), next_step="Rate some answers.")
+    told = story.told()
+    assert "turn in flight" not in told
+    assert "helped; novel questions fell" in told["last turn"]
+    assert "before and after: novel 0.31 → 0.04; cost 0.5 gpu hours, 24 labels; took 3 h" in told["last turn"]
+    assert told["to do"] == "Rate some answers."
+
+
+@pytest.mark.parametrize(
+    "end", ["dataset.rejected", "train.failed", "eval.failed", "eval.undecided", "moved"]
+)
+def test_a_turn_that_ended_is_in_flight_no_more_though_the_monitor_has_not_said_so(
+    story: Story, end: str
+) -> None:
+    request = story.request()
+    if end == "dataset.rejected":
+        story.say(end, request)
+    else:
+        story.say("dataset.versioned", request, dataset_id="ds-1")
+        story.trained()
+        if end == "moved":
+            story.say("model.rolledback", model_id=MODEL)
+        else:
+            story.say(end, dataset_id="ds-1")
+    assert story.status().in_flight == []
+
+
+def test_a_request_that_a_later_one_was_answered_before_waits_for_nothing(story: Story) -> None:
+    story.request("r-1")
+    story.say("dataset.versioned", story.request("r-2"), dataset_id="ds-1")
+    story.request("r-3")
+    assert [turn.dataset_id for turn in story.status().in_flight] == ["ds-1", None]
+
+
+def test_order_and_repetition_change_nothing(story: Story) -> None:
+    story.alarm()
+    request = story.request(alarm_ids=("alarm-1f",))
+    for decision in ("waits for labels", "cools down"):
+        story.say("turn.decided", step=decision)
+    story.say("dataset.versioned", request, dataset_id="ds-1")
+    story.say("train.started", dataset_id="ds-1", run_id="run-1")
+    story.trained()
+    story.move("canary")
+    story.alarm("alarm-2")
+    expected = as_json(story.status())
+    assert [one["alarm_id"] for one in expected["alarms"]] == ["alarm-1f", "alarm-2"]
+    shuffled = random.Random(7)
+    for _ in range(20):
+        events = story.events * 2
+        shuffled.shuffle(events)
+        assert as_json(fold(events)) == expected
+
+
+def test_every_topic_that_is_read_is_used() -> None:
+    for spec in TOPICS:
+        story, status = Story(), TurnStatus()
+        told = {"records_upto": {"0": 3}} if spec.name == "dataset.requested" else {}
+        before = repr(vars(status))
+        status.apply(story.say(spec.name, **told))
+        assert repr(vars(status)) != before, spec.name
