@@ -30,11 +30,11 @@ from report import BENCH_DIR, write_report
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_embedding.static import StaticEmbedder, Vectors, unit_length
 from tunewheel_monitor.coverage import Coverage
 from tunewheel_monitor.detectors import DETECTORS, Detector, Opening, State
 from tunewheel_monitor.detectors.clusters import encoded
 from tunewheel_monitor.detectors.feedback import Feedback
-from tunewheel_runtime.static_embedding import StaticEmbedder, Vectors, unit_length
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 WINDOW = 100

@@ -15,10 +15,12 @@ PACKAGES = (
     "basemodel",
     "cli",
     "contracts",
+    "embedding",
     "generation",
     "outputs",
     "planner",
     "redaction",
+    "retrieval",
     "runtime",
     *(f"services/{p.name}" for p in ROOT.glob("services/*")),
 )

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from tunewheel_contracts.events.monitoring import InferenceScored, LogPosition
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_embedding.static import Vectors, unit_length
 from tunewheel_monitor.coverage import Coverage
 from tunewheel_monitor.nearness import near
-from tunewheel_runtime.static_embedding import Vectors, unit_length
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 """A Monday."""

@@ -25,6 +25,7 @@ from tunewheel_contracts.formats.run import BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.topics import TopicSpec
+from tunewheel_embedding.static import StaticEmbedder
 from tunewheel_monitor.checkpoints import Checkpoints
 from tunewheel_monitor.evidence import Exhibits
 from tunewheel_monitor.knowledge import Knowledge
@@ -33,7 +34,6 @@ from tunewheel_monitor.scoring import Scorer
 from tunewheel_monitor.watch import Watch
 from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.service import Delivery
-from tunewheel_runtime.static_embedding import StaticEmbedder
 from tunewheel_runtime.store import ObjectStore
 
 SHA = "0" * 64

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from structlog.testing import capture_logs
+from tunewheel_embedding.static import StaticEmbedder
 from tunewheel_monitor.reference import (
     Reference,
     References,
@@ -16,7 +17,6 @@ from tunewheel_monitor.reference import (
     shares_of_words,
     words_in,
 )
-from tunewheel_runtime.static_embedding import StaticEmbedder
 from tunewheel_runtime.store import ObjectStore
 
 from .conftest import bike_texts, spec_of, store_dataset

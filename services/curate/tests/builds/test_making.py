@@ -31,13 +31,13 @@ from tunewheel_curate.builds.history import History
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.making import Maker
 from tunewheel_curate.builds.worker import BuildOrder, BuildOutcome, run_build
-from tunewheel_curate.documents.sections import Section
 from tunewheel_curate.documents.taught import note_sources
 from tunewheel_curate.documents.teaching import lesson_path
 from tunewheel_curate.records.missing import MissingRecords
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
 from tunewheel_curate.versions import versioning
+from tunewheel_retrieval.sections import Section
 from tunewheel_runtime.service import Position, Service
 
 LATER = datetime(2027, 1, 1, tzinfo=UTC)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_curate.documents.extraction import answer_from, question_about
-from tunewheel_curate.documents.sections import Section
 from tunewheel_curate.examples.tokens import estimating
+from tunewheel_retrieval.sections import Section
 
 TOKENS = estimating("some/model", "no hub")
 PROSE = (

@@ -4,9 +4,8 @@ import json
 
 import polars as pl
 import pytest
-from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.spec import PiiPolicy
-from tunewheel_curate.documents.sections import Section, markdown_of, read_sections
+from tunewheel_curate.documents.sections import read_sections
 
 PIECES = [
     {"path": ["Lockers"], "text": "Press  twice.\n\n\n\n- one\n  - nested", "page": 2},
@@ -79,20 +78,9 @@ def test_a_document_without_sections_is_one_piece(records) -> None:
     assert (section.path, section.heading, section.place, section.text) == ((), "", "", "All of it.")
 
 
-def test_a_heading_that_repeats_the_title_is_left_out() -> None:
-    piece = DocumentSection(text="x")
-    assert Section("r", "g", "Handbook", ("Handbook", "Reset"), (piece,)).heading == "Reset"
-    assert Section("r", "g", "Handbook", ("Reset",), (piece,)).heading == "Reset"
-
-
 def test_control_signs_in_documents_are_broken_up(records) -> None:
     _, (section,) = read_sections(documents(records, {"input": "a <|im_end|> b"}), PiiPolicy())
     assert section.text == "a < |im_end|> b"
-
-
-def test_code_cannot_close_its_fence() -> None:
-    piece = DocumentSection(text="```\ninner\n```", kind="code", language="markdown")
-    assert markdown_of(piece) == "````markdown\n```\ninner\n```\n````"
 
 
 def test_no_documents_have_no_sections(records) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.example_formats import QuestionFormat
-from tunewheel_curate.documents.sections import Section
 from tunewheel_curate.documents.teaching import (
     Lesson,
     ask_teacher,
@@ -19,6 +18,7 @@ from tunewheel_curate.documents.teaching import (
     read_lessons,
     section_key,
 )
+from tunewheel_retrieval.sections import Section
 from tunewheel_runtime.store import ObjectStore
 
 from .teachers import PAIRS, Teacher

@@ -15,7 +15,6 @@ from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.document import DocumentSection
 from tunewheel_contracts.formats.erasure import ErasureFinding
 from tunewheel_contracts.pseudonyms import Pseudonyms
-from tunewheel_curate.documents.sections import Section
 from tunewheel_curate.documents.taught import note_sources, taught_of
 from tunewheel_curate.documents.teaching import read_lessons
 from tunewheel_curate.pipeline import build
@@ -23,6 +22,7 @@ from tunewheel_curate.records.forgetting import finding_ref, forget
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.versions.pseudonymity import under_pseudonyms
 from tunewheel_curate.versions.versioning import write_version
+from tunewheel_retrieval.sections import Section
 from tunewheel_runtime.store import ObjectStore
 
 NAMES = Pseudonyms("shop", "a secret of the installation")

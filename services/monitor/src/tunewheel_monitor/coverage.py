@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from tunewheel_runtime.static_embedding import Projection, Vectors, unit_length
+from tunewheel_embedding.static import Projection, Vectors, unit_length
 
 Units = npt.NDArray[np.float32]
 NOVEL_QUANTILE = 0.95

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tunewheel_contracts import topics
+from tunewheel_embedding.static import StaticEmbedder
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
-from tunewheel_runtime.static_embedding import StaticEmbedder
 
 from tunewheel_monitor.checkpoints import Checkpoints
 from tunewheel_monitor.clock import Clock, Progress

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from tunewheel_contracts.events.production import DriftDetected
-from tunewheel_runtime.static_embedding import Vectors, unit_length
+from tunewheel_embedding.static import Vectors, unit_length
 
 MOST = 16
 """Alarms that one question can be near: the newest."""

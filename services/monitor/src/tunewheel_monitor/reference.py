@@ -15,8 +15,8 @@ import structlog
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.formats.dataset import DatasetManifest, ExampleFormat
+from tunewheel_embedding.static import StaticEmbedder, Vectors
 from tunewheel_outputs.terms import terms_of
-from tunewheel_runtime.static_embedding import StaticEmbedder, Vectors
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_monitor.coverage import Coverage

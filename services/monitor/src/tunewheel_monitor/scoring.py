@@ -21,9 +21,9 @@ from tunewheel_contracts.events.production import DriftDetected, InferenceComple
 from tunewheel_contracts.events.upstream import FeedbackReceived
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.pseudonyms import Pseudonyms
+from tunewheel_embedding.static import StaticEmbedder, Vectors, unit_length
 from tunewheel_outputs.texts import said_before
 from tunewheel_runtime.service import Delivery
-from tunewheel_runtime.static_embedding import StaticEmbedder, Vectors, unit_length
 
 from tunewheel_monitor.answers import LONGEST_TEXT, Task, Tasks, invented, label_in, repetition
 from tunewheel_monitor.knowledge import Knowledge

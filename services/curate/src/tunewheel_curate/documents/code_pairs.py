@@ -7,8 +7,7 @@ import textwrap
 from dataclasses import dataclass
 
 from tunewheel_contracts.formats.document import DocumentSection
-
-from tunewheel_curate.documents.sections import markdown_of
+from tunewheel_retrieval.sections import markdown_of
 
 LEAST_SUMMARY = 12
 LEAST_LINES = 2

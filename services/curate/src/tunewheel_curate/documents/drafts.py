@@ -9,12 +9,12 @@ from typing import Any
 from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.formats.example_formats import DocumentFormats
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_retrieval.passages import passages_of
+from tunewheel_retrieval.sections import Section
 
-from tunewheel_curate.documents.chunking import chunks_of
 from tunewheel_curate.documents.code_pairs import CodePair, code_pair
 from tunewheel_curate.documents.extraction import answer_from, question_about
 from tunewheel_curate.documents.grounding import grounding, invented
-from tunewheel_curate.documents.sections import Section
 from tunewheel_curate.documents.teaching import Lesson, section_key
 from tunewheel_curate.examples.tokens import Tokens
 
@@ -59,7 +59,9 @@ def _passages(section: Section, spec: ProjectSpec, tokens: Tokens) -> Iterator[d
     asked = _request(section, 99, 99)
     around = tokens.conversation_sizes([[formats.system_prompt, asked, ""]])[0] + _SLACK
     budget = max(1, min(formats.chunks.max_tokens, spec.dataset.max_tokens - around))
-    passages = chunks_of(section, tokens, max_tokens=budget, overlap=min(formats.chunks.overlap, budget // 2))
+    passages = passages_of(
+        section, tokens.sizes, max_tokens=budget, overlap=min(formats.chunks.overlap, budget // 2)
+    )
     for number, passage in enumerate(passages, 1):
         short = sum(character.isalnum() for character in passage) < LEAST_CHARACTERS
         yield {

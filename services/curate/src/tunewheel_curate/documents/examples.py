@@ -13,12 +13,13 @@ from typing import Protocol
 
 import polars as pl
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_retrieval.sections import Section
 
 from tunewheel_curate.cleaning.injections import PROMPT_INJECTION, injected
 from tunewheel_curate.cleaning.normalization import comparison_key
 from tunewheel_curate.cleaning.redaction import redact_records
 from tunewheel_curate.documents.drafts import drafts_of, is_told
-from tunewheel_curate.documents.sections import Section, read_sections
+from tunewheel_curate.documents.sections import read_sections
 from tunewheel_curate.documents.teaching import Lesson, section_key
 from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts, Overlap
 from tunewheel_curate.evaluation.contamination import decontaminate

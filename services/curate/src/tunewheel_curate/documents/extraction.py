@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
-from tunewheel_curate.documents.chunking import paragraphs, sentences
-from tunewheel_curate.documents.sections import Section
+from tunewheel_retrieval.passages import paragraphs, sentences
+from tunewheel_retrieval.sections import Section
+
 from tunewheel_curate.examples.tokens import Tokens
 
 LEAST_CHARACTERS = 30

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_retrieval.sections import Section
 from tunewheel_runtime.store import ObjectStore
 
-from tunewheel_curate.documents.sections import Section
 from tunewheel_curate.documents.teaching import lesson_path
 
 

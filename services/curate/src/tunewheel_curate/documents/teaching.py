@@ -17,9 +17,9 @@ from tunewheel_contracts.errors import first_complaint
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.example_formats import QuestionFormat
 from tunewheel_contracts.identity import canonical_json, content_sha256
+from tunewheel_retrieval.sections import Section
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
-from tunewheel_curate.documents.sections import Section
 from tunewheel_curate.teacher import (
     CONCURRENT,
     GIVE_UP_AFTER,

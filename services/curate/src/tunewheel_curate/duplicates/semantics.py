@@ -17,7 +17,7 @@ import polars as pl
 from tunewheel_contracts.formats.data_quality import SemanticDuplicates
 from tunewheel_contracts.formats.quality_report import SemanticReport
 from tunewheel_contracts.formats.spec import TaskSpec
-from tunewheel_runtime.static_embedding import Projection, StaticEmbedder, Vectors
+from tunewheel_embedding.static import Projection, StaticEmbedder, Vectors
 
 from tunewheel_curate.duplicates.answers import answered_alike
 from tunewheel_curate.duplicates.exact import drop_clusters

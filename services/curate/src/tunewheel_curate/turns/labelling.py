@@ -18,7 +18,7 @@ COLUMNS = tuple(dict.fromkeys((*NEAR_COLUMNS, *SUBJECT_COLUMNS)))
 
 def static_embed() -> Embed:
     """Return the monitor's own embedding, which loads on first use."""
-    from tunewheel_runtime.static_embedding import StaticEmbedder
+    from tunewheel_embedding.static import StaticEmbedder
 
     return StaticEmbedder().embed
 

@@ -17,7 +17,7 @@ import structlog
 from tunewheel_contracts.events.data import Trust
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
-from tunewheel_runtime.static_embedding import Vectors, unit_length
+from tunewheel_embedding.static import Vectors, unit_length
 
 from tunewheel_curate.examples.conversations import conversation
 from tunewheel_curate.records.taught import is_taught

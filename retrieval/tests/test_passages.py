@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunewheel_contracts.formats.document import DocumentSection
-from tunewheel_curate.documents.chunking import chunks_of
-from tunewheel_curate.documents.sections import Section
-from tunewheel_curate.examples.tokens import estimating
+from tunewheel_retrieval.passages import estimated_sizes, estimated_tokens, passages_of
+from tunewheel_retrieval.sections import Section
 
-TOKENS = estimating("some/model", "no hub")
 TABLE = "| part | price |\n|---|---|\n" + "\n".join(f"| part {n} | {n} |" for n in range(30))
 CODE = "\n".join(f"step_{n}(argument)" for n in range(30))
 
@@ -21,7 +20,7 @@ def section(*pieces: DocumentSection | str) -> Section:
 
 
 def chunks(*pieces: DocumentSection | str, max_tokens: int = 40, overlap: int = 0) -> list[str]:
-    return chunks_of(section(*pieces), TOKENS, max_tokens=max_tokens, overlap=overlap)
+    return passages_of(section(*pieces), estimated_sizes, max_tokens=max_tokens, overlap=overlap)
 
 
 def test_what_fits_stays_together() -> None:
@@ -68,11 +67,20 @@ def test_a_passage_repeats_the_end_of_the_one_before() -> None:
         assert passage.startswith(last)
 
 
-def test_the_models_own_tokenizer_sets_the_budget(own_tokens, tokenizer) -> None:
+def test_what_counts_tokens_sets_the_budget() -> None:
+    def signs(texts: Sequence[str]) -> list[int]:
+        return [len(re.findall(r"\w|[^\w\s]", text)) for text in texts]
+
     text = "\n\n".join(f"Überprüfen {n}: 🚲 läutet nicht mehr." for n in range(20))
-    made = chunks_of(section(text), own_tokens, max_tokens=60, overlap=0)
+    made = passages_of(section(text), signs, max_tokens=60, overlap=0)
     assert len(made) > 5
-    assert max(len(tokenizer(passage).input_ids) for passage in made) <= 60
+    assert max(signs(made)) <= 60
+
+
+def test_other_scripts_are_not_underestimated() -> None:
+    assert estimated_tokens("bell") == 1
+    assert estimated_tokens("自転車のベル") == 5
+    assert estimated_tokens("") == 0
 
 
 @settings(max_examples=60)
@@ -95,7 +103,7 @@ def test_nothing_is_lost_and_budgets_hold(pieces, overlap: int) -> None:
         for word in piece.text.split():
             assert word in told or len(word) > 100
     for passage in made:
-        too_long = TOKENS.sizes([passage])[0] > 30
+        too_long = estimated_tokens(passage) > 30
         assert not too_long or max(map(len, passage.split())) > 40 or "|" in passage or "`" in passage
 
 

@@ -12,15 +12,28 @@ from collections.abc import Callable, Sequence
 
 from tunewheel_contracts.formats.document import DocumentSection
 
-from tunewheel_curate.documents.sections import Section, markdown_of
-from tunewheel_curate.examples.tokens import Tokens
+from tunewheel_retrieval.sections import Section, markdown_of
 
 _PARAGRAPHS = re.compile(r"\n{2,}")
 _SENTENCE_END = re.compile(r"(?<=[.!?。؟])\s+")
 Measure = Callable[[str], int]
+Sizes = Callable[[Sequence[str]], list[int]]
+"""Returns the tokens of each text."""
+BYTES_PER_TOKEN = 4
 
 
-def chunks_of(section: Section, tokens: Tokens, *, max_tokens: int, overlap: int) -> list[str]:
+def estimated_tokens(text: str) -> int:
+    """Return about how many tokens a text has for a byte-level tokenizer: bytes of UTF-8 by four, rounded up.
+    It needs no tokenizer, so that index and gateway count alike."""
+    return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
+
+
+def estimated_sizes(texts: Sequence[str]) -> list[int]:
+    """Return ``estimated_tokens`` of each text."""
+    return [estimated_tokens(text) for text in texts]
+
+
+def passages_of(section: Section, sizes_of: Sizes, *, max_tokens: int, overlap: int) -> list[str]:
     """Return the passages of ``section``, in order, each at most ``max_tokens`` tokens.
 
     ``overlap`` is the most tokens of prose that a passage repeats from the one before it. A single word or
@@ -28,10 +41,10 @@ def chunks_of(section: Section, tokens: Tokens, *, max_tokens: int, overlap: int
     """
 
     def measure(text: str) -> int:
-        return tokens.sizes([text])[0]
+        return sizes_of([text])[0]
 
     blocks = [block for piece in section.pieces for block in _blocks(piece, measure, max_tokens)]
-    sizes = tokens.sizes([text for text, _ in blocks])
+    sizes = sizes_of([text for text, _ in blocks])
     packed: list[list[tuple[str, bool]]] = []
     room = 0
     for (text, is_prose), size in zip(blocks, sizes, strict=True):

