@@ -1,0 +1,259 @@
+"""A version of an index from documents: what is unchanged is taken over from the version before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import save
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.data_quality import PiiPolicy
+from tunewheel_contracts.formats.index import IndexCounts, IndexManifest
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_contracts.identity import content_id, content_sha256
+from tunewheel_embedding.static import Vectors
+
+from tunewheel_retrieval.hits import Passage
+from tunewheel_retrieval.index import DOCUMENTS, PASSAGES, Index
+from tunewheel_retrieval.passages import estimated_sizes, estimated_tokens, passages_of
+from tunewheel_retrieval.sections import Section
+from tunewheel_retrieval.words import Postings
+
+FORMAT = 1
+"""Of the files: raise it when another build of the same documents is to have another name."""
+MAX_PASSAGES = 200_000
+EMPTY, TOO_MANY = "empty", "too_many_passages"
+EMBEDDED_AT_ONCE = 1_000
+
+
+class Embedder(Protocol):
+    """Makes vectors; two embedders of one ``name`` make the same."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dimensions(self) -> int: ...
+
+    def units(self, texts: Sequence[str]) -> Vectors:
+        """Return (texts, dimensions), each of length one or zero."""
+        ...
+
+
+@dataclass(frozen=True)
+class Document:
+    """The version of a document that counts."""
+
+    document_id: str
+    record_id: str
+    title: str = ""
+    sections: Sequence[Section] | None = None
+    """Redacted. None: as the version of the index before has this record."""
+    left_out: str | None = None
+    """Why it must have no passages."""
+
+
+@dataclass(frozen=True)
+class IndexFiles:
+    """What a build made, not yet stored."""
+
+    index_id: str
+    project: str
+    config_sha256: str
+    embedding: str
+    dimensions: int
+    passages: bytes
+    vectors: bytes
+    lexical: bytes
+    documents: bytes
+    counts: IndexCounts
+
+    def by_name(self) -> dict[str, bytes]:
+        """Return the files by their names in the version's folder, which hold digits of their hashes: two
+        machines may round a vector differently, and nothing is ever overwritten."""
+        named = {
+            "passages": (self.passages, "parquet"),
+            "vectors": (self.vectors, "safetensors"),
+            "lexical": (self.lexical, "safetensors"),
+            "documents": (self.documents, "parquet"),
+        }
+        return {
+            f"{name}-{content_sha256(data)[:12]}.{ending}": data for name, (data, ending) in named.items()
+        }
+
+    def manifest(self, refs: Mapping[str, ArtifactRef]) -> IndexManifest:
+        """Return the manifest of the stored files, given by their names (``by_name``)."""
+        passages, vectors, lexical, documents = (refs[name] for name in self.by_name())
+        return IndexManifest(
+            index_id=self.index_id,
+            project=self.project,
+            config_sha256=self.config_sha256,
+            embedding=self.embedding,
+            dimensions=self.dimensions,
+            passages=passages,
+            vectors=vectors,
+            lexical=(lexical,),
+            documents=documents,
+            counts=self.counts,
+        )
+
+
+def config_sha256_of(spec: RetrievalSpec, pii: PiiPolicy, embedding: str, *, secret: str = "") -> str:
+    """Return the hash of all that decides an index beside its documents; ``secret`` keys stand-ins."""
+    keyed = content_sha256(secret.encode())[:12] if secret and pii.action == "pseudonymise" else None
+    return content_sha256(
+        {
+            "format": FORMAT,
+            "spec": spec.indexed,
+            "pii": pii.model_dump(mode="json"),
+            "embedding": embedding,
+            "keyed": keyed,
+        }
+    )
+
+
+def index_id_of(config_sha256: str, documents: Sequence[Document]) -> str:
+    """Return the name of the version that these documents make: their order does not matter."""
+    told = sorted([one.document_id, one.record_id] for one in documents)
+    return content_id("ix", {"config": config_sha256, "documents": told})
+
+
+def searched_text(passage: Passage) -> str:
+    """Return what of a passage is embedded, and searched by words: its place and its text."""
+    return "\n".join(part for part in (passage.title, passage.heading, passage.text) if part)
+
+
+def build(
+    documents: Sequence[Document],
+    embedder: Embedder,
+    spec: RetrievalSpec,
+    previous: Index | None = None,
+    *,
+    project: str,
+    config_sha256: str,
+    max_passages: int = MAX_PASSAGES,
+) -> IndexFiles:
+    """Return the files of the version that ``documents`` make, each document once.
+
+    ``previous`` has the same configuration, or is None; from it come the passages of documents without
+    sections, and the vectors and postings of every passage that is the same.
+
+    Raises:
+        ValueError: a document without sections is not in ``previous``.
+    """
+    rows: list[Passage] = []
+    told: list[tuple[str, str, str, int, str | None]] = []
+    before = _Taken(previous)
+    for document in sorted(documents, key=lambda one: one.document_id):
+        title, found, reason = before.of(document) if document.sections is None else _cut(document, spec)
+        if not reason and len(rows) + len(found) > max_passages:
+            found, reason = [], TOO_MANY
+        rows += found
+        told.append((document.document_id, document.record_id, title, len(found), reason))
+    vectors, postings = _searchable(rows, embedder, previous)
+    reasons = Counter(reason for *_, reason in told if reason)
+    return IndexFiles(
+        index_id=index_id_of(config_sha256, documents),
+        project=project,
+        config_sha256=config_sha256,
+        embedding=embedder.name,
+        dimensions=embedder.dimensions,
+        passages=_parquet(pl.DataFrame([_fields(row) for row in rows], schema=PASSAGES, orient="row")),
+        vectors=save({"vectors": vectors}),
+        lexical=postings.to_bytes(),
+        documents=_parquet(pl.DataFrame(told, schema=DOCUMENTS, orient="row")),
+        counts=IndexCounts(
+            documents=sum(1 for *_, passages, _ in told if passages),
+            passages=len(rows),
+            tokens=sum(row.tokens for row in rows),
+            left_out=dict(sorted(reasons.items())),
+        ),
+    )
+
+
+Cut = tuple[str, list[Passage], str | None]
+"""A document's title, its passages, and why it has none."""
+
+
+def _cut(document: Document, spec: RetrievalSpec) -> Cut:
+    if document.left_out:
+        return document.title, [], document.left_out
+    return document.title, list(_passages(document, spec)), None if document.sections else EMPTY
+
+
+def _passages(document: Document, spec: RetrievalSpec) -> Iterator[Passage]:
+    seen: Counter[str] = Counter()
+    order = 0
+    for section in document.sections or ():
+        texts = passages_of(section, estimated_sizes, max_tokens=spec.passage_tokens, overlap=spec.overlap)
+        for text in texts:
+            content = [document.document_id, document.title, section.heading, text]
+            name = content_id("ps", content)
+            seen[name] += 1
+            if seen[name] > 1:  # the same words twice below one heading
+                name = content_id("ps", [*content, seen[name]])
+            yield Passage(
+                passage_id=name,
+                document_id=document.document_id,
+                record_id=document.record_id,
+                title=document.title,
+                heading=section.heading,
+                text=text,
+                tokens=estimated_tokens(text),
+                order=order,
+            )
+            order += 1
+
+
+class _Taken:
+    """Documents as a version has them."""
+
+    def __init__(self, previous: Index | None) -> None:
+        self._documents: dict[str, tuple[str, str, str | None]] = {}
+        self._passages: dict[str, list[Passage]] = {}
+        if previous is None:
+            return
+        columns = ("document_id", "record_id", "title", "left_out")
+        for document_id, record_id, title, left_out in previous.documents.select(columns).iter_rows():
+            self._documents[document_id] = (record_id, title, left_out)
+        for passage in previous.rows:
+            self._passages.setdefault(passage.document_id, []).append(passage)
+
+    def of(self, document: Document) -> Cut:
+        record_id, title, left_out = self._documents.get(document.document_id, (None, "", None))
+        if record_id != document.record_id:
+            raise ValueError(f"{document.document_id} has no sections, and was not in the version before")
+        return title, self._passages.get(document.document_id, []), left_out
+
+
+def _searchable(
+    rows: Sequence[Passage], embedder: Embedder, previous: Index | None
+) -> tuple[np.ndarray, Postings]:
+    """Return the vectors (passages, dimensions), float16, and the postings of ``rows``."""
+    before = {} if previous is None else {row.passage_id: at for at, row in enumerate(previous.rows)}
+    kept = [(before[row.passage_id], at) for at, row in enumerate(rows) if row.passage_id in before]
+    fresh = [at for at, row in enumerate(rows) if row.passage_id not in before]
+    texts = [searched_text(rows[at]) for at in fresh]
+    vectors = np.zeros((len(rows), embedder.dimensions), np.float16)
+    if previous is not None and kept:
+        vectors[[new for _, new in kept]] = previous.vectors[[old for old, _ in kept]].astype(np.float16)
+    for start in range(0, len(texts), EMBEDDED_AT_ONCE):
+        some = slice(start, start + EMBEDDED_AT_ONCE)
+        vectors[fresh[some]] = embedder.units(texts[some]).astype(np.float16)
+    postings = Postings.merged(previous.postings if previous else None, kept, fresh, texts)
+    return vectors, postings
+
+
+def _fields(passage: Passage) -> tuple[object, ...]:
+    return tuple(getattr(passage, name) for name in PASSAGES)
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = BytesIO()
+    frame.write_parquet(buffer, compression="zstd", statistics=False)
+    return buffer.getvalue()

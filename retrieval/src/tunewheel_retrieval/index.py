@@ -1,0 +1,138 @@
+"""One version of an index: opened from its files, and searched by words and by vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from safetensors.numpy import load
+from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.index import IndexManifest
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_embedding.static import Vectors
+
+from tunewheel_retrieval.fusion import fused
+from tunewheel_retrieval.hits import Hit, Passage
+from tunewheel_retrieval.words import Postings, WordSearch, best_of
+
+DEPTH = 50
+"""Rows of each ranking that are fused: 20 finds nearly the same."""
+PASSAGES = {
+    "passage_id": pl.String,
+    "document_id": pl.String,
+    "record_id": pl.String,
+    "title": pl.String,
+    "heading": pl.String,
+    "text": pl.String,
+    "tokens": pl.Int32,
+    "order": pl.Int32,
+}
+DOCUMENTS = {
+    "document_id": pl.String,
+    "record_id": pl.String,
+    "title": pl.String,
+    "passages": pl.Int32,
+    "left_out": pl.String,
+}
+Files = Mapping[str, bytes] | Callable[[ArtifactRef], bytes]
+"""The files by their paths, or what reads one."""
+
+
+class BrokenIndex(TunewheelError):
+    """An index version whose files are not what its manifest says. ``field`` is the manifest's."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field} {reason}")
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Index:
+    """A version in memory. Nothing in it changes, so any thread may search, and no search reads a file."""
+
+    manifest: IndexManifest
+    rows: tuple[Passage, ...]
+    vectors: npt.NDArray[np.float32]
+    """(rows, dimensions), unit length; zeros where no token of a passage is known."""
+    postings: Postings
+    documents: pl.DataFrame
+    """Columns ``DOCUMENTS``."""
+    _words: WordSearch
+
+    @classmethod
+    def open(cls, manifest: IndexManifest, files: Files) -> Index:
+        """Read a version's files, and check that each is what ``manifest`` says.
+
+        Raises:
+            BrokenIndex: a file is missing, hashes to something else, or does not fit the others.
+        """
+        passages = _frame(_read(files, "passages", manifest.passages), "passages", PASSAGES)
+        documents = _frame(_read(files, "documents", manifest.documents), "documents", DOCUMENTS)
+        vectors = _vectors(_read(files, "vectors", manifest.vectors))
+        if vectors.shape != (passages.height, manifest.dimensions):
+            reason = f"has the shape {vectors.shape}, not {(passages.height, manifest.dimensions)}"
+            raise BrokenIndex("vectors", reason)
+        postings = _postings(files, manifest)
+        if len(postings.lengths) != passages.height:
+            reason = f"counts the words of {len(postings.lengths)} passages, not of {passages.height}"
+            raise BrokenIndex("lexical", reason)
+        rows = tuple(Passage(*row) for row in passages.select(list(PASSAGES)).iter_rows())
+        return cls(manifest, rows, vectors, postings, documents, WordSearch(postings))
+
+    def search(self, question: str, vector: Vectors | None, k: int) -> tuple[Hit, ...]:
+        """Return the ``k`` best passages for ``question``, the best first.
+
+        ``vector`` is the question's own, (dimensions,), by the embedder that ``manifest.embedding`` names;
+        None searches by words alone. Passages that share no word with the question and do not point its way
+        are not found.
+        """
+        rankings = [self._words.best(question, max(k, DEPTH))]
+        if vector is not None and np.any(vector):
+            scores = self.vectors @ np.asarray(vector, np.float32)
+            rankings.append(best_of(scores, max(k, DEPTH)))
+        return tuple(Hit(self.rows[one.row], one.score, one.ranks) for one in fused(rankings, limit=k))
+
+
+def _read(files: Files, field: str, ref: ArtifactRef) -> bytes:
+    data = files(ref) if callable(files) else files.get(ref.path)
+    if data is None:
+        raise BrokenIndex(field, f"names {ref.path}, which is not there")
+    if (sha256 := content_sha256(data)) != ref.sha256:
+        raise BrokenIndex(field, f"names {ref.path}, which hashes to {sha256}, not to {ref.sha256}")
+    return data
+
+
+def _frame(data: bytes, field: str, columns: Mapping[str, Any]) -> pl.DataFrame:
+    try:
+        frame = pl.read_parquet(BytesIO(data))
+    except Exception as error:  # polars raises several kinds
+        raise BrokenIndex(field, f"is no Parquet: {error}") from error
+    if lacking := [name for name in columns if name not in frame.columns]:
+        raise BrokenIndex(field, f"lacks the columns {lacking}")
+    return frame
+
+
+def _vectors(data: bytes) -> npt.NDArray[np.float32]:
+    try:
+        vectors = load(data)["vectors"]
+    except Exception as error:  # safetensors raises its own kinds
+        raise BrokenIndex("vectors", f"is no file of vectors: {error}") from error
+    if vectors.dtype not in (np.float16, np.float32) or not np.all(np.isfinite(vectors)):
+        raise BrokenIndex("vectors", "holds other than finite float16 or float32")
+    return vectors.astype(np.float32)
+
+
+def _postings(files: Files, manifest: IndexManifest) -> Postings:
+    if len(manifest.lexical) != 1:
+        raise BrokenIndex("lexical", f"names {len(manifest.lexical)} files; this release reads exactly one")
+    try:
+        return Postings.from_bytes(_read(files, "lexical", manifest.lexical[0]))
+    except ValueError as error:
+        raise BrokenIndex("lexical", str(error)) from error

@@ -1,0 +1,191 @@
+"""Search by words: BM25 over postings in numpy.
+
+Postings hold counts and lengths alone. What depends on the whole collection (idf, mean length) is computed
+when they are opened: one changed passage changes its own postings and nothing else.
+
+Source: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009, with Lucene's
+idf, log(1 + (N - df + 0.5) / (df + 0.5)), which is never negative.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load, save
+
+K1, B = 1.5, 0.75
+_WORD = re.compile(r"\w\w+")
+_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]{2,}"
+)
+"""Runs of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, kana, Han."""
+
+Numbers = npt.NDArray[np.int32]
+Offsets = npt.NDArray[np.int64]
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of ``text`` in lower case, in order; beside a name such as ``KubePodCrash`` also its
+    parts, and of scripts without spaces every pair of neighbouring characters."""
+    found: list[str] = []
+    for word in _WORD.findall(text):
+        found.append(word.lower())
+        parts = _HUMPS.split(word)
+        if len(parts) > 1:
+            found += [part.lower() for part in parts if len(part) > 1]
+        for run in _UNSPACED.findall(word):
+            found += [run[at : at + 2] for at in range(len(run) - 1)] if len(run) > 2 else []
+    return found
+
+
+@dataclass(frozen=True)
+class Postings:
+    """Which passages hold which words, how often: the same passages always give the same arrays."""
+
+    vocabulary: tuple[str, ...]
+    """Sorted."""
+    begins: Offsets
+    """(words + 1,): the postings of word i are ``begins[i]`` up to ``begins[i + 1]``."""
+    rows: Numbers
+    """The passage of each posting, ascending within a word."""
+    counts: Numbers
+    """How often the word stands in that passage."""
+    lengths: Numbers
+    """(passages,): words of each."""
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Postings:
+        """Return the postings of ``texts``, row by row."""
+        return cls.merged(None, [], list(range(len(texts))), texts)
+
+    @classmethod
+    def merged(
+        cls,
+        previous: Postings | None,
+        kept: Sequence[tuple[int, int]],
+        rows: Sequence[int],
+        texts: Sequence[str],
+    ) -> Postings:
+        """Return postings of what is taken over from ``previous`` and of new ``texts``.
+
+        Args:
+            kept: (row in ``previous``, row here) of passages that are the same.
+            rows: the row of each of ``texts``; with those of ``kept``, every row from 0 once.
+        """
+        previous = previous or _EMPTY
+        read = [words_of(text) for text in texts]
+        moved = np.full(len(previous.lengths), -1, np.int64)
+        old_rows = np.array([old for old, _ in kept], np.int64)
+        moved[old_rows] = np.array([new for _, new in kept], np.int64)
+        lengths = np.zeros(len(kept) + len(rows), np.int32)
+        lengths[moved[old_rows]] = previous.lengths[old_rows]
+        lengths[np.array(rows, np.int64)] = np.array([len(words) for words in read], np.int32)
+
+        old_terms = np.repeat(np.arange(len(previous.vocabulary)), np.diff(previous.begins))
+        stays = moved[previous.rows] >= 0
+        old_terms, old_at, old_counts = old_terms[stays], moved[previous.rows][stays], previous.counts[stays]
+        in_use = np.unique(old_terms)
+        vocabulary = sorted({previous.vocabulary[term] for term in in_use}.union(*read))
+        number = {word: at for at, word in enumerate(vocabulary)}
+        renumbered = np.full(len(previous.vocabulary), -1, np.int64)
+        renumbered[in_use] = np.array([number[previous.vocabulary[term]] for term in in_use], np.int64)
+
+        said = np.fromiter((number[word] for word in chain.from_iterable(read)), np.int64)
+        at = np.repeat(np.array(rows, np.int64), np.array([len(words) for words in read], np.int64))
+        width = max(1, len(lengths))
+        pairs, counts = np.unique(said * width + at, return_counts=True)
+        terms, at = np.divmod(pairs, width)
+        terms = np.concatenate([renumbered[old_terms], terms])
+        at = np.concatenate([old_at, at])
+        counts = np.concatenate([old_counts, counts])
+        order = np.lexsort((at, terms))
+        begins = np.searchsorted(terms[order], np.arange(len(vocabulary) + 1)).astype(np.int64)
+        return cls(
+            tuple(vocabulary), begins, at[order].astype(np.int32), counts[order].astype(np.int32), lengths
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return safetensors; the vocabulary is UTF-8, one word a line."""
+        words = np.frombuffer("\n".join(self.vocabulary).encode("utf-8", "surrogatepass"), np.uint8)
+        return save(
+            {
+                "begins": self.begins,
+                "counts": self.counts,
+                "lengths": self.lengths,
+                "rows": self.rows,
+                "vocabulary": words,
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Postings:
+        """Read what ``to_bytes`` wrote.
+
+        Raises:
+            ValueError: it is no such file, or its arrays do not fit together.
+        """
+        try:
+            arrays = load(data)
+            begins, rows, counts = arrays["begins"], arrays["rows"], arrays["counts"]
+            lengths = arrays["lengths"]
+            text = arrays["vocabulary"].tobytes().decode("utf-8", "surrogatepass")
+        except Exception as error:  # safetensors raises its own kinds
+            raise ValueError(f"is no file of postings: {error}") from error
+        vocabulary = tuple(text.split("\n")) if text else ()
+        fits = (
+            begins.shape == (len(vocabulary) + 1,)
+            and rows.shape == counts.shape == (int(begins[-1]) if len(begins) else 0,)
+            and bool(np.all(np.diff(begins) >= 0))
+            and (not rows.size or (int(rows.min()) >= 0 and int(rows.max()) < len(lengths)))
+        )
+        if not fits:
+            raise ValueError("holds arrays that do not fit together")
+        return cls(vocabulary, begins, rows, counts, lengths)
+
+
+_EMPTY = Postings(
+    (), np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32)
+)
+
+
+class WordSearch:
+    """Ranks passages by BM25. Read-only, so any thread may search."""
+
+    def __init__(self, postings: Postings) -> None:
+        self._postings = postings
+        self._number = {word: at for at, word in enumerate(postings.vocabulary)}
+        lengths = postings.lengths.astype(np.float32)
+        mean = float(lengths.mean()) if lengths.size else 1.0
+        norms = K1 * (1 - B + B * lengths / max(1.0, mean))
+        self._weights = (postings.counts / (postings.counts + norms[postings.rows])).astype(np.float32)
+        frequency = np.diff(postings.begins)
+        self._idf = np.log1p((len(lengths) - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+
+    def best(self, question: str, depth: int) -> list[int]:
+        """Return the ``depth`` best rows that share a word with ``question``, the best first; rows with equal
+        scores come by their number."""
+        scores = np.zeros(len(self._postings.lengths), np.float32)
+        begins = self._postings.begins
+        for word in words_of(question):
+            number = self._number.get(word)
+            if number is not None:
+                found = slice(begins[number], begins[number + 1])
+                # a passage stands in the postings of a word once, so that += adds to each
+                scores[self._postings.rows[found]] += self._idf[number] * self._weights[found]
+        return best_of(scores, depth)
+
+
+def best_of(scores: npt.NDArray[np.float32], depth: int) -> list[int]:
+    """Return the rows of the ``depth`` highest scores above zero, the highest first, ties by row."""
+    found = np.flatnonzero(scores > 0)
+    if len(found) > depth:
+        limit = np.partition(scores[found], len(found) - depth)[len(found) - depth]
+        found = found[scores[found] >= limit]
+    order = np.lexsort((found, -scores[found]))[:depth]
+    return [int(row) for row in found[order]]
