@@ -5,10 +5,15 @@ wall clock stands the processor time per token, which depends less on who else i
 
 Apart from that, how long one token takes after a help desk's long instructions: for instructions that were
 read for an earlier customer, four help desks in turn, and for instructions never seen.
+
+``--adapters 1 4 16`` measures instead what adapters cost beside the base: tokens per second of a batch of
+sixteen requests that so many adapters share, how long an adapter takes to load and to unload, how long from
+the order to swap one for another to the first token of the new one, idle and beside a full batch, and memory.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
 import os
@@ -18,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +41,9 @@ MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CACHE = Path(os.environ.get("TUNEWHEEL_CACHE_DIR") or user_cache_path("tunewheel"))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 TOKENS = 48
+ROWS = 16
+"""Requests in a full batch."""
+SWAPS = 5
 SYSTEM = "You are the help desk of a maker of electric bikes. Answer with JSON: category, priority, reply."
 QUESTIONS = [
     f"My {part} {trouble}. What can I do before I ride to work tomorrow morning?"
@@ -47,13 +56,24 @@ Measured = tuple[float, float]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--adapters", nargs="+", type=int, default=[], metavar="COUNT")
+    counts = parser.parse_args().adapters
+    if any(not 1 <= count <= ROWS for count in counts):
+        parser.error(f"--adapters: one batch has {ROWS} requests; say 1 to {ROWS} adapters")
+    if counts:
+        measure_adapters(sorted(set(counts)))
+    else:
+        measure_speed()
+
+
+def measure_speed() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         model, tokenizer = load_base(locate_base_model(MODEL, cache_dir=CACHE), dtype="float32", device="cpu")
-        adapters = write_adapters(model, Path(scratch))
+        adapters = write_adapters(model, Path(scratch), 4)
         with engine(Path(scratch)) as (url, child):
             for name in adapters:
-                body = {"lora_name": name, "lora_path": str(Path(scratch) / name)}
-                httpx.post(f"{url}/v1/load_lora_adapter", json=body, timeout=300).raise_for_status()
+                load(url, name, Path(scratch) / name)
             contenders: dict[str, Callable[[], Measured]] = {
                 "generate x1": lambda: generate(model, tokenizer, 1),
                 "engine x1": lambda: over_http(url, child, [MODEL]),
@@ -93,6 +113,91 @@ def main() -> None:
         rounds=ROUNDS,
         load_average=os.getloadavg()[0],
     )
+
+
+def measure_adapters(counts: list[int]) -> None:
+    """Compare batches that 1, 4, ... adapters share with one of the base alone."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        model, _ = load_base(locate_base_model(MODEL, cache_dir=CACHE), dtype="float32", device="cpu")
+        names = write_adapters(model, folder, counts[-1] + 1)
+        del model
+        with engine(folder) as (url, child):
+            over_http(url, child, [MODEL] * ROWS)
+            memory = {"no adapter": child.memory_info().rss}
+            loads: list[float] = []
+            for number, name in enumerate(names[:-1], start=1):
+                loads.append(load(url, name, folder / name))
+                if number in counts:
+                    memory[f"{number} adapters"] = child.memory_info().rss
+            contenders: dict[str, Callable[[], Measured]] = {
+                "base": lambda: over_http(url, child, [MODEL] * ROWS)
+            }
+            for count in counts:
+                shared = list(itertools.islice(itertools.cycle(names[:count]), ROWS))
+                contenders[f"{count} adapters"] = lambda shared=shared: over_http(url, child, shared)
+            figures = compare(contenders)
+            swaps = {"idle": [swap(url, folder, names) for _ in range(SWAPS)], "beside a full batch": []}
+            for _ in range(SWAPS):
+                with ThreadPoolExecutor(1) as beside:
+                    batch = beside.submit(over_http, url, child, [MODEL] * (ROWS - 1))
+                    time.sleep(0.5)  # the batch has begun to generate
+                    swaps["beside a full batch"].append(swap(url, folder, names))
+                    batch.result()
+    speed = {name: figure["tokens_per_second"] for name, figure in figures.items()}
+    write_report(
+        "engine-adapters",
+        packages=("torch", "transformers", "peft"),
+        contenders=figures,
+        ratios={
+            f"{name} over base": value / speed["base"] for name, value in speed.items() if name != "base"
+        },
+        load_ms={"first": round(loads[0] * 1e3, 1), "median": round(statistics.median(loads) * 1e3, 1)},
+        swap_ms={
+            where: {
+                part: round(statistics.median(times) * 1e3, 1)
+                for part, times in zip(
+                    ("unload", "load", "first token"), zip(*found, strict=True), strict=True
+                )
+            }
+            for where, found in swaps.items()
+        },
+        engine_rss_bytes=memory,
+        rounds=ROUNDS,
+        load_average=os.getloadavg()[0],
+    )
+
+
+def load(url: str, name: str, path: Path) -> float:
+    """Have the engine load an adapter; return how many seconds that took."""
+    began = time.perf_counter()
+    body = {"lora_name": name, "lora_path": str(path)}
+    httpx.post(f"{url}/v1/load_lora_adapter", json=body, timeout=300).raise_for_status()
+    return time.perf_counter() - began
+
+
+def swap(url: str, folder: Path, names: list[str]) -> tuple[float, float, float]:
+    """Swap the last loaded adapter for the spare one, and ask it; leave all as it was.
+
+    Returns:
+        Seconds of unloading, of loading, and from there to the answer's first token.
+    """
+    *_, old, spare = names
+    began = time.perf_counter()
+    unload(url, old)
+    unloaded = time.perf_counter() - began
+    loaded = load(url, spare, folder / spare)
+    began = time.perf_counter()
+    body = {"model": spare, "messages": messages(0), "max_tokens": 1, "temperature": 0}
+    httpx.post(f"{url}/v1/chat/completions", json=body, timeout=600).raise_for_status()
+    first = time.perf_counter() - began
+    unload(url, spare)
+    load(url, old, folder / old)
+    return unloaded, loaded, first
+
+
+def unload(url: str, name: str) -> None:
+    httpx.post(f"{url}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=300).raise_for_status()
 
 
 def compare(contenders: dict[str, Callable[[], Measured]]) -> dict[str, dict[str, float]]:
@@ -173,13 +278,13 @@ def one_by_one(url: str, child: psutil.Process, desks: Iterator[str]) -> Measure
     return 8 / seconds, used / 8
 
 
-def write_adapters(model: Any, directory: Path) -> list[str]:
-    """Four LoRA adapters of rank 8 on every linear layer of the blocks."""
+def write_adapters(model: Any, directory: Path, count: int) -> list[str]:
+    """Write ``count`` LoRA adapters of rank 8 on every linear layer of the blocks."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     names = []
-    for seed in range(4):
+    for seed in range(count):
         torch.manual_seed(seed)
         tuned = get_peft_model(
             model,

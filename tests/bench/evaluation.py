@@ -84,7 +84,7 @@ def main() -> None:
     others = [name for name in figures if name != BATCHES]
     lm_eval = beside_lm_eval(model, tokenizer)
     with tempfile.TemporaryDirectory() as scratch:
-        write_adapters(model, Path(scratch))
+        write_adapters(model, Path(scratch), 1)
         whole = {
             precision: whole_measurement(base, examples, Path(scratch), precision)
             for precision in dict.fromkeys(("float32", compute_dtype()))

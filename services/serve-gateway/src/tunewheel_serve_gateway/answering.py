@@ -1,4 +1,4 @@
-"""From a request to an answer: choose the model, ask the engine, remember what was said."""
+"""From a request to an answer: choose the model, ask the engine, pass on what it says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
-from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_runtime.identity.roles import Caller, Role
 from tunewheel_runtime.telemetry import inject
 
@@ -18,14 +17,12 @@ from tunewheel_serve_gateway.catalog import Catalog
 from tunewheel_serve_gateway.chat_request import LIMITS, ChatRequest
 from tunewheel_serve_gateway.completions.exchange import Exchange
 from tunewheel_serve_gateway.completions.ids import CompletionIds
-from tunewheel_serve_gateway.completions.log import CompletionLog
 from tunewheel_serve_gateway.completions.overrides import overrides_of
 from tunewheel_serve_gateway.errors import Headers, Unavailable, UnknownModel
 from tunewheel_serve_gateway.judged import decoding_parameters
-from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.outcomes import Outcomes
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import Target, sticky_draw
-from tunewheel_serve_gateway.shadow import ShadowCopies
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import AT_HAND, Chunk, ModelNotLoaded, UpstreamError
 from tunewheel_serve_gateway.upstream.sse import DONE, as_event
@@ -57,10 +54,8 @@ class Answering:
         pool: Pool,
         reconciler: Reconciler,
         catalog: Catalog,
-        log: CompletionLog,
+        outcomes: Outcomes,
         ids: CompletionIds,
-        shadows: ShadowCopies,
-        metrics: Metrics,
         *,
         max_output_tokens: int,
     ) -> None:
@@ -68,10 +63,8 @@ class Answering:
         self._pool = pool
         self._reconciler = reconciler
         self._catalog = catalog
-        self._log = log
+        self._outcomes = outcomes
         self._ids = ids
-        self._shadows = shadows
-        self._metrics = metrics
 
     def most_tokens(self, request: ChatRequest) -> int:
         """Return how many tokens the answer may have, before it is known who answers."""
@@ -98,10 +91,10 @@ class Answering:
             try:
                 answer = await self._pool.complete(target, body)
             except (UpstreamError, asyncio.CancelledError) as error:
-                await self._failed(exchange, error, started)
+                await self._outcomes.failed(exchange, error, started)
                 raise
             exchange.take(answer)
-            await self._answered(target, request, exchange, started)
+            await self._outcomes.answered(target, request, exchange, started)
             return orjson.dumps(_signed(answer, exchange)), told(target), exchange
 
         return await self._with_loaded_model(request, caller, sticky, ask)
@@ -124,7 +117,7 @@ class Answering:
             except BaseException as error:
                 await chunks.aclose()
                 if isinstance(error, UpstreamError | asyncio.CancelledError):
-                    await self._failed(exchange, error, started)
+                    await self._outcomes.failed(exchange, error, started)
                 raise
             return Opened(target, request, exchange, chunks, first, started)
 
@@ -150,22 +143,22 @@ class Answering:
                     yield held
                     held = b""
         except UpstreamError as error:
-            await self._failed(exchange, error, started)
+            await self._outcomes.failed(exchange, error, started)
             yield held + as_event(error.body())
             return
         except (asyncio.CancelledError, GeneratorExit) as error:
-            await self._failed(exchange, error, started)
+            await self._outcomes.failed(exchange, error, started)
             raise
         finally:
             await opened.chunks.aclose()
-        await self._answered(opened.target, request, exchange, started)
+        await self._outcomes.answered(opened.target, request, exchange, started)
         yield held + as_event(DONE)
 
     async def close(self, opened: Opened) -> None:
         """Free the engine where the client left before it asked for the events."""
         if not opened.begun:
             opened.begun = True
-            await self._failed(opened.exchange, asyncio.CancelledError(), opened.started)
+            await self._outcomes.failed(opened.exchange, asyncio.CancelledError(), opened.started)
             await opened.chunks.aclose()
 
     async def _with_loaded_model(
@@ -235,55 +228,6 @@ class Answering:
             defaults=decoding_parameters(target.bundle) if target.bundle else None,
         )
         return exchange, body
-
-    async def _answered(
-        self, target: Target, request: ChatRequest, exchange: Exchange, started: float
-    ) -> None:
-        """Return once the log has the answer, which the client does not have whole before."""
-        exchange.finish(time.perf_counter() - started)
-        self._metrics.add("completions.answered")
-        await self._log.keep(exchange)
-        self._shadows.offer(target, request, exchange)
-        self._count_refused(target, request, exchange)
-
-    def _count_refused(self, target: Target, request: ChatRequest, answered: Exchange) -> None:
-        """Log a failed completion of a candidate that the engine will not serve, for its share of what others
-        answered. So its rollout ends, with the reason, as one does whose answers fail; no client sees it."""
-        table = self._reconciler.table.projects.get(target.project)
-        if table is None or target.pinned:
-            return
-        for refused in table.refused:
-            failure = self._reconciler.failures.get(refused.model_id)
-            if failure is None or random.random() * 100 >= refused.percent:
-                continue
-            exchange = Exchange(
-                project=refused.project,
-                completion_id=self._ids.new(refused.project),
-                model_id=refused.model_id,
-                role=refused.role,
-                messages=(),  # they are with what was answered, under the id that an erasure names
-                shadow_of=answered.completion_id if refused.role is RouteRole.SHADOW else None,
-                client=answered.client,
-                user=answered.user,
-                trace=answered.trace,
-            )
-            exchange.fail(f"cannot be served: {failure.reason}", "model", ours=True)
-            exchange.finish(0.0)
-            self._log.offer(exchange)
-
-    async def _failed(self, exchange: Exchange, error: BaseException, started: float) -> None:
-        """Log what came of a request without a whole answer. A client that left waits for nothing."""
-        if isinstance(error, UpstreamError):
-            if error.fault is not None:
-                exchange.fail(str(error), error.fault)
-                exchange.finish(time.perf_counter() - started)
-                await self._log.keep(exchange)
-            if not isinstance(error, ModelNotLoaded):
-                self._metrics.add("completions.failed")
-            return
-        exchange.cancel()
-        exchange.finish(time.perf_counter() - started)
-        self._log.offer(exchange)
 
 
 async def _all(opened: Opened) -> AsyncGenerator[Chunk, None]:

@@ -32,6 +32,7 @@ from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.feedback import as_allowed
 from tunewheel_serve_gateway.limits.admitting import make_admission
 from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.outcomes import Outcomes
 from tunewheel_serve_gateway.reconcile import Reconciler
 from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
 from tunewheel_serve_gateway.settings import Settings
@@ -117,14 +118,13 @@ class Gateway:
             concurrency=settings.shadow_concurrency,
             backlog=settings.shadow_backlog,
         )
+        outcomes = Outcomes(self.reconciler, self.log, self._ids, self._shadows, self.metrics)
         answering = Answering(
             self.pool,
             self.reconciler,
             self.catalog,
-            self.log,
+            outcomes,
             self._ids,
-            self._shadows,
-            self.metrics,
             max_output_tokens=settings.max_output_tokens,
         )
         self.admission = make_admission(settings, self.metrics)
