@@ -12,7 +12,7 @@ from tunewheel_contracts import topics
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.evaluation import ReviewRequested
 from tunewheel_contracts.events.lifecycle import ModelPromoted, Stage
-from tunewheel_contracts.events.monitoring import LabelsRequested
+from tunewheel_contracts.events.monitoring import LabelsRequested, TurnDecided
 from tunewheel_contracts.events.production import DriftDetected, DriftExample, DriftWindow
 from tunewheel_contracts.events.training import TrainProgressed
 from tunewheel_contracts.formats.dataset import ChatMessage
@@ -43,9 +43,10 @@ async def publish_turn(bus: Bus, project: str) -> None:
         project=project, model_id=model_id, from_stage=Stage.EVALUATED, to_stage=Stage.PRODUCTION,
         cause=verdict.id, reason="held up",
     )  # fmt: skip
+    decided = TurnDecided(project=project, step="waits for labels", next_step="Answer the questions.")
     await bus.publish(
         declared(project),
-        *(new_event(data, source="/test") for data in (progress, review, promotion, drift(project))),
+        *(new_event(data, source="/test") for data in (progress, review, promotion, drift(project), decided)),
     )
 
 
@@ -68,8 +69,9 @@ async def test_the_page_shows_a_project_with_no_other_host(
     await publish_turn(bus, project)
     await tab.open(await console.link(console.let_in(project, "viewer")))
     shown = await tab.until(
-        f"{project} (viewer in {project})", "waits for a person", "run-1", "customer wrote"
-    )
+        f"{project} (viewer in {project})", "waits for a person", "run-1", "customer wrote",
+        "curate: waits for labels", "to do: Answer the questions.",
+    )  # fmt: skip
     assert "Approve" not in shown
     assert MARKUP in shown, "as text"
     assert await tab.evaluate("document.querySelector('img[src=\"/nowhere\"]')") is None
