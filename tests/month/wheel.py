@@ -135,10 +135,10 @@ class Month:
         heapq.heappush(self._due, (at, next(self._count), act))
 
     def _experts_answer(self, wanted: LabelsRequested) -> None:
-        """Experts answer what has an answer: forty questions of the new intent; to spam there is none."""
+        """Experts answer the prompts that have an answer, those of the new intent; to spam there is none."""
         asked = [self.traffic.asked[name] for name in wanted.completion_ids]
         if asked.count(NEW) > len(asked) / 2:
-            self._labelled[wanted.alarm_id] = 40
+            self._labelled[wanted.alarm_id] = asked.count(NEW)
 
     def _decide(self) -> None:
         decision = decide(self._facts.state(SPEC, self._labelled), self._now)

@@ -67,6 +67,30 @@ async def test_an_answer_is_an_example_that_names_person_request_and_completion(
     assert event.causation_id == request.id
 
 
+async def test_later_revisions_add_prompts_at_the_end_whatever_comes_twice(
+    labels: Any, desk: Any, ann: Any, store: ObjectStore
+) -> None:
+    await put(ann, 2, output=SOLAR)
+    first = next(one for one in labels.log.events if one.data.type == "labels.requested")
+    kept = json.loads(await store.read("prompts.json") or b"")
+    more = kept | {"items": [kept["items"][0] | {"completion_id": "cmpl-9"}]}
+    await store.replace("more.json", json.dumps(more).encode())
+    grown = first.data.model_copy(
+        update={
+            "revision": 3,
+            "completion_ids": (*first.data.completion_ids, "cmpl-8", "cmpl-9"),
+            "more_prompts": ("nothing-to-read.json", "more.json"),
+        }
+    )
+    labels.state.apply(desk.event(grown))
+    labels.state.apply(first)
+    (told,) = (await ann.get(PLACE)).json()["requests"]
+    assert (told["prompts"], told["answered"]) == (5, 1)
+    told = (await ann.get(REQUEST)).json()
+    assert [one["state"] for one in told["items"]] == ["open", "answered", "open", "open"]
+    assert (await put(ann, 4, output=SOLAR)).json()["answered"] == 2
+
+
 async def test_the_form_is_told_and_the_next_prompt_is_the_first_open_one(ann: Any) -> None:
     told = (await ann.get(REQUEST)).json()
     assert [(field["name"], field["kind"]) for field in told["fields"]] == [

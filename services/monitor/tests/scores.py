@@ -61,10 +61,10 @@ def answer(number: int, **changes: Any) -> InferenceScored:
     return InferenceScored(**(values | changes))
 
 
-def novel(number: int, **changes: Any) -> InferenceScored:
+def novel(number: int, *, about: int = 7, **changes: Any) -> InferenceScored:
     """Return the ``number``-th question about a topic that the dataset does not know, in words of its own."""
     words = 0.02 * np.random.default_rng(number).standard_normal(384)
-    return answer(number, novelty=0.9, novel=True, vector=packed(np.eye(384)[7] + words), **changes)
+    return answer(number, novelty=0.9, novel=True, vector=packed(np.eye(384)[about] + words), **changes)
 
 
 def rating(number: int, thumb: str, **changes: Any) -> InferenceScored:

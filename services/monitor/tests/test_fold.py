@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, LabelsRequested
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_monitor.alarms import FEWEST_MORE
 from tunewheel_monitor.fold import Facts, fold, tick
 from tunewheel_monitor.knowledge import Production
 from tunewheel_monitor.state import ERASED, PLACES_KEPT, ProjectState, Seen, without
@@ -60,6 +62,32 @@ def test_a_new_topic_asks_for_labels_near_it() -> None:
     assert request.centroid == clusters.cluster.centroid
     assert set(request.completion_ids) >= set(clusters.cluster.completion_ids)
     assert request.request_id == (clusters.alarm_id or "").replace("alarm-", "labels-")
+
+
+def test_while_an_alarm_is_open_its_request_names_more_of_its_prompts() -> None:
+    state, by_request = ProjectState(), dict[str, list[LabelsRequested]]()
+    for event in run([novel(n) for n in range(200)], state=state):
+        if isinstance(event, LabelsRequested):
+            by_request.setdefault(event.alarm_id, []).append(event)
+    for alarm in state.alarms.values():
+        first, *more = by_request[alarm.alarm_id]
+        assert (first.revision, first.more_prompts) == (1, ())
+        assert more, "an early alarm knows a few of its prompts"
+        for number, (before, after) in enumerate(pairwise((first, *more)), 2):
+            assert after.completion_ids[: len(before.completion_ids)] == before.completion_ids
+            assert len(set(after.completion_ids)) >= len(set(before.completion_ids)) + FEWEST_MORE
+            assert after.more_prompts[-1] == f"monitor/desk/alarms/{alarm.alarm_id}.{number}.json"
+            assert (after.revision, after.centroid) == (number, first.centroid)
+        assert len({event.event_id() for event in (first, *more)}) == 1 + len(more)
+
+
+def test_a_request_about_one_topic_names_no_questions_about_another() -> None:
+    state = ProjectState()
+    run([novel(n) for n in range(40)], state=state)
+    events = run([novel(n, about=9) for n in range(40, 400)], state=state)
+    alarm = state.alarms["clusters"]
+    named = [event for event in events if isinstance(event, LabelsRequested)]
+    assert all(event.alarm_id != alarm.alarm_id for event in named)
 
 
 def test_known_questions_open_none() -> None:

@@ -45,6 +45,36 @@ async def test_new_questions_raise_an_alarm_whose_texts_lie_in_the_store_alone(d
     assert "may" in request.keywords
 
 
+async def test_later_windows_add_their_prompts_to_the_request_and_to_the_store(desk: Any) -> None:
+    await in_production(desk)
+    texts = tax_texts(120)
+    scored = await desk.score([desk.traffic.completion(t, customer=f"C-{n}x") for n, t in enumerate(texts)])
+    await desk.watch.take(scored[:70])
+    desk.revive()
+    await desk.watch.take(scored[70:])
+    alarm_id = desk.alarms["novelty"].alarm_id
+    first, *more = [one for one in desk.broker.of(topics.LABELS_REQUESTED) if one.alarm_id == alarm_id]
+    newest = more[-1]
+    assert len(newest.completion_ids) > 2 * len(first.completion_ids)
+    files = desk.files()
+    shown = [
+        item["completion_id"] for path in newest.prompt_files for item in json.loads(files[path])["items"]
+    ]
+    assert tuple(shown) == newest.completion_ids, "each prompt once, in the request's order"
+    assert all("May I" in files[path] for path in newest.prompt_files)
+    assert "may" in newest.keywords
+    desk.revive()
+    await desk.watch.take(scored[100:])  # delivered again
+    assert desk.files().keys() == files.keys()
+    last = json.loads(files[newest.prompt_files[-1]])["items"][-1]
+    await desk.watch.forget(erasure(customer=last["customer"]))
+    left = "".join(desk.files().values())
+    assert last["messages"][0]["content"] not in left
+    assert last["customer"] not in left
+    states = "".join(text for path, text in desk.files().items() if "/state/" in path)
+    assert last["completion_id"] not in states
+
+
 async def test_the_same_kind_of_questions_raises_none(desk: Any) -> None:
     await in_production(desk)
     await desk.send(desk.ask(MORE_BIKES))

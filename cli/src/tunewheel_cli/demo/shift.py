@@ -60,7 +60,9 @@ class Shift:
     async def alarm(self) -> LabelsRequested:
         """Wait until the monitor wants labels; show the alarms."""
         with self.watch.stage("detect drift"), self.screen.bar("detect drift"):
-            wanted = await self.feed.first(topics.LABELS_REQUESTED, patience=PATIENCE_SECONDS)
+            first = await self.feed.first(topics.LABELS_REQUESTED, patience=PATIENCE_SECONDS)
+        revisions = self.feed.by_topic[topics.LABELS_REQUESTED.name]
+        wanted = [one for one in revisions if one.data.request_id == first.data.request_id][-1]
         for event in self.feed.by_topic[topics.DRIFT_DETECTED.name]:
             d = event.data
             self.screen.say(

@@ -3,6 +3,7 @@ decisions about turns, and how turns ended."""
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -121,10 +122,12 @@ class DriftResolved(Event):
 
 
 class LabelsRequested(Event):
-    """Prompts of production wait for a trusted answer: a version without them would learn nothing new."""
+    """Prompts of production wait for a trusted answer: a version without them would learn nothing new. While
+    the alarm is open the request grows: each ``revision`` names all prompts of the one before, and more."""
 
     type: ClassVar[str] = "labels.requested"
     subject_field: ClassVar[str] = "request_id"
+    identity_when_given: ClassVar[tuple[str, ...]] = ("revision",)
 
     project: Slug
     request_id: Slug
@@ -141,6 +144,16 @@ class LabelsRequested(Event):
     """Whose questions to answer, most typical first."""
     prompts: RelativePath | None = None
     """JSON in the object store with the questions' texts, redacted; an erasure empties what it takes."""
+    revision: Annotated[int, Field(gt=0, exclude_if=lambda number: number == 1)] = 1
+    """Of the events about one request, the one with the highest revision counts."""
+    more_prompts: Annotated[tuple[RelativePath, ...], Field(max_length=200, exclude_if=operator.not_)] = ()
+    """Like ``prompts``: one file for each later revision, with the prompts that it added. A file that is not
+    there holds none: nothing that it would show may be read."""
+
+    @property
+    def prompt_files(self) -> tuple[str, ...]:
+        """All files with prompts, in the order of the revisions that brought them."""
+        return (*((self.prompts,) if self.prompts else ()), *self.more_prompts)
 
 
 class AlarmAnswer(Frozen):

@@ -15,6 +15,7 @@ class LabelRequests:
     """Those of one project. Their events come from topics of their own, in any order."""
 
     by_id: dict[str, Envelope[LabelsRequested]] = field(default_factory=dict[str, Envelope[LabelsRequested]])
+    """The newest revision of each."""
     answered: set[str] = field(default_factory=set[str])
     """Completions that an expert answered, wherever, as the latest records say: others are not read."""
     _resolved: dict[str, str] = field(default_factory=dict[str, str])
@@ -24,7 +25,8 @@ class LabelRequests:
         """Fold one event in; the same event a second time changes nothing."""
         match envelope.data:
             case LabelsRequested() as data:
-                self.by_id[data.request_id] = envelope
+                newest = self.by_id.get(data.request_id, envelope)
+                self.by_id[data.request_id] = max(newest, envelope, key=lambda one: one.data.revision)
             case RecordIngested() as data if data.trust is Trust.EXPERT and self._is_wanted(data.source_id):
                 self.answered.add(data.source_id)
             case DriftResolved() as data:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Literal
@@ -44,20 +44,17 @@ class Mark(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class LabelQueue:
-    """One request with its prompts. They are numbered from 1; an erased one leaves a gap."""
+    """One request with its prompts. They are numbered from 1, later revisions add to their end, and an erased
+    prompt leaves a gap."""
 
     request: Envelope[LabelsRequested]
-    prompts: LabelPrompts
+    items: tuple[LabelPrompt, ...]
     marks: dict[str, Mark]
     """By completion."""
     answered: frozenset[str]
     """Completions that experts answered elsewhere."""
     outcome: str | None
     """Why nobody needs the labels any more; None while they are waited for."""
-
-    @property
-    def items(self) -> tuple[LabelPrompt, ...]:
-        return self.prompts.items
 
     def state_of(self, item: LabelPrompt) -> State:
         if item.is_erased:
@@ -126,10 +123,9 @@ class Labelling:
             reason = f"{project} has no request for labels {request_id}; list its requests"
             raise Refused(HTTPStatus.NOT_FOUND, "request_id", reason)
         known, request = found
-        prompts = await self._read_prompts(request.data)
         return LabelQueue(
             request=request,
-            prompts=prompts,
+            items=await self._read_prompts(request.data),
             marks=await self._marks(project, request_id),
             answered=frozenset(known.labels.answered),
             outcome=known.labels.outcome_of(request_id),
@@ -180,14 +176,14 @@ class Labelling:
         request = known.labels.by_id.get(request_id) if known else None
         return None if known is None or request is None else (known, request)
 
-    async def _read_prompts(self, asked: LabelsRequested) -> LabelPrompts:
+    async def _read_prompts(self, asked: LabelsRequested) -> tuple[LabelPrompt, ...]:
         """Read the prompts anew each time: an erasure empties some."""
-        data = await self._store.read(asked.prompts) if asked.prompts is not None else None
-        if data is None:
+        files = [data for path in asked.prompt_files if (data := await self._store.read(path)) is not None]
+        if not files:
             reason = f"of {asked.request_id} are not in the store; answer by example.published instead"
             raise Refused(HTTPStatus.GONE, "prompts", reason)
         try:
-            return LabelPrompts.model_validate_json(data)
+            return tuple(item for data in files for item in LabelPrompts.model_validate_json(data).items)
         except ValidationError as error:
             field, reason = first_complaint(error)
             told = f"of {asked.request_id} cannot be read: {field} {reason}"
@@ -206,13 +202,7 @@ class Labelling:
         name = content_sha256(item.completion_id.encode())[:32]
         path = f"{_folder(asked.project, asked.request_id)}/{name}.json"
         await self._store.replace(path, mark.model_dump_json().encode())
-        return LabelQueue(
-            request=queue.request,
-            prompts=queue.prompts,
-            marks={**queue.marks, item.completion_id: mark},
-            answered=queue.answered,
-            outcome=queue.outcome,
-        )
+        return replace(queue, marks={**queue.marks, item.completion_id: mark})
 
 
 def label_example(

@@ -154,3 +154,12 @@ def test_labels_are_wanted_where_their_request_says_or_else_the_alarm(log: Make)
     assert [one and (one.centroid, one.radius) for one in wanted] == [
         None, ((1.0, 0.0), 0.3), ((0.0, 1.0), 0.4)
     ]  # fmt: skip
+
+
+def test_the_newest_revision_of_a_request_for_labels_counts(log: Make) -> None:
+    desk = log()
+    desk.alarm("alarm-1f")
+    for example in ("requested", "grown", "requested"):
+        desk.say("labels.requested", example)
+    wanted = desk.facts().wanted(desk.spec.project, "alarm-1f")
+    assert wanted.completion_ids == ("cmpl-1", "cmpl-9", "cmpl-31")

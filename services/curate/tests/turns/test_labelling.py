@@ -74,3 +74,11 @@ def test_what_was_erased_counts_no_longer(shop: Shop) -> None:
     rows = pl.DataFrame({"partition": [0], "offset": [0]})
     shop.table.erase(rows)
     assert shop.count(a=solar) == {"a": 1}
+
+
+def test_answers_to_prompts_that_a_later_revision_names_count(shop: Shop) -> None:
+    shop.keep("my solar panel is off", "the meter runs backwards")
+    solar = asked("a-1", (1.0, 0.0))
+    assert shop.count(a=solar) == {"a": 1}
+    grown = solar.model_copy(update={"revision": 2, "completion_ids": ("T-1",)})
+    assert shop.count(a=grown) == {"a": 2}

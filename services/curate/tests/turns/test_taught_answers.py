@@ -112,6 +112,17 @@ async def test_answers_are_marked_and_validated_by_nobody(desk: Desk, teacher: T
     assert kept == [b"", b""], "no text of a customer's is kept for it"
 
 
+async def test_of_a_request_that_grew_only_the_new_prompts_are_asked(desk: Desk, teacher: Teacher) -> None:
+    await desk.taught(await desk.ask(), desk.spec())
+    more = await desk.ask("more", prompts=2)
+    files = {"prompts": "alarm-1.json", "more_prompts": ("more.json",), "revision": 2}
+    grown = (await desk.ask()).data.model_copy(update=files)
+    next_month = new_event(grown, source="/test", time=datetime(2026, 2, 1, tzinfo=UTC))
+    assert more.data.prompts == "more.json"
+    assert await desk.taught(next_month, desk.spec()) == 1
+    assert len(teacher.asked) == 3
+
+
 async def test_a_months_quota_holds_over_requests(desk: Desk, teacher: Teacher) -> None:
     spec = desk.spec(quota=3)
     told = [await desk.taught(await desk.ask(f"alarm-{n}"), spec) for n in range(3)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
+import numpy as np
 from tunewheel_contracts.event import Event
 from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested
-from tunewheel_contracts.events.production import DriftDetected, DriftWindow
+from tunewheel_contracts.events.production import DriftCluster, DriftDetected, DriftWindow
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.identity import content_sha256
 
@@ -23,6 +25,8 @@ SILENT_WINDOWS = 10
 """Windows in a row in which a detector had nothing to measure, from which on they are calm. They are from the
 first where another version serves: it is not known to have the fault."""
 MOST_SHOWN = 200
+FEWEST_MORE = 10
+"""Prompts that an open alarm adds to its request for labels at once: people are told each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,11 @@ class Said:
     places: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
 
-def evidence_path(project: str, alarm_id: str) -> str:
-    """Return where the texts of an alarm lie in the object store."""
-    return f"monitor/{project}/alarms/{alarm_id}.json"
+def evidence_path(project: str, alarm_id: str, revision: int = 1) -> str:
+    """Return where the texts of an alarm lie in the object store: those that were shown when it opened, or
+    that a later ``revision`` of its request for labels added."""
+    name = alarm_id if revision == 1 else f"{alarm_id}.{revision}"
+    return f"monitor/{project}/alarms/{name}.json"
 
 
 def weigh(
@@ -59,7 +65,7 @@ def weigh(
             told: dict[str, Any] = {"project": project, "family": detector.family, "window": window}
             return _raise(state, version, finding, drift=drift, at=at, **told)
         alarm.calm_windows = alarm.calm_items = alarm.silent_windows = 0
-        return []
+        return _ask_for_more(state, alarm, finding)
     if alarm is None:
         return []
     covered = alarm.dataset_id != version.dataset_id
@@ -127,7 +133,7 @@ def _raise(
         threshold=finding.threshold,
     )
     shown = _shown(finding)
-    places = tuple((name, tuple(state.places[name])) for name in shown if name in state.places)
+    places = _places(state, shown)
     path = evidence_path(project, alarm_id) if places else None
     detected = DriftDetected(
         project=project,
@@ -153,8 +159,48 @@ def _raise(
     said = [Said(detected, places=places)]
     if finding.action == "collect_labels" and shown:
         wanted = _wanted(detected, finding, shown, f"labels-{digits}", drift.turns.min_labels)
+        state.alarms[finding.detector].asked = wanted.model_dump(mode="json")
         said.append(Said(wanted, places=places))
     return said
+
+
+def _ask_for_more(state: ProjectState, alarm: Alarm, finding: Finding) -> list[Said]:
+    """Let the alarm's request for labels name what its detector found since: an alarm that opens early knows
+    a few of the prompts that will need an answer."""
+    if not alarm.asked:
+        return []
+    asked = LabelsRequested.model_validate(alarm.asked)
+    if asked.centroid and not _is_inside(finding.cluster, asked):
+        return []
+    known = tuple(name for name in asked.completion_ids if name != ERASED)
+    found = [name for name in _shown(finding) if name in state.places and name not in known]
+    found = found[: MOST_SHOWN - len(known)]
+    if len(found) < FEWEST_MORE:
+        return []
+    revision = asked.revision + 1
+    path = evidence_path(asked.project, asked.alarm_id, revision)
+    more = asked.model_copy(
+        update={
+            "revision": revision,
+            "completion_ids": (*known, *found),
+            "more_prompts": (*asked.more_prompts, path),
+        }
+    )
+    alarm.asked = more.model_dump(mode="json")
+    return [Said(more, places=_places(state, found))]
+
+
+def _is_inside(cluster: DriftCluster | None, asked: LabelsRequested) -> bool:
+    """Tell whether ``cluster`` is the one that ``asked`` is about; another may have grown larger since."""
+    if cluster is None or len(cluster.centroid) != len(asked.centroid):
+        return False
+    own, found = np.array(asked.centroid), np.array(cluster.centroid)
+    lengths = np.linalg.norm(own) * np.linalg.norm(found)
+    return bool(1.0 - own @ found / lengths <= asked.radius)
+
+
+def _places(state: ProjectState, names: Sequence[str]) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    return tuple((name, tuple(state.places[name])) for name in names if name in state.places)
 
 
 def _shown(finding: Finding) -> tuple[str, ...]:

@@ -49,7 +49,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Exhibits:
-    """``monitor/<project>/alarms/<alarm_id>.json``, in the form of ``LabelPrompts``."""
+    """``monitor/<project>/alarms/<alarm_id>.json``, in the form of ``LabelPrompts``; with ``.2`` before
+    ``.json`` what the second revision of a request for labels added, and so on."""
 
     store: ObjectStore
     log: Positions
@@ -63,11 +64,12 @@ class Exhibits:
         *,
         words: Mapping[str, float],
         refresh: Callable[[], Awaitable[None]],
+        revision: int = 1,
     ) -> Evidence:
         """Write down the texts of an alarm; once more, after an error, leaves those that were first.
 
         ``words``: the share of the reference's questions with each word. ``refresh`` reads the erasures
-        to the log's present end.
+        to the log's present end. ``revision`` above 1: these texts come on top of the revisions before.
 
         Raises:
             TransientError: the broker or the store cannot be reached.
@@ -75,7 +77,7 @@ class Exhibits:
         await refresh()  # what was erased a moment ago is not shown
         found = await self._found(places)
         prompts = await asyncio.to_thread(redacted, spec, [self._shown(event) for event in found.values()])
-        path = evidence_path(spec.project, alarm_id)
+        path, *earlier = [evidence_path(spec.project, alarm_id, number) for number in range(revision, 0, -1)]
         if not any(prompt.messages for prompt in prompts) and not await self.store.exists(path):
             return Evidence(None)
         request_id = alarm_id.replace("alarm-", "labels-", 1)
@@ -85,7 +87,9 @@ class Exhibits:
         kept = await self._read(path) or kept
         erased = {name for name, event in found.items() if self._is_erased(event)}
         _, kept = await self._empty(path, kept, lambda item: item.completion_id in erased)
-        return Evidence(path, keywords([asked(item.messages) for item in kept.items], words))
+        files = [kept, *[await self._read(one) for one in earlier]]
+        texts = [asked(item.messages) for file in files if file is not None for item in file.items]
+        return Evidence(path, keywords(texts, words))
 
     async def _found(self, places: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, Envelope[Any]]:
         """Return what the log still has of ``places``, in their order."""
@@ -145,8 +149,11 @@ class Exhibits:
         return emptied, kept
 
     async def _read(self, path: str) -> LabelPrompts | None:
+        data = await self.store.read(path)
+        if data is None:
+            return None
         try:
-            return decode_data(LabelPrompts, await self.store.read(path) or b"")
+            return decode_data(LabelPrompts, data)
         except InvalidEvent as error:
             log.error("evidence_damaged", path=path, reason=str(error), mend="remove the file")
             return None

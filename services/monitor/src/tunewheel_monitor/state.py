@@ -23,8 +23,8 @@ get only after a session timeout; they go on with theirs meanwhile. 320 KB of a 
 DIGEST_BYTES = 6
 ERASED = "erased"
 """Stands where an erased name stood."""
-NAMING = ("ids", "farthest", "first", "last")
-"""Fields of detectors and windows that hold names of completions, or lists of them."""
+NAMING = ("ids", "farthest", "first", "last", "completion_ids")
+"""Fields of detectors, windows and alarms that hold names of completions, or lists of them."""
 PLACES_KEPT = 1_000
 """Completions of late whose texts may be shown with an alarm."""
 
@@ -118,6 +118,8 @@ class Alarm:
     silent_windows: int = 0
     """Those of late in a row in which the detector had nothing to measure."""
     inferences: int = 0
+    asked: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The newest ``labels.requested``; empty: the alarm asked for none."""
 
 
 @dataclass(slots=True)
@@ -193,6 +195,7 @@ def without(told: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
     return told | {
         "places": _but(told["places"], names),
         "trials": trials | {"open": opened},
+        "alarms": _unnamed(told["alarms"], names),
         "version": version
         and version
         | {

@@ -164,25 +164,34 @@ class Watch:
 
     async def _settle(self, held: Checkpoint, spec: ProjectSpec, said: Sequence[Outcome]) -> None:
         """Write down where the project is now, then publish what was said."""
-        shown: dict[str, Evidence] = {}
+        shown: dict[tuple[str, int], Evidence] = {}
         held.events = [await self._event(spec, one, cause, shown) for one, cause in said]
         held.number += 1
         await self.checkpoints.write(held)
         await self._publish(held)
 
     async def _event(
-        self, spec: ProjectSpec, said: Said, cause: Envelope[Any] | None, shown: dict[str, Evidence]
+        self,
+        spec: ProjectSpec,
+        said: Said,
+        cause: Envelope[Any] | None,
+        shown: dict[tuple[str, int], Evidence],
     ) -> Envelope[Any]:
         data = said.data
         if isinstance(data, DriftDetected | LabelsRequested) and said.places:
             alarm_id = data.alarm_id or ""
-            if alarm_id not in shown:
+            revision = data.revision if isinstance(data, LabelsRequested) else 1
+            if (alarm_id, revision) not in shown:
                 reference = await self.references.get(data.dataset_id)
-                words = reference.words if reference else {}
-                shown[alarm_id] = await self.exhibits.keep(
-                    spec, alarm_id, said.places, words=words, refresh=self.knowledge.refresh
+                shown[alarm_id, revision] = await self.exhibits.keep(
+                    spec,
+                    alarm_id,
+                    said.places,
+                    words=reference.words if reference else {},
+                    refresh=self.knowledge.refresh,
+                    revision=revision,
                 )
-            data = _with_evidence(data, shown[alarm_id])
+            data = _with_evidence(data, shown[alarm_id, revision])
         if cause is None:
             return self.log.new(data, correlation_id=said.correlation_id)
         made = self.log.new(data, correlation_id=said.correlation_id or cause.correlation_id)
@@ -211,7 +220,8 @@ class Watch:
 def _with_evidence(data: DriftDetected | LabelsRequested, found: Evidence) -> Event:
     """Return the event with where its texts lie, and the words that set them apart."""
     if isinstance(data, LabelsRequested):
-        return data.model_copy(update={"prompts": found.path, "keywords": found.keywords})
+        first = {"prompts": found.path} if data.revision == 1 else {}
+        return data.model_copy(update=first | {"keywords": found.keywords})
     cluster = data.cluster and data.cluster.model_copy(update={"keywords": found.keywords})
     return data.model_copy(update={"evidence": found.path, "cluster": cluster})
 

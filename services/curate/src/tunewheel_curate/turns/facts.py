@@ -56,7 +56,7 @@ class _Project:
     alarmed: dict[str, bool] = field(default_factory=dict[str, bool])
     """By request: whether an alarm was open then. Found out again once an alarm comes or goes."""
     wanted: dict[str, LabelsRequested] = field(default_factory=dict[str, Any])
-    """By alarm."""
+    """By alarm: the newest revision."""
     requests: dict[str, Envelope[DatasetRequested]] = field(default_factory=dict[str, Any])
     """Those that name their records."""
     versions: dict[str, Envelope[DatasetVersioned]] = field(default_factory=dict[str, Any])
@@ -91,7 +91,8 @@ class TurnFacts:
                 known.resolved[data.alarm_id] = min(at, data.resolved_at)
                 known.alarmed.clear()
             case LabelsRequested():
-                known.wanted.setdefault(data.alarm_id, data)
+                newest = known.wanted.get(data.alarm_id, data)
+                known.wanted[data.alarm_id] = max(newest, data, key=lambda asked: asked.revision)
             case DatasetRequested() if data.records_upto is not None:
                 known.requests.setdefault(envelope.id, envelope)
             case DatasetVersioned():

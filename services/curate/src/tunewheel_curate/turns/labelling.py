@@ -34,7 +34,7 @@ class LabelCount:
         embed: Embed | None = None,
     ) -> None:
         """``erasures`` are those of a project: each has all be counted anew, without the rows that it takes,
-        which may still lie in the table."""
+        which may still lie in the table. So has a request for labels that names more prompts."""
         self._table = table
         self._erasures = erasures
         self._embed = embed or static_embed()
@@ -59,8 +59,9 @@ class LabelCount:
         erasures = len(self._erasures(project))
         erased = self._erased.get(project) != erasures
         self._erased[project] = erasures
-        for key in [key for key in self._clusters if key[0] == project and (erased or key[1] not in wanted)]:
-            del self._clusters[key], self._looked[key]
+        for key, near in list(self._clusters.items()):
+            if key[0] == project and (erased or near.asked != wanted.get(key[1])):
+                del self._clusters[key], self._looked[key]
 
     def _trusted(self, key: tuple[str, str], asked: LabelsRequested, version: int | None) -> int:
         if key not in self._clusters:

@@ -60,7 +60,7 @@ class NearCluster:
         """``embed`` as ``StaticEmbedder.embed``: (texts, dimensions), not normalised."""
         self._centre = unit_length(np.asarray(asked.centroid, dtype=np.float64).reshape(1, -1))[0]
         self._radius = asked.radius
-        self._request_id = asked.request_id
+        self.asked = asked
         self._named = frozenset(asked.completion_ids)
         self._mark = f'"{LABEL_REQUEST}":"{asked.request_id}"'
         """As it stands in the canonical JSON of an answer's attributes."""
@@ -123,7 +123,7 @@ class NearCluster:
         units = unit_length(self._embed([question[:LONGEST_TEXT] for question in questions]))
         if units.shape[1] != self._centre.size:
             log.error(
-                "centroid_unusable", request_id=self._request_id, length=self._centre.size,
+                "centroid_unusable", request_id=self.asked.request_id, length=self._centre.size,
                 expected=units.shape[1],
             )  # fmt: skip
             self._centre = self._centre[:0]

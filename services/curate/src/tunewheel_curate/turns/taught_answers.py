@@ -142,7 +142,8 @@ class TaughtAnswers:
                 raise
 
     async def _prompts(self, asked: LabelsRequested) -> tuple[LabelPrompt, ...]:
-        data = await self._store.read(asked.prompts) if asked.prompts is not None else None
+        """Return the prompts that this revision of the request brought; those before it were asked for."""
+        data = await self._store.read(asked.prompt_files[-1]) if asked.prompt_files else None
         if data is None:
             return ()
         try:
