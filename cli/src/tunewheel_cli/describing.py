@@ -174,8 +174,11 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     ),
     monitoring.DriftResolved: lambda e: f"{e.alarm_id} ({e.detector}) is over: {e.reason}",
     monitoring.LabelsRequested: lambda e: (
-        f"{e.request_id}: {e.wanted} trusted answers wanted about {', '.join(e.keywords) or 'what drifted'}"
+        f"{e.request_id}: {e.wanted} trusted answers wanted about {', '.join(e.keywords) or 'what drifted'}; "
+        f"{len(e.completion_ids)} prompts wait"
+    ),
+    monitoring.TurnCompleted: lambda e: (
+        f"{e.turn_id}: {e.outcome}{_because('; '.join(e.reasons))}{f'. {e.next_step}' if e.next_step else ''}"
     ),
     monitoring.TurnDecided: lambda e: f"{e.step}{f': {e.evidence}' if e.evidence else ''}",
-    monitoring.TurnCompleted: lambda e: f"{e.turn_id}: {e.outcome}{_because('; '.join(e.reasons))}",
 }

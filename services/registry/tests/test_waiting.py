@@ -138,9 +138,29 @@ def test_an_undecided_verdict_ends_no_trial_that_goes_on_and_moves_nobody_outsid
     log = on_trial_while_the_champion_changes(desk)
     assert log.play(desk.undecided(3, against=1)) == []
     log = queued(desk)
-    assert log.play(desk.undecided(2, against=1)) == []
     assert log.play(desk.undecided(9, against=1)) == []  # of a run that was never registered
+    undecided = desk.undecided(2, against=1)
+    (told,) = log.play(undecided)
+    assert (told.from_stage, told.to_stage, told.held_up) == (Stage.EVALUATED, Stage.EVALUATED, True)
+    assert "too few rows; promote it by command, or build a version that holds out more" in told.reason
+    assert log.play(undecided) == []
     assert log.stages() == {1: "production", 2: "evaluated"}
+    assert len(log.asked()) == 1, "nothing new is known: nobody asks for the same verdict again"
+
+
+def test_a_model_that_was_undecided_retires_once_a_newer_version_is_in_traffic(desk: Any):
+    log = queued(desk)
+    log.play(desk.undecided(2, against=1), desk.trained(3), desk.passed(3, against=1))
+    assert log.stages() == {1: "production", 2: "retired", 3: "canary"}
+    assert "superseded" in log.state.models[desk.model_id(2)].history[-1].reason
+
+
+def test_a_model_that_was_undecided_goes_on_where_the_champion_that_it_has_beaten_is_back(desk: Any):
+    log = on_trial_while_the_champion_changes(desk)
+    log.play(desk.trained(4), desk.passed(4, against=2), desk.undecided(4, against=1))
+    assert log.stages() == {1: "production", 2: "retired", 3: "canary", 4: "evaluated"}
+    log.play(desk.commanded(2, "promote", request="back"), desk.judged(3, "canary", "failed"))
+    assert log.stages()[4] == "canary"
 
 
 def test_the_other_verdict_may_come_before_the_trial_ends(desk: Any):

@@ -77,7 +77,8 @@ class ModelPromoted(Event):
     bundle: Bundle | None = None
     """On a verdict: what was judged, which is what will serve."""
     held_up: bool = False
-    """It passed its trial in this stage and waits there: ``reason`` says for what."""
+    """It has done what this stage asks for and waits there; ``reason`` says for what. In ``evaluated``: a
+    verdict against the present champion was undecided."""
     decided_by: DecidedBy = None
     generation: Position = None
 

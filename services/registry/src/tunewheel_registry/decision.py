@@ -204,11 +204,12 @@ def _says_little(state: State, model: Model, verdict: EvalFailed) -> bool:
 
 
 def _after_undecided(state: State, trigger: Envelope[EvalUndecided]) -> Iterator[Decision]:
-    """End the trial of a model that held up and waits in traffic for just this verdict: no other is to come,
-    and it would keep its share of the requests for ever. Who waits outside traffic stays there."""
+    """Say of a model that waits for just this verdict that no other is to come against this champion. In
+    traffic it would keep its share of the requests for ever, so its trial ends. Outside traffic it stays: a
+    newer version in traffic retires it, and a champion that it has beaten may come back."""
     verdict, champion = trigger.data, state.champion
     model = state.models.get(verdict.adapter.model_id)
-    if model is None or champion is None or model.stage not in CANDIDATE_STAGES:
+    if model is None or champion is None or _is_done(model, trigger):
         return
     asked = request_of(state, model)
     # Where no row could be judged by, the verdict names no contestant; what it answers is known all the same.
@@ -216,12 +217,18 @@ def _after_undecided(state: State, trigger: Envelope[EvalUndecided]) -> Iterator
         _champion_of(verdict) != champion.model_id and trigger.causation_id != asked.event_id()
     ):
         return
+    told = "passed" if model.stage is Stage.EVALUATED else f"held up in {model.stage.value}"
     reason = (
-        f"held up in {model.stage.value}, but whether it is better than {champion.model_id}, which is in "
-        f"production by now, is undecided: {'; '.join(verdict.reasons)}; promote it by command, or build a "
-        "version that holds out more"
+        f"{told}, but whether it is better than {champion.model_id}, which is in production by now, is "
+        f"undecided: {'; '.join(verdict.reasons)}; promote it by command, or build a version that holds out "
+        "more"
     )
-    yield promotion(state, model, Stage.RETIRED, trigger.id, reason, decided_by="criteria")
+    if model.stage is Stage.EVALUATED:
+        yield promotion(
+            state, model, Stage.EVALUATED, trigger.id, reason, held_up=True, decided_by="criteria"
+        )
+    else:
+        yield promotion(state, model, Stage.RETIRED, trigger.id, reason, decided_by="criteria")
 
 
 def _after_judgement(

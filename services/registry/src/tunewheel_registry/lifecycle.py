@@ -81,7 +81,8 @@ class Model:
     beaten: frozenset[str] = frozenset()
     """The champions that the model was compared with in verdicts that it passed."""
     held_up_in: Stage | None = None
-    """The stage whose trial it passed, where it could not go on at once."""
+    """The stage that it has done with and cannot leave at once: it passed its trial, or its next verdict was
+    undecided."""
 
     @property
     def model_id(self) -> str:

@@ -37,8 +37,9 @@ NEXT_STEPS = {
     "rejected": "Read the verdict. Add or correct examples near the criterion that was missed, then ask for "
     "a version.",
     "failed": "Mend what the reason names, then ask for a version.",
-    "undecided by evaluation": "Add held-out rows, or have people review the answers, then judge the run "
-    "again.",
+    "undecided by evaluation": "Answer the labels that wait, or publish validated examples: every version "
+    "holds out its share of them, and the next one takes this one's place. The reasons say how many more "
+    "held-out rows would tell. Or promote the model by command.",
     "rolled back": "Read the judgement. Look at the candidate's answers before another version is rolled "
     "out.",
     "retired": "Look why the candidate could not be judged in time: too little traffic, or a model that does "
