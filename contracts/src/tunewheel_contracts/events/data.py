@@ -122,6 +122,8 @@ class DatasetVersioned(Event):
     """Why this version is only a first try; None for one that is large enough."""
     previous: Slug | None = None
     """The project's version before this one."""
+    training_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
+    """Hash of the spec without what changes neither rows nor training. None: a release before this field."""
     missing_records: Annotated[int | None, Field(ge=1, exclude_if=lambda count: count is None)] = None
     """Records of all projects that were removed from the log before curate read them: this version may be
     smaller for it. None where there are none."""
@@ -137,6 +139,8 @@ class DatasetRejected(Event):
     project: Slug
     spec_sha256: Sha256
     rows_sha256: Sha256
+    training_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
+    """As in ``dataset.versioned``."""
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
     funnel: tuple[FunnelStage, ...] = ()
     records_upto: RecordsUpto | None = None

@@ -289,6 +289,16 @@ class ProjectSpec(Strict):
         return content_sha256(self.model_dump(mode="json"))
 
     @property
+    def training_sha256(self) -> str:
+        """Hash what decides the rows of a version and what training makes of them: the same records under the
+        same hash give the same model. Nothing of when versions are built, judged or rolled out counts."""
+        parts = {"base_model", "task", "dataset", "train"}
+        own = self.model_dump(mode="json", include=parts, exclude={"dataset": {"build", "erase_versions"}})
+        # Questions of these tasks are kept out of the training rows.
+        tasks = [one.model_dump(mode="json") for one in self.evaluation.lm_eval]
+        return content_sha256(own | {"lm_eval": tasks})
+
+    @property
     def criteria_sha256(self) -> str:
         return self.sha256_of(self.criteria)
 

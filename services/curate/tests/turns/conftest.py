@@ -30,6 +30,8 @@ class Log:
         self.events: list[Envelope[Any]] = []
         self.now = START
         self.labelled: dict[str, int] = {}
+        self.tells = {"spec_sha256", "training_sha256"}
+        """Hashes of the spec that curate's events bear."""
 
     def say(self, topic: str, example: str, by: Envelope[Any] | None = None, /, **told: Any) -> Envelope[Any]:
         """Add an event like one of the contracts' examples, but for ``told``."""
@@ -61,11 +63,15 @@ class Log:
         return self.ask(BuildReason.DRIFT, decision.request, alarm_ids=decision.alarms)
 
     def reject(self, request: Envelope[Any]) -> Envelope[Any]:
-        return self.say("dataset.rejected", "too-few", request, spec_sha256=self.spec.sha256)
+        return self.say("dataset.rejected", "too-few", request, **self._hashes())
 
     def version(self, request: Envelope[Any], name: str) -> str:
-        self.say("dataset.versioned", "first", request, dataset_id=name, spec_sha256=self.spec.sha256)
+        self.say("dataset.versioned", "first", request, dataset_id=name, **self._hashes())
         return name
+
+    def _hashes(self) -> dict[str, str]:
+        hashes = {"spec_sha256": self.spec.sha256, "training_sha256": self.spec.training_sha256}
+        return {name: value for name, value in hashes.items() if name in self.tells}
 
     def train(self, name: str, *, plan: str = "qlora-on-a-gpu") -> str:
         """Begin the training of a version; returns the run."""

@@ -177,17 +177,50 @@ def test_a_command_that_made_no_version_used_up_no_labels(log: Make) -> None:
 
 
 @pytest.mark.parametrize("end", ["rejected", "failed", "undecided", "rolled_back", "did not help"])
-def test_an_alarm_is_tried_again_under_another_spec(log: Make, end: str) -> None:
-    desk, other = log(cooldown_seconds=0), log(cooldown_seconds=0, min_labels=7).spec
+def test_an_alarm_is_tried_again_where_the_same_records_are_trained_otherwise(log: Make, end: str) -> None:
+    desk = log(cooldown_seconds=0)
     desk.alarm()
     end_badly(desk, desk.begin(), end)
-    refused = desk.decide()
-    assert refused.step is Step.TRIED
+    for part, edit in (
+        ("drift", {"window": 50, "turns": {"cooldown_seconds": 0, "min_labels": 7}}),
+        ("rollout", {"canary": {"deadline_seconds": 60}}),
+        ("dataset", {"build": {"min_new_records": 7}}),
+        ("review", {"sample": 9}),
+    ):
+        desk.spec = edited(desk.spec, part, edit)
+        refused = desk.decide()
+        assert refused.step is Step.TRIED, f"an edit of {part} trains the same again"
     assert "run `tunewheel build`" in refused.evidence
-    desk.spec = other
+    desk.spec = edited(desk.spec, "train", {"epochs": 3})
     assert desk.decide().step is Step.TURN
     end_badly(desk, desk.begin(), end, "ds-2")
     assert desk.decide().step is Step.TRIED
+
+
+def test_labels_are_tried_again_where_they_are_trained_otherwise(log: Make) -> None:
+    desk = log(min_labels=10, cooldown_seconds=0)
+    desk.alarm(**COLLECT)
+    desk.labelled = {"alarm-1": 14}
+    end_badly(desk, desk.begin(), "failed")
+    desk.spec = edited(desk.spec, "rollout", {"canary": {"deadline_seconds": 60}})
+    assert desk.decide().step is Step.LABELS
+    desk.spec = edited(desk.spec, "task", {"system_prompt": "Answer as JSON, politely."})
+    assert desk.decide().step is Step.TURN
+
+
+def test_a_turn_of_an_earlier_release_is_compared_by_the_whole_spec(log: Make) -> None:
+    desk = log(cooldown_seconds=0)
+    desk.tells = {"spec_sha256"}
+    desk.alarm()
+    desk.reject(desk.begin())
+    assert desk.decide().step is Step.TRIED
+    desk.spec = edited(desk.spec, "review", {"sample": 9})
+    assert desk.decide().step is Step.TURN
+
+
+def edited(spec: ProjectSpec, part: str, edit: dict[str, Any]) -> ProjectSpec:
+    told = spec.model_dump(mode="json")
+    return ProjectSpec.model_validate(told | {part: told[part] | edit})
 
 
 def end_badly(desk: Any, request: Any, how: str, name: str = "ds-1") -> None:

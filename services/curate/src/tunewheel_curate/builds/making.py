@@ -244,6 +244,7 @@ class Maker:
             dataset_id=manifest.dataset_id,
             manifest=ref,
             spec_sha256=manifest.spec_sha256,
+            training_sha256=manifest.spec.training_sha256,
             criteria_sha256=manifest.criteria_sha256,
             base_model=manifest.spec.base_model,
             counts=manifest.counts,
@@ -283,6 +284,7 @@ class Maker:
         data = DatasetRejected(
             project=event.project,
             spec_sha256=spec.sha256,
+            training_sha256=spec.training_sha256,
             rows_sha256=outcome.rows_sha256,
             reasons=reasons,
             funnel=outcome.funnel,

@@ -167,7 +167,7 @@ def _is_ready(state: State, alarm: Alarm) -> bool:
     if _collects(state, alarm):
         return state.labelled.get(alarm.name, 0) >= labels_needed(state, alarm)
     tried = state.turns_for(alarm)
-    return not tried or _spec_changed(state, tried)
+    return not tried or _trains_otherwise(state, tried)
 
 
 def _collects(state: State, alarm: Alarm) -> bool:
@@ -184,14 +184,18 @@ def _labels_may_come(state: State, alarms: Sequence[Alarm], now: datetime) -> bo
 
 def labels_needed(state: State, alarm: Alarm) -> int:
     """Return how many labels the next turn for ``alarm`` waits for: the same data is not tried again, unless
-    the spec changed. A person's command that made no version tried none."""
+    it is trained otherwise now. A person's command that made no version tried none."""
     tried = [turn for turn in state.turns_for(alarm) if turn.dataset_id or turn.reason is BuildReason.DRIFT]
-    again = bool(tried) and _spec_changed(state, tried)
+    again = bool(tried) and _trains_otherwise(state, tried)
     return state.drift.turns.min_labels * (len(tried) + (0 if again else 1))
 
 
-def _spec_changed(state: State, tried: Sequence[Turn]) -> bool:
-    return tried[-1].spec_sha256 != state.spec_sha256
+def _trains_otherwise(state: State, tried: Sequence[Turn]) -> bool:
+    """Tell whether the same records would give another model than in the last of ``tried``."""
+    last = tried[-1]
+    if last.training_sha256 is None:
+        return last.spec_sha256 != state.spec_sha256
+    return last.training_sha256 != state.training_sha256
 
 
 def _missing(state: State, alarms: Sequence[Alarm]) -> Decision:
@@ -200,7 +204,10 @@ def _missing(state: State, alarms: Sequence[Alarm]) -> Decision:
     if waiting:
         return Decision(Step.LABELS, "; ".join(_reason(state, alarm) for alarm in waiting), _names(waiting))
     told = "; ".join(_reason(state, alarm) for alarm in alarms)
-    remedy = "change the spec, publish other records, or run `tunewheel build` to try the same again"
+    remedy = (
+        "change what is trained (base_model, task, dataset, train), publish other records, or run "
+        "`tunewheel build` to try the same again"
+    )
     return Decision(Step.TRIED, f"{told}; {remedy}", _names(alarms))
 
 

@@ -136,6 +136,7 @@ class TurnFacts:
         return State(
             drift=spec.drift,
             spec_sha256=spec.sha256,
+            training_sha256=spec.training_sha256,
             alarms=_open_alarms(known, turns),
             turns=turns,
             runs=_runs(known),
@@ -164,14 +165,16 @@ def _turn(known: _Project, request: Envelope[DatasetRequested]) -> Turn:
     )  # fmt: skip
     if (rejected := known.rejected.get(request.id)) is not None:
         return replace(
-            turn, spec_sha256=rejected.data.spec_sha256, news_at=rejected.time, ended_at=rejected.time,
-            outcome="was rejected", why=rejected.data.reasons[0],
+            turn, spec_sha256=rejected.data.spec_sha256, training_sha256=rejected.data.training_sha256,
+            news_at=rejected.time, ended_at=rejected.time, outcome="was rejected",
+            why=rejected.data.reasons[0],
         )  # fmt: skip
     if (version := known.versions.get(request.id)) is None:
         return turn
     fate = known.fates.of(version.data.dataset_id)
     return replace(
-        turn, dataset_id=version.data.dataset_id, spec_sha256=version.data.spec_sha256, begun=fate.begun,
+        turn, dataset_id=version.data.dataset_id, spec_sha256=version.data.spec_sha256,
+        training_sha256=version.data.training_sha256, begun=fate.begun,
         news_at=max(version.time, fate.news_at or version.time), ended_at=fate.ended_at,
         completed_at=fate.completed_at, outcome=fate.outcome, why=fate.why,
     )  # fmt: skip

@@ -50,6 +50,8 @@ class Turn:
     of may mend them too."""
     dataset_id: str | None = None
     spec_sha256: str | None = None
+    training_sha256: str | None = None
+    """Of what of the spec decides rows and training; None: curate did not say so then."""
     begun: bool = False
     """Its training began: no newer version supersedes it any more."""
     ended_at: datetime | None = None
@@ -79,6 +81,7 @@ class State:
 
     drift: DriftSpec
     spec_sha256: str
+    training_sha256: str
     alarms: tuple[Alarm, ...] = ()
     """The open ones, oldest first."""
     turns: tuple[Turn, ...] = ()
