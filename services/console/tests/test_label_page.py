@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
 from nicegui import app, ui
 from nicegui.testing import User
 from nicegui.testing.user_simulation import user_simulation
-from tunewheel_console.label_list import LabelList
+from tunewheel_console.label_list import TITLES, label_lines
 from tunewheel_console.label_page import LabelPage
+from tunewheel_console.queue_list import QueueList
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Caller, Grant, NotAuthenticated, Role
 from tunewheel_runtime.store import ObjectStore
@@ -38,9 +40,8 @@ class Tab:
 
     def build(self) -> None:
         if ui.context.client.request.url.path.endswith("/list"):
-            LabelList(
-                self._console.state, self._console.labelling, ANN, self.who, refresh_seconds=0.05
-            ).build(csrf=None, root="../")
+            read = partial(label_lines, self._console.state, self._console.labelling)
+            QueueList(read, TITLES, ANN, self.who, refresh_seconds=0.05).build(csrf=None, root="../")
             return
         page = LabelPage(
             self._console.labelling, ANN, self.who, project="desk", request_id="alarm-1", name=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from nicegui import app, ui
 from nicegui.testing import User
 from nicegui.testing.user_simulation import user_simulation
-from tunewheel_console.review_list import ReviewList
+from tunewheel_console.queue_list import QueueList
+from tunewheel_console.review_list import TITLES, review_lines
 from tunewheel_console.review_page import ReviewPage
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import ANYBODY, Caller, Grant, NotAuthenticated, Role
@@ -172,11 +174,12 @@ async def test_a_review_that_is_not_known_yet_opens_when_it_comes(tab: Tab, cons
 
 async def test_the_list_shows_what_waits(tab: Tab, console: Any, desk: Any):
     def root() -> None:
-        ReviewList(console.state, tab.caller, tab.who, refresh_seconds=0.05).build(csrf=None, root="./")
+        read = partial(review_lines, console.state)
+        QueueList(read, TITLES, tab.caller, tab.who, refresh_seconds=0.05).build(csrf=None, root="./")
 
     async with user_simulation(root=root) as user:
         await user.open("/reviews")
-        await user.should_see("desk rev-1")
+        await user.should_see("desk rev-1", retries=PATIENT)
         await user.should_see("you answered 0, of 4 items in all; 0 of 2 people submitted")
         with user:
             links = {link.props["href"] for link in user.find(ui.link).elements}

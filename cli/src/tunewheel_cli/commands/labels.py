@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tunewheel_cli.commands.projects import Project
-from tunewheel_cli.commands.reviews import ConsoleUrl, Reviewer
+from tunewheel_cli.commands.reviews import ConsoleUrl, Reviewer, queue_of
 from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Reach, reaching
-
-if TYPE_CHECKING:
-    from tunewheel_cli.labelling import Labels
 
 Request = Annotated[str, typer.Argument(help="As `labels list` names it.", show_default=False)]
 
@@ -32,7 +29,7 @@ def register(app: typer.Typer) -> None:
 @reaching
 def list_(reach: Reach, project: Project, console_url: ConsoleUrl = None) -> None:
     """List the requests for labels of a project, those that wait first."""
-    told = asyncio.run(_labels(reach, project, console_url, None).list())
+    told = asyncio.run(queue_of("labels", reach, project, console_url).list())
     if reach.as_json:
         print_json(told)
         return
@@ -57,14 +54,7 @@ def show(
     console_url: ConsoleUrl = None,
 ) -> None:
     """Show a prompt, and what its answer has to hold."""
-    labels = _labels(reach, project, console_url, None)
-
-    async def read() -> tuple[dict[str, Any], dict[str, Any] | None]:
-        progress = await labels.progress(request)
-        number = progress["next"] if item is None else item
-        return progress, None if number is None else await labels.item(request, number)
-
-    progress, found = asyncio.run(read())
+    progress, found = asyncio.run(queue_of("labels", reach, project, console_url).show(request, item))
     if reach.as_json:
         print_json(progress | {"item": found})
         return
@@ -72,12 +62,9 @@ def show(
     if found is None:
         return
     from tunewheel_cli.console_answers import printable
+    from tunewheel_cli.console_queue import print_item
 
-    print(f"item {found['number']} of {found['of']}")
-    texts = [(message["role"], message["content"]) for message in found["messages"]]
-    texts += [("the model's answer", found["model_output"])] if output else []
-    for name, text in texts:
-        print(f"--- {name}\n{printable(text)}")
+    print_item(found, {"the model's answer": found["model_output"]} if output else {})
     print("--- answer")
     for field in progress["fields"]:
         print(printable(_field(field)))
@@ -99,17 +86,10 @@ def answer(
     reviewer: Reviewer = None,
 ) -> None:
     """Answer a prompt. Once this returns, the answer is on the log; another one takes its place."""
-    labels = _labels(reach, project, console_url, reviewer)
+    labels = queue_of("labels", reach, project, console_url, reviewer)
     body = {"out_of_scope": out_of_scope} | ({} if output is None else {"output": output})
     progress = asyncio.run(labels.answer(request, item, body))
     print_json(progress) if reach.as_json else print(_far(progress))
-
-
-def _labels(reach: Reach, project: str, console_url: str | None, reviewer: str | None) -> Labels:
-    from tunewheel_cli.endpoint import Endpoint
-    from tunewheel_cli.labelling import Labels
-
-    return Labels(Endpoint.of("console", reach.var, url=console_url), project, reviewer)
 
 
 def _far(told: dict[str, Any]) -> str:

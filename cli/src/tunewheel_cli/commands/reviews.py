@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,7 @@ from tunewheel_cli.exits import print_json
 from tunewheel_cli.reach import Reach, reaching
 
 if TYPE_CHECKING:
-    from tunewheel_cli.reviewing import Reviews
+    from tunewheel_cli.console_queue import ConsoleQueue
 
 Review = Annotated[str, typer.Argument(help="As `review list` names it.", show_default=False)]
 ConsoleUrl = Annotated[
@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
 @reaching
 def list_(reach: Reach, project: Project, console_url: ConsoleUrl = None, reviewer: Reviewer = None) -> None:
     """List the reviews of a project, those that wait for you first."""
-    told = asyncio.run(_reviews(reach, project, console_url, reviewer).list())
+    told = asyncio.run(queue_of("reviews", reach, project, console_url, reviewer).list())
     if reach.as_json:
         print_json(told)
         return
@@ -80,27 +80,16 @@ def show(
     reviewer: Reviewer = None,
 ) -> None:
     """Show an item with its two answers; once you have submitted, which model was which."""
-    reviews = _reviews(reach, project, console_url, reviewer)
-
-    async def read() -> tuple[dict[str, Any], dict[str, Any] | None]:
-        progress = await reviews.progress(review)
-        number = progress["next"] if item is None else item
-        return progress, None if number is None else await reviews.item(review, number)
-
-    progress, found = asyncio.run(read())
+    reviews = queue_of("reviews", reach, project, console_url, reviewer)
+    progress, found = asyncio.run(reviews.show(review, item))
     if reach.as_json:
         print_json(progress | {"item": found})
         return
     print(_far(progress))
     if found is not None:
-        texts = [(message["role"], message["content"]) for message in found["messages"]]
-        texts += [("left", found["left"]), ("right", found["right"])]
-        texts += [("expected", found["expected"])] if expected else []
-        from tunewheel_cli.console_answers import printable
+        from tunewheel_cli.console_queue import print_item
 
-        print(f"item {found['number']} of {found['of']}")
-        for name, text in texts:
-            print(f"--- {name}\n{printable(text)}")
+        print_item(found, {name: found[name] for name in ("left", "right", *["expected"] * expected)})
 
 
 @reaching
@@ -116,11 +105,9 @@ def answer(
     reviewer: Reviewer = None,
 ) -> None:
     """Judge an item. Once this returns, the answer is kept; another one replaces it until you submit."""
-    reviews = _reviews(reach, project, console_url, reviewer)
-    reasons = tuple(reason or ())
-    progress = asyncio.run(
-        reviews.answer(review, item, choice=choice.value, reasons=reasons, corrected=corrected)
-    )
+    reviews = queue_of("reviews", reach, project, console_url, reviewer)
+    body = {"choice": choice.value, "reasons": reason or [], "corrected": corrected}
+    progress = asyncio.run(reviews.answer(review, item, body))
     print_json(progress) if reach.as_json else print(_far(progress))
 
 
@@ -135,16 +122,23 @@ def submit(
     reviewer: Reviewer = None,
 ) -> None:
     """Give your last word on a review, all of whose items you have answered."""
-    reviews = _reviews(reach, project, console_url, reviewer)
-    progress = asyncio.run(reviews.submit(review, verdict=SAID[verdict], comment=comment))
+    reviews = queue_of("reviews", reach, project, console_url, reviewer)
+    progress = asyncio.run(reviews.submit(review, {"verdict": SAID[verdict], "comment": comment}))
     print_json(progress) if reach.as_json else print(_far(progress))
 
 
-def _reviews(reach: Reach, project: str, console_url: str | None, reviewer: str | None) -> Reviews:
+def queue_of(
+    kind: Literal["reviews", "labels"],
+    reach: Reach,
+    project: str,
+    console_url: str | None,
+    reviewer: str | None = None,
+) -> ConsoleQueue:
+    """Return what people work off in ``project`` at the console."""
+    from tunewheel_cli.console_queue import ConsoleQueue
     from tunewheel_cli.endpoint import Endpoint
-    from tunewheel_cli.reviewing import Reviews
 
-    return Reviews(Endpoint.of("console", reach.var, url=console_url), project, reviewer)
+    return ConsoleQueue(Endpoint.of("console", reach.var, url=console_url), kind, project, reviewer)
 
 
 def _far(progress: dict[str, Any]) -> str:

@@ -1,0 +1,87 @@
+"""What waits for people and what has ended, as a page: one line for each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from nicegui import ui
+from tunewheel_contracts.errors import TransientError
+from tunewheel_runtime.identity.roles import Caller, NotAuthenticated
+
+from tunewheel_console.page import RELOAD_WHEN_LOGGED_OUT, Who
+from tunewheel_console.review_drawing import draw_header
+
+ENDED = 20
+"""Latest lines that have ended and are still listed."""
+
+
+class Line(NamedTuple):
+    """One review, or one request for labels."""
+
+    name: str
+    path: str
+    """Of its own page, from the console's root."""
+    told: str
+    """How far it is."""
+    waits: bool
+
+
+Read = Callable[[Caller], Awaitable[list[Line]]]
+"""Returns the lines that a caller may see, the oldest first; ``TransientError`` while the store is away."""
+
+
+class QueueList:
+    """One browser tab with a list, read at every refresh and drawn anew when it has news."""
+
+    def __init__(
+        self, read: Read, titles: tuple[str, str], caller: Caller, who: Who, *, refresh_seconds: float
+    ) -> None:
+        """``titles`` of what waits, and of what has ended."""
+        self._read = read
+        self._titles = titles
+        self._caller = caller
+        self._who = who
+        self._refresh_seconds = refresh_seconds
+        self._drawn: list[Line] | None = None
+
+    def build(self, *, csrf: str | None, root: str) -> None:
+        draw_header(self._caller, csrf=csrf, root=root)
+        self._root = root
+        self._shown = ui.column().classes("w-full")
+        self._timer = ui.timer(self._refresh_seconds, self._refresh)
+        ui.run_javascript(RELOAD_WHEN_LOGGED_OUT)
+
+    async def _refresh(self) -> None:
+        try:
+            self._caller = await self._who()
+            lines = await self._read(self._caller)
+        except NotAuthenticated as error:
+            self._timer.cancel()
+            self._tell(str(error))
+        except TransientError as error:
+            self._tell(f"cannot be read now: {error}")
+        else:
+            if lines != self._drawn:
+                self._draw(lines)
+
+    def _tell(self, reason: str) -> None:
+        self._drawn = None
+        self._shown.clear()
+        with self._shown:
+            ui.label(reason)
+
+    def _draw(self, lines: list[Line]) -> None:
+        self._drawn = lines
+        waiting = [line for line in lines if line.waits]
+        ended = [line for line in lines if not line.waits][-ENDED:]
+        self._shown.clear()
+        with self._shown:
+            for title, found in zip(self._titles, (waiting, ended), strict=True):
+                ui.label(title).classes("text-subtitle1").props("role=heading aria-level=2")
+                for line in found:
+                    with ui.row().classes("items-center"):
+                        ui.link(line.name).props(f'href="{self._root}{line.path}"')
+                        ui.label(line.told).classes("text-caption")
+                if not found:
+                    ui.label("none").classes("text-caption text-grey")
