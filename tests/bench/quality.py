@@ -1,4 +1,5 @@
-"""What is learnt: intent accuracy on banking77 after LoRA, QLoRA and full training, beside TF-IDF and a SVM.
+"""What is learnt, and what is forgotten: intent accuracy on banking77 after LoRA, QLoRA and full training,
+beside TF-IDF and a SVM; with ``--general`` also general questions before and after, and after replay.
 
 SmolLM2-135M-Instruct answers with JSON, ``{"intent": …}``, having seen each training example ``--epochs``
 times and no list of the 77 intents. Every method gets the same examples in the same order and batches;
@@ -9,7 +10,10 @@ contender in a process of its own. An answer counts if it is one JSON value with
 Declared before the first run and not tuned on the test rows: the learning rates below, batches of eight,
 rank 16, cosine schedule; ``C`` of the SVM as scikit-learn has it. 2e-3 is what docs/training.md says of a
 model this small; full training takes a tenth of an adapter's rate ("LoRA Without Regret", Schulman et al.
-2025).
+2025). ``lora_replay`` is LoRA with ``--replay-share`` of its training rows taken from dolly's instructions.
+
+``--general 40`` asks each model that many items of each general set as well (``general_sets.py``), by the
+evaluation's own reading of them, and compares each model with the base item by item.
 
 ``--data`` is a copy of banking_data of PolyAI-LDN/task-specific-datasets: train.csv and test.csv.
 """
@@ -29,13 +33,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from general_sets import general_items, replayed
 from tunewheel_train.runs.process import environment
 
 ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SYSTEM = 'You sort the messages of a bank\'s customers. Answer with JSON: {"intent": "..."}'
-RATES = {"lora": 2e-3, "qlora": 2e-3, "full": 2e-4}
-CONTENDERS = ("svm", *RATES, "base")
+RATES = {"lora": 2e-3, "qlora": 2e-3, "full": 2e-4, "lora_replay": 2e-3}
+CONTENDERS = ("svm", "lora", "qlora", "full", "base")
 SEED = 17
 MAX_OUTPUT_TOKENS = 32
 
@@ -44,10 +50,12 @@ Pairs = list[tuple[str, str]]
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "banking77")
+    parser.add_argument("--data", type=Path, default=DATA / "banking77")
     parser.add_argument("--train-examples", type=int, default=2000)
     parser.add_argument("--test-examples", type=int, default=500)
     parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--general", type=int, default=0, help="items of each general set; 0: none")
+    parser.add_argument("--replay-share", type=float, default=0.2, help="of lora_replay's training rows")
     parser.add_argument("--threads", type=int, default=0, help="0: all")
     parser.add_argument("--only", nargs="*", default=list(CONTENDERS))
     parser.add_argument("--cache-dir", type=Path, default=ROOT / "var" / "cache")
@@ -67,10 +75,13 @@ def write(figures: dict[str, dict[str, Any]], chosen: argparse.Namespace) -> Non
 
     ratios = {
         f"{name}/{other} accuracy": figures[name]["accuracy"] / figures[other]["accuracy"]
-        for name in RATES
+        for name in ("lora", "qlora", "full")
         for other in ("svm", "full")
         if name != other and name in figures and figures.get(other, {}).get("accuracy")
     }
+    if "base" in figures and chosen.general:
+        for name in figures.keys() - {"base", "svm"}:
+            figures[name]["general_change"] = changes(figures[name], figures["base"])
     write_report(
         "quality",
         packages=("torch", "transformers", "trl", "peft", "bitsandbytes", "scikit-learn"),
@@ -80,8 +91,29 @@ def write(figures: dict[str, dict[str, Any]], chosen: argparse.Namespace) -> Non
         train_examples=chosen.train_examples,
         test_examples=chosen.test_examples,
         epochs=chosen.epochs,
+        replay_share=chosen.replay_share,
         seed=SEED,
     )
+
+
+def changes(after: dict[str, Any], before: dict[str, Any]) -> dict[str, list[float]]:
+    """Return by set, and of all items, how much the share of right items changed, with its 95 % interval:
+    item by item, by the test that verdicts go by."""
+    import numpy as np
+    from tunewheel_eval.significance import Scores, compare
+
+    found: dict[str, list[float]] = {}
+    whole = [(kind, *pair) for kind in before["general_right"] for pair in zip(
+        after["general_right"][kind], before["general_right"][kind], strict=True)]  # fmt: skip
+    for kind in [*before["general_right"], "all"]:
+        pairs = np.asarray([(a, b) for name, a, b in whole if kind in (name, "all")], dtype=float)
+        one = compare(
+            Scores(pairs[:, 0]), Scores(pairs[:, 1]), np.arange(len(pairs)), test="proportion", alpha=0.05
+        )
+        found[kind] = [
+            round(float(figure), 3) for figure in (pairs[:, 0].mean() - pairs[:, 1].mean(), one.low, one.high)
+        ]
+    return found
 
 
 def in_own_process(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
@@ -89,7 +121,8 @@ def in_own_process(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
         sys.executable, __file__, "--contender", name, "--data", str(chosen.data),
         "--train-examples", str(chosen.train_examples), "--test-examples", str(chosen.test_examples),
         "--epochs", str(chosen.epochs), "--threads", str(chosen.threads),
-        "--cache-dir", str(chosen.cache_dir),
+        "--cache-dir", str(chosen.cache_dir), "--general", str(chosen.general),
+        "--replay-share", str(chosen.replay_share),
     ]  # fmt: skip
     done = subprocess.run(
         command, env=environment(chosen.threads), stdout=subprocess.PIPE, text=True, check=True
@@ -103,14 +136,15 @@ def measure(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
     started, begun = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as scratch:
         if name == "svm":
-            answers, trained = classify(train, test), {}
+            answers, found = classify(train, test), {}
         else:
             folder = Path(scratch)
-            trained = fine_tune(name, train, folder, chosen) if name in RATES else {}
-            answers = ask(name, test, folder, chosen)
+            found = fine_tune(name, train, folder, chosen) if name in RATES else {}
+            answers, general = ask(name, test, folder, chosen)
+            found |= {"general_right": general} if general else {}
     return {
         **score(answers, [intent for _, intent in test]),
-        **trained,
+        **found,
         "seconds": round(time.perf_counter() - started, 1),
         "cpu_seconds": round(time.process_time() - begun, 1),
     }
@@ -180,14 +214,16 @@ def fine_tune(method: str, train: Pairs, folder: Path, chosen: argparse.Namespac
     from tunewheel_train.recipe import train as train_by_recipe
 
     path = folder / "train.parquet"
-    table = [
-        {"example_id": f"ex-{n:05}", "messages": messages(text, intent)}
-        for n, (text, intent) in enumerate(train)
-    ]
+    conversations = [messages(text, intent) for text, intent in train]
+    if method == "lora_replay":
+        share = chosen.replay_share
+        conversations += replayed(DATA, round(len(train) * share / (1 - share)))
+        random.Random(SEED).shuffle(conversations)
+    table = [{"example_id": f"ex-{n:05}", "messages": turns} for n, turns in enumerate(conversations)]
     pl.DataFrame(table).write_parquet(path)
     recipe = TrainSpec(
-        method=TrainMethod(method), learning_rate=RATES[method], epochs=chosen.epochs, patience=0,
-        checkpoint_steps=10**6, max_tokens=512, seed=SEED,
+        method=TrainMethod(method.removesuffix("_replay")), learning_rate=RATES[method],
+        epochs=chosen.epochs, patience=0, checkpoint_steps=10**6, max_tokens=512, seed=SEED,
     )  # fmt: skip
     job = Job(
         run_id=f"run-{method}", base_model=BASE, train_path=path, output_dir=folder / "model",
@@ -210,8 +246,11 @@ def note(message: Any) -> None:
     print(message.model_dump_json(exclude_none=True)[:200], file=sys.stderr)
 
 
-def ask(name: str, test: Pairs, folder: Path, chosen: argparse.Namespace) -> list[str]:
-    """What the model writes for each test row, by the evaluation's own decoding."""
+def ask(
+    name: str, test: Pairs, folder: Path, chosen: argparse.Namespace
+) -> tuple[list[str], dict[str, list[bool]]]:
+    """Return what the model writes for each test row, by the evaluation's own decoding, and which items of
+    each general set it gets right."""
     from tunewheel_basemodel.locate import locate_base_model
     from tunewheel_contracts.formats.dataset import ChatExample
     from tunewheel_contracts.formats.run import BaseModelRef
@@ -228,20 +267,24 @@ def ask(name: str, test: Pairs, folder: Path, chosen: argparse.Namespace) -> lis
         )
         for n, (text, intent) in enumerate(test)
     ]  # fmt: skip
+    items = general_items(DATA, chosen.general)
     contestant = ContestantJob(
         role=Role.CANDIDATE, model_key=name, base=BaseModelRef(name=base.name, revision=base.revision),
         quantization="nf4" if name == "qlora" else None, whole_model=name == "full",
         directory=folder / "model" if name in RATES else None, rows=folder / "rows.jsonl",
     )  # fmt: skip
     job = Job(
-        contestants=(contestant,), examples=tuple(examples), items=(), max_output_tokens=MAX_OUTPUT_TOKENS,
+        contestants=(contestant,), examples=tuple(examples), items=items, max_output_tokens=MAX_OUTPUT_TOKENS,
         cache_dir=chosen.cache_dir, threads=chosen.threads,
     )  # fmt: skip
     measure_contestants(job, note)
     found = read_measurement(contestant.rows.read_text("utf-8"))
     assert found is not None
     keys = [example_key(one, max_output_tokens=MAX_OUTPUT_TOKENS) for one in examples]
-    return [str(getattr(found.rows[key], "output")) for key in keys]  # noqa: B009
+    right: dict[str, list[bool]] = defaultdict(list)
+    for item in items:
+        right[item.kind].append(bool(getattr(found.rows[item.key], "correct", False)))
+    return [str(getattr(found.rows[key], "output")) for key in keys], dict(right)  # noqa: B009
 
 
 def score(answers: Sequence[str], intents: Sequence[str]) -> dict[str, Any]:
