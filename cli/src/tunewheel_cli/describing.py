@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
-from tunewheel_contracts.events import data, evaluation, lifecycle, monitoring, production, training, upstream
+from tunewheel_contracts.events import (
+    data,
+    evaluation,
+    lifecycle,
+    monitoring,
+    production,
+    retrieval,
+    training,
+    upstream,
+)
 from tunewheel_contracts.formats.plan import ValidationPlan
 
 _EXCERPT = 60
@@ -179,6 +188,9 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     ),
     monitoring.TurnCompleted: lambda e: (
         f"{e.turn_id}: {e.outcome}{_because('; '.join(e.reasons))}{f'. {e.next_step}' if e.next_step else ''}"
+    ),
+    retrieval.IndexVersioned: lambda e: (
+        f"{e.index_id}: {e.changed} documents changed, {e.counts.documents} with {e.counts.passages} passages"
     ),
     monitoring.TurnDecided: lambda e: f"{e.step}{f': {e.evidence}' if e.evidence else ''}",
 }
