@@ -5,37 +5,27 @@ after a handful of requests, at the end of the window that holds them.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from tunewheel_contracts.events.monitoring import InferenceScored
 
-from tunewheel_monitor.detectors.protocol import Finding, Opening, State
+from tunewheel_monitor.detectors.protocol import State
 from tunewheel_monitor.detectors.rates import Rise
 
 BUDGET = 0.02
-RISE = Rise(
-    "errors",
-    weight=0.015,
-    floor=0.03,
-    action="investigate",
-    unit="share of failed requests",
-    budget=BUDGET,
-    per_user=20,
-)
 
 
-class Errors:
-    name = RISE.detector
-    weight = RISE.weight
-    family: Literal["format"] = "format"
+class Errors(Rise):
+    name = "errors"
+    weight = 0.015
+    floor = 0.03
+    action = "investigate"
+    unit = "share of failed requests"
+    budget = BUDGET
+    per_user = 20
 
-    def open(self, opening: Opening) -> State:
-        return RISE.open(opening)
-
-    def see(self, state: State, item: InferenceScored) -> None:
+    def bad(self, state: State, item: InferenceScored) -> bool | None:
         if item.of != "completion" or item.outcome == "cancelled" or item.fault == "client":
-            return
-        RISE.see(state, item.outcome == "failed", user=item.user, completion_id=item.completion_id)
+            return None
+        return item.outcome == "failed"
 
-    def look(self, state: State) -> Finding | None:
-        return RISE.look(state, f"a budget of {BUDGET:.0%}")
+    def reference(self, state: State) -> str:
+        return f"a budget of {BUDGET:.0%}"

@@ -4,35 +4,23 @@ nothing of the model."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from tunewheel_contracts.events.monitoring import InferenceScored
 
-from tunewheel_monitor.detectors.protocol import Finding, Opening, State
+from tunewheel_monitor.detectors.protocol import Opening, State
 from tunewheel_monitor.detectors.rates import Rise
 
-RISE = Rise(
-    "format",
-    weight=0.08,
-    floor=0.05,
-    action="retrain",
-    unit="share of answers that are not valid",
-    tolerated=0.02,
-)
 
+class Format(Rise):
+    name = "format"
+    weight = 0.08
+    floor = 0.05
+    action = "retrain"
+    unit = "share of answers that are not valid"
+    standard = "the version's holdout and the healthy windows of the version before"
+    tolerated = 0.02
 
-class Format:
-    name = RISE.detector
-    weight = RISE.weight
-    family: Literal["format"] = "format"
+    def measured(self, opening: Opening) -> tuple[int, int]:
+        return opening.holdout or (0, 0)
 
-    def open(self, opening: Opening) -> State:
-        return RISE.open(opening, measured=opening.holdout)
-
-    def see(self, state: State, item: InferenceScored) -> None:
-        if item.of != "completion" or item.format_valid is None or item.overrides:
-            return
-        RISE.see(state, not item.format_valid, user=item.user, completion_id=item.completion_id)
-
-    def look(self, state: State) -> Finding | None:
-        return RISE.look(state, "the version's holdout and the healthy windows of the version before")
+    def bad(self, state: State, item: InferenceScored) -> bool | None:
+        return None if item.format_valid is None or item.overrides else not item.format_valid

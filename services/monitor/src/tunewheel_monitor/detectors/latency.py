@@ -8,7 +8,6 @@ is no alarm.
 from __future__ import annotations
 
 from math import floor, log2
-from typing import Literal
 
 from tunewheel_contracts.events.monitoring import InferenceScored
 
@@ -22,48 +21,45 @@ STEPS = 4
 SHORTEST = 0.001
 MOST = 5_000
 """Answers that the histogram remembers; older ones fade."""
-RISE = Rise(
-    "latency",
-    weight=0.015,
-    floor=0.05,
-    action="investigate",
-    unit="share of slow answers",
-    budget=BUDGET,
-    per_user=20,
-)
 
 
-class Latency:
-    name = RISE.detector
-    weight = RISE.weight
-    family: Literal["format"] = "format"
+class Latency(Rise):
+    name = "latency"
+    weight = 0.015
+    floor = 0.05
+    action = "investigate"
+    unit = "share of slow answers"
+    budget = BUDGET
+    per_user = 20
 
     def open(self, opening: Opening) -> State:
-        state = RISE.open(opening)
-        before = opening.predecessor or {}
-        state["histogram"] = dict(before.get("histogram", {}))
-        state["fresh"] = {}
-        state["limit"] = slow_from(state["histogram"])
-        return state
+        histogram = dict((opening.predecessor or {}).get("histogram", {}))
+        return super().open(opening) | {"histogram": histogram, "fresh": {}, "limit": slow_from(histogram)}
+
+    def bad(self, state: State, item: InferenceScored) -> bool | None:
+        if state["limit"] is None or item.latency_seconds is None or item.outcome != "answered":
+            return None
+        return item.latency_seconds > state["limit"]
 
     def see(self, state: State, item: InferenceScored) -> None:
-        if item.of != "completion" or item.outcome != "answered" or item.latency_seconds is None:
+        super().see(state, item)
+        if item.latency_seconds is None or item.outcome != "answered":
             return
         step = str(floor(STEPS * log2(max(item.latency_seconds, SHORTEST))))
-        limit = state["limit"]
-        if limit is None:
-            state["histogram"][step] = state["histogram"].get(step, 0) + 1
-            state["limit"] = slow_from(state["histogram"])
-            return
-        state["fresh"][step] = state["fresh"].get(step, 0) + 1
-        RISE.see(state, item.latency_seconds > limit, user=item.user, completion_id=item.completion_id)
+        bins = state["histogram"] if state["limit"] is None else state["fresh"]
+        bins[step] = bins.get(step, 0) + 1
+        if state["limit"] is None:
+            state["limit"] = slow_from(bins)
 
     def look(self, state: State) -> Finding | None:
-        finding = RISE.look(state, f"answers slower than {state['limit'] or 0:.2f} s")
+        finding = super().look(state)
         if finding is not None and finding.effect <= 0:
             remember(state)
         state["fresh"] = {}
         return finding
+
+    def reference(self, state: State) -> str:
+        return f"answers slower than {state['limit'] or 0:.2f} s"
 
 
 def slow_from(histogram: State) -> float | None:

@@ -8,30 +8,20 @@ limit are a kind of their own. The standard is the last healthy windows', of thi
 from __future__ import annotations
 
 from math import floor, log2
-from typing import Literal
 
 from tunewheel_contracts.events.monitoring import InferenceScored
 
-from tunewheel_monitor.detectors.protocol import Finding, Opening, State
+from tunewheel_monitor.detectors.protocol import State
 from tunewheel_monitor.detectors.shares import Shift
 
-SHIFT = Shift("length", weight=0.04, floor=0.25, action="investigate", unit="share of answers that moved")
 
+class Length(Shift):
+    name = "length"
 
-class Length:
-    name = SHIFT.detector
-    weight = SHIFT.weight
-    family: Literal["format"] = "format"
-
-    def open(self, opening: Opening) -> State:
-        return SHIFT.open(opening, inherit=True)
-
-    def see(self, state: State, item: InferenceScored) -> None:
-        if item.of == "completion" and item.outcome == "answered" and not item.overrides:
-            SHIFT.see(state, kind_of(item), user=item.user, completion_id=item.completion_id)
-
-    def look(self, state: State) -> Finding | None:
-        return SHIFT.look(state)
+    def kind(self, state: State, item: InferenceScored) -> str | None:
+        if item.of != "completion" or item.outcome != "answered" or item.overrides:
+            return None
+        return kind_of(item)
 
 
 def kind_of(item: InferenceScored) -> str:

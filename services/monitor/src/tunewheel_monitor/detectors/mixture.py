@@ -8,28 +8,21 @@ seasons. Novel questions lie in no cell; they are ``novelty``'s.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from tunewheel_contracts.events.monitoring import InferenceScored
 
-from tunewheel_monitor.detectors.protocol import Finding, Opening, State
+from tunewheel_monitor.detectors.protocol import Family, Opening, State
 from tunewheel_monitor.detectors.shares import Shift
 
-SHIFT = Shift("mixture", weight=0.04, floor=0.25, action="investigate", unit="share of questions that moved")
 
-
-class Mixture:
-    name = SHIFT.detector
-    weight = SHIFT.weight
-    family: Literal["input"] = "input"
+class Mixture(Shift):
+    name = "mixture"
+    family: Family = "input"
+    unit = "share of questions that moved"
+    inherits = False
 
     def open(self, opening: Opening) -> State:
-        return SHIFT.open(opening, inherit=False) | {"dataset_id": opening.dataset_id}
+        return super().open(opening) | {"dataset_id": opening.dataset_id}
 
-    def see(self, state: State, item: InferenceScored) -> None:
-        if item.of != "completion" or item.dataset_id != state["dataset_id"] or item.novel is not False:
-            return
-        SHIFT.see(state, str(item.cell), user=item.user, completion_id=item.completion_id)
-
-    def look(self, state: State) -> Finding | None:
-        return SHIFT.look(state)
+    def kind(self, state: State, item: InferenceScored) -> str | None:
+        known = item.novel is False and item.dataset_id == state["dataset_id"]
+        return str(item.cell) if known else None

@@ -8,11 +8,13 @@ tolerated up to the upper end of its interval (Wilson, "Probable inference", JAS
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from math import sqrt
 
+from tunewheel_contracts.events.monitoring import InferenceScored
+
 from tunewheel_monitor.detectors import evidence
-from tunewheel_monitor.detectors.protocol import Action, Finding, Opening, State
+from tunewheel_monitor.detectors.protocol import Action, Family, Finding, Opening, State
 from tunewheel_monitor.detectors.votes import admitted
 
 Z = 2.33
@@ -30,31 +32,38 @@ SHOWN_TO_LABEL = 60
 """Those where people are to answer them: a version asks for twenty answers or more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rise:
-    """A rate that must not rise. ``floor`` is the smallest rise, as a share of items, that is worth an
-    alarm."""
+class Rise(ABC):
+    """A detector of a rate that must not rise. A subclass says what is measured, in ``bad``."""
 
-    detector: str
+    name: str
+    family: Family = "format"
     weight: float
-    """Share of the false alarms that all detectors together may give."""
     floor: float
+    """The smallest rise, as a share of items, that is worth an alarm."""
     action: Action
     unit: str
-    tolerated: float = 0.0
+    standard = "the healthy windows of the version before"
+    tolerated = 0.0
     """A rate below which nothing is ever wrong."""
     budget: float | None = None
-    per_user: int = 5
+    per_user = 5
     """In a hundred items of a window."""
+
+    @abstractmethod
+    def bad(self, state: State, item: InferenceScored) -> bool | None:
+        """Tell whether ``item`` is bad; None: it is not measured here."""
 
     @property
     def shown(self) -> int:
         return SHOWN_TO_LABEL if self.action == "collect_labels" else SHOWN
 
-    def open(self, opening: Opening, *, measured: tuple[int, int] | None = None) -> State:
-        """Begin with what is known. ``measured`` (bad, all): by the version's own evaluation; the version
-        before counts only where that is too little."""
-        bad, total = measured or (0, 0)
+    def measured(self, opening: Opening) -> tuple[int, int]:
+        """Return (bad, all) of the version's own evaluation. The version before counts only where that is too
+        little."""
+        return 0, 0
+
+    def open(self, opening: Opening) -> State:
+        bad, total = self.measured(opening)
         if total < FEWEST:
             bad_before, total_before = inherited(opening.predecessor)
             bad, total = bad + bad_before, total + total_before
@@ -69,13 +78,16 @@ class Rise:
             "ids": [],
         }
 
-    def see(self, state: State, bad: bool, *, user: str | None, completion_id: str) -> None:
-        """Take an item in, unless its user had a say already."""
-        if admitted(state["votes"], user, state["most"]):
-            self.count(state, bad, completion_id=completion_id)
+    def see(self, state: State, item: InferenceScored) -> None:
+        bad = self.bad(state, item)
+        if bad is not None and self.admits(state, item):
+            self.count(state, bad, completion_id=item.completion_id)
+
+    def admits(self, state: State, item: InferenceScored) -> bool:
+        """Tell whether a measured item counts: not where its user had a say already."""
+        return admitted(state["votes"], item.user, state["most"])
 
     def count(self, state: State, bad: bool, *, completion_id: str) -> None:
-        """Take an item in, whosever it is."""
         baseline = state["baseline"]
         if self.budget is None and baseline[1] < FEWEST:
             baseline[0] += bad
@@ -95,6 +107,10 @@ class Rise:
         bad, total = state["baseline"]
         return self.budget if self.budget is not None else max(bad / max(total, 1), self.tolerated)
 
+    def reference(self, state: State) -> str:
+        """Say what is compared with."""
+        return f"{self.standard}: {self.usual(state):.1%}, by {state['baseline'][1]:.0f} items"
+
     def _remember(self, state: State, bad: int, seen: int) -> None:
         """Take a healthy window in: for the next version, and into a small baseline of this one."""
         state["healthy"] = recalled(state["healthy"], bad, seen, MOST)
@@ -102,23 +118,20 @@ class Rise:
         if baseline[1] < ENOUGH:
             state["baseline"] = [baseline[0] + bad, baseline[1] + seen]
 
-    def look(self, state: State, reference: str) -> Finding | None:
-        """Close a window. ``reference``: the standard, in words."""
+    def look(self, state: State) -> Finding | None:
         bad, seen = state["window"]
         p_value = evidence.p_value(state["evidence"])
         state["window"], state["votes"] = [0, 0], {}
         bad_lately, seen_lately = evidence.lengthen(state, bad, seen, p_value)
-        usual, total = self.usual(state), state["baseline"][1]
+        usual, reference = self.usual(state), self.reference(state)
         if seen and p_value >= HEALTHY:
             self._remember(state, bad, seen)
         if not seen:
             return None  # what earlier windows showed was said then
         rate, threshold = bad_lately / seen_lately, state["evidence"]["threshold"]
         effect = rate - usual
-        if self.budget is None:
-            reference = f"{reference}: {usual:.1%}, by {total:.0f} items"
         return Finding(
-            detector=self.detector,
+            detector=self.name,
             drifted=p_value < threshold and effect >= self.floor,
             statistic_name=self.unit,
             statistic=rate,

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 
 from tunewheel_contracts.events.monitoring import InferenceScored
 
-from tunewheel_monitor.detectors.protocol import Opening, State
-from tunewheel_monitor.detectors.rates import FEWEST
+from tunewheel_monitor.detectors.protocol import Family, Opening, State
+from tunewheel_monitor.detectors.rates import FEWEST, Rise
 from tunewheel_monitor.detectors.votes import bucket
 
 STRANGER = 0.05
@@ -23,6 +23,19 @@ GAINED = 0.1
 """Of the standard: what refused keys gain at once."""
 MOST_VOTERS = 500
 """Users whose vote of the day is remembered; those who come later that day have none."""
+
+
+class Votes(Rise):
+    """A rate among the ratings that count."""
+
+    family: Family = "feedback"
+    standard = "votes on the version before, while it was healthy"
+
+    def open(self, opening: Opening) -> State:
+        return super().open(opening) | {"voters": opened(opening)}
+
+    def admits(self, state: State, item: InferenceScored) -> bool:
+        return counts(state["voters"], item)
 
 
 def opened(opening: Opening) -> State:

@@ -9,10 +9,12 @@ shares, and what is not worth an alarm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+
+from tunewheel_contracts.events.monitoring import InferenceScored
 
 from tunewheel_monitor.detectors import evidence
-from tunewheel_monitor.detectors.protocol import Action, Finding, Opening, State
+from tunewheel_monitor.detectors.protocol import Action, Family, Finding, Opening, State
 from tunewheel_monitor.detectors.votes import admitted
 
 FEWEST = 300
@@ -35,20 +37,25 @@ SHOWN = 10
 Counts = dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """A mixture that should stay as it is. ``floor``: the share of items that has to change its kind."""
+class Shift(ABC):
+    """A detector of a mixture that should stay as it is. A subclass says what is counted, in ``kind``."""
 
-    detector: str
-    weight: float
-    """Share of the false alarms that all detectors together may give."""
-    floor: float
-    action: Action
-    unit: str
+    name: str
+    family: Family = "format"
+    weight = 0.04
+    floor = 0.25
+    """The share of items that has to change its kind."""
+    action: Action = "investigate"
+    unit = "share of answers that moved"
+    inherits = True
+    """The kinds mean the same in every version, so the standard of the one before holds on."""
 
-    def open(self, opening: Opening, *, inherit: bool) -> State:
-        """Begin. ``inherit``: the kinds mean the same as in the version before, so its standard holds on."""
-        before = (opening.predecessor or {}) if inherit else {}
+    @abstractmethod
+    def kind(self, state: State, item: InferenceScored) -> str | None:
+        """Return of which kind ``item`` is; None: it is not measured here."""
+
+    def open(self, opening: Opening) -> State:
+        before = (opening.predecessor or {}) if self.inherits else {}
         return {
             "evidence": evidence.opened(opening.drift, self.weight),
             "standard": dict(before.get("standard", {})),
@@ -62,9 +69,9 @@ class Shift:
             "ids": [],
         }
 
-    def see(self, state: State, kind: str, *, user: str | None, completion_id: str) -> None:
-        """Take an item in, unless its user had a say already."""
-        if not admitted(state["votes"], user, state["most"]):
+    def see(self, state: State, item: InferenceScored) -> None:
+        kind = self.kind(state, item)
+        if kind is None or not admitted(state["votes"], item.user, state["most"]):
             return
         if kind not in state["window"] and len(state["window"]) >= KINDS:
             kind = OTHER
@@ -74,10 +81,9 @@ class Shift:
         rose = kind in state["rising"]
         evidence.bet(state["evidence"], rose / state["limit"])
         if rose:
-            state["ids"] = [completion_id, *state["ids"][: SHOWN - 1]]
+            state["ids"] = [item.completion_id, *state["ids"][: SHOWN - 1]]
 
     def look(self, state: State) -> Finding | None:
-        """Close a window."""
         window, standard = state["window"], state["standard"]
         state["window"], state["votes"] = {}, {}
         if not window:
@@ -115,7 +121,7 @@ class Shift:
         moved = sum(max(0.0, share - usual.get(kind, 0.0)) for kind, share in now.items())
         threshold = state["evidence"]["threshold"]
         return Finding(
-            detector=self.detector,
+            detector=self.name,
             drifted=p_value < threshold and moved >= self.floor,
             statistic_name="total variation",
             statistic=moved,
