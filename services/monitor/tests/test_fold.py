@@ -135,6 +135,36 @@ def test_a_version_without_a_reference_is_calm_too() -> None:
     assert not state.alarms
 
 
+def rated_down(state: ProjectState) -> DriftDetected:
+    """Let people turn their thumbs down, over some three minutes, until that is an alarm."""
+    before = [answer(0), *(rating(n, "up") for n in range(1, 200))]
+    return detected(run([*before, *(rating(n, "down") for n in range(200, 240))], state=state))["feedback"]
+
+
+def test_an_alarm_about_ratings_ends_after_seven_days_of_answers_that_nobody_rates() -> None:
+    state = ProjectState()
+    alarm = rated_down(state)
+    later = [answer(1_000 + n, at=START + timedelta(days=n)) for n in range(1, 9)]
+    assert not resolved(run(later[:6], state=state)), "by the sixth day somebody may still rate"
+    over = resolved(run(later[6:], state=state))["feedback"]
+    assert (over.reason, over.alarm_id) == ("unrated", alarm.alarm_id)
+    assert over.resolved_at == START + timedelta(days=8), "the answers' own time"
+    assert over.inferences == 8
+
+
+def test_one_rating_a_week_keeps_an_alarm_open_and_bad_ones_raise_it_again() -> None:
+    state = ProjectState()
+    first = rated_down(state)
+    days = range(1, 30)
+    answers = [answer(1_000 + n, at=START + timedelta(days=n)) for n in days]
+    ratings = {n: rating(2_000 + n, "down", at=START + timedelta(days=n)) for n in days if n % 6 == 0}
+    items = [item for n, one in zip(days, answers, strict=True) for item in (one, ratings.get(n)) if item]
+    assert not resolved(run(items, state=state))
+    assert "feedback" in resolved(run([answer(3_000, at=START + timedelta(days=40))], state=state))
+    back = [rating(4_000 + n, "down", at=START + timedelta(days=41)) for n in range(20)]
+    assert detected(run(back, state=state))["feedback"].alarm_id != first.alarm_id
+
+
 UNWATCHED = {
     "switched off": facts(spec=spec_of(drift={"enabled": False})),
     "without its family": facts(spec=spec_of(drift={"window": 20, "detectors": ["format"]})),

@@ -112,7 +112,8 @@ class DriftResolved(Event):
     model_id: str
     reason: str
     """``calm``: the statistic returned, or there was nothing to measure for long; ``covered``: a version
-    serves that was trained on it, or has nothing to measure; ``off``: nobody watches for it any more."""
+    serves that was trained on it, or has nothing to measure; ``unrated``: it is about ratings, and answers
+    went on for seven days without one; ``off``: nobody watches for it any more."""
     statistic: FiniteFloat | None = None
     threshold: FiniteFloat | None = None
     raised_at: Timestamp

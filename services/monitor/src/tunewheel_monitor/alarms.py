@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import numpy as np
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested
+from tunewheel_contracts.events.monitoring import DriftResolved, InferenceScored, LabelsRequested
 from tunewheel_contracts.events.production import DriftCluster, DriftDetected, DriftWindow
 from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.identity import content_sha256
@@ -24,6 +24,9 @@ can show is seen in one window and not in the next."""
 SILENT_WINDOWS = 10
 """Windows in a row in which a detector had nothing to measure, from which on they are calm. They are from the
 first where another version serves: it is not known to have the fault."""
+UNRATED = timedelta(days=7)
+"""An alarm about ratings is over where answers go on for so long without one: every weekday came by. The
+evidence stays with the detector, so the first window of bad ratings raises it again."""
 MOST_SHOWN = 200
 FEWEST_MORE = 10
 """Prompts that an open alarm adds to its request for labels at once: people are told each time."""
@@ -79,6 +82,22 @@ def weigh(
     if alarm.calm_windows < CALM_WINDOWS or alarm.calm_items < cooldown:
         return []
     return [resolve(state, version, detector.name, project, "covered" if covered else "calm", at, finding)]
+
+
+def hear(state: ProjectState, version: Version, item: InferenceScored) -> list[Said]:
+    """Tell open alarms of an answer or a rating: those about ratings end where there are none any more."""
+    said: list[Said] = []
+    for name, alarm in list(state.alarms.items()):
+        if item.of == "completion":
+            alarm.inferences += 1
+        if alarm.family != "feedback":
+            continue
+        heard = datetime.fromisoformat(alarm.rated_at or alarm.raised_at)
+        if item.of == "rating":
+            alarm.rated_at = max(heard, item.at).isoformat()
+        elif item.at - heard >= UNRATED:
+            said.append(resolve(state, version, name, item.project, "unrated", item.at))
+    return said
 
 
 def resolve(

@@ -16,7 +16,7 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 
-from tunewheel_monitor.alarms import Said, resolve, weigh
+from tunewheel_monitor.alarms import Said, hear, resolve, weigh
 from tunewheel_monitor.coverage import CoverageFacts
 from tunewheel_monitor.detectors import DETECTORS, Opening, State
 from tunewheel_monitor.knowledge import Production, watched_families
@@ -161,12 +161,8 @@ def _watch(state: ProjectState, version: Version, item: InferenceScored, facts: 
     for detector in DETECTORS:
         if detector.family in wanted:
             detector.see(version.detectors[detector.name], item)
-    if item.of == "completion":
-        for alarm in state.alarms.values():
-            alarm.inferences += 1
-        window = version.answers
-    else:
-        window = version.ratings
+    said += hear(state, version, item)
+    window = version.ratings if item.of == "rating" else version.answers
     window.take(item.completion_id, item.at)
     if window.items >= facts.spec.drift.window:
         said += _close(state, version, item, facts)

@@ -120,6 +120,8 @@ class Alarm:
     inferences: int = 0
     asked: dict[str, Any] = field(default_factory=dict[str, Any])
     """The newest ``labels.requested``; empty: the alarm asked for none."""
+    rated_at: str = ""
+    """When the latest rating was given since it was raised; empty: there was none."""
 
 
 @dataclass(slots=True)
