@@ -258,6 +258,52 @@ def test_without_a_dataset_or_a_model_in_production_nothing_is_judged() -> None:
     assert state.version is None
 
 
+def test_another_p_value_holds_from_the_next_window_on_and_the_evidence_stays() -> None:
+    state, strict = ProjectState(), facts(spec=spec_of(drift={"window": 20, "p_value": 1e-30}))
+    assert run([answer(n) for n in range(20)], state=state) == []
+    assert run([novel(n) for n in range(20, 60)], strict, state) == [], "no alarm by the new limit"
+    told = detected(run([novel(n) for n in range(60, 80)], state=state))
+    assert "clusters" in told, "what was gathered under the other limit counts"
+    lenient = facts(spec=spec_of(drift={"window": 20, "p_value": 0.5}))
+    assert resolved(run([novel(n) for n in range(80, 400)], lenient, state)) == {}
+    assert state.alarms["clusters"].alarm_id == told["clusters"].alarm_id
+
+
+def test_another_window_holds_from_the_next_window_on() -> None:
+    state, longer = ProjectState(), facts(spec=spec_of(drift={"window": 200}))
+    run([answer(n) for n in range(10)], state=state)
+    run([answer(n) for n in range(10, 30)], longer, state)
+    assert state.version is not None
+    assert (state.version.answers.items, state.version.answers.size) == (10, 200)
+    assert state.version.ratings.size == 20, "of which none began"
+    fresh = ProjectState()
+    run([answer(0)], longer, fresh)
+    assert fresh.version is not None
+    for name, opened in fresh.version.detectors.items():
+        mine, same = state.version.detectors[name], name not in ("feedback", "corrections", "agreement")
+        assert (mine["most"] == opened["most"]) is same, name
+        assert mine.get("threshold") == opened.get("threshold")
+        assert (mine.get("evidence", {}).get("stake") == opened.get("evidence", {}).get("stake")) is (
+            same or name == "clusters"
+        ), name
+    run([rating(n, "up") for n in range(200)], longer, state)
+    assert state.version.detectors["feedback"]["voters"]["window"] == 200
+    assert run([novel(n) for n in range(30, 219)], longer, state) == [], "the window is not full"
+    assert "clusters" in detected(run([novel(219)], longer, state))
+
+
+def test_a_window_that_another_release_began_goes_by_the_spec() -> None:
+    state = ProjectState()
+    run([answer(n) for n in range(10)], state=state)
+    told = json.loads(json.dumps(state.as_json()))
+    for window in ("answers", "ratings"):
+        del told["version"][window]["size"], told["version"][window]["p_value"]
+    again = ProjectState.from_json(told)
+    assert "clusters" in detected(run([novel(n) for n in range(10, 40)], state=again))
+    assert again.version is not None
+    assert again.version.answers.items == 0
+
+
 SHORT = facts(spec=spec_of(drift={"window": 10, "cooldown_completions": 0}))
 
 

@@ -18,7 +18,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_monitor.alarms import Said, hear, resolve, weigh
 from tunewheel_monitor.coverage import CoverageFacts
-from tunewheel_monitor.detectors import DETECTORS, Opening, State
+from tunewheel_monitor.detectors import DETECTORS, Opening, State, evidence
 from tunewheel_monitor.knowledge import Production, watched_families
 from tunewheel_monitor.rollout import trials as rollout
 from tunewheel_monitor.state import OpenWindow, ProjectState, Version
@@ -115,7 +115,8 @@ def _version(state: ProjectState, item: InferenceScored, facts: Facts) -> Versio
         detector.name: detector.open(_opening(facts, now.dataset_id, before.get(detector.name)))
         for detector in DETECTORS
     }
-    state.version = Version(now.model_id, now.dataset_id, now.generation, opened)
+    windows = [OpenWindow(facts.spec.drift.window, facts.spec.drift.p_value) for _ in range(2)]
+    state.version = Version(now.model_id, now.dataset_id, now.generation, opened, *windows)
     return state.version
 
 
@@ -127,6 +128,18 @@ def _opening(facts: Facts, dataset_id: str, predecessor: State | None = None) ->
         holdout=facts.holdout,
         predecessor=predecessor,
     )
+
+
+def _begin(version: Version, window: OpenWindow, facts: Facts) -> None:
+    """Let a window that begins, and the detectors that look at its end, go by the spec of now."""
+    drift = facts.spec.drift
+    if not window.differs(drift):
+        return
+    window.size, window.p_value = drift.window, drift.p_value
+    for detector in DETECTORS:
+        if (detector.family == "feedback") is (window is version.ratings):
+            opened = detector.open(_opening(facts, version.dataset_id))
+            evidence.follow(version.detectors[detector.name], opened)
 
 
 def _upgrade(state: ProjectState, version: Version, item: InferenceScored, facts: Facts) -> list[Said]:
@@ -157,14 +170,16 @@ def _watch(state: ProjectState, version: Version, item: InferenceScored, facts: 
         place = [item.of, item.position.partition, item.position.offset]
         state.note_place(item.completion_id, place)
     said: list[Said] = [] if version.detectors.keys() == NAMES else _upgrade(state, version, item, facts)
+    window = version.ratings if item.of == "rating" else version.answers
+    if not window.items or not window.size:
+        _begin(version, window, facts)
     wanted = facts.spec.drift.detectors
     for detector in DETECTORS:
         if detector.family in wanted:
             detector.see(version.detectors[detector.name], item)
     said += hear(state, version, item)
-    window = version.ratings if item.of == "rating" else version.answers
     window.take(item.completion_id, item.at)
-    if window.items >= facts.spec.drift.window:
+    if window.is_full:
         said += _close(state, version, item, facts)
     return said
 
@@ -182,9 +197,9 @@ def _close(state: ProjectState, version: Version, item: InferenceScored, facts: 
         told: dict[str, Any] = {"project": item.project, "window": window, "drift": drift, "at": item.at}
         said += weigh(state, version, detector, finding, **told)
     if of_ratings:
-        version.ratings = OpenWindow()
+        version.ratings = version.ratings.next()
     else:
-        version.answers = OpenWindow()
+        version.answers = version.answers.next()
     return said + _conclude(state, facts, item.at)
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from tunewheel_contracts.events.production import DriftWindow
+from tunewheel_contracts.formats.drift_spec import DriftSpec
 
 from tunewheel_monitor.rollout import trials as rollout
 from tunewheel_monitor.turns import counting
@@ -54,8 +55,11 @@ class Seen:
 
 @dataclass(slots=True)
 class OpenWindow:
-    """What was counted since the last window was full."""
+    """What was counted since the last window was full. ``size`` and ``p_value`` are those of the spec when it
+    began; 0: it has not begun."""
 
+    size: int = 0
+    p_value: float = 0.0
     first: str = ""
     last: str = ""
     items: int = 0
@@ -68,6 +72,17 @@ class OpenWindow:
             self.first, self.started_at, self.ended_at = completion_id, moment, moment
         self.last, self.items = completion_id, self.items + 1
         self.started_at, self.ended_at = min(self.started_at, moment), max(self.ended_at, moment)
+
+    def differs(self, drift: DriftSpec) -> bool:
+        """Tell whether the spec asks for other windows by now."""
+        return (self.size, self.p_value) != (drift.window, drift.p_value)
+
+    @property
+    def is_full(self) -> bool:
+        return self.items >= self.size
+
+    def next(self) -> OpenWindow:
+        return OpenWindow(self.size, self.p_value)
 
     def closed(self) -> DriftWindow:
         """Return the window as alarms name it."""

@@ -146,11 +146,12 @@ class Watch:
         self._keep(held)
 
     async def _facts(self, spec: ProjectSpec, state: ProjectState) -> Facts:
-        project, production = spec.project, self.knowledge.production(spec.project)
-        serves = state.version.model_id if state.version else None
+        project, production, version = spec.project, self.knowledge.production(spec.project), state.version
         coverage = None
-        if production is not None and production.dataset_id is not None and production.model_id != serves:
-            reference = await self.references.get(production.dataset_id) if spec.drift.enabled else None
+        dataset_id = production.dataset_id if production is not None and spec.drift.enabled else None
+        settled = production is not None and version is not None and version.model_id == production.model_id
+        if dataset_id is not None and (version is None or not settled or version.answers.differs(spec.drift)):
+            reference = await self.references.get(dataset_id)
             coverage = reference.coverage.facts if reference else None
         watched = {*state.trials["open"], *state.trials["passed"]}
         return Facts(

@@ -26,6 +26,8 @@ CEILING = 10.0
 """Evidence is kept below so many times what is needed for an alarm: it has to be able to fall again soon
 after a change is over. Less evidence is never invalid."""
 
+SETTINGS = {"": ("threshold", "most"), "evidence": ("threshold", "stake"), "voters": ("window",)}
+"""Fields of a detector's state, and of its parts, that the spec decides."""
 CALM = 0.5
 """p-value from which there is no evidence to speak of."""
 
@@ -34,6 +36,15 @@ def opened(drift: DriftSpec, weight: float) -> State:
     """Begin to gather. ``weight``: the detector's share of the false alarms that all of them may give."""
     threshold = weight * drift.p_value / HORIZON
     return {"threshold": threshold, "stake": 1 / drift.window, "wealth": [1.0] * len(BETS)}
+
+
+def follow(state: State, opened: State) -> None:
+    """Take over what follows from ``drift.window`` and ``drift.p_value`` from ``opened``, the same detector's
+    state as a changed spec opens it. What was gathered stays: it is valid whatever it is held against."""
+    for part, names in SETTINGS.items():
+        mine, new = (state.get(part), opened.get(part)) if part else (state, opened)
+        if mine and new:
+            mine.update({name: new[name] for name in names if name in new})
 
 
 def bet(evidence: State, e_value: float) -> None:
