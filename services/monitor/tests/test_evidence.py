@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import Erasure
-from tunewheel_monitor.evidence import keywords
+from tunewheel_monitor.evidence import Exhibits, keywords
+from tunewheel_runtime.store import ObjectStore
 
 from .conftest import START, spec_of
 
@@ -26,6 +28,13 @@ async def kept(desk: Any, *deliveries: Any, **spec: Any) -> dict[str, Any]:
     keep, refresh = desk.watch.exhibits.keep, desk.knowledge.refresh
     found = await keep(spec_of(**spec), ALARM, places, words={}, refresh=refresh)
     return json.loads(desk.files()[found.path]) if found.path else {}
+
+
+async def erase(exhibits: Exhibits, customer: str) -> frozenset[str]:
+    taken = await exhibits.taken("desk", Erasure(project="desk", customer=customer, until=START))
+    for path, names in taken.items():
+        await exhibits.empty(path, names)
+    return frozenset[str]().union(*taken.values())
 
 
 async def test_texts_are_kept_redacted_in_the_order_of_the_alarm(desk: Any) -> None:
@@ -56,14 +65,38 @@ async def test_what_the_log_no_longer_has_is_absent(desk: Any) -> None:
     assert desk.files() == {}
 
 
-async def test_an_erasure_empties_what_it_takes_and_says_how_much(desk: Any) -> None:
+async def test_an_erasure_empties_what_it_takes(desk: Any) -> None:
     await kept(desk, *(desk.traffic.completion(f"{n} bikes", customer=f"C-{n % 2}") for n in range(5)))
-    asked = Erasure(project="desk", customer="C-1", until=START)
-    assert await desk.watch.exhibits.erase("desk", asked) == (2, {"c-00001", "c-00003"})
+    assert await erase(desk.watch.exhibits, "C-1") == {"c-00001", "c-00003"}
     (text,) = desk.files().values()
     assert [len(item["messages"]) for item in json.loads(text)["items"]] == [1, 0, 1, 0, 1]
     assert "C-1" not in text
-    assert await desk.watch.exhibits.erase("desk", asked) == (0, frozenset())
+    assert await erase(desk.watch.exhibits, "C-1") == frozenset()
+
+
+class Held(ObjectStore):
+    """A store whose first rewriting waits until ``go``; it is then about to undo what came meanwhile."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+    async def replace(self, path: str, data: bytes) -> None:
+        self.asked.set()
+        await self.go.wait()
+        await super().replace(path, data)
+
+
+async def test_two_processes_that_empty_one_file_at_once_lose_neither_erasure(desk: Any) -> None:
+    await kept(desk, *(desk.traffic.completion(f"{n} bikes", customer=f"C-{n}") for n in range(3)))
+    store = Held(desk.store.url)
+    slow = asyncio.create_task(erase(Exhibits(store, desk.broker, desk.knowledge.erasures), "C-0"))
+    await store.asked.wait()
+    await erase(desk.watch.exhibits, "C-1")
+    store.go.set()
+    await slow
+    (text,) = desk.files().values()
+    assert [item["customer"] for item in json.loads(text)["items"]] == [None, None, "C-2"]
 
 
 def test_keywords_are_words_of_many_texts_that_the_reference_seldom_has() -> None:

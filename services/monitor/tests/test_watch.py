@@ -266,6 +266,28 @@ async def test_an_erased_person_is_in_no_artifact(desk: Any, by: str) -> None:
     assert (await desk.watch.checkpoints.latest("desk")).state.version.answers.items == 10
 
 
+async def test_an_erasure_that_was_killed_before_the_texts_went_takes_them_and_the_names(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await in_production(desk)
+    await desk.send([desk.traffic.completion(t, customer=f"C-{n}x") for n, t in enumerate(tax_texts(40))])
+    taken = shown(desk)[0]
+
+    async def killed(*_: Any) -> None:
+        raise TransientError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(desk.watch.exhibits), "empty", killed)
+        with pytest.raises(TransientError):
+            await desk.watch.forget(erasure(customer=taken["customer"]))
+    desk.revive()
+    assert (await desk.watch.forget(erasure(customer=taken["customer"]))).records >= 1
+    assert taken["customer"] not in "".join(desk.files().values())
+    states = [text for path, text in desk.files().items() if "/state/" in path]
+    assert states
+    assert taken["completion_id"] not in "".join(states)
+
+
 async def test_an_alarm_that_opens_after_an_erasure_does_not_show_what_it_took(desk: Any) -> None:
     await in_production(desk)
     texts = tax_texts(40)

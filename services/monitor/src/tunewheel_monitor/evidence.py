@@ -16,7 +16,7 @@ from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.formats.label_prompts import LabelPrompt, LabelPrompts
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.identity import canonical_json
+from tunewheel_contracts.identity import canonical_json, content_sha256
 from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.store import ObjectStore
 
@@ -84,10 +84,8 @@ class Exhibits:
         kept = LabelPrompts(project=spec.project, request_id=request_id, items=tuple(prompts))
         await self.store.first(path, canonical_json(kept.model_dump(mode="json")))
         await refresh()  # who carried out an erasure meanwhile, in another process, found no file
-        kept = await self._read(path) or kept
-        erased = {name for name, event in found.items() if self._is_erased(event)}
-        _, kept = await self._empty(path, kept, lambda item: item.completion_id in erased)
-        files = [kept, *[await self._read(one) for one in earlier]]
+        erased = frozenset(name for name, event in found.items() if self._is_erased(event))
+        files = [await self.empty(path, erased) or kept, *[await self._read(one) for one in earlier]]
         texts = [asked(item.messages) for file in files if file is not None for item in file.items]
         return Evidence(path, keywords(texts, words))
 
@@ -121,32 +119,41 @@ class Exhibits:
             at=getattr(data, "completed_at", event.time),
         )
 
-    async def erase(self, project: str, erasure: Erasure) -> tuple[int, frozenset[str]]:
-        """Empty what ``erasure`` takes; return how many texts, and the completions that it takes by name.
+    async def taken(self, project: str, erasure: Erasure) -> dict[str, frozenset[str]]:
+        """Return the completions that ``erasure`` takes and that have texts, by the path of their file.
 
         Raises:
             TransientError: the store cannot be reached.
         """
-        count, names = 0, {erasure.source_id} if erasure.source_id else set[str]()
+        found: dict[str, frozenset[str]] = {}
         for path in await self.store.list(f"monitor/{project}/alarms"):
-            kept = await self._read(path)
-            if kept is None:
-                continue
-            emptied, _ = await self._empty(path, kept, lambda item: _is_taken(item, erasure))
-            count += len(emptied)
-            names |= {item.completion_id for item in emptied}
-        return count, frozenset(names)
+            kept = await self._read(path) if path.endswith(".json") else None
+            items = kept.items if kept else ()
+            if names := frozenset(item.completion_id for item in items if _is_taken(item, erasure)):
+                found[path] = names
+        return found
 
-    async def _empty(
-        self, path: str, kept: LabelPrompts, is_taken: Callable[[LabelPrompt], bool]
-    ) -> tuple[list[LabelPrompt], LabelPrompts]:
-        """Empty some texts of a file; return those that had any, and what the file then holds."""
-        items = [item.emptied() if is_taken(item) else item for item in kept.items]
-        emptied = [old for old, new in zip(kept.items, items, strict=True) if old != new]
-        if emptied:
+    async def empty(self, path: str, names: frozenset[str]) -> LabelPrompts | None:
+        """Empty the texts of these completions, and return what the file then holds; None: it is damaged.
+
+        Each completion is first marked, in an object of its own. Two processes may rewrite one file at once,
+        and the later brings back what the other emptied: it then finds that one's marks, and writes again.
+
+        Raises:
+            TransientError: the store cannot be reached.
+        """
+        marks = f"{path.removesuffix('.json')}.emptied"
+        for name in sorted(names):
+            await self.store.put(f"{marks}/{_mark(name)}", b"")
+        kept = await self._read(path)
+        while kept is not None:
+            marked = {mark.rpartition("/")[2] for mark in await self.store.list(marks)}
+            items = [item.emptied() if _mark(item.completion_id) in marked else item for item in kept.items]
+            if tuple(items) == kept.items:
+                break
             kept = kept.model_copy(update={"items": tuple(items)})
             await self.store.replace(path, canonical_json(kept.model_dump(mode="json")))
-        return emptied, kept
+        return kept
 
     async def _read(self, path: str) -> LabelPrompts | None:
         data = await self.store.read(path)
@@ -159,7 +166,13 @@ class Exhibits:
             return None
 
 
+def _mark(completion_id: str) -> str:
+    return content_sha256(completion_id.encode())[:32]
+
+
 def _is_taken(item: LabelPrompt, erasure: Erasure) -> bool:
+    if item.is_erased:
+        return False
     if erasure.customer is not None:
         return item.customer == erasure.customer
     return item.completion_id == erasure.source_id

@@ -107,17 +107,21 @@ class Watch:
         """
         project, erasure = event.project, erasure_of(event)
         async with self._lock:
-            emptied, names = await self.exhibits.erase(project, erasure)
+            taken = await self.exhibits.taken(project, erasure)
+            path, count = f"{place_of(project, event.id)}.{HOLDER}", sum(map(len, taken.values()))
+            first = await self.exhibits.store.first(path, str(count).encode())
             held = await self._load(project)
             if held.number:
+                # before the texts go, as they alone say which completions are the person's
+                names = frozenset[str]().union(*taken.values(), {erasure.source_id or ""})
                 state = ProjectState.from_json(without(held.state.as_json(), names))
                 held = Checkpoint(project, held.number + 1, state)
                 await self.checkpoints.write(held)
                 self._keep(held)
             await self.checkpoints.drop_before(project, held.number)
-            path = f"{place_of(project, event.id)}.{HOLDER}"
-            first = await self.exhibits.store.first(path, str(emptied).encode())
-        log.info("erased", erasure_id=event.data.erasure_id, texts=emptied)
+            for path, some in taken.items():
+                await self.exhibits.empty(path, some)
+        log.info("erased", erasure_id=event.data.erasure_id, texts=count)
         return proof_of(event.data, holder=HOLDER, erased_by=HOLDER, records=int(first))
 
     def _forget_old(self, deliveries: Sequence[Delivery[Any]]) -> None:
