@@ -109,7 +109,6 @@ def test_a_secret_is_told_to_nobody_who_does_not_need_it() -> None:
         "gateway": ["TUNEWHEEL_ENGINE_API_KEY"],
         "console": ["TUNEWHEEL_SESSION_SECRET"],
         "curate": ["TUNEWHEEL_PSEUDONYM_SECRET"],
-        "monitor": ["TUNEWHEEL_PSEUDONYM_SECRET"],
     }
     assert told(GATEWAY)["TUNEWHEEL_ENGINE_API_KEY"] == "the-key"
     assert {told(member)["TUNEWHEEL_API_KEYS_FILE"] for member in ROSTER} == {"/wheel/keys.yaml"}

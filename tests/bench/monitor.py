@@ -53,6 +53,7 @@ from tunewheel_embedding.static import StaticEmbedder
 from tunewheel_monitor.checkpoints import Checkpoints
 from tunewheel_monitor.evidence import Exhibits
 from tunewheel_monitor.knowledge import Knowledge
+from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import References
 from tunewheel_monitor.scoring import Scorer
 from tunewheel_monitor.watch import Watch
@@ -195,8 +196,9 @@ async def make(root: Path, count: int) -> tuple[Scorer, Watch]:
     knowledge = Knowledge(Table(declared), Table(desired("desk", dataset_id)))
     references = References(store, embedder, 8_000)
     exhibits = Exhibits(store, log, knowledge.erasures)
-    watch = Watch(log, knowledge, references, Checkpoints(store), exhibits)
-    return Scorer(knowledge, references, embedder, log.new), watch
+    pseudonyms = PseudonymKeys(store, knowledge.erasures, knowledge.refresh)
+    watch = Watch(log, knowledge, references, Checkpoints(store), exhibits, pseudonyms)
+    return Scorer(knowledge, references, embedder, log.new, pseudonyms), watch
 
 
 def batches(events: int) -> Iterator[tuple[int, list[KafkaRecord]]]:

@@ -174,7 +174,7 @@ def _identity(
         own["TUNEWHEEL_ENGINE_API_KEY"] = wheel_secrets.api_key.get_secret_value()
     if member is CONSOLE:
         own["TUNEWHEEL_SESSION_SECRET"] = wheel_secrets.session_secret.get_secret_value()
-    if member in (CURATE, MONITOR) and wheel_secrets.pseudonym_secret is not None:
+    if member is CURATE and wheel_secrets.pseudonym_secret is not None:
         own["TUNEWHEEL_PSEUDONYM_SECRET"] = wheel_secrets.pseudonym_secret.get_secret_value()
     by_wheel = member.module == ENGINE.module and not said.get("TUNEWHEEL_ENGINE_API_KEY")
     return {name: value for name, value in own.items() if by_wheel or not said.get(name)}

@@ -29,6 +29,7 @@ from tunewheel_embedding.static import StaticEmbedder
 from tunewheel_monitor.checkpoints import Checkpoints
 from tunewheel_monitor.evidence import Exhibits
 from tunewheel_monitor.knowledge import Knowledge
+from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import Reference, References
 from tunewheel_monitor.scoring import Scorer
 from tunewheel_monitor.watch import Watch
@@ -38,7 +39,6 @@ from tunewheel_runtime.store import ObjectStore
 
 SHA = "0" * 64
 START = datetime(2026, 1, 1, tzinfo=UTC)
-SECRET = "a secret of the installation"
 FITTED: OrderedDict[str, Reference | None] = OrderedDict()
 """References that any test had fitted: one dataset id stands for the same texts in all of them."""
 
@@ -221,13 +221,14 @@ class Desk:
 
     def replica(self) -> tuple[Knowledge, Scorer, Watch]:
         """Return what another process would know and do."""
-        knowledge = Knowledge(self.declared, self.desired, secret=SECRET)
+        knowledge = Knowledge(self.declared, self.desired)
         for event in (*self.lifecycle, *self.broker.published):
             knowledge.apply(event)
         references = self._references
         exhibits = Exhibits(self.store, self.broker, knowledge.erasures)
-        scorer = Scorer(knowledge, references, self._embedder, self.broker.new, SECRET)
-        watch = Watch(self.broker, knowledge, references, Checkpoints(self.store), exhibits)
+        pseudonyms = PseudonymKeys(self.store, knowledge.erasures, knowledge.refresh)
+        scorer = Scorer(knowledge, references, self._embedder, self.broker.new, pseudonyms)
+        watch = Watch(self.broker, knowledge, references, Checkpoints(self.store), exhibits, pseudonyms)
         return knowledge, scorer, watch
 
     async def promote(self, model_id: str, dataset_id: str, texts: Sequence[str], **spec: Any) -> None:

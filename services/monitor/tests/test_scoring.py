@@ -62,17 +62,13 @@ async def test_a_question_like_those_of_the_reference_is_not_novel(desk: Any) ->
     assert known.novelty == pytest.approx(0.0, abs=1e-3)
 
 
-async def test_a_user_is_one_pseudonym_of_the_project_that_the_secret_keys(desk: Any) -> None:
+async def test_a_user_is_one_pseudonym_of_the_project_in_every_process(desk: Any) -> None:
     await in_production(desk)
-    one, same, other = await scores(
-        desk, *(desk.traffic.completion(BIKES[0], customer=name) for name in ("Ann", "Ann", "Bob"))
-    )
+    asked = [desk.traffic.completion(BIKES[0], customer=name) for name in ("Ann", "Ann", "Bob")]
+    one, same, other = await scores(desk, *asked)
     assert one.user == same.user != other.user
-    desk.scorer = type(desk.scorer)(
-        desk.knowledge, desk.scorer.references, desk.scorer.embedder, desk.broker.new
-    )
-    (unkeyed,) = await scores(desk, desk.traffic.completion(BIKES[0], customer="Ann"))
-    assert unkeyed.user != one.user
+    desk.revive()
+    assert [score.user for score in await scores(desk, *asked)] == [one.user, one.user, other.user]
 
 
 async def test_an_erased_user_has_no_pseudonym(desk: Any) -> None:

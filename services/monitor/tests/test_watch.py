@@ -16,7 +16,7 @@ from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_monitor.checkpoints import Overtaken
 
-from .conftest import SECRET, START, bike_texts, route_of, tax_texts
+from .conftest import START, bike_texts, route_of, tax_texts
 
 BIKES = bike_texts(200)
 MORE_BIKES = bike_texts(200, start=200)
@@ -244,6 +244,13 @@ def shown(desk: Any) -> list[dict[str, Any]]:
     return [item for one in kept for item in one["items"]]
 
 
+def pseudonyms_of(desk: Any, name: str) -> list[str]:
+    """Return the pseudonyms that the keys in the store make of ``name``."""
+    folder = desk.store.local_root / "monitor/desk/pseudonyms"
+    keys = [Pseudonyms("desk", path.read_bytes().hex()) for path in folder.glob("*")]
+    return [key.of("user", name) for key in keys]
+
+
 @pytest.mark.parametrize("by", ["customer", "source_id"])
 async def test_an_erased_person_is_in_no_artifact(desk: Any, by: str) -> None:
     await in_production(desk)
@@ -260,7 +267,9 @@ async def test_an_erased_person_is_in_no_artifact(desk: Any, by: str) -> None:
     assert text not in left
     assert customer not in left
     assert name not in "".join(text for path, text in desk.files().items() if "/state/" in path)
-    assert Pseudonyms("desk", SECRET).of("user", customer)[:16] not in left
+    user = next(one.event.data.user for one in desk.scored if one.event.data.completion_id == name)
+    assert user not in left
+    assert (user in pseudonyms_of(desk, customer)) is (by == "source_id"), "whose it was nobody can tell"
     assert any(item["messages"] for item in shown(desk)), "others stay"
     await desk.send(desk.ask(MORE_BIKES[:30]))
     assert (await desk.watch.checkpoints.latest("desk")).state.version.answers.items == 10

@@ -46,7 +46,8 @@ class InferenceScored(Event):
     at: Timestamp
     """When the answer was complete, or the rating given."""
     user: str | None = None
-    """Pseudonym of whose request it was: requests of one user are one cluster. Never their name."""
+    """Pseudonym of whose request it was: requests of one user are one cluster. Never their name: an erasure
+    destroys the key that leads from the one to the other."""
     client: str | None = None
     """Name of the API key that was used."""
     outcome: Outcome = "answered"

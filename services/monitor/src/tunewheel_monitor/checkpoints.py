@@ -18,6 +18,7 @@ from tunewheel_contracts.event import Envelope, decode_data
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_runtime.store import ArtifactConflict, CorruptArtifact, ObjectStore
 
+from tunewheel_monitor.pseudonym_keys import FOLDER as PSEUDONYMS
 from tunewheel_monitor.state import ProjectState
 
 FORMAT = 1
@@ -89,7 +90,7 @@ class Checkpoints:
     async def _drop_window_records(self, project: str) -> None:
         """Remove the records of windows that earlier releases wrote: nobody reads them any more."""
         for folder in await self._store.folders(f"monitor/{project}"):
-            if folder not in ("state", "alarms"):
+            if folder not in ("state", "alarms", PSEUDONYMS):
                 await self._store.delete(await self._store.list(f"monitor/{project}/{folder}"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -20,7 +20,6 @@ from tunewheel_contracts.formats.drift_spec import DriftSpec
 from tunewheel_contracts.formats.scorecard import Role
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_contracts.pseudonyms import Pseudonyms
 
 from tunewheel_monitor.turns import facts
 from tunewheel_monitor.turns.facts import TurnLog
@@ -67,16 +66,13 @@ def watched_families(drift: DriftSpec, production: Production | None) -> frozens
 class Knowledge:
     """Folds ``TOPICS``; the order of topics does not matter, and an event twice changes nothing."""
 
-    def __init__(
-        self, declared: Table[ProjectDeclared], desired: Table[ServingDesired], *, secret: str = ""
-    ) -> None:
+    def __init__(self, declared: Table[ProjectDeclared], desired: Table[ServingDesired]) -> None:
         self.erasures = Erasures()
         self.turns = TurnLog()
         self.lifecycle: Follower | None = None
         """Who feeds ``apply``, once there is one."""
         self._declared = declared
         self._desired = desired
-        self._secret = secret
         self._steps: dict[str, dict[str, Envelope[Any]]] = {}
         self._judged: set[tuple[str, str, str]] = set()
         self._holdouts: dict[tuple[str, str], tuple[int, int]] = {}
@@ -179,22 +175,6 @@ class Knowledge:
     def projects(self) -> list[str]:
         """Return the declared projects."""
         return [declared.project for declared in self._declared.values()]
-
-    def forgotten(self, project: str) -> Callable[[InferenceScored], bool]:
-        """Return what tells whether an erasure takes a completion: its user's, or its own."""
-        names = Pseudonyms(project, self._secret)
-        asked = [
-            (one.source_id, one.customer and names.of("user", one.customer), one.until)
-            for one in self.erasures.of(project)
-        ]
-
-        def is_taken(item: InferenceScored) -> bool:
-            return any(
-                item.at <= until and (item.completion_id == source if user is None else item.user == user)
-                for source, user, until in asked
-            )
-
-        return is_taken
 
     def _is_tried(self, step: Envelope[Any]) -> bool:
         stage = _stage(step)

@@ -13,6 +13,7 @@ from tunewheel_monitor.evidence import Exhibits
 from tunewheel_monitor.handlers import register
 from tunewheel_monitor.knowledge import TOPICS, Knowledge
 from tunewheel_monitor.log_positions import LogPositions
+from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import References
 from tunewheel_monitor.scoring import Scorer
 from tunewheel_monitor.settings import Settings
@@ -22,13 +23,13 @@ from tunewheel_monitor.watch import Watch
 def make_app(settings: Settings) -> Service:
     """Build the service: specs, routes and verdicts are read to the end before any traffic is."""
     service = Service("monitor", settings)
-    secret = settings.pseudonym_secret.get_secret_value() if settings.pseudonym_secret else ""
-    knowledge = make_knowledge(service, secret)
+    knowledge = make_knowledge(service)
     embedder = StaticEmbedder()
     references = References(service.store, embedder, settings.reference_texts)
     exhibits = Exhibits(service.store, LogPositions(settings), knowledge.erasures)
-    watch = Watch(service, knowledge, references, Checkpoints(service.store), exhibits)
-    register(service, Scorer(knowledge, references, embedder, service.new, secret), watch)
+    pseudonyms = PseudonymKeys(service.store, knowledge.erasures, knowledge.refresh)
+    watch = Watch(service, knowledge, references, Checkpoints(service.store), exhibits, pseudonyms)
+    register(service, Scorer(knowledge, references, embedder, service.new, pseudonyms), watch)
     clock = Clock(
         settings.clock_seconds,
         knowledge.projects,
@@ -41,10 +42,8 @@ def make_app(settings: Settings) -> Service:
     return service
 
 
-def make_knowledge(service: Service, secret: str) -> Knowledge:
-    knowledge = Knowledge(
-        service.view(topics.PROJECT_DECLARED), service.view(topics.SERVING_DESIRED), secret=secret
-    )
+def make_knowledge(service: Service) -> Knowledge:
+    knowledge = Knowledge(service.view(topics.PROJECT_DECLARED), service.view(topics.SERVING_DESIRED))
     knowledge.lifecycle = service.replay(TOPICS, knowledge.apply)
     service.withhold(knowledge.erasures, knowledge.lifecycle)
     return knowledge

@@ -28,6 +28,7 @@ from tunewheel_runtime.service import Delivery
 from tunewheel_monitor.answers import LONGEST_TEXT, Task, Tasks, invented, label_in, repetition
 from tunewheel_monitor.knowledge import Knowledge
 from tunewheel_monitor.nearness import near
+from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import Reference, References, asked
 
 LEGIBLE = ("full", "redacted")
@@ -42,20 +43,21 @@ class Around:
     reference: Reference | None
     clusters: Sequence[DriftDetected]
     erasures: Sequence[Erasure]
+    pseudonyms: Pseudonyms
 
 
 @dataclass(frozen=True)
 class Scorer:
     """Scores batches: one call of the tokenizer and one matrix product each.
 
-    ``secret`` keys the pseudonyms of users.
+    ``pseudonyms`` are those of users.
     """
 
     knowledge: Knowledge
     references: References
     embedder: StaticEmbedder
     new: Callable[..., Envelope[Any]]
-    secret: str = ""
+    pseudonyms: PseudonymKeys
     _tasks: Tasks = field(default_factory=Tasks)
 
     async def completions(self, deliveries: Sequence[Delivery[InferenceCompleted]]) -> list[Envelope[Any]]:
@@ -98,7 +100,11 @@ class Scorer:
                 reference = await self.references.get(production.dataset_id)
             # what others change meanwhile is taken along, not looked at from another thread
             around = Around(
-                task, reference, self.knowledge.turns.clusters(project), self.knowledge.erasures.of(project)
+                task,
+                reference,
+                self.knowledge.turns.clusters(project),
+                self.knowledge.erasures.of(project),
+                await self.pseudonyms.of(project),
             )
             scores = await asyncio.to_thread(self._envelopes, some, score, around)
             found |= dict(zip(places, scores, strict=True))
@@ -110,10 +116,9 @@ class Scorer:
         score: Callable[..., Iterator[Fields]],
         around: Around,
     ) -> list[Envelope[Any]]:
-        names = Pseudonyms(deliveries[0].event.project, self.secret)
         made: list[Envelope[Any]] = []
         for delivery, fields in zip(deliveries, score(deliveries, around), strict=True):
-            fields |= _common(delivery, fields["at"], names, around.erasures)
+            fields |= _common(delivery, fields["at"], around)
             # each field comes from an event that was checked, or from here: no need to check it again
             made.append(self.new(InferenceScored.model_construct(**fields), cause=delivery.event))
         return made
@@ -178,17 +183,17 @@ def packed(unit: Vectors) -> str:
     return base64.b64encode(np.rint(unit * 127).astype(np.int8).tobytes()).decode()
 
 
-def _common(delivery: Delivery[Any], at: datetime, names: Pseudonyms, erasures: Sequence[Erasure]) -> Fields:
+def _common(delivery: Delivery[Any], at: datetime, around: Around) -> Fields:
     data, position = delivery.event.data, delivery.position
     subject = {"project": data.project, "customer": data.customer, "source_id": data.completion_id, "at": at}
-    customer = None if any(erasure.takes(**subject) for erasure in erasures) else data.customer
+    customer = None if any(erasure.takes(**subject) for erasure in around.erasures) else data.customer
     return {
         "project": data.project,
         "completion_id": data.completion_id,
         "scored": delivery.event.id,
         "position": LogPosition(partition=position.partition, offset=position.offset),
         "model_id": data.model_id,
-        "user": None if customer is None else names.of("user", customer),
+        "user": None if customer is None else around.pseudonyms.of("user", customer),
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from tunewheel_monitor.checkpoints import Checkpoint, Checkpoints
 from tunewheel_monitor.evidence import Evidence, Exhibits
 from tunewheel_monitor.fold import Facts, fold, follow, tick
 from tunewheel_monitor.knowledge import Knowledge
+from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import References
 from tunewheel_monitor.state import ProjectState, without
 
@@ -59,6 +60,7 @@ class Watch:
     references: References
     checkpoints: Checkpoints
     exhibits: Exhibits
+    pseudonyms: PseudonymKeys
     _held: OrderedDict[str, Checkpoint] = field(default_factory=OrderedDict[str, Checkpoint])
     _next: dict[int, int] = field(default_factory=dict[int, int])
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -99,14 +101,16 @@ class Watch:
             self._keep(held)
 
     async def forget(self, event: Envelope[ErasureRequested]) -> ErasureCompleted:
-        """Take what ``event`` erases out of the evidence of alarms and out of the project's state; return the
-        proof.
+        """Take what ``event`` erases out of the evidence of alarms and out of the state, and destroy the
+        project's key of pseudonyms; return the proof.
 
         Raises:
             TransientError: see ``take``.
         """
         project, erasure = event.project, erasure_of(event)
         async with self._lock:
+            self.knowledge.erasures.apply(event)  # who follows the log may not have come to it yet
+            await self.pseudonyms.destroy(project)
             taken = await self.exhibits.taken(project, erasure)
             path, count = f"{place_of(project, event.id)}.{HOLDER}", sum(map(len, taken.values()))
             first = await self.exhibits.store.first(path, str(count).encode())
@@ -144,8 +148,7 @@ class Watch:
             generation = held.state.version.generation if held.state.version else 0
             await self.knowledge.learn(items, generation=generation)
             facts = await self._facts(spec, held.state)
-            forgotten = self.knowledge.forgotten(project)
-            said = await asyncio.to_thread(_folded, held.state, fresh, facts, forgotten)
+            said = await asyncio.to_thread(_folded, held.state, fresh, facts)
             await self._settle(held, spec, said)
         self._keep(held)
 
@@ -232,17 +235,12 @@ def _with_evidence(data: DriftDetected | LabelsRequested, found: Evidence) -> Ev
 
 
 def _folded(
-    state: ProjectState,
-    deliveries: Sequence[Delivery[InferenceScored]],
-    facts: Facts,
-    forgotten: Callable[[InferenceScored], bool],
+    state: ProjectState, deliveries: Sequence[Delivery[InferenceScored]], facts: Facts
 ) -> list[Outcome]:
     follow(state, facts)
     said: list[Outcome] = []
     for delivery in deliveries:
         item = delivery.event.data
-        if item.user is not None and forgotten(item):
-            item = item.model_copy(update={"user": None})
         said += [(one, delivery.event) for one in fold(state, item, facts)]
         state.offsets[str(delivery.position.partition)] = delivery.position.offset + 1
     return said
