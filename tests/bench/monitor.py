@@ -53,6 +53,7 @@ from tunewheel_embedding.static import StaticEmbedder
 from tunewheel_monitor.checkpoints import Checkpoints
 from tunewheel_monitor.evidence import Exhibits
 from tunewheel_monitor.knowledge import Knowledge
+from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import References
 from tunewheel_monitor.scoring import Scorer
@@ -61,6 +62,7 @@ from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.partitions import committed_offsets
 from tunewheel_runtime.service import Delivery
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.telemetry import make_telemetry
 
 BATCH = 1_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -197,8 +199,9 @@ async def make(root: Path, count: int) -> tuple[Scorer, Watch]:
     references = References(store, embedder, 8_000)
     exhibits = Exhibits(store, log, knowledge.erasures)
     pseudonyms = PseudonymKeys(store, knowledge.erasures, knowledge.refresh)
-    watch = Watch(log, knowledge, references, Checkpoints(store), exhibits, pseudonyms)
-    return Scorer(knowledge, references, embedder, log.new, pseudonyms), watch
+    metrics = Metrics(make_telemetry("monitor", None))
+    watch = Watch(log, knowledge, references, Checkpoints(store), exhibits, pseudonyms, metrics)
+    return Scorer(knowledge, references, embedder, log.new, pseudonyms, metrics), watch
 
 
 def batches(events: int) -> Iterator[tuple[int, list[KafkaRecord]]]:

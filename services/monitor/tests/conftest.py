@@ -29,6 +29,7 @@ from tunewheel_embedding.static import StaticEmbedder
 from tunewheel_monitor.checkpoints import Checkpoints
 from tunewheel_monitor.evidence import Exhibits
 from tunewheel_monitor.knowledge import Knowledge
+from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import Reference, References
 from tunewheel_monitor.scoring import Scorer
@@ -36,6 +37,7 @@ from tunewheel_monitor.watch import Watch
 from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.service import Delivery
 from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.telemetry import make_telemetry
 
 SHA = "0" * 64
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -227,8 +229,11 @@ class Desk:
         references = self._references
         exhibits = Exhibits(self.store, self.broker, knowledge.erasures)
         pseudonyms = PseudonymKeys(self.store, knowledge.erasures, knowledge.refresh)
-        scorer = Scorer(knowledge, references, self._embedder, self.broker.new, pseudonyms)
-        watch = Watch(self.broker, knowledge, references, Checkpoints(self.store), exhibits, pseudonyms)
+        metrics = Metrics(make_telemetry("monitor", None))
+        scorer = Scorer(knowledge, references, self._embedder, self.broker.new, pseudonyms, metrics)
+        watch = Watch(
+            self.broker, knowledge, references, Checkpoints(self.store), exhibits, pseudonyms, metrics
+        )
         return knowledge, scorer, watch
 
     async def promote(self, model_id: str, dataset_id: str, texts: Sequence[str], **spec: Any) -> None:

@@ -75,6 +75,24 @@ async def test_later_windows_add_their_prompts_to_the_request_and_to_the_store(d
     assert last["completion_id"] not in states
 
 
+async def test_metrics_tell_what_was_scored_folded_and_judged_and_which_alarms_are_open(desk: Any) -> None:
+    await in_production(desk)
+    await desk.send([*desk.ask(tax_texts(40)), desk.traffic.rating("c-00001", "up")])
+    told = desk.watch.metrics.render().splitlines()
+    for line in (
+        'tunewheel_monitor_scores_made_total{of="completion"} 40',
+        'tunewheel_monitor_scores_made_total{of="rating"} 1',
+        "tunewheel_monitor_scores_folded_total 41",
+        'tunewheel_monitor_windows_judged_total{of="answers"} 2',
+        'tunewheel_monitor_looks_total{detector="novelty"} 2',
+        'tunewheel_monitor_looks_total{detector="labels"} 0',
+        'tunewheel_monitor_alarms_open{detector="novelty"} 1',
+    ):
+        assert line in told
+    (lag,) = (line for line in told if line.startswith("tunewheel_monitor_fold_lag_seconds "))
+    assert float(lag.split()[1]) > 86_400, "they were asked long ago"
+
+
 async def test_the_same_kind_of_questions_raises_none(desk: Any) -> None:
     await in_production(desk)
     await desk.send(desk.ask(MORE_BIKES))

@@ -44,7 +44,7 @@ async def status_of(world: Any) -> list[dict[str, Any]]:
 
 def retries(world: Any) -> int:
     metrics, endpoints = world.gateway.metrics, world.gateway.pool.endpoints
-    return sum(metrics.value("engine.retries", engine=endpoint.name) for endpoint in endpoints)
+    return sum(metrics.value("engine.retries", of=endpoint.name) for endpoint in endpoints)
 
 
 async def streamed(world: Any) -> str:

@@ -188,12 +188,14 @@ def _close(state: ProjectState, version: Version, item: InferenceScored, facts: 
     """End the full window that ``item`` belongs to."""
     drift, said, of_ratings = facts.spec.drift, list[Said](), item.of == "rating"
     window = (version.ratings if of_ratings else version.answers).closed()
+    state.windows["ratings" if of_ratings else "answers"] += 1
     for detector in DETECTORS:
         if (detector.family == "feedback") is not of_ratings:
             continue
         if detector.family not in drift.detectors:
             continue
         finding = detector.look(version.detectors[detector.name])
+        state.looks[detector.name] += finding is not None
         told: dict[str, Any] = {"project": item.project, "window": window, "drift": drift, "at": item.at}
         said += weigh(state, version, detector, finding, **told)
     if of_ratings:

@@ -13,6 +13,7 @@ from tunewheel_monitor.evidence import Exhibits
 from tunewheel_monitor.handlers import register
 from tunewheel_monitor.knowledge import TOPICS, Knowledge
 from tunewheel_monitor.log_positions import LogPositions
+from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import References
 from tunewheel_monitor.scoring import Scorer
@@ -28,8 +29,11 @@ def make_app(settings: Settings) -> Service:
     references = References(service.store, embedder, settings.reference_texts)
     exhibits = Exhibits(service.store, LogPositions(settings), knowledge.erasures)
     pseudonyms = PseudonymKeys(service.store, knowledge.erasures, knowledge.refresh)
-    watch = Watch(service, knowledge, references, Checkpoints(service.store), exhibits, pseudonyms)
-    register(service, Scorer(knowledge, references, embedder, service.new, pseudonyms), watch)
+    metrics = Metrics(service.telemetry)
+    service.tell_metrics(metrics.render)
+    watch = Watch(service, knowledge, references, Checkpoints(service.store), exhibits, pseudonyms, metrics)
+    scorer = Scorer(knowledge, references, embedder, service.new, pseudonyms, metrics)
+    register(service, scorer, watch)
     clock = Clock(
         settings.clock_seconds,
         knowledge.projects,

@@ -27,6 +27,7 @@ from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.answers import LONGEST_TEXT, Task, Tasks, invented, label_in, repetition
 from tunewheel_monitor.knowledge import Knowledge
+from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.nearness import near
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import Reference, References, asked
@@ -58,6 +59,7 @@ class Scorer:
     embedder: StaticEmbedder
     new: Callable[..., Envelope[Any]]
     pseudonyms: PseudonymKeys
+    metrics: Metrics
     _tasks: Tasks = field(default_factory=Tasks)
 
     async def completions(self, deliveries: Sequence[Delivery[InferenceCompleted]]) -> list[Envelope[Any]]:
@@ -68,14 +70,14 @@ class Scorer:
             TransientError: the store or the broker cannot be reached.
         """
         await self.knowledge.learn([delivery.event.data for delivery in deliveries])
-        return await self._scored(deliveries, self._completions)
+        return await self._scored(deliveries, "completion", self._completions)
 
     async def ratings(self, deliveries: Sequence[Delivery[FeedbackReceived]]) -> list[Envelope[Any]]:
         """Like ``completions``. A rating that does not say which model it is about, or names one that is not
         routed, has no score: it is no verdict on what answers now."""
         roles = {delivery.event.id: self._role_of(delivery.event.data) for delivery in deliveries}
         routed = [delivery for delivery in deliveries if roles[delivery.event.id] is not None]
-        return await self._scored(routed, partial(self._ratings, roles))
+        return await self._scored(routed, "rating", partial(self._ratings, roles))
 
     def _role_of(self, data: FeedbackReceived) -> RouteRole | None:
         """Return what the rated model is routed as. No log is read for it: anybody may name any model, and a
@@ -83,7 +85,7 @@ class Scorer:
         return self.knowledge.role_of(data.project, data.model_id) if data.model_id else None
 
     async def _scored(
-        self, deliveries: Sequence[Delivery[Any]], score: Callable[..., Iterator[Fields]]
+        self, deliveries: Sequence[Delivery[Any]], of: str, score: Callable[..., Iterator[Fields]]
     ) -> list[Envelope[Any]]:
         by_project: dict[str, list[int]] = defaultdict(list)
         for place, delivery in enumerate(deliveries):
@@ -108,6 +110,7 @@ class Scorer:
             )
             scores = await asyncio.to_thread(self._envelopes, some, score, around)
             found |= dict(zip(places, scores, strict=True))
+        self.metrics.add("scores.made", len(found), of=of)
         return [found[n] for n in sorted(found)]
 
     def _envelopes(

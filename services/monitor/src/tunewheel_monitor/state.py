@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -154,6 +154,9 @@ class ProjectState:
     turns: counting.State = field(default_factory=counting.fresh)
     concluded: list[str] = field(default_factory=list[str])
     """Turns that were said to be over, the latest last."""
+    windows: Counter[str] = field(default_factory=Counter[str])
+    looks: Counter[str] = field(default_factory=Counter[str])
+    """What was judged since somebody asked, for metrics alone: of ``answers`` or ``ratings``, by detector."""
 
     def note_place(self, completion_id: str, place: list[Any]) -> None:
         self.places.pop(completion_id, None)

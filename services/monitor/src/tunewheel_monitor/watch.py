@@ -8,8 +8,8 @@ newest checkpoint and publishes its events again, under the same ids. See ``chec
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from tunewheel_monitor.checkpoints import Checkpoint, Checkpoints
 from tunewheel_monitor.evidence import Evidence, Exhibits
 from tunewheel_monitor.fold import Facts, fold, follow, tick
 from tunewheel_monitor.knowledge import Knowledge
+from tunewheel_monitor.metrics import Metrics
 from tunewheel_monitor.pseudonym_keys import PseudonymKeys
 from tunewheel_monitor.reference import References
 from tunewheel_monitor.state import ProjectState, without
@@ -61,9 +62,19 @@ class Watch:
     checkpoints: Checkpoints
     exhibits: Exhibits
     pseudonyms: PseudonymKeys
+    metrics: Metrics
     _held: OrderedDict[str, Checkpoint] = field(default_factory=OrderedDict[str, Checkpoint])
     _next: dict[int, int] = field(default_factory=dict[int, int])
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _alarms: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """Of each project that is held: the detectors whose alarms are open."""
+    _lag = 0.0
+
+    def __post_init__(self) -> None:
+        self.metrics.gauge("alarms.open", "Alarms that are open", self._open_alarms, label="detector")
+        self.metrics.gauge(
+            "fold.lag_seconds", "Age of the latest score when it was folded", lambda: self._lag
+        )
 
     async def take(self, deliveries: Sequence[Delivery[InferenceScored]]) -> None:
         """Fold a batch; repeating it, after an error or a restart, changes nothing.
@@ -134,6 +145,7 @@ class Watch:
         for partition, offset in ((d.position.partition, d.position.offset) for d in deliveries):
             if partition not in seen and self._next.get(partition) != offset:
                 self._held.clear()
+                self._alarms.clear()
             seen.add(partition)
 
     async def _take(self, project: str, deliveries: Sequence[Delivery[InferenceScored]]) -> None:
@@ -150,7 +162,19 @@ class Watch:
             facts = await self._facts(spec, held.state)
             said = await asyncio.to_thread(_folded, held.state, fresh, facts)
             await self._settle(held, spec, said)
+            self._count(held.state, items)
         self._keep(held)
+
+    def _count(self, state: ProjectState, items: Sequence[InferenceScored]) -> None:
+        self.metrics.add("scores.folded", len(items))
+        for name, counted in (("windows.judged", state.windows), ("looks", state.looks)):
+            for of, amount in counted.items():
+                self.metrics.add(name, amount, of=of)
+            counted.clear()
+        self._lag = (datetime.now(UTC) - items[-1].at).total_seconds()
+
+    def _open_alarms(self) -> Mapping[str, float]:
+        return Counter(name for names in list(self._alarms.values()) for name in names)
 
     async def _facts(self, spec: ProjectSpec, state: ProjectState) -> Facts:
         project, production, version = spec.project, self.knowledge.production(spec.project), state.version
@@ -215,8 +239,10 @@ class Watch:
 
     def _keep(self, held: Checkpoint) -> None:
         self._held[held.project] = held
+        self._alarms[held.project] = list(held.state.alarms)
         while len(self._held) > KEPT:
-            self._held.popitem(last=False)
+            project, _ = self._held.popitem(last=False)
+            del self._alarms[project]
 
     async def _publish(self, held: Checkpoint) -> None:
         await self.log.publish_many(held.events)

@@ -239,11 +239,11 @@ class Pool:
         endpoint.last_failure = error
         if endpoint.breaker.fail():
             log.warning("engine_breaker_opened", engine=endpoint.name, reason=error.message)
-            self._metrics.add("engine.breakers_opened", engine=endpoint.name)
+            self._metrics.add("engine.breakers_opened", of=endpoint.name)
             self.changed()
 
     def count_retry(self, endpoint: Endpoint) -> None:
-        self._metrics.add("engine.retries", engine=endpoint.name)
+        self._metrics.add("engine.retries", of=endpoint.name)
 
     def _succeeded(self, endpoint: Endpoint) -> None:
         if endpoint.breaker.succeed():
