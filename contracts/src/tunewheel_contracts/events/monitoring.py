@@ -66,8 +66,8 @@ class InferenceScored(Event):
     """The answer ended at its token limit."""
     label: str | None = None
     """Of the answer, where the task has a label field and the answer one of the labels."""
-    language: str | None = None
-    """Of the question: ISO 639-1; None: nobody can tell."""
+    language: Annotated[str | None, Field(json_schema_extra={"deprecated": True})] = None
+    """Never given: nothing judges by the language of questions."""
     refusal: bool | None = None
     """The answer declines, by the task's own pattern."""
     repetition: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
