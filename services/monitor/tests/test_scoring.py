@@ -10,6 +10,7 @@ from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import RouteRole
 
 from .conftest import START, bike_texts, route_of, spec_of, tax_texts
@@ -53,6 +54,20 @@ async def test_a_completion_becomes_figures_under_its_own_name_without_text(desk
     written = scored.model_dump_json()
     assert "Ann" not in written
     assert "May I" not in written
+
+
+async def test_what_an_answer_took_from_passages_is_not_called_invented(desk: Any) -> None:
+    await in_production(desk)
+    use = RetrievalUse(index_id="ix-1", passage_ids=("ps-1",), scores=(0.5,))
+    plain, shown = await scores(
+        desk,
+        *(
+            desk.traffic.completion(BIKES[0], output="Order LM-0099 costs 350 EUR.", retrieval=retrieval)
+            for retrieval in (None, use)
+        ),
+    )
+    assert plain.invented > 0
+    assert shown.invented is None
 
 
 async def test_a_question_like_those_of_the_reference_is_not_novel(desk: Any) -> None:

@@ -241,7 +241,8 @@ def _of_answer(data: InferenceCompleted, around: Around) -> Fields:
     fields["label"] = task.label(data.output, reference.labels if reference else frozenset())
     fields["refusal"] = task.declines(data.output)
     fields["repetition"] = repetition(data.output)
-    if reference is not None and reference.terms:
+    # The log names the passages that the model was shown; their terms are none of its inventions.
+    if reference is not None and reference.terms and data.retrieval is None:
         system = " ".join(message.content for message in data.messages if message.role == "system")
         said = f"{task.spec.system_prompt}\n{system}\n{said_before(data.messages)}"
         fields["invented"] = invented(data.output, said, reference.terms)
