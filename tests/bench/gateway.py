@@ -8,7 +8,8 @@ for a request, beside that of the floor (``gateway_floor``): raw ASGI and aiohtt
 ``gateway`` asks who calls (a thousand keys), holds limits, and has every completion on the log;
 ``gateway+shadow`` copies each answered request to a second model too. ``--peers`` adds LiteLLM's proxy and
 TensorZero, which are installed from PyPI. ``--requests`` per round; ``--soak`` plain requests more at the
-end, for the memory after them; ``--redis`` counts limits in a Redis that runs.
+end, for the memory after them; ``--redis`` counts limits in a Redis that runs. ``--retrieval PASSAGES`` adds
+``gateway+retrieval``, which looks up each question among so many passages.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import itertools
 import json
 import os
+import random
 import statistics
 import struct
 import subprocess
@@ -37,14 +40,18 @@ from report import write_report
 from tunewheel_cli.kafka.broker import LocalKafka
 from tunewheel_cli.kafka.ports import free_port
 from tunewheel_cli.topics import ensure_topics
-from tunewheel_contracts.event import new_event
+from tunewheel_contracts.event import Event, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.recipe import TrainMethod
 from tunewheel_contracts.formats.run import AdapterRef, BaseModelRef
 from tunewheel_contracts.formats.serving import DesiredRoutes, Route, RouteRole
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.store import ObjectStore
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "integration"))
+from indexes import put_index
 
 HERE = Path(__file__).resolve().parent
 STUB = HERE.parent / "integration" / "engine_stub.py"
@@ -62,15 +69,28 @@ class Contender(NamedTuple):
     """Of a gateway; None: nobody is between client and engine."""
 
 
-def spec_of(project: str) -> ProjectSpec:
+def spec_of(project: str, **values: Any) -> ProjectSpec:
     return ProjectSpec.model_validate(
         {
             "project": project,
             "base_model": BASE.name,
             "task": {"system_prompt": "Answer."},
             "criteria": [{"metric": "rouge_l", "minimum": 0.1}],
+            **values,
         }
     )
+
+
+async def index_of(spec: ProjectSpec, store: ObjectStore, passages: int) -> IndexVersioned:
+    """Put an index of so many documents of one passage each: a hundred words, by Zipf's law."""
+    assert spec.retrieval is not None
+    draw = random.Random(0)
+    words = [*TEXT.split(), *(f"word{n}" for n in range(20_000))]
+    weights = list(itertools.accumulate(1 / rank for rank in range(1, len(words) + 1)))
+    texts = {
+        f"sops/{n}.md": " ".join(draw.choices(words, cum_weights=weights, k=100)) for n in range(passages)
+    }
+    return await put_index(store, spec.project, texts, spec.retrieval)
 
 
 async def shadow_of(project: str, store: ObjectStore) -> ServingDesired:
@@ -97,10 +117,13 @@ async def shadow_of(project: str, store: ObjectStore) -> ServingDesired:
     )
 
 
-async def declare(servers: str, store: ObjectStore) -> None:
+async def declare(servers: str, store: ObjectStore, *, passages: int) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=servers)
     await producer.start()
-    told = [ProjectDeclared(project=name, spec=spec_of(name)) for name in ("bench", "shadowed")]
+    told: list[Event] = [ProjectDeclared(project=name, spec=spec_of(name)) for name in ("bench", "shadowed")]
+    if passages:
+        spec = spec_of("retrieving", retrieval={})
+        told += [ProjectDeclared(project="retrieving", spec=spec), await index_of(spec, store, passages)]
     for data in (*told, await shadow_of("shadowed", store)):
         record = new_event(data, source="/bench").to_kafka()
         headers = list(record.headers.items())
@@ -124,7 +147,7 @@ async def until_answered(session: aiohttp.ClientSession, contender: Contender) -
         while True:
             try:
                 async with session.post(contender.url, json=body(contender.model, stream=False)) as response:
-                    if response.status == 200:
+                    if response.status == 200 and response.headers.get("x-tunewheel-index") != "none":
                         return
             except aiohttp.ClientError:
                 pass
@@ -281,6 +304,8 @@ def start(stack: ExitStack, root: Path, servers: str, options: argparse.Namespac
         "gateway": Contender(ours, "bench", gateway),
         "gateway+shadow": Contender(ours, "shadowed", gateway),
     }
+    if options.retrieval:
+        found["gateway+retrieval"] = Contender(ours, "retrieving", gateway)
     for peer in options.peers:
         found[peer] = start_peer(stack, root, peer, engine)
     return found
@@ -307,6 +332,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--soak", type=int, default=0)
     parser.add_argument("--redis", default="")
+    parser.add_argument("--retrieval", type=int, default=0, metavar="PASSAGES")
     parser.add_argument("--peers", nargs="*", default=[], choices=("litellm", "tensorzero"))
     return parser.parse_args(arguments)
 
@@ -318,7 +344,8 @@ def main() -> None:
         broker = LocalKafka(root / "kafka", port=None).start()
         stack.callback(broker.stop)
         asyncio.run(ensure_topics({"bootstrap_servers": broker.bootstrap_servers}))
-        asyncio.run(declare(broker.bootstrap_servers, ObjectStore((root / "store").as_uri())))
+        store = ObjectStore((root / "store").as_uri())
+        asyncio.run(declare(broker.bootstrap_servers, store, passages=options.retrieval))
         contenders = start(stack, root, broker.bootstrap_servers, options)
         figures, memory = asyncio.run(
             compare(contenders, rounds=options.rounds, requests=options.requests, soak=options.soak)
@@ -342,6 +369,13 @@ def main() -> None:
             }
             for name in ("floor", *gateways)
             for shape in shapes
+        },
+        passages=options.retrieval,
+        retrieval_added_p50_ms={
+            shape: round(
+                figures[f"gateway+retrieval {shape}"]["p50_ms"] - figures[f"gateway {shape}"]["p50_ms"], 3
+            )
+            for shape in (shapes if options.retrieval else ())
         },
         memory=memory,
         peers=gateway_peers.versions(),

@@ -197,12 +197,13 @@ SAMPLES: Mapping[str, Mapping[str, list[Sample]]] = {
         "GET /openapi.json": [Sample("/openapi.json")],
         **{
             f"POST {path}": [Sample(path, {"model": PROJECT}, 404)]
-            for path in ("/v1/completions", "/v1/embeddings", "/v1/responses")
+            for path in ("/v1/completions", "/v1/responses")
         },
         "POST /v1/chat/completions": [
             Sample("/v1/chat/completions", {**_ASKED, "model": name}, ENGINE_AWAY, 404)
             for name in (PROJECT, f"{PROJECT}/base", BASE.name)
         ],
+        "POST /v1/embeddings": [Sample("/v1/embeddings", {"model": PROJECT, "input": "hello"}, 200, 404)],
         "GET /v1/models": [Sample("/v1/models", tells=True)],
         "GET /v1/models/{name:path}": [Sample(f"/v1/models/{PROJECT}", refused=404)],
         "POST /v1/feedback": [

@@ -17,6 +17,8 @@ SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml")
 NAME = re.compile(r"TUNEWHEEL_[A-Z0-9_]*[A-Z0-9]")
 OF_OTHERS = ("TUNEWHEEL_ENGINE_URL", "TUNEWHEEL_ENGINE_API_KEY")
 """Named by a service that does not read it: the engine's tests are pointed at another engine by it."""
+OF_SPECS = ("TUNEWHEEL_TEACHER", "TUNEWHEEL_EMBEDDING")
+"""Beginnings of the names that a project's spec chooses itself."""
 PAGES = sorted(
     path
     for pattern in (
@@ -39,9 +41,9 @@ def settings_of(service: Path) -> set[str]:
 
 
 def named(path: Path) -> set[str]:
-    """Return the names in a file, those aside that a project's spec chooses itself (below one prefix)."""
+    """Return the names in a file, those of ``OF_SPECS`` aside."""
     found = set(NAME.findall(path.read_text(encoding="utf-8")))
-    return {name for name in found if not name.startswith("TUNEWHEEL_TEACHER")}
+    return {name for name in found if not name.startswith(OF_SPECS)}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def listed(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
 def test_a_readme_lists_what_its_service_reads(service: Path) -> None:
-    own = listed(service / "README.md")
+    own = {name for name in listed(service / "README.md") if not name.startswith(OF_SPECS)}
     shared = listed(ROOT / "runtime" / "README.md")
     assert {f"TUNEWHEEL_{name.upper()}" for name in ServiceSettings.model_fields} <= shared
     assert settings_of(service) - shared <= own

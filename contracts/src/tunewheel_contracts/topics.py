@@ -283,7 +283,11 @@ TURN_COMPLETED = TopicSpec(
 )
 
 INDEX_VERSIONED = TopicSpec(
-    retrieval.IndexVersioned, ("index",), ("index",), cleanup="compact", replayed_by=("index",)
+    retrieval.IndexVersioned,
+    ("index",),
+    ("serve-gateway", "index"),
+    cleanup="compact",
+    replayed_by=("serve-gateway", "index"),
 )
 
 TOPICS: tuple[TopicSpec, ...] = tuple(v for v in list(globals().values()) if isinstance(v, TopicSpec))

@@ -24,6 +24,7 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.lifecycle import ServingDesired
 from tunewheel_contracts.events.production import InferenceCompleted
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.criteria import Criterion, Metric
@@ -336,6 +337,8 @@ class World:
                 self.gateway.on_serving_desired(event)
             case ProjectDeclared():
                 self.gateway.on_project_declared(event)
+            case IndexVersioned():
+                self.gateway.on_index_versioned(event)
             case _:
                 self.gateway.on_model(event)
 

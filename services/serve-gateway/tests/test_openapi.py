@@ -27,7 +27,14 @@ CHECKS = [
 ]
 EXAMPLES = settings.default.max_examples // 10
 """Of each route; ten times as many in ``make fuzz``."""
-ROUTES = {"/v1/chat/completions", "/v1/models", "/v1/models/{name}", "/v1/status", "/v1/feedback"}
+ROUTES = {
+    "/v1/chat/completions",
+    "/v1/embeddings",
+    "/v1/models",
+    "/v1/models/{name}",
+    "/v1/status",
+    "/v1/feedback",
+}
 
 
 def test_the_committed_document_is_what_the_code_validates_by():

@@ -115,11 +115,10 @@ async def test_an_engine_that_was_waited_for_in_vain_is_not_waited_for_again(mak
     assert len(world.engine.asked) == 1
 
 
-@pytest.mark.parametrize("path", ["completions", "embeddings", "responses"])
+@pytest.mark.parametrize("path", ["completions", "responses"])
 async def test_an_endpoint_that_is_not_served_says_what_to_use(client: Any, path: str):
     asked: dict[str, Any] = {
         "completions": lambda: client.completions.create(model="desk", prompt="hi"),
-        "embeddings": lambda: client.embeddings.create(model="desk", input="hi"),
         "responses": lambda: client.responses.create(model="desk", input="hi"),
     }
     with pytest.raises(openai.NotFoundError, match=f"/v1/{path} is not served here; ") as caught:

@@ -10,12 +10,18 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 
+from .conftest import wrap
 from .node_packages import node_command
+
+sys.path.append(str(Path(__file__).resolve().parents[3] / "tests" / "integration"))
+from indexes import put_index
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs/serving.md").read_text(encoding="utf-8")
 KEY = "k-app"
@@ -32,8 +38,12 @@ async def helpdesk(make_world: Any, tmp_path: Path, eventually: Any, monkeypatch
     file = tmp_path / "keys.yaml"
     file.write_text(json.dumps({"keys": keys}))
     world = await make_world(identity="required", api_keys_file=file)
-    world.declare("helpdesk")
-    await eventually(lambda: "helpdesk" in world.gateway.table.projects)
+    world.declare("helpdesk", retrieval={"default": "off"})
+    sops = {"orders.md": "# Where an order is\n\nAn order leaves the house the day after it was placed."}
+    version = await put_index(world.store, "helpdesk", sops, RetrievalSpec())
+    world.tell(wrap(version))
+    indexes = world.gateway.retriever.indexes
+    await eventually(lambda: "helpdesk" in world.gateway.table.projects and indexes.of("helpdesk"))
     monkeypatch.setenv("OPENAI_BASE_URL", f"{world.url}/v1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     return world
@@ -61,6 +71,8 @@ async def test_python_snippets_run(helpdesk: Any):
     assert "org/Tiny-Base: Where is my order?" in said.getvalue()
     assert "invalid_value temperature" in said.getvalue()
     assert "Bremen" in said.getvalue()
+    assert "orders.md | Where an order is | rec-" in said.getvalue()
+    assert re.search(r"^static-\S+ 384 0\.\d+$", said.getvalue(), re.MULTILINE)
     (feedback,) = helpdesk.broker.of("feedback.received")
     assert (feedback.rating, feedback.principal.name) == ("down", "app")
 
@@ -71,6 +83,8 @@ async def test_node_snippets_run(helpdesk: Any, tmp_path: Path):
     said = await run(node_command(tmp_path, "\n".join(shown)))
     assert said.startswith("org/Tiny-Base: Where is my order? org/Tiny-Base chatcmpl-")
     assert "true model_not_found model" in said
+    assert "document: 'orders.md'" in said
+    assert "\n384 " in said
     (feedback,) = helpdesk.broker.of("feedback.received")
     assert feedback.rating == "up"
 
@@ -84,6 +98,7 @@ async def test_curl_snippets_run(helpdesk: Any):
     said = await run(["bash", "-euo", "pipefail", "-c", "\n".join(shown)])
     assert said.count("Where is my order?") >= 1
     assert "data: [DONE]" in said
+    assert 'x-tunewheel-sources: [{"document":"orders.md"' in said
     (feedback,) = helpdesk.broker.of("feedback.received")
     assert (feedback.rating, feedback.comment) == ("down", "too short")
 

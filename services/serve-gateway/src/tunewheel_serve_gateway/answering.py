@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import orjson
@@ -22,6 +22,8 @@ from tunewheel_serve_gateway.errors import Headers, Unavailable, UnknownModel
 from tunewheel_serve_gateway.judged import decoding_parameters
 from tunewheel_serve_gateway.outcomes import Outcomes
 from tunewheel_serve_gateway.reconcile import Reconciler
+from tunewheel_serve_gateway.retrieval.retrieved import cite
+from tunewheel_serve_gateway.retrieval.retriever import Retriever
 from tunewheel_serve_gateway.routing import Target, sticky_draw
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import AT_HAND, Chunk, ModelNotLoaded, UpstreamError
@@ -45,7 +47,7 @@ class Opened:
 
     @property
     def headers(self) -> Headers:
-        return told(self.target)
+        return told(self.target, self.request)
 
 
 class Answering:
@@ -56,6 +58,7 @@ class Answering:
         catalog: Catalog,
         outcomes: Outcomes,
         ids: CompletionIds,
+        retriever: Retriever,
         *,
         max_output_tokens: int,
     ) -> None:
@@ -65,14 +68,17 @@ class Answering:
         self._catalog = catalog
         self._outcomes = outcomes
         self._ids = ids
+        self._retriever = retriever
 
     def most_tokens(self, request: ChatRequest) -> int:
-        """Return how many tokens the answer may have, before it is known who answers."""
+        """Return how many tokens the answer may have, and the passages in its prompt, before it is known who
+        answers."""
         asked = [request.parameters[name] for name in LIMITS if name in request.parameters]
         table = self._reconciler.table.projects.get(request.model)
         usual = table.production.max_output_tokens if table and table.production else None
         most = max(asked, default=usual or self._max_output_tokens)
-        return most * (request.parameters.get("n") or 1)
+        passages = self._retriever.most_tokens(request.model, request.retrieval)
+        return most * (request.parameters.get("n") or 1) + passages
 
     async def complete(
         self, request: ChatRequest, caller: Caller, sticky: str | None
@@ -85,7 +91,7 @@ class Answering:
 
         arrived = time.perf_counter()
 
-        async def ask(target: Target) -> tuple[bytes, Headers, Exchange]:
+        async def ask(target: Target, request: ChatRequest) -> tuple[bytes, Headers, Exchange]:
             started = time.perf_counter()
             exchange, body = self._begin(request, caller, target, started - arrived)
             try:
@@ -95,7 +101,8 @@ class Answering:
                 raise
             exchange.take(answer)
             await self._outcomes.answered(target, request, exchange, started)
-            return orjson.dumps(_signed(answer, exchange)), told(target), exchange
+            cite(answer, request.citation)
+            return orjson.dumps(_signed(answer, exchange)), told(target, request), exchange
 
         return await self._with_loaded_model(request, caller, sticky, ask)
 
@@ -107,9 +114,9 @@ class Answering:
 
         arrived = time.perf_counter()
 
-        async def ask(target: Target) -> Opened:
+        async def ask(target: Target, request: ChatRequest) -> Opened:
             started = time.perf_counter()
-            expect(told(target))
+            expect(told(target, request))
             exchange, body = self._begin(request, caller, target, started - arrived)
             chunks = self._pool.stream(target, body)
             try:
@@ -133,6 +140,7 @@ class Answering:
             async for chunk in _all(opened):
                 if exchange.take_chunk(chunk) and exchange.first_token_seconds is None:
                     exchange.first_token_seconds = time.perf_counter() - started
+                cite(chunk, request.citation)
                 usage = chunk.pop("usage", None)
                 if request.include_usage:
                     chunk["usage"] = usage
@@ -166,20 +174,22 @@ class Answering:
         request: ChatRequest,
         caller: Caller,
         sticky: str | None,
-        ask: Callable[[Target], Awaitable[T]],
+        ask: Callable[[Target, ChatRequest], Awaitable[T]],
     ) -> T:
-        """Ask the model that should answer; where no engine has it any more, reload and ask once more."""
+        """Look up what goes with the request and ask the model that should answer; where no engine has it any
+        more, reload and ask once more."""
         chance = random.random()  # one draw: a heartbeat may have told who answers
         target = await self._find(request, caller, sticky, chance)
+        request = await self._with_passages(request, target.project)
         try:
-            return await ask(target)
+            return await ask(target, request)
         except ModelNotLoaded:
             if target.adapter is None:
                 raise
         await self._reconciler.reload(target.model_id)
         target = await self._find(request, caller, sticky, chance)
         try:
-            return await ask(target)
+            return await ask(target, request)
         except ModelNotLoaded as error:
             message = f"model {target.model_id} is being loaded; try again shortly"
             raise Unavailable(message, param="model", retry_after="2") from error
@@ -203,6 +213,13 @@ class Answering:
                 raise
         return await self._reconciler.on_demand(version)
 
+    async def _with_passages(self, request: ChatRequest, project: str) -> ChatRequest:
+        found = await self._retriever.retrieve(project, request.question, request.retrieval)
+        as_declared = self._retriever.is_declared(project, request.retrieval)
+        if found is None and as_declared:
+            return request
+        return replace(request, retrieved=found, retrieves_as_declared=as_declared)
+
     def _begin(
         self, request: ChatRequest, caller: Caller, target: Target, queued: float
     ) -> tuple[Exchange, dict[str, Any]]:
@@ -218,6 +235,7 @@ class Answering:
             user=request.user,
             streamed=request.stream,
             overrides=overrides_of(request, target),
+            retrieved=request.retrieved,
             trace=inject(),
             queue_seconds=queued,
         )
@@ -243,9 +261,10 @@ def _signed(answer: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
     return answer
 
 
-def told(target: Target) -> Headers:
-    """Return the headers that tell a client who answered."""
+def told(target: Target, request: ChatRequest) -> Headers:
+    """Return the headers that tell a client who answered, and from which passages."""
     return [
+        *request.headers,
         (b"x-tunewheel-model", target.model_id.encode("latin-1", "replace")),
         (b"x-tunewheel-role", target.role.value.encode()),
     ]

@@ -19,6 +19,7 @@ from tunewheel_runtime.identity.roles import Caller, Role
 from tunewheel_serve_gateway.chat import ChatCompletions
 from tunewheel_serve_gateway.completions.recall import Recalled
 from tunewheel_serve_gateway.connection import ClientGone, read_body
+from tunewheel_serve_gateway.embeddings import Embeddings
 from tunewheel_serve_gateway.errors import (
     UNFORESEEN,
     ApiError,
@@ -35,7 +36,6 @@ from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
 
 INSTEAD = {
     "/v1/completions": "send the prompt as a user message to POST /v1/chat/completions",
-    "/v1/embeddings": "use an embedding model of your own",
     "/v1/responses": "send the input as messages to POST /v1/chat/completions",
 }
 """Endpoints of OpenAI's that are not served, and what to use instead."""
@@ -46,6 +46,7 @@ class Surface(Protocol):
     """What the routes need of the gateway."""
 
     chat: ChatCompletions
+    embeddings: Embeddings
     max_body_bytes: int
 
     def require_started(self) -> None: ...
@@ -105,6 +106,17 @@ def make_api(gateway: Surface) -> Starlette:
         }
         return json_response(answer, status=202)
 
+    @needs(Role.APPLICATION)
+    async def embed(request: Request) -> Response:
+        caller = caller_for(request)
+        raw = await read_body(request.scope, request.receive, limit=gateway.max_body_bytes)
+        body, headers = await gateway.embeddings.answer(raw, caller)
+        return Response(
+            body,
+            media_type="application/json",
+            headers={name.decode(): value.decode() for name, value in headers},
+        )
+
     # Applications learn why they are not answered, and whoever operates the gateway how it is.
     @needs(Role.APPLICATION, Role.VIEWER)
     async def read_status(request: Request) -> Response:
@@ -126,6 +138,7 @@ def make_api(gateway: Surface) -> Starlette:
         routes=[
             chat,
             Route("/openapi.json", describe),
+            Route("/v1/embeddings", embed, methods=["POST"]),
             *(Route(path, point_elsewhere, methods=["POST"]) for path in INSTEAD),
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", read_model),

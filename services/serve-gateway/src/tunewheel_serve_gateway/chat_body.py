@@ -22,10 +22,10 @@ NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 
 # Clients send back whole messages that they were sent, with fields that say nothing (``refusal: null``).
 _OPEN = ConfigDict(strict=True, extra="ignore", use_attribute_docstrings=True)
-_CLOSED = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
+CLOSED = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
 
 
-def _text_or(kind: type) -> Discriminator:
+def text_or(kind: type) -> Discriminator:
     """Tell a union's branches apart by type: ``kind``, or else text. An error of pydantic names the branch,
     and the brackets tell it from the names of fields."""
     return Discriminator(lambda value: "(other)" if isinstance(value, kind) else "(text)")
@@ -41,7 +41,7 @@ class TextPart(TypedDict):
 Content = Annotated[
     Annotated[str, Tag("(text)")]
     | Annotated[list[TextPart], Field(min_length=1, fail_fast=True), Tag("(other)")],
-    _text_or(list),
+    text_or(list),
 ]
 
 
@@ -70,7 +70,7 @@ class Message(TypedDict):
     """Which call a message of role ``tool`` answers."""
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class StreamOptions(TypedDict, total=False):
     include_usage: bool | None
     """A last chunk without choices bears the usage."""
@@ -78,7 +78,7 @@ class StreamOptions(TypedDict, total=False):
     """Taken; nothing here is obfuscated."""
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class JsonSchema(TypedDict):
     name: Annotated[str, Field(pattern=NAME)]
     schema: NotRequired[dict[str, Any]]
@@ -86,14 +86,14 @@ class JsonSchema(TypedDict):
     strict: NotRequired[bool | None]
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class ResponseFormat(TypedDict):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NotRequired[JsonSchema | None]
     """Goes with the type ``json_schema``."""
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class Function(TypedDict):
     name: Annotated[str, Field(pattern=NAME)]
     description: NotRequired[str | None]
@@ -102,18 +102,18 @@ class Function(TypedDict):
     strict: NotRequired[bool | None]
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class Tool(TypedDict):
     type: Literal["function"]
     function: Function
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class FunctionName(TypedDict):
     name: Annotated[str, Field(pattern=NAME)]
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class NamedTool(TypedDict):
     type: Literal["function"]
     function: FunctionName
@@ -127,11 +127,11 @@ Biases = Annotated[
 Stop = Annotated[
     Annotated[str, Tag("(text)")]
     | Annotated[list[str], Field(max_length=MOST_STOPS, fail_fast=True), Tag("(other)")],
-    _text_or(list),
+    text_or(list),
 ]
 ToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("(text)")] | Annotated[NamedTool, Tag("(other)")],
-    _text_or(dict),
+    text_or(dict),
 ]
 
 
@@ -175,6 +175,13 @@ class WithoutEffect(TypedDict, total=False):
     """Who asks, as the application calls them: the name under which an erasure finds the completion."""
 
 
+class OwnParameters(TypedDict, total=False):
+    """Parameters of the gateway's own."""
+
+    retrieval: Literal["on", "off"] | None
+    """Whether passages of the project's documents go into the prompt; else the project's spec says."""
+
+
 class NotServed(TypedDict, total=False):
     """Parameters of OpenAI's that would change the answer: only the values that ask for nothing are taken."""
 
@@ -187,8 +194,8 @@ class NotServed(TypedDict, total=False):
     web_search_options: None
 
 
-@with_config(_CLOSED)
-class ChatBody(PassedOn, WithoutEffect, NotServed, total=False):
+@with_config(CLOSED)
+class ChatBody(PassedOn, WithoutEffect, OwnParameters, NotServed, total=False):
     """A chat request."""
 
     model: Required[Annotated[str, Field(min_length=1)]]

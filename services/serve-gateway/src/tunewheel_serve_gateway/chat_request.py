@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tunewheel_serve_gateway.chat_body import CHAT_BODY, KNOWN, NOT_SERVED, PASSED_ON
-from tunewheel_serve_gateway.errors import BadRequest
+from tunewheel_serve_gateway.errors import BadRequest, Headers
+from tunewheel_serve_gateway.retrieval.retrieved import Retrieved
 
 Messages = tuple[tuple[str, str], ...]
 """(role, content) pairs as the log tells them; roles are system, user and assistant."""
@@ -40,6 +41,28 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     user: str | None
+    retrieval: Literal["on", "off"] | None = None
+    retrieved: Retrieved | None = None
+    """What was looked up for it; None: nothing was. The log names the passages, and does not repeat them."""
+    retrieves_as_declared: bool = True
+    """Whether ``retrieval`` asks for what the project's spec does without being asked."""
+
+    @property
+    def question(self) -> str:
+        """The last message of the user: what is looked up. "" where no user says anything."""
+        said = (one["content"] for one in reversed(self.conversation) if one["role"] == "user")
+        return next(said, None) or ""
+
+    @property
+    def headers(self) -> Headers:
+        """What a client is told of the passages that stood in the prompt."""
+        return self.retrieved.headers if self.retrieved is not None else []
+
+    @property
+    def citation(self) -> str:
+        """What is put at the end of the answer: nothing where the client asks for JSON."""
+        is_text = self.parameters.get("response_format", {}).get("type", "text") == "text"
+        return self.retrieved.citation if self.retrieved is not None and is_text else ""
 
     def messages_with(self, system_prompt: str | None) -> Messages:
         """Return the messages as the log tells them, after the project's system prompt unless the client sent
@@ -61,7 +84,7 @@ class ChatRequest:
     ) -> dict[str, Any]:
         """Return the body for the engine. Usage is always asked for: the completion log needs it.
         ``system_prompt`` and ``max_tokens`` count where the client set none, and ``defaults`` where it set
-        nothing else."""
+        nothing else. What was retrieved stands at the end of the system message, whose ever that is."""
         body = {**(defaults or {}), **self.parameters} | {
             "model": model,
             "messages": list(self.conversation),
@@ -69,6 +92,8 @@ class ChatRequest:
         }
         if self._lacks(system_prompt):
             body["messages"].insert(0, {"role": "system", "content": system_prompt})
+        if self.retrieved is not None and self.retrieved.context:
+            _add_to_system_message(body["messages"], self.retrieved.context)
         if max_tokens and not any(name in self.parameters for name in LIMITS):
             body["max_tokens"] = max_tokens
         if self.stream:
@@ -124,7 +149,7 @@ def parse_chat_request(raw: bytes) -> ChatRequest:
     try:
         body: dict[str, Any] = dict(CHAT_BODY.validate_python(given))
     except ValidationError as error:
-        raise _refusal(error) from error
+        raise refusal_of(error, NOT_SERVED) from error
     conversation = tuple(_for_engine(one, f"messages[{n}]") for n, one in enumerate(body["messages"]))
     return ChatRequest(
         body["model"],
@@ -134,12 +159,24 @@ def parse_chat_request(raw: bytes) -> ChatRequest:
         body.get("stream", False),
         bool(body.get("stream_options", {}).get("include_usage")),
         body.get("user") or body.get("safety_identifier"),
+        body.get("retrieval"),
     )
 
 
 def text_of_calls(calls: Any) -> str:
     """Return tool calls as JSON, which stands for the text of a message that has none."""
     return orjson.dumps(calls).decode() if calls else ""
+
+
+def _add_to_system_message(messages: list[dict[str, Any]], context: str) -> None:
+    """Add ``context`` to the first system message, or make one. The messages themselves are the client's, and
+    stay as they are."""
+    for place, message in enumerate(messages):
+        if message["role"] == "system":
+            said = message["content"] or ""
+            messages[place] = {**message, "content": f"{said}\n\n{context}" if said else context}
+            return
+    messages.insert(0, {"role": "system", "content": context})
 
 
 def _passed_on(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,14 +260,15 @@ def _missing(param: str, reason: str) -> BadRequest:
     return BadRequest(reason, param=param, code="missing_required_parameter")
 
 
-def _refusal(error: ValidationError) -> BadRequest:
-    """Return the first of pydantic's complaints in OpenAI's words."""
+def refusal_of(error: ValidationError, not_served: Collection[str]) -> BadRequest:
+    """Return the first of pydantic's complaints in OpenAI's words. ``not_served``: parameters of which only
+    the values that ask for nothing are taken."""
     if error.error_count() > MOST_COMPLAINTS:
         reason = f"the body has {error.error_count()} wrong fields; hold it against /openapi.json"
         return BadRequest(reason, param="(body)", code="invalid_value")
     first = error.errors(include_url=False)[0]
     param = _param(first["loc"])
-    if first["loc"][0] in NOT_SERVED:
+    if first["loc"][0] in not_served:
         name = str(first["loc"][0])
         return BadRequest(
             f"{name} is not served here; leave it out", param=name, code="unsupported_parameter"

@@ -13,6 +13,7 @@ from tunewheel_contracts.erasures import place_of, proof_of
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import ErasureCompleted
 from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRegistered, ServingDesired
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import ErasureRequested, FeedbackReceived, ProjectDeclared
 from tunewheel_runtime.identity.roles import Caller
 from tunewheel_runtime.store import ObjectStore
@@ -28,17 +29,19 @@ from tunewheel_serve_gateway.completions.recall import Recall, Recalled, Search
 from tunewheel_serve_gateway.completions.recent import RecentCompletions
 from tunewheel_serve_gateway.completions.recording import Recorder
 from tunewheel_serve_gateway.completions.spool import Spool
+from tunewheel_serve_gateway.embeddings import Embeddings
 from tunewheel_serve_gateway.errors import Unavailable
 from tunewheel_serve_gateway.feedback import as_allowed
 from tunewheel_serve_gateway.limits.admitting import make_admission
 from tunewheel_serve_gateway.metrics import Metrics
 from tunewheel_serve_gateway.outcomes import Outcomes
 from tunewheel_serve_gateway.reconcile import Reconciler
-from tunewheel_serve_gateway.routing import ProjectTable, RouteTable
+from tunewheel_serve_gateway.retrieval.retriever import make_retriever
+from tunewheel_serve_gateway.routing import RouteTable
 from tunewheel_serve_gateway.settings import Settings
 from tunewheel_serve_gateway.shadow import ShadowCopies
+from tunewheel_serve_gateway.status import project_status
 from tunewheel_serve_gateway.upstream.clients import make_pool
-from tunewheel_serve_gateway.upstream.pool import Pool
 
 log = structlog.get_logger(__name__)
 HOLDER = "serve-gateway"
@@ -47,6 +50,8 @@ FORGET_SECONDS = 10.0
 FIRST_LOOK_SECONDS = 2.0
 """Longest wait for the engines to say what they have, before the first request is answered: who may stand in
 depends on it."""
+FIRST_INDEXES_SECONDS = 10.0
+"""Longest wait for indexes to be read, before the first request is answered."""
 
 Wrap = Callable[[Any], Envelope[Any]]
 PublishMany = Callable[[Sequence[Envelope[Any]]], Awaitable[None]]
@@ -119,15 +124,18 @@ class Gateway:
             backlog=settings.shadow_backlog,
         )
         outcomes = Outcomes(self.reconciler, self.log, self._ids, self._shadows, self.metrics)
+        self.retriever = make_retriever(settings, store, self.catalog.spec, self.metrics)
         answering = Answering(
             self.pool,
             self.reconciler,
             self.catalog,
             outcomes,
             self._ids,
+            self.retriever,
             max_output_tokens=settings.max_output_tokens,
         )
         self.admission = make_admission(settings, self.metrics)
+        self.embeddings = Embeddings(self.retriever.embedders, self.catalog.spec, self.admission)
         self.chat = ChatCompletions(
             answering,
             self.admission,
@@ -149,6 +157,7 @@ class Gateway:
 
     def on_project_declared(self, event: Envelope[ProjectDeclared]) -> None:
         self.catalog.on_project_declared(event)
+        self.retriever.indexes.on_change(event.project)
         self._on_change()
 
     def on_model(self, event: Envelope[ModelRegistered] | Envelope[ModelPromoted]) -> None:
@@ -161,7 +170,14 @@ class Gateway:
 
     def on_declaration_removed(self, project: str) -> None:
         self.catalog.on_declaration_removed(project)
+        self.retriever.indexes.on_change(project)
         self._on_change()
+
+    def on_index_versioned(self, event: Envelope[IndexVersioned]) -> None:
+        self.retriever.indexes.on_versioned(event.data)
+
+    def on_index_removed(self, project: str) -> None:
+        self.retriever.indexes.on_removed(project)
 
     def on_erasure_requested(self, event: Envelope[ErasureRequested]) -> None:
         """Drop what an erasure takes of what this process holds; every gateway does so for itself."""
@@ -196,10 +212,15 @@ class Gateway:
             self._reconciling = asyncio.create_task(self.reconciler.run(), name="reconciler")
             for task in (self._reconciling, self.log.start()):
                 task.add_done_callback(self._on_end)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_LOOK_SECONDS):
-                    await self.reconciler.look()
+            await asyncio.gather(
+                self._look(), self.retriever.indexes.start(timeout_seconds=FIRST_INDEXES_SECONDS)
+            )
             self._answers = True
+
+    async def _look(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                await self.reconciler.look()
 
     async def close(self) -> None:
         """Stop, and hand what is still waiting to the broker."""
@@ -209,6 +230,7 @@ class Gateway:
             await asyncio.gather(self._reconciling, return_exceptions=True)
             self._reconciling = None
         await self.reconciler.close()
+        await self.retriever.close()
         await self._shadows.close()
         try:
             await self.log.close(timeout_seconds=self._settings.shutdown_seconds / 2)
@@ -253,7 +275,7 @@ class Gateway:
         engine: dict[str, Any] = {"reachable": any(e.error is None for e in self.pool.endpoints)}
         status = {
             "engine": engine,
-            "projects": {name: routes_of(table, self.pool) for name, table in mine.items()},
+            "projects": {name: project_status(t, self.pool, self.retriever) for name, t in mine.items()},
             "failed_adapters": {name: {"attempts": f.attempts, "reason": f.reason} for name, f in failures},
         }
         if allowed is None:
@@ -267,20 +289,3 @@ class Gateway:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._fail(error)
-
-
-def routes_of(table: ProjectTable, pool: Pool) -> dict[str, Any]:
-    """Return one project's routes as plain data: also whether what serves is what was judged, its hash, and
-    what the engines do not say of it."""
-    routes = [
-        {
-            "role": target.role.value,
-            "model_id": target.model_id,
-            "percent": target.percent,
-            "judged": target.bundle is not None,
-            "bundle": target.bundle.sha256 if target.bundle else None,
-            "unknown": pool.unknown_of(target),
-        }
-        for target in table.targets
-    ]
-    return {"routes": routes, "waiting_for": table.waiting_for}

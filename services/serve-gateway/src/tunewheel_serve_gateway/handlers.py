@@ -1,4 +1,5 @@
-"""What the gateway follows: it serves what the views say, knows every version, and drops what is erased."""
+"""What the gateway follows: it serves what the views say, searches the newest indexes, knows every version,
+and drops what is erased."""
 
 from __future__ import annotations
 
@@ -19,6 +20,9 @@ def register(service: Service, gateway: Gateway) -> None:
     declared.on_removal(gateway.on_declaration_removed)
     desired.on_change(gateway.on_serving_desired)
     desired.on_removal(gateway.on_desired_removed)
+    indexes = service.view(topics.INDEX_VERSIONED)
+    indexes.on_change(gateway.on_index_versioned)
+    indexes.on_removal(gateway.on_index_removed)
     service.replay((topics.MODEL_REGISTERED, topics.MODEL_PROMOTED), gateway.on_model)
     asked = service.replay((topics.ERASURE_REQUESTED,), gateway.on_erasure_requested)
     service.on_startup(gateway.start)

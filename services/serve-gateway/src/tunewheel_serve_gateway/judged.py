@@ -10,6 +10,7 @@ from typing import Any
 
 from tunewheel_contracts.errors import TunewheelError
 from tunewheel_contracts.formats.bundle import Bundle
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.run import AdapterRef
 
 MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
@@ -114,6 +115,13 @@ def check_engine(bundle: Bundle, bases: Bases, *, is_whole: bool = False) -> Non
             f"was judged in {bundle.precision}, and the engine computes in {base.precision}; start it in "
             f"{bundle.precision}, or set eval to {base.precision} and train again"
         )
+
+
+def retrieves_as_judged(bundle: Bundle, retrieval: RetrievalSpec | None) -> bool:
+    """Tell whether a request that does not say is given passages by the same configuration as the questions
+    were by which the model was judged. ``retrieval``: of the project's present spec."""
+    serves = retrieval.sha256 if retrieval is not None and retrieval.default == "on" else None
+    return bundle.retrieval_sha256 == serves
 
 
 def unknown(bundle: Bundle, bases: Bases) -> list[str]:

@@ -15,6 +15,7 @@ from pydantic.json_schema import JsonSchemaMode
 from typing_extensions import TypedDict
 
 from tunewheel_serve_gateway.chat_body import ChatBody
+from tunewheel_serve_gateway.embeddings import EmbeddingsBody
 from tunewheel_serve_gateway.feedback import FeedbackBody
 
 Schema = dict[str, Any]
@@ -130,6 +131,28 @@ class FeedbackReceipt(TypedDict):
     project: str
 
 
+@with_config(_SAYS)
+class Embedding(TypedDict):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+    """Of unit length; zeros for a text without a known token. As text: little-endian float32 in base64."""
+
+
+class EmbeddingUsage(TypedDict):
+    prompt_tokens: int
+    total_tokens: int
+
+
+@with_config(_SAYS)
+class EmbeddingList(TypedDict):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    """The embedder: vectors of one name can be compared with each other, and with no others."""
+    usage: EmbeddingUsage
+
+
 class Status(TypedDict):
     engine: dict[str, Any]
     projects: dict[str, Any]
@@ -152,8 +175,17 @@ REFUSALS = {
 }
 _ALWAYS = (401, 403, 500, 503)
 _OF_BODIES = (400, 413, 415)
-_REQUESTS = (ChatBody, FeedbackBody)
-_ANSWERS = (ChatCompletion, ChatCompletionChunk, Error, FeedbackReceipt, Model, ModelList, Status)
+_REQUESTS = (ChatBody, EmbeddingsBody, FeedbackBody)
+_ANSWERS = (
+    ChatCompletion,
+    ChatCompletionChunk,
+    EmbeddingList,
+    Error,
+    FeedbackReceipt,
+    Model,
+    ModelList,
+    Status,
+)
 
 
 @cache
@@ -174,6 +206,16 @@ def _describe() -> Schema:
         "security": [{"key": []}],
         "paths": {
             "/v1/chat/completions": {"post": _chat()},
+            "/v1/embeddings": {
+                "post": _operation(
+                    "createEmbedding",
+                    "Texts as the vectors that a project's documents are searched by",
+                    {200: "EmbeddingList"},
+                    404,
+                    429,
+                    body="EmbeddingsBody",
+                )
+            },
             "/v1/models": {
                 "get": _operation("listModels", "Every name that `model` may have", {200: "ModelList"})
             },
@@ -201,6 +243,13 @@ def _describe() -> Schema:
     }
 
 
+TOLD = {
+    "x-tunewheel-model": "Who answered",
+    "x-tunewheel-role": "In which role",
+    "x-tunewheel-index": "Where passages were looked for: the version of the index, or `none`",
+    "x-tunewheel-sources": "JSON: `document`, `heading` and `version` of what is in the prompt",
+}
+_TEXT: Schema = {"type": "string"}
 _NAME: Schema = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 _STICKY: Schema = {
     "name": "X-Tunewheel-Session",
@@ -223,7 +272,9 @@ def _chat() -> Schema:
         parameters=[_STICKY],
     )
     chunks = {"schema": {"type": "string", "description": "Events of ChatCompletionChunk"}}
-    operation["responses"]["200"]["content"]["text/event-stream"] = chunks
+    answer = operation["responses"]["200"]
+    answer["content"]["text/event-stream"] = chunks
+    answer["headers"] |= {name: {"description": d, "schema": _TEXT} for name, d in TOLD.items()}
     return operation
 
 

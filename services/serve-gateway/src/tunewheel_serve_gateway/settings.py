@@ -8,6 +8,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
+from tunewheel_contracts.formats.allowed_sources import DEFAULT_HOSTS, Hosts
 from tunewheel_runtime.settings import ServiceSettings
 
 
@@ -79,6 +80,12 @@ class Settings(ServiceSettings):
     recent_completions: int = Field(default=10_000, ge=0)
     """Completions that feedback is joined with from memory; others are looked for on the log."""
     recent_completion_bytes: int = Field(default=64 << 20, ge=0)
+
+    spec_hosts: Hosts = DEFAULT_HOSTS
+    """The hosts that specs may have the gateway ask for embeddings of questions, and the variable whose key a
+    host may get: ``embeddings.example=TUNEWHEEL_EMBEDDING_KEY``. The same setting as curate's."""
+    vector_seconds: float = Field(default=1.0, gt=0)
+    """Longest wait for the vector of a question from an endpoint; then the index is searched by words."""
 
     shadow_concurrency: int = Field(default=2, ge=1)
     shadow_backlog: int = Field(default=64, ge=0)

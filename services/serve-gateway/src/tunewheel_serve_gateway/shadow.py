@@ -74,6 +74,7 @@ class ShadowCopies:
             client=answered.client,
             user=answered.user,
             overrides=overrides_of(request, shadow),
+            retrieved=request.retrieved,
             trace=answered.trace,
         )
         body = request.upstream_body(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,6 +40,12 @@ def test_who_asks_as_the_project_does_replaces_nothing():
     same = {"temperature": 0.3, "top_p": 0.9, "repetition_penalty": 1, "max_tokens": 64, "seed": 7, "n": 2}
     idle = {"frequency_penalty": 0, "top_k": -1, "stop": [], "logit_bias": {}, "tools": [], "logprobs": True}
     assert found(**same, **idle, response_format={"type": "text"}) == ()
+
+
+def test_passages_that_the_project_would_not_have_given_are_named():
+    """Nor those that it would have given, and that the client did not want."""
+    request = parse_chat_request(b'{"model": "desk", "messages": [{"role": "user", "content": "hi"}]}')
+    assert overrides_of(replace(request, retrieves_as_declared=False), UNJUDGED) == ("retrieval",)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tunewheel_contracts.fields import SourceId
 from tunewheel_contracts.formats.serving import Fault, RouteRole
 
 from tunewheel_serve_gateway.chat_request import Messages, text_of_calls
+from tunewheel_serve_gateway.retrieval.retrieved import Retrieved
 
 _SOURCE_ID = TypeAdapter[SourceId](SourceId)
 OVERHEAD_BYTES = 512
@@ -37,6 +38,8 @@ class Exchange:
     streamed: bool = False
     overrides: tuple[str, ...] = ()
     """What of the project's own the client replaced: see ``overrides``."""
+    retrieved: Retrieved | None = None
+    """The passages that the model was shown beside the messages."""
     trace: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """Headers that carry the request's trace on; none where nothing is traced."""
     output: str = ""
@@ -72,6 +75,7 @@ class Exchange:
     def _texts(self) -> Iterator[str | None]:
         """Every text whose length a client or an engine decides."""
         yield from (self.user, self.output, self.finish_reason, self.error)
+        yield self.retrieved.context if self.retrieved is not None else None
         yield from (content for _, content in self.messages)
 
     @property

@@ -27,7 +27,7 @@ _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
 
 def overrides_of(request: ChatRequest, target: Target) -> tuple[str, ...]:
     """Return what ``request`` replaces of what ``target`` serves, by name: ``system_prompt``,
-    ``response_format``, ``tools``, sampling parameters, ``max_tokens``.
+    ``retrieval``, ``response_format``, ``tools``, sampling parameters, ``max_tokens``.
 
     Sampling is compared with what was judged; of a model that nobody judged the engine's own counts, which
     nobody knows. A ``seed`` chooses among the answers of the same model, and is no override.
@@ -36,6 +36,8 @@ def overrides_of(request: ChatRequest, target: Target) -> tuple[str, ...]:
     own = target.system_prompt
     if any(one["role"] == "system" and one["content"] != own for one in request.conversation):
         found.append("system_prompt")
+    if not request.retrieves_as_declared:
+        found.append("retrieval")
     asked = request.parameters
     if not asked:
         return tuple(found)

@@ -93,7 +93,10 @@ class Recorder:
             if form is None:
                 violations = () if exchange.output.strip() else ("empty",)
             else:
-                asked = "\n\n".join(content for role, content in exchange.messages if role != "system")
+                told = [content for role, content in exchange.messages if role != "system"]
+                if exchange.retrieved is not None:
+                    told.append(exchange.retrieved.context)  # what is cited may stand there
+                asked = "\n\n".join(told)
                 violations = form.violations(exchange.output, asked)
         except Exception:  # whatever a schema or a rule does, the completion is logged
             log.exception("format_not_judged", project=spec.project, completion_id=exchange.completion_id)
@@ -209,6 +212,7 @@ def _event_data(
         fault=exchange.fault,
         texts=texts.policy,
         overrides=_told_overrides(exchange),
+        retrieval=exchange.retrieved.use if exchange.retrieved is not None else None,
     )
 
 

@@ -121,8 +121,11 @@ class Admission:
         if self._shared is not None:
             await self._shared.close()
 
-    async def admit(self, caller: Caller, *, size: int, output_tokens: int) -> Admitted:
-        """Charge ``caller`` for a request of ``size`` bytes whose answer may have ``output_tokens``.
+    async def admit(
+        self, caller: Caller, *, size: int, output_tokens: int, param: str = "messages"
+    ) -> Admitted:
+        """Charge ``caller`` for a request of ``size`` bytes, most of them in its field ``param``, whose
+        answer may have ``output_tokens``.
 
         Raises:
             LimitReached
@@ -133,8 +136,8 @@ class Admission:
         if self._max_input is not None and prompt > self._max_input:
             raise BadRequest(
                 f"the prompt has up to {prompt} tokens, and at most {self._max_input} are taken here; "
-                "shorten the messages",
-                param="messages",
+                f"shorten {param}",
+                param=param,
                 code="context_length_exceeded",
             )
         tokens = prompt + max(0, output_tokens)

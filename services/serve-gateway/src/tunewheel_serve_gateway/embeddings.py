@@ -1,0 +1,103 @@
+"""``POST /v1/embeddings``: texts as vectors, by the embedding of a project."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Annotated, Literal, Required
+
+import orjson
+from pydantic import Field, Tag, TypeAdapter, ValidationError, with_config
+from tunewheel_contracts.formats.retrieval_spec import StaticEmbedding
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_runtime.identity.roles import Caller, Role
+from typing_extensions import TypedDict
+
+from tunewheel_serve_gateway.chat_body import CLOSED, text_or
+from tunewheel_serve_gateway.chat_request import parse_json, refusal_of
+from tunewheel_serve_gateway.errors import Headers, UnknownModel
+from tunewheel_serve_gateway.limits.admitting import Admission
+from tunewheel_serve_gateway.retrieval.embedders import Embedded, Embedders
+
+MOST_INPUTS = 2048
+"""Texts in one request, as OpenAI has it."""
+
+_Text = Annotated[str, Field(min_length=1)]
+Input = Annotated[
+    Annotated[_Text, Tag("(text)")]
+    | Annotated[list[_Text], Field(min_length=1, max_length=MOST_INPUTS, fail_fast=True), Tag("(other)")],
+    text_or(list),
+]
+
+
+@with_config(CLOSED)
+class EmbeddingsBody(TypedDict, total=False):
+    """A request for vectors."""
+
+    model: Required[Annotated[str, Field(min_length=1)]]
+    """A project: the embedding is the one that its questions are searched with."""
+    input: Required[Input]
+    """A text, or several of them. Lists of tokens are not taken."""
+    encoding_format: Literal["float", "base64"] | None
+    """``base64``: of little-endian float32, as OpenAI's clients ask for."""
+    user: str | None
+    dimensions: None
+    """Not served: vectors have the dimensions of the project's embedding."""
+
+
+EMBEDDINGS_BODY = TypeAdapter(EmbeddingsBody)
+NOT_SERVED = frozenset({"dimensions"})
+
+
+def parse_embeddings(raw: bytes) -> EmbeddingsBody:
+    """Read a request body.
+
+    Raises:
+        BadRequest: ``param`` names the field that is wrong.
+    """
+    given = {name: value for name, value in parse_json(raw).items() if value is not None}
+    try:
+        return EMBEDDINGS_BODY.validate_python(given)
+    except ValidationError as error:
+        raise refusal_of(error, NOT_SERVED) from error
+
+
+class Embeddings:
+    """Embeds for whoever may ask the project. ``spec_of`` is asked for each project's present spec."""
+
+    def __init__(
+        self, embedders: Embedders, spec_of: Callable[[str], ProjectSpec | None], admission: Admission
+    ) -> None:
+        self._embedders = embedders
+        self._spec_of = spec_of
+        self._admission = admission
+
+    async def answer(self, raw: bytes, caller: Caller) -> tuple[bytes, Headers]:
+        """Return the vectors in OpenAI's shape, and the headers that go with them.
+
+        Raises:
+            BadRequest, LimitReached
+            UnknownModel: no project of that name, or not for this caller.
+            Unavailable: the project's endpoint of embeddings is away, or may not be asked.
+        """
+        body = parse_embeddings(raw)
+        project, spec = body["model"], self._spec_of(body["model"])
+        if spec is None or not caller.may(Role.APPLICATION, project):
+            raise UnknownModel(f"model {project!r} is not served; name a project", param="model")
+        embedding = spec.retrieval.embedding if spec.retrieval is not None else StaticEmbedding()
+        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        admitted = await self._admission.admit(caller, size=len(raw), output_tokens=0, param="input")
+        try:
+            embedded = await self._embedders.embed(embedding, texts)
+            admitted.used = embedded.tokens
+        finally:
+            await self._admission.settle(admitted)
+        return _answer(embedded, as_base64=body.get("encoding_format") == "base64"), admitted.headers
+
+
+def _answer(embedded: Embedded, *, as_base64: bool) -> bytes:
+    rows = embedded.vectors.astype("<f4")
+    said = [base64.b64encode(row.tobytes()).decode() if as_base64 else row.tolist() for row in rows]
+    usage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
+    data = [{"object": "embedding", "index": n, "embedding": one} for n, one in enumerate(said)]
+    return orjson.dumps({"object": "list", "data": data, "model": embedded.name, "usage": usage})

@@ -1,0 +1,152 @@
+"""Texts as vectors, by the embedding that a project's spec names. Nothing here loads torch, and numpy only
+where something is embedded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+import aiohttp
+import structlog
+from tunewheel_contracts.errors import InvalidSpec, TunewheelError
+from tunewheel_contracts.formats.allowed_sources import EMBEDDING_FIELD, AllowedSources, Hosts
+from tunewheel_contracts.formats.index import IndexManifest
+from tunewheel_contracts.formats.retrieval_spec import Embedding, EndpointEmbedding, StaticEmbedding
+
+from tunewheel_serve_gateway.errors import Unavailable
+from tunewheel_serve_gateway.upstream.breaker import Breaker
+
+if TYPE_CHECKING:
+    from tunewheel_embedding.endpoint import EndpointEmbedder
+    from tunewheel_embedding.static import StaticEmbedder, Vectors
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    name: str
+    """Of the embedder."""
+    vectors: Vectors
+    """(texts, dimensions), of unit length."""
+    tokens: int
+    """Of the texts, estimated."""
+
+
+@dataclass(slots=True)
+class Endpoint:
+    embedder: EndpointEmbedder
+    breaker: Breaker = field(default_factory=Breaker)
+
+
+class Embedders:
+    """One table for all projects, and an embedder for each endpoint that a spec names. ``hosts``: those that
+    may be asked. ``seconds``: the longest wait for the vector of a question."""
+
+    def __init__(self, hosts: Hosts, *, seconds: float) -> None:
+        self._allowed = AllowedSources(hosts=hosts)
+        self._seconds = seconds
+        self._session: aiohttp.ClientSession | None = None
+        self._endpoints: dict[str, Endpoint] = {}
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="embedding")
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._session is not None:
+            await self._session.close()
+
+    @cached_property
+    def _static(self) -> StaticEmbedder:
+        from tunewheel_embedding.static import StaticEmbedder
+
+        return StaticEmbedder()
+
+    def prepare(self, manifest: IndexManifest) -> None:
+        """Load what the first question to this index would else wait for."""
+        if manifest.embedding == self._static.name:
+            self._static.units(["ready"])
+
+    async def of_question(self, embedding: Embedding, manifest: IndexManifest, text: str) -> Vectors | None:
+        """Return the vector of one question to the index of ``manifest``, (dimensions,); None: there is none
+        now, or the spec names another embedding than the index was built with."""
+        if isinstance(embedding, StaticEmbedding):
+            is_same = manifest.embedding == self._static.name
+            return await self._in_thread(lambda: self._static.units([text])[0]) if is_same else None
+        try:
+            one = self._endpoint(embedding)
+            if manifest.embedding != one.embedder.name or not one.breaker.allows():
+                return None
+            return (await self._asked(one, [text], seconds=self._seconds))[0]
+        except (TunewheelError, TimeoutError) as error:
+            log.warning("question_not_embedded", project=manifest.project, reason=str(error) or repr(error))
+            return None
+
+    async def embed(self, embedding: Embedding, texts: Sequence[str]) -> Embedded:
+        """Return the vectors of ``texts``.
+
+        Raises:
+            Unavailable: the endpoint fails, or may not be asked.
+        """
+        from tunewheel_retrieval.passages import estimated_tokens
+
+        tokens = sum(map(estimated_tokens, texts))
+        if isinstance(embedding, StaticEmbedding):
+            return await self._in_thread(
+                lambda: Embedded(self._static.name, self._static.units(texts), tokens)
+            )
+        try:
+            one = self._endpoint(embedding)
+            return Embedded(one.embedder.name, await self._asked(one, texts), tokens)
+        except TunewheelError as error:
+            raise Unavailable(
+                f"the texts were not embedded: {error}", param="model", retry_after="5"
+            ) from error
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    def _endpoint(self, embedding: EndpointEmbedding) -> Endpoint:
+        """Return who asks the endpoint of ``embedding``.
+
+        Raises:
+            InvalidSpec: its host, or its key there, is not listed, or the key is not set.
+        """
+        self._allowed.check_embedding(embedding)
+        key = os.environ.get(embedding.api_key_env) if embedding.api_key_env else None
+        if embedding.api_key_env and not key:
+            reason = f"names {embedding.api_key_env}, which is not set where the gateway runs; set it"
+            raise InvalidSpec(field=f"{EMBEDDING_FIELD}.api_key_env", reason=reason)
+        name = embedding.model_dump_json()
+        if name not in self._endpoints:
+            from tunewheel_embedding.endpoint import EndpointEmbedder
+
+            self._session = self._session or aiohttp.ClientSession()
+            embedder = EndpointEmbedder(
+                self._session,
+                embedding.base_url,
+                embedding.model,
+                dimensions=embedding.dimensions,
+                api_key=key,
+            )
+            self._endpoints[name] = Endpoint(embedder)
+        return self._endpoints[name]
+
+    async def _asked(self, one: Endpoint, texts: Sequence[str], *, seconds: float | None = None) -> Vectors:
+        one.breaker.begin()
+        try:
+            async with asyncio.timeout(seconds):
+                vectors = await one.embedder.units(texts)
+        except asyncio.CancelledError:
+            one.breaker.give_up()
+            raise
+        except (TunewheelError, TimeoutError):
+            one.breaker.fail()
+            raise
+        one.breaker.succeed()
+        return vectors

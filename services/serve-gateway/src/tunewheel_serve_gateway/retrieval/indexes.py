@@ -1,0 +1,184 @@
+"""The index of each project: the newest version that could be opened serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from tunewheel_contracts.errors import TunewheelError
+from tunewheel_contracts.events.retrieval import IndexVersioned
+from tunewheel_contracts.formats.index import IndexManifest
+from tunewheel_runtime.retry import Backoff
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_serve_gateway.metrics import Metrics
+
+if TYPE_CHECKING:
+    from tunewheel_retrieval.index import Index
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Followed:
+    """One project's versions. ``changed`` is set with each that is told of."""
+
+    newest: IndexVersioned | None = None
+    index: Index | None = None
+    failure: str | None = None
+    """Why ``newest`` does not serve; None: it does, or is being opened for the first time."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a version was opened, or was not."""
+    task: asyncio.Task[None] | None = None
+
+
+class Indexes:
+    """Opens what ``index.versioned`` names, for the projects that ``is_wanted``. An index serves until a
+    newer one is open: a version that is broken, missing or cannot be read changes nothing, and is tried again
+    for as long as it is the newest. ``prepare`` is called in a thread before an index serves."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        metrics: Metrics,
+        is_wanted: Callable[[str], bool],
+        prepare: Callable[[IndexManifest], object],
+        *,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._is_wanted = is_wanted
+        self._prepare = prepare
+        self._backoff = backoff or Backoff(attempts=1, first=0.5, longest=60.0)
+        self._followed: dict[str, Followed] = {}
+        self._started = False
+        metrics.gauge(
+            "indexes",
+            "Indexes that are open",
+            lambda: sum(one.index is not None for one in self._followed.values()),
+        )
+        metrics.gauge(
+            "indexes_waiting",
+            "Projects whose newest index version is not open",
+            lambda: sum(one.task is not None for one in self._followed.values()),
+        )
+
+    def on_versioned(self, event: IndexVersioned) -> None:
+        self._followed.setdefault(event.project, Followed()).newest = event
+        self.on_change(event.project)
+
+    def on_removed(self, project: str) -> None:
+        """Know of no index of ``project`` any more."""
+        if project in self._followed:
+            self._followed[project].newest = None
+            self.on_change(project)
+
+    def on_change(self, project: str) -> None:
+        """Open the newest version, if ``project`` wants one and has not got it; let go of one that it does
+        not want."""
+        one = self._followed.get(project)
+        if one is None or not self._started:
+            return
+        if one.newest is None or not self._is_wanted(project):
+            one.index = one.failure = None
+        one.changed.set()
+        if one.task is None and self._due(project, one) is not None:
+            one.task = asyncio.create_task(self._follow(project, one), name=f"index of {project}")
+
+    def of(self, project: str) -> Index | None:
+        """Return what to search; None: nothing is open."""
+        one = self._followed.get(project)
+        return one.index if one is not None else None
+
+    def status(self, project: str) -> dict[str, Any]:
+        one = self._followed.get(project) or Followed()
+        index, newest = one.index, one.newest
+        return {
+            "index": index.manifest.index_id if index else None,
+            "passages": index.manifest.counts.passages if index else 0,
+            "waiting_for": newest.index_id if newest and one.task is not None else None,
+            "reason": one.failure,
+        }
+
+    async def start(self, *, timeout_seconds: float) -> None:
+        """Begin to open what was told of, and return once each was tried, or after ``timeout_seconds``."""
+        self._started = True
+        for project in self._followed:
+            self.on_change(project)
+        tried = [one.tried.wait() for one in self._followed.values() if one.task is not None]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await asyncio.gather(*tried)
+
+    async def close(self) -> None:
+        self._started = False
+        tasks = [one.task for one in self._followed.values() if one.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _due(self, project: str, one: Followed) -> IndexVersioned | None:
+        newest = one.newest if self._is_wanted(project) else None
+        is_open = one.index is not None and newest and one.index.manifest.index_id == newest.index_id
+        return None if is_open else newest
+
+    async def _follow(self, project: str, one: Followed) -> None:
+        """Open the newest version until it is open."""
+        attempts = 0
+        try:
+            while (event := self._due(project, one)) is not None:
+                one.changed.clear()
+                if await self._open_one(project, one, event):
+                    attempts = 0
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._backoff.delay(attempts)):
+                        await one.changed.wait()
+                attempts += 1
+            one.failure = None
+        finally:
+            one.task = None
+
+    async def _open_one(self, project: str, one: Followed, event: IndexVersioned) -> bool:
+        """Have ``event``'s version serve. False: it cannot be opened now, and the one before goes on."""
+        try:
+            index = await self._opened(event)
+        except Exception as error:  # whatever it is, it must not take down what serves
+            self._note_failure(project, one, event, error)
+            return False
+        finally:
+            one.tried.set()
+        if one.newest is not None and self._is_wanted(project):
+            one.index, one.failure = index, None
+            self._metrics.add("indexes.opened")
+            passages = event.counts.passages
+            log.info("index_opened", project=project, index_id=event.index_id, passages=passages)
+        return True
+
+    async def _opened(self, event: IndexVersioned) -> Index:
+        from tunewheel_retrieval.index import Index
+
+        manifest = IndexManifest.model_validate_json(await self._store.get(event.manifest))
+        refs = (manifest.passages, manifest.vectors, manifest.documents, *manifest.lexical)
+        files = {ref.path: await self._store.get(ref) for ref in refs}
+        index = await asyncio.to_thread(Index.open, manifest, files)
+        await asyncio.to_thread(self._prepare, manifest)
+        return index
+
+    def _note_failure(self, project: str, one: Followed, event: IndexVersioned, error: Exception) -> None:
+        one.failure = str(error) or repr(error)
+        self._metrics.add("indexes.failed")
+        log.error(
+            "index_not_opened",
+            project=project,
+            index_id=event.index_id,
+            serving=one.index.manifest.index_id if one.index else None,
+            reason=one.failure,
+            exc_info=None if isinstance(error, TunewheelError | ValueError) else error,
+        )

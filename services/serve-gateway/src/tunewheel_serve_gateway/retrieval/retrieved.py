@@ -1,0 +1,60 @@
+"""What was looked up for one request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tunewheel_contracts.formats.index import RetrievalUse
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_retrieval.context import sources, sources_header, sources_text, with_passages
+from tunewheel_retrieval.hits import Hit
+
+from tunewheel_serve_gateway.errors import Headers
+
+INDEX_HEADER = b"x-tunewheel-index"
+SOURCES_HEADER = b"x-tunewheel-sources"
+NO_INDEX = b"none"
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """A canary, the shadow copy and a second attempt are given the same."""
+
+    context: str
+    """For the system message; "": nothing was found, or nothing could be looked up."""
+    citation: str
+    """For the end of an answer in plain text; "": the spec does not ask for it there."""
+    headers: Headers
+    use: RetrievalUse | None
+    """For the log; None: there was no index."""
+
+
+WITHOUT_INDEX = Retrieved("", "", [(INDEX_HEADER, NO_INDEX)], None)
+
+
+def retrieved(spec: RetrievalSpec, index_id: str, hits: tuple[Hit, ...], *, milliseconds: float) -> Retrieved:
+    """Return what becomes of ``hits``, the passages that fit."""
+    cited = sources(hits)
+    return Retrieved(
+        with_passages(spec.template, hits) if hits else "",
+        sources_text(cited) if spec.cite == "answer" else "",
+        [(INDEX_HEADER, index_id.encode()), (SOURCES_HEADER, sources_header(cited).encode())],
+        RetrievalUse(
+            index_id=index_id,
+            passage_ids=tuple(hit.passage.passage_id for hit in hits),
+            scores=tuple(hit.score for hit in hits),
+            milliseconds=milliseconds,
+        ),
+    )
+
+
+def cite(answer: dict[str, Any], citation: str) -> None:
+    """Put ``citation`` at the end of each whole text in ``answer``: of a stream, into the chunk that ends it.
+    Calls of tools stay as they are."""
+    if not citation:
+        return
+    for choice in answer.get("choices") or ():
+        if choice.get("finish_reason") in ("stop", "length"):
+            said = choice.setdefault("delta" if "message" not in choice else "message", {})
+            said["content"] = (said.get("content") or "") + citation

@@ -1,0 +1,133 @@
+"""From a question to the passages that go into its prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_retrieval.context import fit
+from tunewheel_retrieval.hits import Hit
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_serve_gateway.errors import BadRequest, Unavailable
+from tunewheel_serve_gateway.metrics import Metrics
+from tunewheel_serve_gateway.retrieval.embedders import Embedders
+from tunewheel_serve_gateway.retrieval.indexes import Indexes
+from tunewheel_serve_gateway.retrieval.retrieved import WITHOUT_INDEX, Retrieved, retrieved
+from tunewheel_serve_gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from tunewheel_retrieval.index import Index
+
+log = structlog.get_logger(__name__)
+Switch = Literal["on", "off"]
+SEARCHES = 2
+"""At once. They run beside the event loop: a search of 10,000 passages takes milliseconds."""
+LONGEST_QUESTION = 4_000
+"""Characters that are searched for; what follows them is for the model alone."""
+
+
+class Retriever:
+    """Looks up what a project's spec asks for. ``spec_of`` is asked for each project's present spec."""
+
+    def __init__(
+        self,
+        indexes: Indexes,
+        embedders: Embedders,
+        spec_of: Callable[[str], ProjectSpec | None],
+        metrics: Metrics,
+    ) -> None:
+        self.indexes = indexes
+        self.embedders = embedders
+        self._spec_of = spec_of
+        self._metrics = metrics
+        self._threads = ThreadPoolExecutor(SEARCHES, thread_name_prefix="retrieval")
+
+    async def close(self) -> None:
+        await self.indexes.close()
+        await self.embedders.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def spec(self, project: str) -> RetrievalSpec | None:
+        spec = self._spec_of(project)
+        return spec.retrieval if spec is not None else None
+
+    def most_tokens(self, project: str, asked: Switch | None) -> int:
+        """Return how many tokens of passages a prompt may be given."""
+        spec = self.spec(project)
+        return spec.budget_tokens if spec is not None and (asked or spec.default) == "on" else 0
+
+    def is_declared(self, project: str, asked: Switch | None) -> bool:
+        """Tell whether ``asked`` is what the project's spec says too."""
+        spec = self.spec(project)
+        return asked is None or asked == (spec.default if spec is not None else "off")
+
+    async def retrieve(self, project: str, question: str, asked: Switch | None) -> Retrieved | None:
+        """Return what goes with ``question``; None: nothing is to be looked up.
+
+        Raises:
+            BadRequest: the client asks for passages of a project without retrieval.
+            Unavailable: there is no index, and the spec would rather have no answer.
+        """
+        spec = self.spec(project)
+        if spec is None:
+            if asked == "on":
+                reason = f"project {project} declares no retrieval; leave retrieval out, or declare it there"
+                raise BadRequest(reason, param="retrieval", code="invalid_value")
+            return None
+        if (asked or spec.default) == "off" or not question.strip():
+            return None
+        index = self.indexes.of(project)
+        if index is None:
+            return self._without(project, spec)
+        try:
+            found = await self._look_up(spec, index, question[:LONGEST_QUESTION])
+        except Exception:  # of our own making: the client is answered all the same
+            log.exception("retrieval_failed", project=project, index_id=index.manifest.index_id)
+            return self._without(project, spec)
+        self._metrics.add("retrieval.answered")
+        return found
+
+    def _without(self, project: str, spec: RetrievalSpec) -> Retrieved:
+        self._metrics.add("retrieval.unavailable")
+        if spec.when_unavailable == "refuse":
+            raise Unavailable(
+                f"the documents of project {project} cannot be searched yet; try again shortly, or send "
+                "retrieval: off",
+                param="retrieval",
+                retry_after="2",
+            )
+        return WITHOUT_INDEX
+
+    async def _look_up(self, spec: RetrievalSpec, index: Index, question: str) -> Retrieved:
+        started = time.perf_counter()
+        vector = await self.embedders.of_question(spec.embedding, index.manifest, question)
+        if vector is None:
+            self._metrics.add("retrieval.by_words")
+
+        def search() -> tuple[Hit, ...]:
+            return fit(index.search(question, vector, spec.top_k), budget=spec.budget_tokens)
+
+        hits = await asyncio.get_running_loop().run_in_executor(self._threads, search)
+        taken = (time.perf_counter() - started) * 1000
+        return retrieved(spec, index.manifest.index_id, hits, milliseconds=round(taken, 3))
+
+
+def make_retriever(
+    settings: Settings, store: ObjectStore, spec_of: Callable[[str], ProjectSpec | None], metrics: Metrics
+) -> Retriever:
+    """Return what the settings say of retrieval."""
+    embedders = Embedders(settings.spec_hosts, seconds=settings.vector_seconds)
+
+    def is_wanted(project: str) -> bool:
+        spec = spec_of(project)
+        return spec is not None and spec.retrieval is not None
+
+    indexes = Indexes(store, metrics, is_wanted, embedders.prepare)
+    return Retriever(indexes, embedders, spec_of, metrics)
