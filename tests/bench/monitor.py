@@ -8,8 +8,8 @@ fold     those records are decoded and folded, with a checkpoint for each batch 
 memory after a third of the time and after all of it (goal: the same).
 
 restart  the service itself on a broker takes in events, of which 99 in 100 are a project's without drift
-detection; then it is killed and started again. Seconds until it is ready, and until it has handled what came
-meanwhile (goal: at most 5).
+detection; then it is killed and started again under its name (``TUNEWHEEL_INSTANCE``). Seconds until it is
+ready, and until it has handled what came meanwhile (goal: at most 5).
 
 Each part takes ``--seconds``, and says how many events it got through; ``--events`` is the most.
 """
@@ -295,6 +295,7 @@ class Monitor:
             "TUNEWHEEL_STORE_URL": (root / "store").as_uri(),
             "TUNEWHEEL_HEALTH_PORT": str(self._port),
             "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",
+            "TUNEWHEEL_INSTANCE": "bench",
         }
 
     def start(self) -> float:

@@ -47,7 +47,7 @@ TAXES = [
 ]
 OVERRIDES = {
     "drift": {"window": WINDOW, "cooldown_completions": 0},
-    "rollout": {"canary": {"min_requests": 10}},
+    "rollout": {"canary": {"min_requests": 10, "deadline_seconds": 600}},
 }
 
 
@@ -55,7 +55,7 @@ def monitor(kafka: str, store: Path) -> Service:
     from tunewheel_monitor.main import make_app
     from tunewheel_monitor.settings import Settings
 
-    return make_app(Settings(bootstrap_servers=kafka, store_url=store.as_uri()))
+    return make_app(Settings(bootstrap_servers=kafka, store_url=store.as_uri(), clock_seconds=0.5))
 
 
 @dataclass
@@ -107,12 +107,14 @@ class Production:
         )
         await self.store.put(f"datasets/{dataset_id}/manifest.json", manifest.model_dump_json().encode())
 
-    def _promotion(self, model_id: str, to_stage: Stage) -> Envelope[ModelPromoted]:
+    def _promotion(
+        self, model_id: str, to_stage: Stage, *, at: datetime | None = None
+    ) -> Envelope[ModelPromoted]:
         data = ModelPromoted(
             project=self.project, model_id=model_id, from_stage=Stage.EVALUATED, to_stage=to_stage,
             cause="c", reason="r",
         )  # fmt: skip
-        return new_event(data, source="/test")
+        return new_event(data, source="/test", time=at)
 
     async def serve(self, *routes: tuple[str, RouteRole, int], generation: int) -> None:
         made = [
@@ -128,8 +130,8 @@ class Production:
         )
         await self.bus.publish(new_event(data, source="/test"))
 
-    async def begin_canary(self) -> None:
-        await self.bus.publish(self._promotion(self.candidate, Stage.CANARY))
+    async def begin_canary(self, *, at: datetime | None = None) -> None:
+        await self.bus.publish(self._promotion(self.candidate, Stage.CANARY, at=at))
         await self.serve(
             (self.champion, RouteRole.PRODUCTION, 80), (self.candidate, RouteRole.CANARY, 20), generation=4
         )
@@ -179,12 +181,26 @@ async def test_bad_answers_end_a_canary_new_questions_raise_an_alarm_and_bad_inp
     assert letter.value == b"{"
 
 
+async def test_a_candidate_that_answers_nothing_fails_at_its_deadline(
+    kafka: str, tmp_path: Path, project: str
+):
+    async with Bus(kafka) as bus, running(monitor(kafka, tmp_path)):
+        production = Production(bus, project, ObjectStore(tmp_path.as_uri()))
+        await production.begin()
+        await production.begin_canary(at=datetime.now(UTC) - timedelta(seconds=601))
+        await production.ask(BELLS[:10])
+        (judged,) = await bus.collect(topics.ROLLOUT_JUDGED, 1, where=lambda event: event.project == project)
+    assert judged.data.model_id == production.candidate
+    assert (judged.data.verdict, judged.data.decided_by) == ("failed", "deadline")
+
+
 @contextlib.contextmanager
-def process(kafka: str, store: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(kafka: str, store: Path, log: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = os.environ | {
         "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
         "TUNEWHEEL_STORE_URL": store.as_uri(),
         "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",
+        **settings,
     }
     with log.open("ab") as stream:
         started = subprocess.Popen(
@@ -210,6 +226,22 @@ def counted(store: Path, project: str) -> int:
     scores = len(base64.b64decode(state["seen"])) // 6
     assert state["version"]["answers"]["items"] == scores % WINDOW
     return scores
+
+
+@pytest.mark.chaos
+async def test_a_killed_process_that_bears_a_name_goes_on_at_once(
+    fresh_kafka: str, tmp_path: Path, project: str
+):
+    """Without the name the broker would keep its partitions from everybody for ten minutes."""
+    named = {"TUNEWHEEL_SESSION_TIMEOUT_MS": "600000", "TUNEWHEEL_INSTANCE": "monitor-0"}
+    store = tmp_path / "store"
+    async with Bus(fresh_kafka) as bus:
+        production = Production(bus, project, ObjectStore(store.as_uri()))
+        await production.begin()
+        for _ in range(2):
+            with process(fresh_kafka, store, tmp_path / "log", **named):
+                await production.ask(BELLS[:5])
+                await until(lambda: counted(store, project) == production.sent)
 
 
 @pytest.mark.chaos

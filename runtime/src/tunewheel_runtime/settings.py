@@ -91,6 +91,9 @@ class ServiceSettings(HttpSettings, KafkaSettings):
 
     session_timeout_ms: int = Field(default=10_000, ge=6_000)
     """A dead worker's partitions move after this long."""
+    instance: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    """This process's own name among its replicas. Started again under it, the process has its partitions at
+    once (KIP-345)."""
 
     store_url: str = "file://var/store"
     """Object store: ``file://``, ``s3://``, ``gs://``, ``az://`` or ``memory://``."""

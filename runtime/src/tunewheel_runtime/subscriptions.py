@@ -172,6 +172,7 @@ class Subscriptions:
             "group_id": group,
             "auto_offset_reset": "earliest",
             "ack_policy": AckPolicy.MANUAL,
+            "group_instance_id": settings.instance,
             "session_timeout_ms": settings.session_timeout_ms,
             "heartbeat_interval_ms": settings.session_timeout_ms // 4,
             "max_poll_interval_ms": LONGEST_JOB_MS if listener else LONGEST_HANDLING_MS,
