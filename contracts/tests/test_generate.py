@@ -3,22 +3,32 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tunewheel_contracts import generate
 from tunewheel_contracts.generate import generated, main, repository_root, stale
 
 
-def test_what_is_committed_is_what_the_models_say() -> None:
-    wanted = generated()
+@pytest.fixture(scope="module")
+def wanted() -> dict[str, str]:
+    """What is generated; once, since it takes seconds."""
+    return generated()
+
+
+def test_what_is_committed_is_what_the_models_say(wanted: dict[str, str]) -> None:
     assert len(wanted) >= 44
     assert stale(repository_root(), wanted) == []
 
 
-def test_generation_is_deterministic() -> None:
-    assert generated() == generated()
+def test_generation_is_deterministic(wanted: dict[str, str]) -> None:
+    assert generated() == wanted
 
 
 def test_check_lists_what_is_stale_and_writing_mends_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: dict[str, str],
 ) -> None:
+    monkeypatch.setattr(generate, "generated", lambda: wanted)
     assert main(["--root", str(tmp_path)]) == 0
     assert main(["--root", str(tmp_path), "--check"]) == 0
     changed = tmp_path / "contracts/schemas/scorecard.json"
@@ -37,4 +47,4 @@ def test_check_lists_what_is_stale_and_writing_mends_it(
     assert changed.read_text() == "{}\n", "a check writes nothing"
     main(["--root", str(tmp_path)])
     assert not orphan.exists()
-    assert stale(tmp_path, generated()) == []
+    assert stale(tmp_path, wanted) == []
