@@ -160,17 +160,25 @@ def spellings(target: str) -> Iterator[str]:
     yield f"{path}?project=shop{'&' * bool(mark)}{query}"
 
 
+def ways(key: str, target: str) -> Iterator[tuple[str, str]]:
+    """Yield methods and targets: any method on ``target`` as it is, and its own method, GET and HEAD on any
+    spelling of it. Another method on another spelling would be both at once, and shows nothing new."""
+    own = key.partition(" ")[0]
+    yield from ((method, target) for method in METHODS)
+    yield from itertools.product(sorted({own, "GET", "HEAD"}), {*spellings(target)} - {target})
+
+
 async def answered(app: Any, samples: Mapping[str, list[Sample]], log: Log) -> set[str]:
-    """Return the requests, in any spelling and by any method, of which strangers got more than a refusal.
+    """Return the requests, by any method and in any spelling, of which strangers got more than a refusal.
 
     Or somebody who has every role in another project, where the request is about one: the console alone shows
     its page, with what its reader may see, by any path.
     """
     unknown = Credential("an unknown key", "Bearer nobody-knows-me")
     found = set[str]()
-    for sample in [samples[0] for samples in samples.values()]:
+    for key, (sample, *_) in samples.items():
         asking = [NOBODY, unknown, *([FOREIGNER] if sample.refused is not None else [])]
-        for method, target, who in itertools.product(METHODS, spellings(sample.target), asking):
+        for (method, target), who in itertools.product(ways(key, sample.target), asking):
             headers = {**sample.headers, **who.headers}
             answer = await ask(app, method, target, headers=headers, body=sample.raw)
             shown = who is FOREIGNER and answer.status == 200 and NAMED not in answer.body
@@ -185,7 +193,7 @@ async def test_no_method_and_no_spelling_of_a_path_answers_a_stranger(
 ) -> None:
     log, unrouted = Log(), UNROUTED.get(name, ())
     async with running(name, tmp_path, log, **identity) as app:
-        samples = {**SAMPLES[name], **{path: [Sample(path)] for path in unrouted}}
+        samples = {**SAMPLES[name], **{f"POST {path}": [Sample(path)] for path in unrouted}}
         assert await answered(app, samples, log) == set()
 
 
