@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, new_event
@@ -109,7 +109,6 @@ def triggers_of(desk: Any) -> list[Envelope[Any]]:
     return everything
 
 
-@settings(max_examples=300)
 @given(data=st.data(), shadow=st.booleans(), canary=st.booleans())
 def test_kills_and_redeliveries_end_in_the_same_log(make_desk: Any, data: Any, shadow: bool, canary: bool):
     desk = make_desk(shadow=shadow, canary=canary)
@@ -121,7 +120,6 @@ def test_kills_and_redeliveries_end_in_the_same_log(make_desk: Any, data: Any, s
     assert rough.desired() == calm.desired()
 
 
-@settings(max_examples=200)
 @given(data=st.data())
 def test_the_state_does_not_depend_on_how_the_topics_interleave(make_desk: Any, data: Any):
     desk = make_desk()
@@ -137,7 +135,6 @@ def test_the_state_does_not_depend_on_how_the_topics_interleave(make_desk: Any, 
     assert mixed.state(desk.project).champion == straight.state(desk.project).champion
 
 
-@settings(max_examples=200)
 @given(data=st.data(), shadow=st.booleans(), canary=st.booleans())
 def test_there_is_never_more_than_one_champion_and_one_candidate(
     make_desk: Any, data: Any, shadow: bool, canary: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested
@@ -426,7 +426,6 @@ class Wheel(Log):
 MOVES = ("train", "begin", "answer", "doubt", "judge", "command", "repeat")
 
 
-@settings(max_examples=250, deadline=None)
 @given(
     moves=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 40), st.booleans()), max_size=40),
     shadow=st.booleans(),
