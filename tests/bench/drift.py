@@ -6,7 +6,10 @@ traffic. What answers are like is simulated, since no model runs here: a label i
 question of the reference, which is a fair stand-in for a classifier, and its accuracy says whether an alarm
 meant harm.
 
-    make bench NAME=drift ARGS="--draws 20 --windows 10000"
+    make bench NAME=drift ARGS="--only power --draws 5"
+
+All parts take some minutes on two cores. A draw of intents is embedded and scored once; every stream of it is
+made of the same items. Each task has a seed of its own, so figures do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import argparse
 import copy
 import csv
 import json
+import multiprocessing
+import os
 import sys
 import time
 from collections import defaultdict
@@ -23,6 +28,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy: the processes would fight for the cores
 
 import numpy as np
 from curves import write_curves
@@ -42,9 +49,15 @@ PROMPTS = 600
 CALM = 2_000
 """Known prompts before a shift begins."""
 SHIFTS = (0.0, 0.05, 0.1, 0.2, 0.5)
-NEW = (1, 2, 8, 20)
 HOTELS = 0
 """Instead of a number of new intents: the new questions are nlupp's."""
+NEW = ((1, 2, 8, HOTELS), (20,))
+"""Numbers of new intents. Those of a group share a draw: as many intents as the most of them needs are held
+back, so that the reference is fitted once."""
+EIGHT = NEW[0]
+ENDS_AFTER = 3
+"""Windows without drift after which the monitor ends an alarm."""
+PARTS = ("power", "answers", "false", "turned", "thumbs", "cost")
 MOST_SPARE = 2_000
 """Of the train split's prompts that are not in the reference: known traffic, beside the test split's."""
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -74,7 +87,8 @@ class Scene:
     coverage: Coverage
     known: Any
     """Which ``items`` are of the reference's intents; none is in the reference."""
-    new: Any
+    new: dict[int, Any]
+    """By number of new intents: which ``items`` are of those."""
     items: list[InferenceScored]
     intents: Any
     """By item."""
@@ -84,31 +98,42 @@ class Scene:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--references", type=int, nargs="+", default=[1_000, 8_000])
     parser.add_argument("--windows", type=int, default=10_000, help="of known traffic")
     parser.add_argument("--ratings", type=int, default=10_000, help="runs of ratings that do not change")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
     given = parser.parse_args()
     if not (DATA / "banking77").is_dir():
         sys.exit(f"{DATA / 'banking77'} is missing: the benchmark needs it there")
     questions, per_second = load()
-    rng = np.random.default_rng(17)
     found: dict[str, Any] = {}
     harm: dict[str, list[bool]] = defaultdict(list)
     lines: dict[str, list[float]] = {}
-    for size in given.references:
-        for new in (*NEW, HOTELS):
-            name = f"reference {size}, {f'{new} new intents' if new else 'hotels'}"
-            found[name] = power(questions, size, new, given.draws, rng, harm, lines)
-            say(name, found[name])
-    found["answers and ratings, simulated"] = answers_power(given.draws, rng)
-    found["known traffic"] = false_alarms(questions, given.references, given.windows, rng)
-    say("known traffic", found["known traffic"])
-    found["mixtures that turn over"] = turned_over(questions, given.references[0], given.draws, rng, harm)
-    found["thumbs down, from 1,000 ratings at 10 %"] = thumbs(given.ratings, rng)
-    say("thumbs", found["thumbs down, from 1,000 ratings at 10 %"])
+    # forked processes share the embedded questions
+    with multiprocessing.get_context("fork").Pool(given.jobs, _begin, (questions,)) as pool:
+        if "power" in given.only:
+            for size in given.references:
+                for group in NEW:
+                    power(pool, size, group, given.draws, found, harm, lines)
+        if "answers" in given.only:
+            found["answers and ratings, simulated"] = answers_power(pool, given.draws)
+        if "false" in given.only:
+            found["known traffic"] = false_alarms(pool, given.references, given.windows)
+        if "turned" in given.only:
+            tasks = [(17, given.references[0], draw) for draw in range(given.draws)]
+            drawn = pool.starmap(_turned_over, tasks, chunksize=1)
+            found["mixtures that turn over"] = told([first for first, _ in drawn], INPUT)
+            collect(harm, drawn)
+            say("mixtures that turn over", found["mixtures that turn over"])
+        if "thumbs" in given.only:
+            found["thumbs down, from 1,000 ratings at 10 %"] = thumbs(pool, given.ratings)
     BENCH_DIR.mkdir(parents=True, exist_ok=True)
-    write_curves(BENCH_DIR / "drift.svg", lines, of="share of draws that alarmed by window of 100 prompts")
+    if lines:
+        write_curves(
+            BENCH_DIR / "drift.svg", lines, of="share of draws that alarmed by window of 100 prompts"
+        )
     write_report(
         "drift",
         packages=("numpy", "tokenizers"),
@@ -116,10 +141,17 @@ def main() -> None:
         ratios={},
         alarm_meant_harm={name: summary(cases) for name, cases in harm.items()},
         texts_embedded_per_second=round(per_second),
-        microseconds_per_item=cost(questions, rng),
+        microseconds_per_item=cost(questions, np.random.default_rng(17)) if "cost" in given.only else {},
         drift_p_value=DRIFT.p_value,
         draws=given.draws,
     )
+
+
+_shared: list[Questions] = []
+
+
+def _begin(questions: Questions) -> None:
+    _shared[:] = [questions]
 
 
 def say(name: str, figures: Any) -> None:
@@ -150,17 +182,16 @@ def load() -> tuple[Questions, float]:
     return Questions(vectors, np.array(intents), kinds == 1, kinds == 2), per_second
 
 
-def scene(questions: Questions, size: int, new: int, rng: Rng) -> Scene:
+def scene(questions: Questions, size: int, group: Sequence[int], rng: Rng) -> Scene:
     """Draw which intents are new, and a reference of the others from banking77's train split."""
     banking = np.unique(questions.intents[~questions.hotels])
-    fresh = rng.choice(banking, new, replace=False)
-    is_new = np.isin(questions.intents, fresh) if new else questions.hotels
-    is_known = ~is_new & ~questions.hotels
+    fresh = rng.choice(banking, max(group), replace=False)
+    is_known = ~np.isin(questions.intents, fresh) & ~questions.hotels
     pool = rng.permutation(np.where(is_known & ~questions.held_out)[0])
     chosen = pool[:size]
-    coverage = Coverage.fit(questions.vectors[chosen])
+    coverage = Coverage.fit(questions.vectors[chosen], questions.intents[chosen].tolist())
     known = np.concatenate([np.where(is_known & questions.held_out)[0], pool[size:][:MOST_SPARE]])
-    asked = np.concatenate([known, np.where(is_new)[0]])
+    asked = np.concatenate([known, np.where(~is_known)[0]])
     scores, units = coverage.score(questions.vectors[asked]), unit_length(questions.vectors[asked])
     labels = questions.intents[chosen][scores.nearest]
     items = [
@@ -172,51 +203,72 @@ def scene(questions: Questions, size: int, new: int, rng: Rng) -> Scene:
         )
         for n in range(len(asked))
     ]  # fmt: skip
-    places = np.arange(len(asked))
     intents = questions.intents[asked]
-    right = labels == intents
-    return Scene(coverage, places[: len(known)], places[len(known) :], items, intents, right)
+    new = {
+        count: np.where(np.isin(intents, fresh[:count]) if count else questions.hotels[asked])[0]
+        for count in group
+    }
+    return Scene(coverage, np.arange(len(known)), new, items, intents, labels == intents)
 
 
 def power(
-    questions: Questions, size: int, new: int, draws: int, rng: Rng,
+    pool: Any, size: int, group: Sequence[int], draws: int, found: dict[str, Any],
     harm: dict[str, list[bool]], lines: dict[str, list[float]],
-) -> dict[str, Any]:  # fmt: skip
-    """Return by shift and detector the share of draws that alarmed, and the median of prompts until then:
-    after ``CALM`` known prompts, and from the version's first prompt."""
-    first: dict[float, list[dict[str, int]]] = defaultdict(list)
-    at_once: dict[float, list[dict[str, int]]] = defaultdict(list)
-    for _ in range(draws):
-        drawn = scene(questions, size, new, rng)
-        calm = {detector.name: detector.open(opening(drawn)) for detector in INPUT}
-        alarms_in(INPUT, calm, (drawn.items[n] for n in shifted(drawn, CALM, 0.0, rng)))
-        for shift in SHIFTS:
-            stream = shifted(drawn, PROMPTS, shift, rng)
-            at_once[shift].append(first_alarms(INPUT, opening(drawn), (drawn.items[n] for n in stream)))
-            alarmed = alarms_in(INPUT, copy.deepcopy(calm), (drawn.items[n] for n in stream))
-            first[shift].append(alarmed)
-            if shift:
-                for name in alarmed:
-                    harm[name].append(worse(drawn, stream))
-    if new in (8, HOTELS):
-        kind = f"{new} new" if new else "hotels"
-        for shift in SHIFTS[1:]:
-            ends = [min(alarmed.values(), default=PROMPTS + 1) for alarmed in first[shift]]
+) -> None:  # fmt: skip
+    """Find by shift and detector the share of draws that alarmed, and the median of prompts until then: after
+    ``CALM`` known prompts, and from the version's first prompt."""
+    drawn = pool.starmap(_power, [(size, group, draw) for draw in range(draws)], chunksize=1)
+    for new in group:
+        kind = f"{new} new intents" if new else "hotels"
+        after = {shift: [one[new, shift][0] for one in drawn] for shift in SHIFTS}
+        at_once = {shift: [one[new, shift][1] for one in drawn] for shift in SHIFTS}
+        collect(harm, [one[new, shift][::2] for one in drawn for shift in SHIFTS[1:]])
+        for shift in SHIFTS[1:] if new in (8, HOTELS) else ():
+            ends = [min(alarmed.values(), default=PROMPTS + 1) for alarmed in after[shift]]
             lines[f"{size}, {kind}, {shift:.0%}"] = [
                 float(np.mean([end <= prompts for end in ends])) for prompts in range(0, PROMPTS + 1, WINDOW)
             ]
-    after = {f"{shift:.0%}": told(first[shift], INPUT) for shift in SHIFTS}
-    return after | {
-        "from the first prompt": {f"{shift:.0%}": told(at_once[shift], INPUT) for shift in SHIFTS}
-    }
+        found[f"reference {size}, {kind}"] = {
+            f"{shift:.0%}": told(after[shift], INPUT) for shift in SHIFTS
+        } | {"from the first prompt": {f"{shift:.0%}": told(at_once[shift], INPUT) for shift in SHIFTS}}
+        say(f"reference {size}, {kind}", found[f"reference {size}, {kind}"])
 
 
-def shifted(drawn: Scene, count: int, shift: float, rng: Rng) -> Stream:
-    """Draw prompts without repetition as far as there are any."""
+def _power(
+    size: int, group: Sequence[int], draw: int
+) -> dict[tuple[int, float], tuple[dict[str, int], dict[str, int], bool]]:
+    """Return by number of new intents and shift the first alarms after known prompts, those from the first
+    prompt on, and whether answers were worse."""
+    rng = np.random.default_rng((17, size, *group, draw))
+    drawn = scene(_shared[0], size, group, rng)
+    calm = {detector.name: detector.open(opening(drawn)) for detector in INPUT}
+    alarms_in(INPUT, calm, (drawn.items[n] for n in shifted(drawn, CALM, group[0], 0.0, rng)))
+    found: dict[tuple[int, float], tuple[dict[str, int], dict[str, int], bool]] = {}
+    for new in group:
+        for shift in SHIFTS:
+            stream = shifted(drawn, PROMPTS, new, shift, rng)
+            found[new, shift] = (
+                alarms_in(INPUT, copy.deepcopy(calm), (drawn.items[n] for n in stream)),
+                first_alarms(INPUT, opening(drawn), (drawn.items[n] for n in stream)),
+                worse(drawn, stream),
+            )
+    return found
+
+
+def collect(harm: dict[str, list[bool]], alarmed: Iterable[tuple[dict[str, int], bool]]) -> None:
+    """Note for each alarm whether answers were worse."""
+    for names, was_worse in alarmed:
+        for name in names:
+            harm[name].append(was_worse)
+
+
+def shifted(drawn: Scene, count: int, new: int, shift: float, rng: Rng) -> Stream:
+    """Draw prompts, a share ``shift`` of them of ``new`` new intents, without repetition as far as there are
+    any."""
     fresh = rng.random(count) < shift
     known = rng.permutation(drawn.known)
-    new = np.resize(rng.permutation(drawn.new), count)
-    return np.where(fresh, new, np.resize(known, count)).tolist()
+    others = np.resize(rng.permutation(drawn.new[new]), count)
+    return np.where(fresh, others, np.resize(known, count)).tolist()
 
 
 def opening(drawn: Scene) -> Opening:
@@ -232,11 +284,16 @@ def first_alarms(
 
 
 def alarms_in(
-    detectors: Sequence[Detector], states: dict[str, State], items: Iterable[InferenceScored]
+    detectors: Sequence[Detector],
+    states: dict[str, State],
+    items: Iterable[InferenceScored],
+    counts: dict[str, int] | None = None,
 ) -> dict[str, int]:
     """Let the detectors see what comes and look as the monitor does: at windows of answers, those of ratings
-    at windows of ratings."""
+    at windows of ratings. ``counts`` is told how many alarms each began: an alarm ends after ``ENDS_AFTER``
+    windows without drift, as in the monitor, and another may begin."""
     alarmed: dict[str, int] = {}
+    quiet: dict[str, int] = defaultdict(lambda: ENDS_AFTER)
     seen = {"completion": 0, "rating": 0}
     for item in items:
         seen[item.of] += 1
@@ -247,8 +304,13 @@ def alarms_in(
         for detector in detectors:
             if (detector.family == "feedback") is (item.of == "rating"):
                 finding = detector.look(states[detector.name])
-                if finding is not None and finding.drifted:
-                    alarmed.setdefault(detector.name, seen[item.of])
+                if finding is None or not finding.drifted:
+                    quiet[detector.name] += 1
+                    continue
+                alarmed.setdefault(detector.name, seen[item.of])
+                if counts is not None and quiet[detector.name] >= ENDS_AFTER:
+                    counts[detector.name] = counts.get(detector.name, 0) + 1
+                quiet[detector.name] = 0
     return alarmed
 
 
@@ -313,45 +375,67 @@ def plain(rng: Rng, count: int) -> list[InferenceScored]:
     return [made[label] for label in labels]
 
 
-def answers_power(draws: int, rng: Rng) -> dict[str, Any]:
+def answers_power(pool: Any, draws: int) -> dict[str, Any]:
     """Return by share of bad answers what the detectors of answers and ratings see in 2,000 answers and 200
     ratings, after 10,000 calm answers of the version before."""
+    rng = np.random.default_rng(18)
     calm = {detector.name: detector.open(Opening(drift=DRIFT)) for detector in OTHERS}
     alarms_in(OTHERS, calm, answered(rng, plain(rng, 10_000)))
     found: dict[str, Any] = {}
     for shift in SHIFTS:
-        first: list[dict[str, int]] = []
-        for _ in range(draws):
-            states = {
-                d.name: d.open(Opening(drift=DRIFT, holdout=(10, 200), predecessor=calm[d.name]))
-                for d in OTHERS
-            }
-            first.append(alarms_in(OTHERS, states, answered(rng, plain(rng, 2_000), shift)))
+        first = pool.starmap(_answers_power, [(calm, shift, draw) for draw in range(draws)], chunksize=1)
         found[f"{shift:.0%}"] = told(first, OTHERS)
         say(f"answers at {shift:.0%}", found[f"{shift:.0%}"])
     return found
 
 
-def false_alarms(questions: Questions, sizes: Sequence[int], windows: int, rng: Rng) -> dict[str, Any]:
+def _answers_power(calm: dict[str, State], shift: float, draw: int) -> dict[str, int]:
+    rng = np.random.default_rng((18, round(100 * shift), draw))
+    states = {
+        d.name: d.open(Opening(drift=DRIFT, holdout=(10, 200), predecessor=calm[d.name])) for d in OTHERS
+    }
+    return alarms_in(OTHERS, states, answered(rng, plain(rng, 2_000), shift))
+
+
+def false_alarms(pool: Any, sizes: Sequence[int], windows: int) -> dict[str, Any]:
     """Return how often any detector speaks in known traffic: prompts drawn again and again evenly, by Zipf's
     law, by Zipf's law with the intents in another order every day of 40 windows, slowly."""
-    kinds: dict[str, Callable[[Scene, int, Rng], Stream]] = {
-        "even": evenly, "Zipf": zipf, "Zipf, reordered slowly": reordered,
-    }  # fmt: skip
-    runs, length = 12, max(10, windows // 36)
+    runs, length = 12, max(10, -(-windows // (12 * len(KINDS))))
     found: dict[str, Any] = {}
-    for kind, draw in kinds.items():
-        spoke: dict[str, int] = defaultdict(int)
-        for run in range(runs):
-            drawn = scene(questions, sizes[run % len(sizes)], NEW[-2], rng)
-            items = [drawn.items[n] for n in draw(drawn, length * WINDOW, rng)]
-            for name in first_alarms(DETECTORS, opening(drawn), answered(rng, items)):
-                spoke[name] += 1
-        found[kind] = {"windows": runs * length, "false alarms": dict(spoke)}
+    for kind in KINDS:
+        tasks = [(kind, length, sizes[run % len(sizes)], run) for run in range(runs)]
+        spoke = pool.starmap(_false_alarms, tasks, chunksize=1)
+        found[kind] = {
+            "windows": runs * length,
+            "false alarms": {
+                f"reference {size}": summed(spoke[n :: len(sizes)]) for n, size in enumerate(sizes)
+            },
+        }
         say(f"false alarms, {kind}", found[kind])
-    every = sum(sum(one["false alarms"].values()) for one in found.values())
+    by_size = [by for one in found.values() for by in one["false alarms"].values()]
+    every = sum(sum(by.values()) for by in by_size)
     total = sum(one["windows"] for one in found.values())
-    return found | {"false alarms in 10,000 windows": round(every / total * 10_000, 2)}
+    found["windows"], found["false alarms in 10,000 windows"] = total, round(every / total * 10_000, 2)
+    say("known traffic", found["false alarms in 10,000 windows"])
+    return found
+
+
+def _false_alarms(kind: str, length: int, size: int, run: int) -> dict[str, int]:
+    rng = np.random.default_rng((19, list(KINDS).index(kind), size, run))
+    drawn = scene(_shared[0], size, EIGHT, rng)
+    items = [drawn.items[n] for n in KINDS[kind](drawn, length * WINDOW, rng)]
+    states = {detector.name: detector.open(opening(drawn)) for detector in DETECTORS}
+    counts: dict[str, int] = {}
+    alarms_in(DETECTORS, states, answered(rng, items), counts)
+    return counts
+
+
+def summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = defaultdict(int)
+    for one in counts:
+        for name, count in one.items():
+            total[name] += count
+    return dict(total)
 
 
 def evenly(drawn: Scene, count: int, rng: Rng) -> Stream:
@@ -392,54 +476,62 @@ def of_intents(by_intent: Sequence[Any], shares: Any, count: int, rng: Rng) -> l
     return [int(by_intent[kind][int(rng.random() * len(by_intent[kind]))]) for kind in chosen]
 
 
-def turned_over(
-    questions: Questions, size: int, draws: int, rng: Rng, harm: dict[str, list[bool]]
-) -> dict[str, Any]:
-    """Return what speaks when, after 2,000 prompts, known intents are popular in quite another order."""
-    first: list[dict[str, int]] = []
-    for _ in range(draws):
-        drawn = scene(questions, size, NEW[-2], rng)
-        after = zipf(drawn, PROMPTS, rng)
-        states = {detector.name: detector.open(opening(drawn)) for detector in INPUT}
-        alarms_in(INPUT, states, (drawn.items[n] for n in zipf(drawn, 2_000, rng)))
-        first.append(alarms_in(INPUT, states, (drawn.items[n] for n in after)))
-        for name in first[-1]:
-            harm[name].append(worse(drawn, after))
-    return told(first, INPUT)
+KINDS: dict[str, Callable[[Scene, int, Rng], Stream]] = {
+    "even": evenly, "Zipf": zipf, "Zipf, reordered slowly": reordered,
+}  # fmt: skip
 
 
-def thumbs(runs: int, rng: Rng) -> dict[str, Any]:
+def _turned_over(seed: int, size: int, draw: int) -> tuple[dict[str, int], bool]:
+    """Return what speaks when, after 2,000 prompts, known intents are popular in quite another order, and
+    whether answers were worse."""
+    rng = np.random.default_rng((seed, size, draw))
+    drawn = scene(_shared[0], size, EIGHT, rng)
+    after = zipf(drawn, PROMPTS, rng)
+    states = {detector.name: detector.open(opening(drawn)) for detector in INPUT}
+    alarms_in(INPUT, states, (drawn.items[n] for n in zipf(drawn, 2_000, rng)))
+    return alarms_in(INPUT, states, (drawn.items[n] for n in after)), worse(drawn, after)
+
+
+def thumbs(pool: Any, runs: int) -> dict[str, Any]:
     """Return how often 30 % thumbs down are flagged within 200 ratings, and 10 % within 1,000, from a
-    baseline of 1,000 ratings drawn anew each time. A look follows each ten ratings, a tenth of answers
-    being rated."""
-    detector = Feedback()
-    base = InferenceScored.model_construct(
-        project="desk", completion_id="c", scored="c", model_id="m", role=RouteRole.PRODUCTION, at=START,
-        of="rating", client="app",
-    )  # fmt: skip
-    up, down = (base.model_copy(update={"rating": thumb}) for thumb in ("up", "down"))
+    baseline of 1,000 ratings drawn anew each time. A look follows each hundred ratings."""
     found: dict[str, Any] = {}
     for rate, ratings, count in ((0.3, 200, max(1, runs // 5)), (0.1, 1_000, runs)):
-        ends: list[int] = []
-        for _ in range(count):
-            before = {"baseline": [0, 0], "healthy": [int(rng.binomial(1_000, 0.1)), 1_000]}
-            state = detector.open(Opening(drift=DRIFT, predecessor=before))
-            for number, bad in enumerate((rng.random(ratings) < rate).tolist(), 1):
-                detector.see(state, down if bad else up)
-                if number % WINDOW == 0 and (finding := detector.look(state)) is not None and finding.drifted:
-                    ends.append(number)
-                    break
+        share = -(-count // 100)
+        tasks = [(rate, ratings, min(share, count - first), first) for first in range(0, count, share)]
+        ends = [end for some in pool.starmap(_thumbs, tasks, chunksize=1) for end in some]
         found[f"{rate:.0%} down, {ratings} ratings"] = {
             "runs": count,
             "flagged": round(len(ends) / count, 4),
             "median ratings": int(np.median(ends)) if ends else None,
         }
+    say("thumbs", found)
     return found
+
+
+def _thumbs(rate: float, ratings: int, count: int, first: int) -> list[int]:
+    """Return after how many ratings those of ``count`` runs were flagged that were."""
+    rng, detector = np.random.default_rng((20, ratings, first)), Feedback()
+    base = InferenceScored.model_construct(
+        project="desk", completion_id="c", scored="c", model_id="m", role=RouteRole.PRODUCTION, at=START,
+        of="rating", client="app",
+    )  # fmt: skip
+    up, down = (base.model_copy(update={"rating": thumb}) for thumb in ("up", "down"))
+    ends: list[int] = []
+    for _ in range(count):
+        before = {"baseline": [0, 0], "healthy": [int(rng.binomial(1_000, 0.1)), 1_000]}
+        state = detector.open(Opening(drift=DRIFT, predecessor=before))
+        for number, bad in enumerate((rng.random(ratings) < rate).tolist(), 1):
+            detector.see(state, down if bad else up)
+            if number % WINDOW == 0 and (finding := detector.look(state)) is not None and finding.drifted:
+                ends.append(number)
+                break
+    return ends
 
 
 def cost(questions: Questions, rng: Rng) -> dict[str, float]:
     """Return the microseconds that each detector takes for an answer, windows' ends included."""
-    drawn = scene(questions, 1_000, 8, rng)
+    drawn = scene(questions, 1_000, EIGHT, rng)
     items = list(answered(rng, [drawn.items[n] for n in evenly(drawn, 5_000, rng)]))
     taken: dict[str, float] = {}
     for detector in DETECTORS:

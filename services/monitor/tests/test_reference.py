@@ -69,6 +69,17 @@ def test_a_reference_knows_the_terms_of_all_rows_and_the_words_of_questions(embe
     assert reference.coverage.units.dtype == "float32"
 
 
+def test_labels_of_the_questions_become_topics(embedder: StaticEmbedder) -> None:
+    asked = [(f"ex-{n:03}", text, "answer") for n, text in enumerate(bike_texts(80))]
+    rows = split(*asked, ("ex-999", "Order LM-0042.", "chunk"))
+    labels = [None if n == 7 else f"label-{n % 12}" for n in range(81)]
+    labelled = rows.with_columns(pl.Series("label", labels))
+    topics = fit("ds-1", [parquet(labelled)], embed=embedder.embed, limit=60).coverage.topics
+    assert topics is not None
+    assert (len(topics.counts), topics.counts.sum()) == (13, 60)
+    assert fit("ds-1", [parquet(rows)], embed=embedder.embed, limit=60).coverage.topics is None
+
+
 def test_few_texts_are_no_reference(embedder: StaticEmbedder) -> None:
     with pytest.raises(ReferenceUnusable, match="it has 1 texts; at least 10 are needed"):
         fit("ds-1", [parquet(split(("ex-1", "It broke.", "answer")))], embed=embedder.embed, limit=10)

@@ -80,7 +80,8 @@ class InferenceScored(Event):
     cell: Annotated[int, Field(ge=0)] | None = None
     """Which region of the reference's questions the question lies in."""
     novelty: FiniteFloat | None = None
-    """Cosine distance of the question to the nearest question of the reference."""
+    """Cosine distance of the question to the nearest question of the reference. Where these bear labels, plus
+    how strange the question is to every label, on the same scale."""
     novel: bool | None = None
     """It lies farther from the reference than 95 in 100 of the reference's own questions lie from the
     others."""

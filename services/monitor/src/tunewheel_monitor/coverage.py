@@ -1,17 +1,22 @@
 """Which questions does a dataset cover? Geometry of its own questions, pure numpy, no I/O.
 
 A question is covered where the dataset has a question near it. "Near" is what the dataset itself shows: how
-far each of its questions lies from the nearest of the others (leave one out). Mixtures do not matter: traffic
-that asks one known intent all day is covered as well as traffic that asks all of them.
+far each of its questions lies from the nearest of the others (leave one out). Where the questions bear
+labels, these tell which directions matter (``topics.py``): how strange a question is to every label counts as
+much as its distance. Mixtures do not matter: traffic that asks one known intent all day is covered as well as
+traffic that asks all of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from tunewheel_embedding.static import Projection, Vectors, unit_length
+
+from tunewheel_monitor.topics import Topics
 
 Units = npt.NDArray[np.float32]
 NOVEL_QUANTILE = 0.95
@@ -36,7 +41,7 @@ class CoverageFacts:
     novel_rate: float
     """Share of the reference's own questions that are novel to the others."""
     levels: tuple[float, ...]
-    """Cosine distances at ``LEVELS``."""
+    """Novelty at ``LEVELS``."""
     cell_shares: tuple[float, ...]
     cell_points: tuple[float, ...]
     """By cell: the points of the reference's own questions whose nearest other question lies in it, added
@@ -53,13 +58,13 @@ class CoverageFacts:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of each text: its nearest question and whose cell that is, its cosine distance, whether that is
-    novel."""
+    """Of each text: its nearest question and whose cell that is, its novelty, whether that is novel."""
 
     nearest: npt.NDArray[np.int64]
     """Rows of the reference."""
     cell: npt.NDArray[np.int64]
     novelty: Vectors
+    """Cosine distance to the nearest question, plus how strange the text is to every label on that scale."""
     novel: npt.NDArray[np.bool_]
 
 
@@ -73,18 +78,24 @@ class Coverage:
     cells: npt.NDArray[np.int64]
     """(texts,): in which region of the reference a question lies."""
     quantile: float
-    """Cosine distance beyond which a question is novel."""
+    """Novelty beyond which a question is novel."""
+    topics: Topics | None
+    """None: the questions bear no labels that could serve as topics."""
     facts: CoverageFacts
 
     @classmethod
-    def fit(cls, vectors: Vectors) -> Coverage:
-        """Take a reference in: ``vectors`` (texts, dimensions) as they come from the table, at least two.
+    def fit(cls, vectors: Vectors, labels: Sequence[str] = ()) -> Coverage:
+        """Take a reference in: ``vectors`` (texts, dimensions) as they come from the table, at least two, and
+        the label of each, if there are labels.
 
-        Deterministic. Time grows with the square of the texts: about 2 s for 8,000.
+        Deterministic. Time grows with the square of the texts: about 5 s for 8,000.
         """
         projection = Projection.fit(vectors)
         units = projection.apply(vectors).astype(np.float32)
         distances, neighbours = nearest_others(units)
+        fitted = Topics.fit(units, labels, spread=float(distances.std())) if len(labels) else None
+        if fitted is not None:
+            distances = distances + fitted[1]
         cells = regions(units, max(1, min(MOST_CELLS, len(units) // TEXTS_PER_CELL)))
         levels = tuple(float(level) for level in np.quantile(distances, LEVELS))
         quantile = levels[LEVELS.index(NOVEL_QUANTILE)]
@@ -101,7 +112,7 @@ class Coverage:
             spread=float(scored.std() / scored.mean()),
             join_radius=float(np.quantile(raw, NOVEL_QUANTILE)),
         )
-        return cls(units, projection, cells, quantile, facts)
+        return cls(units, projection, cells, quantile, fitted[0] if fitted else None, facts)
 
     def score(self, vectors: Vectors) -> Scores:
         """Place texts (texts, dimensions) among the reference's. In batches it costs a tenth of one by
@@ -114,6 +125,8 @@ class Coverage:
             cosines = asked[block] @ self.units.T
             nearest[block] = cosines.argmax(axis=1)
             novelty[block] = 1.0 - cosines.max(axis=1)
+        if self.topics is not None:
+            novelty += self.topics.strangeness(asked)
         return Scores(nearest, self.cells[nearest], novelty, novelty > self.quantile)
 
 

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 KEPT = 64
 """Fitted references in memory, the least recently used goes first: one of each active project.
-A reference of 8,000 questions (``TUNEWHEEL_REFERENCE_TEXTS``) takes 12 MB beside its words, so 64 take about
+A reference of 8,000 questions (``TUNEWHEEL_REFERENCE_TEXTS``) takes 12 MB beside its words, and some hundreds of KB for its labels, so 64 take about
 0.8 GB."""
 FEWEST_TEXTS = 10
 SHORTEST_WORD = 3
@@ -93,22 +93,23 @@ class References:
 def fit(
     dataset_id: str, splits: Sequence[bytes], *, embed: Callable[[Sequence[str]], Vectors], limit: int
 ) -> Reference:
-    """Fit a reference to a version's rows (Parquet). About 3 s for 8,000 questions: keep it off the loop.
+    """Fit a reference to a version's rows (Parquet). About 6 s for 8,000 questions: keep it off the loop.
 
     Raises:
         ReferenceUnusable: too few questions.
     """
     rows = pl.concat([pl.read_parquet(io.BytesIO(split)) for split in splits], how="diagonal_relaxed")
-    questions = questions_of(rows, limit=limit)
+    asking = asking_rows(rows, limit=limit)
+    questions, labels = questions_of(asking, limit=limit), labels_of(rows)
     if len(questions) < FEWEST_TEXTS:
         raise ReferenceUnusable(f"it has {len(questions)} texts; at least {FEWEST_TEXTS} are needed")
     contents = rows["messages"].explode().struct.field("content").drop_nulls().unique()
     return Reference(
         dataset_id,
-        Coverage.fit(embed(questions)),
+        Coverage.fit(embed(questions), asking["label"].fill_null("").to_list() if labels else ()),
         frozenset(terms_of(contents)),
         shares_of_words(questions),
-        labels_of(rows),
+        labels,
     )
 
 
@@ -119,7 +120,12 @@ def labels_of(rows: pl.DataFrame) -> frozenset[str]:
 
 
 def questions_of(rows: pl.DataFrame, *, limit: int) -> list[str]:
-    """Return what users ask, at most ``limit`` questions; nobody asks what was made of documents or replayed
+    """Return what users ask, at most ``limit`` questions, in the order of ``asking_rows``."""
+    return [asked(messages) for messages in asking_rows(rows, limit=limit)["messages"].to_list()]
+
+
+def asking_rows(rows: pl.DataFrame, *, limit: int) -> pl.DataFrame:
+    """Return the rows that users' questions come from; nobody asks what was made of documents or replayed
     from general data.
 
     Rows are taken by ``example_id``: digits of a hash, so those first in its order are a random sample, and
@@ -127,7 +133,7 @@ def questions_of(rows: pl.DataFrame, *, limit: int) -> list[str]:
     """
     if "format" in rows.columns:  # versions made before examples bore a format hold answers alone
         rows = rows.filter(pl.col("format").is_null() | (pl.col("format") == ExampleFormat.ANSWER.value))
-    return [asked(messages) for messages in rows.sort("example_id")["messages"].head(limit).to_list()]
+    return rows.sort("example_id").head(limit)
 
 
 def asked(messages: Sequence[Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tunewheel_monitor.coverage import Coverage
-from tunewheel_monitor.detectors.novelty import Novelty
+from tunewheel_monitor.detectors.novelty import Novelty, margin
 
 from .conftest import alarms, answer, opening, windows
 
@@ -85,6 +85,26 @@ def test_one_user_cannot_make_a_topic(world: World):
     detector = Novelty()
     state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
     assert alarms(windows(detector, state, items)) == []
+
+
+def test_errors_of_many_regions_cancel_out_and_those_of_a_popular_region_do_not():
+    counts = [15.0] * 64
+    spread_out, popular = [10.0] * 64, [400.0] + [1.0] * 63
+    assert margin(spread_out, counts, 2.0) == pytest.approx(2.0 / (64 * 35) ** 0.5)
+    assert margin(popular, counts, 2.0) > 5 * margin(spread_out, counts, 2.0)
+    assert margin(popular, [4_000.0, *counts[1:]], 2.0) < 0.1 * margin(popular, counts, 2.0) + 0.02
+
+
+def test_the_effect_is_that_of_late_questions_however_long_all_was_well(world: World):
+    finding = found(world, np.concatenate([world.known(5_000), world.mixed(1_000, 0.5)]))[-1]
+    assert finding.effect > 0.2
+
+
+def test_a_state_that_an_earlier_release_opened_is_silent(world: World):
+    detector = Novelty()
+    state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
+    del state["mixture"]
+    assert windows(detector, state, world.questions(world.mixed(300, 0.5))) == []
 
 
 def test_without_a_reference_it_says_nothing(world: World):

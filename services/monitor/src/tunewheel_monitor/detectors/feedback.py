@@ -12,7 +12,7 @@ from tunewheel_monitor.detectors.ratings import Votes
 
 class Feedback(Votes):
     name = "feedback"
-    weight = 0.06
+    weight = 0.1
     floor = 0.05
     action = "collect_labels"
     unit = "share of thumbs down"

@@ -1,10 +1,14 @@
 """Do people ask what the dataset does not cover, more often than its own questions would make one think?
 
-Every question scores by its distance to the nearest of the dataset's: little where most of the dataset's
-own questions lie as far from the others (leave one out), much where hardly one does (``coverage.py``). The
-score is compared with what is usual *in the same region*: a mixture that prefers a region where questions
-are diverse is no novelty. What is usual is known from the reference's own questions there and, more and
-more, from production's healthy windows. The ratio is an e-value; ``evidence.py`` gathers it.
+Every question scores by its novelty: little where most of the dataset's own questions lie as far from the
+others (leave one out), much where hardly one does (``coverage.py``). The score is compared with what is usual
+*in the same region*: a mixture that prefers a region where questions are diverse is no novelty. What is usual
+is known from the reference's own questions there and, more and more, from production's healthy windows. The
+ratio is an e-value; ``evidence.py`` gathers it.
+
+Each region's usual score is known by its standard error. Errors of many regions cancel out, so what is
+allowed for is the standard error of the mean over the regions that are asked about lately: small where
+traffic is spread, larger where few regions have most of it.
 
 The scores' ranks among the reference's are conformal p-values (Vovk, Gammerman and Shafer, "Algorithmic
 learning in a random world", 2005), the points a step-shaped calibrator of them (Vovk and Wang, "E-values:
@@ -14,6 +18,7 @@ calibration, combination and applications", Annals of Statistics 2021).
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from math import sqrt
 from typing import Literal
 
@@ -22,18 +27,21 @@ from tunewheel_contracts.events.monitoring import InferenceScored
 from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, POINTS
 from tunewheel_monitor.detectors import evidence
 from tunewheel_monitor.detectors.protocol import Finding, Opening, State
+from tunewheel_monitor.detectors.rates import recalled
 from tunewheel_monitor.detectors.votes import admitted
 
 SHRINKAGE = 20.0
 """What is usual in a region is drawn towards the whole reference's as if so many more questions had been
 seen."""
-MARGIN = 0.5
-"""Standard errors of what is usual in a region that are no evidence."""
+MARGIN = 1.0
+"""Standard errors of what is usual in the present mixture of regions that are no evidence."""
+RECENT = 400.0
+"""Questions that say what the present mixture is, and how large a change is; older ones fade."""
 EFFECT = 0.015
 """Rise of the share of novel questions that is worth an alarm."""
-HEALTHY = 0.2
-"""p-value from which a window counts as healthy."""
-LAG = 6
+HEALTHY = 0.005
+"""p-value from which a window counts as healthy. A region that grows popular is known soon after."""
+LAG = 2
 """Windows until a healthy one changes what is usual. What begins to drift is noticed before."""
 MEMORY = 4_000.0
 """Questions of production that say what is usual in a region, at most; older ones fade."""
@@ -47,7 +55,7 @@ _NOVEL = LEVELS.index(NOVEL_QUANTILE)
 class Novelty:
     name = "novelty"
     family: Literal["input"] = "input"
-    weight = 0.4
+    weight = 0.36
 
     def open(self, opening: Opening) -> State:
         facts = opening.coverage
@@ -66,14 +74,16 @@ class Novelty:
             "lately": {},
             "waiting": [],
             "window": [0, 0],
-            "stretch": [0, 0],
+            "recent": [0.0, 0.0],
+            "mixture": [RECENT * share for share in facts.cell_shares],
+            "margin": margin(facts.cell_shares, facts.cell_counts, facts.spread),
             "votes": {},
             "most": max(1, round(PER_USER * opening.drift.window / 100)),
             "farthest": [],
         }
 
     def see(self, state: State, item: InferenceScored) -> None:
-        if not state or item.of != "completion" or item.dataset_id != state["dataset_id"]:
+        if "mixture" not in state or item.of != "completion" or item.dataset_id != state["dataset_id"]:
             return
         if item.novelty is None or item.cell is None or item.cell >= len(state["counts"]):
             return
@@ -91,13 +101,14 @@ class Novelty:
             state["farthest"] = sorted(farthest, reverse=True)[:SHOWN]
 
     def look(self, state: State) -> Finding | None:
-        if not state or not state["window"][1]:
+        if "mixture" not in state or not state["window"][1]:
             return None
         p_value = evidence.p_value(state["evidence"])
-        novel, seen = evidence.lengthen(state, state["window"][0], state["window"][1], p_value)
+        novel, seen = state["recent"] = recalled(state["recent"], *state["window"], RECENT)
         shown = tuple(completion_id for _, completion_id in state["farthest"])
         state["window"], state["votes"] = [0, 0], {}
         learn(state, healthy=p_value >= HEALTHY)
+        state["margin"] = margin(state["mixture"], state["counts"], state["spread"])
         if p_value >= evidence.CALM:
             state["farthest"] = []
         effect = novel / seen - state["usual"]
@@ -121,13 +132,26 @@ def usual(state: State, cell: int) -> float:
     """Return the points that a question of this region may have on average without being evidence."""
     known = state["counts"][cell] + SHRINKAGE
     mean = (state["sums"][cell] + SHRINKAGE * state["mean"]) / known
-    return mean * (1 + MARGIN * state["spread"] / sqrt(known))
+    return mean * (1 + state["margin"])
+
+
+def margin(mixture: Sequence[float], counts: Sequence[float], spread: float) -> float:
+    """Return the share by which the mean over a mixture of regions may exceed the usual one without being
+    evidence. ``mixture``: questions asked lately, by region; ``counts``: those that say what is usual."""
+    total = sum(mixture)
+    squares = sum((n / total) ** 2 / (known + SHRINKAGE) for n, known in zip(mixture, counts, strict=True))
+    return MARGIN * spread * sqrt(squares)
 
 
 def learn(state: State, *, healthy: bool) -> None:
-    """Let the window that ends wait, and take in the one that waited long enough. A window that is not
-    healthy takes those that wait with it."""
-    waiting = state["waiting"] = [*state["waiting"], state["lately"]] if healthy else []
+    """Take the window that ends into the mixture and let it wait; take in what waited long enough. A window
+    that is not healthy takes those that wait with it."""
+    lately, mixture = state["lately"], state["mixture"]
+    kept = RECENT / (RECENT + sum(count for _, count in lately.values()))
+    state["mixture"] = [
+        round(kept * n + lately.get(str(cell), (0, 0))[1], 3) for cell, n in enumerate(mixture)
+    ]
+    waiting = state["waiting"] = [*state["waiting"], lately] if healthy else []
     state["lately"] = {}
     if len(waiting) <= LAG:
         return
