@@ -25,8 +25,8 @@ log = structlog.get_logger(__name__)
 
 KEPT = 64
 """Fitted references in memory, the least recently used goes first: one of each active project.
-A reference of 8,000 questions (``TUNEWHEEL_REFERENCE_TEXTS``) takes 12 MB beside its words, and some hundreds of KB for its labels, so 64 take about
-0.8 GB."""
+A reference of 8,000 questions (``TUNEWHEEL_REFERENCE_TEXTS``) takes 12 MB beside its words, and 1 MB for a
+hundred labels, so 64 take about 0.8 GB."""
 FEWEST_TEXTS = 10
 SHORTEST_WORD = 3
 MOST_LABELS = 500

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tunewheel_embedding.static import Vectors
 
-Matrix = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.floating[Any]]
 FEWEST_LABELS = 10
 """With fewer, a label is too broad to be one topic."""
 FEWEST_TEXTS = 4

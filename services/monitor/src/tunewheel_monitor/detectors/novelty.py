@@ -104,7 +104,9 @@ class Novelty:
         if "mixture" not in state or not state["window"][1]:
             return None
         p_value = evidence.p_value(state["evidence"])
-        novel, seen = state["recent"] = recalled(state["recent"], *state["window"], RECENT)
+        novel, seen = state["recent"] = recalled(
+            state["recent"], state["window"][0], state["window"][1], RECENT
+        )
         shown = tuple(completion_id for _, completion_id in state["farthest"])
         state["window"], state["votes"] = [0, 0], {}
         learn(state, healthy=p_value >= HEALTHY)
