@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
+import multiprocessing
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -18,47 +18,37 @@ from tunewheel_contracts.events.lifecycle import ModelCommanded, ModelPromoted
 from ..integration.bus import PATIENCE_SECONDS, Bus
 from ..integration.specs import declared
 from ..integration.verdicts import adapter_of, judged, passed, trained
+from .dying_registry import serve
 
 pytestmark = pytest.mark.chaos
 
-# The service as it is, except that it dies right after its n-th event was acknowledged.
-SCRIPT = """
-import os, signal, sys
-from tunewheel_registry.main import make_app
-from tunewheel_registry.settings import Settings
-
-service, left = make_app(Settings()), int(sys.argv[1])
-publish = service.publish
-
-async def publish_and_die(envelope):
-    global left
-    await publish(envelope)
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-service.publish = publish_and_die
-service.run()
-"""
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tunewheel_registry.main"])
+"""Processes of the service, forked from one that has its libraries: each would take three seconds of a
+processor to load them. The service itself is made in the fork."""
 
 
 @contextmanager
-def registry(kafka: str, tmp_path: Path, *, dies_after: int) -> Iterator[subprocess.Popen[bytes]]:
-    environment = os.environ | {
+def registry(kafka: str, tmp_path: Path, *, dies_after: int) -> Iterator[BaseProcess]:
+    environment = {
         "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
         "TUNEWHEEL_STORE_URL": (tmp_path / "store").as_uri(),
         "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",
     }
-    with (tmp_path / "registry.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(dies_after)], env=environment, stdout=log, stderr=log
-        )
+    process = PROCESSES.Process(target=serve, args=(environment, tmp_path / "registry.log", dies_after))
+    process.start()
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(60)
+        process.terminate()
+        process.join(60)
+        assert process.exitcode is not None
+
+
+async def killed(process: BaseProcess) -> bool:
+    """Wait until ``process`` has ended; return whether it killed itself."""
+    await asyncio.to_thread(process.join, PATIENCE_SECONDS)
+    return process.exitcode == -signal.SIGKILL
 
 
 def trail(events: list[Envelope[ModelPromoted]]) -> list[tuple[str, str]]:
@@ -73,7 +63,7 @@ async def test_whatever_is_cut_off_is_made_up_for_and_nothing_is_doubled(
         await bus.publish(declared(project), trained(project, 1), passed(project, 1), passed(project, 2))
         for dies_after in (3, 1, 2):
             with registry(fresh_kafka, tmp_path, dies_after=dies_after) as process:
-                assert process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+                assert await killed(process)
         with registry(fresh_kafka, tmp_path, dies_after=-1):
             (desired,) = await bus.collect(
                 topics.SERVING_DESIRED, 1, where=lambda e: len(e.data.desired.routes) == 2
@@ -107,7 +97,7 @@ async def test_a_command_that_was_cut_off_after_each_of_its_events_is_carried_ou
         await bus.publish(command)
         for _ in range(3):
             with registry(fresh_kafka, tmp_path, dies_after=1) as process:
-                assert process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+                assert await killed(process)
         with registry(fresh_kafka, tmp_path, dies_after=-1):
             (desired,) = await bus.collect(topics.SERVING_DESIRED, 1, where=lambda e: e.data.generation == 12)
         promoted = await bus.collect(topics.MODEL_PROMOTED, 8)
