@@ -80,8 +80,39 @@ def status(url: str, key: str = "") -> int:
         return error.code
 
 
-def test_callers_are_known_and_the_command_line_is_one_of_them(shell: Shell) -> None:
-    told = shell.tell("up", *options("registry", "console")).stderr
+def test_a_wheel_is_started_asked_crashed_stopped_killed_and_found_again(shell: Shell) -> None:
+    """One life of a wheel: each start of one costs ten seconds of a processor."""
+    told = shell.tell("up", *options("ingest", "registry", "console")).stderr
+    all_are_ready(shell)
+    callers_are_known_and_the_command_line_is_one_of_them(shell, told)
+    a_crash_is_mended(shell)
+    key = shell.run("key")["key"]
+    it_stops_in_order(shell)
+
+    again = up(shell, "registry")
+    assert again["services"]["broker"]["state"] == "ready"
+    assert shell.run("topics")["in_order"], "the second up finds the data of the first"
+    assert shell.run("key")["key"] == key, "and its key"
+
+    everything_dies_with_a_killed_supervisor(shell)
+    assert up(shell)["services"]["broker"]["state"] == "ready", "what it left behind is in nobody's way"
+
+
+def all_are_ready(shell: Shell) -> None:
+    services = shell.run("status")["services"]
+    assert {name: service["state"] for name, service in services.items()} == {
+        "broker": "ready",
+        "ingest": "ready",
+        "registry": "ready",
+        "console": "ready",
+    }
+    with urlopen(f"{services['ingest']['health_url']}/health/ready") as answer:
+        assert json.load(answer)["ready"] is True
+    assert "already runs here" in shell.run("up", "--only", "broker", code=1)["error"]
+    assert shell.run("topics")["in_order"]
+
+
+def callers_are_known_and_the_command_line_is_one_of_them(shell: Shell, told: str) -> None:
     services = shell.state.services
     models = f"{services['registry']['url']}/v1/projects"
     assert status(models) == status(models, "tw-nobody's") == 401
@@ -108,46 +139,28 @@ def test_callers_are_known_and_the_command_line_is_one_of_them(shell: Shell) -> 
     assert shell.run("status")["identity"]["mode"] == "required"
 
 
-def test_up_status_crash_down_up(shell: Shell) -> None:
-    started = up(shell, "ingest", "registry")
-    services = started["services"]
-    assert {name: service["state"] for name, service in services.items()} == {
-        "broker": "ready",
-        "ingest": "ready",
-        "registry": "ready",
-    }
-    with urlopen(f"{services['ingest']['health_url']}/health/ready") as answer:
-        assert json.load(answer)["ready"] is True
-    assert "already runs here" in shell.run("up", "--only", "broker", code=1)["error"]
-    assert shell.run("topics")["in_order"]
-    key = shell.run("key")["key"]
-
-    killed = services["ingest"]["pid"]
+def a_crash_is_mended(shell: Shell) -> None:
+    killed = shell.state.services["ingest"]["pid"]
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: shell.state.services["ingest"]["restarts"] == 1)
     wait_for(lambda: shell.state.services["ingest"]["state"] == "ready")
     assert shell.state.services["ingest"]["pid"] != killed
 
+
+def it_stops_in_order(shell: Shell) -> None:
     pids = [service["pid"] for service in shell.state.services.values()]
     assert shell.run("down") == {"stopped": True}
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert not (shell.var / "run.json").exists()
     assert "Finished server process" in (shell.var / "logs" / "ingest.log").read_text()
 
-    again = up(shell)
-    assert again["services"]["broker"]["state"] == "ready"
-    assert shell.run("topics")["in_order"], "the second up finds the data of the first"
-    assert shell.run("key")["key"] == key, "and its key"
 
-
-def test_everything_dies_with_a_killed_supervisor(shell: Shell) -> None:
-    up(shell, "registry")
+def everything_dies_with_a_killed_supervisor(shell: Shell) -> None:
     state = shell.state
     pids = [service["pid"] for service in state.services.values()]
     os.kill(state.supervisor_pid, signal.SIGKILL)
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids))
     assert living(shell.var / "run.json") is None
-    assert up(shell)["services"]["broker"]["state"] == "ready", "what it left behind is in nobody's way"
 
 
 def test_a_service_that_cannot_start_ends_up_with_its_log(shell: Shell) -> None:
