@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
 
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.fields import ArtifactRef
@@ -16,6 +18,7 @@ from tunewheel_retrieval.sections import Section
 from tunewheel_runtime.store import ObjectStore
 
 STATIC = StaticEmbedder()
+PUBLISHED_AT = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 async def put_index(
@@ -62,4 +65,6 @@ def _document(name: str, text: str) -> Document:
     record = f"rec-{content_sha256(text)[:20]}"
     pieces = (DocumentSection(text=rest.strip() if headed else text.strip()),)
     section = Section(record, name, name, path, pieces)
-    return Document(document_id=name, record_id=record, title=name, sections=[section])
+    known = {"document_id": name, "record_id": record, "title": name, "published_at": PUBLISHED_AT}
+    told = {field.name: known[field.name] for field in fields(Document) if field.name in known}
+    return Document(**told, sections=[section])
