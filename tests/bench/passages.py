@@ -43,8 +43,9 @@ class Questions:
     asked: tuple[tuple[str, frozenset[str]], ...]
 
 
-def headings(count: int) -> Questions:
-    """Return the sections of the public SOPs, and ``count`` questions made of their headings."""
+def headings(count: int, *, sections: int | None = None) -> Questions:
+    """Return the sections of the public SOPs, or so many drawn from them, and ``count`` questions made of
+    their headings."""
     texts: list[Text] = []
     asked: list[tuple[str, frozenset[str]]] = []
     found = sorted(path for root in DATA.glob("sop_*") for path in root.rglob("*.md"))
@@ -60,7 +61,9 @@ def headings(count: int) -> Questions:
             texts.append(Text(name, path.stem, shorter))
             asked.append((f"{_words(path.stem)} {_words(place[-1])}", frozenset({name})))
     random.Random(SEED).shuffle(asked)
-    return Questions(tuple(texts), tuple(asked[:count]))
+    drawn = {name for _, right in asked[:sections] for name in right}
+    kept = tuple(text for text in texts if text.name in drawn)
+    return Questions(kept, tuple(asked[:count]))
 
 
 def tickets(count: int) -> Questions:
