@@ -10,6 +10,8 @@ from typing import Any
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 
+from tunewheel_cli.demo.gateway import CitedAnswer
+
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
@@ -20,6 +22,27 @@ class Ticket:
     answer: Any
     expert: str
     customer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One SOP that changes, and a question whose answer it holds."""
+
+    question: str
+    document: str
+    heading: str
+    """Of the section that holds the answer."""
+    before: str
+    """What the section says in ``sops``."""
+    after: str
+    """What it says in ``sops_changed`` instead."""
+
+    def cited_by(self, answer: CitedAnswer) -> str | None:
+        """Return the version of the section that ``answer`` cites, None where it cites another."""
+        for source in answer.sources:
+            if source["document"] == self.document and source["heading"].endswith(self.heading):
+                return source["version"]
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +75,15 @@ class Example:
     @property
     def second_sops(self) -> Path:
         return self.root / "sops_second"
+
+    @property
+    def changed_sops(self) -> Path:
+        return self.root / "sops_changed"
+
+    def change(self) -> Change | None:
+        """Return what ``changed_sops`` changes; None for an example without."""
+        path = self.root / "question_changed.json"
+        return Change(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
     def first_wave(self) -> list[Ticket]:
         """Return the tickets of the first wave that an expert answered in the form that is asked for."""

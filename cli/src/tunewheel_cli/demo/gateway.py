@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Self
 
 import aiohttp
@@ -12,6 +14,15 @@ from tunewheel_contracts.errors import TransientError
 
 from tunewheel_cli.endpoint import Endpoint
 from tunewheel_cli.http import open_session
+
+
+@dataclass(frozen=True, slots=True)
+class CitedAnswer:
+    """An answer that drew on passages of documents."""
+
+    text: str
+    sources: tuple[dict[str, str], ...]
+    """``x-tunewheel-sources``: document, heading and version of each section, the best first."""
 
 
 class GatewayClient:
@@ -55,17 +66,24 @@ class GatewayClient:
         Raises:
             TransientError: the gateway or its engine is busy or away.
         """
-        body = {
-            "model": model,
-            "messages": [{"role": "user", "content": question}],
-            "temperature": 0,
-            "max_tokens": max_tokens,
-        }
-        async with self._post("/v1/chat/completions", body) as answer:
+        completion, _ = await self._complete(model, question, {"max_tokens": max_tokens})
+        return completion
+
+    async def ask_cited(self, model: str, question: str) -> CitedAnswer:
+        """Ask with passages of the project's documents in the prompt; see ``ask``."""
+        completion, headers = await self._complete(model, question, {"max_tokens": 80, "retrieval": "on"})
+        sources = json.loads(headers.get("x-tunewheel-sources", "[]"))
+        return CitedAnswer(text_of(completion), tuple(sources))
+
+    async def _complete(
+        self, model: str, question: str, fields: dict[str, Any]
+    ) -> tuple[dict[str, Any], Mapping[str, str]]:
+        asked = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0}
+        async with self._post("/v1/chat/completions", asked | fields) as answer:
             if answer.status in (429, 502, 503):
                 raise TransientError(f"the gateway answered {answer.status}: {await answer.text()}")
             answer.raise_for_status()
-            return await answer.json()
+            return await answer.json(), answer.headers
 
     async def correct(self, project: str, completion_id: str, correction: Any, *, by: str) -> None:
         """Send the expert's answer to a completion."""

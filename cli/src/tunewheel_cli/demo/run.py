@@ -106,6 +106,7 @@ async def _tell(
                 registry = wheel.endpoint("registry")
                 found = await ask_lineage(registry, example.spec.project, last.model_id)
                 screen.console.print(lineage_tree(found))
+            await story.changed_sop()
         finally:
             outcome.events = feed.counts()
             outcome.dead_letters = sum((await dead_letter_counts(client_options(settings))).values())

@@ -1,4 +1,4 @@
-"""The story: a first turn from tickets to a served adapter, a drift, a second turn."""
+"""The story: a first turn from tickets to a served adapter, a drift, a second turn, an SOP that changes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.kafka_settings import KafkaSettings
 
+from tunewheel_cli.demo import knowledge
 from tunewheel_cli.demo.example import Example, Ticket
 from tunewheel_cli.demo.gateway import GatewayClient, text_of
 from tunewheel_cli.demo.gauge import MemoryGauge, Stopwatch
@@ -39,6 +40,8 @@ class Outcome:
     drift: list[dict[str, Any]] = field(default_factory=list)
     completed: dict[str, Any] | None = None
     """The second turn's ``turn.completed``."""
+    changed_sop: dict[str, Any] | None = None
+    """The question about an SOP before and after it changed."""
     events: dict[str, int] = field(default_factory=dict)
     dead_letters: int = 0
 
@@ -52,6 +55,7 @@ class Outcome:
             "second_promoted": self.second_promoted,
             "drift": self.drift,
             "turn_completed": self.completed,
+            "changed_sop": self.changed_sop,
             "events": self.events,
             "dead_letters": self.dead_letters,
         }
@@ -134,6 +138,23 @@ class Story:
             self._screen.title("Did it help?")
             self._outcome.completed = (await shift.conclude(turn.model_id)).model_dump(mode="json")
         return turn
+
+    async def changed_sop(self) -> None:
+        """Change one SOP and ask the same question before and after; nothing for an example without."""
+        change = self._example.change()
+        if change is None or self._spec.retrieval is None:
+            return
+        self._screen.title("An SOP changes: another answer, and no training")
+        with self._watch.stage("changed SOP"), self._screen.bar("changed SOP"):
+            found = await knowledge.change_an_sop(
+                change,
+                project=self._project,
+                feed=self._feed,
+                gateway=self._gateway,
+                publish=lambda: self._send(self._example.changed_sops),
+            )
+        self._outcome.changed_sop = found.as_json()
+        knowledge.show(found, change, self._screen)
 
     async def _declare(self) -> None:
         from tunewheel_runtime.kafka import client_options
