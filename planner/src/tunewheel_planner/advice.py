@@ -41,11 +41,11 @@ class Advice(Frozen):
 
 _REASONS = {
     Approach.RAG: "the facts change faster than a model can follow, or nobody minds how an answer is put: "
-    "let the application retrieve them and send them along with the question",
+    "publish the documents and write `retrieval:` into the spec, so that the gateway looks the facts up",
     Approach.FINE_TUNING: "the knowledge holds longer than a turn of the wheel and answers must be alike: "
     "train them in, and retrain when drift is detected",
-    Approach.HYBRID: "form and judgement must hold while facts change: train the form, and let the "
-    "application retrieve the facts",
+    Approach.HYBRID: "form and judgement must hold while facts change: train the form, and write "
+    "`retrieval:` into the spec, so that the gateway looks the facts up in the documents",
 }
 _TABLE = {
     (Change.MONTHLY, Consistency.HIGH): Approach.FINE_TUNING,
