@@ -47,14 +47,17 @@ async def change_an_sop(
     """Ask, ``publish`` the changed SOP, wait for the index that holds it, ask again.
 
     Raises:
-        TimeoutError: there is no index, or no answer cites the SOP.
+        TimeoutError: no index version follows, or no answer cites the SOP.
     """
-    await _versions(feed, project, more_than=0)
     before = await _cited(gateway, project, change, other_than=None)
-    known = len(_indexes(feed, project))
+    known = len(index_versions(feed, project))
     began = time.monotonic()
     await publish()
-    await _versions(feed, project, more_than=known)
+    await feed.until(
+        lambda: len(index_versions(feed, project)) > known,
+        patience=PATIENCE_SECONDS,
+        what=topics.INDEX_VERSIONED.name,
+    )
     index_seconds = round(time.monotonic() - began, 2)
     after = await _cited(gateway, project, change, other_than=change.cited_by(before))
     return KnowledgeChange(before, after, index_seconds, round(time.monotonic() - began, 2))
@@ -79,16 +82,9 @@ def show(found: KnowledgeChange, change: Change, screen: Screen) -> None:
     )
 
 
-def _indexes(feed: EventFeed, project: str) -> list[Envelope[Any]]:
+def index_versions(feed: EventFeed, project: str) -> list[Envelope[Any]]:
+    """Return the ``index.versioned`` of a project that have arrived."""
     return [event for event in feed.by_topic[topics.INDEX_VERSIONED.name] if event.project == project]
-
-
-async def _versions(feed: EventFeed, project: str, *, more_than: int) -> None:
-    await feed.until(
-        lambda: len(_indexes(feed, project)) > more_than,
-        patience=PATIENCE_SECONDS,
-        what=topics.INDEX_VERSIONED.name,
-    )
 
 
 async def _cited(
