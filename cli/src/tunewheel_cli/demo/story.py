@@ -146,9 +146,7 @@ class Story:
             return
         self._screen.title("An SOP changes: another answer, and no training")
         if not knowledge.index_versions(self._feed, self._project):
-            self._screen.say(
-                "[yellow]left out:[/] there is no index version; see the log of index"
-            )
+            self._screen.say("[yellow]left out:[/] there is no index version; see the log of index")
             return
         with self._watch.stage("changed SOP"), self._screen.bar("changed SOP"):
             found = await knowledge.change_an_sop(
