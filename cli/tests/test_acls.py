@@ -51,7 +51,7 @@ def test_a_group_is_its_services_alone_and_no_right_is_for_all_of_a_kind(rights:
     for name in SERVICES:
         groups = {resource for kind, resource in rights[name] if kind == "group"}
         assert all(group.startswith(f"{name}.") for group in groups)
-        assert (f"{name}.active" in groups) == (name == "registry")
+        assert (f"{name}.active" in groups) == (name in ("registry", "index"))
     assert all(resource != "*" for found in rights.values() for _, resource in found)
 
 

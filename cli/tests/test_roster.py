@@ -25,9 +25,8 @@ from tunewheel_cli.wheel_secrets import WheelSecrets
 
 
 def test_names_and_ports_are_distinct_and_modules_belong_to_packages() -> None:
-    assert (
-        len({member.name for member in ROSTER}) == len({member.port for member in ROSTER}) == len(ROSTER) == 9
-    )
+    assert len({member.name for member in ROSTER}) == len(ROSTER) == 10
+    assert len({member.port for member in ROSTER}) == len(ROSTER)
     for member in ROSTER:
         assert importlib.util.find_spec(member.module.split(".")[0]) is not None, member.module
 
@@ -109,6 +108,7 @@ def test_a_secret_is_told_to_nobody_who_does_not_need_it() -> None:
         "gateway": ["TUNEWHEEL_ENGINE_API_KEY"],
         "console": ["TUNEWHEEL_SESSION_SECRET"],
         "curate": ["TUNEWHEEL_PSEUDONYM_SECRET"],
+        "index": ["TUNEWHEEL_PSEUDONYM_SECRET"],
     }
     assert told(GATEWAY)["TUNEWHEEL_ENGINE_API_KEY"] == "the-key"
     assert {told(member)["TUNEWHEEL_API_KEYS_FILE"] for member in ROSTER} == {"/wheel/keys.yaml"}

@@ -39,7 +39,9 @@ def test_order_does_not_matter_and_content_names_the_version(make: Make) -> None
     assert same(one, other)
     changed = dataclasses.replace(LOCKER, record_id="rec-other")
     assert make(BELL, changed, TAX).manifest.index_id != one.manifest.index_id
-    assert index_id_of("1" * 64, [BELL]) != index_id_of("0" * 64, [BELL])
+    assert index_id_of("1" * 64, {"a": "b"}) != index_id_of("0" * 64, {"a": "b"})
+    records = {document.document_id: document.record_id for document in (TAX, LOCKER, BELL)}
+    assert index_id_of("0" * 64, records) == one.manifest.index_id
 
 
 def test_a_change_embeds_what_changed_and_gives_what_a_build_from_nothing_gives(

@@ -83,3 +83,33 @@ def test_a_log_that_lost_its_beginning_is_told_where_it_was_to_be_kept_for_ever(
     ((name, text),) = told.warned
     assert name == "truncated model.promoted[0]"
     assert "begins at offset 12: earlier events are gone from the log" in (text or "")
+
+
+class Partitions:
+    """The ends of a log's partitions, and from where a consumer was told to read."""
+
+    def __init__(self, ends: dict[TopicPartition, int]) -> None:
+        self._ends = ends
+        self.sought: dict[TopicPartition, int] = {}
+
+    async def end_offsets(self, _: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._ends
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.sought[partition] = offset
+
+
+async def test_a_reader_begins_where_it_is_told_unless_that_is_of_another_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records, rest = [TopicPartition("record.ingested", n) for n in range(4)], TopicPartition("eval.passed", 0)
+    whole = TopicPartition("document.withdrawn", 0)
+    begins = dict.fromkeys([*records, rest, whole], 2)
+    told, log = Told(), Partitions(dict.fromkeys(begins, 10))
+    monkeypatch.setattr(told.reader, "_applied", dict(begins))
+    wanted = {"record.ingested": {"0": 5, "1": 11, "2": 1}, "eval.passed": None}
+    await told.reader._skip_to(wanted, log)  # type: ignore[arg-type]
+    assert log.sought == {records[0]: 5, rest: 10}
+    assert told.reader.upto(topics.RECORD_INGESTED) == {"0": 5, "1": 2, "2": 2, "3": 2}
+    assert told.reader.upto(topics.EVAL_PASSED) == {"0": 10}
+    assert told.reader.upto(topics.DOCUMENT_WITHDRAWN) == {"0": 2}

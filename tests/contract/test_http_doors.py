@@ -19,7 +19,7 @@ WRITES = {
     "registry": ("/v1/projects",),
 }
 DOORS = tuple(WRITES)
-ONLY_HEALTH = ("monitor", "curate", "train", "eval")
+ONLY_HEALTH = ("index", "monitor", "curate", "train", "eval")
 TYPED_FREELY = ("/v1/documents/files", "/_nicegui_ws/")
 
 

@@ -25,6 +25,8 @@ from tunewheel_curate import main as curate
 from tunewheel_curate import settings as curate_settings
 from tunewheel_eval import main as eval_main
 from tunewheel_eval import settings as eval_settings
+from tunewheel_index import main as index
+from tunewheel_index import settings as index_settings
 from tunewheel_ingest.main import make_app
 from tunewheel_ingest.settings import Settings
 from tunewheel_monitor import main as monitor
@@ -203,6 +205,7 @@ async def test_forget_waits_for_every_holder_and_says_who_did_not_answer(
         eval_main.make_app(eval_settings.Settings(**places)),
         monitor.make_app(monitor_settings.Settings(**places)),
         gateway.make_app(gateway_settings.Settings(**places)),
+        index.make_app(index_settings.Settings(**places)),
     )
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(Bus(kafka))
@@ -213,7 +216,7 @@ async def test_forget_waits_for_every_holder_and_says_who_did_not_answer(
         await bus.dead_letters("ticket.published", 1, about=project)
         code, told = await forget(kafka, project, f"person-{project}", seconds=8)
         assert code == 6
-        assert {"eval", "monitor", "serve-gateway"} <= set(told["missing"])
+        assert {"eval", "monitor", "serve-gateway", "index"} <= set(told["missing"])
         first = {event.data.holder: event.data.records for event in await proof(bus, project, 2)}
         assert first == {"curate": 0, "ingest": 1}
         assert told["holders"].items() <= first.items(), "on a busy machine they may take longer"

@@ -18,7 +18,7 @@ from tunewheel_contracts.topics import ERASED_LETTERS, ERASES_LETTERS, TOPICS, T
 from tunewheel_cli.connection import InvalidOption
 
 NAME = "{name}"
-SERVICES = ("ingest", "curate", "train", "eval", "registry", "serve-gateway", "monitor", "console")
+SERVICES = ("ingest", "curate", "train", "eval", "registry", "serve-gateway", "monitor", "index", "console")
 PRINCIPALS = {
     "upstream": "programs that publish; each needs no more than its own topics",
     **{service: f"the service {service}" for service in SERVICES},

@@ -62,6 +62,7 @@ CONSOLE = Member("console", 8080, "tunewheel_console.main")
 ENGINE = Member("engine", 8110, "tunewheel_engine.main", ready_path="/health", runs_torch=True)
 GATEWAY = Member("gateway", 8100, "tunewheel_serve_gateway.main")
 MONITOR = Member("monitor", 8106, "tunewheel_monitor.main", has_api=False)
+INDEX = Member("index", 8107, "tunewheel_index.main", has_api=False)
 
 # In the order of their start; they stop in the reverse order. The engine takes longest, so it goes first.
 ROSTER = (
@@ -73,6 +74,7 @@ ROSTER = (
     Member("registry", 8105, "tunewheel_registry.main"),
     GATEWAY,
     MONITOR,
+    INDEX,
     CONSOLE,
 )
 
@@ -174,7 +176,7 @@ def _identity(
         own["TUNEWHEEL_ENGINE_API_KEY"] = wheel_secrets.api_key.get_secret_value()
     if member is CONSOLE:
         own["TUNEWHEEL_SESSION_SECRET"] = wheel_secrets.session_secret.get_secret_value()
-    if member is CURATE and wheel_secrets.pseudonym_secret is not None:
+    if member in (CURATE, INDEX) and wheel_secrets.pseudonym_secret is not None:
         own["TUNEWHEEL_PSEUDONYM_SECRET"] = wheel_secrets.pseudonym_secret.get_secret_value()
     by_wheel = member.module == ENGINE.module and not said.get("TUNEWHEEL_ENGINE_API_KEY")
     return {name: value for name, value in own.items() if by_wheel or not said.get(name)}

@@ -16,7 +16,7 @@ from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.fields import Frozen, SourceId, Timestamp
 from tunewheel_contracts.identity import content_sha256
 
-HOLDERS = ("curate", "ingest", "eval", "monitor", "serve-gateway")
+HOLDERS = ("curate", "ingest", "eval", "monitor", "serve-gateway", "index")
 """Who holds what people published, each for itself: an erasure is done when all have said so."""
 
 

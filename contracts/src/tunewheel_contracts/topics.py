@@ -109,7 +109,13 @@ class TopicSpec:
 
 TICKET_PUBLISHED = TopicSpec(upstream.TicketPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
 DOCUMENT_PUBLISHED = TopicSpec(upstream.DocumentPublished, ("upstream", "ingest", "cli"), ("ingest",), 3)
-DOCUMENT_WITHDRAWN = TopicSpec(upstream.DocumentWithdrawn, ("upstream", "ingest", "cli"), ("curate",), 3)
+DOCUMENT_WITHDRAWN = TopicSpec(
+    upstream.DocumentWithdrawn,
+    ("upstream", "ingest", "cli"),
+    ("curate", "index"),
+    3,
+    replayed_by=("index",),
+)
 EXAMPLE_PUBLISHED = TopicSpec(
     upstream.ExamplePublished, ("upstream", "ingest", "eval", "console", "curate", "cli"), ("ingest",), 3
 )
@@ -119,24 +125,24 @@ FEEDBACK_RECEIVED = TopicSpec(
 ERASURE_REQUESTED = TopicSpec(
     upstream.ErasureRequested,
     ("upstream", "ingest", "eval", "cli"),
-    ("ingest", "curate", "monitor", "serve-gateway"),
+    ("ingest", "curate", "monitor", "serve-gateway", "index"),
 )
 ERASURE_COMPLETED = TopicSpec(
     data.ErasureCompleted,
-    ("ingest", "curate", "eval", "monitor", "serve-gateway"),
+    ("ingest", "curate", "eval", "monitor", "serve-gateway", "index"),
     ("eval", "registry"),
     replayed_by=("registry",),
 )
 PROJECT_DECLARED = TopicSpec(
     upstream.ProjectDeclared,
     ("cli",),
-    ("ingest", "curate", "registry", "serve-gateway", "monitor"),
+    ("ingest", "curate", "registry", "serve-gateway", "monitor", "index"),
     cleanup="compact",
-    replayed_by=("ingest", "curate", "serve-gateway", "monitor"),
-    elects=("registry",),
+    replayed_by=("ingest", "curate", "serve-gateway", "monitor", "index"),
+    elects=("registry", "index"),
 )
 
-RECORD_INGESTED = TopicSpec(data.RecordIngested, ("ingest",), ("curate",), 3)
+RECORD_INGESTED = TopicSpec(data.RecordIngested, ("ingest",), ("curate", "index"), 3, replayed_by=("index",))
 DATASET_REQUESTED = TopicSpec(
     data.DatasetRequested,
     ("curate", "cli", "console"),

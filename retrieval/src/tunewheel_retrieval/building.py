@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from io import BytesIO
 from typing import Protocol
 
@@ -56,6 +57,8 @@ class Document:
     """Redacted. None: as the version of the index before has this record."""
     left_out: str | None = None
     """Why it must have no passages."""
+    published_at: datetime | None = None
+    """Told in the table of documents."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,9 @@ def config_sha256_of(spec: RetrievalSpec, pii: PiiPolicy, embedding: str, *, sec
     )
 
 
-def index_id_of(config_sha256: str, documents: Sequence[Document]) -> str:
-    """Return the name of the version that these documents make: their order does not matter."""
-    told = sorted([one.document_id, one.record_id] for one in documents)
+def index_id_of(config_sha256: str, records: Mapping[str, str]) -> str:
+    """Return the name of the version that these records make, by document."""
+    told = sorted(records.items())
     return content_id("ix", {"config": config_sha256, "documents": told})
 
 
@@ -147,18 +150,19 @@ def build(
         ValueError: a document without sections is not in ``previous``.
     """
     rows: list[Passage] = []
-    told: list[tuple[str, str, str, int, str | None]] = []
+    told: list[tuple[str, str, str, datetime | None, int, str | None]] = []
     before = _Taken(previous)
     for document in sorted(documents, key=lambda one: one.document_id):
         title, found, reason = before.of(document) if document.sections is None else _cut(document, spec)
         if not reason and len(rows) + len(found) > max_passages:
             found, reason = [], TOO_MANY
         rows += found
-        told.append((document.document_id, document.record_id, title, len(found), reason))
+        named = (document.document_id, document.record_id, title, document.published_at)
+        told.append((*named, len(found), reason))
     vectors, postings = _searchable(rows, embedder, previous)
     reasons = Counter(reason for *_, reason in told if reason)
     return IndexFiles(
-        index_id=index_id_of(config_sha256, documents),
+        index_id=index_id_of(config_sha256, {one.document_id: one.record_id for one in documents}),
         project=project,
         config_sha256=config_sha256,
         embedding=embedder.name,

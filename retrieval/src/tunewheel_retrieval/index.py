@@ -37,6 +37,7 @@ DOCUMENTS = {
     "document_id": pl.String,
     "record_id": pl.String,
     "title": pl.String,
+    "published_at": pl.Datetime("us", "UTC"),
     "passages": pl.Int32,
     "left_out": pl.String,
 }

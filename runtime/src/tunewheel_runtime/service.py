@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import structlog
+from aiokafka.errors import KafkaError  # pyright: ignore[reportMissingTypeStubs]
 from faststream.kafka import KafkaBroker
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -44,7 +45,7 @@ from tunewheel_runtime.store import ObjectStore
 from tunewheel_runtime.subscriptions import Subscriptions
 from tunewheel_runtime.telemetry import Telemetry, make_telemetry
 from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_of_clear_text
-from tunewheel_runtime.view import Apply, ApplyAt, Forget, LogReader, View
+from tunewheel_runtime.view import Apply, ApplyAt, Begins, Forget, LogReader, View
 
 __all__ = ["Delivery", "Lease", "LeaseLost", "Position", "Service"]
 
@@ -171,12 +172,38 @@ class Service:
         return self.replay_at(topics, lambda envelope, _: apply(envelope), forget=forget)
 
     def replay_at(
-        self, topics: Sequence[TopicSpec], apply: ApplyAt, *, forget: Forget = lambda _topic, _key: None
+        self,
+        topics: Sequence[TopicSpec],
+        apply: ApplyAt,
+        *,
+        forget: Forget = lambda _topic, _key: None,
+        begins: Begins | None = None,
     ) -> LogReader:
-        """Like ``replay``; ``apply`` is also told where on the log each event lies."""
-        reader = LogReader(self.settings, topics, apply, failed=self.fail, forget=forget, warn=self.warn)
+        """Like ``replay``; ``apply`` is also told where on the log each event lies. ``begins`` says where to
+        start, asked once what was replayed before is complete."""
+        reader = LogReader(
+            self.settings, topics, apply, failed=self.fail, forget=forget, warn=self.warn, begins=begins
+        )
         self._readers.append(reader)
         return reader
+
+    async def read_whole(self, topic: TopicSpec, apply: ApplyAt) -> None:
+        """Feed every event that is on ``topic`` now to ``apply``, once, in no order between partitions.
+
+        Raises:
+            TransientError: the broker does not answer.
+        """
+
+        async def from_the_first() -> dict[str, dict[str, int] | None]:
+            return {}
+
+        reader = LogReader(self.settings, (topic,), apply, failed=self.fail, begins=from_the_first)
+        try:
+            await reader.start()
+        except (KafkaError, OSError) as error:
+            raise TransientError(f"cannot read {topic.name}: {error!r}") from error
+        finally:
+            await reader.stop()
 
     def one_at_a_time(self, topic: TopicSpec) -> None:
         """Let one process of this service be active; others wait, not ready, until it has gone.

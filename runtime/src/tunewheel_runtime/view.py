@@ -36,6 +36,9 @@ ApplyAt = Callable[[Envelope[Any], Position], Awaitable[None] | None]
 Forget = Callable[[TopicSpec, str], None]
 """Told the topic and the key of a tombstone."""
 Failed = Callable[[BaseException], None]
+Begins = Callable[[], Awaitable[Mapping[str, Mapping[str, int] | None]]]
+"""By topic, from which offset of each partition to read; None: from its end. What is not named is read
+whole."""
 
 
 class LogReader:
@@ -43,11 +46,13 @@ class LogReader:
 
     Partitions are those that the broker has, and those that are added meanwhile.
 
-    Within a partition events come in log order. The initial read merges topics by log timestamp, and at
-    equal timestamps in the order the topics were given. A record that cannot be decoded is skipped with an
-    error in the log: a view must not stop at what some producer once wrote. A tombstone (null, on a compacted
-    topic) goes to ``forget``. Any other error ends the reading and goes to ``failed``: what is then held
-    grows old, and nobody must go on working with it. ``warn`` is told of a topic that is to be kept for ever
+    Within a partition events come in log order. The initial read merges topics by log timestamp, and at equal
+    timestamps in the order the topics were given. A record that cannot be decoded is skipped with an error in
+    the log: a view must not stop at what some producer once wrote. A tombstone (null, on a compacted topic)
+    goes to ``forget``. Any other error ends the reading and goes to ``failed``: what is then held grows old,
+    and nobody must go on working with it. With ``begins`` the reading starts where it says, and the initial
+    read applies events as they come, in no order between partitions, so that a long log need not fit into
+    memory: for folds that give the same in any order. ``warn`` is told of a topic that is to be kept for ever
     and begins later than at its first event: what was there before is missing from what is held.
     """
 
@@ -60,7 +65,9 @@ class LogReader:
         failed: Failed,
         forget: Forget = lambda _topic, _key: None,
         warn: Warn = lambda _name, _text: None,
+        begins: Begins | None = None,
     ) -> None:
+        self._begins = begins
         self._options = client_options(settings)
         self._topics = tuple(topics)
         self._names = [topic.name for topic in topics]
@@ -101,6 +108,8 @@ class LogReader:
         await consumer.seek_to_beginning(*partitions)
         self._applied = {tp: await consumer.position(tp) for tp in partitions}
         self._warn_if_truncated(self._applied)
+        if self._begins is not None:
+            await self._skip_to(await self._begins(), consumer)
         await self._read_to(await consumer.end_offsets(partitions), consumer)
         self._follower = asyncio.create_task(self._follow(consumer), name="log-reader")
         self._follower.add_done_callback(self._follower_ended)
@@ -134,6 +143,22 @@ class LogReader:
                 f"cannot read {[t.name for t in self._topics]} to the end: {error!r}"
             ) from error
 
+    def upto(self, topic: TopicSpec) -> dict[str, int]:
+        """Return, by partition, the offset before which every event of ``topic`` has been applied."""
+        applied = {tp.partition: end for tp, end in self._applied.items() if tp.topic == topic.name}
+        return {str(partition): applied[partition] for partition in sorted(applied)}
+
+    async def _skip_to(
+        self, begins: Mapping[str, Mapping[str, int] | None], consumer: AIOKafkaConsumer
+    ) -> None:
+        ends = await consumer.end_offsets(list(self._applied))
+        for partition, first in self._applied.items():
+            of_topic = begins.get(partition.topic, {})
+            wanted = ends[partition] if of_topic is None else of_topic.get(str(partition.partition), 0)
+            if first < wanted <= ends[partition]:  # beyond the end it is of another log
+                consumer.seek(partition, wanted)
+                self._applied[partition] = wanted
+
     def _has_reached(self, ends: dict[TopicPartition, int]) -> bool:
         return all(self._applied.get(tp, -1) >= end for tp, end in ends.items())
 
@@ -141,7 +166,11 @@ class LogReader:
         pending: list[ConsumerRecord[bytes, bytes]] = []
         while not self._has_reached(ends):
             for partition, records in (await consumer.getmany(timeout_ms=200)).items():
-                pending.extend(records)
+                if self._begins is None:
+                    pending.extend(records)
+                else:
+                    for record in records:
+                        await self._decode_and_apply(record)
                 self._applied[partition] = records[-1].offset + 1
             for partition in ends:  # compaction and transactions leave gaps that only the position shows
                 self._applied[partition] = max(self._applied[partition], await consumer.position(partition))

@@ -154,7 +154,7 @@ def test_a_small_version_is_preliminary_and_says_why(count: int, preliminary: bo
 def test_what_is_withdrawn_is_in_no_example(records, spec) -> None:
     from datetime import UTC, datetime
 
-    from tunewheel_curate.records.withdrawals import Withdrawal
+    from tunewheel_contracts.withdrawals import Withdrawal
 
     until = datetime(2027, 1, 1, tzinfo=UTC)
     rows = [row(q, 0, q, q, "expert") for q in range(20)]

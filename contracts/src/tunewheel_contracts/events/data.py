@@ -159,8 +159,8 @@ class ErasureCompleted(Event):
     erasure_id: SourceId
     holder: Slug = "curate"
     """Whose data it was: ``curate`` (records, dataset versions), ``ingest`` (stored files, dead letters),
-    ``eval`` (what models wrote on held-out examples), ``monitor`` (drift excerpts) or ``serve-gateway``
-    (completions that wait for the broker, or for feedback)."""
+    ``eval`` (what models wrote on held-out examples), ``monitor`` (drift excerpts), ``serve-gateway``
+    (completions that wait for the broker, or for feedback) or ``index`` (passages of documents)."""
     customer: SourceId | None = None
     source_id: SourceId | None = None
     requested_by: SourceId

@@ -55,7 +55,8 @@ class IndexManifest(Frozen):
     lexical: tuple[ArtifactRef, ...]
     """What the search by words reads."""
     documents: ArtifactRef
-    """Parquet, one row per document: document_id, record_id, title, passages, left_out (why it has none)."""
+    """Parquet, one row per document: document_id, record_id, title, published_at, passages, left_out
+    (why it has none)."""
     counts: IndexCounts
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tunewheel_contracts.formats.dataset import TeacherUse
+from tunewheel_contracts.withdrawals import Withdrawal
 
 from tunewheel_curate.documents.teaching import Lesson
 from tunewheel_curate.examples.tokens import Tokens, estimating
 from tunewheel_curate.holdout.memory import HoldoutMemory
-from tunewheel_curate.records.withdrawals import Withdrawal
 from tunewheel_curate.replay.mixing import ReplayPool
 
 NOT_ASKED = "no tokenizer was asked for"

@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.spec import BuildPolicy
+from tunewheel_contracts.withdrawals import Withdrawal
 from tunewheel_curate.builds.policy import due, pending_records
 from tunewheel_curate.records.table import RecordTable
-from tunewheel_curate.records.withdrawals import Withdrawal
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

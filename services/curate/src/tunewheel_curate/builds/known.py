@@ -18,11 +18,11 @@ from tunewheel_contracts.topics import (
     TRAIN_COMPLETED,
     TURN_DECIDED,
 )
+from tunewheel_contracts.withdrawals import Withdrawals
 from tunewheel_runtime.service import Position
 
 from tunewheel_curate.builds.history import TOPICS as HISTORY_TOPICS
 from tunewheel_curate.builds.history import History
-from tunewheel_curate.records.withdrawals import Withdrawals
 from tunewheel_curate.turns.facts import TOPICS as TURN_TOPICS
 from tunewheel_curate.turns.facts import TurnFacts
 

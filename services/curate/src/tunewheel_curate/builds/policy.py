@@ -9,9 +9,10 @@ import polars as pl
 from tunewheel_contracts.events.data import BuildReason, RecordKind
 from tunewheel_contracts.formats.spec import BuildPolicy
 from tunewheel_contracts.identity import content_sha256
+from tunewheel_contracts.withdrawals import Withdrawal
 
 from tunewheel_curate.records.table import ends_of
-from tunewheel_curate.records.withdrawals import Withdrawal, not_taken_back
+from tunewheel_curate.records.withdrawals import not_taken_back
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,9 @@ from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_id
+from tunewheel_contracts.withdrawals import Withdrawal
 
 from tunewheel_curate.errors import SourceAway
-from tunewheel_curate.records.withdrawals import Withdrawal
 
 if TYPE_CHECKING:
     import polars as pl

@@ -1,0 +1,1 @@
+"""Builds what answers can be retrieved from."""

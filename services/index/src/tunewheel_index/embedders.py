@@ -1,0 +1,70 @@
+"""The embedder that a project's spec asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import aiohttp
+from tunewheel_contracts.errors import InvalidSpec
+from tunewheel_contracts.formats.allowed_sources import EMBEDDING_FIELD, AllowedSources
+from tunewheel_contracts.formats.retrieval_spec import Embedding, StaticEmbedding
+from tunewheel_embedding.endpoint import EndpointEmbedder
+from tunewheel_embedding.static import StaticEmbedder, Vectors
+from tunewheel_retrieval.building import Embedder
+
+
+class Embedders:
+    """Makes embedders; the table of the static one is read once."""
+
+    def __init__(self, allowed: AllowedSources) -> None:
+        self._allowed = allowed
+        self._static = StaticEmbedder()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def of(self, embedding: Embedding) -> Embedder:
+        """Return the embedder, to be called in a thread while this loop runs.
+
+        Raises:
+            InvalidSpec: the endpoint's host or key is not allowed here, or the key is not set.
+        """
+        if isinstance(embedding, StaticEmbedding):
+            await asyncio.to_thread(lambda: self._static.name)
+            return self._static
+        self._allowed.check_embedding(embedding)
+        key = os.environ.get(embedding.api_key_env) if embedding.api_key_env else None
+        if embedding.api_key_env and not key:
+            reason = f"names {embedding.api_key_env}, which is not set where the index runs; set it"
+            raise InvalidSpec(field=f"{EMBEDDING_FIELD}.api_key_env", reason=reason)
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        endpoint = EndpointEmbedder(
+            self._session, embedding.base_url, embedding.model, dimensions=embedding.dimensions, api_key=key
+        )
+        return FromThread(endpoint, asyncio.get_running_loop())
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        if self._session is not None:
+            await self._session.close()
+
+
+@dataclass(frozen=True)
+class FromThread:
+    """An endpoint's embedder for a build, which runs in a thread."""
+
+    endpoint: EndpointEmbedder
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def name(self) -> str:
+        return self.endpoint.name
+
+    @property
+    def dimensions(self) -> int:
+        return self.endpoint.dimensions
+
+    def units(self, texts: Sequence[str]) -> Vectors:
+        return asyncio.run_coroutine_threadsafe(self.endpoint.units(texts), self.loop).result()

@@ -1,0 +1,36 @@
+"""The map of the index: records, withdrawals and specs make versions; an erasure takes versions away."""
+
+from __future__ import annotations
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import ErasureCompleted
+from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_runtime.service import Service
+from tunewheel_runtime.view import LogReader
+
+from tunewheel_index.erasing import carry_out
+from tunewheel_index.indexer import Indexer
+from tunewheel_index.storing import IndexStore
+
+
+def register(service: Service, indexer: Indexer, versions: IndexStore) -> tuple[LogReader, LogReader]:
+    """Attach what is read; return the readers of what is taken back, and of records, in the order of their
+    start: a record is compared with what was taken back."""
+    takebacks = service.replay_at((topics.DOCUMENT_WITHDRAWN, topics.ERASURE_REQUESTED), indexer.on_takeback)
+    records = service.replay_at((topics.RECORD_INGESTED,), indexer.on_record, begins=indexer.begins)
+    service.withhold(indexer.erasures, takebacks)
+
+    @service.on(topics.ERASURE_REQUESTED)
+    async def on_erasure_requested(event: Envelope[ErasureRequested]) -> Envelope[ErasureCompleted]:
+        await takebacks.refresh()
+        proof = await carry_out(
+            event,
+            indexer.erasures.asked_by(event),
+            indexer=indexer,
+            versions=versions,
+            store=service.store,
+        )
+        return service.new(proof, cause=event)
+
+    return takebacks, records

@@ -1,0 +1,214 @@
+"""Every project that retrieves, and when its next version is built."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import structlog
+from tunewheel_contracts import topics
+from tunewheel_contracts.erasures import Erasures
+from tunewheel_contracts.errors import InvalidSpec, TransientError
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import RecordIngested, RecordKind
+from tunewheel_contracts.events.retrieval import IndexVersioned
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.withdrawals import Withdrawals
+from tunewheel_embedding.endpoint import EmbeddingRefused
+from tunewheel_runtime.deadletter import Position, Warn
+from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
+from tunewheel_runtime.view import View
+
+from tunewheel_index.documents import Documents, Version
+from tunewheel_index.metrics import Metrics
+from tunewheel_index.project import Project, takes_of
+from tunewheel_index.storing import IndexStore
+
+log = structlog.get_logger(__name__)
+IN_MEMORY = 4
+"""Newest versions that stay in memory between builds; others are read again when they are needed."""
+AT_ONCE = 8
+"""Projects that are built at the same time: one whose endpoint is slow, or whose log is read again, delays no
+other."""
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
+Build = Callable[[Project], Awaitable[None]]
+
+
+class Indexer:
+    """Takes note of what happens on the loop, and has ``build`` called, once at a time for each project."""
+
+    def __init__(
+        self,
+        declared: View[ProjectDeclared],
+        newest: View[IndexVersioned],
+        store: IndexStore,
+        *,
+        metrics: Metrics,
+        quiet_seconds: float,
+        warn: Warn,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._declared, self._newest, self._store = declared, newest, store
+        self._metrics, self._quiet_seconds, self._warn, self._failed = metrics, quiet_seconds, warn, failed
+        self.withdrawals, self.erasures = Withdrawals(), Erasures()
+        self.projects: dict[str, Project] = {}
+        self.build: Build
+        self._room, self._wake = asyncio.Semaphore(AT_ONCE), asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._builds: dict[str, asyncio.Task[None]] = {}
+        self._has_begun = False
+        declared.on_change(self._on_declared)
+        declared.on_removal(lambda project: self.projects.pop(project, None))
+
+    async def begins(self) -> dict[str, dict[str, int] | None]:
+        """Take every project up where its newest version left it; return from where records are to be read.
+        For a project without a version the whole log is read when it is built first."""
+        for envelope in self._declared.values():
+            await self._take_up(envelope.data.spec)
+        self._has_begun = True
+        known = [one.newest.records_upto for one in self.projects.values() if one.newest and one.is_whole]
+        if not known:
+            return {topics.RECORD_INGESTED.name: None}
+        partitions = {partition for upto in known for partition in upto}
+        return {
+            topics.RECORD_INGESTED.name: {at: min(upto.get(at, 0) for upto in known) for at in partitions}
+        }
+
+    def on_record(self, envelope: Envelope[Any], _: Position) -> None:
+        """Take note of one record."""
+        project = self.projects.get(envelope.project)
+        if project is not None and apply(project, envelope):
+            self._touch(project)
+
+    def on_takeback(self, envelope: Envelope[Any], position: Position) -> None:
+        """Take note of one withdrawal or erasure."""
+        self.withdrawals.apply(envelope, position.partition, position.offset)
+        self.erasures.apply(envelope)
+        if (project := self.projects.get(envelope.project)) is not None:
+            self._touch(project)
+
+    async def start(self) -> None:
+        """Begin to build, at once what is to be built already."""
+        for project in self.projects.values():
+            self._touch(project)
+        self._worker = asyncio.create_task(self._work(), name="indexer")
+        self._worker.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        tasks = [*self._builds.values(), *([self._worker] if self._worker else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def settle(self, name: str) -> Project | None:
+        """Build now what is to be built of one project, and return it; None where it does not retrieve.
+
+        Raises:
+            InvalidSpec, EmbeddingRefused, TransientError: see ``Builder.build``.
+        """
+        project = self.projects.get(name)
+        if project is not None:
+            async with project.building, self._room:
+                project.changed_at = None
+                await self.build(project)
+                self._make_room(project)
+        return project
+
+    def _on_declared(self, envelope: Envelope[ProjectDeclared]) -> None:
+        """A spec that retrieves for the first time, or differently, makes another version."""
+        spec = envelope.data.spec
+        if not self._has_begun:
+            return  # ``begins`` takes up what was declared before
+        if spec.retrieval is None:
+            self.projects.pop(spec.project, None)
+            return
+        project = self.projects.get(spec.project)
+        if project is None:
+            newest = self._newest.get(spec.project)
+            project = self._add(spec, newest.data if newest else None, ())
+            project.is_whole = False
+        project.spec = spec
+        self._touch(project)
+
+    async def _take_up(self, spec: ProjectSpec) -> None:
+        if spec.retrieval is None:
+            return
+        newest, known = self._newest.get(spec.project), list[Version]()
+        is_whole = newest is not None
+        if newest is not None:
+            try:
+                known = await self._store.versions(newest.data)
+            except (ArtifactMissing, CorruptArtifact) as error:
+                log.warning("document_versions_unreadable", project=spec.project, error=str(error))
+                is_whole = False
+        self._add(spec, newest.data if newest else None, known).is_whole = is_whole
+
+    def _add(self, spec: ProjectSpec, newest: IndexVersioned | None, known: Iterable[Version]) -> Project:
+        takes = takes_of(spec.project, self.withdrawals, self.erasures)
+        self.projects[spec.project] = project = Project(spec, Documents(takes, known), newest)
+        return project
+
+    def _touch(self, project: Project) -> None:
+        project.touch(time.monotonic())
+        self._wake.set()
+
+    async def _work(self) -> None:
+        while True:
+            self._wake.clear()
+            now = time.monotonic()
+            idle = {name: one for name, one in self.projects.items() if name not in self._builds}
+            due = {name: one.due_at(self._quiet_seconds) for name, one in idle.items()}
+            for name in [name for name, at in due.items() if at is not None and at <= now]:
+                self._builds[name] = task = asyncio.create_task(self._try(name), name=f"index {name}")
+                task.add_done_callback(lambda done, name=name: self._built(name, done))
+            later = [at for at in due.values() if at is not None and at > now]
+            try:
+                async with asyncio.timeout(max(0.0, min(later) - time.monotonic()) if later else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _try(self, name: str) -> None:
+        topic, project = f"index {name}", self.projects.get(name)
+        if project is None:
+            return
+        try:
+            await self.settle(name)
+        except (InvalidSpec, EmbeddingRefused) as error:  # until the spec, or a document, changes
+            self._metrics.add("builds.failed", of="refused")
+            self._warn(topic, f"the index of {name} cannot be built: {error}")
+        except TransientError as error:
+            self._metrics.add("builds.failed", of="unavailable")
+            self._warn(topic, f"the index of {name} waits: {error}")
+            wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**project.troubles)
+            project.troubles += 1
+            project.waits_since = project.changed_at = time.monotonic() + wait
+        else:
+            project.troubles = 0
+            self._warn(topic, None)
+
+    def _built(self, name: str, build: asyncio.Task[None]) -> None:
+        self._builds.pop(name, None)
+        self._wake.set()
+        self._ended(build)
+
+    def _make_room(self, latest: Project) -> None:
+        others = [one for one in self.projects.values() if one.index is not None and one is not latest]
+        for project in others[: max(0, len(others) + 1 - IN_MEMORY)]:
+            project.index = None
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._failed(error)
+
+
+def apply(project: Project, envelope: Envelope[RecordIngested], *, again: bool = False) -> bool:
+    """Tell a project's documents of a record; return whether that changes them."""
+    record = envelope.data
+    if record.kind is not RecordKind.DOCUMENT or record.project != project.name:
+        return False
+    return project.documents.apply(record, envelope.time, again=again)

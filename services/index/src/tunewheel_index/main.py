@@ -1,0 +1,88 @@
+"""The index's process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_runtime.deadletter import Position
+from tunewheel_runtime.process import run_service
+from tunewheel_runtime.service import Service
+
+from tunewheel_index.building import Builder, Upto
+from tunewheel_index.embedders import Embedders
+from tunewheel_index.handlers import register
+from tunewheel_index.indexer import Indexer, apply
+from tunewheel_index.metrics import Metrics
+from tunewheel_index.project import Project
+from tunewheel_index.settings import Settings
+from tunewheel_index.storing import IndexStore
+
+
+def make_app(settings: Settings) -> Service:
+    """Build the service: specs, the newest versions and what was taken back are read before any record is."""
+    service = Service("index", settings)
+    service.one_at_a_time(topics.PROJECT_DECLARED)
+    metrics = Metrics(service.telemetry)
+    service.tell_metrics(metrics.render)
+    versions = IndexStore(service.store)
+    embedders = Embedders(AllowedSources(hosts=settings.spec_hosts))
+    indexer = Indexer(
+        service.view(topics.PROJECT_DECLARED),
+        service.view(topics.INDEX_VERSIONED),
+        versions,
+        metrics=metrics,
+        quiet_seconds=settings.index_quiet_seconds,
+        warn=service.warn,
+        failed=service.fail,
+    )
+    takebacks, records = register(service, indexer, versions)
+
+    def upto() -> Upto:
+        return Upto(
+            records.upto(topics.RECORD_INGESTED),
+            takebacks.upto(topics.DOCUMENT_WITHDRAWN),
+            takebacks.upto(topics.ERASURE_REQUESTED),
+        )
+
+    builder = Builder(
+        service,
+        versions,
+        embedders,
+        upto,
+        lambda project: read_again(project, service),
+        metrics=metrics,
+        max_passages=settings.index_max_passages,
+        kept_versions=settings.index_kept_versions,
+        secret=settings.pseudonym_secret.get_secret_value() if settings.pseudonym_secret else "",
+    )
+    indexer.build = builder.build
+    service.on_startup(indexer.start)
+    service.on_shutdown(embedders.close)
+    service.on_shutdown(indexer.stop)
+    return service
+
+
+async def read_again(project: Project, service: Service) -> None:
+    """Read all records that are on the log now for one project, whose texts were let go or never read.
+
+    Raises:
+        TransientError: the broker does not answer.
+    """
+
+    def take(envelope: Envelope[Any], _: Position) -> None:
+        apply(project, envelope, again=True)
+
+    await service.read_whole(topics.RECORD_INGESTED, take)
+    project.is_whole = True
+
+
+def main() -> None:
+    """Run the service from the environment's settings."""
+    run_service("index", Settings, make_app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What the index holds of one project in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from tunewheel_contracts.erasures import Erasures
+from tunewheel_contracts.events.retrieval import IndexVersioned
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.withdrawals import Withdrawals
+from tunewheel_retrieval.index import Index
+
+from tunewheel_index.documents import Documents, Takes, Version
+
+LONGEST_QUIET = 10
+"""Changes that do not end are waited for so many quiet times, then a version is built all the same."""
+
+
+@dataclass
+class Project:
+    """Its documents, its newest version, and whether something is still to be done."""
+
+    spec: ProjectSpec
+    documents: Documents
+    newest: IndexVersioned | None = None
+    index: Index | None = None
+    """The newest version, where it is in memory."""
+    is_whole: bool = True
+    """False: the log is still to be read from its beginning for it."""
+    changed_at: float | None = None
+    """When something changed last that is in no version yet, by a clock that never goes back; None: nothing
+    did."""
+    waits_since: float = 0.0
+    """When the first such change came."""
+    troubles: int = 0
+    """Builds that failed one after the other."""
+    building: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a version is built."""
+
+    @property
+    def name(self) -> str:
+        return self.spec.project
+
+    def touch(self, now: float) -> None:
+        """Note that something changed."""
+        if self.changed_at is None:
+            self.waits_since = now
+        self.changed_at = now
+
+    def due_at(self, quiet_seconds: float) -> float | None:
+        """Return when a version is to be built; None: nothing changed."""
+        if self.changed_at is None:
+            return None
+        return min(self.changed_at + quiet_seconds, self.waits_since + LONGEST_QUIET * quiet_seconds)
+
+
+def records_in(index: Index | None) -> dict[str, str]:
+    """Return, by document, the record that ``index`` was built from."""
+    if index is None:
+        return {}
+    return dict(index.documents.select("document_id", "record_id").iter_rows())
+
+
+def differing(before: Mapping[str, str], after: Mapping[str, str]) -> int:
+    """Count documents that are new, other, or gone."""
+    return sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())
+
+
+def without_text(
+    versions: Collection[Version], held: Mapping[str, str], texts: Collection[str]
+) -> list[Version]:
+    """Return the versions that are not in an index that holds ``held``, and whose text is not here."""
+    return [one for one in versions if held.get(one.document_id) != one.record_id not in texts]
+
+
+def takes_of(project: str, withdrawals: Withdrawals, erasures: Erasures) -> Takes:
+    """Return what tells whether a version of a document was withdrawn or erased, as is known when asked."""
+
+    def takes(version: Version) -> bool:
+        if withdrawals.takes(project, version.document_id, version.published_at):
+            return True
+        moments = {version.published_at, version.occurred_at or version.published_at}
+        return any(
+            erasures.take(project=project, customer=version.group, source_id=version.document_id, at=moment)
+            for moment in moments
+        )
+
+    return takes

@@ -1,0 +1,150 @@
+"""Which version of a document counts, in whatever order and however often its events come."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tunewheel_contracts.erasures import Erasures
+from tunewheel_contracts.event import new_event
+from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested
+from tunewheel_contracts.withdrawals import Withdrawals
+from tunewheel_index.documents import Documents, from_frame, to_frame
+from tunewheel_index.project import takes_of
+from tunewheel_retrieval.building import index_id_of
+
+from .conftest import MINUTE, NOON, record
+
+
+class Fold:
+    """Documents with what was taken back, as the service holds them."""
+
+    def __init__(self) -> None:
+        self.withdrawals, self.erasures = Withdrawals(), Erasures()
+        self.documents = Documents(takes_of("shop", self.withdrawals, self.erasures))
+        self._offset = 0
+
+    def tell(self, event: tuple[str, Any, datetime]) -> None:
+        kind, data, at = event
+        self._offset += 1
+        if kind == "record":
+            self.documents.apply(data, at)
+        elif kind == "withdrawn":
+            self.withdrawals.apply(new_event(data, source="/test", time=at), 0, self._offset)
+        else:
+            self.erasures.apply(new_event(data, source="/test", time=at))
+
+    def restart(self) -> None:
+        """Go on from the table that a version names, as another process does."""
+        self.documents.prune()
+        known = from_frame(to_frame(self.documents.known()))
+        self.documents = Documents(takes_of("shop", self.withdrawals, self.erasures), known)
+
+    @property
+    def records(self) -> dict[str, str]:
+        return {name: version.record_id for name, version in self.documents.current().items()}
+
+    @property
+    def index_id(self) -> str:
+        return index_id_of("0" * 64, self.records)
+
+
+def published(document_id: str, text: str, minute: int, *, dated: int | None = None) -> tuple[str, Any, Any]:
+    occurred = None if dated is None else NOON + dated * MINUTE
+    return "record", record(document_id, text, occurred_at=occurred), NOON + minute * MINUTE
+
+
+def withdrawn(document_id: str, minute: int) -> tuple[str, Any, Any]:
+    return "withdrawn", DocumentWithdrawn(project="shop", document_id=document_id), NOON + minute * MINUTE
+
+
+def erased(document_id: str, minute: int) -> tuple[str, Any, Any]:
+    data = ErasureRequested(
+        project="shop", erasure_id=f"e-{document_id}-{minute}", source_id=document_id, requested_by="dpo"
+    )
+    return "erased", data, NOON + minute * MINUTE
+
+
+NAMES, TEXTS, MINUTES = (
+    st.sampled_from(["a.md", "b.md"]),
+    st.sampled_from(["one", "two", "three"]),
+    st.integers(0, 9),
+)
+EVENTS = st.lists(
+    st.one_of(
+        st.builds(published, NAMES, TEXTS, MINUTES, dated=st.none() | MINUTES),
+        st.builds(withdrawn, NAMES, MINUTES),
+        st.builds(erased, NAMES, MINUTES),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=400)
+@given(events=EVENTS, seed=st.randoms(), cut=st.integers(0, 12))
+def test_any_order_any_repetition_and_any_restart_make_the_same_version(events, seed, cut) -> None:
+    straight = Fold()
+    for event in events:
+        straight.tell(event)
+    other, shuffled = Fold(), [*events, *events]
+    seed.shuffle(shuffled)
+    for event in shuffled[:cut]:
+        other.tell(event)
+    other.restart()
+    for event in shuffled[max(0, cut - 3) :]:  # a little of what was known comes again
+        other.tell(event)
+    for event in [event for event in events if event not in shuffled[max(0, cut - 3) :]]:
+        other.tell(event)
+    assert other.index_id == straight.index_id
+
+
+@pytest.mark.parametrize(
+    ("events", "counts"),
+    [
+        ([published("a.md", "one", 0), published("a.md", "two", 1)], "two"),
+        ([published("a.md", "two", 1, dated=1), published("a.md", "one", 2, dated=0)], "two"),
+        ([published("a.md", "two", 1, dated=5), published("a.md", "one", 2)], "one"),
+        ([published("a.md", "one", 0), published("a.md", "two", 1), published("a.md", "one", 2)], "one"),
+        ([published("a.md", "one", 0), published("a.md", "two", 2), withdrawn("a.md", 1)], "two"),
+        ([published("a.md", "one", 0), published("a.md", "two", 1), withdrawn("a.md", 1)], None),
+        ([published("a.md", "one", 0), withdrawn("a.md", 1), published("a.md", "one", 2)], "one"),
+        ([published("a.md", "one", 0), erased("a.md", 0)], None),
+        ([published("a.md", "one", 3, dated=0), erased("a.md", 1)], None),
+        ([published("a.md", "one", 0), erased("a.md", 1), published("a.md", "two", 2)], "two"),
+        ([published("a.md", "one", 0), erased("b.md", 1)], "one"),
+    ],
+)
+def test_the_newest_that_nobody_took_back_counts(events, counts: str | None) -> None:
+    for order in (events, events[::-1]):
+        fold = Fold()
+        for event in order:
+            fold.tell(event)
+        expected = {} if counts is None else {"a.md": record("a.md", counts).record_id}
+        assert fold.records == expected
+        assert set(fold.documents.texts) >= set(expected.values())
+
+
+def test_only_texts_that_count_and_are_news_are_held() -> None:
+    documents = Documents(lambda _: False)
+    assert documents.apply(record("a.md", "one"), NOON)
+    assert documents.apply(record("a.md", "two"), NOON + MINUTE)
+    assert [told.input for told in documents.texts.values()] == ["two"]
+    documents.texts.clear()
+    assert not documents.apply(record("a.md", "two"), NOON + MINUTE)
+    assert not documents.texts
+    assert not documents.apply(record("a.md", "two"), NOON + MINUTE, again=True)
+    assert [told.input for told in documents.texts.values()] == ["two"]
+
+
+def test_what_was_taken_back_is_forgotten() -> None:
+    fold = Fold()
+    for event in (published("a.md", "one", 0), published("b.md", "one", 0), erased("a.md", 1)):
+        fold.tell(event)
+    assert fold.documents.prune() == 1
+    assert [version.document_id for version in fold.documents.known()] == ["b.md"]
+    assert fold.documents.prune() == 0
+    fold.tell(published("a.md", "one", 0))
+    assert fold.records.keys() == {"b.md"}

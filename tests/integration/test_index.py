@@ -1,0 +1,219 @@
+"""The index on a real broker: versions from the log, changes, what is taken back, kill -9 in mid-build."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+from tunewheel_contracts import topics
+from tunewheel_contracts.event import Envelope, decode_data, new_event
+from tunewheel_contracts.events.data import RecordIngested, RecordKind
+from tunewheel_contracts.events.retrieval import IndexVersioned
+from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested
+from tunewheel_contracts.formats.index import IndexManifest
+from tunewheel_contracts.identity import content_id, content_sha256
+from tunewheel_retrieval.index import Index
+from tunewheel_runtime.service import Service
+from tunewheel_runtime.store import ObjectStore
+
+from .bus import PATIENCE_SECONDS, Bus, running, until
+from .specs import declared
+
+pytestmark = pytest.mark.integration
+DIMENSIONS = 8
+TEXTS = {
+    "bell.md": "The bell rings twice when the door opens.",
+    "locker.md": "A locker that jams is opened with the master key of anna@example.com.",
+    "tyre.md": "Tyres are pumped up to four bar.",
+}
+
+
+def index(kafka: str, store: Path) -> Service:
+    from tunewheel_index.main import make_app
+    from tunewheel_index.settings import Settings
+
+    return make_app(Settings(bootstrap_servers=kafka, store_url=store.as_uri(), index_quiet_seconds=0.3))
+
+
+def published(project: str, document_id: str, text: str) -> Envelope[RecordIngested]:
+    data = RecordIngested(
+        project=project,
+        record_id=content_id("rec", [project, document_id, text]),
+        kind=RecordKind.DOCUMENT,
+        source_id=document_id,
+        source_event_id="e",
+        title=document_id,
+        input=text,
+        group=document_id,
+    )
+    return new_event(data, source="/test", time=datetime.now(UTC))
+
+
+class Reader:
+    """The versions of one project as a gateway meets them."""
+
+    def __init__(self, bus: Bus, store: Path, project: str) -> None:
+        self._bus, self._store, self._project = bus, ObjectStore(store.as_uri()), project
+        self.seen = 0
+
+    async def next(self) -> tuple[IndexVersioned, Index]:
+        """Wait for the project's next version, and open it."""
+        self.seen += 1
+        events = await self._bus.collect(
+            topics.INDEX_VERSIONED, self.seen, where=lambda event: event.project == self._project
+        )
+        event = events[-1].data
+        manifest = decode_data(IndexManifest, await self._store.get(event.manifest))
+        refs = (manifest.passages, manifest.vectors, manifest.documents, *manifest.lexical)
+        files = {ref.path: await self._store.get(ref) for ref in refs}
+        return event, Index.open(manifest, files)
+
+
+def documents(found: Index) -> set[str]:
+    return {row.document_id for row in found.rows}
+
+
+async def test_a_change_is_in_the_next_version_and_what_was_taken_back_is_not(
+    kafka: str, tmp_path: Path, project: str
+):
+    async with Bus(kafka) as bus, contextlib.AsyncExitStack() as running_services:
+        reader = Reader(bus, tmp_path, project)
+        await bus.publish(declared(project, retrieval={}))
+        await bus.publish(*(published(project, name, text) for name, text in TEXTS.items()))
+        await running_services.enter_async_context(running(index(kafka, tmp_path)))
+        first, before = await reader.next()
+        while documents(before) != set(TEXTS):
+            first, before = await reader.next()
+        assert "anna@example.com" not in "".join(row.text for row in before.rows)
+        assert before.search("my locker jams", None, 1)[0].passage.document_id == "locker.md"
+
+        await bus.publish(published(project, "bell.md", "The bell rings thrice when the door opens."))
+        changed, after = await reader.next()
+        assert (changed.changed, changed.previous) == (1, first.index_id)
+        assert after.search("how often does the bell ring", None, 1)[0].passage.text.count("thrice") == 1
+        kept = [row for row in after.rows if row.document_id != "bell.md"]
+        assert kept == [row for row in before.rows if row.document_id != "bell.md"]
+        np.testing.assert_array_equal(after.vectors[1:], before.vectors[1:])
+        assert all(int(changed.records_upto[at]) >= end for at, end in first.records_upto.items())
+
+        # the same again makes no version: the one that comes next is about the withdrawal
+        await bus.publish(published(project, "bell.md", "The bell rings thrice when the door opens."))
+        await bus.publish(
+            new_event(DocumentWithdrawn(project=project, document_id="tyre.md"), source="/test")
+        )
+        _, fewer = await reader.next()
+        assert documents(fewer) == {"bell.md", "locker.md"}
+
+        await _is_erased(bus, tmp_path, project, "locker.md", earlier=(before, after, fewer))
+        _, last = await reader.next()
+        assert documents(last) == {"bell.md"}
+        await bus.publish(declared(project, retrieval={"passage_tokens": 16, "budget_tokens": 16}))
+        _, other = await reader.next()
+        assert other.manifest.config_sha256 != last.manifest.config_sha256
+        assert documents(other) == {"bell.md"}
+
+
+async def _is_erased(
+    bus: Bus, store: Path, project: str, document_id: str, *, earlier: tuple[Index, ...]
+) -> None:
+    request = ErasureRequested(
+        project=project, erasure_id=f"e-{project}", source_id=document_id, requested_by="dpo"
+    )
+    await bus.publish(new_event(request, source="/test"))
+    (proof,) = await bus.collect(
+        topics.ERASURE_COMPLETED,
+        1,
+        where=lambda event: event.data.holder == "index" and event.project == project,
+    )
+    assert proof.data.records == 1
+    folders = {one.manifest.index_id for one in earlier}
+    assert not [name for name in folders if (store / "indexes" / project / name / "manifest.json").exists()]
+    tables = [path.read_bytes() for path in (store / "indexes" / project).rglob("*.parquet")]
+    assert tables
+    assert not [data for data in tables if document_id.encode() in data]
+
+
+@contextlib.contextmanager
+def process(kafka: str, store: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    environment = os.environ | {
+        "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
+        "TUNEWHEEL_STORE_URL": store.as_uri(),
+        "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",
+        "TUNEWHEEL_SPEC_HOSTS": "127.0.0.1",
+    }
+    with log.open("ab") as stream:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "tunewheel_index.main"], env=environment, stdout=stream, stderr=stream
+        )
+        try:
+            yield started
+        finally:
+            if started.poll() is None:
+                started.kill()
+            started.wait(PATIENCE_SECONDS)
+
+
+class Vectors:
+    """An OpenAI-compatible endpoint that answers once it may."""
+
+    def __init__(self) -> None:
+        self.asked, self.may_answer = 0, asyncio.Event()
+
+    async def embeddings(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        await self.may_answer.wait()
+        body = await request.json()
+        data: list[dict[str, Any]] = [
+            {"index": at, "embedding": [1.0 + int(digit, 16) for digit in content_sha256(text)[:DIMENSIONS]]}
+            for at, text in enumerate(body["input"])
+        ]
+        return web.json_response({"data": data})
+
+    @contextlib.asynccontextmanager
+    async def served(self) -> AsyncIterator[str]:
+        app = web.Application()
+        app.router.add_post("/v1/embeddings", self.embeddings)
+        runner = web.AppRunner(app, shutdown_timeout=1.0)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        try:
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            self.may_answer.set()
+            await runner.cleanup()
+
+
+@pytest.mark.chaos
+async def test_killed_in_mid_build_it_has_named_nothing_and_the_next_process_names_the_same(
+    fresh_kafka: str, tmp_path: Path, project: str
+):
+    kafka, store, vectors = fresh_kafka, tmp_path / "store", Vectors()
+    async with Bus(kafka) as bus, vectors.served() as url:
+        embedding = {"kind": "endpoint", "base_url": url, "model": "m", "dimensions": DIMENSIONS}
+        await bus.publish(*(published(project, name, text) for name, text in TEXTS.items()))
+        await bus.publish(declared(project, retrieval={"embedding": embedding}))
+        with process(kafka, store, tmp_path / "first.log") as first:
+            await until(lambda: vectors.asked == 1)  # the build has begun, and waits for its vectors
+            first.kill()
+            first.wait(PATIENCE_SECONDS)
+        assert not list(store.rglob("manifest.json"))
+        vectors.may_answer.set()
+        with process(kafka, store, tmp_path / "second.log"):
+            event, found = await Reader(bus, store, project).next()
+        assert documents(found) == set(TEXTS)
+        assert found.manifest.dimensions == DIMENSIONS
+        np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1.0, atol=2e-3)
+        assert event.previous is None
+        assert vectors.asked == 2
