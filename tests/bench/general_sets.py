@@ -35,7 +35,7 @@ def general_items(data: Path, count: int) -> tuple[RegressionItem, ...]:
     """Return ``count`` items of each set below ``data``, in a fixed order; none where ``count`` is 0."""
     items: list[RegressionItem] = []
     for name in GAUNTLET if count else ():
-        lines = (data / "gauntlet_regression" / f"{name}.jsonl").read_text("utf-8").splitlines()
+        lines = (data / "gauntlet_regression" / f"{name}.jsonl").read_text("utf-8").strip().split("\n")
         kind = name.rpartition("/")[2]
         items += sample([_of_gauntlet(kind, json.loads(line)) for line in lines], count)
     for name in BBH if count else ():
@@ -46,7 +46,7 @@ def general_items(data: Path, count: int) -> tuple[RegressionItem, ...]:
 
 def replayed(data: Path, count: int) -> list[list[dict[str, str]]]:
     """Return ``count`` of dolly's instructions with their answers, as conversations."""
-    lines = (data / "dolly_hh_1k" / "dolly_hhrlhf_train_small.jsonl").read_text("utf-8").splitlines()
+    lines = (data / "dolly_hh_1k" / "dolly_hhrlhf_train_small.jsonl").read_text("utf-8").strip().split("\n")
     taken = sorted(lines, key=lambda line: sha256(line.encode()).digest())[:count]
     conversations: list[list[dict[str, str]]] = []
     for row in map(json.loads, taken):
