@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import UTC, datetime
 
 from tunewheel_contracts.events.retrieval import IndexVersioned
@@ -65,6 +64,6 @@ def _document(name: str, text: str) -> Document:
     record = f"rec-{content_sha256(text)[:20]}"
     pieces = (DocumentSection(text=rest.strip() if headed else text.strip()),)
     section = Section(record, name, name, path, pieces)
-    known = {"document_id": name, "record_id": record, "title": name, "published_at": PUBLISHED_AT}
-    told = {field.name: known[field.name] for field in fields(Document) if field.name in known}
-    return Document(**told, sections=[section])
+    return Document(
+        document_id=name, record_id=record, published_at=PUBLISHED_AT, title=name, sections=[section]
+    )
