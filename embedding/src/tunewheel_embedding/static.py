@@ -45,9 +45,13 @@ class StaticEmbedder:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
 
-    @cached_property
+    @property
     def name(self) -> str:
         """``static-`` and digits of the hash of the files that decide the vectors."""
+        return self._name
+
+    @cached_property
+    def _name(self) -> str:
         digests = [content_sha256((self._root / file).read_bytes()) for file in (WEIGHTS, TOKENIZER)]
         return content_id("static", [*digests, SMOOTHING, FIRST_WORD, MAX_TOKENS], digits=12)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
@@ -55,8 +55,10 @@ KINDS = ("static", "endpoint")
 
 
 def _kind(value: Any) -> str | None:
-    kind = value.get("kind", "static") if isinstance(value, dict) else getattr(value, "kind", None)
-    return f"kind[{kind}]" if kind in KINDS else None
+    written: Any = getattr(value, "kind", None)
+    if isinstance(value, dict):
+        written = cast("dict[str, Any]", value).get("kind", "static")
+    return f"kind[{written}]" if written in KINDS else None
 
 
 Embedding = Annotated[

@@ -61,7 +61,10 @@ class Indexer:
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._has_begun = False
         declared.on_change(self._on_declared)
-        declared.on_removal(lambda project: self.projects.pop(project, None))
+        declared.on_removal(self._on_removed)
+
+    def _on_removed(self, project: str) -> None:
+        self.projects.pop(project, None)
 
     async def begins(self) -> dict[str, dict[str, int] | None]:
         """Take every project up where its newest version left it; return from where records are to be read.
