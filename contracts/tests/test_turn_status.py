@@ -13,7 +13,7 @@ from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.identity import turn_id_of
 from tunewheel_contracts.topics import BY_NAME
 from tunewheel_contracts.turn_report import UNDECIDED, as_json, report
-from tunewheel_contracts.turn_status import TOPICS, TurnStatus
+from tunewheel_contracts.turn_status import STALE, TOPICS, TurnInFlight, TurnStatus
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 START = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -56,6 +56,9 @@ class Story:
 
     def status(self) -> TurnStatus:
         return fold(self.events)
+
+    def in_flight(self, *, later: timedelta = timedelta(0)) -> list[TurnInFlight]:
+        return self.status().in_flight(self.now + later)
 
     def told(self) -> dict[str, str]:
         return dict(report(self.status(), self.now))
@@ -102,7 +105,7 @@ def test_the_latest_decision_holds_also_where_an_earlier_one_holds_again(story: 
 
 def test_a_turn_is_followed_from_its_request_to_its_end(story: Story) -> None:
     def stage() -> str:
-        (turn,) = story.status().in_flight
+        (turn,) = story.in_flight()
         return turn.stage
 
     request = story.request(alarm_ids=("alarm-1f",))
@@ -151,14 +154,59 @@ def test_a_turn_that_ended_is_in_flight_no_more_though_the_monitor_has_not_said_
             story.say("model.rolledback", model_id=MODEL)
         else:
             story.say(end, dataset_id="ds-1")
-    assert story.status().in_flight == []
+    assert story.in_flight() == []
 
 
 def test_a_request_that_a_later_one_was_answered_before_waits_for_nothing(story: Story) -> None:
     story.request("r-1")
     story.say("dataset.versioned", story.request("r-2"), dataset_id="ds-1")
     story.request("r-3")
-    assert [turn.dataset_id for turn in story.status().in_flight] == ["ds-1", None]
+    assert [turn.dataset_id for turn in story.in_flight()] == ["ds-1", None]
+
+
+def test_a_turn_that_tells_nothing_for_a_week_is_waited_for_no_more(story: Story) -> None:
+    story.say("dataset.versioned", story.request(), dataset_id="ds-1")
+    nearly = STALE - timedelta(minutes=2)
+    assert story.in_flight(later=nearly)
+    assert not story.in_flight(later=STALE)
+    story.say("train.started", dataset_id="ds-1", run_id="run-1")
+    story.say("train.progressed", run_id="run-1", step=12, total_steps=62, eta_seconds=400)
+    assert story.in_flight(later=nearly), "each step is news"
+    assert not story.in_flight(later=STALE)
+    file = EXAMPLES / "project.declared" / "valid" / "helpdesk.json"
+    spec = json.loads(file.read_text())["spec"] | {
+        "project": "desk",
+        "rollout": {"canary": {"deadline_seconds": 864_000}},
+    }
+    story.say("project.declared", spec=spec)
+    assert story.in_flight(later=timedelta(days=11, minutes=-5)), "a trial of ten days, and one more"
+    assert not story.in_flight(later=timedelta(days=11))
+
+
+def test_a_model_that_serves_goes_on_serving_though_it_is_judged_again(story: Story) -> None:
+    story.say("dataset.versioned", story.request(), dataset_id="ds-1")
+    story.trained()
+    story.move("production")
+    adapter = story.events[-2].data.adapter.model_dump(mode="json")
+    for verdict in ("eval.passed", "eval.failed"):
+        story.say(verdict, dataset_id="ds-1", adapter=adapter)
+        assert [turn.stage for turn in story.in_flight()] == ["in production, its effect is being measured"]
+
+
+def test_an_alarm_without_a_name_is_over_once_a_version_is_asked_for(story: Story) -> None:
+    story.say("drift.detected", alarm_id=None)
+    assert [*story.status().open_alarms] == [story.events[0].id]
+    story.request()
+    assert not story.status().open_alarms, "nothing will resolve it"
+    story.say("drift.detected", alarm_id=None, detector="format")
+    assert [*story.status().open_alarms] == [story.events[-1].id]
+
+
+def test_what_users_wrote_is_not_kept(story: Story) -> None:
+    example = {"completion_id": "c-1", "excerpt": "my own words", "score": 0.5}
+    story.say("drift.detected", alarm_id="alarm-1f", examples=[example])
+    assert "my own words" in repr(story.events)
+    assert "my own words" not in repr(vars(story.status()))
 
 
 def test_order_and_repetition_change_nothing(story: Story) -> None:
@@ -171,13 +219,13 @@ def test_order_and_repetition_change_nothing(story: Story) -> None:
     story.trained()
     story.move("canary")
     story.alarm("alarm-2")
-    expected = as_json(story.status())
+    expected = as_json(story.status(), story.now)
     assert [one["alarm_id"] for one in expected["alarms"]] == ["alarm-1f", "alarm-2"]
     shuffled = random.Random(7)
     for _ in range(20):
         events = story.events * 2
         shuffled.shuffle(events)
-        assert as_json(fold(events)) == expected
+        assert as_json(fold(events), story.now) == expected
 
 
 def test_every_topic_that_is_read_is_used() -> None:

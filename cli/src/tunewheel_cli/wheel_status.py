@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from tunewheel_contracts import topics
@@ -113,7 +113,7 @@ class ProjectStatus:
             "runs": len(self.runs),
             "promoted": len(self.promoted),
             "drifts": len(self.drifts),
-            "turns": as_json(self.turns),
+            "turns": as_json(self.turns, datetime.now(UTC)),
         }
 
 

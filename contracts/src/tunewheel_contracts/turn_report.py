@@ -31,20 +31,21 @@ def report(status: TurnStatus, now: datetime) -> list[Line]:
     lines += [Line("alarm", _alarm(name, one, answers.get(name), now)) for name, one in alarms.items()]
     if alarms and decided is not None:
         lines.append(Line("decision", f"curate: {_decision(decided)}"))
-    lines += [Line("turn in flight", _in_flight(turn, now)) for turn in status.in_flight]
+    lines += [Line("turn in flight", _in_flight(turn, now)) for turn in status.in_flight(now)]
     if status.last is not None:
         lines.append(Line("last turn", _last(status.last)))
-    return [*lines, *(Line("to do", step) for step in next_steps(status))]
+    return [*lines, *(Line("to do", step) for step in next_steps(status, now))]
 
 
-def next_steps(status: TurnStatus) -> list[str]:
+def next_steps(status: TurnStatus, now: datetime) -> list[str]:
     """Return what a person should do: about open alarms, else about the turn that ended last."""
     if status.open_alarms and status.decision is not None and (step := status.decision.data.next_step):
         return [step]
-    return [status.last.next_step] if status.last and status.last.next_step and not status.in_flight else []
+    last = status.last
+    return [last.next_step] if last and last.next_step and not status.in_flight(now) else []
 
 
-def as_json(status: TurnStatus) -> dict[str, Any]:
+def as_json(status: TurnStatus, now: datetime) -> dict[str, Any]:
     """Return the same for machines."""
     decided = status.decision.data if status.decision is not None else None
     answers = _answers(decided)
@@ -64,9 +65,9 @@ def as_json(status: TurnStatus) -> dict[str, Any]:
             for name, alarm in status.open_alarms.items()
         ],
         "decision": decided.model_dump(exclude={"alarms"}) if decided is not None else None,
-        "in_flight": [asdict(turn) for turn in status.in_flight],
+        "in_flight": [asdict(turn) for turn in status.in_flight(now)],
         "last": status.last.model_dump() if status.last is not None else None,
-        "next_steps": next_steps(status),
+        "next_steps": next_steps(status, now),
     }
 
 

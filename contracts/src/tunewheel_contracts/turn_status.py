@@ -5,8 +5,8 @@ Who shows it reads ``TOPICS``, which have no order between them. ``turn_report.p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from tunewheel_contracts import topics
@@ -17,9 +17,12 @@ from tunewheel_contracts.events.lifecycle import ModelPromoted, ModelRolledback,
 from tunewheel_contracts.events.monitoring import DriftResolved, TurnCompleted, TurnDecided
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.training import TrainCompleted, TrainFailed, TrainProgressed, TrainStarted
+from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.formats.rollout_spec import RolloutSpec
 from tunewheel_contracts.identity import turn_id_of
 
 TOPICS = (
+    topics.PROJECT_DECLARED,
     topics.DRIFT_DETECTED,
     topics.DRIFT_RESOLVED,
     topics.TURN_DECIDED,
@@ -38,6 +41,9 @@ TOPICS = (
     topics.MODEL_ROLLEDBACK,
     topics.TURN_COMPLETED,
 )
+STALE = timedelta(days=7)
+"""A turn that has told nothing for so long is waited for no more: whoever was to carry it on is gone, or a
+person takes their time. One that is tried in production has longer: ``stale_after``."""
 OVER = ""
 """The stage of a version that nothing is done with any more."""
 MOVES = {
@@ -47,6 +53,14 @@ MOVES = {
     Stage.RETIRED: OVER,
     Stage.REJECTED: OVER,
 }
+
+
+def stale_after(rollout: RolloutSpec) -> timedelta:
+    """Return how long a turn may tell nothing: a stage of its trial is silent until its deadline, and a day
+    more is for who judges it."""
+    stages = (stage for stage in (rollout.shadow, rollout.canary) if stage.enabled)
+    longest = max((stage.deadline_seconds for stage in stages), default=0)
+    return max(STALE, timedelta(seconds=longest) + timedelta(days=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,8 @@ class TurnInFlight:
     began_at: datetime
     stage: str
     since: datetime
+    news_at: datetime
+    """When it was heard of last."""
 
 
 class TurnStatus:
@@ -69,6 +85,8 @@ class TurnStatus:
     def __init__(self) -> None:
         self.decision: Envelope[TurnDecided] | None = None
         """The latest: what curate does about the open alarms."""
+        self._declared: tuple[datetime, timedelta] | None = None
+        """The latest spec: since when, and how long its turns may tell nothing."""
         self._alarms: dict[str, Envelope[DriftDetected]] = {}
         """By name: ``alarm_id``, or of an alarm from before they had one, the event's id."""
         self._resolved: set[str] = set()
@@ -84,7 +102,7 @@ class TurnStatus:
         """By dataset version."""
         self._runs: dict[str, str] = {}
         """By dataset version: the run that trains on it."""
-        self._progress: dict[str, TrainProgressed] = {}
+        self._progress: dict[str, Envelope[TrainProgressed]] = {}
         """By run: the furthest step."""
         self._completed: dict[str, TurnCompleted] = {}
 
@@ -92,8 +110,12 @@ class TurnStatus:
         """Take note of one event; those of other topics are left alone."""
         at, data = envelope.time, envelope.data
         match data:
+            case ProjectDeclared():
+                self._declared = max((at, stale_after(data.spec.rollout)), self._declared or (at, STALE))
             case DriftDetected():
-                self._alarms.setdefault(data.alarm_id or envelope.id, envelope)
+                # What users wrote is not needed here, and an erasure would not reach it.
+                bare = replace(envelope, data=data.model_copy(update={"examples": ()}))
+                self._alarms.setdefault(data.alarm_id or envelope.id, bare)
             case DriftResolved():
                 self._resolved.add(data.alarm_id)
             case TurnDecided() if self.decision is None or self.decision.time <= at:
@@ -104,8 +126,8 @@ class TurnStatus:
                 self._answers.setdefault(envelope.causation_id or envelope.id, envelope)
             case TrainProgressed():
                 known = self._progress.get(data.run_id)
-                if known is None or known.step <= data.step:
-                    self._progress[data.run_id] = data
+                if known is None or (known.data.step, known.time) <= (data.step, at):
+                    self._progress[data.run_id] = envelope
             case ModelRolledback():
                 _keep_latest(self._moves, data.model_id, (at, OVER))
             case ModelPromoted() if data.to_stage in MOVES:
@@ -117,23 +139,29 @@ class TurnStatus:
 
     @property
     def open_alarms(self) -> dict[str, Envelope[DriftDetected]]:
-        """Return the alarms that nothing resolved, by name, oldest first."""
-        left = {name: alarm for name, alarm in self._alarms.items() if name not in self._resolved}
+        """Return the alarms that nothing resolved, by name, oldest first. Nothing resolves one from before
+        alarms had names: it is over once a version is asked for."""
+        asked = max((request.time for request in self._requests.values()), default=None)
+        left = {
+            name: alarm
+            for name, alarm in self._alarms.items()
+            if name not in self._resolved and (alarm.data.alarm_id or asked is None or asked < alarm.time)
+        }
         return dict(sorted(left.items(), key=lambda one: (one[1].time, one[0])))
 
-    @property
-    def in_flight(self) -> list[TurnInFlight]:
-        """Return the turns that go on, oldest first.
+    def in_flight(self, now: datetime) -> list[TurnInFlight]:
+        """Return the turns that go on, oldest first; those that told nothing for too long do not.
 
         Requests of a project are answered in their order: one that a later one was answered before became a
         dead letter.
         """
+        stale = self._declared[1] if self._declared else STALE
         requests = sorted(self._requests.values(), key=lambda one: (one.time, one.id))
         answered = [number for number, one in enumerate(requests) if one.id in self._answers]
         left = requests[max(answered, default=0) :]
         waiting = [one for one in requests if one.id in self._answers or one in left]
         turns = (self._turn(one) for one in waiting if turn_id_of(one.id) not in self._completed)
-        return [turn for turn in turns if turn.stage != OVER]
+        return [turn for turn in turns if turn.stage != OVER and now - turn.news_at < stale]
 
     @property
     def last(self) -> TurnCompleted | None:
@@ -170,12 +198,15 @@ class TurnStatus:
         elif dataset_id is None:
             since, stage = answer.time, OVER
         else:
-            moves = (self._moves[model] for model in self._models.get(dataset_id, ()) if model in self._moves)
-            places = [*moves, self._stages.get(dataset_id, (answer.time, "waits for training"))]
-            since, stage = max(places)
+            # A model that serves may be judged again: what the judge says then does not move it.
+            moves = [self._moves[model] for model in self._models.get(dataset_id, ()) if model in self._moves]
+            judged = self._stages.get(dataset_id, (answer.time, "waits for training"))
+            since, stage = max(moves, default=judged)
+        news_at = since
         progress = self._progress.get(self._runs.get(dataset_id or "", ""))
         if stage == "in training" and progress is not None:
-            stage += f", step {progress.step} of {progress.total_steps}, {progress.eta_seconds:.0f} s left"
+            news_at, told = max(since, progress.time), progress.data
+            stage += f", step {told.step} of {told.total_steps}, {told.eta_seconds:.0f} s left"
         return TurnInFlight(
             turn_id=turn_id_of(request.id),
             reason=request.data.reason.value,
@@ -184,6 +215,7 @@ class TurnStatus:
             began_at=request.time,
             stage=stage,
             since=since,
+            news_at=news_at,
         )
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.turn_status import STALE
 from tunewheel_curate.records.table import RecordTable
 from tunewheel_curate.turns.deciding import FORGOTTEN, MOST_ALARMS, Step, decide, hold
 from tunewheel_curate.turns.dispatch import Dispatch
 from tunewheel_curate.turns.labelling import LabelCount
-from tunewheel_curate.turns.state import STALE
 
 Make = Callable[..., Any]
 CLUSTER = {"prompts": 9, "share": 0.1, "centroid": [1.0, 0.0], "radius": 0.3}

@@ -11,9 +11,10 @@ from enum import StrEnum
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.drift_spec import Follows, TurnPolicy
 from tunewheel_contracts.topics import DRIFT_DETECTED
+from tunewheel_contracts.turn_status import STALE
 from tunewheel_planner.spending import Cost, next_month, spent_in_month
 
-from tunewheel_curate.turns.state import GOOD, STALE, Alarm, State, Turn
+from tunewheel_curate.turns.state import GOOD, Alarm, State, Turn
 
 FORGOTTEN = timedelta(milliseconds=DRIFT_DETECTED.retention_ms)
 """The log keeps an alarm no longer: whoever starts later does not know of it."""

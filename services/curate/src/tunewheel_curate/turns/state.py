@@ -8,14 +8,11 @@ from datetime import datetime, timedelta
 
 from tunewheel_contracts.events.data import BuildReason
 from tunewheel_contracts.formats.drift_spec import DriftSpec
-from tunewheel_contracts.formats.rollout_spec import RolloutSpec
+from tunewheel_contracts.turn_status import STALE
 from tunewheel_planner.spending import Run
 
 GOOD = "was promoted"
 """The outcome of a turn whose model serves."""
-STALE = timedelta(days=7)
-"""A turn that has told nothing for so long is waited for no more: whoever was to carry it on is gone, or a
-person takes their time. One that is tried in production has longer: ``stale_after``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +101,3 @@ class State:
             if goes_on and now - turn.news_at < self.stale:
                 return turn
         return None
-
-
-def stale_after(rollout: RolloutSpec) -> timedelta:
-    """Return how long a turn may tell nothing: a stage of its trial is silent until its deadline, and a day
-    more is for who judges it."""
-    stages = (stage for stage in (rollout.shadow, rollout.canary) if stage.enabled)
-    longest = max((stage.deadline_seconds for stage in stages), default=0)
-    return max(STALE, timedelta(seconds=longest) + timedelta(days=1))
