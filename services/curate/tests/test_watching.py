@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,8 @@ from tunewheel_contracts.events.upstream import ProjectDeclared
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.records.backlog import Backlog
 from tunewheel_curate.records.table import RecordTable
-from tunewheel_curate.watching import Watch
+from tunewheel_curate.watching import TELL_AGAIN_SECONDS, Watch
+from tunewheel_runtime.service import Position
 
 HOUR = 3_600.0
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -241,3 +242,28 @@ async def test_what_another_replica_or_the_process_before_told_is_not_told_again
     shop.known.decided(new_event(decision("cools down", "alarm-1"), source="/test"))
     await shop.look()
     assert shop.published == [], "two that disagree would contradict each other for ever"
+    shop.now += TELL_AGAIN_SECONDS - 1
+    await shop.look()
+    assert shop.published == []
+    shop.now += 1
+    await shop.look()
+    assert [event.data.step for event in shop.published] == ["waits for labels"], "the other may be gone"
+    assert shop.known.decision("shop") == shop.decided
+
+
+def test_the_last_decision_on_the_log_holds_whatever_its_clock_said() -> None:
+    known = Known()
+
+    def read(step: str, hour: int, partition: int, offset: int) -> str:
+        event = new_event(decision(step), source="/test", time=NOON + timedelta(hours=hour))
+        for _ in range(2):
+            known.apply(event, Position(event.data.type, partition, offset))
+        held = known.decision("shop")
+        assert held is not None
+        return held.step
+
+    assert read("cools down", 1, 0, 7) == "cools down"
+    assert read("retrains", 0, 0, 8) == "retrains", "told later, by a clock that is behind"
+    assert read("cools down", 1, 0, 7) == "retrains", "was read before"
+    assert read("no alarm is open", -1, 1, 9) == "retrains", "of another partition: time decides"
+    assert read("no alarm is open", 1, 1, 10) == "no alarm is open"

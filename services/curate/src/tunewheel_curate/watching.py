@@ -25,6 +25,8 @@ from tunewheel_curate.curation import Curation
 from tunewheel_curate.records.backlog import ReadBacklog
 
 log = structlog.get_logger(__name__)
+TELL_AGAIN_SECONDS = 60.0
+"""A decision that the log contradicts for so long is told again: whoever told the other one may be gone."""
 
 
 class Watch:
@@ -55,6 +57,8 @@ class Watch:
         """Projects of which everything before that end is in the table."""
         self._told: dict[str, TurnDecided] = {}
         """By project: the latest decision that this process saw on the log, or put there."""
+        self._contradicted: dict[str, float] = {}
+        """By project: since when the log says otherwise than what is decided and was told."""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -113,12 +117,17 @@ class Watch:
         self._curation.known.requested(request)
 
     async def _tell(self, project: str) -> None:
-        """Put on the log what was decided about a project's alarms, where the log does not say so yet. Each
-        process tells it once: replicas that decide differently do not contradict each other for ever."""
+        """Put on the log what was decided about a project's alarms, where the log does not say so yet. What
+        this process told is told again only once the log has contradicted it for a minute: replicas that
+        decide differently seldom contradict each other, and one that is gone has not the last word."""
         decided = self._curation.decision(project)
-        if decided is None or decided == self._told.get(project):
+        if decided is None:
             return
         if decided != self._curation.known.decision(project):
+            if decided == self._told.get(project):
+                since = self._contradicted.setdefault(project, self._clock())
+                if self._clock() - since < TELL_AGAIN_SECONDS:
+                    return
             log.info(
                 "turn_decided", project=project, decision=decided.step, evidence=decided.evidence,
                 alarms=decided.alarm_ids, until=decided.until.isoformat() if decided.until else None,
@@ -126,6 +135,7 @@ class Watch:
             event = self._service.new(decided)
             await self._service.publish(event)
             self._curation.known.decided(event)
+        self._contradicted.pop(project, None)
         self._told[project] = decided
 
     async def _is_silent(self, project: str) -> bool:

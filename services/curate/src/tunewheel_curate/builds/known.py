@@ -53,6 +53,8 @@ class Known:
         """By hash: every spec that the log still holds, the earlier ones too."""
         self._decided: dict[str, Envelope[TurnDecided]] = {}
         """By project: the latest decision on the log."""
+        self._decided_at: dict[str, Position] = {}
+        """By project: where the log holds it; not yet of one that this process put there."""
         self._adapters: dict[str, str] = {}
         """By model id: the dataset version that an adapter was trained on."""
 
@@ -62,7 +64,8 @@ class Known:
             self.specs[envelope.data.spec.sha256] = envelope.data.spec
         if isinstance(envelope.data, TrainCompleted):
             self._adapters[envelope.data.adapter.model_id] = envelope.data.dataset_id
-        self.decided(envelope)
+        if isinstance(envelope.data, TurnDecided):
+            self._read_decision(envelope, position)
         self.requested(envelope)
         self.withdrawals.apply(envelope, position.partition, position.offset)
         self.erasures.apply(envelope)
@@ -73,12 +76,20 @@ class Known:
         self.turns.apply(envelope)
 
     def decided(self, envelope: Envelope[Any]) -> None:
-        """Take note of a decision that is on the log."""
+        """Take note of a decision that was put on the log just now."""
+        self._decided[envelope.project] = envelope
+
+    def _read_decision(self, envelope: Envelope[TurnDecided], position: Position) -> None:
+        """Take note of a decision where it lies on the log: the last one there holds, whatever the clock of
+        who told it said. Two partitions have no order but that of time."""
         project = envelope.project
-        if isinstance(envelope.data, TurnDecided) and (
-            project not in self._decided or self._decided[project].time <= envelope.time
-        ):
-            self._decided[project] = envelope
+        known = self._decided_at.get(project, position)
+        if known.partition == position.partition:
+            holds = known.offset <= position.offset
+        else:
+            holds = self._decided[project].time <= envelope.time
+        if holds:
+            self._decided[project], self._decided_at[project] = envelope, position
 
     def decision(self, project: str) -> TurnDecided | None:
         """Return the latest decision that the log tells of a project."""
