@@ -224,6 +224,23 @@ def test_a_base_of_several_projects_is_ambiguous_unless_the_key_tells():
     assert table.find("org/Base", draw=0.5, allowed={"two"}).project == "two"
 
 
+@pytest.mark.parametrize(
+    ("model", "owners"),
+    [
+        ("desk", ["desk"]),
+        ("desk/base", ["desk"]),
+        ("desk/challenger", ["desk"]),
+        ("a", ["desk"]),
+        ("org/Base", ["desk", "two"]),
+        ("desk/nobody", []),
+        ("nobody", []),
+    ],
+)
+def test_whatever_a_request_names_its_projects_are_known_before_it_is_routed(model: str, owners: list[str]):
+    table = built(desired(production=("a", 100)), desired("two"), ready="a")
+    assert table.owners(model) == owners
+
+
 @pytest.mark.parametrize("asked", ["first", "first/base", "a", "org/Base", "base-0"])
 def test_what_a_key_is_not_for_is_refused_before_anything_is_told_of_it(asked: str):
     """Nobody learns from a refusal which model a project waits for, nor which project has a model."""

@@ -70,15 +70,30 @@ class Answering:
         self._ids = ids
         self._retriever = retriever
 
-    def most_tokens(self, request: ChatRequest) -> int:
+    def most_tokens(self, request: ChatRequest, caller: Caller) -> int:
         """Return how many tokens the answer may have, and the passages in its prompt, before it is known who
         answers."""
         asked = [request.parameters[name] for name in LIMITS if name in request.parameters]
         table = self._reconciler.table.projects.get(request.model)
         usual = table.production.max_output_tokens if table and table.production else None
         most = max(asked, default=usual or self._max_output_tokens)
-        passages = self._retriever.most_tokens(request.model, request.retrieval)
-        return most * (request.parameters.get("n") or 1) + passages
+        return most * (request.parameters.get("n") or 1) + self._most_passages(request, caller)
+
+    def _most_passages(self, request: ChatRequest, caller: Caller) -> int:
+        """Return how many tokens of passages the prompt may be given, by whichever project answers."""
+        owners = self._reconciler.table.owners(request.model)
+        version = None if owners else self._catalog.version(request.model)
+        if version is not None:
+            owners = [version.project]
+        allowed = caller.projects_of(Role.APPLICATION)
+        return max(
+            (
+                self._retriever.most_tokens(project, request.retrieval)
+                for project in owners
+                if allowed is None or project in allowed
+            ),
+            default=0,
+        )
 
     async def complete(
         self, request: ChatRequest, caller: Caller, sticky: str | None

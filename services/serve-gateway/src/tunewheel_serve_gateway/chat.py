@@ -54,7 +54,7 @@ class ChatCompletions:
             raw = await read_body(scope, receive, limit=self._limit)
             request = parse_chat_request(raw)
             caller = caller_of(scope)
-            output_tokens = self._answering.most_tokens(request)
+            output_tokens = self._answering.most_tokens(request, caller)
             admitted = await self._admission.admit(caller, size=len(raw), output_tokens=output_tokens)
         except ApiError as error:
             self._metrics.add("completions.refused")

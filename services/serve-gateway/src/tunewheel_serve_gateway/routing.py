@@ -106,6 +106,15 @@ class RouteTable:
         table = self.projects.get(model)
         return None if table is None else table.waiting_for
 
+    def owners(self, model: str) -> list[str]:
+        """Return the projects one of which answers for ``model``, a name that ``find`` knows."""
+        project, _, rest = model.rpartition("/")
+        if model in self.projects:
+            return [model]
+        if project in self.projects and (rest == "base" or rest in ALIASES):
+            return [project]
+        return [name for name, table in self.projects.items() if table.named(model) is not None]
+
     def find(self, model: str, *, draw: float, allowed: Collection[str] | None = None) -> Target:
         """Return who answers for ``model``: a project, ``<project>/base``, ``<project>/champion`` or
         ``<project>/challenger``, a model id or a base's name.
