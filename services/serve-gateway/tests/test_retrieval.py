@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 from tunewheel_contracts.formats.bundle import Bundle, Decoding
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_embedding.endpoint import EndpointEmbedder
+from tunewheel_embedding.static import StaticEmbedder
 
 from .conftest import BASE, wrap
 
@@ -256,6 +258,21 @@ async def test_files_that_are_not_what_they_should_be_are_refused(world: Any, br
     assert "hashes to" in world.gateway.retriever.indexes.status("desk")["reason"]
 
 
+@pytest.mark.parametrize("told", [{"project": "desk"}, {"index_id": "ix-other"}])
+async def test_an_index_that_is_another_than_its_event_tells_serves_nobody(world: Any, told: dict[str, str]):
+    world.declare(retrieval={})
+    project = "other" if "project" in told else "desk"
+    version = await put_index(world.store, project, SOPS, RetrievalSpec())
+    world.tell(wrap(version.model_copy(update=told)))
+    await until_failed(world)
+    _, headers = await asked(world)
+    assert headers["x-tunewheel-index"] == "none"
+    reason = world.gateway.retriever.indexes.status("desk")["reason"]
+    for name, wrong in told.items():
+        assert reason.startswith(f"{name} is {getattr(version, name)} in ")
+        assert reason.endswith(f"and {wrong} in index.versioned")
+
+
 async def test_a_tombstone_takes_the_index_away_and_so_does_a_spec_without_retrieval(world: Any):
     version = await retrieving(world)
     world.declare()
@@ -367,8 +384,11 @@ async def test_what_an_answer_cites_may_stand_in_a_passage(world: Any):
 async def test_passages_count_for_the_limits_of_a_caller(make_world: Any):
     world = await make_world(limit_tokens_per_minute=2_000)
     await retrieving(world, budget_tokens=1_500)
-    async with await world.chat(REFUND, max_tokens=1_000) as response:
-        assert response.status == 429
+    await world.desire(production=("desk-1", 100))
+    await world.serving(production="desk-1")
+    for model in ("desk", "desk/base", "desk/champion", "desk-1", "org/Tiny-Base"):
+        async with await world.chat(REFUND, max_tokens=1_000, model=model) as response:
+            assert response.status == 429, model
     async with await world.chat(REFUND, max_tokens=1_000, retrieval="off") as response:
         assert response.status == 200
 
@@ -486,3 +506,52 @@ async def test_an_index_of_another_embedding_is_searched_by_words_until_the_next
     assert sources_of(headers) == ["returns.md"]
     assert world.gateway.metrics.value("retrieval.by_words") == 1
     assert endpoint.asked == 0
+
+
+async def test_a_refused_question_and_failed_batches_keep_no_other_question_from_the_endpoint(
+    make_world: Any, endpoint: Any
+):
+    world = await make_world(spec_hosts="127.0.0.1")
+    await retrieving(world, top_k=1, embedder=endpoint, embedding=endpoint.spec)
+    endpoint.status = 400
+    for _ in range(6):
+        await asked(world, model="org/Tiny-Base")
+    endpoint.status = 500
+    for _ in range(6):
+        batch = {"model": "desk", "input": ["hello"]}
+        async with world.session.post(f"{world.url}/v1/embeddings", json=batch) as response:
+            assert response.status == 503
+    endpoint.status = 200
+    await asked(world, model="org/Tiny-Base")
+    assert (endpoint.asked, world.gateway.metrics.value("retrieval.by_words")) == (13, 6)
+
+
+async def test_a_question_does_not_wait_for_the_texts_of_another_request(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+):
+    version = await retrieving(world, top_k=1)
+    begun, goes_on, units = threading.Event(), threading.Event(), StaticEmbedder.units
+
+    def slow(self: StaticEmbedder, texts: Sequence[str]) -> Any:
+        if "batch" in texts:
+            begun.set()
+            goes_on.wait(60)
+        return units(self, texts)
+
+    monkeypatch.setattr(StaticEmbedder, "units", slow)
+
+    async def batch() -> int:
+        texts = {"model": "desk", "input": ["batch"]}
+        async with world.session.post(f"{world.url}/v1/embeddings", json=texts) as response:
+            return response.status
+
+    waiting = asyncio.create_task(batch())
+    try:
+        assert await asyncio.to_thread(begun.wait, 60)
+        async with asyncio.timeout(20):
+            _, headers = await asked(world)
+        assert headers["x-tunewheel-index"] == version.index_id
+        assert not waiting.done()
+    finally:
+        goes_on.set()
+    assert await waiting == 200

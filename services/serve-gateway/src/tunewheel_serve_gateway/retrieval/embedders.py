@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import aiohttp
 import structlog
-from tunewheel_contracts.errors import InvalidSpec, TunewheelError
+from tunewheel_contracts.errors import InvalidSpec, TransientError, TunewheelError
 from tunewheel_contracts.formats.allowed_sources import EMBEDDING_FIELD, AllowedSources, Hosts
 from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_contracts.formats.retrieval_spec import Embedding, EndpointEmbedding, StaticEmbedding
@@ -54,10 +54,13 @@ class Embedders:
         self._seconds = seconds
         self._session: aiohttp.ClientSession | None = None
         self._endpoints: dict[str, Endpoint] = {}
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="embedding")
+        self._questions = ThreadPoolExecutor(1, thread_name_prefix="embedding")
+        self._batches = ThreadPoolExecutor(1, thread_name_prefix="embedding-batch")
+        """Of ``embed``: no question waits for the thousands of texts of one request."""
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._questions, self._batches):
+            threads.shutdown(wait=False, cancel_futures=True)
         if self._session is not None:
             await self._session.close()
 
@@ -77,18 +80,21 @@ class Embedders:
         now, or the spec names another embedding than the index was built with."""
         if isinstance(embedding, StaticEmbedding):
             is_same = manifest.embedding == self._static.name
-            return await self._in_thread(lambda: self._static.units([text])[0]) if is_same else None
+            if not is_same:
+                return None
+            return await _in_thread(self._questions, lambda: self._static.units([text])[0])
         try:
             one = self._endpoint(embedding)
             if manifest.embedding != one.embedder.name or not one.breaker.allows():
                 return None
-            return (await self._asked(one, [text], seconds=self._seconds))[0]
+            return await self._vector(one, text)
         except (TunewheelError, TimeoutError) as error:
             log.warning("question_not_embedded", project=manifest.project, reason=str(error) or repr(error))
             return None
 
     async def embed(self, embedding: Embedding, texts: Sequence[str]) -> Embedded:
-        """Return the vectors of ``texts``.
+        """Return the vectors of ``texts``. What an endpoint does with them says nothing of questions, so
+        that no caller can have those go without.
 
         Raises:
             Unavailable: the endpoint fails, or may not be asked.
@@ -97,19 +103,16 @@ class Embedders:
 
         tokens = sum(map(estimated_tokens, texts))
         if isinstance(embedding, StaticEmbedding):
-            return await self._in_thread(
-                lambda: Embedded(self._static.name, self._static.units(texts), tokens)
+            return await _in_thread(
+                self._batches, lambda: Embedded(self._static.name, self._static.units(texts), tokens)
             )
         try:
             one = self._endpoint(embedding)
-            return Embedded(one.embedder.name, await self._asked(one, texts), tokens)
+            return Embedded(one.embedder.name, await one.embedder.units(texts), tokens)
         except TunewheelError as error:
             raise Unavailable(
                 f"the texts were not embedded: {error}", param="model", retry_after="5"
             ) from error
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def _endpoint(self, embedding: EndpointEmbedding) -> Endpoint:
         """Return who asks the endpoint of ``embedding``.
@@ -137,16 +140,20 @@ class Embedders:
             self._endpoints[name] = Endpoint(embedder)
         return self._endpoints[name]
 
-    async def _asked(self, one: Endpoint, texts: Sequence[str], *, seconds: float | None = None) -> Vectors:
+    async def _vector(self, one: Endpoint, question: str) -> Vectors:
         one.breaker.begin()
         try:
-            async with asyncio.timeout(seconds):
-                vectors = await one.embedder.units(texts)
-        except asyncio.CancelledError:
-            one.breaker.give_up()
-            raise
-        except (TunewheelError, TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                vectors = await one.embedder.units([question])
+        except (TransientError, TimeoutError):
             one.breaker.fail()
             raise
+        except (asyncio.CancelledError, TunewheelError):  # a refusal is about this question
+            one.breaker.give_up()
+            raise
         one.breaker.succeed()
-        return vectors
+        return vectors[0]
+
+
+async def _in_thread(threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, call)

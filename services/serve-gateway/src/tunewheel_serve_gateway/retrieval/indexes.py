@@ -162,11 +162,17 @@ class Indexes:
         return True
 
     async def _opened(self, event: IndexVersioned) -> Index:
-        from tunewheel_retrieval.index import Index
+        from tunewheel_retrieval.index import BrokenIndex, Index
 
         manifest = IndexManifest.model_validate_json(await self._store.get(event.manifest))
+        for name in ("project", "index_id"):
+            said, told = getattr(manifest, name), getattr(event, name)
+            if said != told:
+                raise BrokenIndex(name, f"is {said} in {event.manifest.path}, and {told} in index.versioned")
         refs = (manifest.passages, manifest.vectors, manifest.documents, *manifest.lexical)
-        files = {ref.path: await self._store.get(ref) for ref in refs}
+        read = {ref.path: await self._store.read(ref.path) for ref in refs}
+        files = {path: data for path, data in read.items() if data is not None}
+        # what is read is as large as an index: its hashes are checked there, beside the event loop
         index = await asyncio.to_thread(Index.open, manifest, files)
         await asyncio.to_thread(self._prepare, manifest)
         return index
