@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import KafkaRecord
-from tunewheel_runtime.publishing import Publisher
+from tunewheel_runtime.publishing import Publisher, Tombstone
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import make_telemetry
 
@@ -49,6 +49,23 @@ async def test_what_the_broker_does_not_acknowledge_is_an_error_that_time_may_me
         await publisher.send([RECORD, RECORD])
     assert len(producer.pending) == 2
     assert all(future.cancelled() for future in producer.pending), "nobody would look at their errors"
+
+
+async def test_a_tombstone_has_no_value(
+    away: tuple[Publisher, Away], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher, producer = away
+    sent: list[tuple[Any, ...]] = []
+
+    async def send(*record: Any, key: bytes) -> asyncio.Future[None]:
+        sent.append((*record, key))
+        acknowledged = asyncio.get_running_loop().create_future()
+        acknowledged.set_result(None)
+        return acknowledged
+
+    monkeypatch.setattr(producer, "send", send)
+    await publisher.send([Tombstone("index.versioned", b"shop")])
+    assert sent == [("index.versioned", None, b"shop")]
 
 
 async def test_a_stop_in_an_outage_ends(away: tuple[Publisher, Away]) -> None:

@@ -216,7 +216,7 @@ async def test_a_tombstone_takes_a_project_from_views_that_follow_and_from_those
         await bus.publish(declared(project), declared(other))
         assert await view.fresh(other) is not None
         assert view.get(project) is not None
-        await bus.send("project.declared", project.encode(), None, {})
+        await first.take_back(topics.PROJECT_DECLARED, project)
         await until(lambda: view.get(project) is None)
         assert project in removed
         second, late = await start()

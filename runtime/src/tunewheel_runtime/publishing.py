@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -26,6 +27,14 @@ from tunewheel_runtime.telemetry import Telemetry, inject
 
 log = structlog.get_logger(__name__)
 Produced = Envelope[Any] | Iterable[Envelope[Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """Takes the newest record of ``key`` away, on a compacted topic."""
+
+    topic: str
+    key: bytes
 
 
 class Publisher:
@@ -84,7 +93,7 @@ class Publisher:
             carried = inject()
             await self.send([_with_trace(envelope.to_kafka(), carried) for envelope in envelopes])
 
-    async def send(self, records: Sequence[KafkaRecord]) -> None:
+    async def send(self, records: Sequence[KafkaRecord | Tombstone]) -> None:
         """Put encoded records on the log as they are and wait until all are acknowledged.
 
         What was not acknowledged in time may still reach the log, once the broker is back: aiokafka never
@@ -100,7 +109,9 @@ class Publisher:
         try:
             async with asyncio.timeout(patience):
                 futures = [
-                    await self._producer.send(
+                    await self._producer.send(r.topic, None, key=r.key)
+                    if isinstance(r, Tombstone)
+                    else await self._producer.send(
                         r.topic,
                         r.value,
                         key=r.key,

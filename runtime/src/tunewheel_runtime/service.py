@@ -37,7 +37,7 @@ from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.leadership import Leadership
 from tunewheel_runtime.logs import configure_logs
 from tunewheel_runtime.partitions import Backlog, Settled
-from tunewheel_runtime.publishing import Publisher
+from tunewheel_runtime.publishing import Publisher, Tombstone
 from tunewheel_runtime.request_ids import RequestIds
 from tunewheel_runtime.retry import Backoff, retry
 from tunewheel_runtime.settings import ServiceSettings
@@ -276,6 +276,11 @@ class Service:
     async def publish(self, envelope: Envelope[Any]) -> None:
         """Publish one event, acknowledged; see ``Publisher.publish`` for errors."""
         await self.publisher.publish(envelope)
+
+    async def take_back(self, topic: TopicSpec, key: str) -> None:
+        """Publish a tombstone: views of ``topic``, a compacted one, know ``key`` no longer; see
+        ``Publisher.send`` for errors."""
+        await self.publisher.send([Tombstone(topic.name, key.encode())])
 
     async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None:
         """Publish events in order, all acknowledged."""

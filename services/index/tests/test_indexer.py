@@ -24,7 +24,7 @@ from tunewheel_index.project import Project
 from tunewheel_index.storing import IndexStore
 from tunewheel_retrieval.index import Index
 from tunewheel_runtime.deadletter import Position
-from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 from tunewheel_runtime.telemetry import make_telemetry
 
 from .conftest import MINUTE, NOON, record
@@ -78,6 +78,7 @@ class World:
         self.takebacks: list[Envelope[Any]] = []
         self.specs: list[Envelope[Any]] = []
         self.named: list[IndexVersioned] = []
+        self.taken_back: list[str] = []
         self.read_whole = 0
         self.warnings: dict[str, str | None] = {}
         self.refuses = 0
@@ -92,6 +93,9 @@ class World:
             self.refuses -= 1
             raise TransientError("the broker is away")
         self.named.append(envelope.data)
+
+    async def take_back(self, project: str) -> None:
+        self.taken_back.append(project)
 
     def publish_record(self, document_id: str, text: str, minute: int = 0, **changes: Any) -> Envelope[Any]:
         made = new_event(record(document_id, text, **changes), source="/test", time=NOON + minute * MINUTE)
@@ -338,6 +342,7 @@ async def carried_out(process: Process, event: Envelope[Any]) -> int:
         indexer=process.indexer,
         versions=process.versions,
         store=process.world.store,
+        take_back=process.world.take_back,
     )
     assert (proof.holder, proof.erasure_id) == ("index", "e-1")
     return proof.records
@@ -393,3 +398,136 @@ async def test_an_erasure_where_no_version_can_be_built_deletes_the_newest_too(w
     event = await process.take_back(erasure(), 3)
     assert await carried_out(process, event) == 1
     assert not [data for data in await _all_bytes(world.store) if b"b.md" in data]
+    assert world.taken_back == ["shop"], "gateways have the version in memory"
+    assert await carried_out(process, event) == 1
+    assert world.taken_back == ["shop"]
+    process.declared.tell(world.declare())
+    world.publish_record("b.md", "Back.", 4)
+    assert texts(await process.settle()) == {"b.md": "Back."}
+
+
+async def test_an_erasure_where_no_version_can_be_built_keeps_a_newest_that_holds_nothing_of_it(
+    world: World,
+) -> None:
+    world.declare()
+    world.publish_record("b.md", "Published after the request.", 5)
+    process = await Process(world).start()
+    await process.settle()
+    broken = {"kind": "endpoint", "base_url": "http://evil/v1", "model": "m", "dimensions": 3}
+    process.declared.tell(world.declare(embedding=broken))
+    event = await process.take_back(erasure(), 3)
+    assert await carried_out(process, event) == 0
+    assert world.taken_back == []
+    assert texts(await process.versions.open(world.named[-1].manifest)) == {
+        "b.md": "Published after the request."
+    }
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("deleted", [0, 1, 4])
+async def test_an_erasure_that_was_killed_in_mid_deletion_is_finished_when_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch, deleted: int
+) -> None:
+    world.declare()
+    world.publish_record("a.md", "One.")
+    world.publish_record("b.md", "Two.")
+    process = await Process(world).start()
+    await process.settle()
+    event = await process.take_back(erasure(), 3)
+    await process.settle()
+    delete, left = ObjectStore.delete, deleted
+
+    async def killed(store: ObjectStore, paths: Sequence[str]) -> None:
+        nonlocal left
+        for path in paths:
+            if left == 0:
+                raise Killed
+            await delete(store, [path])
+            left -= 1
+
+    monkeypatch.setattr(ObjectStore, "delete", killed)
+    with pytest.raises(Killed):
+        await carried_out(process, event)
+    monkeypatch.undo()
+    assert await world.store.exists(world.named[0].manifest.path), "it goes last"
+    again = await Process(world).start()
+    assert await carried_out(again, event) == 1
+    folders = await world.store.folders("indexes/shop")
+    assert folders == sorted([world.named[-1].index_id, "versions"])
+    assert texts(await again.settle()) == {"a.md": "One."}
+
+
+async def test_what_a_killed_build_left_goes_with_the_next_version_and_with_an_erasure(world: World) -> None:
+    world.declare()
+    world.publish_record("a.md", "One.")
+    process = await Process(world).start()
+    await process.settle()
+    left = "indexes/shop/ix-left/passages-0.parquet"
+    await world.store.put(left, b"b.md")
+    world.publish_record("a.md", "Two.", 1)
+    await process.settle()
+    assert not await world.store.exists(left)
+    await world.store.put(left, b"b.md")
+    await carried_out(process, await process.take_back(erasure(), 3))
+    assert not await world.store.exists(left)
+
+
+@pytest.mark.parametrize("name", ["manifest", "passages", "vectors", "lexical", "documents"])
+async def test_a_damaged_file_is_built_again_and_hinders_no_erasure(world: World, name: str) -> None:
+    world.declare()
+    world.publish_record("a.md", "One.")
+    world.publish_record("b.md", "Two.")
+    await (await Process(world).start()).settle()
+    first = world.named[-1].index_id
+
+    async def damage() -> None:
+        paths = await world.store.list(f"indexes/shop/{first}")
+        (path,) = [path for path in paths if path.split("/")[-1].startswith(name)]
+        await world.store.replace(path, (await world.store.read(path) or b"")[:-1])
+
+    await damage()
+    process = await Process(world).start()
+    assert texts(await process.settle()) == {"a.md": "One.", "b.md": "Two."}
+    world.publish_record("a.md", "Three.", 1)
+    await process.settle()
+    await damage()
+    event = await process.take_back(erasure(), 3)
+    await carried_out(process, event)
+    assert await world.store.list(f"indexes/shop/{first}") == []
+    assert texts(await process.settle()) == {"a.md": "Three."}
+
+
+async def test_an_erasure_goes_by_when_it_happened_in_old_versions_too(world: World) -> None:
+    world.declare()
+    world.publish_record("a.md", "One.")
+    world.publish_record(
+        "b.md", "Two.", 5, occurred_at=NOON
+    )  # published late: it happened before the request
+    process = await Process(world).start()
+    await process.settle()
+    event = await process.take_back(erasure(), 3)
+    assert await carried_out(process, event) == 1
+    assert not [data for data in await _all_bytes(world.store) if b"b.md" in data]
+
+
+async def test_an_error_of_one_project_stops_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunewheel_index.indexer.FIRST_WAIT_SECONDS", 0.01)
+    world.declare()
+    world.publish_record("a.md", "One.")
+    process = await Process(world).start()
+    build, errors = process.indexer.build, [ArtifactConflict("taken")]
+
+    async def failing(project: Project) -> None:
+        if errors:
+            raise errors.pop()
+        await build(project)
+
+    process.indexer.build = failing
+    await process.indexer.start()
+    async with asyncio.timeout(30):
+        while not world.named or world.warnings.get("index shop") is not None:
+            await asyncio.sleep(0.01)
+    await process.indexer.stop()

@@ -97,8 +97,12 @@ class Documents:
         every = [version for known in self._by_document.values() for version in known.values()]
         return sorted(every, key=lambda version: (version.document_id, version.record_id))
 
+    def standing(self, document_id: str) -> list[Version]:
+        """Return the versions of a document that nobody took back."""
+        return [one for one in self._by_document.get(document_id, {}).values() if not self._takes(one)]
+
     def _current_of(self, document_id: str) -> Version | None:
-        standing = [one for one in self._by_document[document_id].values() if not self._takes(one)]
+        standing = self.standing(document_id)
         dated = all(one.occurred_at is not None for one in standing)
 
         def newest(one: Version) -> tuple[datetime, datetime, str]:

@@ -30,6 +30,7 @@ def register(service: Service, indexer: Indexer, versions: IndexStore) -> tuple[
             indexer=indexer,
             versions=versions,
             store=service.store,
+            take_back=lambda project: service.take_back(topics.INDEX_VERSIONED, project),
         )
         return service.new(proof, cause=event)
 

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import Erasures
-from tunewheel_contracts.errors import InvalidSpec, TransientError
+from tunewheel_contracts.errors import InvalidSpec, TunewheelError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.events.retrieval import IndexVersioned
@@ -183,7 +183,7 @@ class Indexer:
         except (InvalidSpec, EmbeddingRefused) as error:  # until the spec, or a document, changes
             self._metrics.add("builds.failed", of="refused")
             self._warn(topic, f"the index of {name} cannot be built: {error}")
-        except TransientError as error:
+        except TunewheelError as error:  # whatever it is, it must not stop other projects
             self._metrics.add("builds.failed", of="unavailable")
             self._warn(topic, f"the index of {name} waits: {error}")
             wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**project.troubles)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from datetime import datetime
 from io import BytesIO
 
 import polars as pl
-from tunewheel_contracts.erasures import Erasure
+import structlog
+from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.event import decode_data
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.fields import ArtifactRef
@@ -15,10 +17,11 @@ from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_retrieval.building import IndexFiles
 from tunewheel_retrieval.index import BrokenIndex, Index
-from tunewheel_runtime.store import ObjectStore
+from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_index.documents import Version, from_frame, to_frame
 
+log = structlog.get_logger(__name__)
 MANIFEST = "manifest.json"
 VERSIONS = "versions"
 """The folder of tables of document versions, beside those of index versions."""
@@ -37,33 +40,42 @@ class IndexStore:
 
     async def write(self, files: IndexFiles) -> ArtifactRef:
         """Store a version and return its manifest; of two processes that store one version, both return what
-        was stored first. The manifest comes last: a version that has one is whole.
+        was stored first. The manifest comes last. A damaged file is replaced.
 
         Raises:
             TransientError: the store cannot be reached.
         """
         folder = f"{folder_of(files.project)}/{files.index_id}"
-        refs = {
-            name: await self._store.put(f"{folder}/{name}", data) for name, data in files.by_name().items()
-        }
+        refs = {name: await self._put(f"{folder}/{name}", data) for name, data in files.by_name().items()}
         path, ours = f"{folder}/{MANIFEST}", files.manifest(refs).model_dump_json().encode()
         data = await self._store.first(path, ours)
         if data != ours and not await self._is_whole(data):
-            await self._store.replace(path, data := ours)  # the files that it named were deleted
+            await self._store.replace(path, data := ours)
         return ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
 
     async def _is_whole(self, manifest: bytes) -> bool:
-        named = _named(decode_data(IndexManifest, manifest))
-        return all([await self._store.exists(one.path) for one in named])
+        try:
+            for one in _named(decode_data(IndexManifest, manifest)):
+                await self._store.get(one)
+        except (InvalidEvent, ArtifactMissing, CorruptArtifact):
+            return False
+        return True
+
+    async def _put(self, path: str, data: bytes) -> ArtifactRef:
+        """Store ``data`` under a name that holds its hash: other content there is a damaged file."""
+        try:
+            return await self._store.put(path, data)
+        except ArtifactConflict:
+            log.warning("damaged_file_replaced", path=path)
+            await self._store.replace(path, data)
+            return ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
 
     async def write_versions(self, project: str, versions: list[Version]) -> ArtifactRef:
         """Store the table that the next process goes on from, under a name that follows from its content."""
         buffer = BytesIO()
         to_frame(versions).write_parquet(buffer, statistics=False)
         data = buffer.getvalue()
-        return await self._store.put(
-            f"{folder_of(project)}/{VERSIONS}/{content_sha256(data)[:32]}.parquet", data
-        )
+        return await self._put(f"{folder_of(project)}/{VERSIONS}/{content_sha256(data)[:32]}.parquet", data)
 
     async def versions(self, event: IndexVersioned) -> list[Version]:
         """Return the document versions that ``event`` names.
@@ -91,50 +103,60 @@ class IndexStore:
     async def drop_old(
         self, project: str, *, keep: Collection[str], most: int, versions: ArtifactRef
     ) -> None:
-        """Delete the files of all versions but those to ``keep`` and the newest, ``most`` together, and all
-        tables of document versions but ``versions``."""
-        folder = folder_of(project)
-        written = await self._store.written(folder)
+        """Erase all versions but those to ``keep`` and the newest, ``most`` together; see ``erase``."""
         made = {
-            path.split("/")[2]: moment for path, moment in written.items() if path.endswith(f"/{MANIFEST}")
+            index_id: files[_manifest_of(project, index_id)]
+            for index_id, files in (await self._folders(project)).items()
+            if _manifest_of(project, index_id) in files
         }
         newest = sorted(made, key=lambda name: (name in keep, made[name]), reverse=True)
         await self.erase(project, newest[most:], versions=versions)
 
-    async def holding(self, project: str, erasure: Erasure) -> dict[str, set[str]]:
-        """Return, by version in the store, the records of its documents that ``erasure`` takes."""
+    async def holding(
+        self, project: str, document_id: str, *, standing: Collection[str]
+    ) -> dict[str, set[str]]:
+        """Return, by version in the store, the records of a document that it holds and that are not among
+        ``standing``. A version that cannot be read may hold any: it is in the answer, with no record."""
         found: dict[str, set[str]] = {}
-        for path in await self._store.list(folder_of(project)):
-            if not path.endswith(f"/{MANIFEST}"):
-                continue
-            data = await self._store.read(path)
+        for index_id in await self._folders(project):
+            data = await self._store.read(_manifest_of(project, index_id))
             if data is None:
+                continue  # ``erase`` deletes it in any case
+            try:
+                table = await self._store.get(decode_data(IndexManifest, data).documents)
+            except (InvalidEvent, ArtifactMissing, CorruptArtifact) as error:
+                log.warning("index_version_unreadable", project=project, index_id=index_id, error=str(error))
+                found[index_id] = set()
                 continue
-            manifest = decode_data(IndexManifest, data)
-            table = await self._store.read(manifest.documents.path)
-            if table is not None and (held := _taken(pl.read_parquet(BytesIO(table)), erasure)):
-                found[manifest.index_id] = held
+            documents = pl.read_parquet(BytesIO(table))
+            records = set(documents.filter(pl.col("document_id") == document_id)["record_id"])
+            if taken := records.difference(standing):
+                found[index_id] = taken
         return found
 
     async def erase(self, project: str, index_ids: Collection[str], *, versions: ArtifactRef | None) -> None:
-        """Delete ``index_ids``, and all tables of document versions but ``versions``."""
-        for index_id in sorted(index_ids):
-            await self._delete(project, index_id)
+        """Delete ``index_ids``, what is left of versions without a manifest, and all tables of document
+        versions but ``versions``. No version of the project may be being written meanwhile."""
+        for index_id, files in (await self._folders(project)).items():
+            manifest = _manifest_of(project, index_id)
+            if index_id in index_ids or manifest not in files:
+                # the manifest goes last: a version of which a file is left is still found
+                await self._store.delete(sorted(files, key=lambda path: path == manifest))
         tables = await self._store.list(f"{folder_of(project)}/{VERSIONS}")
         await self._store.delete([path for path in tables if versions is None or path != versions.path])
 
-    async def _delete(self, project: str, index_id: str) -> None:
-        folder = f"{folder_of(project)}/{index_id}"
-        paths = await self._store.list(folder)
-        # without its manifest nobody takes the version for whole
-        await self._store.delete(sorted(paths, key=lambda path: not path.endswith(f"/{MANIFEST}")))
+    async def _folders(self, project: str) -> dict[str, dict[str, datetime]]:
+        """Return, by version, the paths of its files, and when each was written."""
+        found: dict[str, dict[str, datetime]] = {}
+        for path, moment in (await self._store.written(folder_of(project))).items():
+            found.setdefault(path.split("/")[2], {})[path] = moment
+        found.pop(VERSIONS, None)
+        return found
+
+
+def _manifest_of(project: str, index_id: str) -> str:
+    return f"{folder_of(project)}/{index_id}/{MANIFEST}"
 
 
 def _named(manifest: IndexManifest) -> tuple[ArtifactRef, ...]:
     return (manifest.passages, manifest.vectors, manifest.documents, *manifest.lexical)
-
-
-def _taken(documents: pl.DataFrame, erasure: Erasure) -> set[str]:
-    subject = pl.col("document_id") == erasure.subject
-    until = pl.lit(erasure.until, dtype=pl.Datetime("us", "UTC"))
-    return set(documents.filter(subject & (pl.col("published_at") <= until))["record_id"])
