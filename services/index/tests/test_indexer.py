@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import TransientError
-from tunewheel_contracts.event import Envelope, new_event
+from tunewheel_contracts.event import Envelope, decode_data, new_event
 from tunewheel_contracts.events.data import RecordKind
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
@@ -511,6 +511,25 @@ async def test_an_erasure_goes_by_when_it_happened_in_old_versions_too(world: Wo
     event = await process.take_back(erasure(), 3)
     assert await carried_out(process, event) == 1
     assert not [data for data in await _all_bytes(world.store) if b"b.md" in data]
+
+
+async def test_a_stalled_process_that_has_the_last_word_is_corrected(world: World) -> None:
+    world.declare()
+    world.publish_record("a.md", "One.")
+    process = await Process(world).start()
+    await process.settle()
+    stale = world.named[-1]
+    world.publish_record("a.md", "Two.", 1)
+    await process.settle()
+    for event in world.named:  # they come back from the log, late
+        read = decode_data(IndexVersioned, event.model_dump_json().encode())
+        process.newest.tell(new_event(read, source="/test"))
+    project = process.indexer.projects["shop"]
+    assert (project.newest, project.changed_at, project.published) == (world.named[-1], None, [])
+    process.newest.tell(new_event(stale, source="/test"))
+    assert project.changed_at is not None
+    assert texts(await process.settle()) == {"a.md": "Two."}
+    assert (len(world.named), world.named[-1].previous) == (3, stale.index_id)
 
 
 async def test_an_error_of_one_project_stops_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

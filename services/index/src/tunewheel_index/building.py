@@ -181,6 +181,7 @@ class Builder:
             withdrawals_upto=plan.upto.withdrawals,
             erasures_upto=plan.upto.erasures,
         )
+        project.published.append(event)
         await self.service.publish(self.service.new(event))
         project.newest = event
         keep = {name for name in (event.index_id, event.previous) if name}

@@ -62,9 +62,22 @@ class Indexer:
         self._has_begun = False
         declared.on_change(self._on_declared)
         declared.on_removal(self._on_removed)
+        newest.on_change(self._on_versioned)
 
     def _on_removed(self, project: str) -> None:
         self.projects.pop(project, None)
+
+    def _on_versioned(self, envelope: Envelope[IndexVersioned]) -> None:
+        """A former process that had stalled may have the last word: then what it named is built on."""
+        project, event = self.projects.get(envelope.project), envelope.data
+        if not self._has_begun or project is None:
+            return
+        if event in project.published:
+            project.published.remove(event)
+        elif event != project.newest:
+            log.warning("versioned_by_another_process", project=event.project, index_id=event.index_id)
+            project.newest, project.index = event, None
+            self._touch(project)
 
     async def begins(self) -> dict[str, dict[str, int] | None]:
         """Take every project up where its newest version left it; return from where records are to be read.

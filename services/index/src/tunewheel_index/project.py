@@ -25,6 +25,8 @@ class Project:
     spec: ProjectSpec
     documents: Documents
     newest: IndexVersioned | None = None
+    published: list[IndexVersioned] = field(default_factory=list[IndexVersioned])
+    """What this process published, and has not read from the log yet."""
     index: Index | None = None
     """The newest version, where it is in memory."""
     is_whole: bool = True
