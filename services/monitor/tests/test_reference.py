@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from structlog.testing import capture_logs
-from tunewheel_embedding.static import StaticEmbedder
+from tunewheel_embedding.static import StaticEmbedder, Vectors
 from tunewheel_monitor.reference import (
     Reference,
     References,
@@ -93,6 +95,18 @@ async def test_a_dataset_that_is_gone_is_no_reference_and_others_are_remembered(
     assert await references.get("ds-gone") is None
     await store_dataset(store, spec_of(), "ds-1", bike_texts(40))
     assert await references.get("ds-1") is await references.get("ds-1") is not None
+
+
+async def test_a_dataset_whose_vectors_cannot_be_fitted_is_no_reference(tmp_path: Path) -> None:
+    class Broken(StaticEmbedder):
+        def embed(self, texts: Sequence[str]) -> Vectors:
+            return np.full((len(texts), 4), np.nan)
+
+    store = ObjectStore(tmp_path.as_uri())
+    await store_dataset(store, spec_of(), "ds-1", bike_texts(40))
+    with capture_logs() as said:
+        assert await References(store, Broken(), 100).get("ds-1") is None
+    assert [line["event"] for line in said] == ["reference_unusable"]
 
 
 async def test_a_round_of_many_projects_reads_each_dataset_once(

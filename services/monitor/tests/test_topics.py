@@ -65,6 +65,17 @@ def test_few_labels_or_few_texts_of_each_are_no_topics(world: World) -> None:
         assert Topics.fit(rows, [str(label) for label in labels], spread=1.0) is None
 
 
+@pytest.mark.parametrize("different", [0, 1, 12])
+def test_questions_that_are_all_alike_or_alike_by_label_are_no_topics(different: int) -> None:
+    texts = np.random.default_rng(4).normal(size=(12, WIDTH)) * (np.arange(12) < different)[:, None]
+    if different == 1:
+        texts[:] = texts[0]
+    labels = np.arange(240) % 12
+    coverage = Coverage.fit(texts[labels], [str(label) for label in labels])
+    assert coverage.topics is None
+    assert np.isfinite(coverage.score(texts).novelty).all()
+
+
 def test_a_label_with_one_question_does_not_know_it_when_it_is_left_out(world: World) -> None:
     labels = np.append(np.arange(TEXTS) % LABELS, LABELS)
     found = left_out(world.asked(labels), labels)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import polars as pl
 import structlog
 from tunewheel_contracts.errors import InvalidEvent
@@ -35,6 +36,17 @@ MOST_LABELS = 500
 
 class ReferenceUnusable(Exception):
     """The dataset cannot serve as a reference; the message says why."""
+
+
+UNUSABLE = (
+    ReferenceUnusable,
+    ArtifactMissing,
+    CorruptArtifact,
+    InvalidEvent,
+    ArithmeticError,
+    np.linalg.LinAlgError,
+)
+"""What one dataset alone is to blame for: it leaves the other projects watched."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class References:
             if dataset_id not in self._fitted:
                 try:
                     self._fitted[dataset_id] = await self._fit(dataset_id)
-                except (ReferenceUnusable, ArtifactMissing, CorruptArtifact, InvalidEvent) as error:
+                except UNUSABLE as error:
                     log.error("reference_unusable", dataset_id=dataset_id, reason=str(error))
                     self._fitted[dataset_id] = None
                 while len(self._fitted) > KEPT:

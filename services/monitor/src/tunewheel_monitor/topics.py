@@ -21,6 +21,8 @@ FEWEST_LABELS = 10
 FEWEST_TEXTS = 4
 """Questions by label, on average."""
 FOLDS = 10
+_FLAT = 1e-6
+"""A standard deviation up to here is what rounding makes of questions that are all alike."""
 _LEAST = 1e-3
 """Variance of the centres, in variances within a label: no direction is quite without."""
 
@@ -68,11 +70,14 @@ class Topics:
     @classmethod
     def fit(cls, units: Matrix, labels: Sequence[str], *, spread: float) -> tuple[Topics, Vectors] | None:
         """Return the topics and what each row's own question scores, as if it had not been there; None: the
-        labels are too few, or have too few questions. ``spread``: the standard deviation to scale to."""
+        labels are too few or have too few questions, or their questions are all alike. ``spread``: the
+        standard deviation to scale to."""
         names, places = np.unique(np.asarray(labels), return_inverse=True)
         if len(names) < FEWEST_LABELS or len(units) < FEWEST_TEXTS * len(names):
             return None
         own = left_out(units, places)
+        if not (spread > _FLAT and own.std() > _FLAT):
+            return None
         axes = Axes.fit(units, places)
         return (
             cls(axes, *totals(axes.apply(units), places), float(own.mean()), spread / float(own.std())),
