@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -20,7 +21,7 @@ from tunewheel_monitor.knowledge import Production
 from tunewheel_monitor.state import ERASED, PLACES_KEPT, ProjectState, Seen, without
 
 from .conftest import START, spec_of
-from .scores import answer, facts, novel, rating
+from .scores import COVERAGE, answer, facts, novel, rating
 
 Events = list[Any]
 
@@ -302,6 +303,46 @@ def test_a_window_that_another_release_began_goes_by_the_spec() -> None:
     assert "clusters" in detected(run([novel(n) for n in range(10, 40)], state=again))
     assert again.version is not None
     assert again.version.answers.items == 0
+
+
+def of_an_earlier_release(state: ProjectState) -> ProjectState:
+    """Return what a release wrote that knew windows of one size, no mixture of regions, and no clock of
+    ratings."""
+    told = json.loads(json.dumps(state.as_json()))
+    for window in ("answers", "ratings"):
+        del told["version"][window]["size"], told["version"][window]["p_value"]
+    for name in ("mixture", "margin", "recent"):
+        del told["version"]["detectors"]["novelty"][name]
+    for alarm in told["alarms"].values():
+        del alarm["rated_at"]
+    return ProjectState.from_json(told)
+
+
+def test_novelty_that_another_release_opened_begins_anew_and_its_alarm_stays_open() -> None:
+    state, known = ProjectState(), facts(coverage=replace(COVERAGE, levels=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6)))
+    alarm = detected(run([novel(n) for n in range(60)], known, state))["novelty"]
+    again = of_an_earlier_release(state)
+    assert not resolved(run([novel(n) for n in range(60, 400)], known, again))
+    assert again.alarms["novelty"].alarm_id == alarm.alarm_id
+    assert again.looks["novelty"] == 17, "every window was measured"
+
+
+def test_of_a_version_that_another_took_over_from_nothing_begins_anew() -> None:
+    state = ProjectState()
+    run([novel(n) for n in range(60)], state=state)
+    again, moved = of_an_earlier_release(state), facts(production=Production("desk-2", "ds-2", 9))
+    run([novel(n) for n in range(60, 100)], moved, again)
+    assert again.version is not None
+    assert "mixture" not in again.version.detectors["novelty"], "the regions known are those of ds-2"
+
+
+def test_the_seven_days_without_ratings_begin_with_the_first_answer_after_an_upgrade() -> None:
+    state = ProjectState()
+    alarm = rated_down(state)
+    again = of_an_earlier_release(state)
+    later = [answer(1_000 + n, at=START + timedelta(days=n)) for n in (30, 36, 37)]
+    assert not resolved(run(later[:2], state=again)), "ratings of the days before may have been folded"
+    assert resolved(run(later[2:], state=again))["feedback"].alarm_id == alarm.alarm_id
 
 
 SHORT = facts(spec=spec_of(drift={"window": 10, "cooldown_completions": 0}))

@@ -92,11 +92,11 @@ def hear(state: ProjectState, version: Version, item: InferenceScored) -> list[S
             alarm.inferences += 1
         if alarm.family != "feedback":
             continue
-        heard = datetime.fromisoformat(alarm.rated_at or alarm.raised_at)
-        if item.of == "rating":
-            alarm.rated_at = max(heard, item.at).isoformat()
-        elif item.at - heard >= UNRATED:
+        heard = datetime.fromisoformat(alarm.rated_at) if alarm.rated_at else item.at
+        if item.of == "completion" and item.at - heard >= UNRATED:
             said.append(resolve(state, version, name, item.project, "unrated", item.at))
+        elif item.of == "rating" or not alarm.rated_at:
+            alarm.rated_at = max(heard, item.at).isoformat()
     return said
 
 
@@ -148,6 +148,7 @@ def _raise(
         family=family,
         dataset_id=version.dataset_id,
         raised_at=at.isoformat(),
+        rated_at=at.isoformat(),
         statistic=finding.statistic,
         threshold=finding.threshold,
     )

@@ -130,24 +130,33 @@ def _opening(facts: Facts, dataset_id: str, predecessor: State | None = None) ->
     )
 
 
+def _told_of(version: Version, facts: Facts) -> Facts:
+    """Return ``facts`` without what they tell of another version than this one."""
+    now = facts.production
+    known = now is not None and now.model_id == version.model_id
+    return facts if known else replace(facts, coverage=None, holdout=None)
+
+
 def _begin(version: Version, window: OpenWindow, facts: Facts) -> None:
-    """Let a window that begins, and the detectors that look at its end, go by the spec of now."""
-    drift = facts.spec.drift
+    """Let a window that begins, and the detectors that look at its end, go by the spec of now. What a release
+    that knew less opened begins anew."""
+    drift, told = facts.spec.drift, _told_of(version, facts)
     if not window.differs(drift):
         return
     window.size, window.p_value = drift.window, drift.p_value
     for detector in DETECTORS:
         if (detector.family == "feedback") is (window is version.ratings):
-            opened = detector.open(_opening(facts, version.dataset_id))
-            evidence.follow(version.detectors[detector.name], opened)
+            opened = detector.open(_opening(told, version.dataset_id))
+            if opened.keys() - version.detectors[detector.name].keys():
+                version.detectors[detector.name] = opened
+            else:
+                evidence.follow(version.detectors[detector.name], opened)
 
 
 def _upgrade(state: ProjectState, version: Version, item: InferenceScored, facts: Facts) -> list[Said]:
     """Let a state that another release wrote have the detectors of this one. What is known of the version
     serves to open the new ones; alarms of those that are gone end."""
-    now = facts.production
-    known = now is not None and now.model_id == version.model_id
-    told = facts if known else replace(facts, coverage=None, holdout=None)
+    told = _told_of(version, facts)
     gone = [name for name in state.alarms if name not in NAMES]
     version.detectors = {
         detector.name: version.detectors[detector.name]

@@ -136,7 +136,8 @@ class Alarm:
     asked: dict[str, Any] = field(default_factory=dict[str, Any])
     """The newest ``labels.requested``; empty: the alarm asked for none."""
     rated_at: str = ""
-    """When the latest rating was given since it was raised; empty: there was none."""
+    """When the latest rating was given, or it was raised. Empty: an earlier release took no note of it, and
+    the first item that comes stands for it."""
 
 
 @dataclass(slots=True)

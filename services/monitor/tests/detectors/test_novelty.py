@@ -100,13 +100,6 @@ def test_the_effect_is_that_of_late_questions_however_long_all_was_well(world: W
     assert finding.effect > 0.2
 
 
-def test_a_state_that_an_earlier_release_opened_is_silent(world: World):
-    detector = Novelty()
-    state = detector.open(opening(dataset_id="ds-1", coverage=world.coverage.facts))
-    del state["mixture"]
-    assert windows(detector, state, world.questions(world.mixed(300, 0.5))) == []
-
-
 def test_without_a_reference_it_says_nothing(world: World):
     detector = Novelty()
     assert windows(detector, detector.open(opening()), world.questions(world.known(100))) == []
