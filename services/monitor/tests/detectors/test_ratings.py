@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+from tunewheel_contracts.formats.drift_spec import DriftSpec
+from tunewheel_monitor.detectors import Opening, evidence
 from tunewheel_monitor.detectors.feedback import Feedback
 from tunewheel_monitor.detectors.ratings import counts, opened
 
@@ -57,6 +59,14 @@ def test_a_key_that_invents_users_cannot_poison():
     poison = [rating("down", user=f"x-{n}", client="stranger", at=one.at) for n, one in enumerate(honest)]
     both = [item for pair in zip(honest, poison, strict=True) for item in pair]
     assert alarms(windows(detector, state, both)) == []
+
+
+def test_a_smaller_window_in_the_middle_of_a_larger_one_hears_everybody_at_once():
+    state, smaller = (Feedback().open(Opening(drift=DriftSpec(window=size))) for size in (1_000, 100))
+    vote = rating(user=None, client="app")
+    assert all(counts(state["voters"], vote) for _ in range(500))
+    evidence.follow(state, smaller)
+    assert all(counts(state["voters"], vote) for _ in range(500))
 
 
 def test_what_keys_gave_is_handed_on():

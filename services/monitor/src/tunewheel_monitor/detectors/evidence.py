@@ -26,8 +26,9 @@ CEILING = 10.0
 """Evidence is kept below so many times what is needed for an alarm: it has to be able to fall again soon
 after a change is over. Less evidence is never invalid."""
 
-SETTINGS = {"": ("threshold", "most"), "evidence": ("threshold", "stake"), "voters": ("window",)}
-"""Fields of a detector's state, and of its parts, that the spec decides."""
+SETTINGS = {"": ("threshold", "most"), "evidence": ("threshold", "stake"), "voters": ("window", "given")}
+"""Fields of a detector's state, and of its parts, that the spec decides. Votes given are counted within a
+window: those of a larger one would use up what each key may give in a smaller one."""
 CALM = 0.5
 """p-value from which there is no evidence to speak of."""
 
