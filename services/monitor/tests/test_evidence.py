@@ -99,6 +99,17 @@ async def test_two_processes_that_empty_one_file_at_once_lose_neither_erasure(de
     assert [item["customer"] for item in json.loads(text)["items"]] == [None, None, "C-2"]
 
 
+async def test_texts_that_a_killed_process_brought_back_go_with_the_next_erasure(desk: Any) -> None:
+    await kept(desk, *(desk.traffic.completion(f"{n} bikes", customer=f"C-{n}") for n in range(3)))
+    await erase(desk.watch.exhibits, "C-0")
+    ((path, before),) = desk.files().items()
+    await erase(desk.watch.exhibits, "C-1")
+    await desk.store.replace(path, before.encode())
+    assert await erase(desk.watch.exhibits, "C-0") == frozenset(), "it took everything before"
+    (text,) = desk.files().values()
+    assert [item["customer"] for item in json.loads(text)["items"]] == [None, None, "C-2"]
+
+
 def test_keywords_are_words_of_many_texts_that_the_reference_seldom_has() -> None:
     texts = [f"may my lost card number {n} be replaced by Smith{n}" for n in range(10)] + ["Ann asks", ""]
     assert keywords(texts, {"may": 1.0, "number": 0.3}) == ("card", "lost", "replaced", "number")

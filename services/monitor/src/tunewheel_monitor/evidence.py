@@ -120,16 +120,21 @@ class Exhibits:
         )
 
     async def taken(self, project: str, erasure: Erasure) -> dict[str, frozenset[str]]:
-        """Return the completions that ``erasure`` takes and that have texts, by the path of their file.
+        """Return the completions that ``erasure`` takes and that have texts, by the path of their file; also
+        files in which it takes none, but others did: who wrote one last may have died before it saw that it
+        brought texts back (``empty``).
 
         Raises:
             TransientError: the store cannot be reached.
         """
         found: dict[str, frozenset[str]] = {}
-        for path in await self.store.list(f"monitor/{project}/alarms"):
+        paths = await self.store.list(f"monitor/{project}/alarms")
+        marked = {path.rpartition("/")[0] for path in paths}
+        for path in paths:
             kept = await self._read(path) if path.endswith(".json") else None
             items = kept.items if kept else ()
-            if names := frozenset(item.completion_id for item in items if _is_taken(item, erasure)):
+            names = frozenset(item.completion_id for item in items if _is_taken(item, erasure))
+            if names or _marks(path) in marked:
                 found[path] = names
         return found
 
@@ -142,7 +147,7 @@ class Exhibits:
         Raises:
             TransientError: the store cannot be reached.
         """
-        marks = f"{path.removesuffix('.json')}.emptied"
+        marks = _marks(path)
         for name in sorted(names):
             await self.store.put(f"{marks}/{_mark(name)}", b"")
         kept = await self._read(path)
@@ -164,6 +169,11 @@ class Exhibits:
         except InvalidEvent as error:
             log.error("evidence_damaged", path=path, reason=str(error), mend="remove the file")
             return None
+
+
+def _marks(path: str) -> str:
+    """Return the folder that says of which completions a file holds no texts any more."""
+    return f"{path.removesuffix('.json')}.emptied"
 
 
 def _mark(completion_id: str) -> str:
