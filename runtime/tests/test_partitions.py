@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
-from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, partition_of, settled_of
+from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, partition_of, settled_of
 
 
 @pytest.mark.parametrize("key", ["desk", "shop", "a-long-name.of-a.project", "ä"])
@@ -43,6 +43,13 @@ class Member:
 async def test_what_waits_or_was_not_heard_of_is_not_settled() -> None:
     member: Any = Member({0: (5, 5), 1: (5, 4), 2: (None, 5), 3: (0, None)})
     assert await settled_of(member, "t") == Settled(5, frozenset({0, 3}))
+
+
+def test_what_another_member_has_is_not_handled_here() -> None:
+    own = partition_of("desk", 5)
+    here, elsewhere = Member({own: (5, 4)}), Member({(own + 1) % 5: (5, 5)})
+    told: list[Any] = [here, elsewhere]
+    assert [handles(member, "t", "desk") for member in told] == [True, False]
 
 
 class Group:

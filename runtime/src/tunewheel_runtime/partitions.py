@@ -129,6 +129,12 @@ def partition_of(key: str, partitions: int) -> int:
     return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 
+def handles(consumer: AIOKafkaConsumer, topic: str, key: str) -> bool:
+    """Tell whether events on ``topic`` with this record key come to this member of a group."""
+    count = len(consumer.partitions_for_topic(topic) or ())
+    return bool(count) and TopicPartition(topic, partition_of(key, count)) in consumer.assignment()
+
+
 async def settled_of(consumer: AIOKafkaConsumer, topic: str) -> Settled:
     """Return what a member of a group has handled: committed up to the end that it last heard of.
 

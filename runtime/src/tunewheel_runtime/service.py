@@ -212,6 +212,11 @@ class Service:
         """
         self._leadership = Leadership(self.settings, topic, group=f"{self.name}.active", lost=self.fail)
 
+    def handles(self, topic: TopicSpec, key: str) -> bool:
+        """Tell whether events on ``topic`` with this record key come to this process, by what it last heard
+        from its group."""
+        return self._subscriptions.handles(topic, key)
+
     async def settled(self, topic: TopicSpec) -> Settled:
         """Return which partitions of ``topic``, that this service handles, this process has and has handled
         to their ends. Raises ``TransientError`` where the broker does not answer."""

@@ -33,7 +33,7 @@ from tunewheel_runtime.consuming import BatchHandler, Consumption, Handler, Reco
 from tunewheel_runtime.jobs import LONGEST_JOB_MS, JobHandler, LeaseListener, Settle, consume_job
 from tunewheel_runtime.kafka import client_options, stop_in_full
 from tunewheel_runtime.kafka_refusals import not_allowed
-from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, settled_of
+from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, settled_of
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import Telemetry
 
@@ -122,6 +122,11 @@ class Subscriptions:
                 await work(_settle_alone)
 
         return self._register(topic, group, consume, listener=listener)
+
+    def handles(self, topic: TopicSpec, key: str) -> bool:
+        """Tell whether events on ``topic`` with this record key are handled here."""
+        consumer = self._consumer_of(topic)
+        return consumer is not None and handles(consumer, topic.name, key)
 
     async def settled(self, topic: TopicSpec) -> Settled:
         """Return which partitions of ``topic`` are handled here, and have nothing left to handle.

@@ -180,6 +180,10 @@ class Broker:
         self.published: list[Envelope[Any]] = []
         self.traffic: dict[tuple[str, int, int], Envelope[Any]] = {}
         self.failures = 0
+        self.elsewhere: set[str] = set()
+
+    def handles(self, topic: TopicSpec, key: str) -> bool:
+        return key not in self.elsewhere
 
     def new(self, data: Any, *, cause: Any = None, correlation_id: str | None = None) -> Envelope[Any]:
         return new_event(data, source="/tunewheel/monitor", cause=cause, correlation_id=correlation_id)

@@ -92,6 +92,10 @@ async def test_metrics_tell_what_was_scored_folded_and_judged_and_which_alarms_a
         assert line in told
     (lag,) = (line for line in told if line.startswith("tunewheel_monitor_fold_lag_seconds "))
     assert float(lag.split()[1]) > 86_400, "they were asked long ago"
+    desk.broker.elsewhere.add("desk")
+    told = desk.watch.metrics.render()
+    assert "tunewheel_monitor_alarms_open{" not in told, "whoever has the project tells of its alarms"
+    assert "tunewheel_monitor_fold_lag_seconds 0.0" in told
 
 
 async def test_the_same_kind_of_questions_raises_none(desk: Any) -> None:

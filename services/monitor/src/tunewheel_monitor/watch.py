@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
+from tunewheel_contracts import topics
 from tunewheel_contracts.erasures import erasure_of, place_of, proof_of
 from tunewheel_contracts.event import Envelope, Event
 from tunewheel_contracts.events.data import ErasureCompleted
@@ -22,6 +23,7 @@ from tunewheel_contracts.events.monitoring import InferenceScored, LabelsRequest
 from tunewheel_contracts.events.production import DriftDetected
 from tunewheel_contracts.events.upstream import ErasureRequested
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_contracts.topics import TopicSpec
 from tunewheel_runtime.service import Delivery
 
 from tunewheel_monitor.alarms import Said
@@ -49,6 +51,8 @@ class Log(Protocol):
         self, data: Any, *, cause: Envelope[Any] | None = None, correlation_id: str | None = None
     ) -> Envelope[Any]: ...
 
+    def handles(self, topic: TopicSpec, key: str) -> bool: ...
+
     async def publish_many(self, envelopes: Sequence[Envelope[Any]]) -> None: ...
 
 
@@ -68,13 +72,12 @@ class Watch:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _alarms: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """Of each project that is held: the detectors whose alarms are open."""
-    _lag = 0.0
+    _folded: tuple[str, float] = ("", 0.0)
+    """The project folded last, and how old its latest score was then, in seconds."""
 
     def __post_init__(self) -> None:
         self.metrics.gauge("alarms.open", "Alarms that are open", self._open_alarms, label="detector")
-        self.metrics.gauge(
-            "fold.lag_seconds", "Age of the latest score when it was folded", lambda: self._lag
-        )
+        self.metrics.gauge("fold.lag_seconds", "Age of the latest score when it was folded", self._lag)
 
     async def take(self, deliveries: Sequence[Delivery[InferenceScored]]) -> None:
         """Fold a batch; repeating it, after an error or a restart, changes nothing.
@@ -171,10 +174,19 @@ class Watch:
             for of, amount in counted.items():
                 self.metrics.add(name, amount, of=of)
             counted.clear()
-        self._lag = (datetime.now(UTC) - items[-1].at).total_seconds()
+        self._folded = items[-1].project, (datetime.now(UTC) - items[-1].at).total_seconds()
+
+    def _lag(self) -> float:
+        project, seconds = self._folded
+        return seconds if self._is_here(project) else 0.0
 
     def _open_alarms(self) -> Mapping[str, float]:
-        return Counter(name for names in list(self._alarms.values()) for name in names)
+        own = [names for project, names in list(self._alarms.items()) if self._is_here(project)]
+        return Counter(name for names in own for name in names)
+
+    def _is_here(self, project: str) -> bool:
+        """Tell whether this process folds the project's scores: what it holds of another's is out of date."""
+        return self.log.handles(topics.INFERENCE_SCORED, project)
 
     async def _facts(self, spec: ProjectSpec, state: ProjectState) -> Facts:
         project, production, version = spec.project, self.knowledge.production(spec.project), state.version
