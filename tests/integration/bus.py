@@ -1,11 +1,15 @@
-"""The test's own end of the log: publish, collect, and run a service in this process."""
+"""The test's own end of the log: publish, collect, and run a service in this process or in its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -161,3 +165,26 @@ async def running(service: Service) -> AsyncIterator[Service]:
     finally:
         service.stop()
         await asyncio.wait_for(task, PATIENCE_SECONDS)
+
+
+@contextlib.contextmanager
+def process(
+    module: str, kafka: str, store: Path, log: Path, **settings: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the service ``module`` in a process of its own, which is killed at the end."""
+    environment = os.environ | {
+        "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
+        "TUNEWHEEL_STORE_URL": store.as_uri(),
+        "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",
+        **settings,
+    }
+    with log.open("ab") as stream:
+        started = subprocess.Popen(
+            [sys.executable, "-m", module], env=environment, stdout=stream, stderr=stream
+        )
+        try:
+            yield started
+        finally:
+            if started.poll() is None:
+                started.kill()
+            started.wait(PATIENCE_SECONDS)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,11 +23,12 @@ from tunewheel_retrieval.index import Index
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
 
-from .bus import PATIENCE_SECONDS, Bus, running, until
+from .bus import PATIENCE_SECONDS, Bus, process, running, until
 from .specs import declared
 
 pytestmark = pytest.mark.integration
 DIMENSIONS = 8
+MODULE, HOSTS = "tunewheel_index.main", {"TUNEWHEEL_SPEC_HOSTS": "127.0.0.1"}
 TEXTS = {
     "bell.md": "The bell rings twice when the door opens.",
     "locker.md": "A locker that jams is opened with the master key of anna@example.com.",
@@ -143,26 +141,6 @@ async def _is_erased(
     assert not [data for data in tables if document_id.encode() in data]
 
 
-@contextlib.contextmanager
-def process(kafka: str, store: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    environment = os.environ | {
-        "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
-        "TUNEWHEEL_STORE_URL": store.as_uri(),
-        "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",
-        "TUNEWHEEL_SPEC_HOSTS": "127.0.0.1",
-    }
-    with log.open("ab") as stream:
-        started = subprocess.Popen(
-            [sys.executable, "-m", "tunewheel_index.main"], env=environment, stdout=stream, stderr=stream
-        )
-        try:
-            yield started
-        finally:
-            if started.poll() is None:
-                started.kill()
-            started.wait(PATIENCE_SECONDS)
-
-
 class Vectors:
     """An OpenAI-compatible endpoint that answers once it may."""
 
@@ -204,13 +182,13 @@ async def test_killed_in_mid_build_it_has_named_nothing_and_the_next_process_nam
         embedding = {"kind": "endpoint", "base_url": url, "model": "m", "dimensions": DIMENSIONS}
         await bus.publish(*(published(project, name, text) for name, text in TEXTS.items()))
         await bus.publish(declared(project, retrieval={"embedding": embedding}))
-        with process(kafka, store, tmp_path / "first.log") as first:
+        with process(MODULE, kafka, store, tmp_path / "first.log", **HOSTS) as first:
             await until(lambda: vectors.asked == 1)  # the build has begun, and waits for its vectors
             first.kill()
             first.wait(PATIENCE_SECONDS)
         assert not list(store.rglob("manifest.json"))
         vectors.may_answer.set()
-        with process(kafka, store, tmp_path / "second.log"):
+        with process(MODULE, kafka, store, tmp_path / "second.log", **HOSTS):
             event, found = await Reader(bus, store, project).next()
         assert documents(found) == set(TEXTS)
         assert found.manifest.dimensions == DIMENSIONS

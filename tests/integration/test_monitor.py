@@ -6,10 +6,8 @@ import base64
 import contextlib
 import io
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,11 +25,12 @@ from tunewheel_runtime.partitions import partition_of
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ObjectStore
 
-from .bus import PATIENCE_SECONDS, Bus, running, until
+from .bus import Bus, process, running, until
 from .specs import declared, small_spec
 from .verdicts import BASE, SHA, adapter_of
 
 pytestmark = pytest.mark.integration
+MODULE = "tunewheel_monitor.main"
 
 WINDOW = 20
 VALID = '{"category": "bell"}'
@@ -194,26 +193,6 @@ async def test_a_candidate_that_answers_nothing_fails_at_its_deadline(
     assert (judged.data.verdict, judged.data.decided_by) == ("failed", "deadline")
 
 
-@contextlib.contextmanager
-def process(kafka: str, store: Path, log: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    environment = os.environ | {
-        "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
-        "TUNEWHEEL_STORE_URL": store.as_uri(),
-        "TUNEWHEEL_SESSION_TIMEOUT_MS": "6000",
-        **settings,
-    }
-    with log.open("ab") as stream:
-        started = subprocess.Popen(
-            [sys.executable, "-m", "tunewheel_monitor.main"], env=environment, stdout=stream, stderr=stream
-        )
-        try:
-            yield started
-        finally:
-            if started.poll() is None:
-                started.kill()
-            started.wait(PATIENCE_SECONDS)
-
-
 def counted(store: Path, project: str) -> int:
     """Return how many scores the project's newest checkpoint holds, and check that its window fits."""
     paths = sorted((store / "monitor" / project / "state").glob("*.json"))
@@ -239,7 +218,7 @@ async def test_a_killed_process_that_bears_a_name_goes_on_at_once(
         production = Production(bus, project, ObjectStore(store.as_uri()))
         await production.begin()
         for _ in range(2):
-            with process(fresh_kafka, store, tmp_path / "log", **named):
+            with process(MODULE, fresh_kafka, store, tmp_path / "log", **named):
                 await production.ask(BELLS[:5])
                 await until(lambda: counted(store, project) == production.sent)
 
@@ -257,7 +236,7 @@ async def test_two_processes_share_the_projects_and_a_killed_one_loses_and_doubl
             await production.begin()
 
         def start(name: str) -> subprocess.Popen[bytes]:
-            return processes.enter_context(process(kafka, store, tmp_path / f"{name}.log"))
+            return processes.enter_context(process(MODULE, kafka, store, tmp_path / f"{name}.log"))
 
         async def ask(upto: int) -> None:
             for production in productions:

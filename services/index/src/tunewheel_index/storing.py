@@ -72,9 +72,7 @@ class IndexStore:
 
     async def write_versions(self, project: str, versions: list[Version]) -> ArtifactRef:
         """Store the table that the next process goes on from, under a name that follows from its content."""
-        buffer = BytesIO()
-        to_frame(versions).write_parquet(buffer, statistics=False)
-        data = buffer.getvalue()
+        data = await asyncio.to_thread(_parquet, versions)  # there may be hundreds of thousands
         return await self._put(f"{folder_of(project)}/{VERSIONS}/{content_sha256(data)[:32]}.parquet", data)
 
     async def versions(self, event: IndexVersioned) -> list[Version]:
@@ -152,6 +150,12 @@ class IndexStore:
             found.setdefault(path.split("/")[2], {})[path] = moment
         found.pop(VERSIONS, None)
         return found
+
+
+def _parquet(versions: list[Version]) -> bytes:
+    buffer = BytesIO()
+    to_frame(versions).write_parquet(buffer, statistics=False)
+    return buffer.getvalue()
 
 
 def _manifest_of(project: str, index_id: str) -> str:
