@@ -67,7 +67,7 @@ WEIRD: tuple[Any, ...] = (
 
 
 class Attempt(NamedTuple):
-    """What one client sends at once, and what may come of it."""
+    """What a hostile client sends, and what the connection is good for afterwards."""
 
     raw: bytes
     framed: bool = True

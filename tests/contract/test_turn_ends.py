@@ -51,7 +51,7 @@ TRAINED = [VERSION, say(2, "train.started", "resumed"), say(3, "train.completed"
 PASSED = [*TRAINED, say(4, "eval.passed", "first")]
 SERVES = [*PASSED, move(5, "production")]
 ENDS = {
-    # what curate calls it, what the monitor calls it: what happened
+    # curate's word for the end, the monitor's word: the events that led to it
     ("was rejected", "failed"): [say(1, "dataset.rejected", "too-few", REQUEST)],
     ("failed in training", "failed"): [VERSION, say(2, "train.failed", "diverged")],
     ("failed its evaluation", "rejected"): [*TRAINED, say(4, "eval.failed", "missed")],

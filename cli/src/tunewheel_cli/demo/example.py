@@ -26,7 +26,7 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One SOP that changes, and a question whose answer it holds."""
+    """An SOP that changes, and a question that the SOP answers."""
 
     question: str
     document: str

@@ -58,7 +58,8 @@ class CoverageFacts:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of each text: its nearest question and whose cell that is, its novelty, whether that is novel."""
+    """Of each text: the nearest question of the reference, that question's cell, the text's novelty, and
+    whether the text is novel."""
 
     nearest: npt.NDArray[np.int64]
     """Rows of the reference."""

@@ -120,9 +120,11 @@ class Exhibits:
         )
 
     async def taken(self, project: str, erasure: Erasure) -> dict[str, frozenset[str]]:
-        """Return the completions that ``erasure`` takes and that have texts, by the path of their file; also
-        files in which it takes none, but others did: who wrote one last may have died before it saw that it
-        brought texts back (``empty``).
+        """Return the completions that ``erasure`` takes and that have texts, by the path of their file.
+
+        Files that an earlier erasure emptied are in the answer too, with no completion: the process that
+        wrote such a file last may have died before it saw that it had brought the emptied texts back
+        (``empty``).
 
         Raises:
             TransientError: the store cannot be reached.

@@ -131,7 +131,7 @@ def _opening(facts: Facts, dataset_id: str, predecessor: State | None = None) ->
 
 
 def _told_of(version: Version, facts: Facts) -> Facts:
-    """Return ``facts`` without what they tell of another version than this one."""
+    """Return ``facts``, without coverage and holdout where they tell of another model than ``version``."""
     now = facts.production
     known = now is not None and now.model_id == version.model_id
     return facts if known else replace(facts, coverage=None, holdout=None)

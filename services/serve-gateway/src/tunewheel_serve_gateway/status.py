@@ -1,4 +1,4 @@
-"""What the gateway says of one project: who answers, by what was judged, and from which index."""
+"""What ``/v1/status`` tells of a project: its routes, whether each was judged, and its index version."""
 
 from __future__ import annotations
 

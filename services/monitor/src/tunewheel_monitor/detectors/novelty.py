@@ -146,8 +146,8 @@ def margin(mixture: Sequence[float], counts: Sequence[float], spread: float) -> 
 
 
 def learn(state: State, *, healthy: bool) -> None:
-    """Take the window that ends into the mixture and let it wait; take in what waited long enough. A window
-    that is not healthy takes those that wait with it."""
+    """Take the window that ends into the mixture and let it wait; take in what waited long enough. Where the
+    window is not healthy, the windows that still wait are dropped with it."""
     lately, mixture = state["lately"], state["mixture"]
     kept = RECENT / (RECENT + sum(count for _, count in lately.values()))
     state["mixture"] = [
