@@ -217,7 +217,9 @@ async def compare(
     figures: dict[str, dict[str, Any]] = {}
     memory: dict[str, dict[str, Any]] = {}
     headers = {"authorization": f"Bearer {KEY}"}
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
+    # Servers close connections that idle for five seconds, which others' turns take: no request may meet that.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
         for one in contenders.values():
             await until_answered(session, one)
             await ask_all(session, one, stream=True, concurrency=8, requests=100)
@@ -246,6 +248,7 @@ async def compare(
 async def measure(
     session: aiohttp.ClientSession, one: Contender, stream: bool, concurrency: int, requests: int
 ) -> dict[str, float]:
+    await ask_all(session, one, stream=stream, concurrency=concurrency, requests=concurrency)  # connects
     before, started = processor_seconds(one), time.perf_counter()
     taken = await ask_all(session, one, stream=stream, concurrency=concurrency, requests=requests)
     wall = time.perf_counter() - started
