@@ -24,7 +24,7 @@ ROUNDS ?= 10
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install node-packages demo test test-unit test-integration test-e2e test-vllm test-images fuzz lint fmt bench generate lock clean
+.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-vllm test-images fuzz lint fmt bench generate lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,10 @@ $(NODE_STAMP): $(NODE)/package.json $(NODE)/package-lock.json
 demo: install ## run the whole loop on the bundled example (ARGS="--keep" leaves it running)
 	$(BIN)/tunewheel demo $(ARGS)
 
-test: lint node-packages ## everything that must hold: all the tiers below in one go
+test: install ## everything that must hold: the checks of lint beside all the tiers below
+	@$(MAKE) --no-print-directory --jobs 2 lint test-all
+
+test-all: node-packages
 	$(PYTEST) -q --durations=25 $(TESTS)
 
 test-unit: install node-packages ## unit and contract tests: no broker, no big model
