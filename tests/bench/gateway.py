@@ -217,7 +217,7 @@ async def compare(
     figures: dict[str, dict[str, Any]] = {}
     memory: dict[str, dict[str, Any]] = {}
     headers = {"authorization": f"Bearer {KEY}"}
-    # Servers close connections that idle for five seconds, which others' turns take: no request may meet that.
+    # Servers close connections that idle for seconds, as others' turns take: no request may meet that.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
         for one in contenders.values():
