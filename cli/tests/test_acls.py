@@ -123,3 +123,13 @@ def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
     code, _, err = run("gateway")
     assert code == 2
     assert "there is no principal 'gateway'; choose from upstream, ingest" in err
+
+
+def test_the_names_are_those_on_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, under = least_acls(["curate"]), least_acls(["curate"], prefix="acme.")
+    assert [acl.resource for acl in under] == [f"acme.{acl.resource}" for acl in plain]
+    monkeypatch.setenv("TUNEWHEEL_TOPIC_PREFIX", "team.")
+    code, out, _ = run("curate", "--json")
+    assert (code, {acl["resource_name"].split(".")[0] for acl in json.loads(out)}) == (0, {"team"})
+    code, out, _ = run("curate", "--json", "--topic-prefix", "acme.")
+    assert (code, {acl["resource_name"].split(".")[0] for acl in json.loads(out)}) == (0, {"acme"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tunewheel_cli.topics import Difference, Topic, compare, settled, wanted_topics
+from tunewheel_cli.topics import Difference, Topic, TopicReport, compare, settled, wanted_topics
 from tunewheel_contracts.topics import BY_NAME, DEAD_LETTER_OVERHEAD, MAX_MESSAGE_BYTES, TOPICS
 
 
@@ -59,3 +59,11 @@ async def test_what_was_altered_is_compared_only_once_the_brokers_have_heard_of_
     report = await settled(read, (wanted,), altered=altered)
     assert [d.setting for d in report.differences] == ["partitions"]
     assert next(readings, None) is None
+
+
+def test_a_report_can_call_topics_as_the_cluster_does() -> None:
+    report = TopicReport(("a",), ("b",), (Difference("c", "x", "1", "2"),), (Difference("d", "x", "1", "2"),))
+    told = report.under("acme.")
+    assert (told.missing, told.created) == (("acme.a",), ("acme.b",))
+    assert str(told.altered[0]) == "acme.c: x is 2, the spec says 1"
+    assert str(told.differences[0]) == "acme.d: x is 2, the spec says 1"

@@ -14,11 +14,16 @@ from typing import Any
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.partitioner import murmur2
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from tunewheel_cli.dead_letters import read_dead_letters
 from tunewheel_cli.known import declared_projects
+from tunewheel_cli.lag import read_lag
+from tunewheel_cli.publishing.sender import publish_events
+from tunewheel_cli.topics import ensure_topics, wanted_topics
 from tunewheel_contracts import topics
 from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, KafkaRecord, new_event
@@ -26,6 +31,7 @@ from tunewheel_contracts.events.data import BuildReason, DatasetRequested, Recor
 from tunewheel_contracts.events.training import TrainAction, TrainControl
 from tunewheel_contracts.events.upstream import TicketPublished
 from tunewheel_contracts.topics import MAX_MESSAGE_BYTES
+from tunewheel_runtime.kafka import client_options
 from tunewheel_runtime.service import Delivery, Lease, Service
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import make_telemetry
@@ -298,7 +304,11 @@ async def test_one_process_at_a_time_is_active_and_the_next_takes_over(
 
 ACTIVE = """
 import sys
+from tunewheel_cli.dead_letters import read_dead_letters
 from tunewheel_cli.known import declared_projects
+from tunewheel_cli.lag import read_lag
+from tunewheel_cli.publishing.sender import publish_events
+from tunewheel_cli.topics import ensure_topics, wanted_topics
 from tunewheel_contracts import topics
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
@@ -553,3 +563,38 @@ async def test_a_signal_stops_it_cleanly(kafka: str, tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         await process.stderr.read()
         assert await process.wait() == 0
+
+
+async def test_installations_with_different_prefixes_share_a_broker(kafka: str, tmp_path: Path) -> None:
+    """Handlers, the active process's group, views, dead letters and the lag, each under its own names."""
+    seen: dict[str, list[str]] = {"a.": [], "b.": []}
+    made: dict[str, Service] = {}
+    for prefix, handled in seen.items():
+        one = made[prefix] = service(kafka, tmp_path, "sharing", topic_prefix=prefix)
+        wanted = {t.name: t for t in wanted_topics((topics.DATASET_REQUESTED, topics.PROJECT_DECLARED))}
+        await ensure_topics(client_options(one.settings), wanted.values())
+        one.one_at_a_time(topics.PROJECT_DECLARED)
+        one.view(topics.DATASET_REQUESTED).on_change(
+            lambda e, to=handled: to.append(f"view {e.data.request}")
+        )
+
+        @one.on(topics.DATASET_REQUESTED)
+        async def handle(event: Envelope[DatasetRequested], to: list[str] = handled) -> None:
+            to.append(event.data.request)
+            if event.data.request == "bad":
+                raise InvalidEvent(field="request", reason="is bad; send a good one")
+
+    ours = client_options(made["a."].settings)
+    async with running(made["a."]), running(made["b."]):
+        await publish_events(ours, request("p", "bad"), request("p", "good"))
+        await until(lambda: {"view bad", "view good", "bad", "good"} <= set(seen["a."]))
+        (letter,) = [letter async for letter in read_dead_letters(ours, (topics.DATASET_REQUESTED,))]
+    assert (letter.topic, letter.reason) == ("dataset.requested", "is bad; send a good one")
+    assert seen["b."] == [], "the other installation has topics of its own"
+    lag = {(one.group, one.topic): one.behind for one in await read_lag(ours)}
+    assert lag == {("sharing.dataset-requested", "dataset.requested"): 0}
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    groups = {group for group, _ in await admin.list_consumer_groups() if "sharing." in group}
+    await admin.close()
+    assert groups == {f"{p}sharing.{of}" for p in seen for of in ("active", "dataset-requested")}

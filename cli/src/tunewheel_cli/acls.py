@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tunewheel_contracts.generation.asyncapi import consumed_by, produced_by
@@ -43,8 +43,10 @@ class Acl:
     """In Kafka's words, sorted."""
 
 
-def least_acls(names: Collection[str] = tuple(PRINCIPALS)) -> tuple[Acl, ...]:
+def least_acls(names: Collection[str] = tuple(PRINCIPALS), *, prefix: str = "") -> tuple[Acl, ...]:
     """Return what ``names`` need, sorted by principal as in ``PRINCIPALS``, then by resource.
+
+    ``prefix`` is that of topics and groups (``KafkaSettings.topic_prefix``).
 
     Raises:
         InvalidOption: there is no such principal.
@@ -53,7 +55,8 @@ def least_acls(names: Collection[str] = tuple(PRINCIPALS)) -> tuple[Acl, ...]:
         raise InvalidOption(
             f"NAME: there is no principal {unknown[0]!r}; choose from {', '.join(PRINCIPALS)}"
         )
-    return tuple(acl for name in PRINCIPALS if name in names for acl in _of(name))
+    found = (acl for name in PRINCIPALS if name in names for acl in _of(name))
+    return tuple(replace(acl, resource=prefix + acl.resource) for acl in found)
 
 
 def _of(name: str) -> list[Acl]:

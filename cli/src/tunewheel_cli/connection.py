@@ -28,6 +28,7 @@ class Connection:
     wheel that runs on this ``var`` folder, then from the defaults."""
 
     bootstrap_servers: str | None = None
+    topic_prefix: str | None = None
     security_protocol: str | None = None
     ssl_cafile: Path | None = None
     ssl_certfile: Path | None = None
@@ -56,11 +57,9 @@ class Connection:
         running = living(var.run_file) if var else None
         try:
             if running and not self._names_servers():
-                variable = _variable("security_protocol")
-                found: dict[str, Any] = {
-                    "bootstrap_servers": running.bootstrap_servers,
-                    "security_protocol": os.environ.get(variable, running.security_protocol),
-                }
+                found: dict[str, Any] = {"bootstrap_servers": running.bootstrap_servers}
+                for name in ("security_protocol", "topic_prefix"):
+                    found[name] = os.environ.get(_variable(name), getattr(running, name))
                 return KafkaSettings(**(found | self.given()))
             return KafkaSettings(**self.given())
         except ValidationError as error:

@@ -154,12 +154,17 @@ class Wheel:
         connection = self.plan.connection
         if self.plan.is_local:
             kafka = self._local_kafka()
-            connection = Connection(bootstrap_servers=kafka.bootstrap_servers, security_protocol="PLAINTEXT")
+            connection = Connection(
+                bootstrap_servers=kafka.bootstrap_servers,
+                security_protocol="PLAINTEXT",
+                topic_prefix=connection.topic_prefix,
+            )
             self.state.bootstrap_servers = kafka.bootstrap_servers
             await self.supervisor.start(BrokerProgram(kafka, self._jar_progress))
         settings = connection.settings()
         self.state.bootstrap_servers = settings.bootstrap_servers
         self.state.security_protocol = settings.security_protocol
+        self.state.topic_prefix = settings.topic_prefix
         self.topics = await ensure_topics(connection.client_options())
         if self.topics.differences and not self.plan.keep_topics:
             raise TopicsDiffer(self.topics)

@@ -70,6 +70,9 @@ _SHARED: dict[str, Any] = {
         str | None,
         _kafka("bootstrap-servers", "host:port,… of a Kafka.", "what runs here, or localhost:9092"),
     ],
+    "topic_prefix": Annotated[
+        str | None, _kafka("topic-prefix", "What the names of its topics and groups begin with.", "none")
+    ],
     "security_protocol": Annotated[
         str | None, _kafka("security-protocol", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.", "PLAINTEXT")
     ],

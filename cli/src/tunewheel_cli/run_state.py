@@ -31,6 +31,7 @@ class RunState:
     """``starting``, ``running``, ``failed`` or ``stopping``."""
     bootstrap_servers: str
     security_protocol: str = "PLAINTEXT"
+    topic_prefix: str = ""
     store_url: str = ""
     spec_hosts: str = DEFAULT_HOSTS
     spec_folders: str = ""

@@ -51,7 +51,12 @@ def _request(resources: list[Any]) -> Any:
         RESPONSE_TYPE = ResponseV0
         entries = ("config_name", String("utf-8")), ("operation", Int8), ("config_value", String("utf-8"))
         SCHEMA = Schema(
-            ("resources", Array(("type", Int8), ("name", String("utf-8")), ("configs", Array(*entries)))),
+            (
+                "resources",
+                Array(
+                    ("resource_type", Int8), ("resource_name", String("utf-8")), ("configs", Array(*entries))
+                ),
+            ),
             ("validate_only", Boolean),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tunewheel_contracts.errors import TunewheelError
@@ -68,6 +68,15 @@ class TopicReport:
     @property
     def in_order(self) -> bool:
         return not self.missing and not self.differences
+
+    def under(self, prefix: str) -> TopicReport:
+        """Return it with the names that the topics bear on a cluster (``KafkaSettings.topic_prefix``)."""
+
+        def named(found: Iterable[Difference]) -> tuple[Difference, ...]:
+            return tuple(replace(difference, topic=prefix + difference.topic) for difference in found)
+
+        missing, created = (tuple(prefix + name for name in names) for names in (self.missing, self.created))
+        return TopicReport(missing, created, named(self.altered), named(self.differences))
 
 
 def wanted_topics(specs: Iterable[TopicSpec] = TOPICS) -> tuple[Topic, ...]:

@@ -17,6 +17,7 @@ from tunewheel_contracts.errors import TunewheelError
 
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.kafka_tokens import token_provider
+from tunewheel_runtime.topic_names import client_id
 
 
 class InvalidSetting(TunewheelError):
@@ -37,6 +38,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
         "security_protocol": settings.security_protocol,
+        "client_id": client_id("tunewheel", settings.topic_prefix),
     }
     if "SSL" in settings.security_protocol.split("_"):
         options["ssl_context"] = _ssl_context(settings)

@@ -12,6 +12,8 @@ from pydantic import SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tunewheel_runtime.topic_names import PREFIX
+
 _ADDRESS = re.compile(r"([^\s:\[\]]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]*::[0-9a-fA-F:]*)(:(?P<port>\d{1,5}))?")
 
 
@@ -23,6 +25,9 @@ class KafkaSettings(BaseSettings):
 
     bootstrap_servers: str = "localhost:9092"
     """``host:port``, several of them separated by commas."""
+    topic_prefix: str = ""
+    """Of the names of all topics and consumer groups on the brokers, so that several installations can share
+    them."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ssl_cafile: Path | None = None
     """PEM file of the authority behind the brokers; the system's authorities without it."""
@@ -51,6 +56,16 @@ class KafkaSettings(BaseSettings):
             found = _ADDRESS.fullmatch(address)
             if found is None or not 0 < int(found["port"] or 9092) < 65_536:
                 raise ValueError("must be host:port, several of them separated by commas")
+        return value
+
+    @field_validator("topic_prefix")
+    @classmethod
+    def _begins_a_name(cls, value: str) -> str:
+        if not PREFIX.fullmatch(value):
+            raise ValueError(
+                "must be at most 100 letters, digits, '.', '_' and '-', and end in one of the last three, "
+                "such as acme."
+            )
         return value
 
     @field_validator("sasl_oauth_token_url")

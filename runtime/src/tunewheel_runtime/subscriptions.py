@@ -36,6 +36,7 @@ from tunewheel_runtime.kafka_refusals import not_allowed
 from tunewheel_runtime.partitions import Backlog, Settled, backlog_of, handles, settled_of
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_runtime.telemetry import Telemetry
+from tunewheel_runtime.topic_names import client_id
 
 H = TypeVar("H", bound=Callable[..., Any])
 log = structlog.get_logger(__name__)
@@ -224,7 +225,7 @@ def make_broker(
         options["bootstrap_servers"],
         security=_security(options),
         sasl_oauth_token_provider=options.get("sasl_oauth_token_provider"),
-        client_id=f"tunewheel-{name}",
+        client_id=client_id(f"tunewheel-{name}", settings.topic_prefix),
         apply_types=False,
         graceful_timeout=settings.shutdown_seconds,
         allow_auto_create_topics=False,

@@ -31,6 +31,7 @@ def topics(
         return
     options = reach.client_options()
     report = asyncio.run(ensure_topics(options, apply=True) if apply else check_topics(options))
+    report = report.under(reach.connection.settings(reach.var).topic_prefix)
     if reach.as_json:
         differences = [{"topic": d.topic, "setting": d.setting, "wanted": d.wanted, "actual": d.actual}
                        for d in report.differences]  # fmt: skip
@@ -75,14 +76,15 @@ def acls(
     from tunewheel_cli.acls import PRINCIPALS, commands, least_acls, principal
     from tunewheel_cli.commands.tables import print_acls
 
-    found = least_acls(names or tuple(PRINCIPALS))
+    kafka = reach.connection.settings(reach.var)
+    found = least_acls(names or tuple(PRINCIPALS), prefix=kafka.topic_prefix)
     named = {acl.name: principal(acl.name, principals) for acl in found}
     if reach.as_json:
         print_json([{"name": acl.name, "principal": named[acl.name], "resource_type": acl.kind,
                      "resource_name": acl.resource, "pattern_type": "literal", "operations": acl.operations}
                     for acl in found])  # fmt: skip
     elif as_commands:
-        servers = reach.connection.settings(reach.var).bootstrap_servers
-        print("\n".join(commands(found, template=principals, bootstrap_servers=servers)))
+        lines = commands(found, template=principals, bootstrap_servers=kafka.bootstrap_servers)
+        print("\n".join(lines))
     else:
         print_acls(found, named)
