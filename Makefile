@@ -24,7 +24,7 @@ ROUNDS ?= 10
 # of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-vllm test-images fuzz lint fmt bench generate lock clean
+.PHONY: help install node-packages demo test test-all test-unit test-integration test-e2e test-vllm test-images test-kube chart fuzz lint fmt bench generate lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,12 @@ test-vllm: install ## the engine's conformance suite against real vLLM (6 GB to 
 test-images: install ## build all images and start them, after a change of a Dockerfile, a lock or a pyproject.toml
 	$(BIN)/python -m pytest -v tests/images/images.py $(TESTS)
 
+test-kube: install ## render the Helm chart and check it object by object; builds Helm with Go
+	$(BIN)/python -m pytest -v tests/kube/chart.py $(TESTS)
+
+chart: install ## pack the Helm chart, with rules and dashboards, into var/chart/tunewheel
+	$(BIN)/python deploy/helm/generate.py --pack var/chart
+
 fuzz: install ## property tests on new random examples, ROUNDS times over; what fails is in .hypothesis
 	for round in $$(seq $(ROUNDS)); do \
 	    echo "round $$round of $(ROUNDS)"; $(PYTEST) -q -m hypothesis --hypothesis-profile fuzz $(TESTS); \
@@ -82,6 +88,7 @@ lint: install ## ruff, pyright, import rules, and what is generated is fresh
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m tunewheel_contracts.generate --check
+	$(BIN)/python deploy/helm/generate.py --check
 	$(BIN)/python -m tunewheel_contracts.compatibility
 
 fmt: install ## format and mend what can be mended
@@ -92,8 +99,9 @@ bench: install ## run a benchmark: make bench NAME=ingest writes var/bench/inges
 	@test -n "$(NAME)" || { echo "say which: make bench NAME=<one of: $(basename $(notdir $(wildcard tests/bench/*.py)))>"; exit 2; }
 	$(BIN)/python tests/bench/$(NAME).py $(ARGS)
 
-generate: install ## write schemas, AsyncAPI documents and the event catalogue anew
+generate: install ## write schemas, AsyncAPI documents, the event catalogue and what the chart takes from the code anew
 	$(BIN)/python -m tunewheel_contracts.generate
+	$(BIN)/python deploy/helm/generate.py
 
 lock: ## resolve the lock and each service's own anew (ARGS go to the script)
 	@$(WITH_UV)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tunewheel_runtime.settings import ServiceSettings
@@ -35,9 +36,12 @@ PAGES = sorted(
 )
 
 
+def settings_class(service: Path) -> Any:
+    return importlib.import_module(f"tunewheel_{service.name.replace('-', '_')}.settings").Settings
+
+
 def settings_of(service: Path) -> set[str]:
-    module = importlib.import_module(f"tunewheel_{service.name.replace('-', '_')}.settings")
-    return {f"TUNEWHEEL_{name.upper()}" for name in module.Settings.model_fields}
+    return {f"TUNEWHEEL_{name.upper()}" for name in settings_class(service).model_fields}
 
 
 def named(path: Path) -> set[str]:

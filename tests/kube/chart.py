@@ -1,0 +1,273 @@
+"""The chart rendered by Helm, and checked object by object.
+
+Not part of ``make test``, hence the file's name: ``make test-kube`` builds Helm and kubeconform first.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from tunewheel_contracts.topics import BY_NAME
+
+from ..contract.test_settings_named import ROOT, settings_class, settings_of
+from .tools import CRDS, EXAMPLES, TOOLS, run
+
+Manifests = list[dict[str, Any]]
+SECRET = "0123456789abcdef" * 4
+
+
+def told_by(*settings: str) -> list[str]:
+    """Return the options of Helm for ``name=value``."""
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def rendered(helm: str, chart: Path, example: str, *settings: str) -> Manifests:
+    values = ("--values", str(EXAMPLES[example]), *told_by(*settings))
+    text = run(helm, "template", "wheel", str(chart), "--namespace", "wheels", *values)
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+@pytest.fixture(scope="session")
+def manifests(helm: str, chart: Path) -> dict[str, Manifests]:
+    told = ("monitoring.rules.enabled=true", "monitoring.dashboards.enabled=true")
+    return {name: rendered(helm, chart, name, *told) for name in EXAMPLES}
+
+
+def of_kind(manifests: Manifests, *kinds: str) -> dict[str, dict[str, Any]]:
+    return {m["metadata"]["name"]: m for m in manifests if m["kind"] in kinds}
+
+
+def workloads(manifests: Manifests) -> dict[str, dict[str, Any]]:
+    """Return by service."""
+    found = of_kind(manifests, "Deployment", "StatefulSet").values()
+    return {one["metadata"]["labels"]["app.kubernetes.io/component"]: one for one in found}
+
+
+def container_of(workload: dict[str, Any]) -> dict[str, Any]:
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def pods(manifests: Manifests) -> dict[str, dict[str, Any]]:
+    """Return the pod of every object that makes some, by the object's name."""
+    found = of_kind(manifests, "Deployment", "StatefulSet", "Job").items()
+    return {name: one["spec"]["template"]["spec"] for name, one in found}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_helm_finds_nothing_to_complain_of(helm: str, chart: Path, example: str) -> None:
+    run(helm, "lint", "--strict", str(chart), "--values", str(EXAMPLES[example]))
+
+
+def schemas_of_crds(folder: Path) -> None:
+    """Write what kubeconform reads from the vendored CRDs."""
+    for path in sorted(CRDS.glob("*.yaml")):
+        for crd in yaml.safe_load_all(path.read_text("utf-8")):
+            spec = crd["spec"]
+            for version in spec["versions"]:
+                schema = _closed(version["schema"]["openAPIV3Schema"])
+                schema["properties"]["metadata"] = {"type": "object"}
+                name = f"{spec['names']['kind'].lower()}-{spec['group']}-{version['name']}.json"
+                (folder / name).write_text(json.dumps(schema))
+
+
+def _closed(schema: Any) -> Any:
+    """Return the schema with unknown fields refused, as a server that prunes them would not tell."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: _closed(value) for name, value in schema.items()}
+    is_open = found.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in found
+    if isinstance(found.get("properties"), dict) and "type" in found and not is_open:
+        found["additionalProperties"] = False
+    if found.pop("x-kubernetes-int-or-string", False):
+        found.pop("type", None)
+        found["anyOf"] = [{"type": "integer"}, {"type": "string"}]
+    return found
+
+
+def test_every_object_is_one_of_its_kind(
+    helm: str, manifests: dict[str, Manifests], tmp_path: Path, core_schemas: Path
+) -> None:
+    schemas_of_crds(tmp_path)
+    kinds: set[str] = set()
+    for name, found in manifests.items():
+        kinds |= {one["kind"] for one in found}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump_all(found))
+    assert {"ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusRule", "KafkaTopic"} <= kinds
+    assert {"KafkaUser", "NetworkPolicy", "PodDisruptionBudget", "Job", "StatefulSet", "Deployment"} <= kinds
+    locations = (
+        str(core_schemas / "{{.ResourceKind}}{{.KindSuffix}}.json"),
+        str(tmp_path / "{{.ResourceKind}}-{{.Group}}-{{.ResourceAPIVersion}}.json"),
+    )
+    places = [word for location in locations for word in ("-schema-location", location)]
+    check = (str(TOOLS / "kubeconform"), "-strict", "-summary", *places)
+    run(*check, *(str(tmp_path / f"{name}.yaml") for name in manifests))
+    broken = workloads(manifests["minimal"])["train"]
+    broken["spec"]["template"]["spec"]["gracePeriod"] = 5
+    (tmp_path / "broken.yaml").write_text(yaml.safe_dump(broken))
+    assert run(*check, str(tmp_path / "broken.yaml"), fails=True) is not None
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_what_a_pod_is_told_makes_its_service_s_settings(
+    example: str, manifests: dict[str, Manifests], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = manifests[example]
+    configs = of_kind(found, "ConfigMap")
+    services = workloads(found)
+    assert len(services) >= 9
+    for service, workload in services.items():
+        container = container_of(workload)
+        told = dict(configs[container["envFrom"][0]["configMapRef"]["name"]]["data"])
+        told |= {one["name"]: one.get("value", SECRET) for one in container.get("env", ())}
+        if "TUNEWHEEL_LIMITS_URL" in told:
+            told["TUNEWHEEL_LIMITS_URL"] = "redis://limits:6379"
+        assert set(told) <= settings_of(ROOT / "services" / service), service
+        with monkeypatch.context() as environment:
+            for name, value in told.items():
+                environment.setenv(name, value)
+            settings = settings_class(ROOT / "services" / service)()
+        assert settings.health_port == 9090
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_pods_keep_the_restricted_standard_and_can_be_asked_and_stopped(
+    example: str, manifests: dict[str, Manifests]
+) -> None:
+    for name, pod in pods(manifests[example]).items():
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["requests"]
+        assert container["resources"]["limits"]["memory"]
+        assert {"/tmp", "/var/lib/tunewheel"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
+    for service, workload in workloads(manifests[example]).items():
+        pod, container = workload["spec"]["template"]["spec"], container_of(workload)
+        paths = {probe: container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")}
+        assert paths == {"livenessProbe": "/health/live", "readinessProbe": "/health/ready"}
+        assert pod["terminationGracePeriodSeconds"] >= (360 if service == "train" else 60)
+
+
+def test_nothing_is_single_where_it_must_not_be(manifests: dict[str, Manifests]) -> None:
+    found = manifests["highly-available"]
+    budgets = of_kind(found, "PodDisruptionBudget").values()
+    guarded = {one["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"] for one in budgets}
+    services = workloads(found)
+    scaled = {one["spec"]["scaleTargetRef"]["name"].removeprefix("wheel-tunewheel-")
+              for one in of_kind(found, "ScaledObject").values()}  # fmt: skip
+    assert scaled == {"curate", "ingest"}
+    assert all("replicas" not in services[service]["spec"] for service in scaled)
+    several = {name for name, one in services.items() if one["spec"].get("replicas", 1) > 1}
+    assert guarded == several | {"ingest"}
+    assert several == set(services) - scaled
+    assert of_kind(manifests["minimal"], "PodDisruptionBudget") == {}
+    limits = {name: container_of(one)["resources"]["limits"] for name, one in services.items()}
+    gpus = {name: limit["nvidia.com/gpu"] for name, limit in limits.items() if "nvidia.com/gpu" in limit}
+    assert gpus == {"engine": 1, "eval": 1, "train": 2}
+
+
+def test_each_engine_has_a_name_that_the_gateway_is_told(manifests: dict[str, Manifests]) -> None:
+    found = manifests["highly-available"]
+    told = of_kind(found, "ConfigMap")["wheel-tunewheel-serve-gateway"]["data"]
+    engine = workloads(found)["engine"]
+    headless = of_kind(found, "Service")[engine["spec"]["serviceName"]]
+    assert headless["spec"]["clusterIP"] == "None"
+    assert told["TUNEWHEEL_ENGINE_URL"].split(",") == [
+        f"https://wheel-tunewheel-engine-{n}.{headless['metadata']['name']}.wheels.svc:8080" for n in (0, 1)
+    ]
+    assert not any(name.endswith("-engine") for name in of_kind(found, "Service"))
+
+
+def test_scalers_ask_for_the_groups_of_this_installation(manifests: dict[str, Manifests]) -> None:
+    for scaled in of_kind(manifests["highly-available"], "ScaledObject").values():
+        service = scaled["spec"]["scaleTargetRef"]["name"].removeprefix("wheel-tunewheel-")
+        asked = {t["metadata"]["topic"]: t["metadata"] for t in scaled["spec"]["triggers"]}
+        groups = {topic: group for topic, spec in BY_NAME.items() for group in spec.groups_of(service)}
+        assert {topic: one["consumerGroup"] for topic, one in asked.items()} == {
+            f"acme.{topic}": f"acme.{group}" for topic, group in groups.items()
+        }
+        assert {(one["sasl"], one["tls"]) for one in asked.values()} == {("scram_sha512", "enable")}
+        assert scaled["spec"]["minReplicaCount"] >= 1
+
+
+def test_strimzi_is_asked_for_every_topic_and_the_least_rights(manifests: dict[str, Manifests]) -> None:
+    found = manifests["strimzi"]
+    topics = {one["spec"]["topicName"]: one for one in of_kind(found, "KafkaTopic").values()}
+    assert set(BY_NAME) <= set(topics)
+    assert {one["metadata"]["annotations"]["helm.sh/resource-policy"] for one in topics.values()} == {"keep"}
+    users = of_kind(found, "KafkaUser")
+    services = {name for name in workloads(found) if name != "engine"}
+    assert set(users) == {f"wheel-tunewheel-{name}" for name in services | {"cli", "viewer"}}
+    for service, workload in workloads(found).items():
+        container = container_of(workload)
+        told = of_kind(found, "ConfigMap")[f"wheel-tunewheel-{service}"]["data"]
+        password = next(one for one in container["env"] if one["name"] == "TUNEWHEEL_SASL_PASSWORD")
+        assert told["TUNEWHEEL_SASL_USERNAME"] == f"wheel-tunewheel-{service}"
+        of = password["valueFrom"]["secretKeyRef"]
+        assert of == {"name": f"wheel-tunewheel-{service}", "key": "password"}
+
+
+def test_rules_and_dashboards_arrive_as_they_are(manifests: dict[str, Manifests], chart: Path) -> None:
+    found = manifests["minimal"]
+    files = [path.read_text("utf-8") for path in (chart / "observability" / "rules").glob("*.y*ml")]
+    specs = [one["spec"] for one in of_kind(found, "PrometheusRule").values()]
+    assert sorted(map(str, specs)) == sorted(str(yaml.safe_load(text)) for text in files)
+    arrived = {name: json.loads(text) for one in of_kind(found, "ConfigMap").values()
+               for name, text in one["data"].items() if name.endswith(".json")}  # fmt: skip
+    folder = chart / "observability" / "dashboards"
+    assert arrived == {path.name: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+
+
+def test_only_the_gateway_may_call_the_engine(manifests: dict[str, Manifests]) -> None:
+    for found in (manifests["minimal"], manifests["highly-available"]):
+        policies = of_kind(found, "NetworkPolicy")
+        assert len(policies) == len(workloads(found))
+        _, door = policies["wheel-tunewheel-engine"]["spec"]["ingress"]
+        (caller,) = door["from"]
+        assert caller["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "serve-gateway"
+        assert len(policies["wheel-tunewheel-train"]["spec"]["ingress"]) == 1, "it has no API"
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("services.train.replicas=5", "services.train.replicas: 5, but its topics have 4 partitions at most"),
+        ("services.registry.replicas=3", "one process is active and one stands by"),
+        ("services.serve-gateway.replicas=2,secrets.keys.completion=", "several replicas need one secret"),
+        ("services.train.settings.stop_seconds=600", "would be killed in the middle of its last checkpoint"),
+        ("services.train.gpus=1,services.train.settings.train_slots=2", "need 2"),
+        ("identity.apiKeys.existingSecret=", "can tell who calls"),
+        ("services.engine.enabled=false", "engine.url: no engine is installed"),
+        ("kafka.securityProtocol=SASL_SSL", "SCRAM-SHA-512 needs username and existingSecret"),
+        ("kafka.partitions.no=3", 'there is no topic "no"'),
+        (
+            "services.ingest.scaling.enabled=true,services.ingest.scaling.maxReplicas=4",
+            "3 partitions at most",
+        ),
+        ("services.train.settings.train_slotz=1", "train_slotz"),
+        ("strimzi.enabled=true", "strimzi.cluster: name the Kafka resource"),
+    ],
+)
+def test_values_that_cannot_work_end_the_installation(
+    helm: str, chart: Path, setting: str, words: str
+) -> None:
+    values = ("--values", str(EXAMPLES["minimal"]))
+    assert words in run(helm, "template", "wheel", str(chart), *values, *told_by(setting), fails=True)
+
+
+def test_more_partitions_allow_more_replicas(helm: str, chart: Path) -> None:
+    told = ("services.train.replicas=8", r"kafka.partitions.dataset\.versioned=8")
+    assert workloads(rendered(helm, chart, "minimal", *told))["train"]["spec"]["replicas"] == 8
