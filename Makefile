@@ -68,8 +68,8 @@ test-e2e: install ## the loop and the engine on the real model, and kill -9 at e
 test-vllm: install ## the engine's conformance suite against real vLLM (6 GB to install, minutes to start)
 	deploy/vllm/run_conformance.sh
 
-test-images: install ## build all images and start them, after a change of a Dockerfile, a lock or a pyproject.toml
-	$(BIN)/python -m pytest -v tests/images/images.py $(TESTS)
+test-images: install ## build all images and start them, after a change of deploy/, a lock or a pyproject.toml
+	$(BIN)/python -m pytest -v tests/images/{compose,images,turn}.py $(TESTS)
 
 test-kube: install ## render the Helm chart and check it object by object; builds Helm with Go
 	$(BIN)/python -m pytest -v tests/kube/chart.py $(TESTS)
@@ -82,11 +82,12 @@ fuzz: install ## property tests on new random examples, ROUNDS times over; what 
 	    echo "round $$round of $(ROUNDS)"; $(PYTEST) -q -m hypothesis --hypothesis-profile fuzz $(TESTS); \
 	done
 
-lint: install ## ruff, pyright, import rules, and what is generated is fresh
+lint: install ## ruff, pyright, import rules, the Dockerfile, and what is generated is fresh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/hadolint --config deploy/images/hadolint.yaml deploy/images/Dockerfile
 	$(BIN)/python -m tunewheel_contracts.generate --check
 	$(BIN)/python deploy/helm/generate.py --check
 	$(BIN)/python -m tunewheel_contracts.compatibility

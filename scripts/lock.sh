@@ -1,6 +1,7 @@
 #!/bin/sh
 # Pin every dependency, with hashes and without naming an index: requirements.lock for the whole
-# workspace, services/<name>/requirements.lock for each service alone, a subset of the former. Extras are
+# workspace, services/<name>/requirements.lock for each service alone and cli/requirements.lock for the command,
+# subsets of the former. Extras are
 # locked too, so that what a service can be asked to do needs no package from outside its lock.
 # Versions already locked are kept; pass --upgrade (or --upgrade-package NAME) for newer ones.
 set -eu
@@ -18,9 +19,9 @@ $uv pip compile pyproject.toml contracts/pyproject.toml runtime/pyproject.toml b
     embedding/pyproject.toml retrieval/pyproject.toml planner/pyproject.toml services/*/pyproject.toml cli/pyproject.toml --group dev --all-extras $flags "$@" -o requirements.lock
 echo "requirements.lock"
 
-for service in services/*; do
+for alone in services/* cli; do
     # shellcheck disable=SC2086
-    $uv pip compile "$service/pyproject.toml" --all-extras --constraints requirements.lock $flags \
-        -o "$service/requirements.lock"
-    echo "$service/requirements.lock"
+    $uv pip compile "$alone/pyproject.toml" --all-extras --constraints requirements.lock $flags \
+        -o "$alone/requirements.lock"
+    echo "$alone/requirements.lock"
 done

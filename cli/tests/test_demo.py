@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tunewheel_cli.demo.example import Example, Ticket
+from tunewheel_cli.demo.example import Example, Ticket, bundled
 from tunewheel_cli.demo.shift import RATINGS, expert_answers
 from tunewheel_cli.demo.traffic import Answered
 from tunewheel_contracts.events.monitoring import LabelsRequested
 from tunewheel_contracts.formats.label_prompts import LABEL_REQUEST
 
-HELPDESK = Example.at(Path(__file__).resolve().parents[2] / "examples" / "helpdesk")
+ROOT = Path(__file__).resolve().parents[2]
+HELPDESK = Example.at(ROOT / "examples" / "helpdesk")
 TICKET = Ticket("t-1", "No power", {"category": "solar_output"}, "expert-01", "c-7")
 
 
@@ -63,3 +64,16 @@ def test_the_example_is_tried_in_shadow_and_in_canary() -> None:
     rollout = HELPDESK.spec.rollout
     assert rollout.shadow.enabled
     assert rollout.canary.enabled
+
+
+def test_the_bundled_example_is_the_checkouts_or_the_installed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert bundled().resolve() == HELPDESK.root
+    monkeypatch.chdir(tmp_path)
+    assert bundled() == Path("examples/helpdesk"), "neither: the demo says that no example lies there"
+    installed = tmp_path / "site-packages/tunewheel_example/helpdesk"
+    installed.mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    assert bundled() == installed

@@ -188,3 +188,17 @@ async def test_what_is_no_link_is_told() -> None:
     async with answering(200, {"nothing": "here"}) as (url, _):
         assert (await tell_login(Endpoint("console", url))).startswith("no link: console: made no login link")
     assert "nothing answers at" in await tell_login(Endpoint("console", url))
+
+
+def test_a_key_may_lie_in_a_file_of_its_name(
+    var: Var, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "TUNEWHEEL_API_KEY").write_text(f"{USER_KEY}\n", "utf-8")
+    monkeypatch.setenv("TUNEWHEEL_SECRETS_DIR", str(tmp_path))
+    key = Endpoint.of("gateway", var, url="http://gateway.example:8100").key
+    assert key is not None
+    assert key.get_secret_value() == USER_KEY
+    monkeypatch.setenv("TUNEWHEEL_API_KEY", "tw-of-the-variable")
+    key = Endpoint.of("gateway", var).key
+    assert key is not None
+    assert key.get_secret_value() == "tw-of-the-variable"

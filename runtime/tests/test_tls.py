@@ -377,7 +377,7 @@ def test_the_health_check_of_an_image_says_what_is_wrong(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TUNEWHEEL_HEALTH_PORT", "1")
-    assert main(["/health"]) == 1
+    assert main() == 1
     assert "127.0.0.1:1" in capsys.readouterr().err
 
 

@@ -1,8 +1,8 @@
 """Each service installs by the lines of its image, and its ``main`` imports with nothing else around.
 
-Two services are installed in truth, one with torch and one without. All images have the same lines, but for
-the names of the packages that a service needs. Every ``main`` is imported where only the distributions of its
-lock can be found. That the images themselves build and start is shown by ``make test-images``.
+Two services are installed in truth, one with torch and one without; all images have the same lines. Every
+``main`` is imported where only the distributions of its lock can be found. That the images themselves build
+and start is shown by ``make test-images``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,20 @@ import pytest
 from packaging.requirements import Requirement
 
 from . import locked_imports
+from .deployment import stages
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = shutil.which("uv") or shutil.which(str(ROOT / ".uv/bin/uv"))
 SERVICES = sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml"))
-OPTIONS = "--no-cache --no-deps --no-sources"
 INSTALLED = [ROOT / "services" / name for name in ("eval", "monitor")]
+MEMBERS = sorted(
+    path.parent.relative_to(ROOT).as_posix()
+    for pattern in ("*/pyproject.toml", "services/*/pyproject.toml")
+    for path in ROOT.glob(pattern)
+)
+"""The folders of the workspace's packages."""
 HEAVY = {"train", "eval", "engine"}
 """They bring torch: gigabytes, which uv links from its cache where that is on the same disk."""
 BANNED = ("torch", "transformers", "peft", "trl")
@@ -48,64 +55,40 @@ print(json.dumps({
 """
 
 
-def _steps(dockerfile: Path) -> Iterator[tuple[str, str]]:
-    """Yield (instruction, arguments) of an image's first stage, lines that go on joined."""
-    text = dockerfile.read_text(encoding="utf-8").replace("\\\n", " ")
-    stage = re.split(r"^FROM .*$", text, flags=re.MULTILINE)[1]
-    for line in filter(None, map(str.strip, stage.splitlines())):
-        instruction, _, arguments = line.partition(" ")
-        yield instruction, arguments
-
-
 class Workshop:
-    """Where the services are installed one after the other, each with nothing of the others around.
-
-    Every service has the same paths: so uv finds the packages that it built for the one before, and Python
-    the modules that it compiled.
-    """
+    """Where the services are installed one after the other, each with nothing of the others around."""
 
     def __init__(self, folder: Path) -> None:
         self.environment, self.bytecode = folder / "app", folder / "bytecode"
-        self._sources, self._shelf = folder / "src", folder / "shelf"
-        self._copied: list[str] = []
+        self._sources, self._install = folder / "src", folder / "install"
+        self._stages = stages()
 
-    def clear(self) -> None:
-        """Take the environment and the sources of the service before away."""
+    def build_wheels(self) -> Path:
+        """Do what the images' stage ``wheels`` does; return the folder of the wheels."""
+        self._sources.mkdir()
+        ignored = shutil.ignore_patterns(*(".*", "__pycache__", "tests", "var", "node_modules", "vendored"))
+        for name in ("pyproject.toml", "requirements.lock", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, self._sources / name)
+        for name in ("examples", *MEMBERS):
+            shutil.copytree(ROOT / name, self._sources / name, ignore=ignored)
+        wheels = self._install / "wheels"
+        (command,) = self._stages["wheels"].of("RUN")
+        self._do(command.replace("/wheels", str(wheels)), self._sources)
+        return wheels
+
+    def install(self, service: Path) -> None:
+        """Do what the images' stage ``app`` does, in place of the service before. uv is the machine's, keeps
+        its cache, and compiles no module that nobody imports."""
         shutil.rmtree(self.environment, ignore_errors=True)
-        for name in self._copied:
-            (kept := self._shelf / name).parent.mkdir(parents=True, exist_ok=True)
-            (self._sources / name).rename(kept)
-        self._copied.clear()
-        shutil.rmtree(self._sources, ignore_errors=True)
+        shutil.copy(service / "requirements.lock", self._install)
+        for command in self._stages["app"].of("RUN"):
+            told = command.replace("/app", str(self.environment)).replace("--compile-bytecode", "")
+            told = told.replace(" venv ", f" venv --python {sys.executable} ")
+            self._do(told.replace("${SERVICE}", service.name), self._install)
 
-    def replay(self, service: Path) -> None:
-        """Do what the first stage of the service's image does. uv is the machine's and keeps its cache; all
-        else is to the letter."""
+    def _do(self, command: str, folder: Path) -> None:
         assert UV is not None
-        for instruction, arguments in _steps(service / "Dockerfile"):
-            if instruction == "WORKDIR":
-                self._sources.mkdir()
-            elif instruction == "COPY":
-                *copied, into = arguments.split()
-                for name in copied:
-                    self._copy(ROOT / name, name.rpartition("/")[2] if into == "./" else into)
-            elif instruction == "RUN" and not arguments.startswith("pip install"):
-                command = re.sub(r"\buv\b", UV, arguments).replace("/app", str(self.environment))
-                command = command.replace(" venv ", f" venv --python {sys.executable} ")
-                _run("sh", "-euc", command.replace("--no-cache", "--quiet"), cwd=self._sources)
-
-    def _copy(self, source: Path, name: str) -> None:
-        """Copy a file, or the files of a folder that an image would be given."""
-        target, kept = self._sources / name, self._shelf / name
-        if not source.is_dir():
-            shutil.copy(source, target)
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if kept.exists():
-            kept.rename(target)
-        else:
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns(".venv", "var", "__pycache__"))
-        self._copied.append(name)
+        _run("sh", "-euc", re.sub(r"\buv (?=[a-z])", f"{UV} --quiet ", command), cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +96,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     # A name that was never there before: by it, uv would find what an earlier session had built.
     made = Workshop(tmp_path_factory.mktemp(f"workshop-{secrets.token_hex(4)}"))
     yield made
-    made.clear()
+    shutil.rmtree(made.environment, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def wheels(workshop: Workshop) -> Path:
+    return workshop.build_wheels()
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
@@ -128,12 +116,12 @@ def _python(environment: Path) -> Path:
 
 
 @pytest.mark.skipif(UV is None, reason="uv is not installed; make install does")
+@pytest.mark.usefixtures("wheels")
 @pytest.mark.parametrize("service", INSTALLED, ids=lambda path: path.name)
 def test_a_service_installs_as_in_its_image_and_starts_to_import(
     service: Path, workshop: Workshop, tmp_path: Path
 ) -> None:
-    workshop.clear()
-    workshop.replay(service)
+    workshop.install(service)
     python = (_python(workshop.environment), "-I", "-X", f"pycache_prefix={workshop.bytecode}")
     seen = json.loads(_run(*python, "-c", PROBE, _main_of(service), json.dumps(BANNED), cwd=tmp_path))
     assert Path(seen["prefix"]).resolve() == workshop.environment.resolve()
@@ -141,6 +129,25 @@ def test_a_service_installs_as_in_its_image_and_starts_to_import(
         assert "torch" in seen["installed"]
     else:
         assert seen["installed"] == seen["imported"] == []
+
+
+@pytest.mark.skipif(UV is None, reason="uv is not installed; make install does")
+def test_the_distribution_tunewheel_brings_the_command_all_services_and_the_example(wheels: Path) -> None:
+    """``pip install tunewheel``: what it asks for are wheels of the same version, one for each package."""
+    (whole,) = wheels.glob("tunewheel-*.whl")
+    with zipfile.ZipFile(whole) as archive:
+        names = archive.namelist()
+        (metadata,) = (archive.read(name).decode() for name in names if name.endswith("METADATA"))
+        (scripts,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
+    assert "tunewheel = tunewheel_cli.main:app" in scripts
+    assert "tunewheel_example/helpdesk/project.yaml" in names
+    needed = [Requirement(line.removeprefix("Requires-Dist: ")) for line in metadata.splitlines()
+              if line.startswith("Requires-Dist: ")]  # fmt: skip
+    assert {one.name for one in needed} == {"tunewheel-cli", *(f"tunewheel-{one.name}" for one in SERVICES)}
+    version = whole.name.split("-")[1]
+    assert {str(one.specifier) for one in needed} == {f"=={version}"}
+    built = {path.name.split("-")[0] for path in wheels.glob(f"*-{version}-py3-none-any.whl")}
+    assert built == {"tunewheel", *(f"tunewheel_{Path(one).name.replace('-', '_')}" for one in MEMBERS)}
 
 
 def _main_of(service: Path) -> str:
@@ -157,28 +164,6 @@ def _needed(folder: Path) -> set[str]:
     required = {Requirement(text).name for text in _pyproject(folder)["project"]["dependencies"]}
     inner = [_needed(ours[name]) for name in required & {*ours}]
     return {folder.relative_to(ROOT).as_posix()}.union(*inner)
-
-
-@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
-def test_an_image_is_made_like_every_other_of_what_its_service_needs(service: Path) -> None:
-    needed = _needed(service)
-    steps = list(_steps(service / "Dockerfile"))
-    head, copies, (_, install) = steps[:4], steps[4:-1], steps[-1]
-    assert head == [
-        ("RUN", 'pip install --no-cache-dir "uv>=0.9"'),
-        ("WORKDIR", "/src"),
-        ("COPY", f"services/{service.name}/requirements.lock ./"),
-        ("RUN", "uv venv /app && VIRTUAL_ENV=/app uv pip sync --no-cache --require-hashes requirements.lock"),
-    ]
-    assert sorted(copies) == sorted(("COPY", f"{name} {name}") for name in needed)
-    command, *places = install.split(" ./")
-    assert command.split() == f"VIRTUAL_ENV=/app uv pip install {OPTIONS}".split()
-    assert {place.strip() for place in places} == needed
-    for folder in map(ROOT.joinpath, needed):
-        built, package = _pyproject(folder), folder.name.replace("-", "_")
-        assert built["build-system"] == {"requires": ["hatchling"], "build-backend": "hatchling.build"}
-        packages = {"packages": [f"src/tunewheel_{package}"]}
-        assert built["tool"]["hatch"] == {"build": {"targets": {"wheel": packages}}}
 
 
 @pytest.fixture(scope="module")

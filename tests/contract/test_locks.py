@@ -20,6 +20,8 @@ PROJECTS = sorted(
     for path in ROOT.glob(pattern)
 )
 SERVICES = [path for path in PROJECTS if path.parent.name == "services"]
+ALONE = [*SERVICES, ROOT / "cli"]
+"""What is installed by itself, in an image, and has a lock for that."""
 TORCH = {"torch", "peft", "trl", "bitsandbytes", "accelerate"}
 """Not transformers: its tokenizers and chat templates work without torch, and curate uses them."""
 HEAVY = {"train", "eval", "engine"}
@@ -51,7 +53,7 @@ def test_all_projects_are_seen() -> None:
     assert len(PROJECTS) >= 13
 
 
-@pytest.mark.parametrize("lock", [LOCK, *(service / "requirements.lock" for service in SERVICES)],
+@pytest.mark.parametrize("lock", [LOCK, *(folder / "requirements.lock" for folder in ALONE)],
                          ids=lambda path: path.parent.name)  # fmt: skip
 def test_every_pin_is_hashed_and_no_workspace_package_is_pinned(lock: Path, read_lock: ReadLock) -> None:
     pins = read_lock(lock)
@@ -60,18 +62,18 @@ def test_every_pin_is_hashed_and_no_workspace_package_is_pinned(lock: Path, read
     assert not [name for name, _ in pins if name.startswith("tunewheel")]
 
 
-@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
-def test_a_services_lock_is_a_subset_of_the_whole(service: Path, read_lock: ReadLock) -> None:
+@pytest.mark.parametrize("folder", ALONE, ids=lambda path: path.name)
+def test_what_is_installed_alone_has_a_subset_of_the_whole_lock(folder: Path, read_lock: ReadLock) -> None:
     whole = read_lock(LOCK)
     differing = {
-        pin for pin, hashes in read_lock(service / "requirements.lock").items() if whole.get(pin) != hashes
+        pin for pin, hashes in read_lock(folder / "requirements.lock").items() if whole.get(pin) != hashes
     }
     assert not differing, f"{differing}; {REMEDY}"
 
 
 @pytest.mark.parametrize("folder", PROJECTS, ids=lambda path: path.name)
 def test_what_a_project_declares_is_locked(folder: Path, read_lock: ReadLock) -> None:
-    locks = [LOCK, folder / "requirements.lock"] if folder in SERVICES else [LOCK]
+    locks = [LOCK, folder / "requirements.lock"] if folder in ALONE else [LOCK]
     needed = _needed(folder, frozenset(_project(folder).get("optional-dependencies", {})))
     assert needed
     for lock in locks:
@@ -87,10 +89,10 @@ def _satisfied(specifier: SpecifierSet, versions: set[str]) -> bool:
     return bool(versions) and all(specifier.contains(version, prereleases=True) for version in versions)
 
 
-@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
-def test_only_what_trains_or_infers_locks_torch(service: Path, read_lock: ReadLock) -> None:
-    names = {name for name, _ in read_lock(service / "requirements.lock")}
-    assert bool(names & TORCH) is (service.name in HEAVY)
+@pytest.mark.parametrize("folder", ALONE, ids=lambda path: path.name)
+def test_only_what_trains_or_infers_locks_torch(folder: Path, read_lock: ReadLock) -> None:
+    names = {name for name, _ in read_lock(folder / "requirements.lock")}
+    assert bool(names & TORCH) is (folder.name in HEAVY)
 
 
 def test_an_extra_of_a_workspace_package_counts() -> None:

@@ -99,13 +99,6 @@ def test_a_process_names_the_setting_that_is_wrong_and_ends_with_code_2(
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
-def test_an_image_sets_what_its_own_service_reads(service: Path) -> None:
-    told = named(service / "Dockerfile")
-    assert {"TUNEWHEEL_HTTP_HOST", "TUNEWHEEL_HEALTH_PORT"} <= told
-    assert told <= settings_of(service)
-
-
-@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
 def test_messages_of_a_service_name_its_own_settings(service: Path) -> None:
     """A message that says what to set is of no use where nobody reads it."""
     told: set[str] = set()

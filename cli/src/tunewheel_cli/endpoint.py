@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import SecretStr
@@ -133,12 +134,16 @@ def detail_of(status: int, body: str) -> str:
 
 
 def given_key() -> SecretStr | None:
-    """Return the key in ``TUNEWHEEL_API_KEY``, None where there is none.
+    """Return the key in ``TUNEWHEEL_API_KEY``, else in the file of that name in ``TUNEWHEEL_SECRETS_DIR``,
+    None where there is none.
 
     Raises:
         InvalidOption: no header can carry it.
     """
     value = os.environ.get(VARIABLE, "").strip()
+    folder = os.environ.get("TUNEWHEEL_SECRETS_DIR")
+    if not value and folder and (file := Path(folder) / VARIABLE).is_file():
+        value = file.read_text("utf-8", errors="replace").strip()
     if not value:
         return None
     if not (value.isascii() and value.isprintable()):

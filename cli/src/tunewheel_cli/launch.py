@@ -219,7 +219,7 @@ class Wheel:
             wheel_secrets=secrets, model=model,
         )  # fmt: skip
         log = _fresh_log(self.plan.var.logs / f"{member.name}.log")
-        ready_url = url(self.ports[member.health]) + member.ready_path
+        ready_url = f"{url(self.ports[member.health])}/health/ready"
         return HttpProgram(member.name, command(member), env=env, log=log, ready_url=ready_url)
 
     def _note(self, kept: Kept) -> None:

@@ -42,7 +42,6 @@ class Member:
     port: int
     """Of its API; of health where it has none."""
     module: str
-    ready_path: str = "/health/ready"
     runs_torch: bool = False
     has_api: bool = True
 
@@ -59,7 +58,7 @@ class Member:
 
 CURATE = Member("curate", 8102, "tunewheel_curate.main", has_api=False)
 CONSOLE = Member("console", 8080, "tunewheel_console.main")
-ENGINE = Member("engine", 8110, "tunewheel_engine.main", ready_path="/health", runs_torch=True)
+ENGINE = Member("engine", 8110, "tunewheel_engine.main", runs_torch=True)
 GATEWAY = Member("gateway", 8100, "tunewheel_serve_gateway.main")
 MONITOR = Member("monitor", 8106, "tunewheel_monitor.main", has_api=False)
 INDEX = Member("index", 8107, "tunewheel_index.main", has_api=False)

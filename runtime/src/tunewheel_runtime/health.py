@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from ipaddress import ip_address
 
@@ -63,13 +63,13 @@ def _reachable(host: str) -> str:
     return "127.0.0.1" if address.version == 4 else "::1"
 
 
-def main(arguments: Sequence[str]) -> int:
+def main() -> int:
     """Probe the service of this environment's settings, as images do; return 0, or 1 after the reason."""
-    wrong = ask(HttpSettings(), *arguments[:1])
+    wrong = ask(HttpSettings())
     if wrong is not None:
         print(wrong, file=sys.stderr)
     return int(wrong is not None)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -10,18 +10,20 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from tunewheel_runtime.secret_files import SecretFiles
 
 from tunewheel_runtime.topic_names import PREFIX
 
 _ADDRESS = re.compile(r"([^\s:\[\]]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]*::[0-9a-fA-F:]*)(:(?P<port>\d{1,5}))?")
 
 
-class KafkaSettings(BaseSettings):
+class KafkaSettings(SecretFiles):
     """The connection to Kafka. ``kafka.client_options`` makes a client's options of it."""
 
     # An error of several settings together shows all of them, and so passwords, unless told not to.
-    model_config = SettingsConfigDict(env_prefix="TUNEWHEEL_", extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(hide_input_in_errors=True)
 
     bootstrap_servers: str = "localhost:9092"
     """``host:port``, several of them separated by commas."""

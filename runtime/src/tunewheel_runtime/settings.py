@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from platformdirs import user_cache_path
-from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from tunewheel_runtime.kafka_settings import KafkaSettings
+from tunewheel_runtime.secret_files import SecretFiles
 
 _NAME = re.compile(r"[a-z0-9_.-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
@@ -31,10 +31,8 @@ def _list_of(pattern: re.Pattern[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-class HttpSettings(BaseSettings):
+class HttpSettings(SecretFiles):
     """Settings of everything that listens on HTTP, the engine too, which is not on the bus."""
-
-    model_config = SettingsConfigDict(env_prefix="TUNEWHEEL_", extra="ignore")
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=0, ge=0, le=65_535)
@@ -118,6 +116,16 @@ class ServiceSettings(HttpSettings, KafkaSettings):
     topic are told as an error, and at ``/health/ready``."""
     dead_letter_window: int = Field(default=1_000, ge=1)
     shutdown_seconds: float = Field(default=30.0, gt=0)
+
+    @field_validator("store_url")
+    @classmethod
+    def _is_named(cls, value: str) -> str:
+        if not value:
+            raise ValueError(
+                "is empty; name the store that all services share, such as s3://bucket, or file:// and a "
+                "folder that all of them mount"
+            )
+        return value
 
     def work_for(self, service: str) -> Path:
         """Return where ``service`` keeps the files of its running jobs."""

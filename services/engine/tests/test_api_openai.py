@@ -219,4 +219,5 @@ def test_metrics_and_health(http: TestClient, engine, chat, tiny_base) -> None:
     assert f'vllm:request_success_total{{finished_reason="length",{label}}} 1.0' in text
     assert 'tunewheel:engine_refused_total{status="400"} 1.0' in text
     assert "vllm:num_requests_running 0.0" in text
-    assert told.get("/health").status_code == 200
+    for path in ("/health", "/health/ready", "/health/live"):
+        assert told.get(path).status_code == 200

@@ -142,7 +142,7 @@ def test_each_route_asks_for_its_role_and_health_for_none(
             }
             refused = {None: 401, "no": 401, **dict.fromkeys((*KEYS, DESK), 403)}
             assert got == refused | dict.fromkeys(allowed, 200), path
-        for path in ("/health", "/metrics"):
+        for path in ("/health", "/health/ready", "/metrics"):
             assert engine.http.get(engine.health_url + path).status_code == 200
             assert engine.ask("GET", path).status_code == 404, "not by this door"
 

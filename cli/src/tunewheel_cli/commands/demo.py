@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    example: Annotated[Path, typer.Option(help="Folder of the example.")] = Path("examples/helpdesk"),
+    example: Annotated[
+        Path | None, typer.Option(help="Folder of the example.", show_default="the bundled one")
+    ] = None,
     var: Annotated[Path, typer.Option(help="Folder of the demo's wheel; emptied first.")] = Path("var/demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave it all running, print the URLs.")] = False,
     one_turn: Annotated[bool, typer.Option("--one-turn", help="Stop after the first turn.")] = False,
@@ -28,9 +30,11 @@ def demo(
     """
     from tunewheel_contracts.errors import TransientError, TunewheelError
 
+    from tunewheel_cli.demo.example import bundled
     from tunewheel_cli.demo.run import DemoOptions, run_demo
 
-    options = DemoOptions(example=example, var=var, keep=keep, quiet=as_json, one_turn=one_turn)
+    folder = example or bundled()
+    options = DemoOptions(example=folder, var=var, keep=keep, quiet=as_json, one_turn=one_turn)
     try:
         code = asyncio.run(run_demo(options))
     except TunewheelError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,17 @@ from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
 
 from tunewheel_cli.demo.gateway import CitedAnswer
+
+IN_CHECKOUT = Path("examples/helpdesk")
+PACKAGE = "tunewheel_example"
+"""What the distribution ``tunewheel`` installs the example's folder in."""
+
+
+def bundled() -> Path:
+    """Return the bundled example's folder: of the checkout that this is run in, else the installed one."""
+    installed = None if IN_CHECKOUT.is_dir() else find_spec(PACKAGE)
+    places = installed.submodule_search_locations if installed is not None else None
+    return Path(places[0]) / IN_CHECKOUT.name if places else IN_CHECKOUT
 
 
 @dataclass(frozen=True, slots=True)

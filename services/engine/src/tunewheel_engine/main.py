@@ -23,6 +23,7 @@ from starlette.routing import Route
 from tunewheel_basemodel.errors import ModelFilesError
 from tunewheel_runtime.admission import Admission
 from tunewheel_runtime.doors import Door
+from tunewheel_runtime.health import health_routes
 from tunewheel_runtime.identity.access import Access, NoIdentity
 from tunewheel_runtime.identity.guard import guard
 from tunewheel_runtime.tls import Certificate, InvalidTls, certificate_of, tell_of_clear_text
@@ -72,7 +73,11 @@ def make_health_app(engine: Engine) -> Starlette:
     async def metrics(request: Request) -> Response:
         return Response(engine.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    routes = [Route("/health", health, methods=["GET"]), Route("/metrics", metrics, methods=["GET"])]
+    routes = [
+        Route("/health", health, methods=["GET"]),  # as vLLM has it
+        Route("/metrics", metrics, methods=["GET"]),
+        *health_routes(lambda: {"ready": engine.scheduler.healthy}),
+    ]
     return Starlette(routes=routes, middleware=[Middleware(Admission, engine.settings)])
 
 

@@ -1,0 +1,151 @@
+"""Images and containers by buildah, which needs no daemon; and what a wheel of containers shares."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tunewheel_basemodel.tiny import write_tiny_model
+from tunewheel_runtime.identity.roles import Role
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = tuple(sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml")))
+BUILDAH = ("buildah", "--storage-driver", os.environ.get("STORAGE_DRIVER", "overlay"))
+ISOLATED = ("--isolation", "chroot", "--network", "host")
+VOLUME = "/var/lib/tunewheel"
+PATIENCE_SECONDS = 300.0
+IS_MISSING = shutil.which("buildah") is None
+
+
+def buildah(*arguments: str) -> str:
+    done = subprocess.run([*BUILDAH, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, (
+        f"buildah {' '.join(arguments)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    )
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Image:
+    """The image of a service, or of the command line (``cli``)."""
+
+    service: str
+
+    @property
+    def tag(self) -> str:
+        return f"localhost/tunewheel-{self.service}:test"
+
+    def build(self) -> None:
+        """Build it as compose.yaml does; the stages that all images share are built once."""
+        told = {"SERVICE": self.service}
+        if self.service == "cli":
+            told["FOLDER"] = "cli"
+        if "PYTHON_IMAGE" in os.environ:
+            told["PYTHON_IMAGE"] = os.environ["PYTHON_IMAGE"]
+        options = [f"--build-arg={name}={value}" for name, value in told.items()]
+        options += ["--target=cli"] if self.service == "cli" else []
+        options += ["--file", str(ROOT / "deploy/images/Dockerfile"), "--tag", self.tag]
+        buildah("bud", "--format", "docker", "--layers", "--quiet", *ISOLATED, *options, str(ROOT))
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return json.loads(buildah("inspect", "--type", "image", self.tag))["Docker"]["config"]
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of an image, with ``volume`` where the image writes; buildah has no ``run --detach``."""
+
+    name: str
+    image: Image
+    volume: Path
+
+    def command(self, environment: Mapping[str, str], argv: Sequence[str]) -> list[str]:
+        options = [f"--env={name}={value}" for name, value in environment.items()]
+        options += ["--volume", f"{self.volume}:{VOLUME}"]
+        return [*BUILDAH, "run", *ISOLATED, *options, self.name, "--", *argv]
+
+    def run(self, environment: Mapping[str, str], argv: Sequence[str]) -> tuple[int, str]:
+        """Run ``argv`` to its end; return exit code and output."""
+        done = subprocess.run(
+            self.command(environment, argv), capture_output=True, text=True, timeout=PATIENCE_SECONDS
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    @contextlib.contextmanager
+    def started(self, environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """Run the image's entry point until it is ready by the image's own check; stop it at the end."""
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                self.command(environment, self.image.config["Cmd"]), stdout=output, stderr=output
+            )
+        try:
+            self._wait(process, environment, log)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_SECONDS)
+
+    def _wait(self, process: subprocess.Popen[bytes], environment: Mapping[str, str], log: Path) -> None:
+        until = time.monotonic() + PATIENCE_SECONDS
+        code, said = 1, ""
+        while code:
+            assert process.poll() is None, log.read_text(errors="replace")[-4000:]
+            assert time.monotonic() < until, said + log.read_text(errors="replace")[-4000:]
+            code, said = self.run(environment, self.image.config["Healthcheck"]["Test"][1:])
+
+    def written(self) -> list[str]:
+        """Return the files that the image's user owns outside the declared volumes."""
+        root = Path(buildah("mount", self.name))
+        user, volumes = self.image.config["User"].partition(":")[0], self.image.config["Volumes"]
+        pruned = [word for one in volumes for word in ("-path", f"{root}{one}", "-prune", "-o")]
+        command = ["find", str(root), "-xdev", *pruned, "-user", user, "-print"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        buildah("umount", self.name)
+        return found.splitlines()
+
+
+@contextlib.contextmanager
+def container(image: Image, volume: Path) -> Iterator[Container]:
+    name = buildah("from", image.tag)
+    try:
+        yield Container(name, image, volume)
+    finally:
+        buildah("rm", name)
+
+
+def lay_out(volume: Path) -> str:
+    """Fill what containers share with a model, an empty store and a file of keys; return a key that may do
+    everything."""
+    write_tiny_model(volume / "model")
+    for file in (volume / "model").iterdir():
+        file.chmod(0o644)  # safetensors lets only its writer read
+    key = secrets.token_urlsafe(32)
+    entry = {"sha256": hashlib.sha256(key.encode()).hexdigest(), "roles": list(Role)}
+    (volume / "keys.yaml").write_text(json.dumps({"keys": {"ops": entry}}), encoding="utf-8")
+    for folder in (volume, volume / "store"):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o777)  # the image's user is none of this machine's
+    return key
+
+
+def environment(kafka: str, *, port: int, health_port: int) -> dict[str, str]:
+    """Return what a service is told, callers aside."""
+    return {
+        "TUNEWHEEL_BOOTSTRAP_SERVERS": kafka,
+        "TUNEWHEEL_HTTP_PORT": str(port),
+        "TUNEWHEEL_HEALTH_PORT": str(health_port),
+        "TUNEWHEEL_STORE_URL": f"file://{VOLUME}/store",
+        "TUNEWHEEL_BASE_MODEL": f"{VOLUME}/model",
+    }

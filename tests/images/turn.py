@@ -1,0 +1,54 @@
+"""A whole turn of the wheel from images: tickets at ingest's door, until an adapter is to be served.
+
+``make test-images`` runs it after the images were tried one by one; see ``images.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from tunewheel_cli.endpoint import Endpoint
+from tunewheel_cli.feed import EventFeed
+from tunewheel_cli.kafka.ports import free_port
+from tunewheel_runtime.kafka_settings import KafkaSettings
+
+from ..chaos import small_loop
+from ..integration.bus import Bus
+from .containers import VOLUME, Image, container, environment, lay_out
+
+ON_THE_WAY = ("ingest", "curate", "train", "eval", "registry")
+
+
+async def test_tickets_become_an_adapter_that_is_to_be_served(
+    built: Callable[[str], Image], fresh_kafka: str, tmp_path: Path
+) -> None:
+    volume = tmp_path / "volume"
+    key = lay_out(volume)
+    ports = {service: free_port() for service in ON_THE_WAY}
+    with contextlib.ExitStack() as running:
+        for service in ON_THE_WAY:
+            told = environment(fresh_kafka, port=ports[service], health_port=free_port())
+            told |= {"TUNEWHEEL_API_KEYS_FILE": f"{VOLUME}/keys.yaml"} | small_loop.ENVIRONMENT
+            made = running.enter_context(container(built(service), volume))
+            running.enter_context(made.started(told, tmp_path / f"{service}.log"))
+        async with EventFeed(KafkaSettings(bootstrap_servers=fresh_kafka)) as feed:
+            async with Bus(fresh_kafka) as bus:
+                await bus.publish(small_loop.spec_event(f"{VOLUME}/model"))
+            url = f"http://127.0.0.1:{ports['ingest']}"
+            await small_loop.publish_file(Endpoint("ingest", url, SecretStr(key)))
+            desired = await small_loop.served(feed)
+    (route,) = [route for route in desired.data.desired.routes if route.adapter]
+    lies = [volume / "store" / file.path for file in route.adapter.files]
+    assert lies
+    assert all(path.is_file() for path in lies)
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_what_failed(request: pytest.FixtureRequest, tmp_path: Path) -> object:
+    yield
+    for log in sorted(tmp_path.glob("*.log")):
+        print(f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}")
