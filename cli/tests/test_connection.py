@@ -11,8 +11,8 @@ from tunewheel_cli.connection import Connection, InvalidOption, as_environment
 from tunewheel_runtime.kafka_settings import KafkaSettings
 from tunewheel_runtime.settings import ServiceSettings
 
-WITHOUT_OPTION = {"ssl_keyfile_password", "sasl_oauth_client_secret"}
-"""Secrets: other users of the machine see what a command is started with."""
+WITHOUT_OPTION = {"ssl_keyfile_password", "sasl_oauth_client_secret", "secrets_dir"}
+"""Secrets, and where they lie: other users of the machine see what a command is started with."""
 
 TOKENS = {"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER"}
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import tracemalloc
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,9 +22,30 @@ TICK = timedelta(milliseconds=20)
 """A file's time is that of the kernel's last tick."""
 
 
-@pytest.fixture(params=["file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    return ObjectStore((tmp_path / "store").as_uri() if request.param == "file" else "memory://")
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """A server of S3's protocol with the bucket ``tunewheel``; yields what a client's environment tells."""
+    from boto3 import client
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    told = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "us-east-1"}
+    url = f"http://{host}:{port}"
+    keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
+    client("s3", endpoint_url=url, **keys).create_bucket(Bucket="tunewheel")
+    yield told | {"AWS_ENDPOINT_URL": url, "AWS_ALLOW_HTTP": "true"}
+    server.stop()
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    if request.param != "s3":
+        return ObjectStore((tmp_path / "store").as_uri() if request.param == "file" else "memory://")
+    for name, value in request.getfixturevalue("s3").items():
+        monkeypatch.setenv(name, value)
+    return ObjectStore(f"s3://tunewheel/{tmp_path.name}")
 
 
 async def test_creating_twice_is_harmless_and_other_content_is_a_conflict(store: ObjectStore) -> None:
