@@ -80,7 +80,8 @@ class Workshop:
         """Do what the images' stage ``app`` does, in place of the service before. uv is the machine's, keeps
         its cache, and compiles no module that nobody imports."""
         shutil.rmtree(self.environment, ignore_errors=True)
-        shutil.copy(service / "requirements.lock", self._install)
+        for file in (ROOT / "pyproject.toml", service / "requirements.lock"):
+            shutil.copy(file, self._install)
         for command in self._stages["app"].of("RUN"):
             told = command.replace("/app", str(self.environment)).replace("--compile-bytecode", "")
             told = told.replace(" venv ", f" venv --python {sys.executable} ")
