@@ -13,7 +13,6 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import SettingsConfigDict
 
 from tunewheel_runtime.secret_files import SecretFiles
-
 from tunewheel_runtime.topic_names import PREFIX
 
 _ADDRESS = re.compile(r"([^\s:\[\]]+|\[[0-9a-fA-F:]+\]|[0-9a-fA-F:]*::[0-9a-fA-F:]*)(:(?P<port>\d{1,5}))?")
