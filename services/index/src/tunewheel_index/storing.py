@@ -16,7 +16,8 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.index import IndexManifest
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_retrieval.building import IndexFiles
-from tunewheel_retrieval.index import BrokenIndex, Index
+from tunewheel_retrieval.index import Index
+from tunewheel_retrieval.opening import files_of, open_index
 from tunewheel_runtime.store import ArtifactConflict, ArtifactMissing, CorruptArtifact, ObjectStore
 
 from tunewheel_index.documents import Version, from_frame, to_frame
@@ -55,7 +56,7 @@ class IndexStore:
 
     async def _is_whole(self, manifest: bytes) -> bool:
         try:
-            for one in _named(decode_data(IndexManifest, manifest)):
+            for one in files_of(decode_data(IndexManifest, manifest)):
                 await self._store.get(one)
         except (InvalidEvent, ArtifactMissing, CorruptArtifact):
             return False
@@ -84,19 +85,8 @@ class IndexStore:
         return from_frame(pl.read_parquet(BytesIO(await self._store.get(event.versions))))
 
     async def open(self, ref: ArtifactRef) -> Index:
-        """Open the version whose manifest ``ref`` names.
-
-        Raises:
-            BrokenIndex, InvalidEvent, ArtifactMissing, CorruptArtifact, TransientError
-        """
-        manifest = decode_data(IndexManifest, await self._store.get(ref))
-        files: dict[str, bytes] = {}
-        for one in _named(manifest):
-            data = await self._store.read(one.path)
-            if data is None:
-                raise BrokenIndex("manifest", f"names {one.path}, which is not there")
-            files[one.path] = data
-        return await asyncio.to_thread(Index.open, manifest, files)
+        """Open the version whose manifest ``ref`` names; see ``open_index``."""
+        return await open_index(self._store, ref)
 
     async def drop_old(
         self, project: str, *, keep: Collection[str], most: int, versions: ArtifactRef
@@ -160,7 +150,3 @@ def _parquet(versions: list[Version]) -> bytes:
 
 def _manifest_of(project: str, index_id: str) -> str:
     return f"{folder_of(project)}/{index_id}/{MANIFEST}"
-
-
-def _named(manifest: IndexManifest) -> tuple[ArtifactRef, ...]:
-    return (manifest.passages, manifest.vectors, manifest.documents, *manifest.lexical)

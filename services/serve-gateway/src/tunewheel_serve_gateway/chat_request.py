@@ -9,6 +9,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from tunewheel_retrieval.prompts import question_of, with_context
 
 from tunewheel_serve_gateway.chat_body import CHAT_BODY, KNOWN, NOT_SERVED, PASSED_ON
 from tunewheel_serve_gateway.errors import BadRequest, Headers
@@ -49,9 +50,8 @@ class ChatRequest:
 
     @property
     def question(self) -> str:
-        """The last message of the user: what is looked up. "" where no user says anything."""
-        said = (one["content"] for one in reversed(self.conversation) if one["role"] == "user")
-        return next(said, None) or ""
+        """What is looked up; "" where no user says anything."""
+        return question_of(self.conversation)
 
     @property
     def headers(self) -> Headers:
@@ -92,8 +92,8 @@ class ChatRequest:
         }
         if self._lacks(system_prompt):
             body["messages"].insert(0, {"role": "system", "content": system_prompt})
-        if self.retrieved is not None and self.retrieved.context:
-            _add_to_system_message(body["messages"], self.retrieved.context)
+        if self.retrieved is not None:
+            body["messages"] = with_context(body["messages"], self.retrieved.context)
         if max_tokens and not any(name in self.parameters for name in LIMITS):
             body["max_tokens"] = max_tokens
         if self.stream:
@@ -166,17 +166,6 @@ def parse_chat_request(raw: bytes) -> ChatRequest:
 def text_of_calls(calls: Any) -> str:
     """Return tool calls as JSON, which stands for the text of a message that has none."""
     return orjson.dumps(calls).decode() if calls else ""
-
-
-def _add_to_system_message(messages: list[dict[str, Any]], context: str) -> None:
-    """Add ``context`` to the first system message, or make one. The messages themselves are the client's, and
-    stay as they are."""
-    for place, message in enumerate(messages):
-        if message["role"] == "system":
-            said = message["content"] or ""
-            messages[place] = {**message, "content": f"{said}\n\n{context}" if said else context}
-            return
-    messages.insert(0, {"role": "system", "content": context})
 
 
 def _passed_on(body: Mapping[str, Any]) -> dict[str, Any]:

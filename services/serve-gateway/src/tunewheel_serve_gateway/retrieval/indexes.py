@@ -162,19 +162,15 @@ class Indexes:
         return True
 
     async def _opened(self, event: IndexVersioned) -> Index:
-        from tunewheel_retrieval.index import BrokenIndex, Index
+        from tunewheel_retrieval.index import BrokenIndex
+        from tunewheel_retrieval.opening import open_index
 
-        manifest = IndexManifest.model_validate_json(await self._store.get(event.manifest))
+        index = await open_index(self._store, event.manifest)
         for name in ("project", "index_id"):
-            said, told = getattr(manifest, name), getattr(event, name)
+            said, told = getattr(index.manifest, name), getattr(event, name)
             if said != told:
                 raise BrokenIndex(name, f"is {said} in {event.manifest.path}, and {told} in index.versioned")
-        refs = (manifest.passages, manifest.vectors, manifest.documents, *manifest.lexical)
-        read = {ref.path: await self._store.read(ref.path) for ref in refs}
-        files = {path: data for path, data in read.items() if data is not None}
-        # what is read is as large as an index: its hashes are checked there, beside the event loop
-        index = await asyncio.to_thread(Index.open, manifest, files)
-        await asyncio.to_thread(self._prepare, manifest)
+        await asyncio.to_thread(self._prepare, index.manifest)
         return index
 
     def _note_failure(self, project: str, one: Followed, event: IndexVersioned, error: Exception) -> None:

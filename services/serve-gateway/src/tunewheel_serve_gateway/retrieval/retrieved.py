@@ -7,8 +7,9 @@ from typing import Any
 
 from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
-from tunewheel_retrieval.context import sources, sources_header, sources_text, with_passages
+from tunewheel_retrieval.context import sources, sources_header, sources_text
 from tunewheel_retrieval.hits import Hit
+from tunewheel_retrieval.prompts import context_of
 
 from tunewheel_serve_gateway.errors import Headers
 
@@ -37,7 +38,7 @@ def retrieved(spec: RetrievalSpec, index_id: str, hits: tuple[Hit, ...], *, mill
     """Return what becomes of ``hits``, the passages that fit."""
     cited = sources(hits)
     return Retrieved(
-        with_passages(spec.template, hits) if hits else "",
+        context_of(spec, hits),
         sources_text(cited) if spec.cite == "answer" else "",
         [(INDEX_HEADER, index_id.encode()), (SOURCES_HEADER, sources_header(cited).encode())],
         RetrievalUse(

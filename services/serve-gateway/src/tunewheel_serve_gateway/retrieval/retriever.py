@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.formats.spec import ProjectSpec
-from tunewheel_retrieval.context import fit
 from tunewheel_retrieval.hits import Hit
+from tunewheel_retrieval.prompts import look_up
 from tunewheel_runtime.store import ObjectStore
 
 from tunewheel_serve_gateway.errors import BadRequest, Unavailable
@@ -29,8 +29,6 @@ log = structlog.get_logger(__name__)
 Switch = Literal["on", "off"]
 SEARCHES = 2
 """At once. They run beside the event loop: a search of 10,000 passages takes milliseconds."""
-LONGEST_QUESTION = 4_000
-"""Characters that are searched for; what follows them is for the model alone."""
 
 
 class Retriever:
@@ -87,7 +85,7 @@ class Retriever:
         if index is None:
             return self._without(project, spec)
         try:
-            found = await self._look_up(spec, index, question[:LONGEST_QUESTION])
+            found = await self._look_up(spec, index, question)
         except Exception:  # of our own making: the client is answered all the same
             log.exception("retrieval_failed", project=project, index_id=index.manifest.index_id)
             return self._without(project, spec)
@@ -112,7 +110,7 @@ class Retriever:
             self._metrics.add("retrieval.by_words")
 
         def search() -> tuple[Hit, ...]:
-            return fit(index.search(question, vector, spec.top_k), budget=spec.budget_tokens)
+            return look_up(index, spec, question, vector)
 
         hits = await asyncio.get_running_loop().run_in_executor(self._threads, search)
         taken = (time.perf_counter() - started) * 1000
