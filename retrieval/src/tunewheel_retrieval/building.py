@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
-from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -17,7 +16,7 @@ from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.index import IndexCounts, IndexManifest
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.identity import content_id, content_sha256
-from tunewheel_embedding.static import Vectors
+from tunewheel_embedding.embedders import Embedder
 
 from tunewheel_retrieval.hits import Passage
 from tunewheel_retrieval.index import DOCUMENTS, PASSAGES, Index
@@ -30,20 +29,6 @@ FORMAT = 1
 MAX_PASSAGES = 200_000
 EMPTY, TOO_MANY = "empty", "too_many_passages"
 EMBEDDED_AT_ONCE = 1_000
-
-
-class Embedder(Protocol):
-    """Makes vectors; two embedders of one ``name`` make the same."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def dimensions(self) -> int: ...
-
-    def units(self, texts: Sequence[str]) -> Vectors:
-        """Return (texts, dimensions), each of length one or zero."""
-        ...
 
 
 @dataclass(frozen=True)

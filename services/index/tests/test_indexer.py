@@ -15,8 +15,8 @@ from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_embedding.embedders import Embedders
 from tunewheel_index.building import Builder, Upto
-from tunewheel_index.embedders import Embedders
 from tunewheel_index.erasing import carry_out
 from tunewheel_index.indexer import Indexer, apply
 from tunewheel_index.metrics import Metrics

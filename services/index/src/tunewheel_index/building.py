@@ -21,20 +21,13 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import RecordsUpto
 from tunewheel_contracts.formats.index import IndexCounts
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
-from tunewheel_retrieval.building import (
-    Document,
-    Embedder,
-    IndexFiles,
-    build,
-    config_sha256_of,
-    index_id_of,
-)
+from tunewheel_embedding.embedders import Embedder, Embedders
+from tunewheel_retrieval.building import Document, IndexFiles, build, config_sha256_of, index_id_of
 from tunewheel_retrieval.index import BrokenIndex, Index
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
 
 from tunewheel_index.documents import Version
-from tunewheel_index.embedders import Embedders
 from tunewheel_index.metrics import Metrics
 from tunewheel_index.project import Project, differing, records_in, without_text
 from tunewheel_index.redacting import documents_of

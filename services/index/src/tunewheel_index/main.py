@@ -7,12 +7,12 @@ from typing import Any
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_embedding.embedders import Embedders
 from tunewheel_runtime.deadletter import Position
 from tunewheel_runtime.process import run_service
 from tunewheel_runtime.service import Service
 
 from tunewheel_index.building import Builder, Upto
-from tunewheel_index.embedders import Embedders
 from tunewheel_index.handlers import register
 from tunewheel_index.indexer import Indexer, apply
 from tunewheel_index.metrics import Metrics

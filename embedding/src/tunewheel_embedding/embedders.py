@@ -1,4 +1,4 @@
-"""The embedder that a project's spec asks for."""
+"""The embedder that a project's spec asks for, for whoever embeds in a thread beside an event loop."""
 
 from __future__ import annotations
 
@@ -6,18 +6,36 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-import aiohttp
 from tunewheel_contracts.errors import InvalidSpec
 from tunewheel_contracts.formats.allowed_sources import EMBEDDING_FIELD, AllowedSources
 from tunewheel_contracts.formats.retrieval_spec import Embedding, StaticEmbedding
-from tunewheel_embedding.endpoint import EndpointEmbedder
+
 from tunewheel_embedding.static import StaticEmbedder, Vectors
-from tunewheel_retrieval.building import Embedder
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from tunewheel_embedding.endpoint import EndpointEmbedder
+
+
+class Embedder(Protocol):
+    """Makes vectors; two embedders of one ``name`` make the same."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dimensions(self) -> int: ...
+
+    def units(self, texts: Sequence[str]) -> Vectors:
+        """Return (texts, dimensions), each of length one or zero."""
+        ...
 
 
 class Embedders:
-    """Makes embedders; the table of the static one is read once."""
+    """Makes embedders; the table of the static one is read once. Endpoints need the extra ``endpoint``."""
 
     def __init__(self, allowed: AllowedSources) -> None:
         self._allowed = allowed
@@ -33,10 +51,14 @@ class Embedders:
         if isinstance(embedding, StaticEmbedding):
             await asyncio.to_thread(lambda: self._static.name)
             return self._static
+        import aiohttp
+
+        from tunewheel_embedding.endpoint import EndpointEmbedder
+
         self._allowed.check_embedding(embedding)
         key = os.environ.get(embedding.api_key_env) if embedding.api_key_env else None
         if embedding.api_key_env and not key:
-            reason = f"names {embedding.api_key_env}, which is not set where the index runs; set it"
+            reason = f"names {embedding.api_key_env}, which is not set where this service runs; set it"
             raise InvalidSpec(field=f"{EMBEDDING_FIELD}.api_key_env", reason=reason)
         if self._session is None:
             self._session = aiohttp.ClientSession()
@@ -53,7 +75,7 @@ class Embedders:
 
 @dataclass(frozen=True)
 class FromThread:
-    """An endpoint's embedder for a build, which runs in a thread."""
+    """An endpoint's embedder for work in a thread."""
 
     endpoint: EndpointEmbedder
     loop: asyncio.AbstractEventLoop
