@@ -8,9 +8,10 @@ from tunewheel_contracts.formats.spec import ProjectSpec, TaskSpec
 from tunewheel_outputs.criteria import check_criteria, hardly_decided, unmeasurable
 
 
-def spec(criterion: dict[str, Any], **task: Any) -> ProjectSpec:
+def spec(criterion: dict[str, Any], *, retrieval: dict[str, Any] | None = None, **task: Any) -> ProjectSpec:
     return ProjectSpec.model_validate(
         {
+            "retrieval": retrieval,
             "project": "desk",
             "base_model": "b",
             "task": {"system_prompt": "s"} | task,
@@ -43,6 +44,29 @@ def test_what_nothing_could_meet_is_refused(criterion: dict[str, Any], field: st
         check_criteria(spec(criterion))
     assert caught.value.field == field
     assert word in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("criterion", "retrieval", "field"),
+    [
+        ({"metric": "recall_at_k", "minimum": 0.8}, None, "retrieval"),
+        ({"metric": "groundedness", "minimum": 0.8}, None, "retrieval"),
+        ({"metric": "groundedness", "minimum": 0.8}, {"default": "off"}, "retrieval.default"),
+        ({"metric": "mrr", "significance": 0.05}, {}, "criteria.1.minimum"),
+        ({"metric": "ndcg", "minimum": 0.5, "over_base": 0}, {}, "criteria.1.over_base"),
+        ({"metric": "groundedness", "over_champion": 0}, {"default": "on"}, None),
+        ({"metric": "recall_at_k", "minimum": 0.8}, {"default": "off"}, None),
+    ],
+)
+def test_metrics_of_passages_need_retrieval(
+    criterion: dict[str, Any], retrieval: dict[str, Any] | None, field: str | None
+) -> None:
+    asked = spec(criterion, retrieval=retrieval)
+    if field is None:
+        return check_criteria(asked)
+    with pytest.raises(InvalidSpec) as caught:
+        check_criteria(asked)
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,37 @@ CASES: list[tuple[str, TaskSpec, tuple[str, ...], float | None]] = [
     ("refusal_rate", BY_TEXT, ("Sorry", "Take two."), None),
 ]
 
+SHOWN = ("Refunds take 14 working days.", "Lockers open at 6.")
+GROUNDED = [
+    (BY_TEXT, "A refund takes 14 working days.", "Fourteen days.", 1),
+    (BY_TEXT, "A refund takes 30 working days.", "Fourteen days.", 0),
+    (BY_TEXT, "Order 77 takes working days.", "Fourteen days.", 1),
+    (BY_TEXT, "Goblins take working days.", "Fourteen days.", 0.75),
+    (BY_JSON, '{"category": "zzz", "n": "Refunds take 14 days"}', '{"n": "In 14 days."}', 1),
+    (BY_JSON, '{"category": "a"}', '{"category": "a"}', None),
+]
+
+
+@pytest.mark.parametrize(("of", "output", "expected", "wanted"), GROUNDED)
+def test_groundedness_is_about_what_stood_in_the_prompt(
+    of: TaskSpec, output: str, expected: str, wanted: float | None
+) -> None:
+    found = score("groundedness", of, output, expected, "My order 77?", passages=SHOWN)
+    assert found == wanted if wanted is None else found == pytest.approx(wanted)
+    assert score("groundedness", of, output, expected) is None
+
+
+@pytest.mark.parametrize(
+    ("rank", "recall", "reciprocal", "gain"),
+    [(1, 1, 1, 1), (3, 1, 1 / 3, 0.5), (4, 0, 0.25, 0), (None, 0, 0, 0)],
+)
+def test_a_ranking_is_scored_by_the_place_of_the_document(
+    rank: int | None, recall: float, reciprocal: float, gain: float
+) -> None:
+    named = {"recall_at_k": recall, "mrr": reciprocal, "ndcg": gain}
+    found = {name: score(name, BY_TEXT, "", rank=rank, top_k=3) for name in named}
+    assert found == pytest.approx(named)
+
 
 @pytest.mark.parametrize(("name", "of", "texts", "wanted"), CASES)
 def test_a_row_is_scored(name: str, of: TaskSpec, texts: tuple[str, ...], wanted: float | None) -> None:
@@ -130,7 +161,9 @@ def test_every_metric_scores_every_answer(output: str) -> None:
         of = BY_JSON if metric.lacks(BY_JSON) is None else BY_TEXT
         scored = metric.scorer(of, frozenset())
         for expected in ('{"category": "a", "n": 3, "tags": ["x"]}', "Sorry, 3 words.", output[:10_000]):
-            found = scored(Row(output=output, expected=expected, asked="Who?", nll=2.0, tokens=3))
+            found = scored(
+                Row(output=output, expected=expected, asked="Who?", nll=2.0, tokens=3, passages=(LONG,))
+            )
             if found is None:
                 continue
             value = math.exp(found.value / found.weight) if isinstance(found, Score) else found
@@ -139,8 +172,9 @@ def test_every_metric_scores_every_answer(output: str) -> None:
 
 
 def test_each_metric_says_what_it_is_and_has_a_case() -> None:
-    likelihood = {"perplexity", "perplexity_per_character", "regression_accuracy"}
-    assert set(known_metrics()) == {name for name, *_ in CASES} | likelihood
+    elsewhere = {"perplexity", "perplexity_per_character", "regression_accuracy"}
+    elsewhere |= {"groundedness", "recall_at_k", "mrr", "ndcg"}
+    assert set(known_metrics()) == {name for name, *_ in CASES} | elsewhere
     for name, metric in known_metrics().items():
         assert Path(metrics.__path__[0], f"{name}.py").is_file()
         assert metric.about.endswith(".")
@@ -150,8 +184,8 @@ def test_each_metric_says_what_it_is_and_has_a_case() -> None:
 
 def test_only_what_a_task_has_all_for_is_measured() -> None:
     assert set(metrics_for(task())) == {
-        "answer_length", "chrf", "perplexity", "perplexity_per_character", "regression_accuracy", "rouge_1",
-        "rouge_2", "rouge_l",
+        "answer_length", "chrf", "groundedness", "mrr", "ndcg", "perplexity", "perplexity_per_character",
+        "recall_at_k", "regression_accuracy", "rouge_1", "rouge_2", "rouge_l",
     }  # fmt: skip
     assert set(metrics_for(BY_JSON)) >= {"exact_fields", "set_match", "valid_output", "numeric_accuracy"}
     assert "invented_terms" in metrics_for(task(), frozenset({"invented_terms"}))

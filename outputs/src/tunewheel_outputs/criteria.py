@@ -107,7 +107,25 @@ def check_criteria(spec: ProjectSpec) -> None:
         if (field := metric.lacks(spec.task)) is not None:
             reason = f"is missing, but criteria ask for {metric.name}; add one of them"
             raise InvalidSpec(field=f"task.{field}", reason=reason)
+        _check_passages(spec, metric, criterion, f"criteria.{number}")
         _check_range(criterion, metric, f"criteria.{number}")
+
+
+def _check_passages(spec: ProjectSpec, metric: Metric, criterion: Criterion, place: str) -> None:
+    of_ranking = metric.on == "retrieval"
+    if spec.retrieval is None and (of_ranking or metric.needs_passages):
+        reason = f"is missing, but criteria ask for {metric.name}, which is about passages; add it"
+        raise InvalidSpec(field="retrieval", reason=reason)
+    if spec.retrieval is not None and spec.retrieval.default == "off" and metric.needs_passages:
+        reason = f"is off, so answers are judged without passages, of which {metric.name} speaks; write on"
+        raise InvalidSpec(field="retrieval.default", reason=reason)
+    if of_ranking and criterion.minimum is None and criterion.maximum is None:
+        reason = f"is missing: {metric.name} is the same whoever answers; give it, and nothing over a model"
+        raise InvalidSpec(field=f"{place}.minimum", reason=reason)
+    for name in ("over_base", "over_champion"):
+        if of_ranking and getattr(criterion, name) is not None:
+            reason = f"cannot be met: {metric.name} is the same whoever answers; give a minimum"
+            raise InvalidSpec(field=f"{place}.{name}", reason=reason)
 
 
 def unmeasurable(name: str, task: TaskSpec) -> str | None:

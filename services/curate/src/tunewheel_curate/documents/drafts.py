@@ -9,12 +9,12 @@ from typing import Any
 from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.formats.example_formats import DocumentFormats
 from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_outputs.grounding import grounding, invented
 from tunewheel_retrieval.passages import passages_of
 from tunewheel_retrieval.sections import Section
 
 from tunewheel_curate.documents.code_pairs import CodePair, code_pair
 from tunewheel_curate.documents.extraction import answer_from, question_about
-from tunewheel_curate.documents.grounding import grounding, invented
 from tunewheel_curate.documents.teaching import Lesson, section_key
 from tunewheel_curate.examples.tokens import Tokens
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tunewheel_curate.documents.grounding import grounding, invented
+from tunewheel_outputs.grounding import grounding, invented, statements
 
 SECTION = (
     "Press the reset button twice within 5 seconds. The Heron's light turns green; call Quaymouth otherwise."
@@ -30,3 +30,9 @@ def test_what_the_section_says_is_grounded() -> None:
 )
 def test_figures_and_names_of_its_own_are_noticed(answer: str, found: str | None) -> None:
     assert invented(answer, SECTION) == found
+
+
+def test_labels_state_nothing() -> None:
+    assert statements('{"category": "billing", "n": 3, "reply": "Send the invoice."}') == "Send the invoice."
+    assert statements('{"category": "billing"}') == ""
+    assert statements("Yes.") == "Yes."

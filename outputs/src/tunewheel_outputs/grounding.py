@@ -1,11 +1,14 @@
-"""Whether an answer says only what its section says: a teacher that knows better is one that invents."""
+"""Whether an answer says only what a text says: who knows better invents."""
 
 from __future__ import annotations
 
 import re
 
+from tunewheel_outputs.texts import spoken
+
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _FIGURE = re.compile(r"\d+(?:[.,:/-]\d+)*")
+_SHORTEST_STATEMENT = 3
 _NAME = re.compile(r"(?<![.!?:\n]\s)(?<!^)\b[^\W\d_a-zß-öø-ÿ][\w-]{2,}")
 _COMMON_WORDS = """
 about after all also and any are because been before being between both can could does done during each every
@@ -14,6 +17,20 @@ them then there these they this those under use used using was were what when wh
 with would you your
 """
 _COMMON = frozenset(_COMMON_WORDS.split())
+
+
+def statements(answer: str) -> str:
+    """Return what an answer states, as one text: of JSON its values of three words or more, for labels and
+    names of classes state nothing; of free text all; "" where there is nothing."""
+    said = spoken(answer)
+    if said == [answer]:
+        return answer
+    return "\n".join(text for text in said if len(text.split()) >= _SHORTEST_STATEMENT)
+
+
+def figures_in(text: str) -> set[str]:
+    """Return the numbers in ``text`` as they are written, single digits too."""
+    return set(_FIGURE.findall(text))
 
 
 def grounding(answer: str, section: str) -> float:
@@ -27,7 +44,7 @@ def grounding(answer: str, section: str) -> float:
 
 def invented(answer: str, section: str) -> str | None:
     """Return the first figure or name in the answer that the section does not hold, or None."""
-    figures = set(_FIGURE.findall(section))
+    figures = figures_in(section)
     known = section.casefold()
     for figure in _FIGURE.findall(answer):
         if figure not in figures:

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from math import log2
+
+from tunewheel_contracts.formats.spec import TaskSpec
+
+from tunewheel_outputs.metric import Corpus, Metric, Row, ScoreRow
+
+
+def _scorer(task: TaskSpec, corpus: Corpus) -> ScoreRow:
+    def score(row: Row) -> float:
+        if row.rank is None or row.rank > row.top_k:
+            return 0.0
+        return 1 / log2(1 + row.rank)
+
+    return score
+
+
+METRIC = Metric(
+    name="ndcg",
+    about="Discounted cumulative gain at `retrieval.top_k` with one right document: 1 where it comes first, "
+    "less the later it comes (Järvelin and Kekäläinen, 2002).",
+    unit="fraction",
+    on="retrieval",
+    scorer=_scorer,
+)
