@@ -18,6 +18,7 @@ from tunewheel_cli.main import app
 from tunewheel_cli.scorecard_tables import print_scorecard
 from tunewheel_contracts.formats.criteria import Criterion
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan, first_plan_path, later_plan_path
+from tunewheel_contracts.formats.retrieval_scores import Cell, RetrievalScores
 from tunewheel_contracts.formats.scorecard import CriterionCheck, Finding, Scorecard
 from tunewheel_runtime.store import ObjectStore
 from typer.testing import CliRunner
@@ -108,9 +109,26 @@ def test_what_is_not_there_is_named(
     assert words in " ".join(error.split())
 
 
+FOUR_CELLS = RetrievalScores.model_validate(
+    {
+        "index_id": "ix-1", "retrieval_sha256": "0" * 64, "with_passages": True, "rows": 40,
+        "ranking": {
+            "questions": 12, "top_k": 3, "figures": {"mrr": 0.5}, "low": {"mrr": 0.25}, "high": {"mrr": 0.75},
+        },
+        "metric": "label_accuracy", "best": ["tuned", "tuned_with_passages"],
+        "cells": [
+            {"cell": cell, "serves": cell is Cell.TUNED_WITH_PASSAGES, "stale": 0.125,
+             "figures": {"label_accuracy": n / 4} | ({"groundedness": 0.875} if cell.has_passages else {})}
+            for n, cell in enumerate(Cell)
+        ],
+        "advice": {"approach": "hybrid", "outcome": "undecided", "reason": "these questions cannot tell"},
+    }
+)  # fmt: skip
+
+
 def test_a_scorecard_is_shown_whole() -> None:
     console = Console(width=160, record=True, file=StringIO())
-    unmeasured = card("sc-1", field="adapter.files", reason="are [gone]")
+    unmeasured = card("sc-1", field="adapter.files", reason="are [gone]", retrieval=FOUR_CELLS)
     other = plan("ev-1", "sc-1").model_copy(update={"criteria": (Criterion(metric="rouge_l", minimum=0.3),)})
     print_scorecard(Judged(other, unmeasured), console)
     text = console.export_text()
@@ -118,9 +136,15 @@ def test_a_scorecard_is_shown_whole() -> None:
         "m-1 of desk, against no champion and the base", "this informs and decides nothing",
         "not measured: adapter.files are [gone]", "undecided label_accuracy is 0.7",
         "[bold]cannot be told[/]", "+0.12", "+0.01 … +0.2", "31", "left out: 2 rows, too long",
-        "look 3 of 10",
+        "look 3 of 10", "40 questions",
+        "ix-1, k 3, 12 questions whose document is known: mrr 0.5 (0.25 to 0.75)",
+        "advice hybrid: undecided, these questions cannot tell",
     ):  # fmt: skip
         assert words in text, words
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.split()}
+    assert rows["base"] == ["0.000", "0.125"]
+    assert rows["tuned"] == ["0.500", "0.125", "best"]
+    assert rows["tuned_with_passages"] == ["0.750", "0.875", "0.125", "serves,", "best"]
 
 
 @pytest.mark.parametrize(

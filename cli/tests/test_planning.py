@@ -114,6 +114,7 @@ def test_the_table_is_for_people() -> None:
                        "--knowledge-changes", "daily", "--consistency", "high")  # fmt: skip
     assert code == 0
     assert out.startswith("hybrid: ")
+    assert "tunewheel scorecard RUN" in " ".join(out.split())
     assert "Prices are assumed as of 20" in " ".join(out.split())
 
 

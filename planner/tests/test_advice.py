@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from tunewheel_planner.advice import Approach, Change, Consistency, advise
+from tunewheel_contracts.formats.retrieval_scores import Cell
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_planner.advice import Approach, Change, Consistency, advise, approach_of, held_against
 
 
 @pytest.mark.parametrize(
@@ -23,3 +25,40 @@ def test_every_pair_of_answers_has_a_reason() -> None:
     advice = [advise(changes, consistency) for changes in Change for consistency in Consistency]
     assert {a.approach for a in advice} == set(Approach)
     assert all(a.reason for a in advice)
+
+
+FIGURES = {cell: n / 10 for n, cell in enumerate(Cell)}
+BASE, RAG, TUNED, BOTH = Cell
+
+
+@pytest.mark.parametrize(
+    ("approach", "better", "outcome", "named"),
+    [
+        (Approach.HYBRID, {(BOTH, BASE), (BOTH, RAG), (BOTH, TUNED)}, "right", "all others"),
+        (Approach.HYBRID, {(BOTH, BASE), (BOTH, RAG)}, "undecided", "tuned_with_passages or tuned is"),
+        (Approach.HYBRID, {(TUNED, BOTH), (BOTH, BASE)}, "wrong", "tuned is shown to be better than tuned_w"),
+        (Approach.FINE_TUNING, {(BOTH, TUNED)}, "wrong", "tuned_with_passages is shown"),
+        (Approach.RAG, {(TUNED, BOTH), (TUNED, BASE)}, "undecided", "base or tuned or tuned_with"),
+        (Approach.HYBRID, set(), "undecided", "rouge_l: base 0, base_with_passages 0.1, tuned 0.2"),
+    ],
+)
+def test_advice_is_held_against_what_was_shown(
+    approach: Approach, better: set[tuple[Cell, Cell]], outcome: str, named: str
+) -> None:
+    found = held_against(approach, better, FIGURES, metric="rouge_l")
+    assert (found.approach, found.outcome) == (approach, outcome)
+    assert named in found.reason
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "approach"),
+    [(None, Approach.FINE_TUNING), ({"default": "off"}, Approach.FINE_TUNING), ({}, Approach.HYBRID)],
+)
+def test_a_spec_follows_the_advice_by_what_it_serves(
+    retrieval: dict[str, str] | None, approach: Approach
+) -> None:
+    spec = {
+        "project": "desk", "base_model": "b", "task": {"system_prompt": "s"}, "retrieval": retrieval,
+        "criteria": [{"metric": "rouge_l", "minimum": 0.1}],
+    }  # fmt: skip
+    assert approach_of(ProjectSpec.model_validate(spec)) is approach

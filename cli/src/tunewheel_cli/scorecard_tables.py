@@ -7,6 +7,7 @@ from collections.abc import Collection
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 from tunewheel_contracts.formats.scorecard import Finding, Scorecard
 
 from tunewheel_cli.evaluations import Judged
@@ -34,10 +35,44 @@ def print_scorecard(judged: Judged, console: Console | None = None) -> None:
         console.print(_table(findings))
     if (told := _repeats(card, named)) is not None:
         console.print(told)
+    if card.retrieval is not None:
+        _print_retrieval(card.retrieval, console)
     for reason, count in card.left_out.items():
         console.print(f"left out: {count} rows, {escape(reason)}")
     if card.looks is not None:
         console.print(f"look {card.looks} of 10 at these held-out rows")
+
+
+def _print_retrieval(scores: RetrievalScores, console: Console) -> None:
+    """Print how well documents are found, the four cells by the metric that compares them, and the advice."""
+    if (ranking := scores.ranking) is not None:
+        told = ", ".join(
+            f"{name} {value:.3g} ({ranking.low[name]:.3g} to {ranking.high[name]:.3g})"
+            for name, value in ranking.figures.items()
+        )
+        rows = f"{ranking.questions} questions whose document is known"
+        console.print(f"{escape(scores.index_id)}, k {ranking.top_k}, {rows}: {told}")
+    if scores.reason is not None:
+        console.print(f"not compared with passages and without: {escape(scores.reason)}")
+    if scores.metric is not None:
+        console.print(_cells(scores, scores.metric))
+    if scores.advice is not None:
+        advice = scores.advice
+        console.print(f"advice {advice.approach}: {advice.outcome}, {escape(advice.reason)}")
+
+
+def _cells(scores: RetrievalScores, metric: str) -> Table:
+    shown = [metric, *(name for name in ("groundedness",) if name != metric)]
+    table = Table("cell", *map(escape, shown), "stale", "", title=f"{scores.rows} questions", box=None)
+    for one in scores.cells:
+        figures = [one.figures.get(name) for name in shown]
+        notes = ["serves"] * one.serves + ["best"] * (one.cell in scores.best)
+        table.add_row(one.cell.value, *map(_figure, figures), _figure(one.stale), ", ".join(notes))
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _repeats(card: Scorecard, named: Collection[str]) -> str | None:

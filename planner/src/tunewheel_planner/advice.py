@@ -2,13 +2,18 @@
 
 Facts that change belong where they can be exchanged, in retrieval; form, tone and judgement that must always
 be the same belong into weights (Ovadia et al., arXiv:2312.05934, compare both ways of giving a model facts).
+
+Whether that was right, each evaluation of a project that retrieves can tell: see ``held_against``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.formats.retrieval_scores import AdviceCheck, Cell
+from tunewheel_contracts.formats.spec import ProjectSpec
 
 
 class Change(StrEnum):
@@ -59,3 +64,45 @@ def advise(changes: Change, consistency: Consistency) -> Advice:
     default = Approach.RAG if consistency is Consistency.LOW else Approach.HYBRID
     approach = _TABLE.get((changes, consistency), default)
     return Advice(approach=approach, reason=_REASONS[approach])
+
+
+_CELLS = {
+    Approach.RAG: Cell.BASE_WITH_PASSAGES,
+    Approach.FINE_TUNING: Cell.TUNED,
+    Approach.HYBRID: Cell.TUNED_WITH_PASSAGES,
+}
+
+
+def approach_of(spec: ProjectSpec) -> Approach:
+    """Return what ``spec`` does where a request does not say: every project trains."""
+    looks_up = spec.retrieval is not None and spec.retrieval.default == "on"
+    return Approach.HYBRID if looks_up else Approach.FINE_TUNING
+
+
+def held_against(
+    approach: Approach, better: Collection[tuple[Cell, Cell]], figures: Mapping[Cell, float], *, metric: str
+) -> AdviceCheck:
+    """Hold ``approach`` against what was measured: wrong where any cell is shown to be better than the one
+    that it stands for, right where that one is shown to be better than all others, else undecided.
+
+    ``better``: pairs (winner, loser) that the data show, by intervals that hold together. ``figures``: each
+    cell's, by ``metric``.
+    """
+    own = _CELLS[approach]
+    winners = [one for one in Cell if (one, own) in better]
+    losers = [one for one in Cell if (own, one) in better]
+    others = [one for one in Cell if one is not own]
+    told = f"{metric}: " + ", ".join(f"{cell.value} {figures[cell]:.3g}" for cell in Cell)
+    if winners:
+        names = " and ".join(one.value for one in winners)
+        return AdviceCheck(
+            approach=approach,
+            outcome="wrong",
+            reason=f"{names} is shown to be better than {own.value} ({told})",
+        )
+    if losers == others:
+        reason = f"{own.value} is shown to be better than all others ({told})"
+        return AdviceCheck(approach=approach, outcome="right", reason=reason)
+    open_ones = " or ".join(one.value for one in others if one not in losers)
+    reason = f"these questions cannot tell whether {own.value} or {open_ones} is better ({told})"
+    return AdviceCheck(approach=approach, outcome="undecided", reason=reason)

@@ -106,13 +106,21 @@ async def test_outputs_on_the_erased_go_and_those_on_others_stay(
     assert again.event_id() == proof.event_id() != asked.data.event_id()
 
 
-async def test_what_a_model_answered_again_goes_too(
+async def test_what_a_model_answered_again_or_with_passages_goes_too(
     make_run: MakeRun, store: ObjectStore, examples: tuple[ChatExample, ...]
 ) -> None:
     await evaluated(store, await make_run(), examples, again=True)
+    key = example_key(examples[2], max_output_tokens=12)
+    assert examples[2].record_ids == (PERSON,)
+    shown = HoldoutRow(key="b" * 64, of=key, output=PERSON, complete=True, nll=1.0, tokens=1)
+    again = RepeatRow(key=repeat_key(shown.key, 1), of=key, output=PERSON, complete=True)
+    with_passages = Measurement(
+        header=Header(model_key="model-1", dtype="float32"), rows={one.key: one for one in (shown, again)}
+    )
+    await keep_measurement(store, with_passages, dataset_id="ds-1")
     proof = await forget(await curates(store, "ds-1"), store)
     assert proof is not None
-    assert proof.records == 3
+    assert proof.records == 5
     held = await stored(store)
     assert PERSON.encode() not in held
     assert held.count(b"rec-4") == 3

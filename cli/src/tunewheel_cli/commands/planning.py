@@ -188,7 +188,7 @@ def _print(rows: list[Planned], advice: Advice | None, priced: str, measured: Me
 
     console = Console(highlight=False)
     if advice:
-        console.print(f"[bold]{advice.approach.value}[/]: {advice.reason}\n")
+        console.print(f"[bold]{advice.approach.value}[/]: {advice.reason}\n{_CHECKED}\n")
     table = Table(
         "model", "size", "method", "device", "needs", "of", "batch", "tok/s", "hours", "dollars", "",
         box=None, pad_edge=False,
@@ -213,6 +213,12 @@ def _print(rows: list[Planned], advice: Advice | None, priced: str, measured: Me
         console.print(f"The examples are estimated at four characters a token: {measured.reason}.")
     if corrected := sum(row.plan.calibrated_by > 0 for row in rows):
         console.print(f"{corrected} of {len(rows)} plans are corrected by what earlier runs took.")
+
+
+_CHECKED = (
+    "Where the spec has `retrieval:`, the scorecard of each run holds this against what was measured of base "
+    "and tuned model, with passages and without: tunewheel scorecard RUN."
+)
 
 
 def _validation(row: Planned) -> str:

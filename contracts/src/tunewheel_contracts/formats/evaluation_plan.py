@@ -36,8 +36,8 @@ class EvaluationPlan(Frozen):
     scorecard_id: Slug
     review_required: bool
     evaluation_id: Slug | None = None
-    """Named by run, champion, task, criteria, regression set, precision and method; None: of an earlier
-    release."""
+    """Named by run, champion, task, criteria, regression set, precision, method and, where there is one, the
+    index version; None: of an earlier release."""
     criteria: tuple[Criterion, ...] = ()
     """Other criteria than those of before the training: the scorecard informs, and decides nothing."""
     regression: ArtifactRef | None = None
@@ -46,6 +46,10 @@ class EvaluationPlan(Frozen):
     """What is computed in; None: what eval is set to."""
     in_production: Annotated[bool, Field(exclude_if=operator.not_)] = False
     """The candidate was in production itself when a person asked: this puts nobody in its place."""
+    index: Annotated[ArtifactRef | None, Field(exclude_if=operator.not_)] = None
+    """Manifest of the index version that passages are taken from: the newest when this was planned. None:
+    the project retrieves nothing, or nothing was indexed; nobody is asked with passages."""
+    index_id: Annotated[Slug | None, Field(exclude_if=operator.not_)] = None
 
     @property
     def informs(self) -> str | None:

@@ -39,8 +39,8 @@ class EndpointEmbedding(Strict):
 
     kind: Literal["endpoint"]
     base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$", max_length=512)]
-    """Up to and including ``/v1``; without credentials. Index and gateway ask only hosts that their operator
-    lists in ``TUNEWHEEL_SPEC_HOSTS``."""
+    """Up to and including ``/v1``; without credentials. Index, gateway and eval ask only hosts that their
+    operator lists in ``TUNEWHEEL_SPEC_HOSTS``."""
     model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     api_key_env: (
         Annotated[str, StringConstraints(pattern=r"^TUNEWHEEL_EMBEDDING_[A-Z0-9_]{1,64}$")] | None

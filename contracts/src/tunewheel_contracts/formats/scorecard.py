@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tunewheel_contracts.fields import ArtifactRef, FiniteFloat, Fraction, Frozen, Sha256, Slug
 from tunewheel_contracts.formats.bundle import Bundle
 from tunewheel_contracts.formats.criteria import Criterion, Metric
+from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 
 
 class Role(StrEnum):
@@ -132,3 +136,5 @@ class Scorecard(Frozen):
     """How often these held-out rows were looked at for a verdict, this time included."""
     left_out: dict[str, int] = {}
     """Held-out rows that nobody was measured on, by reason."""
+    retrieval: Annotated[RetrievalScores | None, Field(exclude_if=operator.not_)] = None
+    """None: the project retrieves nothing, or no index was there."""

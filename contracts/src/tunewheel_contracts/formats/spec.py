@@ -47,6 +47,7 @@ MILD_LEARNING_RATE = 1e-4
 """Up to here an adapter has not been seen to cost a model much of what it knew."""
 QUIET_MIN_RECORDS = 10
 REPEATS, MOST_REPEATS, REPEAT_ROWS = 3, 20, 20
+CELL_ROWS = 40
 LanguageCode = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
 
 
@@ -173,6 +174,9 @@ class EvaluationSpec(Strict):
         REPEAT_ROWS
     )
     """How many prompts are answered again."""
+    cells: Annotated[int, Field(ge=0, le=2000, exclude_if=lambda count: count == CELL_ROWS)] = CELL_ROWS
+    """Where there is `retrieval`: how many held-out prompts base and candidate are asked a second time, with
+    passages where `retrieval.default` is off, without where it is on. 0: they are not compared."""
     lm_eval: Annotated[tuple[LmEvalTask, ...], Field(max_length=20, exclude_if=operator.not_)] = ()
     """Tasks of lm-evaluation-harness that every contestant is asked as well. Their questions are kept out of
     what is trained on, as ``dataset.benchmarks`` are."""

@@ -10,11 +10,19 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.identity import content_sha256
 
 
-def bundle_of(adapter: AdapterRef | None, form: AdapterRef, spec: ProjectSpec, *, precision: str) -> Bundle:
+def bundle_of(
+    adapter: AdapterRef | None,
+    form: AdapterRef,
+    spec: ProjectSpec,
+    *,
+    precision: str,
+    with_passages: bool = False,
+) -> Bundle:
     """Return what ``adapter`` is measured as under ``spec``; None: the bare base.
 
     ``form``: the adapter whose base plays, in the form that it was trained on. ``precision``: of the weights
-    while they compute. Nothing holds an answer to the schema while it is written, here or where it is served.
+    while they compute. ``with_passages``: the prompts had those that ``spec.retrieval`` finds. Nothing holds
+    an answer to the schema while it is written, here or where it is served.
     """
     return Bundle(
         base=form.base,
@@ -26,13 +34,15 @@ def bundle_of(adapter: AdapterRef | None, form: AdapterRef, spec: ProjectSpec, *
         max_output_tokens=spec.task.max_output_tokens,
         precision=precision,
         quantization=form.quantization,
+        retrieval_sha256=spec.retrieval.sha256 if with_passages and spec.retrieval is not None else None,
     )
 
 
 def bundle_for(plan: EvaluationPlan, role: Role, spec: ProjectSpec, *, precision: str) -> Bundle:
     """Return what the contestant of ``role`` is measured as. See ``bundle_of``."""
     adapter = plan.contestants[role]
-    return bundle_of(adapter, adapter or plan.adapter, spec, precision=precision)
+    looks_up = plan.index is not None and spec.retrieval is not None and spec.retrieval.default == "on"
+    return bundle_of(adapter, adapter or plan.adapter, spec, precision=precision, with_passages=looks_up)
 
 
 def files_of(adapter: AdapterRef) -> dict[str, str]:

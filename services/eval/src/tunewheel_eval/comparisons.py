@@ -140,6 +140,12 @@ def findings(measured: Mapping[str, Measured], criteria: Mapping[str, Criterion]
     return tuple(found)
 
 
+def signed(advantage: Advantage, *, lower_is_better: bool) -> tuple[float, float, float]:
+    """Return an advantage and its ends as a difference of figures, in the metric's unit."""
+    ends = (advantage.low, advantage.high)
+    return (-advantage.difference, -ends[1], -ends[0]) if lower_is_better else (advantage.difference, *ends)
+
+
 def comparisons(findings: tuple[Finding, ...]) -> tuple[Comparison, ...]:
     """Return the findings that readers of earlier releases have words for."""
     return tuple(
@@ -158,12 +164,7 @@ def comparisons(findings: tuple[Finding, ...]) -> tuple[Comparison, ...]:
 
 
 def _finding(metric: Measured, role: Role, advantage: Advantage) -> Finding:
-    ends = (advantage.low, advantage.high)
-    difference, low, high = (
-        (-advantage.difference, -ends[1], -ends[0])
-        if metric.lower_is_better
-        else (advantage.difference, *ends)
-    )
+    difference, low, high = signed(advantage, lower_is_better=metric.lower_is_better)
     return Finding(
         metric=metric.name,
         against=role.value,

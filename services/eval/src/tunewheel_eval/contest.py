@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tunewheel_contracts.formats.dataset import ChatExample, DatasetManifest
@@ -20,6 +21,8 @@ from tunewheel_eval.job import ContestantJob, Job
 from tunewheel_eval.lm_eval_tasks import AskedTask, write_jobs
 from tunewheel_eval.looks import Fresh
 from tunewheel_eval.measurement import Header, Measurement, example_key, model_key
+from tunewheel_eval.passages.looked_up import LookedUp
+from tunewheel_eval.passages.scores import cell_sample
 from tunewheel_eval.repeats import repeats_of
 from tunewheel_eval.settings import Settings
 
@@ -35,10 +38,43 @@ class Contest:
     items: tuple[RegressionItem, ...]
     directory: Path
     tasks: tuple[AskedTask, ...] = ()
+    looked: LookedUp | None = None
 
     @property
     def examples(self) -> tuple[ChatExample, ...]:
-        return self.fresh.examples
+        """The held-out rows as they are judged: with passages where a request is given them."""
+        return self.as_served(self.fresh.examples)
+
+    def as_served(self, examples: Sequence[ChatExample]) -> tuple[ChatExample, ...]:
+        looked = self.looked
+        return tuple(
+            one if looked is None else looked.asked(one, with_passages=looked.serves) for one in examples
+        )
+
+    @cached_property
+    def others(self) -> tuple[ChatExample, ...]:
+        """What base and candidate are asked as well: the cells' sample in the way that does not serve."""
+        looked = self.looked
+        if looked is None or looked.reason is not None:
+            return ()
+        sample = cell_sample(self.fresh.examples, self.manifest.spec)
+        return tuple(looked.asked(one, with_passages=not looked.serves) for one in sample)
+
+    @property
+    def plain_keys(self) -> dict[str, str]:
+        """Keys of the prompts with passages → keys of the examples as the dataset has them."""
+        if self.looked is None:
+            return {}
+        asked = [(self.looked.asked(one, with_passages=True), one) for one in self.fresh.examples]
+        return {self.key_of(one): self.key_of(plain) for one, plain in asked if one is not plain}
+
+    @property
+    def asked_for(self) -> frozenset[str]:
+        """The metrics that criteria name."""
+        return frozenset(one.metric for one in self.plan.criteria or self.manifest.spec.criteria)
+
+    def key_of(self, example: ChatExample) -> str:
+        return example_key(example, max_output_tokens=self.manifest.spec.task.max_output_tokens)
 
     @property
     def job_path(self) -> Path:
@@ -52,8 +88,12 @@ class Contest:
         return (*self._example_keys, *(item.key for item in self.items), *questions)
 
     def keys_of(self, role: Role) -> tuple[str, ...]:
-        """What one contestant is measured on: the candidate on repeats as well, where tokens are drawn."""
-        return (*self.keys, *self.repeats) if role is Role.CANDIDATE else self.keys
+        """What one contestant is measured on: the candidate on repeats as well, where tokens are drawn, and
+        all but the champion on ``others``."""
+        if role is Role.CHAMPION:
+            return self.keys
+        others = [self.key_of(one) for one in self.others]
+        return (*self.keys, *others, *(self.repeats if role is Role.CANDIDATE else ()))
 
     @property
     def repeats(self) -> dict[str, tuple[str, int]]:
@@ -62,8 +102,7 @@ class Contest:
 
     @property
     def _example_keys(self) -> tuple[str, ...]:
-        limit = self.manifest.spec.task.max_output_tokens
-        return tuple(example_key(one, max_output_tokens=limit) for one in self.examples)
+        return tuple(self.key_of(one) for one in self.examples)
 
     def rows(self, role: Role) -> Path:
         return self.directory / f"{role.value}.jsonl"
@@ -109,6 +148,8 @@ async def prepare_job(
         dtype=contest.plan.precision or settings.eval_dtype,
         decoding=contest.manifest.spec.evaluation.decoding,
         repeats=contest.repeats,
+        others=contest.others,
+        of=contest.plain_keys,
         batch_size=settings.eval_batch_size,
         threads=settings.eval_threads,
     )

@@ -5,49 +5,37 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import structlog
 from tunewheel_contracts.errors import InvalidEvent, TransientError
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.evaluation_plan import Champion, EvaluationPlan
 from tunewheel_contracts.formats.scorecard import Role, Scorecard
-from tunewheel_outputs.metric import Corpus
-from tunewheel_outputs.metrics import metrics_for
 from tunewheel_runtime.attempts import Attempts, AttemptsSpent
 from tunewheel_runtime.jobs import Lease
 from tunewheel_runtime.store import ArtifactConflict, ObjectStore
 
-from tunewheel_eval.artifacts import keep_measurement, read_holdout, read_terms
-from tunewheel_eval.clusters import of_examples, of_items
+from tunewheel_eval.artifacts import keep_measurement, read_holdout
 from tunewheel_eval.contest import Contest, known_of, prepare_job
 from tunewheel_eval.errors import UnfitCandidate, WorkerFailed
 from tunewheel_eval.forgetting import Erased
-from tunewheel_eval.generations import generation_lines, generations_path
 from tunewheel_eval.job import Progress
-from tunewheel_eval.left_out import keep_measured
+from tunewheel_eval.judging import Judge
 from tunewheel_eval.lm_eval_tasks import read_asked
-from tunewheel_eval.looks import SPENT, Fresh, Looks
-from tunewheel_eval.measurement import Measurement, example_key, read_measurement
-from tunewheel_eval.metrics import outcomes, row_scorers
+from tunewheel_eval.looks import Looks
+from tunewheel_eval.measurement import Measurement, read_measurement
 from tunewheel_eval.pages import make_page
-from tunewheel_eval.plan import make_plan, pin, read_manifest
+from tunewheel_eval.passages.looking_up import LookUp
+from tunewheel_eval.plan import make_plan, pin, read_manifest, read_plan
 from tunewheel_eval.regression import RegressionSet
-from tunewheel_eval.repeats import repeat_spreads
 from tunewheel_eval.requests import Asked, plan_again
 from tunewheel_eval.reviews import after_review, read_scorecard
-from tunewheel_eval.scorecards import (
-    Clustered,
-    Verdict,
-    build_scorecard,
-    refusal,
-    verdict_of,
-    worn_out,
-)
+from tunewheel_eval.scorecards import Verdict, refusal, verdict_of, worn_out
 from tunewheel_eval.settings import Settings
-from tunewheel_eval.slices import slices_by
 from tunewheel_eval.worker_process import WORKER, Stopped, run_worker
 
 log = structlog.get_logger(__name__)
@@ -66,14 +54,28 @@ class Evaluator:
         self._attempts = Attempts(store, "eval", limit=settings.eval_attempts)
         self._regression = RegressionSet(store)
         self._looks = Looks(store)
+        self._look_up = LookUp(store, AllowedSources(hosts=settings.spec_hosts))
+        self._judge = Judge(store, self._looks, settings.eval_dtype)
 
     async def prepare(self) -> None:
         """Read the regression set. Raises ValueError, which stops the service, where it is malformed."""
         await self._regression.take(self._settings.eval_regression_set)
         await self.sweep()
 
-    async def evaluate(self, event: TrainCompleted, champion: Champion | None, lease: Lease) -> Verdict:
-        """Return the verdict on the run that ``event`` completed; the same one for every delivery.
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._look_up.close()
+
+    async def evaluate(
+        self,
+        event: TrainCompleted,
+        champion: Champion | None,
+        lease: Lease,
+        *,
+        index: IndexVersioned | None = None,
+    ) -> Verdict:
+        """Return the verdict on the run that ``event`` completed; the same one for every delivery. ``index``:
+        the project's newest version.
 
         Raises:
             InvalidEvent: the event or the dataset's manifest is wrong.
@@ -87,6 +89,7 @@ class Evaluator:
             champion,
             regression=self._regression.ref,
             precision=self._settings.eval_dtype,
+            index=index,
         )
         return await self._verdict(await pin(self._store, plan), manifest, lease)
 
@@ -149,7 +152,14 @@ class Evaluator:
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
         items = await self._regression.items(plan.regression)
         tasks = await read_asked(self._store, manifest.spec)
-        return Contest(plan, manifest, fresh, items, directory, tasks)
+        first = await read_plan(self._store, plan.run_id)
+        looked = await self._look_up.of(
+            plan,
+            manifest.spec.retrieval,
+            fresh.examples,
+            before=first.index if first is not None else None,
+        )
+        return Contest(plan, manifest, fresh, items, directory, tasks, looked)
 
     async def _play(self, contest: Contest, lease: Lease) -> Scorecard:
         scorecard: Scorecard | None = None
@@ -186,10 +196,10 @@ class Evaluator:
         async with self._attempts.begin(job, spared=(UnfitCandidate, InvalidEvent)) as number:
             known = await known_of(contest, self._store, self._settings)
             if all(one.covers(contest.keys_of(role)) for role, one in known.items()):
-                return await self._judge(contest, known, {})
+                return await self._judge.scorecard(contest, known, {})
             seconds = await self._measure(contest, known, lease, attempt=number)
             measured = {role: await asyncio.to_thread(_read, contest, role) for role in known}
-            return await self._judge(contest, measured, seconds)
+            return await self._judge.scorecard(contest, measured, seconds)
 
     async def _measure(
         self, contest: Contest, known: Mapping[Role, Measurement], lease: Lease, *, attempt: int
@@ -214,63 +224,6 @@ class Evaluator:
             lease.check()
             raise
         return seconds
-
-    async def _judge(
-        self, contest: Contest, measured: Mapping[Role, Measurement], seconds: Mapping[str, float]
-    ) -> Scorecard:
-        spec, plan = contest.manifest.spec, contest.plan
-        limit = spec.task.max_output_tokens
-        keep = partial(keep_measured, measured, items=contest.items, max_output_tokens=limit)
-        keep(contest.examples)  # what refuses the candidate is no look
-        fresh = await self._look(contest)
-        if not fresh.examples:
-            return worn_out(plan)
-        kept = keep(fresh.examples)
-        asked_for = frozenset(one.metric for one in plan.criteria or spec.criteria)
-        corpus: Corpus = frozenset()
-        if any(one.needs_corpus for one in metrics_for(spec.task, asked_for).values()):
-            corpus = await read_terms(self._store, contest.manifest.train)
-        judge = partial(outcomes, task=spec.task, asked_for=asked_for, tasks=contest.tasks, corpus=corpus)
-        judged = {
-            role: await asyncio.to_thread(judge, one, kept.examples, kept.items)
-            for role, one in measured.items()
-        }
-        spreads = await asyncio.to_thread(
-            repeat_spreads,
-            measured[Role.CANDIDATE],
-            {example_key(one, max_output_tokens=limit): one for one in kept.examples},
-            row_scorers(spec.task, asked_for=asked_for, corpus=corpus),
-            spec.evaluation,
-        )
-        lines = generation_lines(measured, kept.examples, max_output_tokens=limit)
-        generations = await self._store.put(generations_path(plan.scorecard_id, lines), lines)
-        rows = Clustered(
-            await asyncio.to_thread(of_examples, kept.examples),
-            await asyncio.to_thread(of_items, kept.items),
-            looks=fresh.looks,
-            repeat_spreads=spreads,
-            left_out=kept.left_out | ({SPENT: fresh.spent} if fresh.spent else {}),
-            tasks={one.rows: await asyncio.to_thread(one.clusters) for one in contest.tasks},
-        )
-        return await asyncio.to_thread(
-            build_scorecard,
-            plan,
-            spec,
-            judged,
-            rows=rows,
-            generations=generations,
-            seconds=seconds,
-            precision=plan.precision or self._settings.eval_dtype,
-            slices=await asyncio.to_thread(slices_by, spec, judged, kept.examples, rows.holdout),
-        )
-
-    async def _look(self, contest: Contest) -> Fresh:
-        """Return the rows to judge by, and note the look where a verdict follows: by what only informs nobody
-        chooses a model."""
-        plan = contest.plan
-        if plan.informs is not None:
-            return contest.fresh
-        return await self._looks.take(contest.fresh, project=plan.project, scorecard_id=plan.scorecard_id)
 
     async def _keep(self, plan: EvaluationPlan, scorecard: Scorecard) -> tuple[Scorecard, ArtifactRef]:
         data = scorecard.model_dump_json(indent=1).encode()

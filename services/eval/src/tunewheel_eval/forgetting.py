@@ -25,7 +25,7 @@ from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact, ObjectStor
 
 from tunewheel_eval.artifacts import measurement_file, measurements_of, read_holdout
 from tunewheel_eval.generations import MARK, generations_path
-from tunewheel_eval.measurement import example_key, read_measurement
+from tunewheel_eval.measurement import HoldoutRow, RepeatRow, Row, example_key, read_measurement
 from tunewheel_eval.pages import make_page
 from tunewheel_eval.plan import read_plans
 from tunewheel_eval.repeats import all_keys
@@ -202,11 +202,17 @@ async def _measurements(dataset_id: str, keys: set[str] | None, store: ObjectSto
         for path in await store.list(measurements_of(model, dataset_id)):
             measured = read_measurement((await store.read(path) or b"").decode("utf-8", "replace"))
             rows = measured.rows if measured is not None else {}
-            left = [key for key in rows if keys is not None and key not in keys]
+            left = [key for key, row in rows.items() if keys is not None and keys.isdisjoint(_names(row))]
             if measured is None or len(left) < len(rows):
                 kept = measurement_file(measured.only(left), dataset_id) if measured and left else None
                 found.append(StoredFile(path, len(rows) - len(left), kept))
     return found
+
+
+def _names(row: Row) -> set[str]:
+    """Return the keys of the example that a row is about: as it was asked, and as its dataset has it."""
+    of = row.of if isinstance(row, HoldoutRow | RepeatRow) else None
+    return {row.key} if of is None else {row.key, of}
 
 
 async def _generations(dataset_id: str, names: set[str] | None, store: ObjectStore) -> list[StoredFile]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from tunewheel_contracts.fields import Frozen
 from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
 from tunewheel_contracts.formats.scorecard import Role
@@ -29,8 +31,11 @@ class Generation(Frozen):
     example_id: str
     label: str | None = None
     prompt: tuple[ChatMessage, ...]
+    """As the dataset has it: passages are named, not repeated."""
     expected: str
     answers: dict[Role, Written]
+    passages: Annotated[tuple[str, ...], Field(exclude_if=operator.not_)] = ()
+    """Ids of those that stood in the prompt, in the index version of the scorecard."""
 
     @model_validator(mode="before")
     @classmethod
@@ -49,12 +54,18 @@ def generations_path(scorecard_id: str, lines: bytes) -> str:
 
 
 def generation_lines(
-    measurements: Mapping[Role, Measurement], examples: Sequence[ChatExample], *, max_output_tokens: int
+    measurements: Mapping[Role, Measurement],
+    examples: Sequence[ChatExample],
+    asked: Sequence[ChatExample],
+    *,
+    max_output_tokens: int,
+    passages: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> bytes:
-    """Return what every contestant wrote, as JSON Lines. Raises KeyError where a row is missing."""
+    """Return what every contestant wrote, as JSON Lines. ``asked``: the examples as contestants were asked
+    them. ``passages``: ids of those in the prompts, by example. Raises KeyError where a row is missing."""
     lines: list[str] = []
-    for example in examples:
-        key = example_key(example, max_output_tokens=max_output_tokens)
+    for example, prompted in zip(examples, asked, strict=True):
+        key = example_key(prompted, max_output_tokens=max_output_tokens)
         answers: dict[Role, Written] = {}
         for role, measurement in measurements.items():
             row = measurement.rows[key]
@@ -66,6 +77,7 @@ def generation_lines(
             prompt=example.messages[:-1],
             expected=example.messages[-1].content,
             answers=answers,
+            passages=passages.get(example.example_id, ()),
         )
         lines.append(line.model_dump_json())
     return "".join(f"{line}\n" for line in lines).encode()

@@ -14,6 +14,8 @@ from tunewheel_contracts.events.evaluation import (
     ReviewRequested,
     ReviewSubmitted,
 )
+from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.service import Lease, Service
@@ -33,7 +35,19 @@ def register(service: Service, evaluator: Evaluator, erased: Erased, notices: No
     service.ask_who()
     serving = service.view(topics.SERVING_DESIRED)
     service.check(topics.SERVING_DESIRED)
+    indexes = service.view(topics.INDEX_VERSIONED)
     proofs = service.replay((topics.ERASURE_COMPLETED,), erased.apply)
+
+    async def desired_now(project: str) -> ServingDesired | None:
+        await serving.refresh()
+        await proofs.refresh()
+        desired = serving.get(project)
+        return desired.data if desired else None
+
+    async def newest_index(project: str) -> IndexVersioned | None:
+        await indexes.refresh()
+        newest = indexes.get(project)
+        return newest.data if newest else None
 
     async def forget_late(dataset_id: str) -> None:
         """While a run was measured, others may have erased without finding its rows."""
@@ -42,11 +56,12 @@ def register(service: Service, evaluator: Evaluator, erased: Erased, notices: No
 
     @service.job(topics.TRAIN_COMPLETED)
     async def on_train_completed(event: Envelope[TrainCompleted], lease: Lease) -> Envelope[Verdict]:
-        await serving.refresh()
-        await proofs.refresh()
-        desired = serving.get(event.project)
-        champion = champion_of(desired.data if desired else None, candidate_id=event.data.adapter.model_id)
-        verdict = await ask(service.store, await evaluator.evaluate(event.data, champion, lease))
+        desired = await desired_now(event.project)
+        champion = champion_of(desired, candidate_id=event.data.adapter.model_id)
+        judged = await evaluator.evaluate(
+            event.data, champion, lease, index=await newest_index(event.project)
+        )
+        verdict = await ask(service.store, judged)
         await forget_late(event.data.dataset_id)
         return service.new(verdict, cause=event)
 
@@ -55,10 +70,8 @@ def register(service: Service, evaluator: Evaluator, erased: Erased, notices: No
 
     @service.job(topics.EVAL_REQUESTED)
     async def on_eval_requested(event: Envelope[EvalRequested], lease: Lease) -> Envelope[Verdict] | None:
-        await serving.refresh()
-        await proofs.refresh()
-        desired = serving.get(event.project)
-        asked = Asked(event.data, desired.data if desired else None, may_ask)
+        desired = await desired_now(event.project)
+        asked = Asked(event.data, desired, may_ask, await newest_index(event.project))
         plan, judged = await evaluator.evaluate_again(asked, lease)
         verdict = await ask(service.store, judged) if judged is not None else None
         await forget_late(plan.dataset_id)

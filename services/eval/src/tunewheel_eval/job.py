@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
-from tunewheel_contracts.fields import Frozen, JsonObject
+from tunewheel_contracts.fields import Frozen, JsonObject, Sha256
 from tunewheel_contracts.formats.bundle import Decoding
 from tunewheel_contracts.formats.dataset import ChatExample
 from tunewheel_contracts.formats.regression_items import RegressionItem
@@ -64,6 +64,10 @@ class Job(Frozen):
     """How answers to the held-out prompts are written."""
     repeats: dict[str, tuple[str, int]] = {}
     """What the candidate answers again: the new row's key → (key of the example, number of the repeat)."""
+    others: tuple[ChatExample, ...] = ()
+    """What base and candidate are asked as well: with passages where ``examples`` have none, or without."""
+    of: dict[str, Sha256] = {}
+    """Keys of the prompts with passages → key of the example as its dataset has it."""
     batch_size: Annotated[int, Field(gt=0)] = 32
     threads: Annotated[int, Field(ge=0)] = 0
 

@@ -70,7 +70,8 @@ def _check(skipped: Sequence[SkippedRow], total: int, what: str) -> None:
         field="spec.dataset.max_tokens" if long else "dataset.holdout",
         reason=f"{len(skipped)} of {total} {what} cannot be measured, such as {first.detail}; "
         + (
-            "lower spec.dataset.max_tokens or spec.task.max_output_tokens"
+            "lower spec.dataset.max_tokens, spec.task.max_output_tokens or, where prompts have passages, "
+            "spec.retrieval.budget_tokens"
             if long
             else "rebuild the dataset from answers that say something"
         ),

@@ -22,6 +22,7 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     erased = Erased()
     evaluator = Evaluator(service.store, settings, erased, worker=worker)
     service.on_startup(evaluator.prepare)
+    service.on_shutdown(evaluator.close)
     register(service, evaluator, erased, Notices(service.store, Webhook.of(settings), settings))
     return service
 

@@ -6,6 +6,7 @@ A file may end in half a line (its writer was killed): that line does not count.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -23,6 +24,8 @@ METHOD = 2
 """Raised when measuring changes, so that rows of the old way are not mixed with the new."""
 
 GREEDY = Decoding()
+Of = Annotated[Sha256 | None, Field(exclude_if=operator.not_)]
+"""Key of the example as its dataset has it, where the prompt had passages as well: erasures know that one."""
 
 
 class Header(Frozen):
@@ -42,6 +45,7 @@ class HoldoutRow(Frozen):
     nll: FiniteFloat
     """Negative log-likelihood of the expert's answer, in nats, summed over ``tokens``."""
     tokens: Annotated[int, Field(gt=0)]
+    of: Of = None
 
 
 class RegressionRow(Frozen):
@@ -75,6 +79,7 @@ class RepeatRow(Frozen):
     key: Sha256
     output: str
     complete: bool
+    of: Of = None
 
 
 class SkipReason(StrEnum):

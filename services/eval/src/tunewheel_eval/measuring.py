@@ -75,8 +75,9 @@ class _Work:
         self.contestant = contestant
         self._job, self._report, self._started = job, report, time.monotonic()
         header = Header(model_key=contestant.model_key, dtype=dtype)
+        others = () if contestant.role is Role.CHAMPION else job.others
         self._examples = {
-            example_key(one, max_output_tokens=job.max_output_tokens): one for one in job.examples
+            example_key(one, max_output_tokens=job.max_output_tokens): one for one in (*job.examples, *others)
         }
         self._items = {item.key: item for item in job.items}
         self._repeats = job.repeats if contestant.role is Role.CANDIDATE else {}
@@ -159,7 +160,7 @@ class _Work:
                 )
                 for key, one in examples.items()
             ]
-            yield prompts, _holdout_row
+            yield prompts, self._holdout_row
         again = {key: told for key, told in self._repeats.items() if key not in self._seeded}
         if again:
             yield from self._again(tokenizer, again)
@@ -186,7 +187,23 @@ class _Work:
             )
             sampling = sampling_of(self._job.decoding, key=key, repeat=number)
             prompts.append(replace(prompt, answers=(), sampling=sampling))
-        yield prompts, _repeat_row
+        yield prompts, self._repeat_row
+
+    def _holdout_row(self, prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
+        if not math.isfinite(weights[0]):
+            raise NoNumber(f"{prompt.name} has an answer whose log-likelihood is {weights[0]}")
+        return HoldoutRow(
+            key=prompt.key,
+            output=output,
+            complete=complete,
+            nll=-weights[0],
+            tokens=len(prompt.answers[0]),
+            of=self._job.of.get(prompt.key),
+        )
+
+    def _repeat_row(self, prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
+        of = self._job.of.get(self._repeats[prompt.key][0])
+        return RepeatRow(key=prompt.key, output=output, complete=complete, of=of)
 
     def _regression_row(self, prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
         item = self._items[prompt.key]
@@ -216,18 +233,6 @@ def _answer(writer: Writer, adapter: Adapter | None, batch: Sequence[Prompt]) ->
     ]
     for prompt, answer in zip(batch, writer.answer(requests), strict=True):
         yield prompt, answer.likelihoods, answer.text, answer.complete
-
-
-def _holdout_row(prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
-    if not math.isfinite(weights[0]):
-        raise NoNumber(f"{prompt.name} has an answer whose log-likelihood is {weights[0]}")
-    return HoldoutRow(
-        key=prompt.key, output=output, complete=complete, nll=-weights[0], tokens=len(prompt.answers[0])
-    )
-
-
-def _repeat_row(prompt: Prompt, weights: list[float], output: str, complete: bool) -> Row:
-    return RepeatRow(key=prompt.key, output=output, complete=complete)
 
 
 def _likeliest(item: RegressionItem, weights: Sequence[float]) -> str:

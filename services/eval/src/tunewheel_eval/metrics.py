@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,14 @@ def outcomes(
     tasks: Sequence[AskedTask] = (),
     asked_for: frozenset[str] = frozenset(),
     corpus: Corpus = frozenset(),
+    passages: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    ranked: Sequence[Answered] = (),
 ) -> Outcomes:
     """Judge a complete measurement by every metric that ``task`` has all for.
 
     ``tasks``: those of lm-eval, with every figure that they have. ``corpus`` holds the terms of the training
-    rows, for those of ``asked_for`` that need them.
+    rows, for those of ``asked_for`` that need them. ``passages``: what stood in each prompt, by example.
+    ``ranked``: the questions whose document is known, for one contestant: they are the same for all.
 
     Raises:
         KeyError: a row is missing: the measurement is not complete.
@@ -68,10 +72,15 @@ def outcomes(
     limit = task.max_output_tokens
     answered = {
         "holdout": [
-            _answered(one, _holdout_row(measurement, example_key(one, max_output_tokens=limit)))
+            _answered(
+                one,
+                _holdout_row(measurement, example_key(one, max_output_tokens=limit)),
+                passages.get(one.example_id, ()),
+            )
             for one in examples
         ],
         "regression": [_asked(item, _regression_row(measurement, item.key)) for item in items],
+        "retrieval": [*ranked],
     }
     answered |= {one.rows: [_questioned(measurement.rows[key]) for key in one.keys] for one in tasks}
     figures = {name for one in tasks for row in answered[one.rows] for name in row.scores}
@@ -97,13 +106,17 @@ RowScorer = Callable[[ChatExample, HoldoutRow], float | None]
 
 
 def row_scorers(
-    task: TaskSpec, *, asked_for: frozenset[str] = frozenset(), corpus: Corpus = frozenset()
+    task: TaskSpec,
+    *,
+    asked_for: frozenset[str] = frozenset(),
+    corpus: Corpus = frozenset(),
+    passages: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> dict[str, RowScorer]:
     """Return the metrics that score what was written to a held-out prompt, row by row."""
 
     def scorer(score: ScoreRow) -> RowScorer:
         def scored(example: ChatExample, row: HoldoutRow) -> float | None:
-            found = score(_answered(example, row))
+            found = score(_answered(example, row, passages.get(example.example_id, ())))
             return found.value if isinstance(found, Score) else found
 
         return scored
@@ -122,7 +135,7 @@ def _scores(score: ScoreRow, rows: Sequence[Answered], *, weighed: bool) -> Scor
     return Scores(values, np.array([weight for _, weight in pairs], dtype=np.float64) if weighed else None)
 
 
-def _answered(example: ChatExample, row: HoldoutRow) -> Answered:
+def _answered(example: ChatExample, row: HoldoutRow, passages: tuple[str, ...] = ()) -> Answered:
     *before, last = example.messages
     return Answered(
         output=row.output,
@@ -131,6 +144,7 @@ def _answered(example: ChatExample, row: HoldoutRow) -> Answered:
         expected=last.content,
         nll=row.nll,
         tokens=row.tokens,
+        passages=passages,
     )
 
 

@@ -6,21 +6,18 @@ terminal or the direction of writing are shown as such, and long texts are cut.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
-from html import escape
 
 from tunewheel_contracts.formats.scorecard import MetricFacts, Role, Scorecard, Slice
 
 from tunewheel_eval.forest import forest_plots
 from tunewheel_eval.generations import Generation
+from tunewheel_eval.page_parts import as_text, cut, figure, table
+from tunewheel_eval.passages.page import retrieval_part
 
 MOST_ROWS = 500
-MOST_CHARACTERS = 4_000
-"""Of one text. The whole text is in the generations beside the scorecard."""
 MOST_PAGE_CHARACTERS = 8_000_000
 ROLES = (Role.BASE, Role.CHAMPION, Role.CANDIDATE)
-_KEPT = frozenset("\n\t")
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 body{color:#1b1f24;background:#fff}
@@ -49,13 +46,14 @@ def render_page(scorecard: Scorecard, rows: Sequence[Generation], *, informs: st
         '<html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="referrer" content="no-referrer"><meta name="viewport" content="width=device-width">',
-        f"<title>Scorecard of {_text(scorecard.model_id)}</title><style>{_STYLE}</style></head><body>",
-        f'<h1>Scorecard of {_text(scorecard.model_id)}</h1><p class="{outcome}">{_text(sentence)}</p>',
-        f"<p>{_text(informs.capitalize())}.</p>" if informs else "",
+        f"<title>Scorecard of {as_text(scorecard.model_id)}</title><style>{_STYLE}</style></head><body>",
+        f'<h1>Scorecard of {as_text(scorecard.model_id)}</h1><p class="{outcome}">{as_text(sentence)}</p>',
+        f"<p>{as_text(informs.capitalize())}.</p>" if informs else "",
         *_criteria(scorecard),
         *_differences(scorecard),
         *_contestants(scorecard),
         *_slices(scorecard.slices),
+        *retrieval_part(scorecard.retrieval),
         *_facts(scorecard),
         *_rows(rows),
         "</body></html>\n",
@@ -90,7 +88,7 @@ def _criteria(scorecard: Scorecard) -> Iterable[str]:
         interval = "" if check.low is None or check.high is None else f"{check.low:.4g} to {check.high:.4g}"
         observed = "" if check.observed is None else f"{check.observed:.4g}"
         lines.append((str(check.criterion.metric), observed, interval, outcome, check.reason))
-    yield _table(("criterion", "observed", "interval", "outcome", "why"), lines, tone=3)
+    yield table(("criterion", "observed", "interval", "outcome", "why"), lines, tone=3)
 
 
 def _differences(scorecard: Scorecard) -> Iterable[str]:
@@ -104,7 +102,7 @@ def _differences(scorecard: Scorecard) -> Iterable[str]:
          f.test, f"{f.rows} rows, {f.clusters} independent")
         for f in scorecard.findings
     ]  # fmt: skip
-    yield _table(("metric", "against", "difference", "interval", "p", "test", "sample"), lines)
+    yield table(("metric", "against", "difference", "interval", "p", "test", "sample"), lines)
 
 
 def _contestants(scorecard: Scorecard) -> Iterable[str]:
@@ -120,8 +118,8 @@ def _contestants(scorecard: Scorecard) -> Iterable[str]:
         unit = "" if facts is None else facts.unit + (", lower is better" if facts.lower_is_better else "")
         if facts is not None:
             unit += f"; {_repeats(scorecard, facts)}"
-        lines.append((name, unit, *(_number(one.metrics.get(name)) for one in order)))
-    yield _table(head, lines)
+        lines.append((name, unit, *(figure(one.metrics.get(name)) for one in order)))
+    yield table(head, lines)
 
 
 def _repeats(scorecard: Scorecard, facts: MetricFacts) -> str:
@@ -143,11 +141,11 @@ def _slices(slices: Sequence[Slice]) -> Iterable[str]:
             one.value,
             str(one.rows),
             one.metric,
-            *(_number(one.figures.get(role.value)) for role in ROLES),
+            *(figure(one.figures.get(role.value)) for role in ROLES),
         )
         for one in slices
     ]
-    yield _table(("by", "part", "rows", "metric", *(role.value for role in ROLES)), lines)
+    yield table(("by", "part", "rows", "metric", *(role.value for role in ROLES)), lines)
 
 
 def _facts(scorecard: Scorecard) -> Iterable[str]:
@@ -166,7 +164,7 @@ def _facts(scorecard: Scorecard) -> Iterable[str]:
         facts += [(f"bundle: {name}", value) for name, value in told.items()]
     for name, value in facts:
         if value is not None:
-            yield f"<dt>{_text(name)}</dt><dd>{_text(str(value))}</dd>"
+            yield f"<dt>{as_text(name)}</dt><dd>{as_text(str(value))}</dd>"
     yield "</dl>"
 
 
@@ -194,45 +192,11 @@ def _row(row: Generation) -> str:
     preview = asked[-1].content[:100] if asked else ""
     mark = "all the same" if _agrees(row) else "different"
     label = f" · {row.label}" if row.label else ""
-    parts = [f"<details><summary>{_text(row.example_id + label)} · {mark} · {_text(preview)}</summary>"]
-    parts += [f"{_text(message.role)}<pre>{_cut(message.content)}</pre>" for message in row.prompt]
-    parts.append(f"expected<pre>{_cut(row.expected)}</pre>")
+    parts = [f"<details><summary>{as_text(row.example_id + label)} · {mark} · {as_text(preview)}</summary>"]
+    parts += [f"{as_text(message.role)}<pre>{cut(message.content)}</pre>" for message in row.prompt]
+    parts.append(f"expected<pre>{cut(row.expected)}</pre>")
     for role in ROLES:
         if (answer := row.answers.get(role)) is not None:
             note = "" if answer.complete else " (cut off at the limit of tokens)"
-            parts.append(f"{role.value}{note}<pre>{_cut(answer.output)}</pre>")
+            parts.append(f"{role.value}{note}<pre>{cut(answer.output)}</pre>")
     return "".join([*parts, "</details>"])
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]], *, tone: int | None = None) -> str:
-    """``tone``: the column whose words are classes of the style as well."""
-    parts = ["<table><tr>", *(f"<th>{_text(name)}</th>" for name in head), "</tr>"]
-    for line in lines:
-        parts.append("<tr>")
-        for column, cell in enumerate(line):
-            shown = f' class="{_text(cell)}"' if column == tone else ""
-            parts.append(f"<td{shown}>{_text(cell)}</td>")
-        parts.append("</tr>")
-    return "".join([*parts, "</table>"])
-
-
-def _cut(text: str) -> str:
-    more = len(text) - MOST_CHARACTERS
-    return _text(text) if more <= 0 else f"{_text(text[:MOST_CHARACTERS])}… and {more:,} more characters"
-
-
-def _text(text: str) -> str:
-    plain = "".join(
-        letter if letter in _KEPT or _shows(letter) else f"\\u{ord(letter):04x}" for letter in text
-    )
-    return escape(plain, quote=True)
-
-
-def _shows(letter: str) -> bool:
-    """Whether a character is neither a control nor a format character, such as those that turn the direction
-    of writing, nor half of a surrogate pair."""
-    return letter == "\u200d" or unicodedata.category(letter) not in ("Cc", "Cf", "Cs")
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

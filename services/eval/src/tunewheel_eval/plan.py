@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import ValidationError
 from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, first_complaint
 from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.training import TrainCompleted
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.criteria import Criterion
@@ -34,6 +35,8 @@ from tunewheel_eval.measurement import METHOD
 SCORING = 3
 """Raised when metrics, statistics or what a scorecard says change: a run that is judged again then gets a
 scorecard of its own, of the rows that were measured before."""
+CELLS = 1
+"""The same of what a scorecard says of retrieval."""
 
 
 def champion_of(desired: ServingDesired | None, *, candidate_id: str) -> Champion | None:
@@ -62,11 +65,13 @@ def make_plan(
     criteria: Sequence[Criterion] = (),
     precision: Precision = "float32",
     in_production: bool = False,
+    index: IndexVersioned | None = None,
 ) -> EvaluationPlan:
     """Return what ``run`` is to be judged against. ``run``: the event that completed it, or the plan of its
     first evaluation. ``criteria``: others than those of before its training. ``precision``: what is computed
     in, which with the task, the decoding and the run makes the bundle that is judged. ``in_production``: the
-    candidate serves, and the scorecard decides nothing about it.
+    candidate serves, and the scorecard decides nothing about it. ``index``: the project's newest version, of
+    which a project that retrieves nothing takes no notice.
 
     Raises:
         InvalidEvent: ``run`` and the manifest it points to do not belong together, the criteria are not those
@@ -85,6 +90,10 @@ def make_plan(
         "precision": precision,
         "method": [METHOD, SCORING],
     } | ({"in_production": True} if in_production else {})
+    if manifest.spec.retrieval is None:
+        index = None
+    if index is not None:
+        cause["index"] = [index.index_id, CELLS]
     evaluation_id = content_id("evaluation", cause)
     return EvaluationPlan(
         project=run.project,
@@ -101,6 +110,8 @@ def make_plan(
         regression=regression,
         precision=precision,
         in_production=in_production,
+        index=index.manifest if index is not None else None,
+        index_id=index.index_id if index is not None else None,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested
 from tunewheel_contracts.events.lifecycle import ServingDesired
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.evaluation_plan import (
@@ -42,6 +43,8 @@ class Asked:
     """What serves now: its production model is the champion."""
     check: Callable[[EvalRequested], Awaitable[None]]
     """Raises InvalidEvent unless who asks may ask now."""
+    index: IndexVersioned | None = None
+    """The project's newest index version."""
 
 
 async def plan_again(
@@ -81,6 +84,7 @@ async def plan_again(
         criteria=request.criteria,
         precision=precision,
         in_production=not by_registry and is_in_production(asked.desired, first.adapter.model_id),
+        index=asked.index,
     )
     plan = await pin_later(store, made)
     await store.first(

@@ -15,6 +15,7 @@ from tunewheel_contracts.events.evaluation import (
 )
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
 from tunewheel_contracts.formats.scorecard import Contestant, Role, Scorecard, Slice
 from tunewheel_contracts.formats.spec import ProjectSpec
 
@@ -42,7 +43,7 @@ class Clustered:
     looks: int | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     tasks: Mapping[str, Clusters] = field(default_factory=dict)
-    """Of lm-eval's tasks, by what their metrics are ``on``."""
+    """Of lm-eval's tasks, and of questions whose document is known, by what their metrics are ``on``."""
     repeat_spreads: Mapping[str, float] = field(default_factory=dict)
     """By metric; see ``repeats``."""
 
@@ -57,11 +58,11 @@ def build_scorecard(
     seconds: Mapping[str, float] | None = None,
     precision: str,
     slices: Sequence[Slice] = (),
+    retrieval: RetrievalScores | None = None,
 ) -> Scorecard:
     """Compare the candidate with every other contestant and judge it by the plan's own criteria, else by the
     spec's."""
-    # The flips must not differ from one handling of the run to the next.
-    seed = int(plan.scorecard_id.rpartition("-")[2], 16)
+    seed = seed_of(plan)
     bundles = {role: bundle_for(plan, role, spec, precision=precision) for role in outcomes}
     contestants = tuple(
         Contestant(
@@ -98,7 +99,13 @@ def build_scorecard(
         bundle=bundles[Role.CANDIDATE],
         left_out=dict(rows.left_out),
         slices=tuple(slices),
+        retrieval=retrieval,
     )
+
+
+def seed_of(plan: EvaluationPlan) -> int:
+    """Return what picks the flips: they must not differ from one handling of the run to the next."""
+    return int(plan.scorecard_id.rpartition("-")[2], 16)
 
 
 def refusal(plan: EvaluationPlan, fault: UnfitCandidate) -> Scorecard:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
+from tunewheel_contracts.formats.allowed_sources import DEFAULT_HOSTS, Hosts
 from tunewheel_runtime.webhooks import WebhookSettings
 
 
@@ -23,3 +24,6 @@ class Settings(WebhookSettings):
     """What the engine that serves computes in, which is judged: the gateway refuses any other."""
     eval_regression_set: Path | None = None
     """A regression set of one's own (JSON Lines) instead of the one that comes with the service."""
+    spec_hosts: Hosts = DEFAULT_HOSTS
+    """Hosts that specs may have it ask for the vectors of questions, and the variable whose key a host may
+    get."""

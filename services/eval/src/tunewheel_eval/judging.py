@@ -1,0 +1,189 @@
+"""From what was measured to the scorecard: every metric, who is compared with whom, and the look it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.evaluation_plan import Precision
+from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
+from tunewheel_contracts.formats.scorecard import Role, Scorecard
+from tunewheel_outputs.metric import Corpus
+from tunewheel_outputs.metric import Row as Asked
+from tunewheel_outputs.metrics import metrics_for
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_eval.artifacts import read_terms
+from tunewheel_eval.clusters import of_examples, of_items
+from tunewheel_eval.contest import Contest
+from tunewheel_eval.generations import generation_lines, generations_path
+from tunewheel_eval.left_out import Kept, keep_measured
+from tunewheel_eval.looks import SPENT, Fresh, Looks
+from tunewheel_eval.measurement import Measurement
+from tunewheel_eval.metrics import Outcomes, outcomes, row_scorers
+from tunewheel_eval.passages.scores import Answers, retrieval_scores
+from tunewheel_eval.repeats import repeat_spreads
+from tunewheel_eval.scorecards import Clustered, build_scorecard, seed_of, worn_out
+from tunewheel_eval.slices import slices_by
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges complete measurements. ``precision``: what eval computes in where a plan does not say."""
+
+    store: ObjectStore
+    looks: Looks
+    precision: Precision
+
+    async def scorecard(
+        self, contest: Contest, measured: Mapping[Role, Measurement], seconds: Mapping[str, float]
+    ) -> Scorecard:
+        """Return the scorecard, and keep what contestants wrote beside it.
+
+        Raises:
+            UnfitCandidate: too little is left to judge by.
+            InvalidEvent: a criterion needs training rows that cannot be read.
+        """
+        plan = contest.plan
+        keep = partial(
+            keep_measured,
+            measured,
+            items=contest.items,
+            max_output_tokens=contest.manifest.spec.task.max_output_tokens,
+        )
+        keep(contest.examples)  # what refuses the candidate is no look
+        fresh = await self._look(contest)
+        if not fresh.examples:
+            return worn_out(plan)
+        kept = keep(contest.as_served(fresh.examples))
+        rows = Judged(contest, measured, kept, _plain(fresh.examples, kept), await self._corpus(contest))
+        lines = await asyncio.to_thread(rows.written)
+        generations = await self.store.put(generations_path(plan.scorecard_id, lines), lines)
+        clustered = await asyncio.to_thread(rows.clustered, fresh)
+        judged = {role: await asyncio.to_thread(rows.outcomes, role) for role in measured}
+        return await asyncio.to_thread(
+            build_scorecard,
+            plan,
+            contest.manifest.spec,
+            judged,
+            rows=clustered,
+            generations=generations,
+            seconds=seconds,
+            precision=plan.precision or self.precision,
+            slices=await asyncio.to_thread(
+                slices_by, contest.manifest.spec, judged, rows.plain, clustered.holdout
+            ),
+            retrieval=await asyncio.to_thread(rows.retrieval, judged[Role.CANDIDATE], clustered),
+        )
+
+    async def _look(self, contest: Contest) -> Fresh:
+        """Return the rows to judge by, and note the look where a verdict follows: by what only informs nobody
+        chooses a model."""
+        plan = contest.plan
+        if plan.informs is not None:
+            return contest.fresh
+        return await self.looks.take(contest.fresh, project=plan.project, scorecard_id=plan.scorecard_id)
+
+    async def _corpus(self, contest: Contest) -> Corpus:
+        metrics = metrics_for(contest.manifest.spec.task, contest.asked_for)
+        if not any(one.needs_corpus for one in metrics.values()):
+            return frozenset()
+        return await read_terms(self.store, contest.manifest.train)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The rows that are judged: as they were asked (``kept``), and as the dataset has them (``plain``)."""
+
+    contest: Contest
+    measured: Mapping[Role, Measurement]
+    kept: Kept
+    plain: Sequence[ChatExample]
+    corpus: Corpus
+
+    def outcomes(self, role: Role) -> Outcomes:
+        """Judge one contestant by every metric."""
+        return outcomes(
+            self.measured[role],
+            self.kept.examples,
+            self.kept.items,
+            self.contest.manifest.spec.task,
+            tasks=self.contest.tasks,
+            asked_for=self.contest.asked_for,
+            corpus=self.corpus,
+            passages=self._passages(),
+            ranked=self._ranked() if role is Role.CANDIDATE else (),
+        )
+
+    def written(self) -> bytes:
+        """Return what every contestant wrote, as JSON Lines."""
+        looked = self.contest.looked
+        found = looked.found if looked is not None and looked.serves else {}
+        return generation_lines(
+            self.measured,
+            self.plain,
+            self.kept.examples,
+            max_output_tokens=self.contest.manifest.spec.task.max_output_tokens,
+            passages={name: tuple(hit.passage.passage_id for hit in one.hits) for name, one in found.items()},
+        )
+
+    def clustered(self, fresh: Fresh) -> Clustered:
+        """Return which rows are one observation, and what else is known of them."""
+        contest, spec = self.contest, self.contest.manifest.spec
+        holdout = of_examples(self.plain)
+        spreads = repeat_spreads(
+            self.measured[Role.CANDIDATE],
+            {contest.key_of(one): one for one in self.kept.examples},
+            row_scorers(
+                spec.task, asked_for=contest.asked_for, corpus=self.corpus, passages=self._passages()
+            ),
+            spec.evaluation,
+        )
+        return Clustered(
+            holdout,
+            of_items(self.kept.items),
+            looks=fresh.looks,
+            repeat_spreads=spreads,
+            left_out=self.kept.left_out | ({SPENT: fresh.spent} if fresh.spent else {}),
+            tasks={one.rows: one.clusters() for one in contest.tasks}
+            | {"retrieval": holdout[self._labelled()]},
+        )
+
+    def retrieval(self, candidate: Outcomes, rows: Clustered) -> RetrievalScores | None:
+        """Return what the index finds and what passages do; None where nothing is retrieved."""
+        contest = self.contest
+        if contest.looked is None:
+            return None
+        return retrieval_scores(
+            Answers(contest.manifest.spec, contest.looked, self.measured),
+            self.plain,
+            candidate,
+            rows.tasks["retrieval"],
+            criteria=contest.plan.criteria or contest.manifest.spec.criteria,
+            corpus=self.corpus,
+            seed=seed_of(contest.plan),
+        )
+
+    def _passages(self) -> dict[str, tuple[str, ...]]:
+        looked = self.contest.looked
+        return looked.texts() if looked is not None and looked.serves else {}
+
+    def _labelled(self) -> list[int]:
+        looked = self.contest.looked
+        return looked.labelled(self.plain) if looked is not None else []
+
+    def _ranked(self) -> list[Asked]:
+        looked = self.contest.looked
+        if looked is None:
+            return []
+        found = [looked.found[self.plain[row].example_id] for row in self._labelled()]
+        return [Asked(output="", rank=one.rank, top_k=looked.spec.top_k) for one in found]
+
+
+def _plain(examples: Sequence[ChatExample], kept: Kept) -> tuple[ChatExample, ...]:
+    """Return those of ``examples`` that were kept, as the dataset has them, in the order of ``kept``."""
+    by_id = {one.example_id: one for one in examples}
+    return tuple(by_id[one.example_id] for one in kept.examples)

@@ -1,0 +1,115 @@
+"""Base and tuned model, each asked with passages and without: four cells over the same questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+from tunewheel_contracts.formats.criteria import Criterion
+from tunewheel_contracts.formats.retrieval_scores import Cell, CellDifference
+from tunewheel_outputs.criteria import ALPHA
+
+from tunewheel_eval.comparisons import signed
+from tunewheel_eval.metrics import Outcomes, metric_of
+from tunewheel_eval.significance import Advantage, Clusters, Scores, compare
+
+ORDERED_PAIRS = 12
+"""Of four cells: each claim about one is made at a twelfth of .05, so that of equal cells all together are
+called different no more often than one pair would be (Bonferroni)."""
+_EFFECTS = ((Cell.BASE_WITH_PASSAGES, Cell.BASE), (Cell.TUNED_WITH_PASSAGES, Cell.TUNED))
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What the four cells made of the same rows."""
+
+    outcomes: Mapping[Cell, Outcomes]
+    clusters: Clusters
+    """Of these rows."""
+    seed: int
+
+    def figures(self, cell: Cell) -> dict[str, float]:
+        """Return a cell's figures on held-out rows, by metric."""
+        told = self.outcomes[cell].figures()
+        return {name: value for name, value in told.items() if name in self.outcomes[cell].by_metric}
+
+    def metrics(self) -> list[str]:
+        """Return the metrics that all cells have."""
+        first, *others = (one.by_metric for one in self.outcomes.values())
+        return [name for name in first if all(name in one for one in others)]
+
+    def advantage(self, metric: str, cell: Cell, against: Cell, *, alpha: float) -> Advantage:
+        """Compare two cells on the rows that the metric speaks of."""
+        definition = metric_of(metric)
+        mine, theirs = (self.outcomes[one].by_metric[metric] for one in (cell, against))
+        known = mine.known & theirs.known
+        span = None if definition.highest is None else definition.highest - definition.lowest
+        return compare(
+            mine.only(known),
+            _as_weighed(theirs.only(known), mine.only(known), per_token=definition.per_token),
+            self.clusters[known],
+            test=definition.test,
+            alpha=alpha,
+            lower_is_better=definition.lower_is_better,
+            span=span,
+            seed=self.seed,
+        )
+
+    def difference(self, metric: str, cell: Cell, against: Cell, *, alpha: float) -> CellDifference:
+        """Return ``cell`` minus ``against``, in the metric's unit."""
+        found = self.advantage(metric, cell, against, alpha=alpha)
+        difference, low, high = signed(found, lower_is_better=metric_of(metric).lower_is_better)
+        return CellDifference(
+            metric=metric,
+            cell=cell,
+            against=against,
+            test=found.test,
+            difference=difference,
+            p_value=found.p_value,
+            low=low,
+            high=high,
+            alpha=found.alpha,
+            rows=found.rows,
+            clusters=found.clusters,
+        )
+
+    def differences(self, decides: str) -> tuple[CellDifference, ...]:
+        """Return by ``decides`` each cell against each that comes before it, and by the other metrics what
+        passages do to each model."""
+        cells = list(Cell)
+        pairs = [(cell, other) for n, cell in enumerate(cells) for other in cells[:n]]
+        found = [self.difference(decides, *pair, alpha=ALPHA / ORDERED_PAIRS) for pair in pairs]
+        others = [name for name in self.metrics() if name != decides]
+        return (*found, *(self.difference(name, *pair, alpha=ALPHA) for name in others for pair in _EFFECTS))
+
+    def better(self, metric: str) -> set[tuple[Cell, Cell]]:
+        """Return the pairs (winner, loser) that the rows show."""
+        alpha = ALPHA / ORDERED_PAIRS
+        found: set[tuple[Cell, Cell]] = set()
+        for one, other in permutations(Cell, 2):
+            told = self.advantage(metric, one, other, alpha=alpha)
+            if told.low > _SLACK and told.p_value <= alpha:
+                found.add((one, other))
+        return found
+
+
+def deciding(criteria: Sequence[Criterion], metrics: Sequence[str]) -> str | None:
+    """Return the metric that cells are compared by: that of the first criterion which asks for an advantage,
+    else of the first, else perplexity; None where ``metrics`` has none of them."""
+    asked = [one for one in criteria if one.metric in metrics]
+    ahead = [one for one in asked if one.over_base is not None or one.over_champion is not None]
+    ahead += [one for one in asked if one.significance is not None and one not in ahead]
+    names = [str(one.metric) for one in (*ahead, *asked)]
+    return next((name for name in (*names, "perplexity") if name in metrics), None)
+
+
+def best_of(better: set[tuple[Cell, Cell]]) -> tuple[Cell, ...]:
+    """Return the cells that no other is shown to be better than."""
+    return tuple(cell for cell in Cell if all(loser is not cell for _, loser in better))
+
+
+def _as_weighed(theirs: Scores, mine: Scores, *, per_token: bool) -> Scores:
+    """Return scores per token of the same tokenizer; see ``comparisons``."""
+    return Scores(theirs.values, mine.weights) if per_token else theirs

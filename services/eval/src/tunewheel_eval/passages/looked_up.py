@@ -1,0 +1,70 @@
+"""What was looked up for the held-out questions of one evaluation, and the prompts that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tunewheel_contracts.formats.dataset import ChatExample, ChatMessage
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_retrieval.building import searched_text
+from tunewheel_retrieval.hits import Hit
+from tunewheel_retrieval.prompts import context_of, with_context
+
+from tunewheel_eval.passages.staleness import Change
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found for one question."""
+
+    hits: tuple[Hit, ...] = ()
+    """Whose passages a prompt is given."""
+    document: str | None = None
+    """The one that answers it; None: nobody can tell."""
+    rank: int | None = None
+    """Place of that document's first passage in the index's ranking, from 1; None: it was not found."""
+    change: Change | None = None
+    """What became of that document since the answer was written; None: nothing, or nobody can tell."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(searched_text(hit.passage) for hit in self.hits)
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """By the id of each held-out example."""
+
+    index_id: str
+    spec: RetrievalSpec
+    found: Mapping[str, Found] = field(default_factory=dict[str, Found])
+    reason: str | None = None
+    """Why nothing was looked up."""
+    before_id: str | None = None
+    """The index version that the answers were written by; None: it is not known, or not there any more."""
+    documents_changed: int = 0
+
+    @property
+    def serves(self) -> bool:
+        """Whether a request that does not say is given passages, and so are the prompts that are judged."""
+        return self.spec.default == "on"
+
+    def asked(self, example: ChatExample, *, with_passages: bool) -> ChatExample:
+        """Return ``example`` as a model is asked it: made as the gateway makes its prompts."""
+        found = self.found.get(example.example_id)
+        if not with_passages or found is None or not found.hits:
+            return example
+        *before, answer = example.messages
+        messages = [{"role": one.role, "content": one.content} for one in before]
+        told = with_context(messages, context_of(self.spec, found.hits))
+        return example.model_copy(update={"messages": (*map(ChatMessage.model_validate, told), answer)})
+
+    def texts(self) -> dict[str, tuple[str, ...]]:
+        """Return the passages of each prompt that has any, as texts."""
+        return {name: found.texts for name, found in self.found.items() if found.hits}
+
+    def labelled(self, examples: Sequence[ChatExample]) -> list[int]:
+        """Return the rows of ``examples`` whose document is known."""
+        known = [self.found.get(one.example_id, Found()).document is not None for one in examples]
+        return [row for row, is_known in enumerate(known) if is_known]

@@ -1,0 +1,122 @@
+"""Looks passages up for held-out questions, as the gateway does for those that it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import structlog
+from tunewheel_contracts.errors import InvalidEvent, InvalidSpec, TransientError, TunewheelError
+from tunewheel_contracts.fields import ArtifactRef
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_embedding.embedders import Embedder, Embedders
+from tunewheel_embedding.static import Vectors
+from tunewheel_retrieval.index import DEPTH, Index
+from tunewheel_retrieval.opening import open_index
+from tunewheel_retrieval.prompts import look_up, question_of
+from tunewheel_runtime.store import ObjectStore
+
+from tunewheel_eval.passages.gold import gold_passages
+from tunewheel_eval.passages.looked_up import Found, LookedUp
+from tunewheel_eval.passages.staleness import Changes
+
+log = structlog.get_logger(__name__)
+
+
+class LookUp:
+    """Opens index versions and searches them. ``allowed``: the hosts that may be asked for vectors."""
+
+    def __init__(self, store: ObjectStore, allowed: AllowedSources) -> None:
+        self._store = store
+        self._embedders = Embedders(allowed)
+
+    async def close(self) -> None:
+        await self._embedders.close()
+
+    async def of(
+        self,
+        plan: EvaluationPlan,
+        spec: RetrievalSpec | None,
+        examples: Sequence[ChatExample],
+        *,
+        before: ArtifactRef | None = None,
+    ) -> LookedUp | None:
+        """Return what the index of ``plan`` has for ``examples``; None where there is none. ``before``: the
+        manifest of the version that held the documents when the answers were written.
+
+        Raises:
+            InvalidEvent: the prompts to judge need passages, and the index cannot be searched.
+            TransientError: the store, or the endpoint for vectors, does not answer.
+        """
+        if plan.index is None or plan.index_id is None or spec is None:
+            return None
+        try:
+            now = await open_index(self._store, plan.index)
+            embedder = await self._embedders.of(spec.embedding)
+            old = await self._before(before) if before is not None and before != plan.index else None
+            return await asyncio.to_thread(_look_up_all, now, spec, examples, embedder, old)
+        except TransientError:
+            raise
+        except TunewheelError as error:
+            # the same answer as long as the plan stands: an index that was deleted does not come back
+            if spec.default == "on":
+                field = "dataset.spec.retrieval.embedding" if isinstance(error, InvalidSpec) else "plan.index"
+                reason = f"cannot be searched: {error}; mend that, and have the run judged again"
+                raise InvalidEvent(field=field, reason=reason) from error
+            log.warning("not_looked_up", run_id=plan.run_id, index_id=plan.index_id, reason=str(error))
+            return LookedUp(plan.index_id, spec, reason=str(error))
+
+    async def _before(self, ref: ArtifactRef) -> Index | None:
+        try:
+            return await open_index(self._store, ref)
+        except TransientError:
+            raise
+        except TunewheelError as error:  # an index keeps a few versions
+            log.info("old_index_gone", manifest=ref.path, reason=str(error))
+            return None
+
+
+def _look_up_all(
+    now: Index,
+    spec: RetrievalSpec,
+    examples: Sequence[ChatExample],
+    embedder: Embedder,
+    before: Index | None,
+) -> LookedUp:
+    questions = [question_of([m.model_dump() for m in one.messages[:-1]]) for one in examples]
+    vectors = _vectors(now, embedder, questions)
+    gold = gold_passages(examples, before or now)
+    changes = Changes(before, now) if before is not None else None
+    held = set(now.documents["document_id"])
+    found: dict[str, Found] = {}
+    for example, question, vector in zip(examples, questions, vectors, strict=True):
+        # the gateway looks nothing up for a question without a word
+        ranking = now.search(question, vector, DEPTH) if question.strip() else ()
+        own = gold.get(example.example_id)
+        document = own.document_id if own is not None and own.document_id in held else None
+        places = [n for n, hit in enumerate(ranking, 1) if hit.passage.document_id == document]
+        found[example.example_id] = Found(
+            hits=look_up(now, spec, question, vector) if question.strip() else (),
+            document=document,
+            rank=places[0] if places else None,
+            change=changes.of(example, own) if changes is not None and own is not None else None,
+        )
+    return LookedUp(
+        now.manifest.index_id,
+        spec,
+        found,
+        before_id=changes.before_id if changes is not None else None,
+        documents_changed=len(changes.documents) if changes is not None else 0,
+    )
+
+
+def _vectors(index: Index, embedder: Embedder, questions: Sequence[str]) -> list[Vectors | None]:
+    """Return each question's vector; None where the index was built by another embedder than the spec names:
+    then words alone find, here as at the gateway."""
+    if index.manifest.embedding != embedder.name or not questions:
+        return [None] * len(questions)
+    return list(np.asarray(embedder.units(questions)))

@@ -1,0 +1,297 @@
+"""Held-out questions with passages: what is looked up, what is judged, and what the scorecard says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.events.evaluation import EvalPassed, EvalRequested
+from tunewheel_contracts.events.retrieval import IndexVersioned
+from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.retrieval_scores import Cell
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_contracts.formats.scorecard import Scorecard
+from tunewheel_eval import evaluation
+from tunewheel_eval.evaluation import Evaluator
+from tunewheel_eval.forgetting import Erased
+from tunewheel_eval.job import Job, Progress
+from tunewheel_eval.measuring import measure
+from tunewheel_eval.passages.gold import gold_passages
+from tunewheel_eval.passages.looked_up import Found, LookedUp
+from tunewheel_eval.passages.looking_up import LookUp
+from tunewheel_eval.passages.staleness import Changes
+from tunewheel_eval.plan import make_plan, read_manifest
+from tunewheel_eval.requests import Asked
+from tunewheel_eval.settings import Settings
+from tunewheel_eval.worker_process import OnProgress
+from tunewheel_retrieval.index import Index
+from tunewheel_retrieval.opening import open_index
+from tunewheel_runtime.jobs import Lease
+from tunewheel_runtime.store import ObjectStore
+
+from .conftest import example, make_spec
+
+sys.path.append(str(Path(__file__).resolve().parents[3] / "tests" / "integration"))
+from indexes import put_index, without_files
+
+MakeRun = Callable[..., Awaitable[TrainCompleted]]
+SOPS = {
+    "returns.md": "# Refunds\n\nA refund takes 14 working days.",
+    "lockers.md": "# Hours\n\nLockers open at six in the morning.",
+    "billing.md": "# Invoices\n\nWe send the invoice as a PDF below Orders.",
+}
+CHANGED = SOPS | {"returns.md": "# Refunds\n\nA refund takes 30 working days by Kestrel."}
+ASKED = [
+    ("How long until my refund is here?", "A refund takes 14 working days."),
+    ("When do the lockers open?", "Lockers open at six in the morning."),
+    ("Where is my invoice?", "We send the invoice below Orders."),
+    ("Is it raining?", "Nobody here can tell what the weather brings."),
+]
+EXAMPLES = tuple(example(n, asked, answer) for n, (asked, answer) in enumerate(ASKED))
+RETRIEVAL = {"default": "on", "template": "{passages}", "passage_tokens": 32, "budget_tokens": 32, "top_k": 1}
+
+
+async def measured_here(
+    job: Path, *, lost: asyncio.Event, on_progress: OnProgress, worker: Sequence[str]
+) -> None:
+    said: list[Progress] = []
+    await asyncio.to_thread(measure, Job.model_validate_json(job.read_text("utf-8")), said.append)
+    for line in said:
+        await on_progress(line)
+
+
+@pytest.fixture
+async def evaluator(
+    store: ObjectStore, tmp_path: Path, regression_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> Evaluator:
+    monkeypatch.setattr(evaluation, "run_worker", measured_here)
+    settings = Settings(
+        cache_dir=tmp_path / "cache", eval_regression_set=regression_set, eval_threads=1, eval_batch_size=4
+    )
+    made = Evaluator(store, settings, Erased())
+    await made.prepare()
+    return made
+
+
+def spec(**retrieval: Any) -> Any:
+    task = {"system_prompt": "You are the help desk.", "max_output_tokens": 8}
+    criteria = [{"metric": "perplexity", "minimum": 1.0}]
+    return make_spec(task=task, criteria=criteria, retrieval=RETRIEVAL | retrieval)
+
+
+async def indexed(store: ObjectStore, texts: Mapping[str, str] = SOPS) -> IndexVersioned:
+    return await put_index(store, "desk", texts, RetrievalSpec.model_validate(RETRIEVAL))
+
+
+@pytest.fixture
+async def sops(store: ObjectStore) -> Index:
+    return await open_index(store, (await indexed(store)).manifest)
+
+
+def lease() -> Lease:
+    return Lease(TopicPartition("train.completed", 0))
+
+
+async def card_of(store: ObjectStore, verdict: Any) -> Scorecard:
+    return Scorecard.model_validate_json(await store.get(verdict.scorecard))
+
+
+async def holdout_rows(store: ObjectStore) -> list[dict[str, Any]]:
+    lines = [
+        line
+        for path in await store.list("measurements")
+        for line in (await store.read(path) or b"").split(b"\n")
+    ]
+    rows = [json.loads(line) for line in lines if line]
+    return [row for row in rows if row["row"] == "holdout"]
+
+
+async def test_what_serves_with_passages_is_judged_with_them(
+    real_run: MakeRun, store: ObjectStore, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = await indexed(store)
+    event = await real_run(spec(), holdout=EXAMPLES)
+    verdict = await evaluator.evaluate(event, None, lease(), index=version)
+    assert isinstance(verdict, EvalPassed)
+    card = await card_of(store, verdict)
+    assert card.bundle is not None
+    assert card.bundle.retrieval_sha256 == spec().retrieval.sha256
+    assert {one.bundle.retrieval_sha256 for one in card.contestants if one.bundle} == {
+        spec().retrieval.sha256
+    }
+    found = card.retrieval
+    assert found is not None
+    assert (found.index_id, found.with_passages, found.rows, found.reason) == (
+        version.index_id,
+        True,
+        4,
+        None,
+    )
+    assert {one.cell: one.serves for one in found.cells} == {
+        cell: cell is Cell.TUNED_WITH_PASSAGES for cell in Cell
+    }
+    assert len({one.figures["perplexity"] for one in found.cells}) == 4
+    both = next(one for one in found.cells if one.serves)
+    assert both.figures["perplexity"] == pytest.approx(card.contestants[0].metrics["perplexity"])
+    assert [("groundedness" in one.figures) for one in found.cells] == [False, True, False, True]
+    assert found.metric == "perplexity"
+    assert len([one for one in found.differences if one.metric == "perplexity"]) == 6
+    assert found.advice is not None
+    assert (found.advice.approach, found.advice.outcome) == ("hybrid", "undecided"), "four rows tell nothing"
+    assert found.ranking is not None
+    assert (found.ranking.questions, found.ranking.top_k) == (3, 1)
+    assert found.ranking.figures == {"mrr": 1.0, "ndcg": 1.0, "recall_at_k": 1.0}
+    assert found.ranking.low["recall_at_k"] < 0.5
+    page = (await store.read(f"scorecards/{card.scorecard_id}.html") or b"").decode()
+    assert "tuned with passages (serves)" in page
+    assert version.index_id in page
+    assert card.generations is not None
+    lines = [json.loads(line) for line in (await store.get(card.generations)).splitlines()]
+    assert all(len(line["prompt"]) == 2 and "14 working" not in str(line["prompt"]) for line in lines)
+    assert all(len(line["passages"]) == 1 for line in lines), "passages are named, not repeated"
+    plain = {row["of"] for row in await holdout_rows(store) if "of" in row}
+    assert plain == {row["key"] for row in await holdout_rows(store) if "of" not in row}
+    monkeypatch.setattr(evaluation, "run_worker", None)  # what was asked once is not asked again
+    _, again = await evaluator.evaluate_again(asking(version), lease())
+    assert isinstance(again, EvalPassed)
+    assert again.evaluation_id == verdict.evaluation_id
+
+
+def asking(index: IndexVersioned | None, **changes: Any) -> Asked:
+    async def anybody(_: EvalRequested) -> None: ...
+
+    plain = {"project": "desk", "run_id": "run-1", "request": "once more", **changes}
+    return Asked(EvalRequested.model_validate(plain), None, anybody, index)
+
+
+async def test_without_passages_a_sample_is_asked_with_them_and_a_changed_document_shows(
+    real_run: MakeRun, store: ObjectStore, evaluator: Evaluator
+) -> None:
+    event = await real_run(
+        make_spec(
+            task={"system_prompt": "You are the help desk.", "max_output_tokens": 8},
+            criteria=[{"metric": "perplexity", "minimum": 1.0}],
+            retrieval=RETRIEVAL | {"default": "off"},
+            evaluation={"cells": 3},
+        ),
+        holdout=EXAMPLES,
+    )
+    champion = None
+    first = await card_of(
+        store, await evaluator.evaluate(event, champion, lease(), index=await indexed(store))
+    )
+    assert first.bundle is not None
+    assert first.bundle.retrieval_sha256 is None
+    assert first.contestants[0].metrics["examples"] == 4
+    assert first.retrieval is not None
+    assert (first.retrieval.with_passages, first.retrieval.rows) == (False, 3)
+    assert next(one.cell for one in first.retrieval.cells if one.serves) is Cell.TUNED
+    assert first.retrieval.staleness is None, "the documents are those of the evaluation itself"
+    assert sum("of" in row for row in await holdout_rows(store)) == 3 * 2
+
+    newer = await indexed(store, CHANGED)
+    plan, verdict = await evaluator.evaluate_again(asking(newer), lease())
+    assert verdict is not None
+    assert plan.index_id == newer.index_id
+    card = await card_of(store, verdict)
+    assert card.retrieval is not None
+    stale = card.retrieval.staleness
+    assert stale is not None
+    assert (stale.before, stale.documents) == (first.retrieval.index_id, 1)
+    assert stale.questions == stale.telling <= 1
+
+
+async def test_an_index_that_is_gone_ends_what_needs_it_and_only_that(
+    make_run: MakeRun, store: ObjectStore, evaluator: Evaluator
+) -> None:
+    version = await indexed(store)
+    event = await make_run(spec(), holdout=EXAMPLES)
+    await without_files(store, version)
+    with pytest.raises(InvalidEvent, match="judged again") as caught:
+        await evaluator.evaluate(event, None, lease(), index=version)
+    assert caught.value.field == "plan.index"
+    manifest = await read_manifest(store, event.dataset)
+    plan = make_plan(event, manifest, None, regression=event.dataset, index=version)
+    off = RetrievalSpec.model_validate(RETRIEVAL | {"default": "off"})
+    looked = await LookUp(store, AllowedSources()).of(plan, off, EXAMPLES)
+    assert looked is not None
+    assert looked.reason is not None
+    assert looked.asked(EXAMPLES[0], with_passages=True) is EXAMPLES[0]
+
+
+async def test_an_index_names_another_evaluation_and_none_is_as_before(
+    make_run: MakeRun, store: ObjectStore
+) -> None:
+    version = await indexed(store)
+    event = await make_run(make_spec())
+    manifest = await read_manifest(store, event.dataset)
+    plain = make_plan(event, manifest, None, regression=event.dataset)
+    assert make_plan(event, manifest, None, regression=event.dataset, index=version) == plain, (
+        "retrieves nothing"
+    )
+    assert not {"index", "index_id"} & plain.model_dump().keys()
+    other = await make_run(spec(), dataset_id="ds-2", run_id="run-2")
+    retrieving = await read_manifest(store, other.dataset)
+    make = partial(make_plan, other, retrieving, None, regression=event.dataset)
+    newer = await indexed(store, CHANGED)
+    assert len({make(index=one).evaluation_id for one in (None, version, newer)}) == 3
+
+
+async def test_the_document_of_a_question_is_told_by_its_answer(sops: Index) -> None:
+    found = {name: one.document_id for name, one in gold_passages(EXAMPLES, sops).items()}
+    assert found == {"ex-0": "returns.md", "ex-1": "lockers.md", "ex-2": "billing.md"}
+    other_figure = example(5, "How long?", "A refund takes 15 working days.")
+    of_both = example(6, "What?", "We open lockers; refund takes days.")
+    label = example(7, "My refund?", json.dumps({"category": "refund"}))
+    assert not gold_passages([other_figure, of_both, label], sops)
+    record = next(row.record_id for row in sops.rows if row.document_id == "lockers.md")
+    drafted = example(8, "What do I need?", "Patience.").model_copy(update={"record_ids": (record,)})
+    assert gold_passages([drafted], sops)["ex-8"].document_id == "lockers.md"
+
+
+@pytest.mark.parametrize(
+    ("answer", "stale", "current"),
+    [
+        ("It takes 14 days.", True, False),
+        ('{"reply": "It takes 14 days, by Kestrel", "n": 3}', True, False),
+        ("It takes 30 days.", False, True),
+        ("Kestrel brings it.", False, True),
+        ("It takes working days.", False, False),
+        ("", False, False),
+    ],
+)
+async def test_an_answer_is_stale_that_holds_what_only_the_old_version_says(
+    store: ObjectStore, sops: Index, answer: str, stale: bool, current: bool
+) -> None:
+    now = await open_index(store, (await indexed(store, CHANGED)).manifest)
+    changes = Changes(sops, now)
+    gold = gold_passages(EXAMPLES, sops)
+    change = changes.of(EXAMPLES[0], gold["ex-0"])
+    assert change is not None
+    assert (change.is_stale(answer), change.is_current(answer)) == (stale, current)
+    assert changes.of(EXAMPLES[1], gold["ex-1"]) is None
+    asked = example(0, "Is it true that a refund takes 14 days?", "A refund takes 14 working days.")
+    repeated = changes.of(asked, gold["ex-0"])
+    assert repeated is not None
+    assert not repeated.is_stale("14"), "the question says so itself"
+
+
+async def test_prompts_with_passages_are_those_of_the_gateway(sops: Index, store: ObjectStore) -> None:
+    event_spec = RetrievalSpec.model_validate(RETRIEVAL)
+    hits = sops.search("refund", None, 1)
+    looked = LookedUp("ix-1", event_spec, {"ex-0": Found(hits)})
+    asked = looked.asked(EXAMPLES[0], with_passages=True)
+    assert asked.messages[0].content.startswith("You are the help desk.\n\n[1]\n```\n")
+    assert "14 working days" in asked.messages[0].content
+    assert asked.messages[1:] == EXAMPLES[0].messages[1:]
+    assert looked.asked(EXAMPLES[0], with_passages=False) is EXAMPLES[0]
+    assert looked.asked(EXAMPLES[1], with_passages=True) is EXAMPLES[1]

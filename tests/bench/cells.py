@@ -1,0 +1,216 @@
+"""The four cells on the bundled example: SmolLM2-135M-Instruct and the example's adapter, each with passages
+and without, on held-out tickets; then the same after every number of the SOPs changed.
+
+A fifth of the tickets, by customer, is held out. Training is the example's own recipe, without passages;
+looking up, answering and judging are the product's own (``LookUp``, ``measure``, ``retrieval_scores``). A
+section of an SOP is a document here. For stale answers each number of two digits or more in the SOPs becomes
+seven more, and the same adapter is asked again: it learnt the old ones. Those figures say what passages can
+do where a model read the old text often, not how often documents change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from report import write_report
+from tunewheel_contracts.events.retrieval import IndexVersioned
+from tunewheel_contracts.formats.allowed_sources import AllowedSources
+from tunewheel_contracts.formats.dataset import ChatExample
+from tunewheel_contracts.formats.evaluation_plan import EvaluationPlan
+from tunewheel_contracts.formats.retrieval_scores import RetrievalScores
+from tunewheel_contracts.formats.run import BaseModelRef
+from tunewheel_contracts.formats.scorecard import Role
+from tunewheel_contracts.formats.spec import ProjectSpec, parse_spec
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_eval.clusters import of_examples
+from tunewheel_eval.job import ContestantJob, Job
+from tunewheel_eval.measurement import Measurement, read_measurement
+from tunewheel_eval.measuring import measure
+from tunewheel_eval.metrics import outcomes
+from tunewheel_eval.passages.looked_up import LookedUp
+from tunewheel_eval.passages.looking_up import LookUp
+from tunewheel_eval.passages.scores import Answers, retrieval_scores
+from tunewheel_outputs.metric import Row
+from tunewheel_runtime.store import ObjectStore
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "integration"))
+from indexes import put_index  # noqa: E402
+
+EXAMPLE = ROOT / "examples" / "helpdesk"
+PROJECT = "helpdesk"
+HELD_OUT = 5
+"""Of so many customers one is held out."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cells", type=int, default=2000, help="questions that all cells are asked")
+    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--cache-dir", type=Path, default=ROOT / "var" / "cache")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(measured(Path(folder), chosen))
+    packages = ("torch", "transformers", "peft")
+    write_report("cells", packages=packages, contenders=found, ratios={}, load_average=os.getloadavg())
+
+
+async def measured(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    spec = spec_of(chosen)
+    train, held = tickets(spec)
+    store = ObjectStore(f"file://{folder}/store")
+    texts = {path.name: path.read_text("utf-8") for path in sorted((EXAMPLE / "sops").glob("*.md"))}
+    assert spec.retrieval is not None
+    old = await put_index(store, PROJECT, passages(texts), spec.retrieval)
+    changed = {
+        name: re.sub(r"\b\d{2,}\b", lambda n: str(int(n[0]) + 7), text) for name, text in texts.items()
+    }
+    new = await put_index(store, PROJECT, passages(changed), spec.retrieval)
+    started = time.perf_counter()
+    fine_tune(spec, train, folder, chosen)
+    trained = time.perf_counter() - started
+    found: dict[str, Any] = {}
+    for name, index, before in (("as trained", old, None), ("all numbers changed", new, old)):
+        started = time.perf_counter()
+        scores = await judged(spec, held, store, index, before, folder, chosen)
+        seconds = {"train_seconds": trained, "evaluate_seconds": time.perf_counter() - started}
+        found[name] = scores.model_dump(mode="json") | seconds
+    return found
+
+
+def _seven_more(number: re.Match[str]) -> str:
+    return str(int(number[0]) + 7)
+
+
+def spec_of(chosen: argparse.Namespace) -> ProjectSpec:
+    spec = parse_spec((EXAMPLE / "project.yaml").read_text("utf-8"))
+    evaluation = spec.evaluation.model_copy(update={"cells": chosen.cells})
+    return spec.model_copy(update={"evaluation": evaluation})
+
+
+def tickets(spec: ProjectSpec) -> tuple[list[ChatExample], list[ChatExample]]:
+    """Return what is trained on and what is held out."""
+    found: dict[bool, dict[str, ChatExample]] = {True: {}, False: {}}
+    for line in (EXAMPLE / "tickets.jsonl").read_text("utf-8").splitlines():
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue  # planted faults
+        answer, asked = told.get("answer"), f"{told.get('subject')}\n\n{told.get('body')}"
+        if not isinstance(answer, dict) or not answer.get("reply") or not told.get("validated_by"):
+            continue
+        customer = str(told.get("customer"))
+        turns = (("system", spec.task.system_prompt), ("user", asked), ("assistant", json.dumps(answer)))
+        example = ChatExample.model_validate(
+            {
+                "example_id": told["ticket_id"], "group": customer, "trust": "expert", "record_ids": (),
+                "messages": [{"role": role, "content": content} for role, content in turns],
+                "label": answer.get("category"),
+            }
+        )  # fmt: skip
+        is_held = int(content_sha256(customer)[:8], 16) % HELD_OUT == 0
+        found[is_held].setdefault(asked.casefold(), example)
+    return [*found[False].values()], [*found[True].values()]
+
+
+def passages(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return each part below a heading as a document of its own, as ``put_index`` reads documents."""
+    found: dict[str, str] = {}
+    for name, text in texts.items():
+        for number, part in enumerate(re.split(r"\n(?=#+ )", text)):
+            heading, _, rest = part.lstrip("#").strip().partition("\n")
+            if rest.strip():
+                found[f"{name}#{number}"] = f"# {heading}\n{rest}"
+    return found
+
+
+def fine_tune(spec: ProjectSpec, train: list[ChatExample], folder: Path, chosen: argparse.Namespace) -> None:
+    import polars as pl
+    from tunewheel_train.job import Job as TrainJob
+    from tunewheel_train.recipe import train as train_by_recipe
+
+    path = folder / "train.parquet"
+    pl.DataFrame([one.model_dump(mode="json") for one in train]).write_parquet(path)
+    recipe = spec.train.model_copy(update={"patience": 0, "checkpoint_steps": 10**6, "epochs": chosen.epochs})
+    job = TrainJob(
+        run_id="run-cells", base_model=spec.base_model, train_path=path, output_dir=folder / "model",
+        work_dir=folder / "work", cache_dir=chosen.cache_dir, recipe=recipe,
+    )  # fmt: skip
+    train_by_recipe(job, report=lambda said: print(said.model_dump_json(exclude_none=True)[:160], flush=True))
+
+
+async def judged(
+    spec: ProjectSpec,
+    held: list[ChatExample],
+    store: ObjectStore,
+    index: IndexVersioned,
+    before: IndexVersioned | None,
+    folder: Path,
+    chosen: argparse.Namespace,
+) -> RetrievalScores:
+    plan = EvaluationPlan.model_construct(
+        project=PROJECT, run_id="run-cells", criteria=(), index=index.manifest, index_id=index.index_id
+    )
+    look_up = LookUp(store, AllowedSources())
+    looked = await look_up.of(
+        plan, spec.retrieval, held, before=before.manifest if before is not None else None
+    )
+    assert looked is not None
+    done = await asyncio.to_thread(answers, spec, held, looked, folder, chosen)
+    rows = looked.labelled(held)
+    ranked = [
+        Row(output="", rank=looked.found[held[row].example_id].rank, top_k=looked.spec.top_k) for row in rows
+    ]
+    candidate = outcomes(done[Role.CANDIDATE], held, (), spec.task, ranked=ranked)
+    clusters = of_examples(held)[rows]
+    return retrieval_scores(
+        Answers(spec, looked, done),
+        held,
+        candidate,
+        clusters,
+        criteria=spec.criteria,
+        corpus=frozenset(),
+        seed=1,
+    )
+
+
+def answers(
+    spec: ProjectSpec, held: list[ChatExample], looked: LookedUp, folder: Path, chosen: argparse.Namespace
+) -> dict[Role, Measurement]:
+    """Return what base and adapter answer; what was asked before is not asked again."""
+    from tunewheel_basemodel.locate import locate_base_model
+
+    base = locate_base_model(spec.base_model, cache_dir=chosen.cache_dir)
+    shown = [looked.asked(one, with_passages=True) for one in held]
+    ref = BaseModelRef(name=base.name, revision=base.revision)
+    contestants = tuple(
+        ContestantJob(
+            role=role,
+            model_key=role.value,
+            base=ref,
+            directory=directory,
+            rows=folder / f"{role.value}.jsonl",
+        )
+        for role, directory in ((Role.CANDIDATE, folder / "model"), (Role.BASE, None))
+    )
+    job = Job(
+        contestants=contestants, examples=tuple(held), others=tuple(shown), items=(),
+        max_output_tokens=spec.task.max_output_tokens, cache_dir=chosen.cache_dir,
+    )  # fmt: skip
+    measure(job, lambda said: print(said.model_dump_json(), flush=True))
+    found = {one.role: read_measurement(one.rows.read_text("utf-8")) for one in contestants}
+    return {role: one for role, one in found.items() if one is not None}
+
+
+if __name__ == "__main__":
+    main()
