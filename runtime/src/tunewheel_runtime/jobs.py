@@ -40,8 +40,10 @@ class Lease:
 
     Lost = LeaseLost
 
-    def __init__(self, partition: TopicPartition) -> None:
+    def __init__(self, partition: TopicPartition, offset: int = -1) -> None:
         self.partition = partition
+        self.offset = offset
+        """Of the event."""
         self.lost = asyncio.Event()
         self.reason = ""
 
@@ -69,8 +71,8 @@ class LeaseListener(ConsumerRebalanceListener):
         self._leases: set[Lease] = set()
         self._closed = ""
 
-    def grant(self, partition: TopicPartition) -> Lease:
-        lease = Lease(partition)
+    def grant(self, partition: TopicPartition, offset: int) -> Lease:
+        lease = Lease(partition, offset)
         if self._closed:
             lease.lose(self._closed)
         self._leases.add(lease)
@@ -114,7 +116,7 @@ async def consume_job(
         await settle(record, consumer)
         return
     partition = TopicPartition(record.topic, record.partition)
-    lease = listener.grant(partition)
+    lease = listener.grant(partition, record.offset)
     if partition not in consumer.assignment():
         lease.lose(f"{partition} moved to another worker")
     try:

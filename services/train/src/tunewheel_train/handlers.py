@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tunewheel_contracts import topics
 from tunewheel_contracts.event import Envelope, Event
@@ -16,6 +17,8 @@ from tunewheel_runtime.retry import Backoff
 from tunewheel_runtime.service import Lease, Position, Service
 
 from tunewheel_train.execution import Trainings
+from tunewheel_train.launching.cluster import ClusterTrainings
+from tunewheel_train.launching.jobs import Jobs, read_template
 from tunewheel_train.runs.commands import Commands
 from tunewheel_train.runs.controls import Controls
 from tunewheel_train.runs.process import WORKER
@@ -23,27 +26,63 @@ from tunewheel_train.runs.versions import Versions
 from tunewheel_train.settings import Settings
 
 
-def register(service: Service, settings: Settings, *, worker: Sequence[str] = WORKER) -> None:
-    """Subscribe to dataset versions and to commands."""
-    controls, calibration, versions = Controls(), Calibration(), Versions()
-    trainings = Trainings(service.store, settings, controls, calibration, versions, worker=worker)
-    # Every worker needs every command and every outcome, also from before it started: no consumer group.
-    commands = _commands(service, settings)
+@dataclass(frozen=True)
+class Followed:
+    """What is known of runs from the log, in the service and in the process of a launched run alike."""
+
+    service: Service
+    settings: Settings
+    commands: Commands
+    controls: Controls
+    calibration: Calibration
+    versions: Versions
+
+    def local(self, worker: Sequence[str]) -> Trainings:
+        """Return who trains runs in processes of this machine."""
+        return Trainings(
+            self.service.store,
+            self.settings,
+            self.controls,
+            self.calibration,
+            self.versions,
+            worker=worker,
+        )
+
+
+def follow(service: Service, settings: Settings) -> Followed:
+    """Read what runs depend on: every command and every outcome, also from before this process started, so
+    without a consumer group."""
+    known = Followed(service, settings, _commands(service, settings), Controls(), Calibration(), Versions())
 
     async def follow_command(event: Envelope[TrainControl], position: Position) -> None:
-        if await commands.is_accepted(event, position):
-            controls.apply(event)
+        if await known.commands.is_accepted(event, position):
+            known.controls.apply(event)
 
-    service.on_startup(commands.begin)
+    service.on_startup(known.commands.begin)
     service.replay_at((topics.TRAIN_CONTROL,), follow_command)
+    service.replay((topics.DATASET_VERSIONED,), known.versions.versioned)
+    service.replay((topics.TRAIN_STARTED,), known.versions.began)
+    service.replay((topics.TRAIN_COMPLETED,), lambda e: known.calibration.learn(e.data.plan, e.data.usage))
+    return known
+
+
+def register(service: Service, settings: Settings, *, worker: Sequence[str] = WORKER) -> None:
+    """Subscribe to dataset versions and to commands."""
+    known = follow(service, settings)
     service.check(topics.TRAIN_STARTED)
-    service.replay((topics.DATASET_VERSIONED,), versions.versioned)
-    service.replay((topics.TRAIN_STARTED,), versions.began)
-    service.replay((topics.TRAIN_COMPLETED,), lambda e: calibration.learn(e.data.plan, e.data.usage))
 
     @service.on(topics.TRAIN_CONTROL)
     async def on_train_control(event: Envelope[TrainControl]) -> None:
-        await commands.demand_accepted(event)  # those that count are the replay's matter
+        await known.commands.demand_accepted(event)  # those that count are the replay's matter
+
+    if settings.train_job_template is not None:
+        _train_in_a_cluster(known, Jobs(read_template(settings.train_job_template)))
+    else:
+        _train_here(known, worker)
+
+
+def _train_here(known: Followed, worker: Sequence[str]) -> None:
+    service, trainings = known.service, known.local(worker)
 
     @service.job(topics.DATASET_VERSIONED, concurrent=True)
     async def on_dataset_versioned(
@@ -53,6 +92,20 @@ def register(service: Service, settings: Settings, *, worker: Sequence[str] = WO
             await service.publish(service.new(news, cause=event))
 
         return service.new(await trainings.train(event.data, lease=lease, tell=tell), cause=event)
+
+
+def _train_in_a_cluster(known: Followed, jobs: Jobs) -> None:
+    service = known.service
+    trainings = ClusterTrainings(
+        service.store, jobs, known.controls, known.versions, every=known.settings.job_poll_seconds
+    )
+    service.on_shutdown(jobs.close)
+
+    @service.job(topics.DATASET_VERSIONED, concurrent=True)
+    async def on_dataset_versioned(
+        event: Envelope[DatasetVersioned], lease: Lease
+    ) -> Envelope[TrainCompleted | TrainFailed]:
+        return service.new(await trainings.train(event, lease), cause=event)
 
 
 def _commands(service: Service, settings: Settings) -> Commands:

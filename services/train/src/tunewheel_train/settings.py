@@ -16,6 +16,11 @@ from tunewheel_runtime.settings import ServiceSettings
 class Settings(ServiceSettings):
     """The shared settings and those of training."""
 
+    train_job_template: Path | None = None
+    """A Job of Kubernetes (YAML) that every run's Job is made from; None: runs are trained by processes of
+    this machine."""
+    job_poll_seconds: float = Field(default=5.0, gt=0)
+    """Between two looks at a run's Job."""
     train_threads: int = Field(default=0, ge=0)
     """Threads of the training process; 0: as many as this process may use."""
     train_slots: int = Field(default=1, ge=1)

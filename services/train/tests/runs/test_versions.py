@@ -42,6 +42,7 @@ def test_a_version_is_superseded_by_the_next_one_of_its_project(a_run: Run, log,
 
 def test_a_run_that_began_is_not_superseded(a_run: Run) -> None:
     versions = logged("ds-1", "ds-2")
-    versions.began(event(run_id=a_run.run_id))
+    versions.began(event(run_id=a_run.run_id, dataset_id=a_run.dataset_id))
     assert versions.superseding(a_run) is None
     assert versions.superseding(replace(a_run, run_id="run-other")) == "ds-2"
+    assert (versions.run_of(a_run.dataset_id), versions.run_of("ds-2")) == (a_run.run_id, None)

@@ -22,7 +22,8 @@ class Versions:
 
     def __init__(self) -> None:
         self._order: defaultdict[str, dict[str, None]] = defaultdict(dict)
-        self._begun: set[str] = set()
+        self._begun: dict[str, str] = {}
+        """The dataset version of each run that began."""
         self._changed = asyncio.Event()
 
     def versioned(self, event: Envelope[DatasetVersioned]) -> None:
@@ -31,7 +32,11 @@ class Versions:
         self._changed = asyncio.Event()
 
     def began(self, event: Envelope[TrainStarted]) -> None:
-        self._begun.add(event.data.run_id)
+        self._begun[event.data.run_id] = event.data.dataset_id
+
+    def run_of(self, dataset_id: str) -> str | None:
+        """Return the run on ``dataset_id`` that began last; None: none has."""
+        return next((run for run, of in reversed(self._begun.items()) if of == dataset_id), None)
 
     def superseding(self, run: Run) -> str | None:
         """The version that came after that of ``run``, where no process of the run ever began to train."""

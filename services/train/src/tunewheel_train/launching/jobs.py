@@ -1,0 +1,169 @@
+"""Jobs of a Kubernetes cluster (batch/v1), made from the operator's template."""
+
+# kubernetes_asyncio has no types for what its API returns.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from tunewheel_contracts.errors import TransientError
+from tunewheel_runtime.kafka import InvalidSetting
+
+CONTAINER = "train"
+EXIT_STOPPED = 75
+"""Of a pod that was told to end before its run had; see ``worker.EXIT_STOPPED``."""
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+CONFLICT, NOT_FOUND = 409, 404
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    suspended: bool = False
+    failure: str | None = None
+    """Why the cluster starts no further pod."""
+    complete: bool = False
+
+
+def read_template(path: Path) -> dict[str, Any]:
+    """Return the Job that every run's is made from.
+
+    Raises:
+        InvalidSetting: it is no Job, or has no container ``train``; the field and the mend are named.
+    """
+
+    def refuse(reason: str) -> InvalidSetting:
+        return InvalidSetting("train_job_template", f"{path} {reason}")
+
+    try:
+        found: Any = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise refuse(f"cannot be read: {error}") from error
+    if not isinstance(found, dict) or (found.get("apiVersion"), found.get("kind")) != ("batch/v1", "Job"):
+        raise refuse("is no Job; write apiVersion: batch/v1 and kind: Job")
+    job = cast("dict[str, Any]", found)
+    try:
+        containers = job["spec"]["template"]["spec"]["containers"]
+        named = [one["name"] for one in containers]
+    except (KeyError, TypeError) as error:
+        raise refuse(f"lacks spec.template.spec.containers: {error!r}") from error
+    if CONTAINER not in named:
+        raise refuse(f"has no container named {CONTAINER}, only {', '.join(map(str, named))}; name it so")
+    return job
+
+
+def job_of(template: dict[str, Any], name: str, *, labels: dict[str, str]) -> dict[str, Any]:
+    """Return the Job ``name``. What the template says stays; what it leaves out is filled in so that a node
+    that goes away costs no attempt, and a pod that was told to end is started again."""
+    job = copy.deepcopy(template)
+    metadata = job.setdefault("metadata", {})
+    metadata["name"] = name
+    metadata.pop("generateName", None)
+    metadata["labels"] = {**metadata.get("labels", {}), **labels}
+    spec = job["spec"]
+    spec.setdefault("backoffLimit", 3)
+    spec.setdefault("ttlSecondsAfterFinished", 86_400)
+    spec.setdefault("podFailurePolicy", _failure_policy())
+    pod = spec["template"]
+    pod.setdefault("metadata", {}).setdefault("labels", {}).update(labels)
+    pod["spec"]["restartPolicy"] = "Never"  # a failure policy allows no other
+    for container in pod["spec"]["containers"]:
+        if container["name"] == CONTAINER:
+            container["args"] = [*container.get("args", []), name]
+    return job
+
+
+def _failure_policy() -> dict[str, Any]:
+    stopped = {"containerName": CONTAINER, "operator": "In", "values": [EXIT_STOPPED]}
+    return {
+        "rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {"action": "Ignore", "onExitCodes": stopped},
+        ]
+    }
+
+
+class Jobs:
+    """The Jobs of one namespace, by the API server that ``KUBECONFIG`` names, or else that of the cluster
+    that this process runs in."""
+
+    def __init__(self, template: dict[str, Any]) -> None:
+        self._template = template
+        self._client: Any = None
+        self._namespace = template.get("metadata", {}).get("namespace") or _own_namespace()
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def ensure(self, name: str, *, labels: dict[str, str]) -> None:
+        """Create the Job ``name``, unless it exists. Raises TransientError."""
+        body = job_of(self._template, name, labels=labels)
+        await self._call("create_namespaced_job", self._namespace, body, allowed=CONFLICT)
+
+    async def state(self, name: str) -> JobState | None:
+        """Return how the Job is; None: there is none. Raises TransientError."""
+        job = await self._call("read_namespaced_job", name, self._namespace, allowed=NOT_FOUND)
+        return _state(job) if job is not None else None
+
+    async def suspend(self, name: str, *, suspended: bool) -> None:
+        """Have its pods end, or start again. Raises TransientError."""
+        body = {"spec": {"suspend": suspended}}
+        await self._call("patch_namespaced_job", name, self._namespace, body, allowed=NOT_FOUND)
+
+    async def _call(self, method: str, *arguments: Any, allowed: int) -> Any:
+        from aiohttp import ClientError
+        from kubernetes_asyncio.client import BatchV1Api
+        from kubernetes_asyncio.client.exceptions import ApiException
+
+        try:
+            async with asyncio.timeout(30):
+                api = BatchV1Api(await self._connected())
+                return await getattr(api, method)(*arguments)
+        except ApiException as error:
+            if error.status == allowed:
+                return None
+            said = f"{error.status} {error.reason}: {str(error.body)[:500]}"
+            raise TransientError(f"the cluster refuses {method}: {said}") from error
+        except (ClientError, OSError) as error:
+            raise TransientError(f"the cluster does not answer {method}: {error!r}") from error
+
+    async def _connected(self) -> Any:
+        if self._client is None:
+            from kubernetes_asyncio.client import ApiClient, Configuration
+            from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
+
+            configuration = Configuration()
+            try:
+                if file := os.environ.get("KUBECONFIG"):
+                    await load_kube_config(config_file=file, client_configuration=configuration)
+                else:
+                    load_incluster_config(client_configuration=configuration)
+            except ConfigException as error:
+                raise TransientError(f"no cluster is known here: {error}; set KUBECONFIG") from error
+            self._client = ApiClient(configuration)
+        return self._client
+
+
+def _state(job: Any) -> JobState:
+    conditions = {one.type: one for one in job.status.conditions or () if one.status == "True"}
+    failed = conditions.get("Failed")
+    return JobState(
+        suspended=bool(job.spec.suspend),
+        failure=f"{failed.reason}: {failed.message}" if failed else None,
+        complete="Complete" in conditions,
+    )
+
+
+def _own_namespace() -> str:
+    try:
+        return NAMESPACE_FILE.read_text().strip()
+    except OSError:
+        return "default"

@@ -1,0 +1,81 @@
+"""One run that is trained elsewhere: what it is told, and what it says at its end, both in the object store.
+
+``launches/<name>/event.json`` is the event that asked for the run; ``launches/<name>/outcome.json`` what came
+of it. Both are written once. The name follows from the event's place on the log: whoever handles the event
+again, after a kill or elsewhere, finds the launch that is under way, and an event that is sent once more is
+another launch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+from tunewheel_contracts.event import Envelope
+from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.events.training import TrainCompleted, TrainFailed
+from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_runtime.jobs import Lease
+from tunewheel_runtime.store import ObjectStore
+
+_EVENT: TypeAdapter[Envelope[DatasetVersioned]] = TypeAdapter(Envelope[DatasetVersioned])
+
+
+class Refused(Frozen):
+    """The event does not fit what it points to: a dead letter."""
+
+    field: str
+    reason: str
+
+
+class Outcome(Frozen):
+    """How a launch ended: exactly one of these."""
+
+    completed: TrainCompleted | None = None
+    failed: TrainFailed | None = None
+    refused: Refused | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """``name`` is also that of its Job: up to 63 characters, lower case, digits and hyphens (RFC 1123)."""
+
+    name: str
+    event: Envelope[DatasetVersioned]
+
+    async def put(self, store: ObjectStore) -> None:
+        await store.first(_event_path(self.name), _EVENT.dump_json(self.event))
+
+    async def outcome(self, store: ObjectStore) -> Outcome | None:
+        """Return how it ended; None: it has not."""
+        data = await store.read(_outcome_path(self.name))
+        return Outcome.model_validate_json(data) if data is not None else None
+
+    async def end(self, store: ObjectStore, outcome: Outcome) -> Outcome:
+        """Write down how it ended, unless that was done; returns what is written."""
+        data = await store.first(
+            _outcome_path(self.name), outcome.model_dump_json(exclude_none=True).encode()
+        )
+        return Outcome.model_validate_json(data)
+
+
+def launch_of(event: Envelope[DatasetVersioned], lease: Lease) -> Launch:
+    place = {"event": event.id, "partition": lease.partition.partition, "offset": lease.offset}
+    return Launch(f"tunewheel-train-{content_sha256(place)[:20]}", event)
+
+
+async def read_launch(store: ObjectStore, name: str) -> Launch | None:
+    """Return the launch of that name; None: nobody ever made one."""
+    data = await store.read(_event_path(name))
+    if data is None:
+        return None
+    return Launch(name, _EVENT.validate_json(data))
+
+
+def _event_path(name: str) -> str:
+    return f"launches/{name}/event.json"
+
+
+def _outcome_path(name: str) -> str:
+    return f"launches/{name}/outcome.json"

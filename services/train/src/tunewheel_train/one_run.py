@@ -1,0 +1,124 @@
+"""The process that trains one launched run: ``tunewheel-train-run NAME``, a Job's container.
+
+It fetches data, base model and checkpoints from the object store, puts its own there, publishes what happens
+as the service would, and writes the outcome. SIGTERM, as before a node goes away: a checkpoint after the
+present step, then exit 75; the next pod goes on from it. It has no consumer group, no port but health's,
+and nothing on its disk that another pod would miss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+import structlog
+from aiokafka import TopicPartition  # pyright: ignore[reportMissingTypeStubs]
+from tunewheel_contracts.errors import InvalidEvent, TunewheelError
+from tunewheel_contracts.event import Event
+from tunewheel_contracts.events.training import TrainCompleted
+from tunewheel_runtime.jobs import Lease, LeaseLost
+from tunewheel_runtime.process import run_service
+from tunewheel_runtime.retry import Backoff, retry
+from tunewheel_runtime.service import Service
+
+from tunewheel_train.execution import Trainings
+from tunewheel_train.handlers import follow
+from tunewheel_train.launching.jobs import EXIT_STOPPED
+from tunewheel_train.launching.launch import Launch, Outcome, Refused, read_launch
+from tunewheel_train.runs.process import WORKER
+from tunewheel_train.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class NoSuchLaunch(TunewheelError):
+    """The store holds no event of that name: this is another store, or nobody launched it."""
+
+
+class OneRun:
+    """Trains ``name`` within ``service`` and stops it then."""
+
+    def __init__(self, service: Service, settings: Settings, name: str, trainings: Trainings) -> None:
+        self._service = service
+        self._name = name
+        self._trainings = trainings
+        self._lease = Lease(TopicPartition("dataset.versioned", 0))
+        self._backoff = Backoff(
+            settings.retry_attempts, settings.retry_first_delay_seconds, settings.retry_max_delay_seconds
+        )
+        self._task: asyncio.Task[None] | None = None
+        self.ended = False
+        """The outcome is written."""
+
+    async def begin(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=self._name)
+
+    async def stop(self) -> None:
+        """Let the training process write a checkpoint, and upload it."""
+        self._lease.lose("this pod was told to end")
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            await retry(self._once, self._backoff, what=self._name)
+            self.ended = True
+        except LeaseLost as error:
+            log.warning("run_stopped", launch=self._name, reason=str(error))
+        except Exception as error:
+            self._service.fail(error)
+        self._service.stop()
+
+    async def _once(self) -> None:
+        store = self._service.store
+        launch = await read_launch(store, self._name)
+        if launch is None:
+            raise NoSuchLaunch(f"launches/{self._name}/event.json is not in {store.url}")
+        if await launch.outcome(store) is None:
+            await launch.end(store, await self._outcome(launch))
+
+    async def _outcome(self, launch: Launch) -> Outcome:
+        async def tell(news: Event) -> None:
+            await self._service.publish(self._service.new(news, cause=launch.event))
+
+        try:
+            told = await self._trainings.train(launch.event.data, lease=self._lease, tell=tell)
+        except InvalidEvent as error:
+            return Outcome(refused=Refused(field=error.field, reason=error.reason))
+        self._lease.check()
+        return Outcome(completed=told) if isinstance(told, TrainCompleted) else Outcome(failed=told)
+
+
+def make_app(settings: Settings, name: str, *, worker: Sequence[str] = WORKER) -> tuple[Service, OneRun]:
+    """Build the process that trains the launch ``name``; nothing runs yet."""
+    service = Service("train", settings)
+    run = OneRun(service, settings, name, follow(service, settings).local(worker))
+    service.on_startup(run.begin)
+    service.on_shutdown(run.stop)
+    return service, run
+
+
+def main() -> None:
+    """Train the launch that the first argument names. Exit codes: 0 the outcome is written; 1 an error, try
+    again; 2 it must not start; 75 stopped before its end."""
+    if len(sys.argv) != 2:
+        print("usage: tunewheel-train-run NAME", file=sys.stderr)
+        sys.exit(2)
+    made: list[OneRun] = []
+
+    def make(settings: Settings) -> Service:
+        service, run = make_app(settings, sys.argv[1])
+        made.append(run)
+        return service
+
+    try:
+        run_service("train", Settings, make)
+    except SystemExit as end:
+        if not end.code and made and not made[0].ended:
+            sys.exit(EXIT_STOPPED)
+        raise
+
+
+if __name__ == "__main__":
+    main()

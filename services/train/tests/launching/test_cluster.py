@@ -1,0 +1,226 @@
+"""The service's side of launched runs. The cluster is in memory: what it starts is the real process of a
+launched run, but for Kafka, with the light worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from tunewheel_contracts.errors import InvalidEvent
+from tunewheel_contracts.event import Envelope, Event, new_event
+from tunewheel_contracts.events.data import DatasetVersioned
+from tunewheel_contracts.events.training import (
+    TrainAction,
+    TrainCompleted,
+    TrainControl,
+    TrainFailed,
+    TrainStarted,
+)
+from tunewheel_runtime.jobs import Lease, LeaseLost
+from tunewheel_train.execution import Trainings
+from tunewheel_train.launching.cluster import ClusterTrainings
+from tunewheel_train.launching.jobs import JobState
+from tunewheel_train.one_run import NoSuchLaunch, OneRun
+from tunewheel_train.runs.controls import Controls
+from tunewheel_train.runs.versions import Versions
+
+
+class Process:
+    """What a launched run needs of its service."""
+
+    def __init__(self, store: Any, told: list[Envelope[Any]]) -> None:
+        self.store = store
+        self.told = told
+        self.failure: BaseException | None = None
+        self.stopped = asyncio.Event()
+
+    def new(self, data: Event, *, cause: Envelope[Any]) -> Envelope[Any]:
+        return new_event(data, source="/tunewheel/train", cause=cause)
+
+    async def publish(self, event: Envelope[Any]) -> None:
+        self.told.append(event)
+
+    def fail(self, error: BaseException) -> None:
+        self.failure = error
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+def pod(made: Any, name: str, told: list[Envelope[Any]], cache_dir: Path) -> tuple[Process, OneRun]:
+    """A pod with a disk of its own."""
+    settings = made.settings.model_copy(update={"cache_dir": cache_dir})
+    process: Any = Process(made.store, told)
+    return process, OneRun(
+        process, settings, name, Trainings(made.store, settings, made.controls, worker=made.worker)
+    )
+
+
+@dataclass
+class Cluster:
+    """Starts one pod per Job, at once; ``broken``: none ever starts."""
+
+    made: Any
+    folder: Path
+    broken: str | None = None
+    jobs: dict[str, JobState] = field(default_factory=dict)
+    told: list[Envelope[Any]] = field(default_factory=list)
+    pods: list[OneRun] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+
+    async def ensure(self, name: str, *, labels: dict[str, str]) -> None:
+        self.labels = labels
+        if name in self.jobs:
+            return
+        self.jobs[name] = JobState(failure=self.broken)
+        if not self.broken:
+            await self.start(name)
+
+    async def start(self, name: str) -> None:
+        _, run = pod(self.made, name, self.told, self.folder / f"disk-{len(self.pods)}")
+        self.pods.append(run)
+        await run.begin()
+
+    async def state(self, name: str) -> JobState | None:
+        return self.jobs.get(name)
+
+    async def suspend(self, name: str, *, suspended: bool) -> None:
+        self.jobs[name] = JobState(suspended=suspended)
+        if suspended:
+            await self.pods[-1].stop()
+        else:
+            await self.start(name)
+
+
+@dataclass
+class Desk:
+    """One project's service beside a cluster."""
+
+    made: Any
+    cluster: Cluster
+    controls: Controls = field(default_factory=Controls)
+    versions: Versions = field(default_factory=Versions)
+
+    @property
+    def event(self) -> Envelope[DatasetVersioned]:
+        return new_event(self.made.event, source="/t")
+
+    def trainings(self) -> ClusterTrainings:
+        return ClusterTrainings(self.made.store, self.cluster, self.controls, self.versions, every=0.01)
+
+    def lease(self, offset: int = 3) -> Lease:
+        return Lease(TopicPartition("dataset.versioned", 0), offset)
+
+
+@pytest.fixture
+def desk(bench: Any, tmp_path: Path) -> Callable[..., Any]:
+    async def make(*, broken: str | None = None, **changes: Any) -> Desk:
+        made = await bench(**changes)
+        return Desk(made, Cluster(made, tmp_path, broken))
+
+    return make
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def started(desk: Desk) -> list[Envelope[TrainStarted]]:
+    return [news for news in desk.cluster.told if isinstance(news.data, TrainStarted)]
+
+
+async def test_a_launched_run_ends_as_one_that_is_trained_here(desk):
+    one = await desk()
+    ended = await one.trainings().train(one.event, one.lease())
+    assert isinstance(ended, TrainCompleted)
+    assert ended == await one.made.train()
+    assert {news.causation_id for news in one.cluster.told} == {one.event.id}
+    assert one.cluster.labels["tunewheel.io/project"] == one.made.event.project
+    # handled again, after a kill before the offset moved
+    assert await one.trainings().train(one.event, one.lease()) == ended
+    assert len(one.cluster.jobs) == 1
+
+
+async def test_a_run_goes_on_while_its_service_goes_away_and_the_next_one_finds_it(desk, monkeypatch):
+    one = await desk()
+    monkeypatch.setenv("LIGHT_WAIT", "1")
+    lease = one.lease()
+    waiting = asyncio.create_task(one.trainings().train(one.event, lease))
+    await until(lambda: started(one))
+    lease.lose("moved")
+    with pytest.raises(LeaseLost):
+        await waiting
+    other = asyncio.create_task(one.trainings().train(one.event, one.lease()))
+    await asyncio.sleep(0.05)
+    assert not other.done()
+    assert len(one.cluster.pods) == 1
+    # the pod is told to end, as before its node goes away, and the cluster starts another
+    await one.cluster.pods[0].stop()
+    assert not one.cluster.pods[0].ended
+    await one.cluster.start(next(iter(one.cluster.jobs)))
+    assert isinstance(await other, TrainCompleted)
+    assert started(one)[-1].data.resumed_from_step > 0
+
+
+async def test_a_paused_run_keeps_no_pod(desk, monkeypatch):
+    one = await desk()
+    monkeypatch.setenv("LIGHT_WAIT", "1")
+    running = asyncio.create_task(one.trainings().train(one.event, one.lease()))
+    await until(lambda: started(one))
+    begun = started(one)[0]
+    one.versions.began(begun)
+
+    def command(action: TrainAction) -> None:
+        named = {"project": begun.project, "run_id": begun.data.run_id}
+        control = TrainControl(**named, action=action, request=action.value)
+        one.controls.apply(new_event(control, source="/t"))
+
+    command(TrainAction.PAUSE)
+    (name,) = one.cluster.jobs
+    await until(lambda: one.cluster.jobs[name].suspended)
+    command(TrainAction.RESUME)
+    assert isinstance(await running, TrainCompleted)
+    assert started(one)[-1].data.resumed_from_step > 0
+
+
+@pytest.mark.parametrize("how", ["failed", "deleted"])
+async def test_a_job_that_ends_without_an_outcome_fails_the_run_and_says_what_to_do(desk, how):
+    one = await desk(broken="BackoffLimitExceeded: no node has a GPU")
+    if how == "deleted":
+        one.cluster.ensure = lambda *_, **__: asyncio.sleep(0)
+    ended = await one.trainings().train(one.event, one.lease())
+    assert isinstance(ended, TrainFailed)
+    assert ended.field == "(run)"
+    assert ("no node has a GPU" if how == "failed" else "was deleted") in ended.reason
+    assert "tunewheel train resume" in ended.reason
+    # said once: handled again it is the same, and sent once more it is another launch
+    assert await one.trainings().train(one.event, one.lease()) == ended
+    one.cluster.broken = None
+    one.cluster.__dict__.pop("ensure", None)
+    assert isinstance(await one.trainings().train(one.event, one.lease(offset=9)), TrainCompleted)
+
+
+async def test_what_cannot_be_trained_on_is_a_dead_letter_here(desk):
+    one = await desk()
+    gone = one.made.event.model_copy(
+        update={"manifest": one.made.event.manifest.model_copy(update={"path": "datasets/none.json"})}
+    )
+    with pytest.raises(InvalidEvent) as caught:
+        await one.trainings().train(new_event(gone, source="/t"), one.lease())
+    assert caught.value.field == "manifest"
+
+
+async def test_a_pod_of_another_store_says_so(desk, tmp_path: Path):
+    one = await desk()
+    process, run = pod(one.made, "tunewheel-train-none", [], tmp_path / "disk")
+    await run.begin()
+    await process.stopped.wait()
+    assert isinstance(process.failure, NoSuchLaunch)
+    assert not run.ended

@@ -1,0 +1,166 @@
+"""Jobs through the real client, against an API of batch/v1 that keeps them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+from tunewheel_contracts.errors import TransientError
+from tunewheel_runtime.kafka import InvalidSetting
+from tunewheel_train.launching.jobs import EXIT_STOPPED, Jobs, JobState, job_of, read_template
+
+TEMPLATE: dict[str, Any] = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {"namespace": "ml", "labels": {"team": "a"}},
+    "spec": {
+        "backoffLimit": 5,
+        "template": {
+            "spec": {"containers": [{"name": "proxy"}, {"name": "train", "args": ["--x"], "image": "i"}]}
+        },
+    },
+}
+
+
+class Api:
+    """``refuses``: the status and message of every answer."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.refuses: tuple[int, str] | None = None
+
+    async def create(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        name = body["metadata"]["name"]
+        if self.refuses:
+            return self._status(*self.refuses)
+        if name in self.jobs:
+            return self._status(409, "AlreadyExists")
+        self.jobs[name] = body | {"status": {}}
+        return web.json_response(self.jobs[name], status=201)
+
+    async def read(self, request: web.Request) -> web.Response:
+        job = self.jobs.get(request.match_info["name"])
+        return web.json_response(job) if job else self._status(404, "NotFound")
+
+    async def patch(self, request: web.Request) -> web.Response:
+        job = self.jobs.get(request.match_info["name"])
+        if job is None:
+            return self._status(404, "NotFound")
+        job["spec"] |= (await request.json())["spec"]
+        return web.json_response(job)
+
+    def _status(self, code: int, reason: str) -> web.Response:
+        return web.json_response({"kind": "Status", "message": reason, "code": code}, status=code)
+
+
+@pytest.fixture
+async def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
+    api = Api()
+    app = web.Application()
+    jobs = "/apis/batch/v1/namespaces/ml/jobs"
+    app.add_routes(
+        [
+            web.post(jobs, api.create),
+            web.get(jobs + "/{name}", api.read),
+            web.patch(jobs + "/{name}", api.patch),
+        ]
+    )
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": f"http://{host}:{port}"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    }
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    yield api
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def jobs(api: Api) -> AsyncIterator[Jobs]:
+    jobs = Jobs(TEMPLATE)
+    yield jobs
+    await jobs.close()
+
+
+async def test_a_job_is_made_once_looked_at_and_suspended(api: Api, jobs: Jobs):
+    assert await jobs.state("run-1") is None
+    await jobs.ensure("run-1", labels={"tunewheel.io/project": "p"})
+    await jobs.ensure("run-1", labels={"tunewheel.io/project": "p"})
+    assert await jobs.state("run-1") == JobState()
+    await jobs.suspend("run-1", suspended=True)
+    assert await jobs.state("run-1") == JobState(suspended=True)
+    api.jobs["run-1"]["status"] = {
+        "conditions": [
+            {"type": "FailureTarget", "status": "True", "reason": "x", "message": "y"},
+            {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "too often"},
+        ]
+    }
+    assert await jobs.state("run-1") == JobState(suspended=True, failure="BackoffLimitExceeded: too often")
+    await jobs.suspend("gone", suspended=True)
+
+
+async def test_what_the_cluster_refuses_is_told_and_tried_again(api: Api, jobs: Jobs):
+    api.refuses = (403, "jobs.batch is forbidden: exceeded quota")
+    with pytest.raises(TransientError, match="exceeded quota"):
+        await jobs.ensure("run-1", labels={})
+
+
+async def test_a_cluster_that_does_not_answer_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    jobs = Jobs(TEMPLATE)
+    with pytest.raises(TransientError, match="set KUBECONFIG"):
+        await jobs.state("run-1")
+
+
+def test_a_job_keeps_what_the_template_says_and_gets_what_it_leaves_out():
+    job = job_of(TEMPLATE, "run-1", labels={"tunewheel.io/project": "p"})
+    assert job["metadata"] == {
+        "namespace": "ml", "name": "run-1", "labels": {"team": "a", "tunewheel.io/project": "p"},
+    }  # fmt: skip
+    assert job["spec"]["backoffLimit"] == 5
+    pod = job["spec"]["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"
+    assert [one.get("args") for one in pod["containers"]] == [None, ["--x", "run-1"]]
+    stopped = job["spec"]["podFailurePolicy"]["rules"][1]
+    assert (stopped["action"], stopped["onExitCodes"]["values"]) == ("Ignore", [EXIT_STOPPED])
+    assert "name" not in TEMPLATE["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{", "cannot be read"),
+        ("apiVersion: v1\nkind: Pod", "is no Job"),
+        ("apiVersion: batch/v1\nkind: Job", "lacks spec.template.spec.containers"),
+        (
+            yaml.safe_dump(TEMPLATE | {"spec": {"template": {"spec": {"containers": [{"name": "main"}]}}}}),
+            "no container named train, only main",
+        ),
+    ],
+)
+def test_a_template_that_cannot_work_is_refused_by_name(tmp_path: Path, written: str, said: str):
+    path = tmp_path / "job.yaml"
+    path.write_text(written)
+    with pytest.raises(InvalidSetting, match=said) as caught:
+        read_template(path)
+    assert caught.value.field == "train_job_template"
+
+
+def test_a_template_that_is_not_there_is_refused_by_name(tmp_path: Path):
+    with pytest.raises(InvalidSetting, match="cannot be read"):
+        read_template(tmp_path / "none.yaml")
