@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 import yaml
 from tunewheel_contracts.topics import BY_NAME
+from tunewheel_train.launching.jobs import job_of, read_template
 
 from ..contract.test_settings_named import ROOT, settings_class, settings_of
 from .tools import CRDS, EXAMPLES, TOOLS, run
@@ -271,3 +272,50 @@ def test_values_that_cannot_work_end_the_installation(
 def test_more_partitions_allow_more_replicas(helm: str, chart: Path) -> None:
     told = ("services.train.replicas=8", r"kafka.partitions.dataset\.versioned=8")
     assert workloads(rendered(helm, chart, "minimal", *told))["train"]["spec"]["replicas"] == 8
+
+
+def test_runs_are_jobs_of_their_own_where_it_is_asked_for(
+    helm: str, chart: Path, tmp_path: Path, core_schemas: Path
+) -> None:
+    found = rendered(
+        helm, chart, "highly-available",
+        "services.train.jobs.enabled=true", "services.train.jobs.gpus=2", "services.train.gpus=0",
+    )  # fmt: skip
+    (text,) = (one["data"]["job.yaml"] for one in found if one["metadata"]["name"].endswith("-train-job"))
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    job = job_of(read_template(path), "run-1", labels={})
+    path.write_text(yaml.safe_dump(job))
+    locations = ("-schema-location", str(core_schemas / "{{.ResourceKind}}{{.KindSuffix}}.json"))
+    run(str(TOOLS / "kubeconform"), "-strict", *locations, str(path))
+    labels, pod = (job["spec"]["template"][part] for part in ("metadata", "spec"))
+    (container,) = pod["containers"]
+    assert (container["command"], container["args"]) == (["tunewheel-train-run"], ["run-1"])
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
+    service = workloads(found)["train"]
+    launcher = service["spec"]["template"]["spec"]
+    assert (launcher["automountServiceAccountToken"], pod["automountServiceAccountToken"]) == (True, False)
+    (role,) = of_kind(found, "Role").values()
+    assert role["rules"] == [
+        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "patch"]}
+    ]
+    assert launcher["serviceAccountName"] == role["metadata"]["name"]
+    own = {**service["spec"]["selector"]["matchLabels"]}
+    assert not own.items() <= labels["labels"].items()  # budgets of the service do not count its runs
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (
+            ("services.train.gpus=2", "services.train.jobs.gpus=2"),
+            "its Jobs train: set services.train.jobs.gpus",
+        ),
+        (("services.train.gpus=0", "services.train.jobs.gpus=1"), "train_processes: 2 need one each"),
+    ],
+)
+def test_jobs_that_contradict_the_service_end_the_installation(
+    helm: str, chart: Path, told: tuple[str, ...], said: str
+) -> None:
+    values = ("--values", str(EXAMPLES["highly-available"]), "--set", "services.train.jobs.enabled=true")
+    assert said in run(helm, "template", "wheel", str(chart), *values, *told_by(*told), fails=True)

@@ -3,17 +3,25 @@
 {{- $environment := include "tunewheel.environment" . | fromJson }}
 {{- $principal := include "tunewheel.principal" . | fromJson }}
 {{- $global := .root.Values }}
+{{- /* No policy of a service's own pods may count those of its Jobs. */}}
+{{- $selected := dict "root" .root "name" (ternary (printf "%s-run" .name) .name (eq .kind "Job")) }}
 {{- $scheme := ternary "HTTPS" "HTTP" (ne $global.tls.existingSecret "") }}
 metadata:
   labels:
-    {{- include "tunewheel.selector" . | nindent 4 }}
+    {{- include "tunewheel.selector" $selected | nindent 4 }}
     {{- with .values.podLabels }}{{ toYaml . | nindent 4 }}{{ end }}
   annotations:
     checksum/settings: {{ toJson $environment.variables | sha256sum }}
     {{- with .values.podAnnotations }}{{ toYaml . | nindent 4 }}{{ end }}
 spec:
+  {{- $launches := and (eq .name "train") ((.values.jobs | default dict).enabled) (ne .kind "Job") }}
+  {{- if $launches }}
+  # It makes the Jobs of runs.
+  serviceAccountName: {{ include "tunewheel.fullname" .root }}-launcher
+  {{- else }}
   serviceAccountName: {{ $global.serviceAccount.name | default (include "tunewheel.fullname" .root) }}
-  automountServiceAccountToken: false
+  {{- end }}
+  automountServiceAccountToken: {{ ternary true false (not (not $launches)) }}
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ .values.terminationGracePeriodSeconds | int64 }}
   {{- with $global.image.pullSecrets }}
@@ -46,11 +54,14 @@ spec:
       topologyKey: kubernetes.io/hostname
       whenUnsatisfiable: ScheduleAnyway
       labelSelector:
-        matchLabels: {{ include "tunewheel.selector" . | nindent 10 }}
+        matchLabels: {{ include "tunewheel.selector" $selected | nindent 10 }}
   containers:
     - name: {{ .name }}
       image: {{ include "tunewheel.image" . }}
       imagePullPolicy: {{ $global.image.pullPolicy }}
+      {{- if eq .kind "Job" }}
+      command: [tunewheel-train-run]
+      {{- end }}
       securityContext:
         allowPrivilegeEscalation: false
         readOnlyRootFilesystem: true
@@ -126,6 +137,9 @@ spec:
         {{- if and (eq .name "serve-gateway") $global.engine.caSecret }}
         - {name: engine-ca, mountPath: /etc/tunewheel/engine-ca, readOnly: true}
         {{- end }}
+        {{- if $launches }}
+        - {name: train-job, mountPath: /etc/tunewheel/train-job, readOnly: true}
+        {{- end }}
         {{- if .facts.bus }}
         {{- include "tunewheel.kafkaMounts" (dict "root" .root "principal" $principal) | nindent 8 }}
         {{- end }}
@@ -168,6 +182,10 @@ spec:
     - name: engine-ca
       secret: {secretName: {{ . }}, items: [{key: {{ $global.engine.caKey }}, path: ca.crt}]}
     {{- end }}
+    {{- end }}
+    {{- if $launches }}
+    - name: train-job
+      configMap: {name: {{ include "tunewheel.fullname" .root }}-train-job}
     {{- end }}
     {{- if .facts.bus }}
     {{- include "tunewheel.kafkaVolumes" (dict "root" .root "principal" $principal) | nindent 4 }}
