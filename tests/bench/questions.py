@@ -1,0 +1,171 @@
+"""Real questions as scored traffic: what a reference covers, what it does not, and streams of both.
+
+banking77's questions, of which some intents are held back as new, and, as another world, nlupp's hotels.
+Known traffic is drawn from prompts that are not in the reference.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.formats.serving import RouteRole
+from tunewheel_embedding.static import StaticEmbedder, Vectors, unit_length
+from tunewheel_monitor.coverage import Coverage
+from tunewheel_monitor.detectors.clusters import encoded
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+HOTELS = 0
+"""Instead of a number of new intents: the new questions are nlupp's."""
+MOST_SPARE = 2_000
+"""Of the train split's prompts that are not in the reference: known traffic, beside the test split's."""
+START = datetime(2026, 1, 1, tzinfo=UTC)
+WINDOW = 100
+Rng = np.random.Generator
+Stream = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Real prompts, embedded: known ones of two splits, and another world's."""
+
+    vectors: Vectors
+    intents: Any
+    held_out: Any
+    """(prompts,): of banking77's own test split."""
+    hotels: Any
+    """(prompts,): of nlupp."""
+
+
+@dataclass
+class Scene:
+    """A reference, the prompts that traffic may hold, and how the reference scores them."""
+
+    coverage: Coverage
+    known: Any
+    """Which ``items`` are of the reference's intents; none is in the reference."""
+    new: dict[int, Any]
+    """By number of new intents: which ``items`` are of those."""
+    items: list[InferenceScored]
+    intents: Any
+    """By item."""
+    right: Any
+    """By item: whether the nearest question of the reference has the prompt's intent."""
+
+
+def load() -> tuple[Questions, float]:
+    texts: list[str] = []
+    intents: list[str] = []
+    splits: list[int] = []
+    for number, split in enumerate(("train", "test")):
+        with (DATA / "banking77" / f"{split}.csv").open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                texts.append(row["text"])
+                intents.append(row["category"])
+                splits.append(number)
+    for path in sorted((DATA / "nlupp" / "hotels").glob("fold*.json")):
+        for row in json.loads(path.read_text(encoding="utf-8")):
+            texts.append(row["text"])
+            intents.append("hotels")
+            splits.append(2)
+    embedder = StaticEmbedder()
+    embedder.embed(["warm up"])
+    started = time.perf_counter()
+    vectors = embedder.embed(texts)
+    per_second = len(texts) / (time.perf_counter() - started)
+    kinds = np.array(splits)
+    return Questions(vectors, np.array(intents), kinds == 1, kinds == 2), per_second
+
+
+def scene(questions: Questions, size: int, group: Sequence[int], rng: Rng) -> Scene:
+    """Draw which intents are new, and a reference of the others from banking77's train split."""
+    banking = np.unique(questions.intents[~questions.hotels])
+    fresh = rng.choice(banking, max(group), replace=False)
+    is_known = ~np.isin(questions.intents, fresh) & ~questions.hotels
+    pool = rng.permutation(np.where(is_known & ~questions.held_out)[0])
+    chosen = pool[:size]
+    coverage = Coverage.fit(questions.vectors[chosen], questions.intents[chosen].tolist())
+    known = np.concatenate([np.where(is_known & questions.held_out)[0], pool[size:][:MOST_SPARE]])
+    asked = np.concatenate([known, np.where(~is_known)[0]])
+    scores, units = coverage.score(questions.vectors[asked]), unit_length(questions.vectors[asked])
+    labels = questions.intents[chosen][scores.nearest]
+    items = [
+        InferenceScored.model_construct(
+            project="desk", completion_id=f"c-{n}", scored=f"c-{n}", model_id="m", role=RouteRole.PRODUCTION,
+            at=START, dataset_id="ds-1", cell=int(scores.cell[n]), novelty=float(scores.novelty[n]),
+            novel=bool(scores.novel[n]), vector=encoded(units[n]) if scores.novel[n] else None,
+            label=str(labels[n]),
+        )
+        for n in range(len(asked))
+    ]  # fmt: skip
+    intents = questions.intents[asked]
+    new = {
+        count: np.where(np.isin(intents, fresh[:count]) if count else questions.hotels[asked])[0]
+        for count in group
+    }
+    return Scene(coverage, np.arange(len(known)), new, items, intents, labels == intents)
+
+
+def shifted(drawn: Scene, count: int, new: int, shift: float, rng: Rng) -> Stream:
+    """Draw prompts, a share ``shift`` of them of ``new`` new intents, without repetition as far as there are
+    any."""
+    fresh = rng.random(count) < shift
+    known = rng.permutation(drawn.known)
+    others = np.resize(rng.permutation(drawn.new[new]), count)
+    return np.where(fresh, others, np.resize(known, count)).tolist()
+
+
+def worse(drawn: Scene, stream: Stream, *, points: float = 0.03) -> bool:
+    """Whether the nearest neighbour's label was right less often in the stream than on known prompts."""
+    return float(drawn.right[list(stream)].mean()) < float(drawn.right[drawn.known].mean()) - points
+
+
+def evenly(drawn: Scene, count: int, rng: Rng) -> Stream:
+    return rng.choice(drawn.known, count).tolist()
+
+
+def zipf(drawn: Scene, count: int, rng: Rng) -> Stream:
+    by_intent = intents_of(drawn)
+    return of_intents(by_intent, popularity(len(by_intent), rng), count, rng)
+
+
+def reordered(drawn: Scene, count: int, rng: Rng) -> Stream:
+    """Popularity moves from one order to another within 40 windows, and on to the next."""
+    by_intent = intents_of(drawn)
+    stream: list[int] = []
+    before, after = popularity(len(by_intent), rng), popularity(len(by_intent), rng)
+    while len(stream) < count:
+        for step in range(40):
+            shares = before + (after - before) * step / 40
+            stream += of_intents(by_intent, shares, WINDOW, rng)
+        before, after = after, popularity(len(by_intent), rng)
+    return stream[:count]
+
+
+def intents_of(drawn: Scene) -> list[Any]:
+    """Return the known prompts by intent."""
+    intents = drawn.intents[drawn.known]
+    return [drawn.known[intents == intent] for intent in np.unique(intents)]
+
+
+def popularity(kinds: int, rng: Rng) -> Any:
+    shares = 1 / np.arange(1, kinds + 1)
+    return rng.permutation(shares / shares.sum())
+
+
+def of_intents(by_intent: Sequence[Any], shares: Any, count: int, rng: Rng) -> list[int]:
+    chosen = rng.choice(len(by_intent), count, p=shares)
+    return [int(by_intent[kind][int(rng.random() * len(by_intent[kind]))]) for kind in chosen]
+
+
+KINDS: dict[str, Callable[[Scene, int, Rng], Stream]] = {
+    "even": evenly, "Zipf": zipf, "Zipf, reordered slowly": reordered,
+}  # fmt: skip
