@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tunewheel_contracts.events.monitoring import AlarmAnswer, TurnDecided
 from tunewheel_contracts.principal import Principal
 from tunewheel_runtime.identity.roles import Role
 from tunewheel_runtime.store import ObjectStore
@@ -43,6 +44,19 @@ def published(log: Any) -> list[Any]:
 
 async def put(client: httpx.AsyncClient, number: int, **body: Any) -> httpx.Response:
     return await client.put(f"{REQUEST}/items/{number}/answer", json=body)
+
+
+async def test_after_a_turn_that_failed_as_many_answers_are_wanted_as_curate_waits_for(
+    labels: Any, ann: Any, desk: Any
+) -> None:
+    waits = AlarmAnswer(
+        alarm_id="alarm-1", detector="novelty", follows="collect_labels", labels=2, labels_needed=4
+    )
+    decided = TurnDecided(project="desk", step="waits for labels", alarms=(waits,))
+    labels.log.events.append(desk.event(decided))
+    await labels.refresh()
+    (told,) = (await ann.get(PLACE)).json()["requests"]
+    assert (told["wanted"], told["prompts"]) == (4, 3)
 
 
 async def test_an_answer_is_an_example_that_names_person_request_and_completion(ann: Any, log: Any) -> None:

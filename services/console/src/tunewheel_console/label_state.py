@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import RecordIngested, Trust
-from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested
+from tunewheel_contracts.events.monitoring import DriftResolved, LabelsRequested, TurnDecided
 
 
 @dataclass
@@ -15,11 +15,14 @@ class LabelRequests:
     """Those of one project. Their events come from topics of their own, in any order."""
 
     by_id: dict[str, Envelope[LabelsRequested]] = field(default_factory=dict[str, Envelope[LabelsRequested]])
-    """The newest revision of each."""
+    """The newest revision of each. As many answers are ``wanted`` as curate waits for now: after a turn that
+    failed these are more than the monitor asked for."""
     answered: set[str] = field(default_factory=set[str])
     """Completions that an expert answered, wherever, as the latest records say: others are not read."""
     _resolved: dict[str, str] = field(default_factory=dict[str, str])
     """By alarm: why it is over."""
+    _decided: Envelope[TurnDecided] | None = None
+    """The latest."""
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Fold one event in; the same event a second time changes nothing."""
@@ -27,12 +30,24 @@ class LabelRequests:
             case LabelsRequested() as data:
                 newest = self.by_id.get(data.request_id, envelope)
                 self.by_id[data.request_id] = max(newest, envelope, key=lambda one: one.data.revision)
+                self._count_wanted()
+            case TurnDecided() if self._decided is None or self._decided.time <= envelope.time:
+                self._decided = envelope
+                self._count_wanted()
             case RecordIngested() as data if data.trust is Trust.EXPERT and self._is_wanted(data.source_id):
                 self.answered.add(data.source_id)
             case DriftResolved() as data:
                 self._resolved[data.alarm_id] = data.reason
             case _:
                 pass
+
+    def _count_wanted(self) -> None:
+        alarms = self._decided.data.alarms if self._decided is not None else ()
+        needed = {alarm.alarm_id: alarm.labels_needed for alarm in alarms if alarm.labels_needed}
+        for name, request in self.by_id.items():
+            if wanted := needed.get(request.data.alarm_id):
+                more = request.data.model_copy(update={"wanted": wanted})
+                self.by_id[name] = replace(request, data=more)
 
     def _is_wanted(self, completion_id: str) -> bool:
         return any(completion_id in one.data.completion_ids for one in self.by_id.values())
