@@ -29,6 +29,8 @@ after a change is over. Less evidence is never invalid."""
 SETTINGS = {"": ("threshold", "most"), "evidence": ("threshold", "stake"), "voters": ("window", "given")}
 """Fields of a detector's state, and of its parts, that the spec decides. Votes given are counted within a
 window: those of a larger one would use up what each key may give in a smaller one."""
+LATELY = 400.0
+"""Items that say how large a change is."""
 CALM = 0.5
 """p-value from which there is no evidence to speak of."""
 
@@ -56,12 +58,16 @@ def bet(evidence: State, e_value: float) -> None:
         wealth[index] = min(most, (wealth[index] + stake) * (1.0 - share + share * e_value))
 
 
-def lengthen(state: State, bad: int, seen: int, found: float) -> tuple[int, int]:
+def lengthen(state: State, bad: int, seen: int, found: float) -> tuple[float, float]:
     """Return (bad, all) of the stretch that the evidence rests on, the window that ends included: what a
-    change is measured by. ``state["stretch"]`` begins anew while there is no evidence to speak of."""
-    stretch = state["stretch"][0] + bad, state["stretch"][1] + seen
-    state["stretch"] = [0, 0] if found >= CALM else list(stretch)
-    return stretch
+    change is measured by. ``state["stretch"]`` begins anew while there is no evidence to speak of. Of a long
+    one older items fade: a little evidence can last for ever, and a change after that is no smaller."""
+    kept = LATELY / (LATELY + seen)
+    bad_lately, seen_lately = (
+        round(kept * before + more, 3) for before, more in zip(state["stretch"], (bad, seen), strict=True)
+    )
+    state["stretch"] = [0.0, 0.0] if found >= CALM else [bad_lately, seen_lately]
+    return bad_lately, seen_lately
 
 
 def p_value(evidence: State) -> float:

@@ -17,6 +17,9 @@ class Feedback(Votes):
     action = "collect_labels"
     unit = "share of thumbs down"
     tolerated = 0.02
+    margin = 1.64
+    """About 5 %, one-sided: ratings are few. Of 10,000 simulated runs, .93 told of a rise from 10 % to 30 %
+    within 200 ratings (.90 with 1 %), and 1,000 ratings at 10 % gave one false alarm."""
 
     def bad(self, state: State, item: InferenceScored) -> bool | None:
         return None if item.rating is None else item.rating == "down"

@@ -48,6 +48,8 @@ class Rise(ABC):
     budget: float | None = None
     per_user = 5
     """In a hundred items of a window."""
+    margin = Z
+    """Standard errors of the baseline that are no evidence."""
 
     @abstractmethod
     def bad(self, state: State, item: InferenceScored) -> bool | None:
@@ -101,7 +103,10 @@ class Rise(ABC):
 
     def limit(self, state: State) -> float:
         """Return the highest rate that is no evidence of a change."""
-        return self.budget if self.budget is not None else max(upper(*state["baseline"]), self.tolerated)
+        if self.budget is not None:
+            return self.budget
+        bad, total = state["baseline"]
+        return max(upper(bad, total, self.margin), self.tolerated)
 
     def usual(self, state: State) -> float:
         bad, total = state["baseline"]
@@ -161,9 +166,9 @@ def recalled(before: list[float], bad: int, seen: int, memory: float) -> list[fl
     return [round(kept * before[0] + bad, 3), round(kept * before[1] + seen, 3)]
 
 
-def upper(bad: float, total: float) -> float:
-    """Return the upper end of Wilson's interval of a rate."""
+def upper(bad: float, total: float, z: float = Z) -> float:
+    """Return the upper end of Wilson's interval of a rate, ``z`` standard errors wide."""
     rate = bad / total
-    middle = rate + Z * Z / (2 * total)
-    width = Z * sqrt(rate * (1 - rate) / total + Z * Z / (4 * total * total))
-    return (middle + width) / (1 + Z * Z / total)
+    middle = rate + z * z / (2 * total)
+    width = z * sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
+    return (middle + width) / (1 + z * z / total)
