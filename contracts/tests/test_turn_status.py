@@ -37,11 +37,12 @@ class Story:
     def now(self) -> datetime:
         return START + timedelta(minutes=len(self.events))
 
-    def alarm(self, name: str = "alarm-1f") -> None:
-        self.say(
-            "drift.detected", alarm_id=name, signal="novelty", suggested_action="collect_labels",
-            effect=0.48, effect_unit="share of novel questions",
-        )  # fmt: skip
+    def alarm(self, name: str = "alarm-1f", **told: Any) -> None:
+        novelty = {
+            "signal": "novelty", "suggested_action": "collect_labels", "effect": 0.48,
+            "effect_unit": "share of novel questions",
+        }  # fmt: skip
+        self.say("drift.detected", alarm_id=name, **novelty | told)
 
     def request(self, name: str = "r-1", **told: Any) -> Envelope[Any]:
         return self.say("dataset.requested", request=name, records_upto={"0": 3}, reason="drift", **told)
@@ -92,6 +93,14 @@ def test_an_alarm_shows_what_waits_and_what_a_person_does(story: Story) -> None:
     assert "tunewheel labels list" in told["to do"]
     story.say("drift.resolved", alarm_id="alarm-1f")
     assert story.told() == {}, "the decision was about an alarm that is over"
+
+
+def test_an_alarm_about_documents_says_what_they_lack(story: Story) -> None:
+    lacking = {"prompts": 90, "share": 0.2, "keywords": ["solar", "roof"]}
+    story.alarm(signal="documents", suggested_action="update_documents", cluster=lacking)
+    assert "suggests: publish documents about solar, roof" in story.told()["alarm"]
+    story.alarm("alarm-2", signal="refusals", suggested_action="update_documents", cluster=None)
+    assert "suggests: update documents" in story.told()["alarm"]
 
 
 def test_the_latest_decision_holds_also_where_an_earlier_one_holds_again(story: Story) -> None:

@@ -30,8 +30,19 @@ def test_a_question_finds_its_passage_by_words_and_by_vectors(make: Make, embedd
     assert hits[0].score > hits[1].score
     by_words = index.search(question, None, 4)
     assert [hit.passage.document_id for hit in by_words] == ["sops/locker.md"]
+    assert {hit.similarity for hit in by_words} == {None}
     assert index.search("zzz", None, 4) == ()
     assert index.search("zzz", np.zeros(384), 4) == ()
+
+
+def test_a_similarity_says_how_well_a_passage_fits_whatever_its_place(make: Make, embedder: Counting) -> None:
+    index = make(BELL, LOCKER, TAX)
+    asked = ("my locker will not open", "who feeds the horses")
+    (fits, *_), (hardly, *_) = (index.search(text, embedder.units([text])[0], 3) for text in asked)
+    assert fits.similarity is not None
+    assert hardly.similarity is not None
+    assert fits.similarity > hardly.similarity + 0.2
+    assert fits.score == pytest.approx(hardly.score, abs=0.02)
 
 
 def test_order_does_not_matter_and_content_names_the_version(make: Make) -> None:

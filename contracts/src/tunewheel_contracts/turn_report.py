@@ -83,10 +83,17 @@ def _alarm(name: str, alarm: Envelope[DriftDetected], answer: AlarmAnswer | None
         effect = f"{data.effect_unit or 'effect'} {data.effect:.2g}"
     parts = [
         f"{name}: {data.signal or data.detector}, raised {_moment(alarm.time, now)}: {effect}",
-        f"suggests: {_words(data.suggested_action)}" if data.suggested_action else "",
+        f"suggests: {_suggestion(data)}" if data.suggested_action else "",
         _answer(answer),
     ]
     return "; ".join(part for part in parts if part)
+
+
+def _suggestion(alarm: DriftDetected) -> str:
+    about = ", ".join(alarm.cluster.keywords) if alarm.cluster else ""
+    if about and alarm.suggested_action == "update_documents":
+        return f"publish documents about {about}"
+    return _words(alarm.suggested_action or "")
 
 
 def _answer(answer: AlarmAnswer | None) -> str:

@@ -32,3 +32,6 @@ class Hit:
     """By ``fusion.fused``: higher is better, and says nothing across questions."""
     ranks: tuple[int | None, ...] = ()
     """Its place in each ranking that was fused, from 1; None: that ranking does not have it."""
+    similarity: float | None = None
+    """Cosine of its vector and the question's: it says how well the passage fits. None: the question had no
+    vector."""

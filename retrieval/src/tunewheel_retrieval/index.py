@@ -95,10 +95,18 @@ class Index:
         are not found.
         """
         rankings = [self._words.best(question, max(k, DEPTH))]
-        if vector is not None and np.any(vector):
-            scores = self.vectors @ np.asarray(vector, np.float32)
-            rankings.append(best_of(scores, max(k, DEPTH)))
-        return tuple(Hit(self.rows[one.row], one.score, one.ranks) for one in fused(rankings, limit=k))
+        cosines = None if vector is None else self.vectors @ np.asarray(vector, np.float32)
+        if cosines is not None and np.any(cosines):
+            rankings.append(best_of(cosines, max(k, DEPTH)))
+        return tuple(
+            Hit(
+                self.rows[one.row],
+                one.score,
+                one.ranks,
+                None if cosines is None else round(float(cosines[one.row]), 4),
+            )
+            for one in fused(rankings, limit=k)
+        )
 
 
 def _read(files: Files, field: str, ref: ArtifactRef) -> bytes:

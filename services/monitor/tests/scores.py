@@ -18,7 +18,7 @@ from .conftest import START, spec_of
 COVERAGE = CoverageFacts(
     texts=1_000,
     novel_rate=0.05,
-    levels=(0.2, 0.3, 0.4, 0.5),
+    levels=(0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
     cell_shares=(0.5, 0.5),
     cell_points=(185.0, 185.0),
     cell_counts=(500, 500),

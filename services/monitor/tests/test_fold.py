@@ -91,6 +91,23 @@ def test_a_request_about_one_topic_names_no_questions_about_another() -> None:
     assert all(event.alarm_id != alarm.alarm_id for event in named)
 
 
+def looked_up(number: int, similarity: float) -> InferenceScored:
+    return answer(number, similarity=similarity, retrieval_sha256="a" * 64)
+
+
+def test_what_the_documents_lack_asks_for_documents_and_for_no_labels() -> None:
+    state, spread = ProjectState(), [0.4 + 0.001 * (n % 97) for n in range(1_000)]
+    calm = run([looked_up(n, similarity) for n, similarity in enumerate(spread)], state=state)
+    assert calm == []
+    lacking = [looked_up(n, 0.2 if n % 2 else spread[n - 1_000]) for n in range(1_000, 1_200)]
+    (alarm,) = run(lacking, state=state)
+    assert isinstance(alarm, DriftDetected)
+    assert (alarm.signal, alarm.suggested_action) == ("documents", "update_documents")
+    assert alarm.evidence == f"monitor/desk/alarms/{alarm.alarm_id}.json"
+    published = run([looked_up(n + 1_200, one) for n, one in enumerate(spread)], state=state)
+    assert {one.reason for one in resolved(published).values()} == {"calm"}
+
+
 def test_known_questions_open_none() -> None:
     assert run([answer(n) for n in range(400)]) == []
 
@@ -260,7 +277,7 @@ def test_without_a_dataset_or_a_model_in_production_nothing_is_judged() -> None:
 
 
 def test_another_p_value_holds_from_the_next_window_on_and_the_evidence_stays() -> None:
-    state, strict = ProjectState(), facts(spec=spec_of(drift={"window": 20, "p_value": 1e-30}))
+    state, strict = ProjectState(), facts(spec=spec_of(drift={"window": 20, "p_value": 1e-60}))
     assert run([answer(n) for n in range(20)], state=state) == []
     assert run([novel(n) for n in range(20, 60)], strict, state) == [], "no alarm by the new limit"
     told = detected(run([novel(n) for n in range(60, 80)], state=state))

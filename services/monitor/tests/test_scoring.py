@@ -58,7 +58,8 @@ async def test_a_completion_becomes_figures_under_its_own_name_without_text(desk
 
 async def test_what_an_answer_took_from_passages_is_not_called_invented(desk: Any) -> None:
     await in_production(desk)
-    use = RetrievalUse(index_id="ix-1", passage_ids=("ps-1",), scores=(0.5,))
+    fit = {"similarity": 0.61, "retrieval_sha256": "a" * 64}
+    use = RetrievalUse(index_id="ix-1", passage_ids=("ps-1",), scores=(0.5,), **fit)
     plain, shown = await scores(
         desk,
         *(
@@ -68,6 +69,8 @@ async def test_what_an_answer_took_from_passages_is_not_called_invented(desk: An
     )
     assert plain.invented > 0
     assert shown.invented is None
+    assert (plain.similarity, plain.retrieval_sha256) == (None, None)
+    assert (shown.similarity, shown.retrieval_sha256) == (0.61, "a" * 64)
 
 
 async def test_a_question_like_those_of_the_reference_is_not_novel(desk: Any) -> None:

@@ -12,6 +12,7 @@ from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.lifecycle import Stage
 from tunewheel_contracts.events.upstream import ErasureRequested
+from tunewheel_contracts.formats.index import RetrievalUse
 from tunewheel_contracts.formats.serving import RouteRole
 from tunewheel_contracts.pseudonyms import Pseudonyms
 from tunewheel_monitor.checkpoints import Overtaken
@@ -73,6 +74,29 @@ async def test_later_windows_add_their_prompts_to_the_request_and_to_the_store(d
     assert last["customer"] not in left
     states = "".join(text for path, text in desk.files().items() if "/state/" in path)
     assert last["completion_id"] not in states
+
+
+async def test_what_the_documents_lack_is_named_by_keywords_and_shown_until_it_is_erased(desk: Any) -> None:
+    await in_production(desk)
+    known = (MORE_BIKES * 3)[:500]
+    use = [RetrievalUse(index_id="ix-1", similarity=0.5 + 0.001 * (n % 97)) for n in range(len(known))]
+    fits = [desk.traffic.completion(text, retrieval=one) for text, one in zip(known, use, strict=True)]
+    badly = RetrievalUse(index_id="ix-2", similarity=0.1)
+    lacking = [
+        desk.traffic.completion(text, retrieval=badly, customer=f"C-{n}x")
+        for n, text in enumerate(tax_texts(80))
+    ]
+    await desk.send([*fits, *lacking])
+    alarm = desk.alarms["documents"]
+    assert "may" in alarm.cluster.keywords
+    shown = desk.files()[alarm.evidence]
+    assert "May I" in shown
+    assert all(one.alarm_id != alarm.alarm_id for one in desk.broker.of(topics.LABELS_REQUESTED))
+    last = next(item for item in json.loads(shown)["items"] if item["customer"] == "C-7x")
+    await desk.watch.forget(erasure(customer="C-7x"))
+    assert last["messages"][0]["content"] not in desk.files()[alarm.evidence]
+    states = "".join(text for path, text in desk.files().items() if "/state/" in path)
+    assert f'"{last["completion_id"]}"' not in states
 
 
 async def test_metrics_tell_what_was_scored_folded_and_judged_and_which_alarms_are_open(desk: Any) -> None:

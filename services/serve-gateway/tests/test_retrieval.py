@@ -95,8 +95,17 @@ async def test_the_log_names_the_passages_and_does_not_repeat_them(world: Any):
     assert len(event.retrieval.passage_ids) == len(event.retrieval.scores) == 2
     assert event.retrieval.scores == tuple(sorted(event.retrieval.scores, reverse=True))
     assert event.retrieval.milliseconds > 0
+    assert event.retrieval.retrieval_sha256 == world.gateway.retriever.spec("desk").sha256
     assert [m.content for m in event.messages] == ["Answer as JSON.", REFUND]
     assert event.overrides == ()
+
+
+async def test_the_log_says_how_well_the_best_passage_fits(world: Any):
+    await retrieving(world, {"returns.md": SOPS["returns.md"]})
+    for text in (REFUND, "May I bring my parrot to the swimming pool?"):
+        await asked(world, text)
+    fits, hardly = (event.retrieval.similarity for event in await world.completions(2))
+    assert 1 >= fits > hardly + 0.2
 
 
 async def test_a_project_that_declares_nothing_is_answered_as_ever(world: Any):

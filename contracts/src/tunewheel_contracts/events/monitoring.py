@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tunewheel_contracts.event import Event
-from tunewheel_contracts.fields import FiniteFloat, Frozen, RelativePath, Slug, SourceId, Timestamp
+from tunewheel_contracts.fields import FiniteFloat, Frozen, RelativePath, Sha256, Slug, SourceId, Timestamp
 from tunewheel_contracts.formats.serving import Fault, RouteRole
 
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
@@ -87,6 +87,11 @@ class InferenceScored(Event):
     others."""
     vector: Annotated[str, Field(max_length=1024)] | None = None
     """Of a novel question: its embedding's components as signed bytes, in base64; 127 stands for 1."""
+    similarity: FiniteFloat | None = None
+    """Cosine of the question and the passage of its prompt that fits best; None: no passage was looked up, or
+    the question had no vector."""
+    retrieval_sha256: Sha256 | None = None
+    """Of the retrieval spec that ``similarity`` was found by."""
     near: Annotated[tuple[Slug, ...], Field(max_length=16)] = ()
     """Alarms whose cluster the question lies in, novel or not: what is known of that cluster's answers once a
     version covers it. Of a rating: of the rated question."""

@@ -85,7 +85,7 @@ class DriftExample(Frozen):
 
 
 class DriftCluster(Frozen):
-    """Questions that belong together, and that the reference does not cover."""
+    """Questions that belong together, and that the reference, or the documents, do not cover."""
 
     prompts: Annotated[int, Field(gt=0)]
     share: Annotated[FiniteFloat, Field(ge=0, le=1)]
@@ -95,7 +95,8 @@ class DriftCluster(Frozen):
     completion_ids: Annotated[tuple[SourceId, ...], Field(max_length=200)] = ()
     """Most typical first."""
     centroid: Annotated[tuple[FiniteFloat, ...], Field(max_length=1024)] = ()
-    """Mean of their unit vectors, of the static embedding."""
+    """Mean of their unit vectors, of the static embedding. Empty: they have in common what they lack, not
+    where they lie."""
     radius: Annotated[FiniteFloat, Field(ge=0, le=2)] = 0.0
     """Cosine distance from the centroid that nine in ten of them keep."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated
 
 from pydantic import Field
@@ -70,3 +71,9 @@ class RetrievalUse(Frozen):
     """By which they were ranked, in the order of ``passage_ids``."""
     milliseconds: NonNegative = 0.0
     """From the question to the passages."""
+    similarity: Annotated[FiniteFloat | None, Field(exclude_if=lambda cosine: cosine is None)] = None
+    """How well the passage fits that fits best: the cosine of its vector and the question's. ``scores`` say
+    nothing of that. 0: no passage was found. None: the question had no vector."""
+    retrieval_sha256: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
+    """Of the retrieval spec that the passages were looked up by: similarities of two specs cannot be
+    compared."""

@@ -20,6 +20,7 @@ Make = Callable[..., Any]
 CLUSTER = {"prompts": 9, "share": 0.1, "centroid": [1.0, 0.0], "radius": 0.3}
 DOCUMENTS = {"suggested_action": "update_documents"}
 COLLECT = {"suggested_action": "collect_labels", "cluster": CLUSTER}
+NOTHING_THERE = DOCUMENTS | {"cluster": {"prompts": 90, "share": 0.2, "completion_ids": ["c-1"]}}
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,7 @@ COLLECT = {"suggested_action": "collect_labels", "cluster": CLUSTER}
         ({}, COLLECT, Step.LABELS),
         ({}, {"suggested_action": "collect_labels"}, Step.INVESTIGATE),
         ({}, DOCUMENTS, Step.INVESTIGATE),
+        ({}, NOTHING_THERE, Step.INVESTIGATE),
         ({}, {"suggested_action": "investigate"}, Step.INVESTIGATE),
         ({}, {"suggested_action": "pray"}, Step.INVESTIGATE),
         ({"rebuild": False}, {}, Step.NOTHING),

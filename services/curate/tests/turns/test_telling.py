@@ -52,3 +52,16 @@ def test_a_wait_that_the_clock_ends_says_until_when(log: Make) -> None:
     assert (waits.step, waits.next_step) == ("waits until the alarm lasts", "")
     assert waits.until is not None
     assert waits.event_id() == told(desk).event_id()
+
+
+def test_what_the_documents_lack_is_named_beside_all_else_that_waits(log: Make) -> None:
+    desk = log(min_labels=5)
+    cluster = {"share": 0.2, "prompts": 90, "completion_ids": ["c-1"], "keywords": ["solar", "roof"]}
+    desk.alarm(signal="documents", suggested_action="update_documents", cluster=cluster)
+    alone = told(desk)
+    publish = "Publish documents about solar, roof: `tunewheel publish FILES --project shop`."
+    assert (alone.step, alone.next_step) == ("a person should look", publish)
+    desk.alarm("alarm-2", **CLUSTER)
+    both = told(desk)
+    assert both.step == "waits for labels"
+    assert both.next_step.startswith(f"{publish} Answer the questions that wait")

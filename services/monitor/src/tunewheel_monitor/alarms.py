@@ -174,7 +174,7 @@ def _raise(
         cluster=finding.cluster,
         evidence=path,
     )
-    if finding.cluster is None:
+    if finding.cluster is None or not finding.cluster.centroid:
         counting.alarmed(state.turns, version.model_id)
     said = [Said(detected, places=places)]
     if finding.action == "collect_labels" and shown:

@@ -19,6 +19,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_monitor.alarms import Said, hear, resolve, weigh
 from tunewheel_monitor.coverage import CoverageFacts
 from tunewheel_monitor.detectors import DETECTORS, Opening, State, evidence
+from tunewheel_monitor.detectors.documents import Documents, fits_badly
 from tunewheel_monitor.knowledge import Production, watched_families
 from tunewheel_monitor.rollout import trials as rollout
 from tunewheel_monitor.state import OpenWindow, ProjectState, Version
@@ -175,10 +176,10 @@ def _is_watched(item: InferenceScored) -> bool:
 
 
 def _watch(state: ProjectState, version: Version, item: InferenceScored, facts: Facts) -> list[Said]:
-    if _may_be_shown(item) and item.position is not None:
+    said: list[Said] = [] if version.detectors.keys() == NAMES else _upgrade(state, version, item, facts)
+    if _may_be_shown(version, item) and item.position is not None:
         place = [item.of, item.position.partition, item.position.offset]
         state.note_place(item.completion_id, place)
-    said: list[Said] = [] if version.detectors.keys() == NAMES else _upgrade(state, version, item, facts)
     window = version.ratings if item.of == "rating" else version.answers
     if not window.items or not window.size:
         _begin(version, window, facts)
@@ -214,9 +215,11 @@ def _close(state: ProjectState, version: Version, item: InferenceScored, facts: 
     return said + _conclude(state, facts, item.at)
 
 
-def _may_be_shown(item: InferenceScored) -> bool:
+def _may_be_shown(version: Version, item: InferenceScored) -> bool:
     """Tell whether a completion may be what shows an alarm: its texts are then found again."""
     if item.of == "rating":
         return item.rating == "down" or bool(item.corrected)
+    if fits_badly(version.detectors[Documents.name], item):
+        return True
     odd = item.novel or item.format_valid is False or item.refusal or item.truncated or item.invented
     return bool(odd) or item.outcome == "failed" or (item.repetition or 0) >= WORTH_SHOWING

@@ -210,6 +210,7 @@ def _is_traffic(data: InferenceCompleted) -> bool:
 
 def _of_completion(data: InferenceCompleted) -> Fields:
     outcome = "cancelled" if data.cancelled else "answered" if data.error is None else "failed"
+    use = data.retrieval
     return {
         "role": data.role,
         "pinned": data.pinned,
@@ -224,6 +225,8 @@ def _of_completion(data: InferenceCompleted) -> Fields:
         "completion_tokens": data.completion_tokens,
         "overrides": data.overrides,
         "truncated": data.finish_reason == "length",
+        "similarity": use.similarity if use else None,
+        "retrieval_sha256": use.retrieval_sha256 if use else None,
     }
 
 

@@ -77,6 +77,16 @@ def test_it_says_what_it_saw(world: World):
     assert len(finding.completion_ids) == 60
 
 
+def test_questions_that_are_mildly_novel_are_named_too(world: World):
+    detector, facts = Novelty(), world.coverage.facts
+    novel, farther = facts.levels[-2:]
+    between = {"dataset_id": "ds-1", "cell": 0, "novelty": (novel + farther) / 2, "novel": True}
+    mild = [answer(completion_id=f"c-{n}", **between) for n in range(200)]
+    finding = windows(detector, detector.open(opening(dataset_id="ds-1", coverage=facts)), mild)[-1]
+    assert finding.drifted
+    assert len(finding.completion_ids) == 60
+
+
 def test_one_user_cannot_make_a_topic(world: World):
     topics = np.where(np.arange(2_000) % 4 == 0, TOPICS, world.known(2_000))
     items = world.questions(topics)

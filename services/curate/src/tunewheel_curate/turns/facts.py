@@ -208,6 +208,7 @@ def _open_alarms(known: _Project, turns: tuple[Turn, ...]) -> tuple[Alarm, ...]:
             name=name, detector=event.data.signal or event.data.detector, family=event.data.detector,
             action=event.data.suggested_action or "retrain", at=event.time,
             places=name in known.wanted or _asked_by_alarm(name, event.data) is not None,
+            keywords=event.data.cluster.keywords if event.data.cluster else (),
         )
         for name, event in known.alarms.items()
         if name not in known.resolved and (event.data.alarm_id or heard is None or event.time > heard)

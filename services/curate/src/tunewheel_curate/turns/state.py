@@ -28,6 +28,8 @@ class Alarm:
     at: datetime
     places: bool = False
     """It says where its questions lie, so that labels near them can be counted."""
+    keywords: tuple[str, ...] = ()
+    """What its questions are about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ NEXT_STEPS = {
     Step.APPROVAL: f"Approve of the turn: run {BUILD}, or press Build in the console.",
 }
 """By step; the others need nobody."""
+PUBLISH = "Publish documents about {about}: `tunewheel publish FILES --project {project}`."
 
 
 def tell(state: State, decision: Decision, project: str, now: datetime) -> TurnDecided:
@@ -31,13 +32,24 @@ def tell(state: State, decision: Decision, project: str, now: datetime) -> TurnD
         project=project,
         step=decision.step.value,
         evidence=decision.evidence,
-        next_step=NEXT_STEPS.get(decision.step, "").format(project=project),
+        next_step=_next_step(state, decision, project),
         alarm_ids=decision.alarms[:MOST_ALARMS],
         alarms=tuple(_answer(state, alarm) for alarm in state.alarms[:MOST_ALARMS]),
         until=decision.until,
         spent={name: getattr(spent, name) for name in budget},
         limits=budget,
     )
+
+
+def _next_step(state: State, decision: Decision, project: str) -> str:
+    """Return what a person should do. Documents that are missing are published beside everything else: no
+    version of the model would know what they say."""
+    lacking = [alarm for alarm in state.alarms if alarm.action == "update_documents" and alarm.keywords]
+    about = ", ".join(dict.fromkeys(word for alarm in lacking for word in alarm.keywords))
+    told = [PUBLISH.format(about=about, project=project)] if lacking else []
+    if len(lacking) < len(state.alarms):
+        told.append(NEXT_STEPS.get(decision.step, "").format(project=project))
+    return " ".join(filter(None, told))
 
 
 def _answer(state: State, alarm: Alarm) -> AlarmAnswer:

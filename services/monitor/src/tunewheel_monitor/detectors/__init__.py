@@ -6,6 +6,7 @@ from __future__ import annotations
 from tunewheel_monitor.detectors.agreement import Agreement
 from tunewheel_monitor.detectors.clusters import Clusters
 from tunewheel_monitor.detectors.corrections import Corrections
+from tunewheel_monitor.detectors.documents import Documents
 from tunewheel_monitor.detectors.errors import Errors
 from tunewheel_monitor.detectors.feedback import Feedback
 from tunewheel_monitor.detectors.formats import Format
@@ -23,6 +24,7 @@ DETECTORS: tuple[Detector, ...] = (
     Novelty(),
     Clusters(),
     Mixture(),
+    Documents(),
     Format(),
     Labels(),
     Length(),

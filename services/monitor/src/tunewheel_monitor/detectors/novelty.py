@@ -55,7 +55,7 @@ _NOVEL = LEVELS.index(NOVEL_QUANTILE)
 class Novelty:
     name = "novelty"
     family: Literal["input"] = "input"
-    weight = 0.36
+    weight = 0.3
 
     def open(self, opening: Opening) -> State:
         facts = opening.coverage
@@ -94,9 +94,10 @@ class Novelty:
         evidence.bet(state["evidence"], points / usual(state, cell))
         lately = state["lately"].setdefault(str(cell), [0.0, 0])
         lately[0], lately[1] = round(lately[0] + points, 3), lately[1] + 1
-        state["window"][0] += level > _NOVEL
+        is_novel = level > _NOVEL
+        state["window"][0] += is_novel
         state["window"][1] += 1
-        if level == len(LEVELS):
+        if is_novel:
             farthest = [*state["farthest"], [round(item.novelty, 4), item.completion_id]]
             state["farthest"] = sorted(farthest, reverse=True)[:SHOWN]
 

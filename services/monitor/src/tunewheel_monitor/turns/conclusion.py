@@ -138,9 +138,14 @@ def _wilson(bad: float, total: float, quantile: float) -> tuple[float, float, fl
 
 
 def _traffic(state: State, turn: Turn) -> tuple[Counts, Counts]:
-    """Return the traffic of the turn's alarms before and after: the clusters' where any has one."""
+    """Return the traffic of the turn's alarms before and after: that near the clusters' centroids, where any
+    has one."""
     assert turn.model_id is not None
-    clusters = [alarm.alarm_id for alarm in turn.alarms if alarm.cluster is not None and alarm.alarm_id]
+    clusters = [
+        alarm.alarm_id
+        for alarm in turn.alarms
+        if alarm.alarm_id and alarm.cluster is not None and alarm.cluster.centroid
+    ]
     earlier = {alarm.model_id for alarm in turn.alarms} - {turn.model_id}
     return counted(state, clusters, earlier), counted(state, clusters, {turn.model_id})
 

@@ -71,8 +71,8 @@ def see(state: State, item: InferenceScored) -> None:
 
 
 def alarmed(state: State, model_id: str) -> None:
-    """Begin anew with the whole traffic of ``model_id``: an alarm without a cluster is about what it answers
-    from now on."""
+    """Begin anew with the whole traffic of ``model_id``: an alarm that does not say where its questions lie
+    is about what it answers from now on."""
     state.get(ALL, {}).pop(model_id, None)
 
 

@@ -154,7 +154,7 @@ class TurnLog:
         if known is None:
             return []
         mending = {alarm.alarm_id for turn in self.open(project) for alarm in turn.alarms}
-        alarms = [one.data for one in known.alarms.values() if one.data.cluster is not None]
+        alarms = [one.data for one in known.alarms.values() if one.data.cluster and one.data.cluster.centroid]
         return [one for one in alarms if one.alarm_id not in known.resolved or one.alarm_id in mending]
 
 

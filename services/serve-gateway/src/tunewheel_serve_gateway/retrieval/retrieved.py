@@ -34,8 +34,10 @@ class Retrieved:
 WITHOUT_INDEX = Retrieved("", "", [(INDEX_HEADER, NO_INDEX)], None)
 
 
-def retrieved(spec: RetrievalSpec, index_id: str, hits: tuple[Hit, ...], *, milliseconds: float) -> Retrieved:
-    """Return what becomes of ``hits``, the passages that fit."""
+def retrieved(
+    spec: RetrievalSpec, index_id: str, hits: tuple[Hit, ...], *, embedded: bool, milliseconds: float
+) -> Retrieved:
+    """Return what becomes of ``hits``, the passages that fit. ``embedded``: the question had a vector."""
     cited = sources(hits)
     return Retrieved(
         context_of(spec, hits),
@@ -46,6 +48,8 @@ def retrieved(spec: RetrievalSpec, index_id: str, hits: tuple[Hit, ...], *, mill
             passage_ids=tuple(hit.passage.passage_id for hit in hits),
             scores=tuple(hit.score for hit in hits),
             milliseconds=milliseconds,
+            similarity=max((hit.similarity or 0.0 for hit in hits), default=0.0) if embedded else None,
+            retrieval_sha256=spec.sha256,
         ),
     )
 

@@ -114,7 +114,8 @@ class Retriever:
 
         hits = await asyncio.get_running_loop().run_in_executor(self._threads, search)
         taken = (time.perf_counter() - started) * 1000
-        return retrieved(spec, index.manifest.index_id, hits, milliseconds=round(taken, 3))
+        index_id, embedded = index.manifest.index_id, vector is not None
+        return retrieved(spec, index_id, hits, embedded=embedded, milliseconds=round(taken, 3))
 
 
 def make_retriever(

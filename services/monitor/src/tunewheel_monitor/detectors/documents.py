@@ -1,0 +1,159 @@
+"""Do people ask what the documents hold nothing about, more often than before?
+
+How far a question lies from its best passage is 1 less the cosine of their vectors. What is far depends on
+the embedder, on how documents are cut and on how people ask, so the project's own questions say it: the first
+``CALIBRATION`` of them that were looked up. From then on a question scores by its place among these, as in
+``novelty.py``: little where most of them lay as far, much where hardly one did. The mean of the scores is
+compared with that of the healthy windows of late. Its standard error follows from the ranks alone: under any
+distribution they are even (Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005).
+
+Neither a new model nor a new version of the index changes what is compared: documents that come bring
+passages nearer, and the alarm ends; documents that go take them away. Another retrieval spec begins anew.
+"""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_left
+from itertools import pairwise
+from math import sqrt
+from typing import Literal
+
+from tunewheel_contracts.events.monitoring import InferenceScored
+from tunewheel_contracts.events.production import DriftCluster
+
+from tunewheel_monitor.coverage import LEVELS, NOVEL_QUANTILE, POINTS
+from tunewheel_monitor.detectors import evidence
+from tunewheel_monitor.detectors.protocol import Finding, Opening, State
+from tunewheel_monitor.detectors.rates import recalled
+from tunewheel_monitor.detectors.votes import admitted
+
+CALIBRATION = 500
+MARGIN = 1.3
+"""Standard errors of the usual mean that are no evidence; twice as many while only the calibration is known,
+whose own mean is the same whatever the sample."""
+RECENT = 300.0
+"""Questions that say how large a change is; older ones fade."""
+MEMORY = 2_000.0
+"""Questions of healthy windows that say what is usual; older ones fade."""
+HEALTHY = 0.2
+"""p-value from which a window counts as healthy."""
+EFFECT = 0.03
+"""Rise of the share of questions that fit badly that is worth an alarm."""
+PER_USER = 3
+"""Questions of one user in a hundred that count."""
+SHOWN = 60
+"""Questions that an alarm names: a person reads them to see what is missing."""
+_BADLY = LEVELS.index(NOVEL_QUANTILE)
+_SHARES = [after - before for before, after in pairwise((0.0, *LEVELS, 1.0))]
+_MEAN = sum(share * points for share, points in zip(_SHARES, POINTS, strict=True))
+SPREAD = sqrt(sum(share * points**2 for share, points in zip(_SHARES, POINTS, strict=True)) - _MEAN**2)
+"""Standard deviation of the points where nothing changed."""
+
+
+class Documents:
+    name = "documents"
+    family: Literal["input"] = "input"
+    weight = 0.06
+
+    def open(self, opening: Opening) -> State:
+        opened: State = {
+            "evidence": evidence.opened(opening.drift, self.weight),
+            "spec": None,
+            "sample": [],
+            "levels": [],
+            "usual": [0.0, 0.0, 0.0],
+            "window": [0.0, 0, 0],
+            "recent": [0.0, 0.0],
+            "votes": {},
+            "most": max(1, round(PER_USER * opening.drift.window / 100)),
+            "ids": [],
+        }
+        before = opening.predecessor
+        if before is None or before.keys() != opened.keys():
+            return opened
+        carried = copy.deepcopy(before)
+        evidence.follow(carried, opened)
+        return carried
+
+    def see(self, state: State, item: InferenceScored) -> None:
+        if item.similarity is None:
+            return
+        if item.retrieval_sha256 != state["spec"]:
+            _begin(state, item.retrieval_sha256)
+        if not admitted(state["votes"], item.user, state["most"]):
+            return
+        if not state["levels"]:
+            _calibrate(state, distance(item.similarity))
+            return
+        level = bisect_left(state["levels"], distance(item.similarity))
+        evidence.bet(state["evidence"], POINTS[level] / limit(state))
+        points, bad, seen = state["window"]
+        state["window"] = [round(points + POINTS[level], 3), bad + (level > _BADLY), seen + 1]
+        if level > _BADLY:
+            state["ids"] = [item.completion_id, *state["ids"][: SHOWN - 1]]
+
+    def look(self, state: State) -> Finding | None:
+        (points, bad, seen), usual = state["window"], state["usual"]
+        state["window"], state["votes"] = [0.0, 0, 0], {}
+        if not seen:
+            return None
+        p_value, threshold = evidence.p_value(state["evidence"]), state["evidence"]["threshold"]
+        bad_lately, seen_lately = state["recent"] = recalled(state["recent"], bad, seen, RECENT)
+        rate, rate_before = bad_lately / seen_lately, usual[1] / usual[2]
+        if p_value >= HEALTHY:
+            kept = MEMORY / (MEMORY + seen)
+            more = zip(usual, (points, bad, seen), strict=True)
+            state["usual"] = [round(kept * before + now, 3) for before, now in more]
+        drifted, ids = p_value < threshold and rate - rate_before >= EFFECT, tuple(state["ids"])
+        about = DriftCluster(prompts=max(1, round(bad_lately)), share=rate, completion_ids=ids)
+        return Finding(
+            detector=self.name,
+            drifted=drifted,
+            statistic_name="share of questions with nothing in the documents",
+            statistic=rate,
+            p_value=p_value,
+            threshold=threshold,
+            effect=rate - rate_before,
+            effect_unit="rise of the share of questions with nothing in the documents",
+            reference=f"{usual[2]:.0f} questions of healthy windows, of which {rate_before:.1%} lie as far",
+            action="update_documents",
+            completion_ids=ids,
+            cluster=about if drifted else None,
+        )
+
+
+def fits_badly(state: State, item: InferenceScored) -> bool:
+    """Tell whether a question lies farther from its best passage than 95 in 100 of the first ones did."""
+    if not state["levels"] or item.similarity is None or item.retrieval_sha256 != state["spec"]:
+        return False
+    return distance(item.similarity) > state["levels"][_BADLY]
+
+
+def distance(similarity: float) -> float:
+    return round(1 - similarity, 4)
+
+
+def limit(state: State) -> float:
+    """Return the points that a question may have on average without being evidence."""
+    points, _, seen = state["usual"]
+    return points / seen + MARGIN * (1 + CALIBRATION / seen) * SPREAD / sqrt(seen)
+
+
+def _begin(state: State, spec: str | None) -> None:
+    """Begin anew: distances under another retrieval spec cannot be compared."""
+    state.update(spec=spec, sample=[], levels=[], usual=[0.0, 0.0, 0.0], window=[0.0, 0, 0])
+    state.update(recent=[0.0, 0.0], ids=[])
+    state["evidence"]["wealth"] = [1.0] * len(evidence.BETS)
+
+
+def _calibrate(state: State, far: float) -> None:
+    """Take in one of the questions that say what is far; the last of them decides. They are the first that
+    say what is usual, too."""
+    sample = state["sample"] = sorted([*state["sample"], far])
+    if len(sample) < CALIBRATION:
+        return
+    levels = [sample[round(level * CALIBRATION)] for level in LEVELS]
+    places = [bisect_left(levels, one) for one in sample]
+    usual = [sum(POINTS[n] for n in places), sum(n > _BADLY for n in places), CALIBRATION]
+    state.update(levels=levels, sample=[], usual=[round(float(n), 3) for n in usual])
