@@ -26,4 +26,4 @@ def built() -> Iterator[Callable[[str], Image]]:
     yield build
     for image in images.values():
         buildah("rmi", "--force", image.tag)
-    buildah("rmi", "--prune")  # the stages, of which those with torch are gigabytes
+    buildah("rmi", "--prune")  # the stages

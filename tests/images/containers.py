@@ -24,6 +24,7 @@ SERVICES = tuple(sorted(path.parent.name for path in ROOT.glob("services/*/pypro
 BUILDAH = ("buildah", "--storage-driver", os.environ.get("STORAGE_DRIVER", "overlay"))
 ISOLATED = ("--isolation", "chroot", "--network", "host")
 VOLUME = "/var/lib/tunewheel"
+WITH_TORCH = ("engine", "eval", "train")
 PATIENCE_SECONDS = 300.0
 IS_MISSING = shutil.which("buildah") is None
 
@@ -47,7 +48,8 @@ class Image:
         return f"localhost/tunewheel-{self.service}:test"
 
     def build(self) -> None:
-        """Build it as compose.yaml does; the stages that all images share are built once."""
+        """Build it as compose.yaml does. The stages that all images share are built once, and anew after an
+        image with torch, whose own stages would fill the disk."""
         told = {"SERVICE": self.service}
         if self.service == "cli":
             told["FOLDER"] = "cli"
@@ -57,6 +59,8 @@ class Image:
         options += ["--target=cli"] if self.service == "cli" else []
         options += ["--file", str(ROOT / "deploy/images/Dockerfile"), "--tag", self.tag]
         buildah("bud", "--format", "docker", "--layers", "--quiet", *ISOLATED, *options, str(ROOT))
+        if self.service in WITH_TORCH:
+            buildah("rmi", "--prune")
 
     @cached_property
     def config(self) -> dict[str, Any]:
