@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from .containers import IS_MISSING, Image, buildah
+from .containers import IS_MISSING, Image, buildah, prune
 
 
 @pytest.fixture(scope="session")
@@ -26,4 +26,4 @@ def built() -> Iterator[Callable[[str], Image]]:
     yield build
     for image in images.values():
         buildah("rmi", "--force", image.tag)
-    buildah("rmi", "--prune")  # the stages
+    prune()

@@ -37,6 +37,11 @@ def buildah(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+def prune() -> None:
+    """Remove the stages of images. Those that a container uses, also of a build that was killed, stay."""
+    subprocess.run([*BUILDAH, "rmi", "--prune"], capture_output=True, check=False)
+
+
 @dataclass(frozen=True)
 class Image:
     """The image of a service, or of the command line (``cli``)."""
@@ -60,7 +65,7 @@ class Image:
         options += ["--file", str(ROOT / "deploy/images/Dockerfile"), "--tag", self.tag]
         buildah("bud", "--format", "docker", "--layers", "--quiet", *ISOLATED, *options, str(ROOT))
         if self.service in WITH_TORCH:
-            buildah("rmi", "--prune")
+            prune()
 
     @cached_property
     def config(self) -> dict[str, Any]:
