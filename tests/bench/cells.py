@@ -55,7 +55,7 @@ HELD_OUT = 5
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cells", type=int, default=2000, help="questions that all cells are asked")
+    parser.add_argument("--questions", type=int, default=2000, help="most questions that all cells are asked")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--cache-dir", type=Path, default=ROOT / "var" / "cache")
     chosen = parser.parse_args()
@@ -68,6 +68,7 @@ def main() -> None:
 async def measured(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     spec = spec_of(chosen)
     train, held = tickets(spec)
+    held = held[: chosen.questions]
     store = ObjectStore(f"file://{folder}/store")
     texts = {path.name: path.read_text("utf-8") for path in sorted((EXAMPLE / "sops").glob("*.md"))}
     assert spec.retrieval is not None
@@ -94,7 +95,7 @@ def _seven_more(number: re.Match[str]) -> str:
 
 def spec_of(chosen: argparse.Namespace) -> ProjectSpec:
     spec = parse_spec((EXAMPLE / "project.yaml").read_text("utf-8"))
-    evaluation = spec.evaluation.model_copy(update={"cells": chosen.cells})
+    evaluation = spec.evaluation.model_copy(update={"cells": chosen.questions})
     return spec.model_copy(update={"evaluation": evaluation})
 
 
