@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from aiohttp import web
 from tunewheel_contracts.errors import TransientError
-from tunewheel_embedding.endpoint import EmbeddingRefused, EndpointEmbedder
+from tunewheel_embedding.endpoint import EndpointEmbedder
+from tunewheel_embedding.errors import EmbeddingRefused
 
 Answer = Callable[[list[str]], Any]
 
@@ -95,6 +96,18 @@ async def test_what_is_not_what_was_asked_for_is_refused(answer: Answer, said: s
     async with endpoint(answer) as (embedder, _):
         with pytest.raises(EmbeddingRefused, match=said):
             await embedder.units(["one", "two"])
+
+
+@pytest.mark.parametrize(
+    ("status", "may_be_one_text"), [(400, True), (413, True), (422, True), (401, False), (404, False)]
+)
+async def test_a_refusal_says_whether_another_text_might_be_embedded(
+    status: int, may_be_one_text: bool
+) -> None:
+    async with endpoint(lambda _: web.Response(status=status)) as (embedder, _):
+        with pytest.raises(EmbeddingRefused) as refused:
+            await embedder.units(["one"])
+    assert refused.value.may_be_one_text == may_be_one_text
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

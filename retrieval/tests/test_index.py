@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.identity import content_sha256
-from tunewheel_retrieval.building import Document, build, config_sha256_of, index_id_of
+from tunewheel_embedding.errors import EmbeddingRefused
+from tunewheel_embedding.static import StaticEmbedder, Vectors
+from tunewheel_retrieval.building import Document, build, config_sha256_of, index_id_of, without
 from tunewheel_retrieval.index import BrokenIndex, Index
 
 from .conftest import Counting, Make, document, same, stored
@@ -88,6 +91,57 @@ def test_what_has_no_passage_is_told(make: Make) -> None:
     assert index.manifest.counts.documents == 1
     again = [dataclasses.replace(one, sections=None) for one in (empty, secret, BELL, long)]
     assert same(make(*again, previous=index, max_passages=10), index)
+
+
+def test_without_a_document_an_index_is_what_a_build_of_the_others_makes(
+    make: Make, embedder: Counting
+) -> None:
+    empty = Document("empty.md", "rec-1", "Nothing", [])
+    whole = make(BELL, empty, LOCKER, TAX)
+    embedder.texts.clear()
+    rest = Index.open(*stored(without(whole, {"sops/locker.md", "unknown.md"})))
+    assert embedder.texts == []
+    assert same(rest, make(BELL, empty, TAX))
+    assert same(Index.open(*stored(without(whole, ()))), whole)
+    nothing = without(whole, {"sops/bell.md", "empty.md", "sops/locker.md", "sops/tax.md"})
+    assert same(Index.open(*stored(nothing)), make())
+
+
+class Choosy(Counting):
+    """Refuses what holds one of its words, and with it whatever is asked for together."""
+
+    refuses: tuple[str, ...] = ()
+
+    def units(self, texts: Sequence[str]) -> Vectors:
+        if any(word in text for word in self.refuses for text in texts):
+            raise EmbeddingRefused("too long", may_be_one_text=True)
+        return super().units(texts)
+
+
+def test_a_document_of_which_a_passage_is_refused_is_left_out_whole(static: StaticEmbedder) -> None:
+    embedder, spec = Choosy(static), RetrievalSpec(passage_tokens=32)
+    long = document(
+        "long.md", "\n\n".join(f"Paragraph {n} of a long document, with words." for n in range(9))
+    )
+    documents = [BELL, long, LOCKER, TAX]
+
+    def made(some: Sequence[Document], previous: Index | None = None) -> Index:
+        files = build(some, embedder, spec, previous, project="shop", config_sha256="0" * 64)
+        return Index.open(*stored(files))
+
+    embedder.refuses = ("Paragraph 4", "Inheritance")
+    index = made(documents)
+    assert {row.document_id for row in index.rows} == {"sops/bell.md", "sops/locker.md"}
+    assert index.manifest.counts.left_out == {"refused_by_embedder": 2}
+    assert index.manifest.index_id == index_id_of(
+        "0" * 64, {one.document_id: one.record_id for one in documents}
+    )
+    embedder.texts.clear()
+    assert same(made([dataclasses.replace(one, sections=None) for one in documents], index), index)
+    assert embedder.texts == []
+    embedder.refuses = ("",)
+    with pytest.raises(EmbeddingRefused):
+        made(documents)
 
 
 def test_an_index_of_nothing_can_be_opened_and_finds_nothing(make: Make) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from aiokafka import TopicPartition
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from tunewheel_contracts import topics
-from tunewheel_runtime.leadership import IncumbentAssignor
+from tunewheel_runtime.leadership import IncumbentAssignor, Leadership, LeadershipLost
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.settings import ServiceSettings
 
@@ -61,3 +62,16 @@ def test_each_group_of_a_service_claims_what_it_holds_itself(tmp_path: Any) -> N
     reviews.on_assignment(ConsumerProtocolMemberAssignment(0, [("review.submitted", [0])], b""))
     claimed = jobs.parse_member_metadata(jobs.metadata(["train.completed"]))
     assert claimed.partitions == [TopicPartition("train.completed", 0), TopicPartition("train.completed", 2)]
+
+
+def test_who_is_not_the_active_one_any_more_is_told_before_a_publish() -> None:
+    told: list[BaseException] = []
+    leadership = Leadership(ServiceSettings(), topics.PROJECT_DECLARED, group="test.active", lost=told.append)
+    with pytest.raises(LeadershipLost):
+        leadership.check()
+    leadership.on_partitions_assigned([TopicPartition("project.declared", 0)])
+    leadership.check()
+    leadership.on_partitions_assigned([])
+    with pytest.raises(LeadershipLost, match=r"test\.active"):
+        leadership.check()
+    assert len(told) == 1

@@ -59,6 +59,7 @@ class Erasures:
 
     def __init__(self) -> None:
         self._by_project: dict[str, dict[str, Erasure]] = {}
+        self._by_subject: dict[_Subject, dict[str, Erasure]] = {}
 
     def apply(self, envelope: Envelope[Any]) -> None:
         """Take note of one event."""
@@ -69,8 +70,10 @@ class Erasures:
         """Return what ``event`` asks for, up to the moment at which it was asked for first."""
         known, erasure = self._by_project.setdefault(event.project, {}), erasure_of(event)
         first = known.get(event.id, erasure)
-        known[event.id] = min(first, erasure, key=lambda asked: asked.until)
-        return known[event.id]
+        known[event.id] = asked = min(first, erasure, key=lambda one: one.until)
+        self._by_subject.get(_subject_of(first), {}).pop(event.id, None)
+        self._by_subject.setdefault(_subject_of(asked), {})[event.id] = asked
+        return asked
 
     def of(self, project: str) -> tuple[Erasure, ...]:
         """Return the erasures of ``project`` in an order that does not depend on the log's."""
@@ -82,9 +85,20 @@ class Erasures:
         return tuple(erasure for project in sorted(self._by_project) for erasure in self.of(project))
 
     def take(self, *, project: str, customer: str | None, source_id: str | None, at: datetime) -> bool:
-        """Tell whether any erasure takes what was published ``at`` about a person, from a source."""
-        known = self._by_project.get(project, {}).values()
-        return any(one.takes(project=project, customer=customer, source_id=source_id, at=at) for one in known)
+        """Tell whether any erasure takes what was published ``at`` about a person, from a source. Only
+        erasures that name the person or the source are looked at, however many there are."""
+        by_person = self._by_subject.get((project, customer, None), {}) if customer is not None else {}
+        by_source = self._by_subject.get((project, None, source_id), {})
+        return any(at <= one.until for one in (*by_person.values(), *by_source.values()))
+
+
+_Subject = tuple[str, str | None, str | None]
+"""A project and what of it an erasure names: a person or a source; the other is None."""
+
+
+def _subject_of(erasure: Erasure) -> _Subject:
+    is_person = erasure.customer is not None
+    return erasure.project, erasure.customer, None if is_person else erasure.source_id
 
 
 def place_of(project: str, request_id: str) -> str:

@@ -30,7 +30,11 @@ class Embedder(Protocol):
     def dimensions(self) -> int: ...
 
     def units(self, texts: Sequence[str]) -> Vectors:
-        """Return (texts, dimensions), each of length one or zero."""
+        """Return (texts, dimensions), each of length one or zero.
+
+        Raises:
+            EmbeddingRefused: it does not embed these texts, all of them or one.
+        """
         ...
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-from tunewheel_contracts.errors import TransientError, TunewheelError
+from tunewheel_contracts.errors import TransientError
 from tunewheel_contracts.identity import content_id
 
+from tunewheel_embedding.errors import EmbeddingRefused
 from tunewheel_embedding.static import Vectors, unit_length
 
 AT_ONCE = 128
@@ -19,8 +20,8 @@ PATIENCE_SECONDS = 60.0
 LARGEST_ANSWER = 64 << 20
 
 
-class EmbeddingRefused(TunewheelError):
-    """The endpoint says no, or answers other than the vectors that were asked for: asking again is no use."""
+ABOUT_THE_TEXTS = (400, 413, 422)
+"""Statuses by which an endpoint may refuse one text and embed others: it is too long, or not allowed."""
 
 
 class EndpointEmbedder:
@@ -79,7 +80,8 @@ class EndpointEmbedder:
         if status == 429 or status >= 500:
             raise TransientError(f"{self._url} answers {status}: {_beginning(data)}")
         if status != 200:
-            raise EmbeddingRefused(f"{self._url} answers {status}: {_beginning(data)}")
+            told = f"{self._url} answers {status}: {_beginning(data)}"
+            raise EmbeddingRefused(told, may_be_one_text=status in ABOUT_THE_TEXTS)
         return self._vectors(bytes(data), len(texts))
 
     def _vectors(self, data: bytes, count: int) -> Vectors:
@@ -95,7 +97,8 @@ class EndpointEmbedder:
             reason = f"answers {told}, asked for {count} of {self.dimensions} dimensions"
             raise EmbeddingRefused(f"{self._url} {reason}; correct retrieval.embedding.dimensions")
         if not np.all(np.isfinite(vectors)):
-            raise EmbeddingRefused(f"{self._url} answers vectors that hold NaN or an infinity")
+            told = f"{self._url} answers vectors that hold NaN or an infinity"
+            raise EmbeddingRefused(told, may_be_one_text=True)
         return vectors
 
 

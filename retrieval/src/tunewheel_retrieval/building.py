@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,8 @@ from tunewheel_contracts.formats.index import IndexCounts, IndexManifest
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_contracts.identity import content_id, content_sha256
 from tunewheel_embedding.embedders import Embedder
+from tunewheel_embedding.errors import EmbeddingRefused
+from tunewheel_embedding.static import Vectors
 
 from tunewheel_retrieval.hits import Passage
 from tunewheel_retrieval.index import DOCUMENTS, PASSAGES, Index
@@ -27,8 +30,10 @@ from tunewheel_retrieval.words import Postings
 FORMAT = 1
 """Of the files: raise it when another build of the same documents is to have another name."""
 MAX_PASSAGES = 200_000
-EMPTY, TOO_MANY = "empty", "too_many_passages"
+EMPTY, TOO_MANY, REFUSED = "empty", "too_many_passages", "refused_by_embedder"
 EMBEDDED_AT_ONCE = 1_000
+PROBE = "ready"
+"""A text that nobody has a reason to refuse: an embedder that does so refuses whatever it is asked."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +136,14 @@ def build(
     ``previous`` has the same configuration, or is None; from it come the passages of documents without
     sections, and the vectors and postings of every passage that is the same.
 
+    A document of which the embedder refuses a passage is left out whole.
+
     Raises:
         ValueError: a document without sections is not in ``previous``.
+        EmbeddingRefused: the embedder refuses whatever it is asked.
     """
     rows: list[Passage] = []
-    told: list[tuple[str, str, str, datetime | None, int, str | None]] = []
+    told: list[_Told] = []
     before = _Taken(previous)
     for document in sorted(documents, key=lambda one: one.document_id):
         title, found, reason = before.of(document) if document.sections is None else _cut(document, spec)
@@ -143,21 +151,82 @@ def build(
             found, reason = [], TOO_MANY
         rows += found
         named = (document.document_id, document.record_id, title, document.published_at)
-        told.append((*named, len(found), reason))
-    vectors, postings = _searchable(rows, embedder, previous)
-    reasons = Counter(reason for *_, reason in told if reason)
-    return IndexFiles(
-        index_id=index_id_of(config_sha256, {one.document_id: one.record_id for one in documents}),
+        told.append(_Told(*named, len(found), reason))
+    vectors = _vectors(rows, embedder, previous)
+    is_refused = np.isnan(vectors).any(axis=1)
+    if is_refused.any():
+        refused = {rows[at].document_id for at in np.flatnonzero(is_refused)}
+        stays = [row.document_id not in refused for row in rows]
+        rows, vectors = [row for row, stay in zip(rows, stays, strict=True) if stay], vectors[stays]
+        told = [
+            one._replace(passages=0, left_out=REFUSED) if one.document_id in refused else one for one in told
+        ]
+    return _files(
+        rows,
+        vectors,
+        told,
+        previous,
         project=project,
         config_sha256=config_sha256,
         embedding=embedder.name,
         dimensions=embedder.dimensions,
+    )
+
+
+def without(previous: Index, document_ids: Collection[str]) -> IndexFiles:
+    """Return the files of the version that is left of ``previous`` without some documents: those that
+    ``build`` makes of the others, and nothing is embedded."""
+    stays = [row.document_id not in document_ids for row in previous.rows]
+    rows = [row for row, stay in zip(previous.rows, stays, strict=True) if stay]
+    told = [_Told(*row) for row in previous.documents.select(list(DOCUMENTS)).iter_rows()]
+    manifest = previous.manifest
+    return _files(
+        rows,
+        previous.vectors[stays].astype(np.float16),
+        [one for one in told if one.document_id not in document_ids],
+        previous,
+        project=manifest.project,
+        config_sha256=manifest.config_sha256,
+        embedding=manifest.embedding,
+        dimensions=manifest.dimensions,
+    )
+
+
+class _Told(NamedTuple):
+    """A row of the table of documents: the columns ``DOCUMENTS``."""
+
+    document_id: str
+    record_id: str
+    title: str
+    published_at: datetime | None
+    passages: int
+    left_out: str | None
+
+
+def _files(
+    rows: Sequence[Passage],
+    vectors: np.ndarray,
+    told: Sequence[_Told],
+    previous: Index | None,
+    *,
+    project: str,
+    config_sha256: str,
+    embedding: str,
+    dimensions: int,
+) -> IndexFiles:
+    reasons = Counter(one.left_out for one in told if one.left_out)
+    return IndexFiles(
+        index_id=index_id_of(config_sha256, {one.document_id: one.record_id for one in told}),
+        project=project,
+        config_sha256=config_sha256,
+        embedding=embedding,
+        dimensions=dimensions,
         passages=_parquet(pl.DataFrame([_fields(row) for row in rows], schema=PASSAGES, orient="row")),
         vectors=save({"vectors": vectors}),
-        lexical=postings.to_bytes(),
+        lexical=_postings(rows, previous).to_bytes(),
         documents=_parquet(pl.DataFrame(told, schema=DOCUMENTS, orient="row")),
         counts=IndexCounts(
-            documents=sum(1 for *_, passages, _ in told if passages),
+            documents=sum(1 for one in told if one.passages),
             passages=len(rows),
             tokens=sum(row.tokens for row in rows),
             left_out=dict(sorted(reasons.items())),
@@ -220,22 +289,44 @@ class _Taken:
         return title, self._passages.get(document.document_id, []), left_out
 
 
-def _searchable(
-    rows: Sequence[Passage], embedder: Embedder, previous: Index | None
-) -> tuple[np.ndarray, Postings]:
-    """Return the vectors (passages, dimensions), float16, and the postings of ``rows``."""
+def _split(rows: Sequence[Passage], previous: Index | None) -> tuple[list[tuple[int, int]], list[int]]:
+    """Return (row in ``previous``, row here) of passages that are the same, and the rows of the others."""
     before = {} if previous is None else {row.passage_id: at for at, row in enumerate(previous.rows)}
     kept = [(before[row.passage_id], at) for at, row in enumerate(rows) if row.passage_id in before]
-    fresh = [at for at, row in enumerate(rows) if row.passage_id not in before]
-    texts = [searched_text(rows[at]) for at in fresh]
+    return kept, [at for at, row in enumerate(rows) if row.passage_id not in before]
+
+
+def _vectors(rows: Sequence[Passage], embedder: Embedder, previous: Index | None) -> np.ndarray:
+    """Return the vectors (passages, dimensions) of ``rows``, float16; NaN where the embedder refuses."""
+    kept, fresh = _split(rows, previous)
     vectors = np.zeros((len(rows), embedder.dimensions), np.float16)
     if previous is not None and kept:
         vectors[[new for _, new in kept]] = previous.vectors[[old for old, _ in kept]].astype(np.float16)
-    for start in range(0, len(texts), EMBEDDED_AT_ONCE):
-        some = slice(start, start + EMBEDDED_AT_ONCE)
-        vectors[fresh[some]] = embedder.units(texts[some]).astype(np.float16)
-    postings = Postings.merged(previous.postings if previous else None, kept, fresh, texts)
-    return vectors, postings
+    for start in range(0, len(fresh), EMBEDDED_AT_ONCE):
+        some = fresh[start : start + EMBEDDED_AT_ONCE]
+        vectors[some] = _units([searched_text(rows[at]) for at in some], embedder).astype(np.float16)
+    return vectors
+
+
+def _units(texts: Sequence[str], embedder: Embedder) -> Vectors:
+    """Return (texts, dimensions), NaN for a text that is refused. What is refused together is asked for in
+    halves, until the texts that are refused are known."""
+    try:
+        return embedder.units(texts)
+    except EmbeddingRefused as error:
+        if not error.may_be_one_text:
+            raise
+        if len(texts) == 1:
+            embedder.units([PROBE])
+            return np.full((1, embedder.dimensions), np.nan)
+    half = len(texts) // 2
+    return np.concatenate([_units(some, embedder) for some in (texts[:half], texts[half:])])
+
+
+def _postings(rows: Sequence[Passage], previous: Index | None) -> Postings:
+    kept, fresh = _split(rows, previous)
+    texts = [searched_text(rows[at]) for at in fresh]
+    return Postings.merged(previous.postings if previous else None, kept, fresh, texts)
 
 
 def _fields(passage: Passage) -> tuple[object, ...]:

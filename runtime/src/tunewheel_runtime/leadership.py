@@ -3,8 +3,9 @@
 Kafka gives a partition to one member of a group at a time, and takes it from one that is dead or stalled
 after the session time-out. The assignor leaves it where it is for as long as its holder lives, so that a
 newcomer waits. A holder that stalled until another took over is told when it next reaches the broker; until
-then it may still publish what it was at. What services do under a leadership must bear that: events named by
-their causes, and records that are created once, do.
+then it may still publish what it was at. ``check`` right before a publish leaves that moment and no more.
+What services do under a leadership must bear it: events named by their causes, and records that are created
+once, do.
 """
 
 # aiokafka has no type stubs.
@@ -100,6 +101,11 @@ class Leadership(ConsumerRebalanceListener):
     def stands_by(self) -> bool:
         """Whether another process is the active one, and this one waits for its end."""
         return self._polling is not None and not self.held
+
+    def check(self) -> None:
+        """Raise ``LeadershipLost`` if this process was told that another is the active one."""
+        if not self.held:
+            raise LeadershipLost(f"another process is the active one of {self._group} now")
 
     async def gain(self) -> None:
         """Return once this process is the active one, however long that takes."""

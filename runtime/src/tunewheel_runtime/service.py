@@ -212,6 +212,15 @@ class Service:
         """
         self._leadership = Leadership(self.settings, topic, group=f"{self.name}.active", lost=self.fail)
 
+    def require_active(self) -> None:
+        """Call this right before publishing what only the one active process may publish.
+
+        Raises:
+            LeadershipLost: it is another process now.
+        """
+        if self._leadership is not None:
+            self._leadership.check()
+
     def handles(self, topic: TopicSpec, key: str) -> bool:
         """Tell whether events on ``topic`` with this record key come to this process, by what it last heard
         from its group."""

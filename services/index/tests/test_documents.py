@@ -12,11 +12,11 @@ from tunewheel_contracts.erasures import Erasures
 from tunewheel_contracts.event import new_event
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested
 from tunewheel_contracts.withdrawals import Withdrawals
-from tunewheel_index.documents import Documents, from_frame, to_frame
+from tunewheel_index.documents import Documents, Version, from_frame, to_frame
 from tunewheel_index.project import takes_of
 from tunewheel_retrieval.building import index_id_of
 
-from .conftest import MINUTE, NOON, record
+from .records import MINUTE, NOON, record
 
 
 class Fold:
@@ -34,12 +34,13 @@ class Fold:
             self.documents.apply(data, at)
         elif kind == "withdrawn":
             self.withdrawals.apply(new_event(data, source="/test", time=at), 0, self._offset)
+            self.documents.take_back(data.document_id)
         else:
             self.erasures.apply(new_event(data, source="/test", time=at))
+            self.documents.take_back(data.source_id)
 
     def restart(self) -> None:
         """Go on from the table that a version names, as another process does."""
-        self.documents.prune()
         known = from_frame(to_frame(self.documents.known()))
         self.documents = Documents(takes_of("shop", self.withdrawals, self.erasures), known)
 
@@ -143,8 +144,35 @@ def test_what_was_taken_back_is_forgotten() -> None:
     fold = Fold()
     for event in (published("a.md", "one", 0), published("b.md", "one", 0), erased("a.md", 1)):
         fold.tell(event)
-    assert fold.documents.prune() == 1
+    assert fold.documents.forgotten == {"a.md": 1}
     assert [version.document_id for version in fold.documents.known()] == ["b.md"]
-    assert fold.documents.prune() == 0
     fold.tell(published("a.md", "one", 0))
     assert fold.records.keys() == {"b.md"}
+    assert len(fold.documents.texts) == 1
+
+
+def test_what_was_taken_back_since_a_table_was_written_is_forgotten_when_it_is_read() -> None:
+    fold = Fold()
+    fold.tell(published("a.md", "one", 0))
+    known = fold.documents.known()
+    fold.tell(erased("a.md", 1))
+    again = Documents(fold.documents.takes, known)
+    assert (again.current(), again.known(), again.forgotten) == ({}, [], {"a.md": 1})
+
+
+def test_an_event_costs_the_document_that_it_names_however_many_others_there_are() -> None:
+    asked: list[str] = []
+
+    def takes(version: Version) -> bool:
+        asked.append(version.document_id)
+        return False
+
+    documents = Documents(takes)
+    for number in range(1_000):
+        documents.apply(record(f"{number}.md", "one"), NOON)
+    asked.clear()
+    documents.apply(record("7.md", "two"), NOON + MINUTE)
+    documents.take_back("8.md")
+    documents.take_back("unknown.md")
+    assert len(documents.current()) == 1_000
+    assert asked == ["7.md", "8.md"]

@@ -7,7 +7,7 @@ from tunewheel_index.documents import Version
 from tunewheel_index.redacting import documents_of
 from tunewheel_retrieval.building import Document
 
-from .conftest import NOON, record
+from .records import NOON, record
 
 SECTIONS = (
     DocumentSection(path=("Handbook", "Ask anna@example.com"), text="Ring  twice.\n\n\n\nThen wait."),

@@ -29,8 +29,8 @@ class IndexCounts(Frozen):
     tokens: Count
     """Of all passages, estimated."""
     left_out: dict[str, Count] = {}
-    """Documents without a passage, by reason: ``empty``, ``pii`` (the policy rejects them) or
-    ``too_many_passages``."""
+    """Documents without a passage, by reason: ``empty``, ``pii`` (the policy rejects them),
+    ``too_many_passages``, ``refused_by_embedder`` (one of its passages) or ``not_on_the_log``."""
 
 
 class IndexManifest(Frozen):

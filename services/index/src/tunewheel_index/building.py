@@ -4,65 +4,49 @@ In this order: how far the log was read is noted, files are stored, then their m
 document versions, and then ``index.versioned`` names them. A process that is killed in between has named
 nothing; the next reads the log from where the last named version says, and comes to the same version under
 the same name.
+
+Vectors may be waited for long. Meanwhile an erasure takes its document out of the version that stands, and
+the build begins again with what is left.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import structlog
 from tunewheel_contracts.errors import InvalidEvent
 from tunewheel_contracts.events.data import RecordIngested
 from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.fields import ArtifactRef
-from tunewheel_contracts.formats.dataset import RecordsUpto
-from tunewheel_contracts.formats.index import IndexCounts
+from tunewheel_contracts.formats.data_quality import PiiPolicy
 from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
 from tunewheel_embedding.embedders import Embedder, Embedders
-from tunewheel_retrieval.building import Document, IndexFiles, build, config_sha256_of, index_id_of
+from tunewheel_retrieval.building import Document, IndexFiles, build, config_sha256_of, without
 from tunewheel_retrieval.index import BrokenIndex, Index
 from tunewheel_runtime.service import Service
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
 
 from tunewheel_index.documents import Version
 from tunewheel_index.metrics import Metrics
-from tunewheel_index.project import Project, differing, records_in, without_text
+from tunewheel_index.planning import Plan, Upto, records_in
+from tunewheel_index.project import Project
 from tunewheel_index.redacting import documents_of
 from tunewheel_index.storing import IndexStore
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 NOT_ON_THE_LOG = "not_on_the_log"
-
-
-@dataclass(frozen=True)
-class Upto:
-    """How far the log has been read, by topic and partition."""
-
-    records: RecordsUpto
-    withdrawals: RecordsUpto
-    erasures: RecordsUpto
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One version to be built: what was known when it was begun."""
-
-    project: str
-    spec: RetrievalSpec
-    config: str
-    current: Sequence[Version]
-    known: Sequence[Version]
-    texts: dict[str, RecordIngested]
-    previous: Index | None
-    """The newest version, where its passages can be taken over."""
-    upto: Upto
-
-    @property
-    def records(self) -> dict[str, str]:
-        return {one.document_id: one.record_id for one in self.current}
+AT_ONCE = 8
+"""Projects that are built at the same time: one whose endpoint is slow, or whose log is read again, delays no
+other. Each has a thread of its own, so that whoever waits for an endpoint takes none from the store."""
+FARTHEST_BEHIND = 50_000
+"""Records of all projects that a process which starts reads again for the sake of one: a few seconds."""
 
 
 @dataclass
@@ -78,6 +62,13 @@ class Builder:
     max_passages: int
     kept_versions: int
     secret: str = ""
+    _threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(AT_ONCE, thread_name_prefix="build")
+    )
+
+    async def close(self) -> None:
+        """Wait for threads that still build; whoever waits for an endpoint must have been told before."""
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
     async def build(self, project: Project) -> None:
         """Build the version that the documents make now, unless it is the newest already.
@@ -86,61 +77,109 @@ class Builder:
             InvalidSpec: the spec asks for what is not allowed, or cannot be, here.
             EmbeddingRefused: the endpoint does not give the vectors that the spec asks for.
             TransientError: broker, store or endpoint are away.
+            LeadershipLost: another process is the active one now.
         """
+        while not await self._build_once(project):
+            log.info("build_begun_again", project=project.name)
+
+    async def take_out(self, project: Project, document_id: str, known: Sequence[Version]) -> None:
+        """Name a version without what was taken back of a document: the rest of the newest version, which is
+        in ``project.index``. No text is read and nothing is embedded. ``known``: what the table of the newest
+        version names. Call it with ``project.writing`` held.
+
+        Raises:
+            TransientError, LeadershipLost: see ``build``.
+        """
+        index, newest = project.index, project.newest
+        assert index is not None
+        assert newest is not None
+        takes = project.documents.takes
+        left = [one for one in known if one.document_id != document_id or not takes(one)]
+        standing = {one.record_id for one in left if one.document_id == document_id}
+
+        def rest() -> IndexFiles:
+            is_gone = records_in(index).get(document_id) not in standing
+            return without(index, {document_id} if is_gone else ())
+
+        files = await asyncio.to_thread(rest)  # not in a thread of builds, which may all wait for endpoints
+        changed = {
+            "index_id": files.index_id,
+            "manifest": await self.store.write(files),
+            "counts": files.counts,
+            "changed": int(files.index_id != newest.index_id),
+            "versions": await self.store.write_versions(project.name, left),
+        }
+        await self._name(project, newest.model_copy(update=changed))
+        project.documents.forgotten.pop(document_id, None)
+
+    async def move_on(self, project: Project) -> None:
+        """Name the newest version again where the log was read far beyond it: the next process begins to
+        read where the version says that lies farthest behind, for all projects.
+
+        Raises:
+            TransientError, LeadershipLost: see ``build``.
+        """
+        async with project.writing:
+            upto, newest, documents = self.upto(), project.newest, project.documents
+            if newest is None or not project.is_whole:
+                return
+            behind = sum(end - newest.records_upto.get(at, 0) for at, end in upto.records.items())
+            if behind >= FARTHEST_BEHIND:
+                await self._name_again(project, documents.known(), upto, documents.forgotten.copy())
+
+    async def _build_once(self, project: Project) -> bool:
+        """Return False where something was erased or named meanwhile, and what was built is out of date."""
         spec, pii = project.spec.retrieval, project.spec.dataset.pii
         assert spec is not None
         began = time.monotonic()
         embedder = await self.embedders.of(spec.embedding)
         config = config_sha256_of(spec, pii, embedder.name, secret=self.secret)
-        newest = await self._newest(project)
-        previous = newest if newest is not None and newest.manifest.config_sha256 == config else None
-        held = records_in(previous)
-        pruned = project.documents.prune()
-        current = project.documents.current().values()
-        if not project.is_whole or without_text(current, held, project.documents.texts):
+        plan = await self._plan(project, spec, pii, config)
+        if not project.is_whole or await self._in_thread(lambda: plan.lacks_texts):
             await self.read_again(project)
-            pruned += project.documents.prune()
-        plan = self._plan(project, spec, config, previous)
-        if newest is not None and newest.manifest.index_id == index_id_of(config, plan.records):
-            if pruned and project.newest is not None:
-                await self._name(project, plan, project.newest.manifest, project.newest.counts, changed=0)
-        else:
-            files = await asyncio.to_thread(self._files, plan, embedder, project)
-            manifest = await self.store.write(files)
-            changed = differing(records_in(newest), plan.records)
-            await self._name(project, plan, manifest, files.counts, changed=changed)
-            project.index = await self._open(project, manifest)
-            self.metrics.add("versions.named")
-            for reason, count in files.counts.left_out.items():
-                self.metrics.add("documents.left_out", count, of=reason)
-            log.info(
-                "indexed", project=project.name, index_id=files.index_id, changed=changed,
-                seconds=round(time.monotonic() - began, 3), **files.counts.model_dump(),
-            )  # fmt: skip
+            plan = await self._plan(project, spec, pii, config)
+        files = None
+        if not await self._in_thread(lambda: plan.is_newest):
+            files = await self._in_thread(lambda: self._files(plan, embedder))
+        async with project.writing:
+            if plan.is_outdated(project):
+                return False
+            if files is not None:
+                await self._store_and_name(project, plan, files)
+                log.info(
+                    "indexed", project=project.name, index_id=files.index_id, changed=plan.changed,
+                    seconds=round(time.monotonic() - began, 3), **files.counts.model_dump(),
+                )  # fmt: skip
+            elif plan.forgotten:
+                await self._name_again(project, plan.known, plan.upto, plan.forgotten)
         for record_id in plan.texts:
             project.documents.texts.pop(record_id, None)
+        return True
 
-    def _plan(self, project: Project, spec: RetrievalSpec, config: str, previous: Index | None) -> Plan:
-        """Return what is known now. No other task runs meanwhile, so that positions and documents agree."""
-        documents = project.documents
+    async def _plan(self, project: Project, spec: RetrievalSpec, pii: PiiPolicy, config: str) -> Plan:
+        index = await self.open_newest(project)
+        documents = project.documents  # no other task runs from here on: positions and documents agree
         return Plan(
             project=project.name,
             spec=spec,
+            pii=pii,
             config=config,
             current=list(documents.current().values()),
             known=documents.known(),
             texts=dict(documents.texts),
-            previous=previous,
+            newest=project.newest,
+            index=index,
+            forgotten=documents.forgotten.copy(),
+            erasures=project.erasures,
             upto=self.upto(),
         )
 
-    def _files(self, plan: Plan, embedder: Embedder, project: Project) -> IndexFiles:
-        held = records_in(plan.previous)
+    def _files(self, plan: Plan, embedder: Embedder) -> IndexFiles:
         kept: list[Document] = []
         fresh: list[tuple[Version, RecordIngested]] = []
         for one in plan.current:
             text = plan.texts.get(one.record_id)
-            if held.get(one.document_id) == one.record_id:
+            if plan.held.get(one.document_id) == one.record_id:
                 kept.append(_document(one, None))
             elif text is not None:
                 fresh.append((one, text))
@@ -148,7 +187,7 @@ class Builder:
                 log.error("document_not_on_the_log", project=plan.project, record_id=one.record_id)
                 kept.append(_document(one, NOT_ON_THE_LOG))
         return build(
-            [*kept, *documents_of(fresh, project.spec.dataset.pii, secret=self.secret)],
+            [*kept, *documents_of(fresh, plan.pii, secret=self.secret)],
             embedder,
             plan.spec,
             plan.previous,
@@ -157,32 +196,61 @@ class Builder:
             max_passages=self.max_passages,
         )
 
-    async def _name(
-        self, project: Project, plan: Plan, manifest: ArtifactRef, counts: IndexCounts, *, changed: int
-    ) -> None:
-        versions = await self.store.write_versions(project.name, list(plan.known))
+    async def _store_and_name(self, project: Project, plan: Plan, files: IndexFiles) -> None:
         event = IndexVersioned(
             project=project.name,
-            index_id=index_id_of(plan.config, plan.records),
-            manifest=manifest,
+            index_id=files.index_id,
+            manifest=await self.store.write(files),
             retrieval_sha256=plan.spec.sha256,
-            counts=counts,
-            changed=changed,
-            previous=project.newest.index_id if project.newest else None,
-            versions=versions,
+            counts=files.counts,
+            changed=await self._in_thread(lambda: plan.changed),
+            versions=await self.store.write_versions(project.name, plan.known),
             records_upto=plan.upto.records,
             withdrawals_upto=plan.upto.withdrawals,
             erasures_upto=plan.upto.erasures,
         )
+        await self._name(project, event)
+        project.documents.forgotten -= plan.forgotten
+        self.metrics.add("versions.named")
+        for reason, count in files.counts.left_out.items():
+            self.metrics.add("documents.left_out", count, of=reason)
+        await self.open_newest(project)
+
+    async def _name_again(
+        self, project: Project, known: Sequence[Version], upto: Upto, forgotten: Counter[str]
+    ) -> None:
+        """Say what is known now beside the newest version, which stays as it is."""
+        assert project.newest is not None
+        changed = {
+            "changed": 0,
+            "versions": await self.store.write_versions(project.name, known),
+            "records_upto": upto.records,
+            "withdrawals_upto": upto.withdrawals,
+            "erasures_upto": upto.erasures,
+        }
+        await self._name(project, project.newest.model_copy(update=changed))
+        project.documents.forgotten -= forgotten
+
+    async def _name(self, project: Project, event: IndexVersioned) -> None:
+        """Make ``event``, whose files are stored, the newest version after the one that was."""
+        before = project.newest
+        event = event.model_copy(update={"previous": before.index_id if before else None})
+        self.service.require_active()  # right before the log is told: this process may have stalled
         project.published.append(event)
         await self.service.publish(self.service.new(event))
         project.newest = event
+        if before is None or before.manifest != event.manifest:
+            project.index = None
         keep = {name for name in (event.index_id, event.previous) if name}
-        await self.store.drop_old(project.name, keep=keep, most=self.kept_versions, versions=versions)
+        await self.store.drop_old(project.name, keep=keep, most=self.kept_versions, versions=event.versions)
 
-    async def _newest(self, project: Project) -> Index | None:
-        if project.index is None and project.newest is not None:
-            project.index = await self._open(project, project.newest.manifest)
+    async def open_newest(self, project: Project) -> Index | None:
+        """Return the newest version, open; None: there is none, or it cannot be read."""
+        while project.index is None and (newest := project.newest) is not None:
+            index = await self._open(project, newest.manifest)
+            if project.newest is newest:
+                project.index = index
+                break
         return project.index
 
     async def _open(self, project: Project, manifest: ArtifactRef) -> Index | None:
@@ -191,6 +259,9 @@ class Builder:
         except (BrokenIndex, InvalidEvent, ArtifactMissing, CorruptArtifact) as error:
             log.warning("index_version_unreadable", project=project.name, error=str(error))
             return None
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
 def _document(version: Version, left_out: str | None) -> Document:

@@ -8,6 +8,7 @@ moments stand in the events: neither the order on the log nor how often an event
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
@@ -42,18 +43,29 @@ class Version(Frozen):
 
 Takes = Callable[[Version], bool]
 """Tells whether a version was withdrawn or erased."""
+_Key = tuple[str, datetime | None]
+"""A record and when it happened. The last of its publications decides: what takes it takes all before it."""
 
 
 class Documents:
-    """The versions of one project's documents, and the texts that are still to be indexed."""
+    """The versions of one project's documents that nobody took back, and the texts that are still to be
+    indexed. An event costs the document that it names, however many others there are."""
 
     def __init__(self, takes: Takes, versions: Iterable[Version] = ()) -> None:
-        self._takes = takes
-        self._by_document: dict[str, dict[str, Version]] = {}
+        self.takes = takes
+        self._by_document: dict[str, dict[_Key, Version]] = {}
+        self._current: dict[str, Version] = {}
         self.texts: dict[str, RecordIngested] = {}
         """By record, of versions that count and are in no index yet."""
+        self.forgotten = Counter[str]()
+        """By document, versions that were taken back and that the last table of versions may still name."""
         for version in versions:
-            self._by_document.setdefault(version.document_id, {})[version.record_id] = version
+            if takes(version):
+                self.forgotten[version.document_id] += 1
+            else:
+                self._by_document.setdefault(version.document_id, {})[_key_of(version)] = version
+        for document_id in self._by_document:
+            self._choose(document_id)
 
     def apply(self, record: RecordIngested, published_at: datetime, *, again: bool = False) -> bool:
         """Take note of a record of kind ``document``; return whether it changes what is known.
@@ -67,61 +79,78 @@ class Documents:
             published_at=published_at,
             occurred_at=record.occurred_at,
         )
+        if self.takes(version):
+            return False
         known = self._by_document.setdefault(version.document_id, {})
-        before = known.get(version.record_id)
-        is_news = before is None or before.told < version.told
+        before = known.get(_key_of(version))
+        is_news = before is None or before.published_at < version.published_at
         if is_news:
-            known[version.record_id] = version
+            known[_key_of(version)] = version
         if is_news or again:
             self.texts[record.record_id] = record
-            self._drop_texts_of_others(version.document_id)
+            self._choose(version.document_id)
         return is_news
 
-    def current(self) -> dict[str, Version]:
-        """Return the version that counts of each document, by its id, sorted."""
-        found = {name: self._current_of(name) for name in sorted(self._by_document)}
-        return {name: version for name, version in found.items() if version is not None}
+    def take_back(self, document_id: str) -> bool:
+        """Forget the versions of a document that were taken back, and return whether there were any: one that
+        comes again is taken back again."""
+        known = self._by_document.get(document_id, {})
+        taken = [key for key, version in known.items() if self.takes(version)]
+        for key in taken:
+            del known[key]
+            self.texts.pop(key[0], None)
+        if taken:
+            self.forgotten[document_id] += len(taken)
+            self._choose(document_id)
+        return bool(taken)
 
-    def prune(self) -> int:
-        """Forget the versions that were taken back, and return how many: one that comes again is taken back
-        again."""
-        taken = [one for known in self._by_document.values() for one in known.values() if self._takes(one)]
-        for version in taken:
-            del self._by_document[version.document_id][version.record_id]
-            self.texts.pop(version.record_id, None)
-        self._by_document = {name: known for name, known in self._by_document.items() if known}
-        return len(taken)
+    def current(self) -> dict[str, Version]:
+        """Return the version that counts of each document, by its id."""
+        return dict(self._current)
 
     def known(self) -> list[Version]:
-        """Return all versions, sorted: what the next process has to know."""
-        every = [version for known in self._by_document.values() for version in known.values()]
-        return sorted(every, key=lambda version: (version.document_id, version.record_id))
+        """Return all versions: what the next process has to know."""
+        return [version for known in self._by_document.values() for version in known.values()]
 
-    def standing(self, document_id: str) -> list[Version]:
-        """Return the versions of a document that nobody took back."""
-        return [one for one in self._by_document.get(document_id, {}).values() if not self._takes(one)]
+    def standing(self, document_id: str) -> set[str]:
+        """Return the records of a document."""
+        return {record_id for record_id, _ in self._by_document.get(document_id, {})}
 
-    def _current_of(self, document_id: str) -> Version | None:
-        standing = self.standing(document_id)
-        dated = all(one.occurred_at is not None for one in standing)
-
-        def newest(one: Version) -> tuple[datetime, datetime, str]:
-            said = one.occurred_at if dated and one.occurred_at is not None else one.published_at
-            return said, one.published_at, one.record_id
-
-        return max(standing, key=newest, default=None)
-
-    def _drop_texts_of_others(self, document_id: str) -> None:
-        current = self._current_of(document_id)
-        for record_id in self._by_document[document_id]:
-            if current is None or record_id != current.record_id:
+    def _choose(self, document_id: str) -> None:
+        """Decide which version of a document counts, and let go of the texts of the others."""
+        known = self._by_document[document_id]
+        if not known:
+            del self._by_document[document_id]
+            self._current.pop(document_id, None)
+            return
+        self._current[document_id] = current = _newest(known.values())
+        for record_id, _ in known:
+            if record_id != current.record_id:
                 self.texts.pop(record_id, None)
 
 
+def _key_of(version: Version) -> _Key:
+    return version.record_id, version.occurred_at
+
+
+def _newest(standing: Iterable[Version]) -> Version:
+    by_record: dict[str, Version] = {}
+    for one in standing:
+        other = by_record.setdefault(one.record_id, one)
+        by_record[one.record_id] = max(one, other, key=lambda version: version.told)
+    dated = all(one.occurred_at is not None for one in by_record.values())
+
+    def newest(one: Version) -> tuple[datetime, datetime, str]:
+        said = one.occurred_at if dated and one.occurred_at is not None else one.published_at
+        return said, one.published_at, one.record_id
+
+    return max(by_record.values(), key=newest)
+
+
 def to_frame(versions: Iterable[Version]) -> pl.DataFrame:
-    """Return one row of ``COLUMNS`` per version."""
+    """Return one row of ``COLUMNS`` per version, in an order that does not depend on theirs."""
     rows = [tuple(getattr(version, name) for name in COLUMNS) for version in versions]
-    return pl.DataFrame(rows, schema=COLUMNS, orient="row")
+    return pl.DataFrame(rows, schema=COLUMNS, orient="row").sort("document_id", "record_id", "occurred_at")
 
 
 def from_frame(frame: pl.DataFrame) -> list[Version]:

@@ -21,6 +21,10 @@ def register(service: Service, indexer: Indexer, versions: IndexStore) -> tuple[
     records = service.replay_at((topics.RECORD_INGESTED,), indexer.on_record, begins=indexer.begins)
     service.withhold(indexer.erasures, takebacks)
 
+    async def take_back(project: str) -> None:
+        service.require_active()
+        await service.take_back(topics.INDEX_VERSIONED, project)
+
     @service.on(topics.ERASURE_REQUESTED)
     async def on_erasure_requested(event: Envelope[ErasureRequested]) -> Envelope[ErasureCompleted]:
         await takebacks.refresh()
@@ -30,7 +34,7 @@ def register(service: Service, indexer: Indexer, versions: IndexStore) -> tuple[
             indexer=indexer,
             versions=versions,
             store=service.store,
-            take_back=lambda project: service.take_back(topics.INDEX_VERSIONED, project),
+            take_back=take_back,
         )
         return service.new(proof, cause=event)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
@@ -14,14 +14,15 @@ from tunewheel_contracts.errors import InvalidSpec, TunewheelError
 from tunewheel_contracts.event import Envelope
 from tunewheel_contracts.events.data import RecordIngested, RecordKind
 from tunewheel_contracts.events.retrieval import IndexVersioned
-from tunewheel_contracts.events.upstream import ProjectDeclared
+from tunewheel_contracts.events.upstream import DocumentWithdrawn, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_contracts.withdrawals import Withdrawals
-from tunewheel_embedding.endpoint import EmbeddingRefused
+from tunewheel_embedding.errors import EmbeddingRefused
 from tunewheel_runtime.deadletter import Position, Warn
 from tunewheel_runtime.store import ArtifactMissing, CorruptArtifact
 from tunewheel_runtime.view import View
 
+from tunewheel_index.building import AT_ONCE, FARTHEST_BEHIND, Builder
 from tunewheel_index.documents import Documents, Version
 from tunewheel_index.metrics import Metrics
 from tunewheel_index.project import Project, takes_of
@@ -30,15 +31,11 @@ from tunewheel_index.storing import IndexStore
 log = structlog.get_logger(__name__)
 IN_MEMORY = 4
 """Newest versions that stay in memory between builds; others are read again when they are needed."""
-AT_ONCE = 8
-"""Projects that are built at the same time: one whose endpoint is slow, or whose log is read again, delays no
-other."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
-Build = Callable[[Project], Awaitable[None]]
 
 
 class Indexer:
-    """Takes note of what happens on the loop, and has ``build`` called, once at a time for each project."""
+    """Takes note of what happens, and has ``builder`` build: one version at a time for each project."""
 
     def __init__(
         self,
@@ -55,11 +52,13 @@ class Indexer:
         self._metrics, self._quiet_seconds, self._warn, self._failed = metrics, quiet_seconds, warn, failed
         self.withdrawals, self.erasures = Withdrawals(), Erasures()
         self.projects: dict[str, Project] = {}
-        self.build: Build
+        self.builder: Builder
         self._room, self._wake = asyncio.Semaphore(AT_ONCE), asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._has_begun = False
+        self._read = 0
+        """Records since projects were looked through for those that lie far behind on the log."""
         declared.on_change(self._on_declared)
         declared.on_removal(self._on_removed)
         newest.on_change(self._on_versioned)
@@ -77,7 +76,7 @@ class Indexer:
         elif event != project.newest:
             log.warning("versioned_by_another_process", project=event.project, index_id=event.index_id)
             project.newest, project.index = event, None
-            self._touch(project)
+            self.touch(project)
 
     async def begins(self) -> dict[str, dict[str, int] | None]:
         """Take every project up where its newest version left it; return from where records are to be read.
@@ -97,19 +96,30 @@ class Indexer:
         """Take note of one record."""
         project = self.projects.get(envelope.project)
         if project is not None and apply(project, envelope):
-            self._touch(project)
+            self.touch(project)
+        self._read += 1
+        if self._read == FARTHEST_BEHIND:
+            self._wake.set()
 
     def on_takeback(self, envelope: Envelope[Any], position: Position) -> None:
         """Take note of one withdrawal or erasure."""
+        data = envelope.data
         self.withdrawals.apply(envelope, position.partition, position.offset)
         self.erasures.apply(envelope)
-        if (project := self.projects.get(envelope.project)) is not None:
-            self._touch(project)
+        project = self.projects.get(envelope.project)
+        if project is None:
+            return
+        if isinstance(data, DocumentWithdrawn):
+            subject = data.document_id
+        else:
+            subject = self.erasures.asked_by(envelope).subject
+        if project.documents.take_back(subject):
+            self.touch(project)
 
     async def start(self) -> None:
         """Begin to build, at once what is to be built already."""
         for project in self.projects.values():
-            self._touch(project)
+            self.touch(project)
         self._worker = asyncio.create_task(self._work(), name="indexer")
         self._worker.add_done_callback(self._ended)
 
@@ -127,11 +137,16 @@ class Indexer:
         """
         project = self.projects.get(name)
         if project is not None:
-            async with project.building, self._room:
+            async with self._room:
                 project.changed_at = None
-                await self.build(project)
+                await self.builder.build(project)
                 self._make_room(project)
         return project
+
+    def touch(self, project: Project) -> None:
+        """Note that a version is to be built."""
+        project.touch(time.monotonic())
+        self._wake.set()
 
     def _on_declared(self, envelope: Envelope[ProjectDeclared]) -> None:
         """A spec that retrieves for the first time, or differently, makes another version."""
@@ -147,7 +162,7 @@ class Indexer:
             project = self._add(spec, newest.data if newest else None, ())
             project.is_whole = False
         project.spec = spec
-        self._touch(project)
+        self.touch(project)
 
     async def _take_up(self, spec: ProjectSpec) -> None:
         if spec.retrieval is None:
@@ -167,10 +182,6 @@ class Indexer:
         self.projects[spec.project] = project = Project(spec, Documents(takes, known), newest)
         return project
 
-    def _touch(self, project: Project) -> None:
-        project.touch(time.monotonic())
-        self._wake.set()
-
     async def _work(self) -> None:
         while True:
             self._wake.clear()
@@ -178,14 +189,21 @@ class Indexer:
             idle = {name: one for name, one in self.projects.items() if name not in self._builds}
             due = {name: one.due_at(self._quiet_seconds) for name, one in idle.items()}
             for name in [name for name, at in due.items() if at is not None and at <= now]:
-                self._builds[name] = task = asyncio.create_task(self._try(name), name=f"index {name}")
-                task.add_done_callback(lambda done, name=name: self._built(name, done))
+                self._begin(name, self._try(name))
+            if self._read >= FARTHEST_BEHIND:
+                self._read = 0
+                for name in [name for name, at in due.items() if at is None]:
+                    self._begin(name, self._move_on(self.projects[name]))
             later = [at for at in due.values() if at is not None and at > now]
             try:
                 async with asyncio.timeout(max(0.0, min(later) - time.monotonic()) if later else None):
                     await self._wake.wait()
             except TimeoutError:
                 continue
+
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._builds[name] = task = asyncio.create_task(work, name=f"index {name}")
+        task.add_done_callback(lambda done: self._built(name, done))
 
     async def _try(self, name: str) -> None:
         topic, project = f"index {name}", self.projects.get(name)
@@ -205,6 +223,14 @@ class Indexer:
         else:
             project.troubles = 0
             self._warn(topic, None)
+        await self._move_on(project)
+
+    async def _move_on(self, project: Project) -> None:
+        try:
+            async with self._room:
+                await self.builder.move_on(project)
+        except TunewheelError as error:  # it is tried again with the next build, or many records later
+            log.warning("not_moved_on", project=project.name, error=str(error))
 
     def _built(self, name: str, build: asyncio.Task[None]) -> None:
         self._builds.pop(name, None)

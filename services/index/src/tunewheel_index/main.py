@@ -47,7 +47,7 @@ def make_app(settings: Settings) -> Service:
             takebacks.upto(topics.ERASURE_REQUESTED),
         )
 
-    builder = Builder(
+    indexer.builder = Builder(
         service,
         versions,
         embedders,
@@ -58,8 +58,8 @@ def make_app(settings: Settings) -> Service:
         kept_versions=settings.index_kept_versions,
         secret=settings.pseudonym_secret.get_secret_value() if settings.pseudonym_secret else "",
     )
-    indexer.build = builder.build
     service.on_startup(indexer.start)
+    service.on_shutdown(indexer.builder.close)
     service.on_shutdown(embedders.close)
     service.on_shutdown(indexer.stop)
     return service

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from tunewheel_contracts.erasures import Erasures
@@ -38,8 +37,10 @@ class Project:
     """When the first such change came."""
     troubles: int = 0
     """Builds that failed one after the other."""
-    building: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a version is built."""
+    erasures: int = 0
+    """Carried out by this process: what was planned before one must not be named after it."""
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while versions are stored and named, or deleted. Vectors are waited for without it."""
 
     @property
     def name(self) -> str:
@@ -56,25 +57,6 @@ class Project:
         if self.changed_at is None:
             return None
         return min(self.changed_at + quiet_seconds, self.waits_since + LONGEST_QUIET * quiet_seconds)
-
-
-def records_in(index: Index | None) -> dict[str, str]:
-    """Return, by document, the record that ``index`` was built from."""
-    if index is None:
-        return {}
-    return dict(index.documents.select("document_id", "record_id").iter_rows())
-
-
-def differing(before: Mapping[str, str], after: Mapping[str, str]) -> int:
-    """Count documents that are new, other, or gone."""
-    return sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())
-
-
-def without_text(
-    versions: Collection[Version], held: Mapping[str, str], texts: Collection[str]
-) -> list[Version]:
-    """Return the versions that are not in an index that holds ``held``, and whose text is not here."""
-    return [one for one in versions if held.get(one.document_id) != one.record_id not in texts]
 
 
 def takes_of(project: str, withdrawals: Withdrawals, erasures: Erasures) -> Takes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from io import BytesIO
 
@@ -71,7 +71,7 @@ class IndexStore:
             await self._store.replace(path, data)
             return ArtifactRef(path=path, sha256=content_sha256(data), size_bytes=len(data))
 
-    async def write_versions(self, project: str, versions: list[Version]) -> ArtifactRef:
+    async def write_versions(self, project: str, versions: Sequence[Version]) -> ArtifactRef:
         """Store the table that the next process goes on from, under a name that follows from its content."""
         data = await asyncio.to_thread(_parquet, versions)  # there may be hundreds of thousands
         return await self._put(f"{folder_of(project)}/{VERSIONS}/{content_sha256(data)[:32]}.parquet", data)
@@ -82,7 +82,8 @@ class IndexStore:
         Raises:
             ArtifactMissing, CorruptArtifact, TransientError
         """
-        return from_frame(pl.read_parquet(BytesIO(await self._store.get(event.versions))))
+        data = await self._store.get(event.versions)
+        return await asyncio.to_thread(lambda: from_frame(pl.read_parquet(BytesIO(data))))
 
     async def open(self, ref: ArtifactRef) -> Index:
         """Open the version whose manifest ``ref`` names; see ``open_index``."""
@@ -116,8 +117,7 @@ class IndexStore:
                 log.warning("index_version_unreadable", project=project, index_id=index_id, error=str(error))
                 found[index_id] = set()
                 continue
-            documents = pl.read_parquet(BytesIO(table))
-            records = set(documents.filter(pl.col("document_id") == document_id)["record_id"])
+            records = await asyncio.to_thread(_records_of, document_id, table)
             if taken := records.difference(standing):
                 found[index_id] = taken
         return found
@@ -142,7 +142,11 @@ class IndexStore:
         return found
 
 
-def _parquet(versions: list[Version]) -> bytes:
+def _records_of(document_id: str, table: bytes) -> set[str]:
+    return set(pl.read_parquet(BytesIO(table)).filter(pl.col("document_id") == document_id)["record_id"])
+
+
+def _parquet(versions: Sequence[Version]) -> bytes:
     buffer = BytesIO()
     to_frame(versions).write_parquet(buffer, statistics=False)
     return buffer.getvalue()

@@ -1,0 +1,93 @@
+"""What is known when a version is begun, and what of it is to be done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from tunewheel_contracts.events.data import RecordIngested
+from tunewheel_contracts.events.retrieval import IndexVersioned
+from tunewheel_contracts.formats.data_quality import PiiPolicy
+from tunewheel_contracts.formats.dataset import RecordsUpto
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_retrieval.building import index_id_of
+from tunewheel_retrieval.index import Index
+
+from tunewheel_index.documents import Version
+from tunewheel_index.project import Project
+
+
+@dataclass(frozen=True)
+class Upto:
+    """How far the log has been read, by topic and partition."""
+
+    records: RecordsUpto
+    withdrawals: RecordsUpto
+    erasures: RecordsUpto
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One version to be built: what was known when it was begun. What is derived from it takes a moment for
+    each document, and is asked for in a thread."""
+
+    project: str
+    spec: RetrievalSpec
+    pii: PiiPolicy
+    config: str
+    current: Sequence[Version]
+    known: Sequence[Version]
+    texts: dict[str, RecordIngested]
+    newest: IndexVersioned | None
+    index: Index | None
+    """The newest version, where it can be read."""
+    forgotten: Counter[str]
+    erasures: int
+    upto: Upto
+
+    @property
+    def previous(self) -> Index | None:
+        """The newest version, where its passages can be taken over."""
+        index = self.index
+        return index if index is not None and index.manifest.config_sha256 == self.config else None
+
+    @cached_property
+    def held(self) -> dict[str, str]:
+        """By document, the record whose passages can be taken over."""
+        return records_in(self.previous)
+
+    @cached_property
+    def lacks_texts(self) -> bool:
+        return any(self.held.get(one.document_id) != one.record_id not in self.texts for one in self.current)
+
+    @cached_property
+    def records(self) -> dict[str, str]:
+        return {one.document_id: one.record_id for one in self.current}
+
+    @cached_property
+    def index_id(self) -> str:
+        return index_id_of(self.config, self.records)
+
+    @cached_property
+    def is_newest(self) -> bool:
+        """Whether it is what the newest version holds."""
+        return self.index is not None and self.index.manifest.index_id == self.index_id
+
+    @cached_property
+    def changed(self) -> int:
+        """Documents that are new, other, or gone since the newest version."""
+        before, after = records_in(self.index), self.records
+        return sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())
+
+    def is_outdated(self, project: Project) -> bool:
+        """Tell whether something was erased, or named, since it was made."""
+        return project.newest is not self.newest or project.erasures != self.erasures
+
+
+def records_in(index: Index | None) -> dict[str, str]:
+    """Return, by document, the record that ``index`` was built from."""
+    if index is None:
+        return {}
+    return dict(index.documents.select("document_id", "record_id").iter_rows())
