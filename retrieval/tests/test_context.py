@@ -7,6 +7,8 @@ import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tunewheel_retrieval.context import (
     LARGEST_HEADER_BYTES,
     as_data,
@@ -106,6 +108,15 @@ def test_words_and_layout_of_a_passage_stay_as_they_are():
     words = "Schließfächer: 5 < 6 |> done, a <b>bold</b> word, नमस्\u200dते, 👩\u200d💻"
     text = f"{words}\n\n| a | b |\n|---|---|\n\tx = y[0]"
     assert as_data(text) == text
+
+
+ODD = "\r\n\t\v\x85 ab[]<>|\xa0\xad\u200b\u200d\u2028\u202e\u2060\u2066\ufeff\uff5c\u0416\u4e2d\U000e0041"
+
+
+@given(text=st.text(st.sampled_from(ODD), max_size=12) | st.text(max_size=12))
+def test_plain_text_is_told_from_text_that_must_be_cleaned(text: str):
+    """A text with ``<`` is always looked through; one at the end begins no special token."""
+    assert as_data(text) == as_data(f"{text}<")[:-1]
 
 
 def test_title_and_heading_stand_in_one_line_above_the_text():

@@ -95,7 +95,8 @@ class Index:
         are not found.
         """
         rankings = [self._words.best(question, max(k, DEPTH))]
-        cosines = None if vector is None else self.vectors @ np.asarray(vector, np.float32)
+        # in this thread: BLAS would share the rows among threads, and wait for the one that has to wait
+        cosines = None if vector is None else np.vecdot(self.vectors, np.asarray(vector, np.float32))
         if cosines is not None and np.any(cosines):
             rankings.append(best_of(cosines, max(k, DEPTH)))
         return tuple(

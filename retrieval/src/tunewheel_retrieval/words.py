@@ -10,9 +10,11 @@ idf, log(1 + (N - df + 0.5) / (df + 0.5)), which is never negative.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -163,29 +165,31 @@ class WordSearch:
         lengths = postings.lengths.astype(np.float32)
         mean = float(lengths.mean()) if lengths.size else 1.0
         norms = K1 * (1 - B + B * lengths / max(1.0, mean))
-        self._weights = (postings.counts / (postings.counts + norms[postings.rows])).astype(np.float32)
         frequency = np.diff(postings.begins)
-        self._idf = np.log1p((len(lengths) - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+        idf = np.log1p((len(lengths) - frequency + 0.5) / (frequency + 0.5))
+        weights = postings.counts / (postings.counts + norms[postings.rows]) * np.repeat(idf, frequency)
+        self._weights = weights.astype(np.float32)
+        """What each posting adds to the score of its passage."""
 
     def best(self, question: str, depth: int) -> list[int]:
         """Return the ``depth`` best rows that share a word with ``question``, the best first; rows with equal
-        scores come by their number."""
-        scores = np.zeros(len(self._postings.lengths), np.float32)
-        begins = self._postings.begins
-        for word in words_of(question):
-            number = self._number.get(word)
-            if number is not None:
-                found = slice(begins[number], begins[number + 1])
-                # a passage stands in the postings of a word once, so that += adds to each
-                scores[self._postings.rows[found]] += self._idf[number] * self._weights[found]
+        scores come by their number. Only postings of the question's words are read."""
+        begins, number = self._postings.begins, self._number
+        rows: list[Numbers] = []
+        weights: list[npt.NDArray[np.float32]] = []
+        for word, times in Counter(words_of(question)).items():
+            if (at := number.get(word)) is not None:
+                found = slice(begins[at], begins[at + 1])
+                rows.append(self._postings.rows[found])
+                weights.append(self._weights[found] * np.float32(times))
+        if not rows:
+            return []
+        scores: npt.NDArray[Any] = np.bincount(np.concatenate(rows), np.concatenate(weights))
         return best_of(scores, depth)
 
 
-def best_of(scores: npt.NDArray[np.float32], depth: int) -> list[int]:
+def best_of(scores: npt.NDArray[np.floating[Any]], depth: int) -> list[int]:
     """Return the rows of the ``depth`` highest scores above zero, the highest first, ties by row."""
-    found = np.flatnonzero(scores > 0)
-    if len(found) > depth:
-        limit = np.partition(scores[found], len(found) - depth)[len(found) - depth]
-        found = found[scores[found] >= limit]
-    order = np.lexsort((found, -scores[found]))[:depth]
-    return [int(row) for row in found[order]]
+    least = np.partition(scores, len(scores) - depth)[len(scores) - depth] if len(scores) > depth else 0
+    found = np.flatnonzero(scores >= least if least > 0 else scores > 0)
+    return found[np.lexsort((found, -scores[found]))[:depth]].tolist()

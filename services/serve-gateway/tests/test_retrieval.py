@@ -202,6 +202,46 @@ async def test_what_does_not_fit_the_budget_is_left_out(world: Any):
     assert len(sources_of(headers)) == 1
 
 
+TOO_LONG = {"error": {"message": "This model's maximum context length is 64 tokens.", "code": 400}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_passages_that_the_context_does_not_hold_are_left_out_from_the_last(world: Any, stream: bool):
+    more = SOPS | {"fees.md": "# Fees\n\nA refund of fees takes six days.\n"}
+    await retrieving(world, more, cite="answer")
+    async with await world.chat(REFUND) as response:
+        first, second, *_ = sources_of(response.headers)
+    world.engine.first[REFUND] = [(400, TOO_LONG, {})]
+    async with await world.chat(REFUND, stream=stream) as response:
+        assert (response.status, sources_of(response.headers)) == (200, [first, second])
+        text = await response.text()
+    assert f"[2] {second}" in text
+    assert "[3]" not in text
+    asked_first, asked_again = (one["messages"][0]["content"] for one in world.engine.asked[-2:])
+    assert "[3]\n```" in asked_first
+    assert "[3]\n```" not in asked_again
+    _, event = await world.completions(2)
+    assert len(event.retrieval.passage_ids) == 2
+    assert world.gateway.metrics.value("retrieval.shortened") == 1
+    assert world.gateway.metrics.value("completions.failed") == 0
+
+
+async def test_what_is_too_long_without_any_passage_is_the_clients_to_shorten(world: Any):
+    await retrieving(world)
+    world.engine.fail_with = (400, TOO_LONG, {})
+    async with await world.chat(REFUND) as response:
+        error = (await response.json())["error"]
+    assert (response.status, error["code"]) == (400, "context_length_exceeded")
+    assert system_of(world) == "Answer as JSON."
+    assert len(world.engine.asked) == len(SOPS) + 1
+    (failed,) = await world.completions()
+    assert (failed.retrieval.passage_ids, failed.fault) == ((), "client")
+    world.engine.fail_with = (400, {"error": {"message": "no such tool"}}, {})
+    async with await world.chat(REFUND) as response:
+        assert response.status == 400
+    assert world.gateway.metrics.value("retrieval.shortened") == len(SOPS)
+
+
 async def test_a_new_version_takes_over_and_a_broken_one_changes_nothing(world: Any):
     first = await retrieving(world, top_k=1)
     changed = SOPS | {"returns.md": SOPS["returns.md"].replace("five", "nine")}

@@ -27,6 +27,7 @@ from tunewheel_serve_gateway.retrieval.retriever import Retriever
 from tunewheel_serve_gateway.routing import Target, sticky_draw
 from tunewheel_serve_gateway.upstream.pool import Pool
 from tunewheel_serve_gateway.upstream.protocol import AT_HAND, Chunk, ModelNotLoaded, UpstreamError
+from tunewheel_serve_gateway.upstream.refusal import TOO_LONG
 from tunewheel_serve_gateway.upstream.sse import DONE, as_event
 
 T = TypeVar("T")
@@ -112,7 +113,8 @@ class Answering:
             try:
                 answer = await self._pool.complete(target, body)
             except (UpstreamError, asyncio.CancelledError) as error:
-                await self._outcomes.failed(exchange, error, started)
+                if not _may_be_shorter(request, error):
+                    await self._outcomes.failed(exchange, error, started)
                 raise
             exchange.take(answer)
             await self._outcomes.answered(target, request, exchange, started)
@@ -138,7 +140,8 @@ class Answering:
                 first = await anext(chunks, None)
             except BaseException as error:
                 await chunks.aclose()
-                if isinstance(error, UpstreamError | asyncio.CancelledError):
+                is_told = isinstance(error, UpstreamError | asyncio.CancelledError)
+                if is_told and not _may_be_shorter(request, error):
                     await self._outcomes.failed(exchange, error, started)
                 raise
             return Opened(target, request, exchange, chunks, first, started)
@@ -197,17 +200,32 @@ class Answering:
         target = await self._find(request, caller, sticky, chance)
         request = await self._with_passages(request, target.project)
         try:
-            return await ask(target, request)
+            return await self._within_context(target, request, ask)
         except ModelNotLoaded:
             if target.adapter is None:
                 raise
         await self._reconciler.reload(target.model_id)
         target = await self._find(request, caller, sticky, chance)
         try:
-            return await ask(target, request)
+            return await self._within_context(target, request, ask)
         except ModelNotLoaded as error:
             message = f"model {target.model_id} is being loaded; try again shortly"
             raise Unavailable(message, param="model", retry_after="2") from error
+
+    async def _within_context(
+        self, target: Target, request: ChatRequest, ask: Callable[[Target, ChatRequest], Awaitable[T]]
+    ) -> T:
+        """Ask; where the engine finds the prompt too long, leave out the last passage and ask again. What is
+        too long without any passage is the client's to shorten."""
+        while True:
+            try:
+                return await ask(target, request)
+            except UpstreamError as error:
+                fewer = request.without_last_passage()
+                if fewer is None or not _may_be_shorter(request, error):
+                    raise
+                request = fewer
+                self._outcomes.shortened()
 
     async def _find(self, request: ChatRequest, caller: Caller, sticky: str | None, chance: float) -> Target:
         """Return who answers, by ``chance`` where no user is named; a version that no route names is loaded
@@ -261,6 +279,12 @@ class Answering:
             defaults=decoding_parameters(target.bundle) if target.bundle else None,
         )
         return exchange, body
+
+
+def _may_be_shorter(request: ChatRequest, error: BaseException) -> bool:
+    """Tell whether ``request`` was refused as too long, and has passages in its prompt."""
+    is_refused = isinstance(error, UpstreamError) and error.code == TOO_LONG
+    return is_refused and request.retrieved is not None and request.retrieved.fewer is not None
 
 
 async def _all(opened: Opened) -> AsyncGenerator[Chunk, None]:

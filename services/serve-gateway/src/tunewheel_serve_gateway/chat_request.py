@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
@@ -57,6 +57,11 @@ class ChatRequest:
     def headers(self) -> Headers:
         """What a client is told of the passages that stood in the prompt."""
         return self.retrieved.headers if self.retrieved is not None else []
+
+    def without_last_passage(self) -> ChatRequest | None:
+        """Return it with one passage less in its prompt; None: there is none."""
+        fewer = self.retrieved.fewer if self.retrieved is not None else None
+        return replace(self, retrieved=fewer()) if fewer is not None else None
 
     @property
     def citation(self) -> str:

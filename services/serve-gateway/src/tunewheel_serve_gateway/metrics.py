@@ -23,6 +23,7 @@ COUNTERS: Mapping[str, str] = {
     "shadow.dropped": "Shadow copies dropped: too many waited, or the engine was full or away",
     "retrieval.answered": "Requests whose project's index was searched for passages",
     "retrieval.by_words": "Of these, those searched by words alone: the question had no vector",
+    "retrieval.shortened": "Passages left out of prompts that the model's context did not hold",
     "retrieval.unavailable": "Requests answered without passages, or refused, for want of an index",
     "indexes.opened": "Index versions opened",
     "indexes.failed": "Failed attempts to open an index version",

@@ -70,6 +70,10 @@ class Outcomes:
             exchange.finish(0.0)
             self._log.offer(exchange)
 
+    def shortened(self) -> None:
+        """Count a passage that was left out, and with it a request that the engine is sent once more."""
+        self._metrics.add("retrieval.shortened")
+
     async def failed(self, exchange: Exchange, error: BaseException, started: float) -> None:
         """Log what came of a request without a whole answer. A client that left waits for nothing."""
         if isinstance(error, UpstreamError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import aiohttp
 import structlog
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tunewheel_embedding.endpoint import EndpointEmbedder
     from tunewheel_embedding.static import StaticEmbedder, Vectors
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
@@ -54,13 +53,11 @@ class Embedders:
         self._seconds = seconds
         self._session: aiohttp.ClientSession | None = None
         self._endpoints: dict[str, Endpoint] = {}
-        self._questions = ThreadPoolExecutor(1, thread_name_prefix="embedding")
         self._batches = ThreadPoolExecutor(1, thread_name_prefix="embedding-batch")
         """Of ``embed``: no question waits for the thousands of texts of one request."""
 
     async def close(self) -> None:
-        for threads in (self._questions, self._batches):
-            threads.shutdown(wait=False, cancel_futures=True)
+        self._batches.shutdown(wait=False, cancel_futures=True)
         if self._session is not None:
             await self._session.close()
 
@@ -75,14 +72,16 @@ class Embedders:
         if manifest.embedding == self._static.name:
             self._static.units(["ready"])
 
-    async def of_question(self, embedding: Embedding, manifest: IndexManifest, text: str) -> Vectors | None:
-        """Return the vector of one question to the index of ``manifest``, (dimensions,); None: there is none
-        now, or the spec names another embedding than the index was built with."""
-        if isinstance(embedding, StaticEmbedding):
-            is_same = manifest.embedding == self._static.name
-            if not is_same:
-                return None
-            return await _in_thread(self._questions, lambda: self._static.units([text])[0])
+    def by_table(self, manifest: IndexManifest, text: str) -> Vectors | None:
+        """Return the vector of one question by the table, (dimensions,); None: the index was built with
+        another embedding. It takes 0.1 ms, and longer for a question of pages."""
+        return self._static.units([text])[0] if manifest.embedding == self._static.name else None
+
+    async def by_endpoint(
+        self, embedding: EndpointEmbedding, manifest: IndexManifest, text: str
+    ) -> Vectors | None:
+        """Return the vector of one question by the endpoint of ``embedding``, (dimensions,); None: there is
+        none now, or the index was built with another embedding."""
         try:
             one = self._endpoint(embedding)
             if manifest.embedding != one.embedder.name or not one.breaker.allows():
@@ -103,7 +102,7 @@ class Embedders:
 
         tokens = sum(map(estimated_tokens, texts))
         if isinstance(embedding, StaticEmbedding):
-            return await _in_thread(
+            return await asyncio.get_running_loop().run_in_executor(
                 self._batches, lambda: Embedded(self._static.name, self._static.units(texts), tokens)
             )
         try:
@@ -153,7 +152,3 @@ class Embedders:
             raise
         one.breaker.succeed()
         return vectors[0]
-
-
-async def _in_thread(threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(threads, call)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tunewheel_contracts.formats.index import RetrievalUse
@@ -29,6 +31,8 @@ class Retrieved:
     headers: Headers
     use: RetrievalUse | None
     """For the log; None: there was no index."""
+    fewer: Callable[[], Retrieved] | None = field(default=None, compare=False)
+    """The same without the last passage, for a prompt that is too long; None: there is none in it."""
 
 
 WITHOUT_INDEX = Retrieved("", "", [(INDEX_HEADER, NO_INDEX)], None)
@@ -38,20 +42,32 @@ def retrieved(
     spec: RetrievalSpec, index_id: str, hits: tuple[Hit, ...], *, embedded: bool, milliseconds: float
 ) -> Retrieved:
     """Return what becomes of ``hits``, the passages that fit. ``embedded``: the question had a vector."""
+    use = RetrievalUse(
+        index_id=index_id,
+        passage_ids=tuple(hit.passage.passage_id for hit in hits),
+        scores=tuple(hit.score for hit in hits),
+        milliseconds=milliseconds,
+        similarity=max((hit.similarity or 0.0 for hit in hits), default=0.0) if embedded else None,
+        retrieval_sha256=spec.sha256,
+    )
+    return _with_passages(spec, hits, use)
+
+
+def _with_passages(spec: RetrievalSpec, hits: tuple[Hit, ...], use: RetrievalUse) -> Retrieved:
     cited = sources(hits)
     return Retrieved(
         context_of(spec, hits),
         sources_text(cited) if spec.cite == "answer" else "",
-        [(INDEX_HEADER, index_id.encode()), (SOURCES_HEADER, sources_header(cited).encode())],
-        RetrievalUse(
-            index_id=index_id,
-            passage_ids=tuple(hit.passage.passage_id for hit in hits),
-            scores=tuple(hit.score for hit in hits),
-            milliseconds=milliseconds,
-            similarity=max((hit.similarity or 0.0 for hit in hits), default=0.0) if embedded else None,
-            retrieval_sha256=spec.sha256,
-        ),
+        [(INDEX_HEADER, use.index_id.encode()), (SOURCES_HEADER, sources_header(cited).encode())],
+        use,
+        partial(_without_last, spec, hits, use) if hits else None,
     )
+
+
+def _without_last(spec: RetrievalSpec, hits: tuple[Hit, ...], use: RetrievalUse) -> Retrieved:
+    """How well the documents fit the question does not depend on how many passages a prompt holds."""
+    shorter = {"passage_ids": use.passage_ids[:-1], "scores": use.scores[:-1]}
+    return _with_passages(spec, hits[:-1], use.model_copy(update=shorter))
 
 
 def cite(answer: dict[str, Any], citation: str) -> None:

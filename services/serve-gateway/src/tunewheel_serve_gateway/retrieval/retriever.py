@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
 import structlog
-from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_contracts.formats.retrieval_spec import EndpointEmbedding, RetrievalSpec, StaticEmbedding
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_retrieval.hits import Hit
 from tunewheel_retrieval.prompts import look_up
@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 Switch = Literal["on", "off"]
 SEARCHES = 2
-"""At once. They run beside the event loop: a search of 10,000 passages takes milliseconds."""
+"""At once, beside the event loop."""
+SHORT_SEARCH = 12_000
+"""Passages that are searched on the event loop, in a millisecond: a thread would be waited for longer than
+that, as it competes with the loop for the interpreter's lock."""
+SHORT_QUESTION = 500
+"""Characters of a question that is embedded on the event loop."""
 
 
 class Retriever:
@@ -105,17 +110,24 @@ class Retriever:
 
     async def _look_up(self, spec: RetrievalSpec, index: Index, question: str) -> Retrieved:
         started = time.perf_counter()
-        vector = await self.embedders.of_question(spec.embedding, index.manifest, question)
-        if vector is None:
+        embedding, manifest = spec.embedding, index.manifest
+        vector = None
+        if isinstance(embedding, EndpointEmbedding):
+            vector = await self.embedders.by_endpoint(embedding, manifest, question)
+
+        def search() -> tuple[bool, tuple[Hit, ...]]:
+            is_static = isinstance(embedding, StaticEmbedding)
+            found = self.embedders.by_table(manifest, question) if is_static else vector
+            return found is None, look_up(index, spec, question, found)
+
+        if len(index.rows) <= SHORT_SEARCH and len(question) <= SHORT_QUESTION:
+            by_words, hits = search()
+        else:
+            by_words, hits = await asyncio.get_running_loop().run_in_executor(self._threads, search)
+        if by_words:
             self._metrics.add("retrieval.by_words")
-
-        def search() -> tuple[Hit, ...]:
-            return look_up(index, spec, question, vector)
-
-        hits = await asyncio.get_running_loop().run_in_executor(self._threads, search)
         taken = (time.perf_counter() - started) * 1000
-        index_id, embedded = index.manifest.index_id, vector is not None
-        return retrieved(spec, index_id, hits, embedded=embedded, milliseconds=round(taken, 3))
+        return retrieved(spec, manifest.index_id, hits, embedded=not by_words, milliseconds=round(taken, 3))
 
 
 def make_retriever(

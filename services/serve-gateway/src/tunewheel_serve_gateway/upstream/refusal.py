@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LONGEST_MESSAGE = 2_000
+TOO_LONG = "context_length_exceeded"
 _TOO_LONG = re.compile(
     r"maximum (context|model) length|model's (maximum )?context length|context_length_exceeded"
     r"|`inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than",
@@ -36,8 +37,8 @@ def refusal_of(status: int, error: Mapping[str, Any]) -> Refusal:
     param, code = (_text(error.get(name)) for name in ("param", "code"))
     if status == 429:
         return Refusal(status, message, param, code or "rate_limit_exceeded")
-    if code == "context_length_exceeded" or _TOO_LONG.search(message):
-        return Refusal(400, message, param or "messages", "context_length_exceeded")
+    if code == TOO_LONG or _TOO_LONG.search(message):
+        return Refusal(400, message, param or "messages", TOO_LONG)
     return Refusal(status, message, param, code)
 
 
