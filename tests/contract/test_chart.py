@@ -16,6 +16,7 @@ from tunewheel_contracts.topics import TOPICS
 from tunewheel_runtime.settings import ServiceSettings
 from tunewheel_train.settings import Settings as TrainSettings
 
+from .deployment import stages
 from .test_settings_named import ROOT, SERVICES, settings_of
 
 HELM = ROOT / "deploy" / "helm"
@@ -126,6 +127,15 @@ def test_a_training_pod_is_given_longer_than_its_last_checkpoint_may_take() -> N
     assert grace > fields["stop_seconds"].default + fields["shutdown_seconds"].default
     others = [s["terminationGracePeriodSeconds"] for s in loaded("values.yaml")["services"].values()]
     assert min(others) > ServiceSettings.model_fields["shutdown_seconds"].default
+
+
+def test_a_pod_runs_as_the_image_s_user_and_may_write_where_the_image_does() -> None:
+    user = loaded("values.yaml")["podSecurity"]
+    (runs_as,) = stages()["service"].of("USER")
+    assert runs_as == f"{user['runAsUser']}:{user['runAsGroup']}"
+    pod = (CHART / "templates" / "_pod.tpl").read_text("utf-8")
+    for volume in json.loads(stages()["base"].of("VOLUME")[0]):
+        assert f"mountPath: {volume}}}" in pod, volume
 
 
 def test_a_packed_chart_holds_the_rules_and_dashboards(

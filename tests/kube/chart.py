@@ -145,7 +145,8 @@ def test_pods_keep_the_restricted_standard_and_can_be_asked_and_stopped(
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["securityContext"]["runAsUser"] > 0
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+        makes_jobs = example == "highly-available" and name == "wheel-tunewheel-train"
+        assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (makes_jobs, False)
         (container,) = pod["containers"]
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -177,7 +178,7 @@ def test_nothing_is_single_where_it_must_not_be(manifests: dict[str, Manifests])
     assert of_kind(manifests["minimal"], "PodDisruptionBudget") == {}
     limits = {name: container_of(one)["resources"]["limits"] for name, one in services.items()}
     gpus = {name: limit["nvidia.com/gpu"] for name, limit in limits.items() if "nvidia.com/gpu" in limit}
-    assert gpus == {"engine": 1, "eval": 1, "train": 2}
+    assert gpus == {"engine": 1, "eval": 1}, "runs have theirs in Jobs"
 
 
 def test_each_engine_has_a_name_that_the_gateway_is_told(manifests: dict[str, Manifests]) -> None:
@@ -277,10 +278,7 @@ def test_more_partitions_allow_more_replicas(helm: str, chart: Path) -> None:
 def test_runs_are_jobs_of_their_own_where_it_is_asked_for(
     helm: str, chart: Path, tmp_path: Path, core_schemas: Path
 ) -> None:
-    found = rendered(
-        helm, chart, "highly-available",
-        "services.train.jobs.enabled=true", "services.train.jobs.gpus=2", "services.train.gpus=0",
-    )  # fmt: skip
+    found = rendered(helm, chart, "highly-available")
     (text,) = (one["data"]["job.yaml"] for one in found if one["metadata"]["name"].endswith("-train-job"))
     path = tmp_path / "job.yaml"
     path.write_text(text)
@@ -317,5 +315,5 @@ def test_runs_are_jobs_of_their_own_where_it_is_asked_for(
 def test_jobs_that_contradict_the_service_end_the_installation(
     helm: str, chart: Path, told: tuple[str, ...], said: str
 ) -> None:
-    values = ("--values", str(EXAMPLES["highly-available"]), "--set", "services.train.jobs.enabled=true")
+    values = ("--values", str(EXAMPLES["highly-available"]))
     assert said in run(helm, "template", "wheel", str(chart), *values, *told_by(*told), fails=True)

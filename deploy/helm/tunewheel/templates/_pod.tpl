@@ -12,6 +12,10 @@ metadata:
     {{- with .values.podLabels }}{{ toYaml . | nindent 4 }}{{ end }}
   annotations:
     checksum/settings: {{ toJson $environment.variables | sha256sum }}
+    {{- if and ((.values.jobs | default dict).enabled) (ne .kind "Job") }}
+    # The service reads the template of its Jobs when it starts.
+    checksum/job: {{ toJson .values | sha256sum }}
+    {{- end }}
     {{- with .values.podAnnotations }}{{ toYaml . | nindent 4 }}{{ end }}
 spec:
   {{- $launches := and (eq .name "train") ((.values.jobs | default dict).enabled) (ne .kind "Job") }}
