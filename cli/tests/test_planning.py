@@ -71,6 +71,18 @@ def test_a_spec_gives_model_and_recipe() -> None:
     assert found["memory"]["weights"] == 2 * found["parameters"]
 
 
+def test_passages_in_the_prompts_are_counted(tmp_path: Path) -> None:
+    """Three passages of 128 tokens, where the budget is 256."""
+    spec, text = tmp_path / "project.yaml", SPEC.read_text()
+    assert "  budget_tokens: 384\n" in text
+    counted: list[int] = []
+    for training in ("", "  passage_tokens: 128\n  training: {distractors: 2}\n"):
+        spec.write_text(text.replace("  budget_tokens: 384\n", f"  budget_tokens: 256\n{training}"))
+        (found,) = plans(str(spec), "--device", "l4", "--tokens-per-example", "256", "--answer-tokens", "32")
+        counted.append(found["tokens"])
+    assert counted[1] == 2 * counted[0]
+
+
 CONFIG = {
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
     "vocab_size": 1000,

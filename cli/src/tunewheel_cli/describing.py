@@ -138,7 +138,9 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     data.ErasureCompleted: lambda e: (
         f"{e.erasure_id}: {e.records} erased by {e.holder}, {len(e.dataset_ids)} dataset versions held some"
     ),
-    data.DatasetRequested: lambda e: f"{e.reason.value}: {e.request}",
+    data.DatasetRequested: lambda e: (
+        f"{e.reason.value}: {e.request}{', waits for the first index' if e.awaits_index else ''}"
+    ),
     data.DatasetVersioned: _versioned,
     data.DatasetRejected: lambda e: "; ".join(e.reasons),
     training.TrainControl: lambda e: f"{e.run_id}: {e.action.value}",

@@ -86,6 +86,15 @@ def stats_of(*, examples: int, tokens: int, answer: int, prompt: int) -> Dataset
     )  # fmt: skip
 
 
+def passage_tokens(spec: ProjectSpec | None) -> int:
+    """Most tokens of passages in a prompt that trains, as the index counts them; 0: it holds none."""
+    retrieval = spec.retrieval if spec is not None else None
+    if retrieval is None or retrieval.training is None:
+        return 0
+    passages = 1 + retrieval.training.distractors
+    return min(retrieval.budget_tokens, passages * retrieval.passage_tokens)
+
+
 def pairs_of(*, pairs: int, tokens: int, answer: int) -> DatasetStats:
     """Statistics of ``pairs`` whose two conversations are as long as ``stats_of`` takes examples to be."""
     return DatasetStats(

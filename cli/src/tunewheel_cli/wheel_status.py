@@ -95,6 +95,8 @@ class ProjectStatus:
             by_itself = stage == "retired" and event.decided_by in ("rollout", "criteria")
             if stage in ("retired", "rejected", "evaluated") and not by_itself:
                 return
+        elif getattr(event, "awaits_index", False):
+            place = "waiting for the first index of its documents"
         elif name in _PLACES:
             place = _PLACES[name]
         else:

@@ -291,9 +291,9 @@ TURN_COMPLETED = TopicSpec(
 INDEX_VERSIONED = TopicSpec(
     retrieval.IndexVersioned,
     ("index",),
-    ("serve-gateway", "eval", "index"),
+    ("serve-gateway", "eval", "index", "curate"),
     cleanup="compact",
-    replayed_by=("serve-gateway", "eval", "index"),
+    replayed_by=("serve-gateway", "eval", "index", "curate"),
 )
 
 TOPICS: tuple[TopicSpec, ...] = tuple(v for v in list(globals().values()) if isinstance(v, TopicSpec))

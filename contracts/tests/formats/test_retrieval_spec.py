@@ -30,6 +30,23 @@ def test_only_what_an_index_holds_makes_another_index() -> None:
     assert RetrievalSpec(passage_tokens=64).indexed != spec.indexed
 
 
+def test_training_changes_what_trains_and_nothing_that_serves() -> None:
+    bare, plain = parse_spec(TEXT), parse_spec(f"{TEXT}retrieval: {{}}\n")
+    trained = parse_spec(f"{TEXT}retrieval: {{training: {{}}}}\n")
+    assert plain.retrieval is not None
+    assert trained.retrieval is not None
+    assert "training" not in plain.retrieval.model_dump(mode="json")
+    assert (trained.retrieval.sha256, trained.retrieval.indexed) == (
+        plain.retrieval.sha256,
+        plain.retrieval.indexed,
+    )
+    assert bare.training_sha256 == plain.training_sha256 != trained.training_sha256
+    fewer = parse_spec(f"{TEXT}retrieval: {{default: 'off', training: {{distractors: 1}}}}\n")
+    assert fewer.training_sha256 != trained.training_sha256
+    off = parse_spec(f"{TEXT}retrieval: {{default: 'off', cite: answer, training: {{}}}}\n")
+    assert off.training_sha256 == trained.training_sha256
+
+
 @pytest.mark.parametrize(
     ("given", "names"),
     [
@@ -37,6 +54,7 @@ def test_only_what_an_index_holds_makes_another_index() -> None:
         ({"template": "{passage}"}, ["template", "{passages}"]),
         ({"overlap": 97}, ["overlap", "passage_tokens"]),
         ({"passage_tokens": 15}, ["passage_tokens"]),
+        ({"top_k": 2, "training": {"distractors": 2}}, ["distractors", "top_k 2"]),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(given: dict[str, Any], names: list[str]) -> None:

@@ -14,9 +14,12 @@ from tunewheel_contracts.errors import InvalidEvent, TransientError
 from tunewheel_contracts.event import Envelope, new_event
 from tunewheel_contracts.events.data import BuildReason, DatasetRejected, DatasetRequested, DatasetVersioned
 from tunewheel_contracts.events.production import DriftDetected, DriftWindow
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ProjectDeclared
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetCounts
+from tunewheel_contracts.formats.index import IndexCounts
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec, RetrievedTraining
 from tunewheel_contracts.identity import content_sha256
 from tunewheel_contracts.principal import Principal
 from tunewheel_curate.builds.building import Builder, BuildFailed, BuildStopped, WorkerFailed
@@ -47,6 +50,19 @@ class Projects:
         return self._declared
 
 
+class Indexes:
+    """The newest index of a project, if any."""
+
+    def __init__(self) -> None:
+        self.newest: Envelope[IndexVersioned] | None = None
+
+    def get(self, _: str) -> Envelope[IndexVersioned] | None:
+        return self.newest
+
+    async def fresh(self, _: str) -> Envelope[IndexVersioned] | None:
+        return self.newest
+
+
 class DyingBuilder(Builder):
     """The processes that carry builds out end in ``deaths``, one after the other, then in order."""
 
@@ -54,9 +70,11 @@ class DyingBuilder(Builder):
         super().__init__()
         self.deaths: list[Exception] = []
         self.begun = 0
+        self.indexes: list[ArtifactRef | None] = []
 
     async def _run(self, order: BuildOrder, stop: asyncio.Event) -> BuildOutcome:
         self.begun += 1
+        self.indexes.append(order.index)
         if self.deaths:
             raise self.deaths.pop(0)
         return BuildOutcome(rows_sha256="0" * 64, rejections=("dataset.min_examples: 3 clean examples",))
@@ -74,10 +92,12 @@ class Desk:
         self.builder = DyingBuilder()
         self._rows = records(*({"partition": 0, "offset": n} for n in range(5)))
         service = Service("curate", Settings(store_url=store.as_uri(), **identity))
+        self.indexes, self.store = Indexes(), service.store
         self.curation = Curation(
             service,
             table=self.table,
             projects=Projects(spec()),  # type: ignore[arg-type]
+            indexes=self.indexes,  # type: ignore[arg-type]
             known=self.known,
             followed=self,  # type: ignore[arg-type]
             missing=MissingRecords(service.store, service.warn),
@@ -323,3 +343,87 @@ async def test_a_build_that_was_accepted_ends_when_its_operator_lost_the_role(gu
 
 async def test_curates_own_requests_need_nobody(guarded: Guarded) -> None:
     assert isinstance(await guarded.build(), DatasetRejected)
+
+
+def indexed(name: str) -> Envelope[IndexVersioned]:
+    ref = ArtifactRef(path=f"indexes/shop/{name}/manifest.json", sha256=content_sha256(b"{}"), size_bytes=2)
+    data = IndexVersioned(
+        project="shop", index_id=name, manifest=ref, retrieval_sha256="0" * 64, versions=ref,
+        counts=IndexCounts(documents=1, passages=1, tokens=1), records_upto={}, withdrawals_upto={},
+        erasures_upto={},
+    )  # fmt: skip
+    return new_event(data, source="/test")
+
+
+@pytest.fixture
+def reading(tmp_path: Path, spec, records) -> Desk:
+    """Curation of a project that trains with passages."""
+    retrieval = RetrievalSpec(training=RetrievedTraining())
+    return Desk(tmp_path, lambda: spec().model_copy(update={"retrieval": retrieval}), records)
+
+
+async def answer_of(desk: Desk, event: Envelope[Any]) -> Envelope[Any] | None:
+    desk.log.append(event)
+    answer = await desk.curation.answer(event, Lease(TopicPartition("dataset.requested", 0)))
+    if answer is not None:
+        desk.log.append(answer)
+    return answer
+
+
+def named(upto: dict[str, int] | None) -> Envelope[DatasetRequested]:
+    data = DatasetRequested(project="shop", reason=BuildReason.COUNT, request="3 records", records_upto=upto)
+    return new_event(data, source="/test")
+
+
+async def test_a_build_waits_for_the_first_index_over_restarts(reading: Desk) -> None:
+    """And nothing else is asked for meanwhile: what comes is in it."""
+    waits = await answer_of(reading, named({"0": 3}))
+    assert waits is not None
+    assert (waits.data.awaits_index, waits.data.records_upto) == (True, None)
+    assert await answer_of(reading, waits) is None
+    log = reading.log
+    reading.restart()
+    reading.log = log
+    await reading.refresh()
+    assert await reading.curation.requests_that_waited("shop") == []
+    assert await reading.drift("input") is None
+    assert await reading.curation.holds("shop", BuildReason.QUIET)
+    reading.arrived, reading.indexes.newest = 5, indexed("ix-1")
+    (request,) = await reading.curation.requests_that_waited("shop")
+    assert request.causation_id == waits.id
+    assert (request.data.records_upto, request.data.index_id) == ({"0": 5}, "ix-1")
+    reading.log.append(request)
+    await reading.refresh()
+    assert await reading.curation.requests_that_waited("shop") == []
+    built = await answer_of(reading, request)
+    assert isinstance(built.data, DatasetRejected)
+    assert reading.builder.begun == 1
+
+
+async def test_a_project_that_trains_without_passages_after_all_waits_no_more(reading: Desk, spec) -> None:
+    waits = await answer_of(reading, named({"0": 3}))
+    assert waits is not None
+    await reading.refresh()
+    reading.curation.projects = Projects(spec())  # type: ignore[assignment]
+    (request,) = await reading.curation.requests_that_waited("shop")
+    assert (request.data.records_upto, request.data.index_id) == ({"0": 3}, None)
+
+
+async def test_every_attempt_takes_passages_from_the_index_that_its_request_names(reading: Desk) -> None:
+    """A newer one is of the next build, unless the named one is deleted."""
+    first, second = indexed("ix-1"), indexed("ix-2")
+    await reading.store.put(first.data.manifest.path, b"{}")
+    reading.indexes.newest = first
+    request = await reading.drift("input")
+    assert request is not None
+    assert request.data.index == first.data.manifest
+    reading.indexes.newest = second
+    reading.builder.deaths = [BuildFailed("killed")]
+    await answer_of(reading, request)
+    assert reading.builder.indexes == [first.data.manifest] * 2
+    await reading.store.delete([first.data.manifest.path])
+    reading.log.clear()
+    reading.restart()
+    reading.indexes.newest = second
+    await answer_of(reading, request)
+    assert reading.builder.indexes == [second.data.manifest]

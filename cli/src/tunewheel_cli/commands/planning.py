@@ -70,7 +70,10 @@ def plan(
     examples: Annotated[
         int, typer.Option(min=1, help="Training examples, where there is no --dataset.")
     ] = 1000,
-    tokens_per_example: Annotated[int, typer.Option(min=2, help="Tokens of an example, on average.")] = 400,
+    tokens_per_example: Annotated[
+        int,
+        typer.Option(min=2, help="Tokens of an example, on average; passages of documents come on top."),
+    ] = 400,
     answer_tokens: Annotated[int, typer.Option(min=1, help="Of these, tokens to learn.")] = 100,
     prompt_tokens: Annotated[
         int, typer.Option(min=0, help="Tokens of the system prompt that all begin with.")
@@ -106,11 +109,12 @@ def plan(
         models = {name: planning.find_shape(name)} if name else planning.FROM_1B
         preference = project.train.preference if project else None
         measured = _measured(version, preference)
+        tokens = tokens_per_example + planning.passage_tokens(project)
         stats = measured.stats if measured else planning.stats_of(
-            examples=examples, tokens=tokens_per_example, answer=answer_tokens, prompt=prompt_tokens
+            examples=examples, tokens=tokens, answer=answer_tokens, prompt=prompt_tokens
         )  # fmt: skip
         answers = measured.pairs if measured and pairs is None else planning.pairs_of(
-            pairs=pairs or examples, tokens=tokens_per_example, answer=answer_tokens
+            pairs=pairs or examples, tokens=tokens, answer=answer_tokens
         )  # fmt: skip
         methods = method or ([project.train.method] if project else list(TrainMethod))
         recipes = [planning.recipe_of(project, m, epochs=epochs) for m in methods]

@@ -99,6 +99,13 @@ class DatasetRequested(Event):
     principal: OptionalPrincipal = None
     alarm_ids: Annotated[tuple[Slug, ...], Field(max_length=64, exclude_if=operator.not_)] = ()
     """Open alarms that the turn is to mend: ``alarm_id`` of their ``drift.detected``."""
+    awaits_index: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """The project trains with passages, and has no index yet. Curate answers with a request that names
+    records and index once there is one."""
+    index_id: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
+    """The index version to take passages from, beside the records; None: none, or the newest at the build."""
+    index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
+    """Its ``IndexManifest``."""
 
 
 class DatasetVersioned(Event):
@@ -127,6 +134,10 @@ class DatasetVersioned(Event):
     missing_records: Annotated[int | None, Field(ge=1, exclude_if=lambda count: count is None)] = None
     """Records of all projects that were removed from the log before curate read them: this version may be
     smaller for it. None where there are none."""
+    index_id: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
+    """As in ``DatasetManifest``: the index version whose passages stand in the rows that train."""
+    index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
+    """Its ``IndexManifest``."""
 
 
 class DatasetRejected(Event):

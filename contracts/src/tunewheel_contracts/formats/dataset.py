@@ -155,10 +155,25 @@ class TeacherUse(Frozen):
     """Sections that it wrote questions and answers about; the others were asked extractively."""
 
 
+class PassageUse(Frozen):
+    """What the rows that train were given of the project's documents: how many rows of which kind."""
+
+    gold: Annotated[int, Field(ge=0)]
+    """With the passage that answers."""
+    distractors_only: Annotated[int, Field(ge=0)]
+    """With other passages alone."""
+    without: Annotated[int, Field(ge=0)]
+    """Without a passage: none was found, or none had room."""
+    left_out: Annotated[int, Field(ge=0)]
+    """Passages of the index that no row may hold: of a document that was taken back or that the version's
+    records lack, or with a held-out question, one of a benchmark, or a control token of the base model."""
+
+
 class DatasetManifest(Frozen):
     """``datasets/<dataset_id>/manifest.json``. ``dataset_id`` is ``ds-`` and 20 hex digits of the SHA-256
     of the spec's hash, the canonical rows of both splits and, where there are any, the preference pairs and
-    the negatives; of rows that an earlier version had and the one before this had not, ``previous`` too."""
+    the negatives; of rows with passages ``index_id`` too, and of rows that an earlier version had and the one
+    before this had not, ``previous``."""
 
     dataset_id: Slug
     project: Slug
@@ -172,7 +187,8 @@ class DatasetManifest(Frozen):
     lineage: ArtifactRef | None = None
     """Parquet: record_id, source_event_id, source_id, kind, validated_by and validated_at (where the source
     said so), example_id or the stage that dropped it, flags (what was noticed about the record,
-    comma-separated). ``source_id`` and ``validated_by`` are pseudonyms, as ``group`` is in all files."""
+    comma-separated); where ``format`` is ``passage``, the example's prompt shows a passage of the record.
+    ``source_id`` and ``validated_by`` are pseudonyms, as ``group`` is in all files."""
     preferences: ArtifactRef | None = None
     """Parquet of ``PreferencePair``; None where no record tells an answer to avoid."""
     negatives: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
@@ -194,3 +210,8 @@ class DatasetManifest(Frozen):
     previous: Slug | None = None
     """The project's version before this one, whose ``holdout_memory`` it continues. The records it was built
     from stand in ``dataset.versioned`` alone: offsets differ between logs that hold the same records."""
+    index_id: Annotated[Slug | None, Field(exclude_if=lambda name: name is None)] = None
+    """The index version whose passages stand in the rows that train; None: they hold no passages."""
+    index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
+    """Its ``IndexManifest``."""
+    passages: Annotated[PassageUse | None, Field(exclude_if=lambda use: use is None)] = None

@@ -71,6 +71,17 @@ Embedding = Annotated[
 ]
 
 
+class RetrievedTraining(Strict):
+    """Models are trained on prompts with passages, as they are served (RAFT: Zhang et al., "Adapting Language
+    Model to Domain Specific RAG", 2024)."""
+
+    gold: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Share of the examples whose passages hold the one that answers. The others hold distractors alone, so
+    that a model learns to answer from what it knows where the documents say nothing."""
+    distractors: Annotated[int, Field(ge=0, le=31)] = 2
+    """Other passages beside it: the best-ranked for the same question."""
+
+
 class RetrievalSpec(Strict):
     """Answers may draw on the project's documents: which passages, how many, and where they stand."""
 
@@ -92,6 +103,8 @@ class RetrievalSpec(Strict):
     too."""
     when_unavailable: Literal["answer", "refuse"] = "answer"
     """While there is no index: answer without passages, or with status 503."""
+    training: Annotated[RetrievedTraining | None, Field(exclude_if=lambda training: training is None)] = None
+    """Curate puts passages into the rows that train. Null: models are trained without."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -106,14 +119,25 @@ class RetrievalSpec(Strict):
                 "overlap",
                 f"{self.overlap} is more than half of passage_tokens {self.passage_tokens}; lower it",
             )
+        if self.training is not None and self.training.distractors >= self.top_k:
+            raise inconsistent(
+                "training.distractors",
+                f"{self.training.distractors} and the passage that answers are more than top_k {self.top_k} "
+                "passages, which a served prompt never holds; lower it, or raise top_k",
+            )
         return self
 
     @property
     def sha256(self) -> str:
-        """Of the whole retrieval configuration: part of the bundle that is judged."""
-        return content_sha256(self.model_dump(mode="json"))
+        """Of all that decides what a prompt is given: part of the bundle that is judged."""
+        return content_sha256(self.model_dump(mode="json", exclude={"training"}))
 
     @property
     def indexed(self) -> dict[str, object]:
         """The part that decides what an index holds; the rest decides what is done with what it finds."""
         return self.model_dump(mode="json", include={"embedding", "passage_tokens", "overlap"})
+
+    @property
+    def trained(self) -> dict[str, object]:
+        """The part that decides which passages stand in the rows that train."""
+        return self.indexed | self.model_dump(mode="json", include={"budget_tokens", "template", "training"})

@@ -300,7 +300,14 @@ class ProjectSpec(Strict):
         own = self.model_dump(mode="json", include=parts, exclude={"dataset": {"build", "erase_versions"}})
         # Questions of these tasks are kept out of the training rows.
         tasks = [one.model_dump(mode="json") for one in self.evaluation.lm_eval]
-        return content_sha256(own | {"lm_eval": tasks})
+        reads = self.retrieval is not None and self.retrieval.training is not None
+        passages = {"retrieval": self.retrieval.trained} if self.retrieval is not None and reads else {}
+        return content_sha256(own | {"lm_eval": tasks} | passages)
+
+    @property
+    def trains_with_passages(self) -> bool:
+        """Whether curate puts passages of the project's documents into the rows that train."""
+        return self.retrieval is not None and self.retrieval.training is not None
 
     @property
     def criteria_sha256(self) -> str:

@@ -91,6 +91,8 @@ def _by_turn(data: Any) -> tuple[Step, str, Tone] | None:
     match data:
         case ProjectDeclared():
             return Step.INGEST, "declared", "waiting"
+        case DatasetRequested(awaits_index=True):
+            return Step.CURATE, "waits for the first index of its documents", "waiting"
         case DatasetRequested():
             return Step.CURATE, f"builds a version ({data.reason.value})", "working"
         case DatasetRejected():

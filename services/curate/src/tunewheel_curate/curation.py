@@ -20,6 +20,7 @@ from tunewheel_contracts.events.data import (
 )
 from tunewheel_contracts.events.monitoring import TurnDecided
 from tunewheel_contracts.events.production import DriftDetected
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
 from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_runtime.attempts import Attempts, AttemptsSpent
@@ -43,6 +44,7 @@ from tunewheel_curate.turns.labelling import LabelCount
 log = structlog.get_logger(__name__)
 
 CatchUp = Callable[[], Awaitable[None]]
+NO_INDEX = "retrieval.training wants passages, and there is no index yet; see that the index service runs"
 
 
 class Curation:
@@ -54,6 +56,7 @@ class Curation:
         *,
         table: RecordTable,
         projects: View[ProjectDeclared],
+        indexes: View[IndexVersioned],
         known: Known,
         followed: LogReader,
         builder: Builder,
@@ -75,6 +78,7 @@ class Curation:
         self._turns = Dispatch(known.turns, LabelCount(table, known.erasures.of), clock=clock)
         self.table = table
         self.projects = projects
+        self.indexes = indexes
         self.known = known
 
     async def keep(self, deliveries: Sequence[Delivery[RecordIngested]]) -> None:
@@ -96,7 +100,7 @@ class Curation:
             TransientError: the store is away.
         """
         declared = self.projects.get(project)
-        if declared is None:
+        if declared is None or self.known.history.waiting(project):
             return None
         spec = declared.data.spec
         if (await self._turns.decide(spec)).step is not Step.TURN:
@@ -115,8 +119,10 @@ class Curation:
         return self._turns.decided(project)
 
     async def holds(self, project: str, reason: BuildReason) -> bool:
-        """Tell whether a version that records ask for has to wait for a turn."""
+        """Tell whether a version that records ask for has to wait: for a turn, or for one that waits too."""
         declared = self.projects.get(project)
+        if self.known.history.waiting(project):
+            return True
         return declared is not None and await self._turns.hold(declared.data.spec, reason) is not None
 
     def request_for_policy(
@@ -126,7 +132,20 @@ class Curation:
         data = DatasetRequested(
             project=project, reason=reason, request=pending.request, records_upto=pending.upto
         )
-        return self._service.new(data)
+        return self._service.new(self._with_index(data))
+
+    async def requests_that_waited(self, project: str) -> list[Envelope[DatasetRequested]]:
+        """Return what answers the requests that waited for the project's first index, once there is one, or
+        the spec asks for none any more.
+
+        Raises:
+            TransientError: the store is away.
+        """
+        declared = self.projects.get(project)
+        waiting = self.known.history.waiting(project)
+        if declared is None or not waiting or self._lacks_index(project):
+            return []
+        return [await self._naming_records(event, declared.data.spec) for event in waiting]
 
     async def withdraw(self, event: Envelope[DocumentWithdrawn]) -> Envelope[DatasetRequested] | None:
         """Ask for a version without a document where the newest one, or one being built, may hold it."""
@@ -182,8 +201,8 @@ class Curation:
             InvalidEvent: a person asks who may not, or the project is not declared.
         """
         await self._followed.refresh()
-        if self.known.history.has_answered(event.id):
-            return None
+        if self.known.history.has_answered(event.id) or event.data.awaits_index:
+            return None  # ``requests_that_waited`` answers one that waits
         if event.data.records_upto is None:  # curate's own requests name their records
             await self._service.access.require(
                 event.data.principal, Role.OPERATOR, event.project, field="principal"
@@ -192,8 +211,10 @@ class Curation:
         if declared is None:
             reason = f"{event.project!r} is not declared; declare its spec, then ask again"
             raise InvalidEvent(field="project", reason=reason)
+        if declared.data.spec.trains_with_passages:
+            await self.indexes.fresh(event.project)
         answer: Envelope[Any]
-        if event.data.records_upto is None:
+        if event.data.records_upto is None or (event.data.index is None and self._lacks_index(event.project)):
             answer = await self._naming_records(event, declared.data.spec)
         else:
             answer = await self._built(event, declared.data.spec, lease)
@@ -204,9 +225,12 @@ class Curation:
         """Build until an attempt ends well; reject the request once it has had all its attempts."""
         failed = 0
         while True:
+            newest = self.indexes.get(event.project)
             try:
                 async with self._attempts.begin(event.id, spared=(BuildStopped, WorkerFailed, OSError)):
-                    return await self._maker.answer(event, spec, stop=lease.lost)
+                    return await self._maker.answer(
+                        event, spec, stop=lease.lost, newest=newest and newest.data
+                    )
             except BuildStopped as error:
                 raise lease.Lost(str(error)) from error
             except AttemptsSpent as error:
@@ -220,10 +244,29 @@ class Curation:
     async def _naming_records(
         self, event: Envelope[DatasetRequested], spec: ProjectSpec
     ) -> Envelope[DatasetRequested]:
+        """Return the request that answers ``event`` and names what to build from."""
         upto = await self._records_on_the_log(event.project)
-        alarms = self._turns.mended_by_command(spec)
+        alarms = event.data.alarm_ids or self._turns.mended_by_command(spec)
         data = event.data.model_copy(update={"request": event.id, "records_upto": upto, "alarm_ids": alarms})
-        return self._service.new(data, cause=event)
+        return self._service.new(self._with_index(data), cause=event)
+
+    def _lacks_index(self, project: str) -> bool:
+        """Tell whether a project trains with passages and has no index yet."""
+        declared = self.projects.get(project)
+        wanted = declared is not None and declared.data.spec.trains_with_passages
+        return wanted and self.indexes.get(project) is None
+
+    def _with_index(self, data: DatasetRequested) -> DatasetRequested:
+        """Return ``data`` with the newest index where the project trains with passages. Where there is none
+        yet, the request waits for one, and names no records until then."""
+        if self._lacks_index(data.project):
+            log.warning("build_waits_for_index", project=data.project, reason=NO_INDEX)
+            return data.model_copy(update={"records_upto": None, "awaits_index": True})
+        declared, newest = self.projects.get(data.project), self.indexes.get(data.project)
+        wanted = declared is not None and declared.data.spec.trains_with_passages
+        index = newest.data if newest is not None and wanted else None
+        named = {"index_id": index and index.index_id, "index": index and index.manifest}
+        return data.model_copy(update=named | {"awaits_index": False})
 
     async def _records_on_the_log(self, project: str) -> dict[str, int]:
         # Records that were on the log before the request are part of it, delivered to us or not.
@@ -258,5 +301,5 @@ class Curation:
             records_upto=upto,
             alarm_ids=alarms,
         )
-        request = self._service.new(data, cause=event)
+        request = self._service.new(self._with_index(data), cause=event)
         return None if self.known.history.has_requested(event.project, request.id) else request

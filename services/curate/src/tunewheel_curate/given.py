@@ -11,6 +11,7 @@ from tunewheel_contracts.withdrawals import Withdrawal
 from tunewheel_curate.documents.teaching import Lesson
 from tunewheel_curate.examples.tokens import Tokens, estimating
 from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.open_index import OpenIndex
 from tunewheel_curate.replay.mixing import ReplayPool
 
 NOT_ASKED = "no tokenizer was asked for"
@@ -38,3 +39,5 @@ class Given:
     """What ``dataset.replay`` names; None where it names nothing."""
     outside: Outside = field(default_factory=Outside)
     """The base model's tokenizer, and what a teacher made of documents."""
+    index: OpenIndex | None = None
+    """What passages are taken from; None where the spec trains without."""

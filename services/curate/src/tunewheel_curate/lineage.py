@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from tunewheel_curate.documents.examples import DocumentExamples
+from tunewheel_curate.passages.adding import Shown
 from tunewheel_curate.stage import Stage
 
 LINEAGE_COLUMNS = (
@@ -15,6 +16,8 @@ LINEAGE_COLUMNS = (
 )  # fmt: skip
 RECORD_COLUMNS = LINEAGE_COLUMNS[:6]
 """What a record says of itself; the others say what became of it."""
+PASSAGE = "passage"
+"""The ``format`` of a row about a passage in the prompt of an example."""
 
 
 def lineage_of(
@@ -22,9 +25,11 @@ def lineage_of(
     stages: Sequence[Stage],
     examples: pl.DataFrame,
     documents: DocumentExamples | None,
+    shown: Shown | None = None,
 ) -> pl.DataFrame:
     """Return rows of ``LINEAGE_COLUMNS``: one per record, and for a document one per example made of it, with
-    its ``place`` (heading path, page or lines)."""
+    its ``place`` (heading path, page or lines), and one per row that holds a passage of it (``format`` is
+    ``PASSAGE``, ``place`` the heading)."""
     dropped = pl.concat([stage.dropped.with_columns(pl.lit(stage.name).alias("stage")) for stage in stages])
     used = examples.select(
         pl.col("record_ids").alias("record_id"),
@@ -34,16 +39,31 @@ def lineage_of(
     ).explode("record_id")
     flags = next(stage.kept for stage in stages if stage.name == "cleaning").select("record_id", "flags")
     if documents is not None:
-        used = pl.concat([used, documents.provenance])
+        used = pl.concat([used, documents.provenance.select(used.columns)])
         handed = documents.unused.with_columns(pl.lit("documents").alias("stage"))
         settled = pl.concat([handed["record_id"], documents.provenance["record_id"]])
         flags = pl.concat([flags, documents.flags])
         dropped = pl.concat([dropped.filter(~pl.col("record_id").is_in(settled.implode())), handed])
-    return (
+    told = (
         distinct.select(RECORD_COLUMNS)
         .join(used, on="record_id", how="left")
         .join(dropped, on="record_id", how="left")
         .join(flags, on="record_id", how="left")
         .select(LINEAGE_COLUMNS)
-        .sort("record_id", "example_id")
     )
+    if shown is not None:
+        told = pl.concat([told, _shown(shown, distinct, told)])
+    return told.sort("record_id", "example_id")
+
+
+def _shown(shown: Shown, distinct: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each record whose passage stands in a row of the version that was not made of it: who
+    takes the record back finds it there."""
+    both = ["record_id", "example_id"]
+    new = shown.origins.join(told.select(both), on=both, how="anti")
+    rows = new.join(distinct.select(RECORD_COLUMNS), on="record_id", how="left")
+    missing = [name for name in LINEAGE_COLUMNS if name not in rows.columns]
+    return rows.with_columns(
+        pl.lit(PASSAGE).alias(name) if name == "format" else pl.lit(None, dtype=pl.String).alias(name)
+        for name in missing
+    ).select(LINEAGE_COLUMNS)

@@ -73,10 +73,12 @@ def make_app(settings: Settings, *, worker: Sequence[str] = WORKER) -> Service:
     followed = service.replay_at(TOPICS, known.apply)
     service.withhold(known.erasures, followed)
     projects = service.view(topics.PROJECT_DECLARED)
+    indexes = service.view(topics.INDEX_VERSIONED)
     curation = Curation(
         service,
         table=table,
         projects=projects,
+        indexes=indexes,
         known=known,
         followed=followed,
         builder=builder,

@@ -17,7 +17,7 @@ from tunewheel_contracts.formats.quality_report import SemanticReport
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.cleaning.normalization import comparison_keys
-from tunewheel_curate.documents.examples import add_documents, handed_over, with_documents
+from tunewheel_curate.documents.examples import DocumentExamples, add_documents, handed_over, with_documents
 from tunewheel_curate.duplicates.exact import drop_exact_duplicates
 from tunewheel_curate.duplicates.near import settle_near_duplicates
 from tunewheel_curate.duplicates.semantics import settle_semantic_duplicates
@@ -44,6 +44,7 @@ from tunewheel_curate.labels.review import (
 )
 from tunewheel_curate.labels.suspects import find_suspects
 from tunewheel_curate.lineage import LINEAGE_COLUMNS, RECORD_COLUMNS, lineage_of
+from tunewheel_curate.passages.adding import Shown, add_passages
 from tunewheel_curate.preferences.negatives import Negatives
 from tunewheel_curate.preferences.pairs import Preferences
 from tunewheel_curate.records.ratings import with_ratings
@@ -52,7 +53,7 @@ from tunewheel_curate.records.sources import SourceCount, count_sources
 from tunewheel_curate.records.taught import with_taught
 from tunewheel_curate.records.withdrawals import drop_withdrawn
 from tunewheel_curate.replay.mixing import Replayed
-from tunewheel_curate.sides import COMPARED, complete, part
+from tunewheel_curate.sides import COMPARED, Sides, complete, part
 from tunewheel_curate.similarity.near_index import NearIndex, empty_index
 from tunewheel_curate.similarity.pairs import SimilarPairs, pairs_among
 from tunewheel_curate.stage import Stage, without_texts
@@ -87,6 +88,8 @@ class Build:
     outside: Outside = field(default_factory=Outside)
     extractive: int = 0
     """Questions about documents that no teacher asked."""
+    shown: Shown | None = None
+    """What the rows that train were given of the documents; None: they train without passages."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,10 @@ def build(
     )
     both = with_documents(parted.split, documents)
     sides = complete(both, distinct, stages, spec=spec, given=given, benchmarks=benchmarks)
+    sides, shown = _with_passages(sides, documents, live.kept, spec, given, benchmarks)
     split, own = sides.split, pl.concat([both.train, both.holdout])
     overlaps = merged([*parted.overlaps, *(documents.overlaps if documents is not None else ())])
-    lineage = lineage_of(distinct, stages, examples, documents)
+    lineage = lineage_of(distinct, stages, examples, documents, shown)
     stages += documents.stages if documents is not None else ()
     counts = DatasetCounts(
         records=distinct.height,
@@ -159,7 +163,7 @@ def build(
     figures = {stage.name: stage.counts for stage in stages if stage.counts}
     return Build(
         split=split,
-        funnel=(*(stage.funnel for stage in stages), *sides.funnel),
+        funnel=(*(stage.funnel for stage in stages), *sides.funnel, *((shown.funnel,) if shown else ())),
         lineage=lineage,
         redactions=figures.get("redaction", {}),
         counts=counts,
@@ -175,7 +179,25 @@ def build(
         sources=count_sources(distinct, own),
         outside=given.outside,
         extractive=documents.extractive if documents is not None else 0,
+        shown=shown,
     )
+
+
+def _with_passages(
+    sides: Sides,
+    documents: DocumentExamples | None,
+    live: pl.DataFrame,
+    spec: ProjectSpec,
+    given: Given,
+    benchmarks: Sequence[BenchmarkTexts],
+) -> tuple[Sides, Shown | None]:
+    """Put passages into the rows that train, last of all: what is compared before is what people wrote."""
+    if given.index is None or not spec.trains_with_passages:
+        return sides, None
+    places = documents.places if documents is not None else {}
+    records = frozenset(live["record_id"])
+    tokens = given.outside.tokens
+    return add_passages(sides, places, given.index, records, spec=spec, tokens=tokens, benchmarks=benchmarks)
 
 
 def _clean(distinct: pl.DataFrame, spec: ProjectSpec, known: NearIndex, outside: Outside) -> _Cleaned:

@@ -83,6 +83,9 @@ class Watch:
     async def look(self) -> None:
         """Read what arrived since the last look, request the builds that are due, and tell what waits."""
         await self._read_arrivals()
+        for project in self._curation.known.history.projects_waiting():
+            for request in await self._curation.requests_that_waited(project):
+                await self._ask(request)
         for project in self._curation.known.alarmed():
             request = await self._curation.request_for_drift(project)
             if request is not None:

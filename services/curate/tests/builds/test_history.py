@@ -67,6 +67,26 @@ def test_the_same_request_with_later_records_covers_no_more_than_is_built() -> N
     assert history.built_upto("p") == {"0": 3}
 
 
+def test_a_request_waits_for_an_index_until_one_answers_it() -> None:
+    """It names no records: what comes meanwhile is in the version too."""
+    asked = request("a")
+    data = asked.data.model_copy(update={"request": asked.id, "awaits_index": True})
+    waits = new_event(data, source="/test", cause=asked)
+    named = request(waits.id, {"0": 3}, cause=waits)
+    history = History()
+    for event in (asked, waits, waits):
+        history.apply(event)
+    assert history.has_answered(asked.id)
+    assert (history.waiting("p"), history.projects_waiting()) == ([waits], ["p"])
+    assert history.has_requested("p", waits.id)
+    assert history.is_building("p")
+    assert history.built_upto("p") == {}
+    for event in (named, waits):
+        history.apply(event)
+    assert (history.waiting("p"), history.projects_waiting()) == ([], [])
+    assert history.has_answered(waits.id)
+
+
 def test_a_request_that_drift_caused_answers_nobody() -> None:
     history = History()
     cause = request("a")

@@ -23,10 +23,12 @@ from tunewheel_contracts.events.data import (
 )
 from tunewheel_contracts.events.training import TrainFailed
 from tunewheel_contracts.events.upstream import DocumentWithdrawn, ErasureRequested, ProjectDeclared
+from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.document import DocumentSection
-from tunewheel_curate.builds.building import Builder
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_curate.builds.building import Builder, BuildFailed
 from tunewheel_curate.builds.history import History
 from tunewheel_curate.builds.known import Known
 from tunewheel_curate.builds.making import Maker
@@ -37,8 +39,12 @@ from tunewheel_curate.records.missing import MissingRecords
 from tunewheel_curate.records.table import RecordTable, ends_of
 from tunewheel_curate.settings import Settings
 from tunewheel_curate.versions import versioning
+from tunewheel_embedding.static import StaticEmbedder
+from tunewheel_retrieval.building import Document
+from tunewheel_retrieval.building import build as build_index
 from tunewheel_retrieval.sections import Section
 from tunewheel_runtime.service import Position, Service
+from tunewheel_runtime.store import ObjectStore
 
 LATER = datetime(2027, 1, 1, tzinfo=UTC)
 
@@ -83,9 +89,16 @@ class Bench:
         self.tell(new_event(ProjectDeclared(project=spec.project, spec=spec), source="/test"))
 
     async def build(
-        self, spec, name: str, rows: pl.DataFrame, reason: BuildReason = BuildReason.COMMAND
+        self,
+        spec,
+        name: str,
+        rows: pl.DataFrame,
+        reason: BuildReason = BuildReason.COMMAND,
+        index: ArtifactRef | None = None,
     ) -> DatasetVersioned | DatasetRejected:
-        data = DatasetRequested(project="shop", reason=reason, request=name, records_upto=ends_of(rows))
+        data = DatasetRequested(
+            project="shop", reason=reason, request=name, records_upto=ends_of(rows), index=index
+        )
         answer = await self.maker.answer(new_event(data, source="/test"), spec, stop=asyncio.Event())
         self.tell(answer)
         return answer.data
@@ -287,6 +300,56 @@ async def test_what_comes_back_makes_a_version_of_its_own(bench, records, rows, 
         f"records: nothing changed since {third.dataset_id}; publish new records first",
     )
     assert contents(datasets) == before
+
+
+async def put_index(store: ObjectStore, spec, text: str) -> ArtifactRef:
+    """Put an index of one document, ``sop.md``, whose record is ``rec-sop``."""
+    section = Section("rec-sop", "sop.md", "Bells", ("Care",), (DocumentSection(text=text),))
+    files = build_index(
+        [Document("sop.md", "rec-sop", "Bells", [section])], StaticEmbedder(), spec.retrieval,
+        project="shop", config_sha256="0" * 64,
+    )  # fmt: skip
+    folder = f"indexes/shop/{files.index_id}"
+    refs = {name: await store.put(f"{folder}/{name}", data) for name, data in files.by_name().items()}
+    return await store.put(f"{folder}/manifest.json", files.manifest(refs).model_dump_json().encode())
+
+
+async def test_a_version_with_passages_is_the_same_wherever_it_is_built(
+    bench, records, rows, spec, tmp_path: Path
+) -> None:
+    """From another store by another process, and again where the store lost it."""
+    text = "Oil the bell of a bicycle once every year, before winter comes."
+    document = {"kind": "document", "source_id": "sop.md", "output": None, "record_id": "rec-sop"}
+    sop = records(document | {"input": text}).with_columns(pl.lit(15, dtype=pl.Int64).alias("offset"))
+    asking = rows.with_columns(pl.col("input") + pl.lit(" bell"))
+    both = pl.concat([asking, sop])
+    retrieval = RetrievalSpec.model_validate({"training": {"gold": 1.0}})
+    trained = spec().model_copy(update={"retrieval": retrieval})
+    other = Bench(tmp_path / "other")
+    made = []
+    for one in (bench, other):
+        one.declare(trained)
+        one.table.append(both)
+        index = await put_index(one.service.store, trained, text)
+        made.append(await one.build(trained, "one", both, index=index))
+    await other.builder.close()
+    first, datasets = made[0], tmp_path / "store" / "datasets"
+    assert first == made[1]
+    assert first.index == index
+    before = contents(datasets)
+    assert before == contents(tmp_path / "other" / "datasets")
+    manifest = await bench.manifest(first)
+    assert (manifest.index, manifest.index_id, manifest.passages.gold) == (
+        index, first.index_id, first.counts.train,
+    )  # fmt: skip
+    assert await bench.maker.uses(first, RecordKind.DOCUMENT, "sop.md")
+    shutil.rmtree(datasets)
+    unchanged = await bench.build(trained, "two", both, index=index)
+    assert isinstance(unchanged, DatasetRejected)
+    assert contents(datasets) == before
+    await bench.service.store.delete([index.path])
+    with pytest.raises(BuildFailed, match=r"the index at .* cannot be read"):
+        await bench.build(trained, "three", both, index=index)
 
 
 async def test_a_request_may_name_the_withdrawals_it_knows(bench, rows, spec) -> None:

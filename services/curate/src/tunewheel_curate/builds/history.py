@@ -20,7 +20,9 @@ class History:
         self._built_upto: dict[str, dict[str, int]] = {}
         self._answered: set[str] = set()
         self._requested: dict[str, dict[str, None]] = {}
-        """By project: the requests that name their records, in their order."""
+        """By project: the requests that name their records, or wait to, in their order."""
+        self._waiting: dict[str, dict[str, Envelope[DatasetRequested]]] = {}
+        """By project: those that wait."""
         self._versions: dict[str, Envelope[DatasetVersioned]] = {}
 
     def apply(self, envelope: Envelope[Any]) -> None:
@@ -33,11 +35,16 @@ class History:
         self.cover(data.project, data.records_upto or {})
         if isinstance(data, DatasetVersioned):
             self._versions.setdefault(data.dataset_id, envelope)
-        names_its_records = isinstance(data, DatasetRequested) and data.records_upto is not None
-        if names_its_records:
+        is_request = isinstance(data, DatasetRequested)
+        if is_request and data.records_upto is None and not data.awaits_index:
+            return  # a command, which is answered by a request
+        if is_request:
             self._requested.setdefault(data.project, {})[envelope.id] = None
-        if envelope.causation_id and (names_its_records or not isinstance(data, DatasetRequested)):
+        if is_request and data.awaits_index:
+            self._waiting.setdefault(data.project, {})[envelope.id] = envelope
+        if envelope.causation_id:
             self._answered.add(envelope.causation_id)
+            self._waiting.get(data.project, {}).pop(envelope.causation_id, None)
 
     def cover(self, project: str, upto: Mapping[str, int]) -> None:
         """Note that records before ``upto`` are in a build, or asked for."""
@@ -50,8 +57,16 @@ class History:
         return dict(self._built_upto.get(project, {}))
 
     def has_requested(self, project: str, request_id: str) -> bool:
-        """Tell whether a ``dataset.requested`` that names its records is on the log."""
+        """Tell whether a ``dataset.requested`` that names its records, or waits to, is on the log."""
         return request_id in self._requested.get(project, {})
+
+    def waiting(self, project: str) -> list[Envelope[DatasetRequested]]:
+        """Return the requests that wait for the project's first index."""
+        return list(self._waiting.get(project, {}).values())
+
+    def projects_waiting(self) -> list[str]:
+        """Return the projects that ``waiting`` is about."""
+        return [project for project, waiting in self._waiting.items() if waiting]
 
     def has_answered(self, request_id: str) -> bool:
         """Tell whether a ``dataset.requested`` has its outcome on the log."""

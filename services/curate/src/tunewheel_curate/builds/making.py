@@ -20,6 +20,7 @@ from tunewheel_contracts.events.data import (
     DatasetVersioned,
     RecordKind,
 )
+from tunewheel_contracts.events.retrieval import IndexVersioned
 from tunewheel_contracts.fields import ArtifactRef
 from tunewheel_contracts.formats.dataset import DatasetManifest
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -85,9 +86,15 @@ class Maker:
         self._missing = missing
 
     async def answer(
-        self, event: Envelope[DatasetRequested], spec: ProjectSpec, *, stop: asyncio.Event
+        self,
+        event: Envelope[DatasetRequested],
+        spec: ProjectSpec,
+        *,
+        stop: asyncio.Event,
+        newest: IndexVersioned | None = None,
     ) -> Answer:
-        """Return the event that answers a request which names its records.
+        """Return the event that answers a request which names its records. Passages come from the index that
+        it names, or from the ``newest`` where that one is deleted.
 
         What was withdrawn or erased while the build ran must not be published: it is built again without.
 
@@ -97,7 +104,7 @@ class Maker:
             TransientError: records are not in the table yet, or the store is away.
         """
         while True:
-            basis = self._basis(event)
+            basis, index = self._basis(event), await self._index_for(event.data, spec, newest)
             previous = self._known.history.latest(event.project)
             order = BuildOrder(
                 table_url=self._table_url,
@@ -108,6 +115,7 @@ class Maker:
                 erasures=basis.erasures,
                 previous=previous.dataset_id if previous else None,
                 published=tuple(one.dataset_id for one in self._known.history.versions(event.project)),
+                index=index,
             )
             try:
                 memory = await self._memory_of(previous, stop=stop) if previous else None
@@ -140,6 +148,18 @@ class Maker:
         named = [source_id, self._builder.pseudonyms(version.project).of("source", source_id)]
         source = (pl.col("kind") == kind.value) & pl.col("source_id").is_in(named)
         return not rows.filter(source & pl.col("example_id").is_not_null()).is_empty()
+
+    async def _index_for(
+        self, asked: DatasetRequested, spec: ProjectSpec, newest: IndexVersioned | None
+    ) -> ArtifactRef | None:
+        """Return the index to build from, by its manifest. The index service keeps some versions: of a build
+        that waited long, or follows an erasure, the named one may be gone."""
+        if not spec.trains_with_passages:
+            return None
+        named = asked.index
+        if named is not None and (newest is None or await self._service.store.exists(named.path)):
+            return named
+        return newest.manifest if newest is not None else None
 
     def _basis(self, event: Envelope[DatasetRequested]) -> Basis:
         pinned = event.data.withdrawals_upto
@@ -198,6 +218,7 @@ class Maker:
             erasures=self._known.erasures.of(version.project),
             previous=version.previous,
             published=tuple(one.dataset_id for one in earlier),
+            index=version.index,
         )
         async with self._builder.build(order, stop=stop, memory=memory) as (outcome, folder):
             if outcome.manifest is None or outcome.manifest.dataset_id != name:
@@ -255,6 +276,8 @@ class Maker:
             preliminary=manifest.preliminary,
             previous=manifest.previous,
             missing_records=self._missing.count or None,
+            index_id=manifest.index_id,
+            index=manifest.index,
         )
         log.info("dataset_versioned", dataset_id=manifest.dataset_id, **manifest.counts.model_dump())
         return self._service.new(data, cause=event, correlation_id=f"turn-{manifest.dataset_id}")

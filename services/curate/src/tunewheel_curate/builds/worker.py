@@ -18,12 +18,12 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
-from pydantic import SecretStr, field_serializer
+from pydantic import Field, SecretStr, field_serializer
 from tunewheel_contracts.erasures import Erasure
 from tunewheel_contracts.errors import InvalidSpec, TransientError
-from tunewheel_contracts.fields import Frozen
+from tunewheel_contracts.fields import ArtifactRef, Frozen
 from tunewheel_contracts.formats.allowed_sources import AllowedSources
 from tunewheel_contracts.formats.dataset import DatasetCounts, DatasetManifest, FunnelStage, RecordsUpto
 from tunewheel_contracts.formats.spec import ProjectSpec
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from tunewheel_curate.given import Given, Outside
     from tunewheel_curate.holdout.memory import HoldoutMemory
+    from tunewheel_curate.open_index import OpenIndex
     from tunewheel_curate.pipeline import Build
 
 
@@ -73,6 +74,8 @@ class BuildOrder(Frozen):
     """Empty: pseudonyms are hashes that anybody can make."""
     allowed: AllowedSources = AllowedSources()
     """What the spec may make the build reach."""
+    index: Annotated[ArtifactRef | None, Field(exclude_if=lambda ref: ref is None)] = None
+    """Manifest of the index version that passages are taken from; None: none are."""
 
     @field_serializer("pseudonym_secret", when_used="json")
     def _for_the_worker(self, secret: SecretStr) -> str:
@@ -186,7 +189,8 @@ async def _given(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -
     from tunewheel_curate.holdout.retirement import pinned_retired
     from tunewheel_curate.replay.pins import pinned_replay
 
-    asked = order.model_dump(mode="json", include={"records_upto", "withdrawals", "erasures", "previous"})
+    parts = {"records_upto", "withdrawals", "erasures", "previous", "index"}
+    asked = order.model_dump(mode="json", include=parts)
     build_id = content_id("build", asked | {"spec_sha256": order.spec.sha256})
     replay = order.spec.dataset.replay
     retired = await pinned_retired(store, build_id, order.spec.project)
@@ -195,7 +199,16 @@ async def _given(order: BuildOrder, records: pl.DataFrame, store: ObjectStore) -
         memory=_memory(order).retiring(retired),
         replay=await pinned_replay(store, build_id, replay, order.allowed) if replay is not None else None,
         outside=await _outside(order, build_id, records, store),
+        index=await _index(order, store),
     )
+
+
+async def _index(order: BuildOrder, store: ObjectStore) -> OpenIndex | None:
+    from tunewheel_curate.open_index import open_for_build
+
+    if order.index is None or order.spec.retrieval is None:
+        return None
+    return await open_for_build(store, order.index, order.spec.retrieval.embedding)
 
 
 def _memory(order: BuildOrder) -> HoldoutMemory:

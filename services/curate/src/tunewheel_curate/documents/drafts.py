@@ -45,7 +45,7 @@ def drafts_of(
             yield {
                 "project": spec.project, "record_id": f"{section.record_id}\n{number:06}", "kind": "document",
                 "title": "", "group": section.group, "trust": "unverified", "document": section.record_id,
-                "place": section.place, **draft,
+                "place": section.place, "heading": section.heading, **draft,
             }  # fmt: skip
 
 

@@ -39,9 +39,10 @@ PROVENANCE = {
     "example_id": pl.String(),
     "format": pl.String(),
     "place": pl.String(),
+    "heading": pl.String(),
 }
 _DRAFT = {**RECORD_SCHEMA, "label": pl.String(), "document": pl.String(), "format": pl.String(),
-          "place": pl.String(), "reason": pl.String()}  # fmt: skip
+          "place": pl.String(), "heading": pl.String(), "reason": pl.String()}  # fmt: skip
 
 
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\n")
@@ -78,6 +79,12 @@ class DocumentExamples:
     overlaps: tuple[Overlap, ...] = ()
     """What was made of the documents and left out: see ``decontaminate``."""
 
+    @property
+    def places(self) -> dict[str, tuple[str, str]]:
+        """Return, by example, the record and the heading in it that it was made of."""
+        rows = self.provenance.select("example_id", "record_id", "heading").iter_rows()
+        return {name: (record_id, heading) for name, record_id, heading in rows}
+
 
 def add_documents(
     documents: pl.DataFrame,
@@ -93,7 +100,7 @@ def add_documents(
     if not spec.dataset.formats.documents.enabled:
         return None
     made = document_examples(documents, spec, outside)
-    remembered = _named(_not_held_out(made.examples, memory))
+    remembered = _named(not_held_out(made.examples, memory))
     policy = spec.dataset.contamination.model_copy(update={"action": "drop"})
     parted = decontaminate(
         Split(remembered.kept, remembered.kept.clear()),
@@ -172,9 +179,9 @@ def question_sections(documents: pl.DataFrame, spec: ProjectSpec, *, secret: str
     return {section_key(section, questions): section for section in sections if is_told(section)}
 
 
-def _not_held_out(examples: pl.DataFrame, memory: HoldoutMemory) -> Stage:
-    """Drop what asks, or has as a line or a sentence, a question that was ever held out: its ticket may be
-    gone by now."""
+def not_held_out(examples: pl.DataFrame, memory: HoldoutMemory) -> Stage:
+    """Drop of ``examples`` (with ``example_id`` and ``messages``) what asks a question that was ever held
+    out, or has one as a line or a sentence: its ticket may be gone by now."""
     held = [
         any(memory.holds_question(comparison_key(text)) for text in _parts(turns))
         for turns in examples["messages"]
@@ -226,9 +233,9 @@ def _examples(drafts: pl.DataFrame, system_prompt: str) -> tuple[pl.DataFrame, p
         pl.col("record_ids").list.first().alias("record_id")
     )
     joined = made.drop("format").join(
-        drafts.select("record_id", "document", "format", "place"), on="record_id", how="left"
+        drafts.select("record_id", "document", "format", "place", "heading"), on="record_id", how="left"
     )
-    provenance = joined.select(pl.col("document").alias("record_id"), "example_id", "format", "place")
+    provenance = joined.select(pl.col("document").alias("record_id"), *list(PROVENANCE)[1:])
     examples = joined.with_columns(pl.concat_list("document").alias("record_ids")).select(
         column for column in made.columns if column != "record_id"
     )

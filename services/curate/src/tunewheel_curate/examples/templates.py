@@ -74,10 +74,15 @@ def flaw_of(messages: Sequence[Turn], tokenizer: PreTrainedTokenizerBase) -> str
     return None
 
 
-def _controlling(spoken: Sequence[Sequence[Turn]], tokenizer: Any) -> list[str | None]:
+def holds_control_token(texts: pl.Series, tokenizer: Any) -> pl.Series:
+    """Tell which of ``texts`` hold a token that the template of ``tokenizer`` uses for control."""
     signs = sorted({str(token) for token in tokenizer.all_special_tokens} - {""})
+    return texts.str.contains_any(signs) if signs else pl.repeat(False, len(texts), eager=True)
+
+
+def _controlling(spoken: Sequence[Sequence[Turn]], tokenizer: Any) -> list[str | None]:
     texts = pl.Series(["\n".join(turn["content"] for turn in turns) for turns in spoken], dtype=pl.String)
-    held = texts.str.contains_any(signs) if signs else pl.repeat(False, len(texts), eager=True)
+    held = holds_control_token(texts, tokenizer)
     return ["template: control token in a message" if controls else None for controls in held]
 
 

@@ -8,7 +8,7 @@ from tunewheel_contracts.formats.spec import ProjectSpec
 from tunewheel_curate.labels.quality import quality_sections
 from tunewheel_curate.pipeline import Build, label_counts
 from tunewheel_curate.records.sources import SourceCount
-from tunewheel_curate.versions.card_formats import documents_section, tokens_section
+from tunewheel_curate.versions.card_formats import documents_section, passages_section, tokens_section
 
 FEW_EXAMPLES = 10
 NOTHING = "–"  # noqa: RUF001
@@ -85,6 +85,8 @@ def data_card(
     documents = spec.dataset.formats.documents.enabled
     if documents:
         parts.append("## Documents\n\n" + documents_section(build))
+    if build.shown is not None:
+        parts.append("## Passages\n\n" + passages_section(build.shown))
     parts.append("## Tokens\n\n" + tokens_section(build, spec))
     limits = LIMITS if documents else (NO_DOCUMENTS, *LIMITS)
     parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits))

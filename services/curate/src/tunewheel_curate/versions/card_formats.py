@@ -6,6 +6,7 @@ from tunewheel_contracts.formats.dataset import ExampleFormat
 from tunewheel_contracts.formats.spec import ProjectSpec
 
 from tunewheel_curate.examples.templates import VERIFIED
+from tunewheel_curate.passages.adding import Shown
 from tunewheel_curate.pipeline import Build
 
 MADE = {
@@ -54,3 +55,22 @@ def tokens_section(build: Build, spec: ProjectSpec) -> str:
         f"Counted by the tokenizer of {spec.base_model} (sha256 {use.sha256}). {whole} conversations went "
         "through its chat template and came back whole, with the mask on the assistant's words alone."
     )
+
+
+def passages_section(shown: Shown) -> str:
+    """Return what of the documents stands in the prompts that train."""
+    use = shown.use
+    asked = use.gold + use.distractors_only + use.without
+    parts = [
+        f"Of {asked} prompts that train, {use.gold} hold the passage that answers beside others, "
+        f"{use.distractors_only} only others, and {use.without} no passage. Held-out prompts hold none."
+    ]
+    if not shown.passages:
+        parts.append(f"The index {shown.index_id} holds no passage: the project has no documents yet.")
+    else:
+        parts.append(
+            f"They come from the index {shown.index_id}, which holds {shown.passages}. {use.left_out} of "
+            "them may not train: their document was taken back or is not among this version's records, or "
+            "they hold a held-out question, one of a benchmark, or a control token."
+        )
+    return "\n\n".join(parts)

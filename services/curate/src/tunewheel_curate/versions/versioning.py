@@ -62,15 +62,23 @@ def _canonical(frames: Mapping[str, pl.DataFrame]) -> Iterator[bytes]:
 
 
 def dataset_id_of(
-    spec: ProjectSpec, rows: str, *, previous: str | None = None, published: Collection[str] = ()
+    spec: ProjectSpec,
+    rows: str,
+    *,
+    index_id: str | None = None,
+    previous: str | None = None,
+    published: Collection[str] = (),
 ) -> str:
-    """Return ``ds-`` and 20 hex digits that follow from the spec and the rows' hash.
+    """Return ``ds-`` and 20 hex digits that follow from the spec, the rows' hash and the index that passages
+    were taken from, if any.
 
     Rows that come back (what was withdrawn is published again) make a version of their own, whose name
     follows from ``previous`` too: under the one among ``published`` every service would take it for what it
     has done long ago, and its memory would not be that of the versions since.
     """
-    content = {"spec_sha256": spec.sha256, "rows_sha256": rows}
+    content: dict[str, str | None] = {"spec_sha256": spec.sha256, "rows_sha256": rows}
+    if index_id is not None:
+        content["index_id"] = index_id
     plain = content_id("ds", content)
     return content_id("ds", content | {"previous": previous}) if plain in published else plain
 
@@ -89,8 +97,10 @@ def write_version(
     The same build writes the same bytes. ``data_docs`` says whether Data Docs are written beside them,
     ``previous`` which version this one follows, ``published`` all that there were of the project.
     """
-    rows = rows_sha256(build.split, build.preferences, build.negatives)
-    dataset_id = dataset_id_of(spec, rows, previous=previous, published=published)
+    rows, shown = rows_sha256(build.split, build.preferences, build.negatives), build.shown
+    dataset_id = dataset_id_of(
+        spec, rows, index_id=shown and shown.index_id, previous=previous, published=published
+    )
     prefix = f"datasets/{dataset_id}"
     docs = DATA_DOCS_INDEX if data_docs else None
     card = data_card(dataset_id, spec, build, data_docs=docs, previous=previous)
@@ -129,6 +139,9 @@ def write_version(
         versions={name: version(name) for name in VERSIONED},
         preliminary=build.preliminary,
         previous=previous,
+        index_id=shown and shown.index_id,
+        index=shown and shown.index,
+        passages=shown and shown.use,
     )
     _write(folder, prefix, MANIFEST, manifest.model_dump_json(indent=2).encode())
     return manifest

@@ -1,0 +1,60 @@
+"""Which passages of an index may stand in rows that train."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import polars as pl
+from tunewheel_contracts.formats.spec import ProjectSpec
+from tunewheel_retrieval.building import searched_text
+from tunewheel_retrieval.context import as_data
+from tunewheel_retrieval.index import Index
+
+from tunewheel_curate.documents.examples import not_held_out
+from tunewheel_curate.evaluation.benchmarks import BenchmarkTexts
+from tunewheel_curate.evaluation.contamination import given_away
+from tunewheel_curate.evaluation.leakage import held_out_questions
+from tunewheel_curate.examples.formatting import EXAMPLE_SCHEMA
+from tunewheel_curate.examples.templates import holds_control_token
+from tunewheel_curate.examples.tokens import Tokens
+from tunewheel_curate.holdout.memory import HoldoutMemory
+from tunewheel_curate.holdout.splitting import LEAK_SIMILARITY
+
+_COLUMNS = ("example_id", "messages")
+
+
+def allowed_passages(
+    index: Index,
+    records: Collection[str],
+    *,
+    spec: ProjectSpec,
+    tokens: Tokens,
+    holdout: pl.DataFrame,
+    memory: HoldoutMemory,
+    benchmarks: Sequence[BenchmarkTexts],
+) -> frozenset[str]:
+    """Return the ids of the passages that may train.
+
+    ``records`` are those that the build may use: a passage of any other was withdrawn or erased, or is newer
+    than what the build was asked for. Left out, too, is what examples made of documents must not hold: a
+    question that is (``holdout``) or was (``memory``) held out, and what gives a benchmark away; and what
+    holds a token that the base model's template uses for control.
+    """
+    own = [passage for passage in index.rows if passage.record_id in records]
+    texts = [as_data(searched_text(passage)) for passage in own]
+    said = pl.DataFrame(
+        {
+            "example_id": [passage.passage_id for passage in own],
+            "messages": [[{"role": "assistant", "content": text}] for text in texts],
+        },
+        schema={name: EXAMPLE_SCHEMA[name] for name in _COLUMNS},
+    )
+    if tokens.tokenizer is not None:
+        said = said.filter(~holds_control_token(pl.Series(texts, dtype=pl.String), tokens.tokenizer))
+    said = not_held_out(said, memory).kept
+    if said.is_empty():
+        return frozenset()
+    judged_by = [*benchmarks, held_out_questions(holdout)]
+    words = spec.dataset.contamination.words
+    away = given_away(said, judged_by, words=words, threshold=LEAK_SIMILARITY)
+    return frozenset(name for at, name in enumerate(said["example_id"]) if at not in away)

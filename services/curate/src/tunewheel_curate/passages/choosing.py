@@ -1,0 +1,116 @@
+"""Which passages stand in the prompt of one row: the one that answers, and others that do not.
+
+Source: Zhang et al., "RAFT: Adapting Language Model to Domain Specific RAG", 2024: a share of the rows has
+the "oracle" passage among distractors, the others distractors alone. Here every choice follows from the names
+of the row and of the index version, so that the same version is built again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tunewheel_contracts.formats.retrieval_spec import RetrievalSpec
+from tunewheel_contracts.identity import content_sha256
+from tunewheel_retrieval.context import fit
+from tunewheel_retrieval.hits import Hit, Passage
+from tunewheel_retrieval.index import DEPTH, Index
+from tunewheel_retrieval.prompts import question_of
+from tunewheel_retrieval.words import words_of
+
+if TYPE_CHECKING:
+    from tunewheel_embedding.static import Vectors
+
+Place = tuple[str, str]
+"""A record, and a heading in it."""
+_DIGITS = 13
+"""Hex digits of a hash that make a number from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is to have passages: an example, a preference pair or a negative."""
+
+    name: str
+    prompt: Sequence[Mapping[str, str]]
+    answers: tuple[str, ...]
+    """What may follow the prompt: the longest must have room."""
+    place: Place | None = None
+    """The section that the row was made of; None: of none."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    hits: tuple[Hit, ...]
+    """The passage that answers, if any, then the others, the best first."""
+    has_gold: bool
+
+    def without_last(self) -> Choice:
+        return Choice(self.hits[:-1], self.has_gold and len(self.hits) > 1)
+
+
+class Chooser:
+    """Chooses among the passages of ``index`` that ``allowed`` names."""
+
+    def __init__(self, index: Index, spec: RetrievalSpec, allowed: Collection[str]) -> None:
+        assert spec.training is not None
+        self._index, self._spec, self._training, self._allowed = index, spec, spec.training, allowed
+        self._sections: dict[Place, list[Passage]] = {}
+        self._records: dict[str, list[Passage]] = {}
+        for passage in index.rows:
+            if passage.passage_id in allowed:
+                self._sections.setdefault(_place_of(passage), []).append(passage)
+                self._records.setdefault(passage.record_id, []).append(passage)
+
+    def choose(self, row: Row, vector: Vectors | None) -> Choice:
+        """Return what ``row`` is shown: at most what a served prompt may hold. ``vector`` is its question's.
+
+        What answers ("gold") is, for a row that was made of a section, the passage of that section that
+        shares most words with the answer; for any other row the best-ranked passage. Where it is not to be
+        shown, nothing of its section, and no copy of it, is.
+        """
+        found = self._index.search(question_of(row.prompt), vector, DEPTH)
+        ranked = [hit for hit in found if hit.passage.passage_id in self._allowed]
+        gold = self._of_section(row) or next(iter(ranked), None)
+        if gold is None:
+            return Choice((), has_gold=False)
+        others = [hit for hit in ranked if not _tells_as_much(hit.passage, gold.passage, row.place)]
+        others = others[: self._training.distractors]
+        if self._number(row.name) >= self._training.gold:
+            return Choice(fit(others, budget=self._spec.budget_tokens), has_gold=False)
+        hits = fit([gold, *others], budget=self._spec.budget_tokens)
+        return Choice(hits, has_gold=gold in hits)
+
+    def ordered(self, row: Row, choice: Choice) -> list[Hit]:
+        """Return the hits in the order in which they stand in the prompt, which says nothing of their ranks:
+        a model must not learn that the first passage answers."""
+        index_id = self._index.manifest.index_id
+        return sorted(
+            choice.hits, key=lambda hit: content_sha256([row.name, index_id, hit.passage.passage_id])
+        )
+
+    def _number(self, name: str) -> float:
+        """Return a number from 0 to below 1 that follows from the row and the index."""
+        digits = content_sha256([name, self._index.manifest.index_id])[:_DIGITS]
+        return int(digits, 16) / 16**_DIGITS
+
+    def _of_section(self, row: Row) -> Hit | None:
+        if row.place is None:
+            return None
+        own = self._sections.get(row.place) or self._records.get(row.place[0])
+        if not own:
+            return None
+        said = {word for answer in row.answers for word in words_of(answer)}
+        shared = [len(said.intersection(words_of(passage.text))) for passage in own]
+        return Hit(own[shared.index(max(shared))], score=0.0)
+
+
+def _place_of(passage: Passage) -> Place:
+    return passage.record_id, passage.heading
+
+
+def _tells_as_much(passage: Passage, gold: Passage, place: Place | None) -> bool:
+    """Tell whether ``passage`` may answer what ``gold`` does."""
+    is_same_section = place is not None and _place_of(passage) in (_place_of(gold), place)
+    return is_same_section or passage.text == gold.text
